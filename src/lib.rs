@@ -1,0 +1,9 @@
+pub mod backend;
+pub mod clock;
+pub mod glob;
+pub mod identity;
+pub mod memo;
+pub mod model;
+pub mod nearest;
+pub mod server;
+pub mod yaml;

@@ -1,0 +1,110 @@
+//! A bounded table of answers already worked out. What was not asked for lately is forgotten first.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Two generations: lookups move an entry to the young one; when that is full it becomes the old one, and the former old one is
+/// dropped. So a table of capacity `n` holds at most `2n` entries, keeps the last `n` used, and every operation is constant time.
+pub struct Memo<K, V> {
+    capacity: usize,
+    generations: Mutex<Generations<K, V>>,
+}
+
+struct Generations<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K: Eq + Hash, V: Clone> Memo<K, V> {
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), generations: Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() }) }
+    }
+
+    pub fn find<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let mut generations = self.lock();
+        if let Some(value) = generations.young.get(key) {
+            return Some(value.clone());
+        }
+        let (key, value) = generations.old.remove_entry(key)?;
+        self.insert_young(&mut generations, key, value.clone());
+        Some(value)
+    }
+
+    pub fn insert(&self, key: K, value: V) {
+        let mut generations = self.lock();
+        generations.old.remove(&key);
+        self.insert_young(&mut generations, key, value);
+    }
+
+    pub fn remove<Q>(&self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        let mut generations = self.lock();
+        generations.young.remove(key);
+        generations.old.remove(key);
+    }
+
+    pub fn clear(&self) {
+        let mut generations = self.lock();
+        generations.young.clear();
+        generations.old.clear();
+    }
+
+    fn insert_young(&self, generations: &mut Generations<K, V>, key: K, value: V) {
+        if generations.young.len() >= self.capacity && !generations.young.contains_key(&key) {
+            generations.old = std::mem::take(&mut generations.young);
+        }
+        generations.young.insert(key, value);
+    }
+
+    /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of the map's.
+    fn lock(&self) -> MutexGuard<'_, Generations<K, V>> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys and values may be secret: neither is shown.
+impl<K, V> fmt::Debug for Memo<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memo").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_was_used_last() {
+        let memo = Memo::with_capacity(10);
+        memo.insert("kept".to_owned(), 0);
+        for n in 0..1_000 {
+            memo.insert(format!("{n}"), n);
+            assert_eq!(memo.find("kept"), Some(0));
+        }
+        let held = (0..1_000).filter(|n| memo.find(&format!("{n}")).is_some()).count();
+        assert!((9..=20).contains(&held), "{held}");
+    }
+
+    #[test]
+    fn a_newer_answer_replaces_an_older_one() {
+        let memo = Memo::with_capacity(1);
+        memo.insert(1, "old");
+        memo.insert(2, "other");
+        memo.insert(1, "new");
+        assert_eq!(memo.find(&1), Some("new"));
+        memo.remove(&1);
+        assert_eq!(memo.find(&1), None);
+        memo.clear();
+        assert_eq!(memo.find(&2), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! Names: of backends, secrets, fields, versions and requests. Parsed once at the edge; a value of these types is valid.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The longest secret name in bytes; a store's own limit may be lower.
+const MAX_SECRET_NAME: usize = 1024;
+
+/// The longest field name in bytes: a Kubernetes Secret's key may have as many.
+const MAX_FIELD_NAME: usize = 253;
+
+/// A configured store, by its key under `backends`.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BackendName(Arc<str>);
+
+/// A secret in its store, as the store calls it, in the one spelling that policy sees and the store is sent.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SecretName(Arc<str>);
+
+/// One field of a secret.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FieldName(Arc<str>);
+
+/// A secret's version: the store's own word for it, or an HMAC of the content. It reveals nothing of the value.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Version(Arc<str>);
+
+/// Ties the log lines, the audit line and the error of one mount together.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RequestId(u64);
+
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("{0:?} is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`")]
+pub struct InvalidBackendName(String);
+
+/// Why a name is not canonical. Its message completes "the name ...".
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum InvalidName {
+    #[error("has a control character")]
+    ControlCharacter,
+    #[error("has the element {0:?}")]
+    DotElement(String),
+    #[error("is empty")]
+    Empty,
+    #[error("has an empty element (`//`, or a `/` at its start or end)")]
+    EmptyElement,
+    #[error("has the character {0:?}, which stores read as an escape or a query")]
+    Escape(char),
+    #[error("{0}")]
+    Store(String),
+    #[error("is {0} bytes long; at most {MAX_SECRET_NAME} are allowed")]
+    TooLong(usize),
+}
+
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("a field name has 1 to {MAX_FIELD_NAME} bytes and no control character")]
+pub struct InvalidFieldName;
+
+// === impl BackendName ===
+
+impl BackendName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BackendName {
+    type Err = InvalidBackendName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBackendName> {
+        let fits = (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        if fits { Ok(Self(text.into())) } else { Err(InvalidBackendName(text.chars().take(80).collect())) }
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl SecretName ===
+
+impl SecretName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The part after the last `/`: the default file name.
+    pub fn last_element(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+}
+
+/// The rules every store shares. A store with more calls this first, from its `canonical`.
+impl FromStr for SecretName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        if text.is_empty() {
+            return Err(InvalidName::Empty);
+        }
+        if text.len() > MAX_SECRET_NAME {
+            return Err(InvalidName::TooLong(text.len()));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidName::ControlCharacter);
+        }
+        if let Some(escape) = text.chars().find(|c| matches!(c, '%' | '?' | '#' | '\\')) {
+            return Err(InvalidName::Escape(escape));
+        }
+        for element in text.split('/') {
+            match element {
+                "" => return Err(InvalidName::EmptyElement),
+                "." | ".." => return Err(InvalidName::DotElement(element.to_owned())),
+                _ => {}
+            }
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl FieldName ===
+
+impl FieldName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for FieldName {
+    type Err = InvalidFieldName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFieldName> {
+        let fits = (1..=MAX_FIELD_NAME).contains(&text.len()) && !text.chars().any(char::is_control);
+        if fits { Ok(Self(text.into())) } else { Err(InvalidFieldName) }
+    }
+}
+
+impl fmt::Display for FieldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Lets a map of fields be asked with a plain `&str`.
+impl std::borrow::Borrow<str> for FieldName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl RequestId ===
+
+impl RequestId {
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_names_round_trip() {
+        for name in ["db", "kv/data/shop/db", "team-a/x.y_z", "a@b", "ünïcode/ключ", ".hidden", "..x"] {
+            assert_eq!(name.parse::<SecretName>().unwrap().to_string(), name);
+        }
+    }
+
+    #[test]
+    fn names_that_could_mean_two_things_are_refused() {
+        for name in ["", "/a", "a/", "a//b", "a/../b", "..", ".", "a/./b", "a%2fb", "a?x", "a#x", "a\0b", "a\nb", "a\\b"] {
+            assert!(name.parse::<SecretName>().is_err(), "{name:?}");
+        }
+        assert_eq!("x".repeat(1025).parse::<SecretName>(), Err(InvalidName::TooLong(1025)));
+    }
+
+    #[test]
+    fn backend_names_cannot_hold_the_separators_of_ids_and_policies() {
+        for name in ["", "a/b", "a@b", "a#b", "a b", "*"] {
+            assert!(name.parse::<BackendName>().is_err(), "{name:?}");
+        }
+        assert_eq!("bao-dr_2".parse::<BackendName>().unwrap().as_str(), "bao-dr_2");
+    }
+}

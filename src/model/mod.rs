@@ -1,0 +1,17 @@
+//! Parsed values, and nothing that does I/O: what every other room talks in.
+
+mod code;
+mod file;
+mod ids;
+mod plan;
+mod pod;
+mod request;
+mod secret;
+
+pub use code::Code;
+pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidPath};
+pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
+pub use plan::{Catalogue, ClassFault, ClassFaults, Encoding, FieldPattern, Label, Object, Plan, Select, Unresolved};
+pub use pod::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
+pub use request::{MountCall, Request, RequestFault};
+pub use secret::{Fetched, Field, FieldKind, Lease, Login, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb};

@@ -1,0 +1,149 @@
+//! A plan: what a class asks for, parsed and checked, with every name resolved to a configured backend.
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, SecretName, SecretRef, Version};
+
+/// A parsed class.
+#[derive(Debug)]
+pub struct Plan {
+    pub objects: Vec<Object>,
+}
+
+/// One entry of a class.
+#[derive(Debug)]
+pub struct Object {
+    /// Its place in the class, counted from 1.
+    pub index: usize,
+    pub secret: Arc<SecretRef>,
+    pub select: Select,
+    /// `None`: the driver's `permission`.
+    pub mode: Option<FileMode>,
+    pub encoding: Encoding,
+    /// An absent secret or field is no failure.
+    pub optional: bool,
+}
+
+/// Which part of the secret goes where.
+#[derive(Debug)]
+pub enum Select {
+    /// A field of exactly this name, else what the JMESPath expression yields.
+    Field { query: String, path: FilePath },
+    /// A file for each field that one of the patterns matches.
+    Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
+    /// The lone field's bytes, else JSON of all fields.
+    Whole { path: FilePath },
+}
+
+/// A glob over field names: `*` stands for any run of characters, everything else for itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FieldPattern(String);
+
+/// How the stored text is encoded; the file gets the decoded bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Encoding {
+    Base64,
+    Base64Url,
+    Hex,
+    /// As it is.
+    #[default]
+    Utf8,
+}
+
+/// Names an object in messages: `object 2 (db/password)`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Label {
+    pub index: usize,
+    pub path: String,
+}
+
+/// What the configured backends know, as far as parsing a class needs it.
+pub trait Catalogue: Send + Sync {
+    /// The backend of that name, or the only one; and the name in its canonical spelling.
+    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved>;
+
+    /// Whether this backend has versions of that spelling to pin.
+    fn pin(&self, backend: &BackendName, version: &str) -> Result<Version, Unresolved>;
+}
+
+/// Why a backend or a secret's name in a class means nothing here.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Unresolved {
+    #[error("{0}")]
+    Backend(String),
+    #[error("the name {name:?} {cause}")]
+    Name { name: String, cause: InvalidName },
+    #[error("{0}")]
+    Version(String),
+}
+
+/// One thing that is wrong with a class.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClassFault {
+    /// `None`: the class as a whole.
+    pub object: Option<Label>,
+    /// The key at fault, as the class writes it.
+    pub key: String,
+    /// What is wrong, and what to do: `"9999" is over 0777 (write an octal mode ...)`.
+    pub problem: String,
+    pub code: Code,
+    /// Line and column within the key's text, both from 1, where the fault has a place.
+    pub at: Option<(usize, usize)>,
+}
+
+/// Everything that is wrong with a class: never empty.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClassFaults(pub Vec<ClassFault>);
+
+// === impl Object ===
+
+impl Object {
+    pub fn label(&self) -> Label {
+        let path = match &self.select {
+            Select::Field { path, .. } | Select::Whole { path } => path.to_string(),
+            Select::Fields { folder, .. } => folder.to_string(),
+        };
+        Label { index: self.index, path }
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.is_empty() { write!(f, "object {}", self.index) } else { write!(f, "object {} ({})", self.index, self.path) }
+    }
+}
+
+// === impl FieldPattern ===
+
+impl FieldPattern {
+    pub fn new(pattern: impl Into<String>) -> Self {
+        Self(pattern.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A pattern without `*` names one field, and that field must exist.
+    pub fn is_literal(&self) -> bool {
+        !self.0.contains('*')
+    }
+
+    pub fn matches(&self, name: &str) -> bool {
+        crate::glob::matches(&self.0, name)
+    }
+}
+
+// === impl ClassFault ===
+
+impl fmt::Display for ClassFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.object {
+            Some(label) => write!(f, "{label}: {}: {}", self.key, self.problem),
+            None => write!(f, "{}: {}", self.key, self.problem),
+        }
+    }
+}

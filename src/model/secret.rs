@@ -1,0 +1,217 @@
+//! A secret: its bytes, its fields, how it is asked for and what came back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::time::Duration;
+use zeroize::Zeroizing;
+
+use super::{BackendName, FieldName, SecretName, Version};
+
+/// Bytes that must not be seen: wiped when dropped, redacted in `Debug`, never copied by accident.
+/// There is one way to the content, and it is easy to search for.
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
+
+/// What kind of value a field holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FieldKind {
+    /// Not UTF-8.
+    Binary,
+    /// A value that is not a string in its store (number, list, object ...), here as JSON.
+    Json,
+    /// UTF-8 text.
+    Text,
+}
+
+/// One field. The bytes are shared: files, caches and answers in flight hold the same ones.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub bytes: Arc<SecretBytes>,
+    pub kind: FieldKind,
+}
+
+/// A secret as its store answered it.
+#[derive(Debug)]
+pub struct Secret {
+    pub fields: BTreeMap<FieldName, Field>,
+    /// The store's whole answer, for classes that deliver it as it is.
+    pub response: Option<SecretBytes>,
+    /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields).
+    pub version: Option<Version>,
+    pub lease: Option<Lease>,
+}
+
+/// A secret whose life the store ends unless it is renewed.
+#[derive(Debug)]
+pub struct Lease {
+    pub id: Arc<SecretBytes>,
+    pub renewable: bool,
+    pub ends: Timestamp,
+    /// The store token the lease lives by: when that ends, so does the lease.
+    pub token: Arc<SecretBytes>,
+}
+
+/// Whether a request only reads, or makes something in the store.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Verb {
+    Read,
+    Update,
+}
+
+/// Where and as whom a store is entered, as far as a class may say it.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Login {
+    pub address: Option<String>,
+    pub audience: Option<String>,
+    pub mount: Option<String>,
+    pub namespace: Option<String>,
+    pub role: Option<String>,
+}
+
+/// Everything that changes a store's answer: two equal references are one request.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SecretRef {
+    pub backend: BackendName,
+    pub name: SecretName,
+    /// A pinned version; `None` is the latest.
+    pub version: Option<Version>,
+    pub verb: Verb,
+    pub args: BTreeMap<String, String>,
+    pub login: Login,
+}
+
+/// All secrets whose name starts so.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SecretPrefix {
+    pub backend: BackendName,
+    pub prefix: String,
+    pub login: Login,
+}
+
+/// A secret, and how fresh it is.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub secret: Arc<Secret>,
+    pub source: Source,
+    /// The backend that answered: with `failover`, not always the one that was asked.
+    pub by: BackendName,
+}
+
+/// How fresh an answer is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// From a cache, within its `fresh` time.
+    Fresh { age: Duration },
+    /// From a cache, because the store could not be reached.
+    Stale { age: Duration, cause: String },
+    /// From the store, now.
+    Store,
+}
+
+// === impl SecretBytes ===
+
+impl SecretBytes {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The content. Whoever calls this answers for where it goes.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretBytes(redacted)")
+    }
+}
+
+impl From<Zeroizing<Vec<u8>>> for SecretBytes {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
+// === impl Field ===
+
+impl Field {
+    /// A field whose store keeps plain bytes: text where they are UTF-8.
+    pub fn of_bytes(bytes: SecretBytes) -> Self {
+        let kind = if str::from_utf8(bytes.expose()).is_ok() { FieldKind::Text } else { FieldKind::Binary };
+        Self { bytes: Arc::new(bytes), kind }
+    }
+}
+
+// === impl SecretRef ===
+
+impl SecretRef {
+    /// The latest version of a secret, read with the backend's own login.
+    pub fn read(backend: BackendName, name: SecretName) -> Self {
+        Self { backend, name, version: None, verb: Verb::Read, args: BTreeMap::new(), login: Login::default() }
+    }
+}
+
+/// `<backend>/<name>`, with `@version` where one is pinned: as ids, policies and messages write it.
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.backend, self.name)?;
+        match &self.version {
+            Some(version) => write!(f, "@{version}"),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl Verb ===
+
+/// The policy's key for it.
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Update => "update",
+        })
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// The word in metrics and audit lines.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Fresh { .. } => "fresh",
+            Self::Stale { .. } => "stale",
+            Self::Store => "store",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_shows_bytes() {
+        let field = Field::of_bytes(SecretBytes::new(b"hunter2".to_vec()));
+        let shown = format!("{field:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("104"), "{shown}");
+    }
+
+    #[test]
+    fn binary_is_told_from_text() {
+        assert_eq!(Field::of_bytes(SecretBytes::new(vec![0xff, 0])).kind, FieldKind::Binary);
+        assert_eq!(Field::of_bytes(SecretBytes::new("ü\n".into())).kind, FieldKind::Text);
+    }
+}

@@ -1,0 +1,26 @@
+//! "Did you mean ...?": the known word nearest to a misspelt one.
+
+/// The candidate that is likely meant, if one is near enough: at most a third of its letters differ, case aside.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn finds_typos_and_leaves_strangers_alone() {
+        let known = ["secret", "path", "mode", "encoding", "optional", "fields", "field"];
+        assert_eq!(nearest("secrte", known), Some("secret"));
+        assert_eq!(nearest("Mode", known), Some("mode"));
+        assert_eq!(nearest("feild", known), Some("field"));
+        assert_eq!(nearest("filePermission", known), None);
+    }
+}

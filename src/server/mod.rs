@@ -1,0 +1,3 @@
+//! gRPC on Unix sockets.
+
+pub mod proto;

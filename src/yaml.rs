@@ -1,0 +1,481 @@
+//! YAML as a tree that remembers where each value stood, and readers that note every fault instead of stopping at the first.
+//!
+//! serde stops at the first fault and forgets positions; the configuration and the classes owe their readers all faults at once,
+//! each with its line. The parser is granit-parser's (the one under serde-saphyr); the tree has budgets of its own, so that a
+//! document of a few hundred bytes cannot become a million nodes through aliases.
+
+use std::fmt;
+
+use granit_parser::{Event, Parser, ScalarStyle, Span};
+
+use crate::nearest::nearest;
+
+/// The most nodes a document may have, aliases expanded.
+const MAX_NODES: usize = 100_000;
+
+/// The deepest nesting.
+const MAX_DEPTH: usize = 32;
+
+/// A place in a text; both from 1.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Position {
+    pub line: usize,
+    pub column: usize,
+}
+
+/// A value and where it stood.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub at: Position,
+    pub value: Value,
+}
+
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// In the order of the text; keys are unique.
+    Mapping(Vec<(Key, Node)>),
+    Null,
+    /// The text as written, without quotes. Numbers and booleans are texts too: who reads them knows what they should be.
+    Scalar {
+        text: String,
+        quoted: bool,
+    },
+    Sequence(Vec<Node>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Key {
+    pub at: Position,
+    pub text: String,
+}
+
+/// One thing that is wrong, where, and what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fault {
+    pub at: Position,
+    /// The full key, such as `backends.files.vault` or `mode`.
+    pub key: String,
+    pub problem: String,
+}
+
+/// Faults as they are found.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<Fault>);
+
+/// A mapping being read: it knows which keys were asked for, so that it can name the others.
+#[derive(Debug)]
+pub struct Reader<'n> {
+    /// The mapping's own key, empty for the whole document.
+    path: String,
+    at: Position,
+    entries: &'n [(Key, Node)],
+    known: Vec<&'static str>,
+}
+
+/// Parses all documents of a stream.
+///
+/// # Errors
+/// The first fault of syntax, a duplicate key, or a budget passed (100,000 nodes, 32 levels).
+#[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
+pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
+    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: Vec::new(), nodes: 0 };
+    let mut documents = Vec::new();
+    while let Some((event, span)) = builder.next()? {
+        match event {
+            Event::DocumentStart(..) => builder.anchors.clear(),
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Comment(..) => {}
+            node => documents.push(builder.node(node, span, 0)?),
+        }
+    }
+    Ok(documents)
+}
+
+/// Parses a text of one document. An empty text is null.
+///
+/// # Errors
+/// As [`parse_all`], and a second document.
+pub fn parse(text: &str) -> Result<Node, Fault> {
+    let mut documents = parse_all(text)?;
+    match documents.len() {
+        0 => Ok(Node { at: Position { line: 1, column: 1 }, value: Value::Null }),
+        1 => Ok(documents.remove(0)),
+        _ => Err(Fault {
+            at: documents[1].at,
+            key: String::new(),
+            problem: "a second YAML document starts here; only one is read (remove the `---`)".to_owned(),
+        }),
+    }
+}
+
+struct Builder<'t> {
+    parser: Parser<'t, granit_parser::StrInput<'t>>,
+    anchors: Vec<(usize, Node)>,
+    nodes: usize,
+}
+
+// === impl Builder ===
+
+impl<'t> Builder<'t> {
+    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Fault> {
+        match self.parser.next_event() {
+            None => Ok(None),
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(error)) => {
+                let marker = error.marker();
+                let at = Position { line: marker.line(), column: marker.col() + 1 };
+                Err(Fault { at, key: String::new(), problem: format!("not valid YAML: {}", error.info()) })
+            }
+        }
+    }
+
+    /// The next event of a node's content: comments and the like passed over.
+    fn inner(&mut self) -> Result<(Event<'t>, Span), Fault> {
+        loop {
+            match self.next()? {
+                Some((Event::Comment(..) | Event::Anchor(..), _)) => {}
+                Some(event) => return Ok(event),
+                None => {
+                    return Err(Fault {
+                        at: Position::default(),
+                        key: String::new(),
+                        problem: "not valid YAML: it ends in the middle of a value".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Fault> {
+        let at = Position { line: span.start.line(), column: span.start.col() + 1 };
+        self.count(1, at)?;
+        if depth > MAX_DEPTH {
+            return Err(Fault { at, key: String::new(), problem: format!("nested deeper than {MAX_DEPTH} levels") });
+        }
+        let (value, anchor) = match event {
+            Event::Alias(id) => return self.alias(id, at),
+            Event::Scalar(text, style, anchor, _) => {
+                let quoted = style != ScalarStyle::Plain;
+                let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                (if null { Value::Null } else { Value::Scalar { text: text.into_owned(), quoted } }, anchor)
+            }
+            Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
+            Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
+            other => return Err(Fault { at, key: String::new(), problem: format!("not a YAML value: {other:?}") }),
+        };
+        let node = Node { at, value };
+        if anchor != 0 {
+            self.anchors.push((anchor, node.clone()));
+        }
+        Ok(node)
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<Value, Fault> {
+        let mut items = Vec::new();
+        loop {
+            match self.inner()? {
+                (Event::SequenceEnd, _) => return Ok(Value::Sequence(items)),
+                (event, span) => items.push(self.node(event, span, depth + 1)?),
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<Value, Fault> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        loop {
+            let (event, span) = self.inner()?;
+            if matches!(event, Event::MappingEnd) {
+                return Ok(Value::Mapping(entries));
+            }
+            let key = self.node(event, span, depth + 1)?;
+            let text = match key.value {
+                Value::Scalar { text, .. } => text,
+                Value::Null => "null".to_owned(),
+                Value::Mapping(_) | Value::Sequence(_) => {
+                    return Err(Fault {
+                        at: key.at,
+                        key: String::new(),
+                        problem: "a key is a list or a mapping; keys are texts".to_owned(),
+                    });
+                }
+            };
+            if !seen.insert(text.clone()) {
+                return Err(Fault { at: key.at, problem: "given twice in one mapping (remove one)".to_owned(), key: text });
+            }
+            let (event, span) = self.inner()?;
+            let value = self.node(event, span, depth + 1)?;
+            entries.push((Key { at: key.at, text }, value));
+        }
+    }
+
+    /// An alias is a copy, and the copy counts: that is what defuses a bomb.
+    fn alias(&mut self, id: usize, at: Position) -> Result<Node, Fault> {
+        let Some((_, target)) = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id) else {
+            return Err(Fault { at, key: String::new(), problem: "an alias of itself".to_owned() });
+        };
+        let copies = target.count();
+        let value = if self.nodes + copies > MAX_NODES { Value::Null } else { target.value.clone() };
+        self.count(copies, at)?;
+        Ok(Node { at, value })
+    }
+
+    fn count(&mut self, nodes: usize, at: Position) -> Result<(), Fault> {
+        self.nodes += nodes;
+        if self.nodes > MAX_NODES {
+            return Err(Fault { at, key: String::new(), problem: format!("over the budget of {MAX_NODES} YAML values, aliases expanded") });
+        }
+        Ok(())
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// The text of a scalar.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            Value::Mapping(_) | Value::Null | Value::Sequence(_) => None,
+        }
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// A plain `true` or `false`.
+    pub fn boolean(&self) -> Option<bool> {
+        match &self.value {
+            Value::Scalar { text, quoted: false } => match text.as_str() {
+                "true" | "True" | "TRUE" => Some(true),
+                "false" | "False" | "FALSE" => Some(false),
+                _ => None,
+            },
+            Value::Mapping(_) | Value::Null | Value::Scalar { .. } | Value::Sequence(_) => None,
+        }
+    }
+
+    /// What it is, for messages: "a list", say.
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Mapping(_) => "a mapping",
+            Value::Null => "nothing",
+            Value::Scalar { .. } => "a text",
+            Value::Sequence(_) => "a list",
+        }
+    }
+
+    fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::Mapping(entries) => entries.iter().map(|(_, node)| 1 + node.count()).sum(),
+            Value::Sequence(items) => items.iter().map(Self::count).sum(),
+            Value::Null | Value::Scalar { .. } => 0,
+        }
+    }
+}
+
+// === impl Faults ===
+
+impl Faults {
+    pub fn add(&mut self, at: Position, key: impl Into<String>, problem: impl Into<String>) {
+        self.0.push(Fault { at, key: key.into(), problem: problem.into() });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// In the order of the text.
+    pub fn into_sorted(mut self) -> Vec<Fault> {
+        self.0.sort_by_key(|fault| fault.at);
+        self.0
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.key.is_empty() { f.write_str(&self.problem) } else { write!(f, "{}: {}", self.key, self.problem) }
+    }
+}
+
+// === impl Reader ===
+
+impl<'n> Reader<'n> {
+    /// Starts to read a mapping. Anything else is a fault; null is an empty mapping.
+    pub fn of(node: &'n Node, path: impl Into<String>, faults: &mut Faults) -> Option<Self> {
+        let path = path.into();
+        let entries: &[(Key, Node)] = match &node.value {
+            Value::Mapping(entries) => entries,
+            Value::Null => &[],
+            Value::Scalar { .. } | Value::Sequence(_) => {
+                faults.add(node.at, path, format!("is {}, but must be a mapping of keys to values", node.kind()));
+                return None;
+            }
+        };
+        Some(Self { path, at: node.at, entries, known: Vec::new() })
+    }
+
+    /// Where the mapping stands.
+    pub fn at(&self) -> Position {
+        self.at
+    }
+
+    /// The full name of one of its keys.
+    pub fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The value of a key; null is as good as absent. From now on the key is known.
+    pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
+        self.known.push(key);
+        self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node).filter(|node| !node.is_null())
+    }
+
+    /// Every entry, for a mapping whose keys are names.
+    pub fn entries(&self) -> &'n [(Key, Node)] {
+        self.entries
+    }
+
+    /// The scalar text of a key; a list or mapping is a fault.
+    pub fn text(&mut self, key: &'static str, faults: &mut Faults) -> Option<&'n str> {
+        let node = self.get(key)?;
+        if node.text().is_none() {
+            faults.add(node.at, self.path(key), format!("is {}, but must be a text", node.kind()));
+        }
+        node.text()
+    }
+
+    /// A key's text parsed; what the parser says is the fault.
+    pub fn parsed<T, E: fmt::Display>(
+        &mut self,
+        key: &'static str,
+        faults: &mut Faults,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(key, faults)?;
+        let at = self.get(key)?.at;
+        parse(text).map_err(|error| faults.add(at, self.path(key), error.to_string())).ok()
+    }
+
+    /// A plain `true` or `false`.
+    pub fn boolean(&mut self, key: &'static str, faults: &mut Faults) -> Option<bool> {
+        let node = self.get(key)?;
+        let value = node.boolean();
+        if value.is_none() {
+            faults.add(node.at, self.path(key), "must be true or false, without quotes");
+        }
+        value
+    }
+
+    /// A list of texts; one text alone stands for a list of one.
+    pub fn texts(&mut self, key: &'static str, faults: &mut Faults) -> Option<Vec<(Position, &'n str)>> {
+        let node = self.get(key)?;
+        let items = match &node.value {
+            Value::Sequence(items) => items.as_slice(),
+            Value::Mapping(_) | Value::Null | Value::Scalar { .. } => std::slice::from_ref(node),
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match item.text() {
+                Some(text) => texts.push((item.at, text)),
+                None => faults.add(item.at, self.path(key), format!("holds {}, but must be a list of texts", item.kind())),
+            }
+        }
+        Some(texts)
+    }
+
+    /// The mapping under a key.
+    pub fn reader(&mut self, key: &'static str, faults: &mut Faults) -> Option<Reader<'n>> {
+        let node = self.get(key)?;
+        Reader::of(node, self.path(key), faults)
+    }
+
+    /// Notes a key that must be there and is not.
+    pub fn missing(&self, key: &str, remedy: &str, faults: &mut Faults) {
+        faults.add(self.at, self.path(key), format!("is missing ({remedy})"));
+    }
+
+    /// Ends the reading: every key that nobody asked for is a fault that names the nearest known one.
+    pub fn finish(self, faults: &mut Faults) {
+        for (key, _) in self.entries {
+            if !self.known.contains(&key.text.as_str()) {
+                faults.add(key.at, self.path(&key.text), unknown_key(&key.text, &self.known));
+            }
+        }
+    }
+}
+
+/// `is unknown (did you mean `path`?)`, or, where nothing is near, the keys there are.
+pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
+    match nearest(key, known.iter().copied()) {
+        Some(near) => format!("is no known key (did you mean `{near}`?)"),
+        None => format!("is no known key (known here: {})", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_quotes_and_nulls_are_kept() {
+        let node = parse("a: 0444\nb:\n  - \"0444\"\n  - ~\nc:\n").unwrap();
+        let Value::Mapping(entries) = &node.value else { panic!() };
+        assert_eq!(entries[0].1.at, Position { line: 1, column: 4 });
+        assert!(matches!(&entries[0].1.value, Value::Scalar { text, quoted: false } if text == "0444"));
+        let Value::Sequence(items) = &entries[1].1.value else { panic!() };
+        assert!(matches!(&items[0].value, Value::Scalar { text, quoted: true } if text == "0444"));
+        assert!(items[1].is_null() && entries[2].1.is_null());
+        assert_eq!(items[0].at, Position { line: 3, column: 5 });
+    }
+
+    #[test]
+    fn every_unknown_key_is_named_with_the_nearest() {
+        let node = parse("path: x\nmoed: 1\nzzz: 2").unwrap();
+        let mut faults = Faults::default();
+        let mut reader = Reader::of(&node, "top", &mut faults).unwrap();
+        assert_eq!(reader.text("path", &mut faults), Some("x"));
+        assert_eq!(reader.text("mode", &mut faults), None);
+        reader.finish(&mut faults);
+        let shown: Vec<_> = faults.into_sorted().iter().map(|f| format!("{}: {f}", f.at.line)).collect();
+        assert_eq!(shown, ["2: top.moed: is no known key (did you mean `mode`?)", "3: top.zzz: is no known key (known here: path, mode)"]);
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused_quickly() {
+        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+        for level in 1..12 {
+            let before = format!("*a{},", level - 1).repeat(10);
+            bomb += &format!("a{level}: &a{level} [{before}]\n");
+        }
+        assert!(parse(&bomb).unwrap_err().problem.contains("budget"));
+    }
+
+    #[test]
+    fn deep_nesting_duplicate_keys_and_bad_syntax_are_faults() {
+        assert!(parse(&"[".repeat(100_000)).is_err());
+        assert!(parse(&"- ".repeat(40)).unwrap_err().problem.contains("nested"));
+        let twice = parse("a: 1\nb: 2\na: 3").unwrap_err();
+        assert_eq!((twice.at.line, twice.key.as_str()), (3, "a"));
+        assert!(parse("a: [1, 2").unwrap_err().problem.contains("not valid YAML"));
+        assert!(parse("a: &x [*x]").is_err());
+        assert!(parse("a: 1\n---\nb: 2").unwrap_err().problem.contains("second"));
+    }
+
+    #[test]
+    fn aliases_and_several_documents_are_read() {
+        let node = parse("a: &x {k: v}\nb: *x").unwrap();
+        let mut faults = Faults::default();
+        let mut reader = Reader::of(&node, "", &mut faults).unwrap();
+        let mut b = reader.reader("b", &mut faults).unwrap();
+        assert_eq!(b.text("k", &mut faults), Some("v"));
+        assert_eq!(parse_all("a: 1\n---\nb: 2\n").unwrap().len(), 2);
+        assert!(parse("").unwrap().is_null());
+        assert!(parse("# only a comment\n").unwrap().is_null());
+    }
+}
