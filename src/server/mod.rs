@@ -1,3 +1,4 @@
 //! gRPC on Unix sockets.
 
+pub mod authority;
 pub mod proto;
