@@ -8,19 +8,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Two generations: lookups move an entry to the young one; when that is full it becomes the old one, and the former old one is
 /// dropped. So a table of capacity `n` holds at most `2n` entries, keeps the last `n` used, and every operation is constant time.
+/// The same goes for weight, where one is given: each generation bears at most that much.
 pub struct Memo<K, V> {
     capacity: usize,
+    max_weight: usize,
+    weigh: fn(&V) -> usize,
     generations: Mutex<Generations<K, V>>,
 }
 
 struct Generations<K, V> {
     young: HashMap<K, V>,
+    young_weight: usize,
     old: HashMap<K, V>,
 }
 
 impl<K: Eq + Hash, V: Clone> Memo<K, V> {
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), generations: Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() }) }
+        Self::with_bounds(capacity, usize::MAX, |_| 0)
+    }
+
+    /// Bounds the sum of weights as well. A value that alone weighs more than `max_weight` is not kept.
+    pub fn with_bounds(capacity: usize, max_weight: usize, weigh: fn(&V) -> usize) -> Self {
+        let generations = Generations { young: HashMap::new(), young_weight: 0, old: HashMap::new() };
+        Self { capacity: capacity.max(1), max_weight, weigh, generations: Mutex::new(generations) }
     }
 
     pub fn find<Q>(&self, key: &Q) -> Option<V>
@@ -49,21 +59,39 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         Q: Eq + Hash + ?Sized,
     {
         let mut generations = self.lock();
-        generations.young.remove(key);
+        self.remove_young(&mut generations, key);
         generations.old.remove(key);
     }
 
     pub fn clear(&self) {
         let mut generations = self.lock();
         generations.young.clear();
+        generations.young_weight = 0;
         generations.old.clear();
     }
 
     fn insert_young(&self, generations: &mut Generations<K, V>, key: K, value: V) {
-        if generations.young.len() >= self.capacity && !generations.young.contains_key(&key) {
-            generations.old = std::mem::take(&mut generations.young);
+        self.remove_young(generations, &key);
+        let weight = (self.weigh)(&value);
+        if weight > self.max_weight {
+            return;
         }
+        if generations.young.len() >= self.capacity || generations.young_weight > self.max_weight - weight {
+            generations.old = std::mem::take(&mut generations.young);
+            generations.young_weight = 0;
+        }
+        generations.young_weight += weight;
         generations.young.insert(key, value);
+    }
+
+    fn remove_young<Q>(&self, generations: &mut Generations<K, V>, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        if let Some(value) = generations.young.remove(key) {
+            generations.young_weight -= (self.weigh)(&value);
+        }
     }
 
     /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of the map's.
@@ -93,6 +121,18 @@ mod tests {
         }
         let held = (0..1_000).filter(|n| memo.find(&format!("{n}")).is_some()).count();
         assert!((9..=20).contains(&held), "{held}");
+    }
+
+    #[test]
+    fn weight_is_bounded_too() {
+        let memo = Memo::with_bounds(1_000, 100, Vec::len);
+        for n in 0..1_000_u32 {
+            memo.insert(n % 50, vec![0_u8; 10]);
+        }
+        let held: usize = (0..50).filter_map(|n| memo.find(&n)).map(|value| value.len()).sum();
+        assert!((90..=200).contains(&held), "{held}");
+        memo.insert(7, vec![0; 101]);
+        assert_eq!(memo.find(&7), None, "neither the heavy value nor the one it replaced");
     }
 
     #[test]

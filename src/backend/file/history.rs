@@ -1,0 +1,76 @@
+//! The earlier revisions of one secret, and the count of all it ever had.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::layout::{Layout, SEALED, VaultName};
+use super::{Revision, write};
+
+/// `.history/<name>/`.
+#[derive(Debug)]
+pub struct History<'a> {
+    layout: &'a Layout,
+    name: &'a VaultName,
+}
+
+impl<'a> History<'a> {
+    pub fn of(layout: &'a Layout, name: &'a VaultName) -> Self {
+        Self { layout, name }
+    }
+
+    /// The revisions that are kept, lowest first.
+    pub fn kept(&self) -> io::Result<Vec<Revision>> {
+        let entries = match fs::read_dir(self.layout.history(self.name)) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut kept = Vec::new();
+        for entry in entries {
+            let file = entry?.file_name();
+            kept.extend(file.to_str().and_then(|file| file.strip_suffix(SEALED)?.parse::<Revision>().ok()));
+        }
+        kept.sort_unstable();
+        Ok(kept)
+    }
+
+    /// The highest revision ever given; `None` where that is not written down.
+    ///
+    /// # Errors
+    /// Of kind `InvalidData` where the file holds no revision.
+    pub fn counter(&self) -> io::Result<Option<Revision>> {
+        match fs::read_to_string(self.layout.counter(self.name)) {
+            Ok(text) => text.trim().parse().map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn write_counter(&self, revision: Revision) -> io::Result<()> {
+        write::make_folder(&self.layout.history(self.name))?;
+        write::replace(&self.layout.counter(self.name), format!("{revision}\n").as_bytes())
+    }
+
+    pub fn keep(&self, revision: Revision, sealed: &[u8]) -> io::Result<()> {
+        write::make_folder(&self.layout.history(self.name))?;
+        write::replace(&self.path(revision), sealed)
+    }
+
+    /// Removes all but the last few, and gives how many went.
+    pub fn prune(&self, keep: usize) -> io::Result<usize> {
+        let kept = self.kept()?;
+        let surplus = kept.len().saturating_sub(keep);
+        for revision in &kept[..surplus] {
+            write::remove_if_there(&self.path(*revision))?;
+        }
+        if surplus > 0 {
+            write::sync_folder_of(&self.layout.counter(self.name))?;
+        }
+        Ok(surplus)
+    }
+
+    fn path(&self, revision: Revision) -> PathBuf {
+        self.layout.earlier(self.name, revision)
+    }
+}

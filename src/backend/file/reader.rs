@@ -1,0 +1,322 @@
+//! The vault as the daemon sees it: secrets opened once, and known again by the state of their file.
+//!
+//! Everything here blocks; [`super::FileBackend`] decides on which thread. [`Reader::recall`] alone is quick enough for any: a look
+//! into a table and one system call to a file system that answers at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::document::Document;
+use super::history::History;
+use super::identity::{Identities, Keys};
+use super::layout::{Layout, VaultName};
+use super::names::{self, Unlistable};
+use super::read::{Stamp, Unreadable, WholeFile};
+use super::seal::{self, Unopened};
+use super::{ReadFault, Revision};
+use crate::backend::Fault;
+use crate::clock::Clock;
+use crate::memo::Memo;
+use crate::model::{Secret, SecretName};
+
+/// How many opened files are remembered in each of the table's two generations: at most 4,096 in all.
+const REMEMBERED: usize = 2_048;
+
+/// And how many bytes they may hold in each: at most 16 MiB in all.
+const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
+
+/// For how many names in each generation the highest revision seen is known.
+const WATCHED: usize = 4_096;
+
+/// What a file may be longer than its secret: the longest escape of JSON takes six bytes for one, and name, header and the rest.
+const SEALED_FACTOR: usize = 6;
+const SEALED_EXTRA: usize = 64 * 1024;
+
+/// Reads one vault.
+#[derive(Debug)]
+pub struct Reader {
+    layout: Layout,
+    identities: Identities,
+    max_secret_bytes: usize,
+    clock: Arc<dyn Clock>,
+    seen: Memo<Key, Arc<Seen>>,
+    highest: Memo<SecretName, Revision>,
+}
+
+/// Which revision of which secret.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Key {
+    pub name: SecretName,
+    /// `None`: the current one.
+    pub pin: Option<Revision>,
+}
+
+/// One revision of a secret, opened.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub secret: Arc<Secret>,
+    pub revision: Revision,
+    pub time: Timestamp,
+}
+
+/// An opened file, and the state it was in.
+#[derive(Debug)]
+struct Seen {
+    path: PathBuf,
+    stamp: Stamp,
+    local: bool,
+    /// Of the identities that opened it.
+    generation: u64,
+    opened: Opened,
+}
+
+impl Reader {
+    /// # Errors
+    /// An identity file cannot be read. A vault that is not there yet is none: it may still be on its way.
+    pub fn open(root: &Path, identities: &[PathBuf], max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, ReadFault> {
+        Ok(Self {
+            layout: Layout::of(root),
+            identities: Identities::open(identities)?,
+            max_secret_bytes,
+            clock,
+            seen: Memo::with_bounds(REMEMBERED, REMEMBERED_BYTES, |seen| seen.weight()),
+            highest: Memo::with_capacity(WATCHED),
+        })
+    }
+
+    /// What is known already and still true, if that can be told without waiting.
+    pub fn recall(&self, key: &Key) -> Option<Opened> {
+        if self.identities.due() {
+            return None;
+        }
+        let seen = self.seen.find(key)?;
+        (seen.local && self.holds(&seen)).then(|| seen.opened.clone())
+    }
+
+    /// The secret as it is now, or the pinned revision of it. Opens that file and no other.
+    pub fn read(&self, key: &Key) -> Result<Opened, ReadFault> {
+        let keys = self.identities.refresh().inspect_err(|_| self.seen.clear())?;
+        if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen)) {
+            return Ok(seen.opened.clone());
+        }
+        let name = VaultName::try_from(&key.name).map_err(|cause| ReadFault::new(Fault::Invalid, format!("the name {cause}")))?;
+        let seen = match key.pin {
+            None => self.current(&name, &keys)?.ok_or_else(|| self.absent(&name))?,
+            Some(revision) => self.pinned(&name, revision, &keys)?,
+        };
+        let opened = seen.opened.clone();
+        if seen.stamp.settled(self.clock.now(), seen.local) {
+            self.seen.insert(key.clone(), Arc::new(seen));
+        }
+        Ok(opened)
+    }
+
+    pub fn list(&self, prefix: &str) -> Result<Vec<SecretName>, ReadFault> {
+        self.present()?;
+        names::starting_with(&self.layout, prefix).map_err(|fault| {
+            let kind = match fault {
+                Unlistable::Io { .. } => Fault::Unavailable,
+                Unlistable::TooMany => Fault::TooLarge,
+            };
+            ReadFault::new(kind, format!("{fault}{}", if kind == Fault::TooLarge { " (name a longer prefix)" } else { "" }))
+        })
+    }
+
+    /// Whether secrets could be served: the vault is there, and the identities can be read.
+    pub fn check(&self) -> Result<(), ReadFault> {
+        self.identities.refresh()?;
+        self.present()?;
+        std::fs::read_dir(self.layout.root()).map(drop).map_err(|cause| unavailable(self.layout.root(), &cause))
+    }
+
+    fn holds(&self, seen: &Seen) -> bool {
+        seen.generation == self.identities.generation() && Stamp::of(&seen.path).is_ok_and(|now| now == seen.stamp)
+    }
+
+    fn current(&self, name: &VaultName, keys: &Keys) -> Result<Option<Seen>, ReadFault> {
+        let path = self.layout.current(name);
+        let mut seen = self.open_file(&path, name, keys)?;
+        // A file older than one seen before is only worth a warning if it is still the one in place.
+        while let Some(old) = seen.as_ref().filter(|seen| self.is_older(name, seen)) {
+            if Stamp::of(&path).is_ok_and(|now| now == old.stamp) {
+                self.warn_of_older(name, old);
+                return Ok(seen);
+            }
+            seen = self.open_file(&path, name, keys)?;
+        }
+        if let Some(seen) = &seen {
+            self.highest.insert(name.secret().clone(), seen.opened.revision);
+        }
+        Ok(seen)
+    }
+
+    fn is_older(&self, name: &VaultName, seen: &Seen) -> bool {
+        self.highest.find(name.secret()).is_some_and(|highest| seen.opened.revision < highest)
+    }
+
+    fn warn_of_older(&self, name: &VaultName, seen: &Seen) {
+        tracing::warn!(secret = %name, file = %seen.path.display(), revision = seen.opened.revision.number(),
+            highest = self.highest.find(name.secret()).map(Revision::number),
+            "an older revision was put back over a newer one, and is served (fine after a revert; otherwise somebody rolled the secret back)");
+    }
+
+    /// The history is asked first: it keeps what is pinned whatever becomes of the current revision. A revision that becomes an
+    /// earlier one while we look is in the history before it leaves its place, hence the second look.
+    fn pinned(&self, name: &VaultName, revision: Revision, keys: &Keys) -> Result<Seen, ReadFault> {
+        let earlier = self.layout.earlier(name, revision);
+        if let Some(seen) = self.open_file(&earlier, name, keys)? {
+            return same_revision(seen, revision);
+        }
+        let current = self.open_file(&self.layout.current(name), name, keys)?;
+        let now = current.as_ref().map(|seen| seen.opened.revision);
+        if let Some(seen) = current.filter(|seen| seen.opened.revision == revision) {
+            return Ok(seen);
+        }
+        match (self.open_file(&earlier, name, keys)?, now) {
+            (Some(seen), _) => same_revision(seen, revision),
+            (None, Some(now)) => Err(self.no_revision(name, revision, now)),
+            (None, None) => Err(self.absent(name)),
+        }
+    }
+
+    /// `None`: there is no such file.
+    fn open_file(&self, path: &Path, name: &VaultName, keys: &Keys) -> Result<Option<Seen>, ReadFault> {
+        let generation = self.identities.generation();
+        let limit = self.max_secret_bytes.saturating_mul(SEALED_FACTOR).saturating_add(SEALED_EXTRA);
+        let file = match WholeFile::read(path, limit) {
+            Ok(file) => file,
+            Err(Unreadable::Absent) => return Ok(None),
+            Err(cause) => return Err(self.unreadable(path, &cause)),
+        };
+        let plaintext = seal::open(&file.bytes, &keys.identities).map_err(|cause| self.unopened(path, cause, keys))?;
+        let document = Document::parse(&plaintext)
+            .map_err(|cause| ReadFault::new(Fault::Corrupt, format!("{} opens, but what it holds {cause}", path.display())))?;
+        let opened = self.checked(path, name, document)?;
+        Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, generation, opened }))
+    }
+
+    fn checked(&self, path: &Path, name: &VaultName, document: Document) -> Result<Opened, ReadFault> {
+        if document.name != name.as_str() {
+            let sealed_for: String = document.name.chars().take(200).collect();
+            let reason = format!(
+                "{} was sealed as {sealed_for:?}, and is not served under another name (it was moved or copied: set the secret anew)",
+                path.display()
+            );
+            return Err(ReadFault::new(Fault::Corrupt, reason));
+        }
+        let bytes: usize = document.fields.values().map(|field| field.bytes.len()).sum();
+        if bytes > self.max_secret_bytes {
+            let reason =
+                format!("{} holds {bytes} bytes; at most {} are served (limits.secretBytes)", path.display(), self.max_secret_bytes);
+            return Err(ReadFault::new(Fault::TooLarge, reason));
+        }
+        let version = Some(document.revision.into());
+        let secret = Arc::new(Secret { fields: document.fields, response: None, version, lease: None });
+        Ok(Opened { secret, revision: document.revision, time: document.time })
+    }
+
+    fn unreadable(&self, path: &Path, cause: &Unreadable) -> ReadFault {
+        let at = path.display();
+        match cause {
+            Unreadable::Absent => ReadFault::new(Fault::NotFound, format!("{at} {cause}")),
+            Unreadable::Io(cause) => unavailable(path, cause),
+            Unreadable::NotAFile => ReadFault::new(Fault::Corrupt, format!("{at} {cause} (remove it, and set the secret anew)")),
+            Unreadable::TooLarge { .. } => {
+                let limit = self.max_secret_bytes;
+                ReadFault::new(
+                    Fault::TooLarge,
+                    format!("{at} {cause}, as secrets of up to {limit} bytes need no more (limits.secretBytes)"),
+                )
+            }
+            Unreadable::Unstable => {
+                let remedy = "write files beside their place and rename them, as `keyferry vault set` does";
+                ReadFault::new(Fault::Unavailable, format!("{at} {cause} ({remedy})"))
+            }
+        }
+    }
+
+    fn unopened(&self, path: &Path, cause: Unopened, keys: &Keys) -> ReadFault {
+        let at = path.display();
+        let reason = match cause {
+            Unopened::WrongIdentity => format!(
+                "{at} cannot be opened with any identity in {}: it is sealed to other recipients, or its header was altered (list \
+                 this recipient in the vault and set the secret anew, or give the daemon the right identity file)",
+                self.identities.describe(keys)
+            ),
+            Unopened::Altered | Unopened::Empty | Unopened::LongHeader | Unopened::NotAge | Unopened::Passphrase | Unopened::Truncated => {
+                format!("{at} {cause} (restore it, or set the secret anew)")
+            }
+            Unopened::Armoured | Unopened::GitLfsPointer => format!("{at} {cause}"),
+        };
+        ReadFault::new(Fault::Corrupt, reason)
+    }
+
+    /// An absent secret, or an absent vault: an empty mount point must not look like a vault from which all secrets were removed.
+    fn absent(&self, name: &VaultName) -> ReadFault {
+        if let Err(fault) = self.present() {
+            return fault;
+        }
+        let reason = format!(
+            "there is no such secret in the vault: {} is absent (make it with `keyferry vault set {name} FIELD=@FILE`)",
+            self.layout.current(name).display()
+        );
+        ReadFault::new(Fault::NotFound, reason)
+    }
+
+    fn no_revision(&self, name: &VaultName, revision: Revision, current: Revision) -> ReadFault {
+        let kept = History::of(&self.layout, name).kept().unwrap_or_default();
+        let kept: Vec<String> = kept.iter().filter(|kept| **kept != current).map(ToString::to_string).collect();
+        let earlier = if kept.is_empty() { "no earlier one is kept".to_owned() } else { format!("kept are {}", kept.join(", ")) };
+        ReadFault::new(Fault::NotFound, format!("there is no revision {revision}: the current one is {current}, and {earlier}"))
+    }
+
+    fn present(&self) -> Result<(), ReadFault> {
+        let (root, marker) = (self.layout.root(), self.layout.recipients());
+        match (std::fs::metadata(&marker), std::fs::metadata(root)) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason = format!("the vault's folder {} is not there (is its volume mounted, and synced?)", root.display());
+                Err(ReadFault::new(Fault::Unavailable, reason))
+            }
+            (Err(_), Err(error)) => Err(unavailable(root, &error)),
+            (Err(error), Ok(_)) if error.kind() == std::io::ErrorKind::NotFound => {
+                let remedy = "is its volume mounted, and synced? `keyferry vault init` makes a vault";
+                let reason = format!("{} is no vault: it has no list of recipients, {} ({remedy})", root.display(), marker.display());
+                Err(ReadFault::new(Fault::Unavailable, reason))
+            }
+            (Err(error), Ok(_)) => Err(unavailable(&marker, &error)),
+        }
+    }
+}
+
+impl Seen {
+    /// About what it costs to remember.
+    fn weight(&self) -> usize {
+        let fields: usize = self.opened.secret.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + 160).sum();
+        fields + 2 * self.path.as_os_str().len() + 512
+    }
+}
+
+fn same_revision(seen: Seen, revision: Revision) -> Result<Seen, ReadFault> {
+    if seen.opened.revision == revision {
+        return Ok(seen);
+    }
+    let reason = format!(
+        "{} was sealed as revision {}, and is not served as another (restore the vault's .history)",
+        seen.path.display(),
+        seen.opened.revision
+    );
+    Err(ReadFault::new(Fault::Corrupt, reason))
+}
+
+pub(super) fn unavailable(path: &Path, cause: &std::io::Error) -> ReadFault {
+    let remedy = match cause.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            format!("let uid {} enter the vault's folders and read its files", rustix::process::geteuid().as_raw())
+        }
+        _ => "is its volume mounted and healthy?".to_owned(),
+    };
+    ReadFault::new(Fault::Unavailable, format!("{} cannot be read: {cause} ({remedy})", path.display()))
+}

@@ -1,0 +1,134 @@
+//! Whom a vault's secrets are sealed to: `.recipients`, a public key a line. Its presence also tells a vault from any other folder.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use age::x25519::Recipient;
+use thiserror::Error;
+
+use super::Layout;
+use super::read::{Unreadable, WholeFile};
+
+/// The most recipients: each adds some 110 bytes and one key agreement to every file.
+pub const MAX_RECIPIENTS: usize = 64;
+
+/// The longest list in bytes.
+const MAX_FILE: usize = 64 * 1024;
+
+/// What a new list starts with.
+const HEAD: &str = "# The secrets of this vault are sealed to these age recipients (public keys), one a line.\n\
+    # A change counts for the secrets that are set after it.\n";
+
+/// The list as it stands, comments included.
+#[derive(Debug)]
+pub struct Recipients {
+    text: String,
+    pub keys: Vec<Recipient>,
+}
+
+/// Why there is no list to seal to.
+#[derive(Debug, Error)]
+pub enum InvalidRecipients {
+    #[error("{path} holds no recipient (add one with `keyferry vault init --recipient age1...`)")]
+    Empty { path: PathBuf },
+    #[error("{path}:{line} is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)")]
+    NotOne { path: PathBuf, line: usize },
+    #[error("{path}:{line} is a secret key, and whoever can read the vault has it now (remove it, and make a new identity)")]
+    SecretKey { path: PathBuf, line: usize },
+    #[error("{path} holds {count} recipients; at most {MAX_RECIPIENTS} are allowed")]
+    TooMany { path: PathBuf, count: usize },
+    #[error("{path} {cause}")]
+    Unreadable { path: PathBuf, cause: Unreadable },
+}
+
+impl Recipients {
+    /// A list of nobody yet.
+    pub fn none() -> Self {
+        Self { text: HEAD.to_owned(), keys: Vec::new() }
+    }
+
+    pub fn read(layout: &Layout) -> Result<Self, InvalidRecipients> {
+        let path = layout.recipients();
+        match WholeFile::read(&path, MAX_FILE) {
+            Ok(file) => Self::parse(&path, String::from_utf8_lossy(&file.bytes).into_owned()),
+            Err(cause) => Err(InvalidRecipients::Unreadable { path, cause }),
+        }
+    }
+
+    /// Adds the keys that are not listed yet, and gives how many those were.
+    pub fn add(&mut self, keys: &[Recipient]) -> usize {
+        let before = self.keys.len();
+        for key in keys {
+            if !self.keys.contains(key) {
+                if !self.text.is_empty() && !self.text.ends_with('\n') {
+                    self.text.push('\n');
+                }
+                // Into a string: it cannot fail.
+                let _ = writeln!(self.text, "{key}");
+                self.keys.push(key.clone());
+            }
+        }
+        self.keys.len() - before
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The list if something can be sealed to it.
+    pub fn usable(self, layout: &Layout) -> Result<Self, InvalidRecipients> {
+        match self.keys.len() {
+            0 => Err(InvalidRecipients::Empty { path: layout.recipients() }),
+            count if count > MAX_RECIPIENTS => Err(InvalidRecipients::TooMany { path: layout.recipients(), count }),
+            _ => Ok(self),
+        }
+    }
+
+    fn parse(path: &Path, text: String) -> Result<Self, InvalidRecipients> {
+        let mut keys = Vec::new();
+        for (line, content) in (1..).zip(text.lines()) {
+            let content = content.trim();
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            if content.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+                return Err(InvalidRecipients::SecretKey { path: path.to_owned(), line });
+            }
+            keys.push(content.parse().map_err(|_| InvalidRecipients::NotOne { path: path.to_owned(), line })?);
+        }
+        Ok(Self { text, keys })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    fn key() -> Recipient {
+        age::x25519::Identity::generate().to_public()
+    }
+
+    fn refusal(text: &str) -> String {
+        Recipients::parse(Path::new("/v/.recipients"), text.to_owned()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn comments_stay_and_nobody_is_listed_twice() {
+        let (ours, theirs) = (key(), key());
+        let mut list = Recipients::parse(Path::new("x"), format!("# ours\n{ours}")).unwrap();
+        assert_eq!(list.add(&[ours.clone(), theirs.clone(), theirs.clone()]), 1);
+        assert_eq!(list.as_str(), format!("# ours\n{ours}\n{theirs}\n"));
+    }
+
+    #[test]
+    fn a_faulty_list_is_named_by_its_line() {
+        assert_snapshot!(refusal("# x\nssh-ed25519 AAAA"), @"/v/.recipients:2 is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)");
+        assert_snapshot!(refusal("AGE-SECRET-KEY-1CANARY"), @"/v/.recipients:1 is a secret key, and whoever can read the vault has it now (remove it, and make a new identity)");
+        assert_snapshot!(Recipients::none().usable(&Layout::of("/v")).unwrap_err(), @"/v/.recipients holds no recipient (add one with `keyferry vault init --recipient age1...`)");
+        let mut many = Recipients::none();
+        many.add(&(0..65).map(|_| key()).collect::<Vec<_>>());
+        assert_snapshot!(many.usable(&Layout::of("/v")).unwrap_err(), @"/v/.recipients holds 65 recipients; at most 64 are allowed");
+    }
+}
