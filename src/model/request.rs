@@ -1,10 +1,45 @@
 //! A mount request, parsed from what the driver sends (PROTOCOL: Mount request).
+//!
+//! Strict about what Keyferry relies on, forgiving of keys it does not know: every driver adds some. All faults are found at once.
+//! No fault quotes a value of `attributes` or `secrets` that may hold a token; the claims, which end up in Kubernetes' own records
+//! anyway, are quoted cut and escaped.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
+use zeroize::Zeroizing;
+
 use super::{Code, FileMode, PodClaims, RawTokens, SecretBytes};
+
+const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
+const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
+const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
+const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
+const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+const CLASS: &str = "secretProviderClass";
+const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// The longest path in bytes (Linux `PATH_MAX`).
+const MAX_PATH: usize = 4096;
+
+/// The longest name of a namespaced object (RFC 1123 subdomain), and of a namespace (RFC 1123 label), in bytes.
+const MAX_NAME: usize = 253;
+const MAX_LABEL: usize = 63;
+
+/// The longest Pod uid in bytes: the API server's are 36, a static Pod's is a hash.
+const MAX_UID: usize = 128;
+
+/// The most audiences: each token costs a verification, and where the CSIDriver object asks for none, a class can make them up.
+const MAX_AUDIENCES: usize = 32;
+
+/// How much of a tenant's text a message repeats, in characters.
+const EXCERPT: usize = 80;
 
 /// The driver's call as it came over the wire. Attributes and secrets may hold tokens: `Debug` shows neither.
 pub struct MountCall {
@@ -15,13 +50,16 @@ pub struct MountCall {
 }
 
 /// A request whose every part has been read.
-#[derive(Debug)]
 pub struct Request {
+    /// Each is safe to be put literally into a glob or a path: no `/`, no `*`, no control character, neither `.` nor `..`.
     pub claims: PodClaims,
     /// The SecretProviderClass's name, where the driver said it.
     pub class: Option<String>,
-    /// The class's parameters and the volume's attributes, merged by the driver; without the keys that hold tokens.
+    /// Whether the volume is written into the Pod's own spec, where the driver said it.
+    pub ephemeral: Option<bool>,
+    /// The class's parameters and the volume's attributes, merged by the driver; without the key that holds tokens.
     pub parameters: BTreeMap<String, String>,
+    /// From `secrets` where it has any (KEP-5538), else from `attributes`.
     pub tokens: RawTokens,
     /// From `nodePublishSecretRef`, without tokens.
     pub secrets: BTreeMap<String, Arc<SecretBytes>>,
@@ -38,6 +76,435 @@ pub struct RequestFault {
     pub code: Code,
 }
 
+// === impl Request ===
+
+impl Request {
+    /// Reads a call; `max_attributes` bounds `attributes` and `secrets`, each in bytes.
+    ///
+    /// # Errors
+    /// Every fault there is, in the order attributes, secrets, permission, target path.
+    pub fn parse(call: MountCall, max_attributes: usize) -> Result<Self, Vec<RequestFault>> {
+        let MountCall { attributes, secrets, target_path, permission } = call;
+        let (attributes, secrets) = (Zeroizing::new(attributes), Zeroizing::new(secrets));
+        let mut faults = Faults(Vec::new());
+
+        let attributes = Attributes::read(&attributes, max_attributes, &mut faults);
+        let claims = attributes.as_ref().and_then(|attributes| attributes.claims(&mut faults));
+        let class = attributes.as_ref().and_then(|attributes| attributes.class(&mut faults));
+        let ephemeral = attributes.as_ref().and_then(|attributes| attributes.ephemeral(&mut faults));
+        let secrets = Secrets::read(&secrets, max_attributes, &mut faults);
+        let tokens = tokens(secrets.tokens.as_ref(), attributes.as_ref().and_then(|a| a.tokens.as_ref()), &mut faults);
+        let permission = file_mode(&permission, &mut faults);
+        check_target(&target_path, claims.as_ref(), &mut faults);
+
+        match (attributes, claims) {
+            (Some(Attributes { parameters, .. }), Some(claims)) if faults.0.is_empty() => {
+                Ok(Self { claims, class, ephemeral, parameters, tokens, secrets: secrets.values, permission, target_path })
+            }
+            _ => Err(faults.0),
+        }
+    }
+}
+
+/// The attributes as they are: strings, the tokens apart.
+#[derive(Default)]
+struct Attributes {
+    parameters: BTreeMap<String, String>,
+    tokens: Option<Zeroizing<String>>,
+}
+
+/// What `nodePublishSecretRef` and, since Kubernetes 1.35, kubelet put into `secrets`.
+#[derive(Default)]
+struct Secrets {
+    values: BTreeMap<String, Arc<SecretBytes>>,
+    tokens: Option<Zeroizing<String>>,
+}
+
+struct Faults(Vec<RequestFault>);
+
+// === impl Attributes ===
+
+impl Attributes {
+    fn read(text: &str, max: usize, faults: &mut Faults) -> Option<Self> {
+        if !fits("attributes", text, max, faults) {
+            return None;
+        }
+        let mut read = Self::default();
+        let result = read_object(text, |key: Cow<'_, str>, value| {
+            let Member::Text(value) = value else { return faults.not_text("attributes", &key, &value) };
+            if key == TOKENS {
+                if read.tokens.replace(Zeroizing::new(value.into_owned())).is_some() {
+                    faults.twice("attributes", TOKENS);
+                }
+                return;
+            }
+            match read.parameters.entry(key.into_owned()) {
+                Entry::Vacant(place) => _ = place.insert(value.into_owned()),
+                Entry::Occupied(first) => faults.twice("attributes", first.key()),
+            }
+        });
+        match result {
+            Ok(()) => Some(read),
+            Err(error) => {
+                faults.add("attributes", not_json(&error, "object of strings"));
+                None
+            }
+        }
+    }
+
+    fn claims(&self, faults: &mut Faults) -> Option<PodClaims> {
+        let name = self.claim(POD_NAME, is_subdomain, "a Pod's name", faults);
+        let namespace = self.claim(POD_NAMESPACE, is_label, "a namespace", faults);
+        let uid = self.claim(POD_UID, is_uid, "a Pod's uid", faults);
+        let service_account = self.claim(SERVICE_ACCOUNT, is_subdomain, "a ServiceAccount's name", faults);
+        Some(PodClaims { namespace: namespace?, name: name?, uid: uid?, service_account: service_account? })
+    }
+
+    fn claim(&self, key: &str, fits: fn(&str) -> bool, what: &str, faults: &mut Faults) -> Option<String> {
+        const REMEDY: &str = "the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true";
+        match self.parameters.get(key).map(String::as_str) {
+            None => faults.add(key, format!("is missing ({REMEDY})")),
+            Some("") => faults.add(key, format!("is empty ({REMEDY})")),
+            Some(text) if fits(text) => return Some(text.to_owned()),
+            Some(text) => faults.add(key, format!("{} is not {what} (kubelet sets it; a class or volume cannot)", excerpt(text))),
+        }
+        None
+    }
+
+    fn class(&self, faults: &mut Faults) -> Option<String> {
+        let text = self.parameters.get(CLASS).filter(|text| !text.is_empty())?;
+        if !is_subdomain(text) {
+            faults.add(CLASS, format!("{} is not the name of a SecretProviderClass", excerpt(text)));
+        }
+        Some(text.clone())
+    }
+
+    fn ephemeral(&self, faults: &mut Faults) -> Option<bool> {
+        match self.parameters.get(EPHEMERAL)?.as_str() {
+            "" => None,
+            "true" => Some(true),
+            "false" => Some(false),
+            text => {
+                faults.add(EPHEMERAL, format!("{} is neither \"true\" nor \"false\"", excerpt(text)));
+                None
+            }
+        }
+    }
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    fn read(text: &str, max: usize, faults: &mut Faults) -> Self {
+        let mut read = Self::default();
+        if is_nothing(text) || !fits("secrets", text, max, faults) {
+            return read;
+        }
+        let result = read_object(text, |key: Cow<'_, str>, value| {
+            let Member::Text(value) = value else { return faults.not_text("secrets", &key, &value) };
+            let mut value = Zeroizing::new(value.into_owned());
+            if key == TOKENS {
+                if read.tokens.replace(value).is_some() {
+                    faults.twice("secrets", TOKENS);
+                }
+                return;
+            }
+            match read.values.entry(key.into_owned()) {
+                Entry::Vacant(place) => _ = place.insert(Arc::new(secret(&mut value))),
+                Entry::Occupied(first) => faults.twice("secrets", first.key()),
+            }
+        });
+        if let Err(error) = result {
+            faults.add("secrets", not_json(&error, "object of strings"));
+        }
+        read
+    }
+}
+
+// === tokens ===
+
+/// Those in `secrets` win: kubelet alone writes them there, while drivers copy them into `attributes`.
+fn tokens(secrets: Option<&Zeroizing<String>>, attributes: Option<&Zeroizing<String>>, faults: &mut Faults) -> RawTokens {
+    secrets.filter(|text| !is_nothing(text)).or(attributes).map(|text| read_tokens(text, faults)).unwrap_or_default()
+}
+
+/// Reads `{"<audience>": {"token": "<JWT>", "expirationTimestamp": ...}}`. When a token ends is told by the token itself.
+fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
+    let mut tokens = RawTokens::new();
+    if is_nothing(text) {
+        return tokens;
+    }
+    let result = read_object(text, |audience: Cow<'_, str>, TokenEntry { token }| {
+        if token.is_empty() {
+            faults.add(TOKENS, format!("the token for the audience {} is empty", excerpt(&audience)));
+        }
+        match tokens.entry(audience.into_owned()) {
+            Entry::Vacant(place) => _ = place.insert(Arc::new(token)),
+            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice", excerpt(first.key()))),
+        }
+    });
+    if let Err(error) = result {
+        faults.add(TOKENS, not_json(&error, r#"object {"<audience>": {"token": "<JWT>"}}"#));
+    }
+    if tokens.len() > MAX_AUDIENCES {
+        faults.too_large(TOKENS, format!("tokens for {} audiences; at most {MAX_AUDIENCES} are read", tokens.len()));
+    }
+    tokens
+}
+
+/// What the API server's TokenRequestStatus holds, as far as it is of use.
+struct TokenEntry {
+    token: SecretBytes,
+}
+
+impl<'de> Deserialize<'de> for TokenEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        struct Wire {
+            token: Zeroizing<String>,
+        }
+        let mut wire = Wire::deserialize(deserializer)?;
+        Ok(Self { token: secret(&mut wire.token) })
+    }
+}
+
+// === the other fields ===
+
+fn file_mode(text: &str, faults: &mut Faults) -> FileMode {
+    const REMEDY: &str = "a decimal number from 0 to 511, such as 420 for 0644";
+    if text.is_empty() {
+        return FileMode::DEFAULT;
+    }
+    let Ok(bits) = serde_json::from_str::<u64>(text) else {
+        faults.add("permission", format!("{} is not a file mode ({REMEDY})", excerpt(text)));
+        return FileMode::DEFAULT;
+    };
+    FileMode::from_bits(bits).unwrap_or_else(|| {
+        faults.add("permission", format!("{bits} is over 511, that is 0777 ({REMEDY})"));
+        FileMode::DEFAULT
+    })
+}
+
+fn check_target(path: &str, claims: Option<&PodClaims>, faults: &mut Faults) {
+    if let Some(problem) = unclean(path) {
+        faults.add("target_path", format!("{problem}: {}", excerpt(path)));
+    } else if let (Some(uid), Some(claims)) = (pod_of(path), claims)
+        && uid != claims.uid
+    {
+        let (uid, claimed) = (excerpt(uid), excerpt(&claims.uid));
+        faults.add("target_path", format!("is a volume of the Pod with the uid {uid}, but {POD_UID} is {claimed}"));
+    }
+}
+
+fn unclean(path: &str) -> Option<&'static str> {
+    let Some(relative) = path.strip_prefix('/') else {
+        return Some("is not an absolute path");
+    };
+    if path.len() > MAX_PATH {
+        return Some("is over 4096 bytes long");
+    }
+    if path.chars().any(char::is_control) {
+        return Some("has a control character");
+    }
+    relative.split('/').any(|element| matches!(element, "" | "." | "..")).then_some("has an empty element, `.` or `..`")
+}
+
+/// The Pod that kubelet made the folder for: `<kubelet's folder>/pods/<uid>/volumes/...`. The last such place counts, for kubelet's own
+/// folder may be anywhere.
+fn pod_of(path: &str) -> Option<&str> {
+    let (mut pod, mut before, mut last) = (None, "", "");
+    for element in path.split('/') {
+        if before == "pods" && element == "volumes" {
+            pod = Some(last);
+        }
+        (before, last) = (last, element);
+    }
+    pod
+}
+
+/// Moves the text, uncopied.
+fn secret(text: &mut Zeroizing<String>) -> SecretBytes {
+    SecretBytes::new(std::mem::take(&mut **text).into_bytes())
+}
+
+// === shapes ===
+
+/// RFC 1123: labels of lower-case letters, digits and inner `-`, joined by dots.
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= MAX_NAME && text.split('.').all(is_dns_element)
+}
+
+fn is_label(text: &str) -> bool {
+    text.len() <= MAX_LABEL && is_dns_element(text)
+}
+
+fn is_dns_element(text: &str) -> bool {
+    let letter = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.first().is_some_and(letter) && bytes.last().is_some_and(letter) && bytes.iter().all(|byte| letter(byte) || *byte == b'-')
+}
+
+fn is_uid(text: &str) -> bool {
+    text.len() <= MAX_UID
+        && !matches!(text, "" | "." | "..")
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'*')
+}
+
+/// How the driver's JSON library writes "no such thing".
+fn is_nothing(text: &str) -> bool {
+    matches!(text.trim_ascii(), "" | "null")
+}
+
+fn fits(key: &str, text: &str, max: usize, faults: &mut Faults) -> bool {
+    if text.len() > max {
+        faults.too_large(key, format!("{} bytes; at most {max} are read (make the class or the volume's attributes smaller)", text.len()));
+    }
+    text.len() <= max
+}
+
+// === JSON ===
+
+/// A member of an object that should hold strings alone.
+enum Member<'de> {
+    Text(Cow<'de, str>),
+    /// Something else; what it is, for the message.
+    Other(&'static str),
+}
+
+/// A key, borrowed from the input where it holds no escape.
+struct Key<'de>(Cow<'de, str>);
+
+/// Hands on each member of an object as it is read.
+struct Members<V, F>(F, PhantomData<V>);
+
+/// Reads one JSON object, and nothing behind it. Repeated keys are the caller's to notice.
+fn read_object<'de, V: Deserialize<'de>>(text: &'de str, member: impl FnMut(Cow<'de, str>, V)) -> Result<(), serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Members(member, PhantomData))?;
+    json.end()
+}
+
+/// The JSON library's words on syntax are constants; those on types quote the input, and are left out.
+fn not_json(error: &serde_json::Error, what: &str) -> String {
+    match error.classify() {
+        Category::Syntax | Category::Eof => format!("is not JSON: {error}"),
+        Category::Data | Category::Io => format!("is not a JSON {what}, at line {} column {}", error.line(), error.column()),
+    }
+}
+
+impl<'de, V: Deserialize<'de>, F: FnMut(Cow<'de, str>, V)> Visitor<'de> for Members<V, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            let value = map.next_value()?;
+            (self.0)(key, value);
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_str(MemberVisitor)? {
+            Member::Text(text) => Ok(Self(text)),
+            Member::Other(_) => Err(serde::de::Error::custom("a key is not a string")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Member<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MemberVisitor)
+    }
+}
+
+struct MemberVisitor;
+
+impl<'de> Visitor<'de> for MemberVisitor {
+    type Value = Member<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Member<'de>, E> {
+        Ok(Member::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Member<'de>, E> {
+        Ok(Member::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Member<'de>, E> {
+        Ok(Member::Other("true or false"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Member<'de>, E> {
+        Ok(Member::Other("a number"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Member<'de>, E> {
+        Ok(Member::Other("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Member<'de>, E> {
+        Ok(Member::Other("a number"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Member<'de>, E> {
+        Ok(Member::Other("null"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Member::Other("an object"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Member<'de>, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Member::Other("a list"))
+    }
+}
+
+// === impl Faults ===
+
+impl Faults {
+    fn add(&mut self, key: &str, problem: String) {
+        self.0.push(RequestFault { key: key.to_owned(), problem, code: Code::InvalidRequest });
+    }
+
+    fn too_large(&mut self, key: &str, problem: String) {
+        self.0.push(RequestFault { key: key.to_owned(), problem, code: Code::TooLarge });
+    }
+
+    fn twice(&mut self, part: &str, key: &str) {
+        self.add(part, format!("holds the key {} twice", excerpt(key)));
+    }
+
+    fn not_text(&mut self, part: &str, key: &str, value: &Member<'_>) {
+        let kind = match value {
+            Member::Text(_) => "a string",
+            Member::Other(kind) => kind,
+        };
+        self.add(part, format!("the value of {} is {kind}, but must be a string", excerpt(key)));
+    }
+}
+
+/// A text of a tenant's for a message: quoted, escaped and cut.
+fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(EXCERPT) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+// === Debug and Display ===
+
 impl fmt::Debug for MountCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MountCall")
@@ -49,8 +516,27 @@ impl fmt::Debug for MountCall {
     }
 }
 
+/// The parameters' keys alone: a class may hold, by mistake or misspelling, what should have been a secret.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("claims", &self.claims)
+            .field("class", &self.class)
+            .field("ephemeral", &self.ephemeral)
+            .field("parameters", &self.parameters.keys())
+            .field("tokens", &self.tokens.keys())
+            .field("secrets", &self.secrets.keys())
+            .field("permission", &self.permission)
+            .field("target_path", &self.target_path)
+            .finish()
+    }
+}
+
 impl fmt::Display for RequestFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.key, self.problem)
     }
 }
+
+#[cfg(test)]
+mod tests;
