@@ -1,9 +1,11 @@
 pub mod backend;
 pub mod clock;
+pub mod dialect;
 pub mod glob;
 pub mod identity;
 pub mod memo;
 pub mod model;
 pub mod nearest;
+pub mod render;
 pub mod server;
 pub mod yaml;

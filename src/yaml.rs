@@ -4,6 +4,7 @@
 //! each with its line. The parser is granit-parser's (the one under serde-saphyr); the tree has budgets of its own, so that a
 //! document of a few hundred bytes cannot become a million nodes through aliases.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
@@ -78,7 +79,7 @@ pub struct Reader<'n> {
 /// The first fault of syntax, a duplicate key, or a budget passed (100,000 nodes, 32 levels).
 #[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
 pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: Vec::new(), nodes: 0 };
+    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
     let mut documents = Vec::new();
     while let Some((event, span)) = builder.next()? {
         match event {
@@ -109,7 +110,7 @@ pub fn parse(text: &str) -> Result<Node, Fault> {
 
 struct Builder<'t> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
-    anchors: Vec<(usize, Node)>,
+    anchors: HashMap<usize, Node>,
     nodes: usize,
 }
 
@@ -165,7 +166,7 @@ impl<'t> Builder<'t> {
         };
         let node = Node { at, value };
         if anchor != 0 {
-            self.anchors.push((anchor, node.clone()));
+            self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
@@ -182,7 +183,7 @@ impl<'t> Builder<'t> {
 
     fn mapping(&mut self, depth: usize) -> Result<Value, Fault> {
         let mut entries: Vec<(Key, Node)> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         loop {
             let (event, span) = self.inner()?;
             if matches!(event, Event::MappingEnd) {
@@ -211,7 +212,7 @@ impl<'t> Builder<'t> {
 
     /// An alias is a copy, and the copy counts: that is what defuses a bomb.
     fn alias(&mut self, id: usize, at: Position) -> Result<Node, Fault> {
-        let Some((_, target)) = self.anchors.iter().rev().find(|(anchor, _)| *anchor == id) else {
+        let Some(target) = self.anchors.get(&id) else {
             return Err(Fault { at, key: String::new(), problem: "an alias of itself".to_owned() });
         };
         let copies = target.count();
@@ -223,7 +224,11 @@ impl<'t> Builder<'t> {
     fn count(&mut self, nodes: usize, at: Position) -> Result<(), Fault> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            return Err(Fault { at, key: String::new(), problem: format!("over the budget of {MAX_NODES} YAML values, aliases expanded") });
+            return Err(Fault {
+                at,
+                key: String::new(),
+                problem: format!("over the budget of {MAX_NODES} YAML values, aliases expanded (write less, with fewer aliases)"),
+            });
         }
         Ok(())
     }
@@ -268,9 +273,11 @@ impl Node {
 
     fn count(&self) -> usize {
         1 + match &self.value {
-            Value::Mapping(entries) => entries.iter().map(|(_, node)| 1 + node.count()).sum(),
+            Value::Mapping(entries) => entries.iter().map(|(key, node)| 1 + key.text.len() / 64 + node.count()).sum::<usize>(),
             Value::Sequence(items) => items.iter().map(Self::count).sum(),
-            Value::Null | Value::Scalar { .. } => 0,
+            // A copied text costs memory too: a long one counts as many values.
+            Value::Scalar { text, .. } => text.len() / 64,
+            Value::Null => 0,
         }
     }
 }
@@ -454,6 +461,8 @@ mod tests {
             bomb += &format!("a{level}: &a{level} [{before}]\n");
         }
         assert!(parse(&bomb).unwrap_err().problem.contains("budget"));
+        let long = format!("- &a {}\n- [{}]\n", "x".repeat(500_000), "*a,".repeat(50_000));
+        assert!(parse(&long).unwrap_err().problem.contains("budget"), "50,000 copies of a long text are 25 GB");
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl fmt::Display for FilePath {
 impl FolderPath {
     pub const ROOT: Self = Self(None);
 
+    /// Its path; the volume's root has none.
+    pub fn as_path(&self) -> Option<&FilePath> {
+        self.0.as_ref()
+    }
+
     /// The path of a file in this folder.
     pub fn join(&self, name: &str) -> Result<FilePath, InvalidPath> {
         match &self.0 {

@@ -3,15 +3,21 @@
 mod code;
 mod file;
 mod ids;
+mod layout;
 mod plan;
 mod pod;
+mod query;
+mod quoted;
 mod request;
 mod secret;
 
 pub use code::Code;
 pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidPath};
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
+pub use layout::{Claim, Clash, clashes};
 pub use plan::{Catalogue, ClassFault, ClassFaults, Encoding, FieldPattern, Label, Object, Plan, Select, Unresolved};
 pub use pod::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
+pub use query::{InvalidQuery, Query, QueryError};
+pub use quoted::{clean, quoted};
 pub use request::{MountCall, Request, RequestFault};
 pub use secret::{Fetched, Field, FieldKind, Lease, Login, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb};

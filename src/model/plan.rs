@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, SecretName, SecretRef, Version};
+use super::{BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, Query, SecretName, SecretRef, Version, clean};
 
 /// A parsed class.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Object {
     pub index: usize,
     pub secret: Arc<SecretRef>,
     pub select: Select,
-    /// `None`: the driver's `permission`.
+    /// Its own or the class's; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
     pub encoding: Encoding,
     /// An absent secret or field is no failure.
@@ -31,7 +31,7 @@ pub struct Object {
 #[derive(Debug)]
 pub enum Select {
     /// A field of exactly this name, else what the JMESPath expression yields.
-    Field { query: String, path: FilePath },
+    Field { query: Query, path: FilePath },
     /// A file for each field that one of the patterns matches.
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
     /// The lone field's bytes, else JSON of all fields.
@@ -53,7 +53,7 @@ pub enum Encoding {
     Utf8,
 }
 
-/// Names an object in messages: `object 2 (db/password)`.
+/// Names an object in messages: `object 2 (db/password)`. The path is as the class writes it; shown, it is cut and escaped.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Label {
     pub index: usize,
@@ -112,7 +112,7 @@ impl Object {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { write!(f, "object {}", self.index) } else { write!(f, "object {} ({})", self.index, self.path) }
+        if self.path.is_empty() { write!(f, "object {}", self.index) } else { write!(f, "object {} ({})", self.index, clean(&self.path)) }
     }
 }
 
@@ -139,11 +139,13 @@ impl FieldPattern {
 
 // === impl ClassFault ===
 
+/// A fault of no object tells its line: nothing else says where it stands.
 impl fmt::Display for ClassFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.object {
-            Some(label) => write!(f, "{label}: {}: {}", self.key, self.problem),
-            None => write!(f, "{}: {}", self.key, self.problem),
+        match (&self.object, self.at) {
+            (Some(label), _) => write!(f, "{label}: {}: {}", self.key, self.problem),
+            (None, Some((line, _))) => write!(f, "{}: line {line}: {}", self.key, self.problem),
+            (None, None) => write!(f, "{}: {}", self.key, self.problem),
         }
     }
 }

@@ -1,0 +1,55 @@
+//! What a class says, in whichever format it is written: parsed into a plan, or every fault of it at once.
+//!
+//! A format is a room of its own below, since each has its own keys and habits; all end in the same plan, so that nothing after this
+//! stage knows how a class was written.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Catalogue, ClassFault, ClassFaults, Code, Plan, clean, quoted};
+use crate::nearest::nearest;
+
+mod native;
+
+/// The formats to come. The native one is `keyferry`.
+const LATER: [&str; 5] = ["aws", "azure", "gcp", "openbao", "vault"];
+
+/// The longest problem in a fault, in characters: other rooms' messages may quote the class.
+const MAX_PROBLEM: usize = 400;
+
+/// What a class may ask for at most.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ClassLimits {
+    pub objects: usize,
+}
+
+/// Parses a class from its parameters, as the driver merges them with the volume's attributes.
+///
+/// # Errors
+/// Everything that is wrong with it: each fault names object, key and remedy.
+pub fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catalogue, limits: ClassLimits) -> Result<Plan, ClassFaults> {
+    match parameters.get("dialect").map(String::as_str) {
+        None | Some("keyferry") => native::parse(parameters, catalogue, limits),
+        Some(dialect) => Err(ClassFaults(vec![class_fault("dialect", unknown_dialect(dialect))])),
+    }
+}
+
+fn unknown_dialect(dialect: &str) -> String {
+    if LATER.contains(&dialect) {
+        return format!("`{dialect}` is not supported yet (write the class in the native format, and leave the key out)");
+    }
+    let dialect_shown = quoted(dialect);
+    match nearest(dialect, LATER.into_iter().chain(["keyferry"])) {
+        Some(near) => format!("there is no dialect {dialect_shown} (did you mean `{near}`?)"),
+        None => format!("there is no dialect {dialect_shown} (leave the key out for the native format)"),
+    }
+}
+
+/// A fault of the class as a whole.
+fn class_fault(key: &str, problem: impl AsRef<str>) -> ClassFault {
+    ClassFault { object: None, key: clean(key), problem: bounded(problem.as_ref()), code: Code::InvalidRequest, at: None }
+}
+
+/// One line, and of bounded length, whatever it quotes.
+fn bounded(problem: &str) -> String {
+    problem.chars().take(MAX_PROBLEM).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

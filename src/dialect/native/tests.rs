@@ -1,0 +1,454 @@
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::dialect::{ClassLimits, parse};
+use crate::model::{
+    BackendName, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, Plan, SecretName, Select, Unresolved, Version,
+};
+
+/// Knows the backends `files` and `bao`; where `only` is set, `files` alone. Versions are numbers.
+#[derive(Default)]
+struct FakeCatalogue {
+    only: bool,
+}
+
+impl Catalogue for FakeCatalogue {
+    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
+        let backend = match backend {
+            Some(known @ ("files" | "bao")) => known,
+            None if self.only => "files",
+            None => {
+                return Err(Unresolved::Backend(
+                    "no backend is named, and this node has several (set backend to one of: bao, files)".into(),
+                ));
+            }
+            Some(other) => return Err(Unresolved::Backend(format!("there is no backend {other:?} on this node (there are: bao, files)"))),
+        };
+        let name = name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: name.to_owned(), cause })?;
+        Ok((backend.parse().unwrap(), name))
+    }
+
+    fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
+        match version.parse::<u64>() {
+            Ok(number) => Ok(Version::new(number.to_string())),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1 (write a number)"))),
+        }
+    }
+}
+
+fn parameters(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn parse_class(pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
+    parse(&parameters(pairs), &FakeCatalogue { only: true }, ClassLimits { objects: 512 }).map_err(|faults| faults.0)
+}
+
+fn plan(objects: &str) -> Plan {
+    parse_class(&[("objects", objects)]).unwrap()
+}
+
+/// The messages, a line each, with the place in the text before each.
+fn faults_of(pairs: &[(&str, &str)]) -> String {
+    let faults = parse_class(pairs).unwrap_err();
+    let lines = faults.iter().map(|fault| match fault.at {
+        Some((line, column)) => format!("{line}:{column} {fault}"),
+        None => format!("- {fault}"),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn faults(objects: &str) -> String {
+    faults_of(&[("objects", objects)])
+}
+
+#[test]
+fn every_key_of_an_object() {
+    let objects = r#"
+- secret: shop/db
+- secret: shop/db
+  field: password
+  path: user/password
+  mode: 0444
+  encoding: base64
+  version: "3"
+  optional: true
+  backend: bao
+- secret: shop/flags
+  fields: "*"
+  path: flags/
+- secret: shop/tls
+  fields: [tls.crt, "ca*", tls.crt]
+  version: 7
+"#;
+    let plan = plan(objects);
+    let whole = &plan.objects[0];
+    assert_eq!(whole.secret.to_string(), "files/shop/db");
+    assert!(matches!(&whole.select, Select::Whole { path } if path.as_str() == "db"));
+    assert_eq!((whole.mode, whole.encoding, whole.optional), (None, Encoding::Utf8, false));
+    let field = &plan.objects[1];
+    assert_eq!(field.secret.to_string(), "bao/shop/db@3");
+    assert!(matches!(&field.select, Select::Field { query, path } if query.as_str() == "password" && path.as_str() == "user/password"));
+    assert_eq!((field.mode, field.encoding, field.optional), (FileMode::from_bits(0o444), Encoding::Base64, true));
+    assert_eq!(plan.objects[2].label().to_string(), "object 3 (flags/)");
+    let list = &plan.objects[3];
+    assert_eq!((list.index, list.secret.to_string().as_str()), (4, "files/shop/tls@7"));
+    assert!(matches!(&list.select, Select::Fields { patterns, folder } if patterns.len() == 3 && folder.to_string() == "tls/"));
+}
+
+#[test]
+fn defaults_of_the_class_and_their_exceptions() {
+    let class = [("backend", "bao"), ("mode", "0400"), ("objects", "[{secret: a}, {secret: b, backend: files, mode: 0444}]")];
+    let plan = parse_class(&class).unwrap();
+    assert_eq!(plan.objects[0].secret.to_string(), "bao/a");
+    assert_eq!(plan.objects[0].mode, FileMode::from_bits(0o400));
+    assert_eq!(plan.objects[1].secret.to_string(), "files/b");
+    assert_eq!(plan.objects[1].mode, FileMode::from_bits(0o444));
+}
+
+#[test]
+fn every_spelling_of_a_mode() {
+    for (text, bits) in
+        [("0444", 0o444), ("0o444", 0o444), ("\"0444\"", 0o444), ("292", 0o444), ("\"292\"", 0o444), ("0", 0), ("0777", 0o777)]
+    {
+        let plan = plan(&format!("- {{secret: a, mode: {text}}}"));
+        assert_eq!(plan.objects[0].mode, FileMode::from_bits(bits), "{text}");
+    }
+}
+
+#[test]
+fn paths_that_are_left_out() {
+    let objects =
+        "[{secret: shop/db}, {secret: shop/db, field: tls.crt}, {secret: shop/db, field: .dockerconfigjson}, {secret: shop/x, fields: a}]";
+    let paths: Vec<String> = plan(objects).objects.iter().map(|object| object.label().path).collect();
+    assert_eq!(paths, ["db", "tls.crt", ".dockerconfigjson", "x/"]);
+    for root in ["''", ".", "./"] {
+        let plan = plan(&format!("- {{secret: a, fields: '*', path: {root}}}"));
+        assert!(matches!(&plan.objects[0].select, Select::Fields { folder, .. } if folder.as_path().is_none()));
+    }
+}
+
+#[test]
+fn an_empty_plan_is_a_plan() {
+    for objects in ["[]", "", "  \n", "# nothing\n", "~"] {
+        assert!(plan(objects).objects.is_empty(), "{objects:?}");
+    }
+    insta::assert_snapshot!(faults_of(&[]), @r#"- objects: is missing (add it: a list of objects, each with at least `secret: <name>`; `objects: "[]"` for an empty volume)"#);
+}
+
+#[test]
+fn objects_of_one_secret_share_one_reference() {
+    let plan = plan("[{secret: a, field: x}, {secret: a, field: y}, {secret: a, field: x, path: z, version: 1}]");
+    assert!(std::sync::Arc::ptr_eq(&plan.objects[0].secret, &plan.objects[1].secret));
+    assert_ne!(plan.objects[0].secret, plan.objects[2].secret);
+}
+
+#[test]
+fn what_the_driver_adds_is_passed_over() {
+    let class = [
+        ("objects", "[]"),
+        ("csi.storage.k8s.io/pod.name", "web-0"),
+        ("example.com/owner", "shop"),
+        ("secretProviderClass", "shop"),
+        ("providerName", "keyferry"),
+        ("dialect", "keyferry"),
+    ];
+    assert!(parse_class(&class).is_ok());
+}
+
+#[test]
+fn unknown_keys_name_the_nearest() {
+    let class = [
+        ("object", "[]"),
+        ("objects", "- secret: a\n  feild: x\n  moed: 0444\n- secret: b\n  filePermission: 0444\n  ? \"a\\nb\\e\"\n  : x\n"),
+        ("roleName", "x"),
+        ("clientID", "y"),
+    ];
+    insta::assert_snapshot!(faults_of(&class), @r"
+    - clientID: is no known key (known here: objects, backend, mode, dialect)
+    - object: is no known key (did you mean `objects`?)
+    - roleName: is no known key (known here: objects, backend, mode, dialect)
+    2:3 object 1 (a): feild: is no known key (did you mean `field`?)
+    3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
+    5:3 object 2 (b): filePermission: is no known key (known here: secret, field, fields, path, mode, encoding, version, optional, backend)
+    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, encoding, version, optional, backend)
+    ");
+}
+
+#[test]
+fn keys_to_come_say_so() {
+    let class = [
+        (
+            "objects",
+            r#"
+- {prefix: shop/}
+- {secret: a, format: dotenv, owner: "1000:1000"}
+- {template: "x", secrets: {a: b}}
+- {secret: b, method: POST, args: {a: b}, lease: pod}
+"#,
+        ),
+        ("role", "r"),
+        ("audience", "a"),
+        ("mount", "m"),
+        ("namespace", "n"),
+        ("address", "a"),
+        ("maxStale", "1h"),
+        ("fresh", "1m"),
+    ];
+    insta::assert_snapshot!(faults_of(&class), @"
+    - address: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
+    - audience: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
+    - fresh: is not supported yet (remove it: nothing is cached)
+    - maxStale: is not supported yet (remove it: nothing is cached)
+    - mount: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
+    - namespace: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
+    - role: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
+    2:4 object 1: prefix: is not supported yet (write an object for each secret)
+    3:15 object 2 (a): format: is not supported yet (remove it for JSON of the fields, or store the finished text as one field)
+    3:31 object 2 (a): owner: works with `delivery: provider` only, which is not supported yet (remove it: the driver's files belong to root; others read by `mode`)
+    4:4 object 3: template: is not supported yet (deliver the fields as files of their own)
+    4:19 object 3: secrets: is not supported yet (deliver the fields as files of their own)
+    5:15 object 4 (b): method: is not supported yet (remove it: secrets are only read)
+    5:29 object 4 (b): args: is not supported yet (remove it: secrets are only read)
+    5:43 object 4 (b): lease: is not supported yet (remove it: secrets are only read)
+    ");
+    insta::assert_snapshot!(faults_of(&[("dialect", "vault")]), @"- dialect: `vault` is not supported yet (write the class in the native format, and leave the key out)");
+    insta::assert_snapshot!(faults_of(&[("dialect", "valut")]), @r#"- dialect: there is no dialect "valut" (did you mean `vault`?)"#);
+    insta::assert_snapshot!(faults_of(&[("dialect", "cyberspace")]), @r#"- dialect: there is no dialect "cyberspace" (leave the key out for the native format)"#);
+}
+
+#[test]
+fn all_faults_of_a_class_at_once() {
+    let objects = r#"
+- secret: shop/db
+  field: password
+  path: db/password
+  mode: 04755
+  optional: "yes"
+  encoding: base46
+- path: x
+- secret: [a, b]
+- just a text
+- secret: shop/tls
+  field: a
+  fields: b
+"#;
+    insta::assert_snapshot!(faults_of(&[("mode", "rw-r--r--"), ("objects", objects), ("bakend", "files")]), @r#"
+    - bakend: is no known key (did you mean `backend`?)
+    - mode: "rw-r--r--" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    5:9 object 1 (db/password): mode: 04755 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    6:13 object 1 (db/password): optional: must be true or false, without quotes
+    7:13 object 1 (db/password): encoding: there is no encoding "base46" (did you mean `base64`?)
+    8:3 object 2 (x): secret: is missing (write the secret's name, such as `secret: shop/db`)
+    9:11 object 3: secret: is a list, but must be a text
+    10:3 object 4: objects: holds a text here, but an object is a mapping such as `secret: shop/db`
+    13:11 object 5 (a): fields: stands beside `field` (keep one: `field` is one file, `fields` a folder of them)
+    "#);
+}
+
+#[test]
+fn bad_modes() {
+    let objects = "[{secret: a, mode: 01777}, {secret: b, mode: 644}, {secret: c, mode: 0888}, {secret: d, mode: u+r}, {secret: e, mode: [4]}, {secret: f, mode: 0x1ff}, {secret: g, mode: 4294967296}]";
+    insta::assert_snapshot!(faults(objects), @r#"
+    1:20 object 1 (a): mode: 01777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    1:46 object 2 (b): mode: 644 is decimal without a 0 before it, and over 0777 (did you mean 0644?)
+    1:70 object 3 (c): mode: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:95 object 4 (d): mode: "u+r" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:119 object 5 (e): mode: is a list, but must be a text
+    1:143 object 6 (f): mode: "0x1ff" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:169 object 7 (g): mode: 4294967296 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    "#);
+    insta::assert_snapshot!(faults_of(&[("mode", "7777"), ("objects", "[]")]), @"- mode: 7777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)");
+}
+
+#[test]
+fn bad_paths() {
+    let long = format!("[{{secret: a, path: {}}}, {{secret: b, path: {}}}]", "x".repeat(256), "y/".repeat(2048) + "z");
+    insta::assert_snapshot!(faults(&long), @r#"
+    1:20 object 1 (xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...): path: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... has an element of 256 bytes: a file name has at most 255 (shorten it)
+    1:297 object 2 (y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/...): path: "y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/y/"... is 4097 bytes long: at most 4096 are allowed (shorten it)
+    "#);
+    let objects = r#"
+- {secret: a, path: ../etc/passwd}
+- {secret: b, path: a/../b}
+- {secret: c, path: /etc/passwd}
+- {secret: d, path: a//b}
+- {secret: e, path: "a\0b"}
+- {secret: f, path: ""}
+- {secret: g, path: certs/}
+- {secret: h, path: ..data}
+- {secret: i, fields: "*", path: /certs}
+- {secret: j, field: "a\tb"}
+- {secret: ..k}
+- {secret: l, fields: ["..", ok]}
+"#;
+    insta::assert_snapshot!(faults(objects), @r#"
+    2:21 object 1 (../etc/passwd): path: "../etc/passwd" has the element ".." (write the path without it)
+    3:21 object 2 (a/../b): path: "a/../b" has the element ".." (write the path without it)
+    4:21 object 3 (/etc/passwd): path: "/etc/passwd" is absolute: paths are relative to the volume (remove the `/` at its start)
+    5:21 object 4 (a//b): path: "a//b" has an empty element (`//`, or a `/` at its end) (name a file; a folder goes with `fields`)
+    6:21 object 5 (a\0b): path: "a\0b" has a control character (remove it)
+    7:21 object 6: path: "" is empty (name the file, or leave `path` out)
+    8:21 object 7 (certs/): path: "certs/" has an empty element (`//`, or a `/` at its end) (name a file; a folder goes with `fields`)
+    9:21 object 8 (..data): path: "..data" starts with `..`, which the driver keeps for itself (choose another name)
+    10:34 object 9 (/certs): path: "/certs" is absolute: paths are relative to the volume (remove the `/` at its start)
+    11:3 object 10 (a\tb): path: is missing, and "a\tb" cannot stand in for it: it has a control character (add a path)
+    12:3 object 11 (..k): path: is missing, and "..k" cannot stand in for it: it starts with `..`, which the driver keeps for itself (add a path)
+    13:23 object 12 (l): fields: the field ".." cannot name a file: the path has the element ".." (give it to an object of its own, with `field` and `path`)
+    "#);
+}
+
+#[test]
+fn paths_that_exclude_each_other() {
+    let objects = r#"
+- {secret: a, path: db/password}
+- {secret: b, path: db/password}
+- {secret: c, path: db}
+- {secret: d, path: x}
+- {secret: e, path: x/y}
+- {secret: f, fields: "*", path: x/}
+- {secret: g, fields: [p, q], path: many/}
+- {secret: h, path: many/q}
+- {secret: i, path: many/r}
+- {secret: j, fields: "*", path: many}
+- {secret: k, path: many}
+"#;
+    insta::assert_snapshot!(faults(objects), @r#"
+    3:21 object 2 (db/password): path: "db/password" is also the path of object 1 (db/password) (give each object a path of its own)
+    4:21 object 3 (db): path: "db" would be a file, but object 1 (db/password) needs a folder there (change one of the paths)
+    6:21 object 5 (x/y): path: "x" is a file, that of object 4 (x): nothing can stand within it (change one of the paths)
+    7:34 object 6 (x/): path: "x" is a file, that of object 4 (x): nothing can stand within it (change one of the paths)
+    9:21 object 8 (many/q): path: "many/q" is also the path of object 7 (many/) (give each object a path of its own)
+    12:21 object 11 (many): path: "many" would be a file, but object 7 (many/) needs a folder there (change one of the paths)
+    "#);
+}
+
+#[test]
+fn bad_names_versions_and_backends() {
+    let objects = r#"
+- {secret: ../a}
+- {secret: a%2fb}
+- {secret: a//b}
+- {secret: ""}
+- {secret: "a\0b"}
+- {secret: "/v1/a"}
+- {secret: a, version: latest}
+- {secret: a, path: x, backend: files2}
+"#;
+    insta::assert_snapshot!(faults(objects), @r#"
+    2:12 object 1 (a): secret: the name "../a" has the element ".." (write the name as its store lists it)
+    3:12 object 2 (a%2fb): secret: the name "a%2fb" has the character '%', which stores read as an escape or a query (write the name as its store lists it)
+    4:12 object 3 (b): secret: the name "a//b" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
+    5:12 object 4: secret: the name "" is empty (write the name as its store lists it)
+    6:12 object 5 (a\0b): secret: the name "a\0b" has a control character (write the name as its store lists it)
+    7:12 object 6 (a): secret: the name "/v1/a" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
+    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (write a number)
+    9:33 object 8 (x): backend: there is no backend "files2" on this node (there are: bao, files)
+    "#);
+    let long = format!("- secret: {}", "x".repeat(2_000));
+    insta::assert_snapshot!(faults(&long), @r#"1:11 object 1 (xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...): secret: the name "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... is 2000 bytes long; at most 1024 are allowed (write the name as its store lists it)"#);
+}
+
+#[test]
+fn a_backend_that_is_unknown_is_told_once() {
+    let objects = "[{secret: a}, {secret: b}, {secret: c, backend: files, mode: 9}, {secret: d, mode: 0999}]";
+    insta::assert_snapshot!(faults_of(&[("backend", "boa"), ("objects", objects)]), @r#"
+    - backend: there is no backend "boa" on this node (there are: bao, files)
+    1:84 object 4 (d): mode: "0999" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    "#);
+    let class = parameters(&[("objects", objects)]);
+    let found = parse(&class, &FakeCatalogue { only: false }, ClassLimits { objects: 9 }).unwrap_err().0;
+    insta::assert_snapshot!(found[0], @"backend: no backend is named, and this node has several (set backend to one of: bao, files)");
+}
+
+#[test]
+fn bad_fields() {
+    let globs = ["\"a*\""; 17].join(", ");
+    let objects = format!(
+        r#"
+- {{secret: a, fields: []}}
+- {{secret: b, fields: ["", {{x: y}}]}}
+- {{secret: c, fields: [{globs}]}}
+- {{secret: d, fields: {}}}
+- {{secret: e, field: "join(a, b)", path: x}}
+- {{secret: f, field: "[&a]", path: y}}
+- {{secret: g, field: "", path: z}}
+- {{secret: h, field: {}}}
+"#,
+        "x".repeat(300),
+        "(".repeat(1000)
+    );
+    insta::assert_snapshot!(faults(&objects), @r#"
+    2:23 object 1 (a): fields: is an empty list (name fields, or write "*" for all)
+    3:24 object 2 (b): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts
+    4:120 object 3 (c): fields: has more than 16 patterns with a `*` (name the fields, or use fewer patterns)
+    5:23 object 4 (d): fields: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    6:22 object 5 (x): field: joins by a text that is not a literal, so that nothing bounds the result (write a field's name, or a simpler JMESPath expression)
+    7:22 object 6 (y): field: uses `&` outside the arguments of map, max_by, min_by and sort_by (write a field's name, or a simpler JMESPath expression)
+    8:22 object 7 (z): field: is empty (write a field's name, or a simpler JMESPath expression)
+    9:22 object 8 (((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((...): field: has more than 64 operators (1000) (write a field's name, or a simpler JMESPath expression)
+    "#);
+    let deep = format!("- {{secret: a, field: '{}'}}", "(".repeat(100_000));
+    insta::assert_snapshot!(faults(&deep), @"1:22 object 1 (((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((...): field: is 100000 bytes long: at most 1024 are allowed (write a field's name, or a simpler JMESPath expression)");
+}
+
+#[test]
+fn bad_yaml() {
+    insta::assert_snapshot!(faults("- secret: a\n  path: [x\n"), @"2:9 objects: line 2: not valid YAML: unclosed bracket '['");
+    insta::assert_snapshot!(faults("- secret: a\n  path: x\n  path: y\n"), @"3:3 objects: line 3: `path` is given twice in one mapping (remove one)");
+    insta::assert_snapshot!(faults("secret: a\npath: x\n"), @"1:1 objects: line 1: is a mapping, but must be a list (start each object with `- `, such as `- secret: shop/db`)");
+    insta::assert_snapshot!(faults("shop/db"), @"1:1 objects: line 1: is a text, but must be a list (start each object with `- `, such as `- secret: shop/db`)");
+    insta::assert_snapshot!(faults("[]\n---\n[]"), @"3:1 objects: line 3: a second YAML document starts here; only one is read (remove the `---`)");
+    insta::assert_snapshot!(faults(&"[".repeat(1_000)), @"1:256 objects: line 1: not valid YAML: recursion limit exceeded");
+    let mut bomb = "- &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for level in 1..12 {
+        bomb += &format!("- &a{level} [{}]\n", format!("*a{},", level - 1).repeat(10));
+    }
+    insta::assert_snapshot!(faults(&bomb), @"5:36 objects: line 5: over the budget of 100000 YAML values, aliases expanded (write less, with fewer aliases)");
+}
+
+#[test]
+fn too_many_objects() {
+    let objects: String = (0..10_000).map(|n| format!("- secret: s{n}\n")).collect();
+    let found = parse_class(&[("objects", &objects)]).unwrap_err();
+    assert_eq!((found.len(), found[0].code), (1, Code::TooLarge));
+    insta::assert_snapshot!(found[0], @"objects: has 10000 objects: at most 512 are allowed on this node (split the class, or ask for a higher limits.objects)");
+}
+
+#[test]
+fn hostile_text_is_cut_and_escaped() {
+    let objects = format!(
+        "- {{secret: \"{}\\n{}\", path: \"\\e[31m{}\", \"{}\": 1}}",
+        "%".repeat(200),
+        "x".repeat(5_000),
+        "z".repeat(100_000),
+        "k".repeat(100_000)
+    );
+    for fault in parse_class(&[("objects", &objects), ("backend", &"b".repeat(100_000)), (&"K".repeat(100_000), "x")]).unwrap_err() {
+        let shown = fault.to_string();
+        assert!(shown.len() < 1_000 && !shown.contains(char::is_control), "{shown}");
+    }
+}
+
+/// A class over many secrets costs no more each than one over few. Prints its figures; `--nocapture` shows them.
+#[test]
+fn time_to_parse_grows_with_the_class_alone() {
+    let mut each = Vec::new();
+    for objects in [10, 1_000] {
+        let text: String =
+            (0..objects).map(|n| format!("- secret: shop/s{n}\n  field: password\n  path: a/b{n}/password\n  mode: 0444\n")).collect();
+        let class = parameters(&[("objects", &text)]);
+        let rounds = 2_000 / objects;
+        let start = Instant::now();
+        for _ in 0..rounds {
+            parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects }).unwrap();
+        }
+        let spent = start.elapsed() / u32::try_from(rounds).unwrap();
+        println!("{objects} objects: {spent:?}");
+        each.push(spent.as_nanos() / objects as u128);
+    }
+    // Generous, for busy machines: what is excluded is growth with the square, which would be a hundredfold.
+    assert!(each[1] < 10 * each[0], "{each:?} ns an object");
+}

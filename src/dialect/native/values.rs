@@ -1,0 +1,92 @@
+//! The values of an object's keys: each read from its text, or refused with what to write instead.
+
+use std::str::FromStr;
+
+use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Query, quoted};
+use crate::nearest::nearest;
+use crate::yaml::{Faults, Position, Reader};
+
+/// The most patterns with a `*` in one object: each is tried on every field.
+const MAX_GLOBS: usize = 16;
+
+/// The longest field name in bytes, and so the longest pattern that could match one.
+const MAX_PATTERN: usize = 253;
+
+const ENCODINGS: [(&str, Encoding); 4] =
+    [("utf-8", Encoding::Utf8), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
+
+/// Where a key's value stands, else where the object does.
+pub(super) fn position(reader: &mut Reader<'_>, key: &'static str) -> Position {
+    let object = reader.at();
+    reader.get(key).map_or(object, |node| node.at)
+}
+
+/// Every spelling that Kubernetes' users have.
+pub(super) fn mode(text: &str) -> Result<FileMode, String> {
+    text.parse().map_err(|invalid| match invalid {
+        InvalidMode::OutOfRange(_) if matches!(text.len(), 3) && text.bytes().all(|byte| byte < b'8') => {
+            format!("{text} is decimal without a 0 before it, and over 0777 (did you mean 0{text}?)")
+        }
+        InvalidMode::OutOfRange(_) => format!("{invalid} (write an octal mode up to 0777)"),
+        InvalidMode::Unreadable(_) => format!("{invalid} (write it in octal, such as 0444)"),
+    })
+}
+
+pub(super) fn encoding(text: &str) -> Result<Encoding, String> {
+    let names = ENCODINGS.map(|(name, _)| name);
+    ENCODINGS.iter().find(|(name, _)| *name == text).map(|(_, encoding)| *encoding).ok_or_else(|| match nearest(text, names) {
+        Some(near) => format!("there is no encoding {} (did you mean `{near}`?)", quoted(text)),
+        None => format!("there is no encoding {} (there are: {})", quoted(text), names.join(", ")),
+    })
+}
+
+pub(super) fn query(text: &str) -> Result<Query, String> {
+    text.parse().map_err(|invalid| format!("{invalid} (write a field's name, or a simpler JMESPath expression)"))
+}
+
+/// The path of a file or a folder; left out, the default stands for it.
+pub(super) fn read_path<P: FromStr<Err = InvalidPath>>(reader: &mut Reader<'_>, default: Option<&str>, faults: &mut Faults) -> Option<P> {
+    if reader.get("path").is_some() {
+        return reader.parsed("path", faults, |text| text.parse().map_err(|cause| path_problem(text, &cause)));
+    }
+    let name = default?;
+    name.parse().map_err(|cause| no_default(reader, name, &cause, faults)).ok()
+}
+
+fn no_default(reader: &Reader<'_>, name: &str, cause: &InvalidPath, faults: &mut Faults) {
+    faults.add(reader.at(), "path", format!("is missing, and {} cannot stand in for it: it {cause} (add a path)", quoted(name)));
+}
+
+fn path_problem(path: &str, cause: &InvalidPath) -> String {
+    let remedy = match cause {
+        InvalidPath::Absolute => "remove the `/` at its start",
+        InvalidPath::ControlCharacter => "remove it",
+        InvalidPath::DotElement(_) => "write the path without it",
+        InvalidPath::Empty => "name the file, or leave `path` out",
+        InvalidPath::EmptyElement => "name a file; a folder goes with `fields`",
+        InvalidPath::LongElement(_) | InvalidPath::TooLong(_) => "shorten it",
+        InvalidPath::Reserved => "choose another name",
+    };
+    format!("{} {cause} ({remedy})", quoted(path))
+}
+
+pub(super) fn read_patterns(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Vec<FieldPattern>> {
+    let before = faults.len();
+    let texts = reader.texts("fields", faults)?;
+    if texts.is_empty() && faults.len() == before {
+        faults.add(position(reader, "fields"), "fields", "is an empty list (name fields, or write \"*\" for all)");
+    }
+    for (at, text) in &texts {
+        if text.is_empty() || text.len() > MAX_PATTERN || text.chars().any(char::is_control) {
+            let problem = format!(
+                "{} can name no field: a field's name has 1 to {MAX_PATTERN} bytes and no control character (write a name, or \"*\" for all)",
+                quoted(text)
+            );
+            faults.add(*at, "fields", problem);
+        }
+    }
+    if let Some((at, _)) = texts.iter().filter(|(_, text)| text.contains('*')).nth(MAX_GLOBS) {
+        faults.add(*at, "fields", format!("has more than {MAX_GLOBS} patterns with a `*` (name the fields, or use fewer patterns)"));
+    }
+    (faults.len() == before).then(|| texts.into_iter().map(|(_, text)| FieldPattern::new(text)).collect())
+}

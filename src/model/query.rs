@@ -1,0 +1,331 @@
+//! What an object's `field` asks for: a field of exactly that name, else what the text yields as a JMESPath expression
+//! (<https://jmespath.org/specification.html>).
+//!
+//! Whoever writes a class writes the expression, and one class must not harm another's mount. JMESPath has no loops, but a short
+//! expression can nest deep enough to overflow a stack (`((((`...) and double its value with every few characters (`[@,@]|[@,@]|`...).
+//! Hence three bounds, all checked before anything is evaluated: on the length, on the operators, which are what nests, and on the
+//! *growth*: how many times larger than the secret a value may become on the way.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jmespath::ast::Ast;
+use jmespath::{Context, DEFAULT_RUNTIME, ErrorReason, Rcvar, RuntimeError};
+use thiserror::Error;
+
+use super::clean;
+
+/// The longest expression in bytes.
+const MAX_LENGTH: usize = 1024;
+
+/// The most operators: parser, interpreter and destructor each recurse at most this deep.
+const MAX_OPERATORS: usize = 64;
+
+/// What opens a nesting or links two parts; counted in quoted texts as well, since a few more there harm nobody.
+const OPERATORS: &[char] = &['.', '[', '(', '{', '!', '&', '|', '*', '<', '>', '=', '?'];
+
+/// The most that a value may grow, whatever the secret's size. A renderer multiplies the growth with the size, and has a bound of its own.
+const MAX_GROWTH: u64 = 100_000;
+
+/// The largest number in a slice: the interpreter's own sums stay within 32 bits.
+const MAX_SLICE: u32 = 1_000_000_000;
+
+/// A field's name, or an expression over the fields.
+#[derive(Clone)]
+pub struct Query {
+    text: String,
+    meaning: Meaning,
+}
+
+/// What the text is when no field has that name.
+#[derive(Clone, Debug)]
+enum Meaning {
+    Expression {
+        ast: Box<Ast>,
+        growth: u64,
+    },
+    /// A plain name: as an expression it would find the field of that name, and there is none.
+    Name,
+    /// Not an expression, from this character on (from 1).
+    Neither(usize),
+}
+
+/// Why a text can be no query. Its message completes "the field ...".
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum InvalidQuery {
+    #[error("is empty")]
+    Empty,
+    #[error("could make a value more than {MAX_GROWTH} times as large as the secret")]
+    Growth,
+    #[error("joins by a text that is not a literal, so that nothing bounds the result")]
+    OpenJoin,
+    #[error("has more than {MAX_OPERATORS} operators ({0})")]
+    Operators(usize),
+    #[error("has a number over {MAX_SLICE} in a slice")]
+    Slice,
+    #[error("uses `&` outside the arguments of map, max_by, min_by and sort_by")]
+    StrayReference,
+    #[error("is {0} bytes long: at most {MAX_LENGTH} are allowed")]
+    TooLong(usize),
+}
+
+/// Why an expression gave nothing. Neither shows a value.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum QueryError {
+    /// It runs into something that it was not written for, such as a number where it needs a text.
+    #[error("the JMESPath expression fails: {0}")]
+    Failed(String),
+    /// It is no expression at all.
+    #[error("as a JMESPath expression it is wrong at character {0}")]
+    Syntax(usize),
+}
+
+// === impl Query ===
+
+impl Query {
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// How many times larger than the searched document a value can become; at least 1.
+    pub fn growth(&self) -> u64 {
+        match &self.meaning {
+            Meaning::Expression { growth, .. } => *growth,
+            Meaning::Name | Meaning::Neither(_) => 1,
+        }
+    }
+
+    /// Whether it needs a document to search, once no field of the name was found.
+    pub fn is_expression(&self) -> bool {
+        matches!(self.meaning, Meaning::Expression { .. })
+    }
+
+    /// What the expression finds; `None` is null, which is absent.
+    pub fn search(&self, document: &Rcvar) -> Result<Option<Rcvar>, QueryError> {
+        let ast = match &self.meaning {
+            Meaning::Expression { ast, .. } => ast,
+            Meaning::Name => return Ok(None),
+            Meaning::Neither(character) => return Err(QueryError::Syntax(*character)),
+        };
+        let found = jmespath::interpret(document, ast, &mut Context::new(&self.text, &DEFAULT_RUNTIME));
+        match found {
+            Ok(value) => Ok(Some(value).filter(|value| !value.is_null())),
+            Err(error) => Err(QueryError::Failed(match error.reason {
+                ErrorReason::Runtime(reason) => explain(&reason),
+                ErrorReason::Parse(_) => "an argument of a function is not what it must be".to_owned(),
+            })),
+        }
+    }
+}
+
+/// Names types and functions, never a value.
+fn explain(reason: &RuntimeError) -> String {
+    match reason {
+        RuntimeError::InvalidReturnType { expected, actual, .. } => format!("`&` must give {expected}, but gives {actual}"),
+        RuntimeError::InvalidSlice => "a slice has the step 0".to_owned(),
+        RuntimeError::InvalidType { expected, actual, position } => {
+            format!("argument {} of a function must be {expected}, but is {actual}", position + 1)
+        }
+        RuntimeError::NotEnoughArguments { expected, actual } | RuntimeError::TooManyArguments { expected, actual } => {
+            format!("a function takes {expected} arguments, but is given {actual}")
+        }
+        RuntimeError::UnknownFunction(name) => format!("there is no function `{}`", clean(name)),
+    }
+}
+
+impl FromStr for Query {
+    type Err = InvalidQuery;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQuery> {
+        if text.is_empty() {
+            return Err(InvalidQuery::Empty);
+        }
+        if text.len() > MAX_LENGTH {
+            return Err(InvalidQuery::TooLong(text.len()));
+        }
+        Ok(Self { text: text.to_owned(), meaning: Meaning::of(text)? })
+    }
+}
+
+impl Meaning {
+    fn of(text: &str) -> Result<Self, InvalidQuery> {
+        if is_identifier(text) {
+            return Ok(Self::Name);
+        }
+        let operators = text.matches(OPERATORS).count();
+        if operators > MAX_OPERATORS {
+            return Err(InvalidQuery::Operators(operators));
+        }
+        match jmespath::parse(text) {
+            Ok(ast) => {
+                let growth = growth(&ast)?;
+                if growth > MAX_GROWTH { Err(InvalidQuery::Growth) } else { Ok(Self::Expression { ast: Box::new(ast), growth }) }
+            }
+            Err(error) => Ok(Self::Neither(error.offset + 1)),
+        }
+    }
+}
+
+/// JMESPath's own notion of an unquoted name.
+fn is_identifier(text: &str) -> bool {
+    !text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Query({:?})", self.text)
+    }
+}
+
+/// A bound `k`, so that no value on the way is larger than `k` times what the expression is applied to, sizes taken as JSON. It also
+/// bounds the work. Every part of an expression sees only what is handed to it, so that bounds multiply along a path and add up side by side;
+/// a projection applies its right side to the elements, whose sizes add up to the list's.
+fn growth(ast: &Ast) -> Result<u64, InvalidQuery> {
+    Ok(match ast {
+        Ast::Field { .. } | Ast::Identity { .. } | Ast::Index { .. } => 1,
+        Ast::Literal { value, .. } => size(value),
+        Ast::Slice { start, stop, step, .. } => {
+            let within = |number: i32| number.unsigned_abs() <= MAX_SLICE;
+            if !(start.is_none_or(within) && stop.is_none_or(within) && within(*step)) {
+                return Err(InvalidQuery::Slice);
+            }
+            1
+        }
+        Ast::Flatten { node, .. } | Ast::Not { node, .. } | Ast::ObjectValues { node, .. } => growth(node)?,
+        Ast::Projection { lhs, rhs, .. } | Ast::Subexpr { lhs, rhs, .. } => growth(lhs)?.saturating_mul(growth(rhs)?),
+        Ast::And { lhs, rhs, .. } | Ast::Comparison { lhs, rhs, .. } | Ast::Or { lhs, rhs, .. } => {
+            growth(lhs)?.saturating_add(growth(rhs)?)
+        }
+        Ast::Condition { predicate, then, .. } => growth(predicate)?.saturating_add(growth(then)?),
+        Ast::MultiList { elements, .. } => sum(elements.iter().map(growth))?.saturating_add(elements.len() as u64 + 1),
+        Ast::MultiHash { elements, .. } => {
+            sum(elements.iter().map(|pair| Ok(growth(&pair.value)?.saturating_add(pair.key.len() as u64 + 4))))?.saturating_add(1)
+        }
+        Ast::Expref { .. } => return Err(InvalidQuery::StrayReference),
+        Ast::Function { name, args, .. } => growth_of_call(name, args)?,
+    })
+}
+
+fn growth_of_call(name: &str, args: &[Ast]) -> Result<u64, InvalidQuery> {
+    match (name, args) {
+        ("map", [Ast::Expref { ast, .. }, list]) | ("max_by" | "min_by" | "sort_by", [list, Ast::Expref { ast, .. }]) => {
+            Ok(growth(list)?.saturating_mul(growth(ast)?.saturating_add(1)))
+        }
+        ("join", [Ast::Literal { value, .. }, list]) => Ok(growth(list)?.saturating_mul(size(value))),
+        ("join", [_, _]) => Err(InvalidQuery::OpenJoin),
+        // JSON within a JSON text: each quote and backslash gets another backslash.
+        ("to_string", [value]) => Ok(growth(value)?.saturating_mul(2)),
+        _ => Ok(sum(args.iter().map(growth))?.saturating_add(1)),
+    }
+}
+
+fn sum(growths: impl Iterator<Item = Result<u64, InvalidQuery>>) -> Result<u64, InvalidQuery> {
+    growths.into_iter().try_fold(0u64, |sum, growth| Ok(sum.saturating_add(growth?)))
+}
+
+fn size(literal: &Rcvar) -> u64 {
+    literal.to_string().len() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use jmespath::Variable;
+
+    use super::*;
+
+    fn search(query: &str, document: &str) -> Result<Option<String>, QueryError> {
+        let document = Rcvar::new(Variable::from_json(document).unwrap());
+        query.parse::<Query>().unwrap().search(&document).map(|found| found.map(|value| value.to_string()))
+    }
+
+    fn refused(query: &str) -> InvalidQuery {
+        query.parse::<Query>().unwrap_err()
+    }
+
+    #[test]
+    fn what_people_write() {
+        let document = r#"{"db": {"users": [{"name": "a", "pw": "1"}, {"name": "b", "pw": "2"}]}, "user": "u", "pw": "p"}"#;
+        assert_eq!(search("db.users[0].name", document).unwrap().unwrap(), r#""a""#);
+        assert_eq!(search("db.users[?name=='b'].pw | [0]", document).unwrap().unwrap(), r#""2""#);
+        assert_eq!(search("join(':', [user, pw])", document).unwrap().unwrap(), r#""u:p""#);
+        assert_eq!(search("{name: user, password: pw}", document).unwrap().unwrap(), r#"{"name":"u","password":"p"}"#);
+        assert_eq!(search("sort_by(db.users, &pw)[-1].name", document).unwrap().unwrap(), r#""b""#);
+        assert_eq!(search("db.users[*].{n: name, p: pw}", document).unwrap().unwrap(), r#"[{"n":"a","p":"1"},{"n":"b","p":"2"}]"#);
+        assert_eq!(search("db.missing", document).unwrap(), None);
+    }
+
+    #[test]
+    fn names_that_are_no_expressions_are_queries_still() {
+        assert_eq!(search("ca-cert", "{}"), Err(QueryError::Syntax(3)));
+        assert_eq!(search(".dockerconfigjson", "{}"), Err(QueryError::Syntax(1)));
+        assert_eq!(search("password", r#"{"password": "x"}"#), Ok(None), "a plain name is looked up before, never searched");
+    }
+
+    #[test]
+    fn failures_name_types_never_values() {
+        let shown = search("join(',', pw)", r#"{"pw": "hunter2"}"#).unwrap_err().to_string();
+        insta::assert_snapshot!(shown, @"the JMESPath expression fails: argument 2 of a function must be array[string], but is string");
+        let shown = search("decrypt(pw)", r#"{"pw": "hunter2"}"#).unwrap_err().to_string();
+        insta::assert_snapshot!(shown, @"the JMESPath expression fails: there is no function `decrypt`");
+    }
+
+    #[test]
+    fn nothing_overflows_the_stack() {
+        for part in ["(", "[", "{a:", "!", "&", "a(", "[?", "a.", "a|", "*.", "[*]", "[]", "a||", "a==", "[*].", "`[`"] {
+            assert!(matches!(refused(&part.repeat(100_000)), InvalidQuery::TooLong(_)), "{part}");
+            let _ = part.repeat(MAX_LENGTH / part.len()).parse::<Query>();
+            let most = part.repeat(MAX_OPERATORS / part.matches(OPERATORS).count().max(1));
+            for end in ["", "a", ")"] {
+                if let Ok(query) = format!("{most}{end}").parse::<Query>() {
+                    let _ = query.search(&Rcvar::new(Variable::from_json(r#"{"a":[[{"a":{}}]]}"#).unwrap()));
+                }
+            }
+        }
+        let _ = format!("`{}`", "[".repeat(1000)).parse::<Query>();
+    }
+
+    #[test]
+    fn nothing_explodes() {
+        assert_eq!(refused(&"[@,@]|".repeat(30).trim_end_matches('|').to_owned()), InvalidQuery::Growth);
+        assert_eq!(refused(&format!("@{}", "|[@,@][]".repeat(20))), InvalidQuery::Growth);
+        assert_eq!(refused(&format!("a{}", "|map(&[@,@], @)".repeat(12))), InvalidQuery::Growth);
+        assert_eq!(refused("join(a, b)"), InvalidQuery::OpenJoin);
+        assert_eq!(refused("[&a]"), InvalidQuery::StrayReference);
+        assert_eq!(refused("to_array(&a)"), InvalidQuery::StrayReference);
+        assert_eq!(refused("a[1::2147483647]"), InvalidQuery::Slice);
+        assert_eq!(search("a[1::1000000000]", r#"{"a": [1, 2, 3]}"#).unwrap().unwrap(), "[2]");
+    }
+
+    /// The bound holds: no result is larger than the growth times the document.
+    #[test]
+    fn growth_bounds_results() {
+        let document = r#"{"a": ["xxxxxxxx", "y"], "b": {"k": "\"\"\"\""}, "c": [{"n": 1}, {"n": 2}]}"#;
+        for text in [
+            "[@,@]",
+            "{x: a, y: a}",
+            "to_string(@)",
+            "to_string([@])",
+            "join('----', a)",
+            "c[*].{first: n, second: n}",
+            "map(&[@,@], c)",
+            "values(@)",
+            "[a,a][]",
+            "merge(@, b)",
+            "to_string([to_string(b), to_string(b)])",
+            "a || b",
+            "*.k",
+            "'literal'",
+            "keys(@)",
+        ] {
+            let query: Query = text.parse().unwrap();
+            let found = query.search(&Rcvar::new(Variable::from_json(document).unwrap())).unwrap().unwrap();
+            assert!(found.to_string().len() as u64 <= query.growth() * document.len() as u64, "{text}: {}", query.growth());
+        }
+    }
+}
