@@ -1,5 +1,7 @@
 pub mod backend;
+pub mod cli;
 pub mod clock;
+pub mod delivery;
 pub mod glob;
 pub mod identity;
 pub mod memo;
