@@ -1,0 +1,6 @@
+//! The commands, one file each.
+
+pub mod client;
+pub mod health;
+pub mod manifest;
+pub mod mount;

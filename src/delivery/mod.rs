@@ -1,0 +1,3 @@
+//! Delivery: how the rendered files reach the Pod.
+
+pub mod volume;

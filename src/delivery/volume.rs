@@ -1,0 +1,413 @@
+//! The atomic writer: a volume goes from its former files to its new ones in one rename, or not at all.
+//!
+//! It is apart from the rest of delivery because it alone touches a file system, and must be right under `kill -9`, a full
+//! tmpfs and links planted in the folder. The layout is the kubelet's (Kubernetes, `pkg/volume/util/atomic_writer.go`), the one
+//! the Secrets Store CSI driver writes too, so a volume may pass from one writer to another:
+//!
+//! ```text
+//! ..2026_01_02_03_04_05.678901234/    the data folder: the files themselves
+//! ..data -> ..2026_01_02_...          the pointer: to rename another over it switches every file at once
+//! db -> ..data/db                     one link for each top-level name; what a Pod opens goes through the pointer
+//! ```
+//!
+//! The order of work, and what each crash leaves:
+//!
+//! 1. Sweep what an earlier crash left. The former files stay in force.
+//! 2. Where content, modes and owners are already as wished: stop, with nothing touched.
+//! 3. Fill a new data folder that nothing points to. A crash leaves rubbish for the next sweep.
+//! 4. Make the links of new names. Until the switch they dangle: whoever opens one is told that it does not exist.
+//! 5. Rename the new pointer over the old one: the switch. Every name now opens its new file.
+//! 6. Sweep the former data folder and the links of withdrawn names, which dangle since the switch.
+//!
+//! So at any moment every name opens its former file or its new one, or does not exist, for all names alike. Nothing is synced
+//! to a disk: a volume is a tmpfs, and a power cut takes it along.
+//!
+//! A folder is reached by a file descriptor, and everything in it relative to that; no link is ever followed.
+
+mod folder;
+mod target;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::model::{FileMode, FilePath};
+use folder::{File, entries, make_folder, open_folder, open_in, remove_tree, walk};
+
+pub use target::{TargetError, is_in_memory, open_target};
+
+/// The link that says which data folder is in force.
+const POINTER: &str = "..data";
+
+/// The next pointer, before the switch.
+const NEXT_POINTER: &str = "..data_tmp";
+
+/// Folders may be entered and listed by all; the files' own modes guard what is in them.
+const FOLDER_MODE: u16 = 0o755;
+
+/// A file as it shall stand in the volume.
+pub struct VolumeFile<'a> {
+    pub path: &'a FilePath,
+    pub mode: FileMode,
+    pub contents: &'a [u8],
+    /// `None`: the user and group of this process.
+    pub owner: Option<Owner>,
+}
+
+/// Whose a file is, by number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Written {
+    Changed,
+    /// The volume already held these files: none was touched, and the folder kept its times.
+    Unchanged,
+}
+
+/// Why a volume could not be written. Unless it is [`VolumeError::Untidy`], the former files are in force, whole.
+#[derive(Debug, Error)]
+pub enum VolumeError {
+    #[error("cannot write the volume: another mount is writing it (ask again when that one is done)")]
+    Busy,
+    #[error("cannot write the volume: {path} is delivered twice, or is also the folder of another file (give each its own path)")]
+    Clash { path: String },
+    #[error("cannot {step} {path} in the volume: {cause}{}", remedy(*cause))]
+    Failed { step: Step, path: String, cause: Errno },
+    #[error("cannot write the volume: {name} is in the way, and was not made by a volume's writer (move it elsewhere)")]
+    Occupied { name: String },
+    #[error("the volume's new files are in force, but what stood there before is not all removed: {0} (the next mount tries again)")]
+    Untidy(Box<Self>),
+}
+
+/// What the writer does to the folder. Each is one or a few system calls; a crash can fall between any two.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    Create,
+    Fill,
+    Link,
+    MakeFolder,
+    Own,
+    Read,
+    Remove,
+    SetMode,
+    Switch,
+}
+
+/// Writes a volume: afterwards it holds these files and no others.
+///
+/// `dir` is the volume's folder, open in any way that allows to enter it. `now` goes into the data folder's name.
+/// What stands in the folder and no writer of volumes made is left alone. Two writes to one volume at the same time are
+/// kept apart within this process, not between processes. Blocks for as long as the file system does.
+pub fn write(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp) -> Result<Written, VolumeError> {
+    write_watched(dir, files, now, &mut |_| Ok(()))
+}
+
+/// As [`write()`], with a hook that is called before each step, and can fail it: for tests that kill the writer everywhere.
+fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, hook: Hook<'_>) -> Result<Written, VolumeError> {
+    let names = top_level_names(files)?;
+    // An own descriptor: the caller's may be a bare path (`O_PATH`), which cannot be listed.
+    let dir = open_folder(dir.as_fd(), Path::new(".")).map_err(|cause| failed(Step::Read, ".", cause))?;
+    let _turn = Turn::take(&dir)?;
+    let mut volume = Volume { dir, hook };
+    let former = volume.in_force()?;
+    volume.refuse_strangers(&names)?;
+    volume.sweep(former.as_ref())?;
+    if former.as_ref().is_some_and(|data| data.holds(files)) {
+        volume.link(&names)?; // a no-op, unless a link was lost
+        return Ok(Written::Unchanged);
+    }
+    match volume.replace(files, &names, now) {
+        Ok(new) => volume.sweep(Some(&new)).map(|()| Written::Changed).map_err(|error| VolumeError::Untidy(Box::new(error))),
+        Err(error) => {
+            // Gives back the room that was taken. What cannot be swept now is swept by the next write.
+            let _ = volume.sweep(former.as_ref());
+            Err(error)
+        }
+    }
+}
+
+type Hook<'h> = &'h mut dyn FnMut(Step) -> Result<(), Errno>;
+
+/// A volume's folder, in the hands of its one writer.
+struct Volume<'h> {
+    dir: OwnedFd,
+    hook: Hook<'h>,
+}
+
+/// A data folder.
+struct Data {
+    name: String,
+    dir: OwnedFd,
+}
+
+/// The right to write one volume, known by its device and inode, among the threads of this process. Not a lock on the folder:
+/// a Pod could take that one as well, and so keep a withdrawn secret.
+struct Turn((u64, u64));
+
+static TURNS: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+// === impl Volume ===
+
+impl Volume<'_> {
+    /// Takes one step, if the hook lets it.
+    fn step<T>(&mut self, step: Step, path: &str, call: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>) -> Result<T, VolumeError> {
+        (self.hook)(step).and_then(|()| call(self.dir.as_fd())).map_err(|cause| failed(step, path, cause))
+    }
+
+    /// The data folder that the pointer names. A pointer to nothing is as good as none.
+    fn in_force(&self) -> Result<Option<Data>, VolumeError> {
+        let target = match rustix::fs::readlinkat(&self.dir, POINTER, Vec::new()) {
+            Ok(target) => target,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::INVAL) => return Err(VolumeError::Occupied { name: POINTER.to_owned() }),
+            Err(cause) => return Err(failed(Step::Read, POINTER, cause)),
+        };
+        let Some(name) = target.to_str().ok().filter(|name| is_data_folder(name.as_bytes())) else {
+            return Err(VolumeError::Occupied { name: POINTER.to_owned() });
+        };
+        match open_folder(self.dir.as_fd(), Path::new(name)) {
+            Ok(dir) => Ok(Some(Data { name: name.to_owned(), dir })),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(cause) => Err(failed(Step::Read, name, cause)),
+        }
+    }
+
+    /// A name that something else already bears cannot become a link of ours. Found out before anything is written.
+    fn refuse_strangers(&self, names: &BTreeSet<&str>) -> Result<(), VolumeError> {
+        for name in names {
+            match rustix::fs::statat(&self.dir, *name, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                Err(cause) => return Err(failed(Step::Read, name, cause)),
+                Ok(_) if self.is_link(OsStr::new(name)) => {}
+                Ok(_) => return Err(VolumeError::Occupied { name: (*name).to_owned() }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all that this layout knows and `keep` does not need: other data folders, a pointer that was never switched to, and links
+    /// of names that are no more.
+    fn sweep(&mut self, keep: Option<&Data>) -> Result<(), VolumeError> {
+        let kept = match keep {
+            Some(data) => entries(data.dir.as_fd()).map_err(|cause| failed(Step::Read, &data.name, cause))?,
+            None => Vec::new(),
+        };
+        let kept: BTreeSet<_> = kept.into_iter().map(|entry| entry.name).collect();
+        for entry in entries(self.dir.as_fd()).map_err(|cause| failed(Step::Read, ".", cause))? {
+            let shown = entry.name.to_string_lossy();
+            if is_data_folder(entry.name.as_bytes()) {
+                if keep.is_none_or(|data| data.name.as_bytes() != entry.name.as_bytes()) {
+                    self.remove_data(&entry.name)?;
+                }
+            } else if entry.name == NEXT_POINTER || (!kept.contains(&entry.name) && self.is_link(&entry.name)) {
+                self.step(Step::Remove, &shown, |dir| rustix::fs::unlinkat(dir, &entry.name, AtFlags::empty()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_data(&mut self, name: &OsStr) -> Result<(), VolumeError> {
+        let hook = &mut *self.hook;
+        let removed = remove_tree(self.dir.as_fd(), name, &mut || hook(Step::Remove));
+        removed.map_err(|cause| failed(Step::Remove, &name.to_string_lossy(), cause))
+    }
+
+    /// Fills a new data folder and switches to it.
+    fn replace(&mut self, files: &[VolumeFile<'_>], names: &BTreeSet<&str>, now: Timestamp) -> Result<Data, VolumeError> {
+        let data = self.make_data_folder(now)?;
+        for folder in files.iter().flat_map(|file| file.path.parents()).collect::<BTreeSet<_>>() {
+            self.step(Step::MakeFolder, folder, |_| make_folder(data.dir.as_fd(), Path::new(folder), FOLDER_MODE.into()))?;
+        }
+        for file in files {
+            self.write_file(&data, file)?;
+        }
+        // Last, so that nobody but this process's user sees a volume half full.
+        self.step(Step::SetMode, &data.name, |_| rustix::fs::fchmod(&data.dir, Mode::from(u32::from(FOLDER_MODE))))?;
+        self.link(names)?;
+        self.step(Step::Link, NEXT_POINTER, |dir| rustix::fs::symlinkat(&*data.name, dir, NEXT_POINTER))?;
+        self.step(Step::Switch, POINTER, |dir| rustix::fs::renameat(dir, NEXT_POINTER, dir, POINTER))?;
+        Ok(data)
+    }
+
+    fn make_data_folder(&mut self, now: Timestamp) -> Result<Data, VolumeError> {
+        let second = now.strftime("..%Y_%m_%d_%H_%M_%S");
+        let mut nanosecond = now.subsec_nanosecond().unsigned_abs();
+        loop {
+            let name = format!("{second}.{nanosecond:09}");
+            let made = self.step(Step::MakeFolder, &name, |dir| match rustix::fs::mkdirat(dir, &*name, Mode::RWXU) {
+                Err(Errno::EXIST) => Ok(None),
+                made => made.and_then(|()| open_folder(dir, Path::new(&name))).map(Some),
+            })?;
+            match made {
+                Some(dir) => return Ok(Data { name, dir }),
+                None => nanosecond += 1, // a clock that stands still
+            }
+        }
+    }
+
+    /// The mode comes last, whatever the umask: the file is its user's alone while it fills, and a change of owner may drop mode bits.
+    fn write_file(&mut self, data: &Data, wish: &VolumeFile<'_>) -> Result<(), VolumeError> {
+        let path = wish.path.as_str();
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        let file = self.step(Step::Create, path, |_| open_in(data.dir.as_fd(), Path::new(path), flags))?;
+        self.step(Step::Fill, path, |_| file.fill(wish.contents))?;
+        if let Some(Owner { uid, gid }) = wish.owner {
+            let (uid, gid) = (Uid::from_raw_unchecked(uid), Gid::from_raw_unchecked(gid));
+            self.step(Step::Own, path, |_| rustix::fs::fchown(&file, Some(uid), Some(gid)))?;
+        }
+        self.step(Step::SetMode, path, |_| rustix::fs::fchmod(&file, Mode::from(u32::from(wish.mode.bits()))))
+    }
+
+    /// Makes the links that are not there yet.
+    fn link(&mut self, names: &BTreeSet<&str>) -> Result<(), VolumeError> {
+        for name in names {
+            if !self.is_link(OsStr::new(name)) {
+                self.step(Step::Link, name, |dir| rustix::fs::symlinkat(format!("{POINTER}/{name}"), dir, *name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is a link of ours: `name -> ..data/name`.
+    fn is_link(&self, name: &OsStr) -> bool {
+        let target = rustix::fs::readlinkat(&self.dir, name, Vec::new());
+        target.is_ok_and(|target| target.to_bytes().strip_prefix(b"..data/") == Some(name.as_bytes()))
+    }
+}
+
+// === impl Data ===
+
+impl Data {
+    /// Whether these files, and nothing else, are already here. What cannot be read is taken for different: it will be written anew.
+    fn holds(&self, files: &[VolumeFile<'_>]) -> bool {
+        self.compare(files).unwrap_or(false)
+    }
+
+    fn compare(&self, files: &[VolumeFile<'_>]) -> Result<bool, Errno> {
+        let mut wanted: BTreeMap<&Path, &VolumeFile<'_>> = files.iter().map(|file| (Path::new(file.path.as_str()), file)).collect();
+        let mut folders: BTreeSet<&Path> = files.iter().flat_map(|file| file.path.parents()).map(Path::new).collect();
+        folders.insert(Path::new(""));
+        for folder in walk(self.dir.as_fd())? {
+            if folder.mode != FOLDER_MODE || !folders.remove(folder.path.as_path()) {
+                return Ok(false);
+            }
+            for entry in folder.entries.iter().filter(|entry| !entry.is_folder) {
+                let path = folder.path.join(&entry.name);
+                match wanted.remove(path.as_path()) {
+                    Some(wish) if wish.is_met_by(&open_in(self.dir.as_fd(), &path, OFlags::RDONLY)?)? => {}
+                    Some(_) | None => return Ok(false),
+                }
+            }
+        }
+        Ok(wanted.is_empty() && folders.is_empty())
+    }
+}
+
+// === impl VolumeFile ===
+
+impl VolumeFile<'_> {
+    fn is_met_by(&self, file: &File) -> Result<bool, Errno> {
+        let found = file.look()?;
+        let own = || Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let same = found.regular && found.mode == self.mode.bits() && found.owner == self.owner.unwrap_or_else(own);
+        Ok(same && found.size == self.contents.len() as u64 && file.equals(self.contents)?)
+    }
+}
+
+/// The contents are secret.
+impl fmt::Debug for VolumeFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VolumeFile")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .field("contents", &format_args!("({} bytes, redacted)", self.contents.len()))
+            .field("owner", &self.owner)
+            .finish()
+    }
+}
+
+// === impl Turn ===
+
+impl Turn {
+    fn take(dir: &OwnedFd) -> Result<Self, VolumeError> {
+        let stat = rustix::fs::fstat(dir).map_err(|cause| failed(Step::Read, ".", cause))?;
+        let volume = (stat.st_dev, stat.st_ino);
+        let free = TURNS.lock().unwrap_or_else(PoisonError::into_inner).insert(volume);
+        if free { Ok(Self(volume)) } else { Err(VolumeError::Busy) }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TURNS.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+// === impl Step ===
+
+/// Completes "cannot ... <path> in the volume".
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Fill => "write",
+            Self::Link => "make the link",
+            Self::MakeFolder => "make the folder",
+            Self::Own => "set the owner of",
+            Self::Read => "read",
+            Self::Remove => "remove",
+            Self::SetMode => "set the mode of",
+            Self::Switch => "switch",
+        })
+    }
+}
+
+/// The first elements of all paths: what will stand in the volume's folder. Two files that cannot both stand are a fault.
+fn top_level_names<'a>(files: &[VolumeFile<'a>]) -> Result<BTreeSet<&'a str>, VolumeError> {
+    let mut paths = BTreeSet::new();
+    let twice = files.iter().find(|file| !paths.insert(file.path.as_str()));
+    let folder = files.iter().flat_map(|file| file.path.parents()).find(|parent| paths.contains(parent));
+    match twice.map(|file| file.path.as_str()).or(folder) {
+        Some(path) => Err(VolumeError::Clash { path: path.to_owned() }),
+        None => Ok(paths.into_iter().map(|path| path.split_once('/').map_or(path, |(first, _)| first)).collect()),
+    }
+}
+
+/// The names that writers of this layout give their data folders: `..`, a time in UTC, a dot and a suffix.
+fn is_data_folder(name: &[u8]) -> bool {
+    const SHAPE: &[u8] = b"..dddd_dd_dd_dd_dd_dd.";
+    let fits = |(byte, shape): (&u8, &u8)| if *shape == b'd' { byte.is_ascii_digit() } else { byte == shape };
+    name.len() > SHAPE.len() && name.iter().zip(SHAPE).all(fits) && name[SHAPE.len()..].iter().all(u8::is_ascii_alphanumeric)
+}
+
+fn failed(step: Step, path: &str, cause: Errno) -> VolumeError {
+    VolumeError::Failed { step, path: path.to_owned(), cause }
+}
+
+/// What to do about the causes that are met in the field.
+fn remedy(cause: Errno) -> &'static str {
+    match cause {
+        Errno::NOSPC | Errno::DQUOT => " (the former files stay; the volume's file system is full: give it more room, or deliver less)",
+        Errno::ROFS => " (the volume is mounted read-only: let its writer have it read-write)",
+        Errno::ACCESS | Errno::PERM => " (this process may not: run it as root, or as the folder's owner)",
+        Errno::MFILE | Errno::NFILE => " (too many open files: raise the limit of the process)",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;
