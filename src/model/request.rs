@@ -8,14 +8,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::error::Category;
+use serde::de::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-use super::{Code, FileMode, PodClaims, RawTokens, SecretBytes};
+use self::json::{Member, not_json, read_object};
+use super::{Code, FileMode, PodClaims, RawTokens, SecretBytes, quoted};
+
+mod json;
 
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
@@ -37,9 +38,6 @@ const MAX_UID: usize = 128;
 
 /// The most audiences: each token costs a verification, and where the CSIDriver object asks for none, a class can make them up.
 const MAX_AUDIENCES: usize = 32;
-
-/// How much of a tenant's text a message repeats, in characters.
-const EXCERPT: usize = 80;
 
 /// The driver's call as it came over the wire. Attributes and secrets may hold tokens: `Debug` shows neither.
 pub struct MountCall {
@@ -166,7 +164,7 @@ impl Attributes {
             None => faults.add(key, format!("is missing ({REMEDY})")),
             Some("") => faults.add(key, format!("is empty ({REMEDY})")),
             Some(text) if fits(text) => return Some(text.to_owned()),
-            Some(text) => faults.add(key, format!("{} is not {what} (kubelet sets it; a class or volume cannot)", excerpt(text))),
+            Some(text) => faults.add(key, format!("{} is not {what} (kubelet sets it; a class or volume cannot)", quoted(text))),
         }
         None
     }
@@ -174,7 +172,7 @@ impl Attributes {
     fn class(&self, faults: &mut Faults) -> Option<String> {
         let text = self.parameters.get(CLASS).filter(|text| !text.is_empty())?;
         if !is_subdomain(text) {
-            faults.add(CLASS, format!("{} is not the name of a SecretProviderClass", excerpt(text)));
+            faults.add(CLASS, format!("{} is not the name of a SecretProviderClass", quoted(text)));
         }
         Some(text.clone())
     }
@@ -185,7 +183,7 @@ impl Attributes {
             "true" => Some(true),
             "false" => Some(false),
             text => {
-                faults.add(EPHEMERAL, format!("{} is neither \"true\" nor \"false\"", excerpt(text)));
+                faults.add(EPHEMERAL, format!("{} is neither \"true\" nor \"false\"", quoted(text)));
                 None
             }
         }
@@ -236,11 +234,11 @@ fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
     }
     let result = read_object(text, |audience: Cow<'_, str>, TokenEntry { token }| {
         if token.is_empty() {
-            faults.add(TOKENS, format!("the token for the audience {} is empty", excerpt(&audience)));
+            faults.add(TOKENS, format!("the token for the audience {} is empty", quoted(&audience)));
         }
         match tokens.entry(audience.into_owned()) {
             Entry::Vacant(place) => _ = place.insert(Arc::new(token)),
-            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice", excerpt(first.key()))),
+            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice", quoted(first.key()))),
         }
     });
     if let Err(error) = result {
@@ -276,7 +274,7 @@ fn file_mode(text: &str, faults: &mut Faults) -> FileMode {
         return FileMode::DEFAULT;
     }
     let Ok(bits) = serde_json::from_str::<u64>(text) else {
-        faults.add("permission", format!("{} is not a file mode ({REMEDY})", excerpt(text)));
+        faults.add("permission", format!("{} is not a file mode ({REMEDY})", quoted(text)));
         return FileMode::DEFAULT;
     };
     FileMode::from_bits(bits).unwrap_or_else(|| {
@@ -287,11 +285,11 @@ fn file_mode(text: &str, faults: &mut Faults) -> FileMode {
 
 fn check_target(path: &str, claims: Option<&PodClaims>, faults: &mut Faults) {
     if let Some(problem) = unclean(path) {
-        faults.add("target_path", format!("{problem}: {}", excerpt(path)));
+        faults.add("target_path", format!("{problem}: {}", quoted(path)));
     } else if let (Some(uid), Some(claims)) = (pod_of(path), claims)
         && uid != claims.uid
     {
-        let (uid, claimed) = (excerpt(uid), excerpt(&claims.uid));
+        let (uid, claimed) = (quoted(uid), quoted(&claims.uid));
         faults.add("target_path", format!("is a volume of the Pod with the uid {uid}, but {POD_UID} is {claimed}"));
     }
 }
@@ -362,115 +360,6 @@ fn fits(key: &str, text: &str, max: usize, faults: &mut Faults) -> bool {
     text.len() <= max
 }
 
-// === JSON ===
-
-/// A member of an object that should hold strings alone.
-enum Member<'de> {
-    Text(Cow<'de, str>),
-    /// Something else; what it is, for the message.
-    Other(&'static str),
-}
-
-/// A key, borrowed from the input where it holds no escape.
-struct Key<'de>(Cow<'de, str>);
-
-/// Hands on each member of an object as it is read.
-struct Members<V, F>(F, PhantomData<V>);
-
-/// Reads one JSON object, and nothing behind it. Repeated keys are the caller's to notice.
-fn read_object<'de, V: Deserialize<'de>>(text: &'de str, member: impl FnMut(Cow<'de, str>, V)) -> Result<(), serde_json::Error> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Members(member, PhantomData))?;
-    json.end()
-}
-
-/// The JSON library's words on syntax are constants; those on types quote the input, and are left out.
-fn not_json(error: &serde_json::Error, what: &str) -> String {
-    match error.classify() {
-        Category::Syntax | Category::Eof => format!("is not JSON: {error}"),
-        Category::Data | Category::Io => format!("is not a JSON {what}, at line {} column {}", error.line(), error.column()),
-    }
-}
-
-impl<'de, V: Deserialize<'de>, F: FnMut(Cow<'de, str>, V)> Visitor<'de> for Members<V, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key()? {
-            let value = map.next_value()?;
-            (self.0)(key, value);
-        }
-        Ok(())
-    }
-}
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_str(MemberVisitor)? {
-            Member::Text(text) => Ok(Self(text)),
-            Member::Other(_) => Err(serde::de::Error::custom("a key is not a string")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Member<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(MemberVisitor)
-    }
-}
-
-struct MemberVisitor;
-
-impl<'de> Visitor<'de> for MemberVisitor {
-    type Value = Member<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Member<'de>, E> {
-        Ok(Member::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Member<'de>, E> {
-        Ok(Member::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Member<'de>, E> {
-        Ok(Member::Other("true or false"))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Member<'de>, E> {
-        Ok(Member::Other("a number"))
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Member<'de>, E> {
-        Ok(Member::Other("a number"))
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Member<'de>, E> {
-        Ok(Member::Other("a number"))
-    }
-
-    fn visit_unit<E>(self) -> Result<Member<'de>, E> {
-        Ok(Member::Other("null"))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Member::Other("an object"))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Member<'de>, A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Member::Other("a list"))
-    }
-}
-
 // === impl Faults ===
 
 impl Faults {
@@ -483,7 +372,7 @@ impl Faults {
     }
 
     fn twice(&mut self, part: &str, key: &str) {
-        self.add(part, format!("holds the key {} twice", excerpt(key)));
+        self.add(part, format!("holds the key {} twice", quoted(key)));
     }
 
     fn not_text(&mut self, part: &str, key: &str, value: &Member<'_>) {
@@ -491,15 +380,7 @@ impl Faults {
             Member::Text(_) => "a string",
             Member::Other(kind) => kind,
         };
-        self.add(part, format!("the value of {} is {kind}, but must be a string", excerpt(key)));
-    }
-}
-
-/// A text of a tenant's for a message: quoted, escaped and cut.
-fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
+        self.add(part, format!("the value of {} is {kind}, but must be a string", quoted(key)));
     }
 }
 

@@ -25,6 +25,7 @@ fn with(key: &str, value: impl Into<Value>) -> Value {
     attributes
 }
 
+#[allow(clippy::needless_pass_by_value)] // takes texts and JSON alike
 fn call(attributes: impl ToString) -> MountCall {
     MountCall {
         attributes: attributes.to_string(),

@@ -1,0 +1,159 @@
+//! `verify: jwks`: a Pod is who its token says, where the token is signed with one of the issuer's keys.
+
+use std::collections::BTreeMap;
+use std::path::{Display, Path};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::keyfile::KeyFile;
+use super::keys::{Algorithm, Key, KeySet};
+use super::token::{self, Jws, TokenDigest, Verified};
+use super::{Attest, Attested, IdentityError};
+use crate::clock::Clock;
+use crate::model::{PodClaims, PodToken, PodTokens, RawTokens, SecretBytes, quoted};
+
+/// The most keys tried for a token that names none, or for a name that several keys share.
+const MAX_TRIES: usize = 8;
+
+/// The remedy for a token that cannot have come from kubelet.
+pub(super) const OWN_TOKEN: &str = "kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's \
+                                    parameters and the volume's attributes";
+
+/// Verifies tokens with the keys of a file.
+///
+/// A token is verified once for its audience and then remembered until it ends or the keys change. Where the same one comes again, it
+/// costs a SHA-256 and a look at the clock.
+#[derive(Debug)]
+pub struct JwksVerifier {
+    file: KeyFile,
+    issuer: String,
+    audience: String,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Attest for JwksVerifier {
+    async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError> {
+        let now = self.clock.now();
+        let own = tokens.get(&self.audience).ok_or_else(|| self.missing(tokens))?;
+        let proof = self.verify(own, &self.audience, claims, now)?;
+        let mut verified = BTreeMap::new();
+        for (audience, jwt) in tokens {
+            // A token for the API server itself names that server's audiences, which are not known here.
+            if audience.is_empty() {
+                continue;
+            }
+            let result = if *audience == self.audience { Ok(proof.clone()) } else { self.verify(jwt, audience, claims, now) };
+            match result {
+                Ok(token) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
+                Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
+            }
+        }
+        Ok(Attested { pod: proof.identity(), tokens: PodTokens::new(verified) })
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.file.health().map_err(|problem| format!("{}: {problem} (the former keys stay in force)", self.path()))
+    }
+}
+
+impl JwksVerifier {
+    /// Takes the `issuer`'s tokens for the `audience`, signed with a key of the `file`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is over 1 MiB, or holds no usable key.
+    pub fn open(file: &Path, issuer: &str, audience: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let keys = KeyFile::open(file).map_err(|problem| format!("{}: {problem}", file.display()))?;
+        Ok(Self { file: keys, issuer: issuer.to_owned(), audience: audience.to_owned(), clock })
+    }
+
+    fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims, now: Timestamp) -> Result<Arc<Verified>, IdentityError> {
+        let digest = token::digest(jwt.expose(), audience);
+        let known = self.file.recent().verified.find(&digest);
+        let token = known.map_or_else(|| self.verify_anew(digest, jwt.expose(), audience), Ok)?;
+        token.check_time(now)?;
+        token.check_pod(claims)?;
+        Ok(token)
+    }
+
+    /// The signature first: of what an unsigned text claims, nothing is worth a look.
+    fn verify_anew(&self, digest: TokenDigest, token: &[u8], audience: &str) -> Result<Arc<Verified>, IdentityError> {
+        let keys = self.file.latest();
+        let jws = Jws::parse(token)?;
+        let algorithm = Algorithm::named(&jws.algorithm).ok_or_else(|| unusable(&jws.algorithm))?;
+        let candidates = self.candidates(&keys, &jws, algorithm)?;
+        if !candidates.iter().any(|key| key.verifies(algorithm, jws.message, &jws.signature)) {
+            return Err(self.forged(&candidates));
+        }
+        let token = Arc::new(jws.claims(&self.issuer, audience)?);
+        keys.verified.insert(digest, token.clone());
+        Ok(token)
+    }
+
+    /// The keys that may have signed it: those of its `kid`, or, where it names none, all that fit.
+    fn candidates<'k>(&self, keys: &'k KeySet, jws: &Jws<'_>, algorithm: Algorithm) -> Result<Vec<&'k Key>, IdentityError> {
+        let found: Vec<&Key> = keys.iter().filter(|key| jws.key_id.is_none() || key.id() == jws.key_id.as_deref()).collect();
+        if let (Some(id), true) = (&jws.key_id, found.is_empty()) {
+            return Err(self.unknown_key(id, keys));
+        }
+        let fitting: Vec<&Key> = found.iter().copied().filter(|key| key.fits(algorithm)).take(MAX_TRIES).collect();
+        if fitting.is_empty() {
+            let problem =
+                format!("the token says it is signed with {}, which does not fit {} of {}", algorithm.as_str(), named(&found), self.path());
+            return Err(IdentityError::new("algorithm", problem, OWN_TOKEN));
+        }
+        Ok(fitting)
+    }
+
+    fn missing(&self, tokens: &RawTokens) -> IdentityError {
+        let remedy = token::add_audience(&self.audience);
+        if tokens.is_empty() {
+            return IdentityError::new("token", format!("the driver sent none, and one for {:?} is needed", self.audience), remedy);
+        }
+        let sent = token::listed(tokens.keys().map(String::as_str));
+        IdentityError::new("audience", format!("the driver sent tokens for {sent}, but none for {:?}", self.audience), remedy)
+    }
+
+    fn unknown_key(&self, id: &str, keys: &KeySet) -> IdentityError {
+        let (file, known): (_, Vec<&Key>) = (self.path(), keys.iter().collect());
+        IdentityError::new(
+            "key",
+            format!("the token is signed with the key {}, which is not in {file}; there is {}", quoted(id), named(&known)),
+            "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself",
+        )
+    }
+
+    fn forged(&self, candidates: &[&Key]) -> IdentityError {
+        let problem = format!("the token's signature was not made by {} of {}", named(candidates), self.path());
+        let remedy = "compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is \
+                      not this cluster's";
+        IdentityError::new("signature", problem, remedy)
+    }
+
+    fn path(&self) -> Display<'_> {
+        self.file.path().display()
+    }
+}
+
+/// `key "a" (RSA), key "b" (P-256)`; a few of them.
+fn named(keys: &[&Key]) -> String {
+    const FEW: usize = 5;
+    let shown = keys.iter().take(FEW).map(|key| format!("key {key}")).collect::<Vec<_>>().join(", ");
+    match keys.len().saturating_sub(FEW) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn unusable(algorithm: &str) -> IdentityError {
+    let problem = if algorithm.eq_ignore_ascii_case("none") {
+        "the token is not signed: its `alg` is \"none\"".to_owned()
+    } else if algorithm.starts_with("HS") {
+        format!("the token is signed with {}, a shared secret's algorithm, which proves no issuer", quoted(algorithm))
+    } else {
+        format!("the token is signed with {}, which is none of {}", quoted(algorithm), Algorithm::names())
+    };
+    IdentityError::new("algorithm", problem, OWN_TOKEN)
+}

@@ -1,0 +1,313 @@
+//! An issuer's public keys (RFC 7517, 7518, 8037) and the algorithms they verify: those of the API server (RS256, ES256, ES384, ES512)
+//! and their asymmetric kin. There is no way to write `none` or an HMAC here.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::signature::{
+    self, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519, ParsedPublicKey, RsaParameters,
+    RsaPublicKeyComponents, VerificationAlgorithm,
+};
+use data_encoding::BASE64URL_NOPAD;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::error::Category;
+
+use super::token::{TokenDigest, Verified};
+use crate::memo::Memo;
+use crate::model::quoted;
+
+/// The most keys a set may have: each is tried for a token that names none.
+const MAX_KEYS: usize = 64;
+
+/// RSA moduli in bits; shorter ones can be broken, longer ones are slow and unheard of.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// Verified tokens kept in mind, in two generations: 4096 in all.
+const MEMO: usize = 2048;
+
+/// Keys, and the tokens they have verified: new keys start with none, so that a token of a withdrawn key dies with it.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+    pub(super) verified: Memo<TokenDigest, Arc<Verified>>,
+    /// Keys left out, and why.
+    pub(super) skipped: Vec<String>,
+}
+
+/// One public key.
+pub(super) struct Key {
+    id: Option<String>,
+    /// The one algorithm it is for, where its `alg` says so.
+    only: Option<Algorithm>,
+    kind: Kind,
+    material: Material,
+}
+
+/// What a token may be signed with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Algorithm {
+    EdDsa,
+    Es256,
+    Es384,
+    Es512,
+    Ps256,
+    Ps384,
+    Ps512,
+    Rs256,
+    Rs384,
+    Rs512,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Ed25519,
+    P256,
+    P384,
+    P521,
+    Rsa,
+}
+
+enum Material {
+    /// A point on a curve; the curve settles the algorithm.
+    Point(ParsedPublicKey),
+    Rsa(RsaPublicKeyComponents<Vec<u8>>),
+}
+
+/// A key as it is written. Members we do not use are passed over.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+}
+
+// === impl KeySet ===
+
+impl KeySet {
+    /// Reads a JWKS. Keys that cannot be used are left out.
+    ///
+    /// # Errors
+    /// It is no JWKS, or none of its keys can be used.
+    pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Wire {
+            keys: Vec<Value>,
+        }
+        let Wire { keys: wire } = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
+        if wire.len() > MAX_KEYS {
+            return Err(format!("it holds {} keys; at most {MAX_KEYS} are read", wire.len()));
+        }
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        for (index, value) in wire.into_iter().enumerate() {
+            match Key::read(value) {
+                Ok(key) => keys.push(key),
+                Err((id, why)) => skipped.push(match id {
+                    Some(id) => format!("the key {} {why}", quoted(&id)),
+                    None => format!("keys[{index}] {why}"),
+                }),
+            }
+        }
+        if keys.is_empty() {
+            let why = if skipped.is_empty() { "its list is empty".to_owned() } else { skipped.join("; ") };
+            return Err(format!("it holds no key that could be used: {why}"));
+        }
+        Ok(Self { keys, verified: Memo::with_capacity(MEMO), skipped })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter()
+    }
+}
+
+/// The JSON library's words on syntax are constants; those on types quote the input, which may be anything if the path is wrong.
+fn not_json(error: &serde_json::Error) -> String {
+    match error.classify() {
+        Category::Syntax | Category::Eof | Category::Io => format!("it is not JSON: {error}"),
+        Category::Data => r#"it is not a JWKS, a JSON object {"keys": [...]}"#.to_owned(),
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Whether the key is of the algorithm's type, and not kept for another one.
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
+        self.kind == algorithm.kind() && self.only.is_none_or(|only| only == algorithm)
+    }
+
+    /// Whether the signature is the key's. Only for an algorithm that fits.
+    pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        match (&self.material, algorithm.rsa()) {
+            (Material::Point(point), None) => point.verify_sig(message, signature).is_ok(),
+            (Material::Rsa(components), Some(parameters)) => components.verify(parameters, message, signature).is_ok(),
+            (Material::Point(_), Some(_)) | (Material::Rsa(_), None) => false,
+        }
+    }
+
+    /// The key, or its id and why it is left out.
+    fn read(value: Value) -> Result<Self, (Option<String>, String)> {
+        let jwk: Jwk = serde_json::from_value(value).map_err(|_| (None, "is not what RFC 7517 calls a key".to_owned()))?;
+        let id = jwk.kid.clone();
+        jwk.into_key().map_err(|why| (id, why))
+    }
+}
+
+impl Jwk {
+    fn into_key(self) -> Result<Key, String> {
+        if let Some(usage) = self.usage.as_deref().filter(|usage| *usage != "sig") {
+            return Err(format!("is for the use {}, not \"sig\"", quoted(usage)));
+        }
+        if self.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
+            return Err("does not list \"verify\" in its key_ops".to_owned());
+        }
+        let (kind, material) = self.material()?;
+        let only = match self.alg.as_deref() {
+            None => None,
+            Some(name) => match Algorithm::named(name) {
+                Some(algorithm) if algorithm.kind() == kind => Some(algorithm),
+                Some(_) | None => return Err(format!("says it is for {}, which its type {kind} is not", quoted(name))),
+            },
+        };
+        Ok(Key { id: self.kid, only, kind, material })
+    }
+
+    fn material(&self) -> Result<(Kind, Material), String> {
+        match (self.kty.as_str(), self.crv.as_deref()) {
+            ("EC", Some("P-256")) => Ok((Kind::P256, self.point(&ECDSA_P256_SHA256_FIXED, 32)?)),
+            ("EC", Some("P-384")) => Ok((Kind::P384, self.point(&ECDSA_P384_SHA384_FIXED, 48)?)),
+            ("EC", Some("P-521")) => Ok((Kind::P521, self.point(&ECDSA_P521_SHA512_FIXED, 66)?)),
+            ("OKP", Some("Ed25519")) => {
+                let point = ParsedPublicKey::new(&ED25519, member("x", self.x.as_ref())?);
+                Ok((Kind::Ed25519, Material::Point(point.map_err(|_| "is no point on its curve")?)))
+            }
+            ("RSA", _) => Ok((Kind::Rsa, self.rsa()?)),
+            (kty, None) => Err(format!("is of the type {}, which is not known here", quoted(kty))),
+            (kty, Some(crv)) => Err(format!("is of the type {} on {}, which is not known here", quoted(kty), quoted(crv))),
+        }
+    }
+
+    fn point(&self, algorithm: &'static dyn VerificationAlgorithm, size: usize) -> Result<Material, String> {
+        let (x, y) = (member("x", self.x.as_ref())?, member("y", self.y.as_ref())?);
+        if x.len() != size || y.len() != size {
+            return Err(format!("has coordinates of {} and {} bytes, not {size}", x.len(), y.len()));
+        }
+        let uncompressed = [&[4], x.as_slice(), &y].concat();
+        Ok(Material::Point(ParsedPublicKey::new(algorithm, uncompressed).map_err(|_| "is no point on its curve")?))
+    }
+
+    fn rsa(&self) -> Result<Material, String> {
+        let mut components = RsaPublicKeyComponents { n: member("n", self.n.as_ref())?, e: member("e", self.e.as_ref())? };
+        for number in [&mut components.n, &mut components.e] {
+            let zeros = number.iter().take_while(|byte| **byte == 0).count();
+            number.drain(..zeros);
+        }
+        let bits = components.n.first().map_or(0, |first| components.n.len() * 8 - first.leading_zeros() as usize);
+        if !RSA_BITS.contains(&bits) {
+            return Err(format!("is RSA of {bits} bits, not {} to {}", RSA_BITS.start(), RSA_BITS.end()));
+        }
+        components.to_parsed_public_key(&signature::RSA_PKCS1_2048_8192_SHA256).map_err(|_| "is no RSA key")?;
+        Ok(Material::Rsa(components))
+    }
+}
+
+fn member(name: &str, value: Option<&String>) -> Result<Vec<u8>, String> {
+    let text = value.ok_or_else(|| format!("lacks its member {name:?}"))?;
+    BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| format!("has a member {name:?} that is not base64url without padding"))
+}
+
+// === impl Algorithm ===
+
+impl Algorithm {
+    const ALL: [Self; 10] =
+        [Self::EdDsa, Self::Es256, Self::Es384, Self::Es512, Self::Ps256, Self::Ps384, Self::Ps512, Self::Rs256, Self::Rs384, Self::Rs512];
+
+    /// By its `alg` name (RFC 7518, section 3.1; RFC 8037), in its exact spelling.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
+    pub(super) fn names() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::EdDsa => "EdDSA",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+        }
+    }
+
+    const fn kind(self) -> Kind {
+        match self {
+            Self::EdDsa => Kind::Ed25519,
+            Self::Es256 => Kind::P256,
+            Self::Es384 => Kind::P384,
+            Self::Es512 => Kind::P521,
+            Self::Ps256 | Self::Ps384 | Self::Ps512 | Self::Rs256 | Self::Rs384 | Self::Rs512 => Kind::Rsa,
+        }
+    }
+
+    /// Padding and hash, which an RSA key leaves open.
+    fn rsa(self) -> Option<&'static RsaParameters> {
+        match self {
+            Self::EdDsa | Self::Es256 | Self::Es384 | Self::Es512 => None,
+            Self::Ps256 => Some(&signature::RSA_PSS_2048_8192_SHA256),
+            Self::Ps384 => Some(&signature::RSA_PSS_2048_8192_SHA384),
+            Self::Ps512 => Some(&signature::RSA_PSS_2048_8192_SHA512),
+            Self::Rs256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),
+            Self::Rs384 => Some(&signature::RSA_PKCS1_2048_8192_SHA384),
+            Self::Rs512 => Some(&signature::RSA_PKCS1_2048_8192_SHA512),
+        }
+    }
+}
+
+// === Debug and Display ===
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ed25519 => "Ed25519",
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::P521 => "P-521",
+            Self::Rsa => "RSA",
+        })
+    }
+}
+
+/// Id and type, as messages name it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id() {
+            Some(id) => write!(f, "{} ({})", quoted(id), self.kind),
+            None => write!(f, "without a name ({})", self.kind),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}

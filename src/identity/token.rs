@@ -1,0 +1,263 @@
+//! One token: a JWS in compact form (RFC 7515), and the claims of a Pod-bound ServiceAccount token (RFC 7519, KEP-1205).
+//!
+//! Of the header only `alg`, `kid` and `crit` are read: keys or addresses of keys that a token brings along (`jwk`, `jku`, `x5c` ...)
+//! mean nothing here.
+
+use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use data_encoding::BASE64URL_NOPAD;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::IdentityError;
+use crate::model::{PodClaims, PodIdentity, quoted};
+
+/// The longest token in bytes. Kubernetes' are about 1 KiB.
+pub(super) const MAX_LEN: usize = 16 * 1024;
+
+/// How far the clocks of API server and node may be apart, in seconds: what the API server itself allows (go-jose's default leeway).
+const LEEWAY: i64 = 60;
+
+/// A token and the audience it was verified for, without the token.
+pub(super) type TokenDigest = [u8; SHA256_OUTPUT_LEN];
+
+/// A token taken apart, nothing of it believed.
+pub(super) struct Jws<'t> {
+    pub(super) algorithm: String,
+    pub(super) key_id: Option<String>,
+    /// What is signed: header and payload as they came.
+    pub(super) message: &'t [u8],
+    pub(super) signature: Vec<u8>,
+    payload: &'t [u8],
+}
+
+/// What a verified token says. No part of it is secret.
+#[derive(Debug)]
+pub(super) struct Verified {
+    namespace: String,
+    pod: String,
+    uid: String,
+    service_account: String,
+    service_account_uid: String,
+    not_before: Timestamp,
+    pub(super) expires: Timestamp,
+}
+
+/// The claims, as a token writes them.
+#[derive(Deserialize)]
+struct Claims {
+    iss: Option<String>,
+    aud: Option<Audience>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: Option<Kubernetes>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    Many(Vec<String>),
+    One(String),
+}
+
+#[derive(Deserialize)]
+struct Kubernetes {
+    namespace: String,
+    pod: Option<Reference>,
+    serviceaccount: Reference,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    name: String,
+    uid: String,
+}
+
+/// Names token and audience in the memo of what has been verified.
+pub(super) fn digest(token: &[u8], audience: &str) -> TokenDigest {
+    let mut context = Context::new(&SHA256);
+    // The length keeps ("ab", "c") and ("a", "bc") apart.
+    context.update(&audience.len().to_le_bytes());
+    context.update(audience.as_bytes());
+    context.update(token);
+    let mut digest = [0; SHA256_OUTPUT_LEN];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}
+
+// === impl Jws ===
+
+impl<'t> Jws<'t> {
+    pub(super) fn parse(token: &'t [u8]) -> Result<Self, IdentityError> {
+        #[derive(Deserialize)]
+        struct Header {
+            alg: String,
+            kid: Option<String>,
+            crit: Option<IgnoredAny>,
+        }
+        if token.len() > MAX_LEN {
+            return Err(not_a_token(&format!("{} bytes, and at most {MAX_LEN} are read", token.len())));
+        }
+        let mut dots = token.iter().enumerate().filter(|(_, byte)| **byte == b'.').map(|(at, _)| at);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(not_a_token("it is not three parts joined by dots"));
+        };
+        let header = BASE64URL_NOPAD.decode(&token[..first]).ok().and_then(|json| serde_json::from_slice::<Header>(&json).ok());
+        let Some(header) = header else {
+            return Err(not_a_token("its header is not JSON with an `alg` in base64url"));
+        };
+        if header.crit.is_some() {
+            return Err(not_a_token("its header has critical extensions (`crit`), and none is known here"));
+        }
+        let Ok(signature) = BASE64URL_NOPAD.decode(&token[second + 1..]) else {
+            return Err(not_a_token("its signature is not base64url"));
+        };
+        let (message, payload) = (&token[..second], &token[first + 1..second]);
+        Ok(Self { algorithm: header.alg, key_id: header.kid, message, signature, payload })
+    }
+
+    /// Reads the claims and holds issuer and audience against what they should be. Only for a token whose signature has been verified.
+    pub(super) fn claims(&self, issuer: &str, audience: &str) -> Result<Verified, IdentityError> {
+        let claims = BASE64URL_NOPAD.decode(self.payload).ok().and_then(|json| serde_json::from_slice::<Claims>(&json).ok());
+        let Some(claims) = claims else {
+            return Err(not_a_token("its claims are not those of a ServiceAccount token"));
+        };
+        claims.check_issuer(issuer)?;
+        claims.check_audience(audience)?;
+        claims.into_verified()
+    }
+}
+
+fn not_a_token(why: &str) -> IdentityError {
+    IdentityError::new("token", format!("it cannot be read: {why}"), super::jwks::OWN_TOKEN)
+}
+
+// === impl Claims ===
+
+impl Claims {
+    fn check_issuer(&self, issuer: &str) -> Result<(), IdentityError> {
+        if self.iss.as_deref() == Some(issuer) {
+            return Ok(());
+        }
+        let from = self.iss.as_deref().map_or_else(|| "has no `iss`".to_owned(), |iss| format!("is from {}", quoted(iss)));
+        let remedy = "identity.issuer must be the issuer of this cluster's tokens: kubectl get --raw /.well-known/openid-configuration \
+                      shows it";
+        Err(IdentityError::new("issuer", format!("the token {from}, but this daemon takes tokens from {issuer:?}"), remedy))
+    }
+
+    fn check_audience(&self, audience: &str) -> Result<(), IdentityError> {
+        let audiences: &[String] = match &self.aud {
+            Some(Audience::Many(audiences)) => audiences,
+            Some(Audience::One(one)) => std::slice::from_ref(one),
+            None => &[],
+        };
+        if audiences.iter().any(|one| one == audience) {
+            return Ok(());
+        }
+        Err(IdentityError::new(
+            "audience",
+            format!("the token is for {}, but this daemon takes tokens for {audience:?}", listed(audiences.iter().map(String::as_str))),
+            add_audience(audience),
+        ))
+    }
+
+    fn into_verified(self) -> Result<Verified, IdentityError> {
+        let Some(exp) = self.exp else {
+            return Err(IdentityError::new("expired", "the token has no `exp`: it would be good for ever", BOUND_TOKEN));
+        };
+        let Some(Kubernetes { namespace, pod: Some(pod), serviceaccount }) = self.kubernetes else {
+            return Err(IdentityError::new(
+                "pod",
+                "the token is bound to no Pod: it has no claim `kubernetes.io` with a `pod`",
+                BOUND_TOKEN,
+            ));
+        };
+        // Kubernetes writes both, and the same: a token is not good before it was issued.
+        let not_before = timestamp(self.nbf.unwrap_or(0.0).max(self.iat.unwrap_or(0.0)));
+        Ok(Verified {
+            namespace,
+            pod: pod.name,
+            uid: pod.uid,
+            service_account: serviceaccount.name,
+            service_account_uid: serviceaccount.uid,
+            not_before,
+            expires: timestamp(exp),
+        })
+    }
+}
+
+const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object \
+                           secrets-store.csi.k8s.io makes kubelet send one that does";
+
+/// Seconds since 1970 (RFC 7519, NumericDate), which may be broken and out of any range.
+#[allow(clippy::cast_possible_truncation)] // saturates, and is then clamped
+fn timestamp(seconds: f64) -> Timestamp {
+    let bounds = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second((seconds.floor() as i64).clamp(bounds.0, bounds.1)).unwrap_or(Timestamp::MIN)
+}
+
+// === impl Verified ===
+
+impl Verified {
+    /// Holds the token's time against the clock: at each use, for a token is kept in mind longer than it may be good.
+    pub(super) fn check_time(&self, now: Timestamp) -> Result<(), IdentityError> {
+        let clocks = "by the API server's clock, while this node's clock says";
+        let second = now.as_second();
+        if second < self.not_before.as_second().saturating_sub(LEEWAY) {
+            let problem = format!("the token is good from {} on {clocks} {now}", self.not_before);
+            return Err(IdentityError::new("notBefore", problem, "the node's clock is behind: set it, by NTP say"));
+        }
+        if second >= self.expires.as_second().saturating_add(LEEWAY) {
+            let problem = format!("the token ended at {} {clocks} {now}", self.expires);
+            let remedy =
+                "kubelet renews tokens in time and tries again by itself; if this stays, the node's clock is ahead: set it, by NTP say";
+            return Err(IdentityError::new("expired", problem, remedy));
+        }
+        Ok(())
+    }
+
+    /// Whether it is the token of the Pod that the claims speak of.
+    pub(super) fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
+        for (claim, what, token, request) in [
+            ("namespace", "a Pod in the namespace", &self.namespace, &claims.namespace),
+            ("name", "the Pod", &self.pod, &claims.name),
+            ("uid", "the Pod with the uid", &self.uid, &claims.uid),
+            ("serviceAccount", "a Pod of the ServiceAccount", &self.service_account, &claims.service_account),
+        ] {
+            if token != request {
+                let problem = format!("the token is that of {what} {}, but the mount is for {}", quoted(token), quoted(request));
+                return Err(IdentityError::new(claim, problem, super::jwks::OWN_TOKEN));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn identity(&self) -> PodIdentity {
+        PodIdentity {
+            namespace: self.namespace.clone(),
+            name: self.pod.clone(),
+            uid: self.uid.clone(),
+            service_account: self.service_account.clone(),
+            service_account_uid: Some(self.service_account_uid.clone()),
+            verified: true,
+        }
+    }
+}
+
+pub(super) fn add_audience(audience: &str) -> String {
+    format!("add the audience {audience} to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io")
+}
+
+/// `"a", "b"`; a few of them.
+pub(super) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const FEW: usize = 5;
+    let more = names.len().saturating_sub(FEW);
+    let shown: Vec<_> = names.take(FEW).map(quoted).collect();
+    match (shown.is_empty(), more) {
+        (true, _) => "nobody".to_owned(),
+        (false, 0) => shown.join(", "),
+        (false, more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
