@@ -1,8 +1,8 @@
 pub mod backend;
 pub mod cli;
 pub mod clock;
-pub mod delivery;
 pub mod dialect;
+pub mod delivery;
 pub mod glob;
 pub mod identity;
 pub mod memo;

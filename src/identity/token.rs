@@ -15,7 +15,8 @@ use crate::model::{PodClaims, PodIdentity, quoted};
 /// The longest token in bytes. Kubernetes' are about 1 KiB.
 pub(super) const MAX_LEN: usize = 16 * 1024;
 
-/// How far the clocks of API server and node may be apart, in seconds: what the API server itself allows (go-jose's default leeway).
+/// How far the clocks of API server and node may be apart, in seconds: what the API server itself allows (Kubernetes'
+/// pkg/serviceaccount/claims.go, with go-jose's default leeway).
 const LEEWAY: i64 = 60;
 
 /// A token and the audience it was verified for, without the token.
