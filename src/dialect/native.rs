@@ -52,6 +52,9 @@ const LATER_OBJECT_KEYS: [(&str, &str); 8] = [
     ("template", "deliver the fields as files of their own"),
 ];
 
+/// How many faulty keys are told of one object.
+const MAX_KEY_FAULTS: usize = 64;
+
 /// These stand in `secret`'s place.
 const IN_PLACE_OF_SECRET: [&str; 3] = ["prefix", "secrets", "template"];
 
@@ -99,7 +102,7 @@ struct Claimed {
 
 // === impl Class ===
 
-impl<'c> Class<'c> {
+impl Class<'_> {
     /// Names every key that means nothing here. A key with a `/` is the driver's or somebody else's.
     fn check_keys(&mut self, parameters: &BTreeMap<String, String>) {
         for key in parameters.keys().map(String::as_str).filter(|key| !key.contains('/')) {
@@ -339,6 +342,9 @@ impl<'c> Class<'c> {
 
 fn check_object_keys(reader: &Reader<'_>, faults: &mut Faults) {
     for (key, _) in reader.entries() {
+        if faults.len() >= MAX_KEY_FAULTS {
+            return;
+        }
         if let Some((_, remedy)) = LATER_OBJECT_KEYS.iter().find(|(later, _)| *later == key.text) {
             let problem = match key.text.as_str() {
                 "owner" => format!("works with `delivery: provider` only, which is not supported yet ({remedy})"),

@@ -1,0 +1,78 @@
+//! Secrets as JSON, written into memory that is wiped: sized before it is filled, so that no half-grown copy is left behind.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use jmespath::{Rcvar, Variable};
+use zeroize::Zeroizing;
+
+use super::{Problem, too_large};
+use crate::model::{Code, Field, FieldKind, Secret, SecretBytes, quoted};
+
+/// All fields as one object, by name: texts as strings, JSON as it is.
+pub(super) fn of_secret(secret: &Secret, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
+    if let Some((name, _)) = secret.fields.iter().find(|(_, field)| text_of(field).is_none()) {
+        let text = format!(
+            "its field {} is binary, which JSON cannot hold (deliver it with `field`, or all with `fields: \"*\"`)",
+            quoted(name.as_str())
+        );
+        return Err(Problem { code: Code::InvalidRequest, text });
+    }
+    sized(limit, |sink| write_fields(secret, sink))
+}
+
+/// What an expression found.
+pub(super) fn of_value(value: &Rcvar, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
+    sized(limit, |mut sink| Ok(serde_json::to_writer::<_, Variable>(&mut sink, value)?))
+}
+
+/// A field's text; none where it is binary, whatever its store calls it.
+pub(super) fn text_of(field: &Field) -> Option<&str> {
+    match field.kind {
+        FieldKind::Binary => None,
+        FieldKind::Json | FieldKind::Text => str::from_utf8(field.bytes.expose()).ok(),
+    }
+}
+
+fn write_fields(secret: &Secret, mut sink: &mut dyn Write) -> io::Result<()> {
+    let mut separator: &[u8] = b"{";
+    for (name, field) in &secret.fields {
+        sink.write_all(separator)?;
+        separator = b",";
+        serde_json::to_writer(&mut sink, name.as_str())?;
+        sink.write_all(b":")?;
+        match field.kind {
+            FieldKind::Json => sink.write_all(field.bytes.expose())?,
+            FieldKind::Binary | FieldKind::Text => serde_json::to_writer(&mut sink, text_of(field).unwrap_or_default())?,
+        }
+    }
+    sink.write_all(if secret.fields.is_empty() { b"{}" } else { b"}" })
+}
+
+/// Writes twice: once to count, once into exactly as much memory.
+fn sized(limit: usize, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Result<Arc<SecretBytes>, Problem> {
+    let unwritable =
+        |_| Problem { code: Code::Internal, text: "cannot be written as JSON (this is a bug of Keyferry: report it)".to_owned() };
+    let mut counter = Counter(0);
+    write(&mut counter).map_err(unwritable)?;
+    if counter.0 > limit {
+        return Err(too_large(counter.0, limit));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(counter.0));
+    write(&mut *bytes).map_err(unwritable)?;
+    Ok(Arc::new(SecretBytes::from(bytes)))
+}
+
+/// Keeps nothing but how much was written.
+struct Counter(usize);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

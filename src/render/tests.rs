@@ -1,0 +1,351 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{RenderFault, RenderLimits, Rendered, render};
+use crate::model::{
+    Code, Encoding, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
+};
+
+/// Stands in every value of these tests, and in no message.
+const CANARY: &str = "hunter2";
+
+const LIMITS: RenderLimits = RenderLimits { secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
+
+type Secrets = HashMap<Arc<SecretRef>, Arc<Secret>>;
+
+fn reference(name: &str) -> Arc<SecretRef> {
+    Arc::new(SecretRef::read("files".parse().unwrap(), name.parse().unwrap()))
+}
+
+fn text(value: &str) -> Field {
+    Field::of_bytes(SecretBytes::new(value.as_bytes().to_vec()))
+}
+
+fn binary(value: &[u8]) -> Field {
+    Field { bytes: Arc::new(SecretBytes::new(value.to_vec())), kind: FieldKind::Binary }
+}
+
+fn json(value: &str) -> Field {
+    Field { kind: FieldKind::Json, ..text(value) }
+}
+
+fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
+    let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, field)| (name.parse().unwrap(), field)).collect();
+    HashMap::from([(reference(name), Arc::new(Secret { fields, response: None, version: Some(Version::new("1")), lease: None }))])
+}
+
+fn object(index: usize, name: &str, select: Select) -> Object {
+    Object { index, secret: reference(name), select, mode: None, encoding: Encoding::Utf8, optional: false }
+}
+
+fn whole(path: &str) -> Select {
+    Select::Whole { path: path.parse().unwrap() }
+}
+
+fn field(query: &str, path: &str) -> Select {
+    Select::Field { query: query.parse().unwrap(), path: path.parse().unwrap() }
+}
+
+fn fields(patterns: &[&str], folder: &str) -> Select {
+    Select::Fields { patterns: patterns.iter().map(|pattern| FieldPattern::new(*pattern)).collect(), folder: folder.parse().unwrap() }
+}
+
+fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, Vec<RenderFault>> {
+    render(&Plan { objects }, secrets, FileMode::DEFAULT, LIMITS)
+}
+
+/// `path = content`, a line each.
+fn files(objects: Vec<Object>, secrets: &Secrets) -> String {
+    let rendered = rendered(objects, secrets).unwrap();
+    let lines = rendered.files.iter().map(|file| format!("{} = {}", file.path, String::from_utf8_lossy(file.contents.expose())));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The messages, a line each, with the code before each. None may hold the canary.
+fn faults(objects: Vec<Object>, secrets: &Secrets) -> String {
+    let faults = rendered(objects, secrets).unwrap_err();
+    assert!(!format!("{faults:?}").contains(CANARY), "{faults:?}");
+    let lines = faults.iter().map(|fault| format!("{}: {fault}", fault.code));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_whole_secret_is_its_lone_field_or_json_of_all() {
+    let lone = secrets("a", [("only", text("plain\n"))]);
+    assert_eq!(files(vec![object(1, "a", whole("x"))], &lone), "x = plain\n");
+    let lone = secrets("a", [("only", binary(&[0xff, 0]))]);
+    assert_eq!(rendered(vec![object(1, "a", whole("x"))], &lone).unwrap().files[0].contents.expose(), [0xff, 0]);
+    let many = secrets("a", [("user", text("a\"b\n")), ("list", json("[1, 2.50]")), ("empty", text(""))]);
+    assert_eq!(files(vec![object(1, "a", whole("x"))], &many), r#"x = {"empty":"","list":[1, 2.50],"user":"a\"b\n"}"#);
+    assert_eq!(files(vec![object(1, "a", whole("x"))], &secrets("a", [])), "x = {}");
+}
+
+#[test]
+fn a_field_of_exactly_that_name_wins() {
+    let secrets = secrets(
+        "a",
+        [
+            ("tls.crt", text("dotted")),
+            (".dockerconfigjson", text("{}")),
+            ("ca-cert", text("dashed")),
+            ("tls", json(r#"{"crt": "nested", "hosts": ["a", "b"], "n": 1.50, "deep": {"x": null}}"#)),
+            ("key", binary(&[0xff])),
+            ("password", text("p")),
+        ],
+    );
+    let queries = [
+        "tls.crt",
+        ".dockerconfigjson",
+        "ca-cert",
+        "tls",
+        "tls.hosts",
+        "tls.hosts[0]",
+        "tls.n",
+        "tls.\"crt\"",
+        "join(':', ['u', password])",
+        "length(keys(@))",
+    ];
+    let objects = queries.iter().enumerate().map(|(n, query)| object(n + 1, "a", field(query, &format!("f{n}")))).collect();
+    insta::assert_snapshot!(files(objects, &secrets), @r#"
+    f0 = dotted
+    f1 = {}
+    f2 = dashed
+    f3 = {"crt": "nested", "hosts": ["a", "b"], "n": 1.50, "deep": {"x": null}}
+    f4 = ["a","b"]
+    f5 = a
+    f6 = 1.5
+    f7 = nested
+    f8 = u:p
+    f9 = 5
+    "#);
+    let raw = rendered(vec![object(1, "a", field("key", "k"))], &secrets).unwrap();
+    assert_eq!(raw.files[0].contents.expose(), [0xff]);
+}
+
+#[test]
+fn raw_bytes_are_shared_not_copied() {
+    let secrets = secrets("a", [("x", text("1"))]);
+    let objects = vec![object(1, "a", whole("w")), object(2, "a", field("x", "f")), object(3, "a", fields(&["*"], "d"))];
+    let original = &secrets[&reference("a")].fields["x"].bytes;
+    for file in rendered(objects, &secrets).unwrap().files {
+        assert!(Arc::ptr_eq(&file.contents, original), "{}", file.path);
+    }
+}
+
+#[test]
+fn fields_are_a_file_each() {
+    let secrets = secrets("a", [("tls.crt", text("c")), ("tls.key", text("k")), ("ca.crt", text("ca")), ("note", text("n"))]);
+    assert_eq!(files(vec![object(1, "a", fields(&["*"], "."))], &secrets), "ca.crt = ca\nnote = n\ntls.crt = c\ntls.key = k");
+    assert_eq!(
+        files(vec![object(1, "a", fields(&["note", "*.crt", "tls.*"], "d/"))], &secrets),
+        "d/ca.crt = ca\nd/note = n\nd/tls.crt = c\nd/tls.key = k"
+    );
+    let rendered = rendered(vec![object(1, "a", fields(&["tls.*"], "d"))], &secrets).unwrap();
+    assert_eq!(rendered.files[1].field.as_ref().unwrap().as_str(), "tls.key");
+}
+
+#[test]
+fn modes_are_the_objects_else_the_drivers() {
+    let secrets = secrets("a", [("x", text("1"))]);
+    let mut own = object(1, "a", whole("own"));
+    own.mode = FileMode::from_bits(0o400);
+    let plan = Plan { objects: vec![own, object(2, "a", whole("driver"))] };
+    let rendered = render(&plan, &secrets, FileMode::from_bits(0o440).unwrap(), LIMITS).unwrap();
+    let modes: Vec<_> = rendered.files.iter().map(|file| file.mode.to_string()).collect();
+    assert_eq!(modes, ["0400", "0440"]);
+}
+
+fn decoded(encoding: Encoding, stored: &str) -> Result<Vec<u8>, String> {
+    let secrets = secrets("a", [("x", text(stored))]);
+    let object = Object { encoding, ..object(1, "a", field("x", "x")) };
+    match rendered(vec![object], &secrets) {
+        Ok(rendered) => Ok(rendered.files[0].contents.expose().to_vec()),
+        Err(faults) => {
+            assert_eq!(faults[0].code, Code::SecretCorrupt);
+            Err(faults[0].problem.clone())
+        }
+    }
+}
+
+#[test]
+fn encodings_forgive_what_tools_add() {
+    for stored in ["aHVudGVyMj8/", "aHVu\ndGVy\r\nMj8/\n", "  aHVudGVyMj8/\t"] {
+        assert_eq!(decoded(Encoding::Base64, stored).unwrap(), b"hunter2??", "{stored:?}");
+    }
+    for stored in ["eA==", "eA", "eA==\n", "eA=\n="] {
+        assert_eq!(decoded(Encoding::Base64, stored).unwrap(), b"x", "{stored:?}");
+        assert_eq!(decoded(Encoding::Base64Url, stored).unwrap(), b"x", "{stored:?}");
+    }
+    assert_eq!(decoded(Encoding::Base64Url, "aHVudGVyMj8_").unwrap(), b"hunter2??");
+    assert_eq!(decoded(Encoding::Hex, "fF 00\nAb\n").unwrap(), [0xff, 0, 0xab]);
+    assert_eq!(decoded(Encoding::Utf8, "as it is\n").unwrap(), b"as it is\n");
+    assert_eq!(decoded(Encoding::Base64, "").unwrap(), b"");
+}
+
+#[test]
+fn encodings_are_strict_otherwise() {
+    let stored = [
+        (Encoding::Base64, "aHVu\ndG$y"),
+        (Encoding::Base64, "aHVudGVyMj8_"),
+        (Encoding::Base64Url, "aHVudGVyMj8/"),
+        (Encoding::Base64, "aHVud"),
+        (Encoding::Base64, "eB=="),
+        (Encoding::Base64, "eA="),
+        (Encoding::Base64, "eA==eA=="),
+        (Encoding::Base64, "===="),
+        (Encoding::Hex, "abc"),
+        (Encoding::Hex, "0x12"),
+    ];
+    let problems: Vec<String> = stored.iter().map(|(encoding, stored)| decoded(*encoding, stored).unwrap_err()).collect();
+    insta::assert_snapshot!(problems.join("\n"), @"
+    is not base64: a character outside its alphabet at byte 7 of 9 (store it as base64, or leave `encoding` out to deliver the text as it is)
+    is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url: set `encoding: base64url`)
+    is not base64url: a character outside its alphabet at byte 11 of 12 (it may be base64: set `encoding: base64`)
+    is not base64: it ends in the middle of a group, after 5 bytes (store it as base64, or leave `encoding` out to deliver the text as it is)
+    is not base64: bits are left over at byte 1 of 4: it seems cut (store it as base64, or leave `encoding` out to deliver the text as it is)
+    is not base64: wrong padding at byte 2 of 3 (store it as base64, or leave `encoding` out to deliver the text as it is)
+    is not base64: a character outside its alphabet at byte 2 of 8 (store it as base64, or leave `encoding` out to deliver the text as it is)
+    is not base64: wrong padding at byte 0 of 4 (store it as base64, or leave `encoding` out to deliver the text as it is)
+    is not hex: it ends in the middle of a group, after 3 bytes (store it as hex, or leave `encoding` out to deliver the text as it is)
+    is not hex: a character outside its alphabet at byte 1 of 4 (store it as hex, or leave `encoding` out to deliver the text as it is)
+    ");
+}
+
+#[test]
+fn absent_secrets_and_fields() {
+    let store = secrets("a", [("password", text(CANARY)), ("username", text(CANARY)), ("tls", json(r#"{"crt": "hunter2"}"#))]);
+    let objects = || {
+        vec![
+            object(1, "a", field("pasword", "p")),
+            object(2, "a", field("tls.key", "k")),
+            object(3, "a", field("ca-crt", "c")),
+            object(4, "a", fields(&["usernam", "x*", "zzz"], "d")),
+            object(5, "b", whole("b")),
+        ]
+    };
+    insta::assert_snapshot!(faults(objects(), &store), @r#"
+    SecretNotFound: object 1 (p): files/a: has no field "pasword" (did you mean "password"? It has password, tls, username)
+    SecretNotFound: object 2 (k): files/a: has no field "tls.key" (it has password, tls, username)
+    SecretNotFound: object 3 (c): files/a: has no field "ca-crt"; as a JMESPath expression it is wrong at character 3 (it has password, tls, username)
+    SecretNotFound: object 4 (d/): files/a: has no field "usernam" (did you mean "username"? It has username, password, tls)
+    SecretNotFound: object 4 (d/): files/a: has no field "zzz" (it has password, tls, username)
+    SecretNotFound: object 5 (b): files/b: is not in its store (store it, correct the name, or set `optional: true`)
+    "#);
+    let optional = objects().into_iter().map(|object| Object { optional: true, ..object }).collect();
+    let rendered = rendered(optional, &store).unwrap();
+    assert!(rendered.files.is_empty());
+    let skipped: Vec<_> = rendered.skipped.iter().map(|skipped| format!("{} {:?}", skipped.object, skipped.field)).collect();
+    insta::assert_snapshot!(skipped.join("\n"), @r#"
+    object 1 (p) Some("pasword")
+    object 2 (k) Some("tls.key")
+    object 3 (c) Some("ca-crt")
+    object 4 (d/) Some("usernam")
+    object 4 (d/) Some("x*")
+    object 4 (d/) Some("zzz")
+    object 5 (b) None
+    "#);
+}
+
+#[test]
+fn a_glob_may_match_nothing_but_a_name_may_not() {
+    let secrets = secrets("a", []);
+    let none = rendered(vec![object(1, "a", fields(&["*"], "d"))], &secrets).unwrap();
+    assert_eq!((none.files.len(), none.skipped.len()), (0, 1));
+    insta::assert_snapshot!(faults(vec![object(1, "a", fields(&["x"], "d"))], &secrets), @r#"SecretNotFound: object 1 (d/): files/a: has no field "x" (it has no fields at all)"#);
+}
+
+#[test]
+fn many_fields_are_named_in_part() {
+    let fields: BTreeMap<_, _> = (0..500).map(|n| (format!("key{n:03}").parse().unwrap(), text(CANARY))).collect();
+    let secrets = HashMap::from([(reference("a"), Arc::new(Secret { fields, response: None, version: None, lease: None }))]);
+    insta::assert_snapshot!(faults(vec![object(1, "a", field("key077x", "p"))], &secrets), @r#"SecretNotFound: object 1 (p): files/a: has no field "key077x" (did you mean "key077"? It has key077, key000, key001, key002, key003, key004, key005, key006, key007, key008 and 490 more)"#);
+}
+
+#[test]
+fn what_cannot_be_rendered() {
+    let store = secrets(
+        "a",
+        [
+            ("password", text(CANARY)),
+            ("list", json(r#"["hunter2"]"#)),
+            ("key", binary(b"\xff hunter2")),
+            ("../evil", text(CANARY)),
+            ("b64", text("hunter2 is no base64!")),
+        ],
+    );
+    let base64 = |object: Object| Object { encoding: Encoding::Base64, ..object };
+    let objects = vec![
+        object(1, "a", whole("whole")),
+        base64(object(2, "a", whole("decoded"))),
+        base64(object(3, "a", field("b64", "b64"))),
+        base64(object(4, "a", fields(&["b6*"], "d"))),
+        object(5, "a", fields(&["*"], "e")),
+        object(6, "a", field("join(',', password)", "f")),
+        object(7, "a", field("nosuch(password)", "g")),
+        object(8, "a", field("max_by(list, &foo)", "h")),
+    ];
+    insta::assert_snapshot!(faults(objects, &store), @r#"
+    InvalidRequest: object 1 (whole): files/a: its field "key" is binary, which JSON cannot hold (deliver it with `field`, or all with `fields: "*"`)
+    InvalidRequest: object 2 (decoded): files/a: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
+    SecretCorrupt: object 3 (b64): files/a: is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
+    SecretCorrupt: object 4 (d/): files/a: its field "b64": is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
+    InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
+    InvalidRequest: object 6 (f): files/a: has no field "join(',', password)", and the JMESPath expression fails: argument 2 of a function must be array[string], but is string (correct the expression, or name ../evil, b64, key, list, password)
+    InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name ../evil, b64, key, list, password)
+    InvalidRequest: object 8 (h): files/a: has no field "max_by(list, &foo)", and the JMESPath expression fails: `&` must give number|string, but gives null (correct the expression, or name ../evil, b64, key, list, password)
+    "#);
+    let broken = secrets("a", [("deep", json(&format!("{}\"hunter2\"{}", "[".repeat(200), "]".repeat(200)))), ("x", text(CANARY))]);
+    insta::assert_snapshot!(faults(vec![object(1, "a", field("deep[0]", "x"))], &broken), @r#"SecretCorrupt: object 1 (x): files/a: its field "deep" came as JSON and cannot be read as such (its nesting may be too deep, or a number too large)"#);
+}
+
+#[test]
+fn files_that_exclude_each_other() {
+    let store = secrets("a", [("x", text(CANARY)), ("y", text(CANARY)), ("y/z", text(CANARY))]);
+    let objects = vec![
+        object(1, "a", field("x", "d/x")),
+        object(2, "a", fields(&["x*"], "d")),
+        object(3, "a", fields(&["y*"], "e")),
+        object(4, "a", fields(&["*"], ".")),
+        object(5, "a", whole("lone")),
+    ];
+    insta::assert_snapshot!(faults(objects, &store), @r#"
+    InvalidRequest: object 2 (d/): files/a: it would deliver "d/x", which excludes "d/x" of object 1 (d/x) (name the fields, or change a path)
+    InvalidRequest: object 3 (e/): files/a: it would deliver "e/y/z", which excludes "e/y" of object 3 (e/) (name the fields, or change a path)
+    InvalidRequest: object 4 (./): files/a: it would deliver "y/z", which excludes "y" of object 4 (./) (name the fields, or change a path)
+    "#);
+}
+
+#[test]
+fn limits_hold_before_anything_large_is_made() {
+    let store = secrets("a", [("x", text(&CANARY.repeat(20))), ("y", text("y"))]);
+    let small = |secret_bytes, mount_bytes| RenderLimits { secret_bytes, mount_bytes };
+    let messages = |objects: Vec<Object>, limits| {
+        let faults = render(&Plan { objects }, &store, FileMode::DEFAULT, limits).unwrap_err();
+        assert!(faults.iter().all(|fault| fault.code == Code::TooLarge), "{faults:?}");
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let objects = vec![
+        object(1, "a", field("x", "x")),
+        object(2, "a", whole("w")),
+        object(3, "a", field("[x]", "j")),
+        object(4, "a", field("join('', [x, y])", "k")),
+        object(5, "a", field("[@,@,@,@]|[@,@,@,@]", "l")),
+    ];
+    insta::assert_snapshot!(messages(objects, small(100, 10_000)), @r#"
+    object 1 (x): files/a: is 140 bytes as a file: at most 100 are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)
+    object 2 (w): files/a: is 156 bytes as a file: at most 100 are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)
+    object 3 (j): files/a: the expression "[x]" could need 429 bytes on this secret (write a simpler one)
+    object 4 (k): files/a: the expression "join('', [x, y])" could need 1430 bytes on this secret (write a simpler one)
+    object 5 (l): files/a: the expression "[@,@,@,@]|[@,@,@,@]" could need 11583 bytes on this secret (write a simpler one)
+    "#);
+    let many = (1..100).map(|n| object(n, "a", field("x", &format!("f{n}")))).collect();
+    insta::assert_snapshot!(messages(many, small(1_000, 1_000)), @"object 7 (f7): files/a: with this object the volume has more than 1000 bytes (split the class over several volumes, or ask for a higher limits.mountBytes)");
+    insta::assert_snapshot!(messages(vec![object(1, "a", fields(&["*"], "d"))], small(1_000, 50)), @"object 1 (d/): files/a: with this object the volume has more than 50 bytes (split the class over several volumes, or ask for a higher limits.mountBytes)");
+}
+
+#[test]
+fn debug_shows_no_value() {
+    let secrets = secrets("a", [("x", text(CANARY)), ("y", json("\"hunter2\""))]);
+    let objects = vec![object(1, "a", whole("w")), object(2, "a", field("x", "x")), object(3, "a", field("[y]", "y"))];
+    assert!(!format!("{:?}", rendered(objects, &secrets).unwrap()).contains(CANARY));
+}
