@@ -16,6 +16,8 @@ mod substitute;
 #[cfg(test)]
 mod tests;
 
+pub use frames::MAX_BLOCK;
+
 use frames::Frames;
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -33,8 +35,6 @@ pub struct RepairAuthority<S> {
     held: Held,
 }
 
-pub use frames::MAX_BLOCK;
-
 impl<S> RepairAuthority<S> {
     /// Repairs what is read from `stream`, of which nothing may have been read yet.
     pub fn new(stream: S) -> Self {
@@ -44,28 +44,6 @@ impl<S> RepairAuthority<S> {
     /// The stream below, for its peer's credentials; reading from it would lose bytes.
     pub fn stream(&self) -> &S {
         &self.stream
-    }
-}
-
-impl<S> RepairAuthority<S> {
-    /// Takes in what `buf` has got since `start`, and leaves there what may pass.
-    fn sift(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
-        let fresh = &mut buf.filled_mut()[start..];
-        if self.held.octets.is_empty() {
-            let passed = self.frames.pass(fresh);
-            self.held.octets.extend_from_slice(&fresh[passed..]);
-            buf.set_filled(start + passed);
-        } else {
-            self.held.octets.extend_from_slice(fresh);
-            self.held.ready = self.frames.pass(&mut self.held.octets);
-            buf.set_filled(start);
-        }
-    }
-
-    /// The client has sent its last: whatever is held back passes.
-    fn finish(&mut self) {
-        self.frames.stop();
-        self.held.ready = self.held.octets.len();
     }
 }
 
@@ -88,6 +66,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for RepairAuthority<S> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<S> RepairAuthority<S> {
+    /// Takes in what `buf` has got since `start`, and leaves there what may pass.
+    fn sift(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
+        let fresh = &mut buf.filled_mut()[start..];
+        if self.held.octets.is_empty() {
+            let passed = self.frames.pass(fresh);
+            self.held.octets.extend_from_slice(&fresh[passed..]);
+            buf.set_filled(start + passed);
+        } else {
+            self.held.octets.extend_from_slice(fresh);
+            self.held.ready = self.frames.pass(&mut self.held.octets);
+            buf.set_filled(start);
+        }
+    }
+
+    /// The client has sent its last: whatever is held back passes.
+    fn finish(&mut self) {
+        self.frames.stop();
+        self.held.ready = self.held.octets.len();
     }
 }
 

@@ -1,3 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 
+#![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
+
+mod authority;
 mod volume;

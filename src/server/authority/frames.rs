@@ -185,10 +185,13 @@ impl Head {
 
     /// The header at the start of `octets`, once all of it is there.
     fn of(octets: &[u8]) -> Option<Self> {
-        let &[a, b, c, kind, flags, d, e, f, g] = octets.first_chunk::<{ Self::LENGTH }>()?;
-        let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        let stream = u32::from_be_bytes([d & 0x7f, e, f, g]);
-        Some(Self { length, kind, flags, stream })
+        let head = octets.first_chunk::<{ Self::LENGTH }>()?;
+        Some(Self {
+            length: u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize,
+            kind: head[3],
+            flags: head[4],
+            stream: u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]),
+        })
     }
 
     /// Where in `payload` the header block's fragment is, without padding and priority (RFC 9113, section 6.2).

@@ -27,20 +27,21 @@ impl HeaderBlocks {
                     self.table.name(index)?;
                 }
                 0x40.. => {
-                    let entry = self.literal(&mut block, 6, Lengths::Needed)?;
-                    self.table.insert(entry);
+                    let (name, value) = self.literal(&mut block, 6)?;
+                    let size = name.length + block.decoded_length(&value)? + ENTRY_OVERHEAD;
+                    self.table.insert(Entry { name, size });
                 }
                 0x20.. => self.table.resize(block.integer(5)?)?,
                 _ => {
-                    self.literal(&mut block, 4, Lengths::Unused)?;
+                    self.literal(&mut block, 4)?;
                 }
             }
         }
         Ok(block.changed)
     }
 
-    /// Reads a literal with its index of `prefix` bits, and repairs it where it is an `:authority`.
-    fn literal(&self, block: &mut Block<'_>, prefix: u32, lengths: Lengths) -> Result<Entry, Malformed> {
+    /// Reads a literal whose name's index has `prefix` bits, and repairs its value where it is an `:authority`.
+    fn literal(&self, block: &mut Block<'_>, prefix: u32) -> Result<(Name, Coded), Malformed> {
         let name = match block.integer(prefix)? {
             0 => block.name()?,
             index => self.table.name(index)?,
@@ -49,18 +50,8 @@ impl HeaderBlocks {
         if name.is_authority {
             block.repair(&value)?;
         }
-        let length = match lengths {
-            Lengths::Needed => block.decoded_length(&value)?,
-            Lengths::Unused => 0,
-        };
-        Ok(Entry { name, size: name.length + length + ENTRY_OVERHEAD })
+        Ok((name, value))
     }
-}
-
-/// Whether a literal's decoded length is asked for: only entries of the table need it.
-enum Lengths {
-    Needed,
-    Unused,
 }
 
 /// A header block being read.
