@@ -1,4 +1,5 @@
 pub mod backend;
+pub mod cli;
 pub mod clock;
 pub mod glob;
 pub mod identity;
