@@ -70,7 +70,7 @@ pub struct FileBackend {
 impl FileConfig {
     /// Reads `vault` (a folder) and `identity` (a file, or a list of files).
     pub fn parse(reader: &mut yaml::Reader<'_>, faults: &mut yaml::Faults) -> Option<Self> {
-        let vault = reader.parsed("vault", faults, |text| path(text));
+        let vault = reader.parsed("vault", faults, path);
         let given = reader.texts("identity", faults);
         let mut identity = Vec::new();
         for (at, text) in given.iter().flatten() {
@@ -174,12 +174,11 @@ fn error(backend: BackendName, secret: Option<SecretName>, fault: ReadFault) -> 
 impl Backend for FileBackend {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let key = Self::key(secret).map_err(|fault| self.error(Some(&secret.name), fault))?;
-        let opened = match self.reader.recall(&key) {
-            Some(opened) => opened,
-            None => {
-                let read = self.read(cx.deadline, move |reader| reader.read(&key)).await;
-                read.map_err(|fault| self.error(Some(&secret.name), fault))?
-            }
+        let opened = if let Some(opened) = self.reader.recall(&key) {
+            opened
+        } else {
+            let read = self.read(cx.deadline, move |reader| reader.read(&key)).await;
+            read.map_err(|fault| self.error(Some(&secret.name), fault))?
         };
         Ok(Fetched { secret: opened.secret, source: Source::Store, by: self.name.clone() })
     }

@@ -227,10 +227,10 @@ mod tests {
         assert_snapshot!(refusal("canary"), @"is not the vault's JSON: it goes wrong at line 1, column 1");
         assert_snapshot!(refusal(""), @"is not the vault's JSON: it goes wrong at line 1, column 0");
         assert_snapshot!(refusal(r#"{"format":2,"sealed":"canary"}"#), @"is in format 2; this keyferry reads format 1 (use a newer one)");
-        assert_snapshot!(refusal(&with(r#"{"f":"canary"}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 86");
-        assert_snapshot!(refusal(&with(r#"{"f":{"hex":"canary"}}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 83");
-        assert_snapshot!(refusal(&with(r#"{"f":{"base64":"canary!"}}"#)), @r#"has the field FieldName("f"), which is not valid base64"#);
-        assert_snapshot!(refusal(&with(r#"{"f":{"text":"canary"},"f":{"text":""}}"#)), @r#"has the field FieldName("f") twice"#);
+        assert_snapshot!(refusal(&with(r#"{"f":"canary"}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 88");
+        assert_snapshot!(refusal(&with(r#"{"f":{"hex":"canary"}}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 86");
+        assert_snapshot!(refusal(&with(r#"{"f":{"base64":"canary!"}}"#)), @"has the field `f`, which is not valid base64");
+        assert_snapshot!(refusal(&with(r#"{"f":{"text":"canary"},"f":{"text":""}}"#)), @"has the field `f` twice");
         assert_snapshot!(refusal(&with(r#"{"":{"text":"canary"}}"#)), @"has a bad field name: a field name has 1 to 253 bytes and no control character");
         assert_snapshot!(refusal(&with("{}").replace(":1,\"time", ":0,\"time")), @"has no revision above 0");
         assert_snapshot!(refusal(&with("{}").replace("2026-01", "yesterday")), @"has a time that is no RFC 3339 timestamp");

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::layout::{Layout, SEALED, VaultName};
+use super::read::is_absence;
 use super::{Revision, write};
 
 /// `.history/<name>/`.
@@ -23,7 +24,7 @@ impl<'a> History<'a> {
     pub fn kept(&self) -> io::Result<Vec<Revision>> {
         let entries = match fs::read_dir(self.layout.history(self.name)) {
             Ok(entries) => entries,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+            Err(error) if is_absence(&error) => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let mut kept = Vec::new();
@@ -42,7 +43,7 @@ impl<'a> History<'a> {
     pub fn counter(&self) -> io::Result<Option<Revision>> {
         match fs::read_to_string(self.layout.counter(self.name)) {
             Ok(text) => text.trim().parse().map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(error) if is_absence(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -217,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("age.key");
         let recipient = generate_identity(&path, NOW.parse().unwrap()).unwrap();
-        assert_eq!(recipients_of(&path).unwrap(), [recipient.clone()]);
+        assert_eq!(recipients_of(&path).unwrap(), std::slice::from_ref(&recipient));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(&format!("# created: 2026-01-02T03:04:05Z\n# public key: {recipient}\nAGE-SECRET-KEY-1")), "{text}");

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::layout::{Layout, SEALED, VaultName};
+use super::read::is_absence;
 use crate::model::SecretName;
 
 /// The most names one listing gives.
@@ -29,6 +30,7 @@ pub fn starting_with(layout: &Layout, prefix: &str) -> Result<Vec<SecretName>, U
     if folder.is_empty() && !prefix.starts_with('/') {
         walk.folder(layout.root(), "")?;
     } else if folder.parse::<VaultName>().is_ok() {
+        walk.above.extend(folders_above(layout.root(), folder));
         walk.folder(&layout.root().join(folder), &format!("{folder}/"))?;
     }
     walk.names.sort_unstable();
@@ -47,7 +49,7 @@ impl Walk<'_> {
         let fault = |cause| Unlistable::Io { path: path.to_owned(), cause };
         let (entries, here) = match fs::read_dir(path).and_then(|entries| Ok((entries, identity(&fs::metadata(path)?)))) {
             Ok(found) => found,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+            Err(error) if is_absence(&error) => return Ok(()),
             Err(error) => return Err(fault(error)),
         };
         if self.above.contains(&here) {
@@ -92,6 +94,13 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// The root and what lies between it and the folder where the walk starts.
+fn folders_above(root: &Path, folder: &str) -> Vec<(u64, u64)> {
+    let above = root.join(folder);
+    let between = above.ancestors().skip(1).take(folder.split('/').count());
+    between.filter_map(|path| fs::metadata(path).ok().map(|metadata| identity(&metadata))).collect()
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {

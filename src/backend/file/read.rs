@@ -145,12 +145,13 @@ fn is_local(file: &File) -> bool {
 }
 
 /// A path through something that is no folder names nothing, as one through an absent folder does.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 impl From<io::Error> for Unreadable {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Absent,
-            _ => Self::Io(error),
-        }
+        if is_absence(&error) { Self::Absent } else { Self::Io(error) }
     }
 }
 

@@ -312,11 +312,10 @@ fn same_revision(seen: Seen, revision: Revision) -> Result<Seen, ReadFault> {
 }
 
 pub(super) fn unavailable(path: &Path, cause: &std::io::Error) -> ReadFault {
-    let remedy = match cause.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            format!("let uid {} enter the vault's folders and read its files", rustix::process::geteuid().as_raw())
-        }
-        _ => "is its volume mounted and healthy?".to_owned(),
+    let remedy = if cause.kind() == std::io::ErrorKind::PermissionDenied {
+        format!("let uid {} enter the vault's folders and read its files", rustix::process::geteuid().as_raw())
+    } else {
+        "is its volume mounted and healthy?".to_owned()
     };
     ReadFault::new(Fault::Unavailable, format!("{} cannot be read: {cause} ({remedy})", path.display()))
 }

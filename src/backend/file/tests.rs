@@ -55,7 +55,8 @@ impl Bench {
     }
 
     /// A message without the test's own folder in it.
-    fn shown(&self, message: impl ToString) -> String {
+    #[allow(clippy::needless_pass_by_value)] // shorter where it is called
+    fn shown(&self, message: impl std::fmt::Display) -> String {
         let recipient = recipients_of(&self.at("age.key")).map_or_else(|_| "none".to_owned(), |keys| keys[0].to_string());
         message.to_string().replace(self.folder.path().to_str().unwrap(), "").replace(&recipient, "age1us")
     }
@@ -370,7 +371,7 @@ fn a_reader_never_sees_a_half_written_secret() {
         let writer = scope.spawn(|| {
             (0..100).for_each(|n| {
                 bench.set("db", &format!("{n:04}"));
-            })
+            });
         });
         let mut last = Revision::FIRST;
         while !writer.is_finished() {
@@ -539,7 +540,7 @@ fn a_file_that_may_not_be_read_names_the_user_who_may_not() {
     let expected = format!("Permission denied (os error 13) (let uid {uid} enter the vault's folders and read its files)");
     let bench = Bench::new();
     bench.set("db", CANARY);
-    fs::set_permissions(bench.at("vault/db.age"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(bench.at("vault/db.age"), fs::Permissions::from_mode(0o000)).unwrap();
     if uid == 0 {
         assert!(reader::unavailable(Path::new("/vault/db.age"), &denied).reason.ends_with(&expected));
     } else {
@@ -683,7 +684,7 @@ fn age() -> Command {
 #[test]
 fn the_age_command_opens_every_file_and_what_it_seals_is_served() {
     let bench = Bench::new();
-    bench.vault.set(&secret("db"), &fields(&[("password", b"hunter2"), ("key", &[0xff; 70_000])])).unwrap();
+    bench.vault.set(&secret("db"), &fields(&[("password", b"hunter2"), ("key", &vec![0xff; 70_000])])).unwrap();
     bench.set("db", "hunter3");
     for (file, expected) in
         [("vault/.history/db/1.age", r#""password":{"text":"hunter2"}"#), ("vault/db.age", r#""password":{"text":"hunter3"}"#)]

@@ -19,7 +19,7 @@ use super::history::History;
 use super::layout::{Layout, VaultName};
 use super::lock::Lock;
 use super::names::{self, Unlistable};
-use super::read::Unreadable;
+use super::read::{Unreadable, is_absence};
 use super::recipients::{InvalidRecipients, Recipients};
 use super::{Revision, seal, write};
 use crate::clock::{Clock, SystemClock};
@@ -91,8 +91,8 @@ impl Vault {
     /// Makes a vault, or adds recipients to the one that is there. What is sealed already stays as it is.
     pub fn init(path: impl Into<PathBuf>, recipients: &[Recipient]) -> Result<Initialised, VaultError> {
         let layout = Layout::of(path);
+        Self::check_place(layout.root())?;
         if !layout.recipients().exists() {
-            check_vacant(layout.root())?;
             write::make_folder(layout.root()).map_err(doing("make", layout.root()))?;
         }
         let _lock = lock(&layout)?;
@@ -106,6 +106,11 @@ impl Vault {
         ignore_in_git(&layout)?;
         let recipients = list.keys.len();
         Ok(Initialised { vault: Self { layout, clock: Arc::new(SystemClock), keep: KEPT }, new, added, recipients })
+    }
+
+    /// Whether a vault is in this folder, or could be made there.
+    pub fn check_place(path: &Path) -> Result<(), VaultError> {
+        if Layout::of(path).recipients().exists() { Ok(()) } else { check_vacant(path) }
     }
 
     /// The vault in this folder. Its list of recipients must be sound.
@@ -204,7 +209,7 @@ impl Vault {
         let current = self.layout.current(name);
         let sealed = match fs::read(&current) {
             Ok(sealed) => sealed,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return self.highest(name),
+            Err(error) if is_absence(&error) => return self.highest(name),
             Err(cause) => return Err(doing("read", &current)(cause)),
         };
         let history = History::of(&self.layout, name);
@@ -230,12 +235,12 @@ impl Vault {
     fn highest(&self, name: &VaultName) -> Result<Option<Revision>, VaultError> {
         let history = History::of(&self.layout, name);
         let counter = self.layout.counter(name);
-        let counted = history.counter().map_err(doing("read", &counter))?;
-        if counted.is_none() && self.layout.current(name).exists() {
+        let given = history.counter().map_err(doing("read", &counter))?;
+        if given.is_none() && self.layout.current(name).exists() {
             return Err(VaultError::RevisionUnknown { name: name.clone(), counter });
         }
         let kept = history.kept().map_err(doing("read", &self.layout.history(name)))?;
-        Ok(counted.max(kept.last().copied()))
+        Ok(given.max(kept.last().copied()))
     }
 
     /// Whole seconds: finer times say more about the writer than anyone needs.

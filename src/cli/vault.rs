@@ -1,0 +1,528 @@
+//! `keyferry vault`: makes and changes a file vault.
+//!
+//! Values go out by `get --field` alone, and come in by a file or standard input; one given as an argument is warned of.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::backend::Fault;
+use crate::backend::file::{
+    self, KEPT, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, Revision, Vault, VaultError, VaultName, generate_identity,
+};
+use crate::clock::{Clock, SystemClock};
+use crate::model::{Field, FieldKind, FieldName, SecretBytes, SecretName};
+use crate::nearest::nearest;
+
+/// The daemon's `limits.secretBytes` where it is not configured.
+const USUAL_LIMIT: usize = 1024 * 1024;
+
+#[derive(Debug, Subcommand)]
+pub enum VaultCommand {
+    /// Make a vault, or add recipients to one
+    ///
+    /// Makes the folder (0700) with its list of recipients and, where the identity file does not exist, a new age identity in it
+    /// (0600). Run again, it adds what is missing and changes nothing else.
+    #[command(after_help = "Examples:
+  keyferry vault init --vault ./vault --identity ./age.key
+  keyferry vault init --vault ./vault --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
+
+The identity file is what opens the vault: keep it out of the vault's folder and out of any repository.
+A new recipient can open what is set from then on. Secrets set before keep their recipients until they are set again.")]
+    Init(Init),
+
+    /// Make a secret, or replace all its fields
+    ///
+    /// Needs no identity: the secret is sealed to the vault's recipients. The fields it had are kept as an earlier revision.
+    #[command(after_help = "Examples:
+  keyferry vault set shop/db username=app password=@./password
+  pwgen -s 32 1 | tr -d '\\n' | keyferry vault set shop/db username=app password=-
+
+The bytes of a file or of standard input are taken as they are: a newline at the end is part of the value.
+An argument can be seen by every user of this machine (`ps`) and stays in the shell's history: give secret values by @FILE or -.
+A value that itself starts with @, or is -, is given by a file.")]
+    Set(Set),
+
+    /// Show a secret's fields, or print one
+    ///
+    /// Shows names, kinds and sizes, never values. With --field, prints that field's bytes as they are and nothing else.
+    #[command(after_help = "Examples:
+  keyferry vault get shop/db
+  keyferry vault get shop/db --field password
+  keyferry vault get shop/db --version 3 --field tls.p12 > tls.p12")]
+    Get(Get),
+
+    /// List the names of secrets, one a line
+    List(List),
+
+    /// Remove a secret and all its revisions
+    ///
+    /// Only the count of its revisions stays: a secret made anew under the name goes on from there, so that no version ever means
+    /// two things. A copy of the vault (a git repository's history, a backup) still has what was removed.
+    Remove(Remove),
+}
+
+#[derive(Args, Debug)]
+pub struct Init {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// The age identity file: made where it does not exist; its recipients are listed in the vault
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY", required_unless_present = "recipients")]
+    identity: Option<PathBuf>,
+
+    /// One more age recipient (a public key, `age1...`) who can open the secrets; may be given several times
+    #[arg(long = "recipient", value_name = "RECIPIENT")]
+    recipients: Vec<Unshown>,
+}
+
+#[derive(Args, Debug)]
+pub struct Set {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Only needed where the vault's history was lost: then the secret's own file is asked for its revision
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
+    identity: Option<PathBuf>,
+
+    /// How many earlier revisions stay
+    #[arg(long, value_name = "N", default_value_t = KEPT)]
+    keep: usize,
+
+    /// The secret's name, such as shop/db
+    #[arg(value_parser = secret_name)]
+    name: SecretName,
+
+    /// A field: its value, @ and a file that holds it, or - for standard input (one field only)
+    #[arg(required = true, value_name = "FIELD=VALUE | FIELD=@FILE | FIELD=-")]
+    fields: Vec<Unshown>,
+}
+
+#[derive(Args, Debug)]
+pub struct Get {
+    #[command(flatten)]
+    folder: Folder,
+
+    #[command(flatten)]
+    keys: Keys,
+
+    /// The secret's name, such as shop/db
+    #[arg(value_parser = secret_name)]
+    name: SecretName,
+
+    /// Print this field's bytes, as they are
+    #[arg(long, value_name = "FIELD")]
+    field: Option<String>,
+
+    /// The revision; the current one if left out
+    #[arg(long, value_name = "REVISION", value_parser = str::parse::<Revision>)]
+    version: Option<Revision>,
+}
+
+#[derive(Args, Debug)]
+pub struct List {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Not needed: names are not encrypted
+    #[arg(long, hide = true, value_name = "FILE")]
+    identity: Option<PathBuf>,
+
+    /// Only names that start so, such as shop/
+    #[arg(default_value = "", hide_default_value = true)]
+    prefix: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Remove {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Only needed where the vault's history was lost: then the secret's own file is asked for its revision
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
+    identity: Option<PathBuf>,
+
+    /// The secret's name, such as shop/db
+    #[arg(value_parser = secret_name)]
+    name: SecretName,
+}
+
+#[derive(Args, Debug)]
+struct Folder {
+    /// The vault's folder
+    #[arg(long, value_name = "DIR", env = "KEYFERRY_VAULT")]
+    vault: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct Keys {
+    /// The age identity file that opens the vault; may be given several times
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY", required = true)]
+    identity: Vec<PathBuf>,
+}
+
+/// An argument that may be, or may by mistake be, a secret. It is parsed here and not by clap, whose messages quote what is wrong.
+#[derive(Clone)]
+struct Unshown(Zeroizing<String>);
+
+/// `FIELD=...`, understood.
+struct Assignment<'a> {
+    field: FieldName,
+    value: Value<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Argument(&'a str),
+    File(&'a Path),
+    StandardInput,
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum VaultCliError {
+    #[error("{} lies in the vault's folder, and whoever gets the vault would get the key (keep the identity elsewhere)", .0.display())]
+    IdentityInVault(PathBuf),
+    #[error("cannot make the identity file {}: {cause}", .path.display())]
+    NewIdentity { path: PathBuf, cause: io::Error },
+    #[error("{secret} has no field {field:?}{hint}")]
+    NoField { secret: SecretName, field: String, hint: String },
+    #[error("cannot write the output: {0}")]
+    Output(io::Error),
+    #[error("{secret}: {fault}{hint}")]
+    Read { secret: SecretName, fault: ReadFault, hint: String },
+    #[error("{0}")]
+    Recipients(ReadFault),
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot read the field {field} from {source_name}: {cause}")]
+    Value { field: FieldName, source_name: String, cause: io::Error },
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// Runs a command: what was asked for goes to `out`, warnings go to `err`.
+pub fn run(command: VaultCommand, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
+    match command {
+        VaultCommand::Init(init) => init.run(out),
+        VaultCommand::Set(set) => set.run(input, out, err),
+        VaultCommand::Get(get) => get.run(out),
+        VaultCommand::List(list) => list.run(out),
+        VaultCommand::Remove(remove) => remove.run(out),
+    }
+}
+
+// === impl Init ===
+
+impl Init {
+    fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let mut recipients = self.recipients.iter().map(|text| recipient(&text.0)).collect::<Result<Vec<_>, _>>()?;
+        // Before an identity is made that would then be left over.
+        Vault::check_place(&self.folder.vault)?;
+        if let Some(identity) = &self.identity {
+            if lies_in(identity, &self.folder.vault) {
+                return Err(VaultCliError::IdentityInVault(identity.clone()));
+            }
+            recipients.extend(identity_recipients(identity, out)?);
+        }
+        let done = Vault::init(&self.folder.vault, &recipients)?;
+        let vault = self.folder.vault.display();
+        let listed = count(done.recipients, "recipient");
+        match (done.new, done.added) {
+            (true, _) => say(out, &format!("made the vault {vault} with {listed}")),
+            (false, 0) => say(out, &format!("{vault} is a vault already, with {listed}; nothing to change")),
+            (false, added) => {
+                say(out, &format!("added {} to the vault {vault}; it has {} now", count(added, "recipient"), done.recipients))?;
+                say(out, "secrets set from now on are sealed to all of them; those set before, once they are set again")
+            }
+        }
+    }
+}
+
+/// The recipients of an identity file, which is made where there is none.
+fn identity_recipients(path: &Path, out: &mut dyn Write) -> Result<Vec<Recipient>, VaultCliError> {
+    if !path.exists() {
+        let cause = |cause| VaultCliError::NewIdentity { path: path.to_owned(), cause };
+        let recipient = generate_identity(path, SystemClock.now()).map_err(cause)?;
+        say(out, &format!("made the identity {} of {recipient}", path.display()))?;
+    }
+    file::recipients_of(path).map_err(VaultCliError::Recipients)
+}
+
+/// Neither of the two need exist yet.
+fn lies_in(path: &Path, folder: &Path) -> bool {
+    let real =
+        |path: &Path| path.ancestors().find_map(|above| Some((above.canonicalize().ok()?, path.strip_prefix(above).ok()?.to_owned())));
+    let absolute = |path: &Path| std::path::absolute(path).ok().and_then(|path| real(&path)).map(|(real, rest)| real.join(rest));
+    match (absolute(path), absolute(folder)) {
+        (Some(path), Some(folder)) => path.starts_with(folder),
+        _ => false,
+    }
+}
+
+// === impl Set ===
+
+impl Set {
+    fn run(self, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
+        let fields = self.read_fields(input, err)?;
+        let bytes: usize = fields.values().map(|field| field.bytes.len()).sum();
+        let vault = Vault::open_for_writing(&self.folder.vault)?.keeping(self.keep);
+        let revision = knowing_its_revision(&vault, &self.name, self.identity.as_deref(), || vault.set(&self.name, &fields))?;
+        if bytes > USUAL_LIMIT {
+            warn(
+                err,
+                &format!("{} holds {bytes} bytes: a daemon serves up to {USUAL_LIMIT} unless its limits.secretBytes is raised", self.name),
+            )?;
+        }
+        let recipients = count(vault.recipients()?.len(), "recipient");
+        say(out, &format!("{}: revision {revision}, {}, sealed to {recipients}", self.name, count(fields.len(), "field")))
+    }
+
+    fn read_fields(&self, input: &mut dyn Read, err: &mut dyn Write) -> Result<BTreeMap<FieldName, Field>, VaultCliError> {
+        let given = (1..).zip(&self.fields).map(|(place, text)| assignment(place, &text.0)).collect::<Result<Vec<_>, _>>()?;
+        if given.iter().filter(|given| matches!(given.value, Value::StandardInput)).count() > 1 {
+            return Err(usage("only one field can be read from standard input"));
+        }
+        let mut fields = BTreeMap::new();
+        for Assignment { field, value } in &given {
+            if fields.insert(field.clone(), Field::of_bytes(value.read(field, input)?)).is_some() {
+                return Err(usage(format!("the field {field} is given twice")));
+            }
+        }
+        let argued: Vec<&str> =
+            given.iter().filter(|given| matches!(given.value, Value::Argument(_))).map(|given| given.field.as_str()).collect();
+        if !argued.is_empty() {
+            let names = argued.join(", ");
+            warn(
+                err,
+                &format!(
+                    "given as an argument, which other users of this machine can see: {names} (for what is secret: FIELD=@FILE or FIELD=-)"
+                ),
+            )?;
+        }
+        Ok(fields)
+    }
+}
+
+impl Value<'_> {
+    fn read(self, field: &FieldName, input: &mut dyn Read) -> Result<SecretBytes, VaultCliError> {
+        let fault = |source_name: String| move |cause| VaultCliError::Value { field: field.clone(), source_name, cause };
+        match self {
+            Self::Argument(text) => Ok(SecretBytes::new(text.as_bytes().to_vec())),
+            Self::File(path) => {
+                let fault = fault(path.display().to_string());
+                File::open(path).and_then(|mut file| read_bounded(&mut file)).map_err(fault)
+            }
+            Self::StandardInput => read_bounded(input).map_err(fault("standard input".to_owned())),
+        }
+    }
+}
+
+/// To the end. The buffer has its full size from the start: one that grows would leave copies of the secret behind.
+fn read_bounded(input: &mut dyn Read) -> io::Result<SecretBytes> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    input.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_BYTES {
+        return Err(io::Error::other(format!("more than {MAX_BYTES} bytes, and a secret has no more")));
+    }
+    Ok(SecretBytes::new(bytes.to_vec()))
+}
+
+// === impl Get ===
+
+impl Get {
+    fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let opened = self.open()?;
+        match &self.field {
+            Some(field) => self.print_field(&opened, field, out),
+            None => say(out, table(&self.name, &opened).trim_end()),
+        }
+    }
+
+    fn open(&self) -> Result<Opened, VaultCliError> {
+        let key = Key { name: self.name.clone(), pin: self.version };
+        let opened = reader(&self.folder.vault, &self.keys.identity).and_then(|reader| reader.read(&key));
+        opened.map_err(|fault| {
+            let hint = if fault.fault == Fault::NotFound { self.near_names() } else { String::new() };
+            VaultCliError::Read { secret: self.name.clone(), fault, hint }
+        })
+    }
+
+    /// What may have been meant. The vault is small enough to be asked, and the one who asks is a person.
+    fn near_names(&self) -> String {
+        let names = Vault::open_for_writing(&self.folder.vault).and_then(|vault| vault.list("")).unwrap_or_default();
+        let near = nearest(self.name.as_str(), names.iter().map(SecretName::as_str).filter(|name| *name != self.name.as_str()));
+        near.map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+    }
+
+    fn print_field(&self, opened: &Opened, name: &str, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let Some(field) = opened.secret.fields.get(name) else {
+            let names: Vec<&str> = opened.secret.fields.keys().map(FieldName::as_str).collect();
+            let hint = format!(" (it has: {})", names.join(", "));
+            return Err(VaultCliError::NoField { secret: self.name.clone(), field: name.to_owned(), hint });
+        };
+        emit(out, field.bytes.expose())
+    }
+}
+
+/// What may be known of a secret without seeing it.
+fn table(name: &SecretName, opened: &Opened) -> String {
+    let fields = &opened.secret.fields;
+    let width = fields.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).max("FIELD".len());
+    let mut text = format!("{name}: revision {}, set {}\n{:width$}  KIND       BYTES\n", opened.revision, opened.time, "FIELD");
+    for (name, field) in fields {
+        let kind = match field.kind {
+            FieldKind::Binary => "binary",
+            FieldKind::Json => "json",
+            FieldKind::Text => "text",
+        };
+        text.push_str(&format!("{:width$}  {kind:6}  {:8}\n", name.as_str(), field.bytes.len()));
+    }
+    text
+}
+
+// === impl List, Remove ===
+
+impl List {
+    fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let names = Vault::open_for_writing(&self.folder.vault)?.list(&self.prefix)?;
+        let mut lines = String::new();
+        for name in names {
+            lines.push_str(name.as_str());
+            lines.push('\n');
+        }
+        emit(out, lines.as_bytes())
+    }
+}
+
+impl Remove {
+    fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let vault = Vault::open_for_writing(&self.folder.vault)?;
+        let earlier = knowing_its_revision(&vault, &self.name, self.identity.as_deref(), || vault.remove(&self.name))?;
+        say(out, &format!("removed {} and {}", self.name, count(earlier, "earlier revision")))
+    }
+}
+
+/// Where a vault came without its history, the current revision is only known from the sealed file.
+fn knowing_its_revision<T>(
+    vault: &Vault,
+    name: &SecretName,
+    identity: Option<&Path>,
+    change: impl Fn() -> Result<T, VaultError>,
+) -> Result<T, VaultCliError> {
+    match (change(), identity) {
+        (Err(VaultError::RevisionUnknown { .. }), Some(identity)) => {
+            let key = Key { name: name.clone(), pin: None };
+            let opened = reader(vault.layout().root(), &[identity.to_owned()]).and_then(|reader| reader.read(&key));
+            let opened = opened.map_err(|fault| VaultCliError::Read { secret: name.clone(), fault, hint: String::new() })?;
+            vault.adopt(name, opened.revision)?;
+            Ok(change()?)
+        }
+        (done, _) => Ok(done?),
+    }
+}
+
+fn reader(vault: &Path, identities: &[PathBuf]) -> Result<Reader, ReadFault> {
+    Reader::open(vault, identities, MAX_BYTES, Arc::new(SystemClock))
+}
+
+// === impl VaultCliError ===
+
+impl VaultCliError {
+    /// 1: it could not be done; 2: it was asked for wrongly.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Vault(error) if error.is_usage() => 2,
+            Self::IdentityInVault(_)
+            | Self::NewIdentity { .. }
+            | Self::NoField { .. }
+            | Self::Output(_)
+            | Self::Read { .. }
+            | Self::Recipients(_)
+            | Self::Value { .. }
+            | Self::Vault(_) => 1,
+        }
+    }
+}
+
+// === Arguments ===
+
+impl FromStr for Unshown {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+}
+
+impl std::fmt::Debug for Unshown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Unshown")
+    }
+}
+
+/// `place` counts the fields from 1: what stands there may be a value whose field was forgotten, and is not quoted.
+fn assignment(place: usize, text: &str) -> Result<Assignment<'_>, VaultCliError> {
+    let Some((field, value)) = text.split_once('=') else {
+        return Err(usage(format!("field {place} after the name has no `=`: write FIELD=VALUE, FIELD=@FILE or FIELD=-")));
+    };
+    let field = field.parse().map_err(|error| usage(format!("field {place} after the name: {error}")))?;
+    let value = match value.strip_prefix('@') {
+        Some("") => return Err(usage(format!("the field {field}: a file's name belongs after the @"))),
+        Some(file) => Value::File(Path::new(file)),
+        None if value == "-" => Value::StandardInput,
+        None => Value::Argument(value),
+    };
+    Ok(Assignment { field, value })
+}
+
+fn secret_name(text: &str) -> Result<SecretName, String> {
+    text.parse().map(VaultName::into).map_err(|cause| format!("the name {cause}"))
+}
+
+fn recipient(text: &str) -> Result<Recipient, VaultCliError> {
+    if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
+        return Err(usage(
+            "--recipient was given a secret key, which other users of this machine may have seen; a recipient starts with age1",
+        ));
+    }
+    let remedy = "those start with age1, and stand in an identity file after `# public key:`";
+    text.parse().map_err(|_| usage(format!("--recipient was given what is no X25519 recipient ({remedy})")))
+}
+
+fn usage(problem: impl Into<String>) -> VaultCliError {
+    VaultCliError::Usage(problem.into())
+}
+
+// === Output ===
+
+/// Whoever reads may stop reading (`| head`): that is no failure.
+fn emit(out: &mut dyn Write, bytes: &[u8]) -> Result<(), VaultCliError> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(VaultCliError::Output(error)),
+        _ => Ok(()),
+    }
+}
+
+fn say(out: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
+    emit(out, format!("{line}\n").as_bytes())
+}
+
+fn warn(err: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
+    emit(err, format!("warning: {line}\n").as_bytes())
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests;
