@@ -2,188 +2,30 @@
 //!
 //! Values go out by `get --field` alone, and come in by a file or standard input; one given as an argument is warned of.
 
+mod arguments;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
-use clap::{Args, Subcommand};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+pub use arguments::{Get, Init, List, Remove, Set, VaultCommand};
+
+use self::arguments::{Assignment, Value, assignment, recipient, usage};
 use crate::backend::Fault;
-use crate::backend::file::{
-    self, KEPT, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, Revision, Vault, VaultError, VaultName, generate_identity,
-};
+use crate::backend::file::{self, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, Vault, VaultError, generate_identity};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Field, FieldKind, FieldName, SecretBytes, SecretName};
 use crate::nearest::nearest;
 
 /// The daemon's `limits.secretBytes` where it is not configured.
 const USUAL_LIMIT: usize = 1024 * 1024;
-
-#[derive(Debug, Subcommand)]
-pub enum VaultCommand {
-    /// Make a vault, or add recipients to one
-    ///
-    /// Makes the folder (0700) with its list of recipients and, where the identity file does not exist, a new age identity in it
-    /// (0600). Run again, it adds what is missing and changes nothing else.
-    #[command(after_help = "Examples:
-  keyferry vault init --vault ./vault --identity ./age.key
-  keyferry vault init --vault ./vault --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
-
-The identity file is what opens the vault: keep it out of the vault's folder and out of any repository.
-A new recipient can open what is set from then on. Secrets set before keep their recipients until they are set again.")]
-    Init(Init),
-
-    /// Make a secret, or replace all its fields
-    ///
-    /// Needs no identity: the secret is sealed to the vault's recipients. The fields it had are kept as an earlier revision.
-    #[command(after_help = "Examples:
-  keyferry vault set shop/db username=app password=@./password
-  pwgen -s 32 1 | tr -d '\\n' | keyferry vault set shop/db username=app password=-
-
-The bytes of a file or of standard input are taken as they are: a newline at the end is part of the value.
-An argument can be seen by every user of this machine (`ps`) and stays in the shell's history: give secret values by @FILE or -.
-A value that itself starts with @, or is -, is given by a file.")]
-    Set(Set),
-
-    /// Show a secret's fields, or print one
-    ///
-    /// Shows names, kinds and sizes, never values. With --field, prints that field's bytes as they are and nothing else.
-    #[command(after_help = "Examples:
-  keyferry vault get shop/db
-  keyferry vault get shop/db --field password
-  keyferry vault get shop/db --version 3 --field tls.p12 > tls.p12")]
-    Get(Get),
-
-    /// List the names of secrets, one a line
-    List(List),
-
-    /// Remove a secret and all its revisions
-    ///
-    /// Only the count of its revisions stays: a secret made anew under the name goes on from there, so that no version ever means
-    /// two things. A copy of the vault (a git repository's history, a backup) still has what was removed.
-    Remove(Remove),
-}
-
-#[derive(Args, Debug)]
-pub struct Init {
-    #[command(flatten)]
-    folder: Folder,
-
-    /// The age identity file: made where it does not exist; its recipients are listed in the vault
-    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY", required_unless_present = "recipients")]
-    identity: Option<PathBuf>,
-
-    /// One more age recipient (a public key, `age1...`) who can open the secrets; may be given several times
-    #[arg(long = "recipient", value_name = "RECIPIENT")]
-    recipients: Vec<Unshown>,
-}
-
-#[derive(Args, Debug)]
-pub struct Set {
-    #[command(flatten)]
-    folder: Folder,
-
-    /// Only needed where the vault's history was lost: then the secret's own file is asked for its revision
-    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
-    identity: Option<PathBuf>,
-
-    /// How many earlier revisions stay
-    #[arg(long, value_name = "N", default_value_t = KEPT)]
-    keep: usize,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    name: SecretName,
-
-    /// A field: its value, @ and a file that holds it, or - for standard input (one field only)
-    #[arg(required = true, value_name = "FIELD=VALUE | FIELD=@FILE | FIELD=-")]
-    fields: Vec<Unshown>,
-}
-
-#[derive(Args, Debug)]
-pub struct Get {
-    #[command(flatten)]
-    folder: Folder,
-
-    #[command(flatten)]
-    keys: Keys,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    name: SecretName,
-
-    /// Print this field's bytes, as they are
-    #[arg(long, value_name = "FIELD")]
-    field: Option<String>,
-
-    /// The revision; the current one if left out
-    #[arg(long, value_name = "REVISION", value_parser = str::parse::<Revision>)]
-    version: Option<Revision>,
-}
-
-#[derive(Args, Debug)]
-pub struct List {
-    #[command(flatten)]
-    folder: Folder,
-
-    /// Not needed: names are not encrypted
-    #[arg(long, hide = true, value_name = "FILE")]
-    identity: Option<PathBuf>,
-
-    /// Only names that start so, such as shop/
-    #[arg(default_value = "", hide_default_value = true)]
-    prefix: String,
-}
-
-#[derive(Args, Debug)]
-pub struct Remove {
-    #[command(flatten)]
-    folder: Folder,
-
-    /// Only needed where the vault's history was lost: then the secret's own file is asked for its revision
-    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
-    identity: Option<PathBuf>,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    name: SecretName,
-}
-
-#[derive(Args, Debug)]
-struct Folder {
-    /// The vault's folder
-    #[arg(long, value_name = "DIR", env = "KEYFERRY_VAULT")]
-    vault: PathBuf,
-}
-
-#[derive(Args, Debug)]
-struct Keys {
-    /// The age identity file that opens the vault; may be given several times
-    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY", required = true)]
-    identity: Vec<PathBuf>,
-}
-
-/// An argument that may be, or may by mistake be, a secret. It is parsed here and not by clap, whose messages quote what is wrong.
-#[derive(Clone)]
-struct Unshown(Zeroizing<String>);
-
-/// `FIELD=...`, understood.
-struct Assignment<'a> {
-    field: FieldName,
-    value: Value<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Value<'a> {
-    Argument(&'a str),
-    File(&'a Path),
-    StandardInput,
-}
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -453,55 +295,6 @@ impl VaultCliError {
     }
 }
 
-// === Arguments ===
-
-impl FromStr for Unshown {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(Zeroizing::new(text.to_owned())))
-    }
-}
-
-impl std::fmt::Debug for Unshown {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Unshown")
-    }
-}
-
-/// `place` counts the fields from 1: what stands there may be a value whose field was forgotten, and is not quoted.
-fn assignment(place: usize, text: &str) -> Result<Assignment<'_>, VaultCliError> {
-    let Some((field, value)) = text.split_once('=') else {
-        return Err(usage(format!("field {place} after the name has no `=`: write FIELD=VALUE, FIELD=@FILE or FIELD=-")));
-    };
-    let field = field.parse().map_err(|error| usage(format!("field {place} after the name: {error}")))?;
-    let value = match value.strip_prefix('@') {
-        Some("") => return Err(usage(format!("the field {field}: a file's name belongs after the @"))),
-        Some(file) => Value::File(Path::new(file)),
-        None if value == "-" => Value::StandardInput,
-        None => Value::Argument(value),
-    };
-    Ok(Assignment { field, value })
-}
-
-fn secret_name(text: &str) -> Result<SecretName, String> {
-    text.parse().map(VaultName::into).map_err(|cause| format!("the name {cause}"))
-}
-
-fn recipient(text: &str) -> Result<Recipient, VaultCliError> {
-    if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
-        return Err(usage(
-            "--recipient was given a secret key, which other users of this machine may have seen; a recipient starts with age1",
-        ));
-    }
-    let remedy = "those start with age1, and stand in an identity file after `# public key:`";
-    text.parse().map_err(|_| usage(format!("--recipient was given what is no X25519 recipient ({remedy})")))
-}
-
-fn usage(problem: impl Into<String>) -> VaultCliError {
-    VaultCliError::Usage(problem.into())
-}
-
 // === Output ===
 
 /// Whoever reads may stop reading (`| head`): that is no failure.
@@ -523,6 +316,3 @@ fn warn(err: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
 fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
-
-#[cfg(test)]
-mod tests;

@@ -24,8 +24,7 @@ pub struct Stamp {
     ctime: (i64, i64),
 }
 
-/// A file's content, and the state it was read in.
-#[derive(Debug)]
+/// A file's content, and the state it was read in. No `Debug`: it may be an identity.
 pub struct WholeFile {
     pub bytes: Zeroizing<Vec<u8>>,
     pub stamp: Stamp,
