@@ -339,7 +339,9 @@ impl<'n> Reader<'n> {
 
     /// The value of a key; null is as good as absent. From now on the key is known.
     pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node).filter(|node| !node.is_null())
     }
 

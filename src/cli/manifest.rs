@@ -1,1 +1,269 @@
+//! A SecretProviderClass as its author wrote it: found in a stream of YAML documents, and read no further than the Kubernetes API
+//! server would read it.
+//!
+//! What its parameters mean is the dialects' business; this module gives `keyferry mount` the same map of strings that the
+//! driver gets from the API server, and points at what the API server would have refused.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::yaml::{Fault, Faults, Node, Position, Reader, Value, parse_all};
+
+const GROUP: &str = "secrets-store.csi.x-k8s.io/";
+const KIND: &str = "SecretProviderClass";
+
+/// A SecretProviderClass.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClassManifest {
+    pub name: String,
+    /// `None`: the Pod's.
+    pub namespace: Option<String>,
+    /// The socket's name, without `.sock`.
+    pub provider: String,
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Why a text holds no class that could be mounted. Never empty.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ManifestFaults {
+    /// Opens each line: the file's name.
+    pub file: String,
+    pub faults: Vec<Fault>,
+}
+
+// === impl ClassManifest ===
+
+impl ClassManifest {
+    /// Finds the class in a stream: the only one, or the one of that name. Other kinds are passed over; lists are looked into.
+    /// `file` is for messages.
+    pub fn read(file: &str, text: &str, name: Option<&str>) -> Result<Self, ManifestFaults> {
+        let refuse = |faults| ManifestFaults { file: file.to_owned(), faults };
+        let documents = parse_all(text).map_err(|fault| refuse(vec![fault]))?;
+        let mut resources = Vec::new();
+        for document in &documents {
+            flatten(document, &mut resources);
+        }
+        let node = choose(&resources, name).map_err(|fault| refuse(vec![fault]))?;
+        let mut faults = Faults::default();
+        match Self::of(node, &mut faults) {
+            Some(class) if faults.is_empty() => Ok(class),
+            Some(_) | None => Err(refuse(faults.into_sorted())),
+        }
+    }
+
+    fn of(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut class = Reader::of(node, "", faults)?;
+        for key in ["apiVersion", "kind", "status"] {
+            class.get(key);
+        }
+        let mut metadata = section(&mut class, "metadata", "it holds the class's `name`", faults)?;
+        let name = required(&mut metadata, "name", "the class's name, as the Pod's volume names it", faults);
+        let namespace = metadata.text("namespace", faults).map(str::to_owned);
+        let mut spec = section(&mut class, "spec", "it holds `provider` and `parameters`", faults)?;
+        let provider = provider(&mut spec, faults);
+        let parameters = spec.reader("parameters", faults).map(|parameters| strings(&parameters, faults)).unwrap_or_default();
+        spec.get("secretObjects");
+        spec.finish(faults);
+        class.finish(faults);
+        Some(Self { name: name?, namespace, provider: provider?, parameters })
+    }
+}
+
+impl fmt::Display for ManifestFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            write!(f, "{newline}{}:{}:{}: {fault}", self.file, fault.at.line, fault.at.column)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ManifestFaults {}
+
+/// A text's scalars by key: what Kubernetes calls a map of strings. Used for `nodePublishSecretRef` data as well.
+///
+/// A value that Kubernetes would read as a number or a boolean is a fault: its API server refuses it.
+pub fn strings(reader: &Reader<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
+    let mut strings = BTreeMap::new();
+    for (key, node) in reader.entries() {
+        match string(node) {
+            Ok(text) => drop(strings.insert(key.text.clone(), text.to_owned())),
+            Err(problem) => faults.add(node.at, reader.path(&key.text), problem),
+        }
+    }
+    strings
+}
+
+fn string(node: &Node) -> Result<&str, String> {
+    match &node.value {
+        Value::Scalar { text, quoted: false } => match plain_kind(text) {
+            None => Ok(text),
+            Some(kind) => Err(format!("is {kind} to Kubernetes, but must be a text (put it in quotes)")),
+        },
+        Value::Scalar { text, quoted: true } => Ok(text),
+        Value::Null => Err("is nothing, but must be a text (\"\" is the empty one)".to_owned()),
+        Value::Mapping(_) | Value::Sequence(_) => {
+            Err(format!("is {}, but must be a text (a YAML list goes into a text with `|` after the key)", node.kind()))
+        }
+    }
+}
+
+/// What a text without quotes is to Kubernetes, where it is no text: its YAML is 1.1 with 1.2's octals.
+fn plain_kind(text: &str) -> Option<&'static str> {
+    let lower = text.to_ascii_lowercase();
+    if matches!(lower.as_str(), "true" | "false" | "yes" | "no" | "on" | "off") {
+        return Some("a boolean");
+    }
+    let digits = lower.trim_start_matches(['+', '-']).replace('_', "");
+    let radix = |prefix: &str, radix| digits.strip_prefix(prefix).is_some_and(|rest| u64::from_str_radix(rest, radix).is_ok());
+    let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') && digits.parse::<f64>().is_ok();
+    let number = decimal || radix("0x", 16) || radix("0o", 8) || radix("0b", 2) || matches!(digits.as_str(), ".inf" | ".nan");
+    number.then_some("a number")
+}
+
+/// Lists hold resources; everything else is one.
+fn flatten<'n>(node: &'n Node, resources: &mut Vec<&'n Node>) {
+    let is_list = field(node, "kind").and_then(Node::text).is_some_and(|kind| kind.ends_with("List"));
+    match field(node, "items").map(|items| &items.value) {
+        Some(Value::Sequence(items)) if is_list => resources.extend(items),
+        _ => resources.push(node),
+    }
+}
+
+/// The class that is meant.
+fn choose<'n>(resources: &[&'n Node], name: Option<&str>) -> Result<&'n Node, Fault> {
+    let classes: Vec<_> = resources.iter().copied().filter(|node| is_class(node)).collect();
+    let names = || classes.iter().map(|node| name_of(node)).collect::<Vec<_>>().join(", ");
+    let fault = |at, problem| Err(Fault { at, key: String::new(), problem });
+    let start = Position { line: 1, column: 1 };
+    let matching: Vec<_> = classes.iter().copied().filter(|node| name.is_none_or(|name| name_of(node) == name)).collect();
+    match (matching.as_slice(), name) {
+        ([class], _) => Ok(class),
+        ([], _) if classes.is_empty() => fault(start, format!("no {KIND} is in here ({})", others(resources))),
+        ([], Some(name)) => fault(start, format!("no {KIND} is called {name:?} (there are: {})", names())),
+        ([_, second, ..], Some(name)) => fault(second.at, format!("a second {KIND} called {name:?} (keep one of them)")),
+        _ => fault(start, format!("{} classes are in here: {} (choose one with --class-name)", classes.len(), names())),
+    }
+}
+
+fn is_class(node: &Node) -> bool {
+    let text = |key| field(node, key).and_then(Node::text).unwrap_or_default();
+    text("kind") == KIND && text("apiVersion").starts_with(GROUP)
+}
+
+/// For the message that no class is there: the kinds that are.
+fn others(resources: &[&Node]) -> String {
+    let kinds: Vec<_> = resources.iter().filter_map(|node| field(node, "kind")?.text()).collect();
+    match kinds.as_slice() {
+        [] => format!("it starts with `apiVersion: {GROUP}v1` and `kind: {KIND}`"),
+        kinds if kinds.contains(&KIND) => format!("its apiVersion must be {GROUP}v1"),
+        kinds => format!("kinds found: {}", kinds.join(", ")),
+    }
+}
+
+fn name_of(node: &Node) -> &str {
+    field(node, "metadata").and_then(|metadata| field(metadata, "name")?.text()).unwrap_or_default()
+}
+
+fn field<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+    match &node.value {
+        Value::Mapping(entries) => entries.iter().find(|(found, _)| found.text == key).map(|(_, node)| node),
+        Value::Null | Value::Scalar { .. } | Value::Sequence(_) => None,
+    }
+}
+
+fn section<'n>(class: &mut Reader<'n>, key: &'static str, remedy: &str, faults: &mut Faults) -> Option<Reader<'n>> {
+    if class.get(key).is_none() {
+        class.missing(key, remedy, faults);
+    }
+    class.reader(key, faults)
+}
+
+fn required(reader: &mut Reader<'_>, key: &'static str, remedy: &str, faults: &mut Faults) -> Option<String> {
+    if reader.get(key).is_none() {
+        reader.missing(key, remedy, faults);
+    }
+    reader.text(key, faults).map(str::to_owned)
+}
+
+/// The driver finds the provider's socket by this name, and accepts only such names.
+fn provider(spec: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
+    let name = required(spec, "provider", "the provider's name, such as keyferry", faults)?;
+    let fits = (1..=30).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if !fits {
+        let at = spec.get("provider").map_or(spec.at(), |node| node.at);
+        faults.add(at, spec.path("provider"), "is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`");
+    }
+    fits.then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\n";
+
+    fn class(name: &str) -> String {
+        format!("{HEAD}metadata: {{ name: {name} }}\nspec:\n  provider: keyferry\n  parameters:\n    objects: |\n      - secret: {name}\n")
+    }
+
+    fn fault(text: &str, name: Option<&str>) -> String {
+        ClassManifest::read("shop.yaml", text, name).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_only_class_of_a_stream_is_found_among_other_kinds() {
+        let stream = format!("# Source: chart\n---\nkind: Service\napiVersion: v1\n---\n{}---\n---\nkind: Pod\n", class("shop"));
+        let found = ClassManifest::read("-", &stream, None).unwrap();
+        assert_eq!((found.name.as_str(), found.provider.as_str(), found.namespace), ("shop", "keyferry", None));
+        assert_eq!(found.parameters["objects"], "- secret: shop\n");
+    }
+
+    #[test]
+    fn one_of_several_is_chosen_by_name_and_lists_are_looked_into() {
+        let both = format!("{}---\n{}", class("a"), class("b"));
+        assert_eq!(ClassManifest::read("-", &both, Some("b")).unwrap().name, "b");
+        insta::assert_snapshot!(fault(&both, None), @"shop.yaml:1:1: 2 classes are in here: a, b (choose one with --class-name)");
+        insta::assert_snapshot!(fault(&both, Some("c")), @r#"shop.yaml:1:1: no SecretProviderClass is called "c" (there are: a, b)"#);
+        insta::assert_snapshot!(fault(&format!("{both}---\n{}", class("a")), Some("a")), @r#"shop.yaml:19:1: a second SecretProviderClass called "a" (keep one of them)"#);
+        let list = format!("kind: List\napiVersion: v1\nitems:\n- {}", class("in-list").replace('\n', "\n  "));
+        assert_eq!(ClassManifest::read("-", &list, None).unwrap().name, "in-list");
+    }
+
+    #[test]
+    fn a_stream_without_a_class_says_what_is_there() {
+        insta::assert_snapshot!(fault("", None), @"shop.yaml:1:1: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)");
+        insta::assert_snapshot!(fault("kind: Pod\n---\nkind: Service", None), @"shop.yaml:1:1: no SecretProviderClass is in here (kinds found: Pod, Service)");
+        insta::assert_snapshot!(fault("kind: SecretProviderClass\napiVersion: v1", None), @"shop.yaml:1:1: no SecretProviderClass is in here (its apiVersion must be secrets-store.csi.x-k8s.io/v1)");
+        insta::assert_snapshot!(fault("a: [", None), @"shop.yaml:1:4: not valid YAML: unclosed bracket '['");
+    }
+
+    #[test]
+    fn every_fault_is_named_with_its_line() {
+        let text = format!(
+            "{HEAD}metadata: {{ labels: {{}} }}\nspec:\n  provider: key ferry\n  paramters: {{}}\n  parameters:\n    mode: 0444\n    backend: yes\n    role:\n    objects:\n      - secret: db\nextra: 1\n"
+        );
+        insta::assert_snapshot!(fault(&text, None), @r#"
+        shop.yaml:3:11: metadata.name: is missing (the class's name, as the Pod's volume names it)
+        shop.yaml:5:13: spec.provider: is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
+        shop.yaml:6:3: spec.paramters: is no known key (did you mean `parameters`?)
+        shop.yaml:8:11: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
+        shop.yaml:9:14: spec.parameters.backend: is a boolean to Kubernetes, but must be a text (put it in quotes)
+        shop.yaml:10:9: spec.parameters.role: is nothing, but must be a text ("" is the empty one)
+        shop.yaml:12:7: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+        shop.yaml:13:1: extra: is no known key (known here: apiVersion, kind, status, metadata, spec)
+        "#);
+        insta::assert_snapshot!(fault(HEAD, None), @"shop.yaml:1:1: metadata: is missing (it holds the class's `name`)");
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_told_from_texts_as_kubernetes_does() {
+        for text in ["0444", "0o444", "1", "-1", "1.5", "1e3", ".5", "0x1f", "1_000", ".inf", "-.INF", "true", "Off", "NO", "+7"] {
+            assert!(plain_kind(text).is_some(), "{text}");
+        }
+        for text in ["db", "1.2.3", "v1", "10.0.0.1", "inf", "nan", "e3", "y", "trueish", "-", "0x", "https://x", "2m", "kv/data/x", "."] {
+            assert!(plain_kind(text).is_none(), "{text}");
+        }
+    }
+}

@@ -1,1 +1,418 @@
+//! `keyferry mount`: plays the Secrets Store CSI driver, for one Pod, against a provider's socket.
+//!
+//! Shows what a Pod would get, without a cluster: to try a class before it is applied, to see why a mount fails, and to hold the
+//! provider to its contract in tests. What is sent is what kubelet and driver would send; what comes back is checked and written
+//! as the driver would.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD;
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{Mode, OFlags};
+use serde_json::{Value as Json, json};
+use thiserror::Error;
+use tokio::time::Duration;
+use zeroize::Zeroizing;
+
+use super::client::{self, CallError, ConnectError, DEFAULT_SOCKET};
+use super::manifest::{ClassManifest, ManifestFaults, strings};
+use super::report::{NO_FILES, Report};
+use crate::clock::Clock;
+use crate::delivery::volume::{VolumeError, Written, is_in_memory};
+use crate::model::{FileMode, RawTokens, SecretBytes};
+use crate::server::proto::MountRequest;
+use crate::yaml::{Faults, Reader, parse};
+
+pub use super::report::tree;
+
+/// What the Pods of a class without `permission` of its own get, by the driver's default: 0644.
+const DEFAULT_PERMISSION: &str = "0644";
+
+/// How long a token lives that does not say it, by the API server's default.
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  What would this Pod get? Nothing is written:
+    keyferry mount --class shop.yaml --namespace shop --pod web-0 --uid 7a1c... \\
+      --service-account web --token keyferry=token.jwt --dry-run
+
+  The same, as files in a folder (best on a tmpfs, such as below /dev/shm):
+    keyferry mount --class shop.yaml --namespace shop --pod web-0 --uid 7a1c... \\
+      --service-account web --token keyferry=token.jwt --target /dev/shm/web-0
+
+  A token of a Pod that runs, for the audience `keyferry`:
+    kubectl create token web -n shop --audience keyferry --bound-object-kind Pod --bound-object-name web-0
+
+Exit code 0: mounted; 1: the provider said no, did not answer, or the files could not be written; 2: something is wrong with the command line or
+with a file it names.";
+
+/// Ask a provider for a Pod's volume, as the driver would, and write it.
+///
+/// Plays the Secrets Store CSI driver for one Pod, without a cluster: reads a SecretProviderClass from a manifest, sends the provider the
+/// Mount call that the driver would send, checks the answer as the driver does, and writes its files with the same atomic layout.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct MountArgs {
+    /// The provider's socket.
+    #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET)]
+    pub socket: PathBuf,
+
+    /// A YAML file with a SecretProviderClass; other kinds in it are passed over. `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    pub class: PathBuf,
+
+    /// Which class, where the file holds several.
+    #[arg(long, value_name = "NAME")]
+    pub class_name: Option<String>,
+
+    /// The Pod's namespace.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub namespace: String,
+
+    /// The Pod's name.
+    #[arg(long, value_name = "NAME")]
+    pub pod: String,
+
+    /// The Pod's uid. A token must have been made for the same one.
+    #[arg(long, value_name = "UID")]
+    pub uid: String,
+
+    /// The Pod's ServiceAccount.
+    #[arg(long, value_name = "NAME")]
+    pub service_account: String,
+
+    /// A ServiceAccount token in a file, with its audience; may be given several times. An empty audience is the API server's own.
+    #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
+    pub tokens: Vec<(String, String)>,
+
+    /// A YAML or JSON file of texts by key: the data of the volume's `nodePublishSecretRef`.
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+
+    /// An attribute of the Pod's volume, over the class's parameters; may be given several times.
+    #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
+    pub attributes: Vec<(String, String)>,
+
+    /// The mode of files whose object names none: octal such as 0440, or decimal such as 288.
+    #[arg(long, value_name = "MODE", default_value = DEFAULT_PERMISSION)]
+    pub permission: FileMode,
+
+    /// Where the node's kubelet keeps its Pods: for the path that the provider is told.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+
+    /// The folder to write, made where it is not there. What another mount wrote there is replaced.
+    #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+    pub target: Option<PathBuf>,
+
+    /// Show a table of the files, and write nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// How long the provider may take. kubelet gives it 2 minutes.
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+    pub timeout: Duration,
+
+    /// For a person, or for a script.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum Output {
+    Json,
+    Text,
+}
+
+/// The Pod that a volume is for.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub service_account: String,
+    /// By audience. Empty: the CSIDriver object has no `tokenRequests`.
+    pub tokens: RawTokens,
+}
+
+/// The rest of what kubelet and driver know: the volume in the Pod's spec, and the node.
+#[derive(Debug)]
+pub struct VolumeSpec {
+    /// `volumeAttributes`, but for `secretProviderClass`.
+    pub attributes: BTreeMap<String, String>,
+    /// The data of `nodePublishSecretRef`.
+    pub secrets: Option<BTreeMap<String, SecretBytes>>,
+    pub permission: FileMode,
+    pub kubelet_dir: PathBuf,
+}
+
+/// Why `keyferry mount` did not end well.
+#[derive(Debug, Error)]
+pub enum MountCommandError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Input(#[from] ManifestFaults),
+    #[error("cannot print: {0}")]
+    Print(#[from] io::Error),
+    #[error("--target {dir}: {cause}", dir = dir.display())]
+    Target { dir: PathBuf, cause: io::Error },
+    #[error("{file}: is no token: it {problem}", file = file.display())]
+    Token { file: PathBuf, problem: &'static str },
+    #[error("cannot read {file}: {cause}", file = file.display())]
+    Unreadable { file: PathBuf, cause: io::Error },
+    #[error("--target {dir}: {cause}", dir = dir.display())]
+    Volume { dir: PathBuf, cause: VolumeError },
+}
+
+/// Runs the command. Files and tables go to `out`, warnings to `err`; the error returned is the caller's to print.
+pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err: &mut impl Write) -> Result<(), MountCommandError> {
+    let class = read_class(&args.class, args.class_name.as_deref())?;
+    let (pod, volume) = (args.pod()?, args.volume()?);
+    for warning in doubts(args, &class) {
+        writeln!(err, "warning: {warning}")?;
+    }
+    let mut client = client::connect(&args.socket).await?;
+    let answer = client::mount(&mut client, mount_request(&class, &pod, &volume, clock.now()), args.timeout).await;
+    if let Err(CallError::Status(status)) = &answer
+        && client::is_trap(status)
+    {
+        writeln!(err, "warning: kubelet takes this code as \"may still be going on\": the Pod may start with an empty volume")?;
+    }
+    let answer = answer?;
+    for warning in &answer.warnings {
+        writeln!(err, "warning: {warning}")?;
+    }
+    let report = Report::of(&answer, &class);
+    if let Some(dir) = args.target.as_deref().filter(|_| !args.dry_run) {
+        return deliver(&report, dir, clock.now(), args.output, out, err);
+    }
+    let text = || Ok(format!("{}\nDry run: nothing was written.\n", report.table()));
+    print(args.output, out, text, || report.json("dry-run", None))
+}
+
+/// The Mount call that the driver would make: the class's parameters, overlaid by the volume's attributes, overlaid by kubelet's.
+pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, now: Timestamp) -> MountRequest {
+    let mut attributes = class.parameters.clone();
+    attributes.extend(volume.attributes.clone());
+    attributes.extend(kubelet_attributes(class, pod, now));
+    let target = volume.kubelet_dir.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount");
+    MountRequest {
+        attributes: json!(attributes).to_string(),
+        secrets: volume.secrets.as_ref().map_or(Json::Null, secrets_json).to_string(),
+        target_path: target.display().to_string(),
+        permission: volume.permission.bits().to_string(),
+        current_object_version: Vec::new(),
+    }
+}
+
+impl MountCommandError {
+    /// 2: something is wrong with what the command was given; 1: anything later.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Input(_) | Self::Token { .. } | Self::Unreadable { .. } => 2,
+            Self::Call(_) | Self::Connect(_) | Self::Print(_) | Self::Target { .. } | Self::Volume { .. } => 1,
+        }
+    }
+}
+
+// === impl MountArgs ===
+
+impl MountArgs {
+    fn pod(&self) -> Result<PodSpec, MountCommandError> {
+        let mut tokens = RawTokens::new();
+        for (audience, file) in &self.tokens {
+            tokens.insert(audience.clone(), Arc::new(read_token(Path::new(file))?));
+        }
+        Ok(PodSpec {
+            namespace: self.namespace.clone(),
+            name: self.pod.clone(),
+            uid: self.uid.clone(),
+            service_account: self.service_account.clone(),
+            tokens,
+        })
+    }
+
+    fn volume(&self) -> Result<VolumeSpec, MountCommandError> {
+        Ok(VolumeSpec {
+            attributes: self.attributes.iter().cloned().collect(),
+            secrets: self.secrets.as_deref().map(read_secrets).transpose()?,
+            permission: self.permission,
+            kubelet_dir: self.kubelet_dir.clone(),
+        })
+    }
+}
+
+impl Default for VolumeSpec {
+    fn default() -> Self {
+        Self { attributes: BTreeMap::new(), secrets: None, permission: FileMode::DEFAULT, kubelet_dir: "/var/lib/kubelet".into() }
+    }
+}
+
+/// Writes the answer's files, and says what became of them.
+fn deliver(
+    report: &Report<'_>,
+    dir: &Path,
+    now: Timestamp,
+    output: Output,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> Result<(), MountCommandError> {
+    if report.answer.files.is_empty() {
+        return print(output, out, || Ok(NO_FILES.to_owned()), || report.json("nothing", Some(dir)));
+    }
+    let failed = |cause| MountCommandError::Target { dir: dir.to_owned(), cause };
+    let target = open_folder(dir).map_err(failed)?;
+    if is_in_memory(&target) == Ok(false) {
+        writeln!(err, "warning: {} is not in memory: its files are secrets in the clear on a disk", dir.display())?;
+    }
+    let written = report.answer.write(&target, now).map_err(|cause| MountCommandError::Volume { dir: dir.to_owned(), cause })?;
+    let (word, sentence) = match written {
+        Written::Changed => ("changed", "Written."),
+        Written::Unchanged => ("unchanged", "Unchanged: the volume already held these files."),
+    };
+    let text = || Ok(format!("{}\n{sentence}\n", tree(dir, &report.answer.files).map_err(failed)?));
+    print(output, out, text, || report.json(word, Some(dir)))
+}
+
+fn print(
+    output: Output,
+    out: &mut impl Write,
+    text: impl FnOnce() -> Result<String, MountCommandError>,
+    json: impl FnOnce() -> String,
+) -> Result<(), MountCommandError> {
+    let shown = match output {
+        Output::Json => json(),
+        Output::Text => text()?,
+    };
+    Ok(out.write_all(shown.as_bytes())?)
+}
+
+/// Opens the target, made where it is not there. The command line is believed: a link that it names is followed.
+fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
+    if !fs::exists(dir)? {
+        fs::create_dir_all(dir)?;
+    }
+    Ok(rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// What would go otherwise in a cluster.
+fn doubts(args: &MountArgs, class: &ClassManifest) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if let Some(namespace) = class.namespace.as_ref().filter(|namespace| **namespace != args.namespace) {
+        doubts.push(format!(
+            "the class is in the namespace {namespace}, the Pod in {}: the driver looks for a class in the Pod's namespace alone",
+            args.namespace
+        ));
+    }
+    let socket = format!("{}.sock", class.provider);
+    if args.socket.file_name().is_none_or(|name| name != socket.as_str()) {
+        doubts.push(format!(
+            "the class names the provider {}: the driver would call the socket {socket}, not {}",
+            class.provider,
+            args.socket.display()
+        ));
+    }
+    doubts
+}
+
+/// What kubelet sends itself: nobody can put other values there.
+fn kubelet_attributes(class: &ClassManifest, pod: &PodSpec, now: Timestamp) -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::from([("secretProviderClass".to_owned(), class.name.clone())]);
+    let own = [
+        ("ephemeral", "true"),
+        ("pod.name", &pod.name),
+        ("pod.namespace", &pod.namespace),
+        ("pod.uid", &pod.uid),
+        ("serviceAccount.name", &pod.service_account),
+    ];
+    attributes.extend(own.map(|(key, value)| (format!("csi.storage.k8s.io/{key}"), value.to_owned())));
+    if !pod.tokens.is_empty() {
+        let tokens: serde_json::Map<_, _> = pod.tokens.iter().map(|(audience, token)| (audience.clone(), token_json(token, now))).collect();
+        attributes.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), Json::from(tokens).to_string());
+    }
+    attributes
+}
+
+fn token_json(token: &SecretBytes, now: Timestamp) -> Json {
+    let token = String::from_utf8_lossy(token.expose());
+    let expires = expiry(&token).unwrap_or_else(|| now.checked_add(TOKEN_LIFE).unwrap_or(now));
+    json!({ "token": token, "expirationTimestamp": expires.to_string() })
+}
+
+/// A JWT's own `exp`, unverified: kubelet repeats it beside the token.
+fn expiry(token: &str) -> Option<Timestamp> {
+    let payload = BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?;
+    let claims: Json = serde_json::from_slice(&payload).ok()?;
+    Timestamp::from_second(claims.get("exp")?.as_i64()?).ok()
+}
+
+fn secrets_json(secrets: &BTreeMap<String, SecretBytes>) -> Json {
+    secrets.iter().map(|(key, value)| (key.clone(), String::from_utf8_lossy(value.expose()).into_owned())).collect()
+}
+
+fn read_class(file: &Path, name: Option<&str>) -> Result<ClassManifest, MountCommandError> {
+    let text = read(file)?;
+    let shown = if file == Path::new("-") { "(standard input)".to_owned() } else { file.display().to_string() };
+    Ok(ClassManifest::read(&shown, &text, name)?)
+}
+
+fn read_secrets(file: &Path) -> Result<BTreeMap<String, SecretBytes>, MountCommandError> {
+    let text = read(file)?;
+    let refuse = |faults| ManifestFaults { file: file.display().to_string(), faults };
+    let node = parse(&text).map_err(|fault| refuse(vec![fault]))?;
+    let mut faults = Faults::default();
+    let secrets = Reader::of(&node, "", &mut faults).map(|reader| strings(&reader, &mut faults)).unwrap_or_default();
+    if faults.is_empty() {
+        Ok(secrets.into_iter().map(|(key, value)| (key, SecretBytes::new(value.into_bytes()))).collect())
+    } else {
+        Err(refuse(faults.into_sorted()).into())
+    }
+}
+
+fn read_token(file: &Path) -> Result<SecretBytes, MountCommandError> {
+    let text = read(file)?;
+    let token = text.trim();
+    let problem = |problem| Err(MountCommandError::Token { file: file.to_owned(), problem });
+    match token {
+        "" => problem("is empty"),
+        token if token.contains(char::is_whitespace) => problem("has a space or a second line in it"),
+        token => Ok(SecretBytes::new(token.as_bytes().to_vec())),
+    }
+}
+
+/// A file's text, or the standard input's. Secrets may be in it.
+fn read(file: &Path) -> Result<Zeroizing<String>, MountCommandError> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    text.map(Zeroizing::new).map_err(|cause| MountCommandError::Unreadable { file: file.to_owned(), cause })
+}
+
+/// `KEY=VALUE`, split at the first `=`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err("there is no `=` in it".to_owned()),
+    }
+}
+
+/// Such as `120s` or `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: SignedDuration = text.parse().map_err(|_| "is no length of time, such as 90s or 2m".to_owned())?;
+    Duration::try_from(parsed).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| "must be longer than nothing".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -68,16 +68,16 @@ fn free(dir: &Path) -> (u64, u64) {
 fn a_full_tmpfs_keeps_the_former_files() {
     with_mounts("volume::a_full_tmpfs_keeps_the_former_files", |dir| {
         let volume = tmpfs(&dir.join("v"), "size=256k");
-        put(&volume, None, &[("a", b"former"), ("db/b", &[b'x'; 50_000])]).unwrap();
+        put(&volume, None, &[("a", b"former"), ("db/b", &vec![b'x'; 50_000])]).unwrap();
         let (before, room) = (names(&volume), free(&volume));
-        let error = put(&volume, None, &[("a", b"new"), ("db/b", &[b'y'; 300_000]), ("c", b"")]).unwrap_err();
+        let error = put(&volume, None, &[("a", b"new"), ("db/b", &vec![b'y'; 300_000]), ("c", b"")]).unwrap_err();
         insta::assert_snapshot!(error, @"cannot write db/b in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
         assert_eq!((names(&volume), free(&volume)), (before, room), "what was begun is cleaned");
         assert_eq!(fs::read(volume.join("a")).unwrap(), b"former");
-        assert_eq!(fs::read(volume.join("db/b")).unwrap(), [b'x'; 50_000]);
+        assert_eq!(fs::read(volume.join("db/b")).unwrap(), vec![b'x'; 50_000]);
         // What fits beside the former files still works, and gives their room back.
         for round in 0..10 {
-            assert_eq!(put(&volume, None, &[("a", &[round; 100_000])]).unwrap(), Written::Changed);
+            assert_eq!(put(&volume, None, &[("a", &vec![round; 100_000])]).unwrap(), Written::Changed);
         }
         assert_eq!(names(&volume).len(), 3);
     });

@@ -75,14 +75,15 @@ pub(super) fn entries(dir: BorrowedFd<'_>) -> Result<Vec<Entry>, Errno> {
         if name == "." || name == ".." {
             continue;
         }
-        let kind = match entry.file_type() {
-            FileType::Unknown => match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+        let mut kind = entry.file_type();
+        // Some file systems do not tell it in the listing.
+        if kind == FileType::Unknown {
+            kind = match rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                 Err(Errno::NOENT) => continue,
                 Err(cause) => return Err(cause),
-            },
-            kind => kind,
-        };
+            };
+        }
         entries.push(Entry { name, is_folder: kind == FileType::Directory });
     }
     Ok(entries)

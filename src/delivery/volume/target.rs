@@ -44,13 +44,11 @@ pub fn open_target(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> Resu
     if device(&holder)? == device(&target)? {
         return Err(TargetError::NotMounted { target: target_path.to_owned() });
     }
-    match is_in_memory(&target).map_err(unreachable)? {
-        true => Ok(target),
-        false => Err(TargetError::NotInMemory { target: target_path.to_owned() }),
-    }
+    if is_in_memory(&target).map_err(unreachable)? { Ok(target) } else { Err(TargetError::NotInMemory { target: target_path.to_owned() }) }
 }
 
 /// Whether a folder is on a file system that keeps its files in memory. A tmpfs may still be swapped out, where the node has swap.
+#[allow(clippy::useless_conversion)] // the field's type differs from architecture to architecture
 pub fn is_in_memory(dir: impl AsFd) -> Result<bool, Errno> {
     let kind = rustix::fs::fstatfs(dir)?.f_type;
     Ok(IN_MEMORY.contains(&i64::from(kind)))

@@ -196,6 +196,45 @@ fn a_failure_at_any_step_leaves_the_former_files_or_the_new_ones() {
     }
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
+    /// Any set of files after any other, with a failure at any step: one of the two is there, and then the wish is met.
+    #[test]
+    fn any_volume_follows_any_other(sets in proptest::collection::vec(any_set(), 2..5), fails_at in 0_usize..60) {
+        let dir = TempDir::new().unwrap();
+        for pair in sets.windows(2) {
+            let (former, new) = (&pair[0], &pair[1]);
+            let _ = put(dir.path(), former).unwrap();
+            let mut left = fails_at;
+            let _ = put_watched(dir.path(), new, &mut |_| left.checked_sub(1).map(|less| left = less).ok_or(Errno::IO));
+            let found = seen(dir.path());
+            assert!(found == wished(former) || found == wished(new), "{found:?}");
+            let _ = put(dir.path(), new).unwrap();
+            assert_tidy(dir.path(), new);
+        }
+    }
+}
+
+/// Few names, so that files, folders and links of one name follow each other.
+fn any_set() -> impl proptest::strategy::Strategy<Value = Set> {
+    use proptest::prelude::*;
+    let file = ("[ab](/[ab]){0,2}", prop::sample::select(vec![0o600, 0o644]), "[xy]{0,2}");
+    prop::collection::vec(file, 0..6).prop_map(|files| {
+        let mut kept = Set::new();
+        for (path, mode, text) in files {
+            let folder_of = |inner: &str, outer: &str| inner.starts_with(&format!("{outer}/"));
+            let clash = |(other, ..): &(FilePath, FileMode, Vec<u8>)| {
+                other.as_str() == path || folder_of(other.as_str(), &path) || folder_of(&path, other.as_str())
+            };
+            if !kept.iter().any(clash) {
+                kept.extend(set(&[(&path, mode, &text)]));
+            }
+        }
+        kept
+    })
+}
+
 /// Which step a child of `kill_nine_at_any_step...` dies before, and in which folder it writes.
 const KILL_AT: &str = "KEYFERRY_TEST_KILL_AT";
 const KILL_IN: &str = "KEYFERRY_TEST_KILL_IN";
