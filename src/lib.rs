@@ -1,13 +1,40 @@
-pub mod backend;
+//! Keyferry: a Secrets Store CSI driver provider. It carries secrets from any store to the Pods that may have them, as files.
+//!
+//! A mount is one walk through six rooms, and the modules read in the same order:
+//!
+//! 1. [`identity`]: who the Pod is, proven by its token.
+//! 2. [`dialect`]: what its class asks for, as a plan.
+//! 3. [`policy`]: whether it may; without a permit nothing is fetched.
+//! 4. [`backend`]: the stores.
+//! 5. [`render`]: secrets become files.
+//! 6. [`delivery`]: the answer; and [`audit`], who got what.
+//!
+//! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
+//! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with),
+//! [`telemetry`] and a few leaves: [`clock`], [`glob`], [`memo`], [`nearest`], [`units`], [`yaml`].
+
+pub mod app;
 pub mod cli;
-pub mod clock;
-pub mod dialect;
-pub mod delivery;
-pub mod glob;
-pub mod identity;
-pub mod memo;
-pub mod model;
-pub mod nearest;
-pub mod render;
+pub mod config;
 pub mod server;
+
+pub mod pipeline;
+
+pub mod audit;
+pub mod backend;
+pub mod delivery;
+pub mod dialect;
+pub mod identity;
+pub mod policy;
+pub mod render;
+
+pub mod http;
+pub mod model;
+
+pub mod clock;
+pub mod glob;
+pub mod memo;
+pub mod nearest;
+pub mod telemetry;
+pub mod units;
 pub mod yaml;

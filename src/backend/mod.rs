@@ -7,9 +7,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Version};
+use crate::model::{BackendName, Code, Fetched, InvalidName, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Version};
 
 pub mod file;
+pub mod limit;
+mod registry;
+
+pub use registry::{BackendConfig, BackendLimits, Backends};
 
 /// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]
@@ -84,6 +88,42 @@ pub struct BackendError {
     pub reason: String,
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
+
+// === impl Fault ===
+
+impl Fault {
+    /// The word in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Corrupt => "corrupt",
+            Self::Denied => "denied",
+            Self::Invalid => "invalid",
+            Self::NotFound => "not_found",
+            Self::Throttled => "throttled",
+            Self::TimedOut => "timed_out",
+            Self::TooLarge => "too_large",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unavailable => "unavailable",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
+    /// The code of a mount that failed by it.
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Corrupt => Code::SecretCorrupt,
+            Self::Denied => Code::BackendDenied,
+            Self::Invalid | Self::Unsupported => Code::InvalidRequest,
+            Self::NotFound => Code::SecretNotFound,
+            Self::Throttled | Self::Unavailable => Code::BackendUnavailable,
+            Self::TimedOut => Code::BackendTimeout,
+            Self::TooLarge => Code::TooLarge,
+            Self::Unauthenticated => Code::BackendLoginFailed,
+        }
+    }
+}
+
+// === impl BackendError ===
 
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,9 +1,158 @@
-//! The commands, one file each.
+//! The commands, one file each. This one knows the arguments' top level, the runtime and the exit codes.
 
-pub mod answer;
-pub mod client;
-pub mod health;
-pub mod manifest;
-pub mod mount;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::SystemClock;
+
+mod answer;
+mod client;
+mod demo;
+mod health;
+mod manifest;
+mod mount;
 mod report;
-pub mod vault;
+mod serve;
+mod vault;
+
+/// Worker threads of the daemon at most: more would only cost memory, a mount is microseconds of work.
+const MAX_WORKERS: usize = 4;
+
+/// Keyferry carries secrets from any store to the Pods that may have them, as files: a provider for the Kubernetes Secrets Store
+/// CSI driver.
+#[derive(Debug, Parser)]
+#[command(name = "keyferry", version, max_term_width = 120)]
+#[command(
+    after_help = "New here? `keyferry demo` shows the whole job on this machine, with no cluster.\n\nExit codes: 0 done; 1 it failed; 2 wrong arguments or configuration."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Mount(mount::MountArgs),
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
+    Health(health::HealthArgs),
+    /// Print the version.
+    Version,
+}
+
+/// A folder that goes with its owner.
+#[derive(Debug)]
+struct TempFolder(Option<PathBuf>);
+
+/// Why a command failed, and with which exit code.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Cli {
+    /// Runs the command; a failure goes to standard error, without a backtrace or a debug form.
+    pub fn run(self) -> ExitCode {
+        let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+        let outcome = match self.command {
+            Command::Serve(args) => {
+                // The audit's thread and the log write here too.
+                drop((out, err));
+                daemon().and_then(|runtime| runtime.block_on(serve::run(args)))
+            }
+            Command::Demo(args) => {
+                drop(err);
+                daemon().and_then(|runtime| runtime.block_on(demo::run(args, &mut out)))
+            }
+            Command::Mount(args) => {
+                let mounted = tool().map(|runtime| runtime.block_on(mount::run(&args, &SystemClock, &mut out, &mut err)));
+                mounted.and_then(|outcome| outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() }))
+            }
+            Command::Vault(command) => {
+                let outcome = vault::run(command, &mut io::stdin().lock(), &mut out, &mut err);
+                outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
+            }
+            Command::Health(args) => tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out)).map_err(Failure::fault)),
+            Command::Version => writeln!(out, "keyferry {}", env!("CARGO_PKG_VERSION")).map_err(Failure::fault),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => {
+                // Where standard error is gone, the exit code still speaks.
+                let _ = writeln!(io::stderr(), "{failure}");
+                ExitCode::from(failure.code)
+            }
+        }
+    }
+}
+
+fn daemon() -> Result<tokio::runtime::Runtime, Failure> {
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(Failure::fault)
+}
+
+fn tool() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::fault)
+}
+
+impl Failure {
+    /// It was tried and failed: exit code 1.
+    pub fn fault(message: impl fmt::Display) -> Self {
+        Self { code: 1, message: message.to_string() }
+    }
+
+    /// The arguments or the configuration are wrong: exit code 2.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl TempFolder {
+    /// A new folder, mode 0700, under the system's folder for temporary files.
+    fn new(name: &str) -> io::Result<Self> {
+        let mut random = [0; 8];
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
+        let path = std::env::temp_dir().join(format!("{name}-{}", data_encoding::HEXLOWER.encode(&random)));
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(Some(path)))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Leaves the folder where it is.
+    fn keep(mut self) -> PathBuf {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // What cannot be removed is in the system's folder for temporary files.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}

@@ -1,3 +1,199 @@
-//! Delivery: how the rendered files reach the Pod.
+//! What a mount answers with: the files, the ids and versions of their secrets, within the driver's limits.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use zeroize::Zeroizing;
+
+use crate::model::{FileMode, FilePath, Secret, SecretBytes, SecretRef, Version};
 
 pub mod volume;
+
+/// The file that an empty plan is answered with: an answer without files would leave the old ones in place (PROTOCOL: Mount response).
+const MARKER: &str = ".keyferry";
+
+/// Bytes that a file or an id costs on the wire besides its content and name: protobuf tags and lengths, at most.
+const WIRE_OVERHEAD: usize = 24;
+
+/// An answer, ready to be sent.
+#[derive(Debug)]
+pub struct Delivery {
+    pub files: Vec<DeliveredFile>,
+    /// Never empty, ids unique.
+    pub versions: Vec<ObjectVersion>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeliveredFile {
+    pub path: FilePath,
+    pub mode: FileMode,
+    pub contents: Arc<SecretBytes>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ObjectVersion {
+    pub id: String,
+    pub version: Version,
+}
+
+/// The answer is larger than the driver would take.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Oversize {
+    pub bytes: usize,
+    pub limit: usize,
+}
+
+/// Makes versions for secrets whose store has none. One key on all nodes: a StatefulSet's Pod moves.
+pub struct VersionKey(hmac::Key);
+
+// === impl Delivery ===
+
+impl Delivery {
+    /// Puts an answer together. `secrets` are those that were found, in plan order.
+    ///
+    /// # Errors
+    /// The answer would take more than `limit` bytes on the wire.
+    pub fn new(
+        mut files: Vec<DeliveredFile>,
+        secrets: &[(Arc<SecretRef>, Arc<Secret>)],
+        key: &VersionKey,
+        limit: usize,
+    ) -> Result<Self, Oversize> {
+        let mut versions = object_versions(secrets, key);
+        if files.is_empty() {
+            files.extend(marker_file());
+        }
+        if versions.is_empty() {
+            versions.push(ObjectVersion { id: MARKER.to_owned(), version: Version::new("empty") });
+        }
+        let bytes = files.iter().map(|file| file.contents.len() + file.path.as_str().len() + WIRE_OVERHEAD).sum::<usize>()
+            + versions.iter().map(|entry| entry.id.len() + entry.version.as_str().len() + WIRE_OVERHEAD).sum::<usize>();
+        if bytes > limit { Err(Oversize { bytes, limit }) } else { Ok(Self { files, versions }) }
+    }
+}
+
+fn marker_file() -> Option<DeliveredFile> {
+    let path = MARKER.parse().ok()?;
+    Some(DeliveredFile { path, mode: FileMode::DEFAULT, contents: Arc::new(SecretBytes::new(Vec::new())) })
+}
+
+/// `<backend>/<name>`, with `@version` where one is pinned; asked for in several ways, the second and later ones get `#2`, `#3` ...
+fn object_versions(secrets: &[(Arc<SecretRef>, Arc<Secret>)], key: &VersionKey) -> Vec<ObjectVersion> {
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(secrets.len());
+    let named = secrets.iter().map(|(reference, secret)| {
+        let id = reference.to_string();
+        let times = seen.entry(id.clone()).and_modify(|times| *times += 1).or_insert(1);
+        let id = if *times == 1 { id } else { format!("{id}#{times}") };
+        let version = secret.version.clone().unwrap_or_else(|| key.version_of(secret));
+        ObjectVersion { id, version }
+    });
+    named.collect()
+}
+
+// === impl VersionKey ===
+
+impl VersionKey {
+    /// The key's length in bytes.
+    pub const LENGTH: usize = 32;
+
+    pub fn new(key: &Zeroizing<Vec<u8>>) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// An HMAC-SHA-256 over all fields, cut to 128 bits. Lengths go before contents, so that no two secrets share one by their seams.
+    fn version_of(&self, secret: &Secret) -> Version {
+        let mut context = hmac::Context::with_key(&self.0);
+        let mut part = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_be_bytes());
+            context.update(bytes);
+        };
+        for (name, field) in &secret.fields {
+            part(name.as_str().as_bytes());
+            part(field.bytes.expose());
+        }
+        if let Some(response) = &secret.response {
+            part(response.expose());
+        }
+        Version::new(data_encoding::HEXLOWER.encode(&context.sign().as_ref()[..16]))
+    }
+}
+
+impl fmt::Debug for VersionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VersionKey(redacted)")
+    }
+}
+
+impl fmt::Display for Oversize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, limit } = self;
+        write!(
+            f,
+            "the volume's files take {bytes} bytes together; at most {limit} can be delivered \
+             (split the class over several volumes; the admin's limits.mountBytes cannot exceed what the driver accepts, 4 MiB by default)"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Field;
+
+    fn key(byte: u8) -> VersionKey {
+        VersionKey::new(&Zeroizing::new(vec![byte; VersionKey::LENGTH]))
+    }
+
+    fn secret(fields: &[(&str, &str)], version: Option<&str>) -> Arc<Secret> {
+        let fields =
+            fields.iter().map(|(name, value)| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new((*value).into())))).collect();
+        Arc::new(Secret { fields, response: None, version: version.map(Version::new), lease: None })
+    }
+
+    fn reference(name: &str, version: Option<&str>) -> Arc<SecretRef> {
+        Arc::new(SecretRef { version: version.map(Version::new), ..SecretRef::read("files".parse().unwrap(), name.parse().unwrap()) })
+    }
+
+    #[test]
+    fn ids_are_unique_and_name_the_pinned_version() {
+        let store = secret(&[("a", "1")], Some("7"));
+        let args = Arc::new(SecretRef { args: [("ttl".to_owned(), "1h".to_owned())].into(), ..(*reference("db", None)).clone() });
+        let asked = [(reference("db", None), Arc::clone(&store)), (reference("db", Some("3")), Arc::clone(&store)), (args, store)];
+        let delivery = Delivery::new(Vec::new(), &asked, &key(1), 4096).unwrap();
+        let shown: Vec<_> = delivery.versions.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();
+        assert_eq!(shown, ["files/db=7", "files/db@3=7", "files/db#2=7"]);
+    }
+
+    #[test]
+    fn an_empty_plan_withdraws_all_files() {
+        let delivery = Delivery::new(Vec::new(), &[], &key(1), 4096).unwrap();
+        assert_eq!(delivery.files.len(), 1);
+        assert_eq!(delivery.files[0].path.as_str(), ".keyferry");
+        assert!(delivery.files[0].contents.is_empty());
+        assert_eq!(delivery.versions.len(), 1);
+    }
+
+    #[test]
+    fn a_made_version_depends_on_content_and_key_and_shows_neither() {
+        let version = |fields: &[(&str, &str)], byte| key(byte).version_of(&secret(fields, None));
+        assert_eq!(version(&[("a", "1")], 1), version(&[("a", "1")], 1));
+        assert_ne!(version(&[("a", "1")], 1), version(&[("a", "1")], 2));
+        assert_ne!(version(&[("a", "1")], 1), version(&[("a", "2")], 1));
+        assert_ne!(version(&[("a", "1b2")], 1), version(&[("a", "1"), ("b", "2")], 1));
+        assert_eq!(version(&[("a", "1")], 1).as_str().len(), 32);
+        assert!(!format!("{:?}", key(9)).contains('9'));
+    }
+
+    #[test]
+    fn an_answer_over_the_limit_says_both_sizes() {
+        let file = DeliveredFile {
+            path: "big".parse().unwrap(),
+            mode: FileMode::DEFAULT,
+            contents: Arc::new(SecretBytes::new(vec![b'x'; 5_000])),
+        };
+        let oversize = Delivery::new(vec![file], &[], &key(1), 4096).unwrap_err();
+        assert!(oversize.to_string().starts_with("the volume's files take 50"), "{oversize}");
+    }
+}

@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
 
+mod architecture;
 mod authority;
+mod support;
 mod volume;

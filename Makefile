@@ -1,0 +1,58 @@
+# Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
+
+.PHONY: demo test check fmt clippy docs deny tools bench soak fuzz clean
+
+CARGO ?= cargo
+PYTHON ?= python3
+FUZZ_SECONDS ?= 60
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+demo:
+	$(CARGO) run --release --locked --quiet -- demo
+
+test: tools
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --no-fail-fast
+else
+	$(CARGO) test --locked --no-fail-fast
+endif
+
+check: fmt clippy test docs deny
+
+fmt:
+	$(CARGO) fmt --check
+
+clippy:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+# Licences, duplicates, advisories; where cargo-deny is installed.
+deny:
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
+
+tools: .venv/ready .tools/age/ready
+
+# An independent gRPC client, as a stand-in for drivers before v1.6.0.
+.venv/ready: tests/requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+# The age command line tool, from Debian, to prove that it opens our files.
+.tools/age/ready: tests/install-age.sh
+	sh tests/install-age.sh .tools/age
+	touch $@
+
+bench:
+	$(CARGO) bench --locked --bench mount
+
+soak:
+	$(CARGO) bench --locked --bench mount -- --soak
+
+fuzz:
+	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+
+clean:
+	rm -rf target .venv .tools fuzz/target

@@ -1,0 +1,211 @@
+//! The composition root: builds every stage from a configuration, serves, and ends in order.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use tokio::time::Duration;
+use zeroize::Zeroizing;
+
+use crate::audit::AuditLog;
+use crate::backend::Backends;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::delivery::VersionKey;
+use crate::identity;
+use crate::pipeline::{MountLimits, Pipeline, Plans};
+use crate::server::{BoundSocket, Server, SocketConfig};
+use crate::telemetry::Metrics;
+use crate::telemetry::endpoint::{Endpoint, Status};
+
+/// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The version key's file in the state folder.
+const VERSION_KEY: &str = "version.key";
+
+/// The daemon, built and bound: from here on mounts are served.
+#[derive(Debug)]
+pub struct App {
+    server: Server,
+    sockets: Vec<BoundSocket>,
+    endpoint: Option<Endpoint>,
+    audit: Arc<AuditLog>,
+}
+
+/// Why the daemon cannot start: a line for each reason.
+#[derive(Debug)]
+pub struct StartError(Vec<String>);
+
+/// The daemon's state, for probes.
+#[derive(Debug)]
+struct Health {
+    pipeline: Arc<ArcSwap<Pipeline>>,
+    sockets: SocketConfig,
+}
+
+// === impl App ===
+
+impl App {
+    /// Builds every stage, then binds: nobody connects before a mount can be served.
+    ///
+    /// # Errors
+    /// Everything that keeps the daemon from starting, as far as it can be found at once.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        Self::start_with(config, Arc::new(SystemClock)).await
+    }
+
+    /// Starts with another clock.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| one("audit.file", &error))?;
+        let audit = Arc::new(audit);
+        let pipeline = Arc::new(ArcSwap::from_pointee(build(config, &clock, &metrics, &audit)?));
+        for error in pipeline.load().backends.check().await {
+            tracing::warn!(%error, "a backend cannot serve now; its mounts will fail until it can");
+        }
+        let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), sockets: config.sockets.clone() });
+        let endpoint = match config.metrics {
+            Some(address) => Some(Endpoint::bind(address, metrics, health).await.map_err(|error| one("metrics.listen", &error))?),
+            None => None,
+        };
+        let sockets = config.sockets.bind().await.map_err(|error| one("socketDir", &error))?;
+        let server = Server { pipeline, allowed_peers: config.sockets.allowed_peers.as_slice().into(), timeout: config.limits.timeout };
+        Ok(Self { server, sockets, endpoint, audit })
+    }
+
+    /// Where metrics are served: with port 0, the port the kernel chose.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.endpoint.as_ref().and_then(|endpoint| endpoint.address().ok())
+    }
+
+    /// Serves until `stop` resolves, then lets what runs finish. Whether all of it did.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> bool {
+        let paths: Vec<_> = self.sockets.iter().map(|socket| socket.path().display().to_string()).collect();
+        let metrics = self.metrics_address().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(sockets = paths.join(" "), metrics, version = env!("CARGO_PKG_VERSION"), "ready");
+        let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve()));
+        let stop = async {
+            stop.await;
+            tracing::info!("stopping: no new connections, mounts under way may finish");
+        };
+        let drained = self.server.serve(self.sockets, stop, DRAIN).await;
+        self.audit.flush().await;
+        if let Some(endpoint) = endpoint {
+            endpoint.abort();
+        }
+        tracing::info!(drained, "stopped");
+        drained
+    }
+}
+
+/// Builds the pipeline, which is everything a reload replaces.
+fn build(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>, audit: &Arc<AuditLog>) -> Result<Pipeline, StartError> {
+    let mut problems = Vec::new();
+    let mut keep = |problem: String| problems.push(problem);
+    let version_key = version_key(config).map_err(&mut keep).ok();
+    let identity = identity::build(&config.identity, Arc::clone(clock)).map_err(|error| keep(format!("identity: {error}"))).ok();
+    let backends = Backends::build(&config.backends, config.limits.of_backends(), clock, metrics)
+        .map_err(|faults| faults.into_iter().for_each(&mut keep))
+        .ok();
+    let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
+        return Err(StartError(problems));
+    };
+    let limits =
+        MountLimits { objects: config.limits.objects, secret_bytes: config.limits.secret_bytes, mount_bytes: config.limits.mount_bytes };
+    Ok(Pipeline {
+        identity,
+        policy: config.policy.clone(),
+        backends,
+        version_key,
+        limits,
+        audit: Arc::clone(audit) as Arc<_>,
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+        places: Arc::new(Semaphore::new(config.limits.mounts)),
+        plans: Plans::default(),
+    })
+}
+
+fn version_key(config: &Config) -> Result<VersionKey, String> {
+    match &config.version_key {
+        Some(path) => read_version_key(path).map_err(|problem| format!("versionKey: {}: {problem}", path.display())),
+        None => {
+            let path = config.state_dir.join(VERSION_KEY);
+            own_version_key(&config.state_dir, &path)
+                .map_err(|error| format!("stateDir: {}: {error} (let the daemon write there, or name a versionKey)", path.display()))
+        }
+    }
+}
+
+fn read_version_key(path: &Path) -> Result<VersionKey, String> {
+    let bytes = Zeroizing::new(fs::read(path).map_err(|error| format!("{error} (make one: head -c 32 /dev/urandom)"))?);
+    if bytes.len() == VersionKey::LENGTH {
+        Ok(VersionKey::new(&bytes))
+    } else {
+        Err(format!("has {} bytes; a version key has exactly {} (make one: head -c 32 /dev/urandom)", bytes.len(), VersionKey::LENGTH))
+    }
+}
+
+/// The key in the state folder; made at the first start. It is linked into place whole, so that a crash leaves none or all of it.
+fn own_version_key(dir: &Path, path: &Path) -> io::Result<VersionKey> {
+    if !path.exists() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let mut bytes = Zeroizing::new(vec![0; VersionKey::LENGTH]);
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
+        let draft = dir.join(format!("{VERSION_KEY}.{}", std::process::id()));
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        match fs::hard_link(&draft, path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => fs::remove_file(&draft)?,
+        }
+    }
+    read_version_key(path).map_err(io::Error::other)
+}
+
+fn one(key: &str, error: &dyn fmt::Display) -> StartError {
+    StartError(vec![format!("{key}: {error}")])
+}
+
+#[async_trait]
+impl Status for Health {
+    async fn ready(&self) -> Result<(), Vec<String>> {
+        let mut reasons: Vec<String> =
+            self.pipeline.load_full().backends.check().await.iter().map(|error| format!("backend {error}")).collect();
+        let missing = self.sockets.providers.iter().map(|provider| self.sockets.path(provider)).filter(|path| !path.exists());
+        reasons.extend(missing.map(|path| format!("socket {}: is gone (restart the provider)", path.display())));
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    async fn status(&self) -> serde_json::Value {
+        let pipeline = self.pipeline.load_full();
+        let failing: Vec<String> = pipeline.backends.check().await.iter().map(ToString::to_string).collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "providers": self.sockets.providers,
+            "backends": pipeline.backends.names().map(ToString::to_string).collect::<Vec<_>>(),
+            "failing": failing,
+            "placesFree": pipeline.places.available_permits(),
+        })
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for StartError {}

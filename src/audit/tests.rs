@@ -1,0 +1,163 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::model::{Code, PodClaims, RequestId, SecretRef, Version};
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lines(&self) -> Vec<serde_json::Value> {
+        let bytes = self.0.lock().unwrap();
+        str::from_utf8(&bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+struct Full;
+
+impl Write for Full {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn event(second: i64, version: &str) -> Event {
+    let claims = PodClaims { namespace: "shop".into(), name: "web-0".into(), uid: "u-1".into(), service_account: "web".into() };
+    let secret = Arc::new(SecretRef::read("files".parse().unwrap(), "shop/db".parse().unwrap()));
+    Event {
+        time: jiff::Timestamp::from_second(second).unwrap(),
+        event: "mount",
+        request: RequestId::new(7),
+        outcome: Outcome::Delivered,
+        code: None,
+        error: None,
+        provider: "keyferry".into(),
+        pod: Some(claims),
+        verified: true,
+        class: Some("shop".to_owned()),
+        target: None,
+        milliseconds: 1.5,
+        objects: vec![ObjectEvent {
+            object: 1,
+            secret,
+            field: Some("password".parse().unwrap()),
+            file: Some("db/password".parse().unwrap()),
+            version: Some(Version::new(version)),
+            outcome: Outcome::Delivered,
+            rule: Some(2),
+            source: Some("store"),
+        }],
+        repeats: 0,
+    }
+}
+
+#[tokio::test]
+async fn a_line_has_who_what_and_how_it_went() {
+    let written = Shared::default();
+    let log = AuditLog::start(Box::new(written.clone()), false, Arc::default()).unwrap();
+    log.record(event(0, "3")).await.unwrap();
+    log.flush().await;
+    insta::assert_snapshot!(serde_json::to_string_pretty(&written.lines()[0]).unwrap(), @r#"
+    {
+      "time": "1970-01-01T00:00:00Z",
+      "event": "mount",
+      "request": "0000000000000007",
+      "outcome": "delivered",
+      "provider": "keyferry",
+      "namespace": "shop",
+      "pod": "web-0",
+      "uid": "u-1",
+      "serviceAccount": "web",
+      "verified": true,
+      "class": "shop",
+      "milliseconds": 1.5,
+      "objects": [
+        {
+          "object": 1,
+          "backend": "files",
+          "secret": "shop/db",
+          "field": "password",
+          "file": "db/password",
+          "version": "3",
+          "outcome": "delivered",
+          "rule": 2,
+          "source": "store"
+        }
+      ]
+    }
+    "#);
+}
+
+#[tokio::test]
+async fn unchanged_repeats_are_counted_and_changes_are_written_at_once() {
+    let written = Shared::default();
+    let log = AuditLog::start(Box::new(written.clone()), false, Arc::default()).unwrap();
+    for minute in 0..5 {
+        log.record(event(minute * 60, "3")).await.unwrap();
+    }
+    let mut failed = event(300, "3");
+    (failed.outcome, failed.code) = (Outcome::Failed, Some(Code::BackendUnavailable));
+    log.record(failed).await.unwrap();
+    log.record(event(360, "4")).await.unwrap();
+    log.record(event(420, "4")).await.unwrap();
+    log.flush().await;
+    let shown: Vec<_> = written
+        .lines()
+        .iter()
+        .map(|line| format!("{} {} repeats={}", line["time"].as_str().unwrap(), line["outcome"].as_str().unwrap(), line["repeats"]))
+        .collect();
+    insta::assert_snapshot!(shown.join("\n"), @"
+    1970-01-01T00:00:00Z delivered repeats=null
+    1970-01-01T00:04:00Z delivered repeats=4
+    1970-01-01T00:05:00Z failed repeats=null
+    1970-01-01T00:06:00Z delivered repeats=null
+    1970-01-01T00:07:00Z delivered repeats=1
+    ");
+}
+
+#[tokio::test]
+async fn an_unchanged_volume_shows_a_sign_of_life_each_hour() {
+    let written = Shared::default();
+    let log = AuditLog::start(Box::new(written.clone()), false, Arc::default()).unwrap();
+    for minute in 0..=120 {
+        log.record(event(minute * 60, "3")).await.unwrap();
+    }
+    log.flush().await;
+    assert_eq!(written.lines().iter().map(|line| line["repeats"].as_u64()).collect::<Vec<_>>(), [None, Some(60), Some(60)]);
+}
+
+#[tokio::test]
+async fn fail_closed_refuses_the_mount_when_the_line_cannot_be_written() {
+    let log = AuditLog::start(Box::new(Full), true, Arc::default()).unwrap();
+    insta::assert_snapshot!(log.record(event(0, "3")).await.unwrap_err(), @"the audit line could not be written, and audit.failClosed is set: no storage space (free the disk or mend the file named by audit.file; mounts go on by themselves)");
+    let lenient = AuditLog::start(Box::new(Full), false, Arc::default()).unwrap();
+    assert_eq!(lenient.record(event(0, "3")).await, Ok(()));
+}
+
+#[tokio::test]
+async fn remembered_volumes_are_bounded() {
+    let written = Shared::default();
+    let log = AuditLog::start(Box::new(written.clone()), true, Arc::default()).unwrap();
+    for pod in 0..5_000 {
+        let mut mount = event(pod, "3");
+        mount.target = Some(format!("/pods/{pod}"));
+        log.record(mount).await.unwrap();
+    }
+    log.flush().await;
+    assert_eq!(written.lines().len(), 5_000);
+}

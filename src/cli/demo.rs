@@ -1,0 +1,239 @@
+//! `keyferry demo`: the whole job on this machine, with no cluster. Everything in it is real but the API server and the driver: those
+//! are played, the first by [`Issuer`], the second by the same client as `keyferry mount`.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Duration;
+
+use super::answer::Answer;
+use super::client::{self, CallError, Client};
+use super::manifest::ClassManifest;
+use super::mount::{PodSpec, VolumeSpec, mount_request, tree};
+use super::{Failure, TempFolder};
+use crate::app::App;
+use crate::backend::file::{Vault, generate_identity};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::identity::Issuer;
+use crate::model::{Field, FileMode, PodClaims, SecretBytes};
+
+/// Show the whole job on this machine, with no cluster.
+///
+/// Makes a vault, keys and tokens in a temporary folder, starts a provider, mounts a class for a Pod that may, rotates the secret and
+/// mounts again, and shows what another Pod is told. The folder is removed at the end. Exit code 0 only if every step did what it says.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// Keep the folder, to look around in.
+    #[arg(long)]
+    keep: bool,
+}
+
+const ISSUER: &str = "https://demo.keyferry.example";
+
+const CLASS: &str = "\
+apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata:
+  name: shop
+spec:
+  provider: keyferry
+  parameters:
+    objects: |
+      - secret: shop/db          # one field, as a file that only root may read
+        field: password
+        path: db/password
+        mode: 0400
+      - secret: shop/db          # the whole secret, as JSON
+        path: db.json
+      - secret: shop/flags       # a file for each field
+        fields: \"*\"
+        path: flags/
+";
+
+/// The first password is compared, never printed: the demo has its secrets in files alone, as an application would.
+const FIRST: &str = "correct horse battery staple";
+const SECOND: &str = "rotated: Tr0ub4dor";
+
+/// # Errors
+/// A step that did not do what it says.
+pub async fn run(args: DemoArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
+    let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the stage could not be set: {error}")))?;
+    let app = App::start(&stage.config).await.map_err(Failure::fault)?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(app.serve(async move { drop(stopped.await) }));
+    let played = stage.play(out).await;
+    let _ = stop.send(());
+    let drained = serving.await.map_err(Failure::fault)?;
+    played?;
+    check(drained, "the provider did not stop in order")?;
+    say(out, &format!("\nThat was all of it: {} mounts served, 1 refused, nothing left behind.", 2))?;
+    if args.keep {
+        let kept = folder.keep();
+        say(out, &format!("Kept: {}", kept.display()))?;
+    }
+    Ok(())
+}
+
+/// What the demo plays on.
+struct Stage {
+    root: PathBuf,
+    config: Config,
+    issuer: Issuer,
+    vault: Vault,
+    class: ClassManifest,
+}
+
+impl Stage {
+    fn set(root: &Path) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let identity = root.join("age.key");
+        let recipient = generate_identity(&identity, SystemClock.now())?;
+        let vault = Vault::init(root.join("vault"), &[recipient])?.vault;
+        vault.set(&"shop/db".parse()?, &fields(&[("username", "shop"), ("password", FIRST)])?)?;
+        vault.set(&"shop/flags".parse()?, &fields(&[("dark-mode", "on"), ("beta", "off")])?)?;
+        let issuer = Issuer::new(ISSUER)?;
+        fs::write(root.join("jwks.json"), issuer.jwks())?;
+        let file = root.join("keyferry.yaml");
+        fs::write(&file, configuration(root))?;
+        let config = Config::load(&file)?;
+        let class = ClassManifest::read("class.yaml", CLASS, None)?;
+        Ok(Self { root: root.to_owned(), config, issuer, vault, class })
+    }
+
+    async fn play(&self, out: &mut impl Write) -> Result<(), Failure> {
+        step(out, 1, "A vault of age files, encrypted for one key")?;
+        say(out, &indented(&listing(&self.root.join("vault"))?))?;
+
+        step(out, 2, "A provider, listening where the Secrets Store CSI driver would look for it")?;
+        let socket = self.config.sockets.path("keyferry");
+        let mut driver = client::connect(&socket).await.map_err(Failure::fault)?;
+        let version = client::version(&mut driver, Duration::from_secs(5)).await.map_err(Failure::fault)?;
+        say(out, &format!("    {} answers Version: {} {}", socket.display(), version.runtime_name, version.runtime_version))?;
+
+        step(out, 3, "Pod shop/web-0 mounts its class: its token proves who it is, a policy rule lets it read files/shop/**")?;
+        let target = self.root.join("web-0");
+        fs::create_dir(&target).map_err(Failure::fault)?;
+        let answer = self.mount(&mut driver, "shop").await.map_err(Failure::fault)?;
+        write(&answer, &target)?;
+        say(out, &indented(&tree(&target, &answer.files).map_err(Failure::fault)?))?;
+        check(read(&target, "db/password")? == FIRST, "db/password does not hold the password")?;
+        check(mode(&target, "db/password")? == 0o400, "db/password does not have the mode 0400")?;
+        check(read(&target, "flags/beta")? == "off", "flags/beta does not hold the flag")?;
+        say(out, "    db/password holds the password of the vault, byte for byte, with mode 0400")?;
+
+        step(out, 4, "The password is rotated; kubelet asks again within a minute or so, and the files follow")?;
+        self.vault
+            .set(&"shop/db".parse().map_err(Failure::fault)?, &fields(&[("username", "shop"), ("password", SECOND)])?)
+            .map_err(Failure::fault)?;
+        let rotated = self.mount(&mut driver, "shop").await.map_err(Failure::fault)?;
+        write(&rotated, &target)?;
+        check(read(&target, "db/password")? == SECOND, "db/password does not hold the new password")?;
+        for (before, after) in answer.objects.iter().zip(&rotated.objects) {
+            say(out, &format!("    {}: version {} -> {}", after.id, before.version, after.version))?;
+        }
+        check(answer.objects != rotated.objects, "the version did not change")?;
+
+        step(out, 5, "Pod bank/web-0, with a good token of its own, asks for the same class")?;
+        match self.mount(&mut driver, "bank").await {
+            Err(CallError::Status(status)) if status.message().starts_with("PolicyDenied: ") => {
+                say(out, &indented(&wrapped(status.message())))
+            }
+            Err(other) => Err(Failure::fault(format!("it was refused, but not by policy: {other}"))),
+            Ok(_) => Err(Failure::fault("it was given the secrets of another namespace")),
+        }
+    }
+
+    async fn mount(&self, driver: &mut Client, namespace: &str) -> Result<Answer, CallError> {
+        let pod = PodClaims {
+            namespace: namespace.to_owned(),
+            name: "web-0".to_owned(),
+            uid: format!("00000000-0000-4000-8000-{namespace:0>12}"),
+            service_account: "web".to_owned(),
+        };
+        let jwt = self.issuer.token(&pod, "keyferry", Duration::from_secs(3600), &SystemClock).unwrap_or_default();
+        let tokens = BTreeMap::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(jwt.into_bytes())))]);
+        let PodClaims { namespace, name, uid, service_account } = pod;
+        let pod = PodSpec { namespace, name, uid, service_account, tokens };
+        let volume = VolumeSpec {
+            attributes: BTreeMap::new(),
+            secrets: None,
+            permission: FileMode::DEFAULT,
+            kubelet_dir: "/var/lib/kubelet".into(),
+        };
+        client::mount(driver, mount_request(&self.class, &pod, &volume, SystemClock.now()), Duration::from_secs(30)).await
+    }
+}
+
+fn configuration(root: &Path) -> String {
+    let (root, uid) = (root.display(), rustix::process::geteuid().as_raw());
+    format!(
+        "socketDir: {root}/sockets\n\
+         stateDir: {root}/state\n\
+         allowedPeers: [{uid}]\n\
+         identity: {{ verify: jwks, audience: keyferry, issuer: {ISSUER}, jwks: {{ file: {root}/jwks.json }} }}\n\
+         backends: {{ files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }} }}\n\
+         policy:\n\
+         \x20 - pods: {{ namespace: \"*\" }}\n\
+         \x20   read: [\"files/${{namespace}}/**\"]\n\
+         audit: {{ file: {root}/audit.jsonl }}\n"
+    )
+}
+
+fn fields(pairs: &[(&str, &str)]) -> Result<BTreeMap<crate::model::FieldName, Field>, Failure> {
+    let field =
+        |(name, value): &(&str, &str)| Ok((name.parse().map_err(Failure::fault)?, Field::of_bytes(SecretBytes::new((*value).into()))));
+    pairs.iter().map(field).collect()
+}
+
+fn write(answer: &Answer, target: &Path) -> Result<(), Failure> {
+    let folder = File::open(target).map_err(Failure::fault)?;
+    answer.write(&folder, SystemClock.now()).map(drop).map_err(Failure::fault)
+}
+
+fn read(target: &Path, file: &str) -> Result<String, Failure> {
+    fs::read_to_string(target.join(file)).map_err(|error| Failure::fault(format!("{file}: {error}")))
+}
+
+fn mode(target: &Path, file: &str) -> Result<u32, Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let found = fs::metadata(target.join(file)).map_err(|error| Failure::fault(format!("{file}: {error}")))?;
+    Ok(found.permissions().mode() & 0o7777)
+}
+
+/// The vault's visible files, with how their content begins.
+fn listing(vault: &Path) -> Result<String, Failure> {
+    let mut lines = String::new();
+    for name in ["shop/db.age", "shop/flags.age"] {
+        let bytes = fs::read(vault.join(name)).map_err(Failure::fault)?;
+        let begins = String::from_utf8_lossy(&bytes[..bytes.len().min(21)]).into_owned();
+        lines += &format!("{name:<16} {:>5} bytes   {begins} ...\n", bytes.len());
+    }
+    Ok(lines)
+}
+
+fn check(holds: bool, otherwise: &str) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(Failure::fault(format!("the demo failed: {otherwise}"))) }
+}
+
+fn step(out: &mut impl Write, number: usize, title: &str) -> Result<(), Failure> {
+    say(out, &format!("\n{number}. {title}"))
+}
+
+fn say(out: &mut impl Write, text: &(impl Display + ?Sized)) -> Result<(), Failure> {
+    writeln!(out, "{text}").map_err(Failure::fault)
+}
+
+fn indented(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// One line a fault: a message of several is long.
+fn wrapped(message: &str) -> String {
+    message.replace("; object", ";\nobject")
+}

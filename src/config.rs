@@ -1,0 +1,342 @@
+//! The daemon's configuration: one YAML file, read strictly, every fault reported at once with line, key and remedy.
+//!
+//! Each room reads its own part (`FileConfig::parse`, `Policy::parse` ...): what a key means is said where it is used. This file
+//! knows the top level, and the limits that several rooms share.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::time::Duration;
+
+use crate::audit::AuditConfig;
+use crate::backend::{BackendConfig, BackendLimits};
+use crate::identity::IdentityConfig;
+use crate::model::BackendName;
+use crate::policy::Policy;
+use crate::server::SocketConfig;
+use crate::telemetry::logs::LogConfig;
+use crate::units::{parse_duration, parse_size};
+use crate::yaml::{self, Fault, Faults, Node, Position, Reader};
+
+/// The names a provider may answer at: its own, and those of the peers whose classes it speaks.
+const PROVIDERS: [&str; 6] = ["keyferry", "vault", "openbao", "aws", "azure", "gcp"];
+
+/// The largest configuration file in bytes.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// The configuration, valid as a whole. Files it names are opened later, by the rooms that use them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub sockets: SocketConfig,
+    /// Node state, mode 0700. Default `/var/lib/keyferry`.
+    pub state_dir: PathBuf,
+    /// Default `/var/lib/kubelet`.
+    pub kubelet_dir: PathBuf,
+    /// `None`: made once in the state folder.
+    pub version_key: Option<PathBuf>,
+    pub identity: IdentityConfig,
+    pub backends: BTreeMap<BackendName, BackendConfig>,
+    pub policy: Policy,
+    pub limits: Limits,
+    pub audit: AuditConfig,
+    /// Where `/metrics` and the probes are served. `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    pub log: LogConfig,
+}
+
+/// The mapping under `limits`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Objects in a class. Default 512.
+    pub objects: usize,
+    /// Bytes of one secret, and of one file. Default 1 MiB.
+    pub secret_bytes: usize,
+    /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
+    pub mount_bytes: usize,
+    /// Mounts worked on at once; more wait. Default 256.
+    pub mounts: usize,
+    /// Calls to one backend at once. Default 32.
+    pub per_backend: usize,
+    /// The longest a mount may take. Default 90 s; kubelet gives up after 2 minutes.
+    pub timeout: Duration,
+}
+
+/// Why a configuration cannot be used. `Display` gives a line for each fault.
+#[derive(Debug)]
+pub enum ConfigError {
+    Faults { file: PathBuf, faults: Vec<Fault> },
+    Unreadable { file: PathBuf, cause: io::Error },
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or everything that is wrong with it.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
+        Self::parse(&text).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
+    }
+
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text.
+    pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        let node = yaml::parse(text).map_err(|fault| vec![fault])?;
+        let mut faults = Faults::default();
+        match Self::of(&node, &mut faults) {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(faults.into_sorted()),
+        }
+    }
+
+    fn of(node: &Node, faults: &mut Faults) -> Option<Self> {
+        let mut reader = Reader::of(node, "", faults)?;
+        let sockets = SocketConfig {
+            providers: providers(&mut reader, faults),
+            dir: absolute(&mut reader, "socketDir", faults).unwrap_or_else(|| "/var/run/secrets-store-csi-providers".into()),
+            mode: reader.parsed("socketMode", faults, socket_mode).unwrap_or(0o600),
+            allowed_peers: allowed_peers(&mut reader, faults),
+        };
+        let state_dir = absolute(&mut reader, "stateDir", faults).unwrap_or_else(|| "/var/lib/keyferry".into());
+        let kubelet_dir = absolute(&mut reader, "kubeletDir", faults).unwrap_or_else(|| "/var/lib/kubelet".into());
+        let version_key = absolute(&mut reader, "versionKey", faults);
+        let identity = identity(&mut reader, faults);
+        let backends = backends(&mut reader, faults);
+        let policy = policy(&mut reader, faults);
+        let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
+        let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
+        let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
+        let log = section(&mut reader, "log", faults, LogConfig::parse).unwrap_or_default();
+        later(&mut reader, faults);
+        reader.finish(faults);
+        let identity = identity?;
+        Some(Self { sockets, state_dir, kubelet_dir, version_key, identity, backends, policy, limits, audit, metrics, log })
+    }
+}
+
+/// Reads a mapping to its end, unknown keys included.
+fn section<'n, T>(
+    reader: &mut Reader<'n>,
+    key: &'static str,
+    faults: &mut Faults,
+    parse: impl FnOnce(&mut Reader<'n>, &mut Faults) -> T,
+) -> Option<T> {
+    let mut inner = reader.reader(key, faults)?;
+    let parsed = parse(&mut inner, faults);
+    inner.finish(faults);
+    Some(parsed)
+}
+
+fn providers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<String> {
+    let Some(texts) = reader.texts("providers", faults) else { return vec![PROVIDERS[0].to_owned()] };
+    let mut names: Vec<String> = Vec::new();
+    for (at, text) in texts {
+        if !PROVIDERS.contains(&text) {
+            faults.add(at, "providers", format!("{text:?} is no provider name (known: {})", PROVIDERS.join(", ")));
+        } else if names.iter().any(|name| name == text) {
+            faults.add(at, "providers", format!("{text:?} stands there twice (remove one)"));
+        } else {
+            names.push(text.to_owned());
+        }
+    }
+    if names.is_empty() && faults.is_empty() {
+        reader.missing("providers", "at least one name, such as keyferry; or leave the key out", faults);
+    }
+    names
+}
+
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no mode for a socket (\"0600\", or \"0660\" where the driver runs in the socket's group)");
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode @ (0o600 | 0o660)) => Ok(mode),
+        Ok(mode) if mode & 0o007 != 0 => Err(format!("{text:?} would let every user of the node ask for any Pod's secrets (use \"0600\")")),
+        Ok(_) | Err(_) => Err(wrong()),
+    }
+}
+
+fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
+    let Some(texts) = reader.texts("allowedPeers", faults) else { return vec![0] };
+    let mut uids = Vec::new();
+    for (at, text) in texts {
+        match text.parse() {
+            Ok(65534) => {
+                faults.add(at, "allowedPeers", "65534 is what every user of another user namespace looks like: it cannot be allowed")
+            }
+            Ok(uid) => uids.push(uid),
+            Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is no user id (a number, such as 0 for root)")),
+        }
+    }
+    uids
+}
+
+fn absolute(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
+    reader.parsed(key, faults, |text| {
+        let path = PathBuf::from(text);
+        if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path (start it with /)")) }
+    })
+}
+
+/// Without the mapping its defaults are in force, and the faults say what those lack.
+fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConfig> {
+    let absent = Node { at: reader.at(), value: yaml::Value::Null };
+    let node = reader.get("identity").unwrap_or(&absent);
+    let mut inner = Reader::of(node, "identity", faults)?;
+    let identity = IdentityConfig::parse(&mut inner, faults);
+    inner.finish(faults);
+    identity
+}
+
+fn backends(reader: &mut Reader<'_>, faults: &mut Faults) -> BTreeMap<BackendName, BackendConfig> {
+    let mut backends = BTreeMap::new();
+    let Some(all) = reader.reader("backends", faults) else {
+        if reader.get("backends").is_none() {
+            reader.missing("backends", "at least one store, such as files: { kind: file, vault: ..., identity: ... }", faults);
+        }
+        return backends;
+    };
+    for (key, node) in all.entries() {
+        let path = all.path(&key.text);
+        match key.text.parse::<BackendName>() {
+            Err(error) => faults.add(key.at, path, error.to_string()),
+            Ok(name) => {
+                let config = Reader::of(node, path, faults).and_then(|entry| BackendConfig::parse(entry, faults));
+                backends.extend(config.map(|config| (name, config)));
+            }
+        }
+    }
+    if all.entries().is_empty() {
+        faults.add(all.at(), "backends", "is empty (name at least one store)");
+    }
+    backends
+}
+
+fn policy(reader: &mut Reader<'_>, faults: &mut Faults) -> Policy {
+    match reader.get("policy") {
+        Some(node) => Policy::parse(node, faults),
+        None => {
+            reader.missing("policy", "nothing is allowed without rules; an empty list [] denies everything", faults);
+            Policy::default()
+        }
+    }
+}
+
+fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
+    reader.parsed("listen", faults, |text| {
+        text.parse().map_err(|_| format!("{text:?} is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)"))
+    })
+}
+
+/// Keys whose capability is still to come. Their harmless values are read and checked, so that a file can be written ahead.
+fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
+    section(reader, "cache", faults, |cache, faults| {
+        cache.parsed("fresh", faults, parse_duration);
+        cache.parsed("stale", faults, parse_duration);
+        not_yet(cache, "sealed", faults);
+    });
+    section(reader, "leases", faults, |leases, faults| leases.boolean("revokeAtShutdown", faults));
+    section(reader, "events", faults, |events, faults| {
+        if events.boolean("enabled", faults) == Some(true) {
+            not_yet(events, "enabled", faults);
+        }
+    });
+    if let Some(dialects) = reader.reader("dialects", faults).filter(|dialects| !dialects.entries().is_empty()) {
+        faults.add(dialects.at(), "dialects", "is not yet served by this version (leave it out)");
+    }
+    match reader.text("delivery", faults) {
+        None | Some("driver") => {}
+        Some("provider") => not_yet(reader, "delivery", faults),
+        Some(other) => {
+            let at = reader.get("delivery").map_or(Position::default(), |node| node.at);
+            faults.add(at, "delivery", format!("{other:?} is no way to deliver (driver, or provider)"));
+        }
+    }
+}
+
+fn not_yet(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) {
+    if let Some(node) = reader.get(key) {
+        faults.add(node.at, reader.path(key), "is not yet served by this version (leave it out)");
+    }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if fs::metadata(file)?.len() > MAX_FILE {
+        return Err(io::Error::other(format!("is larger than {MAX_FILE} bytes")));
+    }
+    fs::read_to_string(file)
+}
+
+// === impl Limits ===
+
+impl Limits {
+    fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
+        let default = Self::default();
+        let mut count = |key, default, faults: &mut Faults| {
+            let within = |text: &str| match text.parse() {
+                Ok(number @ 1..=100_000) => Ok(number),
+                _ => Err(format!("{text:?} is no count from 1 to 100000")),
+            };
+            reader.parsed(key, faults, within).unwrap_or(default)
+        };
+        let objects = count("objects", default.objects, faults);
+        let mounts = count("mounts", default.mounts, faults);
+        let per_backend = count("perBackend", default.per_backend, faults);
+        let secret_bytes = reader.parsed("secretBytes", faults, parse_size).unwrap_or(default.secret_bytes);
+        let mount_bytes = reader.parsed("mountBytes", faults, parse_size).unwrap_or(default.mount_bytes);
+        let timeout = reader.parsed("timeout", faults, |text| match parse_duration(text)? {
+            short if short < Duration::from_secs(1) => Err(format!("{text:?} is under 1s: no mount could be served")),
+            duration => Ok(duration),
+        });
+        Self { objects, secret_bytes, mount_bytes, mounts, per_backend, timeout: timeout.unwrap_or(default.timeout) }
+    }
+
+    pub fn of_backends(&self) -> BackendLimits {
+        BackendLimits { per_backend: self.per_backend, secret_bytes: self.secret_bytes }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            objects: 512,
+            secret_bytes: 1024 * 1024,
+            mount_bytes: 3584 * 1024,
+            mounts: 256,
+            per_backend: 32,
+            timeout: Duration::from_secs(90),
+        }
+    }
+}
+
+// === impl ConfigError ===
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Faults { file, faults } => {
+                for (at, fault) in faults.iter().enumerate() {
+                    let Position { line, column } = fault.at;
+                    let end = if at + 1 < faults.len() { "\n" } else { "" };
+                    write!(f, "{}:{line}:{column}: {fault}{end}", file.display())?;
+                }
+                Ok(())
+            }
+            Self::Unreadable { file, cause } => {
+                write!(f, "{}: {cause} (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests;

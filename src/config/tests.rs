@@ -1,0 +1,120 @@
+use super::*;
+
+const MINIMAL: &str = "identity: { verify: driver }\nbackends: { files: { kind: file, vault: /v, identity: /k } }\npolicy: []\n";
+
+fn faults(text: &str) -> String {
+    let faults = Config::parse(text).unwrap_err();
+    ConfigError::Faults { file: "keyferry.yaml".into(), faults }.to_string()
+}
+
+#[test]
+fn the_least_that_is_needed_has_documented_defaults() {
+    let config = Config::parse(MINIMAL).unwrap();
+    assert_eq!(config.sockets.providers, ["keyferry"]);
+    assert_eq!(config.sockets.dir, Path::new("/var/run/secrets-store-csi-providers"));
+    assert_eq!((config.sockets.mode, config.sockets.allowed_peers.as_slice()), (0o600, [0].as_slice()));
+    assert_eq!((config.state_dir.as_path(), config.kubelet_dir.as_path()), (Path::new("/var/lib/keyferry"), Path::new("/var/lib/kubelet")));
+    let (secret_bytes, mount_bytes, timeout) = (1 << 20, 3_670_016, Duration::from_secs(90));
+    assert_eq!(config.limits, Limits { objects: 512, secret_bytes, mount_bytes, mounts: 256, per_backend: 32, timeout });
+    assert_eq!(config.audit, AuditConfig { file: None, fail_closed: false });
+    assert_eq!(config.metrics, None);
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = "
+providers: [keyferry, vault]
+socketDir: /run/s
+socketMode: \"0660\"
+allowedPeers: [0, 1000]
+stateDir: /state
+kubeletDir: /kubelet
+versionKey: /version.key
+identity: { verify: jwks, audience: keyferry, issuer: https://oidc.example, jwks: { file: /jwks.json } }
+backends: { files: { kind: file, vault: /v, identity: [/a, /b] } }
+policy: [{ pods: { namespace: \"*\" }, read: [\"files/${namespace}/**\"] }]
+cache: { fresh: 2m, stale: 24h }
+leases: { revokeAtShutdown: false }
+delivery: driver
+limits: { objects: 2, secretBytes: 2MiB, mountBytes: 3MiB, mounts: 4, perBackend: 5, timeout: 6s }
+audit: { file: /audit.log, failClosed: true }
+metrics: { listen: 127.0.0.1:0 }
+events: { enabled: false }
+log: { format: text, level: debug }
+";
+    let config = Config::parse(text).unwrap();
+    assert_eq!((config.sockets.mode, config.sockets.allowed_peers.as_slice()), (0o660, [0, 1000].as_slice()));
+    let (secret_bytes, mount_bytes, timeout) = (2 << 20, 3 << 20, Duration::from_secs(6));
+    assert_eq!(config.limits, Limits { objects: 2, secret_bytes, mount_bytes, mounts: 4, per_backend: 5, timeout });
+    assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true });
+    assert_eq!(config.metrics, Some("127.0.0.1:0".parse().unwrap()));
+}
+
+#[test]
+fn all_faults_come_at_once_with_line_key_and_remedy() {
+    let text = "
+providers: [keyfery, vault, vault]
+socketDir: run/s
+socketMode: \"0666\"
+allowedPeers: [root, 65534]
+identty: {}
+backends:
+  a/b: { kind: file }
+  bao: { kind: vault, address: x }
+  s3: { kind: s3 }
+  none: {}
+limits: { objects: 0, secretBytes: 1MB, timeout: 10ms }
+audit: { file: [x], failClosed: yes, alerts: [] }
+metrics: { listen: localhost }
+delivery: provider
+dialects: { vault: { backend: bao } }
+log: { format: xml, level: loud }
+cache: { fresh: soon, sealed: {} }
+events: { enabled: true }
+";
+    insta::assert_snapshot!(faults(text), @r#"
+    keyferry.yaml:2:1: identity.issuer: is missing (the `iss` of the cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it; learning it from the daemon's own token is not built yet)
+    keyferry.yaml:2:1: identity.jwks.file: is missing (a file with the cluster's keys: kubectl get --raw /openid/v1/jwks writes it; asking the API server is not built yet. Or `verify: driver`)
+    keyferry.yaml:2:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
+    keyferry.yaml:2:13: providers: "keyfery" is no provider name (known: keyferry, vault, openbao, aws, azure, gcp)
+    keyferry.yaml:2:29: providers: "vault" stands there twice (remove one)
+    keyferry.yaml:3:12: socketDir: "run/s" is not an absolute path (start it with /)
+    keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
+    keyferry.yaml:5:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
+    keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed
+    keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
+    keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
+    keyferry.yaml:9:16: backends.bao.kind: "vault" is not yet served by this version (it serves: file)
+    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file)
+    keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
+    keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
+    keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
+    keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
+    keyferry.yaml:13:16: audit.file: is a list, but must be a text
+    keyferry.yaml:13:33: audit.failClosed: must be true or false, without quotes
+    keyferry.yaml:13:46: audit.alerts: is not yet served by this version (leave it out)
+    keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
+    keyferry.yaml:15:11: delivery: is not yet served by this version (leave it out)
+    keyferry.yaml:16:11: dialects: is not yet served by this version (leave it out)
+    keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
+    keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
+    keyferry.yaml:18:17: cache.fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
+    keyferry.yaml:18:31: cache.sealed: is not yet served by this version (leave it out)
+    keyferry.yaml:19:20: events.enabled: is not yet served by this version (leave it out)
+    "#);
+}
+
+#[test]
+fn a_text_that_is_no_configuration_says_so() {
+    insta::assert_snapshot!(faults("backends: [\n"), @"keyferry.yaml:1:11: not valid YAML: unclosed bracket '['");
+    insta::assert_snapshot!(faults("- a list"), @"keyferry.yaml:1:1: is a list, but must be a mapping of keys to values");
+    insta::assert_snapshot!(faults("a: 1\na: 2"), @"keyferry.yaml:2:1: a: given twice in one mapping (remove one)");
+    insta::assert_snapshot!(faults(""), @"
+    keyferry.yaml:1:1: identity.issuer: is missing (the `iss` of the cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it; learning it from the daemon's own token is not built yet)
+    keyferry.yaml:1:1: identity.jwks.file: is missing (a file with the cluster's keys: kubectl get --raw /openid/v1/jwks writes it; asking the API server is not built yet. Or `verify: driver`)
+    keyferry.yaml:1:1: backends: is missing (at least one store, such as files: { kind: file, vault: ..., identity: ... })
+    keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
+    ");
+    let missing = Config::load(Path::new("/nonexistent/keyferry.yaml")).unwrap_err();
+    insta::assert_snapshot!(missing, @"/nonexistent/keyferry.yaml: No such file or directory (os error 2) (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)");
+}

@@ -1,0 +1,237 @@
+//! A mount, from request to answer, as one walk:
+//!
+//! identify the Pod -> plan -> authorise -> fetch -> render -> deliver, and audit.
+//!
+//! Each step collects everything that is wrong before it fails; the first step that fails answers. Nothing is delivered in part.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use crate::audit::AuditSink;
+use crate::backend::{Backends, Fault};
+use crate::clock::Clock;
+use crate::delivery::{DeliveredFile, Delivery, VersionKey};
+use crate::dialect::{self, ClassLimits};
+use crate::identity::Attest;
+use crate::memo::Memo;
+use crate::model::{Fetched, MountCall, Plan, PodIdentity, PodTokens, Request, RequestId};
+use crate::policy::{Permit, Policy};
+use crate::render::{self, RenderLimits, Rendered};
+use crate::telemetry::Metrics;
+
+mod error;
+mod record;
+
+pub use error::{FetchFailure, MountError};
+
+use record::Record;
+
+/// The largest attributes in bytes. A SecretProviderClass is at most about 1.5 MiB (etcd's limit on a request); half of that
+/// is more than any class that fits `limits.objects`.
+const MAX_ATTRIBUTES: usize = 768 * 1024;
+
+/// Parsed classes that are remembered.
+const PLANS: usize = 1024;
+
+/// The provider whose classes are in our own format; the others' names choose a dialect.
+const OWN_PROVIDER: &str = "keyferry";
+
+/// Every stage, built for one configuration. A reload builds another; a mount under way ends in the one it began in.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub identity: Arc<dyn Attest>,
+    pub policy: Policy,
+    pub backends: Backends,
+    pub version_key: VersionKey,
+    pub limits: MountLimits,
+    pub audit: Arc<dyn AuditSink>,
+    pub metrics: Arc<Metrics>,
+    pub clock: Arc<dyn Clock>,
+    /// Mounts worked on at once; shared by all pipelines of the process.
+    pub places: Arc<Semaphore>,
+    pub plans: Plans,
+}
+
+/// What bounds one mount, from `limits`.
+#[derive(Clone, Copy, Debug)]
+pub struct MountLimits {
+    pub objects: usize,
+    pub secret_bytes: usize,
+    pub mount_bytes: usize,
+}
+
+/// Classes parsed before, by their parameters. They belong to one pipeline: the backends' names are resolved in them.
+#[derive(Debug)]
+pub struct Plans(Memo<Arc<BTreeMap<String, String>>, Arc<Plan>>);
+
+/// One call: its name in logs, the socket it came by, and its time.
+#[derive(Clone, Debug)]
+pub struct MountContext {
+    pub request: RequestId,
+    /// The provider name of the socket.
+    pub provider: Arc<str>,
+    pub arrived: Instant,
+    /// A mount that has no place by then is refused.
+    pub queue_until: Instant,
+    /// The mount has answered by then.
+    pub deadline: Instant,
+}
+
+/// Secrets that were found, in plan order, with how they came.
+type Found = Vec<(Permit, Fetched)>;
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// Answers a mount: by its deadline, and with an error rather than a panic.
+    ///
+    /// # Errors
+    /// The first step that failed, with everything that step found wrong.
+    pub async fn mount(&self, call: MountCall, cx: &MountContext) -> Result<Delivery, MountError> {
+        let _in_flight = self.metrics.in_flight();
+        let mut record = Record::new(cx, self.clock.now());
+        let walk = AssertUnwindSafe(self.queue_and_walk(call, cx, &mut record)).catch_unwind();
+        let answer = match timeout_at(cx.deadline, walk).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_panic)) => Err(MountError::Internal),
+            Err(_) => Err(MountError::TimedOut { after: cx.arrived.elapsed() }),
+        };
+        let answer = self.audited(record, answer, cx).await;
+        self.count(&answer, cx.arrived.elapsed());
+        answer
+    }
+
+    async fn queue_and_walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<Delivery, MountError> {
+        let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
+        // The semaphore is never closed: an error would mean the same as no place.
+        let _place = timeout_at(cx.queue_until, self.places.acquire()).await.map_err(|_| overloaded())?.map_err(|_| overloaded())?;
+        self.walk(call, cx, record).await
+    }
+
+    async fn walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<Delivery, MountError> {
+        let request = Request::parse(call, MAX_ATTRIBUTES).map_err(MountError::Request)?;
+        record.requested(&request);
+        let plan = self.plan(&request, &cx.provider)?;
+        record.planned(&plan);
+        let attested = self.identity.attest(&request.claims, &request.tokens).await.map_err(MountError::Identity)?;
+        record.identified(attested.pod.verified);
+        let permits = self.authorise(&Arc::new(attested.pod), &plan, record)?;
+        let found = self.fetch(&plan, permits, Arc::new(attested.tokens), cx.deadline).await?;
+        let (rendered, delivery) = self.render(&plan, &found, &request)?;
+        record.delivered(&plan, &found, &rendered, &delivery);
+        Ok(delivery)
+    }
+
+    /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
+    fn plan(&self, request: &Request, provider: &str) -> Result<Arc<Plan>, MountError> {
+        let mut parameters = Cow::Borrowed(&request.parameters);
+        if provider != OWN_PROVIDER && !parameters.contains_key("dialect") {
+            parameters.to_mut().insert("dialect".to_owned(), provider.to_owned());
+        }
+        if let Some(plan) = self.plans.0.find(&*parameters) {
+            return Ok(plan);
+        }
+        let limits = ClassLimits { objects: self.limits.objects };
+        let plan = Arc::new(dialect::parse(&parameters, &self.backends, limits).map_err(MountError::Class)?);
+        self.plans.0.insert(Arc::new(parameters.into_owned()), Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    /// A permit for every distinct secret of the plan, in plan order; or every denial.
+    fn authorise(&self, pod: &Arc<PodIdentity>, plan: &Plan, record: &mut Record) -> Result<Vec<Permit>, MountError> {
+        let rules = self.policy.of(pod);
+        let mut asked = HashSet::with_capacity(plan.objects.len());
+        let (mut permits, mut denials) = (Vec::with_capacity(plan.objects.len()), Vec::new());
+        for object in &plan.objects {
+            if !asked.insert(&object.secret) && denials.is_empty() {
+                continue;
+            }
+            match rules.decide(&object.secret) {
+                Ok(permit) => permits.push(permit),
+                Err(denial) => denials.push((object.label(), denial)),
+            }
+        }
+        if denials.is_empty() {
+            return Ok(permits);
+        }
+        record.denied(&denials);
+        Err(MountError::Policy(denials))
+    }
+
+    /// Every secret at once, each distinct one once. What is absent and optional everywhere it is asked for is left out.
+    async fn fetch(&self, plan: &Plan, permits: Vec<Permit>, tokens: Arc<PodTokens>, deadline: Instant) -> Result<Found, MountError> {
+        let fetches = permits.iter().map(|permit| self.backends.fetch(permit, Arc::clone(&tokens), deadline));
+        let answers = join_all(fetches).await;
+        let (mut found, mut failed) = (Vec::with_capacity(permits.len()), HashMap::new());
+        for (permit, answer) in permits.into_iter().zip(answers) {
+            match answer {
+                Ok(fetched) => found.push((permit, fetched)),
+                Err(error) => drop(failed.insert(Arc::clone(permit.secret()), error)),
+            }
+        }
+        if failed.is_empty() {
+            return Ok(found);
+        }
+        let fatal = plan.objects.iter().filter_map(|object| {
+            let error = failed.get(&object.secret)?;
+            let excused = object.optional && error.fault == Fault::NotFound;
+            (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
+        });
+        let fatal: Vec<_> = fatal.collect();
+        if fatal.is_empty() { Ok(found) } else { Err(MountError::Fetch(fatal)) }
+    }
+
+    fn render(&self, plan: &Plan, found: &Found, request: &Request) -> Result<(Rendered, Delivery), MountError> {
+        let secrets = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
+        let MountLimits { secret_bytes, mount_bytes, objects: _ } = self.limits;
+        let rendered =
+            render::render(plan, &secrets, request.permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)?;
+        let files = rendered.files.iter().map(|file| DeliveredFile {
+            path: file.path.clone(),
+            mode: file.mode,
+            contents: Arc::clone(&file.contents),
+        });
+        let versioned: Vec<_> = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
+        let delivery = Delivery::new(files.collect(), &versioned, &self.version_key, mount_bytes).map_err(MountError::Oversize)?;
+        Ok((rendered, delivery))
+    }
+
+    /// The audit line comes before the answer: with `failClosed`, no answer without a line.
+    async fn audited(&self, record: Record, answer: Result<Delivery, MountError>, cx: &MountContext) -> Result<Delivery, MountError> {
+        let event = record.into_event(answer.as_ref().err(), cx.arrived.elapsed());
+        self.audit.record(event).await.map_err(MountError::Audit).and(answer)
+    }
+
+    fn count(&self, answer: &Result<Delivery, MountError>, took: Duration) {
+        let code = answer.as_ref().err().map(|error| error.code().as_str());
+        #[allow(clippy::cast_precision_loss)] // a metric's timestamp
+        self.metrics.mount(code, took, self.clock.now().as_millisecond() as f64 / 1000.0);
+        if let Ok(delivery) = answer {
+            self.metrics.delivered(delivery.files.len(), delivery.files.iter().map(|file| file.contents.len()).sum());
+        }
+    }
+}
+
+impl Default for Plans {
+    fn default() -> Self {
+        Self(Memo::with_capacity(PLANS))
+    }
+}
+
+impl MountContext {
+    /// Times a call by what its caller gives it: an answer 5 s before the caller's deadline, a refusal for want of a place 10 s before;
+    /// each at half the time where that is more. `longest` bounds the answer, and the refusal still comes a little before that.
+    pub fn new(request: RequestId, provider: Arc<str>, arrived: Instant, caller: Option<Duration>, longest: Duration) -> Self {
+        let before = |margin: Duration| caller.map_or(longest, |given| given.saturating_sub(margin).max(given / 2).min(longest));
+        let deadline = before(Duration::from_secs(5));
+        let queue = before(Duration::from_secs(10)).min(deadline - Duration::from_secs(5).min(deadline / 10));
+        Self { request, provider, arrived, queue_until: arrived + queue, deadline: arrived + deadline }
+    }
+}

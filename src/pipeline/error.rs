@@ -1,0 +1,160 @@
+//! Why a mount failed: a variant a step. Its `Display` is the message a user reads in `kubectl describe pod`.
+
+use std::fmt;
+
+use tokio::time::Duration;
+
+use crate::audit::AuditUnavailable;
+use crate::backend::BackendError;
+use crate::delivery::Oversize;
+use crate::identity::IdentityError;
+use crate::model::{ClassFaults, Code, Label, RequestFault};
+use crate::policy::Denial;
+use crate::render::RenderFault;
+
+/// The longest message in bytes: over about 8 KiB can be lost on the way (PROTOCOL: Mount response), and the driver adds its own words.
+const MAX_MESSAGE: usize = 4096;
+
+#[derive(Debug)]
+pub enum MountError {
+    Audit(AuditUnavailable),
+    Class(ClassFaults),
+    Fetch(Vec<FetchFailure>),
+    Identity(IdentityError),
+    /// A bug.
+    Internal,
+    Overloaded {
+        waited: Duration,
+    },
+    Oversize(Oversize),
+    Policy(Vec<(Label, Denial)>),
+    Render(Vec<RenderFault>),
+    Request(Vec<RequestFault>),
+    TimedOut {
+        after: Duration,
+    },
+}
+
+/// An object whose secret could not be had.
+#[derive(Debug)]
+pub struct FetchFailure {
+    pub label: Label,
+    pub error: BackendError,
+}
+
+impl MountError {
+    /// The code of the first thing that is wrong.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Audit(_) => Code::AuditUnavailable,
+            Self::Class(ClassFaults(faults)) => faults.first().map_or(Code::InvalidRequest, |fault| fault.code),
+            Self::Fetch(failures) => failures.first().map_or(Code::Internal, |failure| failure.error.fault.code()),
+            Self::Identity(_) => Code::IdentityUnverified,
+            Self::Internal => Code::Internal,
+            Self::Overloaded { .. } => Code::Overloaded,
+            Self::Oversize(_) => Code::TooLarge,
+            Self::Policy(_) => Code::PolicyDenied,
+            Self::Render(faults) => faults.first().map_or(Code::Internal, |fault| fault.code),
+            Self::Request(faults) => faults.first().map_or(Code::InvalidRequest, |fault| fault.code),
+            Self::TimedOut { .. } => Code::BackendTimeout,
+        }
+    }
+
+    fn parts(&self) -> Vec<String> {
+        fn each<T: fmt::Display>(faults: &[T]) -> Vec<String> {
+            faults.iter().map(ToString::to_string).collect()
+        }
+        match self {
+            Self::Audit(error) => vec![error.to_string()],
+            Self::Class(ClassFaults(faults)) => each(faults),
+            Self::Fetch(failures) => each(failures),
+            Self::Identity(error) => vec![error.to_string()],
+            Self::Internal => vec![
+                "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned(),
+            ],
+            Self::Overloaded { waited } => {
+                let waited = waited.as_secs();
+                vec![format!(
+                    "no place was free for this mount in {waited} s (many Pods start at once, or a store is slow; kubelet tries again by itself)"
+                )]
+            }
+            Self::Oversize(error) => vec![error.to_string()],
+            Self::Policy(denials) => denials.iter().map(|(label, denial)| format!("{label}: {denial}")).collect(),
+            Self::Render(faults) => each(faults),
+            Self::Request(faults) => each(faults),
+            Self::TimedOut { after } => {
+                let after = after.as_secs_f64();
+                vec![format!("the mount was not done after {after:.1} s (a store is slow or out of reach; kubelet tries again by itself)")]
+            }
+        }
+    }
+}
+
+/// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
+impl fmt::Display for MountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&bounded(self.code(), &self.parts()))
+    }
+}
+
+impl std::error::Error for MountError {}
+
+fn bounded(code: Code, parts: &[String]) -> String {
+    /// What `; ... and 100000 more` takes.
+    const ROOM: usize = 32;
+    let mut message = format!("{code}: ");
+    for (at, part) in parts.iter().enumerate() {
+        let separator = if at == 0 { "" } else { "; " };
+        let space = MAX_MESSAGE - ROOM - message.len();
+        if separator.len() + part.len() <= space {
+            message += separator;
+            message += part;
+        } else if at == 0 {
+            message += &part[..part.floor_char_boundary(space)];
+            message += "...";
+        } else {
+            return message + &format!("; ... and {} more", parts.len() - at);
+        }
+    }
+    message
+}
+
+impl fmt::Display for FetchFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.label, self.error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(count: usize, length: usize) -> MountError {
+        let fault = |n| RequestFault { key: format!("key{n}"), problem: "ü".repeat(length / 2), code: Code::InvalidRequest };
+        MountError::Request((0..count).map(fault).collect())
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_says_how_much_is_missing() {
+        let message = faults(200, 80).to_string();
+        assert!(message.len() <= MAX_MESSAGE, "{}", message.len());
+        assert!(message.starts_with("InvalidRequest: key0: ü"), "{message}");
+        let kept = message.matches("key").count();
+        assert!(message.ends_with(&format!("; ... and {} more", 200 - kept)), "{message}");
+    }
+
+    #[test]
+    fn one_endless_fault_is_cut_at_a_character() {
+        let message = faults(1, 100_000).to_string();
+        assert!(message.len() <= MAX_MESSAGE && message.ends_with("ü..."));
+        assert!(faults(3, 100_000).to_string().len() <= MAX_MESSAGE);
+    }
+
+    #[test]
+    fn short_messages_are_whole() {
+        insta::assert_snapshot!(faults(2, 4), @"InvalidRequest: key0: üü; key1: üü");
+        insta::assert_snapshot!(MountError::Internal, @"Internal: a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)");
+        insta::assert_snapshot!(MountError::Overloaded { waited: Duration::from_secs(80) }, @"Overloaded: no place was free for this mount in 80 s (many Pods start at once, or a store is slow; kubelet tries again by itself)");
+        insta::assert_snapshot!(MountError::TimedOut { after: Duration::from_millis(1500) }, @"BackendTimeout: the mount was not done after 1.5 s (a store is slow or out of reach; kubelet tries again by itself)");
+    }
+}

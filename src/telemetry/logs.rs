@@ -1,0 +1,69 @@
+//! Logs, by `tracing`, to standard error: standard output belongs to the audit lines.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+
+use crate::yaml::{Faults, Reader};
+
+/// The mapping under `log`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    pub level: LevelFilter,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+impl LogConfig {
+    pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
+        let default = Self::default();
+        let format = reader.parsed("format", faults, |text| match text {
+            "json" => Ok(LogFormat::Json),
+            "text" => Ok(LogFormat::Text),
+            _ => Err(format!("{text:?} is no log format (json or text)")),
+        });
+        let level = reader.parsed("level", faults, |text| match text {
+            "error" => Ok(LevelFilter::ERROR),
+            "warn" => Ok(LevelFilter::WARN),
+            "info" => Ok(LevelFilter::INFO),
+            "debug" => Ok(LevelFilter::DEBUG),
+            "trace" => Ok(LevelFilter::TRACE),
+            _ => Err(format!("{text:?} is no log level (error, warn, info, debug or trace)")),
+        });
+        Self { format: format.unwrap_or(default.format), level: level.unwrap_or(default.level) }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, level: LevelFilter::INFO }
+    }
+}
+
+/// Starts to log. Only our own events are heard: a library's debug output could hold what it was handed.
+pub fn start(config: LogConfig) {
+    let ours = tracing_subscriber::filter::Targets::new().with_target("keyferry", config.level);
+    let registry = tracing_subscriber::registry().with(ours);
+    // An earlier start (several daemons in one test process) stays in force.
+    let _ = match config.format {
+        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init(),
+        LogFormat::Text => {
+            registry.with(tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr)).try_init()
+        }
+    };
+    report_panics_without_their_words();
+}
+
+/// A panic's message may hold anything; its place is enough to find the bug.
+fn report_panics_without_their_words() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a bug: the code panicked (the message is withheld, it could hold a secret)");
+    }));
+}

@@ -1,0 +1,197 @@
+//! The daemon's metrics, in one struct that is handed down: there is no global registry.
+//! Labels are bounded: codes, backends and operations, never a Pod's or a secret's name.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Duration;
+
+/// Upper bounds in seconds: from a memoised mount to the caller's deadline.
+const SECONDS: [f64; 14] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0];
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct MountLabels {
+    outcome: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct BackendLabels {
+    backend: String,
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct BackendName {
+    backend: String,
+}
+
+/// Every metric of the daemon.
+pub struct Metrics {
+    registry: Registry,
+    mounts: Family<MountLabels, Counter>,
+    mount_seconds: Histogram,
+    backend_calls: Family<BackendLabels, Counter>,
+    backend_seconds: Family<BackendName, Histogram, fn() -> Histogram>,
+    files: Counter,
+    bytes: Counter,
+    in_flight: Gauge,
+    audit_lost: Counter,
+    last_mount: Gauge<f64, AtomicU64>,
+}
+
+/// Counts a mount as in flight while it lives.
+#[derive(Debug)]
+pub struct InFlight(Gauge);
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("keyferry");
+        let metrics = Self {
+            mounts: Family::default(),
+            mount_seconds: histogram(),
+            backend_calls: Family::default(),
+            backend_seconds: Family::new_with_constructor(histogram),
+            files: Counter::default(),
+            bytes: Counter::default(),
+            in_flight: Gauge::default(),
+            audit_lost: Counter::default(),
+            last_mount: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
+        registry.register_with_unit(
+            "mount_duration",
+            "Time from a mount's arrival to its answer",
+            Unit::Seconds,
+            metrics.mount_seconds.clone(),
+        );
+        registry.register(
+            "backend_calls",
+            "Calls to a backend, by operation and outcome (ok, or the fault)",
+            metrics.backend_calls.clone(),
+        );
+        registry.register_with_unit(
+            "backend_call_duration",
+            "Time a backend's fetch took, waiting for a free place included",
+            Unit::Seconds,
+            metrics.backend_seconds.clone(),
+        );
+        registry.register("files_delivered", "Files in answers to mounts", metrics.files.clone());
+        registry.register("delivered", "Bytes of file contents in answers to mounts", metrics.bytes.clone());
+        registry.register("mounts_in_flight", "Mounts being worked on or queued", metrics.in_flight.clone());
+        registry.register(
+            "audit_lines_lost",
+            "Audit lines that could not be written (with audit.failClosed none is lost: the mount fails)",
+            metrics.audit_lost.clone(),
+        );
+        registry.register_with_unit(
+            "last_mount_timestamp",
+            "When the last mount was answered, in Unix time",
+            Unit::Seconds,
+            metrics.last_mount.clone(),
+        );
+        registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+
+    /// A mount was answered. `code` is `None` where it went well.
+    pub fn mount(&self, code: Option<&'static str>, took: Duration, at_unix_seconds: f64) {
+        let outcome = if code.is_none() { "ok" } else { "failed" };
+        self.mounts.get_or_create(&MountLabels { outcome, code: code.unwrap_or("OK") }).inc();
+        self.mount_seconds.observe(took.as_secs_f64());
+        self.last_mount.set(at_unix_seconds);
+    }
+
+    pub fn delivered(&self, files: usize, bytes: usize) {
+        self.files.inc_by(files as u64);
+        self.bytes.inc_by(bytes as u64);
+    }
+
+    /// A backend answered. `fault` is `None` where it went well.
+    pub fn backend_call(&self, backend: &str, operation: &'static str, fault: Option<&'static str>, took: Duration) {
+        let labels = BackendLabels { backend: backend.to_owned(), operation, outcome: fault.unwrap_or("ok") };
+        self.backend_calls.get_or_create(&labels).inc();
+        self.backend_seconds.get_or_create(&BackendName { backend: backend.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    pub fn audit_line_lost(&self) {
+        self.audit_lost.inc();
+    }
+
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// The text that Prometheus reads (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_family() {
+        let metrics = Metrics::new();
+        metrics.mount(None, Duration::from_millis(2), 1.0);
+        metrics.mount(Some("PolicyDenied"), Duration::from_millis(1), 2.0);
+        metrics.backend_call("files", "fetch", None, Duration::from_millis(1));
+        metrics.delivered(3, 700);
+        let held = metrics.in_flight();
+        let text = metrics.encode();
+        for line in [
+            "keyferry_mounts_total{outcome=\"ok\",code=\"OK\"} 1",
+            "keyferry_mounts_total{outcome=\"failed\",code=\"PolicyDenied\"} 1",
+            "keyferry_mount_duration_seconds_count 2",
+            "keyferry_backend_calls_total{backend=\"files\",operation=\"fetch\",outcome=\"ok\"} 1",
+            "keyferry_backend_call_duration_seconds_count{backend=\"files\"} 1",
+            "keyferry_files_delivered_total 3",
+            "keyferry_delivered_total 700",
+            "keyferry_mounts_in_flight 1",
+            "keyferry_build_info{version=",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        drop(held);
+        assert!(metrics.encode().contains("keyferry_mounts_in_flight 0"));
+    }
+}

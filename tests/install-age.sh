@@ -1,0 +1,15 @@
+#!/bin/sh
+# Puts Debian's age command into a folder, without installing it: install-age.sh FOLDER
+set -eu
+folder=$1
+if command -v age >/dev/null 2>&1; then
+    mkdir -p "$folder"
+    exit 0
+fi
+rm -rf "$folder"
+mkdir -p "$folder"
+cd "$folder"
+# The package lists may be absent or old on a new machine.
+apt-get download age >/dev/null 2>&1 || { apt-get update -qq && apt-get download age >/dev/null; }
+dpkg -x age_*.deb .
+rm age_*.deb

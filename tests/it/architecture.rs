@@ -1,0 +1,123 @@
+//! The arrows of the house: which room may import which. Read from the imports, so that a wrong arrow fails here and not in a review.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rooms open to all.
+const LEAVES: [&str; 8] = ["clock", "glob", "memo", "nearest", "telemetry", "units", "yaml", "model"];
+
+/// What each room may import besides the leaves and itself.
+fn allowed(room: &str) -> Option<&'static [&'static str]> {
+    Some(match room {
+        "clock" | "glob" | "memo" | "nearest" | "units" => &[],
+        "yaml" | "model" | "telemetry" => &[],
+        "identity" | "audit" => &["http", "kube"],
+        "backend" => &["http", "kube", "policy"],
+        "dialect" | "policy" | "render" | "delivery" => &[],
+        "http" => &[],
+        "kube" => &["http"],
+        "pipeline" => &["identity", "dialect", "policy", "backend", "render", "delivery", "audit"],
+        // `delivery` and `model` shapes become messages here.
+        "server" => &["pipeline", "delivery"],
+        // Each stage's own config type, never its implementation.
+        "config" => &["identity", "policy", "backend", "audit", "server"],
+        "app" => &["config", "identity", "policy", "backend", "render", "delivery", "audit", "dialect", "pipeline", "server"],
+        // The commands that play the driver or keep a vault use those rooms' own parts.
+        "cli" => &["app", "config", "server", "backend", "delivery", "identity"],
+        "lib" | "main" => return None,
+        _ => panic!("a new room {room:?}: say in tests/it/architecture.rs what it may import"),
+    })
+}
+
+#[test]
+fn arrows_point_down_only() {
+    let mut wrong = Vec::new();
+    for (room, files) in rooms() {
+        let Some(allowed) = allowed(&room) else { continue };
+        for (file, text) in files {
+            for imported in imports(&text) {
+                let known = LEAVES.contains(&imported.as_str()) && (room != "model" || imported != "telemetry");
+                if imported != room && !known && !allowed.contains(&imported.as_str()) {
+                    wrong.push(format!("{}: {room} imports {imported}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "arrows that point up or across:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn grpc_lives_in_the_server_and_its_client_alone() {
+    let mut wrong = Vec::new();
+    for (room, files) in rooms() {
+        for (file, text) in files {
+            let client =
+                matches!(file.file_name().and_then(|name| name.to_str()), Some("client.rs" | "mount.rs" | "health.rs" | "tests.rs"));
+            let speaks = text.contains("tonic::") || text.contains("prost::");
+            if speaks && room != "server" && !(room == "cli" && client) {
+                wrong.push(file.display().to_string());
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "tonic or prost outside the server:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn secret_bytes_are_exposed_where_they_must_be_and_nowhere_else() {
+    // Each of these hands the bytes on to where they have to go; a new place wants a reason, here.
+    const PLACES: [(&str, &str); 8] = [
+        ("audit", ""),
+        ("backend", "opens and seals the vault's files"),
+        ("cli", "writes a volume; the vault command prints a field that was asked for"),
+        ("delivery", "the HMAC that makes a version; the volume writer"),
+        ("identity", "verifies tokens"),
+        ("model", "defines it; tells text from binary"),
+        ("render", "decodes and assembles files"),
+        ("server", "puts contents on the wire"),
+    ];
+    let mut wrong = Vec::new();
+    for (room, files) in rooms() {
+        let may = PLACES.iter().any(|(place, reason)| *place == room && !reason.is_empty());
+        wrong.extend(files.iter().filter(|(_, text)| !may && text.contains(".expose()")).map(|(file, _)| file.display().to_string()));
+    }
+    assert!(wrong.is_empty(), "exposes secret bytes:\n{}", wrong.join("\n"));
+}
+
+type Rooms = BTreeMap<String, Vec<(PathBuf, String)>>;
+
+fn rooms() -> Rooms {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut rooms, mut folders) = (Rooms::new(), vec![src.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs") {
+                let inside = path.strip_prefix(&src).unwrap();
+                let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+                let room = first.trim_end_matches(".rs").to_owned();
+                rooms.entry(room).or_default().push((inside.to_owned(), fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    rooms
+}
+
+/// The rooms a file names by `crate::room`, its tests at the foot left out.
+fn imports(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or(text);
+    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let names = code.match_indices("crate::").map(|(at, found)| {
+        let rest = &code[at + found.len()..];
+        rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+    });
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn the_reader_of_imports_sees_them() {
+    let text = "use crate::model::X;\n// use crate::server;\nfn f() { crate::policy::g(); }\n#[cfg(test)]\nuse crate::cli;";
+    assert_eq!(imports(text), ["model", "policy"]);
+}

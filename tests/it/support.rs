@@ -1,0 +1,253 @@
+//! A provider of the real binary in a temporary folder, with a vault, an issuer of tokens and a client: what most tests start from.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use hyper_util::rt::TokioIo;
+use keyferry::clock::{Clock, SystemClock};
+use keyferry::identity::Issuer;
+use keyferry::model::PodClaims;
+use keyferry::server::proto::csi_driver_provider_client::CsiDriverProviderClient;
+use keyferry::server::proto::{MountRequest, MountResponse};
+use serde_json::{Map, Value, json};
+use tokio::net::UnixStream;
+use tokio::time::Duration;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+pub type Client = CsiDriverProviderClient<Channel>;
+
+pub const ISSUER: &str = "https://oidc.example";
+
+/// Where a provider lives: everything in one folder that goes with it.
+pub struct House {
+    pub folder: tempfile::TempDir,
+    pub issuer: Issuer,
+}
+
+/// A running provider. Dropping it kills it.
+pub struct Provider {
+    child: Child,
+    pub socket: PathBuf,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl House {
+    /// An initialised vault with `shop/db` (username, password), a JWKS file, and a configuration with `extra` keys added.
+    pub fn new(extra: &str) -> Self {
+        let house = Self::bare();
+        house.vault(&["init"]);
+        house.vault(&["set", "shop/db", "username=app", "password=correct horse"]);
+        house.configure("pods: { namespace: shop }\n    read: [\"files/shop/**\"]", extra);
+        house
+    }
+
+    pub fn bare() -> Self {
+        let house = Self { folder: tempfile::tempdir().unwrap(), issuer: Issuer::new(ISSUER).unwrap() };
+        fs::write(house.path("jwks.json"), house.issuer.jwks()).unwrap();
+        house
+    }
+
+    /// Writes `keyferry.yaml`, with one policy rule.
+    pub fn configure(&self, rule: &str, extra: &str) {
+        let (root, uid) = (self.folder.path().display(), rustix::process::geteuid().as_raw());
+        let identity = if extra.contains("identity:") {
+            String::new()
+        } else {
+            format!("identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n")
+        };
+        let peers = if extra.contains("allowedPeers:") { String::new() } else { format!("allowedPeers: [{uid}]\n") };
+        let config = format!(
+            "socketDir: {root}/sockets\nstateDir: {root}/state\n{peers}{identity}\
+             backends: {{ files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }} }}\n\
+             policy:\n  - {rule}\n{extra}\n"
+        );
+        fs::write(self.path("keyferry.yaml"), config).unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs `keyferry vault` on the house's vault.
+    pub fn vault(&self, arguments: &[&str]) -> String {
+        let output = keyferry()
+            .arg("vault")
+            .args(arguments)
+            .env("KEYFERRY_VAULT", self.path("vault"))
+            .env("KEYFERRY_IDENTITY", self.path("age.key"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "vault {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts the daemon and waits until its socket accepts.
+    pub fn serve(&self) -> Provider {
+        let mut child = keyferry()
+            .arg("serve")
+            .arg("--config")
+            .arg(self.path("keyferry.yaml"))
+            .stdout(self.audit_file())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let ready = follow(child.stderr.take().unwrap(), Arc::clone(&log));
+        if ready.recv_timeout(std::time::Duration::from_secs(20)).is_err() {
+            let _ = child.kill();
+            panic!("the provider never was ready:\n{}", log.lock().unwrap().join("\n"));
+        }
+        Provider { child, socket: self.path("sockets/keyferry.sock"), log }
+    }
+
+    fn audit_file(&self) -> fs::File {
+        fs::OpenOptions::new().append(true).create(true).open(self.path("audit.jsonl")).unwrap()
+    }
+
+    /// The audit lines so far.
+    pub fn audit(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("audit.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub fn token(&self, pod: &PodClaims, audience: &str) -> String {
+        self.issuer.token(pod, audience, Duration::from_secs(3600), &SystemClock).unwrap()
+    }
+
+    /// What the driver would send for a class of these objects, with a good token.
+    pub fn request(&self, pod: &PodClaims, objects: &str) -> MountRequest {
+        let tokens = json!({ "keyferry": { "token": self.token(pod, "keyferry"), "expirationTimestamp": (SystemClock.now() + jiff::SignedDuration::from_secs(3600)).to_string() } });
+        request(pod, json!({ "objects": objects, "csi.storage.k8s.io/serviceAccount.tokens": tokens.to_string() }))
+    }
+}
+
+/// The Pod `web-0` of ServiceAccount `web` in namespace `shop`.
+pub fn web() -> PodClaims {
+    pod("shop", "web-0", "web")
+}
+
+pub fn pod(namespace: &str, name: &str, service_account: &str) -> PodClaims {
+    PodClaims {
+        namespace: namespace.into(),
+        name: name.into(),
+        uid: format!("uid-{namespace}-{name}"),
+        service_account: service_account.into(),
+    }
+}
+
+/// A request with these attributes besides those of kubelet; a null takes one away.
+pub fn request(pod: &PodClaims, attributes: Value) -> MountRequest {
+    let mut all: Map<String, Value> = serde_json::from_value(json!({
+        "secretProviderClass": "shop",
+        "csi.storage.k8s.io/ephemeral": "true",
+        "csi.storage.k8s.io/pod.name": pod.name,
+        "csi.storage.k8s.io/pod.namespace": pod.namespace,
+        "csi.storage.k8s.io/pod.uid": pod.uid,
+        "csi.storage.k8s.io/serviceAccount.name": pod.service_account,
+    }))
+    .unwrap();
+    let Value::Object(more) = attributes else { panic!("attributes are an object") };
+    all.extend(more);
+    all.retain(|_, value| !value.is_null());
+    MountRequest {
+        attributes: Value::Object(all).to_string(),
+        secrets: "null".to_owned(),
+        target_path: format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~csi/secrets/mount", pod.uid),
+        permission: "420".to_owned(),
+        current_object_version: Vec::new(),
+    }
+}
+
+impl Provider {
+    pub async fn client(&self) -> Client {
+        connect(&self.socket).await.unwrap()
+    }
+
+    /// One mount on a connection of its own.
+    pub async fn mount(&self, request: MountRequest) -> Result<MountResponse, Status> {
+        self.client().await.mount(request).await.map(tonic::Response::into_inner)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM, and the exit status.
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub async fn connect(socket: &Path) -> Result<Client, tonic::transport::Error> {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Ok(CsiDriverProviderClient::new(Endpoint::from_static("http://localhost").connect_with_connector(connector).await?))
+}
+
+pub fn keyferry() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_keyferry"))
+}
+
+/// The files of an answer as `path mode contents`.
+pub fn shown(answer: &MountResponse) -> Vec<String> {
+    answer.files.iter().map(|file| format!("{} {:04o} {}", file.path, file.mode, String::from_utf8_lossy(&file.contents))).collect()
+}
+
+/// Gathers the log, and says when the line "ready" came.
+fn follow(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> std::sync::mpsc::Receiver<()> {
+    let (ready, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let is_ready = line.contains("\"message\":\"ready\"") || line.contains(" ready ");
+            log.lock().unwrap().push(line);
+            if is_ready {
+                let _ = ready.send(());
+            }
+        }
+    });
+    received
+}
+
+/// Runs a command with input; its exit code, output and errors.
+pub fn run(command: &mut Command, input: &str) -> (i32, String, String) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A command that does not read its input breaks the pipe.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
