@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,7 +19,7 @@ use crate::backend::Backends;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::delivery::VersionKey;
-use crate::identity;
+use crate::identity::{self, Verify};
 use crate::pipeline::{MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, Server, SocketConfig};
 use crate::telemetry::Metrics;
@@ -31,12 +31,29 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The version key's file in the state folder.
 const VERSION_KEY: &str = "version.key";
 
+mod reload;
+
+use reload::Reloader;
+
 /// The daemon, built and bound: from here on mounts are served.
 #[derive(Debug)]
 pub struct App {
     server: Server,
     sockets: Vec<BoundSocket>,
     endpoint: Option<Endpoint>,
+    audit: Arc<AuditLog>,
+    reloader: Option<Arc<Reloader>>,
+}
+
+/// Asks a running daemon to take up its configuration anew.
+#[derive(Clone, Debug)]
+pub struct ReloadHandle(Option<Arc<Reloader>>);
+
+/// What outlives a reload.
+#[derive(Clone, Debug)]
+struct Parts {
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     audit: Arc<AuditLog>,
 }
 
@@ -49,39 +66,39 @@ pub struct StartError(Vec<String>);
 struct Health {
     pipeline: Arc<ArcSwap<Pipeline>>,
     sockets: SocketConfig,
+    reloader: Option<Arc<Reloader>>,
 }
 
 // === impl App ===
 
 impl App {
-    /// Builds every stage, then binds: nobody connects before a mount can be served.
+    /// Builds every stage, then binds: nobody connects before a mount can be served. With `file`, a change of it is taken up later.
     ///
     /// # Errors
     /// Everything that keeps the daemon from starting, as far as it can be found at once.
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
-        Self::start_with(config, Arc::new(SystemClock)).await
-    }
-
-    /// Starts with another clock.
-    ///
-    /// # Errors
-    /// As [`App::start`].
-    pub async fn start_with(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| one("audit.file", &error))?;
-        let audit = Arc::new(audit);
-        let pipeline = Arc::new(ArcSwap::from_pointee(build(config, &clock, &metrics, &audit)?));
-        for error in pipeline.load().backends.check().await {
-            tracing::warn!(%error, "a backend cannot serve now; its mounts will fail until it can");
-        }
-        let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), sockets: config.sockets.clone() });
-        let endpoint = match config.metrics {
-            Some(address) => Some(Endpoint::bind(address, metrics, health).await.map_err(|error| one("metrics.listen", &error))?),
+        let parts = Parts { clock: Arc::new(SystemClock), metrics: Arc::clone(&metrics), audit: Arc::new(audit) };
+        let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts)?));
+        warn_of_doubts(&config, &pipeline.load_full()).await;
+        let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
+        let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
+        let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), sockets: sockets.clone(), reloader: reloader.clone() });
+        let endpoint = match listen {
+            Some(address) => {
+                Some(Endpoint::bind(address, Arc::clone(&metrics), health).await.map_err(|error| one("metrics.listen", &error))?)
+            }
             None => None,
         };
-        let sockets = config.sockets.bind().await.map_err(|error| one("socketDir", &error))?;
-        let server = Server { pipeline, allowed_peers: config.sockets.allowed_peers.as_slice().into(), timeout: config.limits.timeout };
-        Ok(Self { server, sockets, endpoint, audit })
+        let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
+        let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
+        Ok(Self { server, sockets: bound, endpoint, audit, reloader })
+    }
+
+    /// For whoever hears the signal.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(self.reloader.clone())
     }
 
     /// Where metrics are served: with port 0, the port the kernel chose.
@@ -95,6 +112,7 @@ impl App {
         let metrics = self.metrics_address().map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(sockets = paths.join(" "), metrics, version = env!("CARGO_PKG_VERSION"), "ready");
         let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve()));
+        let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
         let stop = async {
             stop.await;
             tracing::info!("stopping: no new connections, mounts under way may finish");
@@ -104,13 +122,29 @@ impl App {
         if let Some(endpoint) = endpoint {
             endpoint.abort();
         }
+        if let Some(reloading) = reloading {
+            reloading.abort();
+        }
         tracing::info!(drained, "stopped");
         drained
     }
 }
 
+/// What works, but should be known.
+async fn warn_of_doubts(config: &Config, pipeline: &Pipeline) {
+    if config.identity.verify == Verify::Driver {
+        tracing::warn!(
+            "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
+        );
+    }
+    for error in pipeline.backends.check().await {
+        tracing::warn!(%error, "a backend cannot serve now; its mounts will fail until it can");
+    }
+}
+
 /// Builds the pipeline, which is everything a reload replaces.
-fn build(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>, audit: &Arc<AuditLog>) -> Result<Pipeline, StartError> {
+fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
+    let Parts { clock, metrics, audit } = parts;
     let mut problems = Vec::new();
     let mut keep = |problem: String| problems.push(problem);
     let version_key = version_key(config).map_err(&mut keep).ok();
@@ -182,8 +216,11 @@ fn one(key: &str, error: &dyn fmt::Display) -> StartError {
 #[async_trait]
 impl Status for Health {
     async fn ready(&self) -> Result<(), Vec<String>> {
-        let mut reasons: Vec<String> =
-            self.pipeline.load_full().backends.check().await.iter().map(|error| format!("backend {error}")).collect();
+        let pipeline = self.pipeline.load_full();
+        let mut reasons: Vec<String> = pipeline.backends.check().await.iter().map(|error| format!("backend {error}")).collect();
+        reasons.extend(pipeline.identity.health().err().map(|reason| format!("identity: {reason}")));
+        let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
+        reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
         let missing = self.sockets.providers.iter().map(|provider| self.sockets.path(provider)).filter(|path| !path.exists());
         reasons.extend(missing.map(|path| format!("socket {}: is gone (restart the provider)", path.display())));
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
@@ -209,3 +246,11 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl ReloadHandle {
+    pub fn reload(&self) {
+        if let Some(reloader) = &self.0 {
+            reloader.ask();
+        }
+    }
+}

@@ -175,6 +175,9 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
             Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is no user id (a number, such as 0 for root)")),
         }
     }
+    if let Some(node) = reader.get("allowedPeers").filter(|_| uids.is_empty() && faults.is_empty()) {
+        faults.add(node.at, "allowedPeers", "is empty: nobody could connect (leave it out for root, which the driver runs as)");
+    }
     uids
 }
 
@@ -249,7 +252,7 @@ fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
         }
     });
     if let Some(dialects) = reader.reader("dialects", faults).filter(|dialects| !dialects.entries().is_empty()) {
-        faults.add(dialects.at(), "dialects", "is not yet served by this version (leave it out)");
+        faults.add(dialects.at(), "dialects", "is not yet supported (leave it out)");
     }
     match reader.text("delivery", faults) {
         None | Some("driver") => {}
@@ -263,7 +266,7 @@ fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
 
 fn not_yet(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) {
     if let Some(node) = reader.get(key) {
-        faults.add(node.at, reader.path(key), "is not yet served by this version (leave it out)");
+        faults.add(node.at, reader.path(key), "is not yet supported (leave it out)");
     }
 }
 
@@ -289,8 +292,12 @@ impl Limits {
         let objects = count("objects", default.objects, faults);
         let mounts = count("mounts", default.mounts, faults);
         let per_backend = count("perBackend", default.per_backend, faults);
-        let secret_bytes = reader.parsed("secretBytes", faults, parse_size).unwrap_or(default.secret_bytes);
-        let mount_bytes = reader.parsed("mountBytes", faults, parse_size).unwrap_or(default.mount_bytes);
+        let size = |text: &str| match parse_size(text)? {
+            0 => Err(format!("{text:?} is nothing: no secret could be delivered")),
+            size => Ok(size),
+        };
+        let secret_bytes = reader.parsed("secretBytes", faults, size).unwrap_or(default.secret_bytes);
+        let mount_bytes = reader.parsed("mountBytes", faults, size).unwrap_or(default.mount_bytes);
         let timeout = reader.parsed("timeout", faults, |text| match parse_duration(text)? {
             short if short < Duration::from_secs(1) => Err(format!("{text:?} is under 1s: no mount could be served")),
             duration => Ok(duration),

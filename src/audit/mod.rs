@@ -76,7 +76,7 @@ impl AuditConfig {
         let file = reader.text("file", faults).filter(|file| *file != "stdout").map(PathBuf::from);
         let fail_closed = reader.boolean("failClosed", faults).unwrap_or(false);
         if let Some(alerts) = reader.get("alerts") {
-            faults.add(alerts.at, reader.path("alerts"), "is not yet served by this version (leave it out)");
+            faults.add(alerts.at, reader.path("alerts"), "is not yet supported (leave it out)");
         }
         Self { file, fail_closed }
     }

@@ -49,7 +49,7 @@ impl BackendConfig {
         let config = match node.text() {
             Some("file") => FileConfig::parse(&mut reader, faults).map(Self::File),
             Some(kind) if NOT_YET.contains(&kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet served by this version (it serves: file)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file)"));
                 return None;
             }
             Some(kind) => {

@@ -12,7 +12,7 @@ use crate::telemetry::logs;
 /// Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM.
 ///
 /// Logs go to standard error, audit lines to standard output (or where audit.file says). The log line "ready" means that the
-/// sockets accept. Faults of the configuration are all reported at once, with exit code 2.
+/// sockets accept. SIGHUP, or a change of the file, reloads policy, backends and keys. Faults of the configuration are all reported at once, with exit code 2.
 #[derive(Debug, clap::Args)]
 pub struct ServeArgs {
     /// The configuration, a YAML file.
@@ -26,8 +26,17 @@ pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::usage)?;
     logs::start(config.log);
     let stop = stop_signal().map_err(Failure::usage)?;
-    let app = App::start(&config).await.map_err(Failure::usage)?;
-    if app.serve(stop).await { Ok(()) } else { Err(Failure::fault("mounts under way were cut off after 10 s")) }
+    let mut hangup = signal(SignalKind::hangup()).map_err(Failure::usage)?;
+    let app = App::start(config, Some(args.config)).await.map_err(Failure::usage)?;
+    let reload = app.reload_handle();
+    let reloading = tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload.reload();
+        }
+    });
+    let drained = app.serve(stop).await;
+    reloading.abort();
+    if drained { Ok(()) } else { Err(Failure::fault("mounts under way were cut off after 10 s")) }
 }
 
 /// Resolves at SIGTERM (kubelet) or SIGINT (a terminal).

@@ -84,7 +84,7 @@ events: { enabled: true }
     keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed
     keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
-    keyferry.yaml:9:16: backends.bao.kind: "vault" is not yet served by this version (it serves: file)
+    keyferry.yaml:9:16: backends.bao.kind: "vault" is not yet supported (it serves: file)
     keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
@@ -92,15 +92,15 @@ events: { enabled: true }
     keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
     keyferry.yaml:13:16: audit.file: is a list, but must be a text
     keyferry.yaml:13:33: audit.failClosed: must be true or false, without quotes
-    keyferry.yaml:13:46: audit.alerts: is not yet served by this version (leave it out)
+    keyferry.yaml:13:46: audit.alerts: is not yet supported (leave it out)
     keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
-    keyferry.yaml:15:11: delivery: is not yet served by this version (leave it out)
-    keyferry.yaml:16:11: dialects: is not yet served by this version (leave it out)
+    keyferry.yaml:15:11: delivery: is not yet supported (leave it out)
+    keyferry.yaml:16:11: dialects: is not yet supported (leave it out)
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
     keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
-    keyferry.yaml:18:31: cache.sealed: is not yet served by this version (leave it out)
-    keyferry.yaml:19:20: events.enabled: is not yet served by this version (leave it out)
+    keyferry.yaml:18:31: cache.sealed: is not yet supported (leave it out)
+    keyferry.yaml:19:20: events.enabled: is not yet supported (leave it out)
     "#);
 }
 

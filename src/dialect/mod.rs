@@ -35,7 +35,7 @@ pub fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catalogue, l
 
 fn unknown_dialect(dialect: &str) -> String {
     if LATER.contains(&dialect) {
-        return format!("`{dialect}` is not supported yet (write the class in the native format, and leave the key out)");
+        return format!("`{dialect}` is not yet supported (write the class in the native format, and leave the key out)");
     }
     let dialect_shown = quoted(dialect);
     match nearest(dialect, LATER.into_iter().chain(["keyferry"])) {

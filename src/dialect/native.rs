@@ -107,7 +107,7 @@ impl Class<'_> {
     fn check_keys(&mut self, parameters: &BTreeMap<String, String>) {
         for key in parameters.keys().map(String::as_str).filter(|key| !key.contains('/')) {
             if let Some((_, remedy)) = LATER_CLASS_KEYS.iter().find(|(later, _)| *later == key) {
-                self.faults.push(class_fault(key, format!("is not supported yet ({remedy})")));
+                self.faults.push(class_fault(key, format!("is not yet supported ({remedy})")));
             } else if !CLASS_KEYS.contains(&key) && !VOLUME_KEYS.contains(&key) {
                 self.faults.push(class_fault(key, unknown(key, &CLASS_KEYS, &LATER_CLASS_KEYS)));
             }
@@ -347,8 +347,8 @@ fn check_object_keys(reader: &Reader<'_>, faults: &mut Faults) {
         }
         if let Some((_, remedy)) = LATER_OBJECT_KEYS.iter().find(|(later, _)| *later == key.text) {
             let problem = match key.text.as_str() {
-                "owner" => format!("works with `delivery: provider` only, which is not supported yet ({remedy})"),
-                _ => format!("is not supported yet ({remedy})"),
+                "owner" => format!("works with `delivery: provider` only, which is not yet supported ({remedy})"),
+                _ => format!("is not yet supported ({remedy})"),
             };
             faults.add(key.at, &key.text, problem);
         } else if !OBJECT_KEYS.contains(&key.text.as_str()) {

@@ -105,7 +105,7 @@ fn bounded(code: Code, parts: &[String]) -> String {
     let mut message = format!("{code}: ");
     for (at, part) in parts.iter().enumerate() {
         let separator = if at == 0 { "" } else { "; " };
-        let space = MAX_MESSAGE - ROOM - message.len();
+        let space = (MAX_MESSAGE - ROOM).saturating_sub(message.len());
         if separator.len() + part.len() <= space {
             message += separator;
             message += part;

@@ -18,7 +18,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 use tonic::body::Body;
 use tonic::{Request, Response, Status};
 use tower::Service;
@@ -26,6 +26,7 @@ use tower::Service;
 use crate::delivery::Delivery;
 use crate::model::{Code, MountCall, RequestId, SecretBytes};
 use crate::pipeline::{MountContext, Pipeline};
+use crate::telemetry::Metrics;
 use authority::RepairAuthority;
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 
@@ -49,7 +50,13 @@ const MAX_REQUEST: usize = 8 * 1024 * 1024;
 const MAX_STREAMS: u32 = 2048;
 
 /// Connections served at once over all sockets. The driver keeps one.
-const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: u32 = 256;
+
+/// Calls in flight over all connections; more wait.
+const MAX_CALLS: u32 = 16_384;
+
+/// When no call is left, a connection has this long to hear that we go. A client that does not listen is not waited for.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A call whose request has not wholly arrived, or that is stuck, is answered this long after its deadline at the latest.
 const GRACE: Duration = Duration::from_secs(2);
@@ -59,9 +66,18 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Server {
     /// The pipeline in force; a reload puts another in its place.
     pub pipeline: Arc<ArcSwap<Pipeline>>,
+    pub metrics: Arc<Metrics>,
     pub allowed_peers: Arc<[u32]>,
     /// The longest a mount may take.
     pub timeout: Duration,
+}
+
+/// What all connections share.
+#[derive(Clone)]
+struct Shared {
+    graceful: Arc<GracefulShutdown>,
+    connections: Arc<Semaphore>,
+    calls: Arc<Semaphore>,
 }
 
 /// The two calls, for one socket.
@@ -77,6 +93,8 @@ struct Timed<S> {
     inner: S,
     name: Arc<str>,
     longest: Duration,
+    /// A place a call: how many are left tells whether any runs.
+    calls: Arc<Semaphore>,
     /// Set where the peer may not connect at all: every call is answered with this.
     refusal: Option<Arc<str>>,
 }
@@ -89,32 +107,41 @@ struct Contents(Arc<SecretBytes>);
 impl Server {
     /// Serves the sockets until `stop` resolves; then takes them away, lets what runs finish for up to `drain`, and returns whether all did.
     pub async fn serve(self, sockets: Vec<BoundSocket>, stop: impl Future<Output = ()>, drain: Duration) -> bool {
-        let graceful = Arc::new(GracefulShutdown::new());
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let shared = Shared { graceful: Arc::new(GracefulShutdown::new()), connections: places(MAX_CONNECTIONS), calls: places(MAX_CALLS) };
         let mut listeners = tokio::task::JoinSet::new();
         for socket in sockets {
-            listeners.spawn(self.clone().listen(socket, Arc::clone(&graceful), Arc::clone(&places)));
+            listeners.spawn(self.clone().listen(socket, shared.clone()));
         }
         stop.await;
         // Ends the listeners and with them the sockets: a successor may bind while we drain.
         listeners.shutdown().await;
+        let Shared { graceful, connections: _, calls } = shared;
         let Some(graceful) = Arc::into_inner(graceful) else { return false };
-        tokio::time::timeout(drain, graceful.shutdown()).await.is_ok()
+        let farewell = graceful.shutdown();
+        tokio::pin!(farewell);
+        tokio::select! {
+            () = &mut farewell => true,
+            _ = calls.acquire_many(MAX_CALLS) => {
+                let _ = timeout(FAREWELL, farewell).await;
+                true
+            }
+            () = sleep(drain) => false,
+        }
     }
 
-    async fn listen(self, socket: BoundSocket, graceful: Arc<GracefulShutdown>, places: Arc<Semaphore>) {
+    async fn listen(self, socket: BoundSocket, shared: Shared) {
         let name: Arc<str> = socket.provider.as_str().into();
         loop {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let place = Arc::clone(&shared.connections).acquire_owned().await;
             let stream = match socket.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, socket = %socket.path().display(), "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
-            let connection = graceful.watch(self.connection(stream, &name));
+            let connection = shared.graceful.watch(self.connection(stream, &name, &shared.calls));
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(error = %error, "a connection ended with an error");
@@ -128,6 +155,7 @@ impl Server {
         &self,
         stream: UnixStream,
         name: &Arc<str>,
+        calls: &Arc<Semaphore>,
     ) -> hyper::server::conn::http2::Connection<
         TokioIo<RepairAuthority<UnixStream>>,
         TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>,
@@ -136,7 +164,7 @@ impl Server {
         let refusal = self.refusal(&stream);
         let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(name) };
         let inner = CsiDriverProviderServer::new(provider).max_decoding_message_size(MAX_REQUEST);
-        let service = Timed { inner, name: Arc::clone(name), longest: self.timeout, refusal };
+        let service = Timed { inner, name: Arc::clone(name), longest: self.timeout, calls: Arc::clone(calls), refusal };
         let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         http.serve_connection(TokioIo::new(RepairAuthority::new(stream)), TowerToHyperService::new(service))
@@ -156,6 +184,7 @@ impl Server {
             ),
             Err(error) => format!("the peer's user id cannot be told: {error}"),
         };
+        self.metrics.peer_refused();
         tracing::warn!(problem, "a peer was refused");
         Some(format!("{}: {problem}", Code::PolicyDenied).into())
     }
@@ -235,14 +264,24 @@ where
         let cx = MountContext::new(next_request_id(), Arc::clone(&self.name), Instant::now(), caller, self.longest);
         let last = cx.deadline + GRACE;
         request.extensions_mut().insert(cx);
+        let calls = Arc::clone(&self.calls);
         let call = self.inner.call(request);
+        let placed = async move {
+            // The semaphore is never closed.
+            let _place = calls.acquire().await;
+            call.await
+        };
         Box::pin(async move {
-            timeout_at(last, call).await.unwrap_or_else(|_| {
+            timeout_at(last, placed).await.unwrap_or_else(|_| {
                 let words = "the call was not complete in time (did the client send its whole request?)";
                 Ok(Status::failed_precondition(format!("{}: {words}", Code::BackendTimeout)).into_http())
             })
         })
     }
+}
+
+fn places(count: impl Into<u64>) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(usize::try_from(count.into()).unwrap_or(Semaphore::MAX_PERMITS)))
 }
 
 /// Different for each call of this process, and unlikely to be met in another's log.

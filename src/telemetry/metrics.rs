@@ -30,6 +30,11 @@ struct BackendLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ReloadLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct BackendName {
     backend: String,
 }
@@ -45,6 +50,9 @@ pub struct Metrics {
     bytes: Counter,
     in_flight: Gauge,
     audit_lost: Counter,
+    reloads: Family<ReloadLabels, Counter>,
+    config_current: Gauge,
+    refused_peers: Counter,
     last_mount: Gauge<f64, AtomicU64>,
 }
 
@@ -66,6 +74,9 @@ impl Metrics {
             bytes: Counter::default(),
             in_flight: Gauge::default(),
             audit_lost: Counter::default(),
+            reloads: Family::default(),
+            config_current: Gauge::default(),
+            refused_peers: Counter::default(),
             last_mount: Gauge::default(),
             registry: Registry::default(),
         };
@@ -88,7 +99,7 @@ impl Metrics {
             metrics.backend_seconds.clone(),
         );
         registry.register("files_delivered", "Files in answers to mounts", metrics.files.clone());
-        registry.register("delivered", "Bytes of file contents in answers to mounts", metrics.bytes.clone());
+        registry.register_with_unit("delivered", "File contents in answers to mounts", Unit::Bytes, metrics.bytes.clone());
         registry.register("mounts_in_flight", "Mounts being worked on or queued", metrics.in_flight.clone());
         registry.register(
             "audit_lines_lost",
@@ -101,6 +112,14 @@ impl Metrics {
             Unit::Seconds,
             metrics.last_mount.clone(),
         );
+        registry.register("config_reloads", "Reloads of the configuration, by outcome (ok, failed)", metrics.reloads.clone());
+        registry.register(
+            "config_current",
+            "1 while the newest configuration is in force, 0 while it is faulty",
+            metrics.config_current.clone(),
+        );
+        registry.register("peers_refused", "Connections of users that allowedPeers does not name", metrics.refused_peers.clone());
+        metrics.config_current.set(1);
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
     }
@@ -127,6 +146,16 @@ impl Metrics {
 
     pub fn audit_line_lost(&self) {
         self.audit_lost.inc();
+    }
+
+    /// The configuration was read anew.
+    pub fn reloaded(&self, ok: bool) {
+        self.reloads.get_or_create(&ReloadLabels { outcome: if ok { "ok" } else { "failed" } }).inc();
+        self.config_current.set(ok.into());
+    }
+
+    pub fn peer_refused(&self) {
+        self.refused_peers.inc();
     }
 
     pub fn in_flight(&self) -> InFlight {
@@ -185,7 +214,7 @@ mod tests {
             "keyferry_backend_calls_total{backend=\"files\",operation=\"fetch\",outcome=\"ok\"} 1",
             "keyferry_backend_call_duration_seconds_count{backend=\"files\"} 1",
             "keyferry_files_delivered_total 3",
-            "keyferry_delivered_total 700",
+            "keyferry_delivered_bytes_total 700",
             "keyferry_mounts_in_flight 1",
             "keyferry_build_info{version=",
         ] {

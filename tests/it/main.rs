@@ -4,5 +4,6 @@
 
 mod architecture;
 mod authority;
+mod reload;
 mod support;
 mod volume;

@@ -196,6 +196,18 @@ impl Provider {
         self.wait()
     }
 
+    /// A GET on the metrics endpoint, whose address the ready line tells: status line, headers and body.
+    pub async fn get(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let ready = self.log.lock().unwrap().iter().find(|line| line.contains("\"ready\"")).cloned().unwrap();
+        let ready: Value = serde_json::from_str(&ready).unwrap();
+        let mut stream = tokio::net::TcpStream::connect(ready["metrics"].as_str().unwrap()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// The log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")

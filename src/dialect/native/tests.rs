@@ -197,23 +197,23 @@ fn keys_to_come_say_so() {
         ("fresh", "1m"),
     ];
     insta::assert_snapshot!(faults_of(&class), @"
-    - address: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
-    - audience: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
-    - fresh: is not supported yet (remove it: nothing is cached)
-    - maxStale: is not supported yet (remove it: nothing is cached)
-    - mount: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
-    - namespace: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
-    - role: is not supported yet (remove it: how a backend is entered is the node's configuration alone)
-    2:4 object 1: prefix: is not supported yet (write an object for each secret)
-    3:15 object 2 (a): format: is not supported yet (remove it for JSON of the fields, or store the finished text as one field)
-    3:31 object 2 (a): owner: works with `delivery: provider` only, which is not supported yet (remove it: the driver's files belong to root; others read by `mode`)
-    4:4 object 3: template: is not supported yet (deliver the fields as files of their own)
-    4:19 object 3: secrets: is not supported yet (deliver the fields as files of their own)
-    5:15 object 4 (b): method: is not supported yet (remove it: secrets are only read)
-    5:29 object 4 (b): args: is not supported yet (remove it: secrets are only read)
-    5:43 object 4 (b): lease: is not supported yet (remove it: secrets are only read)
+    - address: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    - audience: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    - fresh: is not yet supported (remove it: nothing is cached)
+    - maxStale: is not yet supported (remove it: nothing is cached)
+    - mount: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    - namespace: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    - role: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    2:4 object 1: prefix: is not yet supported (write an object for each secret)
+    3:15 object 2 (a): format: is not yet supported (remove it for JSON of the fields, or store the finished text as one field)
+    3:31 object 2 (a): owner: works with `delivery: provider` only, which is not yet supported (remove it: the driver's files belong to root; others read by `mode`)
+    4:4 object 3: template: is not yet supported (deliver the fields as files of their own)
+    4:19 object 3: secrets: is not yet supported (deliver the fields as files of their own)
+    5:15 object 4 (b): method: is not yet supported (remove it: secrets are only read)
+    5:29 object 4 (b): args: is not yet supported (remove it: secrets are only read)
+    5:43 object 4 (b): lease: is not yet supported (remove it: secrets are only read)
     ");
-    insta::assert_snapshot!(faults_of(&[("dialect", "vault")]), @"- dialect: `vault` is not supported yet (write the class in the native format, and leave the key out)");
+    insta::assert_snapshot!(faults_of(&[("dialect", "vault")]), @"- dialect: `vault` is not yet supported (write the class in the native format, and leave the key out)");
     insta::assert_snapshot!(faults_of(&[("dialect", "valut")]), @r#"- dialect: there is no dialect "valut" (did you mean `vault`?)"#);
     insta::assert_snapshot!(faults_of(&[("dialect", "cyberspace")]), @r#"- dialect: there is no dialect "cyberspace" (leave the key out for the native format)"#);
 }

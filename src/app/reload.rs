@@ -1,0 +1,130 @@
+//! A changed configuration, taken up while the daemon runs: at SIGHUP, and when the file's content changes (a ConfigMap's links are
+//! swapped, so the file is looked at through them).
+//!
+//! A mount under way ends in the pipeline it began in. A faulty new file leaves the old one in force, and the log, the metric
+//! `keyferry_config_current` and `/readyz` say so until it is mended.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio::sync::Notify;
+use tokio::time::{Duration, MissedTickBehavior, interval};
+
+use super::{Parts, build};
+use crate::config::Config;
+use crate::pipeline::Pipeline;
+
+/// How often the file is looked at. kubelet itself takes up to a minute or so to bring a changed ConfigMap to a node.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Takes up changes of one configuration file.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    file: PathBuf,
+    parts: Parts,
+    pipeline: Arc<ArcSwap<Pipeline>>,
+    state: Mutex<State>,
+    asked: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What is in force.
+    config: Config,
+    /// The content last looked at, good or faulty: one file is reported once.
+    seen: Option<Content>,
+    /// Why the newest content is not in force.
+    fault: Option<String>,
+}
+
+/// A digest of the configuration file and of the version key it names; `None` where one cannot be read.
+type Content = [Option<Vec<u8>>; 2];
+
+impl Reloader {
+    pub(super) fn new(file: PathBuf, config: Config, parts: Parts, pipeline: Arc<ArcSwap<Pipeline>>) -> Self {
+        let seen = Some(content(&file, &config));
+        Self { file, parts, pipeline, state: Mutex::new(State { config, seen, fault: None }), asked: Notify::new() }
+    }
+
+    /// Reloads at the next turn of [`Reloader::run`], whether the file has changed or not.
+    pub(super) fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Looks at the file until the future is dropped.
+    pub(super) async fn run(&self) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.asked.notified() => self.reload(true),
+                _ = looks.tick() => self.reload(false),
+            }
+        }
+    }
+
+    /// Why the newest configuration is not in force, if it is not.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.lock().fault.clone()
+    }
+
+    fn reload(&self, asked: bool) {
+        let mut state = self.lock();
+        let now = content(&self.file, &state.config);
+        if !asked && state.seen.as_ref() == Some(&now) {
+            return;
+        }
+        state.seen = Some(now);
+        match self.take_up(&state.config) {
+            Ok(config) => {
+                tracing::info!(file = %self.file.display(), "the configuration is reloaded");
+                // A version key that is named only now is watched from now on.
+                state.seen = Some(content(&self.file, &config));
+                (state.config, state.fault) = (config, None);
+            }
+            Err(fault) => {
+                tracing::error!(file = %self.file.display(), fault, "the new configuration is faulty; the former one stays in force");
+                state.fault = Some(fault);
+            }
+        }
+        self.parts.metrics.reloaded(state.fault.is_none());
+    }
+
+    fn take_up(&self, old: &Config) -> Result<Config, String> {
+        let config = Config::load(&self.file).map_err(|error| error.to_string())?;
+        let mut pipeline = build(&config, &self.parts).map_err(|error| error.to_string())?;
+        for key in needs_restart(old, &config) {
+            tracing::warn!(key, "has changed; it takes effect at the next restart");
+        }
+        if old.limits.mounts == config.limits.mounts {
+            // Mounts under way hold places: they count on.
+            pipeline.places = Arc::clone(&self.pipeline.load().places);
+        }
+        self.pipeline.store(Arc::new(pipeline));
+        Ok(config)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys that were changed, but are read at the start alone.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let changed = [
+        ("providers, socketDir, socketMode or allowedPeers", old.sockets != new.sockets),
+        ("stateDir", old.state_dir != new.state_dir),
+        ("audit", old.audit != new.audit),
+        ("metrics", old.metrics != new.metrics),
+        ("log", old.log != new.log),
+        ("limits.timeout", old.limits.timeout != new.limits.timeout),
+    ];
+    changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
+}
+
+fn content(file: &Path, config: &Config) -> Content {
+    let of = |path: &Path| std::fs::read(path).ok().map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec());
+    [of(file), config.version_key.as_deref().and_then(of)]
+}
