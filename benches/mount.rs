@@ -3,6 +3,8 @@
 //! Both servers are processes of their own: `keyferry serve`, and this program again as a bare tonic echo of the same bytes. The client
 //! is one connection in this process. Figures from a shared machine vary; the ratios are what to look at.
 
+#![allow(clippy::print_stdout)] // a table for a person
+
 use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
@@ -285,14 +287,15 @@ impl House {
     /// One request a Pod, each with a token of its own, for a class over every secret of a folder.
     fn requests(&self, folder: &str, pods: usize) -> Outcome<Vec<MountRequest>> {
         let count = if folder == "small" { SECRETS } else { 1000 };
-        let objects: String = (0..count).map(|n| format!("- secret: {folder}/s{n}\n  path: s{n}\n")).collect();
+        let objects: Vec<String> = (0..count).map(|n| format!("- secret: {folder}/s{n}\n  path: s{n}\n")).collect();
+        let objects = objects.concat();
         (0..pods).map(|n| self.request(n, &objects)).collect()
     }
 
     fn request(&self, n: usize, objects: &str) -> Outcome<MountRequest> {
         let pod =
             PodClaims { namespace: "bench".into(), name: format!("pod-{n}"), uid: format!("0000-{n}"), service_account: "bench".into() };
-        let token = self.issuer.token(&pod, "keyferry", Duration::from_secs(3600), &SystemClock)?;
+        let token = self.issuer.token(&pod, "keyferry", Duration::from_hours(1), &SystemClock)?;
         let tokens = serde_json::json!({ "keyferry": { "token": token, "expirationTimestamp": "2100-01-01T00:00:00Z" } });
         let attributes = serde_json::json!({
             "objects": objects,

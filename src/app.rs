@@ -31,6 +31,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The version key's file in the state folder.
 const VERSION_KEY: &str = "version.key";
 
+pub mod hardening;
 mod reload;
 
 use reload::Reloader;
@@ -172,14 +173,12 @@ fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
 }
 
 fn version_key(config: &Config) -> Result<VersionKey, String> {
-    match &config.version_key {
-        Some(path) => read_version_key(path).map_err(|problem| format!("versionKey: {}: {problem}", path.display())),
-        None => {
-            let path = config.state_dir.join(VERSION_KEY);
-            own_version_key(&config.state_dir, &path)
-                .map_err(|error| format!("stateDir: {}: {error} (let the daemon write there, or name a versionKey)", path.display()))
-        }
+    if let Some(path) = &config.version_key {
+        return read_version_key(path).map_err(|problem| format!("versionKey: {}: {problem}", path.display()));
     }
+    let path = config.state_dir.join(VERSION_KEY);
+    own_version_key(&config.state_dir, &path)
+        .map_err(|error| format!("stateDir: {}: {error} (let the daemon write there, or name a versionKey)", path.display()))
 }
 
 fn read_version_key(path: &Path) -> Result<VersionKey, String> {

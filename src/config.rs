@@ -169,7 +169,7 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
     for (at, text) in texts {
         match text.parse() {
             Ok(65534) => {
-                faults.add(at, "allowedPeers", "65534 is what every user of another user namespace looks like: it cannot be allowed")
+                faults.add(at, "allowedPeers", "65534 is what every user of another user namespace looks like: it cannot be allowed");
             }
             Ok(uid) => uids.push(uid),
             Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is no user id (a number, such as 0 for root)")),
@@ -223,13 +223,11 @@ fn backends(reader: &mut Reader<'_>, faults: &mut Faults) -> BTreeMap<BackendNam
 }
 
 fn policy(reader: &mut Reader<'_>, faults: &mut Faults) -> Policy {
-    match reader.get("policy") {
-        Some(node) => Policy::parse(node, faults),
-        None => {
-            reader.missing("policy", "nothing is allowed without rules; an empty list [] denies everything", faults);
-            Policy::default()
-        }
+    if let Some(node) = reader.get("policy") {
+        return Policy::parse(node, faults);
     }
+    reader.missing("policy", "nothing is allowed without rules; an empty list [] denies everything", faults);
+    Policy::default()
 }
 
 fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {

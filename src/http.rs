@@ -93,7 +93,7 @@ impl HttpClient {
         let client = self.client();
         let limit = self.0.config.max_body;
         let call = async move {
-            let answer = client.request(request.map(Full::new)).await.map_err(HttpError::of_client)?;
+            let answer = client.request(request.map(Full::new)).await.map_err(|error| HttpError::of_client(&error))?;
             let (head, body) = answer.into_parts();
             Ok(Response::from_parts(head, gather(body, limit).await?))
         };
@@ -209,8 +209,8 @@ fn system_roots() -> RootCertStore {
 // === impl HttpError ===
 
 impl HttpError {
-    fn of_client(error: legacy::Error) -> Self {
-        let words = chain(&error);
+    fn of_client(error: &legacy::Error) -> Self {
+        let words = chain(error);
         if error.is_connect() { Self::Connect(words) } else { Self::Broken(words) }
     }
 }

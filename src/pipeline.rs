@@ -169,18 +169,18 @@ impl Pipeline {
     async fn fetch(&self, plan: &Plan, permits: Vec<Permit>, tokens: Arc<PodTokens>, deadline: Instant) -> Result<Found, MountError> {
         let fetches = permits.iter().map(|permit| self.backends.fetch(permit, Arc::clone(&tokens), deadline));
         let answers = join_all(fetches).await;
-        let (mut found, mut failed) = (Vec::with_capacity(permits.len()), HashMap::new());
+        let (mut found, mut failures) = (Vec::with_capacity(permits.len()), HashMap::new());
         for (permit, answer) in permits.into_iter().zip(answers) {
             match answer {
-                Ok(fetched) => found.push((permit, fetched)),
-                Err(error) => drop(failed.insert(Arc::clone(permit.secret()), error)),
+                Ok(answer) => found.push((permit, answer)),
+                Err(error) => drop(failures.insert(Arc::clone(permit.secret()), error)),
             }
         }
-        if failed.is_empty() {
+        if failures.is_empty() {
             return Ok(found);
         }
         let fatal = plan.objects.iter().filter_map(|object| {
-            let error = failed.get(&object.secret)?;
+            let error = failures.get(&object.secret)?;
             let excused = object.optional && error.fault == Fault::NotFound;
             (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
         });
@@ -231,7 +231,7 @@ impl MountContext {
     pub fn new(request: RequestId, provider: Arc<str>, arrived: Instant, caller: Option<Duration>, longest: Duration) -> Self {
         let before = |margin: Duration| caller.map_or(longest, |given| given.saturating_sub(margin).max(given / 2).min(longest));
         let deadline = before(Duration::from_secs(5));
-        let queue = before(Duration::from_secs(10)).min(deadline - Duration::from_secs(5).min(deadline / 10));
+        let queue = before(Duration::from_secs(10)).min(deadline.saturating_sub(Duration::from_secs(5).min(deadline / 10)));
         Self { request, provider, arrived, queue_until: arrived + queue, deadline: arrived + deadline }
     }
 }

@@ -97,22 +97,17 @@ impl Policy {
 impl Rule {
     fn parse(node: &Node, number: usize, faults: &mut Faults) -> Option<Self> {
         let mut reader = Reader::of(node, format!("policy rule {number}"), faults)?;
-        let (namespace, service_account) = match reader.reader("pods", faults) {
-            Some(mut pods) => {
-                let globs = (pods.text("namespace", faults).map(str::to_owned), pods.text("serviceAccount", faults).map(str::to_owned));
-                if globs == (None, None) && pods.entries().iter().all(|(_, value)| value.is_null()) {
-                    pods.missing("namespace", "a rule names the Pods it is for: namespace, serviceAccount or both; \"*\" is all", faults);
-                }
-                pods.finish(faults);
-                globs
+        let (mut namespace, mut service_account) = (None, None);
+        if let Some(mut pods) = reader.reader("pods", faults) {
+            namespace = pods.text("namespace", faults).map(str::to_owned);
+            service_account = pods.text("serviceAccount", faults).map(str::to_owned);
+            if pods.entries().iter().all(|(_, value)| value.is_null()) {
+                pods.missing("namespace", "a rule names the Pods it is for: namespace, serviceAccount or both; \"*\" is all", faults);
             }
-            None => {
-                if reader.get("pods").is_none() {
-                    reader.missing("pods", "say which Pods the rule is for, such as pods: { namespace: shop }", faults);
-                }
-                (None, None)
-            }
-        };
+            pods.finish(faults);
+        } else if reader.get("pods").is_none() {
+            reader.missing("pods", "say which Pods the rule is for, such as pods: { namespace: shop }", faults);
+        }
         let (read, update, deny) =
             (patterns(&mut reader, "read", faults), patterns(&mut reader, "update", faults), patterns(&mut reader, "deny", faults));
         let grants_nothing = reader.get("read").or(reader.get("update")).or(reader.get("deny")).is_none();

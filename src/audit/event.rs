@@ -96,26 +96,30 @@ fn display<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok
     serializer.collect_str(&value.to_string())
 }
 
+#[allow(clippy::ref_option)] // serde's signature
 fn maybe<T: ToString, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
     value.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
+#[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref)] // serde's signature
 fn code<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
     code.map(Code::as_str).serialize(serializer)
 }
 
+#[allow(clippy::ref_option)] // serde's signature
 fn pod<S: Serializer>(claims: &Option<PodClaims>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Pod<'a> {
+    struct Claims<'a> {
         namespace: &'a str,
-        pod: &'a str,
+        #[serde(rename = "pod")]
+        name: &'a str,
         uid: &'a str,
         service_account: &'a str,
     }
-    let shown = claims.as_ref().map(|claims| Pod {
+    let shown = claims.as_ref().map(|claims| Claims {
         namespace: &claims.namespace,
-        pod: &claims.name,
+        name: &claims.name,
         uid: &claims.uid,
         service_account: &claims.service_account,
     });

@@ -28,7 +28,7 @@ use repeats::Repeats;
 const QUEUE: usize = 4096;
 
 /// The mapping under `audit`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct AuditConfig {
     /// `None`: standard output.
     pub file: Option<PathBuf>,
@@ -79,12 +79,6 @@ impl AuditConfig {
             faults.add(alerts.at, reader.path("alerts"), "is not yet supported (leave it out)");
         }
         Self { file, fail_closed }
-    }
-}
-
-impl Default for AuditConfig {
-    fn default() -> Self {
-        Self { file: None, fail_closed: false }
     }
 }
 

@@ -156,7 +156,7 @@ impl Stage {
             uid: format!("00000000-0000-4000-8000-{namespace:0>12}"),
             service_account: "web".to_owned(),
         };
-        let jwt = self.issuer.token(&pod, "keyferry", Duration::from_secs(3600), &SystemClock).unwrap_or_default();
+        let jwt = self.issuer.token(&pod, "keyferry", Duration::from_hours(1), &SystemClock).unwrap_or_default();
         let tokens = BTreeMap::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(jwt.into_bytes())))]);
         let PodClaims { namespace, name, uid, service_account } = pod;
         let pod = PodSpec { namespace, name, uid, service_account, tokens };

@@ -40,7 +40,7 @@ pub struct Cli {
 enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
-    Mount(mount::MountArgs),
+    Mount(Box<mount::MountArgs>),
     #[command(subcommand)]
     Vault(vault::VaultCommand),
     Health(health::HealthArgs),

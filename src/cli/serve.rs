@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use crate::app::App;
+use crate::app::hardening::harden;
 use crate::config::Config;
 use crate::telemetry::logs;
 
@@ -25,6 +26,7 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::usage)?;
     logs::start(config.log);
+    harden();
     let stop = stop_signal().map_err(Failure::usage)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(Failure::usage)?;
     let app = App::start(config, Some(args.config)).await.map_err(Failure::usage)?;

@@ -69,7 +69,7 @@ fn client(pem: &str, folder: &Path) -> HttpClient {
 
 async fn get(client: &HttpClient, address: SocketAddr, path: &str) -> Result<(u16, String), HttpError> {
     let request = Request::get(format!("https://localhost:{}{path}", address.port())).body(Bytes::new()).unwrap();
-    let answer = client.send(request, Instant::now() + Duration::from_millis(2_000)).await?;
+    let answer = client.send(request, Instant::now() + Duration::from_secs(2)).await?;
     Ok((answer.status().as_u16(), String::from_utf8(answer.body().expose().to_vec()).unwrap()))
 }
 

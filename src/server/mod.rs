@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -71,6 +72,10 @@ pub struct Server {
     /// The longest a mount may take.
     pub timeout: Duration,
 }
+
+/// One connection, being served.
+type Connection =
+    http2::Connection<TokioIo<RepairAuthority<UnixStream>>, TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>, TokioExecutor>;
 
 /// What all connections share.
 #[derive(Clone)]
@@ -151,21 +156,12 @@ impl Server {
         }
     }
 
-    fn connection(
-        &self,
-        stream: UnixStream,
-        name: &Arc<str>,
-        calls: &Arc<Semaphore>,
-    ) -> hyper::server::conn::http2::Connection<
-        TokioIo<RepairAuthority<UnixStream>>,
-        TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>,
-        TokioExecutor,
-    > {
+    fn connection(&self, stream: UnixStream, name: &Arc<str>, calls: &Arc<Semaphore>) -> Connection {
         let refusal = self.refusal(&stream);
         let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(name) };
         let inner = CsiDriverProviderServer::new(provider).max_decoding_message_size(MAX_REQUEST);
         let service = Timed { inner, name: Arc::clone(name), longest: self.timeout, calls: Arc::clone(calls), refusal };
-        let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         http.serve_connection(TokioIo::new(RepairAuthority::new(stream)), TowerToHyperService::new(service))
     }

@@ -116,7 +116,7 @@ impl House {
     }
 
     pub fn token(&self, pod: &PodClaims, audience: &str) -> String {
-        self.issuer.token(pod, audience, Duration::from_secs(3600), &SystemClock).unwrap()
+        self.issuer.token(pod, audience, Duration::from_hours(1), &SystemClock).unwrap()
     }
 
     /// What the driver would send for a class of these objects, with a good token.
