@@ -25,7 +25,11 @@ set_secret() {
     "$keyferry" vault set --vault "$vault" "$@"
 }
 
-# Secrets go by files: an argument could be seen by every user of the machine.
+# Values go by files: an argument could be seen by every user of the machine.
+text() {
+    printf '%s' "$2" >"$work/$1"
+}
+
 password() {
     openssl rand -hex 16 | tr -d '\n' >"$work/$1"
 }
@@ -46,8 +50,11 @@ fi
 
 "$keyferry" vault init --vault "$vault" --identity "$identity"
 
+text username app
+text host db.shop.svc
+text port 5432
 password db
-set_secret shop/db username=app "password=@$work/db" host=db.shop.svc port=5432
+set_secret shop/db "username=@$work/username" "password=@$work/db" "host=@$work/host" "port=@$work/port"
 
 printf 'db.shop.svc:5432:shop:app:%s\n' "$(cat "$work/db")" >"$work/pgpass"
 set_secret shop/pgpass "pgpass=@$work/pgpass"
@@ -56,7 +63,7 @@ password token
 set_secret shop/api "token=@$work/token"
 
 password basic
-set_secret shop/basic-auth username=app "password=@$work/basic"
+set_secret shop/basic-auth "username=@$work/username" "password=@$work/basic"
 
 # A certificate for an hour's playing, with an ECDSA key: what the driver can sync.
 quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=shop.example -days 1 \
@@ -67,7 +74,9 @@ quietly openssl x509 -in "$work/tls.crt" -outform DER -out "$work/cert.der"
 openssl base64 -A -in "$work/cert.der" -out "$work/cert.base64"
 set_secret shop/binary "cert.der=@$work/cert.der" "cert-base64=@$work/cert.base64"
 
-set_secret shop/odd-names "tls.crt=@$work/tls.crt" "ca-cert=@$work/tls.crt" UPPER_CASE=1 1st=2 _under=3 .hidden=4
+text odd odd
+set_secret shop/odd-names "tls.crt=@$work/tls.crt" "ca-cert=@$work/tls.crt" \
+    "UPPER_CASE=@$work/odd" "1st=@$work/odd" "_under=@$work/odd" ".hidden=@$work/odd"
 
 quietly openssl genrsa -out "$work/ssh" 3072
 printf 'git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n' >"$work/known_hosts"

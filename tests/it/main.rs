@@ -4,6 +4,9 @@
 
 mod architecture;
 mod authority;
+mod confined;
+mod deploy;
+mod examples;
 mod reload;
 mod support;
 mod volume;

@@ -1,0 +1,235 @@
+//! The examples of `deploy/examples`, each taken at its word: the script makes the secrets, a daemon under the examples' own
+//! configuration mounts the class for the Pod beside it, and these are the files that its first lines promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keyferry::model::PodClaims;
+use keyferry::server::proto::File;
+use keyferry::yaml::{Node, Value as Yaml, parse_all};
+use serde_json::{Value, json};
+use tonic::Status;
+
+use super::deploy::{containers, deploy, documents, yaml_files};
+use super::support::{House, ISSUER, Provider, pod, request};
+
+/// What is no example.
+const OTHER: [&str; 2] = ["keyferry.yaml", "namespace.yaml"];
+
+fn examples() -> Vec<(String, PathBuf)> {
+    let files = yaml_files("examples").into_iter().filter(|file| !OTHER.iter().any(|other| file.ends_with(other)));
+    files.map(|file| (file.file_stem().unwrap().to_str().unwrap().to_owned(), file)).collect()
+}
+
+/// An example's class and Pod.
+fn parts(file: &Path) -> (Value, Value) {
+    let [class, pod] = <[Value; 2]>::try_from(documents(file)).unwrap_or_else(|_| panic!("{}: a class and a Pod", file.display()));
+    assert_eq!((&class["apiVersion"], &class["kind"]), (&"secrets-store.csi.x-k8s.io/v1".into(), &"SecretProviderClass".into()));
+    assert_eq!((&pod["apiVersion"], &pod["kind"]), (&"v1".into(), &"Pod".into()));
+    (class, pod)
+}
+
+#[test]
+fn each_is_a_class_and_a_pod_that_mounts_it() {
+    for (name, file) in examples() {
+        let (class, pod) = parts(&file);
+        assert_eq!(class["spec"]["provider"], "keyferry", "{name}");
+        for object in [&class, &pod] {
+            assert_eq!((&object["metadata"]["name"], &object["metadata"]["namespace"]), (&name.as_str().into(), &"shop".into()));
+        }
+        let spec = &pod["spec"];
+        assert_eq!(spec["serviceAccountName"], "web", "{name}: the policy speaks of it");
+        let csi = &spec["volumes"][0]["csi"];
+        assert_eq!((&csi["driver"], &csi["readOnly"]), (&"secrets-store.csi.k8s.io".into(), &"true".into()), "{name}");
+        assert_eq!(csi["volumeAttributes"]["secretProviderClass"], name.as_str());
+        assert!(containers(&pod).iter().any(|container| container["volumeMounts"][0]["name"] == "secrets"), "{name} mounts nothing");
+    }
+}
+
+/// The API server refuses a number where the class's schema wants a text, and YAML makes one of `mode: 0444`.
+#[test]
+fn parameters_are_texts_for_every_reader_of_yaml() {
+    for (name, file) in examples() {
+        let class = parse_all(&fs::read_to_string(file).unwrap()).unwrap().remove(0);
+        let parameters = under(under(&class, "spec"), "parameters");
+        let Yaml::Mapping(entries) = &parameters.value else { panic!("{name}") };
+        for (key, value) in entries {
+            assert!(matches!(&value.value, Yaml::Scalar { quoted: true, .. }), "{name}: {} is not in quotes", key.text);
+        }
+    }
+}
+
+fn under<'n>(node: &'n Node, key: &str) -> &'n Node {
+    let Yaml::Mapping(entries) = &node.value else { panic!("{key}: not a mapping") };
+    entries.iter().find(|(found, _)| found.text == key).map_or_else(|| panic!("no {key}"), |(_, node)| node)
+}
+
+#[test]
+fn the_list_of_examples_is_complete() {
+    let list = fs::read_to_string(deploy("examples/README.md")).unwrap();
+    for (name, _) in examples() {
+        assert!(list.contains(&format!("[{name}.yaml]({name}.yaml)")), "{name} is not in README.md");
+    }
+}
+
+#[tokio::test]
+async fn each_is_mounted_as_it_promises() {
+    let shop = Shop::open("examples/keyferry.yaml");
+    let missing =
+        shop.mount("missing").await.unwrap_err().message().replace(shop.house.folder.path().to_str().unwrap(), "/var/lib/keyferry");
+    insta::assert_snapshot!(missing, @"SecretNotFound: object 2 (token): files/shop/late: there is no such secret in the vault: /var/lib/keyferry/vault/shop/late.age is absent (make it with `keyferry vault set shop/late FIELD=@FILE`)");
+    let told = fs::read_to_string(deploy("examples/missing.yaml")).unwrap().replace("\n#   ", " ");
+    assert!(told.contains(&missing), "missing.yaml tells another message");
+    shop.fill(&["late"]);
+    let mut shown = Vec::new();
+    for (name, _) in examples() {
+        let files = shop.mount(&name).await.unwrap_or_else(|status| panic!("{name}: {}", status.message()));
+        let files: Vec<_> = files.iter().map(|file| format!("{} {:04o}", file.path, file.mode)).collect();
+        shown.push(format!("{name}: {}", files.join(", ")));
+    }
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    basic-auth: username 0644, password 0644
+    binary-values: cert.der 0644, from-base64.der 0644
+    dotfiles: .pgpass 0644, .config/api/token 0644
+    env: username 0644, password 0644
+    file-modes: username 0444, password 0400, host 0440, port 0400
+    image-pull: .dockerconfigjson 0644
+    key-to-path: username 0644, db-password 0644, address 0644
+    large: blob 0644
+    missing: username 0644, token 0644
+    nested-paths: config/db/primary/user 0644, config/db/primary/password 0644, db/host 0644, db/password 0644, db/port 0644, db/username 0644
+    odd-names: .hidden 0644, 1st 0644, UPPER_CASE 0644, _under 0644, ca-cert 0644, tls.crt 0644
+    one-container: token 0644
+    optional: username 0644
+    rotation: token 0644, first-token 0644
+    several-secrets: db/password 0644, db/username 0644, api-token 0644, db.json 0644
+    ssh: .ssh/id 0444, .ssh/known_hosts 0444
+    tls: ca.crt 0644, tls.crt 0644, tls.key 0644
+    ");
+}
+
+#[tokio::test]
+async fn the_configuration_of_the_manifests_lets_them_in_as_well() {
+    let shop = Shop::open("manifests/base/keyferry.yaml");
+    shop.fill(&["late"]);
+    for (name, _) in examples() {
+        shop.mount(&name).await.unwrap_or_else(|status| panic!("{name}: {}", status.message()));
+    }
+    let stranger = shop.mount_for(&pod("bank", "web-0", "web"), "key-to-path").await.unwrap_err();
+    assert!(stranger.message().starts_with("PolicyDenied: "), "{}", stranger.message());
+}
+
+#[tokio::test]
+async fn the_examples_policy_lets_nobody_else_in() {
+    let shop = Shop::open("examples/keyferry.yaml");
+    for stranger in [pod("shop", "job-0", "default"), pod("bank", "web-0", "web")] {
+        let denied = shop.mount_for(&stranger, "key-to-path").await.unwrap_err();
+        assert!(denied.message().starts_with("PolicyDenied: "), "{}", denied.message());
+    }
+}
+
+#[tokio::test]
+async fn the_files_hold_what_the_examples_say() {
+    let shop = Shop::open("examples/keyferry.yaml");
+    assert_eq!(shop.contents("key-to-path").await["address"], "db.shop.svc:5432");
+    let binary = shop.contents("binary-values").await;
+    assert_eq!(binary["cert.der"], binary["from-base64.der"]);
+    assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it is to be no text");
+    assert_eq!(shop.contents("large").await["blob"].len(), 1024 * 1024);
+    let before = shop.contents("rotation").await;
+    assert_eq!(before["token"], before["first-token"]);
+    shop.fill(&[]);
+    let after = shop.contents("rotation").await;
+    assert!(after["token"] != before["token"] && after["first-token"] == before["first-token"], "one changes, the pinned one stays");
+}
+
+/// The driver finds a synced Secret's values by the files' paths, and fails where there is none.
+#[tokio::test]
+async fn synced_secrets_name_files_of_the_volume() {
+    let shop = Shop::open("examples/keyferry.yaml");
+    let mut kinds = BTreeSet::new();
+    for (name, file) in examples() {
+        let (class, _) = parts(&file);
+        let Some(objects) = class["spec"]["secretObjects"].as_array() else { continue };
+        let files = shop.contents(&name).await;
+        for object in objects {
+            kinds.insert(object["type"].as_str().unwrap().to_owned());
+            for entry in object["data"].as_array().unwrap() {
+                assert!(files.contains_key(entry["objectName"].as_str().unwrap()), "{name}: {entry} is no file of the volume");
+            }
+        }
+    }
+    let kinds: Vec<_> = kinds.iter().map(String::as_str).collect();
+    let every_use = ["Opaque", "kubernetes.io/basic-auth", "kubernetes.io/dockerconfigjson", "kubernetes.io/ssh-auth", "kubernetes.io/tls"];
+    assert_eq!(kinds, every_use);
+}
+
+/// A node under one of the configurations of `deploy/`, with the vault that `vault.sh` makes.
+struct Shop {
+    house: House,
+    provider: Provider,
+}
+
+impl Shop {
+    fn open(configuration: &str) -> Self {
+        let house = House::bare();
+        fill(&house, &[]);
+        fs::write(house.path("version.key"), [7; 32]).unwrap();
+        fs::write(house.path("keyferry.yaml"), at_home(&house, &fs::read_to_string(deploy(configuration)).unwrap())).unwrap();
+        let provider = house.serve();
+        Self { house, provider }
+    }
+
+    fn fill(&self, more: &[&str]) {
+        fill(&self.house, more);
+    }
+
+    /// Mounts an example for its own Pod.
+    async fn mount(&self, example: &str) -> Result<Vec<File>, Status> {
+        self.mount_for(&pod("shop", example, "web"), example).await
+    }
+
+    async fn mount_for(&self, pod: &PodClaims, example: &str) -> Result<Vec<File>, Status> {
+        let (class, manifest) = parts(&deploy(&format!("examples/{example}.yaml")));
+        let token = json!({ "keyferry": { "token": self.house.token(pod, "keyferry"), "expirationTimestamp": "2100-01-01T00:00:00Z" } });
+        let mut attributes = class["spec"]["parameters"].as_object().unwrap().clone();
+        attributes.extend(manifest["spec"]["volumes"][0]["csi"]["volumeAttributes"].as_object().unwrap().clone());
+        attributes.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), token.to_string().into());
+        Ok(self.provider.mount(request(pod, attributes.into())).await?.files)
+    }
+
+    async fn contents(&self, example: &str) -> BTreeMap<String, bytes::Bytes> {
+        self.mount(example).await.unwrap().into_iter().map(|file| (file.path, file.contents)).collect()
+    }
+}
+
+fn fill(house: &House, more: &[&str]) {
+    let made = Command::new("sh")
+        .arg(deploy("examples/vault.sh"))
+        .args([house.path("vault"), house.path("age.key")])
+        .args(more)
+        .env("KEYFERRY", env!("CARGO_BIN_EXE_keyferry"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "vault.sh needs openssl (apt-get install openssl): {said}");
+    assert_eq!(said, "", "it follows the advice it gives");
+}
+
+/// A configuration with a node's paths turned into the house's, and its issuer's name for the cluster's. All else is as it is shipped.
+fn at_home(house: &House, configuration: &str) -> String {
+    let (root, uid) = (house.folder.path().display().to_string(), rustix::process::geteuid().as_raw());
+    let mut text = configuration.to_owned();
+    for (shipped, here) in [
+        ("/etc/keyferry/", format!("{root}/")),
+        ("/var/lib/keyferry/vault", format!("{root}/vault")),
+        ("https://kubernetes.default.svc.cluster.local", ISSUER.to_owned()),
+        ("127.0.0.1:8095", "127.0.0.1:0".to_owned()),
+    ] {
+        assert!(text.contains(shipped), "{shipped} is no longer in the configuration");
+        text = text.replace(shipped, &here);
+    }
+    format!("{text}\nsocketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\n")
+}
