@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny tools bench soak fuzz clean
+.PHONY: demo test check fmt clippy docs deny manifests tools bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -17,7 +17,7 @@ else
 	$(CARGO) test --locked --no-fail-fast
 endif
 
-check: fmt clippy test docs deny
+check: fmt clippy test docs manifests deny
 
 fmt:
 	$(CARGO) fmt --check
@@ -31,6 +31,10 @@ docs:
 # Licences, duplicates, advisories; where cargo-deny is installed.
 deny:
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
+
+# Renders and validates what is deployed: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell.
+manifests:
+	sh tests/validate-manifests.sh
 
 tools: .venv/ready .tools/age/ready
 
@@ -51,8 +55,15 @@ bench:
 soak:
 	$(CARGO) bench --locked --bench mount -- --soak
 
-fuzz:
-	cd fuzz && for target in $$($(CARGO) +nightly fuzz list); do $(CARGO) +nightly fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; done
+# New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays.
+fuzz: .tools/bin/cargo-fuzz
+	cd fuzz && for target in $$(ls fuzz_targets | sed 's/\.rs$$//'); do \
+		mkdir -p target/corpus/$$target corpus/$$target && \
+		PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) +nightly fuzz run $$target target/corpus/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
+.tools/bin/cargo-fuzz:
+	$(CARGO) install --quiet --locked --root .tools cargo-fuzz@0.13.1
 
 clean:
 	rm -rf target .venv .tools fuzz/target
