@@ -63,7 +63,7 @@ fuzz: .tools/bin/cargo-fuzz
 	done
 
 .tools/bin/cargo-fuzz:
-	$(CARGO) install --quiet --locked --root .tools cargo-fuzz@0.13.1
+	$(CARGO) install --quiet --locked --root .tools cargo-fuzz@0.13.2
 
 clean:
 	rm -rf target .venv .tools fuzz/target
