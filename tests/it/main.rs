@@ -7,6 +7,7 @@ mod authority;
 mod confined;
 mod deploy;
 mod examples;
+mod memory;
 mod reload;
 mod support;
 mod volume;
