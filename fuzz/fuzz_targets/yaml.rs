@@ -1,14 +1,9 @@
-//! YAML and the configuration: no text makes either panic, and a faulty configuration has at least one fault to show.
+//! `properties::yaml`, fed by the fuzzer.
 
 #![no_main]
+#![allow(dead_code)] // the other properties
 
-use keyferry::config::Config;
-use keyferry::yaml::parse_all;
-use libfuzzer_sys::fuzz_target;
+#[path = "../properties.rs"]
+mod properties;
 
-fuzz_target!(|text: String| {
-    let _ = parse_all(&text);
-    if let Err(faults) = Config::parse(&text) {
-        assert!(!faults.is_empty(), "refused without a word");
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| properties::yaml(input));

@@ -41,6 +41,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
     Mount(Box<mount::MountArgs>),
+    /// Keep secrets in a file vault: a folder of age files, one a secret.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
     Health(health::HealthArgs),

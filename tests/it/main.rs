@@ -5,6 +5,7 @@
 mod architecture;
 mod authority;
 mod confined;
+mod corpus;
 mod deploy;
 mod examples;
 mod memory;

@@ -1,0 +1,192 @@
+//! What must hold for any input at all: one function a parser at the edge. The fuzz targets feed them with a fuzzer, and
+//! `tests/it/corpus.rs` with the seeds in `corpus/`, on every `make test`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use keyferry::backend::file::{FileBackend, FileConfig, Vault, generate_identity};
+use keyferry::backend::{Backend, FetchContext};
+use keyferry::clock::{Clock, SystemClock};
+use keyferry::config::Config;
+use keyferry::dialect::{self, ClassLimits};
+use keyferry::glob::{matches, matches_path};
+use keyferry::identity::{Attest, Issuer, JwksVerifier};
+use keyferry::model::{
+    BackendName, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, Request, SecretBytes,
+    SecretName, SecretRef, Unresolved, Version,
+};
+use keyferry::yaml::parse_all;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Duration, Instant};
+
+const ISSUER: &str = "https://oidc.example";
+
+/// The driver's request: attributes, secrets, target path and permission, with a NUL between each two.
+/// No text makes parsing panic, and what is parsed keeps to what later stages rely on.
+pub fn attributes(input: &[u8]) {
+    let mut parts = input.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
+    let mut next = || parts.next().unwrap_or_default();
+    let call = MountCall { attributes: next(), secrets: next(), target_path: next(), permission: next() };
+    let Ok(request) = Request::parse(call, 64 * 1024) else { return };
+    // These stand in policy patterns and in paths.
+    for name in [&request.claims.namespace, &request.claims.name, &request.claims.uid, &request.claims.service_account] {
+        assert!(!name.is_empty() && !name.contains(['/', '*', '$', '\0']));
+    }
+    assert!(request.target_path.starts_with('/') && !request.target_path.contains("/../"));
+}
+
+/// A class's `objects`: no text makes parsing panic, and a class that is refused has a fault to show.
+pub fn class(input: &[u8]) {
+    struct Everything;
+
+    impl Catalogue for Everything {
+        fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
+            let backend = backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
+            let name = name.parse().map_err(|cause| Unresolved::Name { name: name.to_owned(), cause })?;
+            Ok((backend, name))
+        }
+
+        fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
+            Ok(Version::new(version))
+        }
+    }
+
+    let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
+    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64 }) {
+        Ok(plan) => assert!(plan.objects.len() <= 64),
+        Err(faults) => assert!(!faults.0.is_empty()),
+    }
+}
+
+/// YAML and the configuration: no text makes either panic, and none is refused without a word.
+pub fn yaml(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let _ = parse_all(&text);
+    if let Err(faults) = Config::parse(&text) {
+        assert!(!faults.is_empty());
+    }
+}
+
+/// Globs, a pattern and a name with a line's end between: both kinds agree where they should.
+pub fn patterns(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (pattern, name) = text.split_once('\n').unwrap_or((&text, ""));
+    let path = matches_path(pattern, name);
+    if !pattern.contains('*') {
+        assert_eq!(path, pattern == name);
+        assert_eq!(matches(pattern, name), pattern == name);
+    }
+    // Within one element both say the same.
+    if !pattern.contains('/') && !name.contains('/') && pattern != "**" {
+        assert_eq!(path, matches(pattern, name));
+    }
+    assert!(matches_path("**", name));
+}
+
+/// Paths, modes and names: what parses is what the driver takes, and it is written as it was read.
+pub fn paths(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    if let Ok(path) = text.parse::<FilePath>() {
+        assert_eq!(path.as_str(), text);
+        assert!(!text.starts_with('/') && !text.starts_with("..") && text.len() <= 4096);
+        assert!(text.split('/').all(|element| !matches!(element, "" | "." | "..") && element.len() <= 255));
+    }
+    if let Ok(Ok(file)) = text.parse::<FolderPath>().map(|folder| folder.join("x")) {
+        assert!(file.as_str().parse::<FilePath>().is_ok());
+    }
+    if let Ok(mode) = text.parse::<FileMode>() {
+        assert!(mode.bits() <= 0o777);
+    }
+    if let Ok(name) = text.parse::<SecretName>() {
+        assert_eq!(name.as_str(), text);
+        assert!(!text.contains(['%', '?', '#', '\\']));
+    }
+}
+
+/// Tokens: whatever is sent in the place of a good one, nobody is let in.
+pub fn token(input: &[u8]) {
+    struct Scene {
+        verifier: JwksVerifier,
+        good: String,
+        pod: PodClaims,
+        runtime: Runtime,
+    }
+
+    fn set() -> Scene {
+        let issuer = Issuer::new(ISSUER).expect("a key");
+        let file = scratch("jwks.json");
+        fs::write(&file, issuer.jwks()).expect("a key file");
+        let pod = PodClaims { namespace: "shop".into(), name: "web".into(), uid: "u".into(), service_account: "web".into() };
+        let good = issuer.token(&pod, "keyferry", Duration::from_secs(86_400), &SystemClock).expect("a token");
+        let verifier = JwksVerifier::open(&file, ISSUER, "keyferry", Arc::new(SystemClock)).expect("a verifier");
+        Scene { verifier, good, pod, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime") }
+    }
+
+    static SCENE: OnceLock<Scene> = OnceLock::new();
+    let scene = SCENE.get_or_init(set);
+    let token = instead_of(scene.good.as_bytes(), input);
+    let is_good = token == scene.good.as_bytes();
+    let tokens = BTreeMap::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(token)))]);
+    let let_in = scene.runtime.block_on(scene.verifier.attest(&scene.pod, &tokens)).is_ok();
+    assert_eq!(let_in, is_good);
+}
+
+/// Vault files: whatever stands in the place of a good one, no secret comes of it.
+pub fn vault(input: &[u8]) {
+    struct Scene {
+        backend: FileBackend,
+        file: PathBuf,
+        good: Vec<u8>,
+        runtime: Runtime,
+    }
+
+    fn set() -> Scene {
+        let (key, root) = (scratch("age.key"), scratch("vault"));
+        let recipient = generate_identity(&key, SystemClock.now()).expect("a key");
+        let vault = Vault::init(&root, &[recipient]).expect("a vault").vault;
+        let fields = [("password".parse().expect("a name"), Field::of_bytes(SecretBytes::new(b"hunter2".to_vec())))].into();
+        vault.set(&"db".parse().expect("a name"), &fields).expect("a secret");
+        let file = root.join("db.age");
+        let good = fs::read(&file).expect("a sealed file");
+        let config = FileConfig { vault: root, identity: vec![key] };
+        let backend = FileBackend::open("files".parse().expect("a name"), &config, 1 << 20, Arc::new(SystemClock)).expect("a backend");
+        Scene { backend, file, good, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime") }
+    }
+
+    static SCENE: OnceLock<Scene> = OnceLock::new();
+    let scene = SCENE.get_or_init(set);
+    let content = instead_of(&scene.good, input);
+    let draft = scene.file.with_extension("draft");
+    fs::write(&draft, &content).expect("a draft");
+    fs::rename(&draft, &scene.file).expect("the draft in its place");
+    let claims = PodClaims { namespace: "n".into(), name: "p".into(), uid: "u".into(), service_account: "s".into() };
+    let pod = Arc::new(PodIdentity::believed(&claims));
+    let cx = FetchContext { pod, tokens: Arc::new(PodTokens::default()), deadline: Instant::now() + Duration::from_secs(30) };
+    let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));
+    let fetched = scene.runtime.block_on(scene.backend.fetch(&secret, &cx)).is_ok();
+    assert_eq!(fetched, content == scene.good);
+}
+
+/// An input that starts with `=` changes the good content: three bytes a change (place, place, byte), the rest of fewer cuts the end off.
+/// Any other input stands for itself.
+fn instead_of(good: &[u8], input: &[u8]) -> Vec<u8> {
+    let Some(changes) = input.strip_prefix(b"=") else { return input.to_vec() };
+    let mut content = good.to_vec();
+    let chunks = changes.chunks_exact(3);
+    let cut = chunks.remainder().len();
+    for change in chunks {
+        let place = usize::from(u16::from_be_bytes([change[0], change[1]])) % content.len();
+        content[place] = change[2];
+    }
+    content.truncate(content.len() - cut);
+    content
+}
+
+/// A file in a folder of this process's own. Tests remove the folder; a fuzzer leaves it with the machine's temporary files.
+pub fn scratch(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("keyferry-properties-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a folder");
+    folder.join(name)
+}
