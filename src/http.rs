@@ -71,6 +71,9 @@ pub enum HttpError {
     Connect(String),
     #[error("no answer in time")]
     TimedOut,
+    /// Somebody answered, but not with a certificate that leads to the CA, or no secure connection came about for another reason.
+    #[error("no connection: {0}")]
+    Tls(String),
     #[error("the answer is larger than {limit} bytes")]
     TooLarge { limit: usize },
 }
@@ -211,8 +214,18 @@ fn system_roots() -> RootCertStore {
 impl HttpError {
     fn of_client(error: &legacy::Error) -> Self {
         let words = chain(error);
-        if error.is_connect() { Self::Connect(words) } else { Self::Broken(words) }
+        match error.is_connect() {
+            true if is_of_tls(error) => Self::Tls(words),
+            true => Self::Connect(words),
+            false => Self::Broken(words),
+        }
     }
+}
+
+/// Whether TLS is what failed. An [`io::Error`] passes over the error it wraps when it is asked for its source.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
+    error.is::<rustls::Error>() || wrapped.or_else(|| error.source()).is_some_and(is_of_tls)
 }
 
 /// An error and its causes, in one line.
