@@ -32,6 +32,10 @@ const IDLE: Duration = Duration::from_secs(50);
 /// A connection that is not made in this time will not be.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// How often an HTTP/2 connection with calls on it is tried, and how long it may take to answer: one whose other end is gone without a
+/// word would otherwise take every call down with it until TCP gives up, after a quarter of an hour.
+const PING: Duration = Duration::from_secs(5);
+
 /// How an endpoint is reached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpConfig {
@@ -160,7 +164,13 @@ impl Current {
         tcp.set_nodelay(true);
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
-        let client = legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
+            .build(connector);
         Ok(Self { client, ca })
     }
 }

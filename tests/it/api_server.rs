@@ -44,13 +44,16 @@ pub struct Call {
     pub body: String,
 }
 
+/// Status and body.
+pub type Reply = Box<dyn Fn(&Call) -> (u16, String) + Send>;
+
 /// What to answer.
 pub enum Answer {
     Never,
     Status(u16),
     Text(u16, String),
     /// By the call.
-    With(Box<dyn Fn(&Call) -> (u16, String) + Send>),
+    With(Reply),
 }
 
 impl ApiServer {

@@ -54,7 +54,7 @@ async fn keys_from_an_address_are_kept_over_a_restart() {
     assert_eq!(mounted(&house, &provider).await.unwrap(), ["password 0644 correct horse"]);
     let calls = server.calls();
     assert_eq!((calls.len(), calls[0].path.as_str(), calls[0].authorization.as_deref()), (1, "/keys", Some("Bearer own-canary")));
-    let stranger = Issuer::new(ISSUER).unwrap().token(&web(), "keyferry", Duration::from_secs(600), &SystemClock).unwrap();
+    let stranger = Issuer::new(ISSUER).unwrap().token(&web(), "keyferry", Duration::from_mins(10), &SystemClock).unwrap();
     let tokens = json!({ "keyferry": { "token": stranger, "expirationTimestamp": "2099-01-01T00:00:00Z" } }).to_string();
     let refused = provider.mount(request(&web(), json!({ "objects": CLASS, "csi.storage.k8s.io/serviceAccount.tokens": tokens }))).await;
     let refused = refused.unwrap_err();

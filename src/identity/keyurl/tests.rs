@@ -42,7 +42,7 @@ impl Scene {
 
     async fn attest(&self, verifier: &JwksVerifier, issuer: &Issuer) -> Result<(), String> {
         let pod = PodClaims { namespace: "shop".into(), name: "web-1".into(), uid: "uid-1".into(), service_account: "web".into() };
-        let token = issuer.token(&pod, "keyferry", Duration::from_mins(600), &*self.clock).unwrap();
+        let token = issuer.token(&pod, "keyferry", Duration::from_hours(10), &*self.clock).unwrap();
         let tokens = RawTokens::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(token.into_bytes())))]);
         verifier.attest(&pod, &tokens).await.map(drop).map_err(|error| self.shown(&error.to_string()))
     }
