@@ -149,7 +149,8 @@ fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
     let mut problems = Vec::new();
     let mut keep = |problem: String| problems.push(problem);
     let version_key = version_key(config).map_err(&mut keep).ok();
-    let identity = identity::build(&config.identity, Arc::clone(clock)).map_err(|error| keep(format!("identity: {error}"))).ok();
+    let identity =
+        identity::build(&config.identity, &config.state_dir, Arc::clone(clock)).map_err(|error| keep(format!("identity: {error}"))).ok();
     let backends = Backends::build(&config.backends, config.limits.of_backends(), clock, metrics)
         .map_err(|faults| faults.into_iter().for_each(&mut keep))
         .ok();

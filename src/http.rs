@@ -32,6 +32,10 @@ const IDLE: Duration = Duration::from_secs(50);
 /// A connection that is not made in this time will not be.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// How often an HTTP/2 connection with calls on it is tried, and how long it may take to answer: one whose other end is gone without a
+/// word would otherwise take every call down with it until TCP gives up, after a quarter of an hour.
+const PING: Duration = Duration::from_secs(5);
+
 /// How an endpoint is reached.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HttpConfig {
@@ -71,6 +75,9 @@ pub enum HttpError {
     Connect(String),
     #[error("no answer in time")]
     TimedOut,
+    /// Somebody answered, but not with a certificate that leads to the CA, or no secure connection came about for another reason.
+    #[error("no connection: {0}")]
+    Tls(String),
     #[error("the answer is larger than {limit} bytes")]
     TooLarge { limit: usize },
 }
@@ -157,7 +164,13 @@ impl Current {
         tcp.set_nodelay(true);
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
-        let client = legacy::Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
+            .build(connector);
         Ok(Self { client, ca })
     }
 }
@@ -211,8 +224,18 @@ fn system_roots() -> RootCertStore {
 impl HttpError {
     fn of_client(error: &legacy::Error) -> Self {
         let words = chain(error);
-        if error.is_connect() { Self::Connect(words) } else { Self::Broken(words) }
+        match error.is_connect() {
+            true if is_of_tls(error) => Self::Tls(words),
+            true => Self::Connect(words),
+            false => Self::Broken(words),
+        }
     }
+}
+
+/// Whether TLS is what failed. An [`io::Error`] passes over the error it wraps when it is asked for its source.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
+    error.is::<rustls::Error>() || wrapped.or_else(|| error.source()).is_some_and(is_of_tls)
 }
 
 /// An error and its causes, in one line.

@@ -10,8 +10,8 @@
 //! 6. [`delivery`]: the answer; and [`audit`], who got what.
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
-//! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with),
-//! [`telemetry`] and a few leaves: [`clock`], [`glob`], [`memo`], [`nearest`], [`units`], [`yaml`].
+//! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
+//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`glob`], [`memo`], [`nearest`], [`units`], [`yaml`].
 
 pub mod app;
 pub mod cli;
@@ -29,6 +29,7 @@ pub mod policy;
 pub mod render;
 
 pub mod http;
+pub mod kube;
 pub mod model;
 
 pub mod clock;

@@ -73,8 +73,6 @@ cache: { fresh: soon, sealed: {} }
 events: { enabled: true }
 ";
     insta::assert_snapshot!(faults(text), @r#"
-    keyferry.yaml:2:1: identity.issuer: is missing (the `iss` of the cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it; learning it from the daemon's own token is not built yet)
-    keyferry.yaml:2:1: identity.jwks.file: is missing (a file with the cluster's keys: kubectl get --raw /openid/v1/jwks writes it; asking the API server is not built yet. Or `verify: driver`)
     keyferry.yaml:2:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
     keyferry.yaml:2:13: providers: "keyfery" is no provider name (known: keyferry, vault, openbao, aws, azure, gcp)
     keyferry.yaml:2:29: providers: "vault" stands there twice (remove one)
@@ -110,8 +108,6 @@ fn a_text_that_is_no_configuration_says_so() {
     insta::assert_snapshot!(faults("- a list"), @"keyferry.yaml:1:1: is a list, but must be a mapping of keys to values");
     insta::assert_snapshot!(faults("a: 1\na: 2"), @"keyferry.yaml:2:1: a: given twice in one mapping (remove one)");
     insta::assert_snapshot!(faults(""), @"
-    keyferry.yaml:1:1: identity.issuer: is missing (the `iss` of the cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it; learning it from the daemon's own token is not built yet)
-    keyferry.yaml:1:1: identity.jwks.file: is missing (a file with the cluster's keys: kubectl get --raw /openid/v1/jwks writes it; asking the API server is not built yet. Or `verify: driver`)
     keyferry.yaml:1:1: backends: is missing (at least one store, such as files: { kind: file, vault: ..., identity: ... })
     keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
     ");

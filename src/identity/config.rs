@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::kube::OwnToken;
 use crate::yaml::{Faults, Reader, unknown_key};
 
 /// The audience a token must be for, unless the configuration names another.
@@ -20,8 +21,24 @@ pub struct IdentityConfig {
 pub enum Verify {
     /// Whatever the driver says.
     Driver,
-    /// Tokens of this issuer, signed with one of the keys in the file.
-    Jwks { issuer: String, file: PathBuf },
+    /// Tokens of this issuer, signed with one of its keys. `None`: the issuer of the daemon's own token.
+    Jwks { issuer: Option<String>, keys: Keys },
+    /// Tokens that the API server of this cluster finds good.
+    TokenReview,
+}
+
+/// Where an issuer's keys are.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Keys {
+    /// The API server of the cluster that the daemon runs in.
+    ApiServer,
+    File(PathBuf),
+    /// An `https` address, the CA its certificate must lead to (`None`: the system's), and the token to send (`None`: none).
+    Url {
+        url: String,
+        ca: Option<PathBuf>,
+        token: Option<OwnToken>,
+    },
 }
 
 impl IdentityConfig {
@@ -29,17 +46,17 @@ impl IdentityConfig {
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
         let verify = reader.parsed("verify", faults, mode);
-        let asked = reader.get("verify").is_some();
         let audience = reader.parsed("audience", faults, filled);
         let issuer = reader.parsed("issuer", faults, filled);
-        let file = key_file(reader, faults);
-        let verify = match (verify, asked) {
-            (None, true) => None,
-            (Some(Mode::Driver), _) => Some(Verify::Driver),
-            (Some(Mode::Jwks), _) | (None, false) => jwks(issuer, file, reader, faults),
-        };
+        let keys = keys(reader, faults);
         let audience = audience.unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned());
-        verify.filter(|_| faults.len() == before).map(|verify| Self { audience, verify })
+        let verify = match verify {
+            Some(Mode::Driver) => Verify::Driver,
+            Some(Mode::TokenReview) => Verify::TokenReview,
+            // A value that was there and faulty has been noted.
+            Some(Mode::Jwks) | None => Verify::Jwks { issuer, keys: keys? },
+        };
+        (faults.len() == before).then_some(Self { audience, verify })
     }
 }
 
@@ -47,13 +64,14 @@ impl IdentityConfig {
 enum Mode {
     Driver,
     Jwks,
+    TokenReview,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
     match text {
         "driver" => Ok(Mode::Driver),
         "jwks" => Ok(Mode::Jwks),
-        "token-review" => Err("token-review is not built yet (use `verify: jwks` with identity.jwks.file, or `verify: driver`)".to_owned()),
+        "token-review" => Ok(Mode::TokenReview),
         other => Err(unknown_key(other, &["jwks", "token-review", "driver"]).replace("known key", "way to verify")),
     }
 }
@@ -62,31 +80,42 @@ fn filled(text: &str) -> Result<String, &'static str> {
     if text.trim().is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
 }
 
-fn key_file(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<PathBuf> {
+/// Keys that come over an open line could be anybody's.
+fn https(text: &str) -> Result<String, String> {
+    let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+    match uri {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!("{text:?} is no address of https (such as https://oidc.example/openid/v1/jwks)")),
+    }
+}
+
+/// The `jwks` mapping; without it, or empty, the API server. `None` where a fault was noted.
+fn keys(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Keys> {
+    let before = faults.len();
+    if reader.get("jwks").is_none() {
+        return Some(Keys::ApiServer);
+    }
     let mut jwks = reader.reader("jwks", faults)?;
     let file = jwks.parsed("file", faults, filled).map(PathBuf::from);
-    for key in ["url", "ca", "tokenFile"] {
-        if let Some(node) = jwks.get(key) {
-            faults.add(node.at, jwks.path(key), "is not built yet (put the keys into a file: identity.jwks.file)");
+    let url = jwks.parsed("url", faults, https);
+    let ca = jwks.parsed("ca", faults, filled).map(PathBuf::from);
+    let token = jwks.parsed("tokenFile", faults, filled).map(OwnToken::at);
+    let (has_file, has_url) = (jwks.get("file").is_some(), jwks.get("url").is_some());
+    if let (true, Some(node)) = (has_file, jwks.get("url")) {
+        faults.add(node.at, jwks.path("url"), "stands beside `file`: keys come from one of them (remove the other)");
+    }
+    for key in ["ca", "tokenFile"] {
+        if let (false, Some(node)) = (has_url, jwks.get(key)) {
+            faults.add(node.at, jwks.path(key), "goes with `url`, which is not there (the API server of this cluster needs neither)");
         }
     }
     jwks.finish(faults);
-    file
-}
-
-fn jwks(issuer: Option<String>, file: Option<PathBuf>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Verify> {
-    // A value that was there and faulty has been noted already.
-    if issuer.is_none() && reader.get("issuer").is_none() {
-        let remedy = "the `iss` of the cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it; \
-                      learning it from the daemon's own token is not built yet";
-        reader.missing("issuer", remedy, faults);
-    }
-    if file.is_none() && reader.get("jwks").is_none() {
-        let remedy = "a file with the cluster's keys: kubectl get --raw /openid/v1/jwks writes it; asking the API server is not built \
-                      yet. Or `verify: driver`";
-        reader.missing("jwks.file", remedy, faults);
-    }
-    Some(Verify::Jwks { issuer: issuer?, file: file? })
+    let keys = match (file, url) {
+        (Some(file), _) => Keys::File(file),
+        (None, Some(url)) => Keys::Url { url, ca, token },
+        (None, None) => Keys::ApiServer,
+    };
+    (faults.len() == before).then_some(keys)
 }
 
 #[cfg(test)]
@@ -102,31 +131,50 @@ mod tests {
         reader.finish(&mut faults);
         let shown: Vec<_> = faults.into_sorted().iter().map(|fault| format!("{}: {fault}", fault.at.line)).collect();
         assert!(config.is_some() == shown.is_empty() || shown.iter().any(|fault| fault.contains("no known key")));
-        config.ok_or(shown.join("\n"))
+        config.filter(|_| shown.is_empty()).ok_or(shown.join("\n"))
     }
 
     #[test]
-    fn a_key_file_and_an_issuer_are_enough() {
+    fn a_key_file_and_an_issuer_are_read() {
         let config = read("issuer: https://oidc.example\njwks: { file: /etc/keyferry/jwks.json }").unwrap();
         assert_eq!(config.audience, "keyferry");
-        assert_eq!(config.verify, Verify::Jwks { issuer: "https://oidc.example".into(), file: "/etc/keyferry/jwks.json".into() });
+        let keys = Keys::File("/etc/keyferry/jwks.json".into());
+        assert_eq!(config.verify, Verify::Jwks { issuer: Some("https://oidc.example".into()), keys });
         assert_eq!(read("verify: driver\naudience: x").unwrap(), IdentityConfig { audience: "x".into(), verify: Verify::Driver });
+        assert_eq!(read("verify: token-review").unwrap().verify, Verify::TokenReview);
+    }
+
+    #[test]
+    fn in_a_cluster_nothing_need_be_set() {
+        for text in ["", "{}", "jwks: {}", "jwks:", "jwks: { file: }", "verify: jwks"] {
+            assert_eq!(read(text).unwrap().verify, Verify::Jwks { issuer: None, keys: Keys::ApiServer }, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_have_a_ca_and_a_token() {
+        let Verify::Jwks { keys, .. } = read("jwks: { url: \"https://x.example/jwks\", ca: /ca.crt, tokenFile: /token }").unwrap().verify
+        else {
+            panic!("jwks is the default")
+        };
+        let (ca, token) = (Some("/ca.crt".into()), Some(OwnToken::at("/token")));
+        assert_eq!(keys, Keys::Url { url: "https://x.example/jwks".into(), ca, token });
     }
 
     #[test]
     fn each_fault_says_what_to_do() {
-        insta::assert_snapshot!(read("").unwrap_err(), @"
-        1: identity.issuer: is missing (the `iss` of the cluster's tokens: kubectl get --raw /.well-known/openid-configuration shows it; learning it from the daemon's own token is not built yet)
-        1: identity.jwks.file: is missing (a file with the cluster's keys: kubectl get --raw /openid/v1/jwks writes it; asking the API server is not built yet. Or `verify: driver`)
-        ");
-        insta::assert_snapshot!(read("verify: token-review").unwrap_err(), @"1: identity.verify: token-review is not built yet (use `verify: jwks` with identity.jwks.file, or `verify: driver`)");
         insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is no way to verify (did you mean `jwks`?)");
         insta::assert_snapshot!(read("audience: ''\nissuer: ' '\njwks:\n  file: ''\n  url: https://x\n  flie: x\n").unwrap_err(), @"
         1: identity.audience: is empty
         2: identity.issuer: is empty
         4: identity.jwks.file: is empty
-        5: identity.jwks.url: is not built yet (put the keys into a file: identity.jwks.file)
+        5: identity.jwks.url: stands beside `file`: keys come from one of them (remove the other)
         6: identity.jwks.flie: is no known key (did you mean `file`?)
+        ");
+        insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is no address of https (such as https://oidc.example/openid/v1/jwks)"#);
+        insta::assert_snapshot!(read("jwks: { file: /x, ca: /y, tokenFile: /z }").unwrap_err(), @"
+        1: identity.jwks.ca: goes with `url`, which is not there (the API server of this cluster needs neither)
+        1: identity.jwks.tokenFile: goes with `url`, which is not there (the API server of this cluster needs neither)
         ");
     }
 }

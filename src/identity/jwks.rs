@@ -1,7 +1,7 @@
 //! `verify: jwks`: a Pod is who its token says, where the token is signed with one of the issuer's keys.
 
 use std::collections::BTreeMap;
-use std::path::{Display, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::keyfile::KeyFile;
 use super::keys::{Algorithm, Key, KeySet};
+use super::keysource::KeySource;
 use super::token::{self, Jws, TokenDigest, Verified};
 use super::{Attest, Attested, IdentityError};
 use crate::clock::Clock;
@@ -21,13 +22,13 @@ const MAX_TRIES: usize = 8;
 pub(super) const OWN_TOKEN: &str = "kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's \
                                     parameters and the volume's attributes";
 
-/// Verifies tokens with the keys of a file.
+/// Verifies tokens with the issuer's keys, from a file or an address.
 ///
 /// A token is verified once for its audience and then remembered until it ends or the keys change. Where the same one comes again, it
 /// costs a SHA-256 and a look at the clock.
 #[derive(Debug)]
 pub struct JwksVerifier {
-    file: KeyFile,
+    keys: KeySource,
     issuer: String,
     audience: String,
     clock: Arc<dyn Clock>,
@@ -37,15 +38,15 @@ pub struct JwksVerifier {
 impl Attest for JwksVerifier {
     async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError> {
         let now = self.clock.now();
-        let own = tokens.get(&self.audience).ok_or_else(|| self.missing(tokens))?;
-        let proof = self.verify(own, &self.audience, claims, now)?;
+        let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
+        let proof = self.verify(own, &self.audience, claims, now).await?;
         let mut verified = BTreeMap::new();
         for (audience, jwt) in tokens {
             // A token for the API server itself names that server's audiences, which are not known here.
             if audience.is_empty() {
                 continue;
             }
-            let result = if *audience == self.audience { Ok(proof.clone()) } else { self.verify(jwt, audience, claims, now) };
+            let result = if *audience == self.audience { Ok(proof.clone()) } else { self.verify(jwt, audience, claims, now).await };
             match result {
                 Ok(token) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
                 Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
@@ -55,7 +56,7 @@ impl Attest for JwksVerifier {
     }
 
     fn health(&self) -> Result<(), String> {
-        self.file.health().map_err(|problem| format!("{}: {problem} (the former keys stay in force)", self.path()))
+        self.keys.health()
     }
 }
 
@@ -66,23 +67,29 @@ impl JwksVerifier {
     /// The file cannot be read, is over 1 MiB, or holds no usable key.
     pub fn open(file: &Path, issuer: &str, audience: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let keys = KeyFile::open(file).map_err(|problem| format!("{}: {problem}", file.display()))?;
-        Ok(Self { file: keys, issuer: issuer.to_owned(), audience: audience.to_owned(), clock })
+        Ok(Self::with_keys(KeySource::File(keys), issuer, audience, clock))
     }
 
-    fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims, now: Timestamp) -> Result<Arc<Verified>, IdentityError> {
+    pub(super) fn with_keys(keys: KeySource, issuer: &str, audience: &str, clock: Arc<dyn Clock>) -> Self {
+        Self { keys, issuer: issuer.to_owned(), audience: audience.to_owned(), clock }
+    }
+
+    async fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims, now: Timestamp) -> Result<Arc<Verified>, IdentityError> {
         let digest = token::digest(jwt.expose(), audience);
-        let known = self.file.recent().verified.find(&digest);
-        let token = known.map_or_else(|| self.verify_anew(digest, jwt.expose(), audience), Ok)?;
+        let token = match self.keys.recent().and_then(|keys| keys.verified.find(&digest)) {
+            Some(known) => known,
+            None => self.verify_anew(digest, jwt.expose(), audience).await?,
+        };
         token.check_time(now)?;
         token.check_pod(claims)?;
         Ok(token)
     }
 
     /// The signature first: of what an unsigned text claims, nothing is worth a look.
-    fn verify_anew(&self, digest: TokenDigest, token: &[u8], audience: &str) -> Result<Arc<Verified>, IdentityError> {
-        let keys = self.file.latest();
+    async fn verify_anew(&self, digest: TokenDigest, token: &[u8], audience: &str) -> Result<Arc<Verified>, IdentityError> {
         let jws = Jws::parse(token)?;
         let algorithm = Algorithm::named(&jws.algorithm).ok_or_else(|| unusable(&jws.algorithm))?;
+        let keys = self.keys.for_key(jws.key_id.as_deref()).await?;
         let candidates = self.candidates(&keys, &jws, algorithm)?;
         if !candidates.iter().any(|key| key.verifies(algorithm, jws.message, &jws.signature)) {
             return Err(self.forged(&candidates));
@@ -100,40 +107,26 @@ impl JwksVerifier {
         }
         let fitting: Vec<&Key> = found.iter().copied().filter(|key| key.fits(algorithm)).take(MAX_TRIES).collect();
         if fitting.is_empty() {
-            let problem =
-                format!("the token says it is signed with {}, which does not fit {} of {}", algorithm.as_str(), named(&found), self.path());
+            let problem = format!(
+                "the token says it is signed with {}, which does not fit {} of {}",
+                algorithm.as_str(),
+                named(&found),
+                self.keys.name()
+            );
             return Err(IdentityError::new("algorithm", problem, OWN_TOKEN));
         }
         Ok(fitting)
     }
 
-    fn missing(&self, tokens: &RawTokens) -> IdentityError {
-        let remedy = token::add_audience(&self.audience);
-        if tokens.is_empty() {
-            return IdentityError::new("token", format!("the driver sent none, and one for {:?} is needed", self.audience), remedy);
-        }
-        let sent = token::listed(tokens.keys().map(String::as_str));
-        IdentityError::new("audience", format!("the driver sent tokens for {sent}, but none for {:?}", self.audience), remedy)
-    }
-
     fn unknown_key(&self, id: &str, keys: &KeySet) -> IdentityError {
-        let (file, known): (_, Vec<&Key>) = (self.path(), keys.iter().collect());
-        IdentityError::new(
-            "key",
-            format!("the token is signed with the key {}, which is not in {file}; there is {}", quoted(id), named(&known)),
-            "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself",
-        )
+        let (source, known): (_, Vec<&Key>) = (self.keys.name(), keys.iter().collect());
+        let problem = format!("the token is signed with the key {}, which is not in {source}; there is {}", quoted(id), named(&known));
+        IdentityError::new("key", problem, self.keys.renewal())
     }
 
     fn forged(&self, candidates: &[&Key]) -> IdentityError {
-        let problem = format!("the token's signature was not made by {} of {}", named(candidates), self.path());
-        let remedy = "compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is \
-                      not this cluster's";
-        IdentityError::new("signature", problem, remedy)
-    }
-
-    fn path(&self) -> Display<'_> {
-        self.file.path().display()
+        let problem = format!("the token's signature was not made by {} of {}", named(candidates), self.keys.name());
+        IdentityError::new("signature", problem, self.keys.comparison())
     }
 }
 

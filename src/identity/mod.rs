@@ -1,16 +1,19 @@
 //! Who the Pod is: from the driver's claims and the Pod's token to an identity that stands.
 //!
 //! Nothing here takes a token's word for its own kind: algorithms are allow-listed, and each token is verified for the audience it
-//! is kept under. Reading order: `config` (what the admin chose), `jwks` (the verifier), `token` (one token and its claims), `keys` and
-//! `keyfile` (the issuer's public keys), `driver` (no proof at all), `issuer` (the other side, for the demo and tests).
+//! is kept under. Reading order: `config` (what the admin chose), `jwks` (the verifier), `token` (one token and its claims), `keys` (the
+//! issuer's public keys), `keysource` (where they come from: `keyfile`, or `keyurl` with `keystate`), `review` (the API server verifies),
+//! `driver` (no proof at all), `issuer` (the other side, for the demo and tests).
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::kube::{KubeClient, KubeConfig, OwnToken};
 use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
 
 mod config;
@@ -19,12 +22,25 @@ mod issuer;
 mod jwks;
 mod keyfile;
 mod keys;
+mod keysource;
+mod keystate;
+mod keyurl;
+mod review;
 mod token;
 
-pub use config::{IdentityConfig, Verify};
+use keyfile::KeyFile;
+use keysource::KeySource;
+use keystate::KeyState;
+use keyurl::KeyUrl;
+
+pub use config::{IdentityConfig, Keys, Verify};
 pub use driver::BelieveDriver;
 pub use issuer::{Issuer, IssuerError};
 pub use jwks::JwksVerifier;
+pub use review::TokenReviewer;
+
+/// Where the API server has the keys of its tokens (Kubernetes: "ServiceAccount issuer discovery").
+const API_SERVER_KEYS: &str = "/openid/v1/jwks";
 
 /// A way to prove a Pod's identity.
 #[async_trait]
@@ -59,14 +75,62 @@ pub struct IdentityError {
     pub remedy: String,
 }
 
-/// Makes what the configuration asks for.
+/// Makes what the configuration asks for, from inside a runtime: keys at an address are fetched in the background until the result is
+/// dropped. They are kept in the state folder.
 ///
 /// # Errors
-/// The key file cannot be read, or holds no usable key.
-pub fn build(config: &IdentityConfig, clock: Arc<dyn Clock>) -> Result<Arc<dyn Attest>, String> {
+/// The key file cannot be read or holds no usable key; no CA; what was left out cannot be had, since this is no Pod or has no token. That
+/// the API server is out of reach is no error: mounts say so, until it is back.
+pub fn build(config: &IdentityConfig, state_dir: &Path, clock: Arc<dyn Clock>) -> Result<Arc<dyn Attest>, String> {
     Ok(match &config.verify {
         Verify::Driver => Arc::new(BelieveDriver),
-        Verify::Jwks { issuer, file } => Arc::new(JwksVerifier::open(file, issuer, &config.audience, clock)?),
+        Verify::Jwks { issuer, keys } => {
+            let issuer = issuer.clone().map_or_else(|| own_issuer(keys), Ok);
+            match (issuer, key_source(keys, state_dir, &clock)) {
+                (Ok(issuer), Ok(keys)) => Arc::new(JwksVerifier::with_keys(keys, &issuer, &config.audience, clock)),
+                (issuer, keys) => return Err([issuer.err(), keys.err()].into_iter().flatten().collect::<Vec<_>>().join("; ")),
+            }
+        }
+        Verify::TokenReview => {
+            let client = api_server().map_err(|problem| format!("verify: token-review: {problem} (use jwks outside of a cluster)"))?;
+            Arc::new(TokenReviewer::new(client, &config.audience, clock))
+        }
+    })
+}
+
+fn key_source(keys: &Keys, state_dir: &Path, clock: &Arc<dyn Clock>) -> Result<KeySource, String> {
+    let (client, path) = match keys {
+        Keys::ApiServer => {
+            let left_out = |problem| {
+                format!("jwks: is left out, so the keys are the API server's, but {problem} (set identity.jwks.file or identity.jwks.url)")
+            };
+            (api_server().map_err(left_out)?, API_SERVER_KEYS)
+        }
+        Keys::File(file) => return KeyFile::open(file).map(KeySource::File).map_err(|problem| format!("{}: {problem}", file.display())),
+        Keys::Url { url, ca, token } => {
+            let config = KubeConfig { base: url.clone(), ca: ca.clone(), token: token.clone() };
+            (KubeClient::new(config).map_err(|error| format!("jwks.ca: {error}"))?, "")
+        }
+    };
+    let kept = KeyState::new(state_dir, &format!("{}{path}", client.config().base), client.config().ca.as_deref());
+    Ok(KeySource::Url(KeyUrl::start(client, path, kept, Arc::clone(clock))))
+}
+
+fn api_server() -> Result<KubeClient, String> {
+    KubeClient::new(KubeConfig::in_cluster()?).map_err(|error| error.to_string())
+}
+
+/// The `iss` of the daemon's own token: whoever issued that issues the Pods' as well.
+fn own_issuer(keys: &Keys) -> Result<String, String> {
+    let token = match keys {
+        Keys::Url { token: Some(token), .. } => token.clone(),
+        Keys::ApiServer | Keys::File(_) | Keys::Url { token: None, .. } => OwnToken::default(),
+    };
+    token.issuer().map_err(|error| {
+        format!(
+            "issuer: is left out, so it is read from {error} (set identity.issuer: kubectl get --raw /.well-known/openid-configuration \
+             shows it; or let kubelet mount a token: automountServiceAccountToken: true)"
+        )
     })
 }
 

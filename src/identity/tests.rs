@@ -144,11 +144,13 @@ async fn the_driver_may_be_believed_but_hands_on_nothing() {
 async fn build_makes_what_was_asked_for() {
     let clock = Arc::new(ManualClock::at(start()));
     let driver = IdentityConfig { audience: "keyferry".into(), verify: Verify::Driver };
-    assert!(build(&driver, clock.clone()).unwrap().attest(&pod(), &raw(&[])).await.is_ok());
+    let state = TempDir::new().unwrap();
+    assert!(build(&driver, state.path(), clock.clone()).unwrap().attest(&pod(), &raw(&[])).await.is_ok());
     let scene = Scene::new();
     let file = scene.folder.path().join("jwks.json");
-    let jwks = IdentityConfig { audience: "keyferry".into(), verify: Verify::Jwks { issuer: ISSUER.into(), file } };
-    let built = build(&jwks, clock).unwrap();
+    let verify = Verify::Jwks { issuer: Some(ISSUER.into()), keys: Keys::File(file) };
+    let jwks = IdentityConfig { audience: "keyferry".into(), verify };
+    let built = build(&jwks, state.path(), clock).unwrap();
     assert!(built.attest(&pod(), &raw(&[("keyferry", &scene.token())])).await.unwrap().pod.verified);
     assert!(built.attest(&pod(), &raw(&[])).await.is_err());
 }
@@ -481,6 +483,58 @@ fn a_file_without_a_usable_key_is_refused() {
     assert!(refused_file(&" ".repeat(1024 * 1024 + 1)).ends_with("is over 1048576 bytes"));
     let nowhere = JwksVerifier::open(Path::new("/nonexistent/jwks.json"), ISSUER, "keyferry", Arc::new(ManualClock::at(start())));
     insta::assert_snapshot!(nowhere.unwrap_err(), @"/nonexistent/jwks.json: it cannot be read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn a_truncated_file_or_one_that_is_none_is_refused() {
+    let whole = Issuer::new(ISSUER).unwrap().jwks();
+    insta::assert_snapshot!(refused_file(&whole[..50]), @"[folder]/jwks.json: it is not JSON: EOF while parsing a string at line 1 column 50");
+    let folder = TempDir::new().unwrap();
+    let error = JwksVerifier::open(folder.path(), ISSUER, "keyferry", Arc::new(ManualClock::at(start()))).unwrap_err();
+    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "[folder]"), @"[folder]: it is not a file");
+}
+
+/// Keys are public: a file that everybody may read is fine. One that we may not read is not, unless we are root.
+#[test]
+fn a_files_mode_matters_only_where_it_shuts_us_out() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let scene = Scene::new();
+    let file = scene.folder.path().join("jwks.json");
+    let open = |mode| {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        JwksVerifier::open(&file, ISSUER, "keyferry", scene.clock.clone())
+    };
+    assert!(open(0o666).is_ok());
+    if let Err(error) = open(0o000) {
+        assert_eq!(scene.shown(&error), "[folder]/jwks.json: it cannot be read: Permission denied (os error 13)");
+    } else {
+        assert!(rustix::process::geteuid().is_root());
+    }
+}
+
+/// Another file is renamed into place over and over while tokens are verified: each key is known or not, and nothing is half read.
+#[tokio::test]
+async fn a_file_swapped_in_the_middle_of_a_read_is_one_or_the_other() {
+    let scene = Scene::new();
+    let next = Issuer::new(ISSUER).unwrap();
+    let file = scene.folder.path().join("jwks.json");
+    let texts = [next.jwks(), json!({ "keys": [scene.issuer.jwk(), next.jwk()] }).to_string()];
+    let swaps = std::thread::spawn(move || {
+        for round in 0..400 {
+            let draft = file.with_extension("draft");
+            fs::write(&draft, &texts[round % 2]).unwrap();
+            fs::rename(&draft, &file).unwrap();
+        }
+    });
+    while !swaps.is_finished() {
+        if let Err(error) = scene.attest(&scene.token()).await {
+            assert_eq!(error.claim, "key");
+        }
+        assert_eq!(scene.verifier.health(), Ok(()));
+    }
+    swaps.join().unwrap();
+    assert!(scene.attest(&scene.token()).await.is_ok(), "the last one holds both");
 }
 
 #[tokio::test]

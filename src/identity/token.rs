@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::IdentityError;
-use crate::model::{PodClaims, PodIdentity, quoted};
+use crate::model::{PodClaims, PodIdentity, RawTokens, quoted};
 
 /// The longest token in bytes. Kubernetes' are about 1 KiB.
 pub(super) const MAX_LEN: usize = 16 * 1024;
@@ -129,6 +129,13 @@ impl<'t> Jws<'t> {
         claims.check_audience(audience)?;
         claims.into_verified()
     }
+
+    /// The end of a token that somebody else has verified.
+    pub(super) fn expiry(&self) -> Result<Timestamp, IdentityError> {
+        let claims = BASE64URL_NOPAD.decode(self.payload).ok().and_then(|json| serde_json::from_slice::<Claims>(&json).ok());
+        let claims = claims.ok_or_else(|| not_a_token("its claims are not those of a ServiceAccount token"))?;
+        claims.exp.map(timestamp).ok_or_else(endless)
+    }
 }
 
 fn not_a_token(why: &str) -> IdentityError {
@@ -165,9 +172,7 @@ impl Claims {
     }
 
     fn into_verified(self) -> Result<Verified, IdentityError> {
-        let Some(exp) = self.exp else {
-            return Err(IdentityError::new("expired", "the token has no `exp`: it would be good for ever", BOUND_TOKEN));
-        };
+        let exp = self.exp.ok_or_else(endless)?;
         let Some(Kubernetes { namespace, pod: Some(pod), serviceaccount }) = self.kubernetes else {
             return Err(IdentityError::new(
                 "pod",
@@ -189,7 +194,11 @@ impl Claims {
     }
 }
 
-const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object \
+fn endless() -> IdentityError {
+    IdentityError::new("expired", "the token has no `exp`: it would be good for ever", BOUND_TOKEN)
+}
+
+pub(super) const BOUND_TOKEN: &str = "a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object \
                            secrets-store.csi.k8s.io makes kubelet send one that does";
 
 /// Seconds since 1970 (RFC 7519, NumericDate), which may be broken and out of any range.
@@ -221,18 +230,7 @@ impl Verified {
 
     /// Whether it is the token of the Pod that the claims speak of.
     pub(super) fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
-        for (claim, what, token, request) in [
-            ("namespace", "a Pod in the namespace", &self.namespace, &claims.namespace),
-            ("name", "the Pod", &self.pod, &claims.name),
-            ("uid", "the Pod with the uid", &self.uid, &claims.uid),
-            ("serviceAccount", "a Pod of the ServiceAccount", &self.service_account, &claims.service_account),
-        ] {
-            if token != request {
-                let problem = format!("the token is that of {what} {}, but the mount is for {}", quoted(token), quoted(request));
-                return Err(IdentityError::new(claim, problem, super::jwks::OWN_TOKEN));
-            }
-        }
-        Ok(())
+        check_same([&self.namespace, &self.pod, &self.uid, &self.service_account], claims)
     }
 
     pub(super) fn identity(&self) -> PodIdentity {
@@ -245,6 +243,33 @@ impl Verified {
             verified: true,
         }
     }
+}
+
+/// Holds a token's namespace, Pod, uid and ServiceAccount against those of the request.
+pub(super) fn check_same(token: [&str; 4], claims: &PodClaims) -> Result<(), IdentityError> {
+    let [namespace, pod, uid, service_account] = token;
+    for (claim, what, token, request) in [
+        ("namespace", "a Pod in the namespace", namespace, &claims.namespace),
+        ("name", "the Pod", pod, &claims.name),
+        ("uid", "the Pod with the uid", uid, &claims.uid),
+        ("serviceAccount", "a Pod of the ServiceAccount", service_account, &claims.service_account),
+    ] {
+        if token != request {
+            let problem = format!("the token is that of {what} {}, but the mount is for {}", quoted(token), quoted(request));
+            return Err(IdentityError::new(claim, problem, super::jwks::OWN_TOKEN));
+        }
+    }
+    Ok(())
+}
+
+/// The driver sent no token for this audience.
+pub(super) fn missing(audience: &str, tokens: &RawTokens) -> IdentityError {
+    let remedy = add_audience(audience);
+    if tokens.is_empty() {
+        return IdentityError::new("token", format!("the driver sent none, and one for {audience:?} is needed"), remedy);
+    }
+    let sent = listed(tokens.keys().map(String::as_str));
+    IdentityError::new("audience", format!("the driver sent tokens for {sent}, but none for {audience:?}"), remedy)
 }
 
 pub(super) fn add_audience(audience: &str) -> String {

@@ -66,12 +66,13 @@ fn grpc_lives_in_the_server_and_its_client_alone() {
 #[test]
 fn secret_bytes_are_exposed_where_they_must_be_and_nowhere_else() {
     // Each of these hands the bytes on to where they have to go; a new place wants a reason, here.
-    const PLACES: [(&str, &str); 8] = [
+    const PLACES: [(&str, &str); 9] = [
         ("audit", ""),
         ("backend", "opens and seals the vault's files"),
         ("cli", "writes a volume; the vault command prints a field that was asked for"),
         ("delivery", "the HMAC that makes a version; the volume writer"),
         ("identity", "verifies tokens"),
+        ("kube", "reads the API server's answers; sends it a token to review"),
         ("model", "defines it; tells text from binary"),
         ("render", "decodes and assembles files"),
         ("server", "puts contents on the wire"),

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
 
+mod api_server;
 mod architecture;
 mod authority;
 mod confined;
 mod corpus;
 mod deploy;
 mod examples;
+mod identity;
 mod memory;
 mod reload;
 mod support;

@@ -88,7 +88,12 @@ impl House {
 
     /// Starts the daemon and waits until its socket accepts.
     pub fn serve(&self) -> Provider {
-        let mut child = keyferry()
+        self.serve_by(keyferry())
+    }
+
+    /// Starts the daemon by another command, to which the daemon's arguments are added.
+    pub fn serve_by(&self, mut command: Command) -> Provider {
+        let mut child = command
             .arg("serve")
             .arg("--config")
             .arg(self.path("keyferry.yaml"))

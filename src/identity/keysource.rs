@@ -1,0 +1,74 @@
+//! Where the issuer's keys come from: a file, or an address. The verifier asks for keys and does not mind which.
+
+use std::sync::Arc;
+
+use super::IdentityError;
+use super::keyfile::KeyFile;
+use super::keys::KeySet;
+use super::keyurl::KeyUrl;
+
+#[derive(Debug)]
+pub(super) enum KeySource {
+    File(KeyFile),
+    Url(KeyUrl),
+}
+
+impl KeySource {
+    /// As messages name it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::File(file) => file.path().display().to_string(),
+            Self::Url(url) => url.url().to_owned(),
+        }
+    }
+
+    /// The keys in force, for tokens already verified.
+    pub(super) fn recent(&self) -> Option<Arc<KeySet>> {
+        match self {
+            Self::File(file) => Some(file.recent()),
+            Self::Url(url) => url.recent(),
+        }
+    }
+
+    /// The keys for a token that names this one.
+    ///
+    /// # Errors
+    /// There are no keys yet.
+    pub(super) async fn for_key(&self, id: Option<&str>) -> Result<Arc<KeySet>, IdentityError> {
+        match self {
+            Self::File(file) => Ok(file.latest()),
+            Self::Url(url) => url.for_key(id).await,
+        }
+    }
+
+    pub(super) fn health(&self) -> Result<(), String> {
+        match self {
+            Self::File(file) => {
+                file.health().map_err(|problem| format!("{}: {problem} (the former keys stay in force)", file.path().display()))
+            }
+            Self::Url(url) => url.health(),
+        }
+    }
+
+    /// What to do about a key that is not there.
+    pub(super) fn renewal(&self) -> &'static str {
+        match self {
+            Self::File(_) => "write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself",
+            Self::Url(_) => {
+                "the address is asked again at most every 10 s, and kubelet tries again by itself; if this stays, the token is not this \
+                 issuer's"
+            }
+        }
+    }
+
+    /// What to do about a signature that is not the key's.
+    pub(super) fn comparison(&self) -> &'static str {
+        match self {
+            Self::File(_) => {
+                "compare that file with the cluster's keys: kubectl get --raw /openid/v1/jwks; if they are the same, the token is not \
+                 this cluster's"
+            }
+            Self::Url(_) => "the token is not this issuer's, or was changed on its way",
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The keys of an earlier run, in the state folder: so that a daemon that starts while the API server is down can still verify.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use data_encoding::HEXLOWER;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the state folder.
+const FILE: &str = "jwks.state";
+
+/// The largest file in bytes: keys of 1 MiB, escaped.
+const MAX_SIZE: u64 = 4 * 1024 * 1024;
+
+/// Where keys are kept, and whose they are.
+#[derive(Debug)]
+pub(super) struct KeyState {
+    path: PathBuf,
+    /// Names the address and its CA: a node that has moved to another cluster, where the API server may well have the same address, must
+    /// not go on to believe the former.
+    origin: String,
+}
+
+/// What was kept.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct KeptKeys {
+    pub(super) fetched: Timestamp,
+    pub(super) jwks: String,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Wire {
+    origin: String,
+    fetched: Timestamp,
+    jwks: String,
+}
+
+impl KeyState {
+    pub(super) fn new(dir: &Path, url: &str, ca: Option<&Path>) -> Self {
+        Self { path: dir.join(FILE), origin: origin(url, ca) }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was kept for this origin. A file that cannot be used is as good as none: it is written anew.
+    pub(super) fn read(&self) -> Option<KeptKeys> {
+        match read(&self.path) {
+            Ok(wire) if wire.origin == self.origin => Some(KeptKeys { fetched: wire.fetched, jwks: wire.jwks }),
+            Ok(_) => {
+                tracing::info!(file = %self.path.display(), "the keys kept are of another issuer, and are not used");
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(file = %self.path.display(), "the keys kept from an earlier run cannot be read: {error}");
+                None
+            }
+        }
+    }
+
+    /// Keeps keys: written apart, then renamed, so that a crash leaves the old or the new ones whole.
+    pub(super) fn write(&self, fetched: Timestamp, jwks: &str) -> io::Result<()> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let draft = self.path.with_extension(format!("{}", std::process::id()));
+        let wire = Wire { origin: self.origin.clone(), fetched, jwks: jwks.to_owned() };
+        let written = write_new(&draft, &serde_json::to_vec(&wire)?).and_then(|()| fs::rename(&draft, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written
+    }
+}
+
+fn read(path: &Path) -> io::Result<Wire> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_SIZE).read_to_end(&mut text)?;
+    serde_json::from_slice(&text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not what was written"))
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    // A crash may have left one behind.
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// The address, and a hash of its CA's file. A folder of certificates, or the system's own, counts by its name alone.
+fn origin(url: &str, ca: Option<&Path>) -> String {
+    let mut context = Context::new(&SHA256);
+    if let Some(ca) = ca {
+        context.update(&fs::read(ca).unwrap_or_else(|_| ca.as_os_str().as_encoded_bytes().to_vec()));
+    }
+    format!("{url} {}", HEXLOWER.encode(context.finish().as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_kept_for_their_origin_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, ca) = (folder.path().join("state"), folder.path().join("ca.crt"));
+        fs::write(&ca, "one").unwrap();
+        let state = KeyState::new(&dir, "https://10.0.0.1/jwks", Some(&ca));
+        assert_eq!(state.read(), None);
+        let fetched = "2026-01-01T00:00:00Z".parse().unwrap();
+        state.write(fetched, "{\"keys\":[]}").unwrap();
+        assert_eq!(state.read(), Some(KeptKeys { fetched, jwks: "{\"keys\":[]}".to_owned() }));
+        assert_eq!(fs::metadata(state.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+
+        assert_eq!(KeyState::new(&dir, "https://10.0.0.2/jwks", Some(&ca)).read(), None);
+        fs::write(&ca, "another cluster").unwrap();
+        assert_eq!(KeyState::new(&dir, "https://10.0.0.1/jwks", Some(&ca)).read(), None);
+    }
+
+    #[test]
+    fn a_spoilt_file_is_as_good_as_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = KeyState::new(folder.path(), "https://x/jwks", None);
+        state.write(Timestamp::UNIX_EPOCH, "x").unwrap();
+        let whole = fs::read(state.path()).unwrap();
+        for spoilt in [&b""[..], b"garbage", &whole[..whole.len() - 2], &[0xff; 100]] {
+            fs::write(state.path(), spoilt).unwrap();
+            assert_eq!(state.read(), None);
+            state.write(Timestamp::UNIX_EPOCH, "x").unwrap();
+            assert!(state.read().is_some());
+        }
+    }
+}

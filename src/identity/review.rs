@@ -1,0 +1,192 @@
+//! `verify: token-review`: a Pod is who the API server says its token is of. One call for a token not seen lately; in return a deleted
+//! Pod's token is refused within minutes, and the daemon needs no keys.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant};
+
+use super::jwks::OWN_TOKEN;
+use super::token::{self, Jws, TokenDigest};
+use super::{Attest, Attested, IdentityError};
+use crate::clock::Clock;
+use crate::kube::{KubeClient, ReviewError, TokenStatus};
+use crate::memo::Memo;
+use crate::model::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens, SecretBytes, quoted};
+
+/// How long a good answer is believed. A token of a Pod that was deleted lives so much longer here.
+const BELIEVED: Duration = Duration::from_mins(2);
+
+/// Answers kept in mind, in two generations: 4096 in all.
+const MEMO: usize = 2048;
+
+/// Calls under way at once, of all mounts together.
+const CALLS: usize = 32;
+
+/// Calls under way at once for the further tokens of one mount.
+const CALLS_PER_MOUNT: usize = 4;
+
+/// How long a call that failed shows in readiness.
+const TOLD: Duration = Duration::from_mins(5);
+
+/// What the API server calls a ServiceAccount's user (Kubernetes: "User impersonation and ServiceAccount usernames").
+const USER: &str = "system:serviceaccount:";
+
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Has tokens reviewed by the API server.
+#[derive(Debug)]
+pub struct TokenReviewer {
+    client: KubeClient,
+    audience: String,
+    clock: Arc<dyn Clock>,
+    calls: Semaphore,
+    seen: Memo<TokenDigest, Arc<Reviewed>>,
+    trouble: Mutex<Option<(Instant, String)>>,
+}
+
+/// A token that the API server has found good.
+#[derive(Debug)]
+struct Reviewed {
+    username: String,
+    pod: Option<String>,
+    uid: Option<String>,
+    service_account_uid: String,
+    expires: Timestamp,
+    until: Instant,
+}
+
+#[async_trait]
+impl Attest for TokenReviewer {
+    async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError> {
+        let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
+        let proof = self.verify(own, &self.audience, claims).await?;
+        let mut verified = BTreeMap::from([(self.audience.clone(), PodToken { jwt: own.clone(), expires: proof.expires })]);
+        // Each by its own review. A token for the API server itself is never handed on.
+        let others = tokens.iter().filter(|(audience, _)| !audience.is_empty() && **audience != self.audience);
+        let reviews = others.map(|(audience, jwt)| async move { (audience, jwt, self.verify(jwt, audience, claims).await) });
+        let mut reviews = stream::iter(reviews.collect::<Vec<_>>()).buffer_unordered(CALLS_PER_MOUNT);
+        while let Some((audience, jwt, result)) = reviews.next().await {
+            match result {
+                Ok(token) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
+                Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
+            }
+        }
+        Ok(Attested { pod: proof.identity(claims), tokens: PodTokens::new(verified) })
+    }
+
+    /// Whether the API server answers as it should.
+    fn health(&self) -> Result<(), String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match trouble.as_ref().filter(|(at, _)| at.elapsed() < TOLD) {
+            Some((_, problem)) => Err(format!("tokens cannot be reviewed: {problem}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TokenReviewer {
+    pub fn new(client: KubeClient, audience: &str, clock: Arc<dyn Clock>) -> Self {
+        let (calls, seen) = (Semaphore::new(CALLS), Memo::with_capacity(MEMO));
+        Self { client, audience: audience.to_owned(), clock, calls, seen, trouble: Mutex::default() }
+    }
+
+    async fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims) -> Result<Arc<Reviewed>, IdentityError> {
+        let digest = token::digest(jwt.expose(), audience);
+        let known = self.seen.find(&digest).filter(|known| known.until > Instant::now() && known.expires > self.clock.now());
+        let token = match known {
+            Some(token) => token,
+            None => self.review(digest, jwt, audience).await?,
+        };
+        token.check_pod(claims)?;
+        Ok(token)
+    }
+
+    async fn review(&self, digest: TokenDigest, jwt: &SecretBytes, audience: &str) -> Result<Arc<Reviewed>, IdentityError> {
+        // What is no token, or over the size of one, is not worth a call.
+        let jws = Jws::parse(jwt.expose())?;
+        let status = {
+            let _place = self.calls.acquire().await;
+            self.client.review_token(jwt, audience).await
+        };
+        let status = status.inspect_err(|error| self.troubled(error)).map_err(unreviewed)?;
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        check_status(&status, audience)?;
+        // The API server has authenticated these very bytes; what they say is now its word.
+        let token = Arc::new(Reviewed {
+            username: status.username().to_owned(),
+            pod: status.extra(POD_NAME).map(ToOwned::to_owned),
+            uid: status.extra(POD_UID).map(ToOwned::to_owned),
+            service_account_uid: status.uid().to_owned(),
+            expires: jws.expiry()?,
+            until: Instant::now() + BELIEVED,
+        });
+        self.seen.insert(digest, Arc::clone(&token));
+        Ok(token)
+    }
+
+    /// In the log once for each kind of trouble.
+    fn troubled(&self, error: &ReviewError) {
+        let ReviewError::Call(error) = error else { return };
+        let problem = error.to_string();
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.as_ref().is_none_or(|(_, former)| *former != problem) {
+            tracing::warn!("tokens cannot be reviewed, and mounts fail: {problem}");
+        }
+        *trouble = Some((Instant::now(), problem));
+    }
+}
+
+fn unreviewed(error: ReviewError) -> IdentityError {
+    match error {
+        ReviewError::Call(error) => {
+            let problem = format!("the API server could not be asked about it: {}", error.what());
+            IdentityError::new("token", problem, format!("{}; kubelet tries again by itself", error.remedy))
+        }
+        ReviewError::NotText => IdentityError::new("token", "it cannot be read: it is not text", OWN_TOKEN),
+    }
+}
+
+fn check_status(status: &TokenStatus, audience: &str) -> Result<(), IdentityError> {
+    if !status.authenticated {
+        let why = if status.error.is_empty() { "without a reason".to_owned() } else { quoted(&status.error) };
+        let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again";
+        return Err(IdentityError::new("token", format!("the API server refuses it: {why}"), remedy));
+    }
+    if !status.audiences.iter().any(|one| one == audience) {
+        let problem = format!("the API server does not say that the token is for {audience:?}");
+        return Err(IdentityError::new("audience", problem, token::add_audience(audience)));
+    }
+    Ok(())
+}
+
+// === impl Reviewed ===
+
+impl Reviewed {
+    fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
+        let account = self.username.strip_prefix(USER).and_then(|rest| rest.split_once(':'));
+        let Some((namespace, service_account)) = account else {
+            let problem = format!("the token is that of {}, which is no ServiceAccount", quoted(&self.username));
+            return Err(IdentityError::new("serviceAccount", problem, OWN_TOKEN));
+        };
+        let (Some(pod), Some(uid)) = (&self.pod, &self.uid) else {
+            return Err(IdentityError::new("pod", "the token is bound to no Pod: the API server names none with it", token::BOUND_TOKEN));
+        };
+        token::check_same([namespace, pod, uid, service_account], claims)
+    }
+
+    /// Only for claims that have been checked against it.
+    fn identity(&self, claims: &PodClaims) -> PodIdentity {
+        // An API server that names no uid leaves nothing to tell ServiceAccounts of one name apart by.
+        let uid = Some(self.service_account_uid.clone()).filter(|uid| !uid.is_empty());
+        PodIdentity { service_account_uid: uid, verified: true, ..PodIdentity::believed(claims) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Against a server that reviews as the API server does.
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::identity::Issuer;
+use crate::kube::KubeConfig;
+use crate::kube::api_server::{Answer, ApiServer, Call};
+
+struct Scene {
+    folder: TempDir,
+    server: ApiServer,
+    issuer: Issuer,
+    clock: Arc<ManualClock>,
+    reviewer: TokenReviewer,
+}
+
+fn pod() -> PodClaims {
+    PodClaims { namespace: "shop".into(), name: "web-1".into(), uid: "uid-1".into(), service_account: "web".into() }
+}
+
+/// What the API server says of this Pod's token, whatever the audience.
+fn good(audience: &str) -> Value {
+    json!({
+        "authenticated": true,
+        "audiences": [audience],
+        "user": {
+            "username": "system:serviceaccount:shop:web",
+            "uid": "sa-uid",
+            "groups": ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"],
+            "extra": { "authentication.kubernetes.io/pod-name": ["web-1"], "authentication.kubernetes.io/pod-uid": ["uid-1"] },
+        },
+    })
+}
+
+fn audience(call: &Call) -> String {
+    let body: Value = serde_json::from_str(&call.body).unwrap();
+    body["spec"]["audiences"][0].as_str().unwrap().to_owned()
+}
+
+fn reviewed(status: &Value) -> (u16, String) {
+    (201, json!({ "kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "status": status }).to_string())
+}
+
+fn says(change: impl Fn(&mut Value) + Send + 'static) -> Answer {
+    Answer::With(Box::new(move |call| {
+        let mut status = good(&audience(call));
+        change(&mut status);
+        reviewed(&status)
+    }))
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let (server, folder) = (ApiServer::start(says(|_| ())).await, tempfile::tempdir().unwrap());
+        server.service_account(folder.path(), "own-canary");
+        let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
+        let client = KubeClient::new(KubeConfig::of(Some(host), Some(port), folder.path()).unwrap()).unwrap();
+        let clock = Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
+        let reviewer = TokenReviewer::new(client, "keyferry", clock.clone());
+        Self { folder, server, issuer: Issuer::new("https://any.example").unwrap(), clock, reviewer }
+    }
+
+    fn token(&self, audience: &str) -> String {
+        self.issuer.token(&pod(), audience, Duration::from_mins(10), &*self.clock).unwrap()
+    }
+
+    async fn attest(&self, token: &str) -> Result<Attested, String> {
+        self.attest_all(&[("keyferry", token)]).await
+    }
+
+    async fn attest_all(&self, tokens: &[(&str, &str)]) -> Result<Attested, String> {
+        let raw = |token: &str| Arc::new(SecretBytes::new(token.as_bytes().to_vec()));
+        let tokens: RawTokens = tokens.iter().map(|(audience, token)| ((*audience).to_owned(), raw(token))).collect();
+        self.reviewer.attest(&pod(), &tokens).await.map_err(|error| self.shown(&error.to_string()))
+    }
+
+    /// The refusal where the API server answers so.
+    async fn refused(&self, answer: Answer) -> String {
+        self.server.answer(answer);
+        self.attest(&self.token("keyferry")).await.unwrap_err()
+    }
+
+    fn shown(&self, text: &str) -> String {
+        assert!(!text.contains("canary"), "{text}");
+        text.replace(&self.server.address.to_string(), "[address]").replace(&self.folder.path().display().to_string(), "[folder]")
+    }
+}
+
+#[tokio::test]
+async fn a_pod_is_who_the_api_server_says() {
+    let scene = Scene::new().await;
+    let token = scene.token("keyferry");
+    let attested = scene.attest(&token).await.unwrap();
+    assert_eq!(attested.pod, PodIdentity { service_account_uid: Some("sa-uid".into()), verified: true, ..PodIdentity::believed(&pod()) });
+    let handed = attested.tokens.find("keyferry").unwrap();
+    assert_eq!((handed.jwt.expose(), handed.expires.to_string().as_str()), (token.as_bytes(), "2026-01-01T00:10:00Z"));
+    let calls = scene.server.calls();
+    assert_eq!((calls.len(), calls[0].authorization.as_deref()), (1, Some("Bearer own-canary")));
+    assert_eq!(calls[0].path, "/apis/authentication.k8s.io/v1/tokenreviews");
+    assert!(calls[0].body.contains(&token));
+}
+
+#[tokio::test]
+async fn a_good_answer_is_believed_for_two_minutes_and_no_longer_than_the_token() {
+    let scene = Scene::new().await;
+    let token = scene.token("keyferry");
+    for _ in 0..3 {
+        scene.attest(&token).await.unwrap();
+    }
+    assert_eq!(scene.server.calls().len(), 1);
+    tokio::time::pause();
+    tokio::time::advance(BELIEVED).await;
+    tokio::time::resume();
+    scene.attest(&token).await.unwrap();
+    assert_eq!(scene.server.calls().len(), 1);
+    scene.clock.advance(600);
+    scene.attest(&token).await.unwrap();
+    assert_eq!(scene.server.calls().len(), 1, "the token has ended by our clock: the API server is asked");
+}
+
+#[tokio::test]
+async fn a_refusal_is_never_remembered() {
+    let scene = Scene::new().await;
+    let token = scene.token("keyferry");
+    scene.server.answer(says(|status| *status = json!({ "error": "[invalid bearer token, token lookup failed]" })));
+    insta::assert_snapshot!(scene.attest(&token).await.unwrap_err(), @r#"token: the API server refuses it: "[invalid bearer token, token lookup failed]" (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)"#);
+    scene.server.answer(says(|_| ()));
+    scene.attest(&token).await.unwrap();
+    assert_eq!(scene.server.calls().len(), 2);
+}
+
+#[tokio::test]
+async fn each_further_token_has_its_own_review() {
+    let scene = Scene::new().await;
+    let tokens = ["keyferry", "vault", "neighbour", "refused"].map(|audience| (audience, scene.token(audience)));
+    scene.server.answer(Answer::With(Box::new(|call| {
+        let mut status = good(&audience(call));
+        match audience(call).as_str() {
+            "neighbour" => status["user"]["extra"]["authentication.kubernetes.io/pod-uid"] = json!(["uid-2"]),
+            "refused" => status["authenticated"] = json!(false),
+            _ => (),
+        }
+        reviewed(&status)
+    })));
+    let mut sent: Vec<_> = tokens.iter().map(|(audience, token)| (*audience, token.as_str())).collect();
+    sent.extend([("", "x.y.z"), ("garbage", "x")]);
+    for _ in 0..2 {
+        let attested = scene.attest_all(&sent).await.unwrap();
+        assert_eq!(attested.tokens.audiences().collect::<Vec<_>>(), ["keyferry", "vault"]);
+    }
+    let mut asked: Vec<_> = scene.server.calls().iter().map(audience).collect();
+    asked.sort();
+    assert_eq!(asked, ["keyferry", "neighbour", "refused", "refused", "vault"]);
+    scene.server.answer(Answer::Status(500));
+    assert!(scene.attest(&scene.issuer.token(&pod(), "other", Duration::from_mins(1), &*scene.clock).unwrap()).await.is_err());
+}
+
+#[tokio::test]
+async fn anybody_elses_token_is_refused() {
+    let scene = Scene::new().await;
+    let extra = |key: &'static str, value: Value| says(move |status| status["user"]["extra"][key] = value.clone());
+    let user = |name: &'static str| says(move |status| status["user"]["username"] = json!(name));
+    insta::assert_snapshot!(scene.refused(extra("authentication.kubernetes.io/pod-name", json!(["web-2"]))).await, @r#"name: the token is that of the Pod "web-2", but the mount is for "web-1" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(extra("authentication.kubernetes.io/pod-uid", json!(["uid-2"]))).await, @r#"uid: the token is that of the Pod with the uid "uid-2", but the mount is for "uid-1" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(extra("authentication.kubernetes.io/pod-uid", json!(["uid-1", "uid-2"]))).await, @"pod: the token is bound to no Pod: the API server names none with it (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
+    insta::assert_snapshot!(scene.refused(says(|status| status["user"]["extra"] = json!({}))).await, @"pod: the token is bound to no Pod: the API server names none with it (a token from a Secret or from a plain `kubectl create token` proves no Pod; tokenRequests of the CSIDriver object secrets-store.csi.k8s.io makes kubelet send one that does)");
+    insta::assert_snapshot!(scene.refused(user("system:serviceaccount:bank:web")).await, @r#"namespace: the token is that of a Pod in the namespace "bank", but the mount is for "shop" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(user("system:serviceaccount:shop:root")).await, @r#"serviceAccount: the token is that of a Pod of the ServiceAccount "root", but the mount is for "web" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(user("kubernetes-admin")).await, @r#"serviceAccount: the token is that of "kubernetes-admin", which is no ServiceAccount (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!([]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
+    insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!(["https://kubernetes.default.svc"]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
+    insta::assert_snapshot!(scene.refused(says(|status| *status = json!({}))).await, @"token: the API server refuses it: without a reason (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)");
+    scene.server.answer(says(|_| ()));
+    assert_eq!(scene.reviewer.health(), Ok(()), "refusals are no trouble");
+    scene.server.calls();
+    insta::assert_snapshot!(scene.attest("canary").await.unwrap_err(), @"token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
+    insta::assert_snapshot!(scene.attest_all(&[("vault", "x")]).await.unwrap_err(), @r#"audience: the driver sent tokens for "vault", but none for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
+    assert!(scene.server.calls().is_empty(), "what is no token is not worth a call");
+}
+
+#[tokio::test]
+async fn an_api_server_that_cannot_be_asked_is_named() {
+    let scene = Scene::new().await;
+    insta::assert_snapshot!(scene.refused(Answer::Status(401)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.refused(Answer::Status(403)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `create` on tokenreviews of authentication.k8s.io, and a ClusterRoleBinding to it; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.refused(Answer::Status(500)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 500 Internal Server Error (it is overloaded, starting or on its way down; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.refused(Answer::Text(200, "<html>canary".into())).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server; kubelet tries again by itself)");
+    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server)");
+    assert!(scene.refused(Answer::Text(201, " ".repeat(2 << 20))).await.contains("larger than"));
+    scene.server.go_down();
+    let down = scene.attest(&scene.token("keyferry")).await.unwrap_err();
+    assert!(down.starts_with("token: the API server could not be asked about it: POST https://[address]/apis/"), "{down}");
+    scene.server.answer(says(|_| ()));
+    scene.attest(&scene.token("keyferry")).await.unwrap();
+    assert_eq!(scene.reviewer.health(), Ok(()));
+}
+
+#[tokio::test]
+async fn what_was_reviewed_outlives_an_outage_for_two_minutes() {
+    let scene = Scene::new().await;
+    let token = scene.token("keyferry");
+    scene.attest(&token).await.unwrap();
+    scene.server.go_down();
+    scene.attest(&token).await.unwrap();
+    let neighbour = PodClaims { uid: "uid-2".into(), ..pod() };
+    let tokens = RawTokens::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(token.into_bytes())))]);
+    assert_eq!(scene.reviewer.attest(&neighbour, &tokens).await.unwrap_err().claim, "uid", "but never for another Pod");
+}

@@ -1,0 +1,208 @@
+//! The few calls of the Kubernetes API, over [`crate::http`]: where the API server is, who we are there, and what an answer means.
+//! Apart, so that whoever needs such a call (identity, events) gets the same deadlines, bounds and messages.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use tokio::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+use crate::http::{HttpClient, HttpConfig, HttpError};
+use crate::model::SecretBytes;
+
+mod own_token;
+mod review;
+
+pub use own_token::{OwnToken, OwnTokenError};
+pub use review::{ReviewError, TokenStatus};
+
+/// How long a call may take, connecting included. The API server answers within milliseconds; kubelet's own patience for a mount is two
+/// minutes.
+pub const CALL: Duration = Duration::from_secs(5);
+
+/// The largest answer in bytes.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// Where kubelet puts a ServiceAccount's token and the cluster's CA (Kubernetes: "Accessing the Kubernetes API from a Pod").
+const OWN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// An API server, and who we are there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KubeConfig {
+    /// `https://host:port`, or a whole address where only that one is called.
+    pub base: String,
+    /// PEM certificates that the server's must lead to. `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// A file with the token to send. `None`: nobody in particular.
+    pub token: Option<OwnToken>,
+}
+
+/// A client for one API server.
+#[derive(Clone, Debug)]
+pub struct KubeClient {
+    config: KubeConfig,
+    http: HttpClient,
+}
+
+/// A call that did not bring what it should. Neither token nor answer is in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KubeError {
+    /// Method and address.
+    pub call: String,
+    pub problem: String,
+    pub remedy: String,
+}
+
+// === impl KubeConfig ===
+
+impl KubeConfig {
+    /// The API server of the cluster that this process runs in, called with the Pod's own token.
+    ///
+    /// # Errors
+    /// What is missing, for a process that runs in no cluster.
+    pub fn in_cluster() -> Result<Self, String> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::of(variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT"), Path::new(OWN_FOLDER))
+    }
+
+    /// As kubelet tells each container: by two variables and a folder.
+    pub(crate) fn of(host: Option<String>, port: Option<String>, folder: &Path) -> Result<Self, String> {
+        let (Some(host), Some(port)) = (host, port) else {
+            return Err("this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set".to_owned());
+        };
+        // An IPv6 address stands in brackets (RFC 3986, section 3.2.2).
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let token = Some(OwnToken::at(folder.join("token")));
+        Ok(Self { base: format!("https://{host}:{port}"), ca: Some(folder.join("ca.crt")), token })
+    }
+}
+
+/// The token that kubelet mounts for this Pod's own ServiceAccount.
+impl Default for OwnToken {
+    fn default() -> Self {
+        Self::at(Path::new(OWN_FOLDER).join("token"))
+    }
+}
+
+// === impl KubeClient ===
+
+impl KubeClient {
+    /// # Errors
+    /// The CA cannot be read, or holds no certificate. The token is read at each call.
+    pub fn new(config: KubeConfig) -> Result<Self, HttpError> {
+        let http = HttpClient::new(HttpConfig { ca: config.ca.clone(), max_body: MAX_ANSWER })?;
+        Ok(Self { config, http })
+    }
+
+    pub fn config(&self) -> &KubeConfig {
+        &self.config
+    }
+
+    /// Gets what is at a path below the base. `right` says what a 403 lacks.
+    ///
+    /// # Errors
+    /// No answer within [`CALL`], one over 1 MiB, or any status but 200.
+    pub async fn get(&self, path: &str, right: &str) -> Result<SecretBytes, KubeError> {
+        self.call(Method::GET, path, Bytes::new(), right).await
+    }
+
+    /// Posts a JSON object to a path below the base; the body is wiped when it has been sent.
+    ///
+    /// # Errors
+    /// As [`KubeClient::get`]; 201 will do as well.
+    pub async fn post(&self, path: &str, body: Zeroizing<Vec<u8>>, right: &str) -> Result<SecretBytes, KubeError> {
+        self.call(Method::POST, path, Bytes::from_owner(body), right).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes, right: &str) -> Result<SecretBytes, KubeError> {
+        let call = format!("{method} {}{path}", self.config.base);
+        let fault = |(problem, remedy): (String, String)| KubeError { call: call.clone(), problem, remedy };
+        let request = self.request(method, path, body).map_err(fault)?;
+        let answer = self.http.send(request, Instant::now() + CALL).await.map_err(|error| fault(self.unanswered(&error)))?;
+        self.body(answer, right).map_err(fault)
+    }
+
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Bytes>, (String, String)> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.config.base));
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
+        }
+        if let Some(token) = &self.config.token {
+            request = request.header(AUTHORIZATION, token.bearer().map_err(OwnTokenError::into_parts)?);
+        }
+        let agent = HeaderValue::from_static(concat!("keyferry/", env!("CARGO_PKG_VERSION")));
+        request.header(http::header::USER_AGENT, agent).body(body).map_err(|error| (error.to_string(), "correct the address".to_owned()))
+    }
+
+    /// What a call without an answer means.
+    fn unanswered(&self, error: &HttpError) -> (String, String) {
+        let remedy = match error {
+            HttpError::Broken(_) | HttpError::TimedOut => AGAIN.to_owned(),
+            HttpError::Ca { .. } => "name a file with PEM certificates".to_owned(),
+            HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
+            HttpError::Tls(_) => format!("the server's certificate must be for this address and lead to {}", self.ca()),
+            HttpError::TooLarge { .. } => "see that the address is the right one".to_owned(),
+        };
+        match error {
+            HttpError::TimedOut => (format!("no answer in {} s", CALL.as_secs()), remedy),
+            HttpError::Broken(_) | HttpError::Ca { .. } | HttpError::Connect(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
+                (error.to_string(), remedy)
+            }
+        }
+    }
+
+    /// The body of an answer that is what was asked for.
+    fn body(&self, answer: Response<SecretBytes>, right: &str) -> Result<SecretBytes, (String, String)> {
+        let remedy = match answer.status() {
+            StatusCode::OK | StatusCode::CREATED => return Ok(answer.into_body()),
+            StatusCode::UNAUTHORIZED => match &self.config.token {
+                Some(token) => {
+                    let path = token.path().display();
+                    format!(
+                        "it does not take the daemon's own token, {path}: kubelet renews that in time; if this stays, delete the daemon's Pod"
+                    )
+                }
+                None => "it wants to know who asks: name a file with a token".to_owned(),
+            },
+            StatusCode::FORBIDDEN => right.to_owned(),
+            StatusCode::NOT_FOUND => "see that the address is the right one".to_owned(),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => AGAIN.to_owned(),
+            _ => "see that the address is that of an API server".to_owned(),
+        };
+        Err((format!("it answered {}", answer.status()), remedy))
+    }
+
+    fn ca(&self) -> String {
+        self.config.ca.as_ref().map_or_else(|| "a CA that the system trusts".to_owned(), |path| path.display().to_string())
+    }
+}
+
+/// The remedy for what passes.
+const AGAIN: &str = "it is overloaded, starting or on its way down";
+
+// === impl KubeError ===
+
+impl KubeError {
+    /// Call and problem, without the remedy.
+    pub fn what(&self) -> String {
+        format!("{}: {}", self.call, self.problem)
+    }
+}
+
+impl fmt::Display for KubeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.call, self.problem, self.remedy)
+    }
+}
+
+impl std::error::Error for KubeError {}
+
+#[cfg(test)]
+#[path = "../tests/it/api_server.rs"]
+pub(crate) mod api_server;
+
+#[cfg(test)]
+mod tests;

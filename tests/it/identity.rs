@@ -1,0 +1,141 @@
+//! Identity through the real binary: keys from an address, and everything that is left out in a cluster.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use keyferry::clock::SystemClock;
+use keyferry::identity::Issuer;
+use serde_json::{Value, json};
+
+use crate::api_server::{Answer, ApiServer, Call};
+use crate::support::{House, ISSUER, Provider, keyferry, pod, request, run, shown, web};
+
+const CLASS: &str = "- { path: password, backend: files, secret: shop/db, field: password }";
+
+/// Where kubelet puts a ServiceAccount's token.
+const OWN_FOLDER: &str = "/run/secrets/kubernetes.io/serviceaccount";
+
+/// Makes the folder `$KUBELET` appear at that place, for the program alone: in a mount namespace of its own.
+const AS_A_POD: &str = r#"mount -t tmpfs tmpfs /run && mkdir -p "$OWN_FOLDER" && mount --bind "$KUBELET" "$OWN_FOLDER" && exec "$0" "$@""#;
+
+/// The daemon's command as a container of a Pod would see the world.
+fn in_a_pod(server: &ApiServer, kubelet: &Path) -> Command {
+    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]).args(user).args(["sh", "-c", AS_A_POD]).arg(keyferry().get_program());
+    command.env("KUBERNETES_SERVICE_HOST", server.address.ip().to_string());
+    command.env("KUBERNETES_SERVICE_PORT", server.address.port().to_string());
+    command.env("KUBELET", kubelet).env("OWN_FOLDER", OWN_FOLDER);
+    command
+}
+
+fn house(identity: &str) -> House {
+    // Seen from inside a user namespace, whoever runs the tests is root.
+    House::new(&format!("allowedPeers: [0, {}]\n{identity}", rustix::process::geteuid().as_raw()))
+}
+
+async fn mounted(house: &House, provider: &Provider) -> Result<Vec<String>, String> {
+    let answer = provider.mount(house.request(&web(), CLASS)).await;
+    answer.map(|answer| shown(&answer)).map_err(|status| status.message().to_owned())
+}
+
+#[tokio::test]
+async fn keys_from_an_address_are_kept_over_a_restart() {
+    let server = ApiServer::start(Answer::Status(500)).await;
+    let folder = tempfile::tempdir().unwrap();
+    server.service_account(folder.path(), "own-canary");
+    let (url, files) = (server.url("/keys"), folder.path().display());
+    let jwks = format!("{{ url: \"{url}\", ca: {files}/ca.crt, tokenFile: {files}/token }}");
+    let house = house(&format!("identity: {{ issuer: \"{ISSUER}\", jwks: {jwks} }}"));
+    server.answer(Answer::Text(200, house.issuer.jwks()));
+
+    let provider = house.serve();
+    assert_eq!(mounted(&house, &provider).await.unwrap(), ["password 0644 correct horse"]);
+    let calls = server.calls();
+    assert_eq!((calls.len(), calls[0].path.as_str(), calls[0].authorization.as_deref()), (1, "/keys", Some("Bearer own-canary")));
+    let stranger = Issuer::new(ISSUER).unwrap().token(&web(), "keyferry", Duration::from_mins(10), &SystemClock).unwrap();
+    let tokens = json!({ "keyferry": { "token": stranger, "expirationTimestamp": "2099-01-01T00:00:00Z" } }).to_string();
+    let refused = provider.mount(request(&web(), json!({ "objects": CLASS, "csi.storage.k8s.io/serviceAccount.tokens": tokens }))).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    assert!(refused.message().starts_with("IdentityUnverified: key: the token is signed with the key "), "{}", refused.message());
+    assert!(!provider.log().contains("canary"));
+    provider.stop();
+
+    server.go_down();
+    let provider = house.serve();
+    assert_eq!(mounted(&house, &provider).await.unwrap(), ["password 0644 correct horse"], "with the API server down");
+    provider.stop();
+
+    std::fs::remove_file(house.path("state/jwks.state")).unwrap();
+    server.answer(Answer::Status(403));
+    let provider = house.serve();
+    let refused = mounted(&house, &provider).await.unwrap_err().replace(&url, "[url]");
+    insta::assert_snapshot!(refused, @"IdentityUnverified: key: the issuer's keys could not be fetched yet: GET [url]: it answered 403 Forbidden (let the daemon read it, or name a file with another token in identity.jwks.tokenFile; kubelet tries again by itself)");
+    assert!(provider.log().contains("cannot be fetched, mounts fail until they are there"), "{}", provider.log());
+}
+
+#[tokio::test]
+async fn in_a_cluster_nothing_need_be_set() {
+    let server = ApiServer::start(Answer::Status(500)).await;
+    let house = house("identity: {}");
+    server.answer(Answer::Text(200, house.issuer.jwks()));
+    // The daemon's own token comes from the Pods' issuer.
+    let own = house.token(&pod("keyferry", "keyferry-x", "keyferry"), "https://kubernetes.default.svc");
+    server.service_account(&house.path("kubelet"), &own);
+
+    let provider = house.serve_by(in_a_pod(&server, &house.path("kubelet")));
+    assert_eq!(mounted(&house, &provider).await.unwrap(), ["password 0644 correct horse"]);
+    let calls = server.calls();
+    assert_eq!((calls.len(), calls[0].path.as_str()), (1, "/openid/v1/jwks"));
+    assert_eq!(calls[0].authorization, Some(format!("Bearer {own}")));
+}
+
+#[tokio::test]
+async fn the_api_server_may_review_the_tokens() {
+    let server = ApiServer::start(Answer::With(Box::new(review))).await;
+    let house = house("identity: { verify: token-review }");
+    server.service_account(&house.path("kubelet"), "own-canary");
+    let provider = house.serve_by(in_a_pod(&server, &house.path("kubelet")));
+    let good = house.request(&web(), CLASS);
+    for _ in 0..2 {
+        assert_eq!(shown(&provider.mount(good.clone()).await.unwrap()), ["password 0644 correct horse"]);
+    }
+    assert_eq!(server.calls().len(), 1);
+
+    // The token is the web Pod's, whoever the request says it is for.
+    let refused = provider.mount(house.request(&pod("shop", "web-9", "web"), CLASS)).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    insta::assert_snapshot!(refused.message(), @r#"IdentityUnverified: name: the token is that of the Pod "web-0", but the mount is for "web-9" (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)"#);
+    server.go_down();
+    assert!(provider.mount(good).await.is_ok(), "believed for two minutes");
+    assert!(!provider.log().contains("canary"));
+}
+
+/// Finds every token to be the web Pod's.
+fn review(call: &Call) -> (u16, String) {
+    let body: Value = serde_json::from_str(&call.body).unwrap();
+    let web = web();
+    let extra = json!({ "authentication.kubernetes.io/pod-name": [web.name], "authentication.kubernetes.io/pod-uid": [web.uid] });
+    let user = json!({ "username": "system:serviceaccount:shop:web", "uid": "sa-uid", "extra": extra });
+    let status = json!({ "authenticated": true, "audiences": body["spec"]["audiences"], "user": user });
+    (201, json!({ "kind": "TokenReview", "status": status }).to_string())
+}
+
+#[test]
+fn what_is_left_out_must_be_there() {
+    for (identity, what) in [("identity: {}", "defaults"), ("identity: { verify: token-review }", "review")] {
+        let house = house(identity);
+        let mut command = keyferry();
+        command.arg("serve").arg("--config").arg(house.path("keyferry.yaml"));
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBERNETES_SERVICE_PORT");
+        let (code, _, errors) = run(&mut command, "");
+        assert_eq!(code, 2, "{what}: {errors}");
+        if what == "review" {
+            insta::assert_snapshot!(errors, @"identity: verify: token-review: this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (use jwks outside of a cluster)");
+        } else {
+            insta::assert_snapshot!(errors, @"identity: issuer: is left out, so it is read from the daemon's own token, /var/run/secrets/kubernetes.io/serviceaccount/token: it cannot be read: No such file or directory (os error 2) (set identity.issuer: kubectl get --raw /.well-known/openid-configuration shows it; or let kubelet mount a token: automountServiceAccountToken: true); jwks: is left out, so the keys are the API server's, but this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (set identity.jwks.file or identity.jwks.url)");
+        }
+    }
+}
