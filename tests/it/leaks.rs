@@ -351,11 +351,10 @@ async fn endpoints(provider: &Provider) -> String {
     said
 }
 
-/// What a command printed, to both.
+/// What a command printed, to standard output and standard error.
 fn printed(command: &mut Command, input: &str) -> String {
-    let shown = format!("{command:?}").len();
     let (code, output, errors) = run(command, input);
-    format!("{shown}: {code}\n{output}\n{errors}\n")
+    format!("exit code {code}\n{output}\n{errors}\n")
 }
 
 /// A class, but for its objects.
@@ -365,9 +364,10 @@ const MANIFEST: &str = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretP
 #[tokio::test]
 async fn keyferry_mount_prints_no_canary() {
     let house = house_of_canaries("json");
-    let canaries = Canaries::new(&house);
+    let mut canaries = Canaries::new(&house);
     let provider = house.serve();
     let token = house.token(&web(), "keyferry");
+    canaries.watch_token(&token);
     let write = |name: &str, content: &str| fs::write(house.path(name), content).unwrap();
     write("good.jwt", &token);
     write("bad.jwt", PASTED);

@@ -162,7 +162,8 @@ impl House {
     /// What the driver would send for these parameters, with a good token; a null takes an attribute away.
     pub fn asking(&self, pod: &PodClaims, parameters: Value) -> MountRequest {
         let mut attributes = json!({ TOKENS: tokens(&[("keyferry", &self.token(pod, "keyferry"))]) });
-        attributes.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());
+        let Value::Object(parameters) = parameters else { panic!("parameters are an object") };
+        attributes.as_object_mut().unwrap().extend(parameters);
         request(pod, attributes)
     }
 
