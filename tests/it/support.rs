@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use hyper_util::rt::TokioIo;
+use keyferry::backend::file::Vault;
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::identity::Issuer;
-use keyferry::model::PodClaims;
+use keyferry::model::{Field, PodClaims, SecretBytes};
 use keyferry::server::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use keyferry::server::proto::{MountRequest, MountResponse};
 use serde_json::{Map, Value, json};
@@ -91,6 +93,21 @@ impl House {
         self.serve_by(keyferry())
     }
 
+    /// Starts the daemon as another user, who owns the whole house; where only root can do that, as the test's own user.
+    pub fn serve_as(&self, uid: u32) -> Provider {
+        if !rustix::process::geteuid().is_root() {
+            return self.serve();
+        }
+        // The binary's own folder may be closed to others.
+        let program = self.path("keyferry");
+        fs::copy(env!("CARGO_BIN_EXE_keyferry"), &program).unwrap();
+        let given = Command::new("chown").arg("-R").arg(uid.to_string()).arg(self.folder.path()).status().unwrap();
+        assert!(given.success());
+        let mut command = Command::new(program);
+        command.uid(uid).gid(uid);
+        self.serve_by(command)
+    }
+
     /// Starts the daemon by another command, to which the daemon's arguments are added.
     pub fn serve_by(&self, mut command: Command) -> Provider {
         let mut child = command
@@ -129,6 +146,47 @@ impl House {
         let tokens = json!({ "keyferry": { "token": self.token(pod, "keyferry"), "expirationTimestamp": (SystemClock.now() + jiff::SignedDuration::from_secs(3600)).to_string() } });
         request(pod, json!({ "objects": objects, "csi.storage.k8s.io/serviceAccount.tokens": tokens.to_string() }))
     }
+}
+
+impl House {
+    /// Sets a secret without a process of its own: quick, and with any bytes.
+    pub fn set(&self, name: &str, fields: &[(&str, &[u8])]) {
+        let field = |(name, bytes): &(&str, &[u8])| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new(bytes.to_vec())));
+        let vault = Vault::open_for_writing(self.path("vault")).unwrap();
+        vault.set(&name.parse().unwrap(), &fields.iter().map(field).collect()).unwrap();
+    }
+
+    /// The age recipient of the house's identity.
+    pub fn recipient(&self) -> String {
+        let identity = fs::read_to_string(self.path("age.key")).unwrap();
+        identity.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
+    }
+
+    /// What the driver would send for these parameters, with a good token; a null takes an attribute away.
+    pub fn asking(&self, pod: &PodClaims, parameters: Value) -> MountRequest {
+        let mut attributes = json!({ TOKENS: tokens(&[("keyferry", &self.token(pod, "keyferry"))]) });
+        let Value::Object(parameters) = parameters else { panic!("parameters are an object") };
+        attributes.as_object_mut().unwrap().extend(parameters);
+        request(pod, attributes)
+    }
+
+    /// Replaces a part of `keyferry.yaml`.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let config = fs::read_to_string(self.path("keyferry.yaml")).unwrap();
+        assert!(config.contains(from), "{from:?} is not in\n{config}");
+        fs::write(self.path("keyferry.yaml"), config.replace(from, to)).unwrap();
+    }
+}
+
+/// The key under which kubelet sends tokens.
+pub const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
+
+/// The text kubelet sends there, for pairs of audience and token.
+pub fn tokens(pairs: &[(&str, &str)]) -> String {
+    let entry = |(audience, token): &(&str, &str)| {
+        ((*audience).to_owned(), json!({ "token": token, "expirationTimestamp": "2100-01-01T00:00:00Z" }))
+    };
+    Value::Object(pairs.iter().map(entry).collect()).to_string()
 }
 
 /// The Pod `web-0` of ServiceAccount `web` in namespace `shop`.
@@ -204,9 +262,10 @@ impl Provider {
     /// A GET on the metrics endpoint, whose address the ready line tells: status line, headers and body.
     pub async fn get(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let ready = self.log.lock().unwrap().iter().find(|line| line.contains("\"ready\"")).cloned().unwrap();
-        let ready: Value = serde_json::from_str(&ready).unwrap();
-        let mut stream = tokio::net::TcpStream::connect(ready["metrics"].as_str().unwrap()).await.unwrap();
+        let log = self.log();
+        let ready = log.lines().find(|line| line.contains("ready") && line.contains("127.0.0.1:")).unwrap();
+        let address: String = ready[ready.find("127.0.0.1:").unwrap()..].chars().take_while(|c| !matches!(c, '"' | ' ')).collect();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
