@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use crate::model::{BackendName, Code, Fetched, InvalidName, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Version};
 
+#[cfg(test)]
+pub mod conformance;
 pub mod file;
 pub mod limit;
 mod registry;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use self::values::{encoding, mode, position, query, read_path, read_patterns};
 use super::{ClassLimits, bounded, class_fault};
 use crate::model::{
-    Catalogue, Claim, ClassFault, ClassFaults, Code, FieldPattern, FileMode, FilePath, FolderPath, Label, Object, Plan, Query, SecretRef,
-    Select, Unresolved, clashes, clean, quoted,
+    Catalogue, Claim, ClassFault, ClassFaults, Code, FieldPattern, FileMode, FilePath, FolderPath, InvalidName, Label, Object, Plan, Query,
+    SecretRef, Select, Unresolved, clashes, clean, quoted,
 };
 use crate::nearest::nearest;
 use crate::yaml::{self, Faults, Node, Position, Reader, Value, unknown_key};
@@ -226,7 +226,9 @@ impl Class<'_> {
                 }
             }
             Unresolved::Name { name, cause } => {
-                let problem = format!("the name {} {cause} (write the name as its store lists it)", quoted(&name));
+                // A store's own rule brings its own remedy.
+                let remedy = if matches!(cause, InvalidName::Store(_)) { "" } else { " (write the name as its store lists it)" };
+                let problem = format!("the name {} {cause}{remedy}", quoted(&name));
                 faults.add(position(reader, "secret"), "secret", problem);
             }
             Unresolved::Version(problem) => faults.add(position(reader, "version"), "version", problem),

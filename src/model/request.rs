@@ -355,7 +355,12 @@ fn is_nothing(text: &str) -> bool {
 
 fn fits(key: &str, text: &str, max: usize, faults: &mut Faults) -> bool {
     if text.len() > max {
-        faults.too_large(key, format!("{} bytes; at most {max} are read (make the class or the volume's attributes smaller)", text.len()));
+        let remedy = if key == "secrets" {
+            "keep the Secret of nodePublishSecretRef small"
+        } else {
+            "make the class or the volume's attributes smaller"
+        };
+        faults.too_large(key, format!("{} bytes; at most {max} are read ({remedy})", text.len()));
     }
     text.len() <= max
 }

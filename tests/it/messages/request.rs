@@ -140,7 +140,7 @@ async fn the_calls_other_parts() {
     # secrets that are numbers
     InvalidArgument InvalidRequest: secrets: the value of "a" is a number, but must be a string
     # secrets of 1 MiB
-    FailedPrecondition TooLarge: secrets: 1048584 bytes; at most 786432 are read (make the class or the volume's attributes smaller)
+    FailedPrecondition TooLarge: secrets: 1048584 bytes; at most 786432 are read (keep the Secret of nodePublishSecretRef small)
     # all at once
     InvalidArgument InvalidRequest: csi.storage.k8s.io/pod.uid: is empty (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); secretProviderClass: "/" is not the name of a SecretProviderClass; secrets: is not JSON: EOF while parsing an object at line 1 column 1; permission: 9999 is over 511, that is 0777 (a decimal number from 0 to 511, such as 420 for 0644); target_path: is not an absolute path: "x"
     "#);
