@@ -4,6 +4,7 @@
 //! Reading and writing are apart: the daemon only ever reads ([`reader`]), the command line writes ([`vault`]).
 
 mod document;
+mod exchange;
 mod fault;
 mod history;
 mod identity;
@@ -13,6 +14,7 @@ mod names;
 mod read;
 mod reader;
 mod recipients;
+mod rekey;
 mod revision;
 mod seal;
 mod vault;
@@ -29,11 +31,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, timeout_at};
 
 pub use age::x25519::Recipient;
+pub use exchange::{Exchanged, InvalidExchange, read_exchange, write_exchange};
 pub use fault::ReadFault;
 pub use identity::{generate_identity, recipients_of};
 pub use layout::{Layout, VaultName};
 pub use reader::{Key, Opened, Reader};
 pub use recipients::InvalidRecipients;
+pub use rekey::{RekeyError, Rekeyed};
 pub use revision::{InvalidRevision, Revision};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 

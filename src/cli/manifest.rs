@@ -39,10 +39,7 @@ impl ClassManifest {
     pub fn read(file: &str, text: &str, name: Option<&str>) -> Result<Self, ManifestFaults> {
         let refuse = |faults| ManifestFaults { file: file.to_owned(), faults };
         let documents = parse_all(text).map_err(|fault| refuse(vec![fault]))?;
-        let mut resources = Vec::new();
-        for document in &documents {
-            flatten(document, &mut resources);
-        }
+        let resources = resources(&documents);
         let node = choose(&resources, name).map_err(|fault| refuse(vec![fault]))?;
         let mut faults = Faults::default();
         match Self::of(node, &mut faults) {
@@ -51,7 +48,8 @@ impl ClassManifest {
         }
     }
 
-    fn of(node: &Node, faults: &mut Faults) -> Option<Self> {
+    /// Reads one class; what is wrong is noted.
+    pub(super) fn of(node: &Node, faults: &mut Faults) -> Option<Self> {
         let mut class = Reader::of(node, "", faults)?;
         for key in ["apiVersion", "kind", "status"] {
             class.get(key);
@@ -122,6 +120,15 @@ fn plain_kind(text: &str) -> Option<&'static str> {
     number.then_some("a number")
 }
 
+/// The resources of a stream, those within lists too.
+pub(super) fn resources(documents: &[Node]) -> Vec<&Node> {
+    let mut resources = Vec::new();
+    for document in documents {
+        flatten(document, &mut resources);
+    }
+    resources
+}
+
 /// Lists hold resources; everything else is one.
 fn flatten<'n>(node: &'n Node, resources: &mut Vec<&'n Node>) {
     let is_list = field(node, "kind").and_then(Node::text).is_some_and(|kind| kind.ends_with("List"));
@@ -147,13 +154,13 @@ fn choose<'n>(resources: &[&'n Node], name: Option<&str>) -> Result<&'n Node, Fa
     }
 }
 
-fn is_class(node: &Node) -> bool {
+pub(super) fn is_class(node: &Node) -> bool {
     let text = |key| field(node, key).and_then(Node::text).unwrap_or_default();
     text("kind") == KIND && text("apiVersion").starts_with(GROUP)
 }
 
 /// For the message that no class is there: the kinds that are.
-fn others(resources: &[&Node]) -> String {
+pub(super) fn others(resources: &[&Node]) -> String {
     let kinds: Vec<_> = resources.iter().filter_map(|node| field(node, "kind")?.text()).collect();
     match kinds.as_slice() {
         [] => format!("it starts with `apiVersion: {GROUP}v1` and `kind: {KIND}`"),
@@ -162,11 +169,11 @@ fn others(resources: &[&Node]) -> String {
     }
 }
 
-fn name_of(node: &Node) -> &str {
+pub(super) fn name_of(node: &Node) -> &str {
     field(node, "metadata").and_then(|metadata| field(metadata, "name")?.text()).unwrap_or_default()
 }
 
-fn field<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+pub(super) fn field<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     match &node.value {
         Value::Mapping(entries) => entries.iter().find(|(found, _)| found.text == key).map(|(_, node)| node),
         Value::Null | Value::Scalar { .. } | Value::Sequence(_) => None,

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::clock::SystemClock;
 
 mod answer;
+mod check;
 mod client;
 mod demo;
 mod health;
@@ -41,6 +42,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
     Mount(Box<mount::MountArgs>),
+    Check(check::CheckArgs),
     /// Keep secrets in a file vault: a folder of age files, one a secret.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
@@ -78,6 +80,7 @@ impl Cli {
                 let mounted = tool().map(|runtime| runtime.block_on(mount::run(&args, &SystemClock, &mut out, &mut err)));
                 mounted.and_then(|outcome| outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() }))
             }
+            Command::Check(args) => check::run(&args, &mut io::stdin().lock(), &mut out, &mut err),
             Command::Vault(command) => {
                 let outcome = vault::run(command, &mut io::stdin().lock(), &mut out, &mut err);
                 outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })

@@ -3,8 +3,11 @@
 //! Values go out by `get --field` alone, and come in by a file or standard input; one given as an argument is warned of.
 
 mod arguments;
+mod dotenv;
+mod incoming;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +22,7 @@ pub use arguments::{Get, Init, List, Remove, Set, VaultCommand};
 
 use self::arguments::{Assignment, Value, assignment, recipient, usage};
 use crate::backend::Fault;
-use crate::backend::file::{self, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, Vault, VaultError, generate_identity};
+use crate::backend::file::{self, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, RekeyError, Vault, VaultError, generate_identity};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Field, FieldKind, FieldName, SecretBytes, SecretName};
 use crate::nearest::nearest;
@@ -30,10 +33,15 @@ const USUAL_LIMIT: usize = 1024 * 1024;
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub enum VaultCliError {
+    /// A line for each; nothing was written.
+    #[error("{}", .0.join("\n"))]
+    Faults(Vec<String>),
     #[error("{} lies in the vault's folder, and whoever gets the vault would get the key (keep the identity elsewhere)", .0.display())]
     IdentityInVault(PathBuf),
     #[error("cannot make the identity file {}: {cause}", .path.display())]
     NewIdentity { path: PathBuf, cause: io::Error },
+    #[error("{cause}\n{set} secrets were set before that (run it again with --on-conflict skip)")]
+    Interrupted { set: usize, cause: Box<VaultError> },
     #[error("{secret} has no field {field:?}{hint}")]
     NoField { secret: SecretName, field: String, hint: String },
     #[error("cannot write the output: {0}")]
@@ -42,12 +50,16 @@ pub enum VaultCliError {
     Read { secret: SecretName, fault: ReadFault, hint: String },
     #[error("{0}")]
     Recipients(ReadFault),
+    #[error(transparent)]
+    Rekey(#[from] RekeyError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot read the field {field} from {source_name}: {cause}")]
     Value { field: FieldName, source_name: String, cause: io::Error },
     #[error(transparent)]
     Vault(#[from] VaultError),
+    #[error("cannot write {}: {cause}", .path.display())]
+    Written { path: PathBuf, cause: io::Error },
 }
 
 /// Runs a command: what was asked for goes to `out`, warnings go to `err`.
@@ -58,6 +70,9 @@ pub fn run(command: VaultCommand, input: &mut dyn Read, out: &mut dyn Write, err
         VaultCommand::Get(get) => get.run(out),
         VaultCommand::List(list) => list.run(out),
         VaultCommand::Remove(remove) => remove.run(out),
+        VaultCommand::Rekey(rekey) => rekey.run(out),
+        VaultCommand::Export(export) => export.run(out),
+        VaultCommand::Import(import) => import.run(input, out, err),
     }
 }
 
@@ -82,7 +97,7 @@ impl Init {
             (false, 0) => say(out, &format!("{vault} is a vault already, with {listed}; nothing to change")),
             (false, added) => {
                 say(out, &format!("added {} to the vault {vault}; it has {} now", count(added, "recipient"), done.recipients))?;
-                say(out, "secrets set from now on are sealed to all of them; those set before, once they are set again")
+                say(out, "secrets set from now on are sealed to all of them; `keyferry vault rekey` seals those set before anew")
             }
         }
     }
@@ -283,14 +298,18 @@ impl VaultCliError {
         match self {
             Self::Usage(_) => 2,
             Self::Vault(error) if error.is_usage() => 2,
-            Self::IdentityInVault(_)
+            Self::Faults(_)
+            | Self::IdentityInVault(_)
+            | Self::Interrupted { .. }
             | Self::NewIdentity { .. }
             | Self::NoField { .. }
             | Self::Output(_)
             | Self::Read { .. }
             | Self::Recipients(_)
+            | Self::Rekey(_)
             | Self::Value { .. }
-            | Self::Vault(_) => 1,
+            | Self::Vault(_)
+            | Self::Written { .. } => 1,
         }
     }
 }

@@ -21,8 +21,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         // Each stage's own config type, never its implementation.
         "config" => &["identity", "policy", "backend", "audit", "server"],
         "app" => &["config", "identity", "policy", "backend", "render", "delivery", "audit", "dialect", "pipeline", "server"],
-        // The commands that play the driver or keep a vault use those rooms' own parts.
-        "cli" => &["app", "config", "server", "backend", "delivery", "identity"],
+        // The commands that play the driver, keep a vault or judge a class use those rooms' own parts.
+        "cli" => &["app", "config", "server", "backend", "delivery", "dialect", "identity", "policy"],
         "lib" | "main" => return None,
         _ => panic!("a new room {room:?}: say in tests/it/architecture.rs what it may import"),
     })

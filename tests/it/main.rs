@@ -5,6 +5,7 @@
 mod api_server;
 mod architecture;
 mod authority;
+mod check;
 mod confined;
 mod corpus;
 mod deploy;
@@ -17,4 +18,5 @@ mod messages;
 mod mount;
 mod reload;
 mod support;
+mod vault;
 mod volume;

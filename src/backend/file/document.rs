@@ -95,11 +95,11 @@ struct Wire {
 }
 
 /// Pairs, not a map: a name that stands twice must be seen.
-struct WireFields(Vec<(String, WireValue)>);
+pub(super) struct WireFields(Vec<(String, WireValue)>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum WireValue {
+pub(super) enum WireValue {
     Base64(Zeroizing<String>),
     Text(Zeroizing<String>),
 }
@@ -115,14 +115,14 @@ struct WrittenDocument<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Written<'a> {
+pub(super) enum Written<'a> {
     Base64(Zeroizing<String>),
     Text(&'a str),
 }
 
 impl<'a> Written<'a> {
     /// What is text can be read by a person who opens the file with age.
-    fn of(field: &'a Field) -> Self {
+    pub(super) fn of(field: &'a Field) -> Self {
         let bytes = field.bytes.expose();
         match (field.kind, str::from_utf8(bytes)) {
             (FieldKind::Json | FieldKind::Text, Ok(text)) => Self::Text(text),
@@ -146,7 +146,7 @@ fn json_fault(error: &serde_json::Error) -> InvalidDocument {
     InvalidDocument::Json { line: error.line(), column: error.column() }
 }
 
-fn fields(wire: WireFields) -> Result<BTreeMap<FieldName, Field>, InvalidDocument> {
+pub(super) fn fields(wire: WireFields) -> Result<BTreeMap<FieldName, Field>, InvalidDocument> {
     if wire.0.len() > MAX_FIELDS {
         return Err(InvalidDocument::TooManyFields);
     }

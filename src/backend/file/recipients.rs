@@ -71,6 +71,15 @@ impl Recipients {
         self.keys.len() - before
     }
 
+    /// Takes keys off the list, and gives how many those were. Comments stay.
+    pub fn remove(&mut self, keys: &[Recipient]) -> usize {
+        let before = self.keys.len();
+        self.keys.retain(|key| !keys.contains(key));
+        let gone = |line: &str| line.trim().parse().is_ok_and(|key: Recipient| keys.contains(&key));
+        self.text = self.text.split_inclusive('\n').filter(|line| !gone(line)).collect();
+        before - self.keys.len()
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }

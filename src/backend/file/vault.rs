@@ -164,6 +164,17 @@ impl Vault {
         Ok(revision)
     }
 
+    /// Whether a secret of this name and these fields could be set, whatever the vault holds.
+    pub fn check(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<(), VaultError> {
+        vault_name(name)?;
+        check_size(fields)
+    }
+
+    /// Whether the vault has the secret.
+    pub fn has(&self, name: &SecretName) -> Result<bool, VaultError> {
+        Ok(self.layout.current(&vault_name(name)?).exists())
+    }
+
     /// Removes a secret with all its revisions, and gives how many earlier ones those were. Only its count stays, so that a secret
     /// made anew under that name starts after it.
     pub fn remove(&self, name: &SecretName) -> Result<usize, VaultError> {
@@ -307,11 +318,11 @@ fn remove_empty_folders(layout: &Layout, removed: &Path) {
     }
 }
 
-fn lock(layout: &Layout) -> Result<Lock, VaultError> {
+pub(super) fn lock(layout: &Layout) -> Result<Lock, VaultError> {
     Lock::acquire(&layout.lock()).map_err(doing("lock", &layout.lock()))
 }
 
-fn doing(action: &'static str, path: &Path) -> impl Fn(io::Error) -> VaultError + use<> {
+pub(super) fn doing(action: &'static str, path: &Path) -> impl Fn(io::Error) -> VaultError + use<> {
     let path = path.to_owned();
     move |cause| VaultError::Io { action, path: path.clone(), cause }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::VaultCliError;
@@ -21,7 +21,7 @@ pub enum VaultCommand {
   keyferry vault init --vault ./vault --recipient age1...
 
 The identity file is what opens the vault: keep it out of the vault's folder and out of any repository.
-A new recipient can open what is set from then on. Secrets set before keep their recipients until they are set again.")]
+A new recipient can open what is set from then on; `keyferry vault rekey` seals what was set before to them as well.")]
     Init(Init),
 
     /// Make a secret, or replace all its fields
@@ -53,6 +53,130 @@ A value that itself starts with @, or is -, is given by a file.")]
     /// Only the count of its revisions stays: a secret made anew under the name goes on from there, so that no version ever means
     /// two things. A copy of the vault (a git repository's history, a backup) still has what was removed.
     Remove(Remove),
+
+    /// Seal every secret anew, to the recipients the vault has now
+    ///
+    /// Opens every revision of every secret first; only then is anything written, each file whole. Revisions stay as they are, so that no Pod
+    /// sees a change. Cut short, the vault works, and running again finishes the work.
+    #[command(after_help = "Examples:
+  keyferry vault rekey --vault ./vault --identity ./age.key
+  keyferry vault rekey --vault ./vault --identity ./age.key --add age1new... --remove age1old...
+
+After a run that was cut short give both the old and the new identity: each opens a part.
+Whoever had an identity that is removed can still open old copies of the files: replace the secrets as well.")]
+    Rekey(Rekey),
+
+    /// Print secrets in the clear, or write them to files
+    ///
+    /// Current revisions only. Every secret is opened before anything is written.
+    #[command(after_help = "Examples:
+  keyferry vault export > /dev/shm/vault.json
+  keyferry vault export shop/ --format kubernetes | kubectl apply -f -
+  keyferry vault export --format dotenv --to /dev/shm/secrets
+
+Files are made 0600 in a new folder (0700). What is written is in the clear: a tmpfs such as /dev/shm keeps it off the disk.")]
+    Export(Export),
+
+    /// Set secrets from an export, dotenv files or Kubernetes Secrets
+    ///
+    /// Everything is read before anything is written, and every fault told at once, without a value. Needs no identity.
+    #[command(after_help = "Examples:
+  kubectl get secret -n shop -o yaml | keyferry vault import --dry-run -
+  keyferry vault import --on-conflict skip ./dotenv-folder
+  keyferry vault import /dev/shm/vault.json
+
+A folder: each *.env below it is a secret named by its path, shop/db.env is shop/db.
+Secrets of Kubernetes' own (ServiceAccount tokens, Helm releases) are passed over.")]
+    Import(Import),
+}
+
+#[derive(Args, Debug)]
+pub struct Rekey {
+    #[command(flatten)]
+    pub(super) folder: Folder,
+
+    #[command(flatten)]
+    pub(super) keys: Keys,
+
+    /// One more recipient; may be given several times
+    #[arg(long, value_name = "RECIPIENT")]
+    pub(super) add: Vec<Unshown>,
+
+    /// A recipient to take off the list; may be given several times
+    #[arg(long, value_name = "RECIPIENT")]
+    pub(super) remove: Vec<Unshown>,
+}
+
+#[derive(Args, Debug)]
+pub struct Export {
+    #[command(flatten)]
+    pub(super) folder: Folder,
+
+    #[command(flatten)]
+    pub(super) keys: Keys,
+
+    /// The form: keyferry's own JSON, which holds everything; dotenv, which holds text; Kubernetes Secrets
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    pub(super) format: Format,
+
+    /// Write a file a secret into this new folder, instead of printing
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: Option<PathBuf>,
+
+    /// Print the values even on a terminal
+    #[arg(long)]
+    pub(super) force: bool,
+
+    /// Secrets' names, or with / at their end all that start so; left out: every secret
+    pub(super) names: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Import {
+    #[command(flatten)]
+    pub(super) folder: Folder,
+
+    /// The form of the files; left out: told by each file itself
+    #[arg(long, value_enum)]
+    pub(super) format: Option<Format>,
+
+    /// What a Kubernetes Secret is called in the vault
+    #[arg(long, value_name = "TEMPLATE", default_value = "{namespace}/{name}")]
+    pub(super) name: String,
+
+    /// The namespace of Secrets that name none
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(super) namespace: Option<String>,
+
+    /// What becomes of secrets that are in the vault already
+    #[arg(long, value_enum, default_value_t = Conflict::Fail)]
+    pub(super) on_conflict: Conflict,
+
+    /// Tell what would be set, and set nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+
+    /// Files, or folders of dotenv files; `-` is the standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// How secrets are written in the clear.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Format {
+    Dotenv,
+    Json,
+    Kubernetes,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Conflict {
+    /// Set nothing at all.
+    Fail,
+    /// Set them anew: what they had becomes an earlier revision.
+    Replace,
+    /// Leave them as they are, and set the others.
+    Skip,
 }
 
 #[derive(Args, Debug)]

@@ -120,7 +120,7 @@ fn more_recipients_can_be_added() {
     let added = bench.run(&format!("init --vault DIR/vault --recipient {key}"));
     assert_snapshot!(added.out, @r"
     added 1 recipient to the vault DIR/vault; it has 2 now
-    secrets set from now on are sealed to all of them; those set before, once they are set again
+    secrets set from now on are sealed to all of them; `keyferry vault rekey` seals those set before anew
     ");
     assert_snapshot!(bench.run_with("set --vault DIR/vault a f=-", b"x").out, @"a: revision 1, 1 field, sealed to 2 recipients");
 }

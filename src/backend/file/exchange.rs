@@ -1,0 +1,147 @@
+//! Secrets in the clear, as JSON: what `keyferry vault export` writes and `import` reads.
+//!
+//! Fields are written as in a sealed document, so that a binary value survives the way out and back. Revisions and times stay behind: the
+//! vault that takes the secrets in counts for itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use super::document::{InvalidDocument, WireFields, Written, fields};
+use crate::model::{Field, FieldName, SecretName};
+
+/// What this code writes under `format`, and all that it reads.
+const FORMAT: &str = "keyferry-export-1";
+
+/// A secret on its way. Its name is not yet held against a vault's rules.
+#[derive(Debug)]
+pub struct Exchanged {
+    pub name: String,
+    pub fields: Result<BTreeMap<FieldName, Field>, InvalidDocument>,
+}
+
+/// Why a text is no export. It never quotes the text.
+#[derive(Debug, Error)]
+pub enum InvalidExchange {
+    #[error("has another `format` than {FORMAT:?} (use a newer keyferry)")]
+    Format,
+    #[error("is not an export's JSON: it goes wrong at line {line}, column {column}")]
+    Json { line: usize, column: usize },
+}
+
+/// Reads an export.
+///
+/// # Errors
+/// It is not JSON of that shape. What is wrong with one secret is told with that secret.
+pub fn read_exchange(text: &[u8]) -> Result<Vec<Exchanged>, InvalidExchange> {
+    let fault = |error: serde_json::Error| InvalidExchange::Json { line: error.line(), column: error.column() };
+    let wire: Wire = serde_json::from_slice(text).map_err(fault)?;
+    if wire.format != FORMAT {
+        return Err(InvalidExchange::Format);
+    }
+    Ok(wire.secrets.0.into_iter().map(|(name, wire)| Exchanged { name, fields: fields(wire) }).collect())
+}
+
+/// Writes an export, a line a secret.
+pub fn write_exchange<'a>(secrets: impl IntoIterator<Item = (&'a SecretName, &'a BTreeMap<FieldName, Field>)>) -> Zeroizing<Vec<u8>> {
+    let mut lines = Vec::new();
+    for (name, fields) in secrets {
+        lines.push(line(name, fields));
+    }
+    // Room for all of it at once: a buffer that grows leaves copies of secrets behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().map(|line| line.len() + 8).sum::<usize>() + 128));
+    text.extend_from_slice(format!("{{\"format\":{FORMAT:?},\"secrets\":{{").as_bytes());
+    for (at, line) in lines.iter().enumerate() {
+        text.extend_from_slice(if at == 0 { b"\n" } else { b",\n" });
+        text.extend_from_slice(line);
+    }
+    text.extend_from_slice(b"\n}}\n");
+    text
+}
+
+fn line(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Zeroizing<Vec<u8>> {
+    let room: usize = fields.iter().map(|(name, field)| 6 * (name.as_str().len() + field.bytes.len()) + 32).sum();
+    let mut line = Zeroizing::new(Vec::with_capacity(room + 6 * name.as_str().len() + 16));
+    line.extend_from_slice(serde_json::Value::from(name.as_str()).to_string().as_bytes());
+    line.push(b':');
+    let values = Values(fields.iter().map(|(name, field)| (name.as_str(), Written::of(field))).collect());
+    // Strings into memory: there is nothing that could fail.
+    let written = serde_json::to_writer(&mut *line, &values);
+    debug_assert!(written.is_ok());
+    line
+}
+
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Values<'a>(BTreeMap<&'a str, Written<'a>>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    format: String,
+    secrets: WireSecrets,
+}
+
+/// Pairs, not a map: a name that stands twice must be seen.
+struct WireSecrets(Vec<(String, WireFields)>);
+
+impl<'de> Deserialize<'de> for WireSecrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = WireSecrets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("secrets")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireSecrets, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(WireSecrets(pairs))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::model::SecretBytes;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let fields = BTreeMap::from([
+            ("user".parse().unwrap(), Field::of_bytes(SecretBytes::new(b"app\n\"".to_vec()))),
+            ("key.bin".parse().unwrap(), Field::of_bytes(SecretBytes::new(vec![0xff, 0]))),
+        ]);
+        let (a, b) = ("shop/db".parse().unwrap(), "b".parse().unwrap());
+        let text = write_exchange([(&a, &fields), (&b, &fields)]);
+        assert_snapshot!(str::from_utf8(&text).unwrap(), @r#"
+        {"format":"keyferry-export-1","secrets":{
+        "shop/db":{"key.bin":{"base64":"/wA="},"user":{"text":"app\n\""}},
+        "b":{"key.bin":{"base64":"/wA="},"user":{"text":"app\n\""}}
+        }}
+        "#);
+        let read = read_exchange(&text).unwrap();
+        assert_eq!(read.iter().map(|secret| secret.name.as_str()).collect::<Vec<_>>(), ["shop/db", "b"]);
+        assert_eq!(read[1].fields.as_ref().unwrap()["key.bin"].bytes.expose(), [0xff, 0]);
+    }
+
+    #[test]
+    fn what_is_no_export_is_refused_without_a_word_of_it() {
+        let refusal = |text: &str| read_exchange(text.as_bytes()).unwrap_err().to_string();
+        assert_snapshot!(refusal("canary"), @"is not an export's JSON: it goes wrong at line 1, column 1");
+        assert_snapshot!(refusal(r#"{"format":"keyferry-export-2","secrets":{}}"#), @r#"has another `format` than "keyferry-export-1" (use a newer keyferry)"#);
+        assert_snapshot!(refusal(r#"{"format":"keyferry-export-1","secrets":{"a":{"f":"canary"}}}"#), @"is not an export's JSON: it goes wrong at line 1, column 58");
+    }
+}

@@ -1,0 +1,256 @@
+//! `keyferry check`: judges classes and the configuration without a cluster, a daemon or a key.
+//!
+//! The judges are those of a mount: the same parser of classes, the same policy. What is added here is where in the file each fault
+//! stands, and what a mount would let pass and somebody will regret.
+
+mod catalogue;
+mod class;
+mod finding;
+mod place;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use self::catalogue::Anything;
+use self::class::Judge;
+use self::finding::{Finding, Output, Report, Severity};
+use self::rules::Rules;
+use super::Failure;
+use super::manifest::{ClassManifest, field, is_class, name_of, others, resources};
+use crate::config::{Config, ConfigError, Limits};
+use crate::dialect::ClassLimits;
+use crate::model::{Catalogue, PodClaims, PodIdentity};
+use crate::yaml::{Faults, Node, Position, parse_all};
+
+/// The longest file in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// The provider whose classes are judged.
+const PROVIDER: &str = "keyferry";
+
+const SCHEMA_OF_CLASS: &str = include_str!("../../schemas/class.json");
+const SCHEMA_OF_CONFIG: &str = include_str!("../../schemas/config.json");
+
+const EXAMPLES: &str = "\
+Examples:
+  Every fault of a class, as a mount would tell it, with its place in the file:
+    keyferry check shop.yaml
+
+  What a chart renders, for a pull request:
+    helm template ./chart | keyferry check --output github -
+
+  The node's configuration, and whether it lets the Pods of ServiceAccount web have what these classes ask for:
+    keyferry check --config keyferry.yaml --as shop/web classes/*.yaml
+
+  The rules that would let them:
+    keyferry check --suggest-policy --as shop/web classes/*.yaml
+
+Exit code 0: fine, perhaps with warnings; 1: there are faults; 2: it could not be judged (a file is missing, an argument is wrong).";
+
+/// Find what is wrong with classes and with the configuration.
+///
+/// Reads SecretProviderClasses from YAML files (several documents, lists, what Helm renders; other kinds are passed over) and tells every fault
+/// with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct CheckArgs {
+    /// YAML files with classes; `-` is the standard input.
+    #[arg(value_name = "FILE", required_unless_present_any = ["config", "schema"])]
+    pub files: Vec<PathBuf>,
+
+    /// The daemon's configuration: judged too, and the classes are held against its backends and limits. Without it any backend's name will do.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Whether the policy lets Pods of this ServiceAccount have each object.
+    #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account)]
+    pub account: Option<Account>,
+
+    /// Print the policy's rules that the classes need, and no more: for the ServiceAccount of --as, else for all Pods of each class's namespace.
+    #[arg(long)]
+    pub suggest_policy: bool,
+
+    /// How findings are written.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+
+    /// Print the JSON Schema of the configuration or of a class, and nothing else.
+    #[arg(long, value_enum, exclusive = true)]
+    pub schema: Option<Schema>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Schema {
+    Class,
+    Config,
+}
+
+/// Whose Pods are meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Account {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// Runs the command: findings go to `out`, with `--suggest-policy` the rules do and findings go to `err`.
+pub fn run(args: &CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    if let Some(schema) = args.schema {
+        return write(out, schema.text());
+    }
+    usage(args)?;
+    let mut report = Report::default();
+    let config = args.config.as_deref().map(|path| read_config(path, &mut report)).transpose()?.flatten();
+    let rules = judge(args, config.as_ref(), input, &mut report);
+    report.sort();
+    if args.suggest_policy {
+        write(out, &rules.to_yaml())?;
+        write(err, &report.show(args.output))?;
+    } else {
+        write(out, &report.show(args.output))?;
+    }
+    match (report.unreadable.as_slice(), report.count(Severity::Error)) {
+        ([], 0) => Ok(()),
+        ([], _) => Err(Failure::fault(report.summary())),
+        (unreadable, _) => Err(Failure::usage(unreadable.join("\n"))),
+    }
+}
+
+fn usage(args: &CheckArgs) -> Result<(), Failure> {
+    if args.account.is_some() && args.config.is_none() && !args.suggest_policy {
+        return Err(Failure::usage("--as asks the policy, and that stands in the configuration (add --config FILE)"));
+    }
+    if args.files.iter().filter(|file| is_standard_input(file)).count() > 1 {
+        return Err(Failure::usage("the standard input can be read only once (give `-` once)"));
+    }
+    Ok(())
+}
+
+/// The configuration if it is sound; its faults are findings.
+fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failure> {
+    match Config::load(path) {
+        Ok(config) => Ok(Some(config)),
+        Err(ConfigError::Faults { file, faults }) => {
+            let file = file.display().to_string();
+            for fault in faults {
+                let key = fault.key.clone();
+                report.add(Finding { key, ..Finding::error(&file, fault.at, fault.to_string()) });
+            }
+            Ok(None)
+        }
+        Err(ConfigError::Unreadable { file, cause }) => Err(Failure::usage(format!("{}: {cause}", file.display()))),
+    }
+}
+
+fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report: &mut Report) -> Rules {
+    let backends = config.map(|config| catalogue::of(&config.backends));
+    let catalogue: &dyn Catalogue = backends.as_ref().map_or(&Anything, |backends| backends);
+    let limits = ClassLimits { objects: config.map_or_else(Limits::default, |config| config.limits).objects };
+    let pod = args.account.as_ref().map(|account| Arc::new(account.pod()));
+    let mut judge = Judge {
+        catalogue,
+        limits,
+        policy: config.map(|config| &config.policy),
+        pod: pod.as_ref(),
+        suggest: args.suggest_policy,
+        rules: Rules::default(),
+        report,
+    };
+    for path in &args.files {
+        let file = if is_standard_input(path) { "<stdin>".to_owned() } else { path.display().to_string() };
+        match read(path, input) {
+            Ok(text) => judge_file(&mut judge, &file, &text),
+            Err(cause) => judge.report.unreadable.push(format!("{file}: {cause}")),
+        }
+    }
+    judge.rules
+}
+
+fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str) {
+    judge.report.files += 1;
+    let documents = match parse_all(text) {
+        Ok(documents) => documents,
+        Err(fault) => return judge.report.add(Finding::error(file, fault.at, fault.to_string())),
+    };
+    let resources = resources(&documents);
+    let classes: Vec<&Node> = resources.iter().copied().filter(|node| is_class(node)).collect();
+    if classes.is_empty() {
+        let message = format!("no SecretProviderClass is in here ({})", others(&resources));
+        judge.report.add(Finding::note(file, Position { line: 1, column: 1 }, message));
+    }
+    for node in classes {
+        judge_resource(judge, file, text, node);
+    }
+}
+
+fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
+    let provider = field(node, "spec").and_then(|spec| field(spec, "provider"));
+    if let Some((provider, name)) = provider.and_then(|node| Some((node, node.text()?))).filter(|(_, name)| *name != PROVIDER) {
+        let message = format!("the class is passed over: its provider is {name:?}, not {PROVIDER}");
+        return judge.report.add(Finding { class: name_of(node).to_owned(), ..Finding::note(file, provider.at, message) });
+    }
+    judge.report.classes += 1;
+    let mut faults = Faults::default();
+    let class = ClassManifest::of(node, &mut faults);
+    for fault in faults.into_sorted() {
+        let (class, key) = (name_of(node).to_owned(), fault.key.clone());
+        judge.report.add(Finding { class, key, ..Finding::error(file, fault.at, fault.to_string()) });
+    }
+    if let Some(class) = class {
+        judge.judge(file, text, node, &class);
+    }
+}
+
+fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
+    let mut text = String::new();
+    if is_standard_input(path) {
+        input.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    } else {
+        File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    }
+    if text.len() as u64 > MAX_FILE { Err(std::io::Error::other(format!("is longer than {MAX_FILE} bytes"))) } else { Ok(text) }
+}
+
+fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn write(to: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        // Whoever reads may stop reading (`| head`): that is no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::usage(format!("cannot write the output: {error}"))),
+        _ => Ok(()),
+    }
+}
+
+fn account(text: &str) -> Result<Account, String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(Account { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => Err("write a namespace and the name of a ServiceAccount in it, such as shop/web".to_owned()),
+    }
+}
+
+impl Account {
+    /// A Pod of this ServiceAccount: policy looks at no more.
+    fn pod(&self) -> PodIdentity {
+        let (namespace, service_account) = (self.namespace.clone(), self.name.clone());
+        PodIdentity::believed(&PodClaims { namespace, name: String::new(), uid: String::new(), service_account })
+    }
+}
+
+impl Schema {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Class => SCHEMA_OF_CLASS,
+            Self::Config => SCHEMA_OF_CONFIG,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! One class before its judges: the parser of a mount, the policy, and what the driver will want of `secretObjects`.
+
+use std::sync::Arc;
+
+use super::finding::{Finding, Report};
+use super::place::Places;
+use super::rules::Rules;
+use crate::cli::manifest::{ClassManifest, field};
+use crate::dialect::{self, ClassLimits};
+use crate::model::{Catalogue, ClassFault, ClassFaults, Code, FileMode, Object, Plan, PodIdentity, Select};
+use crate::nearest::nearest;
+use crate::policy::Policy;
+use crate::yaml::{self, Key, Node, Position, Value};
+
+/// Judges classes, and gathers what there is to say.
+pub struct Judge<'a> {
+    pub catalogue: &'a dyn Catalogue,
+    pub limits: ClassLimits,
+    pub policy: Option<&'a Policy>,
+    pub pod: Option<&'a Arc<PodIdentity>>,
+    /// Whether the rules that classes need are gathered.
+    pub suggest: bool,
+    pub rules: Rules,
+    pub report: &'a mut Report,
+}
+
+/// A class in its file.
+struct Subject<'a> {
+    file: &'a str,
+    name: &'a str,
+    /// Where the class starts, for what has no other place.
+    start: Position,
+    namespace: Option<&'a str>,
+    parameters: &'a [(Key, Node)],
+    /// Of the text under `objects`.
+    places: Places,
+    /// The entries of that text.
+    objects: Vec<Node>,
+}
+
+impl Judge<'_> {
+    /// `text` is the whole file's, `node` the class in it.
+    pub fn judge(&mut self, file: &str, text: &str, node: &Node, class: &ClassManifest) {
+        let subject = Subject::of(file, text, node, class);
+        match dialect::parse(&class.parameters, self.catalogue, self.limits) {
+            Ok(plan) => {
+                self.report.objects += plan.objects.len();
+                self.judge_modes(&subject, &plan);
+                self.judge_secret_objects(&subject, node, &plan);
+                self.ask_policy(&subject, &plan);
+                self.gather_rules(&subject, &plan);
+            }
+            Err(ClassFaults(faults)) => {
+                self.report.objects += subject.objects.len();
+                for fault in faults {
+                    self.report.add(subject.fault(fault));
+                }
+            }
+        }
+    }
+
+    fn ask_policy(&mut self, subject: &Subject<'_>, plan: &Plan) {
+        let (Some(policy), Some(pod)) = (self.policy, self.pod) else { return };
+        if let Some(namespace) = subject.namespace.filter(|namespace| *namespace != pod.namespace) {
+            let message = format!("Pods of {} cannot mount this class: it is in the namespace {namespace}", pod.namespace);
+            return self.report.add(subject.about(Finding::note(subject.file, subject.start, message)));
+        }
+        let rules = policy.of(pod);
+        for object in &plan.objects {
+            let (label, at) = (object.label(), subject.place(object, "secret"));
+            let finding = match rules.decide(&object.secret) {
+                Ok(permit) => {
+                    let may =
+                        format!("ServiceAccount {}/{} may {} {}", pod.namespace, pod.service_account, object.secret.verb, object.secret);
+                    Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {}", permit.rule()))
+                }
+                Err(denial) => {
+                    let code = Some(Code::PolicyDenied);
+                    Finding { code, ..Finding::error(subject.file, at, format!("{label}: {denial}")) }
+                }
+            };
+            self.report.add(Finding { object: Some(object.index), ..subject.about(finding) });
+        }
+    }
+
+    fn gather_rules(&mut self, subject: &Subject<'_>, plan: &Plan) {
+        let (namespace, account) = match self.pod {
+            Some(pod) => (Some(pod.namespace.as_str()), Some(pod.service_account.as_str())),
+            None => (subject.namespace, None),
+        };
+        match namespace {
+            _ if !self.suggest => {}
+            Some(namespace) => plan.objects.iter().for_each(|object| self.rules.add(namespace, account, &object.secret)),
+            None => {
+                let message = "the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, \
+                               or say it with --as)";
+                self.report.add(subject.about(Finding::error(subject.file, subject.start, message)));
+            }
+        }
+    }
+
+    /// What the driver delivers belongs to root, and no `fsGroup` reaches it.
+    fn judge_modes(&mut self, subject: &Subject<'_>, plan: &Plan) {
+        let of_class = subject.parameters.iter().find(|(key, _)| key.text == "mode");
+        if let Some((text, node)) = of_class.and_then(|(_, node)| Some((node.text()?, node))) {
+            let inherits = |object: &&Object| subject.entry(object, "mode").is_none();
+            let mode = plan.objects.iter().find(inherits).and_then(|object| object.mode);
+            for message in mode.into_iter().flat_map(|mode| concerns(text.trim(), mode)) {
+                self.report.add(
+                    subject
+                        .about(Finding { key: "mode".to_owned(), ..Finding::warning(subject.file, node.at, format!("mode: {message}")) }),
+                );
+            }
+        }
+        for object in &plan.objects {
+            let Some((text, mode)) = subject.entry(object, "mode").and_then(Node::text).zip(object.mode) else { continue };
+            for message in concerns(text, mode) {
+                let message = format!("{}: mode: {message}", object.label());
+                let finding = Finding::warning(subject.file, subject.place(object, "mode"), message);
+                self.report.add(subject.about(Finding { object: Some(object.index), key: "mode".to_owned(), ..finding }));
+            }
+        }
+    }
+
+    /// Each `objectName` must be the path of a delivered file: the driver syncs no Secret otherwise.
+    fn judge_secret_objects(&mut self, subject: &Subject<'_>, node: &Node, plan: &Plan) {
+        let secrets = field(node, "spec").and_then(|spec| field(spec, "secretObjects")).map(items).unwrap_or_default();
+        for (place, secret) in (1..).zip(secrets) {
+            for (entry, data) in (1..).zip(field(secret, "data").map(items).unwrap_or_default()) {
+                let Some((name, at)) = field(data, "objectName").and_then(|node| Some((node.text()?, node.at))) else { continue };
+                if !plan.objects.iter().any(|object| delivers(object, name)) {
+                    let message = format!("secretObjects {place}: data {entry}: objectName: {}", undelivered(name, plan));
+                    let key = "objectName".to_owned();
+                    self.report.add(subject.about(Finding { key, ..Finding::error(subject.file, at, message) }));
+                }
+            }
+        }
+    }
+}
+
+// === impl Subject ===
+
+impl<'a> Subject<'a> {
+    fn of(file: &'a str, text: &str, node: &'a Node, class: &'a ClassManifest) -> Self {
+        let parameters = field(node, "spec").and_then(|spec| field(spec, "parameters"));
+        let entries = match parameters.map(|node| &node.value) {
+            Some(Value::Mapping(entries)) => entries.as_slice(),
+            Some(Value::Null | Value::Scalar { .. } | Value::Sequence(_)) | None => &[],
+        };
+        let objects = entries.iter().find(|(key, _)| key.text == "objects");
+        let objects = objects.and_then(|(key, node)| Some((key, node.at, node.text()?)));
+        let places = objects.map_or(Places::Key(node.at), |(key, at, inner)| Places::of(text, key.at, at, inner));
+        let inner = objects.and_then(|(_, _, text)| yaml::parse(text).ok()).map(|document| document.value);
+        let objects = match inner {
+            Some(Value::Sequence(objects)) => objects,
+            Some(Value::Mapping(_) | Value::Null | Value::Scalar { .. }) | None => Vec::new(),
+        };
+        let start = parameters.map_or(node.at, |node| node.at);
+        Self { file, name: &class.name, start, namespace: class.namespace.as_deref(), parameters: entries, places, objects }
+    }
+
+    fn about(&self, finding: Finding) -> Finding {
+        Finding { class: self.name.to_owned(), ..finding }
+    }
+
+    fn fault(&self, fault: ClassFault) -> Finding {
+        let parameter = || self.parameters.iter().find(|(key, _)| key.text == fault.key).map(|(key, _)| key.at);
+        let at = match fault.at {
+            Some((line, column)) => self.places.place(line, column),
+            None => parameter().unwrap_or(self.start),
+        };
+        let (object, key, code) = (fault.object.as_ref().map(|label| label.index), fault.key.clone(), Some(fault.code));
+        // The line within `objects` would only confuse beside the file's.
+        let message = ClassFault { at: None, ..fault }.to_string();
+        self.about(Finding { object, key, code, ..Finding::error(self.file, at, message) })
+    }
+
+    /// What an object says under a key.
+    fn entry(&self, object: &Object, key: &str) -> Option<&Node> {
+        self.objects.get(object.index - 1).and_then(|node| field(node, key)).filter(|node| !node.is_null())
+    }
+
+    /// Where an object says it, else where the object stands.
+    fn place(&self, object: &Object, key: &str) -> Position {
+        let node = self.entry(object, key).or_else(|| self.objects.get(object.index - 1));
+        node.map_or(self.start, |node| self.places.place(node.at.line, node.at.column))
+    }
+}
+
+// === modes ===
+
+/// What a mount accepts, and its author may not have meant.
+fn concerns(text: &str, mode: FileMode) -> Vec<String> {
+    let mut concerns = Vec::new();
+    if looks_octal(text) {
+        concerns.push(format!("{text} is decimal without a 0 before it, and so {mode} (did you mean 0{text}?)"));
+    } else if mode.bits() & 0o004 == 0 {
+        concerns.push(format!(
+            "{mode} lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container \
+             that runs as another user)"
+        ));
+    }
+    concerns
+}
+
+/// Three digits as people write modes: each of 0, 4, 5, 6, 7, none above the one before it.
+fn looks_octal(text: &str) -> bool {
+    let digits = text.as_bytes();
+    digits.len() == 3
+        && digits[0] != b'0'
+        && digits.iter().all(|digit| matches!(digit, b'0' | b'4'..=b'7'))
+        && digits.is_sorted_by(|left, right| left >= right)
+}
+
+// === paths ===
+
+fn delivers(object: &Object, name: &str) -> bool {
+    match &object.select {
+        Select::Field { path, .. } | Select::Whole { path } => path.as_str() == name,
+        Select::Fields { patterns, folder } => {
+            let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
+            base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
+        }
+    }
+}
+
+fn undelivered(name: &str, plan: &Plan) -> String {
+    let mut paths = Vec::new();
+    for object in &plan.objects {
+        match &object.select {
+            Select::Field { path, .. } | Select::Whole { path } => paths.push(path.to_string()),
+            Select::Fields { patterns, folder } => {
+                paths.extend(
+                    patterns
+                        .iter()
+                        .filter(|pattern| pattern.is_literal())
+                        .filter_map(|pattern| Some(folder.join(pattern.as_str()).ok()?.to_string())),
+                );
+            }
+        }
+    }
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let near =
+        nearest(name, paths.iter().map(String::as_str)).or_else(|| paths.iter().map(String::as_str).find(|path| last(path) == last(name)));
+    let remedy = match near {
+        Some(near) => format!("did you mean {near:?}?"),
+        None if paths.is_empty() => "objectName is the path of a file".to_owned(),
+        None => format!("it delivers: {}", paths.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ")),
+    };
+    format!("{name:?} is no file of this class, and the driver could not sync the Secret ({remedy})")
+}
+
+fn items(node: &Node) -> &[Node] {
+    match &node.value {
+        Value::Sequence(items) => items,
+        Value::Mapping(_) | Value::Null | Value::Scalar { .. } => &[],
+    }
+}

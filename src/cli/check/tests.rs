@@ -1,0 +1,326 @@
+//! The command as a person types it, on files of a temporary folder. `DIR` stands for that folder.
+
+use clap::Parser;
+use insta::assert_snapshot;
+
+use super::*;
+use crate::model::ClassFaults;
+
+const HEAD: &str = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\n";
+
+const CONFIG: &str = r#"
+identity: { verify: driver }
+backends:
+  files: { kind: file, vault: /nowhere/vault, identity: /nowhere/age.key }
+  spare: { kind: file, vault: /nowhere/spare, identity: /nowhere/age.key }
+policy:
+  - pods: { namespace: shop, serviceAccount: web }
+    read: ["files/shop/**"]
+  - pods: { namespace: "*" }
+    deny: ["files/shop/root"]
+limits: { objects: 3 }
+"#;
+
+#[derive(Parser)]
+struct Program {
+    #[command(flatten)]
+    args: CheckArgs,
+}
+
+struct Bench(tempfile::TempDir);
+
+impl Bench {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let bench = Self(tempfile::tempdir().unwrap());
+        for (name, text) in files {
+            std::fs::write(bench.0.path().join(name), text).unwrap();
+        }
+        bench
+    }
+
+    /// The exit code, what was written, and after a `!` what went to standard error.
+    fn run_with(&self, line: &str, mut input: &[u8]) -> String {
+        let folder = self.0.path().to_str().unwrap();
+        let words = std::iter::once("check".to_owned()).chain(line.split(' ').map(|word| word.replace("DIR", folder)));
+        let program = match Program::try_parse_from(words) {
+            Ok(program) => program,
+            Err(error) => return error.to_string().lines().next().unwrap().to_owned(),
+        };
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let (code, failure) = match run(&program.args, &mut input, &mut out, &mut err) {
+            Ok(()) => (0, String::new()),
+            Err(failure) => (failure.code(), format!("! {failure}\n")),
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let err = text(err).lines().map(|line| format!("! {line}\n")).collect::<String>();
+        format!("{code}\n{}{err}{failure}", text(out)).replace(folder, "DIR")
+    }
+
+    fn run(&self, line: &str) -> String {
+        self.run_with(line, b"")
+    }
+}
+
+fn class(name: &str, objects: &str) -> String {
+    let objects: String = objects.lines().map(|line| format!("      {line}\n")).collect();
+    format!(
+        "{HEAD}metadata: {{ name: {name}, namespace: shop }}\nspec:\n  provider: keyferry\n  parameters:\n    backend: files\n    objects: |\n{objects}"
+    )
+}
+
+#[test]
+fn every_fault_has_its_place_in_the_file() {
+    let faulty = class("shop", "- secret: shop/db\n  feild: password\n  mode: 9999\n- secret: shop//db\n  path: ../x\n- shop/db");
+    let text = format!("kind: Service\napiVersion: v1\n---\n{}", faulty.replace("backend:", "bakend:"));
+    assert_snapshot!(Bench::with(&[("a.yaml", &text)]).run("DIR/a.yaml"), @r#"
+    1
+    DIR/a.yaml:10:5: error: bakend: is no known key (did you mean `backend`?)
+    DIR/a.yaml:13:9: error: object 1 (db): feild: is no known key (did you mean `field`?)
+    DIR/a.yaml:14:15: error: object 1 (db): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    DIR/a.yaml:15:17: error: object 2 (../x): secret: the name "shop//db" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
+    DIR/a.yaml:16:15: error: object 2 (../x): path: "../x" has the element ".." (write the path without it)
+    DIR/a.yaml:17:9: error: object 3: objects: holds a text here, but an object is a mapping such as `secret: shop/db`
+    ! 3 objects in 1 class: 6 faults
+    "#);
+    let yaml = class("shop", "- secret: [");
+    assert_snapshot!(Bench::with(&[("a.yaml", &yaml)]).run("DIR/a.yaml"), @r#"
+    1
+    DIR/a.yaml:9:17: error: objects: not valid YAML: unclosed bracket '['
+    ! 0 objects in 1 class: 1 fault
+    "#);
+    let outer = format!("{HEAD}metadata: {{ nmae: x }}\nspec: {{ provider: keyferry, parameters: {{ mode: 0444, objects: [] }} }}\n");
+    assert_snapshot!(Bench::with(&[("a.yaml", &outer)]).run("DIR/a.yaml"), @r#"
+    1
+    DIR/a.yaml:3:11: error: metadata.name: is missing (the class's name, as the Pod's volume names it)
+    DIR/a.yaml:4:49: error: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
+    DIR/a.yaml:4:64: error: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    ! 0 objects in 1 class: 3 faults
+    "#);
+}
+
+#[test]
+fn the_words_are_those_of_a_mount() {
+    let objects = "- secret: shop/db\n  mode: 9999\n- secret: .x";
+    let shown = Bench::with(&[("c.yaml", CONFIG), ("a.yaml", &class("shop", objects))]).run("--config DIR/c.yaml DIR/a.yaml");
+    let parameters = [("backend".to_owned(), "files".to_owned()), ("objects".to_owned(), objects.to_owned())].into();
+    let config = Config::parse(CONFIG).unwrap();
+    let ClassFaults(faults) = crate::dialect::parse(&parameters, &catalogue::of(&config.backends), ClassLimits { objects: 9 }).unwrap_err();
+    assert_eq!(faults.len(), 2);
+    for fault in faults {
+        assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");
+    }
+}
+
+#[test]
+fn lists_streams_and_standard_input_are_looked_into() {
+    let list = "kind: List\napiVersion: v1\nitems:\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: a }\n    spec:\n      provider: keyferry\n      parameters: { objects: '[ { secrte: x } ]' }\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: b }\n    spec: { provider: vault }\n";
+    let bench = Bench::with(&[("none.yaml", "kind: Pod\n"), ("empty.yaml", "")]);
+    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @r#"
+    1
+    <stdin>:9:33: error: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    <stdin>:9:35: error: object 1: secrte: is no known key (did you mean `secret`?)
+    <stdin>:13:23: note: the class is passed over: its provider is "vault", not keyferry
+    DIR/none.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod)
+    DIR/empty.yaml:1:1: note: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)
+    ! 1 object in 1 class: 2 faults
+    "#);
+}
+
+#[test]
+fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
+    let bench = Bench::with(&[
+        ("bad.yaml", "identity: { verify: driver }\nbackends: { files: { kind: flie } }\npolicy: [{ raed: [] }]\n"),
+        ("good.yaml", CONFIG),
+        ("a.yaml", &class("a", "- secret: shop/db\n  backend: flies\n- secret: shop/db.age\n- secret: shop/x\n  version: latest\n")),
+        ("b.yaml", &class("b", "[{secret: a}, {secret: b}, {secret: c}, {secret: d}]")),
+        ("c.yaml", &class("c", "- secret: a").replace("    backend: files\n", "")),
+    ]);
+    assert_snapshot!(bench.run("--config DIR/bad.yaml"), @r#"
+    1
+    DIR/bad.yaml:2:28: error: backends.files.kind: "flie" is no kind of backend (this version serves: file)
+    DIR/bad.yaml:3:10: error: policy rule 1.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
+    DIR/bad.yaml:3:10: error: policy rule 1.read: is missing (a rule has at least one of read, update and deny)
+    DIR/bad.yaml:3:12: error: policy rule 1.raed: is no known key (did you mean `read`?)
+    ! 0 objects in 0 classes: 4 faults
+    "#);
+    assert_snapshot!(bench.run("--config DIR/good.yaml"), @r#"
+    0
+    0 objects in 0 classes: no fault
+    "#);
+    assert_snapshot!(bench.run("--config DIR/good.yaml DIR/a.yaml DIR/b.yaml DIR/c.yaml"), @r#"
+    1
+    DIR/a.yaml:10:18: error: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
+    DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db") (write the name as its store lists it)
+    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them
+    DIR/b.yaml:8:5: error: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
+    DIR/c.yaml:7:5: error: backend: no backend is named, and this node has several (set backend to one of: files, spare)
+    ! 8 objects in 3 classes: 5 faults
+    "#);
+    assert_snapshot!(bench.run("DIR/a.yaml DIR/b.yaml DIR/c.yaml"), @r#"
+    0
+    8 objects in 3 classes: no fault
+    "#);
+}
+
+#[test]
+fn policy_is_asked_for_a_service_account() {
+    let bench = Bench::with(&[
+        ("c.yaml", CONFIG),
+        ("a.yaml", &class("a", "- secret: shop/db\n- secret: shop/root\n- secret: other/x")),
+        ("b.yaml", &class("b", "- secret: shop/db").replace("namespace: shop", "namespace: other")),
+    ]);
+    assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml DIR/b.yaml"), @r#"
+    1
+    DIR/a.yaml:9:17: note: object 1 (db): ServiceAccount shop/web may read files/shop/db, by policy rule 1
+    DIR/a.yaml:10:17: error: object 2 (root): files/shop/root: policy rule 2 denies it to ServiceAccount shop/web by its pattern "files/shop/root" (a deny beats every allow; only the cluster's admin can change the rule)
+    DIR/a.yaml:11:17: error: object 3 (x): files/other/x: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/other/x"])
+    DIR/b.yaml:7:5: note: Pods of shop cannot mount this class: it is in the namespace other
+    ! 4 objects in 2 classes: 2 faults
+    "#);
+    assert_snapshot!(bench.run("--as shop/web DIR/a.yaml"), @r#"
+    2
+    ! --as asks the policy, and that stands in the configuration (add --config FILE)
+    "#);
+    assert_snapshot!(bench.run("--config DIR/c.yaml --as web DIR/a.yaml"), @"error: invalid value 'web' for '--as <NAMESPACE/SERVICEACCOUNT>': write a namespace and the name of a ServiceAccount in it, such as shop/web");
+}
+
+#[test]
+fn the_rules_that_are_needed_are_exact_and_in_order() {
+    let bench = Bench::with(&[
+        ("c.yaml", CONFIG),
+        ("b.yaml", &class("b", "- secret: z/last\n- secret: shop/db\n  field: a\n- secret: shop/db\n  field: b")),
+        ("a.yaml", &class("a", "- secret: shop/db\n- secret: odd/**/${x}\n  backend: spare")),
+        ("d.yaml", &class("d", "- secret: shop/db").replace("    backend: files\n", "")),
+        ("n.yaml", &class("n", "- secret: shop/db").replace(", namespace: shop", "")),
+    ]);
+    assert_snapshot!(bench.run("--suggest-policy DIR/b.yaml DIR/a.yaml"), @r#"
+    0
+    policy:
+      - pods: { namespace: "shop" }
+        read:
+          - "files/shop/db"
+          - "files/z/last"
+          - "spare/odd/*/*{x}" # allows more than this one name: a pattern cannot say `*` or `${` itself
+    ! 5 objects in 2 classes: no fault
+    "#);
+    assert_snapshot!(bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/d.yaml"), @r#"
+    0
+    policy:
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "*/shop/db" # the class names no backend: give --config, or write its name for the `*`
+          - "files/shop/db"
+          - "files/z/last"
+    ! 4 objects in 2 classes: no fault
+    "#);
+    assert_snapshot!(bench.run("--suggest-policy DIR/n.yaml"), @r#"
+    1
+    policy: []
+    ! DIR/n.yaml:7:5: error: the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, or say it with --as)
+    ! 1 object in 1 class: 1 fault
+    "#);
+    let rules = bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/a.yaml");
+    let rules: String = rules.lines().skip(1).filter(|line| !line.starts_with('!')).map(|line| format!("{line}\n")).collect();
+    let config = format!("{}{rules}", CONFIG.split("policy:").next().unwrap());
+    std::fs::write(bench.0.path().join("c.yaml"), config).unwrap();
+    let allowed = bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml DIR/b.yaml");
+    assert!(allowed.starts_with("0\n"), "{allowed}");
+}
+
+#[test]
+fn what_a_mount_lets_pass_is_warned_of() {
+    let objects = "- secret: a\n  mode: 444\n- secret: b\n  mode: 0400\n- secret: c\n  mode: '0640'\n- secret: d\n  mode: 420\n- secret: e\n  mode: 0o444\n- secret: f";
+    let text = class("shop", objects).replace("backend: files\n", "mode: \"0400\"\n");
+    assert_snapshot!(Bench::with(&[("a.yaml", &text)]).run("DIR/a.yaml"), @r#"
+    0
+    DIR/a.yaml:7:11: warning: mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    DIR/a.yaml:10:15: warning: object 1 (a): mode: 444 is decimal without a 0 before it, and so 0674 (did you mean 0444?)
+    DIR/a.yaml:12:15: warning: object 2 (b): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    DIR/a.yaml:14:15: warning: object 3 (c): mode: 0640 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    6 objects in 1 class: no fault, 4 warnings
+    "#);
+}
+
+#[test]
+fn synced_secrets_name_files_that_are_delivered() {
+    let objects = "- secret: a\n  field: tls.crt\n  path: tls/tls.crt\n- secret: b\n  fields: [user, 'k*']\n  path: db/";
+    let synced = |names: &[&str]| {
+        let data: String = names.iter().map(|name| format!("        - {{ objectName: {name}, key: k }}\n")).collect();
+        format!("{}  secretObjects:\n    - secretName: x\n      type: Opaque\n      data:\n{data}", class("shop", objects))
+    };
+    let bench = Bench::with(&[
+        ("good.yaml", &synced(&["tls/tls.crt", "db/user", "db/key"])),
+        ("bad.yaml", &synced(&["tls/tls.cert", "db/pass", "db/user/x"])),
+    ]);
+    assert_snapshot!(bench.run("DIR/good.yaml"), @r#"
+    0
+    2 objects in 1 class: no fault
+    "#);
+    assert_snapshot!(bench.run("DIR/bad.yaml"), @r#"
+    1
+    DIR/bad.yaml:19:25: error: secretObjects 1: data 1: objectName: "tls/tls.cert" is no file of this class, and the driver could not sync the Secret (did you mean "tls/tls.crt"?)
+    DIR/bad.yaml:20:25: error: secretObjects 1: data 2: objectName: "db/pass" is no file of this class, and the driver could not sync the Secret (it delivers: tls/tls.crt, db/user)
+    DIR/bad.yaml:21:25: error: secretObjects 1: data 3: objectName: "db/user/x" is no file of this class, and the driver could not sync the Secret (did you mean "db/user"?)
+    ! 2 objects in 1 class: 3 faults
+    "#);
+}
+
+#[test]
+fn scripts_and_github_get_their_own_form() {
+    let text = class("shop", "- secret: a%b\n  mode: 0400");
+    let bench = Bench::with(&[("a,b:c.yaml", &text)]);
+    assert_snapshot!(bench.run("--output github DIR/a,b:c.yaml"), @r#"
+    1
+    ::error file=DIR/a%2Cb%3Ac.yaml,line=9,col=17::object 1 (a%25b): secret: the name "a%25b" has the character '%25', which stores read as an escape or a query (write the name as its store lists it)
+    ! 1 object in 1 class: 1 fault
+    "#);
+    assert_snapshot!(bench.run("--output json DIR/a,b:c.yaml"), @r#"
+    1
+    {
+      "files": 1,
+      "classes": 1,
+      "objects": 1,
+      "faults": 1,
+      "warnings": 0,
+      "unreadable": [],
+      "findings": [
+        {
+          "severity": "error",
+          "file": "DIR/a,b:c.yaml",
+          "line": 9,
+          "column": 17,
+          "class": "shop",
+          "object": 1,
+          "key": "secret",
+          "code": "InvalidRequest",
+          "message": "object 1 (a%b): secret: the name \"a%b\" has the character '%', which stores read as an escape or a query (write the name as its store lists it)"
+        }
+      ]
+    }
+    ! 1 object in 1 class: 1 fault
+    "#);
+    assert_eq!(super::finding::Output::Text.to_possible_value().unwrap().get_name(), "text");
+}
+
+#[test]
+fn what_cannot_be_judged_has_exit_code_2() {
+    let bench = Bench::with(&[("a.yaml", &class("a", "- secret: x\n  mode: 9999"))]);
+    assert_snapshot!(bench.run("DIR/none.yaml DIR/a.yaml"), @r#"
+    2
+    DIR/a.yaml:10:15: error: object 1 (x): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    ! DIR/none.yaml: No such file or directory (os error 2)
+    "#);
+    assert_snapshot!(bench.run("--config DIR/none.yaml DIR/a.yaml"), @r#"
+    2
+    ! DIR/none.yaml: No such file or directory (os error 2)
+    "#);
+    assert_snapshot!(bench.run("- -"), @r#"
+    2
+    ! the standard input can be read only once (give `-` once)
+    "#);
+    assert_snapshot!(bench.run("--suggest-policy"), @"error: the following required arguments were not provided:");
+    assert_snapshot!(bench.run("DIR"), @r#"
+    2
+    ! DIR: Is a directory (os error 21)
+    "#);
+}

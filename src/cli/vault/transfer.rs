@@ -1,0 +1,223 @@
+//! `rekey`, `export` and `import`: what is done to a whole vault at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use zeroize::Zeroizing;
+
+use super::arguments::{Conflict, Export, Format, Import, Rekey, recipient};
+use super::incoming::{Incoming, read_all};
+use super::{VaultCliError, count, dotenv, emit, reader, say, warn};
+use crate::backend::file::{Key, Vault, write_exchange};
+use crate::model::{Field, FieldName, Secret, SecretName};
+
+// === impl Rekey ===
+
+impl Rekey {
+    pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let parsed = |texts: &[super::arguments::Unshown]| texts.iter().map(|text| recipient(&text.0)).collect::<Result<Vec<_>, _>>();
+        let (add, remove) = (parsed(&self.add)?, parsed(&self.remove)?);
+        let done = Vault::open_for_writing(&self.folder.vault)?.rekey(&self.keys.identity, &add, &remove)?;
+        if done.added + done.removed > 0 || !(add.is_empty() && remove.is_empty()) {
+            say(out, &format!("recipients: {} added, {} removed", done.added, done.removed))?;
+        }
+        let (secrets, earlier) = (count(done.secrets, "secret"), count(done.earlier, "earlier revision"));
+        say(out, &format!("sealed anew: {secrets} and {earlier}, to {}", count(done.recipients, "recipient")))
+    }
+}
+
+// === impl Export ===
+
+type Secrets = Vec<(SecretName, Arc<Secret>)>;
+
+/// Paths below a folder, and texts.
+type Texts = Vec<(String, Zeroizing<Vec<u8>>)>;
+
+impl Export {
+    pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        if self.to.is_none() && !self.force && io::stdout().is_terminal() {
+            return Err(VaultCliError::Usage(
+                "the values would be shown on this terminal (send the output elsewhere, write files with --to DIR, or say --force)"
+                    .to_owned(),
+            ));
+        }
+        let secrets = self.read()?;
+        let files = self.files(&secrets)?;
+        match &self.to {
+            Some(folder) => {
+                write_files(folder, &files)?;
+                say(out, &format!("wrote {} in the clear to {}", count(secrets.len(), "secret"), folder.display()))
+            }
+            None if self.format == Format::Json => emit(out, &write_exchange(secrets.iter().map(|(name, secret)| (name, &secret.fields)))),
+            None if self.format == Format::Dotenv && files.len() > 1 => Err(VaultCliError::Usage(format!(
+                "{} secrets do not go into one dotenv file (name one, or write files with --to DIR)",
+                files.len()
+            ))),
+            None => files.iter().try_for_each(|(_, text)| emit(out, text)),
+        }
+    }
+
+    fn read(&self) -> Result<Secrets, VaultCliError> {
+        let vault = Vault::open_for_writing(&self.folder.vault)?;
+        let mut names = BTreeSet::new();
+        for name in &self.names {
+            if name.ends_with('/') {
+                names.extend(vault.list(name)?);
+            } else {
+                let name = name.parse::<SecretName>().map_err(|cause| VaultCliError::Usage(format!("the name {name:?} {cause}")))?;
+                names.insert(name);
+            }
+        }
+        if self.names.is_empty() {
+            names.extend(vault.list("")?);
+        }
+        let reader = reader(&self.folder.vault, &self.keys.identity).map_err(VaultCliError::Recipients)?;
+        let (mut secrets, mut faults) = (Secrets::new(), Vec::new());
+        for name in names {
+            match reader.read(&Key { name: name.clone(), pin: None }) {
+                Ok(opened) => secrets.push((name, opened.secret)),
+                Err(fault) => faults.push(format!("{name}: {fault}")),
+            }
+        }
+        if faults.is_empty() { Ok(secrets) } else { Err(VaultCliError::Faults(faults)) }
+    }
+
+    /// A file a secret: its path below the folder, and its text.
+    fn files(&self, secrets: &Secrets) -> Result<Texts, VaultCliError> {
+        let (mut files, mut faults) = (Texts::new(), Vec::new());
+        for (name, secret) in secrets {
+            let fields = &secret.fields;
+            let (ending, text) = match self.format {
+                Format::Dotenv => ("env", to_dotenv(fields)),
+                Format::Json => ("json", Ok(write_exchange([(name, fields)]))),
+                Format::Kubernetes => ("yaml", to_manifest(name, fields)),
+            };
+            match text {
+                Ok(text) => files.push((format!("{name}.{ending}"), text)),
+                Err(problem) => faults.push(format!("{name}: {problem}")),
+            }
+        }
+        if faults.is_empty() { Ok(files) } else { Err(VaultCliError::Faults(faults)) }
+    }
+}
+
+fn to_dotenv(fields: &BTreeMap<FieldName, Field>) -> Result<Zeroizing<Vec<u8>>, String> {
+    let lines: Vec<_> = fields.iter().map(|(name, field)| (name, dotenv::write(name.as_str(), field.bytes.expose()))).collect();
+    let unfit: Vec<&str> = lines.iter().filter(|(_, line)| line.is_none()).map(|(name, _)| name.as_str()).collect();
+    if !unfit.is_empty() {
+        return Err(format!(
+            "a dotenv file cannot hold {} (binary, or no name of letters, digits, `_`, `-` and `.`): use json",
+            unfit.join(", ")
+        ));
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().filter_map(|(_, line)| line.as_ref()).map(|line| line.len()).sum()));
+    lines.iter().filter_map(|(_, line)| line.as_ref()).for_each(|line| text.extend_from_slice(line.as_bytes()));
+    Ok(text)
+}
+
+/// <https://kubernetes.io/docs/concepts/configuration/secret/>
+fn to_manifest(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<Zeroizing<Vec<u8>>, String> {
+    let Some((namespace, secret)) =
+        name.as_str().split_once('/').filter(|(namespace, secret)| is_dns(namespace, 63) && is_dns(secret, 253))
+    else {
+        return Err("is not called as a Kubernetes Secret is, <namespace>/<name> in lower case: use json".to_owned());
+    };
+    let is_key =
+        |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) && key != "." && !key.starts_with("..");
+    let unfit: Vec<&str> = fields.keys().map(FieldName::as_str).filter(|key| !is_key(key)).collect();
+    if !unfit.is_empty() {
+        return Err(format!("a Secret cannot have the keys {} (letters, digits, `_`, `-` and `.`): use json", unfit.join(", ")));
+    }
+    let head =
+        format!("---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{secret}\"\n  namespace: \"{namespace}\"\ntype: Opaque\ndata:\n");
+    let room: usize = fields.iter().map(|(key, field)| key.as_str().len() + field.bytes.len() / 3 * 4 + 16).sum();
+    let mut text = Zeroizing::new(Vec::with_capacity(head.len() + room));
+    text.extend_from_slice(head.as_bytes());
+    for (key, field) in fields {
+        let value = Zeroizing::new(BASE64.encode(field.bytes.expose()));
+        text.extend_from_slice(format!("  \"{key}\": ").as_bytes());
+        text.push(b'"');
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\"\n");
+    }
+    Ok(text)
+}
+
+fn is_dns(text: &str, longest: usize) -> bool {
+    let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let fits = text.len() <= longest && text.bytes().all(|byte| letter(byte) || byte == b'-' || byte == b'.');
+    fits && text.bytes().next().is_some_and(letter) && text.bytes().last().is_some_and(letter)
+}
+
+/// Into a folder that is new or empty: nothing there is written over, and what is there afterwards is the export.
+fn write_files(folder: &Path, files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<(), VaultCliError> {
+    let fault = |path: &Path| {
+        let path = path.to_owned();
+        move |cause| VaultCliError::Written { path, cause }
+    };
+    let make = |path: &Path| DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(fault(path));
+    make(folder)?;
+    if std::fs::read_dir(folder).map_err(fault(folder))?.next().is_some() {
+        return Err(VaultCliError::Usage(format!("{} is not empty (name a new folder)", folder.display())));
+    }
+    for (name, text) in files {
+        let path = folder.join(name);
+        path.parent().map_or(Ok(()), make)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text)).map_err(fault(&path))?;
+    }
+    Ok(())
+}
+
+// === impl Import ===
+
+impl Import {
+    pub(super) fn run(self, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
+        let vault = Vault::open_for_writing(&self.folder.vault)?;
+        let incoming = read_all(&self, input)?;
+        for note in &incoming.notes {
+            warn(err, note)?;
+        }
+        let there = |name: &SecretName| vault.has(name);
+        let existing = incoming.secrets.keys().map(|name| Ok((name, there(name)?))).collect::<Result<Vec<_>, VaultCliError>>()?;
+        let existing: BTreeSet<&SecretName> = existing.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
+        if self.on_conflict == Conflict::Fail && !existing.is_empty() {
+            let remedy = "is in the vault already (--on-conflict skip, or replace)";
+            return Err(VaultCliError::Faults(existing.iter().map(|name| format!("{name}: {remedy}")).collect()));
+        }
+        self.write(&vault, &incoming, &existing, out)
+    }
+
+    fn write(
+        &self,
+        vault: &Vault,
+        incoming: &Incoming,
+        existing: &BTreeSet<&SecretName>,
+        out: &mut dyn Write,
+    ) -> Result<(), VaultCliError> {
+        let (mut set, mut skipped) = (0, 0);
+        for (name, fields) in &incoming.secrets {
+            let (is_there, fields_shown) = (existing.contains(name), count(fields.len(), "field"));
+            if is_there && self.on_conflict == Conflict::Skip {
+                skipped += 1;
+                say(out, &format!("{name}: skipped, it is in the vault already"))?;
+            } else if self.dry_run {
+                set += 1;
+                let names: Vec<&str> = fields.keys().map(FieldName::as_str).collect();
+                let verb = if is_there { "would be replaced" } else { "would be set" };
+                say(out, &format!("{name}: {verb}, {fields_shown} ({})", names.join(", ")))?;
+            } else {
+                let revision = vault.set(name, fields).map_err(|cause| VaultCliError::Interrupted { set, cause: Box::new(cause) })?;
+                set += 1;
+                say(out, &format!("{name}: revision {revision}, {fields_shown}"))?;
+            }
+        }
+        let verb = if self.dry_run { "would be set" } else { "set" };
+        say(out, &format!("{} {verb}, {skipped} skipped", count(set, "secret")))
+    }
+}

@@ -1,0 +1,297 @@
+//! `keyferry check` on everything that is published: the examples, and the JSON Schemas, which are held against the examples by an
+//! independent validator and against the parser key by key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keyferry::config::Config;
+use keyferry::dialect::{self, ClassLimits};
+use keyferry::model::{BackendName, Catalogue, ClassFaults, SecretName, Unresolved, Version};
+use serde_json::{Map, Value, json};
+
+use crate::support::{keyferry, run};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn schema(name: &str) -> Value {
+    serde_json::from_str(&fs::read_to_string(root().join(format!("schemas/{name}.json"))).unwrap()).unwrap()
+}
+
+fn examples() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(root().join("deploy/examples")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|kind| kind == "yaml"));
+    files.sort();
+    assert!(files.len() > 10);
+    files
+}
+
+#[test]
+fn every_example_passes_and_its_pod_is_allowed() {
+    let config = root().join("deploy/examples/keyferry.yaml");
+    let mut check = keyferry();
+    check.args(["check", "--as", "shop/web", "--config"]).arg(config).args(examples());
+    let (code, out, err) = run(&mut check, "");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.ends_with(" objects in 17 classes: no fault, 3 warnings\n"), "{out}");
+}
+
+#[test]
+fn what_is_printed_stands_in_the_folder_too() {
+    for name in ["class", "config"] {
+        let (code, out, _) = run(keyferry().args(["check", "--schema", name]), "");
+        assert_eq!((code, out), (0, fs::read_to_string(root().join(format!("schemas/{name}.json"))).unwrap()));
+    }
+}
+
+/// What the validator says of documents: a line for each that is not valid.
+fn validate(schema: &str, definition: &str, documents: &Value) -> String {
+    let python = root().join(".venv/bin/python");
+    assert!(python.exists(), "no .venv: run `make tools` in {}", root().display());
+    let script = r"
+import json, sys
+import jsonschema
+schema = json.load(open(sys.argv[1]))
+jsonschema.Draft202012Validator.check_schema(schema)
+if sys.argv[2]:
+    schema = {**schema, '$ref': sys.argv[2]} if sys.argv[2] == '#' else {'$schema': schema['$schema'], '$defs': schema['$defs'], '$ref': sys.argv[2]}
+validator = jsonschema.Draft202012Validator(schema)
+for name, document in json.load(sys.stdin).items():
+    for error in validator.iter_errors(document):
+        print(name, error.json_path, error.message[:200])
+";
+    let mut command = Command::new(python);
+    command.arg("-c").arg(script).arg(root().join(format!("schemas/{schema}.json"))).arg(definition);
+    let (code, out, err) = run(&mut command, &documents.to_string());
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    out
+}
+
+/// The documents of YAML files, read by PyYAML: another hand than ours.
+fn load(texts: &BTreeMap<String, String>) -> Value {
+    let script = "import json, sys, yaml\nprint(json.dumps({k: list(yaml.safe_load_all(v)) for k, v in json.load(sys.stdin).items()}))";
+    let mut command = Command::new(root().join(".venv/bin/python"));
+    let (code, out, err) = run(command.arg("-c").arg(script), &json!(texts).to_string());
+    assert_eq!(code, 0, "{err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+/// The fenced YAML blocks of a document.
+fn blocks(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn examples_of_classes_and_their_objects_are_valid() {
+    let mut texts: BTreeMap<String, String> =
+        examples().iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
+    for document in ["README.md", "docs/classes.md", "docs/check.md"] {
+        texts.extend((1..).zip(blocks(&root().join(document))).map(|(at, block)| (format!("{document} {at}"), block)));
+    }
+    let (mut classes, mut inner) = (Map::new(), BTreeMap::new());
+    for (file, documents) in load(&texts).as_object().unwrap() {
+        for document in documents.as_array().unwrap().iter().filter(|document| document["kind"] == "SecretProviderClass") {
+            let name = format!("{file} {}", document["metadata"]["name"]);
+            inner.insert(name.clone(), document["spec"]["parameters"]["objects"].as_str().unwrap().to_owned());
+            classes.insert(name, document.clone());
+        }
+    }
+    assert!(classes.len() > 17, "{}", classes.len());
+    assert_eq!(validate("class", "", &Value::Object(classes)), "");
+    let objects: Map<String, Value> =
+        load(&inner).as_object().unwrap().iter().map(|(name, docs)| (name.clone(), docs[0].clone())).collect();
+    assert_eq!(validate("class", "#/$defs/objects", &Value::Object(objects)), "");
+}
+
+#[test]
+fn examples_of_the_configuration_are_valid() {
+    let mut texts = BTreeMap::from([("example".to_owned(), fs::read_to_string(root().join("deploy/examples/keyferry.yaml")).unwrap())]);
+    let full = blocks(&root().join("docs/configuration.md")).into_iter().find(|block| block.starts_with("providers:")).unwrap();
+    texts.insert("docs".to_owned(), full);
+    for text in texts.values() {
+        Config::parse(text).unwrap();
+    }
+    let documents: Map<String, Value> =
+        load(&texts).as_object().unwrap().iter().map(|(name, docs)| (name.clone(), docs[0].clone())).collect();
+    assert_eq!(validate("config", "", &Value::Object(documents)), "");
+}
+
+/// A mapping of the configuration: where it is, what its schema says, and what else must stand there.
+struct Place {
+    path: &'static [&'static str],
+    schema: Value,
+}
+
+fn base() -> Value {
+    json!({
+        "identity": { "verify": "jwks", "issuer": "https://oidc.example", "jwks": { "file": "/jwks.json" } },
+        "backends": { "files": { "kind": "file", "vault": "/v", "identity": "/k" } },
+        "policy": [{ "pods": { "namespace": "*" }, "read": ["files/x"] }],
+    })
+}
+
+fn places() -> Vec<Place> {
+    let schema = schema("config");
+    let at = |pointer: &str| schema.pointer(pointer).unwrap().clone();
+    vec![
+        Place { path: &[], schema: schema.clone() },
+        Place { path: &["identity"], schema: at("/properties/identity") },
+        Place { path: &["identity", "jwks"], schema: at("/properties/identity/properties/jwks") },
+        Place { path: &["backends", "files"], schema: at("/$defs/fileBackend") },
+        Place { path: &["policy", "0"], schema: at("/$defs/rule") },
+        Place { path: &["policy", "0", "pods"], schema: at("/$defs/rule/properties/pods") },
+        Place { path: &["cache"], schema: at("/properties/cache") },
+        Place { path: &["leases"], schema: at("/properties/leases") },
+        Place { path: &["events"], schema: at("/properties/events") },
+        Place { path: &["limits"], schema: at("/properties/limits") },
+        Place { path: &["audit"], schema: at("/properties/audit") },
+        Place { path: &["metrics"], schema: at("/properties/metrics") },
+        Place { path: &["log"], schema: at("/properties/log") },
+    ]
+}
+
+/// The base with one key more.
+fn with(path: &[&str], key: &str, value: &Value) -> Value {
+    let mut document = base();
+    let mut node = &mut document;
+    for step in path {
+        node = match node {
+            Value::Array(items) => &mut items[step.parse::<usize>().unwrap()],
+            mapping => mapping.as_object_mut().unwrap().entry(*step).or_insert_with(|| json!({})),
+        };
+    }
+    node.as_object_mut().unwrap().insert(key.to_owned(), value.clone());
+    document
+}
+
+/// The keys a reader knows, by its own word on one that it does not.
+fn known_keys(problem: &str) -> BTreeSet<String> {
+    let list = problem.rsplit_once("(known here: ").unwrap_or_else(|| panic!("{problem}")).1;
+    list.trim_end_matches(')').split(", ").map(str::to_owned).collect()
+}
+
+fn keys(properties: &Value) -> BTreeSet<String> {
+    properties.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn schema_and_parser_know_the_same_keys_of_the_configuration() {
+    for Place { path, schema } in places() {
+        let unknown = with(path, "qqqqqqqqqqqq", &json!(1));
+        let faults = Config::parse(&unknown.to_string()).unwrap_err();
+        let fault = faults.iter().find(|fault| fault.key.ends_with("qqqqqqqqqqqq")).unwrap();
+        assert_eq!(keys(&schema["properties"]), known_keys(&fault.problem), "{path:?}");
+        assert_ne!(validate("config", "", &json!({ "unknown": unknown })), "", "{path:?}");
+    }
+}
+
+#[test]
+fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
+    let (mut documents, mut refused) = (Map::new(), BTreeSet::new());
+    for Place { path, schema } in places() {
+        for (key, property) in schema["properties"].as_object().unwrap() {
+            let values = property["examples"].as_array().unwrap_or_else(|| panic!("{path:?} {key} has no examples"));
+            for value in values {
+                let (name, document) = (format!("{}/{key}={value}", path.join("/")).replace(' ', ""), with(path, key, value));
+                if Config::parse(&document.to_string()).is_err() {
+                    refused.insert(name.clone());
+                }
+                documents.insert(name, document);
+            }
+        }
+    }
+    let invalid = validate("config", "", &Value::Object(documents));
+    let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(invalid, refused);
+    assert!(
+        refused.iter().all(|name| ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts"].iter().any(|later| name.contains(later))),
+        "{refused:?}"
+    );
+}
+
+/// One backend with every name and version there could be.
+struct Any;
+
+impl Catalogue for Any {
+    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
+        let cause = |cause| Unresolved::Name { name: name.to_owned(), cause };
+        Ok((backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no name".to_owned()))?, name.parse().map_err(cause)?))
+    }
+
+    fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
+        Ok(Version::new(version))
+    }
+}
+
+fn parse(parameters: &Map<String, Value>) -> Result<(), ClassFaults> {
+    let parameters = parameters.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect();
+    dialect::parse(&parameters, &Any, ClassLimits { objects: 512 }).map(drop)
+}
+
+fn objects(object: &Value) -> Map<String, Value> {
+    Map::from_iter([("objects".to_owned(), json!(json!([object]).to_string()))])
+}
+
+#[test]
+fn schema_and_parser_know_the_same_keys_of_a_class() {
+    let schema = schema("class");
+    let said = |parameters: &Map<String, Value>| parse(parameters).unwrap_err().0.remove(0).problem;
+    let unknown = json!({ "secret": "x", "qqqqqqqqqqqq": 1 });
+    assert_eq!(keys(&schema["$defs"]["object"]["properties"]), known_keys(&said(&objects(&unknown))));
+    assert_ne!(validate("class", "#/$defs/object", &json!({ "unknown": unknown })), "");
+
+    let mut parameters = objects(&json!({ "secret": "x" }));
+    parameters.insert("qqqqqqqqqqqq".to_owned(), json!("1"));
+    let mut known = known_keys(&said(&parameters));
+    known.extend(["providerName", "secretProviderClass"].map(str::to_owned));
+    assert_eq!(keys(&schema["$defs"]["parameters"]["properties"]), known);
+    assert_ne!(validate("class", "#/$defs/parameters", &json!({ "unknown": parameters })), "");
+}
+
+#[test]
+fn schema_and_parser_agree_on_values_of_a_class() {
+    let schema = schema("class");
+    let (mut good, mut bad) = (Map::new(), Map::new());
+    for (key, property) in schema["$defs"]["object"]["properties"].as_object().unwrap() {
+        for value in property["examples"].as_array().unwrap() {
+            good.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
+        }
+    }
+    for (key, value) in [
+        ("secret", json!("")),
+        ("secret", json!(["x"])),
+        ("mode", json!("9999x")),
+        ("mode", json!(512)),
+        ("mode", json!("0888x")),
+        ("encoding", json!("base32")),
+        ("optional", json!("yes")),
+        ("fields", json!([])),
+        ("fields", json!({})),
+        ("path", json!("/etc")),
+        ("backend", json!("a b")),
+    ] {
+        bad.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
+    }
+    bad.insert("no secret".to_owned(), json!({ "path": "x" }));
+    bad.insert("both".to_owned(), json!({ "secret": "x", "field": "a", "fields": "*" }));
+    for (name, object) in &good {
+        assert_eq!(parse(&objects(object)), Ok(()), "{name}");
+    }
+    assert_eq!(validate("class", "#/$defs/object", &Value::Object(good)), "");
+    for (name, object) in bad {
+        assert!(parse(&objects(&object)).is_err(), "{name}");
+        assert_ne!(validate("class", "#/$defs/object", &json!({ &name: object })), "", "{name}");
+    }
+    for (key, property) in schema["$defs"]["parameters"]["properties"].as_object().unwrap() {
+        for value in property["examples"].as_array().unwrap() {
+            let mut parameters = objects(&json!({ "secret": "x" }));
+            parameters.insert(key.clone(), value.clone());
+            assert_eq!(parse(&parameters), Ok(()), "{key}");
+            assert_eq!(validate("class", "#/$defs/parameters", &json!({ key: parameters })), "");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! `keyferry vault rekey|export|import` by the real binary: secrets go out and come back whole, and every file opens with age itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{House, keyferry, run};
+
+/// A vault with text, odd text, binary, and a history.
+fn house() -> House {
+    let house = House::bare();
+    house.vault(&["init"]);
+    fs::write(house.path("binary"), [0xff, 0, 1, 0xfe]).unwrap();
+    house.vault(&["set", "shop/db", "username=app", "password=one"]);
+    house.vault(&["set", "shop/db", "username=app", "password=correct 'horse' \"$x\" \\\nline two"]);
+    house.vault(&["set", "shop/tls", "tls.crt=c", &format!("key.bin=@{}", house.path("binary").display())]);
+    house.vault(&["set", "shop/removed", "a=b"]);
+    house.vault(&["remove", "shop/removed"]);
+    house
+}
+
+fn vault(house: &House, folder: &str, arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut command = keyferry();
+    command.arg("vault").args(arguments).env("KEYFERRY_VAULT", house.path(folder)).env("KEYFERRY_IDENTITY", house.path("age.key"));
+    let (code, out, err) = run(&mut command, input);
+    let shown = |text: String| text.replace(house.folder.path().to_str().unwrap(), "DIR");
+    (code, shown(out), shown(err))
+}
+
+fn identity(house: &House, name: &str) -> String {
+    let (_, out, _) = vault(house, &format!("other-{name}"), &["init", "--identity", house.path(name).to_str().unwrap()], "");
+    out.split_whitespace().find(|word| word.starts_with("age1")).unwrap().to_owned()
+}
+
+fn sealed_files(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "age") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// What the age command line tool makes of a file.
+fn age(key: &Path, file: &Path) -> Option<String> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/age/usr/bin/age");
+    let age = if tools.exists() { tools } else { PathBuf::from("age") };
+    let output = Command::new(age)
+        .arg("-d")
+        .arg("-i")
+        .arg(key)
+        .arg(file)
+        .output()
+        .expect("age is missing: run `make tools`, or `apt-get install age`");
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
+    let house = house();
+    let new = identity(&house, "new.key");
+    let old =
+        fs::read_to_string(house.path("vault/.recipients")).unwrap().lines().find(|line| line.starts_with("age1")).unwrap().to_owned();
+    let files = sealed_files(&house.path("vault"));
+    let before: Vec<_> = files.iter().map(|file| age(&house.path("age.key"), file).unwrap()).collect();
+    assert_eq!(files.len(), 3);
+
+    let (code, out, err) = vault(&house, "vault", &["rekey", "--add", &new, "--remove", &old], "");
+    assert_eq!((code, err.as_str()), (0, ""));
+    insta::assert_snapshot!(out, @r#"
+    recipients: 1 added, 1 removed
+    sealed anew: 2 secrets and 1 earlier revision, to 1 recipient
+    "#);
+    assert_eq!(sealed_files(&house.path("vault")), files);
+    for (file, before) in files.iter().zip(before) {
+        assert_eq!(age(&house.path("new.key"), file), Some(before), "the same text, revision and time");
+        assert_eq!(age(&house.path("age.key"), file), None);
+    }
+    assert!(!fs::read_to_string(house.path("vault/.recipients")).unwrap().contains(&old));
+
+    let (code, _, err) = vault(&house, "vault", &["rekey"], "");
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(err, @r#"
+    DIR/vault/.history/shop/db/1.age is sealed to other recipients
+    DIR/vault/shop/db.age is sealed to other recipients
+    DIR/vault/shop/tls.age is sealed to other recipients
+    nothing was changed: every file must open first (give each identity that is needed, or remove what is damaged)
+    "#);
+    // As after a run that was cut short: a part is sealed to the old recipient still.
+    let both = house.path("new.key");
+    fs::write(house.path("vault/shop/x.age"), fs::read(&files[0]).unwrap()).unwrap();
+    let (code, _, err) = vault(&house, "vault", &["rekey", "--identity", both.to_str().unwrap()], "");
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(err, @r#"
+    DIR/vault/shop/x.age was sealed as another secret or revision
+    nothing was changed: every file must open first (give each identity that is needed, or remove what is damaged)
+    "#);
+    fs::remove_file(house.path("vault/shop/x.age")).unwrap();
+    let set = vault(&house, "vault", &["set", "shop/db", "username=app"], "");
+    assert_eq!(set.1, "shop/db: revision 3, 1 field, sealed to 1 recipient\n", "the count goes on");
+}
+
+#[test]
+fn a_run_that_was_cut_short_is_finished_by_another() {
+    let house = house();
+    let new = identity(&house, "new.key");
+    let files = sealed_files(&house.path("vault"));
+    let untouched = fs::read(files.last().unwrap()).unwrap();
+    let old =
+        fs::read_to_string(house.path("vault/.recipients")).unwrap().lines().find(|line| line.starts_with("age1")).unwrap().to_owned();
+    assert_eq!(vault(&house, "vault", &["rekey", "--add", &new, "--remove", &old], "").0, 0);
+    fs::write(files.last().unwrap(), untouched).unwrap();
+
+    let (age_key, new_key) = (house.path("age.key"), house.path("new.key"));
+    let keys = ["--identity", age_key.to_str().unwrap(), "--identity", new_key.to_str().unwrap()];
+    let (code, out, err) = vault(&house, "vault", &[&["rekey", "--remove", &old], &keys[..]].concat(), "");
+    assert_eq!((code, err.as_str()), (0, ""));
+    insta::assert_snapshot!(out, @r#"
+    recipients: 0 added, 0 removed
+    sealed anew: 2 secrets and 1 earlier revision, to 1 recipient
+    "#);
+    assert!(files.iter().all(|file| age(&new_key, file).is_some()));
+}
+
+#[test]
+fn the_last_recipient_stays() {
+    let house = house();
+    let old =
+        fs::read_to_string(house.path("vault/.recipients")).unwrap().lines().find(|line| line.starts_with("age1")).unwrap().to_owned();
+    let (code, _, err) = vault(&house, "vault", &["rekey", "--remove", &old], "");
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(err, @"DIR/vault/.recipients holds no recipient (add one with `keyferry vault init --recipient age1...`)");
+    assert!(fs::read_to_string(house.path("vault/.recipients")).unwrap().contains(&old));
+}
+
+#[test]
+fn json_and_kubernetes_round_trip_with_binary_values() {
+    let house = house();
+    for format in ["json", "kubernetes"] {
+        let folder = format!("copy-{format}");
+        let (code, exported, err) = vault(&house, "vault", &["export", "--format", format], "");
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert_eq!(vault(&house, &folder, &["init"], "").0, 0);
+        let (code, out, err) = vault(&house, &folder, &["import", "-"], &exported);
+        assert_eq!(
+            (code, out.as_str(), err.as_str()),
+            (0, "shop/db: revision 1, 2 fields\nshop/tls: revision 1, 2 fields\n2 secrets set, 0 skipped\n", "")
+        );
+        assert_eq!(vault(&house, &folder, &["export"], "").1, vault(&house, "vault", &["export"], "").1);
+    }
+}
+
+#[test]
+fn dotenv_files_round_trip_and_are_for_their_owner_alone() {
+    let house = house();
+    let to = house.path("env");
+    let (code, out, err) = vault(&house, "vault", &["export", "shop/db", "--format", "dotenv", "--to", to.to_str().unwrap()], "");
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "wrote 1 secret in the clear to DIR/env\n", ""));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&to), mode(&to.join("shop")), mode(&to.join("shop/db.env"))), (0o700, 0o700, 0o600));
+    insta::assert_snapshot!(fs::read_to_string(to.join("shop/db.env")).unwrap(), @r#"
+    password="correct 'horse' \"\$x\" \\\nline two"
+    username=app
+    "#);
+
+    vault(&house, "copy", &["init"], "");
+    let (code, out, _) = vault(&house, "copy", &["import", to.to_str().unwrap()], "");
+    assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 2 fields\n1 secret set, 0 skipped\n"));
+    assert_eq!(vault(&house, "copy", &["export"], "").1, vault(&house, "vault", &["export", "shop/db"], "").1);
+
+    let again = vault(&house, "vault", &["export", "--format", "dotenv", "--to", to.to_str().unwrap()], "");
+    insta::assert_snapshot!(again.2, @"shop/tls: a dotenv file cannot hold key.bin (binary, or no name of letters, digits, `_`, `-` and `.`): use json");
+    let again = vault(&house, "vault", &["export", "shop/db", "--format", "dotenv", "--to", to.to_str().unwrap()], "");
+    insta::assert_snapshot!(again.2, @"DIR/env is not empty (name a new folder)");
+}
+
+#[test]
+fn what_kubectl_prints_is_taken_in() {
+    let house = house();
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: { name: api, namespace: shop, uid: x }\n  type: Opaque\n  immutable: true\n  data: { token: aHVudGVyMg==, old: eA== }\n  stringData: { old: new }\n- apiVersion: v1\n  kind: Secret\n  metadata: { name: sh.helm.release.v1.x.v1, namespace: shop }\n  type: helm.sh/release.v1\n  data: { release: eA== }\n- apiVersion: v1\n  kind: Secret\n  metadata: { name: db, namespace: shop }\n  data: { a: eA== }\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: { name: x }\n";
+    let (code, out, err) = vault(&house, "vault", &["import", "-"], list);
+    assert_eq!((code, out.as_str()), (1, ""));
+    insta::assert_snapshot!(err, @r#"
+    warning: <stdin>:11: the Secret sh.helm.release.v1.x.v1 is passed over: its type is helm.sh/release.v1
+    shop/db: is in the vault already (--on-conflict skip, or replace)
+    "#);
+    let (code, out, _) = vault(&house, "vault", &["import", "--on-conflict", "replace", "--dry-run", "-"], list);
+    assert_eq!(code, 0);
+    insta::assert_snapshot!(out, @r#"
+    shop/api: would be set, 2 fields (old, token)
+    shop/db: would be replaced, 1 field (a)
+    2 secrets would be set, 0 skipped
+    "#);
+    assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n", "nothing was set");
+    let (_, out, _) = vault(&house, "vault", &["import", "--on-conflict", "skip", "--name", "{namespace}/k8s/{name}", "-"], list);
+    insta::assert_snapshot!(out, @r#"
+    shop/k8s/api: revision 1, 2 fields
+    shop/k8s/db: revision 1, 1 field
+    2 secrets set, 0 skipped
+    "#);
+    let (_, out, _) = vault(&house, "vault", &["import", "--on-conflict", "skip", "-"], list);
+    insta::assert_snapshot!(out, @r#"
+    shop/api: revision 1, 2 fields
+    shop/db: skipped, it is in the vault already
+    1 secret set, 1 skipped
+    "#);
+    assert_eq!(vault(&house, "vault", &["get", "shop/api", "--field", "token"], "").1, "hunter2");
+    assert_eq!(vault(&house, "vault", &["get", "shop/api", "--field", "old"], "").1, "new");
+}
+
+#[test]
+fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
+    let house = house();
+    let folder = house.path("faulty");
+    fs::create_dir(&folder).unwrap();
+    let secret = |body: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{ name: x }}\n{body}\n---\n");
+    fs::write(folder.join("a.yaml"), secret("data: { a: hunter2!, b: 5, c: [hunter2] }") + &secret("stringData: { a: hunter2 }")).unwrap();
+    fs::write(folder.join("broken.yaml"), "a: 'hunter2\n").unwrap();
+    fs::write(folder.join("b.env"), "hunter2\nA='hunter2\n").unwrap();
+    fs::write(
+        folder.join("c.json"),
+        r#"{"format":"keyferry-export-1","secrets":{"../x":{"a":{"text":"hunter2"}},"y":{"a":{"base64":"hunter2"}},"z":{}}}"#,
+    )
+    .unwrap();
+    let files = ["a.yaml", "broken.yaml", "b.env", "c.json", "none.yaml"].map(|name| folder.join(name).display().to_string());
+    let mut arguments = vec!["import", "--namespace", "shop"];
+    arguments.extend(files.iter().map(String::as_str));
+    let (code, out, err) = vault(&house, "vault", &arguments, "");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(!err.contains("hunter2"), "{err}");
+    insta::assert_snapshot!(err, @r#"
+    DIR/faulty/a.yaml:1: the Secret x: data.a: is not valid base64
+    DIR/faulty/a.yaml:1: the Secret x: data.b: is a number to Kubernetes, but must be a text (put it in quotes)
+    DIR/faulty/a.yaml:1: the Secret x: data.c: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    DIR/faulty/broken.yaml:2:1: is not valid YAML
+    DIR/faulty/b.env: line 1: has no `=`
+    DIR/faulty/b.env: line 2: the closing quote is missing
+    DIR/faulty/c.json: the name "../x" has the element ".."
+    DIR/faulty/c.json: "y" has the field `a`, which is not valid base64
+    DIR/faulty/c.json: z: a secret has at least one field
+    DIR/faulty/none.yaml: cannot be read: No such file or directory (os error 2)
+    "#);
+    assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
+}
