@@ -177,7 +177,8 @@ async fn vault_files_that_do_not_open() {
         ("empty", Vec::clear),
         ("cut-header", |file| file.truncate(60)),
         ("cut-payload", |file| file.truncate(file.len() - 1)),
-        ("flip-header", |file| file[100] ^= 1),
+        // Another letter of base64, so that the header can still be read.
+        ("flip-header", |file| file[100] = if file[100] == b'A' { b'B' } else { b'A' }),
         ("flip-payload", |file| *file.last_mut().unwrap() ^= 1),
         ("longer", |file| file.push(0)),
         ("text", |file| *file = b"password: x\n".to_vec()),
@@ -200,7 +201,7 @@ async fn vault_files_that_do_not_open() {
     DataLoss SecretCorrupt: object 1 (empty): files/shop/empty: <house>/vault/shop/empty.age is empty (restore it, or set the secret anew)
     DataLoss SecretCorrupt: object 1 (cut-header): files/shop/cut-header: <house>/vault/shop/cut-header.age is truncated (restore it, or set the secret anew)
     DataLoss SecretCorrupt: object 1 (cut-payload): files/shop/cut-payload: <house>/vault/shop/cut-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (flip-header): files/shop/flip-header: <house>/vault/shop/flip-header.age is no age file (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (flip-header): files/shop/flip-header: <house>/vault/shop/flip-header.age cannot be opened with any identity in <house>/age.key (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
     DataLoss SecretCorrupt: object 1 (flip-payload): files/shop/flip-payload: <house>/vault/shop/flip-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
     DataLoss SecretCorrupt: object 1 (longer): files/shop/longer: <house>/vault/shop/longer.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
     DataLoss SecretCorrupt: object 1 (text): files/shop/text: <house>/vault/shop/text.age is no age file (restore it, or set the secret anew)
