@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::audit::AuditSink;
+use crate::audit::{AuditSink, AuditUnavailable};
 use crate::backend::{Backends, Fault};
 use crate::clock::Clock;
 use crate::delivery::{DeliveredFile, Delivery, VersionKey};
@@ -39,6 +39,9 @@ const MAX_ATTRIBUTES: usize = 768 * 1024;
 
 /// Parsed classes that are remembered.
 const PLANS: usize = 1024;
+
+/// How long after a mount's deadline a call that is stuck is answered in its place; less where the caller gives it less.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The provider whose classes are in our own format; the others' names choose a dialect.
 const OWN_PROVIDER: &str = "keyferry";
@@ -80,8 +83,10 @@ pub struct MountContext {
     pub arrived: Instant,
     /// A mount that has no place by then is refused.
     pub queue_until: Instant,
-    /// The mount has answered by then.
+    /// The mount is done by then.
     pub deadline: Instant,
+    /// A call that is stuck all the same (its request has not wholly arrived, its audit line cannot be written) is answered by then.
+    pub last: Instant,
 }
 
 /// Secrets that were found, in plan order, with how they came.
@@ -206,7 +211,9 @@ impl Pipeline {
     /// The audit line comes before the answer: with `failClosed`, no answer without a line.
     async fn audited(&self, record: Record, answer: Result<Delivery, MountError>, cx: &MountContext) -> Result<Delivery, MountError> {
         let event = record.into_event(answer.as_ref().err(), cx.arrived.elapsed());
-        self.audit.record(event).await.map_err(MountError::Audit).and(answer)
+        let until = cx.deadline + (cx.last - cx.deadline) / 2;
+        let recorded = timeout_at(until, self.audit.record(event)).await.unwrap_or_else(|_| Err(AuditUnavailable::late()));
+        recorded.map_err(MountError::Audit).and(answer)
     }
 
     fn count(&self, answer: &Result<Delivery, MountError>, took: Duration) {
@@ -232,6 +239,7 @@ impl MountContext {
         let before = |margin: Duration| caller.map_or(longest, |given| given.saturating_sub(margin).max(given / 2).min(longest));
         let deadline = before(Duration::from_secs(5));
         let queue = before(Duration::from_secs(10)).min(deadline.saturating_sub(Duration::from_secs(5).min(deadline / 10)));
-        Self { request, provider, arrived, queue_until: arrived + queue, deadline: arrived + deadline }
+        let grace = caller.map_or(GRACE, |given| GRACE.min(given.saturating_sub(deadline) / 2));
+        Self { request, provider, arrived, queue_until: arrived + queue, deadline: arrived + deadline, last: arrived + deadline + grace }
     }
 }

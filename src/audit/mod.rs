@@ -51,6 +51,13 @@ pub trait AuditSink: Debug + Send + Sync {
 )]
 pub struct AuditUnavailable(String);
 
+impl AuditUnavailable {
+    /// The line was not written in the mount's time.
+    pub fn late() -> Self {
+        Self("it was not written in time".to_owned())
+    }
+}
+
 /// The audit log: a queue, and the thread that empties it.
 #[derive(Debug)]
 pub struct AuditLog {
@@ -140,8 +147,10 @@ fn write_all(mut messages: mpsc::Receiver<Message>, mut writer: Box<dyn Write + 
     while let Some(message) = messages.blocking_recv() {
         match message {
             Message::Event { event, written } => {
+                let volume = event.volume();
                 let outcome = write_lines(&mut *writer, repeats.pass(*event));
                 if let Err(error) = &outcome {
+                    repeats.forget(volume);
                     metrics.audit_line_lost();
                     tracing::error!(%error, "an audit line could not be written");
                 }

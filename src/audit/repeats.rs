@@ -49,6 +49,11 @@ impl Repeats {
         lines
     }
 
+    /// What was to be written was not: the volume's next mount is no repeat of it.
+    pub(super) fn forget(&mut self, volume: u64) {
+        self.0.remove(&volume);
+    }
+
     /// Everything held back.
     pub(super) fn drain(&mut self) -> Vec<Event> {
         let mut lines: Vec<Event> = self.0.drain().filter_map(|(_, last)| last.held).collect();

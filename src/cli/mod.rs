@@ -70,11 +70,11 @@ impl Cli {
             Command::Serve(args) => {
                 // The audit's thread and the log write here too.
                 drop((out, err));
-                daemon().and_then(|runtime| runtime.block_on(serve::run(args)))
+                daemon().and_then(|runtime| to_the_end(runtime, serve::run(args)))
             }
             Command::Demo(args) => {
                 drop(err);
-                daemon().and_then(|runtime| runtime.block_on(demo::run(args, &mut out)))
+                daemon().and_then(|runtime| to_the_end(runtime, demo::run(args, &mut out)))
             }
             Command::Mount(args) => {
                 let mounted = tool().map(|runtime| runtime.block_on(mount::run(&args, &SystemClock, &mut out, &mut err)));
@@ -102,6 +102,13 @@ impl Cli {
 fn daemon() -> Result<tokio::runtime::Runtime, Failure> {
     let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_WORKERS));
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().map_err(Failure::fault)
+}
+
+/// Does not wait for threads that are stuck in a file system that hangs, as dropping the runtime would.
+fn to_the_end<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
 }
 
 fn tool() -> Result<tokio::runtime::Runtime, Failure> {

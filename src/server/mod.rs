@@ -30,9 +30,11 @@ use crate::pipeline::{MountContext, Pipeline};
 use crate::telemetry::Metrics;
 use authority::RepairAuthority;
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
+use seats::{Busy, Seat, Seats};
 
 pub mod authority;
 pub mod proto;
+mod seats;
 pub mod socket;
 pub mod status;
 
@@ -50,17 +52,14 @@ const MAX_REQUEST: usize = 8 * 1024 * 1024;
 /// Calls in flight on one connection; a client with more waits.
 const MAX_STREAMS: u32 = 2048;
 
-/// Connections served at once over all sockets. The driver keeps one.
-const MAX_CONNECTIONS: u32 = 256;
+/// Connections served at once over all sockets; one more, and the idlest is closed. The driver keeps one.
+const MAX_CONNECTIONS: usize = 256;
 
 /// Calls in flight over all connections; more wait.
 const MAX_CALLS: u32 = 16_384;
 
 /// When no call is left, a connection has this long to hear that we go. A client that does not listen is not waited for.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// A call whose request has not wholly arrived, or that is stuck, is answered this long after its deadline at the latest.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// The gRPC server: what is the same for all sockets.
 #[derive(Clone, Debug)]
@@ -81,7 +80,7 @@ type Connection =
 #[derive(Clone)]
 struct Shared {
     graceful: Arc<GracefulShutdown>,
-    connections: Arc<Semaphore>,
+    seats: Arc<Seats>,
     calls: Arc<Semaphore>,
 }
 
@@ -102,6 +101,8 @@ struct Timed<S> {
     calls: Arc<Semaphore>,
     /// Set where the peer may not connect at all: every call is answered with this.
     refusal: Option<Arc<str>>,
+    /// The connection's own.
+    seat: Arc<Seat>,
 }
 
 /// A mount's contents as they go on the wire: the shared bytes themselves, not a copy.
@@ -112,7 +113,11 @@ struct Contents(Arc<SecretBytes>);
 impl Server {
     /// Serves the sockets until `stop` resolves; then takes them away, lets what runs finish for up to `drain`, and returns whether all did.
     pub async fn serve(self, sockets: Vec<BoundSocket>, stop: impl Future<Output = ()>, drain: Duration) -> bool {
-        let shared = Shared { graceful: Arc::new(GracefulShutdown::new()), connections: places(MAX_CONNECTIONS), calls: places(MAX_CALLS) };
+        let shared = Shared {
+            graceful: Arc::new(GracefulShutdown::new()),
+            seats: Arc::new(Seats::new(MAX_CONNECTIONS)),
+            calls: Arc::new(Semaphore::new(MAX_CALLS as usize)),
+        };
         let mut listeners = tokio::task::JoinSet::new();
         for socket in sockets {
             listeners.spawn(self.clone().listen(socket, shared.clone()));
@@ -120,7 +125,7 @@ impl Server {
         stop.await;
         // Ends the listeners and with them the sockets: a successor may bind while we drain.
         listeners.shutdown().await;
-        let Shared { graceful, connections: _, calls } = shared;
+        let Shared { graceful, seats: _, calls } = shared;
         let Some(graceful) = Arc::into_inner(graceful) else { return false };
         let farewell = graceful.shutdown();
         tokio::pin!(farewell);
@@ -137,7 +142,6 @@ impl Server {
     async fn listen(self, socket: BoundSocket, shared: Shared) {
         let name: Arc<str> = socket.provider.as_str().into();
         loop {
-            let place = Arc::clone(&shared.connections).acquire_owned().await;
             let stream = match socket.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -146,21 +150,27 @@ impl Server {
                     continue;
                 }
             };
-            let connection = shared.graceful.watch(self.connection(stream, &name, &shared.calls));
+            let taken = shared.seats.take().await;
+            let connection = shared.graceful.watch(self.connection(stream, &name, &shared.calls, &taken.seat));
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(error = %error, "a connection ended with an error");
+                tokio::select! {
+                    ended = connection => if let Err(error) = ended {
+                        tracing::debug!(%error, "a connection ended with an error");
+                    },
+                    () = taken.seat.asked_to_leave() => {
+                        tracing::info!("too many connections: one that was idle was closed, to make room for another");
+                    }
                 }
-                drop(place);
             });
         }
     }
 
-    fn connection(&self, stream: UnixStream, name: &Arc<str>, calls: &Arc<Semaphore>) -> Connection {
+    fn connection(&self, stream: UnixStream, name: &Arc<str>, calls: &Arc<Semaphore>, seat: &Arc<Seat>) -> Connection {
         let refusal = self.refusal(&stream);
         let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(name) };
         let inner = CsiDriverProviderServer::new(provider).max_decoding_message_size(MAX_REQUEST);
-        let service = Timed { inner, name: Arc::clone(name), longest: self.timeout, calls: Arc::clone(calls), refusal };
+        let service =
+            Timed { inner, name: Arc::clone(name), longest: self.timeout, calls: Arc::clone(calls), refusal, seat: Arc::clone(seat) };
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         http.serve_connection(TokioIo::new(RepairAuthority::new(stream)), TowerToHyperService::new(service))
@@ -258,7 +268,8 @@ where
         }
         let caller = request.headers().get("grpc-timeout").and_then(|value| parse_grpc_timeout(value.to_str().ok()?));
         let cx = MountContext::new(next_request_id(), Arc::clone(&self.name), Instant::now(), caller, self.longest);
-        let last = cx.deadline + GRACE;
+        let last = cx.last;
+        let busy = Busy::new(&self.seat);
         request.extensions_mut().insert(cx);
         let calls = Arc::clone(&self.calls);
         let call = self.inner.call(request);
@@ -268,16 +279,13 @@ where
             call.await
         };
         Box::pin(async move {
+            let _busy = busy;
             timeout_at(last, placed).await.unwrap_or_else(|_| {
                 let words = "the call was not complete in time (did the client send its whole request?)";
                 Ok(Status::failed_precondition(format!("{}: {words}", Code::BackendTimeout)).into_http())
             })
         })
     }
-}
-
-fn places(count: impl Into<u64>) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(usize::try_from(count.into()).unwrap_or(Semaphore::MAX_PERMITS)))
 }
 
 /// Different for each call of this process, and unlikely to be met in another's log.

@@ -327,3 +327,109 @@ pub fn run(command: &mut Command, input: &str) -> (i32, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
+
+// === Starting otherwise, and being asked otherwise ===
+
+impl House {
+    /// The daemon's command line, to be run to its end where it is expected to end by itself.
+    pub fn serve_command(&self) -> Command {
+        let mut command = keyferry();
+        command.arg("serve").arg("--config").arg(self.path("keyferry.yaml"));
+        command
+    }
+}
+
+impl Provider {
+    /// One mount on a connection of its own, with the caller's deadline sent along.
+    pub async fn mount_within(&self, request: MountRequest, limit: Duration) -> Result<MountResponse, Status> {
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(limit);
+        self.client().await.mount(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Where the metrics are served; the configuration has to say `metrics: { listen: "127.0.0.1:0" }`.
+    pub fn metrics_address(&self) -> String {
+        let log = self.log();
+        let ready = log.lines().find(|line| line.contains("\"message\":\"ready\"")).unwrap();
+        serde_json::from_str::<Value>(ready).unwrap()["metrics"].as_str().unwrap().to_owned()
+    }
+
+    /// The count on a metric's line, by the line's beginning; 0 where it is not there (yet).
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = http(&self.metrics_address(), "GET", "/metrics").await.body;
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// A line of `/proc/PID/status`, in its own unit.
+    pub fn status(&self, key: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// SIGTERM, and the exit status; unlike [`Provider::stop`] it lets this test's own connections say farewell meanwhile.
+    pub async fn end(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait_within(Duration::from_secs(20)).await
+    }
+
+    /// The exit status, waited for at most this long.
+    pub async fn wait_within(&mut self, limit: Duration) -> ExitStatus {
+        let ended = tokio::time::timeout(limit, async {
+            loop {
+                match self.child.try_wait().unwrap() {
+                    Some(status) => return status,
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        ended.await.unwrap_or_else(|_| panic!("the provider still runs after {limit:?}:\n{}", self.log()))
+    }
+}
+
+/// An answer of the metrics endpoint.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: String,
+}
+
+/// One request over HTTP/1.1, on a connection of its own.
+pub async fn http(address: &str, method: &str, path: &str) -> HttpAnswer {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or_default();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    HttpAnswer { status, content_type: content_type.to_owned(), body: body.to_owned() }
+}
+
+/// Waits until it holds, at most 10 s.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let polled = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), polled).await.unwrap_or_else(|_| panic!("not within 10 s: {what}"));
+}
+
+/// A program of `.venv/bin`.
+pub fn tool(name: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join(".venv/bin").join(name);
+    assert!(program.exists(), "no .venv/bin/{name}: run `make tools` in {}", root.display());
+    Command::new(program)
+}
+
+/// None of the codes that make kubelet keep the folder (PROTOCOL: The trap).
+pub fn assert_no_trap(status: &Status) {
+    use tonic::Code;
+    let trap = [Code::Unavailable, Code::Aborted, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Cancelled];
+    assert!(!trap.contains(&status.code()), "{status:?}");
+}

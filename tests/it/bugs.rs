@@ -1,0 +1,149 @@
+//! A bug in the daemon: the mount that meets it fails, and nothing else. The binary has none to offer, so one is built into a store;
+//! around it everything is as `app` builds it, sockets included.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use keyferry::audit::AuditLog;
+use keyferry::backend::file::FileBackend;
+use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext, Scope};
+use keyferry::clock::{Clock, SystemClock};
+use keyferry::config::Config;
+use keyferry::delivery::VersionKey;
+use keyferry::identity;
+use keyferry::model::{Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+use keyferry::pipeline::{MountLimits, Pipeline, Plans};
+use keyferry::server::Server;
+use keyferry::telemetry::{Metrics, logs};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Duration, Instant};
+use tonic::Code;
+
+use crate::support::{House, connect, shown, web};
+
+/// What the bug has at hand when it panics.
+const VALUE: &str = "hunter2";
+
+/// A file vault that panics over secrets called `bug`, in the fetch's first step or a later one.
+#[derive(Debug)]
+struct Buggy(FileBackend);
+
+#[async_trait]
+impl Backend for Buggy {
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        match secret.name.as_str() {
+            "shop/bug" => panic!("the value is {VALUE}"),
+            "shop/late-bug" => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                panic!("the value is {VALUE}")
+            }
+            "shop/blocking-bug" => {
+                let job = tokio::task::spawn_blocking(|| panic!("the value is {VALUE}"));
+                std::panic::resume_unwind(job.await.unwrap_err().into_panic())
+            }
+            _ => self.0.fetch(secret, cx).await,
+        }
+    }
+
+    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        self.0.list(prefix, cx).await
+    }
+
+    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
+        self.0.renew(lease, deadline).await
+    }
+
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
+        self.0.revoke(lease, deadline).await
+    }
+
+    async fn check(&self) -> Result<(), BackendError> {
+        self.0.check().await
+    }
+
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        self.0.canonical(name)
+    }
+
+    fn pin(&self, version: &str) -> Result<Version, String> {
+        self.0.pin(version)
+    }
+
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        self.0.scope(secret, pod)
+    }
+}
+
+fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
+    let (clock, metrics): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::new(Metrics::new()));
+    let (name, BackendConfig::File(file)) = config.backends.iter().next().unwrap();
+    let buggy = Buggy(FileBackend::open(name.clone(), file, config.limits.secret_bytes, Arc::clone(&clock)).unwrap());
+    let limits = config.limits;
+    Pipeline {
+        identity: identity::build(&config.identity, &config.state_dir, Arc::clone(&clock)).unwrap(),
+        policy: config.policy.clone(),
+        backends: Backends::new(BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
+        version_key: VersionKey::new(&vec![7; VersionKey::LENGTH].into()),
+        limits: MountLimits { objects: limits.objects, secret_bytes: limits.secret_bytes, mount_bytes: limits.mount_bytes },
+        audit: Arc::new(AuditLog::start(Box::new(audit), false, Arc::clone(&metrics)).unwrap()),
+        metrics,
+        clock,
+        places: Arc::new(Semaphore::new(2)),
+        plans: Plans::default(),
+    }
+}
+
+/// Set in the process that plays the daemon: the log's panic hook is a process's own.
+const INSIDE: &str = "KEYFERRY_TEST_BUG_INSIDE";
+
+#[test]
+fn a_panic_fails_its_mount_alone_and_its_words_are_withheld() {
+    if std::env::var_os(INSIDE).is_some() {
+        return play();
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "bugs::a_panic_fails_its_mount_alone_and_its_words_are_withheld", "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .output()
+        .unwrap();
+    let (out, log) = (String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && out.contains("1 passed"), "{out}\n{log}");
+    let reported: Vec<_> = log.lines().filter(|line| line.contains("the code panicked")).collect();
+    assert_eq!(reported.len(), 3 * 5, "{log}");
+    assert!(reported.iter().all(|line| line.contains("\"place\":\"") && line.contains("bugs.rs:")), "{log}");
+    assert!(!log.contains(VALUE) && !out.contains(VALUE), "{log}");
+}
+
+/// More bugs than there are places: none of them keeps its place.
+#[tokio::main]
+async fn play() {
+    let house = House::new("");
+    let config = Config::load(&house.path("keyferry.yaml")).unwrap();
+    logs::start(config.log);
+    let sockets = config.sockets.bind().await.unwrap();
+    let pipeline = Arc::new(ArcSwap::from_pointee(pipeline(&config, Vec::new())));
+    let metrics = Arc::clone(&pipeline.load().metrics);
+    let server =
+        Server { pipeline, metrics, allowed_peers: config.sockets.allowed_peers.as_slice().into(), timeout: config.limits.timeout };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(sockets, async move { drop(stopped.await) }, Duration::from_secs(5)));
+    let mut client = connect(&config.sockets.path("keyferry")).await.unwrap();
+    for bug in ["shop/bug", "shop/late-bug", "shop/blocking-bug"] {
+        for _ in 0..5 {
+            let request = house.request(&web(), &format!("- secret: shop/db\n- secret: {bug}\n"));
+            let status = client.mount(request).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal);
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(status.message(), @"Internal: a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)");
+            }
+            let good = client.mount(house.request(&web(), "- { secret: shop/db, field: username }\n")).await.unwrap();
+            assert_eq!(shown(good.get_ref()), ["username 0644 app"]);
+        }
+    }
+    drop(client);
+    stop.send(()).unwrap();
+    assert!(serving.await.unwrap());
+}

@@ -1,0 +1,403 @@
+//! Every command as a user meets it: exit codes, which stream says what, and the words.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{House, keyferry, run};
+
+/// Runs `keyferry` with nothing of ours in its environment.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = keyferry();
+    command.args(arguments);
+    for name in ["KEYFERRY_CONFIG", "KEYFERRY_VAULT", "KEYFERRY_IDENTITY", "COLUMNS"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn keyferry_with(arguments: &[&str]) -> (i32, String, String) {
+    run(&mut command(arguments), "")
+}
+
+/// In place of a text's temporary folder, ROOT.
+fn rooted(text: &str, root: &Path) -> String {
+    text.replace(root.to_str().unwrap(), "ROOT")
+}
+
+// === Help and version ===
+
+#[test]
+fn without_arguments_it_shows_its_help_as_an_error() {
+    let (code, out, errors) = keyferry_with(&[]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(errors.contains("Usage: keyferry <COMMAND>"), "{errors}");
+}
+
+#[test]
+fn the_help() {
+    let (code, out, errors) = keyferry_with(&["--help"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    insta::assert_snapshot!(out, @r"
+    Keyferry carries secrets from any store to the Pods that may have them, as files: a provider for the
+    Kubernetes Secrets Store CSI driver
+
+    Usage: keyferry <COMMAND>
+
+    Commands:
+      serve    Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM
+      demo     Show the whole job on this machine, with no cluster
+      mount    Ask a provider for a Pod's volume, as the driver would, and write it
+      vault    Keep secrets in a file vault: a folder of age files, one a secret
+      health   Ask the provider at a socket whether it is well
+      version  Print the version
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    New here? `keyferry demo` shows the whole job on this machine, with no cluster.
+
+    Exit codes: 0 done; 1 it failed; 2 wrong arguments or configuration.
+    ");
+}
+
+#[test]
+fn every_command_has_help_on_standard_output() {
+    let commands = ["serve", "demo", "mount", "health", "version", "vault"].map(|name| vec![name]).into_iter();
+    let vault = ["init", "set", "get", "list", "remove"].map(|name| vec!["vault", name]);
+    for command in commands.chain(vault) {
+        for flag in ["--help", "-h"] {
+            let arguments: Vec<&str> = command.iter().copied().chain([flag]).collect();
+            let (code, out, errors) = keyferry_with(&arguments);
+            assert_eq!((code, errors.as_str()), (0, ""), "{arguments:?}");
+            assert!(out.contains("Usage: keyferry ") && !out.contains('\u{1b}'), "{out}");
+            // Fits a page, and says what it does before it says how it is called.
+            assert!(out.lines().all(|line| line.chars().count() <= 160), "{out}");
+            assert!(!out.starts_with("Usage"), "{out}");
+        }
+    }
+}
+
+#[test]
+fn a_misspelt_command_or_flag_is_a_usage_error() {
+    for arguments in [&["serv"][..], &["serve", "--confg", "x"], &["vault"], &["vault", "sett"], &["mount"], &["serve"]] {
+        let (code, out, errors) = keyferry_with(arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}");
+        assert!(errors.contains("keyferry"), "{errors}");
+    }
+}
+
+#[test]
+fn the_version() {
+    let line = format!("keyferry {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(keyferry_with(&["version"]), (0, line.clone(), String::new()));
+    assert_eq!(keyferry_with(&["--version"]), (0, line, String::new()));
+}
+
+// === serve ===
+
+#[test]
+fn serve_prints_all_faults_of_the_configuration_with_their_places() {
+    let house = House::bare();
+    let faulty = "socketDir: run/sockets\nsocketMode: \"0666\"\nallowedPeers: [root]\n\
+                  identity: { verify: jwks, audience: keyferry }\n\
+                  backends:\n  files: { kind: fil, vault: /v }\n\
+                  polcy: []\nlimits: { mounts: 0 }\n";
+    fs::write(house.path("keyferry.yaml"), faulty).unwrap();
+    let (code, out, errors) = run(&mut house.serve_command(), "");
+    assert_eq!((code, out.as_str()), (2, ""));
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @r#"
+    ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
+    ROOT/keyferry.yaml:1:12: socketDir: "run/sockets" is not an absolute path (start it with /)
+    ROOT/keyferry.yaml:2:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
+    ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
+    ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: file)
+    ROOT/keyferry.yaml:7:1: polcy: is no known key (did you mean `policy`?)
+    ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count from 1 to 100000
+    "#);
+}
+
+#[test]
+fn serve_says_which_configuration_is_missing() {
+    let house = House::bare();
+    let (code, out, errors) = run(&mut house.serve_command(), "");
+    assert_eq!((code, out.as_str()), (2, ""));
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"ROOT/keyferry.yaml: No such file or directory (os error 2) (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)");
+}
+
+#[test]
+fn serve_says_what_keeps_it_from_starting() {
+    let house = House::new("versionKey: /nowhere/version.key");
+    fs::remove_file(house.path("age.key")).unwrap();
+    fs::write(house.path("jwks.json"), "{}").unwrap();
+    let (code, out, errors) = run(&mut house.serve_command(), "");
+    assert_eq!((code, out.as_str()), (2, ""));
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @r#"
+    versionKey: /nowhere/version.key: No such file or directory (os error 2) (make one: head -c 32 /dev/urandom)
+    identity: ROOT/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}
+    backends.files: the identity file ROOT/age.key is absent (is its volume mounted, and may this user read it?)
+    "#);
+    assert!(!house.path("sockets/keyferry.sock").exists(), "the socket is not bound before mounts can be served");
+}
+
+#[tokio::test]
+async fn serve_finds_its_configuration_in_the_environment() {
+    let house = House::new("");
+    let mut child =
+        command(&["serve"]).env("KEYFERRY_CONFIG", house.path("keyferry.yaml")).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let socket = house.path("sockets/keyferry.sock");
+    crate::support::eventually("it serves", async || socket.exists()).await;
+    let (code, _, errors) = keyferry_with(&["health", "--socket", socket.to_str().unwrap()]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((code, errors.as_str()), (0, ""));
+}
+
+// === health ===
+
+#[test]
+fn health_is_one_line_and_an_exit_code() {
+    let house = House::new("");
+    let provider = house.serve();
+    let socket = provider.socket.to_str().unwrap().to_owned();
+    let (code, out, errors) = keyferry_with(&["health", "--socket", &socket]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert_eq!(
+        rooted(&out, house.folder.path()),
+        format!("ok: keyferry {} answers at ROOT/sockets/keyferry.sock\n", env!("CARGO_PKG_VERSION"))
+    );
+    assert!(provider.stop().success());
+    let (code, out, errors) = keyferry_with(&["health", "--socket", &socket]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"cannot connect to ROOT/sockets/keyferry.sock: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
+    fs::write(&socket, "").unwrap();
+    let (code, _, errors) = keyferry_with(&["health", "--socket", &socket]);
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"cannot connect to ROOT/sockets/keyferry.sock: Connection refused (os error 111) (nobody listens there: is it a socket, and is `keyferry serve` running?)");
+}
+
+#[test]
+fn health_does_not_wait_for_a_silent_provider_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("silent.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (code, out, errors) = keyferry_with(&["health", "--socket", socket.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    insta::assert_snapshot!(errors, @"no answer within 5s (is the provider overloaded, or stopped? see its log)");
+}
+
+// === vault ===
+
+struct VaultHouse(tempfile::TempDir);
+
+impl VaultHouse {
+    fn run(&self, arguments: &[&str], input: &str) -> (i32, String, String) {
+        let mut command = command(&["vault"]);
+        command.args(arguments).env("KEYFERRY_VAULT", self.0.path().join("v")).env("KEYFERRY_IDENTITY", self.0.path().join("age.key"));
+        let (code, out, errors) = run(&mut command, input);
+        (code, rooted(&out, self.0.path()), rooted(&errors, self.0.path()))
+    }
+
+    fn done(&self, arguments: &[&str], input: &str) -> String {
+        let (code, out, errors) = self.run(arguments, input);
+        assert_eq!((code, errors.as_str()), (0, ""), "{arguments:?}");
+        out
+    }
+}
+
+#[test]
+fn a_vault_from_its_making_to_its_last_secret() {
+    let house = VaultHouse(tempfile::tempdir().unwrap());
+    let made = house.done(&["init"], "");
+    assert!(
+        made.starts_with("made the identity ROOT/age.key of age1") && made.ends_with("made the vault ROOT/v with 1 recipient\n"),
+        "{made}"
+    );
+    assert_eq!(house.done(&["init"], ""), "ROOT/v is a vault already, with 1 recipient; nothing to change\n");
+    assert_eq!(house.done(&["set", "shop/db", "password=-"], "from stdin\n"), "shop/db: revision 1, 1 field, sealed to 1 recipient\n");
+    let file = house.0.path().join("binary");
+    fs::write(&file, [0, 255, 10]).unwrap();
+    let from_file = format!("password=@{}", file.display());
+    assert_eq!(house.done(&["set", "shop/db", &from_file], ""), "shop/db: revision 2, 1 field, sealed to 1 recipient\n");
+    house.done(&["set", "shop/web", "key=-"], "hunter2");
+    assert_eq!(house.done(&["list"], ""), "shop/db\nshop/web\n");
+    assert_eq!(house.done(&["list", "shop/w"], ""), "shop/web\n");
+    // Names and sizes, never a value; the bytes as they are where they are asked for.
+    let table = house.done(&["get", "shop/web"], "");
+    assert!(table.contains("key") && table.contains("text") && !table.contains("hunter2"), "{table}");
+    assert_eq!(house.done(&["get", "shop/db", "--field", "password", "--version", "1"], ""), "from stdin\n");
+    assert_eq!(house.done(&["remove", "shop/db"], ""), "removed shop/db and 1 earlier revision\n");
+    assert_eq!(house.done(&["list"], ""), "shop/web\n");
+}
+
+#[test]
+fn a_value_in_the_arguments_is_warned_of_and_not_repeated() {
+    let house = VaultHouse(tempfile::tempdir().unwrap());
+    house.done(&["init"], "");
+    let (code, out, errors) = house.run(&["set", "shop/db", "username=hunter2", "password=hunter2"], "");
+    assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 2 fields, sealed to 1 recipient\n"));
+    insta::assert_snapshot!(errors, @"warning: given as an argument, which other users of this machine can see: username, password (for what is secret: FIELD=@FILE or FIELD=-)");
+    // Nor where the `=` was forgotten.
+    let (code, out, errors) = house.run(&["set", "shop/db", "hunter2"], "");
+    assert_eq!((code, out.as_str(), errors.contains("hunter2")), (2, "", false), "{errors}");
+}
+
+#[test]
+fn a_vaults_errors_go_to_standard_error() {
+    let house = VaultHouse(tempfile::tempdir().unwrap());
+    let (code, out, _) = house.run(&["list"], "");
+    assert_eq!((code, out.as_str()), (1, ""));
+    house.done(&["init"], "");
+    house.done(&["set", "shop/db", "password=-"], "x");
+    let failing: [(&[&str], i32); 6] = [
+        (&["get", "shop/bd"], 1),
+        (&["get", "shop/db", "--field", "pasword"], 1),
+        (&["get", "shop/db", "--version", "7"], 1),
+        (&["remove", "shop/gone"], 1),
+        (&["set", "../escape", "a=-"], 2),
+        (&["set", "shop/db", "password=@/nowhere/at/all"], 1),
+    ];
+    let mut said = String::new();
+    for (arguments, expected) in failing {
+        let (code, out, errors) = house.run(arguments, "");
+        assert_eq!((code, out.as_str()), (expected, ""), "{arguments:?}: {errors}");
+        said += &format!("{}\n", errors.lines().next().unwrap());
+    }
+    insta::assert_snapshot!(said, @r#"
+    shop/bd: there is no such secret in the vault: ROOT/v/shop/bd.age is absent (make it with `keyferry vault set shop/bd FIELD=@FILE`); did you mean shop/db?
+    shop/db has no field "pasword" (it has: password)
+    shop/db: there is no revision 7: the current one is 1, and no earlier one is kept
+    there is no secret shop/gone in the vault
+    error: invalid value '../escape' for '<NAME>': the name has the element ".."
+    cannot read the field password from /nowhere/at/all: No such file or directory (os error 2)
+    "#);
+}
+
+// === mount ===
+
+/// `keyferry mount` against a house's provider, with a class of these objects and a good token.
+fn mount(house: &House, namespace: &str, objects: &str, more: &[&str]) -> (i32, String, String) {
+    let class = json!({
+        "apiVersion": "secrets-store.csi.x-k8s.io/v1",
+        "kind": "SecretProviderClass",
+        "metadata": { "name": "shop" },
+        "spec": { "provider": "keyferry", "parameters": { "objects": objects } },
+    });
+    let (class_file, token_file) = (house.path("class.yaml"), house.path("token.jwt"));
+    fs::write(&class_file, class.to_string()).unwrap();
+    let pod = crate::support::pod(namespace, "web-0", "web");
+    fs::write(&token_file, house.token(&pod, "keyferry")).unwrap();
+    let mut command = command(&["mount", "--namespace", namespace, "--pod", "web-0", "--service-account", "web"]);
+    command.arg("--socket").arg(house.path("sockets/keyferry.sock")).arg("--class").arg(class_file).args(["--uid", &pod.uid]);
+    command.arg("--token").arg(format!("keyferry={}", token_file.display())).args(more);
+    let (code, out, errors) = run(&mut command, "");
+    (code, rooted(&out, house.folder.path()), rooted(&errors, house.folder.path()))
+}
+
+const OBJECTS: &str = "- { secret: shop/db, field: password, path: db/password, mode: 0400 }\n- { secret: shop/db, path: db.json }\n";
+
+fn target(house: &House) -> PathBuf {
+    house.path("target")
+}
+
+#[test]
+fn mount_writes_the_files_and_draws_their_tree() {
+    let house = House::new("");
+    let _provider = house.serve();
+    let target = target(&house);
+    let arguments = ["--target", target.to_str().unwrap()];
+    let (code, out, errors) = mount(&house, "shop", OBJECTS, &arguments);
+    assert_eq!(code, 0, "{errors}");
+    insta::assert_snapshot!(out, @r"
+    ROOT/target
+    ├── 0755 db/
+    │   └── 0400 password  13 bytes
+    └── 0644 db.json  45 bytes
+
+    Written.
+    ");
+    assert_eq!(fs::read_to_string(target.join("db/password")).unwrap(), "correct horse");
+    // A remount takes away what is not asked for any more.
+    let (code, _, errors) = mount(&house, "shop", "- { secret: shop/db, path: db.json }\n", &arguments);
+    assert_eq!(code, 0, "{errors}");
+    assert!(!target.join("db").exists() && target.join("db.json").exists());
+}
+
+#[test]
+fn mount_dry_run_is_a_table_without_values() {
+    let house = House::new("");
+    let _provider = house.serve();
+    let (code, out, errors) = mount(&house, "shop", OBJECTS, &["--dry-run"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    insta::assert_snapshot!(out, @r"
+    PATH         MODE  SIZE  FROM           VERSION
+    db/password  0400  13    files/shop/db  1
+    db.json      0644  45    files/shop/db  1
+
+    Dry run: nothing was written.
+    ");
+    assert!(!out.contains("correct horse"));
+}
+
+#[test]
+fn mount_speaks_to_scripts() {
+    let house = House::new("");
+    let _provider = house.serve();
+    let (code, out, errors) = mount(&house, "shop", OBJECTS, &["--dry-run", "--output", "json"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(report["written"], "dry-run");
+    assert_eq!(report["files"][1]["path"], "db.json");
+    assert_eq!(
+        report["files"][0],
+        json!({ "path": "db/password", "mode": "0400", "size": 13, "from": "files/shop/db", "version": report["objects"][0]["version"] })
+    );
+    let target = target(&house);
+    let (code, out, _) = mount(&house, "shop", OBJECTS, &["--output", "json", "--target", target.to_str().unwrap()]);
+    assert_eq!((code, serde_json::from_str::<Value>(&out).is_ok()), (0, true), "{out}");
+}
+
+#[test]
+fn mount_exits_1_where_the_provider_says_no_and_2_where_it_was_asked_wrongly() {
+    let house = House::new("");
+    let provider = house.serve();
+    let (code, out, errors) = mount(&house, "bank", OBJECTS, &["--dry-run"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    insta::assert_snapshot!(errors, @r#"rpc error: code = PermissionDenied desc = PolicyDenied: object 1 (db/password): files/shop/db: no rule of the policy allows ServiceAccount bank/web to read it (the cluster's admin can add a rule with read: ["files/shop/db"]); object 2 (db.json): files/shop/db: no rule of the policy allows ServiceAccount bank/web to read it (the cluster's admin can add a rule with read: ["files/shop/db"])"#);
+    let (code, out, errors) = mount(&house, "shop", OBJECTS, &["--dry-run", "--token", "other=/nowhere/token"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(errors.starts_with("cannot read /nowhere/token: "), "{errors}");
+    let (code, out, errors) = mount(&house, "shop", OBJECTS, &[]);
+    assert_eq!((code, out.as_str()), (2, ""), "{errors}");
+    assert!(provider.stop().success());
+    let (code, out, errors) = mount(&house, "shop", OBJECTS, &["--dry-run"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    insta::assert_snapshot!(errors, @"cannot connect to ROOT/sockets/keyferry.sock: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
+}
+
+// === demo ===
+
+#[test]
+fn the_demo_does_what_it_says_and_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (code, out, errors) = run(command(&["demo"]).env("TMPDIR", temp.path()), "");
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "nothing is left behind");
+    assert!(!out.contains('\u{1b}') && !errors.contains('\u{1b}'), "no colours where there is no terminal");
+    assert!(!out.contains("correct horse") && !out.contains("Tr0ub4dor"), "values are in files alone");
+    for words in ["1. ", "2. ", "3. ", "4. ", "5. ", "0400", "PolicyDenied: ", "nothing left behind"] {
+        assert!(out.contains(words), "{words} is not in\n{out}");
+    }
+}
+
+#[test]
+fn a_log_that_is_no_terminal_has_no_colours() {
+    let house = House::new("log: { format: text, level: debug }");
+    let provider = house.serve();
+    let log = provider.log();
+    assert!(log.contains("ready") && !log.contains('\u{1b}'), "{log}");
+}
