@@ -7,6 +7,7 @@ mod architecture;
 mod authority;
 mod confined;
 mod corpus;
+mod delivery;
 mod deploy;
 mod examples;
 mod identity;
