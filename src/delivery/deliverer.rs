@@ -206,12 +206,10 @@ impl DeliveryError {
 
 fn code_of(error: &VolumeError) -> Code {
     match error {
-        VolumeError::Busy => Code::Overloaded,
-        VolumeError::Clash { .. } | VolumeError::Occupied { .. } => Code::InvalidRequest,
         VolumeError::Failed { cause: Errno::NOSPC | Errno::DQUOT, .. } => Code::TooLarge,
-        VolumeError::Failed { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. } => Code::Overloaded,
-        // What is left is the target's: read-only, gone, or not for us.
-        VolumeError::Failed { .. } => Code::InvalidRequest,
+        VolumeError::Busy | VolumeError::Failed { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. } => Code::Overloaded,
+        // What is left of failures is the target's: read-only, gone, or not for us.
+        VolumeError::Clash { .. } | VolumeError::Failed { .. } | VolumeError::Occupied { .. } => Code::InvalidRequest,
         VolumeError::Untidy(cause) => code_of(cause),
     }
 }
@@ -233,5 +231,72 @@ async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, DeliveryErr
     match spawn_blocking(job).await {
         Ok(outcome) => outcome,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::delivery::VersionKey;
+    use crate::delivery::volume::Step;
+
+    fn delivery() -> Delivery {
+        Delivery::new(Vec::new(), &[], &VersionKey::new(&vec![7; VersionKey::LENGTH].into()), 4096).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_volume_is_one_mounts_at_a_time() {
+        let first = turn("/one").await;
+        let second = tokio::spawn(async { turn("/one").await });
+        drop(turn("/another").await);
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        drop(second.await.unwrap());
+        drop(turn("/one").await);
+    }
+
+    #[tokio::test]
+    async fn a_write_whose_time_is_over_never_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = Volume {
+            kubelet_dir: dir.path().into(),
+            pod_uid: "uid".to_owned(),
+            target_path: "/late".to_owned(),
+            clock: Arc::new(SystemClock),
+            _turn: turn("/late").await,
+        };
+        let error = Reservation(Some(volume)).deliver(delivery(), Instant::now()).await.unwrap_err();
+        assert_eq!(error.code(), Code::BackendTimeout);
+        insta::assert_snapshot!(error, @"target_path: the mount's time was over before the volume could be written (kubelet tries again by itself)");
+        drop(turn("/late").await);
+    }
+
+    #[tokio::test]
+    async fn an_empty_answer_has_the_marker_only_where_the_driver_writes() {
+        let deliverer = Deliverer::new(DeliveryMode::Driver, Path::new("/nonexistent"), Arc::new(SystemClock));
+        deliverer.check().unwrap();
+        let pod = crate::model::PodClaims { namespace: "n".into(), name: "p".into(), uid: "u".into(), service_account: "s".into() };
+        let reservation = deliverer.reserve(&PodIdentity::believed(&pod), "anywhere").await.unwrap();
+        assert!(!reservation.writes());
+        let delivery = reservation.deliver(delivery(), Instant::now()).await.unwrap();
+        assert_eq!((delivery.files.len(), delivery.in_place), (1, false));
+    }
+
+    #[test]
+    fn what_failed_has_the_code_of_its_cause() {
+        let failed = |cause| VolumeError::Failed { step: Step::Fill, path: "a".to_owned(), cause };
+        let untidy = VolumeError::Untidy(Box::new(failed(Errno::PERM)));
+        let codes = [
+            (failed(Errno::NOSPC), Code::TooLarge),
+            (failed(Errno::NOMEM), Code::Overloaded),
+            (failed(Errno::ROFS), Code::InvalidRequest),
+            (VolumeError::Busy, Code::Overloaded),
+            (untidy, Code::InvalidRequest),
+        ];
+        for (error, code) in codes {
+            assert_eq!(DeliveryError::from(error).code(), code);
+        }
     }
 }
