@@ -54,7 +54,7 @@ pub fn class(input: &[u8]) {
     }
 
     let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
-    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64 }) {
+    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: true }) {
         Ok(plan) => assert!(plan.objects.len() <= 64),
         Err(faults) => assert!(!faults.0.is_empty()),
     }

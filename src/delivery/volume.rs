@@ -40,9 +40,10 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::model::{FileMode, FilePath, Owner};
+use crate::model::{FileMode, FilePath};
 use folder::{File, entries, make_folder, open_folder, open_in, remove_tree, walk};
 
+pub use crate::model::Owner;
 pub use target::{TargetError, is_in_memory, open_target};
 
 /// The link that says which data folder is in force.

@@ -85,7 +85,7 @@ fn three_capabilities_write_files_of_other_owners_and_see_that_nothing_changed()
     }
     let dir = tempfile::tempdir().unwrap();
     let test = std::env::current_exe().unwrap();
-    let mut child = confined(&test, ",+chown,+fowner,+dac_read_search");
+    let mut child = confined(&test, ",+chown,+dac_read_search");
     child.args(["--exact", "confined::three_capabilities_write_files_of_other_owners_and_see_that_nothing_changed", "--nocapture"]);
     let (code, out, err) = run(child.env(INSIDE, dir.path()), "");
     assert!(code == 0 && out.contains("1 passed"), "{out}{err}");

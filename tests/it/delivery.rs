@@ -306,7 +306,7 @@ fn the_documented_capabilities_are_enough() {
         let confined = |capabilities: &str| {
             let mut command = std::process::Command::new("setpriv");
             command.arg(format!("--bounding-set=-all{capabilities}")).args(["--inh-caps=-all", env!("CARGO_BIN_EXE_keyferry")]);
-            node.house.serve_as(command)
+            node.house.serve_by(command)
         };
         let owned = "- { secret: shop/db, field: password, mode: 0400, owner: \"1000:2000\" }";
         let provider = confined("");
