@@ -60,7 +60,9 @@ fn seen(volume: &Path) -> Vec<String> {
     fn look(path: &Path, shown: &str, seen: &mut Vec<String>) {
         let found = fs::metadata(path).unwrap();
         if found.is_dir() {
-            names(path).iter().for_each(|name| look(&path.join(name), &format!("{shown}/{name}"), seen));
+            for name in names(path) {
+                look(&path.join(&name), &format!("{shown}/{name}"), seen);
+            }
         } else {
             let text = fs::read_to_string(path).unwrap();
             seen.push(format!("{shown} {:04o} {}:{} {text}", found.mode() & 0o7777, found.uid(), found.gid()));
