@@ -54,7 +54,7 @@ pub fn class(input: &[u8]) {
     }
 
     let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
-    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64 }) {
+    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: true }) {
         Ok(plan) => assert!(plan.objects.len() <= 64),
         Err(faults) => assert!(!faults.0.is_empty()),
     }
@@ -119,7 +119,7 @@ pub fn token(input: &[u8]) {
         let file = scratch("jwks.json");
         fs::write(&file, issuer.jwks()).expect("a key file");
         let pod = PodClaims { namespace: "shop".into(), name: "web".into(), uid: "u".into(), service_account: "web".into() };
-        let good = issuer.token(&pod, "keyferry", Duration::from_secs(86_400), &SystemClock).expect("a token");
+        let good = issuer.token(&pod, "keyferry", Duration::from_hours(24), &SystemClock).expect("a token");
         let verifier = JwksVerifier::open(&file, ISSUER, "keyferry", Arc::new(SystemClock)).expect("a verifier");
         Scene { verifier, good, pod, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime") }
     }

@@ -18,7 +18,7 @@ use crate::audit::AuditLog;
 use crate::backend::Backends;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::delivery::VersionKey;
+use crate::delivery::{Deliverer, VersionKey};
 use crate::identity::{self, Verify};
 use crate::pipeline::{MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, Server, SocketConfig};
@@ -138,6 +138,9 @@ async fn warn_of_doubts(config: &Config, pipeline: &Pipeline) {
             "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
         );
     }
+    if let Err(problem) = pipeline.deliverer.check() {
+        tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
+    }
     for error in pipeline.backends.check().await {
         tracing::warn!(%error, "a backend cannot serve now; its mounts will fail until it can");
     }
@@ -165,6 +168,7 @@ fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
         backends,
         version_key,
         limits,
+        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock)),
         audit: Arc::clone(audit) as Arc<_>,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
@@ -219,6 +223,7 @@ impl Status for Health {
         let pipeline = self.pipeline.load_full();
         let mut reasons: Vec<String> = pipeline.backends.check().await.iter().map(|error| format!("backend {error}")).collect();
         reasons.extend(pipeline.identity.health().err().map(|reason| format!("identity: {reason}")));
+        reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
         reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
         let missing = self.sockets.providers.iter().map(|provider| self.sockets.path(provider)).filter(|path| !path.exists());

@@ -14,6 +14,7 @@ use tokio::time::Duration;
 
 use crate::audit::AuditConfig;
 use crate::backend::{BackendConfig, BackendLimits};
+use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
 use crate::policy::Policy;
@@ -42,6 +43,8 @@ pub struct Config {
     pub backends: BTreeMap<BackendName, BackendConfig>,
     pub policy: Policy,
     pub limits: Limits,
+    /// Who writes the volumes. Default: the driver.
+    pub delivery: DeliveryMode,
     pub audit: AuditConfig,
     /// Where `/metrics` and the probes are served. `None`: nowhere.
     pub metrics: Option<SocketAddr>,
@@ -112,13 +115,14 @@ impl Config {
         let backends = backends(&mut reader, faults);
         let policy = policy(&mut reader, faults);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
+        let delivery = reader.parsed("delivery", faults, delivery).unwrap_or_default();
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
         let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
         let log = section(&mut reader, "log", faults, LogConfig::parse).unwrap_or_default();
         later(&mut reader, faults);
         reader.finish(faults);
         let identity = identity?;
-        Some(Self { sockets, state_dir, kubelet_dir, version_key, identity, backends, policy, limits, audit, metrics, log })
+        Some(Self { sockets, state_dir, kubelet_dir, version_key, identity, backends, policy, limits, delivery, audit, metrics, log })
     }
 }
 
@@ -230,6 +234,14 @@ fn policy(reader: &mut Reader<'_>, faults: &mut Faults) -> Policy {
     Policy::default()
 }
 
+fn delivery(text: &str) -> Result<DeliveryMode, String> {
+    match text {
+        "driver" => Ok(DeliveryMode::Driver),
+        "provider" => Ok(DeliveryMode::Provider),
+        other => Err(format!("{other:?} is no way to deliver (driver, or provider)")),
+    }
+}
+
 fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     reader.parsed("listen", faults, |text| {
         text.parse().map_err(|_| format!("{text:?} is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)"))
@@ -251,14 +263,6 @@ fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
     });
     if let Some(dialects) = reader.reader("dialects", faults).filter(|dialects| !dialects.entries().is_empty()) {
         faults.add(dialects.at(), "dialects", "is not yet supported (leave it out)");
-    }
-    match reader.text("delivery", faults) {
-        None | Some("driver") => {}
-        Some("provider") => not_yet(reader, "delivery", faults),
-        Some(other) => {
-            let at = reader.get("delivery").map_or(Position::default(), |node| node.at);
-            faults.add(at, "delivery", format!("{other:?} is no way to deliver (driver, or provider)"));
-        }
     }
 }
 

@@ -9,15 +9,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+use futures_util::{FutureExt, TryFutureExt};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::audit::{AuditSink, AuditUnavailable};
+use crate::audit::{AuditSink, AuditUnavailable, Event};
 use crate::backend::{Backends, Fault};
 use crate::clock::Clock;
-use crate::delivery::{DeliveredFile, Delivery, VersionKey};
+use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey};
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
 use crate::memo::Memo;
@@ -54,6 +54,7 @@ pub struct Pipeline {
     pub backends: Backends,
     pub version_key: VersionKey,
     pub limits: MountLimits,
+    pub deliverer: Deliverer,
     pub audit: Arc<dyn AuditSink>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -89,6 +90,13 @@ pub struct MountContext {
     pub last: Instant,
 }
 
+/// A mount that has only to be handed over, with what it holds until then.
+struct Ready<'p> {
+    delivery: Delivery,
+    volume: Reservation,
+    _place: SemaphorePermit<'p>,
+}
+
 /// Secrets that were found, in plan order, with how they came.
 type Found = Vec<(Permit, Fetched)>;
 
@@ -102,36 +110,34 @@ impl Pipeline {
     pub async fn mount(&self, call: MountCall, cx: &MountContext) -> Result<Delivery, MountError> {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
-        let walk = AssertUnwindSafe(self.queue_and_walk(call, cx, &mut record)).catch_unwind();
-        let answer = match timeout_at(cx.deadline, walk).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_panic)) => Err(MountError::Internal),
-            Err(_) => Err(MountError::TimedOut { after: cx.arrived.elapsed() }),
-        };
-        let answer = self.audited(record, answer, cx).await;
+        let ready = in_time(self.queue_and_walk(call, cx, &mut record), cx).await;
+        let answer = self.hand_over(ready, record, cx).await;
         self.count(&answer, cx.arrived.elapsed());
         answer
     }
 
-    async fn queue_and_walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<Delivery, MountError> {
+    async fn queue_and_walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<Ready<'_>, MountError> {
         let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
         // The semaphore is never closed: an error would mean the same as no place.
-        let _place = timeout_at(cx.queue_until, self.places.acquire()).await.map_err(|_| overloaded())?.map_err(|_| overloaded())?;
-        self.walk(call, cx, record).await
+        let place = timeout_at(cx.queue_until, self.places.acquire()).await.map_err(|_| overloaded())?.map_err(|_| overloaded())?;
+        let (delivery, volume) = self.walk(call, cx, record).await?;
+        Ok(Ready { delivery, volume, _place: place })
     }
 
-    async fn walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<Delivery, MountError> {
+    async fn walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<(Delivery, Reservation), MountError> {
         let request = Request::parse(call, MAX_ATTRIBUTES).map_err(MountError::Request)?;
         record.requested(&request);
         let plan = self.plan(&request, &cx.provider)?;
         record.planned(&plan);
         let attested = self.identity.attest(&request.claims, &request.tokens).await.map_err(MountError::Identity)?;
         record.identified(attested.pod.verified);
-        let permits = self.authorise(&Arc::new(attested.pod), &plan, record)?;
+        let pod = Arc::new(attested.pod);
+        let permits = self.authorise(&pod, &plan, record)?;
+        let volume = self.deliverer.reserve(&pod, &request.target_path).await.map_err(MountError::Delivery)?;
         let found = self.fetch(&plan, permits, Arc::new(attested.tokens), cx.deadline).await?;
         let (rendered, delivery) = self.render(&plan, &found, &request)?;
         record.delivered(&plan, &found, &rendered, &delivery);
-        Ok(delivery)
+        Ok((delivery, volume))
     }
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
@@ -143,7 +149,7 @@ impl Pipeline {
         if let Some(plan) = self.plans.0.find(&*parameters) {
             return Ok(plan);
         }
-        let limits = ClassLimits { objects: self.limits.objects };
+        let limits = ClassLimits { objects: self.limits.objects, owners: self.deliverer.mode() == DeliveryMode::Provider };
         let plan = Arc::new(dialect::parse(&parameters, &self.backends, limits).map_err(MountError::Class)?);
         self.plans.0.insert(Arc::new(parameters.into_owned()), Arc::clone(&plan));
         Ok(plan)
@@ -201,6 +207,7 @@ impl Pipeline {
         let files = rendered.files.iter().map(|file| DeliveredFile {
             path: file.path.clone(),
             mode: file.mode,
+            owner: file.owner,
             contents: Arc::clone(&file.contents),
         });
         let versioned: Vec<_> = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
@@ -208,12 +215,25 @@ impl Pipeline {
         Ok((rendered, delivery))
     }
 
-    /// The audit line comes before the answer: with `failClosed`, no answer without a line.
-    async fn audited(&self, record: Record, answer: Result<Delivery, MountError>, cx: &MountContext) -> Result<Delivery, MountError> {
-        let event = record.into_event(answer.as_ref().err(), cx.arrived.elapsed());
+    /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
+    /// then fails, a second line says so.
+    async fn hand_over(&self, ready: Result<Ready<'_>, MountError>, record: Record, cx: &MountContext) -> Result<Delivery, MountError> {
+        let second = ready.as_ref().is_ok_and(|ready| ready.volume.writes()).then(|| record.clone());
+        let event = record.into_event(ready.as_ref().err(), cx.arrived.elapsed());
+        self.audit_in_time(event, cx).await.map_err(MountError::Audit)?;
+        let Ready { delivery, volume, _place } = ready?;
+        let delivered = in_time(volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery), cx).await;
+        if let (Err(error), Some(record)) = (&delivered, second) {
+            // Nothing was delivered: what matters is why, even if this line is lost. The sink counts that.
+            let _ = self.audit_in_time(record.into_event(Some(error), cx.arrived.elapsed()), cx).await;
+        }
+        delivered
+    }
+
+    /// An audit that hangs (a full pipe, say) costs a mount its answer, not the caller's patience.
+    async fn audit_in_time(&self, event: Event, cx: &MountContext) -> Result<(), AuditUnavailable> {
         let until = cx.deadline + (cx.last - cx.deadline) / 2;
-        let recorded = timeout_at(until, self.audit.record(event)).await.unwrap_or_else(|_| Err(AuditUnavailable::late()));
-        recorded.map_err(MountError::Audit).and(answer)
+        timeout_at(until, self.audit.record(event)).await.unwrap_or_else(|_| Err(AuditUnavailable::late()))
     }
 
     fn count(&self, answer: &Result<Delivery, MountError>, took: Duration) {
@@ -223,6 +243,15 @@ impl Pipeline {
         if let Ok(delivery) = answer {
             self.metrics.delivered(delivery.files.len(), delivery.files.iter().map(|file| file.contents.len()).sum());
         }
+    }
+}
+
+/// By the deadline, and with an error rather than a panic.
+async fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountContext) -> Result<T, MountError> {
+    match timeout_at(cx.deadline, AssertUnwindSafe(step).catch_unwind()).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_panic)) => Err(MountError::Internal),
+        Err(_) => Err(MountError::TimedOut { after: cx.arrived.elapsed() }),
     }
 }
 

@@ -8,7 +8,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::{Backend, BackendError, Fault, FetchContext, Scope};
-use crate::model::{Field, FieldKind, FieldName, PodClaims, PodIdentity, PodTokens, SecretBytes, SecretPrefix, SecretRef, Source, Verb};
+use crate::model::{
+    Field, FieldKind, FieldName, Login, PodClaims, PodIdentity, PodTokens, SecretBytes, SecretPrefix, SecretRef, Source, Verb,
+};
 
 /// A value that may be seen nowhere but in a field's bytes.
 const CANARY: &str = "canary-3f9b1c";
@@ -106,7 +108,7 @@ fn refuses_names_that_could_mean_two_things(store: &dyn Store) {
 async fn lists_by_prefix_or_says_that_it_cannot(store: &dyn Store) {
     store.put("list/a", &[("v", b"1")]);
     store.put("list/b/c", &[("v", b"1")]);
-    let prefix = SecretPrefix { backend: store.name().parse().unwrap(), prefix: "list/".to_owned(), login: Default::default() };
+    let prefix = SecretPrefix { backend: store.name().parse().unwrap(), prefix: "list/".to_owned(), login: Login::default() };
     match store.backend().list(&prefix, &context()).await {
         Ok(names) => assert_eq!(names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["list/a", "list/b/c"]),
         Err(error) => assert_eq!(error.fault, Fault::Unsupported),
@@ -171,7 +173,7 @@ fn pod() -> PodIdentity {
     })
 }
 
-/// Fields as a store's writer takes them.
+/// Fields as a store's writer takes them. Panics on a name that is none: the suite's are.
 pub fn fields(pairs: &[(&str, &[u8])]) -> BTreeMap<FieldName, Field> {
     pairs.iter().map(|(name, value)| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new(value.to_vec())))).collect()
 }

@@ -25,6 +25,7 @@ use self::rules::Rules;
 use super::Failure;
 use super::manifest::{ClassManifest, field, is_class, name_of, others, resources};
 use crate::config::{Config, ConfigError, Limits};
+use crate::delivery::DeliveryMode;
 use crate::dialect::ClassLimits;
 use crate::model::{Catalogue, PodClaims, PodIdentity};
 use crate::yaml::{Faults, Node, Position, parse_all};
@@ -151,7 +152,10 @@ fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failu
 fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report: &mut Report) -> Rules {
     let backends = config.map(|config| catalogue::of(&config.backends));
     let catalogue: &dyn Catalogue = backends.as_ref().map_or(&Anything, |backends| backends);
-    let limits = ClassLimits { objects: config.map_or_else(Limits::default, |config| config.limits).objects };
+    let limits = ClassLimits {
+        objects: config.map_or_else(Limits::default, |config| config.limits).objects,
+        owners: config.is_some_and(|config| config.delivery == DeliveryMode::Provider),
+    };
     let pod = args.account.as_ref().map(|account| Arc::new(account.pod()));
     let mut judge = Judge {
         catalogue,

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::client::{self, CallError, ConnectError, DEFAULT_SOCKET};
 use super::manifest::{ClassManifest, ManifestFaults, strings};
-use super::report::{NO_FILES, Report};
+use super::report::Report;
 use crate::clock::Clock;
 use crate::delivery::volume::{VolumeError, Written, is_in_memory};
 use crate::model::{FileMode, RawTokens, SecretBytes};
@@ -107,7 +107,8 @@ pub struct MountArgs {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
 
-    /// The folder to write, made where it is not there. What another mount wrote there is replaced.
+    /// The folder to write, made where it is not there. What another mount wrote there is replaced. A provider that writes volumes
+    /// itself (`delivery: provider`) does so below `--kubelet-dir`, where a tmpfs must be mounted, and leaves this one alone.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     pub target: Option<PathBuf>,
 
@@ -192,6 +193,11 @@ pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err:
         writeln!(err, "warning: {warning}")?;
     }
     let report = Report::of(&answer, &class);
+    if report.answer.files.is_empty() {
+        // Not even a dry run keeps such a provider from writing.
+        let volume_dir = target_path(&pod, &volume);
+        return print(args.output, out, || Ok(report.written_by_provider(&volume_dir)), || report.json("provider", Some(&volume_dir)));
+    }
     if let Some(dir) = args.target.as_deref().filter(|_| !args.dry_run) {
         return deliver(&report, dir, clock.now(), args.output, out, err);
     }
@@ -204,14 +210,18 @@ pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, 
     let mut attributes = class.parameters.clone();
     attributes.extend(volume.attributes.clone());
     attributes.extend(kubelet_attributes(class, pod, now));
-    let target = volume.kubelet_dir.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount");
     MountRequest {
         attributes: json!(attributes).to_string(),
         secrets: volume.secrets.as_ref().map_or(Json::Null, secrets_json).to_string(),
-        target_path: target.display().to_string(),
+        target_path: target_path(pod, volume).display().to_string(),
         permission: volume.permission.bits().to_string(),
         current_object_version: Vec::new(),
     }
+}
+
+/// Where kubelet has the driver make the volume.
+fn target_path(pod: &PodSpec, volume: &VolumeSpec) -> PathBuf {
+    volume.kubelet_dir.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount")
 }
 
 impl MountCommandError {
@@ -266,9 +276,6 @@ fn deliver(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> Result<(), MountCommandError> {
-    if report.answer.files.is_empty() {
-        return print(output, out, || Ok(NO_FILES.to_owned()), || report.json("nothing", Some(dir)));
-    }
     let failed = |cause| MountCommandError::Target { dir: dir.to_owned(), cause };
     let target = open_folder(dir).map_err(failed)?;
     if is_in_memory(&target) == Ok(false) {

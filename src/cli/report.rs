@@ -17,10 +17,6 @@ use super::manifest::ClassManifest;
 use crate::server::proto::ObjectVersion;
 use crate::yaml::{Node, Reader, Value, parse};
 
-/// What an answer without files means.
-pub(super) const NO_FILES: &str =
-    "The answer has no files: the driver takes it that the provider wrote the volume itself, and leaves it alone.\n";
-
 /// An answer beside the class that it answers.
 pub(super) struct Report<'a> {
     pub(super) answer: &'a Answer,
@@ -47,9 +43,6 @@ impl<'a> Report<'a> {
 
     /// Path, mode, size, object and version of each file; then the objects that the table could not place.
     pub(super) fn table(&self) -> String {
-        if self.answer.files.is_empty() {
-            return format!("{}\nIts objects:\n{}", NO_FILES, objects(&self.unplaced()));
-        }
         let mut rows = vec![["PATH", "MODE", "SIZE", "FROM", "VERSION"].map(str::to_owned)];
         for (file, source) in self.answer.files.iter().zip(&self.sources) {
             let (id, version) = source.map_or(("-", "-"), |object| (&object.id, &object.version));
@@ -62,6 +55,15 @@ impl<'a> Report<'a> {
             text.push_str(&objects(&unplaced));
         }
         text
+    }
+
+    /// What an answer without files means.
+    pub(super) fn written_by_provider(&self, volume: &Path) -> String {
+        format!(
+            "The answer has no files: the driver takes it that the provider wrote the volume itself, in {}, and leaves it alone.\n\nIts objects:\n{}",
+            volume.display(),
+            objects(&self.unplaced())
+        )
     }
 
     /// The same for scripts. `written` says what became of the files.

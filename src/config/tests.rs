@@ -66,7 +66,7 @@ backends:
 limits: { objects: 0, secretBytes: 1MB, timeout: 10ms }
 audit: { file: [x], failClosed: yes, alerts: [] }
 metrics: { listen: localhost }
-delivery: provider
+delivery: csi
 dialects: { vault: { backend: bao } }
 log: { format: xml, level: loud }
 cache: { fresh: soon, sealed: {} }
@@ -92,7 +92,7 @@ events: { enabled: true }
     keyferry.yaml:13:33: audit.failClosed: must be true or false, without quotes
     keyferry.yaml:13:46: audit.alerts: is not yet supported (leave it out)
     keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
-    keyferry.yaml:15:11: delivery: is not yet supported (leave it out)
+    keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
     keyferry.yaml:16:11: dialects: is not yet supported (leave it out)
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
     keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)

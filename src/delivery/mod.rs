@@ -7,9 +7,12 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use crate::model::{FileMode, FilePath, Secret, SecretBytes, SecretRef, Version};
+use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, SecretRef, Version};
 
+mod deliverer;
 pub mod volume;
+
+pub use deliverer::{Deliverer, DeliveryError, DeliveryMode, Reservation};
 
 /// The file that an empty plan is answered with: an answer without files would leave the old ones in place (PROTOCOL: Mount response).
 const MARKER: &str = ".keyferry";
@@ -20,15 +23,20 @@ const WIRE_OVERHEAD: usize = 24;
 /// An answer, ready to be sent.
 #[derive(Debug)]
 pub struct Delivery {
+    /// The whole volume.
     pub files: Vec<DeliveredFile>,
     /// Never empty, ids unique.
     pub versions: Vec<ObjectVersion>,
+    /// The daemon has written the files itself: they stand in the volume, and are not answered.
+    pub in_place: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct DeliveredFile {
     pub path: FilePath,
     pub mode: FileMode,
+    /// Only the daemon itself can see to it.
+    pub owner: Option<Owner>,
     pub contents: Arc<SecretBytes>,
 }
 
@@ -56,27 +64,31 @@ impl Delivery {
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
     pub fn new(
-        mut files: Vec<DeliveredFile>,
+        files: Vec<DeliveredFile>,
         secrets: &[(Arc<SecretRef>, Arc<Secret>)],
         key: &VersionKey,
         limit: usize,
     ) -> Result<Self, Oversize> {
         let mut versions = object_versions(secrets, key);
-        if files.is_empty() {
-            files.extend(marker_file());
-        }
         if versions.is_empty() {
             versions.push(ObjectVersion { id: MARKER.to_owned(), version: Version::new("empty") });
         }
         let bytes = files.iter().map(|file| file.contents.len() + file.path.as_str().len() + WIRE_OVERHEAD).sum::<usize>()
             + versions.iter().map(|entry| entry.id.len() + entry.version.as_str().len() + WIRE_OVERHEAD).sum::<usize>();
-        if bytes > limit { Err(Oversize { bytes, limit }) } else { Ok(Self { files, versions }) }
+        if bytes > limit { Err(Oversize { bytes, limit }) } else { Ok(Self { files, versions, in_place: false }) }
+    }
+
+    /// No file at all is not what an empty volume is called in an answer.
+    fn mark_if_empty(&mut self) {
+        if self.files.is_empty() {
+            self.files.extend(marker_file());
+        }
     }
 }
 
 fn marker_file() -> Option<DeliveredFile> {
     let path = MARKER.parse().ok()?;
-    Some(DeliveredFile { path, mode: FileMode::DEFAULT, contents: Arc::new(SecretBytes::new(Vec::new())) })
+    Some(DeliveredFile { path, mode: FileMode::DEFAULT, owner: None, contents: Arc::new(SecretBytes::new(Vec::new())) })
 }
 
 /// `<backend>/<name>`, with `@version` where one is pinned; asked for in several ways, the second and later ones get `#2`, `#3` ...
@@ -168,7 +180,8 @@ mod tests {
 
     #[test]
     fn an_empty_plan_withdraws_all_files() {
-        let delivery = Delivery::new(Vec::new(), &[], &key(1), 4096).unwrap();
+        let mut delivery = Delivery::new(Vec::new(), &[], &key(1), 4096).unwrap();
+        delivery.mark_if_empty();
         assert_eq!(delivery.files.len(), 1);
         assert_eq!(delivery.files[0].path.as_str(), ".keyferry");
         assert!(delivery.files[0].contents.is_empty());
@@ -191,6 +204,7 @@ mod tests {
         let file = DeliveredFile {
             path: "big".parse().unwrap(),
             mode: FileMode::DEFAULT,
+            owner: None,
             contents: Arc::new(SecretBytes::new(vec![b'x'; 5_000])),
         };
         let oversize = Delivery::new(vec![file], &[], &key(1), 4096).unwrap_err();

@@ -43,6 +43,7 @@ use thiserror::Error;
 use crate::model::{FileMode, FilePath};
 use folder::{File, entries, make_folder, open_folder, open_in, remove_tree, walk};
 
+pub use crate::model::Owner;
 pub use target::{TargetError, is_in_memory, open_target};
 
 /// The link that says which data folder is in force.
@@ -63,13 +64,6 @@ pub struct VolumeFile<'a> {
     pub owner: Option<Owner>,
 }
 
-/// Whose a file is, by number.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Owner {
-    pub uid: u32,
-    pub gid: u32,
-}
-
 /// What a write came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Written {
@@ -85,7 +79,7 @@ pub enum VolumeError {
     Busy,
     #[error("cannot write the volume: {path} is delivered twice, or is also the folder of another file (give each its own path)")]
     Clash { path: String },
-    #[error("cannot {step} {path} in the volume: {cause}{}", remedy(*cause))]
+    #[error("cannot {step} {path} in the volume: {cause}{}", remedy(*step, *cause))]
     Failed { step: Step, path: String, cause: Errno },
     #[error("cannot write the volume: {name} is in the way, and was not made by a volume's writer (move it elsewhere)")]
     Occupied { name: String },
@@ -259,17 +253,17 @@ impl Volume<'_> {
         }
     }
 
-    /// The mode comes last, whatever the umask: the file is its user's alone while it fills, and a change of owner may drop mode bits.
+    /// The mode is set whatever the umask, and before the owner: to set it on another's file would take one capability more (`CAP_FOWNER`).
+    /// Until the switch the data folder keeps everybody out.
     fn write_file(&mut self, data: &Data, wish: &VolumeFile<'_>) -> Result<(), VolumeError> {
         let path = wish.path.as_str();
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
         let file = self.step(Step::Create, path, |_| open_in(data.dir.as_fd(), Path::new(path), flags))?;
         self.step(Step::Fill, path, |_| file.fill(wish.contents))?;
-        if let Some(Owner { uid, gid }) = wish.owner {
-            let (uid, gid) = (Uid::from_raw_unchecked(uid), Gid::from_raw_unchecked(gid));
-            self.step(Step::Own, path, |_| rustix::fs::fchown(&file, Some(uid), Some(gid)))?;
-        }
-        self.step(Step::SetMode, path, |_| rustix::fs::fchmod(&file, Mode::from(u32::from(wish.mode.bits()))))
+        self.step(Step::SetMode, path, |_| rustix::fs::fchmod(&file, Mode::from(u32::from(wish.mode.bits()))))?;
+        let Some(Owner { uid, gid }) = wish.owner else { return Ok(()) };
+        let (uid, gid) = (Uid::from_raw_unchecked(uid), Gid::from_raw_unchecked(gid));
+        self.step(Step::Own, path, |_| rustix::fs::fchown(&file, Some(uid), Some(gid)))
     }
 
     /// Makes the links that are not there yet.
@@ -399,8 +393,9 @@ fn failed(step: Step, path: &str, cause: Errno) -> VolumeError {
 }
 
 /// What to do about the causes that are met in the field.
-fn remedy(cause: Errno) -> &'static str {
+fn remedy(step: Step, cause: Errno) -> &'static str {
     match cause {
+        Errno::PERM if step == Step::Own => " (to give a file away takes the capability CHOWN; docs/delivery.md has what else)",
         Errno::NOSPC | Errno::DQUOT => " (the former files stay; the volume's file system is full: give it more room, or deliver less)",
         Errno::ROFS => " (the volume is mounted read-only: let its writer have it read-write)",
         Errno::ACCESS | Errno::PERM => " (this process may not: run it as root, or as the folder's owner)",

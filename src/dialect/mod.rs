@@ -20,6 +20,8 @@ const MAX_PROBLEM: usize = 400;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClassLimits {
     pub objects: usize,
+    /// Whether a file can be given an owner: the driver cannot, only the daemon itself (`delivery: provider`).
+    pub owners: bool,
 }
 
 /// Parses a class from its parameters, as the driver merges them with the volume's attributes.

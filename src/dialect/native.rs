@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use self::values::{encoding, mode, position, query, read_path, read_patterns};
+use self::values::{encoding, mode, owner, position, query, read_path, read_patterns};
 use super::{ClassLimits, bounded, class_fault};
 use crate::model::{
-    Catalogue, Claim, ClassFault, ClassFaults, Code, FieldPattern, FileMode, FilePath, FolderPath, InvalidName, Label, Object, Plan, Query,
-    SecretRef, Select, Unresolved, clashes, clean, quoted,
+    Catalogue, Claim, ClassFault, ClassFaults, Code, FieldPattern, FileMode, FilePath, FolderPath, InvalidName, Label, Object, Owner, Plan,
+    Query, SecretRef, Select, Unresolved, clashes, clean, quoted,
 };
 use crate::nearest::nearest;
 use crate::yaml::{self, Faults, Node, Position, Reader, Value, unknown_key};
@@ -38,15 +38,14 @@ const LOGIN_REMEDY: &str = "remove it: how a backend is entered is the node's co
 const CACHE_REMEDY: &str = "remove it: nothing is cached";
 
 /// Keys of an object.
-const OBJECT_KEYS: [&str; 9] = ["secret", "field", "fields", "path", "mode", "encoding", "version", "optional", "backend"];
+const OBJECT_KEYS: [&str; 10] = ["secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend"];
 
 /// Keys of an object that this version knows and refuses, each with what to do until then.
-const LATER_OBJECT_KEYS: [(&str, &str); 8] = [
+const LATER_OBJECT_KEYS: [(&str, &str); 7] = [
     ("args", "remove it: secrets are only read"),
     ("format", "remove it for JSON of the fields, or store the finished text as one field"),
     ("lease", "remove it: secrets are only read"),
     ("method", "remove it: secrets are only read"),
-    ("owner", "remove it: the driver's files belong to root; others read by `mode`"),
     ("prefix", "write an object for each secret"),
     ("secrets", "deliver the fields as files of their own"),
     ("template", "deliver the fields as files of their own"),
@@ -63,6 +62,7 @@ pub(super) fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catal
         backend: parameters.get("backend").map(String::as_str),
         backend_is_unknown: false,
         mode: None,
+        owners: limits.owners,
         catalogue,
         secrets: HashSet::new(),
         claims: Vec::new(),
@@ -84,6 +84,7 @@ struct Class<'c> {
     /// Said once for the class, not once for each object.
     backend_is_unknown: bool,
     mode: Option<FileMode>,
+    owners: bool,
     catalogue: &'c dyn Catalogue,
     /// Objects of one secret share one reference.
     secrets: HashSet<Arc<SecretRef>>,
@@ -187,12 +188,23 @@ impl Class<'_> {
         check_object_keys(&reader, faults);
         let secret = self.read_secret(&mut reader, faults);
         let mode = reader.parsed("mode", faults, mode);
+        let owner = self.read_owner(&mut reader, faults);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
         let optional = reader.boolean("optional", faults).unwrap_or(false);
         // Read even without a secret: its faults are to be told too.
         let default_name = secret.as_ref().map(|secret| secret.name.last_element());
         let select = self.read_select(label, &mut reader, default_name, faults);
-        Some(Object { index: label.index, secret: secret?, select: select?, mode: mode.or(self.mode), encoding, optional })
+        Some(Object { index: label.index, secret: secret?, select: select?, mode: mode.or(self.mode), owner, encoding, optional })
+    }
+
+    fn read_owner(&self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Owner> {
+        let owner = reader.parsed("owner", faults, owner)?;
+        if !self.owners {
+            let problem = "works with `delivery: provider` only: on this node the driver writes the files, and they belong to root \
+                           (remove it, and let others read by `mode`)";
+            faults.add(position(reader, "owner"), "owner", problem);
+        }
+        Some(owner)
     }
 
     fn read_secret(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Arc<SecretRef>> {
@@ -348,11 +360,7 @@ fn check_object_keys(reader: &Reader<'_>, faults: &mut Faults) {
             return;
         }
         if let Some((_, remedy)) = LATER_OBJECT_KEYS.iter().find(|(later, _)| *later == key.text) {
-            let problem = match key.text.as_str() {
-                "owner" => format!("works with `delivery: provider` only, which is not yet supported ({remedy})"),
-                _ => format!("is not yet supported ({remedy})"),
-            };
-            faults.add(key.at, &key.text, problem);
+            faults.add(key.at, &key.text, format!("is not yet supported ({remedy})"));
         } else if !OBJECT_KEYS.contains(&key.text.as_str()) {
             faults.add(key.at, &key.text, unknown(&key.text, &OBJECT_KEYS, &LATER_OBJECT_KEYS));
         }

@@ -24,6 +24,13 @@ pub struct FolderPath(Option<FilePath>);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FileMode(u16);
 
+/// Whose a file is, by number. Names would be those of the node, not the container's.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
 /// Why a path cannot stand in a volume. Its message completes "the path ...".
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum InvalidPath {
@@ -52,6 +59,10 @@ pub enum InvalidMode {
     #[error("{0:?} is no file mode: octal such as 0444, 0o444 or \"0444\", or decimal such as 292")]
     Unreadable(String),
 }
+
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+#[error("{0:?} is no owner: the user's and the group's number, such as \"1000:1000\"")]
+pub struct InvalidOwner(String);
 
 // === impl FilePath ===
 
@@ -182,6 +193,25 @@ impl fmt::Display for FileMode {
     }
 }
 
+// === impl Owner ===
+
+/// `<uid>:<gid>`. 4294967295 is no id: to the kernel it means "leave as it is" (chown(2)).
+impl FromStr for Owner {
+    type Err = InvalidOwner;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOwner> {
+        let id = |text: &str| text.parse().ok().filter(|id| *id != u32::MAX && text.bytes().all(|byte| byte.is_ascii_digit()));
+        let both = text.split_once(':').and_then(|(uid, gid)| Some(Self { uid: id(uid)?, gid: id(gid)? }));
+        both.ok_or_else(|| InvalidOwner(text.chars().take(40).collect()))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +252,17 @@ mod tests {
         assert!("/".parse::<FolderPath>().is_err());
         assert!("a//".parse::<FolderPath>().is_err());
         assert!(FolderPath::ROOT.join("..data").is_err());
+    }
+
+    #[test]
+    fn an_owner_is_two_numbers() {
+        for (text, uid, gid) in [("0:0", 0, 0), ("1000:2000", 1000, 2000), ("4294967294:1", 4_294_967_294, 1)] {
+            let owner: Owner = text.parse().unwrap();
+            assert_eq!((owner, owner.to_string().as_str()), (Owner { uid, gid }, text));
+        }
+        for text in ["", ":", "1000", "1000:", ":1000", "app:app", "-1:0", "+1:0", "1:2:3", " 1:1", "4294967295:0", "0:4294967296", "1.1"] {
+            assert!(text.parse::<Owner>().is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod request;
 mod secret;
 
 pub use code::Code;
-pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidPath};
+pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidOwner, InvalidPath, Owner};
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
 pub use layout::{Claim, Clash, clashes};
 pub use plan::{Catalogue, ClassFault, ClassFaults, Encoding, FieldPattern, Label, Object, Plan, Select, Unresolved};

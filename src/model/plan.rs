@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, Query, SecretName, SecretRef, Version, clean};
+use super::{BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, Owner, Query, SecretName, SecretRef, Version, clean};
 
 /// A parsed class.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Object {
     pub select: Select,
     /// Its own or the class's; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
+    /// `None`: root, or whoever writes the volume.
+    pub owner: Option<Owner>,
     pub encoding: Encoding,
     /// An absent secret or field is no failure.
     pub optional: bool,

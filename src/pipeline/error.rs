@@ -6,7 +6,7 @@ use tokio::time::Duration;
 
 use crate::audit::AuditUnavailable;
 use crate::backend::BackendError;
-use crate::delivery::Oversize;
+use crate::delivery::{DeliveryError, Oversize};
 use crate::identity::IdentityError;
 use crate::model::{ClassFaults, Code, Label, RequestFault};
 use crate::policy::Denial;
@@ -19,6 +19,7 @@ const MAX_MESSAGE: usize = 4096;
 pub enum MountError {
     Audit(AuditUnavailable),
     Class(ClassFaults),
+    Delivery(DeliveryError),
     Fetch(Vec<FetchFailure>),
     Identity(IdentityError),
     /// A bug.
@@ -48,6 +49,7 @@ impl MountError {
         match self {
             Self::Audit(_) => Code::AuditUnavailable,
             Self::Class(ClassFaults(faults)) => faults.first().map_or(Code::InvalidRequest, |fault| fault.code),
+            Self::Delivery(error) => error.code(),
             Self::Fetch(failures) => failures.first().map_or(Code::Internal, |failure| failure.error.fault.code()),
             Self::Identity(_) => Code::IdentityUnverified,
             Self::Internal => Code::Internal,
@@ -67,6 +69,7 @@ impl MountError {
         match self {
             Self::Audit(error) => vec![error.to_string()],
             Self::Class(ClassFaults(faults)) => each(faults),
+            Self::Delivery(error) => vec![error.to_string()],
             Self::Fetch(failures) => each(failures),
             Self::Identity(error) => vec![error.to_string()],
             Self::Internal => vec![

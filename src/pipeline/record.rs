@@ -13,7 +13,7 @@ use crate::model::{Label, Object, Plan, PodClaims, Request, Select};
 use crate::policy::Denial;
 use crate::render::Rendered;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Record {
     event: Event,
 }
@@ -111,6 +111,7 @@ impl Record {
             MountError::Render(faults) => faults.iter().map(|fault| fault.object.index).collect(),
             MountError::Audit(_)
             | MountError::Class(_)
+            | MountError::Delivery(_)
             | MountError::Identity(_)
             | MountError::Internal
             | MountError::Overloaded { .. }
@@ -119,8 +120,11 @@ impl Record {
             | MountError::Request(_)
             | MountError::TimedOut { .. } => Vec::new(),
         };
-        for object in self.event.objects.iter_mut().filter(|object| failed.contains(&object.object)) {
-            object.outcome = Outcome::Failed;
+        for object in &mut self.event.objects {
+            // What was ready to be delivered, and then was not.
+            if failed.contains(&object.object) || object.outcome == Outcome::Delivered {
+                object.outcome = Outcome::Failed;
+            }
         }
     }
 }

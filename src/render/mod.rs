@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::{
-    Claim, Code, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Object, Plan, Query, Secret, SecretBytes,
+    Claim, Code, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Object, Owner, Plan, Query, Secret, SecretBytes,
     SecretRef, Select, clashes, clean, quoted,
 };
 
@@ -47,6 +47,7 @@ pub struct Rendered {
 pub struct RenderedFile {
     pub path: FilePath,
     pub mode: FileMode,
+    pub owner: Option<Owner>,
     pub contents: Arc<SecretBytes>,
     /// The object it is of, counted from 1.
     pub object: usize,
@@ -195,7 +196,7 @@ impl<'p> Renderer<'p> {
             Ok(contents) => {
                 self.spent = self.spent.saturating_add(contents.len() + path.as_str().len() + FILE_OVERHEAD);
                 let mode = object.mode.unwrap_or(self.permission);
-                self.rendered.files.push(RenderedFile { path, mode, contents, object: object.index, field });
+                self.rendered.files.push(RenderedFile { path, mode, owner: object.owner, contents, object: object.index, field });
             }
             Err(problem) => self.fault(object, problem),
         }
@@ -228,12 +229,12 @@ impl<'p> Renderer<'p> {
             if !told.insert(files[later].object) {
                 continue;
             }
-            let (Some(owner), Some(object)) = (of_index.get(&files[earlier].object), of_index.get(&files[later].object)) else { continue };
+            let (Some(holder), Some(object)) = (of_index.get(&files[earlier].object), of_index.get(&files[later].object)) else { continue };
             let text = format!(
                 "it would deliver {}, which excludes {} of {} (name the fields, or change a path)",
                 quoted(files[later].path.as_str()),
                 quoted(files[earlier].path.as_str()),
-                owner.label()
+                holder.label()
             );
             faults.push((*object, Problem { code: Code::InvalidRequest, text }));
         }

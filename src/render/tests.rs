@@ -35,7 +35,7 @@ fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
 }
 
 fn object(index: usize, name: &str, select: Select) -> Object {
-    Object { index, secret: reference(name), select, mode: None, encoding: Encoding::Utf8, optional: false }
+    Object { index, secret: reference(name), select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
 }
 
 fn whole(path: &str) -> Select {

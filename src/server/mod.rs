@@ -230,7 +230,8 @@ impl CsiDriverProvider for Provider {
 }
 
 fn answer(delivery: Delivery) -> proto::MountResponse {
-    let files = delivery.files.into_iter().map(|file| proto::File {
+    let files = if delivery.in_place { Vec::new() } else { delivery.files };
+    let files = files.into_iter().map(|file| proto::File {
         path: file.path.as_str().to_owned(),
         mode: i32::from(file.mode.bits()),
         contents: Bytes::from_owner(Contents(file.contents)),

@@ -19,7 +19,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         // `delivery` and `model` shapes become messages here.
         "server" => &["pipeline", "delivery"],
         // Each stage's own config type, never its implementation.
-        "config" => &["identity", "policy", "backend", "audit", "server"],
+        "config" => &["identity", "policy", "backend", "delivery", "audit", "server"],
         "app" => &["config", "identity", "policy", "backend", "render", "delivery", "audit", "dialect", "pipeline", "server"],
         // The commands that play the driver, keep a vault or judge a class use those rooms' own parts.
         "cli" => &["app", "config", "server", "backend", "delivery", "dialect", "identity", "policy"],

@@ -12,7 +12,7 @@ use keyferry::backend::file::FileBackend;
 use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext, Scope};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
-use keyferry::delivery::VersionKey;
+use keyferry::delivery::{Deliverer, DeliveryMode, VersionKey};
 use keyferry::identity;
 use keyferry::model::{Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
 use keyferry::pipeline::{MountLimits, Pipeline, Plans};
@@ -88,6 +88,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         backends: Backends::new(BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
         version_key: VersionKey::new(&vec![7; VersionKey::LENGTH].into()),
         limits: MountLimits { objects: limits.objects, secret_bytes: limits.secret_bytes, mount_bytes: limits.mount_bytes },
+        deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock)),
         audit: Arc::new(AuditLog::start(Box::new(audit), false, Arc::clone(&metrics)).unwrap()),
         metrics,
         clock,

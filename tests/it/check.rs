@@ -161,7 +161,9 @@ fn with(path: &[&str], key: &str, value: &Value) -> Value {
     for step in path {
         node = match node {
             Value::Array(items) => &mut items[step.parse::<usize>().unwrap()],
-            mapping => mapping.as_object_mut().unwrap().entry(*step).or_insert_with(|| json!({})),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+                node.as_object_mut().unwrap().entry(*step).or_insert_with(|| json!({}))
+            }
         };
     }
     node.as_object_mut().unwrap().insert(key.to_owned(), value.clone());
@@ -229,7 +231,7 @@ impl Catalogue for Any {
 
 fn parse(parameters: &Map<String, Value>) -> Result<(), ClassFaults> {
     let parameters = parameters.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect();
-    dialect::parse(&parameters, &Any, ClassLimits { objects: 512 }).map(drop)
+    dialect::parse(&parameters, &Any, ClassLimits { objects: 512, owners: true }).map(drop)
 }
 
 fn objects(object: &Value) -> Map<String, Value> {

@@ -40,7 +40,7 @@ fn without_arguments_it_shows_its_help_as_an_error() {
 fn the_help() {
     let (code, out, errors) = keyferry_with(&["--help"]);
     assert_eq!((code, errors.as_str()), (0, ""));
-    insta::assert_snapshot!(out, @r"
+    insta::assert_snapshot!(out, @"
     Keyferry carries secrets from any store to the Pods that may have them, as files: a provider for the
     Kubernetes Secrets Store CSI driver
 
@@ -50,6 +50,7 @@ fn the_help() {
       serve    Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM
       demo     Show the whole job on this machine, with no cluster
       mount    Ask a provider for a Pod's volume, as the driver would, and write it
+      check    Find what is wrong with classes and with the configuration
       vault    Keep secrets in a file vault: a folder of age files, one a secret
       health   Ask the provider at a socket whether it is well
       version  Print the version

@@ -228,7 +228,7 @@ fn the_base_asks_for_no_right_and_the_overlays_for_the_least() {
     assert_eq!(at(&discovery, "/roleRef/name"), "system:service-account-issuer-discovery");
     let delivery = only("manifests/components/provider-delivery/daemonset.yaml");
     let capabilities = at(&delivery, "/spec/template/spec/containers/0/securityContext/capabilities");
-    assert_eq!(*capabilities, json!({ "add": ["CHOWN", "FOWNER", "DAC_READ_SEARCH"] }));
+    assert_eq!(*capabilities, json!({ "add": ["CHOWN", "DAC_READ_SEARCH"] }));
 }
 
 #[test]

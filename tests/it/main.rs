@@ -5,12 +5,13 @@
 mod api_server;
 mod architecture;
 mod authority;
-mod check;
 mod bugs;
+mod check;
 mod cli;
 mod confined;
 mod contract;
 mod corpus;
+mod delivery;
 mod deploy;
 mod endpoint;
 mod examples;

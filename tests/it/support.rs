@@ -433,3 +433,38 @@ pub fn assert_no_trap(status: &Status) {
     let trap = [Code::Unavailable, Code::Aborted, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Cancelled];
     assert!(!trap.contains(&status.code()), "{status:?}");
 }
+
+/// Set in the child that has a mount namespace of its own: the folder it may mount in.
+const INSIDE: &str = "KEYFERRY_TEST_MOUNTS_IN";
+
+/// Runs a test's body where it may mount: the test runs itself again inside a mount namespace of its own, so that no mount is seen
+/// outside or left behind. Without root it takes a user namespace too. `test` is the test's own full name.
+pub fn with_mounts(test: &str, body: fn(&Path)) {
+    if let Some(dir) = std::env::var_os(INSIDE) {
+        return body(Path::new(&dir));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let child = Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .args(user)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, dir.path())
+        .output()
+        .expect("this test needs `unshare` (apt install util-linux)");
+    let shown = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && shown.contains("1 passed"), "inside a mount namespace ({}): {shown}", child.status);
+}
+
+/// Mounts a tmpfs. It is gone with the namespace.
+pub fn tmpfs(at: &Path, options: &str) -> PathBuf {
+    fs::create_dir_all(at).unwrap();
+    mount(&["-t", "tmpfs", "-o", options, "tmpfs", at.to_str().unwrap()]);
+    at.to_owned()
+}
+
+pub fn mount(args: &[&str]) {
+    let mounted = Command::new("mount").args(args).output().unwrap();
+    assert!(mounted.status.success(), "mount {args:?}: {mounted:?}");
+}

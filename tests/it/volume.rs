@@ -1,52 +1,18 @@
 //! The atomic writer and the guard of the target on real tmpfs mounts: full, without inodes, read-only.
 //!
-//! Each test runs itself again inside a mount namespace of its own, so that no mount is seen outside or left behind. Without root
-//! it takes a user namespace too.
+//! Each test runs itself again inside a mount namespace of its own (`with_mounts`).
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use jiff::Timestamp;
-use keyferry::delivery::volume::{Owner, TargetError, VolumeError, VolumeFile, Written, open_target, write};
-use keyferry::model::{FileMode, FilePath};
+use keyferry::delivery::volume::{TargetError, VolumeError, VolumeFile, Written, open_target, write};
+use keyferry::model::{FileMode, FilePath, Owner};
 use rustix::io::Errno;
 
-/// Set in the child that has a mount namespace of its own: the folder it may mount in.
-const INSIDE: &str = "KEYFERRY_TEST_MOUNTS_IN";
-
-/// Runs a test's body where it may mount. `test` is the test's own full name.
-fn with_mounts(test: &str, body: fn(&Path)) {
-    if let Some(dir) = std::env::var_os(INSIDE) {
-        return body(Path::new(&dir));
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-    let child = Command::new("unshare")
-        .args(["--mount", "--propagation", "private"])
-        .args(user)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, dir.path())
-        .output()
-        .expect("this test needs `unshare` (apt install util-linux)");
-    let shown = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
-    assert!(child.status.success() && shown.contains("1 passed"), "inside a mount namespace ({}): {shown}", child.status);
-}
-
-/// Mounts a tmpfs. It is gone with the namespace.
-fn tmpfs(at: &Path, options: &str) -> PathBuf {
-    fs::create_dir_all(at).unwrap();
-    mount(&["-t", "tmpfs", "-o", options, "tmpfs", at.to_str().unwrap()]);
-    at.to_owned()
-}
-
-fn mount(args: &[&str]) {
-    let mounted = Command::new("mount").args(args).output().unwrap();
-    assert!(mounted.status.success(), "mount {args:?}: {mounted:?}");
-}
+use crate::support::{mount, tmpfs, with_mounts};
 
 fn put(dir: &Path, owner: Option<Owner>, files: &[(&str, &[u8])]) -> Result<Written, VolumeError> {
     let paths: Vec<FilePath> = files.iter().map(|(path, _)| path.parse().unwrap()).collect();

@@ -21,6 +21,9 @@ use super::vault::{doing, lock};
 use super::{ReadFault, Revision, Vault, VaultError, seal, write};
 use crate::model::SecretName;
 
+/// Plaintexts and what they were sealed to, by revision.
+type Resealed = BTreeMap<Revision, (Zeroizing<Vec<u8>>, Vec<u8>)>;
+
 /// What became of a vault.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rekeyed {
@@ -80,7 +83,7 @@ impl Vault {
 /// Earlier revisions come before the current one of a secret: where the history keeps the current one too (a change was cut short, a
 /// revision was put back), both stay one and the same file, by which the next change knows it.
 fn seal_anew(files: &[Sealed], keys: &Keys, recipients: &[Recipient]) -> Result<(), RekeyError> {
-    let mut last: (Option<&VaultName>, BTreeMap<Revision, (Zeroizing<Vec<u8>>, Vec<u8>)>) = (None, BTreeMap::new());
+    let mut last: (Option<&VaultName>, Resealed) = (None, BTreeMap::new());
     for file in files {
         let plaintext = file.open(keys).map_err(|fault| RekeyError::Unopened(vec![fault]))?;
         if last.0 != Some(&file.name) {

@@ -99,7 +99,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What the driver delivers belongs to root, and no `fsGroup` reaches it.
+    /// What the driver delivers belongs to root, and no `fsGroup` reaches it. A provider that writes the volume itself gives owners.
     fn judge_modes(&mut self, subject: &Subject<'_>, plan: &Plan) {
         let of_class = subject.parameters.iter().find(|(key, _)| key.text == "mode");
         if let Some((text, node)) = of_class.and_then(|(_, node)| Some((node.text()?, node))) {
@@ -112,7 +112,7 @@ impl Judge<'_> {
                 );
             }
         }
-        for object in &plan.objects {
+        for object in plan.objects.iter().filter(|object| object.owner.is_none()) {
             let Some((text, mode)) = subject.entry(object, "mode").and_then(Node::text).zip(object.mode) else { continue };
             for message in concerns(text, mode) {
                 let message = format!("{}: mode: {message}", object.label());

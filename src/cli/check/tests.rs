@@ -104,7 +104,8 @@ fn the_words_are_those_of_a_mount() {
     let shown = Bench::with(&[("c.yaml", CONFIG), ("a.yaml", &class("shop", objects))]).run("--config DIR/c.yaml DIR/a.yaml");
     let parameters = [("backend".to_owned(), "files".to_owned()), ("objects".to_owned(), objects.to_owned())].into();
     let config = Config::parse(CONFIG).unwrap();
-    let ClassFaults(faults) = crate::dialect::parse(&parameters, &catalogue::of(&config.backends), ClassLimits { objects: 9 }).unwrap_err();
+    let ClassFaults(faults) =
+        crate::dialect::parse(&parameters, &catalogue::of(&config.backends), ClassLimits { objects: 9, owners: false }).unwrap_err();
     assert_eq!(faults.len(), 2);
     for fault in faults {
         assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");
@@ -150,7 +151,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     assert_snapshot!(bench.run("--config DIR/good.yaml DIR/a.yaml DIR/b.yaml DIR/c.yaml"), @r#"
     1
     DIR/a.yaml:10:18: error: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
-    DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db") (write the name as its store lists it)
+    DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
     DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them
     DIR/b.yaml:8:5: error: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
     DIR/c.yaml:7:5: error: backend: no backend is named, and this node has several (set backend to one of: files, spare)

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, retry_on_intr};
 use zeroize::Zeroizing;
 
-use super::Owner;
+use crate::model::Owner;
 
 /// How much of a file is compared at a time, in bytes.
 const CHUNK: usize = 64 * 1024;

@@ -22,6 +22,8 @@ pub enum TargetError {
     NotInMemory { target: String },
     #[error("target_path: nothing is mounted at {target} (the driver mounts a tmpfs there first)")]
     NotMounted { target: String },
+    #[error("target_path: {target} was unmounted while it was written (kubelet tries again by itself)")]
+    Replaced { target: String },
     #[error("target_path: cannot open {target}: {cause}{}", remedy(*cause))]
     Unreachable { target: String, cause: Errno },
 }

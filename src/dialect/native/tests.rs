@@ -42,7 +42,7 @@ fn parameters(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn parse_class(pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
-    parse(&parameters(pairs), &FakeCatalogue { only: true }, ClassLimits { objects: 512 }).map_err(|faults| faults.0)
+    parse(&parameters(pairs), &FakeCatalogue { only: true }, ClassLimits { objects: 512, owners: true }).map_err(|faults| faults.0)
 }
 
 fn plan(objects: &str) -> Plan {
@@ -171,9 +171,28 @@ fn unknown_keys_name_the_nearest() {
     - roleName: is no known key (known here: objects, backend, mode, dialect)
     2:3 object 1 (a): feild: is no known key (did you mean `field`?)
     3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
-    5:3 object 2 (b): filePermission: is no known key (known here: secret, field, fields, path, mode, encoding, version, optional, backend)
-    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, encoding, version, optional, backend)
+    5:3 object 2 (b): filePermission: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend)
+    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend)
     ");
+}
+
+#[test]
+fn an_owner_is_given_only_where_the_daemon_writes() {
+    let objects = "- {secret: a, owner: \"1000:2000\"}\n- {secret: b, owner: 0:0}\n- {secret: c}";
+    let owners: Vec<_> = plan(objects).objects.iter().map(|object| object.owner.map(|owner| owner.to_string())).collect();
+    assert_eq!(owners, [Some("1000:2000".to_owned()), Some("0:0".to_owned()), None]);
+    let wrong =
+        "- {secret: a, owner: app}\n- {secret: b, owner: 1000}\n- {secret: c, owner: [1, 2]}\n- {secret: d, owner: \"4294967295:0\"}";
+    insta::assert_snapshot!(faults_of(&[("objects", wrong)]), @r#"
+    1:22 object 1 (a): owner: "app" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
+    2:22 object 2 (b): owner: "1000" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
+    3:22 object 3 (c): owner: is a list, but must be a text
+    4:22 object 4 (d): owner: "4294967295:0" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
+    "#);
+    let driver = ClassLimits { objects: 512, owners: false };
+    let faults = parse(&parameters(&[("objects", objects)]), &FakeCatalogue { only: true }, driver).unwrap_err();
+    assert_eq!(faults.0.len(), 2);
+    insta::assert_snapshot!(faults.0[0], @"object 1 (a): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`)");
 }
 
 #[test]
@@ -183,7 +202,7 @@ fn keys_to_come_say_so() {
             "objects",
             r#"
 - {prefix: shop/}
-- {secret: a, format: dotenv, owner: "1000:1000"}
+- {secret: a, format: dotenv}
 - {template: "x", secrets: {a: b}}
 - {secret: b, method: POST, args: {a: b}, lease: pod}
 "#,
@@ -206,7 +225,6 @@ fn keys_to_come_say_so() {
     - role: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
     2:4 object 1: prefix: is not yet supported (write an object for each secret)
     3:15 object 2 (a): format: is not yet supported (remove it for JSON of the fields, or store the finished text as one field)
-    3:31 object 2 (a): owner: works with `delivery: provider` only, which is not yet supported (remove it: the driver's files belong to root; others read by `mode`)
     4:4 object 3: template: is not yet supported (deliver the fields as files of their own)
     4:19 object 3: secrets: is not yet supported (deliver the fields as files of their own)
     5:15 object 4 (b): method: is not yet supported (remove it: secrets are only read)
@@ -358,7 +376,7 @@ fn a_backend_that_is_unknown_is_told_once() {
     1:84 object 4 (d): mode: "0999" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     "#);
     let class = parameters(&[("objects", objects)]);
-    let found = parse(&class, &FakeCatalogue { only: false }, ClassLimits { objects: 9 }).unwrap_err().0;
+    let found = parse(&class, &FakeCatalogue { only: false }, ClassLimits { objects: 9, owners: true }).unwrap_err().0;
     insta::assert_snapshot!(found[0], @"backend: no backend is named, and this node has several (set backend to one of: bao, files)");
 }
 
@@ -440,7 +458,7 @@ fn time_to_parse_grows_with_the_class_alone() {
         let class = parameters(&[("objects", &(0..objects).map(object).collect::<Vec<_>>().concat())]);
         let time = |_| {
             let start = Instant::now();
-            parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects }).unwrap();
+            parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects, owners: true }).unwrap();
             start.elapsed()
         };
         let best = (0..10_000 / objects).map(time).min().unwrap();

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Query, quoted};
+use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Owner, Query, quoted};
 use crate::nearest::nearest;
 use crate::yaml::{Faults, Position, Reader};
 
@@ -30,6 +30,10 @@ pub(super) fn mode(text: &str) -> Result<FileMode, String> {
         InvalidMode::OutOfRange(_) => format!("{invalid} (write an octal mode up to 0777)"),
         InvalidMode::Unreadable(_) => format!("{invalid} (write it in octal, such as 0444)"),
     })
+}
+
+pub(super) fn owner(text: &str) -> Result<Owner, String> {
+    text.parse().map_err(|invalid| format!("{invalid} (write both numbers, in quotes)"))
 }
 
 pub(super) fn encoding(text: &str) -> Result<Encoding, String> {
