@@ -55,7 +55,8 @@ pub struct Request {
     pub class: Option<String>,
     /// Whether the volume is written into the Pod's own spec, where the driver said it.
     pub ephemeral: Option<bool>,
-    /// The class's parameters and the volume's attributes, merged by the driver; without the key that holds tokens.
+    /// The class's parameters and the volume's attributes, merged by the driver; without the keys with a `/`, which are
+    /// kubelet's: the Pod's identity and its tokens.
     pub parameters: BTreeMap<String, String>,
     /// From `secrets` where it has any (KEP-5538), else from `attributes`.
     pub tokens: RawTokens,
@@ -96,7 +97,9 @@ impl Request {
         check_target(&target_path, claims.as_ref(), &mut faults);
 
         match (attributes, claims) {
-            (Some(Attributes { parameters, .. }), Some(claims)) if faults.0.is_empty() => {
+            (Some(Attributes { mut parameters, .. }), Some(claims)) if faults.0.is_empty() => {
+                // What is left is the same for every Pod of a class, so that the class is parsed once for all of them.
+                parameters.retain(|key, _| !key.contains('/'));
                 Ok(Self { claims, class, ephemeral, parameters, tokens, secrets: secrets.values, permission, target_path })
             }
             _ => Err(faults.0),

@@ -60,8 +60,7 @@ fn a_request_of_todays_driver_is_read() {
     assert_eq!(request.class.as_deref(), Some("web-secrets"));
     assert_eq!(request.ephemeral, Some(true));
     assert_eq!(request.permission, FileMode::DEFAULT);
-    assert_eq!(request.parameters.len(), 7, "{:?}", request.parameters.keys());
-    assert!(!request.parameters.contains_key(TOKENS));
+    assert!(request.parameters.keys().all(|key| !key.contains('/')), "what is kubelet's differs from Pod to Pod");
     assert_eq!(request.tokens.iter().map(|(a, t)| (a.as_str(), t.expose())).collect::<Vec<_>>(), [("", &b"aaa"[..]), ("keyferry", b"bbb")]);
     assert!(request.secrets.is_empty());
 }
