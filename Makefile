@@ -26,7 +26,7 @@ clippy:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
 docs:
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 
 # Licences, duplicates, advisories; where cargo-deny is installed.
 deny:

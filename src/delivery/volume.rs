@@ -353,7 +353,7 @@ impl Drop for Turn {
 
 // === impl Step ===
 
-/// Completes "cannot ... <path> in the volume".
+/// Completes "cannot ... PATH in the volume".
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -307,7 +307,8 @@ fn unclean(path: &str) -> Option<&'static str> {
     if path.chars().any(char::is_control) {
         return Some("has a control character");
     }
-    relative.split('/').any(|element| matches!(element, "" | "." | "..")).then_some("has an empty element, `.` or `..`")
+    let folder = relative.strip_suffix('/').unwrap_or(relative);
+    folder.split('/').any(|element| matches!(element, "" | "." | "..")).then_some("has an empty element, `.` or `..`")
 }
 
 /// The Pod that kubelet made the folder for: `<kubelet's folder>/pods/<uid>/volumes/...`. The last such place counts, for kubelet's own
