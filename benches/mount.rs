@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper_util::rt::TokioIo;
+use keyferry::backend::file::Vault;
 use keyferry::clock::SystemClock;
 use keyferry::identity::Issuer;
-use keyferry::backend::file::Vault;
 use keyferry::model::{Field, PodClaims, SecretBytes};
 use keyferry::server::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use keyferry::server::proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
