@@ -17,7 +17,7 @@ use super::support::{House, keyferry, run, web};
 const INSIDE: &str = "KEYFERRY_TEST_CONFINED_IN";
 
 /// Runs a program as root (if need be only of a user namespace) with these capabilities and no others, as a container runtime does.
-fn confined(program: &Path, capabilities: &str) -> Command {
+pub fn confined(program: &Path, capabilities: &str) -> Command {
     let drop_all = format!("-all{capabilities}");
     let setpriv = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs", "--bounding-set"];
     let mut command = if is_root() {

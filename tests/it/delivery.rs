@@ -56,7 +56,7 @@ impl Node {
 }
 
 /// What a Pod sees: `path mode owner contents`.
-fn seen(volume: &Path) -> Vec<String> {
+pub fn seen(volume: &Path) -> Vec<String> {
     fn look(path: &Path, shown: &str, seen: &mut Vec<String>) {
         let found = fs::metadata(path).unwrap();
         if found.is_dir() {
@@ -86,7 +86,7 @@ fn stamp(volume: &Path) -> (i64, i64, i64, PathBuf) {
 }
 
 /// A user namespace of an ordinary user maps one user alone, as 0.
-fn other_id() -> u32 {
+pub fn other_id() -> u32 {
     if fs::read_to_string("/proc/self/uid_map").unwrap().contains("4294967295") { 1000 } else { 0 }
 }
 

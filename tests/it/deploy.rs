@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use keyferry::config::Config;
 use keyferry::yaml::{Node, Value as Yaml, parse_all};
 use serde_json::{Map, Value, json};
 
@@ -148,6 +149,14 @@ fn the_probes_ask_at_the_socket_that_the_driver_uses() {
     assert_eq!(at(sockets, "/hostPath/path"), SOCKETS);
 }
 
+#[test]
+fn every_configuration_is_sound() {
+    for file in configurations() {
+        let parsed = Config::parse(&fs::read_to_string(&file).unwrap());
+        assert!(parsed.is_ok(), "{}: {:?}", file.display(), parsed.unwrap_err());
+    }
+}
+
 /// A new Pod of a new configuration must not wait for a file that nobody mounts.
 #[test]
 fn every_file_a_configuration_names_is_mounted() {
@@ -169,7 +178,8 @@ fn every_file_a_configuration_names_is_mounted() {
     }
 }
 
-fn configurations() -> Vec<PathBuf> {
+/// Every configuration of `deploy/`: the base's, the examples' and the overlays'.
+pub fn configurations() -> Vec<PathBuf> {
     let found: Vec<_> = yaml_files("").into_iter().filter(|file| file.ends_with("keyferry.yaml")).collect();
     assert_eq!(found.len(), 5, "{found:?}");
     found

@@ -1,5 +1,5 @@
-//! The examples of `deploy/examples`, each taken at its word: the script makes the secrets, a daemon under the examples' own
-//! configuration mounts the class for the Pod beside it, and these are the files that its first lines promise.
+//! The examples of `deploy/examples`, each taken at its word: `keyferry check` passes it, the script makes the secrets, a daemon under the
+//! examples' own configuration mounts the class for the Pod beside it, and these are the files that its first lines promise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,20 +7,48 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keyferry::model::PodClaims;
-use keyferry::server::proto::File;
+use keyferry::server::proto::{File, MountRequest};
 use keyferry::yaml::{Node, Value as Yaml, parse_all};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tonic::Status;
 
+use super::confined::confined;
+use super::delivery::{other_id, seen};
 use super::deploy::{containers, deploy, documents, yaml_files};
-use super::support::{House, ISSUER, Provider, pod, request};
+use super::support::{House, ISSUER, Provider, keyferry, pod, request, run, tmpfs, with_mounts};
 
 /// What is no example.
 const OTHER: [&str; 2] = ["keyferry.yaml", "namespace.yaml"];
 
+/// What only a daemon that writes the volumes itself can do.
+const PROVIDER_DELIVERY: [&str; 1] = ["owner"];
+
+const PROVIDER_DELIVERY_CONFIGURATION: &str = "manifests/overlays/provider-delivery/keyferry.yaml";
+
 fn examples() -> Vec<(String, PathBuf)> {
     let files = yaml_files("examples").into_iter().filter(|file| !OTHER.iter().any(|other| file.ends_with(other)));
     files.map(|file| (file.file_stem().unwrap().to_str().unwrap().to_owned(), file)).collect()
+}
+
+/// The examples that any daemon serves.
+fn plain_examples() -> impl Iterator<Item = (String, PathBuf)> {
+    examples().into_iter().filter(|(name, _)| !PROVIDER_DELIVERY.contains(&name.as_str()))
+}
+
+/// The configuration that an example is for.
+fn configuration_of(example: &str) -> &'static str {
+    if PROVIDER_DELIVERY.contains(&example) { PROVIDER_DELIVERY_CONFIGURATION } else { "examples/keyferry.yaml" }
+}
+
+/// `keyferry check` under a configuration, as the Pod's ServiceAccount: exit code and all that it says.
+fn check(example: &Path, configuration: &str) -> (i32, String) {
+    let (_, pod) = parts(example);
+    let account = format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap(), pod["spec"]["serviceAccountName"].as_str().unwrap());
+    let mut command = keyferry();
+    command.arg("check").arg("--config").arg(deploy(configuration)).args(["--as", &account]).arg(example);
+    let (code, out, err) = run(&mut command, "");
+    (code, (out + &err).replace(&format!("{}/", deploy("examples").display()), ""))
 }
 
 /// An example's class and Pod.
@@ -74,6 +102,33 @@ fn the_list_of_examples_is_complete() {
     }
 }
 
+#[test]
+fn each_passes_check_for_its_pod() {
+    let mut warnings = Vec::new();
+    for (name, file) in examples() {
+        let (code, said) = check(&file, configuration_of(&name));
+        assert_eq!(code, 0, "{name}: {said}");
+        let notes = said.lines().filter(|line| line.contains(": note: ")).count();
+        assert!(notes > 0, "{name}: the policy was not asked: {said}");
+        warnings.extend(said.lines().filter(|line| !line.contains(": note: ") && line.contains(".yaml:")).map(str::to_owned));
+    }
+    insta::assert_snapshot!(warnings.join("\n"), @r"
+    file-modes.yaml:25:15: warning: object 2 (password): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    file-modes.yaml:28:15: warning: object 3 (host): mode: 0440 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    file-modes.yaml:31:15: warning: object 4 (port): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    ");
+}
+
+#[test]
+fn an_owner_is_refused_where_the_driver_writes() {
+    let (code, said) = check(&deploy("examples/owner.yaml"), "examples/keyferry.yaml");
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(said, @r"
+    owner.yaml:22:16: error: object 1 (server.key): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`)
+    2 objects in 1 class: 1 fault
+    ");
+}
+
 #[tokio::test]
 async fn each_is_mounted_as_it_promises() {
     let shop = Shop::open("examples/keyferry.yaml");
@@ -84,7 +139,7 @@ async fn each_is_mounted_as_it_promises() {
     assert!(told.contains(&missing), "missing.yaml tells another message");
     shop.fill(&["late"]);
     let mut shown = Vec::new();
-    for (name, _) in examples() {
+    for (name, _) in plain_examples() {
         let files = shop.mount(&name).await.unwrap_or_else(|status| panic!("{name}: {}", status.message()));
         let files: Vec<_> = files.iter().map(|file| format!("{} {:04o}", file.path, file.mode)).collect();
         shown.push(format!("{name}: {}", files.join(", ")));
@@ -114,7 +169,7 @@ async fn each_is_mounted_as_it_promises() {
 async fn the_configuration_of_the_manifests_lets_them_in_as_well() {
     let shop = Shop::open("manifests/base/keyferry.yaml");
     shop.fill(&["late"]);
-    for (name, _) in examples() {
+    for (name, _) in plain_examples() {
         shop.mount(&name).await.unwrap_or_else(|status| panic!("{name}: {}", status.message()));
     }
     let stranger = shop.mount_for(&pod("bank", "web-0", "web"), "key-to-path").await.unwrap_err();
@@ -150,7 +205,7 @@ async fn the_files_hold_what_the_examples_say() {
 async fn synced_secrets_name_files_of_the_volume() {
     let shop = Shop::open("examples/keyferry.yaml");
     let mut kinds = BTreeSet::new();
-    for (name, file) in examples() {
+    for (name, file) in plain_examples() {
         let (class, _) = parts(&file);
         let Some(objects) = class["spec"]["secretObjects"].as_array() else { continue };
         let files = shop.contents(&name).await;
@@ -166,6 +221,34 @@ async fn synced_secrets_name_files_of_the_volume() {
     assert_eq!(kinds, every_use);
 }
 
+/// The overlay, with the two capabilities that its DaemonSet has and no other: every example, and the one that needs it.
+#[test]
+fn under_provider_delivery_each_is_written_and_an_owner_set() {
+    with_mounts("examples::under_provider_delivery_each_is_written_and_an_owner_set", |dir| {
+        let kubelet = dir.join("kubelet");
+        fs::create_dir_all(kubelet.join("pods")).unwrap();
+        let daemon = confined(env!("CARGO_BIN_EXE_keyferry").as_ref(), ",+chown,+dac_read_search");
+        let shop = Shop::open_by(daemon, PROVIDER_DELIVERY_CONFIGURATION, &kubelet);
+        shop.fill(&["late"]);
+        let runtime = Runtime::new().unwrap();
+        for (name, _) in examples() {
+            let mut request = shop.request(&pod("shop", &name, "web"), &name);
+            // In a user namespace of one user there is no other owner.
+            request.attributes = request.attributes.replace("65532:65532", &format!("{0}:{0}", other_id()));
+            request.target_path = request.target_path.replace("/var/lib/kubelet", kubelet.to_str().unwrap());
+            let volume = tmpfs(request.target_path.as_ref(), "size=4m");
+            let answer = runtime.block_on(shop.provider.mount(request)).unwrap_or_else(|status| panic!("{name}: {}", status.message()));
+            assert!(answer.files.is_empty(), "{name}: the driver would write as well");
+            assert!(fs::read_link(volume.join("..data")).is_ok(), "{name}: nothing is written");
+            if name == "owner" {
+                let files: Vec<_> = seen(&volume).iter().map(|file| file.split(" -----").next().unwrap().to_owned()).collect();
+                let id = other_id();
+                assert_eq!(files, ["server.crt 0644 0:0", &format!("server.key 0400 {id}:{id}")]);
+            }
+        }
+    });
+}
+
 /// A node under one of the configurations of `deploy/`, with the vault that `vault.sh` makes.
 struct Shop {
     house: House,
@@ -174,11 +257,17 @@ struct Shop {
 
 impl Shop {
     fn open(configuration: &str) -> Self {
+        Self::open_by(keyferry(), configuration, Path::new("/var/lib/kubelet"))
+    }
+
+    /// The daemon is started by another command, and the kubelet's folder is elsewhere.
+    fn open_by(daemon: Command, configuration: &str, kubelet: &Path) -> Self {
         let house = House::bare();
         fill(&house, &[]);
         fs::write(house.path("version.key"), [7; 32]).unwrap();
-        fs::write(house.path("keyferry.yaml"), at_home(&house, &fs::read_to_string(deploy(configuration)).unwrap())).unwrap();
-        let provider = house.serve();
+        let configuration = fs::read_to_string(deploy(configuration)).unwrap();
+        fs::write(house.path("keyferry.yaml"), at_home(&house, kubelet, &configuration)).unwrap();
+        let provider = house.serve_by(daemon);
         Self { house, provider }
     }
 
@@ -192,12 +281,16 @@ impl Shop {
     }
 
     async fn mount_for(&self, pod: &PodClaims, example: &str) -> Result<Vec<File>, Status> {
+        Ok(self.provider.mount(self.request(pod, example)).await?.files)
+    }
+
+    fn request(&self, pod: &PodClaims, example: &str) -> MountRequest {
         let (class, manifest) = parts(&deploy(&format!("examples/{example}.yaml")));
         let token = json!({ "keyferry": { "token": self.house.token(pod, "keyferry"), "expirationTimestamp": "2100-01-01T00:00:00Z" } });
         let mut attributes = class["spec"]["parameters"].as_object().unwrap().clone();
         attributes.extend(manifest["spec"]["volumes"][0]["csi"]["volumeAttributes"].as_object().unwrap().clone());
         attributes.insert("csi.storage.k8s.io/serviceAccount.tokens".to_owned(), token.to_string().into());
-        Ok(self.provider.mount(request(pod, attributes.into())).await?.files)
+        request(pod, attributes.into())
     }
 
     async fn contents(&self, example: &str) -> BTreeMap<String, bytes::Bytes> {
@@ -219,12 +312,13 @@ fn fill(house: &House, more: &[&str]) {
 }
 
 /// A configuration with a node's paths turned into the house's, and its issuer's name for the cluster's. All else is as it is shipped.
-fn at_home(house: &House, configuration: &str) -> String {
+fn at_home(house: &House, kubelet: &Path, configuration: &str) -> String {
     let (root, uid) = (house.folder.path().display().to_string(), rustix::process::geteuid().as_raw());
     let mut text = configuration.to_owned();
     for (shipped, here) in [
         ("/etc/keyferry/", format!("{root}/")),
         ("/var/lib/keyferry/vault", format!("{root}/vault")),
+        ("/var/lib/kubelet", kubelet.display().to_string()),
         ("https://kubernetes.default.svc.cluster.local", ISSUER.to_owned()),
         ("127.0.0.1:8095", "127.0.0.1:0".to_owned()),
     ] {
