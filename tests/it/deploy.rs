@@ -36,13 +36,17 @@ fn plain(node: &Node) -> Value {
 
 /// Every YAML file below a folder of `deploy/`, sorted.
 pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (Vec::new(), vec![deploy(folder)]);
+    files_below(&deploy(folder), "yaml")
+}
+
+fn files_below(folder: &Path, kind: &str) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "yaml") {
+            } else if path.extension().is_some_and(|found| found == kind) {
                 files.push(path);
             }
         }
@@ -290,6 +294,30 @@ fn the_image_starts_as_the_manifests_have_it() {
         assert!(end.lines().any(|found| found == line), "no line {line}");
     }
     assert_eq!(*at(&daemonset(), "/spec/template/spec/containers/0/args"), json!(["serve", "--config", "/etc/keyferry/keyferry.yaml"]));
-    let ignored = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(".dockerignore")).unwrap();
-    assert_eq!(ignored.lines().find(|line| !line.starts_with('#')), Some("*"), "what the builder gets is listed, not what it does not");
+}
+
+/// What the builder gets is listed, not what it does not; so whatever the code includes has to be in the list.
+#[test]
+fn the_builder_gets_what_the_code_includes() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let mut lines = ignored.lines().filter(|line| !line.starts_with('#'));
+    assert_eq!(lines.next(), Some("*"));
+    let listed: BTreeSet<&str> = lines.map(|line| line.strip_prefix('!').unwrap()).collect();
+    let mut needed = BTreeSet::from(["Cargo.lock", "Cargo.toml", "build.rs", "proto", "src"].map(str::to_owned));
+    for file in files_below(&root.join("src"), "rs") {
+        let code = fs::read_to_string(&file).unwrap();
+        let included = code.split("include_str!(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+        for path in included {
+            let path = file.parent().unwrap().join(path).canonicalize().unwrap();
+            let top = path.strip_prefix(root.canonicalize().unwrap()).unwrap().components().next().unwrap();
+            needed.insert(top.as_os_str().to_str().unwrap().to_owned());
+        }
+    }
+    assert!(needed.contains("schemas"), "the search finds nothing: {needed:?}");
+    let missing: Vec<_> = needed.iter().filter(|name| !listed.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "not in .dockerignore: {missing:?}");
+    for name in listed {
+        assert!(root.join(name).exists(), ".dockerignore lists {name}, which is not there");
+    }
 }
