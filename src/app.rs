@@ -82,7 +82,7 @@ impl App {
         let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| one("audit.file", &error))?;
         let parts = Parts { clock: Arc::new(SystemClock), metrics: Arc::clone(&metrics), audit: Arc::new(audit) };
         let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts)?));
-        warn_of_doubts(&config, &pipeline.load_full()).await;
+        warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
         let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), sockets: sockets.clone(), reloader: reloader.clone() });
@@ -132,12 +132,7 @@ impl App {
 }
 
 /// What works, but should be known.
-async fn warn_of_doubts(config: &Config, pipeline: &Pipeline) {
-    if config.identity.verify == Verify::Driver {
-        tracing::warn!(
-            "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
-        );
-    }
+async fn warn_of_doubts(pipeline: &Pipeline) {
     if let Err(problem) = pipeline.deliverer.check() {
         tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
     }
@@ -149,6 +144,11 @@ async fn warn_of_doubts(config: &Config, pipeline: &Pipeline) {
 /// Builds the pipeline, which is everything a reload replaces.
 fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
     let Parts { clock, metrics, audit } = parts;
+    if config.identity.verify == Verify::Driver {
+        tracing::warn!(
+            "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
+        );
+    }
     let mut problems = Vec::new();
     let mut keep = |problem: String| problems.push(problem);
     let version_key = version_key(config).map_err(&mut keep).ok();

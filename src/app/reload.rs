@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Reloader {
     file: PathBuf,
+    /// What is read at the start alone is as it says here.
+    started: Config,
     parts: Parts,
     pipeline: Arc<ArcSwap<Pipeline>>,
     state: Mutex<State>,
@@ -45,7 +47,14 @@ type Content = [Option<Vec<u8>>; 2];
 impl Reloader {
     pub(super) fn new(file: PathBuf, config: Config, parts: Parts, pipeline: Arc<ArcSwap<Pipeline>>) -> Self {
         let seen = Some(content(&file, &config));
-        Self { file, parts, pipeline, state: Mutex::new(State { config, seen, fault: None }), asked: Notify::new() }
+        Self {
+            file,
+            started: config.clone(),
+            parts,
+            pipeline,
+            state: Mutex::new(State { config, seen, fault: None }),
+            asked: Notify::new(),
+        }
     }
 
     /// Reloads at the next turn of [`Reloader::run`], whether the file has changed or not.
@@ -95,7 +104,7 @@ impl Reloader {
     fn take_up(&self, old: &Config) -> Result<Config, String> {
         let config = Config::load(&self.file).map_err(|error| error.to_string())?;
         let mut pipeline = build(&config, &self.parts).map_err(|error| error.to_string())?;
-        for key in needs_restart(old, &config) {
+        for key in needs_restart(&self.started, &config) {
             tracing::warn!(key, "has changed; it takes effect at the next restart");
         }
         if old.limits.mounts == config.limits.mounts {

@@ -11,6 +11,7 @@ mod identity;
 mod layout;
 mod lock;
 mod names;
+mod queue;
 mod read;
 mod reader;
 mod recipients;
@@ -27,7 +28,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant, timeout_at};
 
 pub use age::x25519::Recipient;
@@ -41,13 +41,12 @@ pub use rekey::{RekeyError, Rekeyed};
 pub use revision::{InvalidRevision, Revision};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 
+use queue::Queue;
+
 use super::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
 use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb, Version};
 use crate::yaml;
-
-/// How many files are read and opened at once. A file system that hangs takes no more threads than these.
-const AT_ONCE: usize = 8;
 
 /// How long a [`Backend::check`] may take.
 const CHECK_TIME: Duration = Duration::from_secs(5);
@@ -66,7 +65,7 @@ pub struct FileConfig {
 pub struct FileBackend {
     name: BackendName,
     reader: Arc<Reader>,
-    slots: Arc<Semaphore>,
+    queue: Arc<Queue>,
 }
 
 // === impl FileConfig ===
@@ -109,7 +108,7 @@ impl FileBackend {
     /// An identity file is absent, unreadable, or holds no X25519 identity.
     pub fn open(name: BackendName, config: &FileConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         match Reader::open(&config.vault, &config.identity, max_secret_bytes, clock) {
-            Ok(reader) => Ok(Self { name, reader: Arc::new(reader), slots: Arc::new(Semaphore::new(AT_ONCE)) }),
+            Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default() }),
             Err(fault) => Err(error(name, None, fault)),
         }
     }
@@ -121,23 +120,12 @@ impl FileBackend {
         deadline: Instant,
         work: impl FnOnce(&Reader) -> Result<T, ReadFault> + Send + 'static,
     ) -> Result<T, ReadFault> {
-        let (reader, slots) = (Arc::clone(&self.reader), Arc::clone(&self.slots));
-        let job = async move {
-            let slot = slots.acquire_owned().await;
-            tokio::task::spawn_blocking(move || {
-                let answer = work(&reader);
-                drop(slot);
-                answer
-            })
-            .await
-        };
-        match timeout_at(deadline, job).await {
+        let reader = Arc::clone(&self.reader);
+        match timeout_at(deadline, self.queue.run(move || work(&reader))).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(ended)) => match ended.try_into_panic() {
-                // A bug: it belongs to this mount, whose handler answers for it.
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(ReadFault::new(Fault::Unavailable, "the daemon is ending")),
-            },
+            // A bug: it belongs to this mount, whose handler answers for it.
+            Ok(Err(Some(panic))) => std::panic::resume_unwind(panic),
+            Ok(Err(None)) => Err(ReadFault::new(Fault::Unavailable, "the daemon is ending")),
             Err(_) => {
                 let reason = "the vault's file system did not answer in time (is a network volume down?)";
                 Err(ReadFault::new(Fault::TimedOut, reason))

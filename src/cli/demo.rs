@@ -73,12 +73,11 @@ pub async fn run(args: DemoArgs, out: &mut impl Write) -> Result<(), Failure> {
     let drained = serving.await.map_err(Failure::fault)?;
     played?;
     check(drained, "the provider did not stop in order")?;
-    say(out, &format!("\nThat was all of it: {} mounts served, 1 refused, nothing left behind.", 2))?;
     if args.keep {
         let kept = folder.keep();
-        say(out, &format!("Kept: {}", kept.display()))?;
+        return say(out, &format!("\nThat was all of it: 2 mounts served, 1 refused. Kept: {}", kept.display()));
     }
-    Ok(())
+    say(out, "\nThat was all of it: 2 mounts served, 1 refused, nothing left behind.")
 }
 
 /// What the demo plays on.

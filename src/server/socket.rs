@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -80,7 +80,11 @@ impl SocketConfig {
 
 fn guarded_folder(dir: &Path) -> Result<File, SocketError> {
     let folder = |cause| SocketError::Folder { path: dir.to_owned(), cause };
-    DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(folder)?;
+    if !dir.exists() {
+        DirBuilder::new().recursive(true).create(dir).map_err(folder)?;
+        // Whatever the umask: a driver that is not root has to come through.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(folder)?;
+    }
     let opened = File::open(dir).map_err(folder)?;
     let mode = opened.metadata().map_err(folder)?.mode() & 0o7777;
     // The sticky bit keeps strangers from replacing a file, not from putting one where ours is to come.

@@ -98,8 +98,8 @@ impl Metrics {
             Unit::Seconds,
             metrics.backend_seconds.clone(),
         );
-        registry.register("files_delivered", "Files in answers to mounts", metrics.files.clone());
-        registry.register_with_unit("delivered", "File contents in answers to mounts", Unit::Bytes, metrics.bytes.clone());
+        registry.register("files_delivered", "Files delivered", metrics.files.clone());
+        registry.register_with_unit("delivered", "File contents delivered", Unit::Bytes, metrics.bytes.clone());
         registry.register("mounts_in_flight", "Mounts being worked on or queued", metrics.in_flight.clone());
         registry.register(
             "audit_lines_lost",

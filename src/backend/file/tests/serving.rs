@@ -156,13 +156,16 @@ async fn a_file_system_that_hangs_costs_the_mount_its_time_and_no_more() {
     let backend = Arc::new(bench.backend());
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
-    let soon = || Instant::now() + Duration::from_millis(50);
-    for _ in 0..AT_ONCE {
+    let within = |millis| Instant::now() + Duration::from_millis(millis);
+    // Long enough for every thread to be taken, one after another.
+    let hang = |_| {
         let held = Arc::clone(&held);
-        let hang = backend.read(soon(), move |_| held.lock().unwrap().recv().map_err(|_| ReadFault::new(Fault::Unavailable, "")));
-        assert_eq!(hang.await.unwrap_err().fault, Fault::TimedOut);
+        backend.read(within(2_000), move |_| held.lock().unwrap().recv().map_err(|_| ReadFault::new(Fault::Unavailable, "")))
+    };
+    for hung in futures_util::future::join_all((0..queue::AT_ONCE).map(hang)).await {
+        assert_eq!(hung.unwrap_err().fault, Fault::TimedOut);
     }
-    let late = FetchContext { deadline: soon(), ..cx() };
+    let late = FetchContext { deadline: within(200), ..cx() };
     let error = backend.fetch(&reference("db"), &late).await.unwrap_err();
     assert_eq!(error.fault, Fault::TimedOut);
     assert_snapshot!(error, @"files/db: the vault's file system did not answer in time (is a network volume down?)");
