@@ -328,7 +328,8 @@ fn a_changed_token_never_verifies() {
                 0 => bytes[at] = byte,
                 1 => _ = bytes.remove(at),
                 2 => bytes.insert(at, byte),
-                _ => bytes.truncate(at.max(1)),
+                // Enough is left for the other edits to have a place.
+                _ => bytes.truncate(at.max(4)),
             }
         }
         prop_assume!(bytes != good.as_bytes() && !bytes.is_empty());

@@ -80,7 +80,7 @@ impl SocketConfig {
 
 fn guarded_folder(dir: &Path) -> Result<File, SocketError> {
     let folder = |cause| SocketError::Folder { path: dir.to_owned(), cause };
-    if !dir.exists() {
+    if !dir.is_dir() {
         DirBuilder::new().recursive(true).create(dir).map_err(folder)?;
         // Whatever the umask: a driver that is not root has to come through.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(folder)?;
