@@ -14,8 +14,8 @@ use keyferry::dialect::{self, ClassLimits};
 use keyferry::glob::{matches, matches_path};
 use keyferry::identity::{Attest, Issuer, JwksVerifier};
 use keyferry::model::{
-    BackendName, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, Request, SecretBytes,
-    SecretName, SecretRef, Unresolved, Version,
+    Ask, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, Request, SecretBytes, SecretName,
+    SecretRef, Unresolved, Version,
 };
 use keyferry::yaml::parse_all;
 use tokio::runtime::{Builder, Runtime};
@@ -42,14 +42,10 @@ pub fn class(input: &[u8]) {
     struct Everything;
 
     impl Catalogue for Everything {
-        fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
-            let backend = backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
-            let name = name.parse().map_err(|cause| Unresolved::Name { name: name.to_owned(), cause })?;
-            Ok((backend, name))
-        }
-
-        fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
-            Ok(Version::new(version))
+        fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+            let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
+            let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.to_owned(), cause })?;
+            Ok(SecretRef { version: ask.version.map(Version::new), ..SecretRef::read(backend, name) })
         }
     }
 
@@ -163,7 +159,7 @@ pub fn vault(input: &[u8]) {
     fs::rename(&draft, &scene.file).expect("the draft in its place");
     let claims = PodClaims { namespace: "n".into(), name: "p".into(), uid: "u".into(), service_account: "s".into() };
     let pod = Arc::new(PodIdentity::believed(&claims));
-    let cx = FetchContext { pod, tokens: Arc::new(PodTokens::default()), deadline: Instant::now() + Duration::from_secs(30) };
+    let cx = FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, deadline: Instant::now() + Duration::from_secs(30) };
     let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));
     let fetched = scene.runtime.block_on(scene.backend.fetch(&secret, &cx)).is_ok();
     assert_eq!(fetched, content == scene.good);

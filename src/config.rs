@@ -113,7 +113,8 @@ impl Config {
         let version_key = absolute(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
         let backends = backends(&mut reader, faults);
-        let policy = policy(&mut reader, faults);
+        let class_may = backends.iter().filter_map(|(name, backend)| Some((name.clone(), backend.class_may()?.clone()))).collect();
+        let policy = policy(&mut reader, faults).with_class_may(class_may);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
         let delivery = reader.parsed("delivery", faults, delivery).unwrap_or_default();
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();

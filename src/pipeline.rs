@@ -166,7 +166,7 @@ impl Pipeline {
             }
             match rules.decide(&object.secret) {
                 Ok(permit) => permits.push(permit),
-                Err(denial) => denials.push((object.label(), denial)),
+                Err(denial) => denials.push((object.label(), denial.in_words_of(&plan.parameters))),
             }
         }
         if denials.is_empty() {
@@ -178,7 +178,7 @@ impl Pipeline {
 
     /// Every secret at once, each distinct one once. What is absent and optional everywhere it is asked for is left out.
     async fn fetch(&self, plan: &Plan, permits: Vec<Permit>, tokens: Arc<PodTokens>, deadline: Instant) -> Result<Found, MountError> {
-        let fetches = permits.iter().map(|permit| self.backends.fetch(permit, Arc::clone(&tokens), deadline));
+        let fetches = permits.iter().map(|permit| self.backends.fetch(permit, Arc::clone(&tokens), plan.fresh, deadline));
         let answers = join_all(fetches).await;
         let (mut found, mut failures) = (Vec::with_capacity(permits.len()), HashMap::new());
         for (permit, answer) in permits.into_iter().zip(answers) {

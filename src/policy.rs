@@ -2,12 +2,17 @@
 //!
 //! Deny by default; a `deny` beats every allow, wherever it stands. Permits are made here alone, and nothing is fetched without one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::glob;
-use crate::model::{PodIdentity, SecretRef, Verb};
+use crate::model::{BackendName, LoginKey, PodIdentity, SecretRef, Verb, clean};
 use crate::yaml::{Faults, Node, Position, Reader, Value};
+
+mod class_may;
+
+pub use class_may::ClassMay;
 
 /// What a pattern may borrow from the Pod.
 const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
@@ -16,6 +21,8 @@ const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
+    /// What classes may say of a login, by backend; absent: nothing.
+    class_may: Arc<BTreeMap<BackendName, ClassMay>>,
 }
 
 /// One rule: which Pods, and what they may or must not have.
@@ -37,6 +44,7 @@ pub struct Rule {
 pub struct PodRules<'p> {
     pod: &'p Arc<PodIdentity>,
     rules: Vec<PodRule>,
+    class_may: Arc<BTreeMap<BackendName, ClassMay>>,
 }
 
 #[derive(Debug)]
@@ -62,10 +70,14 @@ pub struct Denial {
     namespace: String,
     service_account: String,
     pub because: Because,
+    /// The class's own word for what it may not say; `None`: the native one.
+    parameter: Option<String>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Because {
+    /// The class enters the backend in a way that `classMay` does not grant.
+    Login { key: LoginKey, value: String },
     /// No rule allows it.
     NoRule,
     /// A rule's `deny` pattern.
@@ -82,13 +94,18 @@ impl Policy {
             return Self::default();
         };
         let rules = items.iter().enumerate().filter_map(|(at, item)| Rule::parse(item, at + 1, faults)).collect();
-        Self { rules }
+        Self { rules, class_may: Arc::default() }
+    }
+
+    /// Adds what the backends' configurations grant to classes.
+    pub fn with_class_may(self, class_may: BTreeMap<BackendName, ClassMay>) -> Self {
+        Self { class_may: Arc::new(class_may), ..self }
     }
 
     /// The rules that speak of this Pod.
     pub fn of<'p>(&self, pod: &'p Arc<PodIdentity>) -> PodRules<'p> {
         let rules = self.rules.iter().filter(|rule| rule.speaks_of(pod)).map(|rule| rule.fill_in(pod)).collect();
-        PodRules { pod, rules }
+        PodRules { pod, rules, class_may: Arc::clone(&self.class_may) }
     }
 }
 
@@ -136,11 +153,7 @@ fn patterns(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> 
 }
 
 fn check_pattern(pattern: &str, at: Position, path: &str, faults: &mut Faults) -> Option<String> {
-    let bare = PLACEHOLDERS.iter().fold(pattern.to_owned(), |text, placeholder| text.replace(placeholder, "x"));
-    if bare.contains("${") {
-        faults.add(at, path, format!("{pattern:?} has a placeholder that is not known (known: {})", PLACEHOLDERS.join(", ")));
-        return None;
-    }
+    let bare = bare(&check_placeholders(pattern, at, path, faults)?);
     if !bare.contains('/') || bare.split('/').any(str::is_empty) {
         faults.add(at, path, format!("{pattern:?} is no <backend>/<name> pattern (such as files/shop/* or files/${{namespace}}/**)"));
         return None;
@@ -150,6 +163,19 @@ fn check_pattern(pattern: &str, at: Position, path: &str, faults: &mut Faults) -
         return None;
     }
     Some(pattern.to_owned())
+}
+
+fn check_placeholders(pattern: &str, at: Position, path: &str, faults: &mut Faults) -> Option<String> {
+    if bare(pattern).contains("${") {
+        faults.add(at, path, format!("{pattern:?} has a placeholder that is not known (known: {})", PLACEHOLDERS.join(", ")));
+        return None;
+    }
+    Some(pattern.to_owned())
+}
+
+/// A pattern with something harmless in its placeholders' stead.
+fn bare(pattern: &str) -> String {
+    PLACEHOLDERS.iter().fold(pattern.to_owned(), |text, placeholder| text.replace(placeholder, "x"))
 }
 
 /// The pattern with the Pod's names in it, taken literally: a name that could be read as a pattern makes the pattern match nothing.
@@ -172,7 +198,7 @@ impl PodRules<'_> {
     /// Decides one secret. Every deny is heard before any allow.
     ///
     /// # Errors
-    /// A deny pattern matches, or no rule allows.
+    /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
     pub fn decide(&self, secret: &Arc<SecretRef>) -> Result<Permit, Denial> {
         let subject = format!("{}/{}", secret.backend, secret.name);
         let hit = |patterns: &[String]| patterns.iter().find(|pattern| glob::matches_path(pattern, &subject)).cloned();
@@ -180,19 +206,29 @@ impl PodRules<'_> {
         if let Some(because) = denied {
             return Err(self.denial(secret, because));
         }
-        let allow = |rule: &&PodRule| match secret.verb {
+        let allow = |rule: &&PodRule| match secret.verb() {
             Verb::Read => hit(&rule.read).is_some(),
             Verb::Update => hit(&rule.update).is_some(),
         };
+        if let Some(because) = self.refused_login(secret) {
+            return Err(self.denial(secret, because));
+        }
         match self.rules.iter().find(allow) {
             Some(rule) => Ok(Permit { pod: Arc::clone(self.pod), secret: Arc::clone(secret), rule: rule.number }),
             None => Err(self.denial(secret, Because::NoRule)),
         }
     }
 
+    fn refused_login(&self, secret: &SecretRef) -> Option<Because> {
+        let may = self.class_may.get(&secret.backend);
+        let refused = |key, value: &str| !may.is_some_and(|may| may.allows(key, value, self.pod));
+        let (key, value) = secret.login.said().into_iter().find(|(key, value)| refused(*key, value))?;
+        Some(Because::Login { key, value: value.to_owned() })
+    }
+
     fn denial(&self, secret: &Arc<SecretRef>, because: Because) -> Denial {
         let (namespace, service_account) = (self.pod.namespace.clone(), self.pod.service_account.clone());
-        Denial { secret: Arc::clone(secret), namespace, service_account, because }
+        Denial { secret: Arc::clone(secret), namespace, service_account, because, parameter: None }
     }
 }
 
@@ -219,17 +255,33 @@ impl Denial {
     /// The number of the rule that denied it, if one did.
     pub fn rule(&self) -> Option<usize> {
         match &self.because {
-            Because::NoRule => None,
+            Because::Login { .. } | Because::NoRule => None,
             Because::Rule { number, .. } => Some(*number),
         }
+    }
+
+    /// Tells it in the words of the class's dialect.
+    pub fn in_words_of(mut self, parameters: &BTreeMap<LoginKey, String>) -> Self {
+        if let Because::Login { key, .. } = &self.because {
+            self.parameter = parameters.get(key).cloned();
+        }
+        self
     }
 }
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { secret, namespace, service_account, because } = self;
-        let verb = secret.verb;
+        let Self { secret, namespace, service_account, because, parameter } = self;
+        let verb = secret.verb();
         match because {
+            Because::Login { key, value } => {
+                let (parameter, value, backend) = (parameter.as_deref().unwrap_or(key.as_str()), clean(value), &secret.backend);
+                write!(
+                    f,
+                    "{secret}: the class sets {parameter} to {value:?}, and backends.{backend}.classMay.{key} does not grant that to \
+                     ServiceAccount {namespace}/{service_account} (leave {parameter} out; or the cluster's admin can add it there)"
+                )
+            }
             Because::NoRule => write!(
                 f,
                 "{secret}: no rule of the policy allows ServiceAccount {namespace}/{service_account} to {verb} it \
@@ -248,6 +300,7 @@ impl fmt::Display for Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Login, Method};
     use crate::yaml;
 
     const RULES: &str = r#"
@@ -279,7 +332,8 @@ mod tests {
     }
 
     fn secret(backend: &str, name: &str, verb: Verb) -> Arc<SecretRef> {
-        Arc::new(SecretRef { verb, ..SecretRef::read(backend.parse().unwrap(), name.parse().unwrap()) })
+        let method = if verb == Verb::Read { Method::Get } else { Method::Post };
+        Arc::new(SecretRef { method, ..SecretRef::read(backend.parse().unwrap(), name.parse().unwrap()) })
     }
 
     fn allows(pod: &Arc<PodIdentity>, backend: &str, name: &str, verb: Verb) -> Result<usize, String> {
@@ -311,6 +365,30 @@ mod tests {
             assert!(allows(&pod(namespace, "web"), "files", "bank/db", Verb::Read).is_err(), "{namespace}");
         }
         assert!(allows(&pod("${serviceAccount}", "bank"), "files", "bank/db", Verb::Read).is_err());
+    }
+
+    #[test]
+    fn a_class_says_no_more_of_a_login_than_it_may() {
+        let text = "{ namespace: [\"team-${namespace}\", \"shared/*\"], address: [] }";
+        let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
+        let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), &mut faults);
+        assert!(faults.is_empty(), "{faults:?}");
+        let policy = policy(RULES).with_class_may([("bao".parse().unwrap(), may)].into());
+        let decide = |backend: &str, login: Login| {
+            let secret = SecretRef { login, ..(*secret(backend, "kv/data/shop/db", Verb::Read)).clone() };
+            policy.of(&pod("shop", "web")).decide(&Arc::new(secret)).map(drop).map_err(|denial| denial.to_string())
+        };
+        let namespace = |text: &str| Login { namespace: Some(text.to_owned()), ..Login::default() };
+        let role = |text: &str| Login { role: Some(text.to_owned()), ..Login::default() };
+        let address = Login { address: Some("https://evil.example".to_owned()), ..Login::default() };
+        let tls = Login { tls: Some(Box::default()), ..Login::default() };
+        assert_eq!(decide("bao", role("any")), Ok(()), "the default");
+        assert_eq!(decide("bao", namespace("team-shop")), Ok(()));
+        assert_eq!(decide("bao", namespace("shared/a")), Ok(()));
+        assert!(decide("bao", namespace("shared/a/b")).is_err() && decide("bao", namespace("team-bank")).is_err());
+        assert!(decide("bao", tls).is_err());
+        insta::assert_snapshot!(decide("bao", address).unwrap_err(), @r#"bao/kv/data/shop/db: the class sets address to "https://evil.example", and backends.bao.classMay.address does not grant that to ServiceAccount shop/web (leave address out; or the cluster's admin can add it there)"#);
+        assert!(decide("other", role("any")).is_err(), "a backend that grants nothing");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, timeout};
 
 use super::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::model::{
-    Field, FieldKind, FieldName, Login, PodClaims, PodIdentity, PodTokens, SecretBytes, SecretPrefix, SecretRef, Source, Verb,
+    Field, FieldKind, FieldName, Login, Method, PodClaims, PodIdentity, PodTokens, SecretBytes, SecretPrefix, SecretRef, Source,
 };
 
 /// A value that may be seen nowhere but in a field's bytes.
@@ -133,7 +133,7 @@ async fn answers_many_at_once(store: &dyn Store) {
 
 /// With no time left a store may still answer from what it has at hand; it never keeps the mount waiting.
 async fn keeps_to_the_deadline(store: &dyn Store) {
-    let cx = FetchContext { deadline: Instant::now(), ..context() };
+    let cx = FetchContext { fresh: None, deadline: Instant::now(), ..context() };
     let call = timeout(Duration::from_secs(5), async { store.backend().fetch(&secret(store, "team/never-2"), &cx).await }).await;
     let error = call.expect("it waited on past the deadline").unwrap_err();
     assert!(matches!(error.fault, Fault::TimedOut | Fault::NotFound), "{error}");
@@ -141,7 +141,7 @@ async fn keeps_to_the_deadline(store: &dyn Store) {
 
 fn shares_no_more_than_reads(store: &dyn Store) {
     let backend = store.backend();
-    let update = SecretRef { verb: Verb::Update, ..secret(store, "team/db") };
+    let update = SecretRef { method: Method::Post, ..secret(store, "team/db") };
     assert_eq!(backend.scope(&update, &pod()), Scope::Pod("uid-1".to_owned()), "what makes something is for its Pod alone");
 }
 
@@ -161,7 +161,12 @@ fn secret(store: &dyn Store, name: &str) -> SecretRef {
 }
 
 fn context() -> FetchContext {
-    FetchContext { pod: Arc::new(pod()), tokens: Arc::new(PodTokens::default()), deadline: Instant::now() + Duration::from_secs(30) }
+    FetchContext {
+        pod: Arc::new(pod()),
+        tokens: Arc::new(PodTokens::default()),
+        fresh: None,
+        deadline: Instant::now() + Duration::from_secs(30),
+    }
 }
 
 fn pod() -> PodIdentity {

@@ -43,9 +43,9 @@ pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 
 use queue::Queue;
 
-use super::{Backend, BackendError, Fault, FetchContext, Scope};
+use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope, only_reads};
 use crate::clock::Clock;
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb, Version};
+use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Version};
 use crate::yaml;
 
 /// How long a [`Backend::check`] may take.
@@ -91,6 +91,24 @@ impl FileConfig {
         }
         (!identity.is_empty()).then_some(Self { vault: vault?, identity })
     }
+
+    /// # Errors
+    /// A name that no vault has.
+    pub fn canonical(name: &str) -> Result<SecretName, InvalidName> {
+        name.parse().map(VaultName::into)
+    }
+
+    /// # Errors
+    /// What is no revision.
+    pub fn pin(version: &str) -> Result<Version, String> {
+        version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string())
+    }
+
+    /// # Errors
+    /// A vault only reads, and nobody logs in there.
+    pub fn admit(asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        only_reads(asked, "file vault")
+    }
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
@@ -135,7 +153,7 @@ impl FileBackend {
 
     /// What to read, if it is a read.
     fn key(secret: &SecretRef) -> Result<Key, ReadFault> {
-        if secret.verb != Verb::Read || !secret.args.is_empty() {
+        if !secret.is_plain() {
             let reason = "a file vault only reads secrets: it makes none, and takes no arguments (leave out `method` and `args`)";
             return Err(ReadFault::new(Fault::Unsupported, reason));
         }
@@ -188,20 +206,28 @@ impl Backend for FileBackend {
         Err(self.no_leases())
     }
 
+    fn adopt(&self, _: &Lease) {}
+
+    async fn forget(&self, _: &str, _: Instant) {}
+
     async fn check(&self) -> Result<(), BackendError> {
         self.read(Instant::now() + CHECK_TIME, Reader::check).await.map_err(|fault| self.error(None, fault))
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        name.parse().map(VaultName::into)
+        FileConfig::canonical(name)
     }
 
     fn pin(&self, version: &str) -> Result<Version, String> {
-        version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string())
+        FileConfig::pin(version)
+    }
+
+    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        FileConfig::admit(asked)
     }
 
     /// A vault does not know Pods: whoever may have a secret is given the same answer.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        if secret.verb == Verb::Read && secret.args.is_empty() { Scope::Shared(secret.to_string()) } else { Scope::Pod(pod.uid.clone()) }
+        if secret.is_plain() { Scope::Shared(secret.to_string()) } else { Scope::Pod(pod.uid.clone()) }
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Backend, BackendError, Fault, FetchContext, Scope};
+use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
 use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
 use crate::telemetry::Metrics;
 
@@ -68,6 +68,14 @@ impl Backend for Limited {
         self.within("revoke", None, deadline, self.inner.revoke(lease, deadline)).await
     }
 
+    fn adopt(&self, lease: &Lease) {
+        self.inner.adopt(lease);
+    }
+
+    async fn forget(&self, pod: &str, deadline: Instant) {
+        self.inner.forget(pod, deadline).await;
+    }
+
     async fn check(&self) -> Result<(), BackendError> {
         self.inner.check().await
     }
@@ -78,6 +86,10 @@ impl Backend for Limited {
 
     fn pin(&self, version: &str) -> Result<Version, String> {
         self.inner.pin(version)
+    }
+
+    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        self.inner.admit(asked)
     }
 
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {

@@ -5,9 +5,12 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
-use crate::model::{BackendName, Code, Fetched, InvalidName, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Version};
+use crate::model::{
+    BackendName, Code, Fetched, InvalidName, Lease, LeaseFor, LoginKey, Method, PodIdentity, PodTokens, SecretName, SecretPrefix,
+    SecretRef, Version,
+};
 
 #[cfg(test)]
 pub mod conformance;
@@ -30,6 +33,12 @@ pub trait Backend: Debug + Send + Sync {
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError>;
 
+    /// Takes a lease of a former process as its own: what the lease lives by is kept as if it had been issued here.
+    fn adopt(&self, lease: &Lease);
+
+    /// The Pod with this uid is gone: gives back what was kept for it alone, such as a store token that nobody else uses.
+    async fn forget(&self, pod: &str, deadline: Instant);
+
     /// Whether a mount could be served now: for readiness and doctor.
     async fn check(&self) -> Result<(), BackendError>;
 
@@ -38,6 +47,10 @@ pub trait Backend: Debug + Send + Sync {
 
     /// The version a class pins, in the store's spelling; the error says which versions the store has.
     fn pin(&self, version: &str) -> Result<Version, String>;
+
+    /// What this store makes of a request whose name and version are in its own spelling: refused, or as it is to be sent. Parts of
+    /// the login that are equal to the configuration are left out of it, so that equal requests are equal references.
+    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible>;
 
     /// How widely an answer may be shared.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope;
@@ -48,6 +61,8 @@ pub trait Backend: Debug + Send + Sync {
 pub struct FetchContext {
     pub pod: Arc<PodIdentity>,
     pub tokens: Arc<PodTokens>,
+    /// The oldest answer that may come from a cache, where the class says less than the configuration.
+    pub fresh: Option<Duration>,
     pub deadline: Instant,
 }
 
@@ -89,6 +104,37 @@ pub struct BackendError {
     /// Why, and in brackets what to do.
     pub reason: String,
     pub source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// A part of a request that a store has no use for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Inadmissible {
+    Login {
+        key: LoginKey,
+        problem: String,
+    },
+    /// `method`, `args` or `lease`.
+    Request {
+        key: &'static str,
+        problem: String,
+    },
+}
+
+/// For stores that only read, and that the daemon enters as itself: `kind` completes "a ...".
+///
+/// # Errors
+/// The request says how, with what or as whom.
+pub fn only_reads(asked: SecretRef, kind: &str) -> Result<SecretRef, Inadmissible> {
+    if let Some((key, _)) = asked.login.said().first() {
+        return Err(Inadmissible::Login { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
+    }
+    let request = |key, problem: &str| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
+    match () {
+        () if asked.method != Method::Get => request("method", &format!("{} means nothing to a {kind}: it only reads", asked.method)),
+        () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}: it only reads")),
+        () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}: it gives no leases")),
+        () => Ok(asked),
+    }
 }
 
 // === impl Fault ===

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use super::file::{FileBackend, FileConfig};
 use super::limit::Limited;
-use super::{Backend, BackendError, Fault, FetchContext};
+use super::{Backend, BackendError, Fault, FetchContext, Inadmissible};
 use crate::clock::Clock;
-use crate::model::{BackendName, Catalogue, Fetched, PodTokens, SecretName, Unresolved, Version};
+use crate::model::{Ask, BackendName, Catalogue, Fetched, InvalidName, PodTokens, SecretName, SecretRef, Unresolved, Version};
 use crate::nearest::nearest;
-use crate::policy::Permit;
+use crate::policy::{ClassMay, Permit};
 use crate::telemetry::Metrics;
 use crate::yaml::{Faults, Reader};
 
@@ -65,6 +65,34 @@ impl BackendConfig {
         config
     }
 
+    /// What classes may say of its login; `None`: nothing.
+    pub fn class_may(&self) -> Option<&ClassMay> {
+        match self {
+            Self::File(_) => None,
+        }
+    }
+
+    /// As [`Backend::canonical`], of a backend that is not opened.
+    pub fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        match self {
+            Self::File(_) => FileConfig::canonical(name),
+        }
+    }
+
+    /// As [`Backend::pin`], of a backend that is not opened.
+    pub fn pin(&self, version: &str) -> Result<Version, String> {
+        match self {
+            Self::File(_) => FileConfig::pin(version),
+        }
+    }
+
+    /// As [`Backend::admit`], of a backend that is not opened.
+    pub fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        match self {
+            Self::File(_) => FileConfig::admit(asked),
+        }
+    }
+
     fn build(&self, name: &BackendName, limits: BackendLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, limits.secret_bytes, Arc::clone(clock))?)),
@@ -103,15 +131,21 @@ impl Backends {
         Self(backends)
     }
 
-    /// Fetches what the permit allows: there is no way to a store without one.
-    pub async fn fetch(&self, permit: &Permit, tokens: Arc<PodTokens>, deadline: Instant) -> Result<Fetched, BackendError> {
+    /// Fetches what the permit allows: there is no way to a store without one. An answer from a cache is at most `fresh` old.
+    pub async fn fetch(
+        &self,
+        permit: &Permit,
+        tokens: Arc<PodTokens>,
+        fresh: Option<Duration>,
+        deadline: Instant,
+    ) -> Result<Fetched, BackendError> {
         let secret = permit.secret();
         let Some(backend) = self.0.get(&secret.backend) else {
             let reason = "the backend is not configured any more (try again)".to_owned();
             let (backend, secret) = (secret.backend.clone(), Some(secret.name.clone()));
             return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, source: None });
         };
-        backend.fetch(secret, &FetchContext { pod: Arc::clone(permit.pod()), tokens, deadline }).await
+        backend.fetch(secret, &FetchContext { pod: Arc::clone(permit.pod()), tokens, fresh, deadline }).await
     }
 
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.
@@ -150,14 +184,16 @@ impl Backends {
 }
 
 impl Catalogue for Backends {
-    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
-        let (backend_name, backend) = self.find(backend)?;
-        let canonical = backend.canonical(name).map_err(|cause| Unresolved::Name { name: name.chars().take(200).collect(), cause })?;
-        Ok((backend_name.clone(), canonical))
-    }
-
-    fn pin(&self, backend: &BackendName, version: &str) -> Result<Version, Unresolved> {
-        let (_, backend) = self.find(Some(backend.as_str()))?;
-        backend.pin(version).map_err(Unresolved::Version)
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+        let (name, backend) = self.find(ask.backend)?;
+        let canonical = backend.canonical(ask.name);
+        let canonical = canonical.map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
+        let version = ask.version.map(|version| backend.pin(version)).transpose().map_err(Unresolved::Version)?;
+        let Ask { method, args, lease, login, .. } = ask.clone();
+        let asked = SecretRef { backend: name.clone(), name: canonical, version, method, args, lease, login };
+        backend.admit(asked).map_err(|refused| match refused {
+            Inadmissible::Login { key, problem } => Unresolved::Login { key, problem },
+            Inadmissible::Request { key, problem } => Unresolved::Request { key, problem },
+        })
     }
 }

@@ -152,7 +152,7 @@ impl fmt::Display for Oversize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Field;
+    use crate::model::{Args, Field};
 
     fn key(byte: u8) -> VersionKey {
         VersionKey::new(&Zeroizing::new(vec![byte; VersionKey::LENGTH]))
@@ -171,7 +171,9 @@ mod tests {
     #[test]
     fn ids_are_unique_and_name_the_pinned_version() {
         let store = secret(&[("a", "1")], Some("7"));
-        let args = Arc::new(SecretRef { args: [("ttl".to_owned(), "1h".to_owned())].into(), ..(*reference("db", None)).clone() });
+        let mut args = Args::default();
+        args.insert("ttl", &"1h".into());
+        let args = Arc::new(SecretRef { args, ..(*reference("db", None)).clone() });
         let asked = [(reference("db", None), Arc::clone(&store)), (reference("db", Some("3")), Arc::clone(&store)), (args, store)];
         let delivery = Delivery::new(Vec::new(), &asked, &key(1), 4096).unwrap();
         let shown: Vec<_> = delivery.versions.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();

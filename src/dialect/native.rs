@@ -8,8 +8,8 @@ use std::sync::Arc;
 use self::values::{encoding, mode, owner, position, query, read_path, read_patterns};
 use super::{ClassLimits, bounded, class_fault};
 use crate::model::{
-    Catalogue, Claim, ClassFault, ClassFaults, Code, FieldPattern, FileMode, FilePath, FolderPath, InvalidName, Label, Object, Owner, Plan,
-    Query, SecretRef, Select, Unresolved, clashes, clean, quoted,
+    Ask, Catalogue, Claim, ClassFault, ClassFaults, Code, FieldPattern, FileMode, FilePath, FolderPath, InvalidName, Label, Object, Owner,
+    Plan, Query, SecretRef, Select, Unresolved, clashes, clean, quoted,
 };
 use crate::nearest::nearest;
 use crate::yaml::{self, Faults, Node, Position, Reader, Value, unknown_key};
@@ -75,7 +75,7 @@ pub(super) fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catal
     let mut faults = class.faults;
     // The class's own first, then object by object, each in the order of the text.
     faults.sort_by_key(|fault| (fault.object.as_ref().map_or(0, |label| label.index), fault.at));
-    if faults.is_empty() { Ok(Plan { objects }) } else { Err(ClassFaults(faults)) }
+    if faults.is_empty() { Ok(Plan { objects, ..Plan::default() }) } else { Err(ClassFaults(faults)) }
 }
 
 /// A class being read.
@@ -209,24 +209,18 @@ impl Class<'_> {
 
     fn read_secret(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Arc<SecretRef>> {
         let own_backend = reader.text("backend", faults);
-        let version = reader.text("version", faults).map(|text| (text, position(reader, "version")));
+        let version = reader.text("version", faults);
         if reader.get("secret").is_none() && !IN_PLACE_OF_SECRET.iter().any(|key| reader.get(key).is_some()) {
             reader.missing("secret", "write the secret's name, such as `secret: shop/db`", faults);
         }
         let name = reader.text("secret", faults)?;
-        let (backend, name) = match self.catalogue.resolve(own_backend.or(self.backend), name) {
-            Ok(resolved) => resolved,
+        match self.catalogue.resolve(&Ask { backend: own_backend.or(self.backend), name, version, ..Ask::default() }) {
+            Ok(secret) => Some(self.share(secret)),
             Err(unresolved) => {
                 self.note_unresolved(own_backend.is_some(), unresolved, reader, faults);
-                return None;
+                None
             }
-        };
-        let mut secret = SecretRef::read(backend, name);
-        if let Some((text, at)) = version {
-            secret.version =
-                Some(self.catalogue.pin(&secret.backend, text).map_err(|problem| faults.add(at, "version", problem.to_string())).ok()?);
         }
-        Some(self.share(secret))
     }
 
     fn note_unresolved(&mut self, own_backend: bool, unresolved: Unresolved, reader: &mut Reader<'_>, faults: &mut Faults) {
@@ -243,6 +237,8 @@ impl Class<'_> {
                 let problem = format!("the name {} {cause}{remedy}", quoted(&name));
                 faults.add(position(reader, "secret"), "secret", problem);
             }
+            Unresolved::Login { key, problem } => self.faults.push(class_fault(key.as_str(), problem)),
+            Unresolved::Request { key, problem } => faults.add(position(reader, key), key, problem),
             Unresolved::Version(problem) => faults.add(position(reader, "version"), "version", problem),
         }
     }

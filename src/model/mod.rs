@@ -1,5 +1,6 @@
 //! Parsed values, and nothing that does I/O: what every other room talks in.
 
+mod ask;
 mod code;
 mod file;
 mod ids;
@@ -11,6 +12,7 @@ mod quoted;
 mod request;
 mod secret;
 
+pub use ask::{Args, Ask, Login, LoginKey, LoginTls};
 pub use code::Code;
 pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidOwner, InvalidPath, Owner};
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
@@ -20,4 +22,4 @@ pub use pod::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
 pub use query::{InvalidQuery, Query, QueryError};
 pub use quoted::{clean, quoted};
 pub use request::{MountCall, Request, RequestFault};
-pub use secret::{Fetched, Field, FieldKind, Lease, Login, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb};
+pub use secret::{Fetched, Field, FieldKind, Lease, LeaseFor, Method, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb};

@@ -1,16 +1,22 @@
 //! A plan: what a class asks for, parsed and checked, with every name resolved to a configured backend.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
+use tokio::time::Duration;
 
-use super::{BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, Owner, Query, SecretName, SecretRef, Version, clean};
+use super::{Ask, Code, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
 
 /// A parsed class.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plan {
     pub objects: Vec<Object>,
+    /// The oldest answer that may come from a cache, where the class says so: less than the configuration's, never more.
+    pub fresh: Option<Duration>,
+    /// The class's own words for the parts of a login, where its dialect has others.
+    pub parameters: BTreeMap<LoginKey, String>,
 }
 
 /// One entry of a class.
@@ -64,20 +70,22 @@ pub struct Label {
 
 /// What the configured backends know, as far as parsing a class needs it.
 pub trait Catalogue: Send + Sync {
-    /// The backend of that name, or the only one; and the name in its canonical spelling.
-    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved>;
-
-    /// Whether this backend has versions of that spelling to pin.
-    fn pin(&self, backend: &BackendName, version: &str) -> Result<Version, Unresolved>;
+    /// What a class asks for, in the one spelling that policy sees and the store is sent; or what of it means nothing there.
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved>;
 }
 
-/// Why a backend or a secret's name in a class means nothing here.
+/// Why what a class asks for means nothing here.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Unresolved {
     #[error("{0}")]
     Backend(String),
+    #[error("{problem}")]
+    Login { key: LoginKey, problem: String },
     #[error("the name {name:?} {cause}")]
     Name { name: String, cause: InvalidName },
+    /// The method, its arguments, or whom the answer's lease is for: named by the native format's key.
+    #[error("{problem}")]
+    Request { key: &'static str, problem: String },
     #[error("{0}")]
     Version(String),
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
-use super::{BackendName, FieldName, SecretName, Version};
+use super::{Args, BackendName, FieldName, Login, SecretName, Version};
 
 /// Bytes that must not be seen: wiped when dropped, redacted in `Debug`, never copied by accident.
 /// There is one way to the content, and it is easy to search for.
@@ -43,14 +43,20 @@ pub struct Secret {
     pub lease: Option<Lease>,
 }
 
-/// A secret whose life the store ends unless it is renewed.
-#[derive(Debug)]
+/// A secret whose life the store ends unless it is renewed. Everything that renewing and revoking need is in it: a lease outlives the
+/// mount it was issued for, and the process.
+#[derive(Clone, Debug)]
 pub struct Lease {
     pub id: Arc<SecretBytes>,
     pub renewable: bool,
+    /// When it was issued or last renewed.
+    pub since: Timestamp,
+    /// Its own end or that of the token it lives by, whichever is first.
     pub ends: Timestamp,
     /// The store token the lease lives by: when that ends, so does the lease.
     pub token: Arc<SecretBytes>,
+    /// What it was issued for: says where it is renewed and revoked.
+    pub secret: Arc<SecretRef>,
 }
 
 /// Whether a request only reads, or makes something in the store.
@@ -60,14 +66,24 @@ pub enum Verb {
     Update,
 }
 
-/// Where and as whom a store is entered, as far as a class may say it.
-#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Login {
-    pub address: Option<String>,
-    pub audience: Option<String>,
-    pub mount: Option<String>,
-    pub namespace: Option<String>,
-    pub role: Option<String>,
+/// How a request is put to a store that speaks HTTP.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Method {
+    #[default]
+    Get,
+    List,
+    Post,
+    Put,
+}
+
+/// For whom a credential is issued.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum LeaseFor {
+    /// One for each Pod.
+    #[default]
+    Pod,
+    /// One for all Pods of the ServiceAccount on this node.
+    Shared,
 }
 
 /// Everything that changes a store's answer: two equal references are one request.
@@ -77,8 +93,11 @@ pub struct SecretRef {
     pub name: SecretName,
     /// A pinned version; `None` is the latest.
     pub version: Option<Version>,
-    pub verb: Verb,
-    pub args: BTreeMap<String, String>,
+    pub method: Method,
+    pub args: Args,
+    /// Matters only where the answer has a lease.
+    pub lease: LeaseFor,
+    /// Where the class enters the store otherwise than the backend's configuration says; what is equal to it is left out.
     pub login: Login,
 }
 
@@ -158,7 +177,17 @@ impl Field {
 impl SecretRef {
     /// The latest version of a secret, read with the backend's own login.
     pub fn read(backend: BackendName, name: SecretName) -> Self {
-        Self { backend, name, version: None, verb: Verb::Read, args: BTreeMap::new(), login: Login::default() }
+        let (method, args, lease, login) = (Method::default(), Args::default(), LeaseFor::default(), Login::default());
+        Self { backend, name, version: None, method, args, lease, login }
+    }
+
+    pub fn verb(&self) -> Verb {
+        self.method.verb()
+    }
+
+    /// Whether it asks for nothing but a named secret: what every store can answer.
+    pub fn is_plain(&self) -> bool {
+        self.method == Method::Get && self.args.is_empty()
     }
 }
 
@@ -170,6 +199,35 @@ impl fmt::Display for SecretRef {
             Some(version) => write!(f, "@{version}"),
             None => Ok(()),
         }
+    }
+}
+
+// === impl Method ===
+
+impl Method {
+    pub const ALL: [Self; 4] = [Self::Get, Self::List, Self::Post, Self::Put];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
+
+    /// What the policy has to allow for it.
+    pub const fn verb(self) -> Verb {
+        match self {
+            Self::Get | Self::List => Verb::Read,
+            Self::Post | Self::Put => Verb::Update,
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -51,7 +51,7 @@ fn fields(patterns: &[&str], folder: &str) -> Select {
 }
 
 fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, Vec<RenderFault>> {
-    render(&Plan { objects }, secrets, FileMode::DEFAULT, LIMITS)
+    render(&Plan { objects, ..Plan::default() }, secrets, FileMode::DEFAULT, LIMITS)
 }
 
 /// `path = content`, a line each.
@@ -149,7 +149,7 @@ fn modes_are_the_objects_else_the_drivers() {
     let secrets = secrets("a", [("x", text("1"))]);
     let mut own = object(1, "a", whole("own"));
     own.mode = FileMode::from_bits(0o400);
-    let plan = Plan { objects: vec![own, object(2, "a", whole("driver"))] };
+    let plan = Plan { objects: vec![own, object(2, "a", whole("driver"))], ..Plan::default() };
     let rendered = render(&plan, &secrets, FileMode::from_bits(0o440).unwrap(), LIMITS).unwrap();
     let modes: Vec<_> = rendered.files.iter().map(|file| file.mode.to_string()).collect();
     assert_eq!(modes, ["0400", "0440"]);
@@ -320,7 +320,7 @@ fn limits_hold_before_anything_large_is_made() {
     let store = secrets("a", [("x", text(&CANARY.repeat(20))), ("y", text("y"))]);
     let small = |secret_bytes, mount_bytes| RenderLimits { secret_bytes, mount_bytes };
     let messages = |objects: Vec<Object>, limits| {
-        let faults = render(&Plan { objects }, &store, FileMode::DEFAULT, limits).unwrap_err();
+        let faults = render(&Plan { objects, ..Plan::default() }, &store, FileMode::DEFAULT, limits).unwrap_err();
         assert!(faults.iter().all(|fault| fault.code == Code::TooLarge), "{faults:?}");
         faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };

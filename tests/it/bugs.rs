@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use keyferry::audit::AuditLog;
 use keyferry::backend::file::FileBackend;
-use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext, Scope};
+use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext, Inadmissible, Scope};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
 use keyferry::delivery::{Deliverer, DeliveryMode, VersionKey};
@@ -60,6 +60,10 @@ impl Backend for Buggy {
         self.0.revoke(lease, deadline).await
     }
 
+    fn adopt(&self, _: &Lease) {}
+
+    async fn forget(&self, _: &str, _: Instant) {}
+
     async fn check(&self) -> Result<(), BackendError> {
         self.0.check().await
     }
@@ -70,6 +74,10 @@ impl Backend for Buggy {
 
     fn pin(&self, version: &str) -> Result<Version, String> {
         self.0.pin(version)
+    }
+
+    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        Ok(asked)
     }
 
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {

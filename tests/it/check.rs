@@ -8,7 +8,7 @@ use std::process::Command;
 
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
-use keyferry::model::{BackendName, Catalogue, ClassFaults, SecretName, Unresolved, Version};
+use keyferry::model::{Ask, Catalogue, ClassFaults, SecretRef, Unresolved, Version};
 use serde_json::{Map, Value, json};
 
 use crate::deploy::configurations;
@@ -211,13 +211,10 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
 struct Any;
 
 impl Catalogue for Any {
-    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
-        let cause = |cause| Unresolved::Name { name: name.to_owned(), cause };
-        Ok((backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no name".to_owned()))?, name.parse().map_err(cause)?))
-    }
-
-    fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
-        Ok(Version::new(version))
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+        let cause = |cause| Unresolved::Name { name: ask.name.to_owned(), cause };
+        let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no name".to_owned()))?;
+        Ok(SecretRef { version: ask.version.map(Version::new), ..SecretRef::read(backend, ask.name.parse().map_err(cause)?) })
     }
 }
 

@@ -108,7 +108,12 @@ fn cx() -> FetchContext {
         service_account_uid: None,
         verified: false,
     };
-    FetchContext { pod: Arc::new(pod), tokens: Arc::new(PodTokens::default()), deadline: Instant::now() + Duration::from_secs(30) }
+    FetchContext {
+        pod: Arc::new(pod),
+        tokens: Arc::new(PodTokens::default()),
+        fresh: None,
+        deadline: Instant::now() + Duration::from_secs(30),
+    }
 }
 
 fn reference(name: &str) -> SecretRef {

@@ -6,22 +6,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::backend::file::{InvalidRevision, Revision, VaultName};
-use crate::backend::{Backend, BackendConfig, BackendError, Backends, Fault, FetchContext, Scope};
+use crate::backend::{Backend, BackendConfig, BackendError, Backends, Fault, FetchContext, Inadmissible, Scope};
 use crate::model::{
-    BackendName, Catalogue, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Unresolved, Version,
+    Ask, BackendName, Catalogue, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Unresolved, Version,
 };
 
 /// Stands for the backend that a class does not name, where nothing says what there is. No configuration is likely to have it.
 pub const UNNAMED: &str = "-";
 
-/// The configured names, each with its kind's rules for names and versions. The registry around them speaks as it does in a mount.
+/// The configured backends, none of them opened. The registry around them speaks as it does in a mount.
 pub fn of(configs: &BTreeMap<BackendName, BackendConfig>) -> Backends {
     let offline = |(name, config): (&BackendName, &BackendConfig)| {
-        let kind = match config {
-            BackendConfig::File(_) => Kind::File,
-        };
-        (name.clone(), Arc::new(Offline { name: name.clone(), kind }) as Arc<dyn Backend>)
+        (name.clone(), Arc::new(Offline { name: name.clone(), config: config.clone() }) as Arc<dyn Backend>)
     };
     Backends::new(configs.iter().map(offline).collect())
 }
@@ -34,23 +30,15 @@ pub struct Anything;
 #[derive(Debug)]
 struct Offline {
     name: BackendName,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    File,
+    config: BackendConfig,
 }
 
 impl Catalogue for Anything {
-    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
-        let backend = backend.unwrap_or(UNNAMED).parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
-        let name = name.parse().map_err(|cause| Unresolved::Name { name: name.chars().take(200).collect(), cause })?;
-        Ok((backend, name))
-    }
-
-    fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
-        Ok(Version::new(version))
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+        let backend = ask.backend.unwrap_or(UNNAMED).parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
+        let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
+        let Ask { method, args, lease, login, .. } = ask.clone();
+        Ok(SecretRef { backend, name, version: ask.version.map(Version::new), method, args, lease, login })
     }
 }
 
@@ -79,20 +67,24 @@ impl Backend for Offline {
         Err(self.asked())
     }
 
+    fn adopt(&self, _: &Lease) {}
+
+    async fn forget(&self, _: &str, _: Instant) {}
+
     async fn check(&self) -> Result<(), BackendError> {
         Err(self.asked())
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        match self.kind {
-            Kind::File => name.parse().map(VaultName::into),
-        }
+        self.config.canonical(name)
     }
 
     fn pin(&self, version: &str) -> Result<Version, String> {
-        match self.kind {
-            Kind::File => version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string()),
-        }
+        self.config.pin(version)
+    }
+
+    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        self.config.admit(asked)
     }
 
     fn scope(&self, _: &SecretRef, pod: &PodIdentity) -> Scope {

@@ -68,10 +68,10 @@ impl Judge<'_> {
         let rules = policy.of(pod);
         for object in &plan.objects {
             let (label, at) = (object.label(), subject.place(object, "secret"));
-            let finding = match rules.decide(&object.secret) {
+            let finding = match rules.decide(&object.secret).map_err(|denial| denial.in_words_of(&plan.parameters)) {
                 Ok(permit) => {
                     let may =
-                        format!("ServiceAccount {}/{} may {} {}", pod.namespace, pod.service_account, object.secret.verb, object.secret);
+                        format!("ServiceAccount {}/{} may {} {}", pod.namespace, pod.service_account, object.secret.verb(), object.secret);
                     Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {}", permit.rule()))
                 }
                 Err(denial) => {

@@ -28,7 +28,7 @@ struct Pattern {
 impl Rules {
     pub fn add(&mut self, namespace: &str, account: Option<&str>, secret: &SecretRef) {
         let patterns = self.0.entry((namespace.to_owned(), account.map(str::to_owned))).or_default();
-        match secret.verb {
+        match secret.verb() {
             Verb::Read => patterns.read.insert(Pattern::of(secret)),
             Verb::Update => patterns.update.insert(Pattern::of(secret)),
         };

@@ -3,9 +3,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
-use crate::model::{
-    BackendName, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, Plan, SecretName, Select, Unresolved, Version,
-};
+use crate::model::{Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, Plan, SecretRef, Select, Unresolved, Version};
 
 /// Knows the backends `files` and `bao`; where `only` is set, `files` alone. Versions are numbers.
 #[derive(Default)]
@@ -14,8 +12,8 @@ struct FakeCatalogue {
 }
 
 impl Catalogue for FakeCatalogue {
-    fn resolve(&self, backend: Option<&str>, name: &str) -> Result<(BackendName, SecretName), Unresolved> {
-        let backend = match backend {
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+        let backend = match ask.backend {
             Some(known @ ("files" | "bao")) => known,
             None if self.only => "files",
             None => {
@@ -25,15 +23,12 @@ impl Catalogue for FakeCatalogue {
             }
             Some(other) => return Err(Unresolved::Backend(format!("there is no backend {other:?} on this node (there are: bao, files)"))),
         };
-        let name = name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: name.to_owned(), cause })?;
-        Ok((backend.parse().unwrap(), name))
-    }
-
-    fn pin(&self, _: &BackendName, version: &str) -> Result<Version, Unresolved> {
-        match version.parse::<u64>() {
+        let name = ask.name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
+        let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
             Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1 (write a number)"))),
-        }
+        });
+        Ok(SecretRef { version: version.transpose()?, ..SecretRef::read(backend.parse().unwrap(), name) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is served, how often it is opened, and what is not touched.
 
 use super::*;
+use crate::model::Method;
 
 #[tokio::test]
 async fn a_secret_is_served_with_its_fields_kinds_and_version() {
@@ -136,7 +137,7 @@ async fn what_a_vault_cannot_do_it_says() {
     let bench = Bench::new();
     let backend = bench.backend();
     let mut update = reference("pki/issue");
-    update.verb = Verb::Update;
+    update.method = Method::Post;
     let error = backend.fetch(&update, &cx()).await.unwrap_err();
     assert_eq!(error.fault, Fault::Unsupported);
     assert_snapshot!(error, @"files/pki/issue: a file vault only reads secrets: it makes none, and takes no arguments (leave out `method` and `args`)");

@@ -1,0 +1,162 @@
+//! What a class asks of a backend, before the backend has said what it makes of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::{LeaseFor, Method};
+
+/// One request as a class writes it: a [`Catalogue`](super::Catalogue) makes a [`SecretRef`](super::SecretRef) of it.
+#[derive(Clone, Debug, Default)]
+pub struct Ask<'c> {
+    /// `None`: the only one there is.
+    pub backend: Option<&'c str>,
+    pub name: &'c str,
+    pub version: Option<&'c str>,
+    pub method: Method,
+    pub args: Args,
+    pub lease: LeaseFor,
+    pub login: Login,
+}
+
+/// Arguments of a request, by name, in one order. Their values may be secret: `Debug` shows the names alone.
+#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Args(BTreeMap<String, String>);
+
+/// Where and as whom a store is entered, as far as a class says it.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Login {
+    pub address: Option<String>,
+    pub audience: Option<String>,
+    /// Where the store's login lies, such as `kubernetes` or `jwt`.
+    pub mount: Option<String>,
+    pub namespace: Option<String>,
+    pub role: Option<String>,
+    pub tls: Option<Box<LoginTls>>,
+}
+
+/// How a store's certificate is judged, and what it is shown.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LoginTls {
+    /// PEM certificates: a file, or a folder of them.
+    pub ca: Option<PathBuf>,
+    /// A certificate of our own, with its key; both PEM.
+    pub client: Option<(PathBuf, PathBuf)>,
+    pub server_name: Option<String>,
+    pub skip_verify: bool,
+}
+
+/// A part of [`Login`], by the native format's word for it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum LoginKey {
+    Address,
+    Audience,
+    Mount,
+    Namespace,
+    Role,
+    Tls,
+}
+
+// === impl Args ===
+
+impl Args {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A text, or any other JSON value.
+    pub fn insert(&mut self, name: impl Into<String>, value: &Value) {
+        self.0.insert(name.into(), value.to_string());
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// As a JSON object, for a body.
+    pub fn to_json(&self) -> String {
+        let members: Vec<String> = self.0.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    /// As names and texts, for a query: a text as it is, anything else as JSON.
+    pub fn to_pairs(&self) -> Vec<(&str, String)> {
+        let text = |json: &String| serde_json::from_str::<String>(json).unwrap_or_else(|_| json.clone());
+        self.0.iter().map(|(name, json)| (name.as_str(), text(json))).collect()
+    }
+}
+
+impl fmt::Debug for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.names()).finish()
+    }
+}
+
+// === impl Login ===
+
+impl Login {
+    /// What it says, part by part.
+    pub fn said(&self) -> Vec<(LoginKey, &str)> {
+        let texts = [
+            (LoginKey::Address, &self.address),
+            (LoginKey::Audience, &self.audience),
+            (LoginKey::Mount, &self.mount),
+            (LoginKey::Namespace, &self.namespace),
+            (LoginKey::Role, &self.role),
+        ];
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text.as_deref()?)));
+        texts.chain(self.tls.as_ref().map(|_| (LoginKey::Tls, "its own settings"))).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.said().is_empty()
+    }
+}
+
+// === impl LoginKey ===
+
+impl LoginKey {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Audience => "audience",
+            Self::Mount => "mount",
+            Self::Namespace => "namespace",
+            Self::Role => "role",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+impl fmt::Display for LoginKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_one_request_whatever_their_order() {
+        let args = |pairs: &[(&str, Value)]| {
+            let mut args = Args::default();
+            for (name, value) in pairs {
+                args.insert(*name, value);
+            }
+            args
+        };
+        let one = args(&[("ttl", json!("24h")), ("alt", json!(["a", "b"])), ("n", json!(u64::MAX))]);
+        let other = args(&[("n", json!(u64::MAX)), ("alt", json!(["a", "b"])), ("ttl", json!("24h"))]);
+        assert_eq!(one, other);
+        assert_eq!(one.to_json(), r#"{"alt":["a","b"],"n":18446744073709551615,"ttl":"24h"}"#);
+        assert_eq!(one.to_pairs()[0], ("alt", r#"["a","b"]"#.to_owned()));
+        assert_eq!(one.to_pairs()[2], ("ttl", "24h".to_owned()));
+        assert!(!format!("{one:?}").contains("24h"));
+    }
+}
