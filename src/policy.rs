@@ -416,7 +416,7 @@ mod tests {
         line 8: policy rule 4.read: "files/${pod}/x" has a placeholder that is not known (known: ${namespace}, ${serviceAccount})
         line 8: policy rule 4.read: "files/a**/b": `**` stands alone between slashes (such as files/**/db); within an element write `*`
         line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
-        line 9: policy rule 5: is a text, but must be a mapping of keys to values
+        line 9: policy rule 5: is a text, but must be a mapping (write a line `key: value` for each key)
         "#);
     }
 }

@@ -17,6 +17,10 @@ const MAX_NODES: usize = 100_000;
 /// The deepest nesting.
 const MAX_DEPTH: usize = 32;
 
+/// What most often is behind a fault of syntax, which the parser notices some lines late.
+const SYNTAX_REMEDY: &str =
+    "look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes";
+
 /// A place in a text; both from 1.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Position {
@@ -124,7 +128,7 @@ impl<'t> Builder<'t> {
             Some(Err(error)) => {
                 let marker = error.marker();
                 let at = Position { line: marker.line(), column: marker.col() + 1 };
-                Err(Fault { at, key: String::new(), problem: format!("not valid YAML: {}", error.info()) })
+                Err(Fault { at, key: String::new(), problem: format!("not valid YAML: {} ({SYNTAX_REMEDY})", error.info()) })
             }
         }
     }
@@ -139,7 +143,7 @@ impl<'t> Builder<'t> {
                     return Err(Fault {
                         at: Position::default(),
                         key: String::new(),
-                        problem: "not valid YAML: it ends in the middle of a value".to_owned(),
+                        problem: format!("not valid YAML: it ends in the middle of a value ({SYNTAX_REMEDY})"),
                     });
                 }
             }
@@ -151,7 +155,7 @@ impl<'t> Builder<'t> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         self.count(1, at)?;
         if depth > MAX_DEPTH {
-            return Err(Fault { at, key: String::new(), problem: format!("nested deeper than {MAX_DEPTH} levels") });
+            return Err(Fault { at, key: String::new(), problem: format!("nested deeper than {MAX_DEPTH} levels (nest less)") });
         }
         let (value, anchor) = match event {
             Event::Alias(id) => return self.alias(id, at),
@@ -162,7 +166,13 @@ impl<'t> Builder<'t> {
             }
             Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
-            other => return Err(Fault { at, key: String::new(), problem: format!("not a YAML value: {other:?}") }),
+            other => {
+                return Err(Fault {
+                    at,
+                    key: String::new(),
+                    problem: format!("not a YAML value: {other:?} (write a text, a list or a mapping)"),
+                });
+            }
         };
         let node = Node { at, value };
         if anchor != 0 {
@@ -197,7 +207,7 @@ impl<'t> Builder<'t> {
                     return Err(Fault {
                         at: key.at,
                         key: String::new(),
-                        problem: "a key is a list or a mapping; keys are texts".to_owned(),
+                        problem: "a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)".to_owned(),
                     });
                 }
             };
@@ -213,7 +223,7 @@ impl<'t> Builder<'t> {
     /// An alias is a copy, and the copy counts: that is what defuses a bomb.
     fn alias(&mut self, id: usize, at: Position) -> Result<Node, Fault> {
         let Some(target) = self.anchors.get(&id) else {
-            return Err(Fault { at, key: String::new(), problem: "an alias of itself".to_owned() });
+            return Err(Fault { at, key: String::new(), problem: "an alias of what it stands in (write the value out)".to_owned() });
         };
         let copies = target.count();
         let value = if self.nodes + copies > MAX_NODES { Value::Null } else { target.value.clone() };
@@ -320,7 +330,7 @@ impl<'n> Reader<'n> {
             Value::Mapping(entries) => entries,
             Value::Null => &[],
             Value::Scalar { .. } | Value::Sequence(_) => {
-                faults.add(node.at, path, format!("is {}, but must be a mapping of keys to values", node.kind()));
+                faults.add(node.at, path, format!("is {}, but must be a mapping (write a line `key: value` for each key)", node.kind()));
                 return None;
             }
         };
@@ -354,7 +364,7 @@ impl<'n> Reader<'n> {
     pub fn text(&mut self, key: &'static str, faults: &mut Faults) -> Option<&'n str> {
         let node = self.get(key)?;
         if node.text().is_none() {
-            faults.add(node.at, self.path(key), format!("is {}, but must be a text", node.kind()));
+            faults.add(node.at, self.path(key), not_text(node));
         }
         node.text()
     }
@@ -376,7 +386,7 @@ impl<'n> Reader<'n> {
         let node = self.get(key)?;
         let value = node.boolean();
         if value.is_none() {
-            faults.add(node.at, self.path(key), "must be true or false, without quotes");
+            faults.add(node.at, self.path(key), "must be true or false (write one of them, without quotes)");
         }
         value
     }
@@ -392,7 +402,11 @@ impl<'n> Reader<'n> {
         for item in items {
             match item.text() {
                 Some(text) => texts.push((item.at, text)),
-                None => faults.add(item.at, self.path(key), format!("holds {}, but must be a list of texts", item.kind())),
+                None => faults.add(
+                    item.at,
+                    self.path(key),
+                    format!("holds {}, but must be a list of texts (write each on a line of its own, after `- `)", item.kind()),
+                ),
             }
         }
         Some(texts)
@@ -417,6 +431,11 @@ impl<'n> Reader<'n> {
             }
         }
     }
+}
+
+/// What to say of a value that is no text.
+pub fn not_text(node: &Node) -> String {
+    format!("is {}, but must be a text (write one value; one that starts with `[` or `{{` needs quotes)", node.kind())
 }
 
 /// `is unknown (did you mean `path`?)`, or, where nothing is near, the keys there are.

@@ -243,7 +243,7 @@ mod tests {
         insta::assert_snapshot!(fault("", None), @"shop.yaml:1:1: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)");
         insta::assert_snapshot!(fault("kind: Pod\n---\nkind: Service", None), @"shop.yaml:1:1: no SecretProviderClass is in here (kinds found: Pod, Service)");
         insta::assert_snapshot!(fault("kind: SecretProviderClass\napiVersion: v1", None), @"shop.yaml:1:1: no SecretProviderClass is in here (its apiVersion must be secrets-store.csi.x-k8s.io/v1)");
-        insta::assert_snapshot!(fault("a: [", None), @"shop.yaml:1:4: not valid YAML: unclosed bracket '['");
+        insta::assert_snapshot!(fault("a: [", None), @"shop.yaml:1:4: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)");
     }
 
     #[test]

@@ -88,8 +88,8 @@ events: { enabled: true }
     keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
-    keyferry.yaml:13:16: audit.file: is a list, but must be a text
-    keyferry.yaml:13:33: audit.failClosed: must be true or false, without quotes
+    keyferry.yaml:13:16: audit.file: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    keyferry.yaml:13:33: audit.failClosed: must be true or false (write one of them, without quotes)
     keyferry.yaml:13:46: audit.alerts: is not yet supported (leave it out)
     keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
     keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
@@ -104,8 +104,8 @@ events: { enabled: true }
 
 #[test]
 fn a_text_that_is_no_configuration_says_so() {
-    insta::assert_snapshot!(faults("backends: [\n"), @"keyferry.yaml:1:11: not valid YAML: unclosed bracket '['");
-    insta::assert_snapshot!(faults("- a list"), @"keyferry.yaml:1:1: is a list, but must be a mapping of keys to values");
+    insta::assert_snapshot!(faults("backends: [\n"), @"keyferry.yaml:1:11: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)");
+    insta::assert_snapshot!(faults("- a list"), @"keyferry.yaml:1:1: is a list, but must be a mapping (write a line `key: value` for each key)");
     insta::assert_snapshot!(faults("a: 1\na: 2"), @"keyferry.yaml:2:1: a: given twice in one mapping (remove one)");
     insta::assert_snapshot!(faults(""), @"
     keyferry.yaml:1:1: backends: is missing (at least one store, such as files: { kind: file, vault: ..., identity: ... })

@@ -181,7 +181,7 @@ impl Class<'_> {
 
     fn read(&mut self, label: &Label, node: &Node, faults: &mut Faults) -> Option<Object> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
-            faults.add(node.at, "objects", format!("holds {} here, but an object is a mapping such as `secret: shop/db`", node.kind()));
+            faults.add(node.at, "objects", format!("is {}, but an object is a mapping (write `- secret: shop/db`, say)", node.kind()));
             return None;
         }
         let mut reader = Reader::of(node, "", faults)?;
@@ -239,7 +239,10 @@ impl Class<'_> {
             }
             Unresolved::Login { key, problem } => self.faults.push(class_fault(key.as_str(), problem)),
             Unresolved::Request { key, problem } => faults.add(position(reader, key), key, problem),
-            Unresolved::Version(problem) => faults.add(position(reader, "version"), "version", problem),
+            Unresolved::Version(problem) => {
+                let problem = format!("{problem} (pin one that the store has, or leave `version` out for the latest)");
+                faults.add(position(reader, "version"), "version", problem);
+            }
         }
     }
 

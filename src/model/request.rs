@@ -39,6 +39,13 @@ const MAX_UID: usize = 128;
 /// The most audiences: each token costs a verification, and where the CSIDriver object asks for none, a class can make them up.
 const MAX_AUDIENCES: usize = 32;
 
+/// What to do where the call itself is wrong. No class can make it so: something else than the driver has called.
+const STRINGS_REMEDY: &str = "the driver sends it; any other caller must send a JSON object of strings, each key once";
+const TARGET_REMEDY: &str = "kubelet chooses it; any other caller must send the absolute path of this Pod's volume";
+
+/// Kubelet's tokens are always right, but a class or a volume can put others in their place.
+const TOKENS_REMEDY: &str = "kubelet sends it: take it out of the class's parameters and the volume's attributes";
+
 /// The driver's call as it came over the wire. Attributes and secrets may hold tokens: `Debug` shows neither.
 pub struct MountCall {
     pub attributes: String,
@@ -147,7 +154,7 @@ impl Attributes {
         match result {
             Ok(()) => Some(read),
             Err(error) => {
-                faults.add("attributes", not_json(&error, "object of strings"));
+                faults.add("attributes", not_json(&error, "object of strings", STRINGS_REMEDY));
                 None
             }
         }
@@ -175,7 +182,8 @@ impl Attributes {
     fn class(&self, faults: &mut Faults) -> Option<String> {
         let text = self.parameters.get(CLASS).filter(|text| !text.is_empty())?;
         if !is_subdomain(text) {
-            faults.add(CLASS, format!("{} is not the name of a SecretProviderClass", quoted(text)));
+            let problem = format!("{} is not the name of a SecretProviderClass (name the class in the Pod's volume)", quoted(text));
+            faults.add(CLASS, problem);
         }
         Some(text.clone())
     }
@@ -186,7 +194,10 @@ impl Attributes {
             "true" => Some(true),
             "false" => Some(false),
             text => {
-                faults.add(EPHEMERAL, format!("{} is neither \"true\" nor \"false\"", quoted(text)));
+                faults.add(
+                    EPHEMERAL,
+                    format!("{} is neither \"true\" nor \"false\" (kubelet sets it; a class or volume cannot)", quoted(text)),
+                );
                 None
             }
         }
@@ -216,7 +227,7 @@ impl Secrets {
             }
         });
         if let Err(error) = result {
-            faults.add("secrets", not_json(&error, "object of strings"));
+            faults.add("secrets", not_json(&error, "object of strings", STRINGS_REMEDY));
         }
         read
     }
@@ -237,18 +248,19 @@ fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
     }
     let result = read_object(text, |audience: Cow<'_, str>, TokenEntry { token }| {
         if token.is_empty() {
-            faults.add(TOKENS, format!("the token for the audience {} is empty", quoted(&audience)));
+            faults.add(TOKENS, format!("the token for the audience {} is empty ({TOKENS_REMEDY})", quoted(&audience)));
         }
         match tokens.entry(audience.into_owned()) {
             Entry::Vacant(place) => _ = place.insert(Arc::new(token)),
-            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice", quoted(first.key()))),
+            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice ({TOKENS_REMEDY})", quoted(first.key()))),
         }
     });
     if let Err(error) = result {
-        faults.add(TOKENS, not_json(&error, r#"object {"<audience>": {"token": "<JWT>"}}"#));
+        faults.add(TOKENS, not_json(&error, r#"object {"<audience>": {"token": "<JWT>"}}"#, TOKENS_REMEDY));
     }
     if tokens.len() > MAX_AUDIENCES {
-        faults.too_large(TOKENS, format!("tokens for {} audiences; at most {MAX_AUDIENCES} are read", tokens.len()));
+        let remedy = "shorten tokenRequests of the CSIDriver object secrets-store.csi.k8s.io";
+        faults.too_large(TOKENS, format!("tokens for {} audiences; at most {MAX_AUDIENCES} are read ({remedy})", tokens.len()));
     }
     tokens
 }
@@ -288,12 +300,12 @@ fn file_mode(text: &str, faults: &mut Faults) -> FileMode {
 
 fn check_target(path: &str, claims: Option<&PodClaims>, faults: &mut Faults) {
     if let Some(problem) = unclean(path) {
-        faults.add("target_path", format!("{problem}: {}", quoted(path)));
+        faults.add("target_path", format!("{} {problem} ({TARGET_REMEDY})", quoted(path)));
     } else if let (Some(uid), Some(claims)) = (pod_of(path), claims)
         && uid != claims.uid
     {
         let (uid, claimed) = (quoted(uid), quoted(&claims.uid));
-        faults.add("target_path", format!("is a volume of the Pod with the uid {uid}, but {POD_UID} is {claimed}"));
+        faults.add("target_path", format!("is a volume of the Pod with the uid {uid}, but {POD_UID} is {claimed} ({TARGET_REMEDY})"));
     }
 }
 
@@ -381,7 +393,7 @@ impl Faults {
     }
 
     fn twice(&mut self, part: &str, key: &str) {
-        self.add(part, format!("holds the key {} twice", quoted(key)));
+        self.add(part, format!("holds the key {} twice ({STRINGS_REMEDY})", quoted(key)));
     }
 
     fn not_text(&mut self, part: &str, key: &str, value: &Member<'_>) {
@@ -389,7 +401,7 @@ impl Faults {
             Member::Text(_) => "a string",
             Member::Other(kind) => kind,
         };
-        self.add(part, format!("the value of {} is {kind}, but must be a string", quoted(key)));
+        self.add(part, format!("the value of {} is {kind}, but must be a string ({STRINGS_REMEDY})", quoted(key)));
     }
 }
 

@@ -79,13 +79,13 @@ fn every_fault_has_its_place_in_the_file() {
     DIR/a.yaml:14:15: error: object 1 (db): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     DIR/a.yaml:15:17: error: object 2 (../x): secret: the name "shop//db" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
     DIR/a.yaml:16:15: error: object 2 (../x): path: "../x" has the element ".." (write the path without it)
-    DIR/a.yaml:17:9: error: object 3: objects: holds a text here, but an object is a mapping such as `secret: shop/db`
+    DIR/a.yaml:17:9: error: object 3: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
     ! 3 objects in 1 class: 6 faults
     "#);
     let yaml = class("shop", "- secret: [");
     assert_snapshot!(Bench::with(&[("a.yaml", &yaml)]).run("DIR/a.yaml"), @r#"
     1
-    DIR/a.yaml:9:17: error: objects: not valid YAML: unclosed bracket '['
+    DIR/a.yaml:9:17: error: objects: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     ! 0 objects in 1 class: 1 fault
     "#);
     let outer = format!("{HEAD}metadata: {{ nmae: x }}\nspec: {{ provider: keyferry, parameters: {{ mode: 0444, objects: [] }} }}\n");
@@ -152,7 +152,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     1
     DIR/a.yaml:10:18: error: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
     DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
-    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them
+    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest)
     DIR/b.yaml:8:5: error: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
     DIR/c.yaml:7:5: error: backend: no backend is named, and this node has several (set backend to one of: files, spare)
     ! 8 objects in 3 classes: 5 faults

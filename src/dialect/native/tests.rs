@@ -26,7 +26,7 @@ impl Catalogue for FakeCatalogue {
         let name = ask.name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
-            Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1 (write a number)"))),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1"))),
         });
         Ok(SecretRef { version: version.transpose()?, ..SecretRef::read(backend.parse().unwrap(), name) })
     }
@@ -181,7 +181,7 @@ fn an_owner_is_given_only_where_the_daemon_writes() {
     insta::assert_snapshot!(faults_of(&[("objects", wrong)]), @r#"
     1:22 object 1 (a): owner: "app" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
     2:22 object 2 (b): owner: "1000" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
-    3:22 object 3 (c): owner: is a list, but must be a text
+    3:22 object 3 (c): owner: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     4:22 object 4 (d): owner: "4294967295:0" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
     "#);
     let driver = ClassLimits { objects: 512, owners: false };
@@ -251,11 +251,11 @@ fn all_faults_of_a_class_at_once() {
     - bakend: is no known key (did you mean `backend`?)
     - mode: "rw-r--r--" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     5:9 object 1 (db/password): mode: 04755 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    6:13 object 1 (db/password): optional: must be true or false, without quotes
+    6:13 object 1 (db/password): optional: must be true or false (write one of them, without quotes)
     7:13 object 1 (db/password): encoding: there is no encoding "base46" (did you mean `base64`?)
     8:3 object 2 (x): secret: is missing (write the secret's name, such as `secret: shop/db`)
-    9:11 object 3: secret: is a list, but must be a text
-    10:3 object 4: objects: holds a text here, but an object is a mapping such as `secret: shop/db`
+    9:11 object 3: secret: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    10:3 object 4: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
     13:11 object 5 (a): fields: stands beside `field` (keep one: `field` is one file, `fields` a folder of them)
     "#);
 }
@@ -268,7 +268,7 @@ fn bad_modes() {
     1:46 object 2 (b): mode: 644 is decimal without a 0 before it, and over 0777 (did you mean 0644?)
     1:70 object 3 (c): mode: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     1:95 object 4 (d): mode: "u+r" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
-    1:119 object 5 (e): mode: is a list, but must be a text
+    1:119 object 5 (e): mode: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     1:143 object 6 (f): mode: "0x1ff" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     1:169 object 7 (g): mode: 4294967296 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     "#);
@@ -356,7 +356,7 @@ fn bad_names_versions_and_backends() {
     5:12 object 4: secret: the name "" is empty (write the name as its store lists it)
     6:12 object 5 (a\0b): secret: the name "a\0b" has a control character (write the name as its store lists it)
     7:12 object 6 (a): secret: the name "/v1/a" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
-    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (write a number)
+    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (pin one that the store has, or leave `version` out for the latest)
     9:33 object 8 (x): backend: there is no backend "files2" on this node (there are: bao, files)
     "#);
     let long = format!("- secret: {}", "x".repeat(2_000));
@@ -395,7 +395,7 @@ fn bad_fields() {
     insta::assert_snapshot!(faults(&objects), @r#"
     2:23 object 1 (a): fields: is an empty list (name fields, or write "*" for all)
     3:24 object 2 (b): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
-    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts
+    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
     4:120 object 3 (c): fields: has more than 16 patterns with a `*` (name the fields, or use fewer patterns)
     5:23 object 4 (d): fields: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
     6:22 object 5 (x): field: joins by a text that is not a literal, so that nothing bounds the result (write a field's name, or a simpler JMESPath expression)
@@ -409,12 +409,12 @@ fn bad_fields() {
 
 #[test]
 fn bad_yaml() {
-    insta::assert_snapshot!(faults("- secret: a\n  path: [x\n"), @"2:9 objects: line 2: not valid YAML: unclosed bracket '['");
+    insta::assert_snapshot!(faults("- secret: a\n  path: [x\n"), @"2:9 objects: line 2: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)");
     insta::assert_snapshot!(faults("- secret: a\n  path: x\n  path: y\n"), @"3:3 objects: line 3: `path` is given twice in one mapping (remove one)");
     insta::assert_snapshot!(faults("secret: a\npath: x\n"), @"1:1 objects: line 1: is a mapping, but must be a list (start each object with `- `, such as `- secret: shop/db`)");
     insta::assert_snapshot!(faults("shop/db"), @"1:1 objects: line 1: is a text, but must be a list (start each object with `- `, such as `- secret: shop/db`)");
     insta::assert_snapshot!(faults("[]\n---\n[]"), @"3:1 objects: line 3: a second YAML document starts here; only one is read (remove the `---`)");
-    insta::assert_snapshot!(faults(&"[".repeat(1_000)), @"1:256 objects: line 1: not valid YAML: recursion limit exceeded");
+    insta::assert_snapshot!(faults(&"[".repeat(1_000)), @"1:256 objects: line 1: not valid YAML: recursion limit exceeded (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)");
     let mut bomb = "- &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..12 {
         bomb += &format!("- &a{level} [{}]\n", format!("*a{},", level - 1).repeat(10));

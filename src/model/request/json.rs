@@ -29,10 +29,10 @@ pub(super) fn read_object<'de, V: Deserialize<'de>>(text: &'de str, member: impl
 }
 
 /// The JSON library's words on syntax are constants; those on types quote the input, and are left out.
-pub(super) fn not_json(error: &serde_json::Error, what: &str) -> String {
+pub(super) fn not_json(error: &serde_json::Error, what: &str, remedy: &str) -> String {
     match error.classify() {
-        Category::Syntax | Category::Eof => format!("is not JSON: {error}"),
-        Category::Data | Category::Io => format!("is not a JSON {what}, at line {} column {}", error.line(), error.column()),
+        Category::Syntax | Category::Eof => format!("is not JSON: {error} ({remedy})"),
+        Category::Data | Category::Io => format!("is not a JSON {what}, at line {} column {} ({remedy})", error.line(), error.column()),
     }
 }
 

@@ -135,12 +135,12 @@ fn claims_that_could_be_more_than_a_name_are_refused() {
 
 #[test]
 fn attributes_that_are_no_json_are_placed_but_not_quoted() {
-    insta::assert_snapshot!(faults(call("")), @"attributes: is not JSON: EOF while parsing a value at line 1 column 0");
-    insta::assert_snapshot!(faults(call(format!(r#"{{"a": "{CANARY}" "b"}}"#))), @"attributes: is not JSON: expected `,` or `}` at line 1 column 24");
-    insta::assert_snapshot!(faults(call(format!(r#""{CANARY}""#))), @"attributes: is not a JSON object of strings, at line 1 column 16");
-    insta::assert_snapshot!(faults(call("null")), @"attributes: is not a JSON object of strings, at line 1 column 4");
-    insta::assert_snapshot!(faults(call(r#"["a"]"#)), @"attributes: is not a JSON object of strings, at line 1 column 0");
-    insta::assert_snapshot!(faults(call("{} {}")), @"attributes: is not JSON: trailing characters at line 1 column 4");
+    insta::assert_snapshot!(faults(call("")), @"attributes: is not JSON: EOF while parsing a value at line 1 column 0 (the driver sends it; any other caller must send a JSON object of strings, each key once)");
+    insta::assert_snapshot!(faults(call(format!(r#"{{"a": "{CANARY}" "b"}}"#))), @"attributes: is not JSON: expected `,` or `}` at line 1 column 24 (the driver sends it; any other caller must send a JSON object of strings, each key once)");
+    insta::assert_snapshot!(faults(call(format!(r#""{CANARY}""#))), @"attributes: is not a JSON object of strings, at line 1 column 16 (the driver sends it; any other caller must send a JSON object of strings, each key once)");
+    insta::assert_snapshot!(faults(call("null")), @"attributes: is not a JSON object of strings, at line 1 column 4 (the driver sends it; any other caller must send a JSON object of strings, each key once)");
+    insta::assert_snapshot!(faults(call(r#"["a"]"#)), @"attributes: is not a JSON object of strings, at line 1 column 0 (the driver sends it; any other caller must send a JSON object of strings, each key once)");
+    insta::assert_snapshot!(faults(call("{} {}")), @"attributes: is not JSON: trailing characters at line 1 column 4 (the driver sends it; any other caller must send a JSON object of strings, each key once)");
     assert!(faults(call("[".repeat(100_000))).starts_with("attributes: is not"));
     assert!(faults(call(format!("{{\"a\":{}", "[".repeat(100_000)))).starts_with("attributes: is not JSON"));
 }
@@ -155,13 +155,13 @@ fn every_value_that_is_no_string_is_named() {
     }
     let secrets = format!(r#"{{"user": ["{CANARY}"]}}"#);
     insta::assert_snapshot!(faults(MountCall { secrets, ..call(mixed) }), @r#"
-    attributes: the value of "a" is a number, but must be a string
-    attributes: the value of "b" is null, but must be a string
-    attributes: the value of "c" is a list, but must be a string
-    attributes: the value of "d" is an object, but must be a string
-    attributes: the value of "e" is a number, but must be a string
-    attributes: the value of "f" is true or false, but must be a string
-    secrets: the value of "user" is a list, but must be a string
+    attributes: the value of "a" is a number, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    attributes: the value of "b" is null, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    attributes: the value of "c" is a list, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    attributes: the value of "d" is an object, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    attributes: the value of "e" is a number, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    attributes: the value of "f" is true or false, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    secrets: the value of "user" is a list, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
     "#);
 }
 
@@ -169,27 +169,27 @@ fn every_value_that_is_no_string_is_named() {
 fn repeated_keys_are_refused() {
     let twice = attributes().to_string().replacen('{', r#"{"pod":"a","p\u006fd":"b","csi.storage.k8s.io/pod.name":"other","#, 1);
     insta::assert_snapshot!(faults(call(twice)), @r#"
-    attributes: holds the key "pod" twice
-    attributes: holds the key "csi.storage.k8s.io/pod.name" twice
+    attributes: holds the key "pod" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    attributes: holds the key "csi.storage.k8s.io/pod.name" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)
     "#);
     let tokens = r#"{"a":{"token":"x"},"a":{"token":"y"},"b":{"token":""}}"#;
     let secrets = r#"{"k":"1","k":"2"}"#.to_owned();
     insta::assert_snapshot!(faults(MountCall { secrets, ..call(with(TOKENS, tokens)) }), @r#"
-    secrets: holds the key "k" twice
-    csi.storage.k8s.io/serviceAccount.tokens: holds the audience "a" twice
-    csi.storage.k8s.io/serviceAccount.tokens: the token for the audience "b" is empty
+    secrets: holds the key "k" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    csi.storage.k8s.io/serviceAccount.tokens: holds the audience "a" twice (kubelet sends it: take it out of the class's parameters and the volume's attributes)
+    csi.storage.k8s.io/serviceAccount.tokens: the token for the audience "b" is empty (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     "#);
 }
 
 #[test]
 fn malformed_tokens_are_named_and_not_quoted() {
-    insta::assert_snapshot!(faults(call(with(TOKENS, CANARY))), @"csi.storage.k8s.io/serviceAccount.tokens: is not JSON: expected value at line 1 column 1");
-    insta::assert_snapshot!(faults(call(with(TOKENS, format!(r#"{{"a":"{CANARY}"}}"#)))), @r#"csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 21"#);
-    insta::assert_snapshot!(faults(call(with(TOKENS, format!(r#"{{"a":{{"token":["{CANARY}"]}}}}"#)))), @r#"csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 14"#);
-    insta::assert_snapshot!(faults(call(with(TOKENS, r#"{"a":{}}"#))), @r#"csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 7"#);
+    insta::assert_snapshot!(faults(call(with(TOKENS, CANARY))), @"csi.storage.k8s.io/serviceAccount.tokens: is not JSON: expected value at line 1 column 1 (kubelet sends it: take it out of the class's parameters and the volume's attributes)");
+    insta::assert_snapshot!(faults(call(with(TOKENS, format!(r#"{{"a":"{CANARY}"}}"#)))), @r#"csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 21 (kubelet sends it: take it out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(faults(call(with(TOKENS, format!(r#"{{"a":{{"token":["{CANARY}"]}}}}"#)))), @r#"csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 14 (kubelet sends it: take it out of the class's parameters and the volume's attributes)"#);
+    insta::assert_snapshot!(faults(call(with(TOKENS, r#"{"a":{}}"#))), @r#"csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 7 (kubelet sends it: take it out of the class's parameters and the volume's attributes)"#);
     let many: serde_json::Map<_, _> = (0..33).map(|n| (n.to_string(), json!({ "token": "t" }))).collect();
     let faults = parse(call(with(TOKENS, Value::from(many).to_string()))).unwrap_err();
-    insta::assert_snapshot!(faults[0], @"csi.storage.k8s.io/serviceAccount.tokens: tokens for 33 audiences; at most 32 are read");
+    insta::assert_snapshot!(faults[0], @"csi.storage.k8s.io/serviceAccount.tokens: tokens for 33 audiences; at most 32 are read (shorten tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)");
     assert_eq!(faults[0].code, Code::TooLarge);
 }
 
@@ -223,14 +223,14 @@ fn a_permission_is_a_decimal_number() {
 #[test]
 fn a_target_path_is_clean_and_the_pods_own() {
     let refused = |path: &str| faults(MountCall { target_path: path.to_owned(), ..call(attributes()) });
-    insta::assert_snapshot!(refused(""), @r#"target_path: is not an absolute path: """#);
-    insta::assert_snapshot!(refused("var/lib"), @r#"target_path: is not an absolute path: "var/lib""#);
-    insta::assert_snapshot!(refused("/a/../b"), @r#"target_path: has an empty element, `.` or `..`: "/a/../b""#);
-    insta::assert_snapshot!(refused("/a\0b"), @r#"target_path: has a control character: "/a\0b""#);
+    insta::assert_snapshot!(refused(""), @r#"target_path: "" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)"#);
+    insta::assert_snapshot!(refused("var/lib"), @r#"target_path: "var/lib" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)"#);
+    insta::assert_snapshot!(refused("/a/../b"), @r#"target_path: "/a/../b" has an empty element, `.` or `..` (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)"#);
+    insta::assert_snapshot!(refused("/a\0b"), @r#"target_path: "/a\0b" has a control character (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)"#);
     for path in ["/", "//a", "/a//b", "/a//", "/a/.", "/./a", "/a/..", "/a\nb", &format!("/{}", "x".repeat(4096))] {
         assert!(refused(path).starts_with("target_path: "), "{path:?}");
     }
-    insta::assert_snapshot!(refused("/var/lib/kubelet/pods/other/volumes/kubernetes.io~csi/s/mount"), @r#"target_path: is a volume of the Pod with the uid "other", but csi.storage.k8s.io/pod.uid is "3f1c1b0e-7e0b-4d0a-9c1e-8f6f2f9f0a11""#);
+    insta::assert_snapshot!(refused("/var/lib/kubelet/pods/other/volumes/kubernetes.io~csi/s/mount"), @r#"target_path: is a volume of the Pod with the uid "other", but csi.storage.k8s.io/pod.uid is "3f1c1b0e-7e0b-4d0a-9c1e-8f6f2f9f0a11" (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)"#);
     assert!(refused("/var/lib/kubelet/pods/other/volumes/kubernetes.io~csi/volumes/mount").contains("other"), "a volume may be called so");
     for path in ["/mnt", "/mnt/", "/pods/x/other", &format!("/srv/pods/data/volumes/kubelet/pods/{UID}/volumes/x")] {
         assert!(parse(MountCall { target_path: path.to_owned(), ..call(attributes()) }).is_ok(), "{path}");
@@ -247,11 +247,11 @@ fn all_faults_come_at_once() {
     };
     insta::assert_snapshot!(faults(call), @r#"
     csi.storage.k8s.io/pod.namespace: "a/b" is not a namespace (kubelet sets it; a class or volume cannot)
-    secretProviderClass: "no/class" is not the name of a SecretProviderClass
-    csi.storage.k8s.io/ephemeral: "maybe" is neither "true" nor "false"
-    secrets: is not a JSON object of strings, at line 1 column 0
+    secretProviderClass: "no/class" is not the name of a SecretProviderClass (name the class in the Pod's volume)
+    csi.storage.k8s.io/ephemeral: "maybe" is neither "true" nor "false" (kubelet sets it; a class or volume cannot)
+    secrets: is not a JSON object of strings, at line 1 column 0 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     permission: "rw" is not a file mode (a decimal number from 0 to 511, such as 420 for 0644)
-    target_path: is not an absolute path: "x"
+    target_path: "x" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     "#);
 }
 

@@ -63,11 +63,11 @@ async fn keys_of_a_class() {
     # no fields
     InvalidArgument InvalidRequest: object 1 (db): fields: is an empty list (name fields, or write "*" for all)
     # no truth
-    InvalidArgument InvalidRequest: object 1 (db): optional: must be true or false, without quotes
+    InvalidArgument InvalidRequest: object 1 (db): optional: must be true or false (write one of them, without quotes)
     # no encoding
     InvalidArgument InvalidRequest: object 1 (db): encoding: there is no encoding "base46" (did you mean `base64`?); object 2 (x): encoding: there is no encoding "rot13" (there are: utf-8, base64, base64url, hex)
     # no version
-    InvalidArgument InvalidRequest: object 1 (db): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them; object 2 (x): version: "03" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them
+    InvalidArgument InvalidRequest: object 1 (db): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest); object 2 (x): version: "03" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest)
     # no expression
     NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a["; as a JMESPath expression it is wrong at character 3 (it has password, username)
     "#);
@@ -246,31 +246,31 @@ async fn yaml_that_cannot_be_read() {
     # a mapping
     InvalidArgument InvalidRequest: objects: line 1: is a mapping, but must be a list (start each object with `- `, such as `- secret: shop/db`)
     # a list of texts
-    InvalidArgument InvalidRequest: object 1: objects: holds a text here, but an object is a mapping such as `secret: shop/db`
+    InvalidArgument InvalidRequest: object 1: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
     # a list of lists
-    InvalidArgument InvalidRequest: object 1: objects: holds a list here, but an object is a mapping such as `secret: shop/db`
+    InvalidArgument InvalidRequest: object 1: objects: is a list, but an object is a mapping (write `- secret: shop/db`, say)
     # an open bracket
-    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: unclosed bracket '{'
+    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: unclosed bracket '{' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # an open quote
-    InvalidArgument InvalidRequest: objects: line 2: not valid YAML: invalid indentation in multiline quoted scalar
+    InvalidArgument InvalidRequest: objects: line 2: not valid YAML: invalid indentation in multiline quoted scalar (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # a tab
-    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: while scanning a plain scalar, found a tab
+    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: while scanning a plain scalar, found a tab (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # wrong indentation
-    InvalidArgument InvalidRequest: objects: line 2: not valid YAML: while parsing a block collection, did not find expected '-' indicator
+    InvalidArgument InvalidRequest: objects: line 2: not valid YAML: while parsing a block collection, did not find expected '-' indicator (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # a key twice
     InvalidArgument InvalidRequest: objects: line 1: `path` is given twice in one mapping (remove one)
     # two documents
     InvalidArgument InvalidRequest: objects: line 3: a second YAML document starts here; only one is read (remove the `---`)
     # an alias of nothing
-    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: while parsing node, found unknown anchor
+    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: while parsing node, found unknown anchor (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # an alias of itself
-    InvalidArgument InvalidRequest: objects: line 1: an alias of itself
+    InvalidArgument InvalidRequest: objects: line 1: an alias of what it stands in (write the value out)
     # an alias bomb
     InvalidArgument InvalidRequest: objects: line 5: over the budget of 100000 YAML values, aliases expanded (write less, with fewer aliases)
     # nested 10,000 deep
-    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: recursion limit exceeded
+    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: recursion limit exceeded (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # a control character
-    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: unexpected character: `\u{7}'
+    InvalidArgument InvalidRequest: objects: line 1: not valid YAML: unexpected character: `\u{7}' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # 513 objects
     FailedPrecondition TooLarge: objects: has 513 objects: at most 512 are allowed on this node (split the class, or ask for a higher limits.objects)
     # 10,000 objects

@@ -24,19 +24,19 @@ async fn attributes_that_cannot_be_read() {
         .await;
     insta::assert_snapshot!(table, @r#"
     # empty
-    InvalidArgument InvalidRequest: attributes: is not JSON: EOF while parsing a value at line 1 column 0
+    InvalidArgument InvalidRequest: attributes: is not JSON: EOF while parsing a value at line 1 column 0 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # null
-    InvalidArgument InvalidRequest: attributes: is not a JSON object of strings, at line 1 column 4
+    InvalidArgument InvalidRequest: attributes: is not a JSON object of strings, at line 1 column 4 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # cut
-    InvalidArgument InvalidRequest: attributes: is not JSON: EOF while parsing a string at line 1 column 18
+    InvalidArgument InvalidRequest: attributes: is not JSON: EOF while parsing a string at line 1 column 18 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # a list
-    InvalidArgument InvalidRequest: attributes: is not a JSON object of strings, at line 1 column 0
+    InvalidArgument InvalidRequest: attributes: is not a JSON object of strings, at line 1 column 0 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # not all strings
-    InvalidArgument InvalidRequest: attributes: the value of "objects" is a list, but must be a string; attributes: the value of "mode" is a number, but must be a string; attributes: the value of "optional" is null, but must be a string; csi.storage.k8s.io/pod.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.namespace: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.uid: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/serviceAccount.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true)
+    InvalidArgument InvalidRequest: attributes: the value of "objects" is a list, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once); attributes: the value of "mode" is a number, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once); attributes: the value of "optional" is null, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once); csi.storage.k8s.io/pod.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.namespace: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.uid: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/serviceAccount.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true)
     # two texts
-    InvalidArgument InvalidRequest: attributes: is not JSON: trailing characters at line 1 column 4
+    InvalidArgument InvalidRequest: attributes: is not JSON: trailing characters at line 1 column 4 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # a key twice
-    InvalidArgument InvalidRequest: attributes: holds the key "objects" twice; csi.storage.k8s.io/pod.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.namespace: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.uid: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/serviceAccount.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true)
+    InvalidArgument InvalidRequest: attributes: holds the key "objects" twice (the driver sends it; any other caller must send a JSON object of strings, each key once); csi.storage.k8s.io/pod.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.namespace: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.uid: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/serviceAccount.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true)
     # 1 MiB
     FailedPrecondition TooLarge: attributes: 1048590 bytes; at most 786432 are read (make the class or the volume's attributes smaller)
     "#);
@@ -118,13 +118,13 @@ async fn the_calls_other_parts() {
         .await;
     insta::assert_snapshot!(table, @r#"
     # no target
-    InvalidArgument InvalidRequest: target_path: is not an absolute path: ""
+    InvalidArgument InvalidRequest: target_path: "" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     # a relative target
-    InvalidArgument InvalidRequest: target_path: is not an absolute path: "var/lib/kubelet"
+    InvalidArgument InvalidRequest: target_path: "var/lib/kubelet" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     # a target with ..
-    InvalidArgument InvalidRequest: target_path: has an empty element, `.` or `..`: "/var/lib/kubelet/../x"
+    InvalidArgument InvalidRequest: target_path: "/var/lib/kubelet/../x" has an empty element, `.` or `..` (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     # another Pod's target
-    InvalidArgument InvalidRequest: target_path: is a volume of the Pod with the uid "uid-bank-db-0", but csi.storage.k8s.io/pod.uid is "uid-shop-web-0"
+    InvalidArgument InvalidRequest: target_path: is a volume of the Pod with the uid "uid-bank-db-0", but csi.storage.k8s.io/pod.uid is "uid-shop-web-0" (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     # a mode in octal
     InvalidArgument InvalidRequest: permission: "0644" is not a file mode (a decimal number from 0 to 511, such as 420 for 0644)
     # a mode over 0777
@@ -134,14 +134,14 @@ async fn the_calls_other_parts() {
     # a negative mode
     InvalidArgument InvalidRequest: permission: "-1" is not a file mode (a decimal number from 0 to 511, such as 420 for 0644)
     # secrets that are a list
-    InvalidArgument InvalidRequest: secrets: is not a JSON object of strings, at line 1 column 0
+    InvalidArgument InvalidRequest: secrets: is not a JSON object of strings, at line 1 column 0 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # secrets that are cut
-    InvalidArgument InvalidRequest: secrets: is not JSON: EOF while parsing an object at line 1 column 9
+    InvalidArgument InvalidRequest: secrets: is not JSON: EOF while parsing an object at line 1 column 9 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # secrets that are numbers
-    InvalidArgument InvalidRequest: secrets: the value of "a" is a number, but must be a string
+    InvalidArgument InvalidRequest: secrets: the value of "a" is a number, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # secrets of 1 MiB
     FailedPrecondition TooLarge: secrets: 1048584 bytes; at most 786432 are read (keep the Secret of nodePublishSecretRef small)
     # all at once
-    InvalidArgument InvalidRequest: csi.storage.k8s.io/pod.uid: is empty (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); secretProviderClass: "/" is not the name of a SecretProviderClass; secrets: is not JSON: EOF while parsing an object at line 1 column 1; permission: 9999 is over 511, that is 0777 (a decimal number from 0 to 511, such as 420 for 0644); target_path: is not an absolute path: "x"
+    InvalidArgument InvalidRequest: csi.storage.k8s.io/pod.uid: is empty (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); secretProviderClass: "/" is not the name of a SecretProviderClass (name the class in the Pod's volume); secrets: is not JSON: EOF while parsing an object at line 1 column 1 (the driver sends it; any other caller must send a JSON object of strings, each key once); permission: 9999 is over 511, that is 0777 (a decimal number from 0 to 511, such as 420 for 0644); target_path: "x" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     "#);
 }

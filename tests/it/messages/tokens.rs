@@ -93,11 +93,11 @@ async fn tokens_that_prove_nothing() {
     # an empty list
     Unauthenticated IdentityUnverified: token: the driver sent none, and one for "keyferry" is needed (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)
     # tokens that are not JSON
-    InvalidArgument InvalidRequest: csi.storage.k8s.io/serviceAccount.tokens: is not JSON: expected value at line 1 column 1
+    InvalidArgument InvalidRequest: csi.storage.k8s.io/serviceAccount.tokens: is not JSON: expected value at line 1 column 1 (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     # an audience without a token
-    InvalidArgument InvalidRequest: csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 15
+    InvalidArgument InvalidRequest: csi.storage.k8s.io/serviceAccount.tokens: is not a JSON object {"<audience>": {"token": "<JWT>"}}, at line 1 column 15 (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     # an empty token
-    InvalidArgument InvalidRequest: csi.storage.k8s.io/serviceAccount.tokens: the token for the audience "keyferry" is empty
+    InvalidArgument InvalidRequest: csi.storage.k8s.io/serviceAccount.tokens: the token for the audience "keyferry" is empty (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     # only for other audiences
     Unauthenticated IdentityUnverified: audience: the driver sent tokens for "", "vault", but none for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)
     # another audience's under ours
