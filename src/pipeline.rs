@@ -200,7 +200,8 @@ impl Pipeline {
     }
 
     fn render(&self, plan: &Plan, found: &Found, request: &Request) -> Result<(Rendered, Delivery), MountError> {
-        let secrets = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
+        let found: Vec<_> = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
+        let secrets = found.iter().cloned().collect();
         let MountLimits { secret_bytes, mount_bytes, objects: _ } = self.limits;
         let rendered =
             render::render(plan, &secrets, request.permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)?;
@@ -210,8 +211,7 @@ impl Pipeline {
             owner: file.owner,
             contents: Arc::clone(&file.contents),
         });
-        let versioned: Vec<_> = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
-        let delivery = Delivery::new(files.collect(), &versioned, &self.version_key, mount_bytes).map_err(MountError::Oversize)?;
+        let delivery = Delivery::new(files.collect(), &found, &self.version_key, mount_bytes).map_err(MountError::Oversize)?;
         Ok((rendered, delivery))
     }
 

@@ -6,6 +6,7 @@ if command -v age >/dev/null 2>&1; then
     mkdir -p "$folder"
     exit 0
 fi
+command -v apt-get >/dev/null || { echo "age is needed (https://github.com/FiloSottile/age): install it by your package manager" >&2; exit 1; }
 rm -rf "$folder"
 mkdir -p "$folder"
 cd "$folder"

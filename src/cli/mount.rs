@@ -47,10 +47,11 @@ Examples:
       --service-account web --token keyferry=token.jwt --target /dev/shm/web-0
 
   A token of a Pod that runs, for the audience `keyferry`:
-    kubectl create token web -n shop --audience keyferry --bound-object-kind Pod --bound-object-name web-0
+    kubectl create token web -n shop --audience keyferry \\
+      --bound-object-kind Pod --bound-object-name web-0
 
-Exit code 0: mounted; 1: the provider said no, did not answer, or the files could not be written; 2: something is wrong with the command line or
-with a file it names.";
+Exit code 0: mounted; 1: the provider said no, did not answer, or the files could not be written; 2: something is wrong with the \
+command line or with a file it names.";
 
 /// Ask a provider for a Pod's volume, as the driver would, and write it.
 ///

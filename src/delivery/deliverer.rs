@@ -28,7 +28,7 @@ pub enum DeliveryMode {
     /// The driver, from the files in the answer.
     #[default]
     Driver,
-    /// The daemon. The answer has no files, and the driver leaves the volume alone (PROTOCOL: Mount response).
+    /// The daemon. The answer has no files, and the driver leaves the volume alone (`proto/provider.proto`).
     Provider,
 }
 

@@ -14,7 +14,7 @@ pub mod volume;
 
 pub use deliverer::{Deliverer, DeliveryError, DeliveryMode, Reservation};
 
-/// The file that an empty plan is answered with: an answer without files would leave the old ones in place (PROTOCOL: Mount response).
+/// The file that an empty plan is answered with: an answer without files would leave the old ones in place (`proto/provider.proto`).
 const MARKER: &str = ".keyferry";
 
 /// Bytes that a file or an id costs on the wire besides its content and name: protobuf tags and lengths, at most.

@@ -613,24 +613,3 @@ async fn a_file_gone_bad_leaves_the_keys_and_shows_in_health() {
     later().await;
     assert_eq!(scene.verifier.health(), Ok(()));
 }
-
-/// `cargo test --release --lib identity -- --ignored --nocapture`
-#[tokio::test]
-#[ignore = "a measurement"]
-#[allow(clippy::disallowed_methods)]
-async fn measure() {
-    let scene = Scene::new();
-    let rounds = 20_000;
-    let tokens = raw(&[("keyferry", &scene.token())]);
-    let start = std::time::Instant::now();
-    for _ in 0..rounds {
-        assert!(scene.verifier.attest(&pod(), &tokens).await.is_ok());
-    }
-    println!("{} bytes, seen before: {:?} each", scene.token().len(), start.elapsed() / rounds);
-    let fresh: Vec<_> = (0..200).map(|_| raw(&[("keyferry", &scene.token())])).collect();
-    let start = std::time::Instant::now();
-    for tokens in &fresh {
-        assert!(scene.verifier.attest(&pod(), tokens).await.is_ok());
-    }
-    println!("seen for the first time: {:?} each", start.elapsed() / 200);
-}

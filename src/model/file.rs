@@ -1,4 +1,4 @@
-//! A file in a volume: its path and its mode, within what the driver accepts (PROTOCOL: Mount response).
+//! A file in a volume: its path and its mode, within what the driver accepts (`proto/provider.proto`).
 
 use std::fmt;
 use std::str::FromStr;

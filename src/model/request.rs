@@ -1,4 +1,4 @@
-//! A mount request, parsed from what the driver sends (PROTOCOL: Mount request).
+//! A mount request, parsed from what the driver sends (`proto/provider.proto`).
 //!
 //! Strict about what Keyferry relies on, forgiving of keys it does not know: every driver adds some. All faults are found at once.
 //! No fault quotes a value of `attributes` or `secrets` that may hold a token; the claims, which end up in Kubernetes' own records

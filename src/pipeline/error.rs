@@ -12,7 +12,7 @@ use crate::model::{ClassFaults, Code, Label, RequestFault};
 use crate::policy::Denial;
 use crate::render::RenderFault;
 
-/// The longest message in bytes: over about 8 KiB can be lost on the way (PROTOCOL: Mount response), and the driver adds its own words.
+/// The longest message in bytes: over about 8 KiB can be lost on the way, and the driver adds its own words.
 const MAX_MESSAGE: usize = 4096;
 
 #[derive(Debug)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::files_below;
+
 /// Rooms open to all.
 const LEAVES: [&str; 8] = ["clock", "glob", "memo", "nearest", "telemetry", "units", "yaml", "model"];
 
@@ -91,19 +93,12 @@ type Rooms = BTreeMap<String, Vec<(PathBuf, String)>>;
 
 fn rooms() -> Rooms {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut rooms, mut folders) = (Rooms::new(), vec![src.clone()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                let inside = path.strip_prefix(&src).unwrap();
-                let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-                let room = first.trim_end_matches(".rs").to_owned();
-                rooms.entry(room).or_default().push((inside.to_owned(), fs::read_to_string(&path).unwrap()));
-            }
-        }
+    let mut rooms = Rooms::new();
+    for path in files_below(&src, "rs") {
+        let inside = path.strip_prefix(&src).unwrap();
+        let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        rooms.entry(first.trim_end_matches(".rs").to_owned()).or_default().push((inside.to_owned(), text));
     }
     rooms
 }

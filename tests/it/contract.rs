@@ -1,4 +1,4 @@
-//! The contract with the driver (PROTOCOL), fact by fact, against the real binary over its socket.
+//! The contract with the driver, fact by fact, against the real binary over its socket.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -31,6 +31,14 @@ impl Node {
         Self { house, kubelet, runtime: Runtime::new().unwrap() }
     }
 
+    /// A node with a provider that serves, and a volume of that size for the Pod `web`.
+    fn serving(dir: &Path, extra: &str, size: &str) -> (Self, PathBuf, Provider) {
+        let node = Self::new(dir, extra);
+        let volume = node.volume(&web(), &format!("size={size}"));
+        let provider = node.house.serve();
+        (node, volume, provider)
+    }
+
     fn target(&self, pod: &PodClaims) -> PathBuf {
         self.kubelet.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount")
     }
@@ -95,9 +103,7 @@ const PASSWORD: &str = "- { secret: shop/db, field: password, path: db/password,
 #[test]
 fn a_volume_from_first_mount_to_empty() {
     with_mounts("delivery::a_volume_from_first_mount_to_empty", |dir| {
-        let node = Node::new(dir, "");
-        let volume = node.volume(&web(), "size=1m");
-        let provider = node.house.serve();
+        let (node, volume, provider) = Node::serving(dir, "", "1m");
         let both = format!("{PASSWORD}\n- {{ secret: shop/db, field: username, path: user }}");
 
         let answer = node.mount(&provider, &both).unwrap();
@@ -195,7 +201,7 @@ fn only_the_pods_own_tmpfs_is_written() {
             messages.push(format!("{:?} {}", error.code(), error.message()).replace(&kubelet.to_string(), "KUBELET"));
         }
         insta::assert_snapshot!(messages.join("\n"), @r#"
-        InvalidArgument InvalidRequest: target_path: is a volume of the Pod with the uid "uid-shop-other", but csi.storage.k8s.io/pod.uid is "uid-shop-web-0"
+        InvalidArgument InvalidRequest: target_path: is a volume of the Pod with the uid "uid-shop-other", but csi.storage.k8s.io/pod.uid is "uid-shop-web-0" (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
         InvalidArgument InvalidRequest: target_path: KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~empty-dir/secrets/mount is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
         InvalidArgument InvalidRequest: target_path: KUBELET/plugins/secrets is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
         InvalidArgument InvalidRequest: target_path: /var/lib/kubelet/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount is not of the form KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/<volume>/mount (only this Pod's own CSI volumes are written; is `kubeletDir` right?)
@@ -235,9 +241,7 @@ fn the_drivers_word_is_enough_for_the_pods_own_volume_alone() {
 #[test]
 fn a_full_volume_keeps_its_files_and_says_so_twice() {
     with_mounts("delivery::a_full_volume_keeps_its_files_and_says_so_twice", |dir| {
-        let node = Node::new(dir, "");
-        let volume = node.volume(&web(), "size=64k");
-        let provider = node.house.serve();
+        let (node, volume, provider) = Node::serving(dir, "", "64k");
         node.mount(&provider, PASSWORD).unwrap();
         node.house.vault(&["set", "shop/db", &format!("password={}", "x".repeat(100_000))]);
         insta::assert_snapshot!(node.refusal(&provider, PASSWORD), @"FailedPrecondition TooLarge: target_path: cannot write db/password in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
@@ -266,9 +270,7 @@ fn a_full_volume_keeps_its_files_and_says_so_twice() {
 #[test]
 fn without_its_audit_line_nothing_is_written() {
     with_mounts("delivery::without_its_audit_line_nothing_is_written", |dir| {
-        let node = Node::new(dir, "audit: { file: /dev/full, failClosed: true }");
-        let volume = node.volume(&web(), "size=1m");
-        let provider = node.house.serve();
+        let (node, volume, provider) = Node::serving(dir, "audit: { file: /dev/full, failClosed: true }", "1m");
         let refusal = node.refusal(&provider, PASSWORD);
         assert!(refusal.starts_with("FailedPrecondition AuditUnavailable: "), "{refusal}");
         assert_eq!(names(&volume).len(), 0);
@@ -278,9 +280,7 @@ fn without_its_audit_line_nothing_is_written() {
 #[test]
 fn mounts_of_one_volume_wait_for_each_other() {
     with_mounts("delivery::mounts_of_one_volume_wait_for_each_other", |dir| {
-        let node = Node::new(dir, "");
-        let volume = node.volume(&web(), "size=8m");
-        let provider = node.house.serve();
+        let (node, volume, provider) = Node::serving(dir, "", "8m");
         let classes = [PASSWORD.to_owned(), format!("{PASSWORD}\n- {{ secret: shop/db, field: username }}")];
         let answers = node.runtime.block_on(async {
             let client = provider.client().await;

@@ -9,6 +9,8 @@ use keyferry::config::Config;
 use keyferry::yaml::{Node, Value as Yaml, parse_all};
 use serde_json::{Map, Value, json};
 
+use crate::support::files_below;
+
 const SOCKETS: &str = "/var/run/secrets-store-csi-providers";
 
 /// Files that are no Kubernetes objects: configurations, Helm values, a patch without a kind.
@@ -37,22 +39,6 @@ fn plain(node: &Node) -> Value {
 /// Every YAML file below a folder of `deploy/`, sorted.
 pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
     files_below(&deploy(folder), "yaml")
-}
-
-fn files_below(folder: &Path, kind: &str) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|found| found == kind) {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    files
 }
 
 fn only(path: &str) -> Value {

@@ -4,17 +4,14 @@
 
 use keyferry::server::proto::MountRequest;
 use serde_json::Value;
-use tonic::{Code, Status};
+use tonic::Status;
 
-use crate::support::{Client, House, Provider, shown, web};
+use crate::support::{Client, House, Provider, assert_no_trap, shown, web};
 
 mod classes;
 mod request;
 mod secrets;
 mod tokens;
-
-/// The codes that kubelet takes for "still going on" (PROTOCOL: The trap).
-const TRAP: [Code; 5] = [Code::Aborted, Code::Cancelled, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Unavailable];
 
 /// What kubelet and driver let through at most, with room for their own words.
 const LONGEST: usize = 4096;
@@ -56,7 +53,7 @@ impl Asked {
     }
 
     fn words(&self, status: &Status) -> String {
-        assert!(!TRAP.contains(&status.code()), "{status}");
+        assert_no_trap(status);
         assert!(status.message().len() <= LONGEST, "{} bytes: {status}", status.message().len());
         assert!(status.details().is_empty() && status.message().contains(": "), "{status}");
         let message = status.message().replace(self.house.folder.path().to_str().unwrap(), "<house>");

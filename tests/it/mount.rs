@@ -180,7 +180,7 @@ async fn an_object_names_its_backend_or_takes_the_classes() {
     ");
 }
 
-/// An answer without files would mean "the provider wrote them itself" (PROTOCOL: Mount response).
+/// An answer without files would mean "the provider wrote them itself" (`proto/provider.proto`).
 #[tokio::test]
 async fn an_empty_plan_withdraws_every_file() {
     let house = House::new("");

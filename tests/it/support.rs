@@ -427,7 +427,7 @@ pub fn tool(name: &str) -> Command {
     Command::new(program)
 }
 
-/// None of the codes that make kubelet keep the folder (PROTOCOL: The trap).
+/// None of the codes that make kubelet keep the folder (`docs/errors.md`: The trap).
 pub fn assert_no_trap(status: &Status) {
     use tonic::Code;
     let trap = [Code::Unavailable, Code::Aborted, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Cancelled];
@@ -467,4 +467,21 @@ pub fn tmpfs(at: &Path, options: &str) -> PathBuf {
 pub fn mount(args: &[&str]) {
     let mounted = Command::new("mount").args(args).output().unwrap();
     assert!(mounted.status.success(), "mount {args:?}: {mounted:?}");
+}
+
+/// Every file below a folder whose name ends in `.<kind>`, sorted.
+pub fn files_below(folder: &Path, kind: &str) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|found| found == kind) {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    files
 }

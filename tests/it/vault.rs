@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{House, keyferry, run};
+use crate::support::{House, files_below, keyferry, run};
 
 /// A vault with text, odd text, binary, and a history.
 fn house() -> House {
@@ -33,22 +33,6 @@ fn identity(house: &House, name: &str) -> String {
     out.split_whitespace().find(|word| word.starts_with("age1")).unwrap().to_owned()
 }
 
-fn sealed_files(folder: &Path) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "age") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    files
-}
-
 /// What the age command line tool makes of a file.
 fn age(key: &Path, file: &Path) -> Option<String> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/age/usr/bin/age");
@@ -69,7 +53,7 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
     let new = identity(&house, "new.key");
     let old =
         fs::read_to_string(house.path("vault/.recipients")).unwrap().lines().find(|line| line.starts_with("age1")).unwrap().to_owned();
-    let files = sealed_files(&house.path("vault"));
+    let files = files_below(&house.path("vault"), "age");
     let before: Vec<_> = files.iter().map(|file| age(&house.path("age.key"), file).unwrap()).collect();
     assert_eq!(files.len(), 3);
 
@@ -79,7 +63,7 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
     recipients: 1 added, 1 removed
     sealed anew: 2 secrets and 1 earlier revision, to 1 recipient
     "#);
-    assert_eq!(sealed_files(&house.path("vault")), files);
+    assert_eq!(files_below(&house.path("vault"), "age"), files);
     for (file, before) in files.iter().zip(before) {
         assert_eq!(age(&house.path("new.key"), file), Some(before), "the same text, revision and time");
         assert_eq!(age(&house.path("age.key"), file), None);
@@ -112,7 +96,7 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
 fn a_run_that_was_cut_short_is_finished_by_another() {
     let house = house();
     let new = identity(&house, "new.key");
-    let files = sealed_files(&house.path("vault"));
+    let files = files_below(&house.path("vault"), "age");
     let untouched = fs::read(files.last().unwrap()).unwrap();
     let old =
         fs::read_to_string(house.path("vault/.recipients")).unwrap().lines().find(|line| line.starts_with("age1")).unwrap().to_owned();

@@ -316,8 +316,8 @@ async fn an_answer_without_files_leaves_the_folder_alone() {
     let stage = Stage::new(|| Ok(MountResponse { files: Vec::new(), ..good()? }));
     fs::create_dir(stage.path("volume")).unwrap();
     fs::write(stage.path("volume/mine"), "").unwrap();
-    let outcome = stage.mount(&["--target", "@/volume"]).await;
-    insta::assert_snapshot!(outcome.ok().out, @"
+    let mounted = stage.mount(&["--target", "@/volume"]).await.ok().out.clone();
+    insta::assert_snapshot!(mounted, @"
     The answer has no files: the driver takes it that the provider wrote the volume itself, in /var/lib/kubelet/pods/u-1/volumes/kubernetes.io~csi/secrets/mount, and leaves it alone.
 
     Its objects:
@@ -326,14 +326,7 @@ async fn an_answer_without_files_leaves_the_folder_alone() {
     files/shop/app  hmac-1f2e
     ");
     assert_eq!(fs::read_dir(stage.path("volume")).unwrap().count(), 1);
-    insta::assert_snapshot!(stage.dry_run().await.ok().out, @"
-    The answer has no files: the driver takes it that the provider wrote the volume itself, in /var/lib/kubelet/pods/u-1/volumes/kubernetes.io~csi/secrets/mount, and leaves it alone.
-
-    Its objects:
-    OBJECT          VERSION
-    files/shop/db   3
-    files/shop/app  hmac-1f2e
-    ");
+    assert_eq!(stage.dry_run().await.ok().out, mounted);
 }
 
 #[tokio::test]

@@ -32,6 +32,15 @@ impl Scene {
         Self { folder, server, issuer, clock: Arc::new(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap())) }
     }
 
+    /// The same, and a verifier that has fetched them.
+    async fn with_keys() -> (Self, JwksVerifier) {
+        let scene = Self::new().await;
+        let verifier = scene.verifier();
+        scene.attest(&verifier, &scene.issuer).await.unwrap();
+        scene.called(1).await;
+        (scene, verifier)
+    }
+
     fn verifier(&self) -> JwksVerifier {
         let (ca, token) = (self.folder.path().join("ca.crt"), OwnToken::at(self.folder.path().join("token")));
         let kept = KeyState::new(self.folder.path(), &self.server.url("/openid/v1/jwks"), Some(&ca));
@@ -99,10 +108,7 @@ async fn the_first_mount_waits_for_the_keys_and_the_next_does_not_ask() {
 
 #[tokio::test]
 async fn a_flood_of_unknown_keys_makes_one_call() {
-    let scene = Scene::new().await;
-    let verifier = scene.verifier();
-    scene.attest(&verifier, &scene.issuer).await.unwrap();
-    scene.called(1).await;
+    let (scene, verifier) = Scene::with_keys().await;
     let next = Issuer::new(ISSUER).unwrap();
     scene.server.answer(Answer::Text(200, next.jwks()));
     let refused = scene.attest(&verifier, &next).await.unwrap_err();
@@ -125,10 +131,7 @@ async fn a_flood_of_unknown_keys_makes_one_call() {
 
 #[tokio::test]
 async fn keys_are_fetched_anew_every_hour_or_so() {
-    let scene = Scene::new().await;
-    let verifier = scene.verifier();
-    scene.attest(&verifier, &scene.issuer).await.unwrap();
-    scene.called(1).await;
+    let (scene, verifier) = Scene::with_keys().await;
     let next = Issuer::new(ISSUER).unwrap();
     scene.server.answer(Answer::Text(200, next.jwks()));
     later(REFRESH.mul_f64(0.74)).await;
@@ -141,10 +144,7 @@ async fn keys_are_fetched_anew_every_hour_or_so() {
 
 #[tokio::test]
 async fn no_answer_takes_the_keys_away() {
-    let scene = Scene::new().await;
-    let verifier = scene.verifier();
-    scene.attest(&verifier, &scene.issuer).await.unwrap();
-    scene.called(1).await;
+    let (scene, verifier) = Scene::with_keys().await;
     scene.clock.advance(7 * 3600);
     let weak = r#"{"keys":[{"kty":"oct","kid":"canary","k":"x"}]}"#;
     let answers = [
@@ -231,10 +231,7 @@ async fn without_any_keys_a_mount_says_why() {
 
 #[tokio::test]
 async fn what_is_dropped_fetches_no_more() {
-    let scene = Scene::new().await;
-    let verifier = scene.verifier();
-    scene.attest(&verifier, &scene.issuer).await.unwrap();
-    scene.called(1).await;
+    let (scene, verifier) = Scene::with_keys().await;
     drop(verifier);
     later(Duration::from_hours(2)).await;
     scene.called(0).await;

@@ -294,22 +294,3 @@ proptest! {
         }
     }
 }
-
-/// `cargo test --release --lib model::request -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-#[allow(clippy::disallowed_methods)]
-fn measure() {
-    let token = "e".repeat(1_100);
-    let tokens = json!({ "keyferry": { "token": token, "expirationTimestamp": "2026-01-01T00:00:00Z" } }).to_string();
-    let mut attributes = with(TOKENS, tokens);
-    attributes["objects"] = "- secret: shop/db\n  fields: [password]\n".repeat(30).into();
-    let text = attributes.to_string();
-    let rounds = 20_000;
-    let calls: Vec<_> = (0..rounds).map(|_| call(&text)).collect();
-    let start = std::time::Instant::now();
-    for call in calls {
-        assert!(Request::parse(call, MAX).is_ok());
-    }
-    println!("{} bytes of attributes: {:?} each", text.len(), start.elapsed() / rounds);
-}
