@@ -79,19 +79,23 @@ impl App {
     /// Everything that keeps the daemon from starting, as far as it can be found at once.
     pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
-        let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| one("audit.file", &error))?;
+        let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| {
+            let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
+            one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
+        })?;
         let parts = Parts { clock: Arc::new(SystemClock), metrics: Arc::clone(&metrics), audit: Arc::new(audit) };
         let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts)?));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
         let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), sockets: sockets.clone(), reloader: reloader.clone() });
-        let endpoint = match listen {
-            Some(address) => {
-                Some(Endpoint::bind(address, Arc::clone(&metrics), health).await.map_err(|error| one("metrics.listen", &error))?)
-            }
-            None => None,
-        };
+        let endpoint =
+            match listen {
+                Some(address) => Some(Endpoint::bind(address, Arc::clone(&metrics), health).await.map_err(|error| {
+                    one("metrics.listen", &format!("{address}: {error} (choose another address, or leave `metrics` out)"))
+                })?),
+                None => None,
+            };
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
         let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
         Ok(Self { server, sockets: bound, endpoint, audit, reloader })

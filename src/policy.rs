@@ -90,7 +90,11 @@ impl Policy {
     /// Reads the list under `policy`.
     pub fn parse(node: &Node, faults: &mut Faults) -> Self {
         let Value::Sequence(items) = &node.value else {
-            faults.add(node.at, "policy", format!("is {}, but must be a list of rules", node.kind()));
+            faults.add(
+                node.at,
+                "policy",
+                format!("is {}, but must be a list of rules (start each with `- `; `[]` denies everything)", node.kind()),
+            );
             return Self::default();
         };
         let rules = items.iter().enumerate().filter_map(|(at, item)| Rule::parse(item, at + 1, faults)).collect();

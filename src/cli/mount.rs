@@ -167,7 +167,7 @@ pub enum MountCommandError {
     Print(#[from] io::Error),
     #[error("--target {dir}: {cause}", dir = dir.display())]
     Target { dir: PathBuf, cause: io::Error },
-    #[error("{file}: is no token: it {problem}", file = file.display())]
+    #[error("{file}: is no token: it {problem} (`keyferry mount --help` has a command that makes one)", file = file.display())]
     Token { file: PathBuf, problem: &'static str },
     #[error("cannot read {file}: {cause}", file = file.display())]
     Unreadable { file: PathBuf, cause: io::Error },
@@ -412,7 +412,7 @@ fn read(file: &Path) -> Result<Zeroizing<String>, MountCommandError> {
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err("there is no `=` in it".to_owned()),
+        None => Err("there is no `=` in it (write a name, `=` and a value)".to_owned()),
     }
 }
 

@@ -38,7 +38,7 @@ pub enum VaultCliError {
     Faults(Vec<String>),
     #[error("{} lies in the vault's folder, and whoever gets the vault would get the key (keep the identity elsewhere)", .0.display())]
     IdentityInVault(PathBuf),
-    #[error("cannot make the identity file {}: {cause}", .path.display())]
+    #[error("cannot make the identity file {}: {cause} (name another by --identity)", .path.display())]
     NewIdentity { path: PathBuf, cause: io::Error },
     #[error("{cause}\n{set} secrets were set before that (run it again with --on-conflict skip)")]
     Interrupted { set: usize, cause: Box<VaultError> },
@@ -145,12 +145,12 @@ impl Set {
     fn read_fields(&self, input: &mut dyn Read, err: &mut dyn Write) -> Result<BTreeMap<FieldName, Field>, VaultCliError> {
         let given = (1..).zip(&self.fields).map(|(place, text)| assignment(place, &text.0)).collect::<Result<Vec<_>, _>>()?;
         if given.iter().filter(|given| matches!(given.value, Value::StandardInput)).count() > 1 {
-            return Err(usage("only one field can be read from standard input"));
+            return Err(usage("only one field can be read from standard input (give the others by FIELD=@FILE)"));
         }
         let mut fields = BTreeMap::new();
         for Assignment { field, value } in &given {
             if fields.insert(field.clone(), Field::of_bytes(value.read(field, input)?)).is_some() {
-                return Err(usage(format!("the field {field} is given twice")));
+                return Err(usage(format!("the field {field} is given twice (remove one)")));
             }
         }
         let argued: Vec<&str> =

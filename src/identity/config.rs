@@ -77,7 +77,7 @@ fn mode(text: &str) -> Result<Mode, String> {
 }
 
 fn filled(text: &str) -> Result<String, &'static str> {
-    if text.trim().is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
+    if text.trim().is_empty() { Err("is empty (write a value, or leave the key out)") } else { Ok(text.to_owned()) }
 }
 
 /// Keys that come over an open line could be anybody's.
@@ -165,9 +165,9 @@ mod tests {
     fn each_fault_says_what_to_do() {
         insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is no way to verify (did you mean `jwks`?)");
         insta::assert_snapshot!(read("audience: ''\nissuer: ' '\njwks:\n  file: ''\n  url: https://x\n  flie: x\n").unwrap_err(), @"
-        1: identity.audience: is empty
-        2: identity.issuer: is empty
-        4: identity.jwks.file: is empty
+        1: identity.audience: is empty (write a value, or leave the key out)
+        2: identity.issuer: is empty (write a value, or leave the key out)
+        4: identity.jwks.file: is empty (write a value, or leave the key out)
         5: identity.jwks.url: stands beside `file`: keys come from one of them (remove the other)
         6: identity.jwks.flie: is no known key (did you mean `file`?)
         ");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::keyfile::KeyFile;
 use super::keys::{Algorithm, Key, KeySet};
 use super::keysource::KeySource;
 use super::token::{self, Jws, TokenDigest, Verified};
@@ -66,8 +65,7 @@ impl JwksVerifier {
     /// # Errors
     /// The file cannot be read, is over 1 MiB, or holds no usable key.
     pub fn open(file: &Path, issuer: &str, audience: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
-        let keys = KeyFile::open(file).map_err(|problem| format!("{}: {problem}", file.display()))?;
-        Ok(Self::with_keys(KeySource::File(keys), issuer, audience, clock))
+        Ok(Self::with_keys(KeySource::open(file)?, issuer, audience, clock))
     }
 
     pub(super) fn with_keys(keys: KeySource, issuer: &str, audience: &str, clock: Arc<dyn Clock>) -> Self {

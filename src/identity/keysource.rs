@@ -1,11 +1,15 @@
 //! Where the issuer's keys come from: a file, or an address. The verifier asks for keys and does not mind which.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::IdentityError;
 use super::keyfile::KeyFile;
 use super::keys::KeySet;
 use super::keyurl::KeyUrl;
+
+/// What to do about a file that holds no keys.
+const REWRITE: &str = "write the cluster's keys into it: kubectl get --raw /openid/v1/jwks";
 
 #[derive(Debug)]
 pub(super) enum KeySource {
@@ -14,6 +18,12 @@ pub(super) enum KeySource {
 }
 
 impl KeySource {
+    /// # Errors
+    /// The file cannot be read, is over 1 MiB, or holds no usable key.
+    pub(super) fn open(file: &Path) -> Result<Self, String> {
+        KeyFile::open(file).map(Self::File).map_err(|problem| format!("{}: {problem} ({REWRITE})", file.display()))
+    }
+
     /// As messages name it.
     pub(super) fn name(&self) -> String {
         match self {
@@ -44,7 +54,8 @@ impl KeySource {
     pub(super) fn health(&self) -> Result<(), String> {
         match self {
             Self::File(file) => {
-                file.health().map_err(|problem| format!("{}: {problem} (the former keys stay in force)", file.path().display()))
+                let told = |problem| format!("{}: {problem}; the former keys stay in force ({REWRITE})", file.path().display());
+                file.health().map_err(told)
             }
             Self::Url(url) => url.health(),
         }

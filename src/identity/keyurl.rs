@@ -278,7 +278,7 @@ impl State {
     }
 }
 
-/// An hour, or ever longer while it fails; more or less by a quarter, so that the nodes of a cluster do not call at once.
+/// An hour; while it fails, 10 s and then ever longer. More or less by a quarter, so that the nodes of a cluster do not call at once.
 fn wait_after(failures: u32) -> Duration {
     let wait = if failures == 0 { REFRESH } else { LEAST.saturating_mul(1 << (failures - 1).min(8)).min(MOST) };
     let mut random = [0; 1];

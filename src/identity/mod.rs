@@ -28,7 +28,6 @@ mod keyurl;
 mod review;
 mod token;
 
-use keyfile::KeyFile;
 use keysource::KeySource;
 use keystate::KeyState;
 use keyurl::KeyUrl;
@@ -106,7 +105,7 @@ fn key_source(keys: &Keys, state_dir: &Path, clock: &Arc<dyn Clock>) -> Result<K
             };
             (api_server().map_err(left_out)?, API_SERVER_KEYS)
         }
-        Keys::File(file) => return KeyFile::open(file).map(KeySource::File).map_err(|problem| format!("{}: {problem}", file.display())),
+        Keys::File(file) => return KeySource::open(file),
         Keys::Url { url, ca, token } => {
             let config = KubeConfig { base: url.clone(), ca: ca.clone(), token: token.clone() };
             (KubeClient::new(config).map_err(|error| format!("jwks.ca: {error}"))?, "")

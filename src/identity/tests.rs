@@ -439,7 +439,12 @@ fn refused_file(jwks: &str) -> String {
     let file = folder.path().join("jwks.json");
     fs::write(&file, jwks).unwrap();
     let error = JwksVerifier::open(&file, ISSUER, "keyferry", Arc::new(ManualClock::at(start()))).unwrap_err();
-    error.replace(&folder.path().display().to_string(), "[folder]")
+    without_remedy(&error.replace(&folder.path().display().to_string(), "[folder]"))
+}
+
+/// Whatever is wrong with a key file, there is one thing to do.
+fn without_remedy(error: &str) -> String {
+    error.strip_suffix(" (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)").unwrap().to_owned()
 }
 
 #[test]
@@ -483,7 +488,7 @@ fn a_file_without_a_usable_key_is_refused() {
     insta::assert_snapshot!(refused_file(&many.to_string()), @"[folder]/jwks.json: it holds 65 keys; at most 64 are read");
     assert!(refused_file(&" ".repeat(1024 * 1024 + 1)).ends_with("is over 1048576 bytes"));
     let nowhere = JwksVerifier::open(Path::new("/nonexistent/jwks.json"), ISSUER, "keyferry", Arc::new(ManualClock::at(start())));
-    insta::assert_snapshot!(nowhere.unwrap_err(), @"/nonexistent/jwks.json: it cannot be read: No such file or directory (os error 2)");
+    insta::assert_snapshot!(without_remedy(&nowhere.unwrap_err()), @"/nonexistent/jwks.json: it cannot be read: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -492,7 +497,7 @@ fn a_truncated_file_or_one_that_is_none_is_refused() {
     insta::assert_snapshot!(refused_file(&whole[..50]), @"[folder]/jwks.json: it is not JSON: EOF while parsing a string at line 1 column 50");
     let folder = TempDir::new().unwrap();
     let error = JwksVerifier::open(folder.path(), ISSUER, "keyferry", Arc::new(ManualClock::at(start()))).unwrap_err();
-    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "[folder]"), @"[folder]: it is not a file");
+    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "[folder]"), @"[folder]: it is not a file (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)");
 }
 
 /// Keys are public: a file that everybody may read is fine. One that we may not read is not, unless we are root.
@@ -508,7 +513,7 @@ fn a_files_mode_matters_only_where_it_shuts_us_out() {
     };
     assert!(open(0o666).is_ok());
     if let Err(error) = open(0o000) {
-        assert_eq!(scene.shown(&error), "[folder]/jwks.json: it cannot be read: Permission denied (os error 13)");
+        assert_eq!(without_remedy(&scene.shown(&error)), "[folder]/jwks.json: it cannot be read: Permission denied (os error 13)");
     } else {
         assert!(rustix::process::geteuid().is_root());
     }
@@ -598,17 +603,17 @@ async fn a_configmaps_symlink_swap_is_a_change() {
 async fn a_file_gone_bad_leaves_the_keys_and_shows_in_health() {
     let scene = Scene::new();
     assert_eq!(scene.verifier.health(), Ok(()));
-    let health = || scene.shown(&scene.verifier.health().unwrap_err());
+    let health = || without_remedy(&scene.shown(&scene.verifier.health().unwrap_err()));
     let later = || tokio::time::advance(Duration::from_secs(1));
 
     scene.write("{\"keys\":");
     later().await;
     assert!(scene.attest(&scene.token()).await.is_ok());
-    insta::assert_snapshot!(health(), @"[folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8 (the former keys stay in force)");
+    insta::assert_snapshot!(health(), @"[folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; the former keys stay in force");
     fs::remove_file(scene.folder.path().join("jwks.json")).unwrap();
     later().await;
     assert!(scene.attest(&scene.token()).await.is_ok());
-    insta::assert_snapshot!(health(), @"[folder]/jwks.json: it cannot be read: No such file or directory (os error 2) (the former keys stay in force)");
+    insta::assert_snapshot!(health(), @"[folder]/jwks.json: it cannot be read: No such file or directory (os error 2); the former keys stay in force");
     scene.write(&scene.issuer.jwks());
     later().await;
     assert_eq!(scene.verifier.health(), Ok(()));

@@ -188,7 +188,7 @@ impl Server {
                 peer.uid(),
                 self.allowed_peers
             ),
-            Err(error) => format!("the peer's user id cannot be told: {error}"),
+            Err(error) => format!("the peer's user id cannot be told: {error} (connect again)"),
         };
         self.metrics.peer_refused();
         tracing::warn!(problem, "a peer was refused");

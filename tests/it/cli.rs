@@ -139,10 +139,22 @@ fn serve_says_what_keeps_it_from_starting() {
     assert_eq!((code, out.as_str()), (2, ""));
     insta::assert_snapshot!(rooted(&errors, house.folder.path()), @r#"
     versionKey: /nowhere/version.key: No such file or directory (os error 2) (make one: head -c 32 /dev/urandom)
-    identity: ROOT/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}
+    identity: ROOT/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     backends.files: the identity file ROOT/age.key is absent (is its volume mounted, and may this user read it?)
     "#);
     assert!(!house.path("sockets/keyferry.sock").exists(), "the socket is not bound before mounts can be served");
+}
+
+#[test]
+fn serve_names_what_it_cannot_open() {
+    let refusal = |extra| {
+        let (code, out, errors) = run(&mut House::new(extra).serve_command(), "");
+        assert_eq!((code, out.as_str()), (2, ""));
+        errors.lines().last().unwrap().to_owned()
+    };
+    insta::assert_snapshot!(refusal("audit: { file: /nowhere/audit.log }"), @"audit.file: /nowhere/audit.log: No such file or directory (os error 2) (make its folder, and let the daemon write there)");
+    // An address of nobody's (RFC 5737).
+    insta::assert_snapshot!(refusal("metrics: { listen: \"203.0.113.1:8095\" }"), @"metrics.listen: 203.0.113.1:8095: Cannot assign requested address (os error 99) (choose another address, or leave `metrics` out)");
 }
 
 #[tokio::test]

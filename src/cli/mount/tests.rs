@@ -368,8 +368,11 @@ async fn faulty_inputs_are_exit_code_two_and_never_shown() {
             ["--class", "@/empty"],
             "2: @/empty:1:1: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)",
         ),
-        (["--token", "keyferry=@/empty"], "2: @/empty: is no token: it is empty"),
-        (["--token", "keyferry=@/two"], "2: @/two: is no token: it has a space or a second line in it"),
+        (["--token", "keyferry=@/empty"], "2: @/empty: is no token: it is empty (`keyferry mount --help` has a command that makes one)"),
+        (
+            ["--token", "keyferry=@/two"],
+            "2: @/two: is no token: it has a space or a second line in it (`keyferry mount --help` has a command that makes one)",
+        ),
         (
             ["--secrets", "@/secrets"],
             "2: @/secrets:1:4: a: is a mapping, but must be a text (a YAML list goes into a text with `|` after the key)\n@/secrets:2:4: c: is a number to Kubernetes, but must be a text (put it in quotes)",

@@ -149,8 +149,8 @@ fn what_was_asked_for_wrongly_has_exit_code_2_and_quotes_no_value() {
     let bench = Bench::with_vault();
     assert_snapshot!(bench.failure("set --vault DIR/vault a hunter2"), @"2 error: field 1 after the name has no `=`: write FIELD=VALUE, FIELD=@FILE or FIELD=-");
     assert_snapshot!(bench.failure("set --vault DIR/vault a =hunter2"), @"2 error: field 1 after the name: a field name has 1 to 253 bytes and no control character");
-    assert_snapshot!(bench.failure("set --vault DIR/vault a f=hunter2 f=x"), @"2 error: the field f is given twice");
-    assert_snapshot!(bench.failure("set --vault DIR/vault a f=- g=-"), @"2 error: only one field can be read from standard input");
+    assert_snapshot!(bench.failure("set --vault DIR/vault a f=hunter2 f=x"), @"2 error: the field f is given twice (remove one)");
+    assert_snapshot!(bench.failure("set --vault DIR/vault a f=- g=-"), @"2 error: only one field can be read from standard input (give the others by FIELD=@FILE)");
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=@"), @"2 error: the field f: a file's name belongs after the @");
     assert_snapshot!(bench.failure("init --vault DIR/vault --recipient AGE-SECRET-KEY-1hunter2"), @"2 error: --recipient was given a secret key, which other users of this machine may have seen; a recipient starts with age1");
     assert_snapshot!(bench.failure("init --vault DIR/vault --recipient hunter2"), @"2 error: --recipient was given what is no X25519 recipient (those start with age1, and stand in an identity file after `# public key:`)");
