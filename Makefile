@@ -38,7 +38,7 @@ manifests:
 
 tools: .venv/ready .tools/age/ready
 
-# An independent gRPC client, as a stand-in for drivers before v1.6.0.
+# An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check -r tests/requirements.txt

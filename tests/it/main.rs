@@ -5,6 +5,7 @@
 mod api_server;
 mod architecture;
 mod authority;
+mod bao;
 mod bugs;
 mod check;
 mod cli;
@@ -24,6 +25,7 @@ mod memory;
 mod messages;
 mod mount;
 mod reload;
+mod servers;
 mod shutdown;
 mod support;
 mod vault;

