@@ -109,7 +109,7 @@ fn key_source(keys: &Keys, state_dir: &Path, clock: &Arc<dyn Clock>) -> Result<K
         Keys::File(file) => return KeyFile::open(file).map(KeySource::File).map_err(|problem| format!("{}: {problem}", file.display())),
         Keys::Url { url, ca, token } => {
             let config = KubeConfig { base: url.clone(), ca: ca.clone(), token: token.clone() };
-            (KubeClient::new(config).map_err(|error| format!("jwks.ca: {error}"))?, "")
+            (KubeClient::new(config).map_err(|error| format!("jwks: {error}"))?, "")
         }
     };
     let kept = KeyState::new(state_dir, &format!("{}{path}", client.config().base), client.config().ca.as_deref());
