@@ -81,7 +81,7 @@ impl Connector {
         tcp.set_keepalive(Some(tuning.keepalive));
         tcp.set_keepalive_interval(Some(tuning.keepalive));
         tcp.set_keepalive_retries(Some(2));
-        tcp.set_tcp_user_timeout(Some(tuning.connect));
+        tcp.set_tcp_user_timeout(Some(tuning.ping + tuning.pong));
         Self(Arc::new(Route { endpoint, proxy, tcp, tls, limit: tuning.connect, seen }))
     }
 }

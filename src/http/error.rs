@@ -145,8 +145,8 @@ impl Failed {
             Some((_, rest)) => HttpError::Tls(refusal(rest.split(':').next().unwrap_or_default())),
             None => HttpError::Broken(words),
         };
-        // hyper cancels what it has not begun to send.
-        let unsent = error.is_connect() || find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
+        // Only what got as far as a connection tells of one; and hyper cancels what it has not begun to send.
+        let unsent = error.connect_info().is_none() || find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
         Self { error: told, seen: !unsent }
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 use tokio::sync::watch;
@@ -42,8 +42,8 @@ struct Current {
 struct Connections {
     client: Client<Connector, Full<Bytes>>,
     seen: Arc<Seen>,
-    /// Ends when the call that goes first has its connection, or has failed.
-    leader: Mutex<Option<watch::Receiver<()>>>,
+    /// Ends when the call that goes first has its connection, or brings why it could have none.
+    leader: Mutex<Option<watch::Receiver<Option<HttpError>>>>,
 }
 
 // === impl Pool ===
@@ -64,7 +64,7 @@ impl Pool {
 
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Failed> {
         let connections = self.connections().map_err(Failed::unseen)?;
-        connections.send(request.map(Full::new)).await.map_err(|error| Failed::of(&error))
+        connections.send(request.map(Full::new)).await
     }
 
     /// The connections in force; made anew when the files have changed. Faulty new files leave the old ones in force.
@@ -142,34 +142,50 @@ impl Pool {
 
 impl Connections {
     /// Calls that come at once to an endpoint without a connection would each make one, with a TLS handshake, and all but one would be
-    /// closed again where it speaks HTTP/2. So one call goes first; the others wait until it has its connection, or has none.
-    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, legacy::Error> {
-        let Some(lead) = self.lead_or_follow().await else { return self.client.request(request).await };
+    /// closed again where it speaks HTTP/2. So one call goes first; the others wait until it has its connection, or share its failure.
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
+        let Some(lead) = self.lead_or_follow().await.map_err(Failed::unseen)? else {
+            return self.client.request(request).await.map_err(|error| Failed::of(&error));
+        };
         let mut connection = capture_connection(&mut request);
-        let mut answer = self.client.request(request);
-        tokio::select! {
-            answer = &mut answer => return answer,
-            _ = connection.wait_for_connection_metadata() => drop(lead),
-        }
-        answer.await
+        let mut call = self.client.request(request);
+        let answer = tokio::select! {
+            answer = &mut call => Some(answer),
+            _ = connection.wait_for_connection_metadata() => None,
+        };
+        let Some(answer) = answer else {
+            drop(lead);
+            return call.await.map_err(|error| Failed::of(&error));
+        };
+        answer.map_err(|error| {
+            let failed = Failed::of(&error);
+            if !failed.seen {
+                lead.send_replace(Some(failed.error.clone()));
+            }
+            failed
+        })
     }
 
     /// The lead, to be dropped when there is a connection; or nothing, after waiting for whoever has it.
-    async fn lead_or_follow(&self) -> Option<watch::Sender<()>> {
+    ///
+    /// # Errors
+    /// Why the leader could not have a connection.
+    async fn lead_or_follow(&self) -> Result<Option<watch::Sender<Option<HttpError>>>, HttpError> {
         if !self.seen.is_cold() {
-            return None;
+            return Ok(None);
         }
-        let mut followed = {
+        let mut ahead = {
             let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(ahead) = leader.clone().filter(|ahead| ahead.has_changed().is_ok()) else {
-                let (lead, following) = watch::channel(());
+                let (lead, following) = watch::channel(None);
                 *leader = Some(following);
-                return Some(lead);
+                return Ok(Some(lead));
             };
             ahead
         };
-        // Nothing is ever sent: it ends when the lead is dropped, with the leader's call at the latest.
-        let _ = followed.changed().await;
-        None
+        // Dropped without a word by a leader that has its connection, or was given up by whoever asked.
+        let _ = ahead.changed().await;
+        let failed = ahead.borrow().clone();
+        failed.map_or(Ok(None), Err)
     }
 }

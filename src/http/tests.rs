@@ -11,6 +11,7 @@ use super::*;
 
 mod calls;
 mod leaks;
+mod log;
 mod outage;
 mod proxied;
 mod secured;
@@ -59,7 +60,7 @@ fn config(folder: &TempDir) -> HttpConfig {
 /// As [`Tuning::default`], in a hurry.
 fn hurried() -> Tuning {
     let ms = Duration::from_millis;
-    Tuning { backoff: ms(20), connect: ms(900), files: Duration::ZERO, ping: ms(50), pong: ms(100), ..Tuning::default() }
+    Tuning { backoff: ms(20), connect: ms(900), files: Duration::ZERO, ..Tuning::default() }
 }
 
 fn client(address: SocketAddr, config: HttpConfig) -> HttpClient {

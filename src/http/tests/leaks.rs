@@ -1,40 +1,12 @@
 //! Nothing that is sent or answered is in a log, whoever writes it and at whatever level, nor in an error.
 
-use std::io::Write;
-use std::sync::Mutex;
-
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
-
+use super::log::Log;
 use super::server::Middle;
 use super::*;
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn no_canary_sings() {
-    let log = Log::default();
-    let _logging =
-        tracing::subscriber::set_default(tracing_subscriber::fmt().with_writer(log.clone()).with_max_level(LevelFilter::TRACE).finish());
+    let (log, _logging) = Log::start();
     let mut told = String::new();
     for alpn in [&["h2"] as &[_], &["http/1.1"]] {
         let scene = Scene::of(&Manner { alpn, ..Manner::named("store.example") });
@@ -54,7 +26,7 @@ async fn no_canary_sings() {
         scene.server.script([(503, vec![("set-cookie", "canary".to_owned())]), (302, vec![("location", "http://x/?canary".to_owned())])]);
         told += &format!("{:?}\n", client.call(asked("/?canary"), Repeat::Safe, soon()).await.answer.unwrap_err());
     }
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("TRACE"), "something is logged");
     let base64 = ["Y2FuYXJ5", "NhbmFye", "jYW5hcn"];
     for text in [&log, &told] {

@@ -2,6 +2,7 @@
 
 use rcgen::{CertificateParams, date_time_ymd};
 
+use super::log::Log;
 use super::*;
 
 fn shown(error: &HttpError, folder: &TempDir) -> String {
@@ -53,8 +54,10 @@ async fn a_server_may_go_by_another_name() {
 #[tokio::test]
 async fn without_verification_anybody_will_do() {
     let scene = Scene::of(&Manner::named("store.example"));
-    let config = HttpConfig { verify: false, ..HttpConfig::default() };
-    assert!(get(&client(scene.server.address, config), "/").await.is_ok());
+    let (log, _logging) = Log::start();
+    let client = client(scene.server.address, HttpConfig { verify: false, ..HttpConfig::default() });
+    assert!(get(&client, "/").await.is_ok() && get(&client.clone(), "/").await.is_ok());
+    assert_eq!(log.count("the server's certificate is not verified"), 1);
 }
 
 #[tokio::test]
@@ -87,6 +90,12 @@ async fn a_client_certificate_is_shown_to_who_asks() {
 #[tokio::test]
 async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not() {
     let scene = Scene::new();
+    // Once, however many calls there are.
+    let told = async |scene: &Scene| {
+        let (log, _logging) = Log::start();
+        assert!(scene.get("/").await.is_ok() && scene.get("/").await.is_ok());
+        assert_eq!(log.count("changed TLS files cannot be used; the former ones stay in force"), 1, "{}", log.text());
+    };
     let (ca, stranger) = (scene.folder.path().join("ca.crt"), Authority::new("Stranger"));
     assert!(scene.get("/").await.is_ok());
     fs::write(&ca, &stranger.pem).unwrap();
@@ -95,10 +104,12 @@ async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not() {
     assert!(scene.get("/").await.is_ok());
     for faulty in ["-----BEGIN CERTIFICATE-----\ngarbage", ""] {
         fs::write(&ca, faulty).unwrap();
-        assert!(scene.get("/").await.is_ok());
+        told(&scene).await;
     }
     fs::remove_file(&ca).unwrap();
-    assert!(scene.get("/").await.is_ok());
+    told(&scene).await;
+    fs::write(&ca, &stranger.pem).unwrap();
+    assert!(scene.get("/").await.is_err());
 }
 
 #[test]
