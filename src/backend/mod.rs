@@ -17,6 +17,7 @@ pub mod conformance;
 pub mod file;
 pub mod limit;
 mod registry;
+pub mod vault;
 
 pub use registry::{BackendConfig, BackendLimits, Backends};
 

@@ -7,6 +7,7 @@ use tokio::time::{Duration, Instant};
 
 use super::file::{FileBackend, FileConfig};
 use super::limit::Limited;
+use super::vault::{VaultBackend, VaultConfig};
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible};
 use crate::clock::Clock;
 use crate::model::{Ask, BackendName, Catalogue, Fetched, InvalidName, PodTokens, SecretName, SecretRef, Unresolved, Version};
@@ -16,12 +17,13 @@ use crate::telemetry::Metrics;
 use crate::yaml::{Faults, Reader};
 
 /// Kinds that are designed and not built; their configuration is refused with these words.
-const NOT_YET: [&str; 6] = ["aws", "azure", "failover", "gcp", "http", "vault"];
+const NOT_YET: [&str; 5] = ["aws", "azure", "failover", "gcp", "http"];
 
 /// One entry under `backends`.
 #[derive(Clone, Debug)]
 pub enum BackendConfig {
     File(FileConfig),
+    Vault(VaultConfig),
 }
 
 /// What bounds every backend, from `limits`.
@@ -48,12 +50,13 @@ impl BackendConfig {
         };
         let config = match node.text() {
             Some("file") => FileConfig::parse(&mut reader, faults).map(Self::File),
+            Some("vault") => VaultConfig::parse(&mut reader, faults).map(Self::Vault),
             Some(kind) if NOT_YET.contains(&kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file, vault)"));
                 return None;
             }
             Some(kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: file)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: file, vault)"));
                 return None;
             }
             None => {
@@ -69,6 +72,7 @@ impl BackendConfig {
     pub fn class_may(&self) -> Option<&ClassMay> {
         match self {
             Self::File(_) => None,
+            Self::Vault(config) => Some(&config.class_may),
         }
     }
 
@@ -76,6 +80,7 @@ impl BackendConfig {
     pub fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         match self {
             Self::File(_) => FileConfig::canonical(name),
+            Self::Vault(_) => VaultConfig::canonical(name),
         }
     }
 
@@ -83,6 +88,7 @@ impl BackendConfig {
     pub fn pin(&self, version: &str) -> Result<Version, String> {
         match self {
             Self::File(_) => FileConfig::pin(version),
+            Self::Vault(_) => VaultConfig::pin(version),
         }
     }
 
@@ -90,12 +96,14 @@ impl BackendConfig {
     pub fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
         match self {
             Self::File(_) => FileConfig::admit(asked),
+            Self::Vault(config) => config.admit(asked),
         }
     }
 
     fn build(&self, name: &BackendName, limits: BackendLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, limits.secret_bytes, Arc::clone(clock))?)),
+            Self::Vault(config) => Ok(Arc::new(VaultBackend::open(name.clone(), config, limits.secret_bytes, Arc::clone(clock))?)),
         }
     }
 }
