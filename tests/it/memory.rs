@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use keyferry::backend::file::{FileBackend, FileConfig};
 use keyferry::backend::{Backend, FetchContext};
-use keyferry::clock::SystemClock;
+use keyferry::clock::{Clock, ManualClock, SystemClock};
 use keyferry::model::{PodIdentity, PodTokens, SecretRef};
 use tokio::time::{Duration, Instant, sleep};
 use zeroize::Zeroizing;
@@ -118,11 +118,10 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
     house.vault(&["set", "shop/canary", &format!("password=@{}", house.path("canary").display())]);
     let canary = Inverted(Zeroizing::new(fs::read(house.path("canary")).unwrap()).iter().map(|byte| !byte).collect());
     assert_eq!(canary.0.len(), 48);
-    // A file is remembered only when it has been left alone for a moment: by the real clock, which this one does not move.
-    std::thread::sleep(Duration::from_millis(300));
-
     let config = FileConfig { vault: house.path("vault"), identity: vec![house.path("age.key")] };
-    let backend = FileBackend::open("files".parse().unwrap(), &config, 1 << 20, Arc::new(SystemClock)).unwrap();
+    // By this clock the file has been left alone for long, so that it is remembered.
+    let clock = ManualClock::at(SystemClock.now() + jiff::SignedDuration::from_hours(1));
+    let backend = FileBackend::open("files".parse().unwrap(), &config, 1 << 20, Arc::new(clock)).unwrap();
     let secret = SecretRef::read("files".parse().unwrap(), "shop/canary".parse().unwrap());
     let pod = Arc::new(PodIdentity::believed(&web()));
     for _ in 0..5 {
