@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The keys in a file, as they are now.
 ///
-/// The file is looked at once a second while mounts ask, on a thread that may be kept waiting: a network's file system may hang for hours. Of
-/// all other mounts none waits, or changes threads.
+/// While mounts ask, the file is looked at once a second, on a thread that may be kept waiting: a network's file system may hang for hours. The
+/// mounts in between neither wait nor change threads.
 #[derive(Debug)]
 pub(super) struct KeyFile(Arc<Shared>);
 
@@ -98,13 +98,13 @@ impl KeyFile {
     /// The keys as they were within the last second.
     pub(super) async fn recent(&self) -> Arc<KeySet> {
         let age = self.0.age();
-        if age - self.0.looked.load(Ordering::Acquire).min(age) >= nanos(INTERVAL) {
+        if age.saturating_sub(self.0.looked.load(Ordering::Acquire)) >= nanos(INTERVAL) {
             self.0.look_since(age.saturating_sub(nanos(INTERVAL))).await;
         }
         self.0.keys.load_full()
     }
 
-    /// The keys as they are now, for a token that names this one; as they were within the last second, where it is among those.
+    /// The keys for a token that names this one: as they are now, unless it was among them within the last second.
     pub(super) async fn for_key(&self, id: Option<&str>) -> Arc<KeySet> {
         let recent = self.recent().await;
         if id.is_some() && recent.iter().any(|key| key.id() == id) {
