@@ -1,48 +1,68 @@
 //! The one HTTP client: hyper and rustls, with a deadline and a size bound on every call.
 //!
-//! A client is made for one endpoint, with that endpoint's CA; each call carries its own credentials, so nothing of a Pod's stays in
-//! the client. Answers may be secrets: bodies are gathered in memory that is wiped.
+//! A client is made for one [`Endpoint`], and reaches no other: neither a request's address nor a redirect leads it to another host. Its
+//! connections are shared by whoever calls; each call carries its own credentials, so nothing of a Pod's stays in the client. Answers may
+//! be secrets: bodies are gathered in memory that is wiped, and neither errors nor logs hold a body, a header or a query.
 
 use std::fmt;
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use thiserror::Error;
-use tokio::time::{Duration, Instant, timeout_at};
-use zeroize::Zeroizing;
+use http::header::{HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
+use http::{Method, Request, Response, Uri};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::model::SecretBytes;
 
-/// An idle connection is closed after this time: before most servers and balancers would drop it in silence.
-const IDLE: Duration = Duration::from_secs(50);
+mod body;
+mod certificate;
+mod connect;
+mod endpoint;
+mod error;
+mod files;
+mod pool;
+mod proxy;
+mod retry;
+mod tls;
 
-/// A connection that is not made in this time will not be.
-const CONNECT: Duration = Duration::from_secs(5);
+pub use certificate::{CertificateFault, CertificateProblem};
+pub use endpoint::{Endpoint, InvalidEndpoint, escape_element, escape_path};
+pub use error::HttpError;
+pub use retry::{Outcome, Repeat, TRIES, TRYING};
 
-/// How often an HTTP/2 connection with calls on it is tried, and how long it may take to answer: one whose other end is gone without a
-/// word would otherwise take every call down with it until TCP gives up, after a quarter of an hour.
-const PING: Duration = Duration::from_secs(5);
+use error::Failed;
+use pool::Pool;
+use proxy::Proxy;
 
-/// How an endpoint is reached.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// The most redirects that are followed.
+const HOPS: usize = 3;
+
+/// How an endpoint is reached. Where it is not one of `https`, all but `max_body` and `proxy` is without effect.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct HttpConfig {
-    /// PEM certificates that the server's must lead to: a file, or a folder of `.crt` and `.pem` files. `None`: the system's.
+    /// PEM certificates that the server's must lead to: a file, or a folder of `.crt`, `.pem` and `.cer` files. `None`: the system's.
+    /// Read again when they change.
     pub ca: Option<PathBuf>,
+    /// Who we are, where the server asks for it. Read again when the files change.
+    pub certificate: Option<ClientCertificate>,
     /// The largest answer in bytes.
     pub max_body: usize,
+    /// Whether the environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are minded. A node's own services want none.
+    pub proxy: bool,
+    /// The name that the server's certificate must be for. `None`: the endpoint's host.
+    pub server_name: Option<String>,
+    /// Whether the server must prove who it is. Without it whoever sits in between reads and forges everything.
+    pub verify: bool,
+}
+
+/// PEM files.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct ClientCertificate {
+    /// The certificate, and what leads from it to the server's CA.
+    pub chain: PathBuf,
+    /// Its private key: PKCS#8, PKCS#1 or SEC 1.
+    pub key: PathBuf,
 }
 
 /// A client for one endpoint. Clones share its connections.
@@ -50,211 +70,193 @@ pub struct HttpConfig {
 pub struct HttpClient(Arc<Shared>);
 
 struct Shared {
+    endpoint: Endpoint,
     config: HttpConfig,
-    current: Mutex<Current>,
+    tuning: Tuning,
+    /// Sent along where a proxy reads the request itself.
+    proxy_authorization: Option<HeaderValue>,
+    pool: Pool,
 }
 
-/// The hyper client in force, and the CA files it was made from.
-#[derive(Clone)]
-struct Current {
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    ca: Vec<FileIdentity>,
+/// Times that only a test wants otherwise.
+#[derive(Clone, Copy, Debug)]
+struct Tuning {
+    /// The first wait before a retry.
+    backoff: Duration,
+    /// A connection that is not made in this time, TLS included, will not be.
+    connect: Duration,
+    /// How often files are looked at, at most.
+    files: Duration,
+    /// An idle connection is closed after this time: before most servers and balancers would drop it in silence.
+    idle: Duration,
+    /// Between the kernel's probes of an idle connection.
+    keepalive: Duration,
+    /// An HTTP/2 connection with calls on it is tried when it has been still for so long...
+    ping: Duration,
+    /// ... and given up when it does not answer in this time: one whose other end is gone without a word would otherwise take every call
+    /// down with it until TCP gives up, after a quarter of an hour. Both together are less than [`TRYING`]: a retry is still in time.
+    pong: Duration,
 }
 
-/// Changes whenever a file does: Kubernetes swaps a link, others write in place.
-type FileIdentity = (PathBuf, u64, u64, i64, i64, u64);
+// === impl HttpConfig ===
 
-/// Why a call failed before an answer was there, or while it was read. No variant holds a body or a header.
-#[derive(Debug, Error)]
-pub enum HttpError {
-    #[error("the connection broke: {0}")]
-    Broken(String),
-    #[error("the CA cannot be read: {path}: {problem} (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)")]
-    Ca { path: PathBuf, problem: String },
-    #[error("no connection: {0}")]
-    Connect(String),
-    #[error("no answer in time")]
-    TimedOut,
-    /// Somebody answered, but not with a certificate that leads to the CA, or no secure connection came about for another reason.
-    #[error("no connection: {0}")]
-    Tls(String),
-    #[error("the answer is larger than {limit} bytes")]
-    TooLarge { limit: usize },
+impl Default for HttpConfig {
+    /// The system's CAs, 4 MiB an answer (a secret of 1 MiB in base64 and JSON, with room), and the environment's proxies.
+    fn default() -> Self {
+        Self { ca: None, certificate: None, max_body: 4 * 1024 * 1024, proxy: true, server_name: None, verify: true }
+    }
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            backoff: Duration::from_millis(250),
+            connect: Duration::from_secs(5),
+            files: Duration::from_secs(1),
+            idle: Duration::from_secs(50),
+            keepalive: Duration::from_secs(15),
+            ping: Duration::from_secs(1),
+            pong: Duration::from_secs(3),
+        }
+    }
 }
 
 // === impl HttpClient ===
 
 impl HttpClient {
-    /// # Errors
-    /// The CA cannot be read, or holds no certificate.
-    pub fn new(config: HttpConfig) -> Result<Self, HttpError> {
-        let current = Mutex::new(Current::of(&config)?);
-        Ok(Self(Arc::new(Shared { config, current })))
-    }
-
-    /// Sends a request and reads its whole answer, whatever its status. Nothing is tried twice and no redirect is followed.
+    /// Nothing is connected before the first call. Made inside or outside of a runtime, used inside.
     ///
     /// # Errors
-    /// No connection, no answer by the deadline, or an answer over the size bound.
+    /// A file cannot be read or used, the server name can be no certificate's, or the environment names an unusable proxy for this
+    /// endpoint.
+    pub fn new(endpoint: Endpoint, config: HttpConfig) -> Result<Self, HttpError> {
+        Self::tuned(endpoint, config, Tuning::default(), |name| std::env::var(name).ok())
+    }
+
+    fn tuned(endpoint: Endpoint, config: HttpConfig, tuning: Tuning, variable: impl Fn(&str) -> Option<String>) -> Result<Self, HttpError> {
+        let proxy = if config.proxy { Proxy::of(&endpoint, variable)? } else { None };
+        let read_by_proxy = proxy.as_ref().filter(|_| !endpoint.is_https());
+        let proxy_authorization = read_by_proxy.and_then(Proxy::authorization).cloned();
+        let pool = Pool::new(endpoint.clone(), config.clone(), proxy, tuning)?;
+        if endpoint.is_https() && !config.verify {
+            tracing::warn!(%endpoint, "the server's certificate is not verified: whoever sits in between can read and forge secrets");
+        }
+        Ok(Self(Arc::new(Shared { endpoint, config, tuning, proxy_authorization, pool })))
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    pub fn config(&self) -> &HttpConfig {
+        &self.0.config
+    }
+
+    /// Sends a request once and reads its whole answer, whatever its status. Its address is a path (with a query) below the endpoint, or
+    /// an absolute one of the endpoint's own origin. A redirect of a GET to the same origin is followed, three times at most.
+    ///
+    /// # Errors
+    /// No connection, no answer by the deadline, one over the size bound, or a redirect that is not followed.
     pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Response<SecretBytes>, HttpError> {
-        let client = self.client();
-        let limit = self.0.config.max_body;
-        let call = async move {
-            let answer = client.request(request.map(Full::new)).await.map_err(|error| HttpError::of_client(&error))?;
-            let (head, body) = answer.into_parts();
-            Ok(Response::from_parts(head, gather(body, limit).await?))
-        };
-        timeout_at(deadline, call).await.unwrap_or(Err(HttpError::TimedOut))
+        let request = self.prepared(request)?;
+        self.try_once(request, deadline).await.map_err(|failed| failed.error)
     }
 
-    /// The client in force; made anew when the CA's files have changed. Faulty new files leave the old ones in force.
-    fn client(&self) -> legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
-        let mut current = self.0.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.0.config.ca.is_some() && ca_files(&self.0.config).is_ok_and(|files| files != current.ca) {
-            match Current::of(&self.0.config) {
-                Ok(renewed) => *current = renewed,
-                Err(error) => tracing::warn!(%error, "a changed CA cannot be used; the former one stays in force"),
+    /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times, none begun later than [`TRYING`] after
+    /// the first, with growing and jittered waits. Such are no or a broken connection, 412, 429 and 5xx but 501; a 429 or 503 with a
+    /// `Retry-After` that is not too late is waited out. What [`Repeat::Never`] is tried again only where the server has seen nothing.
+    pub async fn call(&self, request: Request<Bytes>, repeat: Repeat, deadline: Instant) -> Outcome {
+        let request = match self.prepared(request) {
+            Ok(request) => request,
+            Err(error) => return Outcome { answer: Err(error), tries: 1 },
+        };
+        let (began, mut tries) = (Instant::now(), 1);
+        loop {
+            let came = self.try_once(request.clone(), deadline).await;
+            let wait = retry::wait(repeat, self.0.tuning.backoff, tries, &came);
+            match wait.filter(|wait| retry::is_in_time(*wait, began, deadline)) {
+                Some(wait) => sleep(wait).await,
+                None => return Outcome { answer: came.map_err(|failed| failed.error), tries },
             }
+            tries += 1;
         }
-        current.client.clone()
     }
-}
 
-async fn gather(mut body: Incoming, limit: usize) -> Result<SecretBytes, HttpError> {
-    let too_large = || HttpError::TooLarge { limit };
-    let announced = usize::try_from(body.size_hint().lower()).map_err(|_| too_large())?;
-    if announced > limit {
-        return Err(too_large());
-    }
-    // Room for all that is announced: a buffer that grows leaves copies behind.
-    let mut gathered = Zeroizing::new(Vec::with_capacity(announced));
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| HttpError::Broken(chain(&error)))?;
-        let Some(data) = frame.data_ref() else { continue };
-        if gathered.len() + data.len() > limit {
-            return Err(too_large());
+    /// A request with its whole address, which is the endpoint's, and our name.
+    fn prepared(&self, mut request: Request<Bytes>) -> Result<Request<Bytes>, HttpError> {
+        let uri = request.uri();
+        if uri.authority().is_none() {
+            *request.uri_mut() = self.0.endpoint.uri(uri.path_and_query().map_or("/", |path| path.as_str()))?;
+        } else if !self.0.endpoint.is_origin_of(uri) {
+            return Err(HttpError::Request(format!("its address is not below {}", self.0.endpoint)));
         }
-        if gathered.len() + data.len() > gathered.capacity() {
-            let mut larger = Zeroizing::new(Vec::with_capacity((2 * gathered.capacity()).max(gathered.len() + data.len())));
-            larger.extend_from_slice(&gathered);
-            gathered = larger;
+        let agent = HeaderValue::from_static(concat!("keyferry/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().entry(USER_AGENT).or_insert(agent);
+        if let Some(authorization) = &self.0.proxy_authorization {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
-        gathered.extend_from_slice(data);
+        Ok(request)
     }
-    Ok(SecretBytes::from(gathered))
-}
 
-// === impl Current ===
+    async fn try_once(&self, request: Request<Bytes>, deadline: Instant) -> Result<Response<SecretBytes>, Failed> {
+        timeout_at(deadline, self.follow(request)).await.unwrap_or_else(|_| Err(Failed::seen(HttpError::TimedOut)))
+    }
 
-impl Current {
-    fn of(config: &HttpConfig) -> Result<Self, HttpError> {
-        let ca = ca_files(config)?;
-        let roots = match &config.ca {
-            Some(path) => roots_of(path, &ca)?,
-            None => system_roots(),
+    async fn follow(&self, mut request: Request<Bytes>) -> Result<Response<SecretBytes>, Failed> {
+        for _ in 0..=HOPS {
+            let next = request.clone();
+            let answer = self.exchange(request).await?;
+            let Some(to) = self.redirect(next.method(), next.uri(), &answer).map_err(Failed::seen)? else { return Ok(answer) };
+            request = next;
+            *request.uri_mut() = to;
+        }
+        Err(Failed::seen(HttpError::Redirect { to: self.0.endpoint.to_string(), why: "it has redirected three times already" }))
+    }
+
+    async fn exchange(&self, request: Request<Bytes>) -> Result<Response<SecretBytes>, Failed> {
+        let (head, body) = self.0.pool.send(request).await?.into_parts();
+        let body = body::gather(body, self.0.config.max_body).await.map_err(Failed::seen)?;
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Where an answer sends us, if it does. Never to another host: the request carries credentials.
+    fn redirect(&self, method: &Method, from: &Uri, answer: &Response<SecretBytes>) -> Result<Option<Uri>, HttpError> {
+        let Some(location) = answer.headers().get(LOCATION).filter(|_| matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308))
+        else {
+            return Ok(None);
         };
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| HttpError::Connect(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_nodelay(true);
-        let connector =
-            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions().wrap_connector(tcp);
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
-            .build(connector);
-        Ok(Self { client, ca })
-    }
-}
-
-fn ca_files(config: &HttpConfig) -> Result<Vec<FileIdentity>, HttpError> {
-    let Some(path) = &config.ca else { return Ok(Vec::new()) };
-    let fault = |error: io::Error| HttpError::Ca { path: path.clone(), problem: error.to_string() };
-    let mut files = vec![path.clone()];
-    if fs::metadata(path).map_err(fault)?.is_dir() {
-        let entries = fs::read_dir(path).map_err(fault)?;
-        files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| is_certificate(file)).collect();
-        files.sort();
-    }
-    files
-        .into_iter()
-        .map(|file| file_identity(&file).map(|identity| (file, identity.0, identity.1, identity.2, identity.3, identity.4)).map_err(fault))
-        .collect()
-}
-
-fn is_certificate(file: &Path) -> bool {
-    file.is_file() && file.extension().is_some_and(|kind| kind == "crt" || kind == "pem")
-}
-
-fn file_identity(file: &Path) -> io::Result<(u64, u64, i64, i64, u64)> {
-    let found = fs::metadata(file)?;
-    Ok((found.dev(), found.ino(), found.mtime(), found.mtime_nsec(), found.len()))
-}
-
-fn roots_of(path: &Path, files: &[FileIdentity]) -> Result<RootCertStore, HttpError> {
-    let fault = |problem: String| HttpError::Ca { path: path.to_owned(), problem };
-    let mut roots = RootCertStore::empty();
-    for (file, ..) in files {
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fault(error.to_string()))? {
-            let certificate = certificate.map_err(|error| fault(format!("not a PEM certificate: {error}")))?;
-            roots.add(certificate).map_err(|error| fault(format!("not a usable certificate: {error}")))?;
+        let unreadable = || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "see what the server is" };
+        let to = resolved(from, location).ok_or_else(unreadable)?;
+        if !self.0.endpoint.is_origin_of(&to) {
+            let other = Endpoint::of(&to).map_err(|_| unreadable())?;
+            return Err(HttpError::Redirect {
+                to: other.to_string(),
+                why: "it is another host; configure the address that answers itself",
+            });
         }
-    }
-    if roots.is_empty() { Err(fault("holds no certificate".to_owned())) } else { Ok(roots) }
-}
-
-/// What the system trusts; a machine without a bundle (an empty image) trusts nobody, and the connection's error says so.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
-    roots
-}
-
-// === impl HttpError ===
-
-impl HttpError {
-    fn of_client(error: &legacy::Error) -> Self {
-        let words = chain(error);
-        match error.is_connect() {
-            true if is_of_tls(error) => Self::Tls(words),
-            true => Self::Connect(words),
-            false => Self::Broken(words),
+        if method != Method::GET {
+            let to = self.0.endpoint.to_string();
+            return Err(HttpError::Redirect { to, why: "only a GET is; configure the address that answers itself" });
         }
+        Ok(Some(to))
     }
 }
 
-/// Whether TLS is what failed. An [`io::Error`] passes over the error it wraps when it is asked for its source.
-fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn std::error::Error + 'static));
-    error.is::<rustls::Error>() || wrapped.or_else(|| error.source()).is_some_and(is_of_tls)
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
-        }
-        cause = inner.source();
+/// A `Location`, seen from the address that answered with it (RFC 3986, section 4.2; a path that is relative is not for an API).
+fn resolved(from: &Uri, location: &HeaderValue) -> Option<Uri> {
+    let location = location.to_str().ok()?;
+    if location.starts_with("//") {
+        return format!("{}:{location}", from.scheme_str()?).parse().ok();
     }
-    words
+    if location.starts_with('/') {
+        return format!("{}://{}{location}", from.scheme_str()?, from.authority()?).parse().ok();
+    }
+    location.parse::<Uri>().ok().filter(|to| to.authority().is_some() && to.scheme().is_some())
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClient").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("endpoint", &self.endpoint).field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -5,12 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-use crate::http::{HttpClient, HttpConfig, HttpError};
+use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError};
 use crate::model::SecretBytes;
 
 mod own_token;
@@ -91,9 +91,11 @@ impl Default for OwnToken {
 
 impl KubeClient {
     /// # Errors
-    /// The CA cannot be read, or holds no certificate. The token is read at each call.
+    /// The base is no address, or the CA cannot be read or holds no certificate. The token is read at each call.
     pub fn new(config: KubeConfig) -> Result<Self, HttpError> {
-        let http = HttpClient::new(HttpConfig { ca: config.ca.clone(), max_body: MAX_ANSWER })?;
+        let endpoint = config.base.parse::<Uri>().ok().and_then(|uri| Endpoint::of(&uri).ok());
+        let endpoint = endpoint.ok_or_else(|| HttpError::Request("its address has no host, or a user".to_owned()))?;
+        let http = HttpClient::new(endpoint, HttpConfig { ca: config.ca.clone(), max_body: MAX_ANSWER, ..HttpConfig::default() })?;
         Ok(Self { config, http })
     }
 
@@ -121,7 +123,7 @@ impl KubeClient {
         let call = format!("{method} {}{path}", self.config.base);
         let fault = |(problem, remedy): (String, String)| KubeError { call: call.clone(), problem, remedy };
         let request = self.request(method, path, body).map_err(fault)?;
-        let answer = self.http.send(request, Instant::now() + CALL).await.map_err(|error| fault(self.unanswered(&error)))?;
+        let answer = self.http.send(request, Instant::now() + CALL).await.map_err(|error| fault(Self::unanswered(&error)))?;
         self.body(answer, right).map_err(fault)
     }
 
@@ -133,25 +135,23 @@ impl KubeClient {
         if let Some(token) = &self.config.token {
             request = request.header(AUTHORIZATION, token.bearer().map_err(OwnTokenError::into_parts)?);
         }
-        let agent = HeaderValue::from_static(concat!("keyferry/", env!("CARGO_PKG_VERSION")));
-        request.header(http::header::USER_AGENT, agent).body(body).map_err(|error| (error.to_string(), "correct the address".to_owned()))
+        request.body(body).map_err(|error| (error.to_string(), "correct the address".to_owned()))
     }
 
     /// What a call without an answer means.
-    fn unanswered(&self, error: &HttpError) -> (String, String) {
+    fn unanswered(error: &HttpError) -> (String, String) {
         let remedy = match error {
             HttpError::Broken(_) | HttpError::TimedOut => AGAIN.to_owned(),
-            HttpError::Ca { .. } => "name a file with PEM certificates".to_owned(),
+            HttpError::Ca { .. } | HttpError::ClientCertificate { .. } => "name a file with PEM certificates".to_owned(),
+            HttpError::Certificate(fault) => fault.remedy().to_owned(),
             HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
-            HttpError::Tls(_) => format!("the server's certificate must be for this address and lead to {}", self.ca()),
-            HttpError::TooLarge { .. } => "see that the address is the right one".to_owned(),
-        };
-        match error {
-            HttpError::TimedOut => (format!("no answer in {} s", CALL.as_secs()), remedy),
-            HttpError::Broken(_) | HttpError::Ca { .. } | HttpError::Connect(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
-                (error.to_string(), remedy)
+            HttpError::Proxy(_) => "see to the proxy, or name this host in NO_PROXY".to_owned(),
+            HttpError::Redirect { .. } | HttpError::Request(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
+                "see that the address is the right one".to_owned()
             }
-        }
+        };
+        let is_late = matches!(error, HttpError::TimedOut);
+        (if is_late { format!("no answer in {} s", CALL.as_secs()) } else { error.to_string() }, remedy)
     }
 
     /// The body of an answer that is what was asked for.
@@ -173,10 +173,6 @@ impl KubeClient {
             _ => "see that the address is that of an API server".to_owned(),
         };
         Err((format!("it answered {}", answer.status()), remedy))
-    }
-
-    fn ca(&self) -> String {
-        self.config.ca.as_ref().map_or_else(|| "a CA that the system trusts".to_owned(), |path| path.display().to_string())
     }
 }
 

@@ -1,129 +1,96 @@
-//! Against a real TLS server, with a CA made for the test.
+//! Against real servers, with CAs made for the test. Waits are real, so they are short.
 
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tempfile::TempDir;
 
+use self::server::{Authority, Manner, Server};
 use super::*;
 
-struct Authority {
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
+mod calls;
+mod leaks;
+mod log;
+mod outage;
+mod proxied;
+mod secured;
+mod server;
+
+/// A CA, its server, and a client that trusts it.
+struct Scene {
+    authority: Authority,
+    folder: TempDir,
+    server: Server,
+    client: HttpClient,
 }
 
-impl Authority {
+impl Scene {
+    /// HTTP/2 where it can be.
     fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap();
-        Self { pem: certificate.pem(), issuer: Issuer::new(params, key) }
+        Self::of(&Manner::default())
     }
 
-    /// A server for `name` that answers each path in its own way.
-    async fn serve(&self, name: &str) -> SocketAddr {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-            .unwrap();
-        let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;
-                });
-            }
-        });
-        address
+    fn http1() -> Self {
+        Self::of(&Manner { alpn: &["http/1.1"], ..Manner::default() })
+    }
+
+    fn of(manner: &Manner) -> Self {
+        let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+        let server = Server::start(&authority, manner);
+        fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
+        let client = client(server.address, config(&folder));
+        Self { authority, folder, server, client }
+    }
+
+    async fn get(&self, path: &str) -> Result<(u16, String), HttpError> {
+        get(&self.client, path).await
+    }
+
+    async fn try_get(&self, path: &str, repeat: Repeat) -> (Result<u16, HttpError>, u32) {
+        let outcome = self.client.call(request(path), repeat, soon()).await;
+        (outcome.answer.map(|answer| answer.status().as_u16()), outcome.tries)
     }
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, io::Error> {
-    match request.uri().path() {
-        "/slow" => std::future::pending().await,
-        "/large" => Ok(Response::new(Full::from(vec![b'x'; 5_000]))),
-        "/moved" => Ok(Response::builder().status(302).header("location", "https://elsewhere.example/").body(Full::default()).unwrap()),
-        "/breaks" => Err(io::Error::other("gone")),
-        path => Ok(Response::new(Full::from(path.to_owned()))),
-    }
+fn config(folder: &TempDir) -> HttpConfig {
+    HttpConfig { ca: Some(folder.path().join("ca.crt")), max_body: 4096, ..HttpConfig::default() }
 }
 
-fn client(pem: &str, folder: &Path) -> HttpClient {
-    fs::write(folder.join("ca.crt"), pem).unwrap();
-    HttpClient::new(HttpConfig { ca: Some(folder.join("ca.crt")), max_body: 4096 }).unwrap()
+/// As [`Tuning::default`], in a hurry.
+fn hurried() -> Tuning {
+    let ms = Duration::from_millis;
+    Tuning { backoff: ms(20), connect: ms(900), files: Duration::ZERO, ..Tuning::default() }
 }
 
-async fn get(client: &HttpClient, address: SocketAddr, path: &str) -> Result<(u16, String), HttpError> {
-    let request = Request::get(format!("https://localhost:{}{path}", address.port())).body(Bytes::new()).unwrap();
-    let answer = client.send(request, Instant::now() + Duration::from_secs(2)).await?;
+fn client(address: SocketAddr, config: HttpConfig) -> HttpClient {
+    at(&format!("https://localhost:{}", address.port()), config)
+}
+
+fn at(endpoint: &str, config: HttpConfig) -> HttpClient {
+    HttpClient::tuned(endpoint.parse().unwrap(), config, hurried(), |_| None).unwrap()
+}
+
+fn request(path: &str) -> Request<Bytes> {
+    Request::get(path).body(Bytes::new()).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3)
+}
+
+async fn get(client: &HttpClient, path: &str) -> Result<(u16, String), HttpError> {
+    let answer = client.send(request(path), soon()).await?;
     Ok((answer.status().as_u16(), String::from_utf8(answer.body().expose().to_vec()).unwrap()))
 }
 
 #[tokio::test]
-async fn answers_come_whole_and_redirects_are_not_followed() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let address = authority.serve("localhost").await;
-    let client = client(&authority.pem, folder.path());
-    assert_eq!(get(&client, address, "/hello").await.unwrap(), (200, "/hello".to_owned()));
-    assert_eq!(get(&client, address, "/moved").await.unwrap().0, 302);
-}
-
-#[tokio::test]
-async fn every_failure_is_told_apart() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let address = authority.serve("localhost").await;
-    let client = client(&authority.pem, folder.path());
-    assert!(matches!(get(&client, address, "/slow").await, Err(HttpError::TimedOut)));
-    assert!(matches!(get(&client, address, "/large").await, Err(HttpError::TooLarge { limit: 4096 })));
-    assert!(matches!(get(&client, address, "/breaks").await, Err(HttpError::Broken(_))));
-    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    assert!(matches!(get(&client, closed, "/").await, Err(HttpError::Connect(_))));
-}
-
-#[tokio::test]
-async fn a_server_of_another_ca_or_name_is_refused() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let stranger = Authority::new().serve("localhost").await;
-    let misnamed = authority.serve("elsewhere.example").await;
-    let client = client(&authority.pem, folder.path());
-    for address in [stranger, misnamed] {
-        let refused = get(&client, address, "/").await.unwrap_err();
-        assert!(matches!(&refused, HttpError::Tls(words) if words.contains("certificate")), "{refused}");
+async fn answers_come_whole_over_either_version() {
+    for (scene, version) in [(Scene::new(), "HTTP/2.0"), (Scene::http1(), "HTTP/1.1")] {
+        assert_eq!(scene.get("/hello?x=y").await.unwrap(), (200, "/hello?x=y".to_owned()));
+        let post = Request::post("/echo").body(Bytes::from_static(b"body")).unwrap();
+        assert_eq!(scene.client.send(post, soon()).await.unwrap().body().expose(), b"body");
+        assert_eq!(scene.server.requests(), [format!("{version} GET /hello?x=y"), format!("{version} POST /echo")]);
+        assert_eq!(scene.server.connections(), 1);
     }
-}
-
-#[tokio::test]
-async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not() {
-    let (first, second, folder) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
-    let address = second.serve("localhost").await;
-    let client = client(&first.pem, folder.path());
-    assert!(get(&client, address, "/").await.is_err());
-    fs::write(folder.path().join("ca.crt"), &second.pem).unwrap();
-    assert!(get(&client, address, "/").await.is_ok());
-    fs::write(folder.path().join("ca.crt"), "-----BEGIN CERTIFICATE-----\ngarbage").unwrap();
-    assert!(get(&client, address, "/").await.is_ok());
-}
-
-#[tokio::test]
-async fn a_folder_of_certificates_will_do_and_an_empty_one_will_not() {
-    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
-    let config = HttpConfig { ca: Some(folder.path().to_owned()), max_body: 10 };
-    let refused = HttpClient::new(config.clone()).unwrap_err().to_string().replace(folder.path().to_str().unwrap(), "DIR");
-    insta::assert_snapshot!(refused, @"the CA cannot be read: DIR: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
-    fs::write(folder.path().join("a.pem"), &authority.pem).unwrap();
-    assert!(HttpClient::new(config).is_ok());
 }

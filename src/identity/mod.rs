@@ -108,7 +108,7 @@ fn key_source(keys: &Keys, state_dir: &Path, clock: &Arc<dyn Clock>) -> Result<K
         Keys::File(file) => return KeySource::open(file),
         Keys::Url { url, ca, token } => {
             let config = KubeConfig { base: url.clone(), ca: ca.clone(), token: token.clone() };
-            (KubeClient::new(config).map_err(|error| format!("jwks.ca: {error}"))?, "")
+            (KubeClient::new(config).map_err(|error| format!("jwks: {error}"))?, "")
         }
     };
     let kept = KeyState::new(state_dir, &format!("{}{path}", client.config().base), client.config().ca.as_deref());

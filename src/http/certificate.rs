@@ -1,0 +1,159 @@
+//! What a server's certificate said, where it is the reason that there is no connection: whoever has to mend it wants its names and dates.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, OtherError};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::model::clean;
+
+/// How many of a certificate's names are told.
+const NAMES: usize = 8;
+
+/// A server's certificate that is not to be trusted, and why.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateFault {
+    pub problem: CertificateProblem,
+    /// The names and addresses it is for, as it says.
+    pub names: Vec<String>,
+    /// Who signed it, as it says.
+    pub issuer: String,
+    /// From when to when, as it says. `None`: it cannot be read.
+    pub valid: Option<(Timestamp, Timestamp)>,
+    /// The name it should be for.
+    pub wanted: String,
+    /// What it should lead to: a path, or the system's CAs.
+    pub trusted: String,
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum CertificateProblem {
+    Expired,
+    NotYetValid,
+    /// In rustls's words.
+    Other(String),
+    OtherName,
+    /// It does not lead to a CA that is trusted.
+    UnknownIssuer,
+}
+
+// === impl CertificateFault ===
+
+impl CertificateFault {
+    /// The fault that a verifier of ours has put into an error.
+    pub(super) fn of(error: &rustls::Error) -> Option<&Self> {
+        let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(fault))) = error else { return None };
+        fault.downcast_ref()
+    }
+
+    pub(super) fn new(error: &CertificateError, certificate: &CertificateDer<'_>, wanted: &ServerName<'_>, trusted: &str) -> Self {
+        let facts = Facts::of(certificate);
+        Self {
+            problem: CertificateProblem::of(error, facts.valid),
+            names: facts.names,
+            issuer: facts.issuer,
+            valid: facts.valid,
+            wanted: wanted.to_str().into_owned(),
+            trusted: trusted.to_owned(),
+        }
+    }
+
+    /// What to do about it.
+    pub fn remedy(&self) -> &'static str {
+        match self.problem {
+            CertificateProblem::Expired => "renew the server's certificate",
+            CertificateProblem::NotYetValid => "see that this node's clock is right",
+            CertificateProblem::Other(_) => "give the server another certificate",
+            CertificateProblem::OtherName => "use an address that it is for, or name the server that it is for",
+            CertificateProblem::UnknownIssuer => "name the CA that issued it",
+        }
+    }
+
+    /// As an error of rustls, which sends the server the alert of a certificate that is not trusted.
+    pub(super) fn into_tls(self) -> rustls::Error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(self))))
+    }
+}
+
+impl fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = match self.names.as_slice() {
+            [] => "no name".to_owned(),
+            names if names.len() > NAMES => format!("{} and {} more", names[..NAMES].join(", "), names.len() - NAMES),
+            names => names.join(", "),
+        };
+        let day = |time: Timestamp| time.strftime("%Y-%m-%d");
+        let valid = self.valid.map_or_else(String::new, |(from, to)| format!(" (valid {} to {})", day(from), day(to)));
+        match &self.problem {
+            CertificateProblem::Expired => write!(f, "the server's certificate for {names} has expired{valid}"),
+            CertificateProblem::NotYetValid => write!(f, "the server's certificate for {names} is not valid yet{valid}"),
+            CertificateProblem::Other(problem) => write!(f, "the server's certificate for {names}{valid} cannot be used: {problem}"),
+            CertificateProblem::OtherName => write!(f, "the server's certificate is for {names}{valid}, not for {}", self.wanted),
+            CertificateProblem::UnknownIssuer => {
+                write!(f, "the server's certificate for {names}{valid}, issued by {}, does not lead to {}", self.issuer, self.trusted)
+            }
+        }
+    }
+}
+
+impl std::error::Error for CertificateFault {}
+
+impl CertificateProblem {
+    #[allow(clippy::wildcard_enum_match_arm)] // rustls's errors may become more; its words will do
+    fn of(error: &CertificateError, valid: Option<(Timestamp, Timestamp)>) -> Self {
+        // Not the server's own certificate may be the one that is out of date, but one on the way to the CA.
+        let own = |time: &UnixTime, end: fn((Timestamp, Timestamp)) -> Timestamp| {
+            i64::try_from(time.as_secs()).ok() == valid.map(|valid| end(valid).as_second())
+        };
+        match error {
+            CertificateError::Expired => Self::Expired,
+            CertificateError::ExpiredContext { not_after, .. } if own(not_after, |(_, to)| to) => Self::Expired,
+            CertificateError::ExpiredContext { .. } => Self::Other("a CA that it leads to has expired".to_owned()),
+            CertificateError::NotValidYet => Self::NotYetValid,
+            CertificateError::NotValidYetContext { not_before, .. } if own(not_before, |(from, _)| from) => Self::NotYetValid,
+            CertificateError::NotValidYetContext { .. } => Self::Other("a CA that it leads to is not valid yet".to_owned()),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
+            // A signature that does not fit: another CA of the same name.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// What a certificate says of itself. It comes from somebody who is not trusted: text is made harmless.
+#[derive(Default)]
+struct Facts {
+    names: Vec<String>,
+    issuer: String,
+    valid: Option<(Timestamp, Timestamp)>,
+}
+
+impl Facts {
+    fn of(certificate: &CertificateDer<'_>) -> Self {
+        let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Self::default() };
+        let names = match parsed.subject_alternative_name() {
+            Ok(Some(extension)) => extension.value.general_names.iter().filter_map(name).collect(),
+            Ok(None) | Err(_) => Vec::new(),
+        };
+        let validity = parsed.validity();
+        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        Self { names, issuer: clean(&parsed.issuer().to_string()), valid: at(validity.not_before).zip(at(validity.not_after)) }
+    }
+}
+
+/// A name that a client may look for (RFC 6125): a host's, or an address.
+#[allow(clippy::wildcard_enum_match_arm)] // the other kinds of names are not for TLS
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(host) => Some(clean(host)),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv4Addr::from(bytes).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+        },
+        _ => None,
+    }
+}

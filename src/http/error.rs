@@ -1,0 +1,178 @@
+//! Why a call brought no answer. No variant holds a body, a header or a query; addresses appear as host and port.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use hyper_util::client::legacy;
+
+use super::certificate::CertificateFault;
+
+/// Why a call failed before an answer was there, or while it was read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum HttpError {
+    /// There was a connection, and it ended before the answer did.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error("the CA cannot be read: {path}: {problem} (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)")]
+    Ca { path: PathBuf, problem: String },
+    /// Somebody answered with a certificate that is not to be trusted.
+    #[error(transparent)]
+    Certificate(Box<CertificateFault>),
+    #[error(
+        "the client certificate cannot be used: {path}: {problem} (name PEM files: the certificate with its chain, and its private key)"
+    )]
+    ClientCertificate { path: PathBuf, problem: String },
+    /// Nothing was sent: nobody is there, or cannot be reached.
+    #[error("no connection: {0}")]
+    Connect(String),
+    /// A proxy of the environment cannot be used, or does not let us through.
+    #[error("{0}")]
+    Proxy(String),
+    /// Nothing was sent to where it leads.
+    #[error("it redirects to {to}, which is not followed: {why}")]
+    Redirect { to: String, why: &'static str },
+    /// The request itself cannot be sent.
+    #[error("the request cannot be sent: {0}")]
+    Request(String),
+    #[error("no answer in time")]
+    TimedOut,
+    /// Somebody answered, and no secure connection came about, for another reason than the server's certificate.
+    #[error("no secure connection: {0}")]
+    Tls(String),
+    #[error("the answer is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+}
+
+/// An error, and whether the server may have seen any of the request.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: HttpError,
+    pub(super) seen: bool,
+}
+
+// === impl HttpError ===
+
+impl HttpError {
+    /// Whether the same call may well succeed a moment later.
+    pub(super) fn passes(&self) -> bool {
+        match self {
+            Self::Broken(_) | Self::Connect(_) => true,
+            Self::Ca { .. }
+            | Self::Certificate(_)
+            | Self::ClientCertificate { .. }
+            | Self::Proxy(_)
+            | Self::Redirect { .. }
+            | Self::Request(_)
+            | Self::TimedOut
+            | Self::Tls(_)
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// A handshake that failed.
+    pub(super) fn of_handshake(error: &io::Error) -> Self {
+        match find(error) {
+            Some(cause) => Self::of_tls(cause),
+            None => Self::Connect(format!("it was cut in the TLS handshake: {}", chain(error))),
+        }
+    }
+
+    /// An answer that broke off.
+    pub(super) fn of_body(error: &hyper::Error) -> Self {
+        Self::Broken(chain(error))
+    }
+
+    #[allow(clippy::wildcard_enum_match_arm)] // rustls's errors may become more; its words will do
+    fn of_tls(error: &rustls::Error) -> Self {
+        if let Some(fault) = CertificateFault::of(error) {
+            return Self::Certificate(Box::new(fault.clone()));
+        }
+        let words = match error {
+            rustls::Error::AlertReceived(alert) => refusal(&format!("{alert:?}")),
+            rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
+                "what answers does not speak TLS (is the address one of http://?)".to_owned()
+            }
+            other => other.to_string(),
+        };
+        Self::Tls(words)
+    }
+}
+
+/// What rustls says of a server that ended a connection, in its words: HTTP/2 keeps no more of an error.
+const ALERT: &str = "received fatal alert: ";
+
+/// What such a server means (RFC 8446, section 6.2).
+fn refusal(alert: &str) -> String {
+    let meant = match alert {
+        "CertificateRequired" => "it wants a client certificate, and none is configured",
+        "AccessDenied"
+        | "BadCertificate"
+        | "CertificateExpired"
+        | "CertificateRevoked"
+        | "CertificateUnknown"
+        | "DecryptError"
+        | "UnknownCA"
+        | "UnsupportedCertificate" => "it does not take the client certificate",
+        "UnrecognisedName" => "it serves no such server name",
+        "HandshakeFailure" | "InsufficientSecurity" | "ProtocolVersion" => {
+            "it speaks no TLS that we do (1.2 or 1.3 with modern ciphers), or wants a client certificate"
+        }
+        _ => "it gave no reason that we know",
+    };
+    format!("the server refused: {alert}: {meant}")
+}
+
+// === impl Failed ===
+
+impl Failed {
+    pub(super) fn unseen(error: HttpError) -> Self {
+        Self { error, seen: false }
+    }
+
+    pub(super) fn seen(error: HttpError) -> Self {
+        Self { error, seen: true }
+    }
+
+    /// What hyper's pool reports. Our connector's own errors come back as they were.
+    pub(super) fn of(error: &legacy::Error) -> Self {
+        if let Some(ours) = find::<HttpError>(error) {
+            return Self::unseen(ours.clone());
+        }
+        let words = error.source().map_or_else(|| error.to_string(), chain);
+        // Refused only after the handshake: how TLS 1.3 servers do not take a client certificate.
+        let told = match words.split_once(ALERT) {
+            Some((_, rest)) => HttpError::Tls(refusal(rest.split(':').next().unwrap_or_default())),
+            None => HttpError::Broken(words),
+        };
+        // Only what got as far as a connection tells of one; and hyper cancels what it has not begun to send.
+        let unsent = error.connect_info().is_none() || find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
+        Self { error: told, seen: !unsent }
+    }
+}
+
+// === chains of causes ===
+
+fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    error.downcast_ref().or_else(|| find(cause(error)?))
+}
+
+/// An [`io::Error`] passes over the error it wraps when it is asked for its source.
+fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
+    wrapped.or_else(|| error.source())
+}
+
+/// An error and its causes, in one line.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut words = error.to_string();
+    let mut next = cause(error);
+    while let Some(inner) = next {
+        let text = inner.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        next = cause(inner);
+    }
+    words
+}

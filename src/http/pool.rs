@@ -1,0 +1,191 @@
+//! The connections to an endpoint: made when they are first needed, made anew from files that have changed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::connect::{Connector, Seen};
+use super::error::Failed;
+use super::files::Files;
+use super::proxy::Proxy;
+use super::{Endpoint, HttpConfig, HttpError, Tuning, tls};
+
+/// One endpoint's connections.
+pub(super) struct Pool {
+    endpoint: Endpoint,
+    config: HttpConfig,
+    proxy: Option<Proxy>,
+    tuning: Tuning,
+    current: Mutex<Option<Current>>,
+}
+
+/// What is in force, and the files it was made from.
+struct Current {
+    connections: Arc<Connections>,
+    files: Files,
+    /// Files that could not be used, so that the log tells of them once.
+    refused: Option<Files>,
+    /// When the files were last looked at.
+    looked: Instant,
+}
+
+struct Connections {
+    client: Client<Connector, Full<Bytes>>,
+    seen: Arc<Seen>,
+    /// Ends when the call that goes first has its connection, or brings why it could have none.
+    leader: Mutex<Option<watch::Receiver<Option<HttpError>>>>,
+}
+
+// === impl Pool ===
+
+impl Pool {
+    /// Reads the files that are configured. Where there are none, nothing is made before the first call: what the system trusts takes time
+    /// and memory.
+    pub(super) fn new(endpoint: Endpoint, config: HttpConfig, proxy: Option<Proxy>, tuning: Tuning) -> Result<Self, HttpError> {
+        if endpoint.is_https() {
+            tls::server_name(&endpoint, &config)?;
+        }
+        let pool = Self { endpoint, config, proxy, tuning, current: Mutex::default() };
+        if pool.has_files() {
+            *pool.lock() = Some(pool.made_from(pool.files()?)?);
+        }
+        Ok(pool)
+    }
+
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Failed> {
+        let connections = self.connections().map_err(Failed::unseen)?;
+        connections.send(request.map(Full::new)).await
+    }
+
+    /// The connections in force; made anew when the files have changed. Faulty new files leave the old ones in force.
+    fn connections(&self) -> Result<Arc<Connections>, HttpError> {
+        let mut current = self.lock();
+        let Some(known) = &mut *current else {
+            let made = self.made_from(self.files()?)?;
+            return Ok(Arc::clone(&current.insert(made).connections));
+        };
+        if self.has_files() && known.looked.elapsed() >= self.tuning.files {
+            known.looked = Instant::now();
+            self.renew(known);
+        }
+        Ok(Arc::clone(&known.connections))
+    }
+
+    fn renew(&self, known: &mut Current) {
+        // What cannot even be found is held as no files at all.
+        let found = self.files();
+        let files = found.as_ref().cloned().unwrap_or_default();
+        if files == known.files || known.refused.as_ref() == Some(&files) {
+            return;
+        }
+        match found.and_then(|files| self.made_from(files)) {
+            Ok(renewed) => {
+                tracing::info!(endpoint = %self.endpoint, "changed TLS files are in force");
+                *known = renewed;
+            }
+            Err(error) => {
+                tracing::warn!(endpoint = %self.endpoint, %error, "changed TLS files cannot be used; the former ones stay in force");
+                known.refused = Some(files);
+            }
+        }
+    }
+
+    /// A plain endpoint has none.
+    fn has_files(&self) -> bool {
+        self.endpoint.is_https() && (self.config.ca.is_some() || self.config.certificate.is_some())
+    }
+
+    fn files(&self) -> Result<Files, HttpError> {
+        if self.has_files() { Files::of(&self.config) } else { Ok(Files::default()) }
+    }
+
+    fn made_from(&self, files: Files) -> Result<Current, HttpError> {
+        let tls = self.endpoint.is_https().then(|| tls::client_config(&self.config)).transpose()?;
+        let connections = Arc::new(self.connect_with(tls)?);
+        Ok(Current { connections, files, refused: None, looked: Instant::now() })
+    }
+
+    fn connect_with(&self, tls: Option<ClientConfig>) -> Result<Connections, HttpError> {
+        let tls = match tls {
+            Some(tls) => Some((TlsConnector::from(Arc::new(tls)), tls::server_name(&self.endpoint, &self.config)?)),
+            None => None,
+        };
+        let seen = Arc::new(Seen::default());
+        let connector = Connector::new(self.endpoint.clone(), self.proxy.clone(), tls, &self.tuning, Arc::clone(&seen));
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(self.tuning.idle)
+            .http2_keep_alive_interval(self.tuning.ping)
+            .http2_keep_alive_timeout(self.tuning.pong)
+            .build(connector);
+        Ok(Connections { client, seen, leader: Mutex::default() })
+    }
+
+    /// A panic elsewhere leaves what was in force, in force.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// Calls that come at once to an endpoint without a connection would each make one, with a TLS handshake, and all but one would be
+    /// closed again where it speaks HTTP/2. So one call goes first; the others wait until it has its connection, or share its failure.
+    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
+        let Some(lead) = self.lead_or_follow().await.map_err(Failed::unseen)? else {
+            return self.client.request(request).await.map_err(|error| Failed::of(&error));
+        };
+        let mut connection = capture_connection(&mut request);
+        let mut call = self.client.request(request);
+        let answer = tokio::select! {
+            answer = &mut call => Some(answer),
+            _ = connection.wait_for_connection_metadata() => None,
+        };
+        let Some(answer) = answer else {
+            drop(lead);
+            return call.await.map_err(|error| Failed::of(&error));
+        };
+        answer.map_err(|error| {
+            let failed = Failed::of(&error);
+            if !failed.seen {
+                lead.send_replace(Some(failed.error.clone()));
+            }
+            failed
+        })
+    }
+
+    /// The lead, to be dropped when there is a connection; or nothing, after waiting for whoever has it.
+    ///
+    /// # Errors
+    /// Why the leader could not have a connection.
+    async fn lead_or_follow(&self) -> Result<Option<watch::Sender<Option<HttpError>>>, HttpError> {
+        if !self.seen.is_cold() {
+            return Ok(None);
+        }
+        let mut ahead = {
+            let mut leader = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(ahead) = leader.clone().filter(|ahead| ahead.has_changed().is_ok()) else {
+                let (lead, following) = watch::channel(None);
+                *leader = Some(following);
+                return Ok(Some(lead));
+            };
+            ahead
+        };
+        // Dropped without a word by a leader that has its connection, or was given up by whoever asked.
+        let _ = ahead.changed().await;
+        let failed = ahead.borrow().clone();
+        failed.map_or(Ok(None), Err)
+    }
+}

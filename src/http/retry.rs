@@ -1,0 +1,180 @@
+//! Trying again: what is worth it, when, and how often.
+//!
+//! A plain loop, no tower layer: whether to go on hangs on the deadline, on what the server asks for and on whether it has seen anything,
+//! and whoever asked wants to know how often it was tried. A `tower::retry::Policy` would have to carry all of that through its request.
+
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use jiff::fmt::rfc2822::DateTimeParser;
+use tokio::time::{Duration, Instant};
+
+use super::HttpError;
+use super::error::Failed;
+use crate::model::SecretBytes;
+
+/// The most tries of a call.
+pub const TRIES: u32 = 3;
+
+/// After this time no further try is begun.
+pub const TRYING: Duration = Duration::from_secs(5);
+
+/// How much longer each wait is than the one before: the first retry soon, for what was a hiccup; the second one late enough for a server
+/// that restarts.
+const GROWTH: u32 = 5;
+
+/// Whether a request may reach the server twice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Repeat {
+    /// It makes something: tried again only where the server cannot have seen it.
+    Never,
+    /// It only reads, or makes no difference the second time.
+    Safe,
+}
+
+/// How a call ended: as its last try did.
+#[derive(Debug)]
+pub struct Outcome {
+    pub answer: Result<Response<SecretBytes>, HttpError>,
+    /// At least 1.
+    pub tries: u32,
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// ` after 3 tries`, for a message; empty where there was but one.
+    pub fn after(&self) -> String {
+        if self.tries > 1 { format!(" after {} tries", self.tries) } else { String::new() }
+    }
+}
+
+/// How long to wait after try number `tried`, the first being 1. `None`: what came is the answer.
+pub(super) fn wait(repeat: Repeat, base: Duration, tried: u32, came: &Result<Response<SecretBytes>, Failed>) -> Option<Duration> {
+    if tried >= TRIES {
+        return None;
+    }
+    let own = || jittered(base * GROWTH.pow(tried - 1));
+    match (came, repeat) {
+        (Err(failed), _) if !failed.seen => failed.error.passes().then(own),
+        (Err(failed), Repeat::Safe) => failed.error.passes().then(own),
+        (Ok(answer), Repeat::Safe) if passes(answer.status()) => Some(asked_for(answer).map_or_else(own, |asked| asked.max(own()))),
+        (Ok(_) | Err(_), Repeat::Never) | (Ok(_), Repeat::Safe) => None,
+    }
+}
+
+/// Whether the same request may well be answered otherwise a moment later. 412 is what Vault says where a replica has not yet caught up.
+fn passes(status: StatusCode) -> bool {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::PRECONDITION_FAILED => true,
+        StatusCode::NOT_IMPLEMENTED => false,
+        status => status.is_server_error(),
+    }
+}
+
+/// What `Retry-After` of a 429 or 503 asks for, in seconds or as a date (RFC 9110, section 10.2.3). A date counts from the answer's own
+/// `Date`: so it does not matter how wrong the clocks are.
+fn asked_for(answer: &Response<SecretBytes>) -> Option<Duration> {
+    if ![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status()) {
+        return None;
+    }
+    let asked = text(answer.headers(), RETRY_AFTER)?;
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = |text: &str| DateTimeParser::new().parse_timestamp(text).ok();
+    let wait = time(asked)?.duration_since(time(text(answer.headers(), DATE)?)?);
+    Some(Duration::try_from(wait).unwrap_or_default())
+}
+
+fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
+    headers.get(name).map(HeaderValue::to_str)?.ok().map(str::trim)
+}
+
+/// Whether a try may still begin after `wait`: one that the server wants later than that would only vex it.
+pub(super) fn is_in_time(wait: Duration, began: Instant, deadline: Instant) -> bool {
+    Instant::now().checked_add(wait).is_some_and(|next| next < deadline && next <= began + TRYING)
+}
+
+/// Between half of a time and all of it, so that many who fail at once do not come back at once.
+fn jittered(whole: Duration) -> Duration {
+    let mut random = [0; 1];
+    // Without randomness all wait equally long.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    whole.mul_f64(0.5 + f64::from(random[0]) / 512.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: Duration = Duration::from_millis(100);
+
+    #[allow(clippy::unnecessary_wraps)] // what a try brought
+    fn answer(status: u16, headers: &[(&'static str, &str)]) -> Result<Response<SecretBytes>, Failed> {
+        let mut answer = Response::builder().status(status);
+        for (name, value) in headers {
+            answer = answer.header(*name, *value);
+        }
+        Ok(answer.body(SecretBytes::new(Vec::new())).unwrap())
+    }
+
+    fn again(repeat: Repeat, came: &Result<Response<SecretBytes>, Failed>) -> bool {
+        wait(repeat, BASE, 1, came).is_some()
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        for status in [412, 429, 500, 502, 503, 504] {
+            assert!(again(Repeat::Safe, &answer(status, &[])), "{status}");
+            assert!(!again(Repeat::Never, &answer(status, &[])), "{status}");
+        }
+        for status in [200, 204, 302, 400, 401, 403, 404, 409, 501] {
+            assert!(!again(Repeat::Safe, &answer(status, &[])), "{status}");
+        }
+        let broken = || HttpError::Broken(String::new());
+        assert!(again(Repeat::Safe, &Err(Failed::seen(broken()))));
+        assert!(again(Repeat::Never, &Err(Failed::unseen(broken()))));
+        assert!(!again(Repeat::Never, &Err(Failed::seen(broken()))));
+        for lasting in [HttpError::TimedOut, HttpError::TooLarge { limit: 1 }, HttpError::Tls(String::new())] {
+            assert!(!again(Repeat::Safe, &Err(Failed::unseen(lasting))));
+        }
+    }
+
+    #[test]
+    fn waits_grow_and_end() {
+        let came = answer(500, &[]);
+        for _ in 0..50 {
+            let (first, second) = (wait(Repeat::Safe, BASE, 1, &came).unwrap(), wait(Repeat::Safe, BASE, 2, &came).unwrap());
+            assert!((BASE / 2..=BASE).contains(&first), "{first:?}");
+            assert!((BASE * 5 / 2..=BASE * 5).contains(&second), "{second:?}");
+        }
+        assert_eq!(wait(Repeat::Safe, BASE, 3, &came), None);
+    }
+
+    #[test]
+    fn a_server_says_when() {
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let asked = |status, headers: &[(&'static str, &str)]| wait(Repeat::Safe, BASE, 1, &answer(status, headers)).unwrap();
+        assert_eq!(asked(429, &[("retry-after", "2")]), Duration::from_secs(2));
+        assert_eq!(asked(503, &[date, ("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")]), Duration::from_secs(3));
+        for own in [
+            asked(500, &[("retry-after", "2")]),
+            asked(429, &[("retry-after", "0")]),
+            asked(429, &[("retry-after", "soon")]),
+            asked(503, &[("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")]),
+            asked(503, &[date, ("retry-after", "Sun, 06 Nov 1994 08:49:30 GMT")]),
+        ] {
+            assert!(own <= BASE, "{own:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_try_begins_too_late() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert!(is_in_time(second, now, now + 2 * second));
+        assert!(!is_in_time(2 * second, now, now + 2 * second), "the deadline");
+        assert!(is_in_time(TRYING, now, now + 60 * second));
+        assert!(!is_in_time(TRYING + second, now, now + 60 * second), "5 s in all");
+        assert!(!is_in_time(Duration::MAX, now, now + second));
+    }
+}

@@ -1,0 +1,135 @@
+//! TLS: whom the client trusts, who it is, and what it says of a server's certificate.
+
+use rcgen::{CertificateParams, date_time_ymd};
+
+use super::log::Log;
+use super::*;
+
+fn shown(error: &HttpError, folder: &TempDir) -> String {
+    error.to_string().replace(folder.path().to_str().unwrap(), "DIR")
+}
+
+#[tokio::test]
+async fn a_refused_certificate_says_its_names_and_dates() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
+    let dated = |names: &[&str], years: (i32, i32)| {
+        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(years.0, 1, 1), date_time_ymd(years.1, 2, 1));
+        Manner { params, ..Manner::default() }
+    };
+    let refused = async |authority: &Authority, manner: Manner| {
+        let server = Server::start(authority, &manner);
+        let error = get(&client(server.address, config(&folder)), "/").await.unwrap_err();
+        assert!(matches!(error, HttpError::Certificate(_)), "{error:?}");
+        shown(&error, &folder)
+    };
+    insta::assert_snapshot!(refused(&authority, dated(&["a.example", "b.example", "10.0.0.1", "fd00::1"], (2020, 2090))).await, @"the server's certificate is for a.example, b.example, 10.0.0.1, fd00::1 (valid 2020-01-01 to 2090-02-01), not for localhost");
+    insta::assert_snapshot!(refused(&authority, dated(&["localhost"], (2020, 2021))).await, @"the server's certificate for localhost has expired (valid 2020-01-01 to 2021-02-01)");
+    insta::assert_snapshot!(refused(&authority, dated(&["localhost"], (2090, 2091))).await, @"the server's certificate for localhost is not valid yet (valid 2090-01-01 to 2091-02-01)");
+    insta::assert_snapshot!(refused(&Authority::new("Stranger"), dated(&["localhost"], (2020, 2090))).await, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01), issued by CN=Stranger, does not lead to DIR/ca.crt");
+    insta::assert_snapshot!(refused(&Authority::new("Test CA"), dated(&[], (2020, 2090))).await, @"the server's certificate for no name (valid 2020-01-01 to 2090-02-01), issued by CN=Test CA, does not lead to DIR/ca.crt");
+    let many: Vec<_> = (0..10).map(|n| format!("{n}.example")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    assert!(refused(&authority, dated(&many, (2020, 2090))).await.contains("7.example and 2 more (valid"));
+}
+
+#[tokio::test]
+async fn a_certificate_is_not_asked_for_again() {
+    let scene = Scene::new();
+    fs::write(scene.folder.path().join("ca.crt"), Authority::new("Stranger").pem).unwrap();
+    assert!(matches!(scene.try_get("/", Repeat::Safe).await, (Err(HttpError::Certificate(_)), 1)));
+}
+
+#[tokio::test]
+async fn a_server_may_go_by_another_name() {
+    let scene = Scene::of(&Manner::named("store.example"));
+    let named = HttpConfig { server_name: Some("store.example".to_owned()), ..config(&scene.folder) };
+    assert!(get(&client(scene.server.address, named.clone()), "/").await.is_ok());
+    let impossible = HttpConfig { server_name: Some("not a name".to_owned()), ..named };
+    let refused = HttpClient::new("https://localhost".parse().unwrap(), impossible).unwrap_err();
+    insta::assert_snapshot!(refused, @r#"no secure connection: "not a name" is no name that a server's certificate could be for"#);
+}
+
+#[tokio::test]
+async fn without_verification_anybody_will_do() {
+    let scene = Scene::of(&Manner::named("store.example"));
+    let (log, _logging) = Log::start();
+    let client = client(scene.server.address, HttpConfig { verify: false, ..HttpConfig::default() });
+    assert!(get(&client, "/").await.is_ok() && get(&client.clone(), "/").await.is_ok());
+    assert_eq!(log.count("the server's certificate is not verified"), 1);
+}
+
+#[tokio::test]
+async fn what_speaks_no_tls_is_told() {
+    let server = Server::plain();
+    let insecure = HttpConfig { verify: false, ..HttpConfig::default() };
+    let refused = get(&client(server.address, insecure), "/").await.unwrap_err();
+    insta::assert_snapshot!(refused, @"no secure connection: what answers does not speak TLS (is the address one of http://?)");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_to_who_asks() {
+    for alpn in [&["h2"] as &[_], &["http/1.1"]] {
+        let scene = Scene::of(&Manner { alpn, asks: true, ..Manner::default() });
+        let without = scene.get("/").await.unwrap_err();
+        insta::allow_duplicates! { insta::assert_snapshot!(without, @"no secure connection: the server refused: CertificateRequired: it wants a client certificate, and none is configured"); }
+        let certificate = scene.authority.write_client(scene.folder.path(), "client.example");
+        let with = HttpConfig { certificate: Some(certificate), ..config(&scene.folder) };
+        let client = client(scene.server.address, with);
+        assert!(get(&client, "/").await.is_ok());
+        // A stranger's is refused; the right one, once it is there again, is not.
+        Authority::new("Stranger").write_client(scene.folder.path(), "client.example");
+        let stranger = get(&client, "/").await.unwrap_err();
+        assert!(matches!(&stranger, HttpError::Tls(words) if words.contains("does not take the client certificate")), "{stranger}");
+        scene.authority.write_client(scene.folder.path(), "client.example");
+        assert!(get(&client, "/").await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not() {
+    let scene = Scene::new();
+    // Once, however many calls there are.
+    let told = async |scene: &Scene| {
+        let (log, _logging) = Log::start();
+        assert!(scene.get("/").await.is_ok() && scene.get("/").await.is_ok());
+        assert_eq!(log.count("changed TLS files cannot be used; the former ones stay in force"), 1, "{}", log.text());
+    };
+    let (ca, stranger) = (scene.folder.path().join("ca.crt"), Authority::new("Stranger"));
+    assert!(scene.get("/").await.is_ok());
+    fs::write(&ca, &stranger.pem).unwrap();
+    assert!(scene.get("/").await.is_err(), "no old connection is used either");
+    fs::write(&ca, &scene.authority.pem).unwrap();
+    assert!(scene.get("/").await.is_ok());
+    for faulty in ["-----BEGIN CERTIFICATE-----\ngarbage", ""] {
+        fs::write(&ca, faulty).unwrap();
+        told(&scene).await;
+    }
+    fs::remove_file(&ca).unwrap();
+    told(&scene).await;
+    fs::write(&ca, &stranger.pem).unwrap();
+    assert!(scene.get("/").await.is_err());
+}
+
+#[test]
+fn files_are_read_before_anything_is_sent() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let refused = |config: HttpConfig| shown(&HttpClient::new("https://localhost".parse().unwrap(), config).unwrap_err(), &folder);
+    let ca = HttpConfig { ca: Some(folder.path().to_owned()), ..HttpConfig::default() };
+    insta::assert_snapshot!(refused(ca.clone()), @"the CA cannot be read: DIR: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
+    fs::write(folder.path().join("a.pem"), &authority.pem).unwrap();
+    assert!(HttpClient::new("https://localhost".parse().unwrap(), ca.clone()).is_ok(), "a folder of certificates");
+    insta::assert_snapshot!(refused(HttpConfig { ca: Some(folder.path().join("missing")), ..ca.clone() }), @"the CA cannot be read: DIR/missing: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
+
+    let certificate = authority.write_client(folder.path(), "client.example");
+    let with = HttpConfig { certificate: Some(certificate.clone()), ..ca };
+    fs::write(&certificate.key, "-----BEGIN PRIVATE KEY-----\ncanary").unwrap();
+    insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.key: it is no PEM (name PEM files: the certificate with its chain, and its private key)");
+    fs::write(&certificate.key, &authority.pem).unwrap();
+    insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.key: nothing of that kind is in it (name PEM files: the certificate with its chain, and its private key)");
+    fs::write(&certificate.key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.crt: DIR/tls.key is not its private key (name PEM files: the certificate with its chain, and its private key)");
+    fs::remove_file(&certificate.chain).unwrap();
+    insta::assert_snapshot!(refused(with), @"the client certificate cannot be used: DIR/tls.crt: No such file or directory (os error 2) (name PEM files: the certificate with its chain, and its private key)");
+}

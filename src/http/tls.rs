@@ -1,0 +1,199 @@
+//! TLS to an endpoint: whom we trust, who we are, and which name the server must prove.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::certificate::CertificateFault;
+use super::files::ca_files;
+use super::{ClientCertificate, Endpoint, HttpConfig, HttpError};
+
+/// The name the server must prove, which may be another than the one it is looked up by.
+pub(super) fn server_name(endpoint: &Endpoint, config: &HttpConfig) -> Result<ServerName<'static>, HttpError> {
+    let name = config.server_name.as_deref().or(endpoint.host()).unwrap_or_default().to_owned();
+    ServerName::try_from(name.clone()).map_err(|_| HttpError::Tls(format!("{name:?} is no name that a server's certificate could be for")))
+}
+
+/// Reads the files of a configuration.
+pub(super) fn client_config(config: &HttpConfig) -> Result<ClientConfig, HttpError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = verifier(config, &provider)?;
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| HttpError::Tls(error.to_string()))?
+        .dangerous() // either our own wrapper around the usual verifier, or what `verify: false` asks for
+        .with_custom_certificate_verifier(verifier);
+    let mut tls = match &config.certificate {
+        Some(certificate) => {
+            let (chain, key) = certificate.read()?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| certificate.unusable(&error))?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, HttpError> {
+    if !config.verify {
+        // A CA that is configured has to be readable all the same: it is in force again once this is not.
+        config.ca.as_deref().map(roots_of).transpose()?;
+        return Ok(Arc::new(Unverified(Arc::clone(provider))));
+    }
+    let (roots, trusted) = match &config.ca {
+        Some(path) => (Arc::new(roots_of(path)?), path.display().to_string()),
+        None => (system_roots()?, "a CA that the system trusts".to_owned()),
+    };
+    let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
+    Ok(Arc::new(Verifier { inner: inner.map_err(|error| HttpError::Tls(error.to_string()))?, trusted }))
+}
+
+fn roots_of(path: &Path) -> Result<RootCertStore, HttpError> {
+    let fault = |problem: String| HttpError::Ca { path: path.to_owned(), problem };
+    let mut roots = RootCertStore::empty();
+    for file in ca_files(path)? {
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fault(pem_problem(&error)))? {
+            let certificate = certificate.map_err(|error| fault(pem_problem(&error)))?;
+            roots.add(certificate).map_err(|error| fault(format!("not a usable certificate: {error}")))?;
+        }
+    }
+    if roots.is_empty() { Err(fault("holds no certificate".to_owned())) } else { Ok(roots) }
+}
+
+/// What the system trusts, read once for all endpoints: it comes with the image.
+fn system_roots() -> Result<Arc<RootCertStore>, HttpError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(roots) = ROOTS.get() {
+        return Ok(Arc::clone(roots));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(HttpError::Tls("the system trusts no CA, for its bundle is missing or empty (configure the server's CA)".to_owned()));
+    }
+    Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))))
+}
+
+/// Without what the file holds: a parser's words might quote it.
+#[allow(clippy::wildcard_enum_match_arm)] // all the others say what is wrong with the text
+fn pem_problem(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        pem::Error::NoItemsFound => "nothing of that kind is in it".to_owned(),
+        _ => "it is no PEM".to_owned(),
+    }
+}
+
+// === impl ClientCertificate ===
+
+impl ClientCertificate {
+    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HttpError> {
+        let fault = |path: &Path, problem: String| HttpError::ClientCertificate { path: path.to_owned(), problem };
+        let of_chain = |error: pem::Error| fault(&self.chain, pem_problem(&error));
+        let chain = CertificateDer::pem_file_iter(&self.chain).map_err(of_chain)?.collect::<Result<Vec<_>, _>>().map_err(of_chain)?;
+        if chain.is_empty() {
+            return Err(fault(&self.chain, "holds no certificate".to_owned()));
+        }
+        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| fault(&self.key, pem_problem(&error)))?;
+        Ok((chain, key))
+    }
+
+    #[allow(clippy::wildcard_enum_match_arm)] // rustls's errors may become more; its words will do
+    fn unusable(&self, error: &rustls::Error) -> HttpError {
+        let problem = match error {
+            rustls::Error::InconsistentKeys(_) => format!("{} is not its private key", self.key.display()),
+            other => other.to_string(),
+        };
+        HttpError::ClientCertificate { path: self.chain.clone(), problem }
+    }
+}
+
+/// The usual verifier, which also says what the certificate was.
+#[derive(Debug)]
+struct Verifier {
+    inner: Arc<WebPkiServerVerifier>,
+    trusted: String,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.inner.verify_server_cert(certificate, intermediates, name, ocsp, now).map_err(|error| {
+            let rustls::Error::InvalidCertificate(why) = &error else { return error };
+            CertificateFault::new(why, certificate, name, &self.trusted).into_tls()
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Takes any certificate, as `verify: false` asks. That the server holds the certificate's key is still seen to.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
