@@ -34,6 +34,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct KeyFile(Arc<Shared>);
 
+/// Why the file's keys are not known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Trouble {
+    Faulty(String),
+    Hangs,
+}
+
 struct Shared {
     path: PathBuf,
     born: Instant,
@@ -114,13 +121,13 @@ impl KeyFile {
         self.0.keys.load_full()
     }
 
-    /// What is wrong with the file, if the keys in use are not what it holds.
-    pub(super) async fn health(&self) -> Result<(), String> {
+    /// What is wrong with the file, if the keys in use may not be what it holds.
+    pub(super) async fn health(&self) -> Result<(), Trouble> {
         self.recent().await;
         if self.0.hangs.load(Ordering::Acquire) {
-            return Err("its file system does not answer (is a network volume down?)".to_owned());
+            return Err(Trouble::Hangs);
         }
-        self.0.problem().clone().map_or(Ok(()), Err)
+        self.0.problem().clone().map_or(Ok(()), |problem| Err(Trouble::Faulty(problem)))
     }
 }
 
@@ -354,7 +361,7 @@ mod tests {
             assert!(Arc::ptr_eq(&before, &file.recent().await));
             assert!(Arc::ptr_eq(&before, &file.for_key(Some("unknown")).await));
         }
-        insta::assert_snapshot!(file.health().await.unwrap_err(), @"its file system does not answer (is a network volume down?)");
+        assert_eq!(file.health().await, Err(Trouble::Hangs));
         assert_eq!(asked.elapsed(), Duration::ZERO, "nobody else waits");
 
         drop(hanging);
@@ -368,6 +375,6 @@ mod tests {
         fs::remove_file(&path).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
         tokio::time::advance(INTERVAL).await;
-        insta::assert_snapshot!(file.health().await.unwrap_err(), @"it is not a file");
+        assert_eq!(file.health().await, Err(Trouble::Faulty("it is not a file".to_owned())));
     }
 }

@@ -172,7 +172,7 @@ async fn a_key_file_whose_file_system_hangs_holds_up_one_mount_and_leaves_the_ke
     let ready = provider.get("/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
     assert!(
-        ready.contains("jwks.json: its file system does not answer (is a network volume down?) (the former keys stay in force)"),
+        ready.contains("jwks.json: its file system does not answer; the former keys stay in force (is a network volume down?)"),
         "{ready}"
     );
     assert!(provider.log().contains("the file system of the issuer's keys does not answer"), "{}", provider.log());

@@ -149,7 +149,7 @@ fn a_rekey_killed_at_any_step_loses_nothing_and_another_finishes_it() {
     let new = identity(&house, "new.key");
     let old = house.recipient();
     let (old_key, new_key) = (house.path("age.key"), house.path("new.key"));
-    let whole = sealed_files(&house.path("vault"));
+    let whole = files_below(&house.path("vault"), "age");
     let before: Vec<_> = whole.iter().map(|file| age(&old_key, file).unwrap()).collect();
     let both = ["--identity", old_key.to_str().unwrap(), "--identity", new_key.to_str().unwrap()];
 
@@ -166,7 +166,7 @@ fn a_rekey_killed_at_any_step_loses_nothing_and_another_finishes_it() {
         killed += usize::from(status.signal() == Some(9));
 
         // With both identities every secret is there as it was, its history too, and nothing else.
-        let files = sealed_files(&place);
+        let files = files_below(&place, "age");
         assert_eq!(files.len(), whole.len(), "killed after {steps} steps");
         let opened_by = |key: &Path| files.iter().filter(|file| age(key, file).is_some()).count();
         let (by_old, by_new) = (opened_by(&old_key), opened_by(&new_key));
