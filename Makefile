@@ -55,12 +55,18 @@ bench:
 soak:
 	$(CARGO) bench --locked --bench mount -- --soak
 
-# New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays.
-fuzz: .tools/bin/cargo-fuzz
+# New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.
+# An input that takes over 10 s is a finding too.
+fuzz: .tools/bin/cargo-fuzz fuzz/Cargo.lock
 	cd fuzz && for target in $$(ls fuzz_targets | sed 's/\.rs$$//'); do \
 		mkdir -p target/corpus/$$target corpus/$$target && \
-		PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) +nightly fuzz run $$target target/corpus/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+		PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) +nightly fuzz run $$target target/corpus/$$target corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 || exit 1; \
 	done
+
+# What is fuzzed is built of the same versions as what is shipped.
+fuzz/Cargo.lock: Cargo.lock
+	cp Cargo.lock $@
 
 .tools/bin/cargo-fuzz:
 	$(CARGO) install --quiet --locked --root .tools cargo-fuzz@0.13.2

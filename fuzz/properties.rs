@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use keyferry::backend::file::{FileBackend, FileConfig, Vault, generate_identity};
+use keyferry::backend::file::{FileBackend, FileConfig, Recipient, Vault, generate_identity};
 use keyferry::backend::{Backend, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
@@ -81,6 +81,36 @@ pub fn patterns(input: &[u8]) {
     assert!(matches_path("**", name));
 }
 
+/// A JWKS, in which `KID` stands for the name of a key that is not among them: no text makes reading it panic, none is refused without a word, and
+/// keys that are read verify nobody's token but their own.
+pub fn keys(input: &[u8]) {
+    struct Scene {
+        kid: String,
+        token: Arc<SecretBytes>,
+        runtime: Runtime,
+    }
+
+    fn set() -> Scene {
+        let issuer = Issuer::new(ISSUER).expect("a key");
+        let jwks = issuer.jwks();
+        let kid = jwks.split_once("\"kid\":\"").and_then(|(_, rest)| rest.split_once('"')).expect("a kid").0.to_owned();
+        let token = issuer.token(&pod(), "keyferry", Duration::from_hours(24), &SystemClock).expect("a token");
+        Scene { kid, token: Arc::new(SecretBytes::new(token.into_bytes())), runtime: runtime() }
+    }
+
+    static SCENE: OnceLock<Scene> = OnceLock::new();
+    let scene = SCENE.get_or_init(set);
+    let file = scratch("keys.json");
+    fs::write(&file, String::from_utf8_lossy(input).replace("KID", &scene.kid)).expect("a key file");
+    match scene.runtime.block_on(async { JwksVerifier::open(&file, ISSUER, "keyferry", Arc::new(SystemClock)) }) {
+        Ok(verifier) => {
+            let tokens = BTreeMap::from([("keyferry".to_owned(), Arc::clone(&scene.token))]);
+            assert!(scene.runtime.block_on(verifier.attest(&pod(), &tokens)).is_err());
+        }
+        Err(problem) => assert!(!problem.is_empty()),
+    }
+}
+
 /// Paths, modes and names: what parses is what the driver takes, and it is written as it was read.
 pub fn paths(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -106,7 +136,6 @@ pub fn token(input: &[u8]) {
     struct Scene {
         verifier: JwksVerifier,
         good: String,
-        pod: PodClaims,
         runtime: Runtime,
     }
 
@@ -114,10 +143,9 @@ pub fn token(input: &[u8]) {
         let issuer = Issuer::new(ISSUER).expect("a key");
         let file = scratch("jwks.json");
         fs::write(&file, issuer.jwks()).expect("a key file");
-        let pod = PodClaims { namespace: "shop".into(), name: "web".into(), uid: "u".into(), service_account: "web".into() };
-        let good = issuer.token(&pod, "keyferry", Duration::from_hours(24), &SystemClock).expect("a token");
+        let good = issuer.token(&pod(), "keyferry", Duration::from_hours(24), &SystemClock).expect("a token");
         let verifier = JwksVerifier::open(&file, ISSUER, "keyferry", Arc::new(SystemClock)).expect("a verifier");
-        Scene { verifier, good, pod, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime") }
+        Scene { verifier, good, runtime: runtime() }
     }
 
     static SCENE: OnceLock<Scene> = OnceLock::new();
@@ -125,44 +153,60 @@ pub fn token(input: &[u8]) {
     let token = instead_of(scene.good.as_bytes(), input);
     let is_good = token == scene.good.as_bytes();
     let tokens = BTreeMap::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(token)))]);
-    let let_in = scene.runtime.block_on(scene.verifier.attest(&scene.pod, &tokens)).is_ok();
+    let let_in = scene.runtime.block_on(scene.verifier.attest(&pod(), &tokens)).is_ok();
     assert_eq!(let_in, is_good);
 }
 
-/// Vault files: whatever stands in the place of a good one, no secret comes of it.
+/// Vault files: whatever stands in the place of a good one, no secret comes of it. An input that starts with `+` is what somebody who may write the
+/// folder has sealed: then one may come, within the limits.
 pub fn vault(input: &[u8]) {
     struct Scene {
         backend: FileBackend,
         file: PathBuf,
         good: Vec<u8>,
+        recipient: Recipient,
         runtime: Runtime,
     }
 
     fn set() -> Scene {
         let (key, root) = (scratch("age.key"), scratch("vault"));
         let recipient = generate_identity(&key, SystemClock.now()).expect("a key");
-        let vault = Vault::init(&root, &[recipient]).expect("a vault").vault;
+        let vault = Vault::init(&root, std::slice::from_ref(&recipient)).expect("a vault").vault;
         let fields = [("password".parse().expect("a name"), Field::of_bytes(SecretBytes::new(b"hunter2".to_vec())))].into();
         vault.set(&"db".parse().expect("a name"), &fields).expect("a secret");
         let file = root.join("db.age");
         let good = fs::read(&file).expect("a sealed file");
         let config = FileConfig { vault: root, identity: vec![key] };
         let backend = FileBackend::open("files".parse().expect("a name"), &config, 1 << 20, Arc::new(SystemClock)).expect("a backend");
-        Scene { backend, file, good, runtime: Builder::new_current_thread().enable_all().build().expect("a runtime") }
+        Scene { backend, file, good, recipient, runtime: runtime() }
     }
 
     static SCENE: OnceLock<Scene> = OnceLock::new();
     let scene = SCENE.get_or_init(set);
-    let content = instead_of(&scene.good, input);
+    let sealed = input.strip_prefix(b"+").map(|plaintext| age::encrypt(&scene.recipient, plaintext).expect("a sealed file"));
+    let content = sealed.clone().unwrap_or_else(|| instead_of(&scene.good, input));
     let draft = scene.file.with_extension("draft");
     fs::write(&draft, &content).expect("a draft");
     fs::rename(&draft, &scene.file).expect("the draft in its place");
-    let claims = PodClaims { namespace: "n".into(), name: "p".into(), uid: "u".into(), service_account: "s".into() };
-    let pod = Arc::new(PodIdentity::believed(&claims));
+    let pod = Arc::new(PodIdentity::believed(&pod()));
     let cx = FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, deadline: Instant::now() + Duration::from_secs(30) };
     let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));
-    let fetched = scene.runtime.block_on(scene.backend.fetch(&secret, &cx)).is_ok();
-    assert_eq!(fetched, content == scene.good);
+    match scene.runtime.block_on(scene.backend.fetch(&secret, &cx)) {
+        Ok(fetched) if sealed.is_some() => {
+            assert!(fetched.secret.version.is_some() && fetched.secret.fields.len() <= 4096);
+            assert!(fetched.secret.fields.values().map(|field| field.bytes.len()).sum::<usize>() <= 1 << 20);
+        }
+        Ok(_) => assert_eq!(content, scene.good),
+        Err(fault) => assert!(content != scene.good && !fault.reason.is_empty()),
+    }
+}
+
+fn pod() -> PodClaims {
+    PodClaims { namespace: "shop".into(), name: "web".into(), uid: "u".into(), service_account: "web".into() }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// An input that starts with `=` changes the good content: three bytes a change (place, place, byte), the rest of fewer cuts the end off.

@@ -226,7 +226,7 @@ impl Status for Health {
     async fn ready(&self) -> Result<(), Vec<String>> {
         let pipeline = self.pipeline.load_full();
         let mut reasons: Vec<String> = pipeline.backends.check().await.iter().map(|error| format!("backend {error}")).collect();
-        reasons.extend(pipeline.identity.health().err().map(|reason| format!("identity: {reason}")));
+        reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
         reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));

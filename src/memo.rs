@@ -63,6 +63,15 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         generations.old.remove(key);
     }
 
+    /// Forgets what is not to be kept, and gives how many entries stay.
+    pub fn retain(&self, keep: impl Fn(&V) -> bool) -> usize {
+        let mut generations = self.lock();
+        generations.old.retain(|_, value| keep(value));
+        generations.young.retain(|_, value| keep(value));
+        generations.young_weight = generations.young.values().map(self.weigh).sum();
+        generations.young.len() + generations.old.len()
+    }
+
     pub fn clear(&self) {
         let mut generations = self.lock();
         generations.young.clear();
@@ -94,7 +103,8 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         }
     }
 
-    /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of the map's.
+    /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of the map's. (At worst the young one's weight is
+    /// too high, and it becomes the old one early.)
     fn lock(&self) -> MutexGuard<'_, Generations<K, V>> {
         self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,6 +143,19 @@ mod tests {
         assert!((90..=200).contains(&held), "{held}");
         memo.insert(7, vec![0; 101]);
         assert_eq!(memo.find(&7), None, "neither the heavy value nor the one it replaced");
+    }
+
+    #[test]
+    fn what_is_not_to_be_kept_goes_from_both_generations() {
+        let memo = Memo::with_bounds(10, 60, Vec::len);
+        for n in 0..8_u8 {
+            memo.insert(n, vec![n; 10]);
+        }
+        assert_eq!(memo.retain(|value| value[0] % 2 == 0), 4, "of six young ones and two old ones");
+        assert_eq!((0..8_u8).filter(|n| memo.find(n).is_some()).collect::<Vec<_>>(), [0, 2, 4, 6]);
+        assert_eq!(memo.lock().young_weight, 40);
+        assert_eq!(memo.retain(|_| false), 0);
+        assert_eq!(memo.lock().young_weight, 0);
     }
 
     #[test]

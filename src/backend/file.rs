@@ -6,6 +6,7 @@
 mod document;
 mod exchange;
 mod fault;
+mod forgetting;
 mod history;
 mod identity;
 mod layout;
@@ -41,6 +42,7 @@ pub use rekey::{RekeyError, Rekeyed};
 pub use revision::{InvalidRevision, Revision};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 
+use forgetting::Forgetting;
 use queue::Queue;
 
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope, only_reads};
@@ -66,6 +68,7 @@ pub struct FileBackend {
     name: BackendName,
     reader: Arc<Reader>,
     queue: Arc<Queue>,
+    forgetting: Arc<Forgetting>,
 }
 
 // === impl FileConfig ===
@@ -126,7 +129,7 @@ impl FileBackend {
     /// An identity file is absent, unreadable, or holds no X25519 identity.
     pub fn open(name: BackendName, config: &FileConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         match Reader::open(&config.vault, &config.identity, max_secret_bytes, clock) {
-            Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default() }),
+            Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default(), forgetting: Arc::default() }),
             Err(fault) => Err(error(name, None, fault)),
         }
     }
@@ -136,7 +139,7 @@ impl FileBackend {
     async fn read<T: Send + 'static>(
         &self,
         deadline: Instant,
-        work: impl FnOnce(&Reader) -> Result<T, ReadFault> + Send + 'static,
+        work: impl FnOnce(&Arc<Reader>) -> Result<T, ReadFault> + Send + 'static,
     ) -> Result<T, ReadFault> {
         let reader = Arc::clone(&self.reader);
         match timeout_at(deadline, self.queue.run(move || work(&reader))).await {
@@ -148,6 +151,16 @@ impl FileBackend {
                 let reason = "the vault's file system did not answer in time (is a network volume down?)";
                 Err(ReadFault::new(Fault::TimedOut, reason))
             }
+        }
+    }
+
+    /// Opens a secret, and has it forgotten in time. On the very thread that opens it: the mount may have given up by then.
+    fn opening(&self, key: Key) -> impl FnOnce(&Arc<Reader>) -> Result<Opened, ReadFault> + Send + use<> {
+        let forgetting = Arc::clone(&self.forgetting);
+        move |reader| {
+            let opened = reader.read(&key);
+            forgetting.watch(reader);
+            opened
         }
     }
 
@@ -187,7 +200,7 @@ impl Backend for FileBackend {
         let opened = if let Some(opened) = self.reader.recall(&key) {
             opened
         } else {
-            let read = self.read(cx.deadline, move |reader| reader.read(&key)).await;
+            let read = self.read(cx.deadline, self.opening(key)).await;
             read.map_err(|fault| self.error(Some(&secret.name), fault))?
         };
         Ok(Fetched { secret: opened.secret, source: Source::Store, by: self.name.clone() })
@@ -211,7 +224,7 @@ impl Backend for FileBackend {
     async fn forget(&self, _: &str, _: Instant) {}
 
     async fn check(&self) -> Result<(), BackendError> {
-        self.read(Instant::now() + CHECK_TIME, Reader::check).await.map_err(|fault| self.error(None, fault))
+        self.read(Instant::now() + CHECK_TIME, |reader| reader.check()).await.map_err(|fault| self.error(None, fault))
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {

@@ -2,11 +2,12 @@
 //!
 //! Apart from the client, because these rules are the driver's and need no socket to be tested.
 
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
-use std::collections::BTreeSet;
-use std::os::fd::AsFd;
 use thiserror::Error;
 
 use crate::delivery::volume::{self, VolumeError, VolumeFile, Written};

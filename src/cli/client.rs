@@ -16,14 +16,13 @@ use tonic::{Code, Request, Response, Status, TimeoutExpired};
 use tower::service_fn;
 
 use super::answer::{Answer, RefusedAnswer};
+use crate::server::CONTRACT;
 use crate::server::proto::csi_driver_provider_client::CsiDriverProviderClient;
 use crate::server::proto::{MountRequest, VersionRequest, VersionResponse};
+use crate::server::status::TRAP;
 
 /// Where a provider of the default name listens on a node.
 pub const DEFAULT_SOCKET: &str = "/var/run/secrets-store-csi-providers/keyferry.sock";
-
-/// The contract that driver and provider both speak.
-pub const CONTRACT: &str = "v1alpha1";
 
 /// The most of an answer that is read, in bytes. More than the driver takes, so that an answer too large can be told its size.
 const MAX_READ: usize = 64 * 1024 * 1024;
@@ -81,7 +80,7 @@ pub async fn mount(client: &mut Client, request: MountRequest, limit: Duration) 
 
 /// Whether kubelet takes a code as "may still be going on": it then keeps the volume's folder, and a Pod may start with an empty one.
 pub fn is_trap(status: &Status) -> bool {
-    matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::ResourceExhausted | Code::Aborted)
+    TRAP.contains(&status.code())
 }
 
 /// Sends the limit along (`grpc-timeout`), and keeps it here too.

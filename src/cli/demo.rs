@@ -21,7 +21,7 @@ use crate::backend::file::{Vault, generate_identity};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::identity::Issuer;
-use crate::model::{Field, FileMode, PodClaims, SecretBytes};
+use crate::model::{Field, PodClaims, SecretBytes};
 
 /// Show the whole job on this machine, with no cluster.
 ///
@@ -159,13 +159,8 @@ impl Stage {
         let tokens = BTreeMap::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(jwt.into_bytes())))]);
         let PodClaims { namespace, name, uid, service_account } = pod;
         let pod = PodSpec { namespace, name, uid, service_account, tokens };
-        let volume = VolumeSpec {
-            attributes: BTreeMap::new(),
-            secrets: None,
-            permission: FileMode::DEFAULT,
-            kubelet_dir: "/var/lib/kubelet".into(),
-        };
-        client::mount(driver, mount_request(&self.class, &pod, &volume, SystemClock.now()), Duration::from_secs(30)).await
+        let request = mount_request(&self.class, &pod, &VolumeSpec::default(), SystemClock.now());
+        client::mount(driver, request, Duration::from_secs(30)).await
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 use tokio::time::{Duration, timeout};
 
-use super::client::{CONTRACT, CallError, ConnectError, DEFAULT_SOCKET, connect, version};
+use super::client::{CallError, ConnectError, DEFAULT_SOCKET, connect, version};
+use crate::server::CONTRACT;
 
 /// The driver's own health check gives a provider as long.
 const LIMIT: Duration = Duration::from_secs(5);

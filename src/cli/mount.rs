@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::delivery::volume::{VolumeError, Written, is_in_memory};
 use crate::model::{FileMode, RawTokens, SecretBytes};
 use crate::server::proto::MountRequest;
+use crate::units::parse_duration;
 use crate::yaml::{Faults, Reader, parse};
 
 pub use super::report::tree;
@@ -416,10 +417,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Such as `120s` or `2m`.
+/// As in the configuration, but not nothing.
 fn duration(text: &str) -> Result<Duration, String> {
-    let parsed: SignedDuration = text.parse().map_err(|_| "is no length of time, such as 90s or 2m".to_owned())?;
-    Duration::try_from(parsed).ok().filter(|duration| !duration.is_zero()).ok_or_else(|| "must be longer than nothing".to_owned())
+    let duration = parse_duration(text)?;
+    if duration.is_zero() { Err("must be longer than nothing (write a time, such as 90s)".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]

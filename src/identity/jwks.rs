@@ -54,8 +54,8 @@ impl Attest for JwksVerifier {
         Ok(Attested { pod: proof.identity(), tokens: PodTokens::new(verified) })
     }
 
-    fn health(&self) -> Result<(), String> {
-        self.keys.health()
+    async fn health(&self) -> Result<(), String> {
+        self.keys.health().await
     }
 }
 
@@ -74,7 +74,7 @@ impl JwksVerifier {
 
     async fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims, now: Timestamp) -> Result<Arc<Verified>, IdentityError> {
         let digest = token::digest(jwt.expose(), audience);
-        let token = match self.keys.recent().and_then(|keys| keys.verified.find(&digest)) {
+        let token = match self.keys.recent().await.and_then(|keys| keys.verified.find(&digest)) {
             Some(known) => known,
             None => self.verify_anew(digest, jwt.expose(), audience).await?,
         };

@@ -6,31 +6,52 @@ use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::time::{Duration, Instant};
+use rustix::fs::{Mode, OFlags};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::keys::KeySet;
 
 /// The largest file in bytes. Kubernetes' have two or three keys in under 2 KiB.
 const MAX_SIZE: u64 = 1024 * 1024;
 
-/// How often a file that is faulty, or may have been read in the middle of a change, is read again. Also how old the last look at the
-/// file may be for a token that has been verified before: [`KeyFile::recent`] counts in whole seconds.
+/// How old the last look at the file may be. Also how often a file that is faulty, or may have been read in the middle of a change, is read
+/// again.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a mount waits for a look: far less than it has. A file system that takes longer hangs, and the keys stay as they are.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The keys in a file, as they are now.
 ///
-/// The file is looked at on the caller's thread: a stat of a local file takes about a microsecond, a read happens once a change.
-pub(super) struct KeyFile {
+/// While mounts ask, the file is looked at once a second, on a thread that may be kept waiting: a network's file system may hang for hours. The
+/// mounts in between neither wait nor change threads.
+#[derive(Debug)]
+pub(super) struct KeyFile(Arc<Shared>);
+
+/// Why the file's keys are not known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Trouble {
+    Faulty(String),
+    Hangs,
+}
+
+struct Shared {
     path: PathBuf,
     born: Instant,
-    /// When the file was last looked at, in whole seconds since birth.
+    /// When the last look that has ended began, in nanoseconds since birth.
     looked: AtomicU64,
+    /// Whether mounts no longer wait for the look under way.
+    hangs: AtomicBool,
     keys: ArcSwap<KeySet>,
-    state: Mutex<State>,
+    problem: Mutex<Option<String>>,
+    /// Held by the one thread that looks, however long that takes: no file system gets a second one of our threads.
+    state: Arc<AsyncMutex<State>>,
 }
 
 /// What the last read found.
@@ -42,7 +63,6 @@ struct State {
     settled: bool,
     /// The text the keys come from.
     text: Vec<u8>,
-    problem: Option<String>,
 }
 
 /// What tells one state of a file from another; of the file itself, not of a symlink to it.
@@ -55,7 +75,11 @@ struct Stamp {
     changed: (i64, i64),
 }
 
+// === impl KeyFile ===
+
 impl KeyFile {
+    /// Reads the file on the caller's thread.
+    ///
     /// # Errors
     /// The file cannot be read, or holds no usable key.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
@@ -63,43 +87,94 @@ impl KeyFile {
         let keys = KeySet::parse(&text)?;
         report(path, &keys);
         let now = Instant::now();
-        let state = State { read_at: now, stamp: Some(stamp), settled: false, text, problem: None };
-        let keys = ArcSwap::from_pointee(keys);
-        Ok(Self { path: path.to_owned(), born: now, looked: AtomicU64::new(0), keys, state: Mutex::new(state) })
+        Ok(Self(Arc::new(Shared {
+            path: path.to_owned(),
+            born: now,
+            looked: AtomicU64::new(0),
+            hangs: AtomicBool::new(false),
+            keys: ArcSwap::from_pointee(keys),
+            problem: Mutex::default(),
+            state: Arc::new(AsyncMutex::new(State { read_at: now, stamp: Some(stamp), settled: false, text })),
+        })))
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
-    /// The keys as they were within the last second: for tokens already verified.
-    pub(super) fn recent(&self) -> Arc<KeySet> {
-        if self.age() != self.looked.load(Ordering::Relaxed) {
-            self.look();
+    /// The keys as they were within the last second.
+    pub(super) async fn recent(&self) -> Arc<KeySet> {
+        let age = self.0.age();
+        if age.saturating_sub(self.0.looked.load(Ordering::Acquire)) >= nanos(INTERVAL) {
+            self.0.look_since(age.saturating_sub(nanos(INTERVAL))).await;
         }
-        self.keys.load_full()
+        self.0.keys.load_full()
     }
 
-    /// The keys as they are now.
-    pub(super) fn latest(&self) -> Arc<KeySet> {
-        self.look();
-        self.keys.load_full()
+    /// The keys for a token that names this one: as they are now, unless it was among them within the last second.
+    pub(super) async fn for_key(&self, id: Option<&str>) -> Arc<KeySet> {
+        let recent = self.recent().await;
+        if id.is_some() && recent.iter().any(|key| key.id() == id) {
+            return recent;
+        }
+        self.0.look_since(self.0.age()).await;
+        self.0.keys.load_full()
     }
 
-    /// What is wrong with the file, if the keys in use are not what it holds.
-    pub(super) fn health(&self) -> Result<(), String> {
-        self.recent();
-        self.state().problem.clone().map_or(Ok(()), Err)
+    /// What is wrong with the file, if the keys in use may not be what it holds.
+    pub(super) async fn health(&self) -> Result<(), Trouble> {
+        self.recent().await;
+        if self.0.hangs.load(Ordering::Acquire) {
+            return Err(Trouble::Hangs);
+        }
+        self.0.problem().clone().map_or(Ok(()), |problem| Err(Trouble::Faulty(problem)))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Looks at the file, unless somebody has, or does so while this waits, who began later than `since`.
+    async fn look_since(self: &Arc<Self>, since: u64) {
+        let until = Instant::now() + PATIENCE;
+        let Ok(state) = self.turn(until).await else { return self.gave_up() };
+        if self.hangs.swap(false, Ordering::AcqRel) {
+            tracing::info!(file = %self.path.display(), "the file system of the issuer's keys answers again");
+        }
+        if self.looked.load(Ordering::Acquire) > since {
+            return;
+        }
+        let shared = Arc::clone(self);
+        // A panic is told by the hook, and leaves the keys as they are.
+        if timeout_at(until, spawn_blocking(move || shared.look(state))).await.is_err() {
+            self.gave_up();
+        }
     }
 
-    fn look(&self) {
-        let mut state = self.state();
-        self.looked.store(self.age(), Ordering::Relaxed);
+    /// The right to look: at once or not at all, once it is known that the one who has it hangs.
+    async fn turn(&self, until: Instant) -> Result<OwnedMutexGuard<State>, Late> {
+        let state = Arc::clone(&self.state);
+        if self.hangs.load(Ordering::Acquire) {
+            return state.try_lock_owned().map_err(|_| Late);
+        }
+        timeout_at(until, state.lock_owned()).await.map_err(|_| Late)
+    }
+
+    fn gave_up(&self) {
+        if !self.hangs.swap(true, Ordering::AcqRel) {
+            let file = self.path.display();
+            tracing::warn!(%file, "the file system of the issuer's keys does not answer, the former keys stay in force (is a network volume down?)");
+        }
+    }
+
+    fn look(&self, mut state: OwnedMutexGuard<State>) {
+        let began = self.age();
         let changed = fs::metadata(&self.path).ok().as_ref().map(Stamp::of) != state.stamp;
         let again = !state.settled && state.read_at.elapsed() >= INTERVAL;
         if changed || again {
             self.reload(&mut state);
         }
+        self.looked.store(began, Ordering::Release);
     }
 
     fn reload(&self, state: &mut State) {
@@ -108,14 +183,14 @@ impl KeyFile {
             Ok((stamp, None)) => {
                 state.settled = state.stamp == Some(stamp);
                 state.stamp = Some(stamp);
-                self.recovered(state);
+                self.recovered();
             }
             Ok((stamp, Some(Ok((text, keys))))) => {
                 tracing::info!(file = %self.path.display(), keys = keys.iter().count(), "the issuer's keys have changed");
                 report(&self.path, &keys);
                 self.keys.store(Arc::new(keys));
                 (state.stamp, state.settled, state.text) = (Some(stamp), false, text);
-                self.recovered(state);
+                self.recovered();
             }
             Ok((stamp, Some(Err(problem)))) => self.failed(state, Some(stamp), problem),
             Err(problem) => self.failed(state, None, problem),
@@ -124,32 +199,48 @@ impl KeyFile {
 
     fn failed(&self, state: &mut State, stamp: Option<Stamp>, problem: String) {
         (state.stamp, state.settled) = (stamp, false);
-        if state.problem.as_ref() != Some(&problem) {
+        let mut known = self.problem();
+        if known.as_ref() != Some(&problem) {
             tracing::warn!(file = %self.path.display(), "the issuer's keys cannot be read anew, the former ones stay in force: {problem}");
         }
-        state.problem = Some(problem);
+        *known = Some(problem);
     }
 
-    fn recovered(&self, state: &mut State) {
-        if state.problem.take().is_some() {
+    fn recovered(&self) {
+        if self.problem().take().is_some() {
             tracing::info!(file = %self.path.display(), "the issuer's keys can be read again");
         }
     }
 
     fn age(&self) -> u64 {
-        self.born.elapsed().as_secs()
+        nanos(self.born.elapsed())
     }
 
-    /// A panic elsewhere leaves at worst a state that is read anew.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic elsewhere leaves at worst a problem that the next read replaces.
+    fn problem(&self) -> MutexGuard<'_, Option<String>> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFile").field("path", &self.path).field("keys", &self.keys.load()).finish_non_exhaustive()
+    }
+}
+
+/// Somebody else looks, and hangs.
+struct Late;
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The stamp is the open file's own: of two files that are swapped in between, never one's stamp with the other's text.
 fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
     let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
-    let file = File::open(path).map_err(unreadable)?;
+    // Not blocking: where a pipe lies in the file's place, opening it must not wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?);
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err("it is not a file".to_owned());
@@ -165,12 +256,6 @@ fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
 fn report(path: &Path, keys: &KeySet) {
     for why in &keys.skipped {
         tracing::warn!(file = %path.display(), "a key is left out: {why}");
-    }
-}
-
-impl fmt::Debug for KeyFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyFile").field("path", &self.path).field("keys", &self.keys.load()).finish_non_exhaustive()
     }
 }
 
@@ -191,24 +276,105 @@ mod tests {
     use super::*;
     use crate::identity::Issuer;
 
+    fn file(jwks: &str) -> (tempfile::TempDir, PathBuf, KeyFile) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("jwks.json");
+        fs::write(&path, jwks).unwrap();
+        let file = KeyFile::open(&path).unwrap();
+        (folder, path, file)
+    }
+
+    fn jwks() -> String {
+        Issuer::new("x").unwrap().jwks()
+    }
+
+    async fn text(file: &KeyFile) -> Vec<u8> {
+        file.0.state.lock().await.text.clone()
+    }
+
     /// A second write within the file system's clock tick, after the first was read: same inode, size and times.
     #[tokio::test(start_paused = true)]
     async fn a_change_that_leaves_no_trace_is_seen_a_second_later() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("jwks.json");
-        let (first, second) = (Issuer::new("x").unwrap().jwks(), Issuer::new("x").unwrap().jwks());
-        fs::write(&path, &first).unwrap();
-        let file = KeyFile::open(&path).unwrap();
+        let (first, second) = (jwks(), jwks());
+        let (_folder, path, file) = file(&first);
         fs::write(&path, &second).unwrap();
-        file.state().stamp = Some(Stamp::of(&fs::metadata(&path).unwrap()));
-        file.latest();
-        assert_eq!(file.state().text, first.as_bytes());
+        file.0.state.lock().await.stamp = Some(Stamp::of(&fs::metadata(&path).unwrap()));
+        file.for_key(None).await;
+        assert_eq!(text(&file).await, first.as_bytes());
         tokio::time::advance(INTERVAL).await;
-        file.recent();
-        assert_eq!(file.state().text, second.as_bytes());
-        assert!(!file.state().settled);
+        file.recent().await;
+        assert_eq!(text(&file).await, second.as_bytes());
+        assert!(!file.0.state.lock().await.settled);
         tokio::time::advance(INTERVAL).await;
-        file.recent();
-        assert!(file.state().settled, "read twice, the same");
+        file.recent().await;
+        assert!(file.0.state.lock().await.settled, "read twice, the same");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_known_costs_a_look_a_second_and_one_that_is_not_costs_one_at_once() {
+        let (_folder, path, file) = file(&jwks());
+        let next = Issuer::new("x").unwrap();
+        fs::write(&path, next.jwks()).unwrap();
+        let before = file.recent().await;
+        let known = before.iter().next().unwrap().id();
+        assert!(Arc::ptr_eq(&before, &file.for_key(known).await), "not looked at");
+        assert!(!Arc::ptr_eq(&before, &file.for_key(Some("unknown")).await));
+
+        fs::write(&path, jwks()).unwrap();
+        let before = file.recent().await;
+        tokio::time::advance(INTERVAL).await;
+        assert!(!Arc::ptr_eq(&before, &file.recent().await));
+    }
+
+    /// Many ask at once: one looks, and the others take what it saw.
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_a_look_do_not_look_themselves() {
+        let (_folder, path, file) = file(&jwks());
+        let before = file.recent().await;
+        tokio::time::advance(INTERVAL).await;
+        let looking = Arc::clone(&file.0.state).lock_owned().await;
+        let mut asking: Vec<_> = (0..100).map(|_| Box::pin(file.recent())).collect();
+        for asks in &mut asking {
+            assert!(futures_util::poll!(asks.as_mut()).is_pending());
+        }
+        file.0.looked.store(file.0.age(), Ordering::Release);
+        fs::write(&path, jwks()).unwrap();
+        drop(looking);
+        let answers = futures_util::future::join_all(asking).await;
+        assert!(answers.iter().all(|keys| Arc::ptr_eq(keys, &before)), "the file was looked at again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_system_that_hangs_costs_one_mount_its_patience_and_leaves_the_keys() {
+        let (_folder, path, file) = file(&jwks());
+        let before = file.recent().await;
+        // As a thread does that looks and hangs.
+        let hanging = Arc::clone(&file.0.state).lock_owned().await;
+        fs::write(&path, jwks()).unwrap();
+        tokio::time::advance(INTERVAL).await;
+
+        let asked = Instant::now();
+        assert!(Arc::ptr_eq(&before, &file.recent().await));
+        assert_eq!(asked.elapsed().as_secs(), PATIENCE.as_secs());
+        let asked = Instant::now();
+        for _ in 0..100 {
+            assert!(Arc::ptr_eq(&before, &file.recent().await));
+            assert!(Arc::ptr_eq(&before, &file.for_key(Some("unknown")).await));
+        }
+        assert_eq!(file.health().await, Err(Trouble::Hangs));
+        assert_eq!(asked.elapsed(), Duration::ZERO, "nobody else waits");
+
+        drop(hanging);
+        assert!(!Arc::ptr_eq(&before, &file.recent().await));
+        assert_eq!(file.health().await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pipe_in_the_files_place_is_not_waited_for() {
+        let (_folder, path, file) = file(&jwks());
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(file.health().await, Err(Trouble::Faulty("it is not a file".to_owned())));
     }
 }

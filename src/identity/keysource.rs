@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::IdentityError;
-use super::keyfile::KeyFile;
+use super::keyfile::{KeyFile, Trouble};
 use super::keys::KeySet;
 use super::keyurl::KeyUrl;
 
@@ -33,9 +33,9 @@ impl KeySource {
     }
 
     /// The keys in force, for tokens already verified.
-    pub(super) fn recent(&self) -> Option<Arc<KeySet>> {
+    pub(super) async fn recent(&self) -> Option<Arc<KeySet>> {
         match self {
-            Self::File(file) => Some(file.recent()),
+            Self::File(file) => Some(file.recent().await),
             Self::Url(url) => url.recent(),
         }
     }
@@ -46,16 +46,22 @@ impl KeySource {
     /// There are no keys yet.
     pub(super) async fn for_key(&self, id: Option<&str>) -> Result<Arc<KeySet>, IdentityError> {
         match self {
-            Self::File(file) => Ok(file.latest()),
+            Self::File(file) => Ok(file.for_key(id).await),
             Self::Url(url) => url.for_key(id).await,
         }
     }
 
-    pub(super) fn health(&self) -> Result<(), String> {
+    pub(super) async fn health(&self) -> Result<(), String> {
         match self {
             Self::File(file) => {
-                let told = |problem| format!("{}: {problem}; the former keys stay in force ({REWRITE})", file.path().display());
-                file.health().map_err(told)
+                let told = |trouble| {
+                    let (problem, remedy) = match trouble {
+                        Trouble::Faulty(problem) => (problem, REWRITE),
+                        Trouble::Hangs => ("its file system does not answer".to_owned(), "is a network volume down?"),
+                    };
+                    format!("{}: {problem}; the former keys stay in force ({remedy})", file.path().display())
+                };
+                file.health().await.map_err(told)
             }
             Self::Url(url) => url.health(),
         }

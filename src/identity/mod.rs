@@ -51,7 +51,7 @@ pub trait Attest: Debug + Send + Sync {
     async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError>;
 
     /// Whether what proofs rest on is as it should be, for readiness; the error says what is not. Mounts may go on all the same.
-    fn health(&self) -> Result<(), String> {
+    async fn health(&self) -> Result<(), String> {
         Ok(())
     }
 }

@@ -81,7 +81,7 @@ impl Attest for TokenReviewer {
     }
 
     /// Whether the API server answers as it should.
-    fn health(&self) -> Result<(), String> {
+    async fn health(&self) -> Result<(), String> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match trouble.as_ref().filter(|(at, _)| at.elapsed() < TOLD) {
             Some((_, problem)) => Err(format!("tokens cannot be reviewed: {problem}")),

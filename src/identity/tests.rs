@@ -137,7 +137,7 @@ async fn the_driver_may_be_believed_but_hands_on_nothing() {
     let attested = BelieveDriver.attest(&pod(), &raw(&[("keyferry", "x")])).await.unwrap();
     assert_eq!(attested.pod, PodIdentity::believed(&pod()));
     assert!(!attested.pod.verified && attested.tokens.audiences().next().is_none());
-    assert_eq!(BelieveDriver.health(), Ok(()));
+    assert_eq!(BelieveDriver.health().await, Ok(()));
 }
 
 #[tokio::test]
@@ -318,7 +318,7 @@ async fn garbage_is_refused() {
 fn a_changed_token_never_verifies() {
     let scene = Scene::new();
     let good = scene.token();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..4), 1..4);
     proptest!(ProptestConfig::with_cases(400), |(edits in edits)| {
         let mut bytes = good.clone().into_bytes();
@@ -537,7 +537,7 @@ async fn a_file_swapped_in_the_middle_of_a_read_is_one_or_the_other() {
         if let Err(error) = scene.attest(&scene.token()).await {
             assert_eq!(error.claim, "key");
         }
-        assert_eq!(scene.verifier.health(), Ok(()));
+        assert_eq!(scene.verifier.health().await, Ok(()));
     }
     swaps.join().unwrap();
     assert!(scene.attest(&scene.token()).await.is_ok(), "the last one holds both");
@@ -602,19 +602,19 @@ async fn a_configmaps_symlink_swap_is_a_change() {
 #[tokio::test(start_paused = true)]
 async fn a_file_gone_bad_leaves_the_keys_and_shows_in_health() {
     let scene = Scene::new();
-    assert_eq!(scene.verifier.health(), Ok(()));
-    let health = || without_remedy(&scene.shown(&scene.verifier.health().unwrap_err()));
+    assert_eq!(scene.verifier.health().await, Ok(()));
+    let health = async || without_remedy(&scene.shown(&scene.verifier.health().await.unwrap_err()));
     let later = || tokio::time::advance(Duration::from_secs(1));
 
     scene.write("{\"keys\":");
     later().await;
     assert!(scene.attest(&scene.token()).await.is_ok());
-    insta::assert_snapshot!(health(), @"[folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; the former keys stay in force");
+    insta::assert_snapshot!(health().await, @"[folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; the former keys stay in force");
     fs::remove_file(scene.folder.path().join("jwks.json")).unwrap();
     later().await;
     assert!(scene.attest(&scene.token()).await.is_ok());
-    insta::assert_snapshot!(health(), @"[folder]/jwks.json: it cannot be read: No such file or directory (os error 2); the former keys stay in force");
+    insta::assert_snapshot!(health().await, @"[folder]/jwks.json: it cannot be read: No such file or directory (os error 2); the former keys stay in force");
     scene.write(&scene.issuer.jwks());
     later().await;
-    assert_eq!(scene.verifier.health(), Ok(()));
+    assert_eq!(scene.verifier.health().await, Ok(()));
 }

@@ -121,10 +121,7 @@ impl<'t> Jws<'t> {
 
     /// Reads the claims and holds issuer and audience against what they should be. Only for a token whose signature has been verified.
     pub(super) fn claims(&self, issuer: &str, audience: &str) -> Result<Verified, IdentityError> {
-        let claims = BASE64URL_NOPAD.decode(self.payload).ok().and_then(|json| serde_json::from_slice::<Claims>(&json).ok());
-        let Some(claims) = claims else {
-            return Err(not_a_token("its claims are not those of a ServiceAccount token"));
-        };
+        let claims = self.read_claims()?;
         claims.check_issuer(issuer)?;
         claims.check_audience(audience)?;
         claims.into_verified()
@@ -132,9 +129,12 @@ impl<'t> Jws<'t> {
 
     /// The end of a token that somebody else has verified.
     pub(super) fn expiry(&self) -> Result<Timestamp, IdentityError> {
-        let claims = BASE64URL_NOPAD.decode(self.payload).ok().and_then(|json| serde_json::from_slice::<Claims>(&json).ok());
-        let claims = claims.ok_or_else(|| not_a_token("its claims are not those of a ServiceAccount token"))?;
-        claims.exp.map(timestamp).ok_or_else(endless)
+        self.read_claims()?.exp.map(timestamp).ok_or_else(endless)
+    }
+
+    fn read_claims(&self) -> Result<Claims, IdentityError> {
+        let claims = BASE64URL_NOPAD.decode(self.payload).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        claims.ok_or_else(|| not_a_token("its claims are not those of a ServiceAccount token"))
     }
 }
 

@@ -40,8 +40,8 @@ pub mod status;
 
 pub use socket::{BoundSocket, SocketConfig, SocketError};
 
-/// The contract's name, asked and answered in `Version`.
-const API_VERSION: &str = "v1alpha1";
+/// The contract that driver and provider both speak, asked and answered in `Version`.
+pub const CONTRACT: &str = "v1alpha1";
 
 /// What every process of another user namespace looks like.
 const OVERFLOW_UID: u32 = 65534;
@@ -203,7 +203,7 @@ impl CsiDriverProvider for Provider {
     async fn version(&self, request: Request<proto::VersionRequest>) -> Result<Response<proto::VersionResponse>, Status> {
         tracing::debug!(asked = request.get_ref().version.chars().take(40).collect::<String>(), "version");
         Ok(Response::new(proto::VersionResponse {
-            version: API_VERSION.to_owned(),
+            version: CONTRACT.to_owned(),
             runtime_name: env!("CARGO_PKG_NAME").to_owned(),
             runtime_version: env!("CARGO_PKG_VERSION").to_owned(),
         }))

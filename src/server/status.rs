@@ -14,6 +14,9 @@ impl From<MountError> for Status {
     }
 }
 
+/// The codes that kubelet takes for "still going on".
+pub const TRAP: [Grpc; 5] = [Grpc::Aborted, Grpc::Cancelled, Grpc::DeadlineExceeded, Grpc::ResourceExhausted, Grpc::Unavailable];
+
 /// The gRPC code for each of our codes.
 pub fn grpc_code(code: Code) -> Grpc {
     match code {
@@ -38,7 +41,6 @@ mod tests {
 
     #[test]
     fn no_code_makes_kubelet_keep_the_folder() {
-        const TRAP: [Grpc; 5] = [Grpc::Unavailable, Grpc::Aborted, Grpc::DeadlineExceeded, Grpc::ResourceExhausted, Grpc::Cancelled];
         for code in Code::ALL {
             assert!(!TRAP.contains(&grpc_code(code)), "{code}");
             assert_ne!(grpc_code(code), Grpc::Ok);

@@ -62,15 +62,18 @@ pub struct Options {
     pub tls: bool,
     /// Keeps its data on disk, so that [`Bao::restart`] finds it again. Takes a second more.
     pub raft: bool,
-    /// Leaves it without keys, as a new server is: there is no root token, and every call answers 501.
+    /// Leaves it without keys, as a new server is: there is no root token, and `sys/health` is 501.
     pub uninitialised: bool,
 }
 
 struct Server {
     address: SocketAddr,
+    /// Where its peers reach it.
+    cluster: SocketAddr,
     options: Options,
     folder: TempDir,
-    authority: Authority,
+    authority: Arc<Authority>,
+    root_token: String,
     unseal_key: String,
     daemon: Mutex<Option<Daemon>>,
     /// How many lines of the audit log were told.
@@ -85,10 +88,16 @@ impl Bao {
 
     /// Starts one at a free port, and waits until it answers as the options say. It keeps an audit log ([`Bao::requests`]).
     pub async fn configured(options: Options) -> Self {
-        let mut server = Server::new(options);
+        Self::certified(options, Arc::new(Authority::new("OpenBao's CA"))).await
+    }
+
+    /// The same with a CA that others share.
+    pub async fn certified(options: Options, authority: Arc<Authority>) -> Self {
+        let mut server = Server::new(options, authority);
         // Between finding a port free and listening there, another may have taken it.
         for _ in 0..10 {
             server.address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            server.cluster = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
             server.write_configuration();
             if server.run().await {
                 return Self::initialised(server).await;
@@ -103,11 +112,30 @@ impl Bao {
             return bao;
         }
         let made = bao.must("PUT", "sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 })).await;
-        bao.token = made["root_token"].as_str().unwrap().to_owned();
-        let server = Arc::get_mut(&mut bao.server).unwrap();
-        made["keys"][0].as_str().unwrap().clone_into(&mut server.unseal_key);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        bao.holding(text(&made["root_token"]), text(&made["keys"][0]));
         bao.unseal().await;
         bao
+    }
+
+    /// A second server of this one's cluster: it stands by (`sys/health` is 429) and hands requests on, with the same data and tokens. It has
+    /// no vote for its first 20 s, and cannot take over before: once the first is stopped, it redirects there (307). Needs [`Options::raft`].
+    pub async fn standby(&self) -> Self {
+        let options = Options { uninitialised: true, ..self.server.options };
+        let mut peer = Self::certified(options, Arc::clone(self.authority())).await;
+        let ca = &self.authority().ca;
+        peer.must("POST", "sys/storage/raft/join", json!({ "leader_api_addr": self.url(), "leader_ca_cert": ca })).await;
+        peer.holding(self.server.root_token.clone(), self.server.unseal_key.clone());
+        peer.must("PUT", "sys/unseal", json!({ "key": peer.server.unseal_key })).await;
+        peer.health_is(429).await;
+        peer
+    }
+
+    /// Before it has clones.
+    fn holding(&mut self, root_token: String, unseal_key: String) {
+        self.token.clone_from(&root_token);
+        let server = Arc::get_mut(&mut self.server).unwrap();
+        (server.root_token, server.unseal_key) = (root_token, unseal_key);
     }
 
     // === Where it is ===
@@ -132,7 +160,7 @@ impl Bao {
     }
 
     /// Who signed the server's certificate.
-    pub fn authority(&self) -> &Authority {
+    pub fn authority(&self) -> &Arc<Authority> {
         &self.server.authority
     }
 
@@ -142,6 +170,11 @@ impl Bao {
     }
 
     // === Who speaks ===
+
+    /// The same server, spoken to as at first.
+    pub fn root(&self) -> Self {
+        Self { token: self.server.root_token.clone(), ..self.within("") }
+    }
 
     /// The same server, spoken to with another token. Empty: none.
     pub fn with_token(&self, token: &str) -> Self {
@@ -155,16 +188,16 @@ impl Bao {
 
     // === What befalls it ===
 
-    /// Seals it: every call is answered 503.
+    /// Seals it: every call is answered 503. Takes up to a second.
     pub async fn seal(&self) {
-        self.must("PUT", "sys/seal", Value::Null).await;
+        self.root().must("PUT", "sys/seal", Value::Null).await;
         self.health_is(503).await;
     }
 
     /// Unseals it, and waits until it serves.
     pub async fn unseal(&self) {
         let key = &self.server.unseal_key;
-        self.must("PUT", "sys/unseal", json!({ "key": key })).await;
+        self.root().must("PUT", "sys/unseal", json!({ "key": key })).await;
         self.health_is(200).await;
     }
 
@@ -173,7 +206,7 @@ impl Bao {
         self.server.daemon.lock().unwrap().take();
     }
 
-    /// Ends it as an orderly shutdown does: what runs is answered. Takes half a second.
+    /// Ends it as an orderly shutdown does: what runs is answered. Takes up to a second.
     pub async fn shut_down(&self) {
         let daemon = self.server.daemon.lock().unwrap().take();
         if let Some(mut daemon) = daemon {
@@ -214,7 +247,7 @@ impl Bao {
 
     async fn health_is(&self, status: u16) {
         eventually(&format!("the server's health is {status}"), async || {
-            self.request("GET", "sys/health", Value::Null, &[]).await.status == status
+            self.root().api("GET", "sys/health", Value::Null).await.0 == status
         })
         .await;
     }
@@ -223,12 +256,14 @@ impl Bao {
 // === impl Server ===
 
 impl Server {
-    fn new(options: Options) -> Self {
+    fn new(options: Options, authority: Arc<Authority>) -> Self {
         let server = Self {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            cluster: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             options,
             folder: tempfile::tempdir().unwrap(),
-            authority: Authority::new("OpenBao's CA"),
+            authority,
+            root_token: String::new(),
             unseal_key: String::new(),
             daemon: Mutex::default(),
             told: Mutex::default(),
@@ -247,9 +282,9 @@ impl Server {
         fs::write(self.path("server.key"), &pair.key).unwrap();
     }
 
-    /// A server alone has no use for the port of its cluster: any will do. A multiplier of 1 makes an election take a second and not five.
+    /// A multiplier of 1 makes an election take a second and not five.
     fn write_configuration(&self) {
-        let (address, folder) = (self.address, self.folder.path().display());
+        let (address, cluster, folder) = (self.address, self.cluster, self.folder.path().display());
         let scheme = if self.options.tls { "https" } else { "http" };
         let tls = if self.options.tls {
             format!("tls_cert_file = \"{folder}/server.pem\"\n  tls_key_file = \"{folder}/server.key\"")
@@ -258,16 +293,16 @@ impl Server {
         };
         let storage = if self.options.raft {
             fs::create_dir_all(self.path("raft")).unwrap();
-            format!("storage \"raft\" {{\n  path = \"{folder}/raft\"\n  node_id = \"one\"\n  performance_multiplier = 1\n}}")
+            format!("storage \"raft\" {{\n  path = \"{folder}/raft\"\n  node_id = \"{cluster}\"\n  performance_multiplier = 1\n}}")
         } else {
             "storage \"inmem\" {}".to_owned()
         };
         let text = format!(
             "{storage}\n\
-             listener \"tcp\" {{\n  address = \"{address}\"\n  cluster_address = \"127.0.0.1:0\"\n  {tls}\n}}\n\
+             listener \"tcp\" {{\n  address = \"{address}\"\n  cluster_address = \"{cluster}\"\n  {tls}\n}}\n\
              listener \"unix\" {{\n  address = \"{folder}/bao.sock\"\n  tls_disable = true\n}}\n\
              api_addr = \"{scheme}://{address}\"\n\
-             cluster_addr = \"https://127.0.0.1:1\"\n\
+             cluster_addr = \"https://{cluster}\"\n\
              audit \"file\" \"requests\" {{\n  options {{\n    file_path = \"{folder}/audit.jsonl\"\n    hmac_accessor = \"false\"\n  }}\n}}\n"
         );
         fs::write(self.path("bao.hcl"), text).unwrap();

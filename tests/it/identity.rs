@@ -1,5 +1,6 @@
 //! Identity through the real binary: keys from an address, and everything that is left out in a cluster.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -7,9 +8,11 @@ use std::time::Duration;
 use keyferry::clock::SystemClock;
 use keyferry::identity::Issuer;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api_server::{Answer, ApiServer, Call};
-use crate::support::{House, ISSUER, Provider, keyferry, pod, request, run, shown, web};
+use crate::hang::SLOW;
+use crate::support::{House, ISSUER, Provider, TOKENS, keyferry, pod, request, run, shown, tokens, web};
 
 const CLASS: &str = "- { path: password, backend: files, secret: shop/db, field: password }";
 
@@ -138,4 +141,39 @@ fn what_is_left_out_must_be_there() {
             insta::assert_snapshot!(errors, @"identity: issuer: is left out, so it is read from the daemon's own token, /var/run/secrets/kubernetes.io/serviceaccount/token: it cannot be read: No such file or directory (os error 2) (set identity.issuer: kubectl get --raw /.well-known/openid-configuration shows it; or let kubelet mount a token: automountServiceAccountToken: true); jwks: is left out, so the keys are the API server's, but this is no Pod: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set (set identity.jwks.file or identity.jwks.url)");
         }
     }
+}
+
+/// The key file is behind a network volume that has gone: stat never returns.
+#[tokio::test]
+async fn a_key_file_whose_file_system_hangs_holds_up_one_mount_and_leaves_the_keys() {
+    let house = House::new("metrics: { listen: \"127.0.0.1:0\" }");
+    let provider = house.serve_hanging();
+    provider.mount(house.request(&web(), CLASS)).await.unwrap();
+    std::os::unix::fs::symlink(house.path("vault").join(SLOW).join("jwks.json"), house.path("link")).unwrap();
+    fs::rename(house.path("link"), house.path("jwks.json")).unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+
+    let began = Instant::now();
+    let request = house.request(&web(), CLASS);
+    provider.mount(request.clone()).await.unwrap();
+    let first = began.elapsed();
+    assert!(first > Duration::from_secs(1) && first < Duration::from_secs(10), "{first:?}");
+    let began = Instant::now();
+    for _ in 0..10 {
+        provider.mount(request.clone()).await.unwrap();
+        provider.mount(house.request(&web(), CLASS)).await.unwrap();
+    }
+    assert!(began.elapsed() < first, "each waited for itself: {:?}", began.elapsed());
+    let stranger = Issuer::new(ISSUER).unwrap().token(&web(), "keyferry", Duration::from_hours(1), &SystemClock).unwrap();
+    let tokens = tokens(&[("keyferry", &stranger)]);
+    let refused = provider.mount(house.asking(&web(), json!({ "objects": CLASS, TOKENS: tokens }))).await.unwrap_err();
+    assert!(refused.message().starts_with("IdentityUnverified: key: "), "{refused:?}");
+
+    let ready = provider.get("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 503 "), "{ready}");
+    assert!(
+        ready.contains("jwks.json: its file system does not answer; the former keys stay in force (is a network volume down?)"),
+        "{ready}"
+    );
+    assert!(provider.log().contains("the file system of the issuer's keys does not answer"), "{}", provider.log());
 }

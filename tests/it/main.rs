@@ -30,3 +30,7 @@ mod shutdown;
 mod support;
 mod vault;
 mod volume;
+
+/// As in the daemon: what is freed is wiped (`memory` looks into this process too).
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);

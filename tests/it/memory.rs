@@ -4,8 +4,16 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::sync::Arc;
 
-use tokio::time::{Duration, sleep};
+use keyferry::backend::file::{FileBackend, FileConfig};
+use keyferry::backend::{Backend, FetchContext};
+use keyferry::clock::{Clock, ManualClock, SystemClock};
+use keyferry::model::{PodIdentity, PodTokens, SecretRef};
+use tokio::time::{Duration, Instant, sleep};
+use zeroize::Zeroizing;
 
 use crate::support::{House, Provider, web};
 
@@ -15,15 +23,23 @@ const CLASS: &str = "
 - { secret: shop/canary, field: encoded, encoding: base64, path: decoded }
 ";
 
+/// Where a process has memory that it can write.
+fn writable(pid: u32) -> Vec<(u64, u64)> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let range = |line: &str| {
+        let (range, rights) = line.split_once(' ').unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        rights.starts_with("rw").then(|| (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap()))
+    };
+    maps.lines().filter_map(range).collect()
+}
+
 /// How often each text stands in the memory that the process can write.
 fn occurrences(provider: &Provider, texts: &[&str]) -> Vec<usize> {
-    let maps = fs::read_to_string(format!("/proc/{}/maps", provider.pid())).unwrap();
     let mut memory =
         File::open(format!("/proc/{}/mem", provider.pid())).expect("the daemon's memory cannot be read: run the tests as root");
     let mut counts = vec![0; texts.len()];
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw"))) {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+    for (from, to) in writable(provider.pid()) {
         let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
         // Guard pages and the kernel's own cannot be read.
         if memory.seek(SeekFrom::Start(from)).is_err() || memory.read_exact(&mut bytes).is_err() {
@@ -64,6 +80,65 @@ async fn freed_secrets_and_tokens_are_gone_from_memory() {
     let held = occurrences(&provider, &[old, new]);
     assert_eq!(held[0], 0, "a rotated secret is still in memory");
     assert!((1..=2).contains(&held[1]), "{held:?}");
+}
+
+/// A text as this process may know it and still look for it in its own memory: with every bit turned over.
+struct Inverted(Vec<u8>);
+
+impl Inverted {
+    fn in_our_memory(&self) -> usize {
+        const PIECE: usize = 64 * 1024;
+        let memory = File::open("/proc/self/mem").unwrap();
+        let mut piece = vec![0; PIECE];
+        let mut count = 0;
+        for (from, to) in writable(std::process::id()) {
+            // Each piece overlaps the next, so that no text is cut in two.
+            for at in (from..to).step_by(PIECE - self.0.len()) {
+                // Our own copy of the piece before must not be found.
+                piece.fill(0);
+                let length = PIECE.min(usize::try_from(to - at).unwrap());
+                let Ok(read) = memory.read_at(&mut piece[..length], at) else { continue };
+                let is_here = |window: &&[u8]| window.iter().zip(&self.0).all(|(byte, inverted)| *byte == !inverted);
+                count += piece[..read].windows(self.0.len()).filter(is_here).count();
+            }
+        }
+        piece.fill(0);
+        count
+    }
+}
+
+/// In this process rather than in a daemon's, since the time must pass in a moment. It wipes what it frees, as the daemon does.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
+    let house = House::bare();
+    house.vault(&["init"]);
+    // Made where we do not see it.
+    let make = "od -An -N24 -tx1 /dev/urandom | tr -d ' \\n' > canary";
+    assert!(Command::new("sh").arg("-c").arg(make).current_dir(house.folder.path()).status().unwrap().success());
+    house.vault(&["set", "shop/canary", &format!("password=@{}", house.path("canary").display())]);
+    let canary = Inverted(Zeroizing::new(fs::read(house.path("canary")).unwrap()).iter().map(|byte| !byte).collect());
+    assert_eq!(canary.0.len(), 48);
+    let config = FileConfig { vault: house.path("vault"), identity: vec![house.path("age.key")] };
+    // By this clock the file has been left alone for long, so that it is remembered.
+    let clock = ManualClock::at(SystemClock.now() + jiff::SignedDuration::from_hours(1));
+    let backend = FileBackend::open("files".parse().unwrap(), &config, 1 << 20, Arc::new(clock)).unwrap();
+    let secret = SecretRef::read("files".parse().unwrap(), "shop/canary".parse().unwrap());
+    let pod = Arc::new(PodIdentity::believed(&web()));
+    for _ in 0..5 {
+        let cx = FetchContext {
+            pod: Arc::clone(&pod),
+            tokens: Arc::new(PodTokens::default()),
+            fresh: None,
+            deadline: Instant::now() + Duration::from_mins(1),
+        };
+        let fetched = backend.fetch(&secret, &cx).await.unwrap();
+        assert_eq!(fetched.secret.fields["password"].bytes.expose().len(), 48);
+    }
+    sleep(Duration::from_mins(9)).await;
+    assert!((1..=2).contains(&canary.in_our_memory()), "one copy, while it may be asked for again");
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(canary.in_our_memory(), 0, "an unused secret outlived its time");
+    drop(backend);
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
 //! `keyferry vault rekey|export|import` by the real binary: secrets go out and come back whole, and every file opens with age itself.
 
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::support::{House, files_below, keyferry, run};
 
@@ -112,6 +116,82 @@ fn a_run_that_was_cut_short_is_finished_by_another() {
     sealed anew: 2 secrets and 1 earlier revision, to 1 recipient
     "#);
     assert!(files.iter().all(|file| age(&new_key, file).is_some()));
+}
+
+/// Runs the command until the folders have seen so many steps of writing, and kills it then; `None`: it took fewer, and ended by itself.
+fn killed_after(steps: usize, command: &mut Command, folders: &[PathBuf]) -> Option<ExitStatus> {
+    let watch = inotify::init(CreateFlags::NONBLOCK).unwrap();
+    let written = WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
+    for folder in folders {
+        inotify::add_watch(&watch, folder, written).unwrap();
+    }
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut seen = 0;
+    while seen < steps {
+        if events.next().is_ok() {
+            seen += 1;
+        } else if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{status}");
+            return None;
+        } else {
+            std::thread::yield_now();
+        }
+    }
+    child.kill().unwrap();
+    Some(child.wait().unwrap())
+}
+
+#[test]
+fn a_rekey_killed_at_any_step_loses_nothing_and_another_finishes_it() {
+    let house = house();
+    let new = identity(&house, "new.key");
+    let old = house.recipient();
+    let (old_key, new_key) = (house.path("age.key"), house.path("new.key"));
+    let whole = files_below(&house.path("vault"), "age");
+    let before: Vec<_> = whole.iter().map(|file| age(&old_key, file).unwrap()).collect();
+    let both = ["--identity", old_key.to_str().unwrap(), "--identity", new_key.to_str().unwrap()];
+
+    let (mut killed, mut mixed) = (0, 0);
+    for steps in 1.. {
+        let place = house.path(&format!("vault-{steps}"));
+        assert!(Command::new("cp").arg("-a").arg(house.path("vault")).arg(&place).status().unwrap().success());
+        let folders = ["", "shop", ".history", ".history/shop", ".history/shop/db"].map(|folder| place.join(folder));
+        let mut rekey = keyferry();
+        rekey.args(["vault", "rekey", "--add", &new, "--remove", &old]);
+        rekey.env("KEYFERRY_VAULT", &place).env("KEYFERRY_IDENTITY", &old_key);
+        let Some(status) = killed_after(steps, &mut rekey, &folders) else { break };
+        // The last step leaves so little to do that the end may come first.
+        killed += usize::from(status.signal() == Some(9));
+
+        // With both identities every secret is there as it was, its history too, and nothing else.
+        let files = files_below(&place, "age");
+        assert_eq!(files.len(), whole.len(), "killed after {steps} steps");
+        let opened_by = |key: &Path| files.iter().filter(|file| age(key, file).is_some()).count();
+        let (by_old, by_new) = (opened_by(&old_key), opened_by(&new_key));
+        assert_eq!(by_old + by_new, files.len(), "killed after {steps} steps");
+        mixed += usize::from(by_old > 0 && by_new > 0);
+        for (file, before) in files.iter().zip(&before) {
+            assert_eq!(age(&old_key, file).or_else(|| age(&new_key, file)).as_ref(), Some(before), "killed after {steps} steps");
+        }
+        let name = format!("vault-{steps}");
+        let (code, exported, err) = vault(&house, &name, &[&["export"], &both[..]].concat(), "");
+        assert_eq!((code, exported, err.as_str()), (0, vault(&house, "vault", &["export"], "").1, ""));
+
+        // The same again finishes it, whether the list was written already or not.
+        let again = [&["rekey", "--add", &new, "--remove", &old], &both[..]].concat();
+        let (code, out, err) = vault(&house, &name, &again, "");
+        assert_eq!((code, err.as_str()), (0, ""), "killed after {steps} steps");
+        assert!(out.ends_with("sealed anew: 2 secrets and 1 earlier revision, to 1 recipient\n"), "{out}");
+        let after: Vec<_> = files.iter().map(|file| age(&new_key, file).unwrap()).collect();
+        assert_eq!(after, before);
+        assert!(files.iter().all(|file| age(&old_key, file).is_none()));
+        let left = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap()).any(|entry| entry.unwrap().file_name() == ".unfinished");
+        assert!(!left, "killed after {steps} steps");
+    }
+    assert!(killed >= 10, "four files, of three steps and more each: {killed}");
+    assert!(mixed >= 3, "cut between two files: {mixed}");
 }
 
 #[test]

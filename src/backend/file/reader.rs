@@ -5,8 +5,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use jiff::Timestamp;
+use tokio::time::{Duration, Instant};
 
 use super::document::Document;
 use super::history::History;
@@ -27,6 +29,9 @@ const REMEMBERED: usize = 2_048;
 /// And how many bytes they may hold in each: at most 16 MiB in all.
 const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
 
+/// How long an opened secret stays in memory that no mount asks for.
+pub(super) const UNUSED: Duration = Duration::from_mins(10);
+
 /// For how many names in each generation the highest revision seen is known.
 const WATCHED: usize = 4_096;
 
@@ -41,6 +46,7 @@ pub struct Reader {
     identities: Identities,
     max_secret_bytes: usize,
     clock: Arc<dyn Clock>,
+    born: Instant,
     seen: Memo<Key, Arc<Seen>>,
     highest: Memo<SecretName, Revision>,
 }
@@ -69,6 +75,8 @@ struct Seen {
     local: bool,
     /// Of the identities that opened it.
     generation: u64,
+    /// When it was last asked for, in milliseconds of the reader's life.
+    asked: AtomicU64,
     opened: Opened,
 }
 
@@ -81,6 +89,7 @@ impl Reader {
             identities: Identities::open(identities)?,
             max_secret_bytes,
             clock,
+            born: Instant::now(),
             seen: Memo::with_bounds(REMEMBERED, REMEMBERED_BYTES, |seen| seen.weight()),
             highest: Memo::with_capacity(WATCHED),
         })
@@ -92,14 +101,14 @@ impl Reader {
             return None;
         }
         let seen = self.seen.find(key)?;
-        (seen.local && self.holds(&seen)).then(|| seen.opened.clone())
+        (seen.local && self.holds(&seen)).then(|| self.again(&seen))
     }
 
     /// The secret as it is now, or the pinned revision of it. Opens that file and no other.
     pub fn read(&self, key: &Key) -> Result<Opened, ReadFault> {
         let keys = self.identities.refresh().inspect_err(|_| self.seen.clear())?;
         if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen)) {
-            return Ok(seen.opened.clone());
+            return Ok(self.again(&seen));
         }
         let name = VaultName::try_from(&key.name).map_err(|cause| ReadFault::new(Fault::Invalid, format!("the name {cause}")))?;
         let seen = match key.pin {
@@ -111,6 +120,22 @@ impl Reader {
             self.seen.insert(key.clone(), Arc::new(seen));
         }
         Ok(opened)
+    }
+
+    /// Forgets the opened secrets that nobody has asked for in [`UNUSED`], and tells when the next of them may come to that; `None`: there
+    /// are no more. What is forgotten is wiped, once the mounts that still hold it have ended.
+    pub fn forget_unused(&self) -> Option<Instant> {
+        let now = self.life();
+        let next = AtomicU64::new(u64::MAX);
+        let kept = self.seen.retain(|seen| {
+            let ends = seen.asked.load(Ordering::Relaxed).saturating_add(millis(UNUSED));
+            let used = ends > now;
+            if used {
+                next.fetch_min(ends, Ordering::Relaxed);
+            }
+            used
+        });
+        (kept > 0).then(|| self.born + Duration::from_millis(next.into_inner()))
     }
 
     pub fn list(&self, prefix: &str) -> Result<Vec<SecretName>, ReadFault> {
@@ -129,6 +154,15 @@ impl Reader {
         self.identities.refresh()?;
         self.present()?;
         std::fs::read_dir(self.layout.root()).map(drop).map_err(|cause| unavailable(self.layout.root(), &cause))
+    }
+
+    fn again(&self, seen: &Seen) -> Opened {
+        seen.asked.store(self.life(), Ordering::Relaxed);
+        seen.opened.clone()
+    }
+
+    fn life(&self) -> u64 {
+        millis(self.born.elapsed())
     }
 
     fn holds(&self, seen: &Seen) -> bool {
@@ -194,7 +228,8 @@ impl Reader {
         let document = Document::parse(&plaintext)
             .map_err(|cause| ReadFault::new(Fault::Corrupt, format!("{} opens, but what it holds {cause}", path.display())))?;
         let opened = self.checked(path, name, document)?;
-        Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, generation, opened }))
+        let asked = AtomicU64::new(self.life());
+        Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, generation, asked, opened }))
     }
 
     fn checked(&self, path: &Path, name: &VaultName, document: Document) -> Result<Opened, ReadFault> {
@@ -297,6 +332,10 @@ impl Seen {
         let fields: usize = self.opened.secret.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + 160).sum();
         fields + 2 * self.path.as_os_str().len() + 512
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn same_revision(seen: Seen, revision: Revision) -> Result<Seen, ReadFault> {

@@ -3,6 +3,7 @@
 mod age;
 mod conformance;
 mod faults;
+mod forgetting;
 mod making;
 mod revisions;
 mod serving;

@@ -15,7 +15,9 @@ pub fn read(text: &str) -> Result<Vec<Entry>, Vec<String>> {
     let mut scanner = Scanner { rest: text.trim_start_matches('\u{feff}'), line: 1 };
     while let Some(line) = scanner.skip_to_entry() {
         match scanner.entry() {
-            Ok((name, _)) if entries.iter().any(|(known, _)| *known == name) => faults.push(format!("line {line}: {name} is given twice")),
+            Ok((name, _)) if entries.iter().any(|(known, _)| *known == name) => {
+                faults.push(format!("line {line}: {name} is given twice (remove one)"));
+            }
             Ok(entry) => entries.push(entry),
             Err(problem) => {
                 faults.push(format!("line {line}: {problem}"));
@@ -185,7 +187,7 @@ mod tests {
         let faults = read("A=1\nhunter2\nA=hunter2\nB='hunter2\n").unwrap_err().join("\n");
         insta::assert_snapshot!(faults, @r"
         line 2: has no `=`
-        line 3: A is given twice
+        line 3: A is given twice (remove one)
         line 4: the closing quote is missing
         ");
     }

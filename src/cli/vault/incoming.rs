@@ -43,7 +43,9 @@ pub fn read_all(arguments: &Import, input: &mut dyn Read) -> Result<Incoming, Va
         incoming.read(arguments, path, input);
     }
     if incoming.secrets.is_empty() && incoming.faults.is_empty() {
-        incoming.faults.push("there is no secret in what was given".to_owned());
+        incoming
+            .faults
+            .push("there is no secret in what was given (it takes an export, dotenv files, or Secrets of Kubernetes)".to_owned());
     }
     if incoming.faults.is_empty() { Ok(incoming) } else { Err(VaultCliError::Faults(incoming.faults)) }
 }
@@ -154,7 +156,7 @@ impl Incoming {
         }
         match self.secrets.entry(name) {
             Entry::Vacant(place) => drop(place.insert(fields)),
-            Entry::Occupied(there) => self.faults.push(format!("{from}: {} is given twice", there.key())),
+            Entry::Occupied(there) => self.faults.push(format!("{from}: {} is given twice (remove one)", there.key())),
         }
     }
 }

@@ -64,8 +64,8 @@ impl Scene {
             .replace(&self.folder.path().display().to_string(), "[folder]")
     }
 
-    fn health(&self, verifier: &JwksVerifier) -> Result<(), String> {
-        verifier.health().map_err(|problem| self.shown(&problem))
+    async fn health(&self, verifier: &JwksVerifier) -> Result<(), String> {
+        verifier.health().await.map_err(|problem| self.shown(&problem))
     }
 
     fn kept(&self) -> PathBuf {
@@ -96,11 +96,11 @@ async fn later(by: Duration) {
 async fn the_first_mount_waits_for_the_keys_and_the_next_does_not_ask() {
     let scene = Scene::new().await;
     let verifier = scene.verifier();
-    insta::assert_snapshot!(scene.health(&verifier).unwrap_err(), @"the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: no answer yet (it is waited for)");
+    insta::assert_snapshot!(scene.health(&verifier).await.unwrap_err(), @"the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: no answer yet (it is waited for)");
     for _ in 0..3 {
         scene.attest(&verifier, &scene.issuer).await.unwrap();
     }
-    assert_eq!(scene.health(&verifier), Ok(()));
+    assert_eq!(scene.health(&verifier).await, Ok(()));
     let calls = scene.server.calls();
     assert_eq!(calls.len(), 1);
     assert_eq!((calls[0].path.as_str(), calls[0].authorization.as_deref()), ("/openid/v1/jwks", Some("Bearer own-canary")));
@@ -163,7 +163,7 @@ async fn no_answer_takes_the_keys_away() {
         later(Duration::from_hours(2)).await;
         scene.called(1).await;
         scene.attest(&verifier, &scene.issuer).await.unwrap();
-        health.push(scene.health(&verifier).unwrap_err());
+        health.push(scene.health(&verifier).await.unwrap_err());
     }
     insta::assert_snapshot!(health.join("\n"), @r#"
     the issuer's keys are 7 h old, and stay in force: GET https://[address]/openid/v1/jwks: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod)
@@ -182,7 +182,7 @@ async fn no_answer_takes_the_keys_away() {
     scene.server.answer(Answer::Text(200, scene.issuer.jwks()));
     later(Duration::from_hours(2)).await;
     scene.called(1).await;
-    assert_eq!(scene.health(&verifier), Ok(()));
+    assert_eq!(scene.health(&verifier).await, Ok(()));
 }
 
 #[tokio::test]
@@ -194,10 +194,10 @@ async fn a_restart_while_the_server_is_down_goes_on_with_the_keys_kept() {
     scene.server.go_down();
     let second = scene.verifier();
     scene.attest(&second, &scene.issuer).await.unwrap();
-    assert_eq!(scene.health(&second), Ok(()));
+    assert_eq!(scene.health(&second).await, Ok(()));
     scene.clock.advance(6 * 3600 + 1);
     sleep(Duration::from_millis(300)).await;
-    let old = scene.health(&second).unwrap_err();
+    let old = scene.health(&second).await.unwrap_err();
     assert!(old.starts_with("the issuer's keys are 6 h old, and stay in force: GET https://[address]/openid/v1/jwks: "), "{old}");
 }
 
@@ -213,7 +213,7 @@ async fn without_any_keys_a_mount_says_why() {
         let refused = scene.attest(&verifier, &scene.issuer).await.unwrap_err();
         if answer == 403 {
             insta::assert_snapshot!(refused, @"key: the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: it answered 403 Forbidden (bind the ClusterRole system:service-account-issuer-discovery to the daemon's ServiceAccount; kubelet tries again by itself)");
-            insta::assert_snapshot!(scene.health(&verifier).unwrap_err(), @"the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: it answered 403 Forbidden (bind the ClusterRole system:service-account-issuer-discovery to the daemon's ServiceAccount)");
+            insta::assert_snapshot!(scene.health(&verifier).await.unwrap_err(), @"the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: it answered 403 Forbidden (bind the ClusterRole system:service-account-issuer-discovery to the daemon's ServiceAccount)");
         } else {
             insta::assert_snapshot!(refused, @"key: the issuer's keys could not be fetched yet: GET https://[address]/openid/v1/jwks: it answered 401 Unauthorized (it does not take the daemon's own token, [folder]/token: kubelet renews that in time; if this stays, delete the daemon's Pod; kubelet tries again by itself)");
         }
@@ -243,7 +243,7 @@ async fn a_state_folder_that_cannot_be_written_is_no_hindrance() {
     fs::create_dir(scene.kept()).unwrap();
     let verifier = scene.verifier();
     scene.attest(&verifier, &scene.issuer).await.unwrap();
-    assert_eq!(scene.health(&verifier), Ok(()));
+    assert_eq!(scene.health(&verifier).await, Ok(()));
 }
 
 #[test]

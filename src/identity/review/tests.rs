@@ -174,7 +174,7 @@ async fn anybody_elses_token_is_refused() {
     insta::assert_snapshot!(scene.refused(says(|status| status["audiences"] = json!(["https://kubernetes.default.svc"]))).await, @r#"audience: the API server does not say that the token is for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
     insta::assert_snapshot!(scene.refused(says(|status| *status = json!({}))).await, @"token: the API server refuses it: without a reason (kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again)");
     scene.server.answer(says(|_| ()));
-    assert_eq!(scene.reviewer.health(), Ok(()), "refusals are no trouble");
+    assert_eq!(scene.reviewer.health().await, Ok(()), "refusals are no trouble");
     scene.server.calls();
     insta::assert_snapshot!(scene.attest("canary").await.unwrap_err(), @"token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)");
     insta::assert_snapshot!(scene.attest_all(&[("vault", "x")]).await.unwrap_err(), @r#"audience: the driver sent tokens for "vault", but none for "keyferry" (add the audience keyferry to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io)"#);
@@ -188,14 +188,14 @@ async fn an_api_server_that_cannot_be_asked_is_named() {
     insta::assert_snapshot!(scene.refused(Answer::Status(403)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `create` on tokenreviews of authentication.k8s.io, and a ClusterRoleBinding to it; kubelet tries again by itself)");
     insta::assert_snapshot!(scene.refused(Answer::Status(500)).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: it answered 500 Internal Server Error (it is overloaded, starting or on its way down; kubelet tries again by itself)");
     insta::assert_snapshot!(scene.refused(Answer::Text(200, "<html>canary".into())).await, @"token: the API server could not be asked about it: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server; kubelet tries again by itself)");
-    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server)");
+    insta::assert_snapshot!(scene.shown(&scene.reviewer.health().await.unwrap_err()), @"tokens cannot be reviewed: POST https://[address]/apis/authentication.k8s.io/v1/tokenreviews: the answer is no TokenReview (see that the address is that of an API server)");
     assert!(scene.refused(Answer::Text(201, " ".repeat(2 << 20))).await.contains("larger than"));
     scene.server.go_down();
     let down = scene.attest(&scene.token("keyferry")).await.unwrap_err();
     assert!(down.starts_with("token: the API server could not be asked about it: POST https://[address]/apis/"), "{down}");
     scene.server.answer(says(|_| ()));
     scene.attest(&scene.token("keyferry")).await.unwrap();
-    assert_eq!(scene.reviewer.health(), Ok(()));
+    assert_eq!(scene.reviewer.health().await, Ok(()));
 }
 
 #[tokio::test]

@@ -62,13 +62,12 @@ impl Bao {
 fn request(line: &Value) -> Option<Request> {
     let text = |pointer: &str| line.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let or = |first: String, second: String| if first.is_empty() { second } else { first };
-    let namespace = text("/request/namespace/path").trim_end_matches('/').to_owned();
     (line["type"] == "response").then(|| Request {
         operation: text("/request/operation"),
-        path: text("/request/path").trim_start_matches(&format!("{namespace}/")).to_owned(),
+        path: text("/request/path"),
+        namespace: text("/request/namespace/path").trim_end_matches('/').to_owned(),
         accessor: or(text("/auth/accessor"), text("/response/auth/accessor")),
         display_name: or(text("/auth/display_name"), text("/response/auth/display_name")),
         error: line.get("error").and_then(Value::as_str).map(str::to_owned),
-        namespace,
     })
 }

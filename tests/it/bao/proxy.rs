@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant};
 
 use super::Elsewhere;
 
@@ -59,7 +59,7 @@ impl Proxy {
         Self { address, shared, _elsewhere: elsewhere }
     }
 
-    /// How far away the server is: one way, in whole milliseconds. A new connection costs a round trip more, as its handshake would.
+    /// How far away the server is: one way. A new connection costs a round trip more, as its handshake would.
     pub fn delay(&self, one_way: Duration) {
         self.shared.settings.lock().unwrap().delay = one_way;
     }
@@ -119,7 +119,7 @@ async fn carry(mut client: TcpStream, shared: &Shared) {
     };
     set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     client.set_nodelay(true).unwrap();
-    sleep(2 * delay).await;
+    until(Instant::now() + 2 * delay).await;
     shared.heard().await;
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     server.set_nodelay(true).unwrap();
@@ -155,7 +155,7 @@ async fn take(mut from: ReadHalf<'_>, parcels: mpsc::UnboundedSender<Parcel>, sh
 async fn give(mut to: WriteHalf<'_>, mut parcels: mpsc::UnboundedReceiver<Parcel>, shared: &Shared, answers: bool) -> std::io::Result<()> {
     let mut sent = 0;
     while let Some((due, bytes)) = parcels.recv().await {
-        sleep_until(due).await;
+        until(due).await;
         shared.heard().await;
         if bytes.is_empty() {
             return to.shutdown().await;
@@ -168,6 +168,18 @@ async fn give(mut to: WriteHalf<'_>, mut parcels: mpsc::UnboundedReceiver<Parcel
         sent += bytes.len();
     }
     Ok(())
+}
+
+/// tokio's timers round up to the next millisecond and often one more: too much where a few make the delay. A thread's do not.
+async fn until(due: Instant) {
+    if due > Instant::now() {
+        let waited = tokio::task::spawn_blocking(move || {
+            while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                std::thread::park_timeout(left);
+            }
+        });
+        let _ = waited.await;
+    }
 }
 
 impl Shared {
