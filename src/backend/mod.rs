@@ -12,8 +12,13 @@ use crate::model::{
     SecretRef, Version,
 };
 
+pub mod asked;
+pub mod cache;
+pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
+#[cfg(test)]
+pub mod fake;
 pub mod file;
 pub mod limit;
 mod registry;
@@ -24,6 +29,12 @@ pub use registry::{BackendConfig, BackendLimits, Backends};
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
+
+    /// The answer, where it is at hand and fresh enough for this caller: told without waiting, and without asking the store. A decorator
+    /// that may have to do something about each answer leaves this as it is.
+    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
+        None
+    }
 
     /// The names under a prefix. [`Fault::Unsupported`] where a store cannot say.
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError>;
