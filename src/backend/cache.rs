@@ -13,7 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
-pub use config::{CacheConfig, CacheKeys};
+pub use config::{CacheConfig, CacheTimes};
 
 use super::asked::Asked;
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};

@@ -23,7 +23,8 @@ pub mod file;
 pub mod limit;
 mod registry;
 
-pub use registry::{BackendConfig, BackendLimits, Backends};
+pub use cache::{CacheConfig, CacheTimes};
+pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 
 /// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]

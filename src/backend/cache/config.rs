@@ -19,14 +19,14 @@ pub struct CacheConfig {
 
 /// What one mapping says; the rest is as it is further out.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct CacheKeys {
+pub struct CacheTimes {
     pub fresh: Option<Duration>,
     pub stale: Option<Duration>,
 }
 
-// === impl CacheKeys ===
+// === impl CacheTimes ===
 
-impl CacheKeys {
+impl CacheTimes {
     /// Reads `fresh` and `stale`; the caller ends the reading with [`Reader::finish`].
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
         let fresh = reader.parsed("fresh", faults, |text| match parse_duration(text)? {
@@ -60,11 +60,11 @@ mod tests {
     use super::*;
     use crate::yaml;
 
-    fn read(text: &str) -> Result<CacheKeys, String> {
+    fn read(text: &str) -> Result<CacheTimes, String> {
         let node = yaml::parse(text).unwrap();
         let mut faults = Faults::default();
         let mut reader = Reader::of(&node, "backends.bao", &mut faults).unwrap();
-        let keys = CacheKeys::of_backend(&mut reader, &mut faults);
+        let keys = CacheTimes::of_backend(&mut reader, &mut faults);
         reader.finish(&mut faults);
         let shown: Vec<_> = faults.into_sorted().iter().map(|fault| format!("{}: {fault}", fault.at.line)).collect();
         if shown.is_empty() { Ok(keys) } else { Err(shown.join("\n")) }
