@@ -45,15 +45,17 @@ impl Cached {
         let (since, refusals) = (Instant::now(), self.table.refusals(&asked));
         let answer = self.inner.fetch(&asked.secret, cx).await;
         match &answer {
-            Ok(fetched) if fetched.source == Source::Store && fetched.secret.lease.is_none() => {
-                self.table.keep(asked, fetched, since, refusals);
-            }
-            Ok(_) => {}
+            Ok(fetched) if may_be_kept(fetched) => self.table.keep(asked, fetched, since, refusals),
             Err(error) if refuses(error.fault) => self.table.refuse(&asked, error.fault),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         answer
     }
+}
+
+/// What another cache has kept is as old as that says; what has a lease is one Pod's.
+fn may_be_kept(fetched: &Fetched) -> bool {
+    fetched.source == Source::Store && fetched.secret.lease.is_none()
 }
 
 /// Whether the store was there, and said no to this very request.

@@ -115,7 +115,7 @@ impl Table {
     /// Between three quarters of `fresh` and the whole of it.
     fn lifetime(&self, since: Instant) -> Duration {
         let dice = u32::try_from(self.dice.hash_one(since) % 1_000).unwrap_or(0);
-        self.fresh - self.fresh / 4_000 * dice
+        self.fresh.saturating_sub(self.fresh / 4_000 * dice)
     }
 
     fn shard(&self, asked: &Asked) -> &AtomicU64 {

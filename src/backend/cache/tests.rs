@@ -10,7 +10,7 @@ use crate::backend::fake::{Around, Fake, Then, context, secret, text};
 use crate::backend::limit::Limited;
 use crate::model::{LeaseFor, Method};
 
-const FRESH: Duration = Duration::from_secs(120);
+const FRESH: Duration = Duration::from_mins(2);
 const MS: Duration = Duration::from_millis(1);
 
 struct Bench {
@@ -28,11 +28,11 @@ impl Bench {
 
     /// A Pod of the ServiceAccount `web` asks.
     async fn ask(&self, pod: &str, secret: &SecretRef) -> Result<Fetched, BackendError> {
-        self.backend.fetch(secret, &context(pod, "web", Duration::from_secs(60))).await
+        self.backend.fetch(secret, &context(pod, "web", Duration::from_mins(1))).await
     }
 
     async fn ask_within(&self, fresh: Duration) -> Fetched {
-        let cx = FetchContext { fresh: Some(fresh), ..context("uid-1", "web", Duration::from_secs(60)) };
+        let cx = FetchContext { fresh: Some(fresh), ..context("uid-1", "web", Duration::from_mins(1)) };
         self.backend.fetch(&secret("kv/db"), &cx).await.unwrap()
     }
 
@@ -187,14 +187,14 @@ async fn what_nobody_asks_for_is_wiped_when_its_time_is_over() {
     let bench = Bench::new();
     let held = Arc::downgrade(&bench.ask("uid-1", &secret("kv/db")).await.unwrap().secret);
     bench.store.given.lock().unwrap().clear();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     assert!(held.upgrade().is_some());
     bench.store.put("kv/other", &[("v", b"1")]);
     let later = Arc::downgrade(&bench.ask("uid-1", &secret("kv/other")).await.unwrap().secret);
     bench.store.given.lock().unwrap().clear();
     sleep(Duration::from_secs(66)).await;
     assert!(held.upgrade().is_none() && later.upgrade().is_some(), "each at its own time");
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     assert!(later.upgrade().is_none());
     assert_eq!(bench.evicted("expired"), 2);
     // And again, after there was nothing to sweep.

@@ -166,7 +166,7 @@ async fn nobody_is_cut_time_and_again_by_those_who_come_later_with_less() {
 async fn waiters_whose_times_end_one_by_one_make_a_handful_of_calls() {
     let store = Fake::new();
     let backend = coalesced(&store);
-    store.next([(3_600 * SECOND, Then::Answer); 1_000]);
+    store.next(std::iter::repeat_n((3_600 * SECOND, Then::Answer), 1_000));
     let mut callers = JoinSet::new();
     for n in 0..250 {
         let (deadline, caller) = (Instant::now() + 85 * SECOND, ask(&backend, &format!("uid-{n}"), 85 * SECOND));

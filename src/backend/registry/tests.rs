@@ -59,7 +59,7 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
         let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache };
         let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), parts);
         store.next([(Duration::from_millis(5), Then::Answer)]);
-        let (secret, cx) = (secret("kv/db"), context("uid-1", "web", Duration::from_secs(60)));
+        let (secret, cx) = (secret("kv/db"), context("uid-1", "web", Duration::from_mins(1)));
         let answers = futures_util::future::join_all((0..250).map(|_| top.fetch(&secret, &cx))).await;
         assert!(answers.iter().all(|answer| answer.as_ref().unwrap().source == Source::Store));
         assert_eq!(store.calls(), 1);

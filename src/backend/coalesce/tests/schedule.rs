@@ -54,7 +54,7 @@ async fn play(backend: Arc<Coalesced>, caller: Caller) -> Option<(Scope, SecretR
     );
     let (scope, asked, deadline) = (backend.scope(&secret, &cx.pod), secret.clone(), cx.deadline);
     let call = tokio::spawn(async move { backend.fetch(&secret, &cx).await });
-    let gone = caller.goes.map_or(start + Duration::from_secs(86_400), |goes| start + Duration::from_millis(goes));
+    let gone = caller.goes.map_or(start + Duration::from_hours(24), |goes| start + Duration::from_millis(goes));
     let abort = call.abort_handle();
     let mut call = pin!(call);
     let answer = tokio::select! {
