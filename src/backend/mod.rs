@@ -20,8 +20,10 @@ pub mod conformance;
 #[cfg(test)]
 pub mod fake;
 pub mod file;
+pub mod lease;
 pub mod limit;
 mod registry;
+pub mod sealed;
 
 pub use cache::{CacheConfig, CacheTimes};
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};

@@ -51,6 +51,30 @@ struct BackendName {
     backend: String,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct LeaseLabels {
+    backend: String,
+    event: &'static str,
+}
+
+/// What can happen to a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LeaseEvent {
+    /// The store does not know it any more, or refuses to renew it.
+    Dropped,
+    /// It came to its end.
+    Ended,
+    Issued,
+    RenewFailed,
+    Renewed,
+    ReplaceFailed,
+    Replaced,
+    /// A former process had it.
+    Resumed,
+    RevokeFailed,
+    Revoked,
+}
+
 /// Every metric of the daemon.
 pub struct Metrics {
     registry: Registry,
@@ -69,6 +93,17 @@ pub struct Metrics {
     config_current: Gauge,
     refused_peers: Counter,
     last_mount: Gauge<f64, AtomicU64>,
+    leases: Family<BackendName, Gauge>,
+    lease_events: Family<LeaseLabels, Counter>,
+}
+
+/// The counters of one backend's cache: looked up once, not at each hit.
+#[derive(Clone, Debug)]
+pub struct CacheCounters {
+    pub hits: Counter,
+    pub misses: Counter,
+    evictions: Family<EvictionLabels, Counter>,
+    backend: String,
 }
 
 /// The counters of one backend's cache: looked up once, not at each hit.
@@ -83,6 +118,10 @@ pub struct CacheCounters {
 /// Counts a mount as in flight while it lives.
 #[derive(Debug)]
 pub struct InFlight(Gauge);
+
+/// Counts a lease as kept while it lives.
+#[derive(Debug)]
+pub struct LeaseKept(Gauge);
 
 // === impl Metrics ===
 
@@ -105,6 +144,8 @@ impl Metrics {
             config_current: Gauge::default(),
             refused_peers: Counter::default(),
             last_mount: Gauge::default(),
+            leases: Family::default(),
+            lease_events: Family::default(),
             registry: Registry::default(),
         };
         registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
@@ -157,6 +198,12 @@ impl Metrics {
             metrics.config_current.clone(),
         );
         registry.register("peers_refused", "Connections of users that allowedPeers does not name", metrics.refused_peers.clone());
+        registry.register("leases", "Leased credentials that are kept and given", metrics.leases.clone());
+        registry.register(
+            "lease_events",
+            "What happened to leases: issued, resumed (from a former process), renewed, replaced, revoked, ended, dropped (the store would not renew it), or failed and tried again",
+            metrics.lease_events.clone(),
+        );
         metrics.config_current.set(1);
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
@@ -207,6 +254,16 @@ impl Metrics {
         self.refused_peers.inc();
     }
 
+    pub fn lease(&self, backend: &str, event: LeaseEvent) {
+        self.lease_events.get_or_create(&LeaseLabels { backend: backend.to_owned(), event: event.as_str() }).inc();
+    }
+
+    pub fn lease_kept(&self, backend: &str) -> LeaseKept {
+        let gauge = self.leases.get_or_create(&BackendName { backend: backend.to_owned() }).clone();
+        gauge.inc();
+        LeaseKept(gauge)
+    }
+
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
@@ -247,6 +304,29 @@ impl fmt::Debug for Metrics {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+impl Drop for LeaseKept {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl LeaseEvent {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Ended => "ended",
+            Self::Issued => "issued",
+            Self::RenewFailed => "renew_failed",
+            Self::Renewed => "renewed",
+            Self::ReplaceFailed => "replace_failed",
+            Self::Replaced => "replaced",
+            Self::Resumed => "resumed",
+            Self::RevokeFailed => "revoke_failed",
+            Self::Revoked => "revoked",
+        }
     }
 }
 

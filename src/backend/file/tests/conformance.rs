@@ -2,7 +2,9 @@ use super::*;
 use crate::backend::cache::Cached;
 use crate::backend::coalesce::Coalesced;
 use crate::backend::conformance::{self, Store};
+use crate::backend::lease::{Leased, Leases};
 use crate::backend::limit::Limited;
+use crate::clock::SystemClock;
 use crate::telemetry::Metrics;
 
 struct Filled {
@@ -56,7 +58,9 @@ async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_k
         let (bench, name, metrics) = (Bench::new(), "files".parse::<BackendName>().unwrap(), Arc::new(Metrics::new()));
         let limited = Arc::new(Limited::new(Arc::new(bench.backend()), name.clone(), 4, Arc::clone(&metrics)));
         let cached = Arc::new(Cached::new(limited, &name, lag, &metrics));
-        let backend = Arc::new(Coalesced::new(cached, name, &metrics));
+        let coalesced = Arc::new(Coalesced::new(cached, name.clone(), &metrics));
+        let leases = Leases::open(bench.folder.path(), None, Arc::new(SystemClock), metrics).unwrap();
+        let backend = Arc::new(Leased::new(coalesced, &name, leases));
         conformance::hold(&Filled { bench, backend, lag }).await;
     }
 }
