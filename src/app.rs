@@ -15,11 +15,11 @@ use tokio::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
-use crate::backend::Backends;
+use crate::backend::{BackendParts, Backends};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::delivery::{Deliverer, VersionKey};
-use crate::identity::{self, Verify};
+use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, Server, SocketConfig};
 use crate::telemetry::Metrics;
@@ -58,6 +58,13 @@ struct Parts {
     audit: Arc<AuditLog>,
 }
 
+/// The pipeline in force before a reload, and what it was built from.
+#[derive(Clone, Copy, Debug)]
+struct Former<'f> {
+    config: &'f Config,
+    pipeline: &'f Pipeline,
+}
+
 /// Why the daemon cannot start: a line for each reason.
 #[derive(Debug)]
 pub struct StartError(Vec<String>);
@@ -84,7 +91,7 @@ impl App {
             one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
         })?;
         let parts = Parts { clock: Arc::new(SystemClock), metrics: Arc::clone(&metrics), audit: Arc::new(audit) };
-        let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts)?));
+        let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None)?));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
@@ -145,8 +152,9 @@ async fn warn_of_doubts(pipeline: &Pipeline) {
     }
 }
 
-/// Builds the pipeline, which is everything a reload replaces.
-fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
+/// Builds the pipeline, which is everything a reload replaces; but whatever would become the same is taken over from the `former` one,
+/// with all it remembers.
+fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<Pipeline, StartError> {
     let Parts { clock, metrics, audit } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
@@ -156,9 +164,11 @@ fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
     let mut problems = Vec::new();
     let mut keep = |problem: String| problems.push(problem);
     let version_key = version_key(config).map_err(&mut keep).ok();
-    let identity =
-        identity::build(&config.identity, &config.state_dir, Arc::clone(clock)).map_err(|error| keep(format!("identity: {error}"))).ok();
-    let backends = Backends::build(&config.backends, config.limits.of_backends(), clock, metrics)
+    let kept = former.and_then(|former| former.identity(config));
+    let identity = kept.map_or_else(|| identity::build(&config.identity, &config.state_dir, Arc::clone(clock)), Ok);
+    let identity = identity.map_err(|error| keep(format!("identity: {error}"))).ok();
+    let former = former.map(|former| &former.pipeline.backends);
+    let backends = Backends::build(&config.backends, config.of_backends(), BackendParts { clock, metrics }, former)
         .map_err(|faults| faults.into_iter().for_each(&mut keep))
         .ok();
     let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
@@ -179,6 +189,14 @@ fn build(config: &Config, parts: &Parts) -> Result<Pipeline, StartError> {
         places: Arc::new(Semaphore::new(config.limits.mounts)),
         plans: Plans::default(),
     })
+}
+
+impl Former<'_> {
+    /// The verifier, with the keys it has fetched and the tokens it has verified.
+    fn identity(&self, config: &Config) -> Option<Arc<dyn Attest>> {
+        let same = self.config.identity == config.identity && self.config.state_dir == config.state_dir;
+        same.then(|| Arc::clone(&self.pipeline.identity))
+    }
 }
 
 fn version_key(config: &Config) -> Result<VersionKey, String> {

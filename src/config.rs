@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tokio::time::Duration;
 
 use crate::audit::AuditConfig;
-use crate::backend::{BackendConfig, BackendLimits};
+use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes};
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
@@ -43,6 +43,8 @@ pub struct Config {
     pub backends: BTreeMap<BackendName, BackendConfig>,
     pub policy: Policy,
     pub limits: Limits,
+    /// For backends that are reached over a network.
+    pub cache: CacheConfig,
     /// Who writes the volumes. Default: the driver.
     pub delivery: DeliveryMode,
     pub audit: AuditConfig,
@@ -87,6 +89,10 @@ impl Config {
         Self::parse(&text).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
+    pub fn of_backends(&self) -> BackendSettings {
+        BackendSettings { per_backend: self.limits.per_backend, secret_bytes: self.limits.secret_bytes, cache: self.cache }
+    }
+
     /// Checks a text.
     ///
     /// # Errors
@@ -116,6 +122,7 @@ impl Config {
         let class_may = backends.iter().filter_map(|(name, backend)| Some((name.clone(), backend.class_may()?.clone()))).collect();
         let policy = policy(&mut reader, faults).with_class_may(class_may);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
+        let cache = section(&mut reader, "cache", faults, cache).unwrap_or_default();
         let delivery = reader.parsed("delivery", faults, delivery).unwrap_or_default();
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
         let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
@@ -123,7 +130,21 @@ impl Config {
         later(&mut reader, faults);
         reader.finish(faults);
         let identity = identity?;
-        Some(Self { sockets, state_dir, kubelet_dir, version_key, identity, backends, policy, limits, delivery, audit, metrics, log })
+        Some(Self {
+            sockets,
+            state_dir,
+            kubelet_dir,
+            version_key,
+            identity,
+            backends,
+            policy,
+            limits,
+            cache,
+            delivery,
+            audit,
+            metrics,
+            log,
+        })
     }
 }
 
@@ -249,13 +270,14 @@ fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     })
 }
 
+fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> CacheConfig {
+    let times = CacheTimes::parse(reader, faults);
+    not_yet(reader, "sealed", faults);
+    times.or(CacheConfig::default())
+}
+
 /// Keys whose capability is still to come. Their harmless values are read and checked, so that a file can be written ahead.
 fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
-    section(reader, "cache", faults, |cache, faults| {
-        cache.parsed("fresh", faults, parse_duration);
-        cache.parsed("stale", faults, parse_duration);
-        not_yet(cache, "sealed", faults);
-    });
     section(reader, "leases", faults, |leases, faults| leases.boolean("revokeAtShutdown", faults));
     section(reader, "events", faults, |events, faults| {
         if events.boolean("enabled", faults) == Some(true) {
@@ -306,10 +328,6 @@ impl Limits {
             duration => Ok(duration),
         });
         Self { objects, secret_bytes, mount_bytes, mounts, per_backend, timeout: timeout.unwrap_or(default.timeout) }
-    }
-
-    pub fn of_backends(&self) -> BackendLimits {
-        BackendLimits { per_backend: self.per_backend, secret_bytes: self.secret_bytes }
     }
 }
 

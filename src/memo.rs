@@ -47,24 +47,26 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         Some(value)
     }
 
-    pub fn insert(&self, key: K, value: V) {
+    /// Keeps the value, and gives how many others were forgotten to make room for it.
+    pub fn insert(&self, key: K, value: V) -> usize {
         let mut generations = self.lock();
         generations.old.remove(&key);
-        self.insert_young(&mut generations, key, value);
+        self.insert_young(&mut generations, key, value)
     }
 
-    pub fn remove<Q>(&self, key: &Q)
+    /// Whether there was anything to forget.
+    pub fn remove<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
         let mut generations = self.lock();
-        self.remove_young(&mut generations, key);
-        generations.old.remove(key);
+        let young = self.remove_young(&mut generations, key);
+        generations.old.remove(key).is_some() || young
     }
 
     /// Forgets what is not to be kept, and gives how many entries stay.
-    pub fn retain(&self, keep: impl Fn(&V) -> bool) -> usize {
+    pub fn retain(&self, mut keep: impl FnMut(&V) -> bool) -> usize {
         let mut generations = self.lock();
         generations.old.retain(|_, value| keep(value));
         generations.young.retain(|_, value| keep(value));
@@ -79,28 +81,31 @@ impl<K: Eq + Hash, V: Clone> Memo<K, V> {
         generations.old.clear();
     }
 
-    fn insert_young(&self, generations: &mut Generations<K, V>, key: K, value: V) {
+    fn insert_young(&self, generations: &mut Generations<K, V>, key: K, value: V) -> usize {
         self.remove_young(generations, &key);
         let weight = (self.weigh)(&value);
         if weight > self.max_weight {
-            return;
+            return 0;
         }
+        let mut forgotten = 0;
         if generations.young.len() >= self.capacity || generations.young_weight > self.max_weight - weight {
+            forgotten = generations.old.len();
             generations.old = std::mem::take(&mut generations.young);
             generations.young_weight = 0;
         }
         generations.young_weight += weight;
         generations.young.insert(key, value);
+        forgotten
     }
 
-    fn remove_young<Q>(&self, generations: &mut Generations<K, V>, key: &Q)
+    fn remove_young<Q>(&self, generations: &mut Generations<K, V>, key: &Q) -> bool
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        if let Some(value) = generations.young.remove(key) {
-            generations.young_weight -= (self.weigh)(&value);
-        }
+        let removed = generations.young.remove(key);
+        generations.young_weight -= removed.as_ref().map_or(0, self.weigh);
+        removed.is_some()
     }
 
     /// A panic elsewhere cannot leave the tables half-changed: each step above is one call of the map's. (At worst the young one's weight is
@@ -141,8 +146,10 @@ mod tests {
         }
         let held: usize = (0..50).filter_map(|n| memo.find(&n)).map(|value| value.len()).sum();
         assert!((90..=200).contains(&held), "{held}");
-        memo.insert(7, vec![0; 101]);
+        assert_eq!(memo.insert(7, vec![0; 101]), 0);
         assert_eq!(memo.find(&7), None, "neither the heavy value nor the one it replaced");
+        let memo = Memo::with_capacity(2);
+        assert_eq!((0..7).map(|n| memo.insert(n, n)).collect::<Vec<_>>(), [0, 0, 0, 0, 2, 0, 2]);
     }
 
     #[test]
@@ -165,7 +172,7 @@ mod tests {
         memo.insert(2, "other");
         memo.insert(1, "new");
         assert_eq!(memo.find(&1), Some("new"));
-        memo.remove(&1);
+        assert!(memo.remove(&1) && !memo.remove(&1));
         assert_eq!(memo.find(&1), None);
         memo.clear();
         assert_eq!(memo.find(&2), None);

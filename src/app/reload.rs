@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::Notify;
 use tokio::time::{Duration, MissedTickBehavior, interval};
 
-use super::{Parts, build};
+use super::{Former, Parts, build};
 use crate::config::Config;
 use crate::pipeline::Pipeline;
 
@@ -103,13 +103,15 @@ impl Reloader {
 
     fn take_up(&self, old: &Config) -> Result<Config, String> {
         let config = Config::load(&self.file).map_err(|error| error.to_string())?;
-        let mut pipeline = build(&config, &self.parts).map_err(|error| error.to_string())?;
+        let former = self.pipeline.load_full();
+        let mut pipeline =
+            build(&config, &self.parts, Some(Former { config: old, pipeline: &former })).map_err(|error| error.to_string())?;
         for key in needs_restart(&self.started, &config) {
             tracing::warn!(key, "has changed; it takes effect at the next restart");
         }
         if old.limits.mounts == config.limits.mounts {
             // Mounts under way hold places: they count on.
-            pipeline.places = Arc::clone(&self.pipeline.load().places);
+            pipeline.places = Arc::clone(&former.places);
         }
         self.pipeline.store(Arc::new(pipeline));
         Ok(config)
@@ -136,4 +138,45 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn content(file: &Path, config: &Config) -> Content {
     let of = |path: &Path| std::fs::read(path).ok().map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec());
     [of(file), config.version_key.as_deref().and_then(of)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::AuditLog;
+    use crate::backend::file::generate_identity;
+    use crate::clock::{Clock, SystemClock};
+    use crate::identity::Issuer;
+    use crate::telemetry::Metrics;
+
+    /// Whether the verifier, with all it has verified, is the one of before.
+    #[tokio::test]
+    async fn who_is_known_stays_known_while_identity_stays_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, file) = (folder.path(), folder.path().join("keyferry.yaml"));
+        generate_identity(&root.join("age.key"), SystemClock.now()).unwrap();
+        std::fs::write(root.join("jwks.json"), Issuer::new("https://oidc.example").unwrap().jwks()).unwrap();
+        let write = |audience: &str, extra: &str| {
+            let at = root.display();
+            let identity =
+                format!("identity: {{ audience: {audience}, issuer: \"https://oidc.example\", jwks: {{ file: {at}/jwks.json }} }}");
+            let backends = format!("backends: {{ files: {{ kind: file, vault: {at}/vault, identity: {at}/age.key }} }}");
+            std::fs::write(&file, format!("stateDir: {at}/state\n{identity}\n{backends}\npolicy: []\n{extra}")).unwrap();
+        };
+        write("keyferry", "");
+        let config = Config::load(&file).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let audit = Arc::new(AuditLog::start(Box::new(Vec::new()), false, Arc::clone(&metrics)).unwrap());
+        let parts = Parts { clock: Arc::new(SystemClock), metrics, audit };
+        let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None).unwrap()));
+        let reloader = Reloader::new(file.clone(), config, parts, Arc::clone(&pipeline));
+        let verifier = || Arc::clone(&pipeline.load().identity);
+        let first = verifier();
+        write("keyferry", "limits: { objects: 7, perBackend: 7 }");
+        reloader.reload(false);
+        assert_eq!((pipeline.load().limits.objects, Arc::ptr_eq(&first, &verifier())), (7, true));
+        write("other", "");
+        reloader.reload(false);
+        assert_eq!((pipeline.load().limits.objects, Arc::ptr_eq(&first, &verifier())), (512, false));
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::model::{
@@ -30,6 +30,11 @@ pub trait Store: Send + Sync {
     /// Whether a field may hold any bytes; JSON holds Unicode alone.
     fn keeps_bytes(&self) -> bool {
         true
+    }
+
+    /// After how long a change is seen at the latest: at once, but for a cache.
+    fn lag(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -71,6 +76,7 @@ async fn shows_a_new_version_when_the_content_changes(store: &dyn Store) {
     let first = fetch(store, &secret(store, "team/rotated")).await.unwrap().secret;
     let again = fetch(store, &secret(store, "team/rotated")).await.unwrap().secret;
     store.put("team/rotated", &[("v", b"2")]);
+    sleep(store.lag()).await;
     let second = fetch(store, &secret(store, "team/rotated")).await.unwrap().secret;
     assert_eq!(first.version, again.version, "the same content has the same version");
     assert_eq!(second.fields[&"v".parse::<FieldName>().unwrap()].bytes.expose(), b"2", "a change is seen at the next mount");
@@ -101,6 +107,7 @@ async fn says_that_a_secret_is_absent(store: &dyn Store) {
     store.put("team/removed", &[("v", b"1")]);
     fetch(store, &secret(store, "team/removed")).await.unwrap();
     store.remove("team/removed");
+    sleep(store.lag()).await;
     assert_eq!(fetch(store, &secret(store, "team/removed")).await.unwrap_err().fault, Fault::NotFound, "a removed secret is gone at once");
 }
 

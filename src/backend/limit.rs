@@ -37,17 +37,18 @@ impl Limited {
             let _place = self.places.acquire().await;
             call.await
         };
-        let answer = timeout_at(deadline, placed).await.unwrap_or_else(|_| Err(self.late(secret, began)));
+        let answer = timeout_at(deadline, placed).await.unwrap_or_else(|_| Err(late(&self.name, secret, began)));
         let fault = answer.as_ref().err().map(|error| error.fault.as_str());
         self.metrics.backend_call(self.name.as_str(), operation, fault, began.elapsed());
         answer
     }
+}
 
-    fn late(&self, secret: Option<&SecretName>, began: Instant) -> BackendError {
-        let waited = began.elapsed().as_secs();
-        let reason = format!("no answer within {waited} s (is the store slow or out of reach? kubelet tries again by itself)");
-        BackendError { fault: Fault::TimedOut, backend: self.name.clone(), secret: secret.cloned(), reason, source: None }
-    }
+/// What a caller is told whose deadline comes before an answer.
+pub(super) fn late(backend: &BackendName, secret: Option<&SecretName>, began: Instant) -> BackendError {
+    let waited = began.elapsed().as_secs();
+    let reason = format!("no answer within {waited} s (is the store slow or out of reach? kubelet tries again by itself)");
+    BackendError { fault: Fault::TimedOut, backend: backend.clone(), secret: secret.cloned(), reason, source: None }
 }
 
 #[async_trait]

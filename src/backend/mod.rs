@@ -12,19 +12,33 @@ use crate::model::{
     SecretRef, Version,
 };
 
+pub mod asked;
+pub mod cache;
+pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
+#[cfg(test)]
+pub mod fake;
 pub mod file;
+pub mod lease;
 pub mod limit;
 mod registry;
+pub mod sealed;
 pub mod vault;
 
-pub use registry::{BackendConfig, BackendLimits, Backends};
+pub use cache::{CacheConfig, CacheTimes};
+pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 
 /// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
+
+    /// The answer, where it is at hand and fresh enough for this caller: told without waiting, and without asking the store. A decorator
+    /// that may have to do something about each answer leaves this as it is.
+    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
+        None
+    }
 
     /// The names under a prefix. [`Fault::Unsupported`] where a store cannot say.
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError>;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
+use super::cache::{CacheConfig, CacheTimes, Cached};
+use super::coalesce::Coalesced;
 use super::file::{FileBackend, FileConfig};
 use super::limit::Limited;
 use super::vault::{VaultBackend, VaultConfig};
@@ -20,24 +22,51 @@ use crate::yaml::{Faults, Reader};
 const NOT_YET: [&str; 5] = ["aws", "azure", "failover", "gcp", "http"];
 
 /// One entry under `backends`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
     File(FileConfig),
-    Vault(VaultConfig),
+    Vault(Box<VaultConfig>),
 }
 
-/// What bounds every backend, from `limits`.
-#[derive(Clone, Copy, Debug)]
-pub struct BackendLimits {
+/// What every backend is built with besides its own entry, from `limits` and `cache`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct BackendSettings {
     /// Calls to one backend at once.
     pub per_backend: usize,
     /// The largest secret in bytes.
     pub secret_bytes: usize,
+    /// For those that are reached over a network, as far as their own entry says nothing else.
+    pub cache: CacheConfig,
+}
+
+/// What backends share with the rest of the process, and with those of another configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct BackendParts<'p> {
+    pub clock: &'p Arc<dyn Clock>,
+    pub metrics: &'p Arc<Metrics>,
 }
 
 /// Every backend, each behind its decorators.
 #[derive(Debug)]
-pub struct Backends(BTreeMap<BackendName, Arc<dyn Backend>>);
+pub struct Backends(BTreeMap<BackendName, Stack>);
+
+/// A backend behind its decorators, with all it has learnt: opened secrets, answers, logins.
+#[derive(Clone, Debug)]
+struct Stack {
+    top: Arc<dyn Backend>,
+    /// `None`: it was built elsewhere.
+    plan: Option<StackPlan>,
+}
+
+/// What a stack is built by: from an equal plan comes an equal stack, so that one is kept.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct StackPlan {
+    config: BackendConfig,
+    calls: usize,
+    secret_bytes: usize,
+    /// `None`: the store is on this node, and always current.
+    cache: Option<CacheConfig>,
+}
 
 // === impl BackendConfig ===
 
@@ -50,7 +79,7 @@ impl BackendConfig {
         };
         let config = match node.text() {
             Some("file") => FileConfig::parse(&mut reader, faults).map(Self::File),
-            Some("vault") => VaultConfig::parse(&mut reader, faults).map(Self::Vault),
+            Some("vault") => VaultConfig::parse(&mut reader, faults).map(|config| Self::Vault(Box::new(config))),
             Some(kind) if NOT_YET.contains(&kind) => {
                 faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file, vault)"));
                 return None;
@@ -100,43 +129,73 @@ impl BackendConfig {
         }
     }
 
-    fn build(&self, name: &BackendName, limits: BackendLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+    /// What its entry says of caching; `None`: it is not reached over a network, and there is nothing to keep.
+    pub fn cache(&self) -> Option<CacheTimes> {
         match self {
-            Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, limits.secret_bytes, Arc::clone(clock))?)),
-            Self::Vault(config) => Ok(Arc::new(VaultBackend::open(name.clone(), config, limits.secret_bytes, Arc::clone(clock))?)),
+            Self::File(_) => None,
+            Self::Vault(config) => Some(config.cache),
         }
+    }
+
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        match self {
+            Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
+            Self::Vault(config) => Ok(Arc::new(VaultBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
+        }
+    }
+}
+
+// === impl StackPlan ===
+
+impl StackPlan {
+    fn new(config: &BackendConfig, settings: BackendSettings) -> Self {
+        let BackendSettings { per_backend: calls, secret_bytes, cache } = settings;
+        Self { config: config.clone(), calls, secret_bytes, cache: config.cache().map(|own| own.or(cache)) }
+    }
+
+    fn build(self, name: &BackendName, parts: BackendParts<'_>) -> Result<Stack, BackendError> {
+        let store = self.config.open(name, self.secret_bytes, parts.clock)?;
+        Ok(Stack { top: self.decorate(store, name, parts), plan: Some(self) })
+    }
+
+    /// From the store outwards. What is outside sees what is inside only by its answers.
+    fn decorate(&self, store: Arc<dyn Backend>, name: &BackendName, parts: BackendParts<'_>) -> Arc<dyn Backend> {
+        let limited = Arc::new(Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics)));
+        let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
+        let cached: Arc<dyn Backend> = if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, parts.metrics)) };
+        Arc::new(Coalesced::new(cached, name.clone(), parts.metrics))
     }
 }
 
 // === impl Backends ===
 
 impl Backends {
-    /// Builds every backend and puts its decorators around it.
+    /// Builds every backend and puts its decorators around it. Of the `former` ones, those that would become the same are kept, so that a
+    /// reload forgets nothing that it does not change.
     ///
     /// # Errors
     /// A line for each backend that cannot be built, naming it.
     pub fn build(
         configs: &BTreeMap<BackendName, BackendConfig>,
-        limits: BackendLimits,
-        clock: &Arc<dyn Clock>,
-        metrics: &Arc<Metrics>,
+        settings: BackendSettings,
+        parts: BackendParts<'_>,
+        former: Option<&Self>,
     ) -> Result<Self, Vec<String>> {
-        let (mut built, mut faults) = (BTreeMap::new(), Vec::new());
+        let (mut stacks, mut faults) = (BTreeMap::new(), Vec::new());
         for (name, config) in configs {
-            match config.build(name, limits, clock) {
-                Ok(backend) => {
-                    let limited = Limited::new(backend, name.clone(), limits.per_backend, Arc::clone(metrics));
-                    built.insert(name.clone(), Arc::new(limited) as Arc<dyn Backend>);
-                }
+            let plan = StackPlan::new(config, settings);
+            let kept = former.and_then(|former| former.0.get(name)).filter(|stack| stack.plan.as_ref() == Some(&plan));
+            match kept.map_or_else(|| plan.build(name, parts), |stack| Ok(stack.clone())) {
+                Ok(stack) => _ = stacks.insert(name.clone(), stack),
                 Err(error) => faults.push(format!("backends.{error}")),
             }
         }
-        if faults.is_empty() { Ok(Self(built)) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self(stacks)) } else { Err(faults) }
     }
 
     /// Backends that were built elsewhere.
     pub fn new(backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
-        Self(backends)
+        Self(backends.into_iter().map(|(name, top)| (name, Stack { top, plan: None })).collect())
     }
 
     /// Fetches what the permit allows: there is no way to a store without one. An answer from a cache is at most `fresh` old.
@@ -148,17 +207,17 @@ impl Backends {
         deadline: Instant,
     ) -> Result<Fetched, BackendError> {
         let secret = permit.secret();
-        let Some(backend) = self.0.get(&secret.backend) else {
+        let Some(Stack { top, .. }) = self.0.get(&secret.backend) else {
             let reason = "the backend is not configured any more (try again)".to_owned();
             let (backend, secret) = (secret.backend.clone(), Some(secret.name.clone()));
             return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, source: None });
         };
-        backend.fetch(secret, &FetchContext { pod: Arc::clone(permit.pod()), tokens, fresh, deadline }).await
+        top.fetch(secret, &FetchContext { pod: Arc::clone(permit.pod()), tokens, fresh, deadline }).await
     }
 
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.
     pub async fn check(&self) -> Vec<BackendError> {
-        let checks = self.0.values().map(|backend| backend.check());
+        let checks = self.0.values().map(|stack| stack.top.check());
         futures_util::future::join_all(checks).await.into_iter().filter_map(Result::err).collect()
     }
 
@@ -172,7 +231,7 @@ impl Backends {
 
     fn find(&self, backend: Option<&str>) -> Result<(&BackendName, &Arc<dyn Backend>), Unresolved> {
         let Some(wanted) = backend else {
-            let mut all = self.0.iter();
+            let mut all = self.0.iter().map(|(name, stack)| (name, &stack.top));
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(only),
                 _ => Err(Unresolved::Backend(format!(
@@ -181,7 +240,8 @@ impl Backends {
                 ))),
             };
         };
-        self.0.iter().find(|(name, _)| name.as_str() == wanted).ok_or_else(|| {
+        let found = self.0.iter().find(|(name, _)| name.as_str() == wanted).map(|(name, stack)| (name, &stack.top));
+        found.ok_or_else(|| {
             let shown: String = wanted.chars().take(80).collect();
             Unresolved::Backend(match nearest(wanted, self.names().map(BackendName::as_str)) {
                 Some(near) => format!("there is no backend {shown:?} on this node (did you mean `{near}`?)"),
@@ -205,3 +265,6 @@ impl Catalogue for Backends {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-pub use config::{Auth, CacheTimes, PodMethod, RoleId, Share, VaultConfig};
+pub use config::{Auth, PodMethod, RoleId, Share, VaultConfig};
 
 use entry::{Entry, Who};
 use fault::Refusal;

@@ -18,6 +18,7 @@ fn the_least_that_is_needed_has_documented_defaults() {
     assert_eq!(config.limits, Limits { objects: 512, secret_bytes, mount_bytes, mounts: 256, per_backend: 32, timeout });
     assert_eq!(config.audit, AuditConfig { file: None, fail_closed: false });
     assert_eq!(config.metrics, None);
+    assert_eq!(config.cache, CacheConfig { fresh: Duration::from_mins(2), stale: Duration::ZERO });
 }
 
 #[test]
@@ -33,7 +34,7 @@ versionKey: /version.key
 identity: { verify: jwks, audience: keyferry, issuer: https://oidc.example, jwks: { file: /jwks.json } }
 backends: { files: { kind: file, vault: /v, identity: [/a, /b] } }
 policy: [{ pods: { namespace: \"*\" }, read: [\"files/${namespace}/**\"] }]
-cache: { fresh: 2m, stale: 24h }
+cache: { fresh: 90s, stale: 24h }
 leases: { revokeAtShutdown: false }
 delivery: driver
 limits: { objects: 2, secretBytes: 2MiB, mountBytes: 3MiB, mounts: 4, perBackend: 5, timeout: 6s }
@@ -47,6 +48,7 @@ log: { format: text, level: debug }
     let (secret_bytes, mount_bytes, timeout) = (2 << 20, 3 << 20, Duration::from_secs(6));
     assert_eq!(config.limits, Limits { objects: 2, secret_bytes, mount_bytes, mounts: 4, per_backend: 5, timeout });
     assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true });
+    assert_eq!(config.cache, CacheConfig { fresh: Duration::from_secs(90), stale: Duration::from_hours(24) });
     assert_eq!(config.metrics, Some("127.0.0.1:0".parse().unwrap()));
 }
 

@@ -30,6 +30,18 @@ struct BackendLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct LookupLabels {
+    backend: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct EvictionLabels {
+    backend: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ReloadLabels {
     outcome: &'static str,
 }
@@ -39,6 +51,30 @@ struct BackendName {
     backend: String,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct LeaseLabels {
+    backend: String,
+    event: &'static str,
+}
+
+/// What can happen to a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LeaseEvent {
+    /// The store does not know it any more, or refuses to renew it.
+    Dropped,
+    /// It came to its end.
+    Ended,
+    Issued,
+    RenewFailed,
+    Renewed,
+    ReplaceFailed,
+    Replaced,
+    /// A former process had it.
+    Resumed,
+    RevokeFailed,
+    Revoked,
+}
+
 /// Every metric of the daemon.
 pub struct Metrics {
     registry: Registry,
@@ -46,6 +82,9 @@ pub struct Metrics {
     mount_seconds: Histogram,
     backend_calls: Family<BackendLabels, Counter>,
     backend_seconds: Family<BackendName, Histogram, fn() -> Histogram>,
+    backend_coalesced: Family<BackendName, Counter>,
+    cache_lookups: Family<LookupLabels, Counter>,
+    cache_evictions: Family<EvictionLabels, Counter>,
     files: Counter,
     bytes: Counter,
     in_flight: Gauge,
@@ -54,11 +93,26 @@ pub struct Metrics {
     config_current: Gauge,
     refused_peers: Counter,
     last_mount: Gauge<f64, AtomicU64>,
+    leases: Family<BackendName, Gauge>,
+    lease_events: Family<LeaseLabels, Counter>,
+}
+
+/// The counters of one backend's cache: looked up once, not at each hit.
+#[derive(Clone, Debug)]
+pub struct CacheCounters {
+    pub hits: Counter,
+    pub misses: Counter,
+    evictions: Family<EvictionLabels, Counter>,
+    backend: String,
 }
 
 /// Counts a mount as in flight while it lives.
 #[derive(Debug)]
 pub struct InFlight(Gauge);
+
+/// Counts a lease as kept while it lives.
+#[derive(Debug)]
+pub struct LeaseKept(Gauge);
 
 // === impl Metrics ===
 
@@ -70,6 +124,9 @@ impl Metrics {
             mount_seconds: histogram(),
             backend_calls: Family::default(),
             backend_seconds: Family::new_with_constructor(histogram),
+            backend_coalesced: Family::default(),
+            cache_lookups: Family::default(),
+            cache_evictions: Family::default(),
             files: Counter::default(),
             bytes: Counter::default(),
             in_flight: Gauge::default(),
@@ -78,6 +135,8 @@ impl Metrics {
             config_current: Gauge::default(),
             refused_peers: Counter::default(),
             last_mount: Gauge::default(),
+            leases: Family::default(),
+            lease_events: Family::default(),
             registry: Registry::default(),
         };
         registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
@@ -97,6 +156,17 @@ impl Metrics {
             "Time a backend's fetch took, waiting for a free place included",
             Unit::Seconds,
             metrics.backend_seconds.clone(),
+        );
+        registry.register(
+            "backend_requests_coalesced",
+            "Requests that got the answer to an equal one already on its way to the backend",
+            metrics.backend_coalesced.clone(),
+        );
+        registry.register("cache_lookups", "Looks into a backend's cache, by outcome (hit, miss)", metrics.cache_lookups.clone());
+        registry.register(
+            "cache_evictions",
+            "Answers dropped from a backend's cache, by reason (denied, expired, full, not_found, pod_gone, unauthenticated)",
+            metrics.cache_evictions.clone(),
         );
         registry.register("files_delivered", "Files delivered", metrics.files.clone());
         registry.register_with_unit("delivered", "File contents delivered", Unit::Bytes, metrics.bytes.clone());
@@ -119,6 +189,12 @@ impl Metrics {
             metrics.config_current.clone(),
         );
         registry.register("peers_refused", "Connections of users that allowedPeers does not name", metrics.refused_peers.clone());
+        registry.register("leases", "Leased credentials that are kept and given", metrics.leases.clone());
+        registry.register(
+            "lease_events",
+            "What happened to leases: issued, resumed (from a former process), renewed, replaced, revoked, ended, dropped (the store would not renew it), or failed and tried again",
+            metrics.lease_events.clone(),
+        );
         metrics.config_current.set(1);
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
@@ -144,6 +220,17 @@ impl Metrics {
         self.backend_seconds.get_or_create(&BackendName { backend: backend.to_owned() }).observe(took.as_secs_f64());
     }
 
+    /// Counts the requests to a backend that were spared by an equal one.
+    pub fn coalesced(&self, backend: &str) -> Counter {
+        self.backend_coalesced.get_or_create_owned(&BackendName { backend: backend.to_owned() })
+    }
+
+    pub fn cache(&self, backend: &str) -> CacheCounters {
+        let lookups = |outcome| self.cache_lookups.get_or_create_owned(&LookupLabels { backend: backend.to_owned(), outcome });
+        let (hits, misses) = (lookups("hit"), lookups("miss"));
+        CacheCounters { hits, misses, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
+    }
+
     pub fn audit_line_lost(&self) {
         self.audit_lost.inc();
     }
@@ -158,6 +245,16 @@ impl Metrics {
         self.refused_peers.inc();
     }
 
+    pub fn lease(&self, backend: &str, event: LeaseEvent) {
+        self.lease_events.get_or_create(&LeaseLabels { backend: backend.to_owned(), event: event.as_str() }).inc();
+    }
+
+    pub fn lease_kept(&self, backend: &str) -> LeaseKept {
+        let gauge = self.leases.get_or_create(&BackendName { backend: backend.to_owned() }).clone();
+        gauge.inc();
+        LeaseKept(gauge)
+    }
+
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
@@ -169,6 +266,17 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+// === impl CacheCounters ===
+
+impl CacheCounters {
+    /// So many answers were dropped, for one of a few reasons.
+    pub fn evicted(&self, reason: &'static str, count: usize) {
+        if count > 0 {
+            self.evictions.get_or_create(&EvictionLabels { backend: self.backend.clone(), reason }).inc_by(count as u64);
+        }
     }
 }
 
@@ -190,6 +298,29 @@ impl Drop for InFlight {
     }
 }
 
+impl Drop for LeaseKept {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl LeaseEvent {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Ended => "ended",
+            Self::Issued => "issued",
+            Self::RenewFailed => "renew_failed",
+            Self::Renewed => "renewed",
+            Self::ReplaceFailed => "replace_failed",
+            Self::Replaced => "replaced",
+            Self::Resumed => "resumed",
+            Self::RevokeFailed => "revoke_failed",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 fn histogram() -> Histogram {
     Histogram::new(SECONDS)
 }
@@ -205,6 +336,11 @@ mod tests {
         metrics.mount(Some("PolicyDenied"), Duration::from_millis(1), 2.0);
         metrics.backend_call("files", "fetch", None, Duration::from_millis(1));
         metrics.delivered(3, 700);
+        metrics.coalesced("bao").inc();
+        let cache = metrics.cache("bao");
+        cache.hits.inc();
+        cache.evicted("expired", 2);
+        cache.evicted("full", 0);
         let held = metrics.in_flight();
         let text = metrics.encode();
         for line in [
@@ -213,6 +349,10 @@ mod tests {
             "keyferry_mount_duration_seconds_count 2",
             "keyferry_backend_calls_total{backend=\"files\",operation=\"fetch\",outcome=\"ok\"} 1",
             "keyferry_backend_call_duration_seconds_count{backend=\"files\"} 1",
+            "keyferry_backend_requests_coalesced_total{backend=\"bao\"} 1",
+            "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"hit\"} 1",
+            "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"miss\"} 0",
+            "keyferry_cache_evictions_total{backend=\"bao\",reason=\"expired\"} 2",
             "keyferry_files_delivered_total 3",
             "keyferry_delivered_bytes_total 700",
             "keyferry_mounts_in_flight 1",

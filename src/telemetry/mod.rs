@@ -5,4 +5,4 @@ pub mod endpoint;
 pub mod logs;
 pub mod metrics;
 
-pub use metrics::Metrics;
+pub use metrics::{CacheCounters, LeaseEvent, LeaseKept, Metrics};

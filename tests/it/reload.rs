@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::support::{House, Provider, pod, shown, web};
+use crate::support::{House, Provider, eventually, pod, shown, web};
 
 const CLASS: &str = "[{ secret: shop/db, field: password, path: password }]";
 const SHOP: &str = "pods: { namespace: shop }\n    read: [\"files/shop/**\"]";
@@ -53,6 +53,34 @@ async fn a_faulty_configuration_leaves_the_former_one_in_force_and_says_so() {
     until_logged(&provider, "the configuration is reloaded").await;
     assert!(provider.get("/readyz").await.starts_with("HTTP/1.1 200 "), "{}", provider.get("/readyz").await);
     assert!(provider.get("/metrics").await.contains("keyferry_config_current 1"));
+}
+
+/// That an older revision was put back over a newer one is known only to who remembers the newer one.
+#[tokio::test]
+async fn a_reload_forgets_nothing_of_a_backend_that_stays_the_same() {
+    const OLDER: &str = "an older revision was put back";
+    let house = House::new("");
+    let sealed = house.path("vault/shop/db.age");
+    let first = fs::read(&sealed).unwrap();
+    house.set("shop/db", &[("password", b"newer")]);
+    let second = fs::read(&sealed).unwrap();
+    let put_back = |content: &[u8]| {
+        fs::write(house.path("draft"), content).unwrap();
+        fs::rename(house.path("draft"), &sealed).unwrap();
+    };
+    let provider = house.serve();
+    let logged = |words: &str| provider.log().matches(words).count();
+    let mount = async || shown(&provider.mount(house.request(&web(), CLASS)).await.unwrap());
+    for (reloads, extra, warnings) in [(1, "limits: { objects: 7 }", 1), (2, "limits: { perBackend: 7 }", 1)] {
+        put_back(&second);
+        assert_eq!(mount().await, ["password 0644 newer"]);
+        house.configure(SHOP, extra);
+        provider.signal(rustix::process::Signal::HUP);
+        eventually("a reload", async || logged("the configuration is reloaded") >= reloads).await;
+        put_back(&first);
+        assert_eq!(mount().await, ["password 0644 correct horse"]);
+        assert_eq!(logged(OLDER), warnings, "with {extra}\n{}", provider.log());
+    }
 }
 
 /// kubelet brings a changed ConfigMap by swapping the link `..data`; the file's own path stays a link through it.

@@ -161,7 +161,9 @@ impl<'a> Answer<'a> {
         let (data, warnings) = (raw(self.data), raw(self.warnings));
         let parts = ["{", &head, ",\"data\":", data, ",\"warnings\":", warnings, &rest, "}"];
         let mut response = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-        parts.iter().for_each(|part| response.extend_from_slice(part.as_bytes()));
+        for part in parts {
+            response.extend_from_slice(part.as_bytes());
+        }
         SecretBytes::new(response)
     }
 }

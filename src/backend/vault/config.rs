@@ -2,13 +2,10 @@
 
 use std::path::PathBuf;
 
-use tokio::time::Duration;
-
-use crate::backend::Inadmissible;
+use crate::backend::{CacheTimes, Inadmissible};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, SecretName, SecretRef, Version};
 use crate::policy::ClassMay;
-use crate::units::parse_duration;
 use crate::yaml::{Faults, Reader, unknown_key};
 
 /// The audience of the Pods' tokens, unless the configuration names another: what the peers' providers ask for.
@@ -28,13 +25,6 @@ pub struct VaultConfig {
     pub share: Share,
     pub class_may: ClassMay,
     pub cache: CacheTimes,
-}
-
-/// How long an answer may be served again; `None`: as the configuration's own `cache` says.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct CacheTimes {
-    pub fresh: Option<Duration>,
-    pub stale: Option<Duration>,
 }
 
 /// As whom the server is entered, and with what.
@@ -94,7 +84,7 @@ impl VaultConfig {
         let auth = auth(reader, tls.client.is_some(), faults);
         let share = reader.parsed("share", faults, share).unwrap_or_default();
         let class_may = class_may(reader, auth.as_ref(), faults);
-        let cache = cache(reader, faults);
+        let cache = CacheTimes::of_backend(reader, faults);
         let (address, auth) = (address?, auth?);
         (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache })
     }
@@ -126,14 +116,14 @@ impl VaultConfig {
     /// # Errors
     /// Something of it means nothing here, or is missing.
     pub fn admit(&self, mut asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.check_request(&asked)?;
+        check_request(&asked)?;
         self.check_login(&asked.login)?;
         let login = std::mem::take(&mut asked.login);
         let namespace = match &login.namespace {
             Some(namespace) => canonical_namespace(namespace).map_err(|problem| refused(LoginKey::Namespace, problem))?,
             None => self.namespace.clone(),
         };
-        asked.login = self.without_equals(login)?;
+        asked.login = self.without_equals(&login)?;
         if !namespace.is_empty() {
             let within = format!("{namespace}/{}", asked.name);
             let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
@@ -142,26 +132,12 @@ impl VaultConfig {
         Ok(asked)
     }
 
-    fn check_request(&self, asked: &SecretRef) -> Result<(), Inadmissible> {
-        let problem = |key, problem: &str| Err(Inadmissible::Request { key, problem: problem.to_owned() });
-        match asked.method {
-            Method::List | Method::Post | Method::Put if asked.version.is_some() => {
-                problem("version", "goes with GET alone: only a read has versions (remove it)")
-            }
-            Method::Get if asked.version.is_some() && asked.args.names().any(|name| name == "version") => {
-                problem("args", "say a version beside the key `version` (remove one)")
-            }
-            Method::Get | Method::List | Method::Post | Method::Put => Ok(()),
-        }
-    }
-
     fn check_login(&self, login: &Login) -> Result<(), Inadmissible> {
-        if let Auth::Pod { method: PodMethod::Kubernetes, role: None, .. } = &self.auth {
-            if login.role.is_none() {
-                let problem = "is missing: neither the class nor the configuration says as which role to log in (set it in the class, or auth.role of the \
-                           backend)";
-                return Err(refused(LoginKey::Role, problem));
-            }
+        let roleless = matches!(&self.auth, Auth::Pod { method: PodMethod::Kubernetes, role: None, .. });
+        if roleless && login.role.is_none() {
+            let problem = "is missing: neither the class nor the configuration says as which role to log in (set it in the class, or \
+                           auth.role of the backend)";
+            return Err(refused(LoginKey::Role, problem));
         }
         let own = match &self.auth {
             Auth::AppRole { .. } => "approle",
@@ -198,9 +174,9 @@ impl VaultConfig {
         }
     }
 
-    fn without_equals(&self, login: Login) -> Result<Login, Inadmissible> {
+    fn without_equals(&self, login: &Login) -> Result<Login, Inadmissible> {
         let mut own = Login::default();
-        for (key, value) in login.said().into_iter().filter(|(key, value)| !self.says(*key, value, &login)) {
+        for (key, value) in login.said().into_iter().filter(|(key, value)| !self.says(*key, value, login)) {
             let problem = |problem: String| refused(key, problem);
             match key {
                 LoginKey::Address => {
@@ -218,6 +194,19 @@ impl VaultConfig {
             }
         }
         Ok(own)
+    }
+}
+
+fn check_request(asked: &SecretRef) -> Result<(), Inadmissible> {
+    let problem = |key, problem: &str| Err(Inadmissible::Request { key, problem: problem.to_owned() });
+    match asked.method {
+        Method::List | Method::Post | Method::Put if asked.version.is_some() => {
+            problem("version", "goes with GET alone: only a read has versions (remove it)")
+        }
+        Method::Get if asked.version.is_some() && asked.args.names().any(|name| name == "version") => {
+            problem("args", "say a version beside the key `version` (remove one)")
+        }
+        Method::Get | Method::List | Method::Post | Method::Put => Ok(()),
     }
 }
 
@@ -280,13 +269,6 @@ fn share(text: &str) -> Result<Share, String> {
         "serviceAccount" => Ok(Share::ServiceAccount),
         other => Err(unknown_key(other, &["serviceAccount", "pod"]).replace("known key", "way to share")),
     }
-}
-
-fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> CacheTimes {
-    let Some(mut cache) = reader.reader("cache", faults) else { return CacheTimes::default() };
-    let times = CacheTimes { fresh: cache.parsed("fresh", faults, parse_duration), stale: cache.parsed("stale", faults, parse_duration) };
-    cache.finish(faults);
-    times
 }
 
 fn class_may(reader: &mut Reader<'_>, auth: Option<&Auth>, faults: &mut Faults) -> ClassMay {

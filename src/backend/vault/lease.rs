@@ -34,7 +34,7 @@ impl VaultBackend {
             token.bear(id, Some(term));
         }
         let since = self.clock.now();
-        Ok(self.as_it_stands(Lease { since, ..lease }, &token))
+        Ok(as_it_stands(Lease { since, ..lease }, &token))
     }
 
     /// Gives the lease back, and its token where nothing else lives by it.
@@ -61,21 +61,6 @@ impl VaultBackend {
             // An address that is none any more: the lease ends by itself.
             let _ = self.bearer(lease);
         }
-    }
-
-    /// The lease as it ends if nobody does anything: with itself or with its token, whichever is first. It is renewable where a renewal
-    /// would put that end off.
-    pub(super) fn as_it_stands(&self, lease: Lease, token: &StoreToken) -> Lease {
-        let now = Instant::now();
-        let term = token.term(&digest_of(&lease.id)).unwrap_or(Term { ends: now, renewable: false });
-        let own = term.ends.saturating_duration_since(now);
-        let (left, renewable) = match token.left() {
-            Some(left) if left < own => (left, token.is_renewable()),
-            _ => (own, term.renewable),
-        };
-        let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
-        let ends = lease.since.checked_add(left).unwrap_or(jiff::Timestamp::MAX);
-        Lease { renewable, ends, ..lease }
     }
 
     fn bearer(&self, lease: &Lease) -> Result<Arc<StoreToken>, Refusal> {
@@ -137,6 +122,21 @@ impl VaultBackend {
         let call = Call::post(path, Some(&token.value), json(&[("lease_id", id)]), Repeat::Safe);
         self.clients.call(&token.entry.server, call, deadline).await
     }
+}
+
+/// The lease as it ends if nobody does anything: with itself or with its token, whichever is first. It is renewable where a renewal
+/// would put that end off.
+pub(super) fn as_it_stands(lease: Lease, token: &StoreToken) -> Lease {
+    let now = Instant::now();
+    let term = token.term(&digest_of(&lease.id)).unwrap_or(Term { ends: now, renewable: false });
+    let own = term.ends.saturating_duration_since(now);
+    let (left, renewable) = match token.left() {
+        Some(left) if left < own => (left, token.is_renewable()),
+        _ => (own, term.renewable),
+    };
+    let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
+    let ends = lease.since.checked_add(left).unwrap_or(jiff::Timestamp::MAX);
+    Lease { renewable, ends, ..lease }
 }
 
 /// Why a lease was not renewed, where the store's word for it is known.

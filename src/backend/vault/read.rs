@@ -12,6 +12,7 @@ use super::config::Auth;
 use super::credential;
 use super::entry::{Entry, Who};
 use super::fault::{Needles, Refusal, of_status, warnings, words};
+use super::lease::as_it_stands;
 use super::login::log_in;
 use super::sessions::{Key, Session, no_turn};
 use super::token::{Pulse, StoreToken, Term, digest_of};
@@ -181,7 +182,7 @@ impl VaultBackend {
             self.sessions.keep(token);
             let id = Arc::new(id);
             let secret = Arc::new(secret.clone());
-            return Some(self.as_it_stands(Lease { id, renewable, since, ends: since, token: Arc::clone(&token.value), secret }, token));
+            return Some(as_it_stands(Lease { id, renewable, since, ends: since, token: Arc::clone(&token.value), secret }, token));
         }
         // A certificate lives by itself: nobody can renew it, and it outlives the token.
         let ends = answer.expiration().filter(|_| secret.verb() == Verb::Update)?;

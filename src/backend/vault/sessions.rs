@@ -25,7 +25,7 @@ const MAX_PODS: usize = 4_096;
 const MAX_DENIED: usize = 64;
 
 /// How long a denied path needs no new look at the token: longer than kubelet takes to ask again.
-const DENIED: Duration = Duration::from_secs(5 * 60);
+const DENIED: Duration = Duration::from_mins(5);
 
 /// The door and who goes through it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

@@ -1,7 +1,5 @@
 //! Against a real OpenBao server.
 
-#[path = "../../../tests/it/api_server.rs"]
-mod api_server;
 #[path = "../../../tests/it/bao.rs"]
 mod bao;
 mod conformance;
@@ -21,6 +19,7 @@ use tokio::time::Duration;
 use super::*;
 use crate::clock::SystemClock;
 use crate::identity::Issuer;
+use crate::kube::api_server;
 use crate::model::{Login, Method, PodClaims, PodToken, PodTokens, Secret, SecretBytes};
 use crate::yaml;
 use bao::{Bao, Options, Postgres, Proxy, Reviews, eventually};

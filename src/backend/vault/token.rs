@@ -25,7 +25,7 @@ const RENEW_AGAIN: Duration = Duration::from_secs(30);
 const ALIVE: Duration = Duration::from_secs(5);
 
 /// The longest life that is counted with; what lives longer is as good as endless.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// Stands for a token or a lease in our tables: they hold no secret.
 pub(super) type Digest = [u8; 32];
@@ -109,8 +109,9 @@ impl StoreToken {
     /// would be asked for now could not live long.
     pub(super) fn is_usable(&self) -> bool {
         let (life, now) = (*self.life(), Instant::now());
-        let near = life.dead || life.left(now).is_some_and(|left| left <= LAST.min(life.span / 10));
-        !near && !(life.is_due(now, 2, 3) && !life.renewable && self.bears_leases())
+        let near = life.left(now).is_some_and(|left| left <= LAST.min(life.span / 10));
+        let left_to_leases = || !life.renewable && life.is_due(now, 2, 3) && self.bears_leases();
+        !(life.dead || near || left_to_leases())
     }
 
     /// How long it still lives; `None`: as long as one can say.

@@ -1,5 +1,8 @@
 //! Servers that go and come back: no call is lost.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use super::server::Middle;
 use super::*;
 
@@ -67,4 +70,20 @@ async fn a_connection_that_is_cut_in_silence_is_noticed() {
     tokio::time::sleep(Duration::from_millis(60)).await;
     let outcome = client.call(request("/"), Repeat::Safe, soon()).await;
     assert!(outcome.answer.is_ok() && outcome.tries > 1, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_asked_for_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = at(&format!("http://{}", listener.local_addr().unwrap()), HttpConfig::default());
+    let serving = tokio::spawn(async move {
+        for body in ["half", "the whole"] {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await.unwrap();
+            stream.write_all(format!("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{body}").as_bytes()).await.unwrap();
+        }
+    });
+    let outcome = client.call(request("/"), Repeat::Safe, soon()).await;
+    assert_eq!((outcome.answer.unwrap().body().expose(), outcome.tries), (&b"the whole"[..], 2));
+    serving.await.unwrap();
 }

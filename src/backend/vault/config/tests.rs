@@ -1,3 +1,5 @@
+use tokio::time::Duration;
+
 use super::*;
 use crate::model::LeaseFor;
 use crate::yaml;

@@ -1,0 +1,91 @@
+//! The mapping `cache`: of the configuration, and of one backend.
+
+use tokio::time::Duration;
+
+use crate::units::parse_duration;
+use crate::yaml::{Faults, Reader};
+
+/// The longest `fresh`: a changed secret is not seen for so long.
+const LONGEST_FRESH: Duration = Duration::from_hours(24);
+
+/// What is in force for a backend.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CacheConfig {
+    /// For how long an answer serves equal requests. Default 2 minutes; zero: not at all.
+    pub fresh: Duration,
+    /// And for how long when the store is out of reach. Read ahead: nothing does that yet. Default zero: not at all.
+    pub stale: Duration,
+}
+
+/// What one mapping says; the rest is as it is further out.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct CacheTimes {
+    pub fresh: Option<Duration>,
+    pub stale: Option<Duration>,
+}
+
+// === impl CacheTimes ===
+
+impl CacheTimes {
+    /// Reads `fresh` and `stale`; the caller ends the reading with [`Reader::finish`].
+    pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
+        let fresh = reader.parsed("fresh", faults, |text| match parse_duration(text)? {
+            long if long > LONGEST_FRESH => Err(format!("{text:?} is over 24h: a changed secret would not be seen for so long")),
+            duration => Ok(duration),
+        });
+        Self { fresh, stale: reader.parsed("stale", faults, parse_duration) }
+    }
+
+    /// The mapping `cache` of a backend.
+    pub fn of_backend(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
+        let Some(mut inner) = reader.reader("cache", faults) else { return Self::default() };
+        let keys = Self::parse(&mut inner, faults);
+        inner.finish(faults);
+        keys
+    }
+
+    pub fn or(self, outer: CacheConfig) -> CacheConfig {
+        CacheConfig { fresh: self.fresh.unwrap_or(outer.fresh), stale: self.stale.unwrap_or(outer.stale) }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { fresh: Duration::from_mins(2), stale: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml;
+
+    fn read(text: &str) -> Result<CacheTimes, String> {
+        let node = yaml::parse(text).unwrap();
+        let mut faults = Faults::default();
+        let mut reader = Reader::of(&node, "backends.bao", &mut faults).unwrap();
+        let keys = CacheTimes::of_backend(&mut reader, &mut faults);
+        reader.finish(&mut faults);
+        let shown: Vec<_> = faults.into_sorted().iter().map(|fault| format!("{}: {fault}", fault.at.line)).collect();
+        if shown.is_empty() { Ok(keys) } else { Err(shown.join("\n")) }
+    }
+
+    #[test]
+    fn a_backend_says_what_is_its_own() {
+        let seconds = Duration::from_secs;
+        assert_eq!(read("").unwrap().or(CacheConfig::default()), CacheConfig { fresh: seconds(120), stale: seconds(0) });
+        let outer = CacheConfig { fresh: seconds(60), stale: seconds(7200) };
+        assert_eq!(read("cache:").unwrap().or(outer), outer);
+        assert_eq!(read("cache: { fresh: 10s }").unwrap().or(outer), CacheConfig { fresh: seconds(10), ..outer });
+        assert_eq!(read("cache: { fresh: 0, stale: 24h }").unwrap().or(outer), CacheConfig { fresh: seconds(0), stale: seconds(86_400) });
+    }
+
+    #[test]
+    fn each_fault_says_what_to_do() {
+        insta::assert_snapshot!(read("cache:\n  fresh: 2d\n  stale: soon\n  frehs: 1m\n").unwrap_err(), @r#"
+        2: backends.bao.cache.fresh: "2d" is over 24h: a changed secret would not be seen for so long
+        3: backends.bao.cache.stale: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
+        4: backends.bao.cache.frehs: is no known key (did you mean `fresh`?)
+        "#);
+    }
+}

@@ -1,0 +1,52 @@
+//! A task that wipes what has had its time. It sleeps while something is kept and is gone when nothing is: an idle daemon has no timer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::time::{Duration, Instant, sleep_until};
+
+/// The least time between two sweeps: what is kept goes at most this much after its time.
+const SPACING: Duration = Duration::from_secs(5);
+
+/// What keeps things for a time.
+pub(super) trait Swept: Send + Sync + 'static {
+    /// Wipes what has had its time, and tells when the next will have; `None`: nothing is kept.
+    fn sweep(&self) -> Option<Instant>;
+
+    fn sweeping(&self) -> &Sweeping;
+}
+
+/// Whether the task is there: at most one for each that is swept.
+#[derive(Debug, Default)]
+pub(super) struct Sweeping(AtomicBool);
+
+impl Sweeping {
+    /// Has what is kept wiped in time. Called inside a runtime, after something is kept until `first`.
+    pub(super) fn watch<T: Swept>(&self, swept: &Arc<T>, first: Instant) {
+        if self.0.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let swept = Arc::downgrade(swept);
+        tokio::spawn(async move {
+            let mut next = first;
+            loop {
+                sleep_until(next.max(Instant::now() + SPACING)).await;
+                // Whatever it kept may be gone with its backend by now.
+                let Some(swept) = swept.upgrade() else { return };
+                let Some(then) = swept.sweeping().sweep(&*swept) else { return };
+                next = then;
+            }
+        });
+    }
+
+    /// When to sweep again; `None`: nothing is kept, and whoever keeps the next thing sees to it.
+    fn sweep(&self, swept: &dyn Swept) -> Option<Instant> {
+        if let Some(next) = swept.sweep() {
+            return Some(next);
+        }
+        self.0.store(false, Ordering::Release);
+        // Something may have been kept since, by somebody who still saw us at work.
+        let next = swept.sweep()?;
+        (!self.0.swap(true, Ordering::AcqRel)).then_some(next)
+    }
+}

@@ -1,0 +1,102 @@
+//! Leases: credentials that a store makes for one asker and ends by itself unless they are renewed. They are issued once, kept over
+//! mounts, renewed, replaced before they end, and revoked when their Pod is gone.
+//!
+//! [`Leased`] is the decorator, the outermost of a stack; [`Leases`] is the table behind all of them. They are apart because a lease
+//! outlives the stack it was issued by: a reload builds other stacks, and the table stays. docs/leases.md says what users may rely on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{Backend, BackendError, FetchContext, Inadmissible, Scope};
+use crate::model::{BackendName, Fetched, InvalidName, Lease, LeaseFor, Method, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+
+mod disk;
+mod flight;
+mod keeper;
+mod life;
+mod pods;
+mod record;
+mod saved;
+mod state;
+mod table;
+
+pub use table::Leases;
+
+/// A store whose answers with a lease are kept. Answers without one pass through.
+#[derive(Debug)]
+pub struct Leased {
+    inner: Arc<dyn Backend>,
+    leases: Arc<Leases>,
+}
+
+// === impl Leased ===
+
+impl Leased {
+    /// `inner` is the rest of the stack, and `name` the backend's. What a former process had of this backend goes on from here.
+    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, leases: Arc<Leases>) -> Self {
+        leases.attach(name, &inner);
+        Self { inner, leases }
+    }
+
+    /// Whose the credential is. With `lease: shared` as many as may share a read, whatever the method: the class says that what is
+    /// made is for all of them.
+    fn holder(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        match secret.lease {
+            LeaseFor::Pod => Scope::Pod(pod.uid.clone()),
+            LeaseFor::Shared => self.inner.scope(&SecretRef { method: Method::Get, ..secret.clone() }, pod),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Leased {
+    /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        self.leases.fetch(&self.inner, self.holder(secret, &cx.pod), secret, cx).await
+    }
+
+    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        self.inner.list(prefix, cx).await
+    }
+
+    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
+        self.inner.renew(lease, deadline).await
+    }
+
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
+        self.inner.revoke(lease, deadline).await
+    }
+
+    fn adopt(&self, lease: &Lease) {
+        self.inner.adopt(lease);
+    }
+
+    async fn forget(&self, pod: &str, deadline: Instant) {
+        self.inner.forget(pod, deadline).await;
+    }
+
+    async fn check(&self) -> Result<(), BackendError> {
+        self.inner.check().await
+    }
+
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        self.inner.canonical(name)
+    }
+
+    fn pin(&self, version: &str) -> Result<Version, String> {
+        self.inner.pin(version)
+    }
+
+    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+        self.inner.admit(asked)
+    }
+
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        self.inner.scope(secret, pod)
+    }
+}
+
+#[cfg(test)]
+mod tests;

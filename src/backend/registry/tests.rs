@@ -1,0 +1,77 @@
+//! The stack around each kind of store, and what of it a reload keeps.
+
+use super::*;
+use crate::backend::fake::{Fake, Then, context, secret};
+use crate::backend::file::generate_identity;
+use crate::clock::SystemClock;
+use crate::model::Source;
+
+fn settings() -> BackendSettings {
+    BackendSettings { per_backend: 4, secret_bytes: 1 << 20, cache: CacheConfig::default() }
+}
+
+fn build(configs: &BTreeMap<BackendName, BackendConfig>, settings: BackendSettings, former: Option<&Backends>) -> Backends {
+    let (clock, metrics): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::default());
+    Backends::build(configs, settings, BackendParts { clock: &clock, metrics: &metrics }, former).unwrap()
+}
+
+fn same(one: &Backends, other: &Backends, name: &str) -> bool {
+    let name = name.parse().unwrap();
+    Arc::ptr_eq(&one.0[&name].top, &other.0[&name].top)
+}
+
+#[test]
+fn what_would_become_the_same_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("age.key");
+    generate_identity(&key, SystemClock.now()).unwrap();
+    let file = |vault: &str| BackendConfig::File(FileConfig { vault: folder.path().join(vault), identity: vec![key.clone()] });
+    let configs = |one: &str| BTreeMap::from([("one".parse().unwrap(), file(one)), ("two".parse().unwrap(), file("b"))]);
+    let first = build(&configs("a"), settings(), None);
+
+    let again = build(&configs("a"), settings(), Some(&first));
+    assert!(same(&first, &again, "one") && same(&first, &again, "two"));
+
+    let changed = build(&configs("c"), settings(), Some(&first));
+    assert!(!same(&first, &changed, "one") && same(&first, &changed, "two"));
+
+    let other = BackendSettings { per_backend: 5, ..settings() };
+    let limited = build(&configs("a"), other, Some(&first));
+    assert!(!same(&first, &limited, "one") && !same(&first, &limited, "two"));
+
+    let other = BackendSettings { cache: CacheConfig { fresh: Duration::ZERO, ..CacheConfig::default() }, ..settings() };
+    assert!(same(&first, &build(&configs("a"), other, Some(&first)), "one"), "a file vault has no use for a cache");
+
+    let elsewhere = Backends::new(BTreeMap::from([("one".parse().unwrap(), Arc::clone(&first.0[&"one".parse().unwrap()].top))]));
+    assert!(!same(&elsewhere, &build(&configs("a"), settings(), Some(&elsewhere)), "one"), "nobody knows what that was built from");
+}
+
+/// The stack of a store that is reached over a network: no kind of store is needed to see it.
+#[tokio::test(start_paused = true)]
+async fn over_a_network_requests_are_coalesced_and_answers_kept() {
+    let metrics = Arc::new(Metrics::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let parts = BackendParts { clock: &clock, metrics: &metrics };
+    let config = BackendConfig::File(FileConfig { vault: "/v".into(), identity: Vec::new() });
+    for (fresh, source) in [(Duration::from_mins(2), "fresh"), (Duration::ZERO, "store")] {
+        let store = Fake::new();
+        let cache = Some(CacheConfig { fresh, ..CacheConfig::default() });
+        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache };
+        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), parts);
+        store.next([(Duration::from_millis(5), Then::Answer)]);
+        let (secret, cx) = (secret("kv/db"), context("uid-1", "web", Duration::from_mins(1)));
+        let answers = futures_util::future::join_all((0..250).map(|_| top.fetch(&secret, &cx))).await;
+        assert!(answers.iter().all(|answer| answer.as_ref().unwrap().source == Source::Store));
+        assert_eq!(store.calls(), 1);
+        assert_eq!(top.fetch(&secret, &cx).await.unwrap().source.as_str(), source);
+    }
+    let text = metrics.encode();
+    for line in [
+        "keyferry_backend_calls_total{backend=\"bao\",operation=\"fetch\",outcome=\"ok\"} 3",
+        "keyferry_backend_requests_coalesced_total{backend=\"bao\"} 498",
+        "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"hit\"} 1",
+        "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"miss\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}

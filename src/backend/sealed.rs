@@ -1,0 +1,322 @@
+//! The sealed folder (`cache.sealed`): what a restart is to find again, encrypted on the node's disk. Without the key its files are noise,
+//! and so are their names. It knows nothing of what it keeps: each user has a [`Room`] and ids of its own.
+//!
+//! A file is `kfseal` and a version byte, 32 bytes of salt, a nonce of 12, and AES-256-GCM of the content with its tag. Each writing has
+//! a key of its own (HKDF-SHA256, RFC 5869, of the folder's key and the salt), so that no number of writings wears a key out. The
+//! associated data are version, room and file name: a file that was renamed, moved or made up does not open. What does not open is
+//! warned of and passed over, since what is kept here can be had anew from its store.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, process};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::{hkdf, hmac};
+use data_encoding::HEXLOWER;
+use zeroize::Zeroizing;
+
+use crate::model::SecretBytes;
+use crate::yaml::{Faults, Reader};
+
+/// The bytes of a key.
+const KEY: usize = 32;
+
+/// What a file begins with: a name and the format's version.
+const MAGIC: &[u8; 7] = b"kfseal\x01";
+
+const SALT: usize = 32;
+const NONCE: usize = 12;
+const HEADER: usize = MAGIC.len() + SALT + NONCE;
+
+/// The largest file in bytes. A secret has at most `limits.secretBytes`; base64 and names come on top.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// The most files that are read of one room.
+const MAX_FILES: usize = 16_384;
+
+/// The mapping `cache.sealed`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SealedConfig {
+    /// Made (0700) if absent.
+    pub dir: PathBuf,
+    /// Files of exactly 32 bytes: the first one writes, the others still open. At least one.
+    pub keys: Vec<PathBuf>,
+}
+
+/// The folder with its keys.
+#[derive(Debug)]
+pub struct Sealed {
+    dir: PathBuf,
+    keys: Vec<Key>,
+}
+
+/// One user's part of the folder. Its calls block: they read and write files.
+#[derive(Clone, Debug)]
+pub struct Room {
+    sealed: Arc<Sealed>,
+    name: &'static str,
+}
+
+/// What was read of a room.
+#[derive(Debug)]
+pub struct Found {
+    pub contents: Vec<SecretBytes>,
+    /// How many files did not open, and why the first of them did not.
+    pub unopened: Option<(usize, String)>,
+}
+
+struct Key {
+    bytes: Zeroizing<Vec<u8>>,
+    names: hmac::Key,
+}
+
+// === impl SealedConfig ===
+
+impl SealedConfig {
+    /// Reads `dir` and `key` (a file, or a list of files).
+    pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
+        let dir = reader.parsed("dir", faults, absolute);
+        if reader.get("dir").is_none() {
+            reader.missing("dir", "the folder that is kept over restarts, such as /var/lib/keyferry/cache", faults);
+        }
+        let given = reader.texts("key", faults);
+        if given.as_ref().is_none_or(Vec::is_empty) {
+            reader.missing("key", "the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such", faults);
+        }
+        let mut keys = Vec::new();
+        for (at, text) in given.into_iter().flatten() {
+            match absolute(text) {
+                Ok(path) => keys.push(path),
+                Err(problem) => faults.add(at, reader.path("key"), problem),
+            }
+        }
+        (!keys.is_empty()).then_some(Self { dir: dir?, keys })
+    }
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path (start it with /)")) }
+}
+
+// === impl Sealed ===
+
+impl Sealed {
+    /// Reads the keys and makes the folder.
+    ///
+    /// # Errors
+    /// A key cannot be read or is none, or the folder cannot be made: a line for each, with the configuration's key.
+    pub fn open(config: &SealedConfig) -> Result<Arc<Self>, Vec<String>> {
+        let (mut keys, mut problems) = (Vec::new(), Vec::new());
+        for path in &config.keys {
+            match Key::read(path) {
+                Ok(key) => keys.push(key),
+                Err(problem) => problems.push(format!("cache.sealed.key: {}: {problem}", path.display())),
+            }
+        }
+        if let Err(error) = make_folder(&config.dir) {
+            problems.push(format!("cache.sealed.dir: {}: {error} (let the daemon write there)", config.dir.display()));
+        }
+        if problems.is_empty() { Ok(Arc::new(Self { dir: config.dir.clone(), keys })) } else { Err(problems) }
+    }
+
+    /// The part of one user. Rooms know nothing of each other.
+    pub fn room(self: &Arc<Self>, name: &'static str) -> Room {
+        Room { sealed: Arc::clone(self), name }
+    }
+}
+
+fn make_folder(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mode = fs::metadata(dir)?.mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(dir = %dir.display(), mode = %format!("{:04o}", mode & 0o7777),
+            "the sealed folder is open to other users (chmod 0700: they could delete what is kept)");
+    }
+    Ok(())
+}
+
+// === impl Room ===
+
+impl Room {
+    /// Keeps a content under an id, in the place of a former one, whichever key that was sealed with.
+    ///
+    /// # Errors
+    /// The folder cannot be written. The former content is still there then.
+    pub fn write(&self, id: &str, content: &[u8]) -> io::Result<()> {
+        let Some(key) = self.sealed.keys.first() else { return Err(io::Error::other("no key")) };
+        let dir = self.dir();
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let name = key.name_of(self.name, id);
+        let file = key.seal(self.name, &name, content).map_err(|Unspecified| io::Error::other("cannot be sealed"))?;
+        let draft = dir.join(format!(".{name}.{}", process::id()));
+        let written = write_whole(&draft, &file).and_then(|()| fs::rename(&draft, dir.join(&name)));
+        if written.is_err() {
+            let _ = fs::remove_file(&draft);
+        }
+        written?;
+        for former in self.sealed.keys.iter().skip(1) {
+            remove(&dir.join(former.name_of(self.name, id)))?;
+        }
+        Ok(())
+    }
+
+    /// Lets go of what is kept under an id; nothing, if there is nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn remove(&self, id: &str) -> io::Result<()> {
+        self.sealed.keys.iter().try_for_each(|key| remove(&self.dir().join(key.name_of(self.name, id))))
+    }
+
+    /// All that is kept here and opens; in no order. Drafts that a crash left behind are removed.
+    ///
+    /// # Errors
+    /// The folder is there and cannot be read.
+    pub fn read_all(&self) -> io::Result<Found> {
+        let mut found = Found { contents: Vec::new(), unopened: None };
+        let entries = match fs::read_dir(self.dir()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            entries => entries?,
+        };
+        for entry in entries.take(MAX_FILES) {
+            let path = entry?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if name.starts_with('.') {
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            match self.read(&path, name) {
+                Ok(content) => found.contents.push(content),
+                Err(problem) => found.unopened(&path, problem),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self, path: &Path, name: &str) -> Result<SecretBytes, String> {
+        let mut file = Vec::new();
+        let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path);
+        opened.and_then(|opened| opened.take(MAX_FILE).read_to_end(&mut file)).map_err(|error| error.to_string())?;
+        match file.first_chunk() {
+            Some(MAGIC) if file.len() > HEADER => {}
+            Some(MAGIC) | None => return Err("is truncated".to_owned()),
+            Some(_) => return Err("is no sealed file of this version".to_owned()),
+        }
+        let opened = self.sealed.keys.iter().find_map(|key| key.open(self.name, name, &file).ok());
+        opened.ok_or_else(|| "was altered, moved, or sealed with a key that is not named".to_owned())
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.sealed.dir.join(self.name)
+    }
+}
+
+impl Found {
+    fn unopened(&mut self, path: &Path, problem: String) {
+        let (count, _) = self.unopened.get_or_insert_with(|| (0, format!("{} {problem}", path.display())));
+        *count += 1;
+    }
+}
+
+/// A link in the folder is nobody's of ours (`O_NOFOLLOW`), and a pipe is not waited for (`O_NONBLOCK`).
+fn no_follow() -> i32 {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    i32::try_from(flags.bits()).unwrap_or_default()
+}
+
+/// On the disk before it is renamed into place: a crash leaves the former content or the new one.
+fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+// === impl Key ===
+
+impl Key {
+    fn read(path: &Path) -> Result<Self, String> {
+        const REMEDY: &str = "make one: head -c 32 /dev/urandom";
+        let unreadable = |error| format!("{error} ({REMEDY})");
+        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY + 1));
+        let file = fs::File::open(path).map_err(unreadable)?;
+        let mode = file.metadata().map_err(unreadable)?.mode();
+        file.take(KEY as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if bytes.len() != KEY {
+            let held = if bytes.len() > KEY { "more than 32".to_owned() } else { bytes.len().to_string() };
+            return Err(format!("has {held} bytes; a key has exactly {KEY} ({REMEDY})"));
+        }
+        if mode & 0o077 != 0 {
+            tracing::warn!(file = %path.display(), mode = %format!("{:04o}", mode & 0o7777),
+                "the key of the sealed folder is open to other users (chmod 0400; in a volume of a Secret: defaultMode: 0400)");
+        }
+        let names = derived(&bytes, &[], b"keyferry sealed names").map_err(|Unspecified| "cannot be used".to_owned())?;
+        Ok(Self { bytes, names: hmac::Key::new(hmac::HMAC_SHA256, &*names) })
+    }
+
+    /// Says nothing of the id to whoever has not the key.
+    fn name_of(&self, room: &str, id: &str) -> String {
+        let tag = hmac::sign(&self.names, [room, id].join("\0").as_bytes());
+        HEXLOWER.encode(tag.as_ref().first_chunk::<16>().map_or(&[][..], |half| half))
+    }
+
+    fn seal(&self, room: &str, name: &str, content: &[u8]) -> Result<Vec<u8>, Unspecified> {
+        let (mut salt, mut nonce) = ([0; SALT], [0; NONCE]);
+        aws_lc_rs::rand::fill(&mut salt)?;
+        aws_lc_rs::rand::fill(&mut nonce)?;
+        // Sealed where it lies, and wiped if that fails.
+        let mut body = Zeroizing::new(Vec::with_capacity(content.len() + AES_256_GCM.tag_len()));
+        body.extend_from_slice(content);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let mut file = [MAGIC, salt.as_slice(), nonce.as_ref()].concat();
+        self.of_file(&salt)?.seal_in_place_append_tag(nonce, Aad::from(bound_to(room, name)), &mut *body)?;
+        file.extend_from_slice(&body);
+        Ok(file)
+    }
+
+    fn open(&self, room: &str, name: &str, file: &[u8]) -> Result<SecretBytes, Unspecified> {
+        let (header, body) = file.split_at_checked(HEADER).ok_or(Unspecified)?;
+        let (salt, nonce) = header.get(MAGIC.len()..).and_then(|rest| rest.split_at_checked(SALT)).ok_or(Unspecified)?;
+        let mut body = Zeroizing::new(body.to_vec());
+        let nonce = Nonce::try_assume_unique_for_key(nonce)?;
+        let length = self.of_file(salt)?.open_in_place(nonce, Aad::from(bound_to(room, name)), &mut body)?.len();
+        body.truncate(length);
+        Ok(SecretBytes::from(body))
+    }
+
+    fn of_file(&self, salt: &[u8]) -> Result<LessSafeKey, Unspecified> {
+        let key = derived(&self.bytes, salt, b"keyferry sealed content")?;
+        UnboundKey::new(&AES_256_GCM, &*key).map(LessSafeKey::new)
+    }
+}
+
+fn derived(key: &[u8], salt: &[u8], purpose: &[u8]) -> Result<Zeroizing<[u8; KEY]>, Unspecified> {
+    let mut derived = Zeroizing::new([0; KEY]);
+    let extracted = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(key);
+    extracted.expand(&[purpose], hkdf::HKDF_SHA256)?.fill(&mut *derived)?;
+    Ok(derived)
+}
+
+fn bound_to(room: &str, name: &str) -> Vec<u8> {
+    [MAGIC, room.as_bytes(), b"\0", name.as_bytes()].concat()
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(redacted)")
+    }
+}
+
+#[cfg(test)]
+mod tests;
