@@ -106,15 +106,6 @@ pub struct CacheCounters {
     backend: String,
 }
 
-/// The counters of one backend's cache: looked up once, not at each hit.
-#[derive(Clone, Debug)]
-pub struct CacheCounters {
-    pub hits: Counter,
-    pub misses: Counter,
-    evictions: Family<EvictionLabels, Counter>,
-    backend: String,
-}
-
 /// Counts a mount as in flight while it lives.
 #[derive(Debug)]
 pub struct InFlight(Gauge);
