@@ -49,10 +49,10 @@ tools: .venv/ready .tools/age/ready
 	sh tests/install-age.sh .tools/age
 	touch $@
 
-bench:
+bench: tools
 	$(CARGO) bench --locked --bench mount
 
-soak:
+soak: tools
 	$(CARGO) bench --locked --bench mount -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.
