@@ -26,6 +26,7 @@ mod registry;
 pub mod sealed;
 
 pub use cache::{CacheConfig, CacheTimes};
+pub use lease::LeasesConfig;
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 
 /// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.

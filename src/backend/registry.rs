@@ -8,6 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::cache::{CacheConfig, CacheTimes, Cached};
 use super::coalesce::Coalesced;
 use super::file::{FileBackend, FileConfig};
+use super::lease::{Leased, Leases};
 use super::limit::Limited;
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible};
 use crate::clock::Clock;
@@ -42,6 +43,7 @@ pub struct BackendSettings {
 pub struct BackendParts<'p> {
     pub clock: &'p Arc<dyn Clock>,
     pub metrics: &'p Arc<Metrics>,
+    pub leases: &'p Arc<Leases>,
 }
 
 /// Every backend, each behind its decorators.
@@ -154,7 +156,8 @@ impl StackPlan {
         let limited = Arc::new(Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics)));
         let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
         let cached: Arc<dyn Backend> = if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, parts.metrics)) };
-        Arc::new(Coalesced::new(cached, name.clone(), parts.metrics))
+        let coalesced = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
+        Arc::new(Leased::new(coalesced, name, Arc::clone(parts.leases)))
     }
 }
 
