@@ -24,6 +24,7 @@ pub mod lease;
 pub mod limit;
 mod registry;
 pub mod sealed;
+pub mod vault;
 
 pub use cache::{CacheConfig, CacheTimes};
 pub use lease::LeasesConfig;
