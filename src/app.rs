@@ -34,7 +34,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// The version key's file in the state folder.
-const VERSION_KEY: &str = "version.key";
+pub const VERSION_KEY: &str = "version.key";
 
 pub mod hardening;
 mod reload;

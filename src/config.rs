@@ -3,6 +3,8 @@
 //! Each room reads its own part (`FileConfig::parse`, `Policy::parse` ...): what a key means is said where it is used. This file
 //! knows the top level, and the limits that several rooms share.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;

@@ -17,6 +17,7 @@ pub mod cache;
 pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
+mod examine;
 #[cfg(test)]
 pub mod fake;
 pub mod file;
