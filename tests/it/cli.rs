@@ -52,6 +52,7 @@ fn the_help() {
       mount    Ask a provider for a Pod's volume, as the driver would, and write it
       check    Find what is wrong with classes and with the configuration
       vault    Keep secrets in a file vault: a folder of age files, one a secret
+      doctor   Find what is wrong on this node
       health   Ask the provider at a socket whether it is well
       version  Print the version
       help     Print this message or the help of the given subcommand(s)
