@@ -11,6 +11,7 @@ impl BackendConfig {
     pub fn files(&self) -> Vec<NamedFile> {
         match self {
             Self::File(config) => config.identity.iter().map(|path| NamedFile::secret("identity", path)).collect(),
+            Self::Vault(config) => config.files(),
         }
     }
 
@@ -18,6 +19,7 @@ impl BackendConfig {
     pub fn audience(&self) -> Option<&str> {
         match self {
             Self::File(_) => None,
+            Self::Vault(config) => config.audience(),
         }
     }
 
@@ -38,6 +40,7 @@ impl BackendConfig {
     fn well(&self) -> String {
         match self {
             Self::File(config) => format!("the vault {} is there, and its identities are read", config.vault.display()),
+            Self::Vault(config) => format!("the store at {} is up and unsealed", config.address),
         }
     }
 }

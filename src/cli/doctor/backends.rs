@@ -12,10 +12,10 @@ use crate::model::Diagnosis;
 
 /// Looks at all of them at once.
 pub async fn examine(config: &Config, _given: &Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
-    let limits = config.limits.of_backends();
+    let most = config.limits.secret_bytes;
     let looks = config
         .backends
         .iter()
-        .map(|(name, backend)| async move { bounded(&format!("backend {name}"), backend.examine(name, limits, clock)).await });
+        .map(|(name, backend)| async move { bounded(&format!("backend {name}"), backend.examine(name, most, clock)).await });
     join_all(looks).await.concat()
 }
