@@ -45,6 +45,21 @@ impl Life {
         Some((Self { full: self.full, turns_at, ..new }, cut || !lease.renewable))
     }
 
+    /// Of a former process, which knew how long it was at issue.
+    pub fn resumed(lease: &Lease, full: Duration, now: Moment) -> Option<Self> {
+        Some(Self { full, ..Self::of(lease, now)? })
+    }
+
+    pub fn full(&self) -> Duration {
+        self.full
+    }
+
+    /// May it still be given?
+    pub fn lasts(&self, now: Moment) -> bool {
+        now.at < self.ends_at && now.wall < self.ends
+    }
+
+    /// Its turn has come.
     pub fn turn(&mut self, now: Instant) {
         self.turns_at = now;
     }
