@@ -139,6 +139,14 @@ impl BackendConfig {
         }
     }
 
+    /// What its leases hang on: where the store is, and who the daemon is there. A lease of another origin is nothing to a backend.
+    fn origin(&self) -> String {
+        match self {
+            Self::File(_) => String::new(),
+            Self::Vault(config) => format!("{:?}", (&config.address, &config.namespace, &config.auth)),
+        }
+    }
+
     /// Alone, without its decorators.
     pub(super) fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
@@ -167,7 +175,7 @@ impl StackPlan {
         let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
         let cached: Arc<dyn Backend> = if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, parts.metrics)) };
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
-        Arc::new(Leased::new(coalesced, name, Arc::clone(parts.leases)))
+        Arc::new(Leased::new(coalesced, name, &self.config.origin(), Arc::clone(parts.leases)))
     }
 }
 
