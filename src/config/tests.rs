@@ -95,7 +95,6 @@ events: { enabled: true }
     keyferry.yaml:13:46: audit.alerts: is not yet supported (leave it out)
     keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
     keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
-    keyferry.yaml:16:11: dialects: is not yet supported (leave it out)
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
     keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)

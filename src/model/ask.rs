@@ -35,6 +35,9 @@ pub struct Login {
     pub namespace: Option<String>,
     pub role: Option<String>,
     pub tls: Option<Box<LoginTls>>,
+    /// The audience that the class's dialect takes where neither the class nor the configuration names one. Nobody has said it, and so
+    /// nobody has to be allowed it; where the configuration names an audience, a backend leaves it out.
+    pub usual_audience: Option<&'static str>,
 }
 
 /// How a store's certificate is judged, and what it is shown.
@@ -113,6 +116,23 @@ impl Login {
     pub fn is_empty(&self) -> bool {
         self.said().is_empty()
     }
+
+    /// The audience in force: the class's, else the configured one, else the one its dialect is used to.
+    pub fn audience<'a>(&'a self, configured: Option<&'a str>) -> Option<&'a str> {
+        self.audience.as_deref().or(configured).or(self.usual_audience)
+    }
+
+    /// Leaves out what it says under a key; whether it said anything.
+    pub fn forget(&mut self, key: LoginKey) -> bool {
+        match key {
+            LoginKey::Address => self.address.take().is_some(),
+            LoginKey::Audience => self.audience.take().is_some(),
+            LoginKey::Mount => self.mount.take().is_some(),
+            LoginKey::Namespace => self.namespace.take().is_some(),
+            LoginKey::Role => self.role.take().is_some(),
+            LoginKey::Tls => self.tls.take().is_some(),
+        }
+    }
 }
 
 // === impl LoginKey ===
@@ -158,5 +178,17 @@ mod tests {
         assert_eq!(one.to_pairs()[0], ("alt", r#"["a","b"]"#.to_owned()));
         assert_eq!(one.to_pairs()[2], ("ttl", "24h".to_owned()));
         assert!(!format!("{one:?}").contains("24h"));
+    }
+
+    #[test]
+    fn an_audience_is_the_classs_else_the_configured_else_the_usual_one() {
+        let mut login = Login { usual_audience: Some("openbao"), ..Login::default() };
+        assert_eq!(login.audience(Some("bao")), Some("bao"));
+        assert_eq!(login.audience(None), Some("openbao"));
+        assert!(login.is_empty(), "nobody has said it");
+        login.audience = Some("own".to_owned());
+        assert_eq!(login.audience(Some("bao")), Some("own"));
+        assert!(login.forget(LoginKey::Audience) && !login.forget(LoginKey::Audience));
+        assert_eq!(Login::default().audience(None), None);
     }
 }

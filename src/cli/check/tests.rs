@@ -105,7 +105,7 @@ fn the_words_are_those_of_a_mount() {
     let parameters = [("backend".to_owned(), "files".to_owned()), ("objects".to_owned(), objects.to_owned())].into();
     let config = Config::parse(CONFIG).unwrap();
     let ClassFaults(faults) =
-        crate::dialect::parse(&parameters, &catalogue::of(&config.backends), ClassLimits { objects: 9, owners: false }).unwrap_err();
+        crate::dialect::parse(&parameters, &catalogue::of(&config), ClassLimits { objects: 9, owners: false }).unwrap_err();
     assert_eq!(faults.len(), 2);
     for fault in faults {
         assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");
@@ -116,15 +116,16 @@ fn the_words_are_those_of_a_mount() {
 fn lists_streams_and_standard_input_are_looked_into() {
     let list = "kind: List\napiVersion: v1\nitems:\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: a }\n    spec:\n      provider: keyferry\n      parameters: { objects: '[ { secrte: x } ]' }\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: b }\n    spec: { provider: vault }\n";
     let bench = Bench::with(&[("none.yaml", "kind: Pod\n"), ("empty.yaml", "")]);
-    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @r#"
+    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @"
     1
     <stdin>:9:33: error: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
     <stdin>:9:35: error: object 1: secrte: is no known key (did you mean `secret`?)
-    <stdin>:13:23: note: the class is passed over: its provider is "vault", not keyferry
+    <stdin>:10:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    <stdin>:10:5: error: objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     DIR/none.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod)
     DIR/empty.yaml:1:1: note: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)
-    ! 1 object in 1 class: 2 faults
-    "#);
+    ! 1 object in 2 classes: 4 faults
+    ");
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     1
     DIR/a.yaml:10:18: error: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
     DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
-    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest)
+    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
     DIR/b.yaml:8:5: error: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
     DIR/c.yaml:7:5: error: backend: no backend is named, and this node has several (set backend to one of: files, spare)
     ! 8 objects in 3 classes: 5 faults
@@ -324,4 +325,47 @@ fn what_cannot_be_judged_has_exit_code_2() {
     2
     ! DIR: Is a directory (os error 21)
     "#);
+}
+
+/// A class of a peer, at line 1 of its file; its parameters start at line 6.
+fn peers_class(provider: &str, parameters: &str, objects: &str) -> String {
+    let indented = |text: &str, depth: &str| text.lines().map(|line| format!("{depth}{line}\n")).collect::<String>();
+    let (parameters, objects) = (indented(parameters, "    "), indented(objects, "      "));
+    format!("{HEAD}metadata: {{ name: peer, namespace: shop }}\nspec:\n  provider: {provider}\n  parameters:\n{parameters}    objects: |\n{objects}")
+}
+
+#[test]
+fn classes_of_the_peers_are_judged_in_their_own_words() {
+    let faulty = peers_class(
+        "vault",
+        "rolName: web\nvaultTLSClientKeyPath: /tls/key",
+        "- objectName: password\n  secretPath: kv/data/../db\n- objectName: token\n  secretpath: kv/data/token\n  filePermission: 9999",
+    );
+    let warned = peers_class(
+        "openbao",
+        "roleName: web\nbaoNamespace: team-a\nvaultNamespace: team-b",
+        "- objectName: db.json\n  secretPath: kv/data/db\n  encoding: hex\n- objectName: key\n  secretPath: kv/data/db\n  secretKey: key\n  filePermission: 0400",
+    );
+    let own_socket = peers_class("keyferry", "dialect: vault", "- objectName: a\n  secretPath: b");
+    let bench = Bench::with(&[
+        ("faulty.yaml", &faulty),
+        ("warned.yaml", &warned),
+        ("own.yaml", &own_socket),
+        ("later.yaml", &peers_class("azure", "keyvaultName: x", "array: []")),
+        ("other.yaml", &peers_class("thales", "x: y", "[]")),
+        ("c.yaml", CONFIG),
+    ]);
+    assert_snapshot!(bench.run("DIR/faulty.yaml DIR/warned.yaml DIR/own.yaml DIR/later.yaml DIR/other.yaml"), @"");
+    assert_snapshot!(bench.run("--config DIR/c.yaml DIR/warned.yaml"), @"");
+}
+
+#[test]
+fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
+    let class = peers_class(
+        "vault",
+        "roleName: web\nvaultAddress: https://vault.example:8200\nvaultNamespace: team-a/web\nvaultSkipTLSVerify: \"true\"\naudience: bao",
+        "- objectName: a\n  secretPath: /v1/kv/data/db?version=3\n- objectName: b\n  secretPath: pki/issue/web\n  method: PUT",
+    );
+    let bench = Bench::with(&[("a.yaml", &class)]);
+    assert_snapshot!(bench.run("--suggest-policy --as shop/web DIR/a.yaml"), @"");
 }
