@@ -50,7 +50,7 @@ impl Catalogue for Everything {
 
     fn serving(&self, _: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
         let backend = "bao".parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
-        Ok(Serving { backend, by_address: address == Some("https://bao") })
+        Ok(Serving { backend, by_address: address == Some("https://bao"), names_audience: false })
     }
 }
 

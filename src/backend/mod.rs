@@ -25,6 +25,7 @@ pub mod limit;
 mod registry;
 pub mod sealed;
 mod serving;
+pub mod vault;
 
 pub use cache::{CacheConfig, CacheTimes};
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};

@@ -9,6 +9,7 @@ use super::cache::{CacheConfig, CacheTimes, Cached};
 use super::coalesce::Coalesced;
 use super::file::{FileBackend, FileConfig};
 use super::limit::Limited;
+use super::vault::{VaultBackend, VaultConfig};
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, ServedDialects};
 use crate::clock::Clock;
 use crate::http::Endpoint;
@@ -19,12 +20,13 @@ use crate::telemetry::Metrics;
 use crate::yaml::{Faults, Reader};
 
 /// Kinds that are designed and not built; their configuration is refused with these words.
-const NOT_YET: [&str; 6] = ["aws", "azure", "failover", "gcp", "http", "vault"];
+const NOT_YET: [&str; 5] = ["aws", "azure", "failover", "gcp", "http"];
 
 /// One entry under `backends`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
     File(FileConfig),
+    Vault(Box<VaultConfig>),
 }
 
 /// What every backend is built with besides its own entry, from `limits` and `cache`.
@@ -81,12 +83,13 @@ impl BackendConfig {
         };
         let config = match node.text() {
             Some("file") => FileConfig::parse(&mut reader, faults).map(Self::File),
+            Some("vault") => VaultConfig::parse(&mut reader, faults).map(|config| Self::Vault(Box::new(config))),
             Some(kind) if NOT_YET.contains(&kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file, vault)"));
                 return None;
             }
             Some(kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: file)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: file, vault)"));
                 return None;
             }
             None => {
@@ -99,9 +102,18 @@ impl BackendConfig {
     }
 
     /// Whether it can serve the classes of this peer's dialect.
-    pub fn speaks(&self, _dialect: &str) -> bool {
+    pub fn speaks(&self, dialect: &str) -> bool {
         match self {
             Self::File(_) => false,
+            Self::Vault(_) => matches!(dialect, "openbao" | "vault"),
+        }
+    }
+
+    /// Whether it says which audience a Pod's token has, where it is entered with one.
+    pub fn names_audience(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Vault(config) => config.names_audience(),
         }
     }
 
@@ -109,6 +121,7 @@ impl BackendConfig {
     pub fn address(&self) -> Option<&Endpoint> {
         match self {
             Self::File(_) => None,
+            Self::Vault(config) => Some(&config.address),
         }
     }
 
@@ -116,6 +129,7 @@ impl BackendConfig {
     pub fn class_may(&self) -> Option<&ClassMay> {
         match self {
             Self::File(_) => None,
+            Self::Vault(config) => Some(&config.class_may),
         }
     }
 
@@ -123,6 +137,7 @@ impl BackendConfig {
     pub fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         match self {
             Self::File(_) => FileConfig::canonical(name),
+            Self::Vault(_) => VaultConfig::canonical(name),
         }
     }
 
@@ -130,6 +145,7 @@ impl BackendConfig {
     pub fn pin(&self, version: &str) -> Result<Version, String> {
         match self {
             Self::File(_) => FileConfig::pin(version),
+            Self::Vault(_) => VaultConfig::pin(version),
         }
     }
 
@@ -137,6 +153,7 @@ impl BackendConfig {
     pub fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
         match self {
             Self::File(_) => FileConfig::admit(asked),
+            Self::Vault(config) => config.admit(asked),
         }
     }
 
@@ -144,12 +161,14 @@ impl BackendConfig {
     pub fn cache(&self) -> Option<CacheTimes> {
         match self {
             Self::File(_) => None,
+            Self::Vault(config) => Some(config.cache),
         }
     }
 
     fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
+            Self::Vault(config) => Ok(Arc::new(VaultBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
         }
     }
 }

@@ -23,6 +23,7 @@ struct Candidate {
     name: BackendName,
     address: Option<Endpoint>,
     dialects: Vec<&'static str>,
+    names_audience: bool,
 }
 
 // === impl ServedDialects ===
@@ -33,6 +34,7 @@ impl ServedDialects {
             name: name.clone(),
             address: config.address().cloned(),
             dialects: DIALECTS.into_iter().filter(|dialect| config.speaks(dialect)).collect(),
+            names_audience: config.names_audience(),
         };
         Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
     }
@@ -49,9 +51,13 @@ impl ServedDialects {
         let by_address = !at_address.is_empty();
         let left = if by_address { &at_address } else { &speakers };
         let named = self.named.get(dialect).filter(|named| !by_address || left.iter().any(|candidate| candidate.name == **named));
+        let chosen = |backend: &BackendName| {
+            let names_audience = speakers.iter().any(|speaker| speaker.name == *backend && speaker.names_audience);
+            Ok(Serving { backend: backend.clone(), by_address, names_audience })
+        };
         match (named, left.as_slice()) {
-            (Some(named), _) => Ok(Serving { backend: named.clone(), by_address }),
-            (None, [only]) => Ok(Serving { backend: only.name.clone(), by_address }),
+            (Some(named), _) => chosen(named),
+            (None, [only]) => chosen(&only.name),
             (None, []) => Err(format!(
                 "no backend of this node serves classes of the dialect `{dialect}` (the cluster's admin can add one of the kind vault)"
             )),
@@ -75,14 +81,22 @@ mod tests {
 
     fn candidate(name: &str, address: Option<&str>) -> Candidate {
         let dialects = if address.is_some() { vec!["openbao", "vault"] } else { Vec::new() };
-        Candidate { name: name.parse().unwrap(), address: address.map(|address| address.parse().unwrap()), dialects }
+        Candidate {
+            name: name.parse().unwrap(),
+            address: address.map(|address| address.parse().unwrap()),
+            dialects,
+            names_audience: name == "dr",
+        }
     }
 
     /// The backend, with a `!` where the address chose it.
     fn found(candidates: &[Candidate], named: Option<&str>, address: Option<&str>) -> String {
         let named = named.map(|named| ("vault".to_owned(), named.parse().unwrap())).into_iter().collect();
         match (ServedDialects { candidates: candidates.to_vec(), named }).find("vault", address) {
-            Ok(Serving { backend, by_address }) => format!("{backend}{}", if by_address { "!" } else { "" }),
+            Ok(Serving { backend, by_address, names_audience }) => {
+                assert_eq!(names_audience, backend.as_str() == "dr");
+                format!("{backend}{}", if by_address { "!" } else { "" })
+            }
             Err(problem) => problem,
         }
     }

@@ -84,8 +84,9 @@ events: { enabled: true }
     keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed
     keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
-    keyferry.yaml:9:16: backends.bao.kind: "vault" is not yet supported (it serves: file)
-    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file)
+    keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
+    keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
+    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
@@ -114,4 +115,36 @@ fn a_text_that_is_no_configuration_says_so() {
     ");
     let missing = Config::load(Path::new("/nonexistent/keyferry.yaml")).unwrap_err();
     insta::assert_snapshot!(missing, @"/nonexistent/keyferry.yaml: No such file or directory (os error 2) (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)");
+}
+
+#[test]
+fn a_dialect_is_served_by_a_backend_that_speaks_it() {
+    let with = |dialects: &str| {
+        format!(
+            "identity: {{ verify: driver }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
+             bao: {{ kind: vault, address: https://bao:8200, auth: {{ method: kubernetes, role: csi }} }}\ndialects: {dialects}\n"
+        )
+    };
+    let config = Config::parse(&with("{ vault: { backend: bao }, openbao: { backend: bao } }")).unwrap();
+    let named: Vec<String> = config.dialects.iter().map(|(dialect, backend)| format!("{dialect}={backend}")).collect();
+    assert_eq!(named, ["openbao=bao", "vault=bao"]);
+    assert!(Config::parse(&with("{}")).unwrap().dialects.is_empty());
+    let problems = [
+        "{ vault: { backend: boa }, openbao: { backend: files }, aws: { backend: bao } }",
+        "{ vault: {}, valt: { backend: bao }, openbao: { bakend: bao } }",
+        "{ vault: bao, openbao: { backend: [bao] } }",
+    ];
+    insta::assert_snapshot!(problems.map(|dialects| faults(&with(dialects))).join("\n--\n"), @r#"
+    keyferry.yaml:6:31: dialects.vault.backend: there is no backend "boa" (did you mean "bao"?)
+    keyferry.yaml:6:58: dialects.openbao.backend: "files" cannot serve classes of the dialect openbao (name a backend of the kind vault)
+    keyferry.yaml:6:72: dialects.aws: is not yet supported (leave it out)
+    --
+    keyferry.yaml:6:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
+    keyferry.yaml:6:24: dialects.valt: is no known key (did you mean `vault`?)
+    keyferry.yaml:6:57: dialects.openbao.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
+    keyferry.yaml:6:59: dialects.openbao.bakend: is no known key (did you mean `backend`?)
+    --
+    keyferry.yaml:6:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
+    keyferry.yaml:6:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    "#);
 }

@@ -63,12 +63,7 @@ impl Delivery {
     ///
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
-    pub fn new(
-        files: Vec<DeliveredFile>,
-        secrets: &[(String, Arc<Secret>)],
-        key: &VersionKey,
-        limit: usize,
-    ) -> Result<Self, Oversize> {
+    pub fn new(files: Vec<DeliveredFile>, secrets: &[(String, Arc<Secret>)], key: &VersionKey, limit: usize) -> Result<Self, Oversize> {
         let mut versions = object_versions(secrets, key);
         if versions.is_empty() {
             versions.push(ObjectVersion { id: MARKER.to_owned(), version: Version::new("empty") });

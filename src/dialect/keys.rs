@@ -22,7 +22,8 @@ impl Keys {
         if self.known.contains(&key) {
             return None;
         }
-        let find = |table: &'static [(&'static str, &'static str)]| table.iter().find(|(known, _)| *known == key).map(|(_, remedy)| *remedy);
+        let find =
+            |table: &'static [(&'static str, &'static str)]| table.iter().find(|(known, _)| *known == key).map(|(_, remedy)| *remedy);
         Some(match (find(self.later), find(self.foreign)) {
             (Some(remedy), _) => format!("is not yet supported ({remedy})"),
             (None, Some(remedy)) => format!("is no known key ({remedy})"),

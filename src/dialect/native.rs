@@ -32,12 +32,8 @@ const CLASS_KEYS: Keys = Keys {
 
 /// Keys of an object.
 const OBJECT_KEYS: Keys = Keys {
-    known: &[
-        "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
-    ],
-    shown: &[
-        "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
-    ],
+    known: &["secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease"],
+    shown: &["secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease"],
     later: &[
         ("format", "remove it for JSON of the fields, or store the finished text as one field"),
         ("prefix", "write an object for each secret"),

@@ -76,6 +76,10 @@ fn format(peer: &'static Peer) -> Format {
 fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, class: &mut Class<'_>) -> Option<String> {
     match catalogue.serving(peer.name, entry.login.address.as_deref()) {
         Ok(serving) => {
+            // The class's own, else the configured one, else the peer's.
+            if !serving.names_audience && entry.login.audience.is_none() {
+                entry.login.audience = Some(peer.audience.to_owned());
+            }
             if serving.by_address {
                 entry.login.address = None;
                 for word in std::mem::take(&mut entry.tls_words) {

@@ -35,9 +35,6 @@ pub struct Login {
     pub namespace: Option<String>,
     pub role: Option<String>,
     pub tls: Option<Box<LoginTls>>,
-    /// The audience that the class's dialect takes where neither the class nor the configuration names one. Nobody has said it, and so
-    /// nobody has to be allowed it; where the configuration names an audience, a backend leaves it out.
-    pub usual_audience: Option<&'static str>,
 }
 
 /// How a store's certificate is judged, and what it is shown.
@@ -117,11 +114,6 @@ impl Login {
         self.said().is_empty()
     }
 
-    /// The audience in force: the class's, else the configured one, else the one its dialect is used to.
-    pub fn audience<'a>(&'a self, configured: Option<&'a str>) -> Option<&'a str> {
-        self.audience.as_deref().or(configured).or(self.usual_audience)
-    }
-
     /// Leaves out what it says under a key; whether it said anything.
     pub fn forget(&mut self, key: LoginKey) -> bool {
         match key {
@@ -181,14 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn an_audience_is_the_classs_else_the_configured_else_the_usual_one() {
-        let mut login = Login { usual_audience: Some("openbao"), ..Login::default() };
-        assert_eq!(login.audience(Some("bao")), Some("bao"));
-        assert_eq!(login.audience(None), Some("openbao"));
-        assert!(login.is_empty(), "nobody has said it");
-        login.audience = Some("own".to_owned());
-        assert_eq!(login.audience(Some("bao")), Some("own"));
-        assert!(login.forget(LoginKey::Audience) && !login.forget(LoginKey::Audience));
-        assert_eq!(Login::default().audience(None), None);
+    fn a_part_is_forgotten_once() {
+        let mut login = Login { audience: Some("own".to_owned()), ..Login::default() };
+        assert!(login.forget(LoginKey::Audience) && !login.forget(LoginKey::Audience) && !login.forget(LoginKey::Tls));
+        assert!(login.is_empty());
     }
 }

@@ -101,6 +101,8 @@ pub struct Serving {
     pub backend: BackendName,
     /// The class's address is this backend's own: what else the class says of how to reach it is not needed.
     pub by_address: bool,
+    /// Its configuration says which audience a Pod's token has; else it is the one that the peer is used to.
+    pub names_audience: bool,
 }
 
 /// Why what a class asks for means nothing here.

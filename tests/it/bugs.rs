@@ -87,7 +87,7 @@ impl Backend for Buggy {
 
 fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
     let (clock, metrics): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::new(Metrics::new()));
-    let (name, BackendConfig::File(file)) = config.backends.iter().next().unwrap();
+    let (name, BackendConfig::File(file)) = config.backends.iter().next().unwrap() else { panic!("the house has a file vault") };
     let buggy = Buggy(FileBackend::open(name.clone(), file, config.limits.secret_bytes, Arc::clone(&clock)).unwrap());
     let limits = config.limits;
     Pipeline {

@@ -7,9 +7,7 @@ use super::place::Places;
 use super::rules::Rules;
 use crate::cli::manifest::{ClassManifest, field};
 use crate::dialect::{self, ClassLimits, NATIVE, PEERS};
-use crate::model::{
-    Catalogue, ClassFault, ClassFaults, Code, FileMode, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select,
-};
+use crate::model::{Catalogue, ClassFault, ClassFaults, Code, FileMode, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select};
 use crate::nearest::nearest;
 use crate::policy::Policy;
 use crate::yaml::{self, Key, Node, Position, Value};

@@ -28,8 +28,7 @@ impl Catalogue for FakeCatalogue {
         if let (true, Some((key, _))) = (backend == "files", ask.login.said().first()) {
             return Err(Unresolved::NoLogin { key: *key, problem: "means nothing to a file vault (remove it)".to_owned() });
         }
-        for (key, said) in
-            [("method", ask.method != Method::Get), ("args", !ask.args.is_empty()), ("lease", ask.lease == LeaseFor::Shared)]
+        for (key, said) in [("method", ask.method != Method::Get), ("args", !ask.args.is_empty()), ("lease", ask.lease == LeaseFor::Shared)]
         {
             if backend == "files" && said {
                 return Err(Unresolved::Request { key, problem: "means nothing to a file vault (remove it)".to_owned() });

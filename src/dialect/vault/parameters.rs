@@ -190,7 +190,6 @@ impl Entry {
             mount: words.mount(),
             audience: words.class.parsed(parameters, "audience", login::text).flatten(),
             tls: tls.map(Box::new),
-            usual_audience: Some(peer.audience),
             address: address.as_ref().map(|(_, address)| address.clone()),
         };
         Self { login, address_word: address.map(|(word, _)| word), tls_words }
@@ -247,14 +246,9 @@ impl<'w> Words<'w, '_> {
     }
 
     fn tls(&mut self) -> (Option<LoginTls>, Vec<&'static str>) {
-        let [ca_file, ca_folder, server_name, certificate, key] = [
-            Parameter::CaFile,
-            Parameter::CaFolder,
-            Parameter::ServerName,
-            Parameter::ClientCertificate,
-            Parameter::ClientKey,
-        ]
-        .map(|parameter| self.text(parameter, None, login::text));
+        let [ca_file, ca_folder, server_name, certificate, key] =
+            [Parameter::CaFile, Parameter::CaFolder, Parameter::ServerName, Parameter::ClientCertificate, Parameter::ClientKey]
+                .map(|parameter| self.text(parameter, None, login::text));
         let skip_verify = self.skip_verify();
         let texts = [&ca_file, &ca_folder, &server_name, &certificate, &key].into_iter().flatten().map(|(word, _)| *word);
         let words: Vec<&'static str> = texts.chain(skip_verify).collect();
@@ -279,7 +273,8 @@ impl<'w> Words<'w, '_> {
     fn check_pair(&mut self, one: Option<&(&'static str, String)>, other: Parameter, other_is_there: bool) {
         if let Some((word, _)) = one.filter(|_| !other_is_there) {
             let other = self.peer.names(other)[0];
-            self.class.fault(word, format!("stands without `{other}`: a certificate and its key go together (add `{other}`, or remove it)"));
+            self.class
+                .fault(word, format!("stands without `{other}`: a certificate and its key go together (add `{other}`, or remove it)"));
         }
     }
 

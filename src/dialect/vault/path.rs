@@ -43,7 +43,9 @@ impl SecretPath {
     fn read_pair(&mut self, pair: &str) -> Result<(), String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
-            return Err("has a query that cannot be read (write `name=value`, several with `&` between, other characters as %XX)".to_owned());
+            return Err(
+                "has a query that cannot be read (write `name=value`, several with `&` between, other characters as %XX)".to_owned()
+            );
         };
         if self.query.iter().any(|(known, _)| *known == name) || (name == "version" && self.version.is_some()) {
             return Err(format!("has {} twice in its query (remove one)", quoted(&name)));
@@ -88,7 +90,14 @@ mod tests {
 
     #[test]
     fn a_path_has_one_name_however_it_is_written() {
-        for text in ["kv/data/shop/db", "/kv/data/shop/db", "v1/kv/data/shop/db", "/v1/kv/data/shop/db", "/v1//kv/data/shop//db/", "kv/data/shop/db?"] {
+        for text in [
+            "kv/data/shop/db",
+            "/kv/data/shop/db",
+            "v1/kv/data/shop/db",
+            "/v1/kv/data/shop/db",
+            "/v1//kv/data/shop//db/",
+            "kv/data/shop/db?",
+        ] {
             assert_eq!(path(text), SecretPath { name: "kv/data/shop/db".to_owned(), version: None, query: Vec::new() }, "{text}");
         }
         assert_eq!(path("/v1/v1/x").name, "v1/x", "a mount may be called so");
@@ -99,7 +108,10 @@ mod tests {
     fn a_query_gives_version_and_arguments() {
         let read = path("/v1/kv/data/db?version=3");
         assert_eq!((read.name.as_str(), read.version.as_deref(), read.query.len()), ("kv/data/db", Some("3"), 0));
-        assert_eq!(read.of(Method::Put), SecretPath { name: "kv/data/db".to_owned(), version: None, query: vec![("version".to_owned(), "3".to_owned())] });
+        assert_eq!(
+            read.of(Method::Put),
+            SecretPath { name: "kv/data/db".to_owned(), version: None, query: vec![("version".to_owned(), "3".to_owned())] }
+        );
         for latest in ["db?version=0", "db?version=", "db?version"] {
             assert_eq!(path(latest).version, None, "{latest}");
         }

@@ -30,7 +30,11 @@ impl Catalogue for FakeCatalogue {
     fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
         match address {
             Some("https://nowhere") => Err(Unresolved::Backend(format!("several backends could serve `{dialect}`: bao, dr"))),
-            address => Ok(Serving { backend: "bao".parse().unwrap(), by_address: address == Some("https://bao:8200") }),
+            address => Ok(Serving {
+                backend: "bao".parse().unwrap(),
+                by_address: address == Some("https://bao:8200"),
+                names_audience: address.is_some(),
+            }),
         }
     }
 }
@@ -121,12 +125,12 @@ const EVERYTHING: &str = r#"
 fn every_key_of_an_object() {
     let plan = plan_of(EVERYTHING);
     assert_snapshot!(shown(&plan), @r#"
-    db/username = Query("username") of GET bao/database/creds/shop {} | driver's Utf8 | role=web
-    db/password = Query("password") of GET bao/database/creds/shop {} | 0400 Utf8 | role=web
-    certificate.json = response of PUT bao/pki/issue/web {"common_name":"web.shop.example","exclude_cn_from_sans":true,"ip_sans":["10.0.0.1"],"ttl":"24h"} | driver's Utf8 | role=web
-    former = Query("data.password") of GET bao/kv/data/shop/db@3 {} | driver's Base64 | role=web
-    otp = response of POST bao/ssh/creds/otp {"ip":"10.0.0.1","username":"deploy"} | driver's Utf8 | role=web
-    names = Query("keys") of LIST bao/kv/metadata/shop {} | driver's Utf8 | role=web
+    db/username = Query("username") of GET bao/database/creds/shop {} | driver's Utf8 | audience=vault role=web
+    db/password = Query("password") of GET bao/database/creds/shop {} | 0400 Utf8 | audience=vault role=web
+    certificate.json = response of PUT bao/pki/issue/web {"common_name":"web.shop.example","exclude_cn_from_sans":true,"ip_sans":["10.0.0.1"],"ttl":"24h"} | driver's Utf8 | audience=vault role=web
+    former = Query("data.password") of GET bao/kv/data/shop/db@3 {} | driver's Base64 | audience=vault role=web
+    otp = response of POST bao/ssh/creds/otp {"ip":"10.0.0.1","username":"deploy"} | driver's Utf8 | audience=vault role=web
+    names = Query("keys") of LIST bao/kv/metadata/shop {} | driver's Utf8 | audience=vault role=web
     "#);
     assert!(std::sync::Arc::ptr_eq(&plan.objects[0].secret, &plan.objects[1].secret), "one credential has one username and one password");
     assert_eq!(plan.version_ids, VersionIds::Paths);
@@ -185,9 +189,6 @@ fn every_parameter_of_a_class() {
                 skip_verify: true,
             },
         ),
-        usual_audience: Some(
-            "vault",
-        ),
     }
     "#);
     assert_snapshot!(format!("{:?}", plan.parameters), @r#"{Address: "vaultAddress", Mount: "vaultAuthMountPath", Namespace: "vaultNamespace", Role: "roleName", Tls: "vaultCACertPath"}"#);
@@ -205,23 +206,41 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
         ("vaultSkipTLSVerify", "0"),
     ];
     for pairs in [&[] as &[_], &empty] {
-        let plan = plan(pairs);
-        let login = &plan.objects[0].secret.login;
-        assert_eq!(login.said(), [(LoginKey::Role, "web")]);
-        // The configuration's audience, else the one that the peer would have taken; who asks for it by name says so.
-        assert_eq!((login.audience(Some("bao")), login.audience(None)), (Some("bao"), Some("vault")));
+        // The catalogue's backend names no audience to a class that names no address: then it is the peer's.
+        assert_eq!(plan(pairs).objects[0].secret.login.said(), [(LoginKey::Audience, "vault"), (LoginKey::Role, "web")]);
     }
     let openbao = parse_class("openbao", &[("roleName", "web"), ("objects", OBJECTS)]).unwrap();
-    assert_eq!(openbao.objects[0].secret.login.audience(None), Some("openbao"));
+    assert_eq!(openbao.objects[0].secret.login.audience.as_deref(), Some("openbao"));
+    let named = plan(&[("vaultAddress", "https://elsewhere")]);
+    assert_eq!(named.objects[0].secret.login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
 }
 
 #[test]
 fn the_openbao_dialect_has_three_names_for_everything() {
-    let names = ["RoleName", "Address", "Namespace", "AuthMountPath", "CACertPath", "CADirectory", "TLSServerName", "TLSClientCertPath", "TLSClientKeyPath", "SkipTLSVerify"];
+    let names = [
+        "RoleName",
+        "Address",
+        "Namespace",
+        "AuthMountPath",
+        "CACertPath",
+        "CADirectory",
+        "TLSServerName",
+        "TLSClientCertPath",
+        "TLSClientKeyPath",
+        "SkipTLSVerify",
+    ];
     let class = |prefix: &str| {
-        let pairs: Vec<(String, &str)> = names.iter().map(|name| (format!("{prefix}{name}"), if *name == "SkipTLSVerify" { "t" } else { "x://x" })).collect();
+        let pairs: Vec<(String, &str)> =
+            names.iter().map(|name| (format!("{prefix}{name}"), if *name == "SkipTLSVerify" { "t" } else { "x://x" })).collect();
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), *value)).chain([("objects", OBJECTS)]).collect();
-        let mut plan = parse_class("openbao", &pairs.iter().map(|(name, value)| if name.ends_with("Path") || name.ends_with("Namespace") { (*name, "x") } else { (*name, *value) }).collect::<Vec<_>>()).unwrap();
+        let mut plan = parse_class(
+            "openbao",
+            &pairs
+                .iter()
+                .map(|(name, value)| if name.ends_with("Path") || name.ends_with("Namespace") { (*name, "x") } else { (*name, *value) })
+                .collect::<Vec<_>>(),
+        )
+        .unwrap();
         plan.parameters.clear();
         plan.objects.remove(0).secret.login.clone()
     };
@@ -240,7 +259,7 @@ fn the_openbao_dialect_has_three_names_for_everything() {
         ("objects", OBJECTS),
     ];
     let plan = parse_class("openbao", &mixed).unwrap();
-    assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | namespace=same role=first"#);
+    assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | audience=openbao namespace=same role=first"#);
     assert_snapshot!(warnings(&plan), @"
     roleName: is not heeded: `vaultRoleName` stands beside it, says otherwise and wins (remove one)
     vaultAuthMountPath: is not heeded: `baoAuthMountPath` stands beside it, says otherwise and wins (remove one)

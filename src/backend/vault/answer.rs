@@ -1,0 +1,251 @@
+//! What the server answered: parsed without a copy of what is not delivered, and without rounding a number.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Duration;
+
+use super::fault::Refusal;
+use crate::backend::Fault;
+use crate::model::{Field, FieldKind, FieldName, SecretBytes, Version};
+
+/// The members every answer may have. `null` is as good as absent.
+#[derive(Deserialize)]
+pub(super) struct Answer<'a> {
+    #[serde(borrow, default)]
+    pub(super) lease_id: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) lease_duration: Option<u64>,
+    #[serde(default)]
+    pub(super) renewable: Option<bool>,
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) warnings: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) auth: Option<AuthAnswer>,
+    #[serde(borrow, default)]
+    pub(super) wrap_info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) mount_type: Option<&'a RawValue>,
+    /// The store says why it refuses.
+    #[serde(borrow, default)]
+    errors: Option<&'a RawValue>,
+}
+
+/// What a login gives.
+#[derive(Deserialize)]
+pub(super) struct AuthAnswer {
+    #[serde(default)]
+    pub(super) client_token: zeroize::Zeroizing<String>,
+    /// Seconds; 0: it never ends.
+    #[serde(default)]
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+    #[serde(default)]
+    pub(super) mfa_requirement: Option<serde::de::IgnoredAny>,
+    /// How often it may be used; 0: without end.
+    #[serde(default)]
+    pub(super) num_uses: i64,
+}
+
+/// A credential's own end.
+pub(super) struct Issued {
+    pub(super) id: SecretBytes,
+    pub(super) renewable: bool,
+    pub(super) lasts: Duration,
+}
+
+/// The metadata that KV v2 sends beside a version.
+#[derive(Default, Deserialize)]
+pub(super) struct Metadata {
+    #[serde(default)]
+    pub(super) version: Option<u64>,
+    #[serde(default)]
+    pub(super) deletion_time: Option<String>,
+    #[serde(default)]
+    pub(super) destroyed: bool,
+}
+
+type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+// === impl Answer ===
+
+impl<'a> Answer<'a> {
+    /// # Errors
+    /// It is not what the API answers with.
+    pub(super) fn parse(body: &'a SecretBytes) -> Result<Self, Refusal> {
+        let no_json = || {
+            let reason = "the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw \
+                          bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)";
+            Refusal::new(Fault::Corrupt, reason)
+        };
+        serde_json::from_slice(body.expose()).map_err(|_| no_json())
+    }
+
+    /// The fields: those of KV v2's version, else the members of `data`.
+    ///
+    /// # Errors
+    /// There is nothing to deliver.
+    pub(super) fn content(&self) -> Result<Content<'a>, Refusal> {
+        let Some(data) = self.data else { return Err(self.without_data()) };
+        let Some(members) = members(data) else {
+            return Err(Refusal::new(Fault::Unsupported, "the answer's data is no object of fields (it cannot be delivered)"));
+        };
+        match (members.get("data").copied(), members.get("metadata").copied().filter(|metadata| is_object(metadata))) {
+            (Some(inner), Some(metadata)) if is_object(inner) => {
+                let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
+                Ok(Content { members: self::members(inner).unwrap_or_default(), version: metadata.version })
+            }
+            (Some(inner), Some(metadata)) if inner.get() == "null" => {
+                let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
+                Err(Refusal::new(Fault::NotFound, metadata.absence(None)))
+            }
+            _ => Ok(Content { members, version: None }),
+        }
+    }
+
+    /// The metadata of a version of KV v2 that has no content any more.
+    pub(super) fn metadata(&self) -> Option<Metadata> {
+        let data = members(self.data?)?;
+        serde_json::from_str(data.get("metadata")?.get()).ok()
+    }
+
+    pub(super) fn warnings(&self) -> Option<&'a str> {
+        self.warnings.map(RawValue::get)
+    }
+
+    fn without_data(&self) -> Refusal {
+        let refusal = |fault, reason: &str| Refusal::new(fault, reason);
+        match () {
+            () if self.wrap_info.is_some() => refusal(
+                Fault::Denied,
+                "the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first \
+                 (no mount can wait for that; take the path out of the control group)",
+            ),
+            () if self.auth.is_some() => refusal(
+                Fault::Unsupported,
+                "the answer is a login and no secret: it has `auth` and no `data` (logins are the backend's own matter)",
+            ),
+            () if self.errors.is_some() => refusal(Fault::Unavailable, "the store answered 200 with errors (see its log)"),
+            () => refusal(Fault::NotFound, "the answer has no data (does the path give anything to be read?)"),
+        }
+    }
+
+    /// The lease of a credential; `None`: the answer has none.
+    pub(super) fn issued(&self) -> Option<Issued> {
+        let id = text(self.lease_id?)?;
+        let lasts = Duration::from_secs(self.lease_duration.unwrap_or(0));
+        (!id.is_empty()).then(|| Issued { id, renewable: self.renewable.unwrap_or(false), lasts })
+    }
+
+    /// When a certificate ends that came without a lease: what PKI's `issue` and `sign` answer.
+    pub(super) fn expiration(&self) -> Option<Timestamp> {
+        let data = members(self.data?)?;
+        data.get("certificate")?;
+        Timestamp::from_second(data.get("expiration")?.get().parse().ok()?).ok()
+    }
+
+    /// The whole answer as vault-csi-provider writes it (`api.Secret` of Vault's Go client: its members, their order), but for
+    /// `request_id`, which would change the file at each poll.
+    pub(super) fn response(&self) -> SecretBytes {
+        let raw = |value: Option<&'a RawValue>| value.map_or("null", RawValue::get);
+        let lease_id = self.lease_id.map_or("\"\"", RawValue::get);
+        let (duration, renewable) = (self.lease_duration.unwrap_or(0), self.renewable.unwrap_or(false));
+        let head = format!("\"lease_id\":{lease_id},\"lease_duration\":{duration},\"renewable\":{renewable}");
+        let rest = [("wrap_info", self.wrap_info), ("mount_type", self.mount_type)];
+        let rest: String = rest.iter().filter_map(|(name, value)| Some(format!(",\"{name}\":{}", (*value)?.get()))).collect();
+        let (data, warnings) = (raw(self.data), raw(self.warnings));
+        let parts = ["{", &head, ",\"data\":", data, ",\"warnings\":", warnings, &rest, "}"];
+        let mut response = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
+            response.extend_from_slice(part.as_bytes());
+        }
+        SecretBytes::new(response)
+    }
+}
+
+/// The fields of an answer, still as JSON.
+pub(super) struct Content<'a> {
+    members: Members<'a>,
+    version: Option<u64>,
+}
+
+impl Content<'_> {
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version.map(|version| Version::new(version.to_string()))
+    }
+
+    /// The fields, and the number of those whose names cannot be asked for.
+    ///
+    /// # Errors
+    /// A text that is not Unicode, or all of them together are over the bound.
+    pub(super) fn fields(self, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+        let (mut fields, mut unnamed, mut bytes) = (BTreeMap::new(), 0, 0);
+        for (name, value) in self.members {
+            let Ok(name) = name.parse::<FieldName>() else {
+                unnamed += 1;
+                continue;
+            };
+            let field = field(value).ok_or_else(|| {
+                let reason = format!("field {:?} is a text with half a character in it (write the secret anew)", name.as_str());
+                Refusal::new(Fault::Corrupt, reason)
+            })?;
+            bytes += field.bytes.len();
+            fields.insert(name, field);
+        }
+        if bytes > max_bytes {
+            let reason = format!("its fields have {bytes} bytes; at most {max_bytes} are allowed (raise limits.secretBytes)");
+            return Err(Refusal::new(Fault::TooLarge, reason));
+        }
+        Ok((fields, unnamed))
+    }
+}
+
+/// A text becomes its own bytes; everything else stays the JSON that the store wrote, to the digit.
+fn field(value: &RawValue) -> Option<Field> {
+    if value.get().starts_with('"') {
+        return text(value).map(Field::of_bytes);
+    }
+    let bytes = SecretBytes::new(value.get().as_bytes().to_vec());
+    Some(Field { bytes: std::sync::Arc::new(bytes), kind: FieldKind::Json })
+}
+
+fn text(value: &RawValue) -> Option<SecretBytes> {
+    serde_json::from_str::<String>(value.get()).ok().map(|text| SecretBytes::new(text.into_bytes()))
+}
+
+fn members(value: &RawValue) -> Option<Members<'_>> {
+    serde_json::from_str(value.get()).ok()
+}
+
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+// === impl Metadata ===
+
+impl Metadata {
+    /// Why a version has no content. `pinned`: the class asked for it by number.
+    pub(super) fn absence(&self, pinned: Option<&str>) -> String {
+        let version = self.version.map_or_else(|| "the version".to_owned(), |version| format!("version {version}"));
+        let latest = if pinned.is_none() { ", the latest," } else { "" };
+        let deleted = self.deletion_time.as_deref().filter(|time| !time.is_empty());
+        match deleted {
+            _ if self.destroyed => {
+                format!("{version}{latest} is destroyed: its content is gone for good (write it anew, or pin another version)")
+            }
+            Some(time) => {
+                let time: String = time.chars().filter(|c| !c.is_control()).take(40).collect();
+                format!("{version}{latest} was deleted at {time} (undelete or write it anew, or pin another version)")
+            }
+            None => format!("{version}{latest} has no content (write it anew, or pin another version)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

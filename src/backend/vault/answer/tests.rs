@@ -1,0 +1,122 @@
+use super::*;
+
+fn body(text: &str) -> SecretBytes {
+    SecretBytes::new(text.as_bytes().to_vec())
+}
+
+fn read(text: &str) -> Result<Vec<(String, String, FieldKind)>, String> {
+    let body = body(text);
+    let answer = Answer::parse(&body).map_err(|refusal| refusal.reason)?;
+    let (fields, _) = answer.content().and_then(|content| content.fields(1000)).map_err(|refusal| refusal.reason)?;
+    let shown = |field: &Field| String::from_utf8(field.bytes.expose().to_vec()).unwrap();
+    Ok(fields.iter().map(|(name, field)| (name.to_string(), shown(field), field.kind)).collect())
+}
+
+fn plain(text: &str) -> Vec<(String, String)> {
+    read(text).unwrap().into_iter().map(|(name, value, _)| (name, value)).collect()
+}
+
+#[test]
+fn texts_are_raw_and_all_else_is_json_to_the_digit() {
+    let fields = read(
+        r#"{"data":{"t":"a\"\u003cb\u003e\n","n":12345678901234567890.1230,"e":1E400,"o":{"z":1,"a":[1.0,-0]},"b":true,"x":null,"s":""}}"#,
+    );
+    let shown: Vec<_> = fields.unwrap().into_iter().map(|(name, value, kind)| format!("{name} {kind:?} {value}")).collect();
+    assert_eq!(
+        shown,
+        [
+            "b Json true",
+            "e Json 1E400",
+            "n Json 12345678901234567890.1230",
+            "o Json {\"z\":1,\"a\":[1.0,-0]}",
+            "s Text ",
+            "t Text a\"<b>\n",
+            "x Json null"
+        ]
+    );
+}
+
+#[test]
+fn kv_v2_is_known_by_its_shape() {
+    let second = r#"{"data":{"data":{"a":"1"},"metadata":{"version":7,"deletion_time":"","destroyed":false}}}"#;
+    assert_eq!(plain(second), [("a".to_owned(), "1".to_owned())]);
+    let second = body(second);
+    assert_eq!(Answer::parse(&second).unwrap().content().unwrap().version().unwrap().as_str(), "7");
+    let first = r#"{"data":{"data":{"a":"1"},"x":"2"}}"#;
+    assert_eq!(plain(first).len(), 2, "a secret of KV v1 may have a field `data`");
+    assert_eq!(plain(r#"{"data":{"data":"text","metadata":{}}}"#).len(), 2);
+}
+
+#[test]
+fn what_cannot_be_delivered_says_why() {
+    let reason = |text: &str| read(text).unwrap_err();
+    insta::assert_snapshot!(reason("<html>"), @"the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
+    insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path give anything to be read?)");
+    insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first (no mount can wait for that; take the path out of the control group)");
+    insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login and no secret: it has `auth` and no `data` (logins are the backend's own matter)");
+    insta::assert_snapshot!(reason(r#"{"data":["x"]}"#), @"the answer's data is no object of fields (it cannot be delivered)");
+    insta::assert_snapshot!(reason(r#"{"errors":["x"]}"#), @"the store answered 200 with errors (see its log)");
+    insta::assert_snapshot!(reason(r#"{"data":{"a":"\ud800"}}"#), @r#"field "a" is a text with half a character in it (write the secret anew)"#);
+    insta::assert_snapshot!(reason(&format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(1001))), @"its fields have 1001 bytes; at most 1000 are allowed (raise limits.secretBytes)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete or write it anew, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it anew, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{}}}"#), @"the version, the latest, has no content (write it anew, or pin another version)");
+}
+
+#[test]
+fn nothing_that_is_answered_panics() {
+    let whole = r#"{"request_id":"x","lease_id":"l","renewable":true,"lease_duration":9,"data":{"data":{"a":1},"metadata":{"version":1}},"wrap_info":null,"warnings":["w"],"auth":{"client_token":"t"}}"#;
+    for end in 0..whole.len() {
+        let _ = read(&whole[..end]);
+        let mutated = format!("{}[]{}", &whole[..end], &whole[end..]);
+        let _ = read(&mutated);
+    }
+    for odd in [
+        "[]",
+        "null",
+        "1",
+        "\"x\"",
+        "{\"lease_id\":5}",
+        "{\"lease_duration\":-1}",
+        "{\"data\":5}",
+        "{\"data\":{\"data\":{},\"metadata\":{\"version\":\"x\"}}}",
+    ] {
+        let body = body(odd);
+        if let Ok(answer) = Answer::parse(&body) {
+            let (_, _, _, _) = (answer.content().is_ok(), answer.issued().is_some(), answer.expiration(), answer.response());
+        }
+    }
+    assert!(read(&format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000))).is_err());
+}
+
+#[test]
+fn a_lease_is_one_with_an_id() {
+    let issued = |text: &str| {
+        let body = body(text);
+        Answer::parse(&body).unwrap().issued().map(|issued| (issued.renewable, issued.lasts.as_secs()))
+    };
+    assert_eq!(issued(r#"{"lease_id":"database/creds/x","renewable":true,"lease_duration":3600,"data":{}}"#), Some((true, 3600)));
+    assert_eq!(
+        issued(r#"{"lease_id":"","renewable":false,"lease_duration":2764800,"data":{}}"#),
+        None,
+        "KV v1 says how long it may be kept"
+    );
+    assert_eq!(issued(r#"{"data":{}}"#), None);
+    let expires = |text: &str| {
+        let body = body(text);
+        Answer::parse(&body).unwrap().expiration().map(|end| end.as_second())
+    };
+    assert_eq!(expires(r#"{"data":{"certificate":"PEM","expiration":1795328111}}"#), Some(1_795_328_111));
+    assert_eq!(expires(r#"{"data":{"certificate":"PEM","expiration":"soon"}}"#), None);
+    assert_eq!(expires(r#"{"data":{"expiration":1795328111}}"#), None);
+}
+
+#[test]
+fn the_whole_response_is_the_peers_without_what_changes_at_each_poll() {
+    let body = body(
+        r#"{"request_id":"r-1","lease_id":"","renewable":false,"lease_duration":2764800,"data":{"a":"\u003c","n":1.50},"wrap_info":null,"warnings":null,"auth":null}"#,
+    );
+    let response = Answer::parse(&body).unwrap().response();
+    let shown = String::from_utf8(response.expose().to_vec()).unwrap();
+    assert_eq!(shown, r#"{"lease_id":"","lease_duration":2764800,"renewable":false,"data":{"a":"\u003c","n":1.50},"warnings":null}"#);
+}

@@ -1,0 +1,79 @@
+//! Whether the server could serve a mount now, in words for a person.
+
+use tokio::sync::Mutex;
+use tokio::time::{Duration, Instant};
+
+use super::VaultBackend;
+use super::config::{Auth, RoleId};
+use super::credential;
+use super::fault::{Needles, Refusal, of_status, words};
+use super::wire::{Call, Reply, Server};
+use crate::backend::Fault;
+use crate::http::Repeat;
+
+/// How long the server is given to answer.
+const TIME: Duration = Duration::from_secs(2);
+
+/// How long an answer is good: probes come from several sides.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// The last answer.
+#[derive(Debug, Default)]
+pub(super) struct Health(Mutex<Option<(Instant, Result<(), Refusal>)>>);
+
+impl Health {
+    /// Those who come at once share one call.
+    pub(super) async fn check(&self, backend: &VaultBackend) -> Result<(), Refusal> {
+        let mut last = self.0.lock().await;
+        if let Some((_, answer)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD) {
+            return answer.clone();
+        }
+        let answer = backend.ask_health().await;
+        *last = Some((Instant::now(), answer.clone()));
+        answer
+    }
+}
+
+impl VaultBackend {
+    async fn ask_health(&self) -> Result<(), Refusal> {
+        self.has_credentials()?;
+        let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone() };
+        // A standby is fine: it hands requests on to the active node.
+        let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
+        let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never };
+        let reply = self.clients.call(&server, call, Instant::now() + TIME).await?;
+        meaning(&server, &reply)
+    }
+
+    /// What the daemon itself logs in with is there.
+    fn has_credentials(&self) -> Result<(), Refusal> {
+        match &self.config.auth {
+            Auth::AppRole { role_id, secret_id, .. } => {
+                if let RoleId::File(file) = role_id {
+                    credential::read(file)?;
+                }
+                secret_id.as_deref().map_or(Ok(()), |file| credential::read(file).map(drop))
+            }
+            Auth::Token { file } => credential::read(file).map(drop),
+            Auth::Cert { .. } | Auth::Pod { .. } => Ok(()),
+        }
+    }
+}
+
+/// The codes are those of `sys/health` (its API page).
+fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
+    let refusal = |problem: String| Err(Refusal::new(Fault::Unavailable, problem));
+    match reply.status.as_u16() {
+        200 | 429 => Ok(()),
+        501 => refusal(format!("the store at {server} is not initialised (an operator has to: `bao operator init`)")),
+        503 => refusal(format!("the store at {server} is sealed (an operator has to unseal it: `bao operator unseal`)")),
+        404 => refusal(format!("what answers at {server} is no Vault or OpenBao (correct `address`)")),
+        other => {
+            let told = words(&reply.body, &Needles::default());
+            match of_status(reply.status, &told, &reply.after) {
+                Some(refusal) => Err(refusal),
+                None => refusal(format!("the store at {server} answers {other} to sys/health (is `address` that of Vault or OpenBao?)")),
+            }
+        }
+    }
+}

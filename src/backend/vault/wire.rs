@@ -1,0 +1,180 @@
+//! One call of the server's API over the HTTP client: its path, token and body go out, status and body come back.
+//!
+//! A namespace is a part of the path (`/v1/team-a/kv/data/x`), never a header: what policy has seen is what is sent.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Method, Request, StatusCode};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::fault::Refusal;
+use crate::backend::Fault;
+use crate::http::{ClientCertificate, Endpoint, HttpClient, HttpConfig, Repeat};
+use crate::memo::Memo;
+use crate::model::{LoginTls, SecretBytes};
+
+/// The most endpoints that classes may lead to and that are kept connected.
+const MAX_CLIENTS: usize = 16;
+
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+
+/// What agents that stand in between may insist on (`require_request_header`).
+const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
+
+/// A server and how it is reached.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Server {
+    pub(super) endpoint: Endpoint,
+    pub(super) tls: LoginTls,
+}
+
+/// The clients in use, each with its connections.
+#[derive(Debug)]
+pub(super) struct Clients {
+    max_body: usize,
+    known: Memo<Server, HttpClient>,
+}
+
+/// One request.
+pub(super) struct Call<'c> {
+    pub(super) method: Method,
+    /// Escaped, below `/v1/`, with its query.
+    pub(super) path: String,
+    pub(super) token: Option<&'c SecretBytes>,
+    pub(super) body: Option<Zeroizing<Vec<u8>>>,
+    pub(super) repeat: Repeat,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) body: SecretBytes,
+    /// ` after 3 tries`, or nothing.
+    pub(super) after: String,
+}
+
+// === impl Clients ===
+
+impl Clients {
+    pub(super) fn new(max_body: usize) -> Self {
+        Self { max_body, known: Memo::with_capacity(MAX_CLIENTS) }
+    }
+
+    /// # Errors
+    /// The TLS files cannot be used.
+    pub(super) fn to(&self, server: &Server) -> Result<HttpClient, Refusal> {
+        if let Some(client) = self.known.find(server) {
+            return Ok(client);
+        }
+        let LoginTls { ca, client, server_name, skip_verify } = server.tls.clone();
+        let config = HttpConfig {
+            ca,
+            certificate: client.map(|(chain, key)| ClientCertificate { chain, key }),
+            max_body: self.max_body,
+            server_name,
+            verify: !skip_verify,
+            ..HttpConfig::default()
+        };
+        let client = HttpClient::new(server.endpoint.clone(), config).map_err(|error| Refusal::unanswered(server, &error, ""))?;
+        self.known.insert(server.clone(), client.clone());
+        Ok(client)
+    }
+
+    /// # Errors
+    /// There was no answer.
+    pub(super) async fn call(&self, server: &Server, call: Call<'_>, deadline: Instant) -> Result<Reply, Refusal> {
+        let client = self.to(server)?;
+        let repeat = call.repeat;
+        let outcome = client.call(request(call)?, repeat, deadline).await;
+        let after = outcome.after();
+        match outcome.answer {
+            Ok(answer) => {
+                let (head, body) = answer.into_parts();
+                Ok(Reply { status: head.status, body, after })
+            }
+            Err(error) => Err(Refusal::unanswered(server, &error, &after)),
+        }
+    }
+}
+
+fn request(call: Call<'_>) -> Result<Request<Bytes>, Refusal> {
+    let mut request = Request::builder().method(call.method).uri(format!("/v1/{}", call.path)).header(REQUEST, "true");
+    if let Some(token) = call.token {
+        request = request.header(TOKEN, header(token)?);
+    }
+    let body = match call.body {
+        Some(body) => {
+            request = request.header(CONTENT_TYPE, "application/json");
+            Bytes::from_owner(body)
+        }
+        None => Bytes::new(),
+    };
+    request
+        .body(body)
+        .map_err(|error| Refusal::new(Fault::Invalid, format!("the request cannot be sent: {error} (correct the name in the class)")))
+}
+
+fn header(token: &SecretBytes) -> Result<HeaderValue, Refusal> {
+    let unfit = |_| Refusal::new(Fault::Unauthenticated, "the store token has characters that no token has (see where it comes from)");
+    let mut header = HeaderValue::from_bytes(token.expose()).map_err(unfit)?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+// === impl Call ===
+
+impl<'c> Call<'c> {
+    pub(super) fn get(path: impl Into<String>, token: &'c SecretBytes) -> Self {
+        Self { method: Method::GET, path: path.into(), token: Some(token), body: None, repeat: Repeat::Safe }
+    }
+
+    pub(super) fn post(path: impl Into<String>, token: Option<&'c SecretBytes>, body: Zeroizing<Vec<u8>>, repeat: Repeat) -> Self {
+        Self { method: Method::POST, path: path.into(), token, body: Some(body), repeat }
+    }
+}
+
+// === impl Server ===
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.endpoint.fmt(f)
+    }
+}
+
+/// A JSON object of texts, in memory that is wiped.
+pub(super) fn json(members: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    // Room for what every character may become: a buffer that grows leaves copies behind.
+    let room: usize = members.iter().map(|(name, text)| 6 * (name.len() + text.len()) + 6).sum();
+    let mut json = Zeroizing::new(Vec::with_capacity(room + 2));
+    json.push(b'{');
+    for (at, (name, text)) in members.iter().enumerate() {
+        if at > 0 {
+            json.push(b',');
+        }
+        append(&mut json, name);
+        json.push(b':');
+        append(&mut json, text);
+    }
+    json.push(b'}');
+    json
+}
+
+fn append(json: &mut Vec<u8>, text: &str) {
+    // A vector takes all that is written to it, and a text is always JSON.
+    let _ = serde_json::to_writer(json, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_json_whatever_they_hold() {
+        let text = "a\"b\\\u{0}\nü";
+        let body = json(&[("role", "csi"), ("jwt", text)]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), serde_json::json!({ "role": "csi", "jwt": text }));
+        assert_eq!(json(&[]).as_slice(), b"{}");
+    }
+}
