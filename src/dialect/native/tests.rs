@@ -570,12 +570,12 @@ fn the_documented_classes_parse() {
     let mut classes = 0;
     for block in page.split("```yaml").skip(1) {
         let block = block.split("```").next().unwrap();
-        let Some((before, after)) = block.split_once("objects: |\n") else { continue };
+        let Some((before, after)) = block.split_once("objects: |\n").filter(|_| !block.contains("provider: vault")) else { continue };
         let depth = before.len() - before.trim_end_matches(' ').len();
         let inside = |line: &&str| line.trim().is_empty() || line.len() - line.trim_start().len() > depth;
         let objects = after.lines().take_while(inside).collect::<Vec<_>>().join("\n");
         assert!(!plan(&objects).objects.is_empty());
         classes += 1;
     }
-    assert_eq!(classes, 2);
+    assert_eq!(classes, 3);
 }
