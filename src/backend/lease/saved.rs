@@ -263,7 +263,7 @@ impl Given {
             (name.as_str().to_owned(), (kind, encoded(&field.bytes)))
         });
         let version = secret.version.as_ref().map(Version::to_string);
-        Self { fields: fields.collect(), response: secret.response.as_ref().map(encoded), version }
+        Self { fields: fields.collect(), response: secret.response.as_deref().map(encoded), version }
     }
 
     fn back(self, lease: Lease) -> Option<Secret> {
@@ -279,7 +279,12 @@ impl Given {
             Some(bytes) => Some(decoded(&bytes)?),
             None => None,
         };
-        Some(Secret { fields: fields.collect::<Option<_>>()?, response, version: self.version.map(Version::new), lease: Some(lease) })
+        Some(Secret {
+            fields: fields.collect::<Option<_>>()?,
+            response: response.map(Arc::new),
+            version: self.version.map(Version::new),
+            lease: Some(lease),
+        })
     }
 }
 
