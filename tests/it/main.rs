@@ -28,6 +28,7 @@ mod mount;
 mod reload;
 mod servers;
 mod shutdown;
+mod stores;
 mod support;
 mod vault;
 mod volume;
