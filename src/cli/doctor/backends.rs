@@ -15,7 +15,7 @@ pub async fn examine(config: &Config, given: &Given, clock: &Arc<dyn Clock>) -> 
     let secret_bytes = config.limits.secret_bytes;
     let looks = config.backends.iter().map(|(name, backend)| async move {
         let visitor = backend.audience().and_then(|audience| given.visitor(audience));
-        bounded(&format!("backend {name}"), backend.examine(name, secret_bytes, clock, visitor)).await
+        bounded(&format!("backend {name}"), Box::pin(backend.examine(name, secret_bytes, clock, visitor))).await
     });
     join_all(looks).await.concat()
 }
