@@ -2,9 +2,18 @@
 
 use std::sync::Arc;
 
-use super::BackendConfig;
+use super::file::{FileBackend, FileConfig};
+use super::vault::VaultBackend;
+use super::{Backend, BackendConfig};
 use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, Level, NamedFile};
+use crate::model::{BackendName, Diagnosis, Level, NamedFile, PodIdentity, PodTokens};
+
+/// Whose tokens an admin gave to try a login with. Nobody has verified them: the store will.
+#[derive(Debug)]
+pub struct Visitor {
+    pub pod: PodIdentity,
+    pub tokens: PodTokens,
+}
 
 impl BackendConfig {
     /// The files it is configured with, each under its key.
@@ -23,24 +32,33 @@ impl BackendConfig {
         }
     }
 
-    /// Opens it and asks it, as a mount would.
-    pub async fn examine(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
-        let what = format!("backend {name}");
-        let backend = match self.open(name, secret_bytes, clock) {
-            Ok(backend) => backend,
-            Err(error) => return vec![Diagnosis::of_error(Level::Fail, what, &error.reason)],
+    /// Opens it and asks it, as a mount would; with a visitor it is logged in to, and out of again.
+    pub async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        visitor: Option<Visitor>,
+    ) -> Vec<Diagnosis> {
+        let (own, clock) = (name.clone(), Arc::clone(clock));
+        let opened = match self {
+            Self::File(config) => match FileBackend::open(own, config, secret_bytes, clock) {
+                Ok(backend) => Ok(vec![of_vault(&backend, name, config).await]),
+                Err(error) => Err(error),
+            },
+            Self::Vault(config) => match VaultBackend::open(own, config, secret_bytes, clock) {
+                Ok(backend) => Ok(backend.examine(visitor).await),
+                Err(error) => Err(error),
+            },
         };
-        match backend.check().await {
-            Ok(()) => vec![Diagnosis::ok(what, self.well())],
-            Err(error) => vec![Diagnosis::of_error(Level::Fail, what, &error.reason)],
-        }
+        opened.unwrap_or_else(|error| vec![Diagnosis::of_error(Level::Fail, format!("backend {name}"), &error.reason)])
     }
+}
 
-    /// What a good check means.
-    fn well(&self) -> String {
-        match self {
-            Self::File(config) => format!("the vault {} is there, and its identities are read", config.vault.display()),
-            Self::Vault(config) => format!("the store at {} is up and unsealed", config.address),
-        }
+async fn of_vault(backend: &FileBackend, name: &BackendName, config: &FileConfig) -> Diagnosis {
+    let what = format!("backend {name}");
+    match backend.check().await {
+        Ok(()) => Diagnosis::ok(what, format!("the vault {} is there, and its identities are read", config.vault.display())),
+        Err(error) => Diagnosis::of_error(Level::Fail, what, &error.reason),
     }
 }

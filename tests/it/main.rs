@@ -15,6 +15,7 @@ mod corpus;
 mod delivery;
 mod deploy;
 mod dialects;
+mod doctor;
 mod endpoint;
 mod examples;
 mod faults;
