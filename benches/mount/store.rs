@@ -29,7 +29,7 @@ pub async fn bench(factor: usize) -> Outcome<()> {
     println!("{:<54} {:>12} {:>12} {:>8}  wanted", "", "keyferry", "floor", "ratio");
     store.hundred_objects().await?;
     store.many_pods().await?;
-    store.from_the_cache(factor).await
+    store.cached(factor).await
 }
 
 struct Store {
@@ -124,7 +124,7 @@ impl Store {
         Ok(())
     }
 
-    async fn from_the_cache(&self, factor: usize) -> Outcome<()> {
+    async fn cached(&self, factor: usize) -> Outcome<()> {
         let house = self.serve("10m")?;
         let mut client = house.client().await?;
         sleep(Duration::from_millis(500)).await;

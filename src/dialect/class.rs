@@ -10,8 +10,8 @@ use super::keys::Keys;
 use super::layout::Layout;
 use super::{ClassLimits, bounded, class_fault};
 use crate::model::{
-    Args, Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, InvalidName, Label, LeaseFor, LoginKey, Method, Object, Plan,
-    SecretRef, Unresolved, clean, quoted,
+    Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, InvalidName, Label, LeaseFor, LoginKey, Method, Object, Plan, SecretRef,
+    Unresolved, clean, quoted,
 };
 use crate::yaml::{self, Faults, Node, Position, Reader, Value};
 
@@ -310,11 +310,10 @@ fn without(ask: &mut Ask<'_>, refused: &Unresolved) -> bool {
     match refused {
         Unresolved::Backend(_) | Unresolved::Name { .. } => false,
         Unresolved::Login { key, .. } | Unresolved::NoLogin { key, .. } => ask.login.forget(*key),
-        Unresolved::Request { key: "args", .. } => !std::mem::replace(&mut ask.args, Args::default()).is_empty(),
+        Unresolved::Request { key: "args", .. } => !std::mem::take(&mut ask.args).is_empty(),
         Unresolved::Request { key: "lease", .. } => std::mem::replace(&mut ask.lease, LeaseFor::Pod) != LeaseFor::Pod,
-        Unresolved::Request { key: "version", .. } => ask.version.take().is_some(),
+        Unresolved::Request { key: "version", .. } | Unresolved::Version(_) => ask.version.take().is_some(),
         Unresolved::Request { .. } => std::mem::replace(&mut ask.method, Method::Get) != Method::Get,
-        Unresolved::Version(_) => ask.version.take().is_some(),
     }
 }
 

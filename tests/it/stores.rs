@@ -69,15 +69,15 @@ impl Store {
 
     /// What the driver would send for these objects, with a token for the provider and one for the store.
     pub fn asking(&self, pod: &PodClaims, objects: &str) -> MountRequest {
-        self.asking_with(pod, json!({ "objects": objects }))
+        self.asking_with(pod, &json!({ "objects": objects }))
     }
 
-    pub fn asking_with(&self, pod: &PodClaims, parameters: Value) -> MountRequest {
+    pub fn asking_with(&self, pod: &PodClaims, parameters: &Value) -> MountRequest {
         self.asking_as(pod, "bao", parameters)
     }
 
     /// The same with the store's token for another audience.
-    pub fn asking_as(&self, pod: &PodClaims, audience: &str, parameters: Value) -> MountRequest {
+    pub fn asking_as(&self, pod: &PodClaims, audience: &str, parameters: &Value) -> MountRequest {
         let (own, store) = (self.house.token(pod, "keyferry"), self.house.token(pod, audience));
         let mut attributes = json!({ TOKENS: tokens(&[("keyferry", &own), (audience, &store)]) });
         attributes.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());

@@ -8,10 +8,10 @@ use super::{Store, metric, only_file};
 use crate::bao::Postgres;
 use crate::support::{Provider, eventually, pod, shown, web};
 
-const CREDENTIAL: &str = r#"
+const CREDENTIAL: &str = r"
 - {secret: database/creds/app, field: username, path: username}
 - {secret: database/creds/app, field: password, path: password}
-"#;
+";
 
 async fn with_database(ttl: &str, max_ttl: &str) -> (Store, Postgres) {
     let (store, postgres) = (Store::new().await, Postgres::start().await);
@@ -159,10 +159,10 @@ async fn certificates_are_kept_until_they_near_their_end() {
     let store = Store::new().await;
     store.bao.pki("pki", "web", "24h", false).await;
     let provider = store.house.serve();
-    let objects = r#"
+    let objects = r"
 - {secret: pki/issue/web, method: POST, args: {common_name: web.shop, ttl: 24h}, field: certificate, path: tls.crt}
 - {secret: pki/issue/web, method: POST, args: {common_name: web.shop, ttl: 24h}, field: private_key, path: tls.key, mode: 0400}
-"#;
+";
     let first = provider.mount(store.asking(&web(), objects)).await.unwrap();
     assert!(shown(&first)[0].contains("BEGIN CERTIFICATE") && shown(&first)[1].contains("PRIVATE KEY"));
     let again = provider.mount(store.asking(&web(), objects)).await.unwrap();

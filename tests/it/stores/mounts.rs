@@ -81,7 +81,7 @@ async fn what_a_peers_class_says_is_served_at_the_peers_socket() {
     let may = ", classMay: { role: [\"*\"], mount: [kubernetes], audience: [vault] }";
     store.configure(&store.bao.url(), may, "providers: [keyferry, vault]\n");
     let _provider = store.house.serve();
-    let objects = r#"
+    let objects = r"
 - objectName: password
   secretPath: /v1/kv/data/shop/db
   secretKey: password
@@ -91,9 +91,9 @@ async fn what_a_peers_class_says_is_served_at_the_peers_socket() {
   secretKey: port
 - objectName: whole.json
   secretPath: kv/data/shop/db
-"#;
+";
     let parameters = json!({ "roleName": "web", "vaultAddress": store.bao.url(), "vaultAuthMountPath": "kubernetes", "audience": "vault", "objects": objects });
-    let answer = store.mount_at("vault", store.asking_as(&web(), "vault", parameters)).await.unwrap();
+    let answer = store.mount_at("vault", store.asking_as(&web(), "vault", &parameters)).await.unwrap();
     let files = shown(&answer);
     assert_eq!(files[..2], ["password 0600 correct horse", "first 0644 5432"]);
     let whole: Value = serde_json::from_slice(&answer.files[2].contents).unwrap();
@@ -101,6 +101,6 @@ async fn what_a_peers_class_says_is_served_at_the_peers_socket() {
     assert!(whole.get("request_id").is_none_or(|id| id == ""), "{whole}");
     let ids: Vec<_> = answer.object_version.iter().map(|version| version.id.as_str()).collect();
     assert_eq!(ids, ["password", "first", "whole.json"]);
-    let again = store.mount_at("vault", store.asking_as(&web(), "vault", json!({ "roleName": "web", "vaultAddress": store.bao.url(), "vaultAuthMountPath": "kubernetes", "audience": "vault", "objects": objects }))).await.unwrap();
+    let again = store.mount_at("vault", store.asking_as(&web(), "vault", &parameters)).await.unwrap();
     assert_eq!(again, answer, "a poll changes nothing");
 }
