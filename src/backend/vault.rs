@@ -15,6 +15,7 @@ mod login;
 mod probe;
 mod read;
 mod sessions;
+mod ssh;
 mod token;
 mod wire;
 

@@ -27,6 +27,7 @@ const POLICY: &str = r#"
 path "kv/*" { capabilities = ["read", "list"] }
 path "database/creds/*" { capabilities = ["read"] }
 path "pki/issue/*" { capabilities = ["update"] }
+path "ssh/sign/*" { capabilities = ["update"] }
 "#;
 
 impl Store {
@@ -56,7 +57,7 @@ impl Store {
              identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
              metrics: {{ listen: 127.0.0.1:0 }}\n\
              backends:\n  bao: {{ kind: vault, address: \"{address}\", {ca}auth: {{ method: jwt, mount: jwt, role: csi, audience: bao }}{more} }}\n\
-             policy:\n  - pods: {{ namespace: shop }}\n    read: [\"bao/kv/data/shop/**\", \"bao/database/creds/*\"]\n    update: [\"bao/pki/issue/*\"]\n\
+             policy:\n  - pods: {{ namespace: shop }}\n    read: [\"bao/kv/data/shop/**\", \"bao/database/creds/*\"]\n    update: [\"bao/pki/issue/*\", \"bao/ssh/sign/*\"]\n\
              {extra}\n"
         );
         fs::write(self.house.path("keyferry.yaml"), config).unwrap();

@@ -143,8 +143,12 @@ impl<'a> Answer<'a> {
     }
 
     /// When a certificate ends that came without a lease, as PKI's `issue` and `sign` answer: their `expiration`, else its own NotAfter.
+    /// Of a signed SSH key the certificate alone says it.
     pub(super) fn expiration(&self) -> Option<Timestamp> {
         let data = members(self.data?)?;
+        if let Some(signed) = data.get("signed_key") {
+            return super::ssh::valid_before(str::from_utf8(text(signed)?.expose()).ok()?);
+        }
         let certificate = data.get("certificate")?;
         let told = data.get("expiration").and_then(|expiration| expiration.get().parse().ok());
         Timestamp::from_second(told.or_else(|| not_after(&text(certificate)?))?).ok()

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use serde_json::json;
 use tokio::time::{Duration, sleep};
 
 use super::{Store, metric, only_file};
@@ -168,4 +169,20 @@ async fn certificates_are_kept_until_they_near_their_end() {
     let again = provider.mount(store.asking(&web(), objects)).await.unwrap();
     assert_eq!(first.files, again.files);
     assert_eq!(store.bao.counted().get("update pki/issue/web"), Some(&1));
+}
+
+#[tokio::test]
+async fn a_signed_ssh_key_is_kept_until_it_nears_its_end() {
+    let store = Store::new().await;
+    store.bao.mount("ssh", "ssh").await;
+    store.bao.must("POST", "ssh/config/ca", json!({ "generate_signing_key": true })).await;
+    let role = json!({ "key_type": "ca", "allow_user_certificates": true, "allowed_users": "*", "default_user": "app", "ttl": "1h" });
+    store.bao.must("POST", "ssh/roles/web", role).await;
+    let provider = store.house.serve();
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    let objects = format!("- {{secret: ssh/sign/web, method: POST, args: {{public_key: {key}}}, field: signed_key, path: id-cert.pub}}");
+    let first = provider.mount(store.asking(&web(), &objects)).await.unwrap();
+    assert!(only_file(&first).starts_with("ssh-ed25519-cert-v01@openssh.com "));
+    assert_eq!(provider.mount(store.asking(&web(), &objects)).await.unwrap().files, first.files);
+    assert_eq!(store.bao.counted().get("update ssh/sign/web"), Some(&1));
 }
