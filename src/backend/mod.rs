@@ -17,11 +17,15 @@ pub mod cache;
 pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
+mod credential;
 #[cfg(test)]
 pub mod fake;
 pub mod file;
+pub mod http;
+mod json;
 pub mod lease;
 pub mod limit;
+mod refusal;
 mod registry;
 pub mod sealed;
 pub mod vault;

@@ -8,6 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::cache::{CacheConfig, CacheTimes, Cached};
 use super::coalesce::Coalesced;
 use super::file::{FileBackend, FileConfig};
+use super::http::{HttpBackend, HttpBackendConfig};
 use super::limit::Limited;
 use super::vault::{VaultBackend, VaultConfig};
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible};
@@ -19,12 +20,16 @@ use crate::telemetry::Metrics;
 use crate::yaml::{Faults, Reader};
 
 /// Kinds that are designed and not built; their configuration is refused with these words.
-const NOT_YET: [&str; 5] = ["aws", "azure", "failover", "gcp", "http"];
+const NOT_YET: [&str; 4] = ["aws", "azure", "failover", "gcp"];
+
+/// Kinds that are served, as messages name them.
+const SERVED: &str = "file, http, vault";
 
 /// One entry under `backends`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
     File(FileConfig),
+    Http(Box<HttpBackendConfig>),
     Vault(Box<VaultConfig>),
 }
 
@@ -79,13 +84,14 @@ impl BackendConfig {
         };
         let config = match node.text() {
             Some("file") => FileConfig::parse(&mut reader, faults).map(Self::File),
+            Some("http") => HttpBackendConfig::parse(&mut reader, faults).map(|config| Self::Http(Box::new(config))),
             Some("vault") => VaultConfig::parse(&mut reader, faults).map(|config| Self::Vault(Box::new(config))),
             Some(kind) if NOT_YET.contains(&kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file, vault)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: {SERVED})"));
                 return None;
             }
             Some(kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: file, vault)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: {SERVED})"));
                 return None;
             }
             None => {
@@ -100,7 +106,7 @@ impl BackendConfig {
     /// What classes may say of its login; `None`: nothing.
     pub fn class_may(&self) -> Option<&ClassMay> {
         match self {
-            Self::File(_) => None,
+            Self::File(_) | Self::Http(_) => None,
             Self::Vault(config) => Some(&config.class_may),
         }
     }
@@ -109,6 +115,7 @@ impl BackendConfig {
     pub fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         match self {
             Self::File(_) => FileConfig::canonical(name),
+            Self::Http(_) => HttpBackendConfig::canonical(name),
             Self::Vault(_) => VaultConfig::canonical(name),
         }
     }
@@ -117,6 +124,7 @@ impl BackendConfig {
     pub fn pin(&self, version: &str) -> Result<Version, String> {
         match self {
             Self::File(_) => FileConfig::pin(version),
+            Self::Http(config) => config.pin(version),
             Self::Vault(_) => VaultConfig::pin(version),
         }
     }
@@ -125,6 +133,7 @@ impl BackendConfig {
     pub fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
         match self {
             Self::File(_) => FileConfig::admit(asked),
+            Self::Http(_) => HttpBackendConfig::admit(asked),
             Self::Vault(config) => config.admit(asked),
         }
     }
@@ -133,6 +142,7 @@ impl BackendConfig {
     pub fn cache(&self) -> Option<CacheTimes> {
         match self {
             Self::File(_) => None,
+            Self::Http(config) => Some(config.cache),
             Self::Vault(config) => Some(config.cache),
         }
     }
@@ -140,6 +150,7 @@ impl BackendConfig {
     fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
+            Self::Http(config) => Ok(Arc::new(HttpBackend::open(name.clone(), config, secret_bytes)?)),
             Self::Vault(config) => Ok(Arc::new(VaultBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
         }
     }
