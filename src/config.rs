@@ -3,6 +3,8 @@
 //! Each room reads its own part (`FileConfig::parse`, `Policy::parse` ...): what a key means is said where it is used. This file
 //! knows the top level, and the limits that several rooms share.
 
+mod files;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -13,7 +15,8 @@ use std::path::{Path, PathBuf};
 use tokio::time::Duration;
 
 use crate::audit::AuditConfig;
-use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes};
+use crate::backend::sealed::SealedConfig;
+use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, LeasesConfig};
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
@@ -45,6 +48,9 @@ pub struct Config {
     pub limits: Limits,
     /// For backends that are reached over a network.
     pub cache: CacheConfig,
+    /// Where leases outlive the process. `None`: nowhere.
+    pub sealed: Option<SealedConfig>,
+    pub leases: LeasesConfig,
     /// Who writes the volumes. Default: the driver.
     pub delivery: DeliveryMode,
     pub audit: AuditConfig,
@@ -122,7 +128,8 @@ impl Config {
         let class_may = backends.iter().filter_map(|(name, backend)| Some((name.clone(), backend.class_may()?.clone()))).collect();
         let policy = policy(&mut reader, faults).with_class_may(class_may);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
-        let cache = section(&mut reader, "cache", faults, cache).unwrap_or_default();
+        let (cache, sealed) = section(&mut reader, "cache", faults, cache).unwrap_or_default();
+        let leases = section(&mut reader, "leases", faults, LeasesConfig::parse).unwrap_or_default();
         let delivery = reader.parsed("delivery", faults, delivery).unwrap_or_default();
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
         let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
@@ -140,6 +147,8 @@ impl Config {
             policy,
             limits,
             cache,
+            sealed,
+            leases,
             delivery,
             audit,
             metrics,
@@ -270,15 +279,15 @@ fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     })
 }
 
-fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> CacheConfig {
+fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> (CacheConfig, Option<SealedConfig>) {
     let times = CacheTimes::parse(reader, faults);
-    not_yet(reader, "sealed", faults);
-    times.or(CacheConfig::default())
+    let sealed = reader.get("sealed").is_some_and(|node| !node.is_null());
+    let sealed = if sealed { section(reader, "sealed", faults, SealedConfig::parse).flatten() } else { None };
+    (times.or(CacheConfig::default()), sealed)
 }
 
 /// Keys whose capability is still to come. Their harmless values are read and checked, so that a file can be written ahead.
 fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
-    section(reader, "leases", faults, |leases, faults| leases.boolean("revokeAtShutdown", faults));
     section(reader, "events", faults, |events, faults| {
         if events.boolean("enabled", faults) == Some(true) {
             not_yet(events, "enabled", faults);

@@ -13,9 +13,11 @@ use zeroize::Zeroizing;
 use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError};
 use crate::model::SecretBytes;
 
+mod csi_driver;
 mod own_token;
 mod review;
 
+pub use csi_driver::{CSI_DRIVER, CsiDriver, TokenRequest};
 pub use own_token::{OwnToken, OwnTokenError};
 pub use review::{ReviewError, TokenStatus};
 

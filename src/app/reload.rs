@@ -114,6 +114,7 @@ impl Reloader {
             pipeline.places = Arc::clone(&former.places);
         }
         self.pipeline.store(Arc::new(pipeline));
+        self.parts.leases.configure(config.leases);
         Ok(config)
     }
 
@@ -130,6 +131,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("audit", old.audit != new.audit),
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
+        ("cache.sealed", old.sealed != new.sealed),
+        ("kubeletDir, as far as leases go by it", old.kubelet_dir != new.kubelet_dir),
         ("limits.timeout", old.limits.timeout != new.limits.timeout),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
@@ -167,7 +170,9 @@ mod tests {
         let config = Config::load(&file).unwrap();
         let metrics = Arc::new(Metrics::new());
         let audit = Arc::new(AuditLog::start(Box::new(Vec::new()), false, Arc::clone(&metrics)).unwrap());
-        let parts = Parts { clock: Arc::new(SystemClock), metrics, audit };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (leases, _) = super::super::open_leases(&config, &clock, &metrics);
+        let parts = Parts { clock, metrics, audit, leases };
         let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None).unwrap()));
         let reloader = Reloader::new(file.clone(), config, parts, Arc::clone(&pipeline));
         let verifier = || Arc::clone(&pipeline.load().identity);

@@ -87,9 +87,15 @@ enum Boarded {
 
 /// A flight that has its place, and is still on the ground.
 struct Departure {
+    place: Place,
+    waiting: Waiting,
+}
+
+/// A flight's place among those in the air: given back whatever ends it, so that nobody boards what is not there.
+struct Place {
+    flights: Arc<Flights>,
     asked: Arc<Asked>,
     landing: watch::Sender<Option<Landing>>,
-    waiting: Waiting,
 }
 
 // === impl Coalesced ===
@@ -134,12 +140,12 @@ impl Coalesced {
     }
 
     async fn lead(&self, departure: Departure, cx: &FetchContext, began: Instant) -> Result<Fetched, BackendError> {
-        let Departure { asked, landing, waiting } = departure;
-        let (name, deadline) = (asked.secret.name.clone(), cx.deadline);
+        let Departure { place, waiting } = departure;
+        let (name, deadline) = (place.asked.secret.name.clone(), cx.deadline);
         let margin = MARGIN.min(deadline.saturating_duration_since(began) / 10);
         let (own, mine) = oneshot::channel();
         let cx = FetchContext { deadline: deadline - margin, ..cx.clone() };
-        tokio::spawn(fly(Arc::clone(&self.inner), Arc::clone(&self.flights), asked, cx, landing, own));
+        tokio::spawn(fly(Arc::clone(&self.inner), place, cx, own));
         let answer = timeout_at(deadline, mine).await;
         drop(waiting);
         match answer {
@@ -152,24 +158,18 @@ impl Coalesced {
 }
 
 /// The flight itself: from the ground to the landing, or until nobody waits for it any more.
-async fn fly(
-    inner: Arc<dyn Backend>,
-    flights: Arc<Flights>,
-    asked: Arc<Asked>,
-    cx: FetchContext,
-    landing: watch::Sender<Option<Landing>>,
-    own: oneshot::Sender<Own>,
-) {
+async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: oneshot::Sender<Own>) {
+    let (asked, landing) = (Arc::clone(&place.asked), place.landing.clone());
     let mut call = pin!(AssertUnwindSafe(inner.fetch(&asked.secret, &cx)).catch_unwind());
     let outcome = loop {
         tokio::select! {
             biased;
             outcome = &mut call => break outcome,
-            () = landing.closed() => if flights.abandon(&asked, &landing) { return },
+            () = landing.closed() => if place.abandon() { return },
         }
     };
     // Off the board first: who comes now asks anew, and finds in the cache what there is.
-    flights.remove(&asked, &landing);
+    drop(place);
     let shared = match &outcome {
         Ok(Ok(fetched)) if fetched.secret.lease.is_some() => Landing::Leased,
         Ok(Ok(fetched)) => Landing::Answer(fetched.clone()),
@@ -222,7 +222,7 @@ fn lasts(ends: Instant, deadline: Instant) -> bool {
 
 impl Flights {
     /// Boards what is in the air, or gives a place to a new flight. Who was `cut` short before boards only what lasts.
-    fn board(&self, asked: &Arc<Asked>, deadline: Instant, cut: bool) -> Boarded {
+    fn board(self: &Arc<Self>, asked: &Arc<Asked>, deadline: Instant, cut: bool) -> Boarded {
         let mut flights = self.lock();
         let entry = flights.entry(Arc::clone(asked));
         if let Entry::Occupied(flight) = &entry {
@@ -234,33 +234,40 @@ impl Flights {
         let (landing, waiting) = watch::channel(None);
         // The one that was there goes on for those who wait for it.
         entry.insert_entry(Flight { ends: deadline, landing: landing.clone() });
-        Boarded::Leader(Departure { asked: Arc::clone(asked), landing, waiting })
-    }
-
-    fn remove(&self, asked: &Arc<Asked>, landing: &watch::Sender<Option<Landing>>) {
-        Self::remove_own(&mut self.lock(), asked, landing);
-    }
-
-    /// Gives a flight up, unless somebody has boarded meanwhile.
-    fn abandon(&self, asked: &Arc<Asked>, landing: &watch::Sender<Option<Landing>>) -> bool {
-        let mut flights = self.lock();
-        let abandoned = landing.receiver_count() == 0;
-        if abandoned {
-            Self::remove_own(&mut flights, asked, landing);
-        }
-        abandoned
-    }
-
-    /// Another flight may have taken the place.
-    fn remove_own(flights: &mut HashMap<Arc<Asked>, Flight>, asked: &Arc<Asked>, landing: &watch::Sender<Option<Landing>>) {
-        if flights.get(asked).is_some_and(|flight| flight.landing.same_channel(landing)) {
-            flights.remove(asked);
-        }
+        let place = Place { flights: Arc::clone(self), asked: Arc::clone(asked), landing };
+        Boarded::Leader(Departure { place, waiting })
     }
 
     /// Each change above is one call of the map's: a panic elsewhere cannot leave it half-changed.
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Asked>, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Gives a flight up, unless somebody has boarded meanwhile.
+    fn abandon(&self) -> bool {
+        let mut flights = self.flights.lock();
+        let abandoned = self.landing.receiver_count() == 0;
+        if abandoned {
+            self.leave(&mut flights);
+        }
+        abandoned
+    }
+
+    /// Another flight may have taken the place.
+    fn leave(&self, flights: &mut HashMap<Arc<Asked>, Flight>) {
+        if flights.get(&self.asked).is_some_and(|flight| flight.landing.same_channel(&self.landing)) {
+            flights.remove(&self.asked);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave(&mut self.flights.lock());
     }
 }
 

@@ -84,7 +84,7 @@ impl HttpBackend {
         let after = outcome.after();
         let answer = outcome.answer.map_err(|error| Refusal::unanswered(self.client.endpoint(), &error, &after))?;
         if !answer.status().is_success() {
-            return Err(self.config.statuses.refusal(answer.status(), answer.body(), &needles, &whom(&self.config), &after));
+            return Err(self.config.statuses.refusal(answer.status(), answer.body(), &needles, &whom(&self.config, &cx.pod), &after));
         }
         let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes)?;
         if unnamed > 0 {

@@ -18,6 +18,7 @@ pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
 mod credential;
+mod examine;
 #[cfg(test)]
 pub mod fake;
 pub mod file;
@@ -31,6 +32,7 @@ pub mod sealed;
 pub mod vault;
 
 pub use cache::{CacheConfig, CacheTimes};
+pub use lease::LeasesConfig;
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 
 /// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.

@@ -55,9 +55,7 @@ impl Refusal {
                 (Fault::Unavailable, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
             }
             HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
-            HttpError::Redirect { .. } => {
-                (Fault::Unavailable, "configure the address that answers itself: of the active node, or of what balances the load")
-            }
+            HttpError::Redirect { .. } => (Fault::Unavailable, "that may be the address of the active node, or of what balances the load"),
             HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),
             HttpError::TimedOut => (Fault::TimedOut, "is the store slow or out of reach? kubelet tries again by itself"),
             HttpError::Tls(_) => (Fault::Unavailable, "see the backend's address, `clientCert` and `clientKey`"),

@@ -9,6 +9,7 @@ use super::cache::{CacheConfig, CacheTimes, Cached};
 use super::coalesce::Coalesced;
 use super::file::{FileBackend, FileConfig};
 use super::http::{HttpBackend, HttpBackendConfig};
+use super::lease::{Leased, Leases};
 use super::limit::Limited;
 use super::vault::{VaultBackend, VaultConfig};
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible};
@@ -49,6 +50,7 @@ pub struct BackendSettings {
 pub struct BackendParts<'p> {
     pub clock: &'p Arc<dyn Clock>,
     pub metrics: &'p Arc<Metrics>,
+    pub leases: &'p Arc<Leases>,
 }
 
 /// Every backend, each behind its decorators.
@@ -147,7 +149,8 @@ impl BackendConfig {
         }
     }
 
-    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+    /// Alone, without its decorators.
+    pub(super) fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
             Self::Http(config) => Ok(Arc::new(HttpBackend::open(name.clone(), config, secret_bytes)?)),
@@ -174,7 +177,8 @@ impl StackPlan {
         let limited = Arc::new(Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics)));
         let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
         let cached: Arc<dyn Backend> = if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, parts.metrics)) };
-        Arc::new(Coalesced::new(cached, name.clone(), parts.metrics))
+        let coalesced = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
+        Arc::new(Leased::new(coalesced, name, Arc::clone(parts.leases)))
     }
 }
 

@@ -192,7 +192,7 @@ impl Room {
             }
             match self.read(&path, name) {
                 Ok(content) => found.contents.push(content),
-                Err(problem) => found.unopened(&path, problem),
+                Err(problem) => found.unopened(&path, &problem),
             }
         }
         Ok(found)
@@ -217,7 +217,7 @@ impl Room {
 }
 
 impl Found {
-    fn unopened(&mut self, path: &Path, problem: String) {
+    fn unopened(&mut self, path: &Path, problem: &str) {
         let (count, _) = self.unopened.get_or_insert_with(|| (0, format!("{} {problem}", path.display())));
         *count += 1;
     }

@@ -53,15 +53,18 @@ pub enum CallError {
 
 /// Connects to a provider, with `localhost` as the authority, as drivers from v1.6.0 on do.
 pub async fn connect(socket: &Path) -> Result<Client, ConnectError> {
+    Ok(CsiDriverProviderClient::new(channel(socket).await?).max_decoding_message_size(MAX_READ))
+}
+
+/// The same, whatever is spoken there.
+pub async fn channel(socket: &Path) -> Result<Channel, ConnectError> {
     let path = socket.to_owned();
     let connector = service_fn(move |_: Uri| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    match Endpoint::from_static("http://localhost").connect_with_connector(connector).await {
-        Ok(channel) => Ok(CsiDriverProviderClient::new(channel).max_decoding_message_size(MAX_READ)),
-        Err(error) => Err(ConnectError { socket: socket.to_owned(), cause: io_cause(&error) }),
-    }
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector(connector).await;
+    channel.map_err(|error| ConnectError { socket: socket.to_owned(), cause: io_cause(&error) })
 }
 
 /// Asks which contract the provider speaks: the driver's health check.

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -15,6 +16,7 @@ mod answer;
 mod check;
 mod client;
 mod demo;
+mod doctor;
 mod health;
 mod manifest;
 mod mount;
@@ -46,6 +48,7 @@ enum Command {
     /// Keep secrets in a file vault: a folder of age files, one a secret.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
+    Doctor(doctor::DoctorArgs),
     Health(health::HealthArgs),
     /// Print the version.
     Version,
@@ -84,6 +87,11 @@ impl Cli {
             Command::Vault(command) => {
                 let outcome = vault::run(command, &mut io::stdin().lock(), &mut out, &mut err);
                 outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
+            }
+            Command::Doctor(args) => {
+                drop(err);
+                let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+                tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), &mut out, colours)))
             }
             Command::Health(args) => tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out)).map_err(Failure::fault)),
             Command::Version => writeln!(out, "keyferry {}", env!("CARGO_PKG_VERSION")).map_err(Failure::fault),

@@ -387,7 +387,7 @@ fn read_secrets(file: &Path) -> Result<BTreeMap<String, SecretBytes>, MountComma
     }
 }
 
-fn read_token(file: &Path) -> Result<SecretBytes, MountCommandError> {
+pub(super) fn read_token(file: &Path) -> Result<SecretBytes, MountCommandError> {
     let text = read(file)?;
     let token = text.trim();
     let problem = |problem| Err(MountCommandError::Token { file: file.to_owned(), problem });
@@ -410,7 +410,7 @@ fn read(file: &Path) -> Result<Zeroizing<String>, MountCommandError> {
 }
 
 /// `KEY=VALUE`, split at the first `=`.
-fn pair(text: &str) -> Result<(String, String), String> {
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err("there is no `=` in it (write a name, `=` and a value)".to_owned()),

@@ -18,6 +18,7 @@ fn the_least_that_is_needed_has_documented_defaults() {
     assert_eq!(config.limits, Limits { objects: 512, secret_bytes, mount_bytes, mounts: 256, per_backend: 32, timeout });
     assert_eq!(config.audit, AuditConfig { file: None, fail_closed: false });
     assert_eq!(config.metrics, None);
+    assert_eq!((config.sealed, config.leases), (None, LeasesConfig { revoke_at_shutdown: false }));
     assert_eq!(config.cache, CacheConfig { fresh: Duration::from_mins(2), stale: Duration::ZERO });
 }
 
@@ -34,8 +35,8 @@ versionKey: /version.key
 identity: { verify: jwks, audience: keyferry, issuer: https://oidc.example, jwks: { file: /jwks.json } }
 backends: { files: { kind: file, vault: /v, identity: [/a, /b] } }
 policy: [{ pods: { namespace: \"*\" }, read: [\"files/${namespace}/**\"] }]
-cache: { fresh: 90s, stale: 24h }
-leases: { revokeAtShutdown: false }
+cache: { fresh: 90s, stale: 24h, sealed: { dir: /cache, key: [/new, /old] } }
+leases: { revokeAtShutdown: true }
 delivery: driver
 limits: { objects: 2, secretBytes: 2MiB, mountBytes: 3MiB, mounts: 4, perBackend: 5, timeout: 6s }
 audit: { file: /audit.log, failClosed: true }
@@ -48,6 +49,8 @@ log: { format: text, level: debug }
     let (secret_bytes, mount_bytes, timeout) = (2 << 20, 3 << 20, Duration::from_secs(6));
     assert_eq!(config.limits, Limits { objects: 2, secret_bytes, mount_bytes, mounts: 4, per_backend: 5, timeout });
     assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true });
+    assert_eq!(config.sealed, Some(SealedConfig { dir: "/cache".into(), keys: vec!["/new".into(), "/old".into()] }));
+    assert_eq!(config.leases, LeasesConfig { revoke_at_shutdown: true });
     assert_eq!(config.cache, CacheConfig { fresh: Duration::from_secs(90), stale: Duration::from_hours(24) });
     assert_eq!(config.metrics, Some("127.0.0.1:0".parse().unwrap()));
 }
@@ -84,8 +87,9 @@ events: { enabled: true }
     keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed
     keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
-    keyferry.yaml:9:16: backends.bao.kind: "vault" is not yet supported (it serves: file)
-    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file)
+    keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
+    keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
+    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
@@ -99,7 +103,8 @@ events: { enabled: true }
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
     keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
-    keyferry.yaml:18:31: cache.sealed: is not yet supported (leave it out)
+    keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that is kept over restarts, such as /var/lib/keyferry/cache)
+    keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such)
     keyferry.yaml:19:20: events.enabled: is not yet supported (leave it out)
     "#);
 }

@@ -71,9 +71,9 @@ struct State {
 
 /// Why the last fetch brought nothing.
 #[derive(Clone, Eq, PartialEq)]
-struct Problem {
-    what: String,
-    remedy: String,
+pub(super) struct Problem {
+    pub(super) what: String,
+    pub(super) remedy: String,
 }
 
 // === impl KeyUrl ===
@@ -170,7 +170,7 @@ impl Shared {
             let mut state = self.state();
             (state.running, state.started) = (true, Some(Instant::now()));
         }
-        let fetched = self.download().await;
+        let fetched = download(&self.client, &self.path).await;
         let fine = match fetched {
             Ok((text, keys)) => self.succeeded(text, keys),
             Err(problem) => self.failed(problem),
@@ -178,19 +178,6 @@ impl Shared {
         self.state().running = false;
         self.ended.send_modify(|count| *count = count.wrapping_add(1));
         fine
-    }
-
-    async fn download(&self) -> Result<(String, KeySet), Problem> {
-        let right = if self.url.ends_with(API_SERVER_KEYS) { ROLE } else { LEAVE };
-        let answer = self.client.get(&self.path, right).await;
-        let answer = answer.map_err(|error| Problem { what: error.what(), remedy: error.remedy })?;
-        let faulty = |what: String| Problem {
-            what: format!("GET {}: it answered something else than keys: {what}", self.url),
-            remedy: "see that the address is that of a JWKS".to_owned(),
-        };
-        let text = str::from_utf8(answer.expose()).map_err(|_| faulty("it is not text".to_owned()))?;
-        let keys = KeySet::parse(text.as_bytes()).map_err(faulty)?;
-        Ok((text.to_owned(), keys))
     }
 
     fn succeeded(&self, text: String, keys: KeySet) -> bool {
@@ -276,6 +263,19 @@ impl State {
     fn may_start(&self) -> bool {
         !self.running && self.started.is_none_or(|started| started.elapsed() >= LEAST)
     }
+}
+
+/// Fetches the keys once. `path` is below the client's base.
+pub(super) async fn download(client: &KubeClient, path: &str) -> Result<(String, KeySet), Problem> {
+    let right = if path == API_SERVER_KEYS { ROLE } else { LEAVE };
+    let answer = client.get(path, right).await.map_err(|error| Problem { what: error.what(), remedy: error.remedy })?;
+    let faulty = |what: String| Problem {
+        what: format!("GET {}{path}: it answered something else than keys: {what}", client.config().base),
+        remedy: "see that the address is that of a JWKS".to_owned(),
+    };
+    let text = str::from_utf8(answer.expose()).map_err(|_| faulty("it is not text".to_owned()))?;
+    let keys = KeySet::parse(text.as_bytes()).map_err(faulty)?;
+    Ok((text.to_owned(), keys))
 }
 
 /// An hour; while it fails, 10 s and then ever longer. More or less by a quarter, so that the nodes of a cluster do not call at once.

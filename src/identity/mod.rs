@@ -3,7 +3,7 @@
 //! Nothing here takes a token's word for its own kind: algorithms are allow-listed, and each token is verified for the audience it
 //! is kept under. Reading order: `config` (what the admin chose), `jwks` (the verifier), `token` (one token and its claims), `keys` (the
 //! issuer's public keys), `keysource` (where they come from: `keyfile`, or `keyurl` with `keystate`), `review` (the API server verifies),
-//! `driver` (no proof at all), `issuer` (the other side, for the demo and tests).
+//! `driver` (no proof at all), `examine` (a look for the doctor), `issuer` (the other side, for the demo and tests).
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -18,6 +18,7 @@ use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
 
 mod config;
 mod driver;
+mod examine;
 mod issuer;
 mod jwks;
 mod keyfile;
@@ -34,9 +35,11 @@ use keyurl::KeyUrl;
 
 pub use config::{IdentityConfig, Keys, Verify};
 pub use driver::BelieveDriver;
+pub use examine::examine;
 pub use issuer::{Issuer, IssuerError};
 pub use jwks::JwksVerifier;
 pub use review::TokenReviewer;
+pub use token::TokenClaims;
 
 /// Where the API server has the keys of its tokens (Kubernetes: "ServiceAccount issuer discovery").
 const API_SERVER_KEYS: &str = "/openid/v1/jwks";

@@ -44,6 +44,17 @@ pub(super) struct Verified {
     pub(super) expires: Timestamp,
 }
 
+/// What a token says of itself. Nothing of it is verified, and nothing of it is secret.
+#[derive(Clone, Debug)]
+pub struct TokenClaims {
+    /// Empty: none.
+    pub issuer: String,
+    pub audiences: Vec<String>,
+    pub expires: Option<Timestamp>,
+    /// `None`: it is bound to no Pod.
+    pub pod: Option<PodClaims>,
+}
+
 /// The claims, as a token writes them.
 #[derive(Deserialize)]
 struct Claims {
@@ -86,6 +97,25 @@ pub(super) fn digest(token: &[u8], audience: &str) -> TokenDigest {
     let mut digest = [0; SHA256_OUTPUT_LEN];
     digest.copy_from_slice(context.finish().as_ref());
     digest
+}
+
+// === impl TokenClaims ===
+
+impl TokenClaims {
+    /// # Errors
+    /// It is no JWT of a ServiceAccount.
+    pub fn read(token: &[u8]) -> Result<Self, IdentityError> {
+        let Claims { iss, aud, exp, kubernetes, .. } = Jws::parse(token)?.read_claims()?;
+        let audiences = match aud {
+            Some(Audience::Many(audiences)) => audiences,
+            Some(Audience::One(one)) => vec![one],
+            None => Vec::new(),
+        };
+        let pod = kubernetes.and_then(|Kubernetes { namespace, pod, serviceaccount }| {
+            pod.map(|pod| PodClaims { namespace, name: pod.name, uid: pod.uid, service_account: serviceaccount.name })
+        });
+        Ok(Self { issuer: iss.unwrap_or_default(), audiences, expires: exp.map(timestamp), pod })
+    }
 }
 
 // === impl Jws ===

@@ -2,6 +2,7 @@
 
 mod ask;
 mod code;
+mod diagnosis;
 mod file;
 mod ids;
 mod layout;
@@ -14,6 +15,7 @@ mod secret;
 
 pub use ask::{Args, Ask, Login, LoginKey, LoginTls};
 pub use code::Code;
+pub use diagnosis::{Diagnosis, Level, NamedFile};
 pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidOwner, InvalidPath, Owner};
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
 pub use layout::{Claim, Clash, clashes};

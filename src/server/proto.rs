@@ -6,6 +6,11 @@ use std::fmt;
 
 tonic::include_proto!("v1alpha1");
 
+/// What the driver says of itself, to whoever reaches its own socket.
+pub mod csi {
+    tonic::include_proto!("csi.v1");
+}
+
 impl fmt::Debug for MountRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MountRequest")

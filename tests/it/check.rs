@@ -104,6 +104,7 @@ fn examples_of_the_configuration_are_valid() {
         configurations().iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
     let full = blocks(&root().join("docs/configuration.md")).into_iter().find(|block| block.starts_with("providers:")).unwrap();
     texts.insert("docs".to_owned(), full);
+    texts.insert("http store".to_owned(), blocks(&root().join("docs/http-store.md")).remove(0));
     for text in texts.values() {
         Config::parse(text).unwrap();
     }
@@ -123,6 +124,7 @@ fn base() -> Value {
         "identity": { "verify": "jwks", "issuer": "https://oidc.example", "jwks": { "file": "/jwks.json" } },
         "backends": {
             "files": { "kind": "file", "vault": "/v", "identity": "/k" },
+            "intranet": { "kind": "http", "url": "https://secrets.example/v1/{name}" },
             "bao": { "kind": "vault", "address": "https://bao:8200", "auth": { "method": "jwt", "role": "csi" } },
         },
         "policy": [{ "pods": { "namespace": "*" }, "read": ["files/x"] }],
@@ -137,6 +139,10 @@ fn places() -> Vec<Place> {
         Place { path: &["identity"], schema: at("/properties/identity") },
         Place { path: &["identity", "jwks"], schema: at("/properties/identity/properties/jwks") },
         Place { path: &["backends", "files"], schema: at("/$defs/fileBackend") },
+        Place { path: &["backends", "intranet"], schema: at("/$defs/httpBackend") },
+        Place { path: &["backends", "intranet", "auth"], schema: at("/$defs/httpAuth") },
+        Place { path: &["backends", "intranet", "auth", "bearer"], schema: at("/$defs/httpAuth/properties/bearer") },
+        Place { path: &["backends", "intranet", "auth", "basic"], schema: at("/$defs/httpAuth/properties/basic") },
         Place { path: &["backends", "bao"], schema: at("/$defs/vaultBackend") },
         Place { path: &["backends", "bao", "auth"], schema: at("/$defs/vaultAuth") },
         Place { path: &["backends", "bao", "classMay"], schema: at("/$defs/classMay") },

@@ -194,7 +194,7 @@ async fn a_waiter_keeps_its_own_deadline_and_hears_what_went_wrong() {
     // Who of the two leads now is a matter of chance: it hears the store's word, or what went wrong before its time was over.
     let error = short.await.unwrap().unwrap_err().to_string();
     assert!(["bao/kv/db: the store is slow", "bao/kv/db: as it was told"].contains(&error.as_str()), "{error}");
-    assert_eq!(began.elapsed().as_secs(), 13);
+    assert!((13_900..=14_010).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
     assert!(long.await.unwrap().is_ok());
 }
 

@@ -10,7 +10,8 @@ use super::status::Statuses;
 use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
 use crate::backend::{CacheTimes, Inadmissible, only_reads};
-use crate::model::{InvalidName, LoginTls, SecretName, SecretRef, Version};
+use crate::http::Endpoint;
+use crate::model::{InvalidName, LoginTls, NamedFile, SecretName, SecretRef, Version};
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
 /// The longest version in bytes.
@@ -136,6 +137,37 @@ impl HttpBackendConfig {
         (faults.len() == before).then_some(config)
     }
 
+    pub fn server(&self) -> &Endpoint {
+        &self.url.endpoint
+    }
+
+    /// The files it names, each under its key.
+    pub fn files(&self) -> Vec<NamedFile> {
+        let mut files: Vec<NamedFile> = self.tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
+        if let Some((certificate, key)) = &self.tls.client {
+            files.extend([NamedFile::public("clientCert", certificate), NamedFile::secret("clientKey", key)]);
+        }
+        for (name, header) in &self.headers {
+            if let Header::File(path) = header {
+                files.push(NamedFile::secret(format!("headers.{name}.file"), path));
+            }
+        }
+        match &self.auth {
+            Auth::Basic { password, .. } => files.push(NamedFile::secret("auth.basic.passwordFile", password)),
+            Auth::BearerFile(path) => files.push(NamedFile::secret("auth.bearer.file", path)),
+            Auth::BearerPod(_) | Auth::None => {}
+        }
+        files
+    }
+
+    /// For whom the Pods' tokens must be; `None`: it is asked without one.
+    pub fn audience(&self) -> Option<&str> {
+        match &self.auth {
+            Auth::BearerPod(audience) => Some(audience),
+            Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None => None,
+        }
+    }
+
     /// # Errors
     /// A name that could mean two things.
     pub fn canonical(name: &str) -> Result<SecretName, InvalidName> {
@@ -162,7 +194,7 @@ impl HttpBackendConfig {
     /// # Errors
     /// An HTTP store only reads, and no class says who asks there.
     pub fn admit(asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        only_reads(asked, "HTTP store")
+        only_reads(asked, "store over HTTP")
     }
 
     /// Whether requests say of which namespace or ServiceAccount the Pod is.

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::config::{Asking, Auth, Header, HttpBackendConfig};
 use crate::backend::refusal::{Needles, Refusal};
 use crate::backend::{Fault, credential};
-use crate::model::{PodTokens, SecretBytes, clean};
+use crate::model::{PodIdentity, PodTokens, SecretBytes, clean};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -101,11 +101,13 @@ impl Credentials {
 }
 
 /// As a message names who asks: completes "may ...".
-pub(super) fn whom(config: &HttpBackendConfig) -> String {
+pub(super) fn whom(config: &HttpBackendConfig, pod: &PodIdentity) -> String {
     match &config.auth {
         Auth::Basic { user, .. } => format!("user {}", clean(user)),
         Auth::BearerFile(path) => format!("the token in {}", path.display()),
-        Auth::BearerPod(audience) => format!("the Pod's token for {}", clean(audience)),
+        Auth::BearerPod(audience) => {
+            format!("the token of ServiceAccount {}/{} for {}", clean(&pod.namespace), clean(&pod.service_account), clean(audience))
+        }
         Auth::None => match (config.headers.iter().find(|(_, header)| matches!(header, Header::File(_))), &config.tls.client) {
             (Some((name, _)), _) => format!("the header {name}"),
             (None, Some(_)) => "the client certificate".to_owned(),

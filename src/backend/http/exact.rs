@@ -148,7 +148,7 @@ mod tests {
     fn deep_documents_are_refused() {
         let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
         assert!(Mark::of(&deep).read(serde_json::from_str(&deep).unwrap()).is_err());
-        let deeper = "[".repeat(100_000) + &"]".repeat(100_000);
+        let deeper = "[".repeat(10_000) + &"]".repeat(10_000);
         if let Ok(raw) = serde_json::from_str::<&RawValue>(&deeper) {
             assert!(Mark::of(&deeper).read(raw).is_err());
         }

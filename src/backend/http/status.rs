@@ -137,7 +137,23 @@ mod tests {
     #[test]
     fn each_status_has_a_meaning_and_a_remedy() {
         let all = [400, 401, 402, 403, 404, 408, 410, 413, 418, 422, 429, 500, 503, 504, 304].map(|status| told(status, ""));
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @"
+        Invalid: the store makes nothing of the request: 400 Bad Request (correct the name or version in the class, or `url`, `method` and `body` of the backend)
+        Unauthenticated: the store takes the login for none: 401 Unauthorized (is the Pod's token good, and for this store?)
+        Unavailable: the store gave no secret: 402 Payment Required (see its log; `statuses` of the backend says what a status means)
+        Denied: the store refused the read: 403 Forbidden (may the Pod's token read it there?)
+        NotFound: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)
+        TimedOut: the store did not answer in time: 408 Request Timeout (kubelet tries again by itself)
+        NotFound: the store has no such secret: 410 Gone (write it, or correct the name; `url` of the backend says where it is looked for)
+        Unavailable: the store gave no secret: 413 Payload Too Large (see its log; `statuses` of the backend says what a status means)
+        Unavailable: the store gave no secret: 418 I'm a teapot (see its log; `statuses` of the backend says what a status means)
+        Invalid: the store makes nothing of the request: 422 Unprocessable Entity (correct the name or version in the class, or `url`, `method` and `body` of the backend)
+        Throttled: the store throttles: 429 Too Many Requests (kubelet tries again by itself)
+        Unavailable: the store failed: 500 Internal Server Error (see its log; kubelet tries again by itself)
+        Unavailable: the store failed: 503 Service Unavailable (see its log; kubelet tries again by itself)
+        TimedOut: the store did not answer in time: 504 Gateway Timeout (kubelet tries again by itself)
+        Unavailable: the store gave no secret: 304 Not Modified (see its log; `statuses` of the backend says what a status means)
+        ");
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Bench {
     }
 }
 
-fn parsed(text: &str) -> Result<HttpBackendConfig, String> {
+pub(super) fn parsed(text: &str) -> Result<HttpBackendConfig, String> {
     let (node, mut faults) = (yaml::parse(text).unwrap(), yaml::Faults::default());
     let mut reader = yaml::Reader::of(&node, "", &mut faults).unwrap();
     let config = HttpBackendConfig::parse(&mut reader, &mut faults);

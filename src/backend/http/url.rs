@@ -153,7 +153,22 @@ mod tests {
             "https://s.example/a b/{name}",
             "https://s.example/../{name}",
         ];
-        insta::assert_snapshot!(all.map(told).join("\n"), @"");
+        insta::assert_snapshot!(all.map(told).join("\n"), @r#"
+        https://{name}.example/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
+        https://s.example:{name}/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
+        {name}: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
+        unix:///run/x.sock: is a socket, which a store of this kind cannot be (write https://host/path)
+        ftp://s.example/{name}: does not begin with https://, http:// or unix:///
+        https://user:canary@s.example/{name}: has a user in it (leave out what stands before the @)
+        https://good\@evil/{name}: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
+        https://s.example/{nmae}: {nmae} is no placeholder (did you mean {name}?)
+        https://s.example/{secret}: {secret} is no placeholder (there are {name}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{name}}: has a brace that is part of no placeholder (write %7B or %7D)
+        https://s.example/{}: has a brace that is part of no placeholder (write %7B or %7D)
+        https://s.example/{name}#x: has a fragment (leave out the # and what follows, or write %23)
+        https://s.example/a b/{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
+        https://s.example/../{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
+        "#);
     }
 
     proptest! {

@@ -73,6 +73,10 @@ impl Leases {
     /// A backend was built: what a former process had of it goes on.
     pub(super) fn attach(&self, name: &BackendName, backend: &Arc<dyn Backend>) {
         let mut state = self.lock();
+        if self.disk.is_none() && !state.told {
+            state.told = true;
+            tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod is issued others (cache.sealed keeps them)");
+        }
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
         let (mut resumed, mut lost) = (0_usize, 0_usize);
         for saved in awaiting {

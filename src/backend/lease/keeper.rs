@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
@@ -71,10 +72,10 @@ impl Leases {
         }
     }
 
-    /// At the end of the process, when no mount is under way any more and [`Self::run`] has been dropped: by the deadline, revokes
-    /// everything or brings the disk up to date.
-    pub async fn close(&self, revoke: bool, deadline: Instant) {
-        let calls = if revoke { self.leave_all() } else { Vec::new() };
+    /// At the end of the process, when no mount is under way any more and [`Self::run`] has been dropped: revokes
+    /// everything by the deadline if it is told to, and brings the disk up to date.
+    pub async fn close(&self, deadline: Instant) {
+        let calls = if self.revoke_at_end.load(Ordering::Relaxed) { self.leave_all() } else { Vec::new() };
         let _ = timeout_at(deadline, stream::iter(calls).for_each_concurrent(AT_ONCE, |job| self.perform(job))).await;
         let (unsaved, left) = {
             let mut state = self.lock();
@@ -85,7 +86,7 @@ impl Leases {
             (0, _) => {}
             (_, Some(_)) => tracing::info!(leases = left, "leases are left to the next process"),
             (_, None) => {
-                tracing::info!(leases = left, "leases are left to their ends: the next process issues others (cache.sealed keeps them)")
+                tracing::info!(leases = left, "leases are left to their ends: the next process issues others (cache.sealed keeps them)");
             }
         }
     }

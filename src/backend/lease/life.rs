@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant};
 use crate::model::Lease;
 
 /// The longest wait before another try.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// One moment by both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::backend::lease::tests::lease;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn moment(wall: i64) -> Moment {
         Moment { wall: Timestamp::from_second(wall).unwrap(), at: Instant::now() }
@@ -109,14 +109,14 @@ mod tests {
         let now = moment(0);
         let turns: Vec<_> = (0..50).map(|_| Life::of(&lease(0, 3600), now).unwrap().turns_at() - now.at).collect();
         assert!(turns.iter().all(|turn| (HOUR * 2 / 3..=HOUR * 7 / 9).contains(turn)), "{turns:?}");
-        assert!(turns.iter().max().unwrap().abs_diff(*turns.iter().min().unwrap()) > Duration::from_secs(60), "{turns:?}");
+        assert!(turns.iter().max().unwrap().abs_diff(*turns.iter().min().unwrap()) > Duration::from_mins(1), "{turns:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_began_in_a_former_process_goes_on_where_it_was() {
         let now = moment(3000);
         let life = Life::of(&lease(0, 3600), now).unwrap();
-        assert_eq!((life.turns_at(), life.ends_at()), (now.at, now.at + Duration::from_secs(600)));
+        assert_eq!((life.turns_at(), life.ends_at()), (now.at, now.at + Duration::from_mins(10)));
         assert!(Life::of(&lease(0, 3600), moment(3600)).is_none());
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Backend, BackendError, FetchContext, Inadmissible, Scope};
 use crate::model::{BackendName, Fetched, InvalidName, Lease, LeaseFor, Method, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+use crate::yaml::{Faults, Reader};
 
 mod disk;
 mod flight;
@@ -24,11 +25,27 @@ mod table;
 
 pub use table::Leases;
 
+/// The mapping `leases`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LeasesConfig {
+    /// Whether the daemon's orderly end revokes what it keeps. Default: no, since a restart finds it again.
+    pub revoke_at_shutdown: bool,
+}
+
 /// A store whose answers with a lease are kept. Answers without one pass through.
 #[derive(Debug)]
 pub struct Leased {
     inner: Arc<dyn Backend>,
     leases: Arc<Leases>,
+}
+
+// === impl LeasesConfig ===
+
+impl LeasesConfig {
+    /// Reads `revokeAtShutdown`.
+    pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
+        Self { revoke_at_shutdown: reader.boolean("revokeAtShutdown", faults).unwrap_or(false) }
+    }
 }
 
 // === impl Leased ===

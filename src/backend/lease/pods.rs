@@ -14,13 +14,13 @@ use tokio::time::{Duration, Instant};
 use crate::backend::Backend;
 
 /// From one look to the next.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 
 /// How long an absent folder is believed to be absent while its Pod asks for one secret after another.
 const ASK: Duration = Duration::from_secs(10);
 
 /// How long a Pod is remembered that was never seen and does not ask.
-const UNSEEN: Duration = Duration::from_secs(24 * 3600);
+const UNSEEN: Duration = Duration::from_hours(24);
 
 /// The most Pods that are watched. kubelet runs 110 unless it is told otherwise.
 const MOST: usize = 8192;

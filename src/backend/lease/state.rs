@@ -31,6 +31,8 @@ pub(super) struct State {
     pub unsaved: HashSet<RecordId>,
     /// That no Pod can be seen was said.
     pub blind: bool,
+    /// That nothing outlives the process was said.
+    pub told: bool,
     /// When the keeper looks again; `None`: when it is told to.
     pub wakes: Option<Instant>,
 }
@@ -61,6 +63,7 @@ impl State {
             awaiting: HashMap::new(),
             unsaved: HashSet::new(),
             blind: false,
+            told: false,
             wakes: None,
         }
     }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant, timeout_at};
 
+use super::LeasesConfig;
 use super::disk::Disk;
 use super::flight::{Flight, HandOver, Landing};
 use super::life::Moment;
@@ -35,6 +37,7 @@ pub struct Leases {
     pub(super) pods: PathBuf,
     /// Where leases outlive the process.
     pub(super) disk: Option<Disk>,
+    pub(super) revoke_at_end: AtomicBool,
     pub(super) changed: Notify,
     state: Mutex<State>,
 }
@@ -64,21 +67,29 @@ impl Leases {
     ///
     /// `kubelet_dir` is where kubelet keeps its Pods.
     ///
-    /// # Errors
-    /// The sealed folder cannot be read.
+    /// The second of the answer says why the sealed folder cannot be read, if it cannot: nothing of it is taken up then.
     pub fn open(
         kubelet_dir: &Path,
         sealed: Option<&Arc<Sealed>>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<Arc<Self>, String> {
+    ) -> (Arc<Self>, Option<String>) {
         let mut state = State::new();
         let disk = sealed.map(Disk::new);
-        if let Some(disk) = &disk {
-            state.awaiting = disk.read(clock.now())?;
-        }
-        let pods = kubelet_dir.join("pods");
-        Ok(Arc::new(Self { clock, metrics, pods, disk, changed: Notify::new(), state: Mutex::new(state) }))
+        let problem = match disk.as_ref().map(|disk| disk.read(clock.now())).transpose() {
+            Ok(awaiting) => {
+                state.awaiting = awaiting.unwrap_or_default();
+                None
+            }
+            Err(problem) => Some(problem),
+        };
+        let (pods, revoke_at_end) = (kubelet_dir.join("pods"), AtomicBool::new(false));
+        (Arc::new(Self { clock, metrics, pods, disk, revoke_at_end, changed: Notify::new(), state: Mutex::new(state) }), problem)
+    }
+
+    /// At the start, and after a reload.
+    pub fn configure(&self, config: LeasesConfig) {
+        self.revoke_at_end.store(config.revoke_at_shutdown, Ordering::Relaxed);
     }
 
     /// What is kept for this holder and request, else the store's answer, which is kept if it has a lease.

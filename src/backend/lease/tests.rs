@@ -225,12 +225,12 @@ impl Bench {
         let kubelet = tempfile::tempdir().unwrap();
         let clock = Arc::new(Clocks { began: Instant::now(), set: ManualClock::at("2026-01-02T03:04:05Z".parse().unwrap()) });
         let metrics = Arc::new(Metrics::new());
-        let leases = Leases::open(kubelet.path(), sealed, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&metrics)).unwrap();
+        let leases = Leases::open(kubelet.path(), sealed, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&metrics)).0;
         let fake = Arc::new(fake(&clock));
-        let leased = Arc::new(leased(&fake, &leases));
+        let stack = Arc::new(leased(&fake, &leases));
         let run = Arc::clone(&leases);
         let task = tokio::spawn(async move { run.run().await });
-        Self { fake, leases, leased, metrics, clock, kubelet, task }
+        Self { fake, leases, leased: stack, metrics, clock, kubelet, task }
     }
 
     async fn fetch(&self, uid: &str, name: &str) -> Result<Fetched, BackendError> {

@@ -1,5 +1,7 @@
 //! The stack around each kind of store, and what of it a reload keeps.
 
+use std::path::Path;
+
 use super::*;
 use crate::backend::fake::{Fake, Then, context, secret};
 use crate::backend::file::generate_identity;
@@ -12,7 +14,12 @@ fn settings() -> BackendSettings {
 
 fn build(configs: &BTreeMap<BackendName, BackendConfig>, settings: BackendSettings, former: Option<&Backends>) -> Backends {
     let (clock, metrics): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::default());
-    Backends::build(configs, settings, BackendParts { clock: &clock, metrics: &metrics }, former).unwrap()
+    let leases = leases(&clock, &metrics);
+    Backends::build(configs, settings, BackendParts { clock: &clock, metrics: &metrics, leases: &leases }, former).unwrap()
+}
+
+fn leases(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Arc<Leases> {
+    Leases::open(Path::new("/nonexistent"), None, Arc::clone(clock), Arc::clone(metrics)).0
 }
 
 fn same(one: &Backends, other: &Backends, name: &str) -> bool {
@@ -51,7 +58,8 @@ fn what_would_become_the_same_is_kept() {
 async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     let metrics = Arc::new(Metrics::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let parts = BackendParts { clock: &clock, metrics: &metrics };
+    let leases = leases(&clock, &metrics);
+    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases };
     let config = BackendConfig::File(FileConfig { vault: "/v".into(), identity: Vec::new() });
     for (fresh, source) in [(Duration::from_mins(2), "fresh"), (Duration::ZERO, "store")] {
         let store = Fake::new();
@@ -59,11 +67,12 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
         let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache };
         let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), parts);
         store.next([(Duration::from_millis(5), Then::Answer)]);
-        let (secret, cx) = (secret("kv/db"), context("uid-1", "web", Duration::from_mins(1)));
-        let answers = futures_util::future::join_all((0..250).map(|_| top.fetch(&secret, &cx))).await;
+        let secret = secret("kv/db");
+        let pods: Vec<_> = (0..250).map(|uid| context(&format!("uid-{uid}"), "web", Duration::from_mins(1))).collect();
+        let answers = futures_util::future::join_all(pods.iter().map(|cx| top.fetch(&secret, cx))).await;
         assert!(answers.iter().all(|answer| answer.as_ref().unwrap().source == Source::Store));
         assert_eq!(store.calls(), 1);
-        assert_eq!(top.fetch(&secret, &cx).await.unwrap().source.as_str(), source);
+        assert_eq!(top.fetch(&secret, &pods[0]).await.unwrap().source.as_str(), source);
     }
     let text = metrics.encode();
     for line in [

@@ -141,11 +141,12 @@ impl<'a> Answer<'a> {
         (!id.is_empty()).then(|| Issued { id, renewable: self.renewable.unwrap_or(false), lasts })
     }
 
-    /// When a certificate ends that came without a lease: what PKI's `issue` and `sign` answer.
+    /// When a certificate ends that came without a lease, as PKI's `issue` and `sign` answer: their `expiration`, else its own NotAfter.
     pub(super) fn expiration(&self) -> Option<Timestamp> {
         let data = members(self.data?)?;
-        data.get("certificate")?;
-        Timestamp::from_second(data.get("expiration")?.get().parse().ok()?).ok()
+        let certificate = data.get("certificate")?;
+        let told = data.get("expiration").and_then(|expiration| expiration.get().parse().ok());
+        Timestamp::from_second(told.or_else(|| not_after(&text(certificate)?))?).ok()
     }
 
     /// The whole answer as vault-csi-provider writes it (`api.Secret` of Vault's Go client: its members, their order), but for
@@ -182,6 +183,12 @@ impl Content<'_> {
     pub(super) fn fields(self, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
         json::fields(&self.members, max_bytes)
     }
+}
+
+/// In Unix seconds.
+fn not_after(pem: &SecretBytes) -> Option<i64> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.expose()).ok()?;
+    Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
 }
 
 // === impl Metadata ===

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::backend::{CacheTimes, Inadmissible};
 use crate::http::Endpoint;
-use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, SecretName, SecretRef, Version};
+use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, SecretName, SecretRef, Version};
 use crate::policy::ClassMay;
 use crate::yaml::{Faults, Reader, unknown_key};
 
@@ -87,6 +87,33 @@ impl VaultConfig {
         let cache = CacheTimes::of_backend(reader, faults);
         let (address, auth) = (address?, auth?);
         (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache })
+    }
+
+    /// Every file it names, under its key.
+    pub fn files(&self) -> Vec<NamedFile> {
+        let mut files: Vec<NamedFile> = self.tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
+        if let Some((certificate, key)) = &self.tls.client {
+            files.extend([NamedFile::public("clientCert", certificate), NamedFile::secret("clientKey", key)]);
+        }
+        match &self.auth {
+            Auth::AppRole { role_id, secret_id, .. } => {
+                if let RoleId::File(path) = role_id {
+                    files.push(NamedFile::public("auth.roleIdFile", path));
+                }
+                files.extend(secret_id.iter().map(|path| NamedFile::secret("auth.secretIdFile", path)));
+            }
+            Auth::Token { file } => files.push(NamedFile::secret("auth.tokenFile", file)),
+            Auth::Cert { .. } | Auth::Pod { .. } => {}
+        }
+        files
+    }
+
+    /// For whom the Pods' tokens must be; `None`: the daemon logs in as itself.
+    pub fn audience(&self) -> Option<&str> {
+        match &self.auth {
+            Auth::Pod { audience, .. } => Some(audience),
+            Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. } => None,
+        }
     }
 
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method as HttpMethod, StatusCode};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::VaultBackend;
@@ -36,6 +36,7 @@ impl VaultBackend {
         let session = self.sessions.enter(Key { entry: entry.clone(), who }, &cx.pod.uid);
         let request = Request { secret, entry, session, cx };
         let token = self.token(&request, None).await?;
+        let began = Instant::now();
         let reply = self.ask(&request, &token).await?;
         if reply.status != StatusCode::FORBIDDEN {
             return self.secret(&request, &token, &reply);
@@ -43,7 +44,7 @@ impl VaultBackend {
         if let Some(denial) = request.session.denial(&token, secret.name.as_str()) {
             return Err(denial);
         }
-        match self.pulse(&request, &token).await? {
+        match self.pulse(&request, &token, began).await? {
             Pulse::Alive => Err(self.denied(&request, &token, &reply).await),
             Pulse::Dead => self.read_anew(&request, &token).await,
         }
@@ -101,14 +102,14 @@ impl VaultBackend {
     }
 
     /// Whether the token that was refused lives: asked once for all that wonder at the same time.
-    async fn pulse(&self, request: &Request<'_>, token: &Arc<StoreToken>) -> Result<Pulse, Refusal> {
+    async fn pulse(&self, request: &Request<'_>, token: &Arc<StoreToken>, began: Instant) -> Result<Pulse, Refusal> {
         let Request { session, cx, .. } = request;
         let Ok(_turn) = timeout_at(cx.deadline, session.turn.lock()).await else { return Err(no_turn()) };
         match session.token() {
             // Somebody has found out already.
             Some(current) if !Arc::ptr_eq(&current, token) => Ok(Pulse::Dead),
             _ if token.is_dead() => Ok(Pulse::Dead),
-            _ if token.was_just_alive() => Ok(Pulse::Alive),
+            _ if token.was_alive_after(began) => Ok(Pulse::Alive),
             _ => token.look_up(&self.clients, cx.deadline).await,
         }
     }
@@ -160,7 +161,7 @@ impl VaultBackend {
         if reply.body.expose().trim_ascii().is_empty() {
             let asked = asked(secret.method);
             let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
-            return Err(Refusal::new(Fault::NotFound, reason));
+            return Err(Refusal::new(Fault::Unsupported, reason));
         }
         let answer = Answer::parse(&reply.body)?;
         self.heed_warnings(secret, &answer, token);
@@ -177,7 +178,7 @@ impl VaultBackend {
     fn lease(&self, secret: &SecretRef, token: &Arc<StoreToken>, answer: &Answer<'_>) -> Option<Lease> {
         let since = self.clock.now();
         if let Some(Issued { id, renewable, lasts }) = answer.issued() {
-            let term = Term { ends: tokio::time::Instant::now() + lasts, renewable };
+            let term = Term { ends: Instant::now() + lasts, renewable };
             token.bear(digest_of(&id), Some(term));
             self.sessions.keep(token);
             let id = Arc::new(id);

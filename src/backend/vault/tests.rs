@@ -137,7 +137,9 @@ fn secret_as(backend: &VaultBackend, name: &str, login: Login) -> SecretRef {
 
 fn posted(backend: &VaultBackend, name: &str, args: &[(&str, Value)]) -> SecretRef {
     let mut secret = SecretRef { method: Method::Post, ..secret(backend, name) };
-    args.iter().for_each(|(name, value)| secret.args.insert(*name, value));
+    for (name, value) in args {
+        secret.args.insert(*name, value);
+    }
     secret
 }
 

@@ -21,9 +21,6 @@ const LAST: Duration = Duration::from_secs(15);
 /// How long a renewal that failed is not tried again.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
-/// How long "it was alive" holds.
-const ALIVE: Duration = Duration::from_secs(5);
-
 /// The longest life that is counted with; what lives longer is as good as endless.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -123,9 +120,9 @@ impl StoreToken {
         self.life().renewable
     }
 
-    /// Whether it was seen alive a moment ago.
-    pub(super) fn was_just_alive(&self) -> bool {
-        self.life().alive_at.is_some_and(|at| at.elapsed() < ALIVE)
+    /// Whether the store took it after this time: what it refused since then, it refused for another reason.
+    pub(super) fn was_alive_after(&self, time: Instant) -> bool {
+        self.life().alive_at.is_some_and(|at| at > time)
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -307,11 +304,11 @@ mod tests {
     async fn a_life_is_renewed_from_two_thirds_and_until_its_last_end() {
         let mut life = Life::of(Instant::now(), 90, true);
         assert!(!life.is_due(Instant::now(), 2, 3));
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert!(life.is_due(Instant::now(), 2, 3));
         life.extend(90, true);
         assert!(life.renewable && !life.is_due(Instant::now(), 2, 3));
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         life.extend(40, true);
         assert!(!life.renewable, "it came to its last end");
         assert_eq!(life.left(Instant::now()), Some(Duration::from_secs(40)));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Mutex;
@@ -18,7 +19,17 @@ pub struct Postgres {
     pub password: String,
     port: u16,
     folder: TempDir,
+    programs: Programs,
     daemon: Mutex<Option<Daemon>>,
+}
+
+/// The programs, and whose they are run as.
+struct Programs {
+    folder: PathBuf,
+    /// Of libraries that this machine has not installed.
+    libraries: Option<PathBuf>,
+    /// Where the tests are run by root: whom the server runs as, since it refuses to be root.
+    user: Option<(u32, u32)>,
 }
 
 impl Postgres {
@@ -28,7 +39,7 @@ impl Postgres {
     /// Starts one at a free port of 127.0.0.1, and waits until it takes queries. Passwords are asked for over TCP.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut postgres = Self { password: "admin".to_owned(), port: 0, folder, daemon: Mutex::default() };
+        let mut postgres = Self { password: "admin".to_owned(), port: 0, folder, programs: Programs::found(), daemon: Mutex::default() };
         postgres.initialise();
         for _ in 0..10 {
             postgres.port = free_port();
@@ -77,21 +88,21 @@ impl Postgres {
     }
 
     fn psql(&self, host: &str, user: &str, password: &str, query: &str) -> Output {
-        let mut psql = Command::new(programs().join("psql"));
-        psql.env_clear().env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10").env("LC_ALL", "C");
+        let mut psql = Command::new(self.programs.folder.join("psql"));
+        psql.env_clear().envs(self.programs.environment()).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "10").env("LC_ALL", "C");
         psql.args(["-X", "-q", "-A", "-t", "-w", "-h", host, "-U", user, "-d", "postgres", "-c", query])
             .arg("-p")
             .arg(self.port.to_string());
         psql.output().unwrap()
     }
 
-    /// The server refuses to run as root.
     fn initialise(&self) {
         let secret = self.path("password");
         fs::write(&secret, &self.password).unwrap();
-        if geteuid().is_root() {
-            let given = Command::new("chown").arg("-R").arg("postgres:postgres").arg(self.folder.path()).status().unwrap();
-            assert!(given.success(), "there is no user `postgres`: run `apt-get install postgresql`");
+        if let Some((uid, gid)) = self.programs.user {
+            for path in [self.folder.path(), &secret] {
+                chown(path, Some(uid), Some(gid)).unwrap();
+            }
         }
         let mut command = self.command("initdb");
         command.arg("-D").arg(self.path("data")).arg("--pwfile").arg(secret).args(["-U", Self::ADMIN, "--auth-local=trust"]);
@@ -127,9 +138,10 @@ impl Postgres {
     }
 
     fn command(&self, program: &str) -> Command {
-        let user: &[&str] = if geteuid().is_root() { &["--reuid=postgres", "--regid=postgres", "--clear-groups"] } else { &[] };
-        let mut command = outliving_as(&programs().join(program), Signal::QUIT, user);
-        command.current_dir(self.folder.path());
+        let options = self.programs.as_user();
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let mut command = outliving_as(&self.programs.folder.join(program), Signal::QUIT, &options);
+        command.envs(self.programs.environment()).current_dir(self.folder.path());
         command
     }
 
@@ -153,16 +165,41 @@ fn end(daemon: Daemon) {
     daemon.end(Signal::QUIT);
 }
 
-/// Where the programs of the newest PostgreSQL are: Debian keeps them out of `PATH`.
-fn programs() -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let folders = versions.map(|version| version.path().join("bin"));
-    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
-    let complete = |folder: &PathBuf| folder.join("initdb").exists() && folder.join("psql").exists();
-    let newest = folders.filter(complete).max_by_key(|folder| version(folder));
-    newest.or_else(|| on_path.into_iter().find(complete)).expect("this test needs PostgreSQL: run `apt-get install postgresql`")
+impl Programs {
+    /// What `tests/install-postgresql.sh` found or fetched, else what is in `PATH`.
+    fn found() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let recorded = fs::read_to_string(root.join(".tools/postgresql/where")).unwrap_or_default();
+        let mut lines = recorded.lines().filter(|line| !line.is_empty()).map(|line| root.join(line));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folder = lines.next().into_iter().chain(std::env::split_paths(&path)).find(|folder| folder.join("initdb").exists());
+        let folder = folder.unwrap_or_else(|| panic!("this test needs PostgreSQL: run `make tools` in {}", root.display()));
+        Self { folder, libraries: lines.next(), user: geteuid().is_root().then(unprivileged) }
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.libraries.iter().map(|folder| ("LD_LIBRARY_PATH", folder.as_path()))
+    }
+
+    /// Options of `setpriv`. What was fetched may lie below a folder that is root's alone, such as /root: one capability leads there, and the
+    /// securebit lets access(2) heed it too.
+    fn as_user(&self) -> Vec<String> {
+        let Some((uid, gid)) = self.user else { return Vec::new() };
+        let mut options = vec![format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".to_owned()];
+        if self.libraries.is_some() {
+            let led = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"];
+            options.extend(led.map(str::to_owned));
+        }
+        options
+    }
 }
 
-fn version(folder: &Path) -> Option<u32> {
-    folder.parent()?.file_name()?.to_str()?.parse().ok()
+/// The uid and gid of `postgres`, or of `nobody` where that user does not exist: the server wants one that has a name.
+fn unprivileged() -> (u32, u32) {
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let user = |name: &str| {
+        let mut fields = users.lines().map(|line| line.split(':')).find(|line| line.clone().next() == Some(name))?.skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    user("postgres").or_else(|| user("nobody")).expect("neither a user `postgres` nor `nobody` is in /etc/passwd: make one")
 }

@@ -42,16 +42,16 @@ async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
 #[tokio::test]
 async fn an_answer_without_the_secret_is_told() {
     let told = async |body: &'static str, rest: &str| Bench::saying(200, body).fails(rest).await;
-    insta::assert_snapshot!(told("<html>", "").await, @"");
-    insta::assert_snapshot!(told("", "").await, @"");
-    insta::assert_snapshot!(told(" \n", "format: raw").await, @"");
-    insta::assert_snapshot!(told("null", "").await, @"");
-    insta::assert_snapshot!(told(r#"{"data":null}"#, "fields: data").await, @"");
-    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: data.secret").await, @"");
-    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: join(',', data)").await, @"");
-    insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @"");
-    insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @"");
-    insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @"");
+    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)");
+    insta::assert_snapshot!(told("", "").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
+    insta::assert_snapshot!(told(" \n", "format: raw").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
+    insta::assert_snapshot!(told("null", "").await, @"NotFound: intranet/shop/db: the answer is null (write the secret, or correct the name)");
+    insta::assert_snapshot!(told(r#"{"data":null}"#, "fields: data").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data" (is there such a secret? else correct `fields` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: data.secret").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data.secret" (is there such a secret? else correct `fields` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: join(',', data)").await, @r#"Corrupt: intranet/shop/db: fields "join(',', data)": the JMESPath expression fails: argument 2 of a function must be array[string], but is object (correct it in the backend)"#);
+    insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is neither text nor number (correct `version` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer says at "v" can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)"#);
+    insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @r#"Corrupt: intranet/shop/db: field "a" is a text with half a character in it (write the secret anew)"#);
 }
 
 #[tokio::test]

@@ -9,10 +9,10 @@ async fn the_pods_token_goes_out_and_no_other() {
     let asked = bench.server.asked();
     assert_eq!((asked.len(), asked[0].header("authorization")), (1, "Bearer token-for-intranet"));
     assert!(!format!("{asked:?}").contains("token-for-keyferry"));
-    insta::assert_snapshot!(bench.fails("auth: { bearer: { podToken: secrets.example } }").await, @"");
+    insta::assert_snapshot!(bench.fails("auth: { bearer: { podToken: secrets.example } }").await, @r#"Unauthenticated: intranet/shop/db: the store is asked with the Pod's token for the audience "secrets.example", and verified tokens came for "intranet", "keyferry" (add audience: secrets.example to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
     let backend = bench.backend("auth: { bearer: { podToken: intranet } }");
     let cx = FetchContext { tokens: Arc::default(), ..cx() };
-    insta::assert_snapshot!(backend.fetch(&secret(&backend, "db", None), &cx).await.unwrap_err(), @"");
+    insta::assert_snapshot!(backend.fetch(&secret(&backend, "db", None), &cx).await.unwrap_err(), @r#"intranet/db: the store is asked with the Pod's token for the audience "intranet", and no verified token of it came (add audience: intranet to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
     assert!(bench.server.asked().is_empty(), "without its token nothing is asked");
 }
 
@@ -33,18 +33,18 @@ async fn files_are_read_when_they_are_needed() {
     let basic = data_encoding::BASE64.encode(b"app: pass:word ");
     assert_eq!(bench.server.asked()[0].header("authorization"), format!("Basic {basic}"));
     bench.file("key", "a\nhunter2");
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: holds a control character, which no header can carry (a line's end within it? it must be one line)");
     bench.file("key", "\n");
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is empty (the daemon enters the store with what this file holds)");
     std::fs::remove_file(&key).unwrap();
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"");
-    insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
 }
 
 #[tokio::test]
 async fn a_certificate_of_our_own_is_shown() {
     let bench = Bench::of(&Manner { asks: true, ..Manner::default() }, |_| Answer::new(200, r#"{"a":"1"}"#));
-    insta::assert_snapshot!(bench.fails("").await, @"");
+    insta::assert_snapshot!(bench.fails("").await, @"Unavailable: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it wants a client certificate, and none is configured (see the backend's address, `clientCert` and `clientKey`)");
     let files = bench.authority.write_client(bench.folder.path(), "node-1");
     let own = format!("clientCert: {}\nclientKey: {}", files.chain.display(), files.key.display());
     assert_eq!(shown(&bench.read(&own).await.unwrap()), "a=1");
@@ -62,7 +62,19 @@ async fn a_name_stays_below_the_url_at_its_host() {
     }
     let asked = bench.server.asked();
     assert!(asked.iter().all(|asked| format!("https://{}", asked.host) == bench.origin()));
-    insta::assert_snapshot!(asked.into_iter().map(|asked| asked.line).collect::<Vec<_>>().join("\n"), @"");
+    insta::assert_snapshot!(asked.into_iter().map(|asked| asked.line).collect::<Vec<_>>().join("\n"), @"
+    GET /v1/a%40evil.example/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%3A80/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%20b/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%26for%3Dx/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%3Bb%3Dc/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%2Bb/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/%C3%BCn%C3%AF/%D0%BA%D0%BB%D1%8E%D1%87/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%E2%80%AEb/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/.../value?for=shop&v=1%26for%3Dx%23
+    GET /v1/a%3Ab%40evil.example/x/value?for=shop&v=1%26for%3Dx%23
+    GET /v1/%7Bname%7D/value?for=shop&v=1%26for%3Dx%23
+    ");
     for name in ["//evil.example", "../x", "a/../../x", "a%2f..", "a\\b", "a?x", "a#x", "/a", ".", "a\r\nHost: evil"] {
         assert!(backend.canonical(name).is_err(), "{name:?}");
     }
@@ -88,17 +100,17 @@ async fn versions_are_pinned_where_the_store_has_a_way() {
     fetch(&slot, "db").await.unwrap();
     slot.fetch(&secret(&slot, "db", Some("a/2")), &cx()).await.unwrap();
     assert_eq!(bench.server.lines(), ["GET /s/db/versions/latest:access", "GET /s/db/versions/a%2F2:access"]);
-    insta::assert_snapshot!(slot.pin("..").unwrap_err(), @"");
-    insta::assert_snapshot!(bench.backend("").pin("2").unwrap_err(), @"");
+    insta::assert_snapshot!(slot.pin("..").unwrap_err(), @r#"".." is no version (1 to 256 bytes, no control characters, not `.` or `..`)"#);
+    insta::assert_snapshot!(bench.backend("").pin("2").unwrap_err(), @"cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its url)");
 }
 
 #[test]
 fn what_a_class_may_not_say_is_refused() {
     let asked = SecretRef::read("intranet".parse().unwrap(), "db".parse().unwrap());
     let posted = HttpBackendConfig::admit(SecretRef { method: Method::Post, ..asked.clone() });
-    insta::assert_snapshot!(format!("{:?}", posted.unwrap_err()), @"");
+    insta::assert_snapshot!(format!("{:?}", posted.unwrap_err()), @r#"Request { key: "method", problem: "POST means nothing to a store over HTTP: it only reads (remove it)" }"#);
     let login = crate::model::Login { role: Some("x".into()), ..crate::model::Login::default() };
-    insta::assert_snapshot!(format!("{:?}", HttpBackendConfig::admit(SecretRef { login, ..asked }).unwrap_err()), @"");
+    insta::assert_snapshot!(format!("{:?}", HttpBackendConfig::admit(SecretRef { login, ..asked }).unwrap_err()), @r#"Login { key: Role, problem: "means nothing to a store over HTTP: nobody logs in there (remove it)" }"#);
 }
 
 #[test]

@@ -206,7 +206,8 @@ async fn at_shutdown_all_are_revoked_where_that_is_asked_for() {
     }
     bench.fake.rule(|rules| rules.slow = Duration::from_secs(1));
     let began = Instant::now();
-    bench.leases.close(true, began + Duration::from_secs(10)).await;
+    bench.leases.configure(LeasesConfig { revoke_at_shutdown: true });
+    bench.leases.close(began + Duration::from_secs(10)).await;
     assert_eq!((bench.fake.revoked().len(), began.elapsed()), (40, Duration::from_secs(5)));
     assert!(bench.leases.lock().records.is_empty());
 }
@@ -217,7 +218,8 @@ async fn shutdown_is_over_in_time_whatever_the_store_does() {
     bench.user("a").await;
     bench.fake.rule(|rules| rules.slow = Duration::from_secs(1000));
     let began = Instant::now();
-    bench.leases.close(true, began + Duration::from_secs(10)).await;
+    bench.leases.configure(LeasesConfig { revoke_at_shutdown: true });
+    bench.leases.close(began + Duration::from_secs(10)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(10));
-    bench.leases.close(false, Instant::now()).await;
+    bench.leases.close(Instant::now()).await;
 }

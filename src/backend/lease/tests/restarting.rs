@@ -31,13 +31,13 @@ impl Bench {
         self.task.abort();
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::clone(&self.clock);
-        let leases = Leases::open(self.kubelet.path(), Some(&node.sealed()), clock as Arc<dyn Clock>, Arc::clone(&metrics)).unwrap();
-        let leased = Arc::new(leased(&self.fake, &leases));
+        let leases = Leases::open(self.kubelet.path(), Some(&node.sealed()), clock as Arc<dyn Clock>, Arc::clone(&metrics)).0;
+        let stack = Arc::new(leased(&self.fake, &leases));
         let run = Arc::clone(&leases);
         let task = tokio::spawn(async move { run.run().await });
         let kubelet = tempfile::tempdir().unwrap();
         let (fake, clock) = (Arc::clone(&self.fake), Arc::clone(&self.clock));
-        let mut next = Self { fake, leases, leased, metrics, clock, kubelet, task };
+        let mut next = Self { fake, leases, leased: stack, metrics, clock, kubelet, task };
         let mut former = self;
         std::mem::swap(&mut next.kubelet, &mut former.kubelet);
         next
@@ -121,11 +121,13 @@ async fn revoking_that_was_cut_short_goes_on() {
     bench.user("a").await;
     bench.fake.rule(|rules| rules.slow = Duration::from_secs(1000));
     bench.task.abort();
-    bench.leases.close(true, Instant::now() + Duration::from_secs(1)).await;
+    bench.leases.configure(LeasesConfig { revoke_at_shutdown: true });
+    bench.leases.close(Instant::now() + Duration::from_secs(1)).await;
     bench.fake.rule(|rules| rules.slow = Duration::ZERO);
     let bench = bench.killed(&node);
     pass(20).await;
-    assert_eq!((bench.fake.revoked(), node.files(), bench.user("a").await.as_str()), (vec!["lease-1".to_owned()], 1, "user-2"));
+    assert_eq!((bench.fake.revoked(), node.files()), (vec!["lease-1".to_owned()], 0));
+    assert_eq!(bench.user("a").await, "user-2");
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,10 +105,14 @@ fn a_lease_is_one_with_an_id() {
     assert_eq!(issued(r#"{"data":{}}"#), None);
     let expires = |text: &str| {
         let body = body(text);
-        Answer::parse(&body).unwrap().expiration().map(|end| end.as_second())
+        Answer::parse(&body).unwrap().expiration().map(Timestamp::as_second)
     };
     assert_eq!(expires(r#"{"data":{"certificate":"PEM","expiration":1795328111}}"#), Some(1_795_328_111));
     assert_eq!(expires(r#"{"data":{"certificate":"PEM","expiration":"soon"}}"#), None);
+    let mut params = rcgen::CertificateParams::new(vec!["web.example".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2031, 5, 6);
+    let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+    assert_eq!(expires(&serde_json::json!({ "data": { "certificate": pem } }).to_string()), Some(1_935_792_000));
     assert_eq!(expires(r#"{"data":{"expiration":1795328111}}"#), None);
 }
 

@@ -99,9 +99,9 @@ impl Backend for Below {
 async fn hold(prefix: &'static str, write: fn(&str, Value) -> (String, Value)) {
     let bao = Bao::dev().await;
     if prefix.starts_with("kv1") {
-        bao.kv1("kv1").await
+        bao.kv1("kv1").await;
     } else {
-        bao.kv2("kv").await
+        bao.kv2("kv").await;
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");

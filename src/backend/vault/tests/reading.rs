@@ -69,12 +69,12 @@ async fn any_path_is_asked_by_method_and_arguments() {
     let backend = root(&bench);
     let cx = bench.cx(&web());
     let list = SecretRef { method: Method::List, ..secret(&backend, "kv/metadata/shop") };
-    assert_eq!(field(&*fetch(&backend, &list, &cx).await.unwrap(), "keys"), "[\"db\"]");
+    assert_eq!(field(&fetch(&backend, &list, &cx).await.unwrap(), "keys"), "[\"db\"]");
     let mut query = secret(&backend, "kv/data/shop/db");
     query.args.insert("version", &json!(1));
-    assert_eq!(field(&*fetch(&backend, &query, &cx).await.unwrap(), "username"), "app");
+    assert_eq!(field(&fetch(&backend, &query, &cx).await.unwrap(), "username"), "app");
     let random = posted(&backend, "sys/tools/random", &[("bytes", json!(4)), ("format", json!("hex"))]);
-    assert_eq!(field(&*fetch(&backend, &random, &cx).await.unwrap(), "random_bytes").len(), 8);
+    assert_eq!(field(&fetch(&backend, &random, &cx).await.unwrap(), "random_bytes").len(), 8);
 
     let empty = posted(&backend, "kv/delete/shop/db", &[("versions", json!([7]))]);
     insta::assert_snapshot!(fetch(&backend, &empty, &cx).await.unwrap_err(), @"bao/kv/delete/shop/db: the store did the POST and answered nothing: there is nothing to deliver (ask for a path that answers)");
@@ -103,7 +103,7 @@ async fn namespaces_are_a_part_of_the_name() {
     let backend = bench.as_pod();
     let theirs = secret_as(&backend, "kv/data/shop/db", Login { namespace: Some("team-a".into()), ..Login::default() });
     assert_eq!(theirs.to_string(), "bao/team-a/kv/data/shop/db");
-    assert_eq!(field(&*fetch(&backend, &theirs, &bench.cx(&web())).await.unwrap(), "password"), "theirs");
+    assert_eq!(field(&fetch(&backend, &theirs, &bench.cx(&web())).await.unwrap(), "password"), "theirs");
     assert_eq!(json!(bench.bao.counted()), json!({ "team-a: update auth/jwt/login": 1, "team-a: read kv/data/shop/db": 1 }));
 
     let configured = bench.backend("namespace: team-a\nauth: { method: jwt, role: csi, audience: bao }");

@@ -70,6 +70,20 @@ async fn silence_ends_with_the_deadline_for_all_who_wait() {
     bench.read(&backend, "kv/data/shop/db").await.unwrap();
 }
 
+#[tokio::test]
+async fn a_store_that_is_down_is_not_tried_by_each_who_waits_for_the_login() {
+    let bench = Bench::start().await;
+    let backend = bench.as_pod();
+    bench.bao.stop();
+    let db = secret(&backend, "kv/data/shop/db");
+    let calls = (0..50).map(|n| (db.clone(), bench.cx(&pod("shop", &format!("web-{n}"), "web")))).collect();
+    let began = Instant::now();
+    for answer in at_once(&backend, calls).await {
+        assert_eq!(answer.unwrap_err().fault, Fault::Unavailable);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
 /// Nothing of a request is in what it says: tokens, arguments, values.
 #[tokio::test]
 async fn no_secret_is_shown() {

@@ -1,32 +1,19 @@
-//! What a mount costs, each figure beside its floor in the same run: `make bench` (`make soak` for ten times the calls).
-//!
-//! Both servers are processes of their own: `keyferry serve`, and this program again as a bare tonic echo of the same bytes. The client
-//! is one connection in this process. Figures from a shared machine vary; the ratios are what to look at.
+//! The file vault: what has been seen, what is seen for the first time, and what it takes to run.
 
-#![allow(clippy::print_stdout)] // a table for a person
-
-use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-use hyper_util::rt::TokioIo;
 use keyferry::backend::file::Vault;
-use keyferry::clock::SystemClock;
 use keyferry::identity::Issuer;
-use keyferry::model::{Field, PodClaims, SecretBytes};
-use keyferry::server::proto::csi_driver_provider_client::CsiDriverProviderClient;
-use keyferry::server::proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
-use keyferry::server::proto::{MountRequest, MountResponse, VersionRequest, VersionResponse};
-use tokio::net::{UnixListener, UnixStream};
+use keyferry::model::{Field, SecretBytes};
+use keyferry::server::proto::MountRequest;
 use tokio::time::{Duration, Instant, sleep};
-use tonic::transport::{Channel, Endpoint, Server};
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-type Client = CsiDriverProviderClient<Channel>;
+use crate::measure::{
+    Client, ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, p50, plain, request, resident, row, throughput,
+};
 
 const PODS: usize = 250;
 const SECRETS: usize = 10;
@@ -35,18 +22,9 @@ const BYTES: usize = 256;
 /// How many secrets a vault may well have.
 const VAST: usize = 100_000;
 
-fn main() -> Outcome<()> {
-    let arguments: Vec<String> = std::env::args().collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    match arguments.iter().position(|argument| argument == "--echo") {
-        Some(at) => runtime.block_on(echo(&arguments[at + 1], &arguments[at + 2])),
-        None => runtime.block_on(bench(if arguments.iter().any(|argument| argument == "--soak") { 10 } else { 1 })),
-    }
-}
-
-async fn bench(factor: usize) -> Outcome<()> {
+pub async fn bench(factor: usize) -> Outcome<()> {
     let house = House::build()?;
-    let (ours, began) = (house.serve("keyferry")?, Instant::now());
+    let (ours, began) = (house.serve()?, Instant::now());
     let mut client = connect_when_ready(&house.socket()).await?;
     let ready = began.elapsed();
     sleep(Duration::from_millis(500)).await;
@@ -56,10 +34,7 @@ async fn bench(factor: usize) -> Outcome<()> {
     let answer = client.mount(requests[0].clone()).await?.into_inner();
     assert_eq!((answer.files.len(), answer.files[0].contents.len()), (SECRETS, BYTES));
 
-    fs::write(house.path("answer"), prost::Message::encode_to_vec(&answer))?;
-    let floor =
-        Process(Command::new(std::env::current_exe()?).arg("--echo").arg(house.path("echo.sock")).arg(house.path("answer")).spawn()?);
-    let mut echo = connect_when_ready(&house.path("echo.sock")).await?;
+    let (floor, mut echo) = floor(house.folder.path(), &answer).await?;
 
     println!("10 files of 256 bytes, one connection, client on the same cores; floor: a bare tonic echo of the same bytes\n");
     println!("{:<44} {:>12} {:>12} {:>8}  wanted", "", "keyferry", "floor", "ratio");
@@ -97,7 +72,7 @@ async fn bench(factor: usize) -> Outcome<()> {
     drop(floor);
 
     let busy = House::build()?;
-    let process = busy.serve("keyferry")?;
+    let process = busy.serve()?;
     let client = connect_when_ready(&busy.socket()).await?;
     throughput(&client, &busy.requests("small", PODS)?, 16, PODS * 20 * factor).await?;
     let serving = resident(&process)?;
@@ -112,39 +87,6 @@ async fn bench(factor: usize) -> Outcome<()> {
     plain("RSS after 250 Pods x 10 secrets, 20 times", &mib(serving), "<= 25 MiB");
     plain("stripped binary", &mib(fs::metadata(env!("CARGO_BIN_EXE_keyferry"))?.len()), "<= 16 MiB");
     Ok(())
-}
-
-fn row(what: &str, ours: &str, floor: &str, ratio: f64, wanted: &str) {
-    println!("{what:<54} {ours:>12} {floor:>12} {ratio:>8.2}  {wanted}");
-}
-
-fn plain(what: &str, figure: &str, wanted: &str) {
-    println!("{what:<54} {figure:>12} {:>12} {:>8}  {wanted}", "", "");
-}
-
-fn micros(seconds: f64) -> String {
-    format!("{:.1} us", seconds * 1e6)
-}
-
-#[allow(clippy::cast_precision_loss)] // megabytes for a person
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / 1_048_576.0)
-}
-
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-async fn p50(client: &mut Client, requests: &[MountRequest], calls: usize) -> Outcome<f64> {
-    let mut times = Vec::with_capacity(calls);
-    for call in 0..calls {
-        let request = requests[call % requests.len()].clone();
-        let began = Instant::now();
-        client.mount(request).await?;
-        times.push(began.elapsed().as_secs_f64());
-    }
-    Ok(median(&mut times))
 }
 
 /// The medians of a mount and of its floor, ten bare decryptions. Each time every file is a new one and has been left alone for a moment,
@@ -165,60 +107,6 @@ async fn first_sights(house: &House, client: &mut Client, request: &MountRequest
     Ok((median(&mut ours), median(&mut floor)))
 }
 
-#[allow(clippy::cast_precision_loss)] // a rate
-async fn throughput(client: &Client, requests: &[MountRequest], in_flight: usize, calls: usize) -> Outcome<f64> {
-    let requests: Arc<[MountRequest]> = requests.into();
-    let next = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..in_flight {
-        let (mut client, requests, next) = (client.clone(), Arc::clone(&requests), Arc::clone(&next));
-        tasks.spawn(async move {
-            loop {
-                let call = next.fetch_add(1, Ordering::Relaxed);
-                if call >= calls {
-                    return Ok::<_, tonic::Status>(());
-                }
-                client.mount(requests[call % requests.len()].clone()).await?;
-            }
-        });
-    }
-    while let Some(task) = tasks.join_next().await {
-        task??;
-    }
-    Ok(calls as f64 / began.elapsed().as_secs_f64())
-}
-
-async fn connect_when_ready(socket: &Path) -> Outcome<Client> {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while UnixStream::connect(socket).await.is_err() {
-        assert!(Instant::now() < deadline, "{} never came up", socket.display());
-        sleep(Duration::from_micros(200)).await;
-    }
-    let socket = socket.to_owned();
-    let connector = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Ok(CsiDriverProviderClient::new(Endpoint::from_static("http://localhost").connect_with_connector(connector).await?))
-}
-
-fn resident(process: &Process) -> Outcome<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.0.id()))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-}
-
-/// A child that does not outlive the bench.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A vault, a configuration and an issuer of tokens, in a temporary folder.
 struct House {
     folder: tempfile::TempDir,
@@ -227,7 +115,7 @@ struct House {
 
 impl House {
     fn build() -> Outcome<Self> {
-        let house = Self { folder: tempfile::tempdir()?, issuer: Issuer::new("https://bench.example")? };
+        let house = Self { folder: tempfile::tempdir()?, issuer: Issuer::new(ISSUER)? };
         house.vault(&["init"], None)?;
         let value = "v".repeat(BYTES);
         for n in 0..SECRETS {
@@ -240,7 +128,7 @@ impl House {
         let root = house.folder.path().display();
         let config = format!(
             "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{}]\nlog: {{ level: error }}\naudit: {{ file: {root}/audit.log }}\n\
-             identity: {{ verify: jwks, audience: keyferry, issuer: https://bench.example, jwks: {{ file: {root}/jwks.json }} }}\n\
+             identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
              backends: {{ files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }} }}\n\
              policy:\n  - pods: {{ namespace: bench }}\n    read: [\"files/small/*\", \"files/large/*\"]\nlimits: {{ objects: 2000 }}\n",
             rustix::process::geteuid().as_raw()
@@ -257,7 +145,7 @@ impl House {
         self.path("sockets/keyferry.sock")
     }
 
-    fn serve(&self, _name: &str) -> Outcome<Process> {
+    fn serve(&self) -> Outcome<Process> {
         let config = self.path("keyferry.yaml");
         Ok(Process(Command::new(env!("CARGO_BIN_EXE_keyferry")).args(["serve", "--config"]).arg(config).stdout(Stdio::null()).spawn()?))
     }
@@ -314,50 +202,6 @@ impl House {
         let count = if folder == "small" { SECRETS } else { 1000 };
         let objects: Vec<String> = (0..count).map(|n| format!("- secret: {folder}/s{n}\n  path: s{n}\n")).collect();
         let objects = objects.concat();
-        (0..pods).map(|n| self.request(n, &objects)).collect()
-    }
-
-    fn request(&self, n: usize, objects: &str) -> Outcome<MountRequest> {
-        let pod =
-            PodClaims { namespace: "bench".into(), name: format!("pod-{n}"), uid: format!("0000-{n}"), service_account: "bench".into() };
-        let token = self.issuer.token(&pod, "keyferry", Duration::from_hours(1), &SystemClock)?;
-        let tokens = serde_json::json!({ "keyferry": { "token": token, "expirationTimestamp": "2100-01-01T00:00:00Z" } });
-        let attributes = serde_json::json!({
-            "objects": objects,
-            "secretProviderClass": "bench",
-            "csi.storage.k8s.io/ephemeral": "true",
-            "csi.storage.k8s.io/pod.name": pod.name,
-            "csi.storage.k8s.io/pod.namespace": pod.namespace,
-            "csi.storage.k8s.io/pod.uid": pod.uid,
-            "csi.storage.k8s.io/serviceAccount.name": pod.service_account,
-            "csi.storage.k8s.io/serviceAccount.tokens": tokens.to_string(),
-        });
-        Ok(MountRequest {
-            attributes: attributes.to_string(),
-            secrets: "null".to_owned(),
-            target_path: format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~csi/secrets/mount", pod.uid),
-            permission: "420".to_owned(),
-            current_object_version: Vec::new(),
-        })
-    }
-}
-
-/// The floor: tonic's own server, which answers every mount with the same message.
-struct Echo(MountResponse);
-
-async fn echo(socket: &str, answer: &str) -> Outcome<()> {
-    let answer = prost::Message::decode(fs::read(answer)?.as_slice())?;
-    let listener = tokio_stream::wrappers::UnixListenerStream::new(UnixListener::bind(socket)?);
-    Ok(Server::builder().add_service(CsiDriverProviderServer::new(Echo(answer))).serve_with_incoming(listener).await?)
-}
-
-#[tonic::async_trait]
-impl CsiDriverProvider for Echo {
-    async fn version(&self, _: tonic::Request<VersionRequest>) -> Result<tonic::Response<VersionResponse>, tonic::Status> {
-        Ok(tonic::Response::new(VersionResponse::default()))
-    }
-
-    async fn mount(&self, _: tonic::Request<MountRequest>) -> Result<tonic::Response<MountResponse>, tonic::Status> {
-        Ok(tonic::Response::new(self.0.clone()))
+        (0..pods).map(|n| request(&self.issuer, &["keyferry"], n, &objects)).collect()
     }
 }

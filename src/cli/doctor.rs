@@ -1,0 +1,130 @@
+//! `keyferry doctor`: looks at everything a mount on this node depends on, and says of each how it is, why, and what to do.
+//!
+//! Nothing is changed on the node, and each look is bounded in time. Who knows a thing looks at it: `identity` and `backend` have an
+//! `examine` each. What is here is the node's own: files, sockets, the driver, its tokens, the state folder, the process.
+
+mod audiences;
+mod backends;
+mod driver;
+mod files;
+mod plugin;
+mod process;
+mod report;
+mod sockets;
+mod state;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::time::{Duration, timeout};
+
+use self::report::{Output, Report};
+use self::tokens::Given;
+use super::Failure;
+use super::mount::pair;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::identity;
+use crate::model::Diagnosis;
+
+/// The longest one look may take. What it waits for has limits of its own, which are shorter and say more.
+const LIMIT: Duration = Duration::from_secs(8);
+
+const EXAMPLES: &str = "\
+Examples:
+  In the daemon's Pod, which sees its own files and stores:
+    kubectl exec -n keyferry ds/keyferry -- /keyferry doctor --config /etc/keyferry/keyferry.yaml
+
+  On the node itself, which also sees kubelet's folders and the driver:
+    keyferry doctor --config /etc/keyferry/keyferry.yaml
+
+  With tokens of a Pod that runs: they are verified, the stores are logged in to, and logged out of again.
+    kubectl create token web -n shop --audience bao \\
+      --bound-object-kind Pod --bound-object-name web-0 --bound-object-uid UID > bao.jwt
+    keyferry doctor --config /etc/keyferry/keyferry.yaml --token bao=bao.jwt
+
+Exit code 0: nothing fails, though there may be warnings; 1: something fails; 2: it could not be judged (the configuration has faults).";
+
+/// Find what is wrong on this node.
+///
+/// Tells of each thing that mounts depend on whether it is ok, to be warned of, or failing; why; and what to do: files and their modes, sockets and
+/// folders, the driver, the tokens it asks kubelet for, the issuer's keys, each store and its clock, the state folder. Changes nothing.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct DoctorArgs {
+    /// The daemon's configuration.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
+    pub config: PathBuf,
+
+    /// A ServiceAccount token of a Pod in a file, with its audience; may be given several times. It is shown to the stores that want that audience, and to nobody else.
+    #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
+    pub tokens: Vec<(String, String)>,
+
+    /// How the report is written.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// Runs the command; the report goes to `out`, in colours where `colours`.
+///
+/// # Errors
+/// Something fails (exit code 1); the configuration has faults, or a token's file cannot be read (2).
+pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, colours: bool) -> Result<(), Failure> {
+    let config = Config::load(&args.config).map_err(Failure::usage)?;
+    let given = Given::read(&args.tokens).map_err(Failure::usage)?;
+    let loaded = Diagnosis::ok("configuration", format!("{}: is sound", args.config.display()));
+    let mut report = Report::of(vec![loaded]);
+    report.extend(Box::pin(examine(&config, given, &clock)).await);
+    let text = report.show(args.output, colours);
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            return Err(Failure::usage(format!("cannot write the report: {error}")));
+        }
+        _ => {}
+    }
+    if report.fails() { Err(Failure::fault(report.summary())) } else { Ok(()) }
+}
+
+/// Every look, all at once; their results in the order of the list.
+async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
+    let named = config.files();
+    let state_dir = config.state_dir.clone();
+    let own_key = config.version_key.is_none();
+    let (files, sockets, driver, audiences, identity, tokens, state, process) = tokio::join!(
+        on_a_thread("files", move || files::examine(&named)),
+        bounded("sockets", sockets::examine(&config.sockets)),
+        bounded("driver", driver::examine(&config.kubelet_dir, config.delivery)),
+        bounded("token audiences", audiences::examine(config)),
+        bounded("identity", identity::examine(&config.identity)),
+        bounded("tokens", tokens::examine(&given, &config.identity, clock)),
+        on_a_thread("state folder", move || state::examine(&state_dir, own_key)),
+        bounded("process", process::examine(&config.sockets)),
+    );
+    let backends = backends::examine(config, &given, clock).await;
+    [files, sockets, driver, audiences, identity, tokens, backends, state, process].concat()
+}
+
+async fn bounded(what: &str, look: impl Future<Output = Vec<Diagnosis>>) -> Vec<Diagnosis> {
+    timeout(LIMIT, look).await.unwrap_or_else(|_| vec![hangs(what)])
+}
+
+/// For calls that wait in the kernel: a network's file system may keep them for hours.
+async fn on_a_thread(what: &str, look: impl FnOnce() -> Vec<Diagnosis> + Send + 'static) -> Vec<Diagnosis> {
+    match timeout(LIMIT, tokio::task::spawn_blocking(look)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) | Err(_) => vec![hangs(what)],
+    }
+}
+
+fn hangs(what: &str) -> Diagnosis {
+    Diagnosis::fail(
+        what,
+        format!("no answer within {} s", LIMIT.as_secs()),
+        "is a file system of this node out of reach, such as a network's?",
+    )
+}

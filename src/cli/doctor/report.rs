@@ -1,0 +1,91 @@
+//! All diagnoses, and how they are written for a person or a script.
+
+use clap::ValueEnum;
+use serde_json::{Value as Json, json};
+
+use crate::model::{Diagnosis, Level};
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    /// A JSON document.
+    Json,
+    /// A line a diagnosis: LEVEL WHAT: WHY (REMEDY).
+    Text,
+}
+
+/// What was found, in the order of looking.
+#[derive(Debug)]
+pub struct Report(Vec<Diagnosis>);
+
+impl Report {
+    pub fn of(diagnoses: Vec<Diagnosis>) -> Self {
+        Self(diagnoses)
+    }
+
+    pub fn extend(&mut self, more: Vec<Diagnosis>) {
+        self.0.extend(more);
+    }
+
+    pub fn fails(&self) -> bool {
+        self.count(Level::Fail) > 0
+    }
+
+    pub fn show(&self, output: Output, colours: bool) -> String {
+        match output {
+            Output::Json => format!("{:#}\n", self.json()),
+            Output::Text => {
+                let mut text: String = self.0.iter().map(|diagnosis| line(diagnosis, colours)).collect();
+                if !self.fails() {
+                    text.push_str(&self.summary());
+                    text.push('\n');
+                }
+                text
+            }
+        }
+    }
+
+    /// How it went, in one line.
+    pub fn summary(&self) -> String {
+        let (ok, warnings, failures) = (self.count(Level::Ok), self.count(Level::Warn), self.count(Level::Fail));
+        let plural = if warnings == 1 { "warning" } else { "warnings" };
+        format!("{ok} ok, {warnings} {plural}, {failures} failing")
+    }
+
+    fn count(&self, level: Level) -> usize {
+        self.0.iter().filter(|diagnosis| diagnosis.level == level).count()
+    }
+
+    fn json(&self) -> Json {
+        let diagnosis = |diagnosis: &Diagnosis| {
+            json!({
+                "level": diagnosis.level.as_str(),
+                "what": diagnosis.what,
+                "why": diagnosis.why,
+                "remedy": (!diagnosis.remedy.is_empty()).then_some(&diagnosis.remedy),
+            })
+        };
+        json!({
+            "ok": self.count(Level::Ok),
+            "warnings": self.count(Level::Warn),
+            "failing": self.count(Level::Fail),
+            "diagnoses": self.0.iter().map(diagnosis).collect::<Vec<Json>>(),
+        })
+    }
+}
+
+fn line(Diagnosis { level, what, why, remedy }: &Diagnosis, colours: bool) -> String {
+    let word = format!("{:<4}", level.as_str());
+    let word = if colours { format!("\u{1b}[{}m{word}\u{1b}[0m", colour(*level)) } else { word };
+    let remedy = if remedy.is_empty() { String::new() } else { format!(" ({remedy})") };
+    // What a store or a file says may have lines: here each is one.
+    format!("{word} {}\n", format!("{what}: {why}{remedy}").replace(['\n', '\r'], " "))
+}
+
+/// Of ECMA-48, "SGR": green, yellow, red.
+fn colour(level: Level) -> &'static str {
+    match level {
+        Level::Ok => "32",
+        Level::Warn => "33",
+        Level::Fail => "31",
+    }
+}

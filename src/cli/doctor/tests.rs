@@ -1,0 +1,223 @@
+//! Looks at broken things that only a test can make: another's sockets, an API server, a process.
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use super::*;
+use crate::delivery::DeliveryMode;
+use crate::kube::api_server::{Answer, ApiServer};
+use crate::kube::{CsiDriver, KubeConfig};
+use crate::server::SocketConfig;
+
+fn shown(found: Vec<Diagnosis>, folder: &Path) -> String {
+    let owner = format!("owner {}", rustix::process::geteuid().as_raw());
+    Report::of(found).show(Output::Text, false).replace(folder.to_str().unwrap(), "DIR").replace(&owner, "owner UID")
+}
+
+fn sockets(dir: &Path) -> SocketConfig {
+    let uid = rustix::process::geteuid().as_raw();
+    SocketConfig { providers: vec!["keyferry".into()], dir: dir.to_owned(), mode: 0o600, allowed_peers: vec![uid] }
+}
+
+#[tokio::test]
+async fn a_leftover_of_another_provider_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("etc"), folder.path().join("var"));
+    for dir in [&first, &second] {
+        fs::create_dir(dir).unwrap();
+        drop(UnixListener::bind(dir.join("keyferry.sock")).unwrap());
+        fs::set_permissions(dir.join("keyferry.sock"), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let look = async |dir: &Path| shown(sockets::look(&sockets(dir), &[&first, &second]).await, folder.path());
+    insta::assert_snapshot!(look(&second).await, @"
+    ok   socket folder DIR/var: mode 0755, owner UID
+    fail socket DIR/var/keyferry.sock: nobody answers: Connection refused (os error 111) (start keyferry serve; its log says why it ended)
+    fail socket DIR/etc/keyferry.sock: stands before ours: the driver looks there first, and never gets to DIR/var/keyferry.sock (rm DIR/etc/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
+    ");
+    insta::assert_snapshot!(look(&first).await, @"
+    ok   socket folder DIR/etc: mode 0755, owner UID
+    fail socket DIR/etc/keyferry.sock: nobody answers: Connection refused (os error 111) (start keyferry serve; its log says why it ended)
+    warn socket DIR/var/keyferry.sock: has the name of DIR/etc/keyferry.sock: a driver that found it before that was there still calls it (rm DIR/var/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
+    ");
+    // One folder by two names is no other folder.
+    let alias = folder.path().join("run");
+    std::os::unix::fs::symlink(&second, &alias).unwrap();
+    let found = sockets::look(&sockets(&alias), &[&second]).await;
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[tokio::test]
+async fn each_trouble_of_a_socket_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("sockets");
+    let look = async || shown(sockets::look(&sockets(&dir), &[&dir]).await, folder.path());
+    insta::assert_snapshot!(look().await, @"
+    fail socket folder DIR/sockets: is not there (keyferry serve makes it: does it run?)
+    fail socket DIR/sockets/keyferry.sock: is not there: no provider runs under this name (start keyferry serve; its log says why it ended)
+    ");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(dir.join("keyferry.sock"), "").unwrap();
+    insta::assert_snapshot!(look().await, @"
+    fail socket folder DIR/sockets: mode 1777: any user of the node could put a socket of his own there (chmod o-w DIR/sockets)
+    fail socket DIR/sockets/keyferry.sock: is no socket (remove it: the daemon leaves it alone)
+    ");
+    fs::remove_file(dir.join("keyferry.sock")).unwrap();
+    let silent = UnixListener::bind(dir.join("keyferry.sock")).unwrap();
+    fs::set_permissions(dir.join("keyferry.sock"), fs::Permissions::from_mode(0o666)).unwrap();
+    insta::assert_snapshot!(look().await, @"
+    fail socket folder DIR/sockets: mode 1777: any user of the node could put a socket of his own there (chmod o-w DIR/sockets)
+    fail socket DIR/sockets/keyferry.sock: mode 0666: any user of the node can ask for any Pod's secrets (chmod 0600 DIR/sockets/keyferry.sock)
+    ");
+    fs::set_permissions(dir.join("keyferry.sock"), fs::Permissions::from_mode(0o600)).unwrap();
+    insta::assert_snapshot!(look().await, @"
+    fail socket folder DIR/sockets: mode 1777: any user of the node could put a socket of his own there (chmod o-w DIR/sockets)
+    fail socket DIR/sockets/keyferry.sock: no answer within 3s (is the provider overloaded, or stopped? see its log)
+    ");
+    drop(silent);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_driver_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let kubelet = folder.path().join("kubelet");
+    let look = async |delivery, in_pod| shown(driver::look(&kubelet, delivery, in_pod).await, folder.path());
+    insta::assert_snapshot!(look(DeliveryMode::Driver, true).await, @"
+    warn kubelet's folder DIR/kubelet: not known: this Pod does not see its pods/ (run the doctor on the node itself to have it looked at)
+    warn driver: not known: this Pod does not see DIR/kubelet/plugins/csi-secrets-store/csi.sock (run the doctor on the node itself to have it looked at)
+    0 ok, 2 warnings, 0 failing
+    ");
+    insta::assert_snapshot!(look(DeliveryMode::Driver, false).await, @"
+    warn kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2) (kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
+    fail driver: is not on this node: neither DIR/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in DIR/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own)
+    ");
+    fs::create_dir_all(kubelet.join("plugins/csi-secrets-store")).unwrap();
+    fs::create_dir_all(kubelet.join("plugins_registry")).unwrap();
+    insta::assert_snapshot!(look(DeliveryMode::Provider, false).await, @"
+    fail kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2): no volume can be written (delivery: provider) (kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
+    fail driver: is not on this node: neither DIR/kubelet/plugins/csi-secrets-store/csi.sock nor secrets-store.csi.k8s.io-reg.sock in DIR/kubelet/plugins_registry (install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own)
+    ");
+    // A driver that has its socket elsewhere, and one that has died.
+    fs::write(kubelet.join("plugins_registry/secrets-store.csi.k8s.io-reg.sock"), "").unwrap();
+    fs::create_dir(kubelet.join("pods")).unwrap();
+    insta::assert_snapshot!(look(DeliveryMode::Provider, false).await, @"
+    ok   kubelet's folder DIR/kubelet: has the folders of 0 Pods
+    ok   driver: secrets-store.csi.k8s.io is registered with kubelet; its version is not known: no DIR/kubelet/plugins/csi-secrets-store/csi.sock
+    2 ok, 0 warnings, 0 failing
+    ");
+    drop(UnixListener::bind(kubelet.join("plugins/csi-secrets-store/csi.sock")).unwrap());
+    insta::assert_snapshot!(look(DeliveryMode::Driver, false).await, @"
+    ok   kubelet's folder DIR/kubelet: has the folders of 0 Pods
+    fail driver: DIR/kubelet/plugins/csi-secrets-store/csi.sock: does not answer: Connection refused (os error 111) (see the state of the driver's Pod on this node, and its log)
+    ");
+}
+
+#[tokio::test]
+async fn the_tokens_that_the_driver_asks_for_are_held_against_those_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ApiServer::start(Answer::Status(403)).await;
+    server.service_account(folder.path(), "token");
+    let cluster = || KubeConfig::of(Some("127.0.0.1".into()), Some(server.address.port().to_string()), folder.path()).unwrap();
+    let wanted = [("bao", "backend bao"), ("keyferry", "identity")].map(|(audience, by)| (audience.to_owned(), vec![by.to_owned()]));
+    let ask = async || {
+        let found = shown(audiences::ask(cluster(), &wanted.clone().into()).await, folder.path());
+        found.replace(&server.address.to_string(), "SERVER")
+    };
+    insta::assert_snapshot!(ask().await, @r#"
+    warn token audiences: not known: GET https://SERVER/apis/storage.k8s.io/v1/csidrivers/secrets-store.csi.k8s.io: it answered 403 Forbidden. Wanted in tokenRequests of secrets-store.csi.k8s.io: bao (backend bao), keyferry (identity) (see that they are in it, or let the daemon read it (`get` on csidrivers); where nobody else has any: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"bao"},{"audience":"keyferry"}]}}')
+    0 ok, 1 warning, 0 failing
+    "#);
+    assert_eq!(server.calls()[0].path, "/apis/storage.k8s.io/v1/csidrivers/secrets-store.csi.k8s.io");
+    server.answer(Answer::Status(404));
+    insta::assert_snapshot!(ask().await, @"fail token audiences: there is no CSIDriver object secrets-store.csi.k8s.io: the driver is not installed in this cluster (install the Secrets Store CSI driver)");
+    server.answer(Answer::Text(200, r#"{"spec":{"podInfoOnMount":true,"requiresRepublish":true,"tokenRequests":[{"audience":""},{"audience":"bao"},{"audience":"keyferry"}]}}"#.into()));
+    insta::assert_snapshot!(ask().await, @"
+    ok   token audience bao: the driver asks kubelet for it, and backend bao wants it
+    ok   token audience keyferry: the driver asks kubelet for it, and identity wants it
+    2 ok, 0 warnings, 0 failing
+    ");
+    server.answer(Answer::Text(200, r#"{"spec":{"tokenRequests":[{"audience":"other"},{"audience":"bao"}]}}"#.into()));
+    insta::assert_snapshot!(ask().await, @r#"
+    ok   token audience bao: the driver asks kubelet for it, and backend bao wants it
+    fail token audience keyferry: the driver does not ask kubelet for it, and identity wants it (kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"other"},{"audience":"bao"},{"audience":"keyferry"}]}}')
+    fail CSIDriver secrets-store.csi.k8s.io: podInfoOnMount is not true: kubelet does not say whose volume it is (set it in the driver's manifest: the object has to be made anew)
+    warn CSIDriver secrets-store.csi.k8s.io: requiresRepublish is not true: with driver 1.6.0 and newer, running Pods get no new secrets (kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"requiresRepublish":true}}', or leave it with older drivers)
+    "#);
+    for garbage in ["", "{}", "<html>", r#"{"spec":3}"#] {
+        server.answer(Answer::Text(200, garbage.into()));
+        assert!(ask().await.contains("it answered something else than a CSIDriver"), "{garbage}");
+    }
+    assert_eq!(audiences::held_against(&CsiDriver::default(), &[].into()).len(), 2);
+}
+
+#[test]
+fn what_may_reach_a_disk_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (process, swaps) = (folder.path().join("42"), folder.path().join("swaps"));
+    fs::create_dir(&process).unwrap();
+    let heading = "Filename Type Size Used Priority\n";
+    let look = |core: &str, locked: u64, swap: &str| {
+        fs::write(process.join("limits"), format!("Limit  Soft Limit  Hard Limit  Units\nMax core file size  {core}  unlimited  bytes\n"))
+            .unwrap();
+        fs::write(process.join("status"), format!("Name:\tkeyferry\nVmLck:\t     {locked} kB\n")).unwrap();
+        fs::write(&swaps, format!("{heading}{swap}")).unwrap();
+        shown(process::look(&process, &swaps), folder.path())
+    };
+    insta::assert_snapshot!(look("0", 0, ""), @"
+    ok   process 42: core dumps: are off
+    ok   process 42: memory: is not locked, and the node has no swap
+    2 ok, 0 warnings, 0 failing
+    ");
+    insta::assert_snapshot!(look("0", 8192, "/dev/sda2 partition 8 0 -2\n"), @"
+    ok   process 42: core dumps: are off
+    ok   process 42: memory: is locked
+    2 ok, 0 warnings, 0 failing
+    ");
+    insta::assert_snapshot!(look("unlimited", 0, "/dev/sda2 partition 8 0 -2\n"), @"
+    fail process 42: core dumps: are allowed up to unlimited bytes: a crash would write secrets to a disk (see the start of its log; is a security profile in the way of setrlimit?)
+    warn process 42: memory: is not locked, and the node has swap: secrets in memory may be written to it (give the daemon CAP_IPC_LOCK or an infinite RLIMIT_MEMLOCK, or encrypt the swap)
+    ");
+    fs::remove_file(process.join("limits")).unwrap();
+    assert!(shown(process::look(&process, &swaps), folder.path()).contains("not known"));
+}
+
+#[test]
+fn a_report_is_for_a_person_or_a_script() {
+    let report =
+        Report::of(vec![Diagnosis::ok("a", "fine"), Diagnosis::warn("b", "two\nlines", "mend it"), Diagnosis::fail("c", "broken", "")]);
+    insta::assert_snapshot!(report.show(Output::Text, false), @"
+    ok   a: fine
+    warn b: two lines (mend it)
+    fail c: broken
+    ");
+    assert!(report.show(Output::Text, true).starts_with("\u{1b}[32mok  \u{1b}[0m a: fine\n"));
+    insta::assert_snapshot!(report.show(Output::Json, true), @r#"
+    {
+      "ok": 1,
+      "warnings": 1,
+      "failing": 1,
+      "diagnoses": [
+        {
+          "level": "ok",
+          "what": "a",
+          "why": "fine",
+          "remedy": null
+        },
+        {
+          "level": "warn",
+          "what": "b",
+          "why": "two\nlines",
+          "remedy": "mend it"
+        },
+        {
+          "level": "fail",
+          "what": "c",
+          "why": "broken",
+          "remedy": null
+        }
+      ]
+    }
+    "#);
+    insta::assert_snapshot!(report.summary(), @"1 ok, 1 warning, 1 failing");
+}

@@ -1,0 +1,102 @@
+//! A look at what proofs rest on, for `keyferry doctor`: once, with nothing kept and nothing left running.
+
+use std::path::Path;
+
+use super::keysource::KeySource;
+use super::keyurl::download;
+use super::{API_SERVER_KEYS, IdentityConfig, Keys, Verify, api_server, own_issuer};
+use crate::kube::{KubeClient, KubeConfig};
+use crate::model::{Diagnosis, Level, SecretBytes};
+
+/// What to do where the daemon's own word at the API server is wanted, and the doctor is not in the daemon's place.
+const IN_THE_POD: &str = "run the doctor in the daemon's Pod: kubectl exec -n keyferry ds/keyferry -- /keyferry doctor";
+
+/// Whether Pods could be told apart now.
+pub async fn examine(config: &IdentityConfig) -> Vec<Diagnosis> {
+    match &config.verify {
+        Verify::Driver => vec![Diagnosis::warn(
+            "identity",
+            "verify is driver: what the driver says of a Pod is believed without proof",
+            "set verify: jwks where tokens can be had",
+        )],
+        Verify::Jwks { issuer, keys } => vec![of_issuer(issuer.as_deref(), keys), of_keys(keys).await],
+        Verify::TokenReview => vec![of_review(&config.audience).await],
+    }
+}
+
+fn of_issuer(issuer: Option<&str>, keys: &Keys) -> Diagnosis {
+    let what = "identity: issuer";
+    match issuer {
+        Some(issuer) => Diagnosis::ok(what, issuer),
+        None => match own_issuer(keys) {
+            Ok(issuer) => Diagnosis::ok(what, format!("{issuer}, from the daemon's own token")),
+            Err(problem) => unless_outside(what, &problem),
+        },
+    }
+}
+
+async fn of_keys(keys: &Keys) -> Diagnosis {
+    let what = "identity: keys";
+    match keys {
+        Keys::File(file) => of_file(what, file.clone()).await,
+        Keys::ApiServer => match api_server() {
+            Ok(client) => of_address(what, &client, API_SERVER_KEYS).await,
+            Err(problem) => unless_outside(what, &problem),
+        },
+        Keys::Url { url, ca, token } => {
+            let config = KubeConfig { base: url.clone(), ca: ca.clone(), token: token.clone() };
+            match KubeClient::new(config) {
+                Ok(client) => of_address(what, &client, "").await,
+                Err(error) => Diagnosis::of_error(Level::Fail, what, &error.to_string()),
+            }
+        }
+    }
+}
+
+/// A file may lie on a volume that hangs: on a thread that may be kept waiting.
+async fn of_file(what: &str, file: std::path::PathBuf) -> Diagnosis {
+    let opened = tokio::task::spawn_blocking({
+        let file = file.clone();
+        move || KeySource::open(&file)
+    });
+    match opened.await {
+        Ok(Ok(source)) => {
+            let keys = source.recent().await.map_or(0, |keys| keys.iter().count());
+            Diagnosis::ok(what, format!("{}: {}", file.display(), counted(keys)))
+        }
+        Ok(Err(problem)) => Diagnosis::of_error(Level::Fail, what, &problem),
+        Err(_) => Diagnosis::fail(what, format!("{}: could not be read", file.display()), ""),
+    }
+}
+
+async fn of_address(what: &str, client: &KubeClient, path: &str) -> Diagnosis {
+    match download(client, path).await {
+        Ok((_, keys)) => Diagnosis::ok(what, format!("{}{path}: {}", client.config().base, counted(keys.iter().count()))),
+        Err(problem) => Diagnosis::fail(what, problem.what, problem.remedy),
+    }
+}
+
+/// The API server is asked of a token that is none: it says no, and that it may be asked.
+async fn of_review(audience: &str) -> Diagnosis {
+    let what = "identity: token-review";
+    let client = match api_server() {
+        Ok(client) => client,
+        Err(problem) => return unless_outside(what, &problem),
+    };
+    match client.review_token(&SecretBytes::new(b"doctor".to_vec()), audience).await {
+        Ok(_) => Diagnosis::ok(what, format!("{} reviews tokens for the daemon", client.config().base)),
+        Err(error) => Diagnosis::of_error(Level::Fail, what, &error.to_string()),
+    }
+}
+
+/// What only the daemon's Pod has is no fault where the doctor runs elsewhere.
+fn unless_outside(what: &str, problem: &str) -> Diagnosis {
+    if KubeConfig::in_cluster().is_err() && !Path::new("/var/run/secrets/kubernetes.io").exists() {
+        return Diagnosis::warn(what, "not known: only the daemon's Pod can ask the API server as the daemon", IN_THE_POD);
+    }
+    Diagnosis::of_error(Level::Fail, what, problem)
+}
+
+fn counted(keys: usize) -> String {
+    format!("{keys} {}", if keys == 1 { "key" } else { "keys" })
+}

@@ -1,0 +1,54 @@
+//! The `CSIDriver` object (storage.k8s.io/v1) of the Secrets Store CSI driver: which tokens kubelet gets for it, and when it is called.
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{CALL, KubeClient, KubeError};
+
+/// The driver's name. It is a flag of the driver, but for most that is its default.
+pub const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
+
+/// What a 403 lacks.
+const RIGHT: &str = "the daemon's ServiceAccount needs a ClusterRole with the verb `get` on csidrivers of storage.k8s.io, and a \
+                     ClusterRoleBinding to it";
+
+/// What the doctor wants to know of it (CSIDriverSpec).
+#[derive(Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CsiDriver {
+    pub pod_info_on_mount: bool,
+    pub requires_republish: bool,
+    pub token_requests: Vec<TokenRequest>,
+}
+
+#[derive(Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct TokenRequest {
+    /// Empty: the API server's own.
+    pub audience: String,
+}
+
+impl KubeClient {
+    /// Reads it; `None`: there is none.
+    ///
+    /// # Errors
+    /// The API server could not be asked, does not let us read it, or answered with something else.
+    pub async fn csi_driver(&self) -> Result<Option<CsiDriver>, KubeError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            spec: CsiDriver,
+        }
+        let path = format!("/apis/storage.k8s.io/v1/csidrivers/{CSI_DRIVER}");
+        let fault = |(problem, remedy)| KubeError { call: format!("GET {}{path}", self.config.base), problem, remedy };
+        let request = self.request(Method::GET, &path, bytes::Bytes::new()).map_err(fault)?;
+        let answer = self.http.send(request, Instant::now() + CALL).await.map_err(|error| fault(Self::unanswered(&error)))?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let body = self.body(answer, RIGHT).map_err(fault)?;
+        let unreadable =
+            |_| ("it answered something else than a CSIDriver".to_owned(), "see that the address is that of an API server".to_owned());
+        serde_json::from_slice::<Answer>(body.expose()).map(|answer| Some(answer.spec)).map_err(|error| fault(unreadable(error)))
+    }
+}
