@@ -1,7 +1,7 @@
 //! What must hold for any input at all: one function a parser at the edge. The fuzz targets feed them with a fuzzer, and
 //! `tests/it/corpus.rs` with the seeds in `corpus/`, on every `make test`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use keyferry::glob::{matches, matches_path};
 use keyferry::identity::{Attest, Issuer, JwksVerifier};
 use keyferry::model::{
     Ask, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, Request, SecretBytes, SecretName,
-    SecretRef, Unresolved, Version,
+    SecretRef, Serving, Unresolved, Version,
 };
 use keyferry::yaml::parse_all;
 use tokio::runtime::{Builder, Runtime};
@@ -37,21 +37,51 @@ pub fn attributes(input: &[u8]) {
     assert!(request.target_path.starts_with('/') && !request.target_path.contains("/../"));
 }
 
-/// A class's `objects`: no text makes parsing panic, and a class that is refused has a fault to show.
-pub fn class(input: &[u8]) {
-    struct Everything;
+/// Every store there could be: for the parsers of classes.
+struct Everything;
 
-    impl Catalogue for Everything {
-        fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
-            let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
-            let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.to_owned(), cause })?;
-            Ok(SecretRef { version: ask.version.map(Version::new), ..SecretRef::read(backend, name) })
-        }
+impl Catalogue for Everything {
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+        let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
+        let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.to_owned(), cause })?;
+        let Ask { method, args, lease, login, .. } = ask.clone();
+        Ok(SecretRef { backend, name, version: ask.version.map(Version::new), method, args, lease, login })
     }
 
+    fn serving(&self, _: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
+        let backend = "bao".parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
+        Ok(Serving { backend, by_address: address == Some("https://bao"), names_audience: false })
+    }
+}
+
+/// A class's `objects`: no text makes parsing panic, and a class that is refused has a fault to show.
+pub fn class(input: &[u8]) {
     let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
     match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: true }) {
         Ok(plan) => assert!(plan.objects.len() <= 64),
+        Err(faults) => assert!(!faults.0.is_empty()),
+    }
+}
+
+/// A peer's class: the dialect, then `objects`, then other parameters as `key=value`, with a NUL between each two. What is parsed asks for
+/// names that mean one thing, and has one file for each object.
+pub fn peers(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let mut parts = text.split('\0');
+    let dialect = dialect::PEERS[usize::from(parts.next() == Some("openbao"))];
+    let mut parameters = BTreeMap::from([("objects".to_owned(), parts.next().unwrap_or_default().to_owned())]);
+    parameters.extend(parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
+    parameters.insert("dialect".to_owned(), dialect.to_owned());
+    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: false }) {
+        Ok(plan) => {
+            assert!((1..=64).contains(&plan.objects.len()));
+            let paths: BTreeSet<_> = plan.objects.iter().map(|object| object.label().path).collect();
+            assert_eq!(paths.len(), plan.objects.len());
+            for object in plan.objects {
+                assert!(!object.secret.name.as_str().contains(['?', '%', '#']));
+                assert!(object.secret.login.role.is_some() && object.secret.backend.as_str() == "bao");
+            }
+        }
         Err(faults) => assert!(!faults.0.is_empty()),
     }
 }

@@ -21,7 +21,7 @@ use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservat
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
 use crate::memo::Memo;
-use crate::model::{Fetched, MountCall, Plan, PodIdentity, PodTokens, Request, RequestId};
+use crate::model::{Fetched, MountCall, Object, Plan, PodIdentity, PodTokens, Request, RequestId, Secret, SecretRef, VersionIds};
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
 use crate::telemetry::Metrics;
@@ -151,6 +151,10 @@ impl Pipeline {
         }
         let limits = ClassLimits { objects: self.limits.objects, owners: self.deliverer.mode() == DeliveryMode::Provider };
         let plan = Arc::new(dialect::parse(&parameters, &self.backends, limits).map_err(MountError::Class)?);
+        let (namespace, class) = (&request.claims.namespace, request.class.as_deref().unwrap_or_default());
+        for warning in &plan.warnings {
+            tracing::warn!(namespace, class, %warning, "a class says what is not heeded");
+        }
         self.plans.0.insert(Arc::new(parameters.into_owned()), Arc::clone(&plan));
         Ok(plan)
     }
@@ -211,8 +215,8 @@ impl Pipeline {
             owner: file.owner,
             contents: Arc::clone(&file.contents),
         });
-        let delivery = Delivery::new(files.collect(), &found, &self.version_key, mount_bytes).map_err(MountError::Oversize)?;
-        Ok((rendered, delivery))
+        let delivery = Delivery::new(files.collect(), &versioned(plan, &found), &self.version_key, mount_bytes);
+        Ok((rendered, delivery.map_err(MountError::Oversize)?))
     }
 
     /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
@@ -242,6 +246,18 @@ impl Pipeline {
         self.metrics.mount(code, took, self.clock.now().as_millisecond() as f64 / 1000.0);
         if let Ok(delivery) = answer {
             self.metrics.delivered(delivery.files.len(), delivery.files.iter().map(|file| file.contents.len()).sum());
+        }
+    }
+}
+
+/// What was found, each with the id of its version: `<backend>/<name>` of each secret, or in a peer's class each object's path.
+fn versioned(plan: &Plan, found: &[(Arc<SecretRef>, Arc<Secret>)]) -> Vec<(String, Arc<Secret>)> {
+    match plan.version_ids {
+        VersionIds::Secrets => found.iter().map(|(reference, secret)| (reference.to_string(), Arc::clone(secret))).collect(),
+        VersionIds::Paths => {
+            let of_secret: HashMap<_, _> = found.iter().map(|(reference, secret)| (reference, secret)).collect();
+            let of_object = |object: &Object| Some((object.label().path, Arc::clone(of_secret.get(&object.secret)?)));
+            plan.objects.iter().filter_map(of_object).collect()
         }
     }
 }

@@ -224,10 +224,15 @@ impl PodRules<'_> {
     }
 
     fn refused_login(&self, secret: &SecretRef) -> Option<Because> {
+        let (key, value) = self.ungranted(secret).into_iter().next()?;
+        Some(Because::Login { key, value: value.to_owned() })
+    }
+
+    /// What the class says of the login and its backend's `classMay` does not grant to this Pod.
+    pub fn ungranted<'s>(&self, secret: &'s SecretRef) -> Vec<(LoginKey, &'s str)> {
         let may = self.class_may.get(&secret.backend);
         let refused = |key, value: &str| !may.is_some_and(|may| may.allows(key, value, self.pod));
-        let (key, value) = secret.login.said().into_iter().find(|(key, value)| refused(*key, value))?;
-        Some(Because::Login { key, value: value.to_owned() })
+        secret.login.said().into_iter().filter(|(key, value)| refused(*key, value)).collect()
     }
 
     fn denial(&self, secret: &Arc<SecretRef>, because: Because) -> Denial {

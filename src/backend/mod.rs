@@ -29,11 +29,13 @@ pub mod limit;
 mod refusal;
 mod registry;
 pub mod sealed;
+mod serving;
 pub mod vault;
 
 pub use cache::{CacheConfig, CacheTimes};
 pub use lease::LeasesConfig;
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
+pub use serving::ServedDialects;
 
 /// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]
@@ -134,6 +136,11 @@ pub enum Inadmissible {
         key: LoginKey,
         problem: String,
     },
+    /// The store has no logins at all.
+    NoLogin {
+        key: LoginKey,
+        problem: String,
+    },
     /// `method`, `args` or `lease`.
     Request {
         key: &'static str,
@@ -147,13 +154,15 @@ pub enum Inadmissible {
 /// The request says how, with what or as whom.
 pub fn only_reads(asked: SecretRef, kind: &str) -> Result<SecretRef, Inadmissible> {
     if let Some((key, _)) = asked.login.said().first() {
-        return Err(Inadmissible::Login { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
+        return Err(Inadmissible::NoLogin { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
     }
     let request = |key, problem: &str| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
     match () {
-        () if asked.method != Method::Get => request("method", &format!("{} means nothing to a {kind}: it only reads", asked.method)),
-        () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}: it only reads")),
-        () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}: it gives no leases")),
+        () if asked.method != Method::Get => {
+            request("method", &format!("{} means nothing to a {kind}, whose secrets are only read", asked.method))
+        }
+        () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}, whose secrets are asked for by name alone")),
+        () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}, which gives no leases")),
         () => Ok(asked),
     }
 }

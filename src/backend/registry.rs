@@ -12,9 +12,10 @@ use super::http::{HttpBackend, HttpBackendConfig};
 use super::lease::{Leased, Leases};
 use super::limit::Limited;
 use super::vault::{VaultBackend, VaultConfig};
-use super::{Backend, BackendError, Fault, FetchContext, Inadmissible};
+use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, ServedDialects};
 use crate::clock::Clock;
-use crate::model::{Ask, BackendName, Catalogue, Fetched, InvalidName, PodTokens, SecretName, SecretRef, Unresolved, Version};
+use crate::http::Endpoint;
+use crate::model::{Ask, BackendName, Catalogue, Fetched, InvalidName, PodTokens, SecretName, SecretRef, Serving, Unresolved, Version};
 use crate::nearest::nearest;
 use crate::policy::{ClassMay, Permit};
 use crate::telemetry::Metrics;
@@ -55,7 +56,10 @@ pub struct BackendParts<'p> {
 
 /// Every backend, each behind its decorators.
 #[derive(Debug)]
-pub struct Backends(BTreeMap<BackendName, Stack>);
+pub struct Backends {
+    stacks: BTreeMap<BackendName, Stack>,
+    dialects: ServedDialects,
+}
 
 /// A backend behind its decorators, with all it has learnt: opened secrets, answers, logins.
 #[derive(Clone, Debug)]
@@ -105,6 +109,32 @@ impl BackendConfig {
         config
     }
 
+    /// Whether it can serve the classes of this peer's dialect.
+    pub fn speaks(&self, dialect: &str) -> bool {
+        match self {
+            Self::File(_) | Self::Http(_) => false,
+            Self::Vault(_) => matches!(dialect, "openbao" | "vault"),
+        }
+    }
+
+    /// Whether it says which audience a Pod's token has, where it is entered with one.
+    pub fn names_audience(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Http(config) => config.audience().is_some(),
+            Self::Vault(config) => config.names_audience(),
+        }
+    }
+
+    /// Where it is reached, if there is such a place.
+    pub fn address(&self) -> Option<&Endpoint> {
+        match self {
+            Self::File(_) => None,
+            Self::Http(config) => Some(config.server()),
+            Self::Vault(config) => Some(&config.address),
+        }
+    }
+
     /// What classes may say of its login; `None`: nothing.
     pub fn class_may(&self) -> Option<&ClassMay> {
         match self {
@@ -149,6 +179,15 @@ impl BackendConfig {
         }
     }
 
+    /// What its leases hang on: where the store is, and who the daemon is there. A lease of another origin is nothing to a backend.
+    fn origin(&self) -> String {
+        match self {
+            // They give none.
+            Self::File(_) | Self::Http(_) => String::new(),
+            Self::Vault(config) => format!("{:?}", (&config.address, &config.namespace, &config.auth)),
+        }
+    }
+
     /// Alone, without its decorators.
     pub(super) fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
@@ -178,7 +217,7 @@ impl StackPlan {
         let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
         let cached: Arc<dyn Backend> = if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, parts.metrics)) };
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
-        Arc::new(Leased::new(coalesced, name, Arc::clone(parts.leases)))
+        Arc::new(Leased::new(coalesced, name, &self.config.origin(), Arc::clone(parts.leases)))
     }
 }
 
@@ -199,18 +238,24 @@ impl Backends {
         let (mut stacks, mut faults) = (BTreeMap::new(), Vec::new());
         for (name, config) in configs {
             let plan = StackPlan::new(config, settings);
-            let kept = former.and_then(|former| former.0.get(name)).filter(|stack| stack.plan.as_ref() == Some(&plan));
+            let kept = former.and_then(|former| former.stacks.get(name)).filter(|stack| stack.plan.as_ref() == Some(&plan));
             match kept.map_or_else(|| plan.build(name, parts), |stack| Ok(stack.clone())) {
                 Ok(stack) => _ = stacks.insert(name.clone(), stack),
                 Err(error) => faults.push(format!("backends.{error}")),
             }
         }
-        if faults.is_empty() { Ok(Self(stacks)) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { stacks, dialects: ServedDialects::default() }) } else { Err(faults) }
     }
 
     /// Backends that were built elsewhere.
     pub fn new(backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
-        Self(backends.into_iter().map(|(name, top)| (name, Stack { top, plan: None })).collect())
+        let stacks = backends.into_iter().map(|(name, top)| (name, Stack { top, plan: None })).collect();
+        Self { stacks, dialects: ServedDialects::default() }
+    }
+
+    /// With these, classes of the peers' dialects find their backend.
+    pub fn with_dialects(self, dialects: ServedDialects) -> Self {
+        Self { dialects, ..self }
     }
 
     /// Fetches what the permit allows: there is no way to a store without one. An answer from a cache is at most `fresh` old.
@@ -222,7 +267,7 @@ impl Backends {
         deadline: Instant,
     ) -> Result<Fetched, BackendError> {
         let secret = permit.secret();
-        let Some(Stack { top, .. }) = self.0.get(&secret.backend) else {
+        let Some(Stack { top, .. }) = self.stacks.get(&secret.backend) else {
             let reason = "the backend is not configured any more (try again)".to_owned();
             let (backend, secret) = (secret.backend.clone(), Some(secret.name.clone()));
             return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, source: None });
@@ -232,12 +277,12 @@ impl Backends {
 
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.
     pub async fn check(&self) -> Vec<BackendError> {
-        let checks = self.0.values().map(|stack| stack.top.check());
+        let checks = self.stacks.values().map(|stack| stack.top.check());
         futures_util::future::join_all(checks).await.into_iter().filter_map(Result::err).collect()
     }
 
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {
-        self.0.keys()
+        self.stacks.keys()
     }
 
     fn known(&self) -> String {
@@ -246,7 +291,7 @@ impl Backends {
 
     fn find(&self, backend: Option<&str>) -> Result<(&BackendName, &Arc<dyn Backend>), Unresolved> {
         let Some(wanted) = backend else {
-            let mut all = self.0.iter().map(|(name, stack)| (name, &stack.top));
+            let mut all = self.stacks.iter().map(|(name, stack)| (name, &stack.top));
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(only),
                 _ => Err(Unresolved::Backend(format!(
@@ -255,7 +300,7 @@ impl Backends {
                 ))),
             };
         };
-        let found = self.0.iter().find(|(name, _)| name.as_str() == wanted).map(|(name, stack)| (name, &stack.top));
+        let found = self.stacks.iter().find(|(name, _)| name.as_str() == wanted).map(|(name, stack)| (name, &stack.top));
         found.ok_or_else(|| {
             let shown: String = wanted.chars().take(80).collect();
             Unresolved::Backend(match nearest(wanted, self.names().map(BackendName::as_str)) {
@@ -276,8 +321,13 @@ impl Catalogue for Backends {
         let asked = SecretRef { backend: name.clone(), name: canonical, version, method, args, lease, login };
         backend.admit(asked).map_err(|refused| match refused {
             Inadmissible::Login { key, problem } => Unresolved::Login { key, problem },
+            Inadmissible::NoLogin { key, problem } => Unresolved::NoLogin { key, problem },
             Inadmissible::Request { key, problem } => Unresolved::Request { key, problem },
         })
+    }
+
+    fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
+        self.dialects.find(dialect, address).map_err(Unresolved::Backend)
     }
 }
 

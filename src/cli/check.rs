@@ -26,15 +26,12 @@ use super::Failure;
 use super::manifest::{ClassManifest, field, is_class, name_of, others, resources};
 use crate::config::{Config, ConfigError, Limits};
 use crate::delivery::DeliveryMode;
-use crate::dialect::ClassLimits;
-use crate::model::{Catalogue, PodClaims, PodIdentity};
+use crate::dialect::{ClassLimits, LATER, NATIVE, PEERS};
+use crate::model::{Catalogue, PodClaims, PodIdentity, quoted};
 use crate::yaml::{Faults, Node, Position, parse_all};
 
 /// The longest file in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
-
-/// The provider whose classes are judged.
-const PROVIDER: &str = "keyferry";
 
 const SCHEMA_OF_CLASS: &str = include_str!("../../schemas/class.json");
 const SCHEMA_OF_CONFIG: &str = include_str!("../../schemas/config.json");
@@ -57,8 +54,8 @@ Exit code 0: fine, perhaps with warnings; 1: there are faults; 2: it could not b
 
 /// Find what is wrong with classes and with the configuration.
 ///
-/// Reads SecretProviderClasses from YAML files (several documents, lists, what Helm renders; other kinds are passed over) and tells every fault
-/// with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
+/// Reads SecretProviderClasses of the providers keyferry, vault and openbao from YAML files (several documents, lists, what Helm renders; other
+/// kinds are passed over) and tells every fault with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CheckArgs {
@@ -150,7 +147,7 @@ fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failu
 }
 
 fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report: &mut Report) -> Rules {
-    let backends = config.map(|config| catalogue::of(&config.backends));
+    let backends = config.map(catalogue::of);
     let catalogue: &dyn Catalogue = backends.as_ref().map_or(&Anything, |backends| backends);
     let limits = ClassLimits {
         objects: config.map_or_else(Limits::default, |config| config.limits).objects,
@@ -161,6 +158,7 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
         catalogue,
         limits,
         policy: config.map(|config| &config.policy),
+        providers: config.map(|config| config.sockets.providers.as_slice()),
         pod: pod.as_ref(),
         suggest: args.suggest_policy,
         rules: Rules::default(),
@@ -195,8 +193,8 @@ fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str) {
 
 fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let provider = field(node, "spec").and_then(|spec| field(spec, "provider"));
-    if let Some((provider, name)) = provider.and_then(|node| Some((node, node.text()?))).filter(|(_, name)| *name != PROVIDER) {
-        let message = format!("the class is passed over: its provider is {name:?}, not {PROVIDER}");
+    if let Some((provider, why)) = provider.and_then(|node| Some((node, foreign(node.text()?)?))) {
+        let message = format!("the class is passed over: {why}");
         return judge.report.add(Finding { class: name_of(node).to_owned(), ..Finding::note(file, provider.at, message) });
     }
     judge.report.classes += 1;
@@ -208,6 +206,17 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     }
     if let Some(class) = class {
         judge.judge(file, text, node, &class);
+    }
+}
+
+/// Why a provider's classes cannot be judged, if they cannot.
+fn foreign(provider: &str) -> Option<String> {
+    if provider == NATIVE || PEERS.contains(&provider) {
+        None
+    } else if LATER.contains(&provider) {
+        Some(format!("those of the provider {provider} are not yet understood"))
+    } else {
+        Some(format!("its provider is {}, none of {NATIVE}, {}", quoted(provider), PEERS.join(", ")))
     }
 }
 

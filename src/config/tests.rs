@@ -99,7 +99,6 @@ events: { enabled: true }
     keyferry.yaml:13:46: audit.alerts: is not yet supported (leave it out)
     keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
     keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
-    keyferry.yaml:16:11: dialects: is not yet supported (leave it out)
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
     keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
     keyferry.yaml:18:17: cache.fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
@@ -120,4 +119,36 @@ fn a_text_that_is_no_configuration_says_so() {
     ");
     let missing = Config::load(Path::new("/nonexistent/keyferry.yaml")).unwrap_err();
     insta::assert_snapshot!(missing, @"/nonexistent/keyferry.yaml: No such file or directory (os error 2) (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)");
+}
+
+#[test]
+fn a_dialect_is_served_by_a_backend_that_speaks_it() {
+    let with = |dialects: &str| {
+        format!(
+            "identity: {{ verify: driver }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
+             bao: {{ kind: vault, address: https://bao:8200, auth: {{ method: kubernetes, role: csi }} }}\ndialects: {dialects}\n"
+        )
+    };
+    let config = Config::parse(&with("{ vault: { backend: bao }, openbao: { backend: bao } }")).unwrap();
+    let named: Vec<String> = config.dialects.iter().map(|(dialect, backend)| format!("{dialect}={backend}")).collect();
+    assert_eq!(named, ["openbao=bao", "vault=bao"]);
+    assert!(Config::parse(&with("{}")).unwrap().dialects.is_empty());
+    let problems = [
+        "{ vault: { backend: boa }, openbao: { backend: files }, aws: { backend: bao } }",
+        "{ vault: {}, valt: { backend: bao }, openbao: { bakend: bao } }",
+        "{ vault: bao, openbao: { backend: [bao] } }",
+    ];
+    insta::assert_snapshot!(problems.map(|dialects| faults(&with(dialects))).join("\n--\n"), @r#"
+    keyferry.yaml:6:31: dialects.vault.backend: there is no backend "boa" (did you mean "bao"?)
+    keyferry.yaml:6:58: dialects.openbao.backend: "files" cannot serve classes of the dialect openbao (name a backend of the kind vault)
+    keyferry.yaml:6:72: dialects.aws: is not yet supported (leave it out)
+    --
+    keyferry.yaml:6:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
+    keyferry.yaml:6:24: dialects.valt: is no known key (did you mean `vault`?)
+    keyferry.yaml:6:57: dialects.openbao.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
+    keyferry.yaml:6:59: dialects.openbao.bakend: is no known key (did you mean `backend`?)
+    --
+    keyferry.yaml:6:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
+    keyferry.yaml:6:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    "#);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, SecretRef, Version};
+use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, Version};
 
 mod deliverer;
 pub mod volume;
@@ -59,16 +59,11 @@ pub struct VersionKey(hmac::Key);
 // === impl Delivery ===
 
 impl Delivery {
-    /// Puts an answer together. `secrets` are those that were found, in plan order.
+    /// Puts an answer together. `secrets` are those that were found, in plan order, each with the id of its version.
     ///
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
-    pub fn new(
-        files: Vec<DeliveredFile>,
-        secrets: &[(Arc<SecretRef>, Arc<Secret>)],
-        key: &VersionKey,
-        limit: usize,
-    ) -> Result<Self, Oversize> {
+    pub fn new(files: Vec<DeliveredFile>, secrets: &[(String, Arc<Secret>)], key: &VersionKey, limit: usize) -> Result<Self, Oversize> {
         let mut versions = object_versions(secrets, key);
         if versions.is_empty() {
             versions.push(ObjectVersion { id: MARKER.to_owned(), version: Version::new("empty") });
@@ -91,15 +86,16 @@ fn marker_file() -> Option<DeliveredFile> {
     Some(DeliveredFile { path, mode: FileMode::DEFAULT, owner: None, contents: Arc::new(SecretBytes::new(Vec::new())) })
 }
 
-/// `<backend>/<name>`, with `@version` where one is pinned; asked for in several ways, the second and later ones get `#2`, `#3` ...
-fn object_versions(secrets: &[(Arc<SecretRef>, Arc<Secret>)], key: &VersionKey) -> Vec<ObjectVersion> {
-    let mut seen: HashMap<String, usize> = HashMap::with_capacity(secrets.len());
-    let named = secrets.iter().map(|(reference, secret)| {
-        let id = reference.to_string();
-        let times = seen.entry(id.clone()).and_modify(|times| *times += 1).or_insert(1);
-        let id = if *times == 1 { id } else { format!("{id}#{times}") };
-        let version = secret.version.clone().unwrap_or_else(|| key.version_of(secret));
-        ObjectVersion { id, version }
+/// Ids are unique: one that stands there again gets `#2`, `#3` ... at its end.
+fn object_versions(secrets: &[(String, Arc<Secret>)], key: &VersionKey) -> Vec<ObjectVersion> {
+    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(secrets.len());
+    // Many ids may be of one secret: it is digested once.
+    let mut made: HashMap<*const Secret, Version> = HashMap::new();
+    let named = secrets.iter().map(|(id, secret)| {
+        let times = seen.entry(id).and_modify(|times| *times += 1).or_insert(1);
+        let id = if *times == 1 { id.clone() } else { format!("{id}#{times}") };
+        let make = || made.entry(Arc::as_ptr(secret)).or_insert_with(|| key.version_of(secret)).clone();
+        ObjectVersion { id, version: secret.version.clone().unwrap_or_else(make) }
     });
     named.collect()
 }
@@ -152,7 +148,7 @@ impl fmt::Display for Oversize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Args, Field};
+    use crate::model::Field;
 
     fn key(byte: u8) -> VersionKey {
         VersionKey::new(&Zeroizing::new(vec![byte; VersionKey::LENGTH]))
@@ -164,17 +160,10 @@ mod tests {
         Arc::new(Secret { fields, response: None, version: version.map(Version::new), lease: None })
     }
 
-    fn reference(name: &str, version: Option<&str>) -> Arc<SecretRef> {
-        Arc::new(SecretRef { version: version.map(Version::new), ..SecretRef::read("files".parse().unwrap(), name.parse().unwrap()) })
-    }
-
     #[test]
-    fn ids_are_unique_and_name_the_pinned_version() {
+    fn ids_are_unique() {
         let store = secret(&[("a", "1")], Some("7"));
-        let mut args = Args::default();
-        args.insert("ttl", &"1h".into());
-        let args = Arc::new(SecretRef { args, ..(*reference("db", None)).clone() });
-        let asked = [(reference("db", None), Arc::clone(&store)), (reference("db", Some("3")), Arc::clone(&store)), (args, store)];
+        let asked = ["files/db", "files/db@3", "files/db"].map(|id| (id.to_owned(), Arc::clone(&store)));
         let delivery = Delivery::new(Vec::new(), &asked, &key(1), 4096).unwrap();
         let shown: Vec<_> = delivery.versions.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();
         assert_eq!(shown, ["files/db=7", "files/db@3=7", "files/db#2=7"]);

@@ -8,10 +8,22 @@ use std::collections::BTreeMap;
 use crate::model::{Catalogue, ClassFault, ClassFaults, Code, Plan, clean, quoted};
 use crate::nearest::nearest;
 
+mod args;
+mod class;
+mod keys;
+mod layout;
+mod login;
 mod native;
+mod vault;
 
-/// The formats to come. The native one is `keyferry`.
-const LATER: [&str; 5] = ["aws", "azure", "gcp", "openbao", "vault"];
+/// The native format.
+pub const NATIVE: &str = "keyferry";
+
+/// The peers whose classes are understood.
+pub const PEERS: [&str; 2] = ["vault", "openbao"];
+
+/// The peers to come.
+pub const LATER: [&str; 3] = ["aws", "azure", "gcp"];
 
 /// The longest problem in a fault, in characters: other rooms' messages may quote the class.
 const MAX_PROBLEM: usize = 400;
@@ -30,7 +42,9 @@ pub struct ClassLimits {
 /// Everything that is wrong with it: each fault names object, key and remedy.
 pub fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catalogue, limits: ClassLimits) -> Result<Plan, ClassFaults> {
     match parameters.get("dialect").map(String::as_str) {
-        None | Some("keyferry") => native::parse(parameters, catalogue, limits),
+        None | Some(NATIVE) => native::parse(parameters, catalogue, limits),
+        Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits),
+        Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits),
         Some(dialect) => Err(ClassFaults(vec![class_fault("dialect", unknown_dialect(dialect))])),
     }
 }
@@ -40,7 +54,7 @@ fn unknown_dialect(dialect: &str) -> String {
         return format!("`{dialect}` is not yet supported (write the class in the native format, and leave the key out)");
     }
     let dialect_shown = quoted(dialect);
-    match nearest(dialect, LATER.into_iter().chain(["keyferry"])) {
+    match nearest(dialect, LATER.into_iter().chain(PEERS).chain([NATIVE])) {
         Some(near) => format!("there is no dialect {dialect_shown} (did you mean `{near}`?)"),
         None => format!("there is no dialect {dialect_shown} (leave the key out for the native format)"),
     }

@@ -113,6 +113,18 @@ impl Login {
     pub fn is_empty(&self) -> bool {
         self.said().is_empty()
     }
+
+    /// Leaves out what it says under a key; whether it said anything.
+    pub fn forget(&mut self, key: LoginKey) -> bool {
+        match key {
+            LoginKey::Address => self.address.take().is_some(),
+            LoginKey::Audience => self.audience.take().is_some(),
+            LoginKey::Mount => self.mount.take().is_some(),
+            LoginKey::Namespace => self.namespace.take().is_some(),
+            LoginKey::Role => self.role.take().is_some(),
+            LoginKey::Tls => self.tls.take().is_some(),
+        }
+    }
 }
 
 // === impl LoginKey ===
@@ -158,5 +170,12 @@ mod tests {
         assert_eq!(one.to_pairs()[0], ("alt", r#"["a","b"]"#.to_owned()));
         assert_eq!(one.to_pairs()[2], ("ttl", "24h".to_owned()));
         assert!(!format!("{one:?}").contains("24h"));
+    }
+
+    #[test]
+    fn a_part_is_forgotten_once() {
+        let mut login = Login { audience: Some("own".to_owned()), ..Login::default() };
+        assert!(login.forget(LoginKey::Audience) && !login.forget(LoginKey::Audience) && !login.forget(LoginKey::Tls));
+        assert!(login.is_empty());
     }
 }

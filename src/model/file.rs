@@ -161,6 +161,9 @@ impl FileMode {
     /// What a file gets where neither class nor driver says anything.
     pub const DEFAULT: Self = Self(0o644);
 
+    /// No rights at all.
+    pub const NONE: Self = Self(0);
+
     pub fn from_bits(bits: u64) -> Option<Self> {
         u16::try_from(bits).ok().filter(|bits| *bits <= 0o777).map(Self)
     }

@@ -19,7 +19,9 @@ pub use diagnosis::{Diagnosis, Level, NamedFile};
 pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidOwner, InvalidPath, Owner};
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
 pub use layout::{Claim, Clash, clashes};
-pub use plan::{Catalogue, ClassFault, ClassFaults, Encoding, FieldPattern, Label, Object, Plan, Select, Unresolved};
+pub use plan::{
+    Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Object, Plan, Select, Serving, Unresolved, VersionIds,
+};
 pub use pod::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
 pub use query::{InvalidQuery, Query, QueryError};
 pub use quoted::{clean, quoted};

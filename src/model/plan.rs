@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::time::Duration;
 
-use super::{Ask, Code, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
+use super::{Ask, BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
 
 /// A parsed class.
 #[derive(Debug, Default)]
@@ -17,6 +17,19 @@ pub struct Plan {
     pub fresh: Option<Duration>,
     /// The class's own words for the parts of a login, where its dialect has others.
     pub parameters: BTreeMap<LoginKey, String>,
+    pub version_ids: VersionIds,
+    /// What the class says and is not heeded, or could be meant otherwise. A mount goes on all the same.
+    pub warnings: Vec<ClassWarning>,
+}
+
+/// What the versions in an answer are named by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum VersionIds {
+    /// Its file's path, for each object: what a peer's classes had.
+    Paths,
+    /// `<backend>/<name>`, for each distinct secret.
+    #[default]
+    Secrets,
 }
 
 /// One entry of a class.
@@ -42,6 +55,8 @@ pub enum Select {
     Field { query: Query, path: FilePath },
     /// A file for each field that one of the patterns matches.
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
+    /// The store's whole answer, as its backend gives it.
+    Response { path: FilePath },
     /// The lone field's bytes, else JSON of all fields.
     Whole { path: FilePath },
 }
@@ -72,6 +87,22 @@ pub struct Label {
 pub trait Catalogue: Send + Sync {
     /// What a class asks for, in the one spelling that policy sees and the store is sent; or what of it means nothing there.
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved>;
+
+    /// The backend that serves the classes of a peer's dialect: the one of this very address, else the one the node has for them.
+    fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
+        let _ = address;
+        Err(Unresolved::Backend(format!("this node has no backend for the dialect `{dialect}`")))
+    }
+}
+
+/// Which backend serves a peer's class.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Serving {
+    pub backend: BackendName,
+    /// The class's address is this backend's own: what else the class says of how to reach it is not needed.
+    pub by_address: bool,
+    /// Its configuration says which audience a Pod's token has; else it is the one that the peer is used to.
+    pub names_audience: bool,
 }
 
 /// Why what a class asks for means nothing here.
@@ -83,6 +114,9 @@ pub enum Unresolved {
     Login { key: LoginKey, problem: String },
     #[error("the name {name:?} {cause}")]
     Name { name: String, cause: InvalidName },
+    /// The store has no logins at all: the class may mean its other stores.
+    #[error("{problem}")]
+    NoLogin { key: LoginKey, problem: String },
     /// The method, its arguments, or whom the answer's lease is for: named by the native format's key.
     #[error("{problem}")]
     Request { key: &'static str, problem: String },
@@ -104,6 +138,16 @@ pub struct ClassFault {
     pub at: Option<(usize, usize)>,
 }
 
+/// Something to know about a class that can be mounted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ClassWarning {
+    /// `None`: the class as a whole.
+    pub object: Option<Label>,
+    /// The key it is about, as the class writes it.
+    pub key: String,
+    pub problem: String,
+}
+
 /// Everything that is wrong with a class: never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClassFaults(pub Vec<ClassFault>);
@@ -113,7 +157,7 @@ pub struct ClassFaults(pub Vec<ClassFault>);
 impl Object {
     pub fn label(&self) -> Label {
         let path = match &self.select {
-            Select::Field { path, .. } | Select::Whole { path } => path.to_string(),
+            Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),
             Select::Fields { folder, .. } => folder.to_string(),
         };
         Label { index: self.index, path }
@@ -148,6 +192,16 @@ impl FieldPattern {
 }
 
 // === impl ClassFault ===
+
+impl fmt::Display for ClassWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { object, key, problem } = self;
+        match object {
+            Some(label) => write!(f, "{label}: {key}: {problem}"),
+            None => write!(f, "{key}: {problem}"),
+        }
+    }
+}
 
 /// A fault of no object tells its line: nothing else says where it stands.
 impl fmt::Display for ClassFault {

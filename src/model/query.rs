@@ -44,7 +44,7 @@ enum Meaning {
         ast: Box<Ast>,
         growth: u64,
     },
-    /// A plain name: as an expression it would find the field of that name, and there is none.
+    /// A plain name, or what is meant as one: there is nothing to search for where no field has it.
     Name,
     /// Not an expression, from this character on (from 1).
     Neither(usize),
@@ -83,6 +83,24 @@ pub enum QueryError {
 // === impl Query ===
 
 impl Query {
+    /// A field of exactly this name, and never an expression.
+    ///
+    /// # Errors
+    /// The name is empty or too long.
+    pub fn name(text: &str) -> Result<Self, InvalidQuery> {
+        Self::of(text, |_| Ok(Meaning::Name))
+    }
+
+    fn of(text: &str, meaning: impl FnOnce(&str) -> Result<Meaning, InvalidQuery>) -> Result<Self, InvalidQuery> {
+        if text.is_empty() {
+            return Err(InvalidQuery::Empty);
+        }
+        if text.len() > MAX_LENGTH {
+            return Err(InvalidQuery::TooLong(text.len()));
+        }
+        Ok(Self { text: text.to_owned(), meaning: meaning(text)? })
+    }
+
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -139,13 +157,7 @@ impl FromStr for Query {
     type Err = InvalidQuery;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuery> {
-        if text.is_empty() {
-            return Err(InvalidQuery::Empty);
-        }
-        if text.len() > MAX_LENGTH {
-            return Err(InvalidQuery::TooLong(text.len()));
-        }
-        Ok(Self { text: text.to_owned(), meaning: Meaning::of(text)? })
+        Self::of(text, Meaning::of)
     }
 }
 
@@ -268,6 +280,15 @@ mod tests {
         assert_eq!(search("ca-cert", "{}"), Err(QueryError::Syntax(3)));
         assert_eq!(search(".dockerconfigjson", "{}"), Err(QueryError::Syntax(1)));
         assert_eq!(search("password", r#"{"password": "x"}"#), Ok(None), "a plain name is looked up before, never searched");
+    }
+
+    #[test]
+    fn a_name_is_never_an_expression() {
+        let query = Query::name("db.users[0]").unwrap();
+        assert!(!query.is_expression());
+        assert_eq!(query.search(&Rcvar::new(Variable::from_json(r#"{"db": {"users": [1]}}"#).unwrap())), Ok(None));
+        assert_eq!(Query::name("").unwrap_err(), InvalidQuery::Empty);
+        assert_eq!(Query::name(&"x".repeat(1025)).unwrap_err(), InvalidQuery::TooLong(1025));
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub struct Field {
 #[derive(Debug)]
 pub struct Secret {
     pub fields: BTreeMap<FieldName, Field>,
-    /// The store's whole answer, for classes that deliver it as it is.
-    pub response: Option<SecretBytes>,
+    /// The store's whole answer, for classes that deliver it as it is. Shared, as fields are.
+    pub response: Option<Arc<SecretBytes>>,
     /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields).
     pub version: Option<Version>,
     pub lease: Option<Lease>,

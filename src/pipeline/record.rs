@@ -1,6 +1,6 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use tokio::time::Duration;
 use super::{Found, MountContext, MountError};
 use crate::audit::{Event, ObjectEvent, Outcome};
 use crate::delivery::Delivery;
-use crate::model::{Label, Object, Plan, PodClaims, Request, Select};
+use crate::model::{Label, Object, Plan, PodClaims, Request, SecretRef, Select, Version, VersionIds};
 use crate::policy::Denial;
 use crate::render::Rendered;
 
@@ -64,11 +64,8 @@ impl Record {
     }
 
     pub(super) fn delivered(&mut self, plan: &Plan, found: &Found, rendered: &Rendered, delivery: &Delivery) {
-        let by_secret: HashMap<_, _> = found
-            .iter()
-            .zip(&delivery.versions)
-            .map(|((permit, fetched), id)| (permit.secret(), (permit.rule(), fetched, &id.version)))
-            .collect();
+        let by_secret: HashMap<_, _> = found.iter().map(|(permit, fetched)| (permit.secret(), (permit.rule(), fetched))).collect();
+        let versions = versions(plan, found, delivery);
         let by_index: HashMap<usize, &Object> = plan.objects.iter().map(|object| (object.index, object)).collect();
         let mut objects = Vec::with_capacity(rendered.files.len());
         for file in &rendered.files {
@@ -76,8 +73,9 @@ impl Record {
             let mut event = of_object(object, Outcome::Delivered);
             event.file = Some(file.path.clone());
             event.field = file.field.clone().or(event.field);
-            if let Some((rule, fetched, version)) = by_secret.get(&object.secret) {
-                (event.rule, event.version, event.source) = (Some(*rule), Some((*version).clone()), Some(fetched.source.as_str()));
+            if let Some((rule, fetched)) = by_secret.get(&object.secret) {
+                (event.rule, event.source) = (Some(*rule), Some(fetched.source.as_str()));
+                event.version = versions.get(&object.secret).map(|version| Version::clone(version));
             }
             objects.push(event);
         }
@@ -129,11 +127,23 @@ impl Record {
     }
 }
 
+/// The version that each secret was delivered with: the answer has them in the order of what they are named by.
+fn versions<'a>(plan: &'a Plan, found: &'a Found, delivery: &'a Delivery) -> HashMap<&'a Arc<SecretRef>, &'a Version> {
+    let answered = delivery.versions.iter().map(|entry| &entry.version);
+    match plan.version_ids {
+        VersionIds::Secrets => found.iter().map(|(permit, _)| permit.secret()).zip(answered).collect(),
+        VersionIds::Paths => {
+            let found: HashSet<_> = found.iter().map(|(permit, _)| permit.secret()).collect();
+            plan.objects.iter().map(|object| &object.secret).filter(|secret| found.contains(secret)).zip(answered).collect()
+        }
+    }
+}
+
 fn of_object(object: &Object, outcome: Outcome) -> ObjectEvent {
     let (field, file) = match &object.select {
         Select::Field { query, path } => (query.as_str().parse().ok(), Some(path.clone())),
         Select::Fields { .. } => (None, None),
-        Select::Whole { path } => (None, Some(path.clone())),
+        Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
     ObjectEvent { object: object.index, secret: Arc::clone(&object.secret), field, file, version: None, outcome, rule: None, source: None }
 }

@@ -41,6 +41,12 @@ impl ClassMay {
         may
     }
 
+    /// Grants these under a key as well.
+    pub fn and(mut self, key: LoginKey, patterns: &[&str]) -> Self {
+        self.patterns.entry(key).or_default().extend(patterns.iter().map(|pattern| (*pattern).to_owned()));
+        self
+    }
+
     /// Whether any class could say anything under this key.
     pub fn grants(&self, key: LoginKey) -> bool {
         match key {

@@ -135,6 +135,7 @@ impl<'p> Renderer<'p> {
         match &object.select {
             Select::Field { query, path } => self.field(object, secret, query, path),
             Select::Fields { patterns, folder } => self.fields(object, secret, patterns, folder),
+            Select::Response { path } => self.file(object, path.clone(), None, select::response(secret)),
             Select::Whole { path } => {
                 let contents = select::whole(secret, object.encoding, self.limits.secret_bytes);
                 self.file(object, path.clone(), None, contents);

@@ -34,6 +34,14 @@ pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result
     json::of_secret(secret, limit)
 }
 
+/// What the store answered, as it is.
+pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
+    secret.response.as_ref().map(Arc::clone).ok_or_else(|| {
+        let text = "has no response to deliver as a whole: its backend gives fields alone (name a field)".to_owned();
+        Problem { code: Code::InvalidRequest, text }
+    })
+}
+
 /// The fields that a pattern matches, each once, by name.
 pub(super) fn matching<'s>(secret: &'s Secret, patterns: &[FieldPattern]) -> impl Iterator<Item = (&'s FieldName, &'s Field)> {
     let literals: HashSet<&str> = patterns.iter().filter(|pattern| pattern.is_literal()).map(FieldPattern::as_str).collect();

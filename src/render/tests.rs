@@ -123,6 +123,20 @@ fn a_field_of_exactly_that_name_wins() {
 }
 
 #[test]
+fn a_whole_response_is_shared_and_must_be_there() {
+    let response = Arc::new(SecretBytes::new(br#"{"data":{"password":"hunter2"}}"#.to_vec()));
+    let answer = |response| Arc::new(Secret { fields: BTreeMap::new(), response, version: None, lease: None });
+    let secrets = HashMap::from([(reference("a"), answer(Some(Arc::clone(&response)))), (reference("b"), answer(None))]);
+    let whole = |path: &str| Select::Response { path: path.parse().unwrap() };
+    // No encoding is the response's own.
+    let object_of_a = Object { encoding: Encoding::Base64, ..object(1, "a", whole("a.json")) };
+    let rendered = rendered(vec![object_of_a], &secrets).unwrap();
+    assert!(Arc::ptr_eq(&rendered.files[0].contents, &response));
+    assert_eq!(rendered.files[0].field, None);
+    insta::assert_snapshot!(faults(vec![object(1, "b", whole("b.json"))], &secrets), @"InvalidRequest: object 1 (b.json): files/b: has no response to deliver as a whole: its backend gives fields alone (name a field)");
+}
+
+#[test]
 fn raw_bytes_are_shared_not_copied() {
     let secrets = secrets("a", [("x", text("1"))]);
     let objects = vec![object(1, "a", whole("w")), object(2, "a", field("x", "f")), object(3, "a", fields(&["*"], "d"))];

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
-use keyferry::model::{Ask, Catalogue, ClassFaults, SecretRef, Unresolved, Version};
+use keyferry::model::{Ask, Catalogue, ClassFaults, SecretRef, Serving, Unresolved, Version};
 use serde_json::{Map, Value, json};
 
 use crate::deploy::configurations;
@@ -80,13 +80,16 @@ fn blocks(file: &Path) -> Vec<String> {
 fn examples_of_classes_and_their_objects_are_valid() {
     let mut texts: BTreeMap<String, String> =
         examples().iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
-    for document in ["README.md", "docs/classes.md", "docs/check.md"] {
+    for document in ["README.md", "docs/classes.md", "docs/check.md", "docs/migrate-from-vault-csi-provider.md"] {
         texts.extend((1..).zip(blocks(&root().join(document))).map(|(at, block)| (format!("{document} {at}"), block)));
     }
-    let (mut classes, mut inner) = (Map::new(), BTreeMap::new());
+    let (mut classes, mut inner, mut of_peers) = (Map::new(), BTreeMap::new(), BTreeSet::new());
     for (file, documents) in load(&texts).as_object().unwrap() {
         for document in documents.as_array().unwrap().iter().filter(|document| document["kind"] == "SecretProviderClass") {
             let name = format!("{file} {}", document["metadata"]["name"]);
+            if document["spec"]["provider"] != "keyferry" {
+                of_peers.insert(name.clone());
+            }
             inner.insert(name.clone(), document["spec"]["parameters"]["objects"].as_str().unwrap().to_owned());
             classes.insert(name, document.clone());
         }
@@ -95,7 +98,10 @@ fn examples_of_classes_and_their_objects_are_valid() {
     assert_eq!(validate("class", "", &Value::Object(classes)), "");
     let objects: Map<String, Value> =
         load(&inner).as_object().unwrap().iter().map(|(name, docs)| (name.clone(), docs[0].clone())).collect();
-    assert_eq!(validate("class", "#/$defs/objects", &Value::Object(objects)), "");
+    let (peers, own): (Map<String, Value>, Map<String, Value>) = objects.into_iter().partition(|(name, _)| of_peers.contains(name));
+    assert!(!peers.is_empty());
+    assert_eq!(validate("class", "#/$defs/objects", &Value::Object(own)), "");
+    assert_eq!(validate("class", "#/$defs/peerObjects", &Value::Object(peers)), "");
 }
 
 #[test]
@@ -196,6 +202,26 @@ fn schema_and_parser_know_the_same_keys_of_the_configuration() {
     }
 }
 
+/// What neither takes of an HTTP store.
+fn bad_of_http() -> Vec<(&'static str, Value)> {
+    let bad = vec![
+        ("url", json!("https://{name}.example/x")),
+        ("url", json!("https://user@secrets.example/{name}")),
+        ("url", json!("https://secrets.example/x")),
+        ("url", json!("https://secrets.example/{name}/{version}")),
+        ("headers", json!({ "X-Api-Key": {} })),
+        ("auth", json!({ "bearer": { "podToken": "a", "file": "/f" } })),
+        ("auth", json!({ "bearer": { "file": "/t" }, "basic": { "user": "a", "passwordFile": "/p" } })),
+        ("statuses", json!({ "200": "notFound" })),
+        ("statuses", json!({ "404": "absent" })),
+        ("check", json!("healthz")),
+    ];
+    for (key, value) in &bad {
+        assert!(Config::parse(&with(&["backends", "intranet"], key, value).to_string()).is_err(), "{key}={value}");
+    }
+    bad
+}
+
 #[test]
 fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
     let (mut documents, mut refused) = (Map::new(), BTreeSet::new());
@@ -211,11 +237,18 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
             }
         }
     }
+    for (key, value) in bad_of_http() {
+        let name = format!("bad/{key}={value}").replace(' ', "");
+        documents.insert(name.clone(), with(&["backends", "intranet"], key, &value));
+        refused.insert(name);
+    }
     let invalid = validate("config", "", &Value::Object(documents));
     let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(invalid, refused);
     // Keys of another time, and those that want another beside them.
-    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client"];
+    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client", "bad/"];
+    let of_http = ["auth/basic", "body", "client", "latest", "share"].map(|key| format!("intranet/{key}"));
+    let expected: Vec<&str> = expected.into_iter().chain(of_http.iter().map(String::as_str)).collect();
     assert!(refused.iter().all(|name| expected.iter().any(|expected| name.contains(expected))), "{refused:?}");
 }
 
@@ -227,6 +260,10 @@ impl Catalogue for Any {
         let cause = |cause| Unresolved::Name { name: ask.name.to_owned(), cause };
         let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no name".to_owned()))?;
         Ok(SecretRef { version: ask.version.map(Version::new), ..SecretRef::read(backend, ask.name.parse().map_err(cause)?) })
+    }
+
+    fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {
+        Ok(Serving { backend: "bao".parse().unwrap(), by_address: false, names_audience: true })
     }
 }
 
@@ -276,6 +313,9 @@ fn schema_and_parser_agree_on_values_of_a_class() {
         ("fields", json!({})),
         ("path", json!("/etc")),
         ("backend", json!("a b")),
+        ("method", json!("DELETE")),
+        ("lease", json!("node")),
+        ("args", json!(["a"])),
     ] {
         bad.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
     }
@@ -296,5 +336,104 @@ fn schema_and_parser_agree_on_values_of_a_class() {
             assert_eq!(parse(&parameters), Ok(()), "{key}");
             assert_eq!(validate("class", "#/$defs/parameters", &json!({ key: parameters })), "");
         }
+    }
+}
+
+/// A class of a peer's, whole: the schema chooses by the provider.
+fn of_peer(provider: &str, parameters: &Map<String, Value>) -> Value {
+    json!({
+        "apiVersion": "secrets-store.csi.x-k8s.io/v1",
+        "kind": "SecretProviderClass",
+        "metadata": { "name": "x" },
+        "spec": { "provider": provider, "parameters": parameters },
+    })
+}
+
+fn parse_of_peer(provider: &str, parameters: &Map<String, Value>) -> Result<(), ClassFaults> {
+    let mut parameters = parameters.clone();
+    parameters.insert("dialect".to_owned(), json!(provider));
+    parse(&parameters)
+}
+
+fn peer_parameters(pairs: &[(&str, &str)]) -> Map<String, Value> {
+    let object = json!([{ "objectName": "a", "secretPath": "b" }]).to_string();
+    let base = [("roleName", "web"), ("objects", object.as_str())];
+    base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), json!(value))).collect()
+}
+
+#[test]
+fn schema_and_parser_agree_on_classes_of_the_peers() {
+    let schema = schema("class");
+    let (mut good, mut bad) = (Map::new(), Map::new());
+    let mut put = |name: String, provider: &str, parameters: Map<String, Value>| {
+        let documents = if parse_of_peer(provider, &parameters).is_ok() { &mut good } else { &mut bad };
+        documents.insert(name.replace(' ', ""), of_peer(provider, &parameters));
+    };
+    for (provider, definition) in [("vault", "vaultParameters"), ("openbao", "openbaoParameters")] {
+        for (key, property) in schema["$defs"][definition]["properties"].as_object().unwrap() {
+            for value in property["examples"].as_array().into_iter().flatten() {
+                let mut parameters = peer_parameters(&[]);
+                parameters.insert(key.clone(), value.clone());
+                put(format!("{provider}/{key}"), provider, parameters);
+            }
+        }
+        for pairs in [
+            &[("vaultTLSClientCertPath", "/c"), ("vaultTLSClientKeyPath", "/k")][..],
+            &[("zzz", "x")],
+            &[("vaultSkipTLSVerify", "yes")],
+            &[("baoAddress", "https://bao")],
+            &[("objectName", "x")],
+        ] {
+            put(format!("{provider}/{pairs:?}"), provider, peer_parameters(pairs));
+        }
+        put(format!("{provider}/nothing"), provider, Map::new());
+    }
+    put("both-mounts".to_owned(), "vault", peer_parameters(&[("vaultAuthMountPath", "a"), ("vaultKubernetesMountPath", "b")]));
+    let said = |documents: &Map<String, Value>| validate("class", "", &Value::Object(documents.clone()));
+    assert_eq!(said(&good), "");
+    let told: BTreeSet<String> = said(&bad).lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    // One without the other is a fault of both: the schema of OpenBao's three names does not say which go together.
+    let expected: BTreeSet<String> = bad.keys().cloned().collect();
+    assert_eq!(told, expected);
+    assert!(good.len() > 15 && bad.len() > 8, "{} {}", good.len(), bad.len());
+}
+
+#[test]
+fn schema_and_parser_agree_on_objects_of_the_peers() {
+    let schema = schema("class");
+    let of = |object: &Value| {
+        Map::from_iter([("roleName".to_owned(), json!("web")), ("objects".to_owned(), json!(json!([object]).to_string()))])
+    };
+    let with = |key: &str, value: &Value| {
+        let mut object = json!({ "objectName": "a", "secretPath": "b" });
+        object[key] = value.clone();
+        object
+    };
+    let (mut good, mut bad) = (Map::new(), Map::new());
+    for (key, property) in schema["$defs"]["peerObject"]["properties"].as_object().unwrap() {
+        for value in property["examples"].as_array().unwrap() {
+            good.insert(format!("{key}={value}"), with(key, value));
+        }
+    }
+    for (key, value) in [
+        ("objectName", json!("")),
+        ("objectName", json!("/etc")),
+        ("secretPath", json!(["x"])),
+        ("method", json!("DELETE")),
+        ("secretArgs", json!("x")),
+        ("filePermission", json!(512)),
+        ("filePermission", json!("rw")),
+        ("encoding", json!("base64url")),
+        ("secret", json!("x")),
+    ] {
+        bad.insert(format!("{key}={value}"), with(key, &value));
+    }
+    for (name, object) in &good {
+        assert_eq!(parse_of_peer("vault", &of(object)), Ok(()), "{name}");
+    }
+    assert_eq!(validate("class", "#/$defs/peerObject", &Value::Object(good)), "");
+    for (name, object) in bad {
+        assert!(parse_of_peer("openbao", &of(&object)).is_err(), "{name}");
+        assert_ne!(validate("class", "#/$defs/peerObject", &json!({ &name: object })), "", "{name}");
     }
 }

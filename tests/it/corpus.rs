@@ -24,6 +24,7 @@ fn every_seed_holds() {
     replay("keys", properties::keys);
     replay("paths", properties::paths);
     replay("patterns", properties::patterns);
+    replay("peers", properties::peers);
     replay("token", properties::token);
     replay("vault", properties::vault);
     replay("yaml", properties::yaml);

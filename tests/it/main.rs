@@ -14,6 +14,7 @@ mod contract;
 mod corpus;
 mod delivery;
 mod deploy;
+mod dialects;
 mod endpoint;
 mod examples;
 mod faults;

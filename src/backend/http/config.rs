@@ -184,11 +184,11 @@ impl HttpBackendConfig {
                     .to_owned(),
             );
         }
-        let shown: String = version.chars().take(40).collect();
-        match is_version(version) {
-            true => Ok(Version::new(version)),
-            false => Err(format!("{shown:?} is no version (1 to {MAX_VERSION} bytes, no control characters, not `.` or `..`)")),
+        if !is_version(version) {
+            let shown: String = version.chars().take(40).collect();
+            return Err(format!("{shown:?} is no version (1 to {MAX_VERSION} bytes, no control characters, not `.` or `..`)"));
         }
+        Ok(Version::new(version))
     }
 
     /// # Errors
@@ -235,10 +235,9 @@ fn asking(reader: &mut Reader<'_>, faults: &mut Faults) -> Asking {
 /// A store that is asked the same for every name has one secret, and gives it for all of them.
 fn check_name(reader: &mut Reader<'_>, url: Option<&Url>, asking: &Asking, faults: &mut Faults) {
     let in_body = matches!(asking, Asking::Post(Some(body)) if body.holds(Slot::Name));
-    if let (Some(node), Some(url)) = (reader.get("url"), url) {
-        if !url.holds(Slot::Name) && !in_body {
-            faults.add(node.at, reader.path("url"), "does not say where the secret's name stands (put {name} into its path or query)");
-        }
+    let says = in_body || url.is_none_or(|url| url.holds(Slot::Name));
+    if let (Some(node), false) = (reader.get("url"), says) {
+        faults.add(node.at, reader.path("url"), "does not say where the secret's name stands (put {name} into its path or query)");
     }
 }
 
@@ -375,10 +374,9 @@ fn basic(auth: &mut Reader<'_>, faults: &mut Faults) -> Option<Auth> {
 }
 
 fn check_authorization(reader: &mut Reader<'_>, headers: &[(HeaderName, Header)], auth: &Auth, faults: &mut Faults) {
-    if let (Some(node), true) = (reader.get("auth"), headers.iter().any(|(name, _)| name == http::header::AUTHORIZATION)) {
-        if *auth != Auth::None {
-            faults.add(node.at, reader.path("auth"), "stands beside a header Authorization, which it would set (remove one)");
-        }
+    let twice = *auth != Auth::None && headers.iter().any(|(name, _)| name == http::header::AUTHORIZATION);
+    if let (Some(node), true) = (reader.get("auth"), twice) {
+        faults.add(node.at, reader.path("auth"), "stands beside a header Authorization, which it would set (remove one)");
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::backend::Fault;
 use crate::backend::refusal::{Needles, Refusal, cut};
 use crate::model::SecretBytes;
-use crate::yaml::{Faults, Reader, unknown_key};
+use crate::yaml::{Faults, Reader, not_text, unknown_key};
 
 /// The most of the store's own words that a message repeats, in characters.
 const MAX_WORDS: usize = 200;
@@ -40,7 +40,7 @@ impl Statuses {
             if status.is_none() {
                 faults.add(key.at, path.clone(), "is no status of an answer without a secret (300 to 599)");
             }
-            let meaning = node.text().map(meaning).unwrap_or_else(|| Err(crate::yaml::not_text(node)));
+            let meaning = node.text().map_or_else(|| Err(not_text(node)), meaning);
             match (status, meaning) {
                 (Some(status), Ok(fault)) => _ = statuses.insert(status, fault),
                 (_, Err(problem)) => faults.add(node.at, path, problem),

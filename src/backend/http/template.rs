@@ -116,7 +116,7 @@ impl Slot {
 
     fn find(word: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|slot| slot.as_str() == word).ok_or_else(|| {
-            let near = nearest(word, Self::ALL.map(Self::as_str).into_iter());
+            let near = nearest(word, Self::ALL.map(Self::as_str));
             let remedy = near.map_or_else(
                 || format!("there are {}", Self::ALL.map(|slot| slot.to_string()).join(", ")),
                 |near| format!("did you mean {{{near}}}?"),

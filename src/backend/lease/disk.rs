@@ -9,11 +9,10 @@ use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::Leases;
 use super::record::{Key, RecordId};
 use super::saved::Saved;
 use super::state::State;
-use crate::backend::Backend;
+use super::{Leases, Store};
 use crate::backend::sealed::{Room, Sealed};
 use crate::model::BackendName;
 use crate::telemetry::LeaseEvent;
@@ -71,33 +70,48 @@ impl Disk {
 
 impl Leases {
     /// A backend was built: what a former process had of it goes on.
-    pub(super) fn attach(&self, name: &BackendName, backend: &Arc<dyn Backend>) {
+    pub(super) fn attach(&self, name: &BackendName, store: &Store) {
         let mut state = self.lock();
         if self.disk.is_none() && !state.told {
             state.told = true;
             tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod is issued others (cache.sealed keeps them)");
         }
+        for record in state.records.values_mut().filter(|record| record.key.secret.backend == *name && record.store.origin == store.origin)
+        {
+            store.inner.adopt(&record.lease);
+            record.store = store.clone();
+        }
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
-        let (mut resumed, mut lost) = (0_usize, 0_usize);
+        let (mut resumed, mut others) = (0_usize, 0_usize);
         for saved in awaiting {
-            if self.resume(&mut state, saved, backend) { resumed += 1 } else { lost += 1 }
+            if saved.origin() == &*store.origin {
+                resumed += usize::from(self.resume(&mut state, saved, store));
+            } else {
+                // Its token is nothing to show to another store.
+                others += 1;
+                state.unsaved.extend(saved.id().parse::<RecordId>());
+            }
         }
-        if resumed + lost > 0 {
-            tracing::info!(backend = %name, resumed, ended = lost, "leases of a former process are taken up");
-            self.changed.notify_one();
+        if others > 0 {
+            tracing::warn!(backend = %name, leases = others,
+                "leases of a former process are left to their ends: the backend was configured otherwise then");
         }
+        if resumed > 0 {
+            tracing::info!(backend = %name, leases = resumed, "leases of a former process are taken up");
+        }
+        self.changed.notify_one();
     }
 
-    fn resume(&self, state: &mut State, saved: Saved, backend: &Arc<dyn Backend>) -> bool {
+    fn resume(&self, state: &mut State, saved: Saved, store: &Store) -> bool {
         let now = self.now();
         let (pods, id) = (saved.pods(&self.pods), saved.id().parse::<RecordId>().ok());
-        let Some(record) = saved.resume(Arc::clone(backend), &self.metrics, now) else {
+        let Some(record) = saved.resume(store.clone(), &self.metrics, now) else {
             state.unsaved.extend(id);
             return false;
         };
-        backend.adopt(&record.lease);
+        store.inner.adopt(&record.lease);
         for (uid, seen) in pods {
-            state.pods.add(&uid, backend, seen, now.at);
+            state.pods.add(&uid, &store.inner, seen, now.at);
         }
         self.tell(&record, LeaseEvent::Resumed, "a lease of a former process is taken up");
         state.insert(record);

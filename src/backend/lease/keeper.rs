@@ -195,6 +195,11 @@ impl Leases {
         state.unsaved.insert(id);
         let Some(record) = state.records.get_mut(&id) else { return };
         record.busy = false;
+        if record.stage != Stage::Kept {
+            // Not given any more, or revoked soon: of a renewal only its times matter.
+            let _ = answer.map(|lease| record.renew(lease, now));
+            return;
+        }
         let error = match answer {
             Ok(lease) => {
                 if record.renew(lease, now) {
@@ -254,7 +259,7 @@ impl Job {
     fn of(record: &mut Record) -> Self {
         record.busy = true;
         let (id, name) = (record.id, record.key.secret.backend.clone());
-        let call = Call { id, backend: Arc::clone(&record.backend), name, lease: record.lease.clone() };
+        let call = Call { id, backend: Arc::clone(&record.store.inner), name, lease: record.lease.clone() };
         match record.stage {
             Stage::Kept | Stage::Last | Stage::Retired => Self::Renew(call),
             Stage::Leaving => Self::Revoke(call),

@@ -36,12 +36,13 @@ impl Life {
         Some(Self { ends: lease.ends, ends_at: now.at + left, full, turns_at: now.at + turns.saturating_sub(gone) })
     }
 
-    /// After a renewal: its new life, and whether that is the last. `None`: it is over.
+    /// After a renewal: its new life, and whether there can be no other. `None`: it is over.
     pub fn renewed(&self, lease: &Lease, now: Moment) -> Option<(Self, bool)> {
         let new = Self::of(lease, now)?;
         // Stores cut what they grant at the longest life they allow (Vault's max_ttl): less than a third means that the cut is near.
-        let last = !lease.renewable || new.full < self.full / 3;
-        Some((Self { full: self.full, ..new }, last))
+        let cut = new.full < self.full / 3;
+        let turns_at = if cut { now.at } else { new.turns_at };
+        Some((Self { full: self.full, turns_at, ..new }, cut || !lease.renewable))
     }
 
     /// Of a former process, which knew how long it was at issue.
@@ -58,6 +59,7 @@ impl Life {
         now.at < self.ends_at && now.wall < self.ends
     }
 
+    /// Its turn has come.
     pub fn turn(&mut self, now: Instant) {
         self.turns_at = now;
     }

@@ -35,8 +35,16 @@ pub struct LeasesConfig {
 /// A store whose answers with a lease are kept. Answers without one pass through.
 #[derive(Debug)]
 pub struct Leased {
-    inner: Arc<dyn Backend>,
+    store: Store,
     leases: Arc<Leases>,
+}
+
+/// A stack, as far as leases care.
+#[derive(Clone, Debug)]
+struct Store {
+    inner: Arc<dyn Backend>,
+    /// Names the store and who the daemon is there: a lease of another origin means nothing here.
+    origin: Arc<str>,
 }
 
 // === impl LeasesConfig ===
@@ -51,10 +59,12 @@ impl LeasesConfig {
 // === impl Leased ===
 
 impl Leased {
-    /// `inner` is the rest of the stack, and `name` the backend's. What a former process had of this backend goes on from here.
-    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, leases: Arc<Leases>) -> Self {
-        leases.attach(name, &inner);
-        Self { inner, leases }
+    /// `inner` is the rest of the stack, and `name` the backend's. What a former process, or a former stack of the same `origin`, had of
+    /// this backend goes on from here.
+    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, origin: &str, leases: Arc<Leases>) -> Self {
+        let store = Store { inner, origin: origin.into() };
+        leases.attach(name, &store);
+        Self { store, leases }
     }
 
     /// Whose the credential is. With `lease: shared` as many as may share a read, whatever the method: the class says that what is
@@ -62,7 +72,7 @@ impl Leased {
     fn holder(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match secret.lease {
             LeaseFor::Pod => Scope::Pod(pod.uid.clone()),
-            LeaseFor::Shared => self.inner.scope(&SecretRef { method: Method::Get, ..secret.clone() }, pod),
+            LeaseFor::Shared => self.store.inner.scope(&SecretRef { method: Method::Get, ..secret.clone() }, pod),
         }
     }
 }
@@ -71,47 +81,47 @@ impl Leased {
 impl Backend for Leased {
     /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        self.leases.fetch(&self.inner, self.holder(secret, &cx.pod), secret, cx).await
+        self.leases.fetch(&self.store, self.holder(secret, &cx.pod), secret, cx).await
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.inner.list(prefix, cx).await
+        self.store.inner.list(prefix, cx).await
     }
 
     async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.inner.renew(lease, deadline).await
+        self.store.inner.renew(lease, deadline).await
     }
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.inner.revoke(lease, deadline).await
+        self.store.inner.revoke(lease, deadline).await
     }
 
     fn adopt(&self, lease: &Lease) {
-        self.inner.adopt(lease);
+        self.store.inner.adopt(lease);
     }
 
     async fn forget(&self, pod: &str, deadline: Instant) {
-        self.inner.forget(pod, deadline).await;
+        self.store.inner.forget(pod, deadline).await;
     }
 
     async fn check(&self) -> Result<(), BackendError> {
-        self.inner.check().await
+        self.store.inner.check().await
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.inner.canonical(name)
+        self.store.inner.canonical(name)
     }
 
     fn pin(&self, version: &str) -> Result<Version, String> {
-        self.inner.pin(version)
+        self.store.inner.pin(version)
     }
 
     fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.inner.admit(asked)
+        self.store.inner.admit(asked)
     }
 
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.inner.scope(secret, pod)
+        self.store.inner.scope(secret, pod)
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
+use super::Store;
 use super::life::{Life, Moment, backoff};
-use crate::backend::{Backend, Scope};
+use crate::backend::Scope;
 use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source};
 use crate::telemetry::LeaseKept;
 
@@ -43,7 +44,7 @@ pub(super) struct Record {
     pub id: RecordId,
     pub key: Key,
     /// The stack that issued it: after a reload not always the one in force.
-    pub backend: Arc<dyn Backend>,
+    pub store: Store,
     /// What is given; the lease in it is as it was at issue.
     pub secret: Option<Arc<Secret>>,
     /// As it is now.
@@ -99,20 +100,13 @@ impl FromStr for RecordId {
 
 impl Record {
     /// `None`: the lease is over already.
-    pub fn issued(
-        key: Key,
-        backend: Arc<dyn Backend>,
-        secret: &Arc<Secret>,
-        pod: &PodIdentity,
-        gauge: LeaseKept,
-        now: Moment,
-    ) -> Option<Self> {
+    pub fn issued(key: Key, store: Store, secret: &Arc<Secret>, pod: &PodIdentity, gauge: LeaseKept, now: Moment) -> Option<Self> {
         let lease = secret.lease.clone()?;
         let life = Life::of(&lease, now)?;
         Some(Self {
             id: RecordId::random(),
             key,
-            backend,
+            store,
             secret: Some(Arc::clone(secret)),
             stage: if lease.renewable { Stage::Kept } else { Stage::Last },
             lease,
@@ -140,10 +134,10 @@ impl Record {
     }
 
     /// Whether a mount should try for another one now, by this stack.
-    pub fn wants_replacing(&self, by: &Arc<dyn Backend>, now: Moment) -> bool {
+    pub fn wants_replacing(&self, by: &Store, now: Moment) -> bool {
         let last = self.stage == Stage::Last && now.at >= self.life.turns_at();
         // The backend was configured otherwise since.
-        let other = !Arc::ptr_eq(&self.backend, by);
+        let other = self.store.origin != by.origin;
         (last || other) && now.at >= self.next
     }
 
@@ -163,15 +157,17 @@ impl Record {
         let Some((life, last)) = self.life.renewed(&lease, now) else { return false };
         (self.lease, self.life, self.tries, self.next) = (lease, life, 0, now.at);
         if last && self.stage == Stage::Kept {
-            self.last(now.at);
+            self.stage = Stage::Last;
         }
         true
     }
 
     /// The next mount tries for another.
     pub fn last(&mut self, now: Instant) {
-        self.stage = Stage::Last;
-        self.life.turn(now);
+        if self.stage == Stage::Kept {
+            self.stage = Stage::Last;
+            self.life.turn(now);
+        }
     }
 
     pub fn failed(&mut self, now: Instant) {

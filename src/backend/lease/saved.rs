@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
+use super::Store;
 use super::life::{Life, Moment};
 use super::record::{Key, Record, Stage};
-use crate::backend::{Backend, Scope};
+use crate::backend::Scope;
 use crate::model::{
     Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, Secret, SecretBytes, SecretRef, Version,
 };
@@ -25,6 +26,7 @@ type Bytes = Zeroizing<String>;
 #[derive(Deserialize, Serialize)]
 pub(super) struct Saved {
     id: String,
+    origin: String,
     holder: Holder,
     secret: Reference,
     given: Option<Given>,
@@ -114,6 +116,7 @@ impl Saved {
     pub fn of(record: &Record, seen: impl Fn(&str) -> bool, seen_in: &Path, now: Moment) -> Self {
         Self {
             id: record.id.to_string(),
+            origin: record.store.origin.to_string(),
             holder: match &record.key.holder {
                 Scope::Pod(uid) => Holder::Pod(uid.clone()),
                 Scope::Shared(key) => Holder::Shared(key.clone()),
@@ -154,6 +157,10 @@ impl Saved {
         self.secret.backend.parse().ok()
     }
 
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Whether its lease has ended.
     pub fn is_over(&self, now: Timestamp) -> bool {
         self.lease.ends <= now
@@ -165,7 +172,7 @@ impl Saved {
     }
 
     /// As it was, in this process. `None`: it is over, or something in it means nothing to this version.
-    pub fn resume(self, backend: Arc<dyn Backend>, metrics: &Metrics, now: Moment) -> Option<Record> {
+    pub fn resume(self, store: Store, metrics: &Metrics, now: Moment) -> Option<Record> {
         let secret = Arc::new(self.secret.back()?);
         let lease = self.lease.back(&secret)?;
         let mut life = Life::resumed(&lease, Duration::from_millis(self.life), now)?;
@@ -190,7 +197,7 @@ impl Saved {
         Some(Record {
             id: self.id.parse().ok()?,
             key: Key { holder, secret },
-            backend,
+            store,
             secret: given,
             lease,
             life,
@@ -256,7 +263,7 @@ impl Given {
             (name.as_str().to_owned(), (kind, encoded(&field.bytes)))
         });
         let version = secret.version.as_ref().map(Version::to_string);
-        Self { fields: fields.collect(), response: secret.response.as_ref().map(encoded), version }
+        Self { fields: fields.collect(), response: secret.response.as_deref().map(encoded), version }
     }
 
     fn back(self, lease: Lease) -> Option<Secret> {
@@ -272,7 +279,12 @@ impl Given {
             Some(bytes) => Some(decoded(&bytes)?),
             None => None,
         };
-        Some(Secret { fields: fields.collect::<Option<_>>()?, response, version: self.version.map(Version::new), lease: Some(lease) })
+        Some(Secret {
+            fields: fields.collect::<Option<_>>()?,
+            response: response.map(Arc::new),
+            version: self.version.map(Version::new),
+            lease: Some(lease),
+        })
     }
 }
 

@@ -154,6 +154,7 @@ impl State {
         let replaces = self.slots.get(key).is_some_and(|slot| slot.given.is_some());
         let each = self.records.values().filter(|record| record.stage != Stage::Leaving && record.key.holder == key.holder).count();
         let reason = match () {
+            () if replaces => return None,
             () if each >= MOST_EACH => format!(
                 "{MOST_EACH} leases are out for this {}, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)",
                 match key.holder {
@@ -161,7 +162,7 @@ impl State {
                     Scope::Shared(_) => "ServiceAccount on this node",
                 }
             ),
-            () if self.records.len() >= MOST && !replaces => {
+            () if self.records.len() >= MOST => {
                 format!("{MOST} leases are out on this node, the most there may be (share leases with `lease: shared`, or spread the Pods)")
             }
             () => return None,

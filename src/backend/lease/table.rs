@@ -9,16 +9,17 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::LeasesConfig;
 use super::disk::Disk;
 use super::flight::{Flight, HandOver, Landing};
 use super::life::Moment;
 use super::pods::has_folder;
 use super::record::{Key, Record};
 use super::state::State;
+use super::{LeasesConfig, Store};
 use crate::backend::sealed::Sealed;
 use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
+use crate::memo::Memo;
 use crate::model::{Fetched, PodIdentity, SecretRef};
 use crate::telemetry::{LeaseEvent, Metrics};
 
@@ -28,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after its mount's deadline a store may still answer: a credential that it is about to make is kept for the next try, which
 /// would make another.
 const LATE: Duration = Duration::from_secs(15);
+
+/// Requests that are known to come without a lease.
+const PLAIN: usize = 4096;
 
 /// Every lease of the process.
 pub struct Leases {
@@ -39,6 +43,8 @@ pub struct Leases {
     pub(super) disk: Option<Disk>,
     pub(super) revoke_at_end: AtomicBool,
     pub(super) changed: Notify,
+    /// What came without a lease when it was last asked for.
+    plain: Memo<Arc<SecretRef>, ()>,
     state: Mutex<State>,
 }
 
@@ -84,7 +90,19 @@ impl Leases {
             Err(problem) => Some(problem),
         };
         let (pods, revoke_at_end) = (kubelet_dir.join("pods"), AtomicBool::new(false));
-        (Arc::new(Self { clock, metrics, pods, disk, revoke_at_end, changed: Notify::new(), state: Mutex::new(state) }), problem)
+        (
+            Arc::new(Self {
+                clock,
+                metrics,
+                pods,
+                disk,
+                revoke_at_end,
+                changed: Notify::new(),
+                plain: Memo::with_capacity(PLAIN),
+                state: Mutex::new(state),
+            }),
+            problem,
+        )
     }
 
     /// At the start, and after a reload.
@@ -95,30 +113,30 @@ impl Leases {
     /// What is kept for this holder and request, else the store's answer, which is kept if it has a lease.
     pub(super) async fn fetch(
         self: &Arc<Self>,
-        backend: &Arc<dyn Backend>,
+        store: &Store,
         holder: Scope,
         secret: &SecretRef,
         cx: &FetchContext,
     ) -> Result<Fetched, BackendError> {
+        self.note(&cx.pod.uid, &store.inner);
         let key = Key { holder, secret: Arc::new(secret.clone()) };
-        self.note(&cx.pod.uid, backend);
+        if self.plain.find(secret).is_some() {
+            return self.pass(&key, store, cx).await;
+        }
         let began = Instant::now();
         let or_old = |error| self.given(&key, &cx.pod).ok_or(error);
         loop {
-            match self.way(&key, backend, &cx.pod) {
+            match self.way(&key, store, &cx.pod) {
                 Way::Given(given) => return Ok(given),
                 Way::Lead(runway, old) => {
-                    let issuing = HandOver::new(runway.issue(Arc::clone(backend), cx.clone()));
+                    let issuing = HandOver::new(runway.issue(store.clone(), cx.clone()));
                     let answer = within(issuing, old, cx).await.unwrap_or_else(|| Err(late(secret, began)));
                     return answer.or_else(or_old);
                 }
                 Way::Follow(flight, old) => match within(flight, old, cx).await {
                     None => return or_old(late(secret, began)),
                     Some(Ok(Landing::Failed(error))) if old || concerns_all(&error) => return or_old(error),
-                    Some(Ok(Landing::Plain)) => {
-                        let answer = within(backend.fetch(secret, cx), false, cx).await.unwrap_or_else(|| Err(late(secret, began)))?;
-                        return self.keep(&key, backend, answer, &cx.pod);
-                    }
+                    Some(Ok(Landing::Plain)) => return self.pass(&key, store, cx).await,
                     // The failure may be that one's own: its token, its time. A try of our own, unless somebody else is at it by now.
                     Some(Ok(Landing::Failed(_) | Landing::Kept) | Err(_)) => {}
                 },
@@ -126,7 +144,19 @@ impl Leases {
         }
     }
 
-    fn way(self: &Arc<Self>, key: &Key, backend: &Arc<dyn Backend>, pod: &PodIdentity) -> Way {
+    /// Straight to the store, for what came without a lease before: nothing is lost if it comes to nobody.
+    async fn pass(&self, key: &Key, store: &Store, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let fetched = store.inner.fetch(&key.secret, cx).await?;
+        if fetched.secret.lease.is_none() {
+            return Ok(fetched);
+        }
+        self.plain.remove(&*key.secret);
+        let kept = self.keep(key, store, fetched, &cx.pod);
+        self.save_given(key).await;
+        kept
+    }
+
+    fn way(self: &Arc<Self>, key: &Key, store: &Store, pod: &PodIdentity) -> Way {
         let now = self.now();
         let mut state = self.lock();
         let State { records, slots, unsaved, .. } = &mut *state;
@@ -135,7 +165,7 @@ impl Leases {
         let given = record.and_then(|record| Some((record.give(now)?, record)));
         let old = given.is_some();
         if let Some((given, record)) = given
-            && !record.wants_replacing(backend, now)
+            && !record.wants_replacing(store, now)
         {
             if record.used_by(pod) {
                 unsaved.insert(record.id);
@@ -178,15 +208,17 @@ impl Leases {
     }
 
     /// Takes a fresh answer in, in the place of a former one. Without a lease it is only passed on.
-    fn keep(&self, key: &Key, backend: &Arc<dyn Backend>, fetched: Fetched, pod: &PodIdentity) -> Result<Fetched, BackendError> {
+    fn keep(&self, key: &Key, store: &Store, fetched: Fetched, pod: &PodIdentity) -> Result<Fetched, BackendError> {
         let now = self.now();
         let mut state = self.lock();
         if fetched.secret.lease.is_none() {
-            state.retire(key);
+            if state.retire(key).is_none() {
+                self.plain.insert(Arc::clone(&key.secret), ());
+            }
             return Ok(fetched);
         }
         let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
-        let Some(mut record) = Record::issued(key.clone(), Arc::clone(backend), &fetched.secret, pod, gauge, now) else {
+        let Some(mut record) = Record::issued(key.clone(), store.clone(), &fetched.secret, pod, gauge, now) else {
             tracing::warn!(secret = %key.secret, "a lease was over when it came: it is given once and not kept (is this node's clock right?)");
             return Ok(fetched);
         };
@@ -261,20 +293,20 @@ fn late(secret: &SecretRef, began: Instant) -> BackendError {
 // === impl Runway ===
 
 impl Runway {
-    async fn issue(mut self, backend: Arc<dyn Backend>, cx: FetchContext) -> Result<Fetched, BackendError> {
+    async fn issue(mut self, store: Store, cx: FetchContext) -> Result<Fetched, BackendError> {
         let seen = self.leases.lock().pods.is_seen(&cx.pod.uid);
         let cx = FetchContext { deadline: cx.deadline + LATE, ..cx };
-        let answer = match backend.fetch(&self.key.secret, &cx).await {
+        let answer = match store.inner.fetch(&self.key.secret, &cx).await {
             Ok(fetched) if fetched.secret.lease.is_some() => {
-                let kept = self.leases.keep(&self.key, &backend, fetched, &cx.pod);
+                let kept = self.leases.keep(&self.key, &store, fetched, &cx.pod);
                 // It may have been long under way, and the Pod taken for gone meanwhile: it will be again.
-                if self.leases.lock().pods.add(&cx.pod.uid, &backend, seen, Instant::now()) {
+                if self.leases.lock().pods.add(&cx.pod.uid, &store.inner, seen, Instant::now()) {
                     self.leases.changed.notify_one();
                 }
                 self.leases.save_given(&self.key).await;
                 kept
             }
-            Ok(fetched) => self.leases.keep(&self.key, &backend, fetched, &cx.pod),
+            Ok(fetched) => self.leases.keep(&self.key, &store, fetched, &cx.pod),
             Err(error) => {
                 self.leases.not_issued(&self.key, &error);
                 Err(error)

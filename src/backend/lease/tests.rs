@@ -227,7 +227,7 @@ impl Bench {
         let metrics = Arc::new(Metrics::new());
         let leases = Leases::open(kubelet.path(), sealed, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&metrics)).0;
         let fake = Arc::new(fake(&clock));
-        let stack = Arc::new(leased(&fake, &leases));
+        let stack = Arc::new(leased(&fake, "https://bao", &leases));
         let run = Arc::clone(&leases);
         let task = tokio::spawn(async move { run.run().await });
         Self { fake, leases, leased: stack, metrics, clock, kubelet, task }
@@ -253,8 +253,8 @@ impl Drop for Bench {
     }
 }
 
-fn leased(fake: &Arc<Fake>, leases: &Arc<Leases>) -> Leased {
-    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &"bao".parse().unwrap(), Arc::clone(leases))
+fn leased(fake: &Arc<Fake>, origin: &str, leases: &Arc<Leases>) -> Leased {
+    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &"bao".parse().unwrap(), origin, Arc::clone(leases))
 }
 
 fn fake(clock: &Arc<Clocks>) -> Fake {

@@ -24,7 +24,7 @@ fn leases(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Arc<Leases> {
 
 fn same(one: &Backends, other: &Backends, name: &str) -> bool {
     let name = name.parse().unwrap();
-    Arc::ptr_eq(&one.0[&name].top, &other.0[&name].top)
+    Arc::ptr_eq(&one.stacks[&name].top, &other.stacks[&name].top)
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn what_would_become_the_same_is_kept() {
     let other = BackendSettings { cache: CacheConfig { fresh: Duration::ZERO, ..CacheConfig::default() }, ..settings() };
     assert!(same(&first, &build(&configs("a"), other, Some(&first)), "one"), "a file vault has no use for a cache");
 
-    let elsewhere = Backends::new(BTreeMap::from([("one".parse().unwrap(), Arc::clone(&first.0[&"one".parse().unwrap()].top))]));
+    let elsewhere = Backends::new(BTreeMap::from([("one".parse().unwrap(), Arc::clone(&first.stacks[&"one".parse().unwrap()].top))]));
     assert!(!same(&elsewhere, &build(&configs("a"), settings(), Some(&elsewhere)), "one"), "nobody knows what that was built from");
 }
 

@@ -9,7 +9,10 @@ use crate::policy::ClassMay;
 use crate::yaml::{Faults, Reader, unknown_key};
 
 /// The audience of the Pods' tokens, unless the configuration names another: what the peers' providers ask for.
-const DEFAULT_AUDIENCE: &str = "vault";
+pub(super) const DEFAULT_AUDIENCE: &str = "vault";
+
+/// What the peers' providers ask for where nobody names an audience.
+const PEERS_AUDIENCES: [&str; 2] = ["openbao", "vault"];
 
 /// How a namespace's own root is called in a class.
 const ROOT_NAMESPACE: &str = "root";
@@ -39,7 +42,8 @@ pub enum Auth {
     /// The client certificate of the TLS connection.
     Cert { mount: String, role: Option<String> },
     /// As the Pod, with its own token.
-    Pod { method: PodMethod, mount: String, role: Option<String>, audience: String },
+    /// `audience`: `None` where none is named.
+    Pod { method: PodMethod, mount: String, role: Option<String>, audience: Option<String> },
     /// A store token that somebody else renews or replaces.
     Token { file: PathBuf },
 }
@@ -84,6 +88,9 @@ impl VaultConfig {
         let auth = auth(reader, tls.client.is_some(), faults);
         let share = reader.parsed("share", faults, share).unwrap_or_default();
         let class_may = class_may(reader, auth.as_ref(), faults);
+        // Where nobody names an audience, each peer's classes have the one that the peer is used to.
+        let open = matches!(auth, Some(Auth::Pod { audience: None, .. }));
+        let class_may = if open { class_may.and(LoginKey::Audience, &PEERS_AUDIENCES) } else { class_may };
         let cache = CacheTimes::of_backend(reader, faults);
         let (address, auth) = (address?, auth?);
         (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache })
@@ -111,9 +118,14 @@ impl VaultConfig {
     /// For whom the Pods' tokens must be; `None`: the daemon logs in as itself.
     pub fn audience(&self) -> Option<&str> {
         match &self.auth {
-            Auth::Pod { audience, .. } => Some(audience),
+            Auth::Pod { audience, .. } => Some(audience.as_deref().unwrap_or(DEFAULT_AUDIENCE)),
             Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. } => None,
         }
+    }
+
+    /// Whether it says which audience a Pod's token has.
+    pub fn names_audience(&self) -> bool {
+        matches!(self.auth, Auth::Pod { audience: Some(_), .. })
     }
 
     /// # Errors
@@ -133,7 +145,7 @@ impl VaultConfig {
             Ok(number) if number > 0 => Ok(Version::new(number.to_string())),
             Ok(_) | Err(_) => {
                 let shown: String = version.chars().take(40).collect();
-                Err(format!("{shown:?} is no version (KV v2 counts from 1; leave it out for the latest)"))
+                Err(format!("{shown:?} is no version: KV v2 counts them from 1"))
             }
         }
     }
@@ -185,7 +197,7 @@ impl VaultConfig {
     /// Whether the configuration says the same.
     fn says(&self, key: LoginKey, value: &str, login: &Login) -> bool {
         let (mount, role, audience) = match &self.auth {
-            Auth::Pod { mount, role, audience, .. } => (Some(mount), role.as_ref(), Some(audience)),
+            Auth::Pod { mount, role, audience, .. } => (Some(mount), role.as_ref(), Some(audience.as_deref().unwrap_or(DEFAULT_AUDIENCE))),
             Auth::AppRole { mount, .. } => (Some(mount), None, None),
             Auth::Cert { mount, role } => (Some(mount), role.as_ref(), None),
             Auth::Token { .. } => (None, None, None),
@@ -193,7 +205,7 @@ impl VaultConfig {
         let same = |own: Option<&String>| own.is_some_and(|own| own == value);
         match key {
             LoginKey::Address => value.parse::<Endpoint>().is_ok_and(|endpoint| endpoint == self.address),
-            LoginKey::Audience => same(audience),
+            LoginKey::Audience => audience == Some(value),
             LoginKey::Mount => mount.is_some_and(|mount| path(value).is_ok_and(|value| value == *mount)),
             LoginKey::Namespace => canonical_namespace(value).is_ok_and(|value| value == self.namespace),
             LoginKey::Role => same(role),
@@ -365,7 +377,7 @@ fn auth_of(method: &'static str, inner: &mut Reader<'_>, faults: &mut Faults) ->
             Some(Auth::Token { file: file(inner, "tokenFile", faults)? })
         }
         method => {
-            let audience = inner.parsed("audience", faults, filled).unwrap_or_else(|| DEFAULT_AUDIENCE.to_owned());
+            let audience = inner.parsed("audience", faults, filled);
             let method = if method == "jwt" { PodMethod::Jwt } else { PodMethod::Kubernetes };
             Some(Auth::Pod { method, mount, role, audience })
         }

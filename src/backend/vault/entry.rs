@@ -1,6 +1,6 @@
 //! Where a request enters the store, and as whom: the configuration with what the class says over it.
 
-use super::config::{Auth, PodMethod, VaultConfig, canonical_namespace};
+use super::config::{Auth, DEFAULT_AUDIENCE, PodMethod, VaultConfig, canonical_namespace};
 use super::fault::Refusal;
 use super::wire::Server;
 use crate::backend::Fault;
@@ -60,6 +60,7 @@ impl Entry {
                     None => namespace,
                 };
                 let role = login.role.clone().or_else(|| role.clone());
+                let audience = audience.as_deref().unwrap_or(DEFAULT_AUDIENCE);
                 Self { server, namespace, mount: said(&login.mount, mount), role, audience: said(&login.audience, audience) }
             }
         })

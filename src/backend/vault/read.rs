@@ -172,7 +172,7 @@ impl VaultBackend {
             tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
         }
         let lease = self.lease(secret, token, &answer);
-        Ok(Secret { fields, response: Some(answer.response()), version, lease })
+        Ok(Secret { fields, response: Some(Arc::new(answer.response())), version, lease })
     }
 
     fn lease(&self, secret: &SecretRef, token: &Arc<StoreToken>, answer: &Answer<'_>) -> Option<Lease> {

@@ -1,25 +1,26 @@
 //! What the configured backends know, without opening them: a class can be judged where there is neither key nor vault.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendConfig, BackendError, Backends, Fault, FetchContext, Inadmissible, Scope};
+use crate::config::Config;
 use crate::model::{
-    Ask, BackendName, Catalogue, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Unresolved, Version,
+    Ask, BackendName, Catalogue, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Serving, Unresolved,
+    Version,
 };
 
 /// Stands for the backend that a class does not name, where nothing says what there is. No configuration is likely to have it.
 pub const UNNAMED: &str = "-";
 
 /// The configured backends, none of them opened. The registry around them speaks as it does in a mount.
-pub fn of(configs: &BTreeMap<BackendName, BackendConfig>) -> Backends {
+pub fn of(config: &Config) -> Backends {
     let offline = |(name, config): (&BackendName, &BackendConfig)| {
         (name.clone(), Arc::new(Offline { name: name.clone(), config: config.clone() }) as Arc<dyn Backend>)
     };
-    Backends::new(configs.iter().map(offline).collect())
+    Backends::new(config.backends.iter().map(offline).collect()).with_dialects(config.served_dialects())
 }
 
 /// Without a configuration: every backend there could be, and the rules for names that all of them share.
@@ -36,9 +37,18 @@ struct Offline {
 impl Catalogue for Anything {
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
         let backend = ask.backend.unwrap_or(UNNAMED).parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
-        let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
+        // A namespace is a part of the name wherever there are namespaces.
+        let namespace = ask.login.namespace.as_deref().filter(|namespace| *namespace != "root");
+        let name = namespace.map_or_else(|| ask.name.to_owned(), |namespace| format!("{namespace}/{}", ask.name));
+        let name = name.parse().map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
         let Ask { method, args, lease, login, .. } = ask.clone();
         Ok(SecretRef { backend, name, version: ask.version.map(Version::new), method, args, lease, login })
+    }
+
+    fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {
+        let backend = UNNAMED.parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
+        // What the backend says of an audience is not known, and nothing to find fault with.
+        Ok(Serving { backend, by_address: false, names_audience: true })
     }
 }
 

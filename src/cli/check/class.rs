@@ -6,8 +6,8 @@ use super::finding::{Finding, Report};
 use super::place::Places;
 use super::rules::Rules;
 use crate::cli::manifest::{ClassManifest, field};
-use crate::dialect::{self, ClassLimits};
-use crate::model::{Catalogue, ClassFault, ClassFaults, Code, FileMode, Object, Plan, PodIdentity, Select};
+use crate::dialect::{self, ClassLimits, NATIVE, PEERS};
+use crate::model::{Catalogue, ClassFault, ClassFaults, Code, FileMode, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select};
 use crate::nearest::nearest;
 use crate::policy::Policy;
 use crate::yaml::{self, Key, Node, Position, Value};
@@ -17,6 +17,8 @@ pub struct Judge<'a> {
     pub catalogue: &'a dyn Catalogue,
     pub limits: ClassLimits,
     pub policy: Option<&'a Policy>,
+    /// The sockets that the node answers at, where a configuration says so.
+    pub providers: Option<&'a [String]>,
     pub pod: Option<&'a Arc<PodIdentity>>,
     /// Whether the rules that classes need are gathered.
     pub suggest: bool,
@@ -36,15 +38,30 @@ struct Subject<'a> {
     places: Places,
     /// The entries of that text.
     objects: Vec<Node>,
+    words: Words,
+}
+
+/// A format's words for what is judged here.
+struct Words {
+    secret: &'static str,
+    mode: &'static str,
 }
 
 impl Judge<'_> {
     /// `text` is the whole file's, `node` the class in it.
     pub fn judge(&mut self, file: &str, text: &str, node: &Node, class: &ClassManifest) {
-        let subject = Subject::of(file, text, node, class);
-        match dialect::parse(&class.parameters, self.catalogue, self.limits) {
+        let mut parameters = class.parameters.clone();
+        // As the daemon does for what comes by a peer's socket.
+        if class.provider != NATIVE {
+            parameters.entry("dialect".to_owned()).or_insert_with(|| class.provider.clone());
+        }
+        let words = Words::of(parameters.get("dialect").map(String::as_str));
+        let subject = Subject::of(file, text, node, class, words);
+        self.judge_provider(&subject, node, &class.provider);
+        match dialect::parse(&parameters, self.catalogue, self.limits) {
             Ok(plan) => {
                 self.report.objects += plan.objects.len();
+                self.pass_on_warnings(&subject, &plan);
                 self.judge_modes(&subject, &plan);
                 self.judge_secret_objects(&subject, node, &plan);
                 self.ask_policy(&subject, &plan);
@@ -59,6 +76,26 @@ impl Judge<'_> {
         }
     }
 
+    /// A class whose provider nobody is fails with the driver's own words.
+    fn judge_provider(&mut self, subject: &Subject<'_>, node: &Node, provider: &str) {
+        let at = field(node, "spec").and_then(|spec| field(spec, "provider")).map_or(subject.start, |node| node.at);
+        if self.providers.is_some_and(|providers| providers.iter().all(|known| known != provider)) {
+            let message =
+                format!("this node does not answer for the provider {provider} (the cluster's admin can add {provider} to `providers`)");
+            let key = "provider".to_owned();
+            self.report.add(subject.about(Finding { key, ..Finding::warning(subject.file, at, message) }));
+        }
+    }
+
+    fn pass_on_warnings(&mut self, subject: &Subject<'_>, plan: &Plan) {
+        for warning in &plan.warnings {
+            let object = warning.object.as_ref().map(|label| label.index);
+            let at = object.map_or_else(|| subject.parameter(&warning.key), |index| subject.place_in(index, &warning.key));
+            let finding = Finding { object, key: warning.key.clone(), ..Finding::warning(subject.file, at, warning.to_string()) };
+            self.report.add(subject.about(finding));
+        }
+    }
+
     fn ask_policy(&mut self, subject: &Subject<'_>, plan: &Plan) {
         let (Some(policy), Some(pod)) = (self.policy, self.pod) else { return };
         if let Some(namespace) = subject.namespace.filter(|namespace| *namespace != pod.namespace) {
@@ -67,7 +104,7 @@ impl Judge<'_> {
         }
         let rules = policy.of(pod);
         for object in &plan.objects {
-            let (label, at) = (object.label(), subject.place(object, "secret"));
+            let (label, at) = (object.label(), subject.place(object, subject.words.secret));
             let finding = match rules.decide(&object.secret).map_err(|denial| denial.in_words_of(&plan.parameters)) {
                 Ok(permit) => {
                     let may =
@@ -90,12 +127,31 @@ impl Judge<'_> {
         };
         match namespace {
             _ if !self.suggest => {}
-            Some(namespace) => plan.objects.iter().for_each(|object| self.rules.add(namespace, account, &object.secret)),
+            Some(namespace) => {
+                for object in &plan.objects {
+                    self.rules.add(namespace, account, &object.secret);
+                    self.gather_logins(namespace, account, &object.secret);
+                }
+            }
             None => {
                 let message = "the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, \
                                or say it with --as)";
                 self.report.add(subject.about(Finding::error(subject.file, subject.start, message)));
             }
+        }
+    }
+
+    fn gather_logins(&mut self, namespace: &str, account: Option<&str>, secret: &SecretRef) {
+        let (namespace, service_account) = (namespace.to_owned(), account.unwrap_or_default().to_owned());
+        let pod = PodIdentity::believed(&PodClaims { namespace, name: String::new(), uid: String::new(), service_account });
+        let pod = Arc::new(pod);
+        let ungranted = match self.policy {
+            Some(policy) => policy.of(&pod).ungranted(secret),
+            // Any role is what backends grant unless they say otherwise.
+            None => secret.login.said().into_iter().filter(|(key, _)| *key != LoginKey::Role).collect(),
+        };
+        for (key, value) in ungranted {
+            self.rules.add_login(&secret.backend, key, value);
         }
     }
 
@@ -113,11 +169,12 @@ impl Judge<'_> {
             }
         }
         for object in plan.objects.iter().filter(|object| object.owner.is_none()) {
-            let Some((text, mode)) = subject.entry(object, "mode").and_then(Node::text).zip(object.mode) else { continue };
+            let key = subject.words.mode;
+            let Some((text, mode)) = subject.entry(object, key).and_then(Node::text).zip(object.mode) else { continue };
             for message in concerns(text, mode) {
-                let message = format!("{}: mode: {message}", object.label());
-                let finding = Finding::warning(subject.file, subject.place(object, "mode"), message);
-                self.report.add(subject.about(Finding { object: Some(object.index), key: "mode".to_owned(), ..finding }));
+                let message = format!("{}: {key}: {message}", object.label());
+                let finding = Finding::warning(subject.file, subject.place(object, key), message);
+                self.report.add(subject.about(Finding { object: Some(object.index), key: key.to_owned(), ..finding }));
             }
         }
     }
@@ -141,7 +198,7 @@ impl Judge<'_> {
 // === impl Subject ===
 
 impl<'a> Subject<'a> {
-    fn of(file: &'a str, text: &str, node: &'a Node, class: &'a ClassManifest) -> Self {
+    fn of(file: &'a str, text: &str, node: &'a Node, class: &'a ClassManifest, words: Words) -> Self {
         let parameters = field(node, "spec").and_then(|spec| field(spec, "parameters"));
         let entries = match parameters.map(|node| &node.value) {
             Some(Value::Mapping(entries)) => entries.as_slice(),
@@ -156,7 +213,8 @@ impl<'a> Subject<'a> {
             Some(Value::Mapping(_) | Value::Null | Value::Scalar { .. }) | None => Vec::new(),
         };
         let start = parameters.map_or(node.at, |node| node.at);
-        Self { file, name: &class.name, start, namespace: class.namespace.as_deref(), parameters: entries, places, objects }
+        let namespace = class.namespace.as_deref();
+        Self { file, name: &class.name, start, namespace, parameters: entries, places, objects, words }
     }
 
     fn about(&self, finding: Finding) -> Finding {
@@ -164,10 +222,9 @@ impl<'a> Subject<'a> {
     }
 
     fn fault(&self, fault: ClassFault) -> Finding {
-        let parameter = || self.parameters.iter().find(|(key, _)| key.text == fault.key).map(|(key, _)| key.at);
         let at = match fault.at {
             Some((line, column)) => self.places.place(line, column),
-            None => parameter().unwrap_or(self.start),
+            None => self.parameter(&fault.key),
         };
         let (object, key, code) = (fault.object.as_ref().map(|label| label.index), fault.key.clone(), Some(fault.code));
         // The line within `objects` would only confuse beside the file's.
@@ -175,15 +232,39 @@ impl<'a> Subject<'a> {
         self.about(Finding { object, key, code, ..Finding::error(self.file, at, message) })
     }
 
+    /// Where the class as a whole says it, else where its parameters start.
+    fn parameter(&self, key: &str) -> Position {
+        self.parameters.iter().find(|(found, _)| found.text == key).map_or(self.start, |(key, _)| key.at)
+    }
+
     /// What an object says under a key.
     fn entry(&self, object: &Object, key: &str) -> Option<&Node> {
-        self.objects.get(object.index - 1).and_then(|node| field(node, key)).filter(|node| !node.is_null())
+        self.entry_of(object.index, key)
+    }
+
+    fn entry_of(&self, index: usize, key: &str) -> Option<&Node> {
+        self.objects.get(index - 1).and_then(|node| field(node, key)).filter(|node| !node.is_null())
     }
 
     /// Where an object says it, else where the object stands.
     fn place(&self, object: &Object, key: &str) -> Position {
-        let node = self.entry(object, key).or_else(|| self.objects.get(object.index - 1));
+        self.place_in(object.index, key)
+    }
+
+    fn place_in(&self, index: usize, key: &str) -> Position {
+        let node = self.entry_of(index, key).or_else(|| self.objects.get(index - 1));
         node.map_or(self.start, |node| self.places.place(node.at.line, node.at.column))
+    }
+}
+
+// === impl Words ===
+
+impl Words {
+    fn of(dialect: Option<&str>) -> Self {
+        match dialect {
+            Some(peer) if PEERS.contains(&peer) => Self { secret: "secretPath", mode: "filePermission" },
+            _ => Self { secret: "secret", mode: "mode" },
+        }
     }
 }
 
@@ -216,7 +297,7 @@ fn looks_octal(text: &str) -> bool {
 
 fn delivers(object: &Object, name: &str) -> bool {
     match &object.select {
-        Select::Field { path, .. } | Select::Whole { path } => path.as_str() == name,
+        Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
         Select::Fields { patterns, folder } => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
             base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
@@ -228,7 +309,7 @@ fn undelivered(name: &str, plan: &Plan) -> String {
     let mut paths = Vec::new();
     for object in &plan.objects {
         match &object.select {
-            Select::Field { path, .. } | Select::Whole { path } => paths.push(path.to_string()),
+            Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => paths.push(path.to_string()),
             Select::Fields { patterns, folder } => {
                 paths.extend(
                     patterns

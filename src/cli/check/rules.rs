@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::UNNAMED;
-use crate::model::{SecretRef, Verb};
+use crate::model::{BackendName, LoginKey, SecretRef, Verb};
 
-/// The rules by whom they are for.
+/// The rules by whom they are for, and what backends have to grant of logins.
 #[derive(Debug, Default)]
-pub struct Rules(BTreeMap<Whom, Patterns>);
+pub struct Rules {
+    patterns: BTreeMap<Whom, Patterns>,
+    /// By backend: what classes say of how it is entered, and it does not grant.
+    logins: BTreeMap<String, BTreeMap<LoginKey, BTreeSet<String>>>,
+}
 
 /// A namespace, and the one ServiceAccount of it that is meant; `None`: all.
 type Whom = (String, Option<String>);
@@ -27,20 +31,23 @@ struct Pattern {
 
 impl Rules {
     pub fn add(&mut self, namespace: &str, account: Option<&str>, secret: &SecretRef) {
-        let patterns = self.0.entry((namespace.to_owned(), account.map(str::to_owned))).or_default();
+        let patterns = self.patterns.entry((namespace.to_owned(), account.map(str::to_owned))).or_default();
         match secret.verb() {
             Verb::Read => patterns.read.insert(Pattern::of(secret)),
             Verb::Update => patterns.update.insert(Pattern::of(secret)),
         };
     }
 
-    /// The list under `policy`, as it can stand in a configuration.
+    /// Notes what a backend has to grant before a class can enter it so.
+    pub fn add_login(&mut self, backend: &BackendName, key: LoginKey, value: &str) {
+        let backend = shown(backend).to_owned();
+        self.logins.entry(backend).or_default().entry(key).or_default().insert(value.to_owned());
+    }
+
+    /// The list under `policy`, as it can stand in a configuration; what has to stand elsewhere follows as comments.
     pub fn to_yaml(&self) -> String {
-        if self.0.is_empty() {
-            return "policy: []\n".to_owned();
-        }
-        let mut yaml = "policy:\n".to_owned();
-        for ((namespace, account), patterns) in &self.0 {
+        let mut yaml = if self.patterns.is_empty() { "policy: []\n" } else { "policy:\n" }.to_owned();
+        for ((namespace, account), patterns) in &self.patterns {
             let account = account.as_ref().map(|account| format!(", serviceAccount: {}", quoted(account))).unwrap_or_default();
             yaml.push_str(&format!("  - pods: {{ namespace: {}{account} }}\n", quoted(namespace)));
             for (verb, patterns) in [("read", &patterns.read), ("update", &patterns.update)] {
@@ -50,8 +57,30 @@ impl Rules {
                 }
             }
         }
+        for (backend, logins) in &self.logins {
+            yaml.push_str(&format!(
+                "# What backends.{backend} does not itself say of the login has to be granted by its classMay (a list there replaces the default):\n"
+            ));
+            yaml.extend(logins.iter().map(|(key, values)| grant(*key, values)));
+        }
         yaml
     }
+}
+
+/// As a key of `classMay`, in a comment.
+fn grant(key: LoginKey, values: &BTreeSet<String>) -> String {
+    match key {
+        LoginKey::Tls => "#   tls: true\n".to_owned(),
+        LoginKey::Address | LoginKey::Audience | LoginKey::Mount | LoginKey::Namespace | LoginKey::Role => {
+            let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+            format!("#   {key}: [{}]\n", values.join(", "))
+        }
+    }
+}
+
+/// In a pattern; one that no class names is any.
+fn shown(backend: &BackendName) -> &str {
+    if backend.as_str() == UNNAMED { "*" } else { backend.as_str() }
 }
 
 impl Pattern {
@@ -62,11 +91,8 @@ impl Pattern {
         while text.contains("**") {
             text = text.replace("**", "*");
         }
-        let (backend, unnamed) = match secret.backend.as_str() {
-            UNNAMED => ("*", true),
-            backend => (backend, false),
-        };
-        let wider = match (unnamed, text.contains('*')) {
+        let backend = shown(&secret.backend);
+        let wider = match (backend == "*", text.contains('*')) {
             (true, _) => Some("the class names no backend: give --config, or write its name for the `*`"),
             (false, true) => Some("allows more than this one name: a pattern cannot say `*` or `${` itself"),
             (false, false) => None,

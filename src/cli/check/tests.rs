@@ -105,7 +105,7 @@ fn the_words_are_those_of_a_mount() {
     let parameters = [("backend".to_owned(), "files".to_owned()), ("objects".to_owned(), objects.to_owned())].into();
     let config = Config::parse(CONFIG).unwrap();
     let ClassFaults(faults) =
-        crate::dialect::parse(&parameters, &catalogue::of(&config.backends), ClassLimits { objects: 9, owners: false }).unwrap_err();
+        crate::dialect::parse(&parameters, &catalogue::of(&config), ClassLimits { objects: 9, owners: false }).unwrap_err();
     assert_eq!(faults.len(), 2);
     for fault in faults {
         assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");
@@ -116,15 +116,16 @@ fn the_words_are_those_of_a_mount() {
 fn lists_streams_and_standard_input_are_looked_into() {
     let list = "kind: List\napiVersion: v1\nitems:\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: a }\n    spec:\n      provider: keyferry\n      parameters: { objects: '[ { secrte: x } ]' }\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: b }\n    spec: { provider: vault }\n";
     let bench = Bench::with(&[("none.yaml", "kind: Pod\n"), ("empty.yaml", "")]);
-    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @r#"
+    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @"
     1
     <stdin>:9:33: error: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
     <stdin>:9:35: error: object 1: secrte: is no known key (did you mean `secret`?)
-    <stdin>:13:23: note: the class is passed over: its provider is "vault", not keyferry
+    <stdin>:10:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    <stdin>:10:5: error: objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     DIR/none.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod)
     DIR/empty.yaml:1:1: note: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)
-    ! 1 object in 1 class: 2 faults
-    "#);
+    ! 1 object in 2 classes: 4 faults
+    ");
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     1
     DIR/a.yaml:10:18: error: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
     DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
-    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest)
+    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
     DIR/b.yaml:8:5: error: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
     DIR/c.yaml:7:5: error: backend: no backend is named, and this node has several (set backend to one of: files, spare)
     ! 8 objects in 3 classes: 5 faults
@@ -323,5 +324,157 @@ fn what_cannot_be_judged_has_exit_code_2() {
     assert_snapshot!(bench.run("DIR"), @r#"
     2
     ! DIR: Is a directory (os error 21)
+    "#);
+}
+
+/// A class of a peer, at line 1 of its file; its parameters start at line 6.
+fn peers_class(provider: &str, parameters: &str, objects: &str) -> String {
+    let indented = |text: &str, depth: &str| text.lines().map(|line| format!("{depth}{line}\n")).collect::<String>();
+    let (parameters, objects) = (indented(parameters, "    "), indented(objects, "      "));
+    format!(
+        "{HEAD}metadata: {{ name: peer, namespace: shop }}\nspec:\n  provider: {provider}\n  parameters:\n{parameters}    objects: |\n{objects}"
+    )
+}
+
+#[test]
+fn classes_of_the_peers_are_judged_in_their_own_words() {
+    let faulty = peers_class(
+        "vault",
+        "rolName: web\nvaultTLSClientKeyPath: /tls/key",
+        "- objectName: password\n  secretPath: kv/data/../db\n- objectName: token\n  secretpath: kv/data/token\n  filePermission: 9999",
+    );
+    let warned = peers_class(
+        "openbao",
+        "roleName: web\nbaoNamespace: team-a\nvaultNamespace: team-b",
+        "- objectName: db.json\n  secretPath: kv/data/db\n  encoding: hex\n- objectName: key\n  secretPath: kv/data/db\n  secretKey: key\n  filePermission: 0400",
+    );
+    let own_socket = peers_class("keyferry", "dialect: vault", "- objectName: a\n  secretPath: b");
+    let bench = Bench::with(&[
+        ("faulty.yaml", &faulty),
+        ("warned.yaml", &warned),
+        ("own.yaml", &own_socket),
+        ("later.yaml", &peers_class("azure", "keyvaultName: x", "array: []")),
+        ("other.yaml", &peers_class("thales", "x: y", "[]")),
+        ("c.yaml", CONFIG),
+    ]);
+    assert_snapshot!(bench.run("DIR/faulty.yaml DIR/warned.yaml DIR/own.yaml DIR/later.yaml DIR/other.yaml"), @r#"
+    1
+    DIR/faulty.yaml:7:5: error: rolName: is no known key (did you mean `roleName`?)
+    DIR/faulty.yaml:7:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    DIR/faulty.yaml:8:5: error: vaultTLSClientKeyPath: stands without `vaultTLSClientCertPath`: a certificate and its key go together (add `vaultTLSClientCertPath`, or remove it)
+    DIR/faulty.yaml:11:21: error: object 1 (password): secretPath: the name "kv/data/../db" has the element ".." (write the name as its store lists it)
+    DIR/faulty.yaml:12:9: error: object 2 (token): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
+    DIR/faulty.yaml:13:9: error: object 2 (token): secretpath: is no known key (did you mean `secretPath`?)
+    DIR/faulty.yaml:14:25: error: object 2 (token): filePermission: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    DIR/warned.yaml:9:5: warning: vaultNamespace: is not heeded: `baoNamespace` stands beside it, says otherwise and wins (remove one)
+    DIR/warned.yaml:13:19: warning: object 1 (db.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
+    DIR/warned.yaml:17:25: warning: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    DIR/own.yaml:7:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    DIR/later.yaml:5:13: note: the class is passed over: those of the provider azure are not yet understood
+    DIR/other.yaml:5:13: note: the class is passed over: its provider is "thales", none of keyferry, vault, openbao
+    ! 5 objects in 3 classes: 8 faults, 3 warnings
+    "#);
+    assert_snapshot!(bench.run("--config DIR/c.yaml DIR/warned.yaml"), @"
+    1
+    DIR/warned.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
+    DIR/warned.yaml:7:5: error: dialect: no backend of this node serves classes of the dialect `openbao` (the cluster's admin can add one of the kind vault)
+    ! 2 objects in 1 class: 1 fault, 1 warning
+    ");
+}
+
+#[test]
+fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
+    let class = peers_class(
+        "vault",
+        "roleName: web\nvaultAddress: https://vault.example:8200\nvaultNamespace: team-a/web\nvaultSkipTLSVerify: \"true\"\naudience: bao",
+        "- objectName: a\n  secretPath: /v1/kv/data/db?version=3\n- objectName: b\n  secretPath: pki/issue/web\n  method: PUT",
+    );
+    let bench = Bench::with(&[("a.yaml", &class)]);
+    assert_snapshot!(bench.run("--suggest-policy --as shop/web DIR/a.yaml"), @r#"
+    0
+    policy:
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "*/team-a/web/kv/data/db" # the class names no backend: give --config, or write its name for the `*`
+        update:
+          - "*/team-a/web/pki/issue/web" # the class names no backend: give --config, or write its name for the `*`
+    # What backends.* does not itself say of the login has to be granted by its classMay (a list there replaces the default):
+    #   address: ["https://vault.example:8200"]
+    #   audience: ["bao"]
+    #   namespace: ["team-a/web"]
+    #   tls: true
+    ! 2 objects in 1 class: no fault
+    "#);
+}
+
+/// Two servers, and which of them has the classes of whom.
+const SERVERS: &str = r#"
+providers: [keyferry, vault]
+identity: { verify: driver }
+backends:
+  files: { kind: file, vault: /nowhere/vault, identity: /nowhere/age.key }
+  bao: { kind: vault, address: https://bao:8200, namespace: team-a, auth: { method: jwt, audience: bao } }
+  hashi: { kind: vault, address: https://vault:8200, auth: { method: kubernetes }, classMay: { namespace: ["team-${namespace}"] } }
+dialects: { vault: { backend: hashi } }
+policy:
+  - pods: { namespace: shop }
+    read: ["hashi/kv/data/*", "hashi/team-shop/kv/data/*", "bao/team-a/kv/data/*"]
+"#;
+
+#[test]
+fn a_configuration_says_which_backend_serves_a_peers_class() {
+    let password = "- objectName: password\n  secretPath: kv/data/db\n  secretKey: password";
+    let of = |provider, parameters: &str| peers_class(provider, &format!("roleName: web\n{parameters}"), password);
+    let bench = Bench::with(&[
+        ("c.yaml", SERVERS),
+        ("named.yaml", &of("vault", "")),
+        ("address.yaml", &of("vault", "vaultAddress: HTTPS://BAO:8200/\nvaultCACertPath: /tls/ca.crt")),
+        ("namespace.yaml", &of("vault", "vaultNamespace: team-shop")),
+        ("denied.yaml", &of("vault", "vaultNamespace: team-b\naudience: other\nvaultAddress: https://elsewhere")),
+        ("openbao.yaml", &of("openbao", "")),
+        ("openbao2.yaml", &of("openbao", "baoAddress: https://vault:8200")),
+        (
+            "own.yaml",
+            &class("own", "- { secret: kv/data/db, backend: bao, method: PUT, args: { a: b }, lease: shared, field: x }\n- { secret: b }")
+                .replace("    backend: files\n", "    backend: files\n    role: web\n    mount: jwt\n"),
+        ),
+    ]);
+    let all = "DIR/named.yaml DIR/address.yaml DIR/namespace.yaml DIR/denied.yaml DIR/openbao.yaml DIR/openbao2.yaml DIR/own.yaml";
+    assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --as shop/web {all}")), @r#"
+    1
+    DIR/named.yaml:10:21: note: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
+    DIR/address.yaml:9:5: warning: vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    DIR/address.yaml:12:21: note: object 1 (password): ServiceAccount shop/web may read bao/team-a/kv/data/db, by policy rule 1
+    DIR/namespace.yaml:11:21: note: object 1 (password): ServiceAccount shop/web may read hashi/team-shop/kv/data/db, by policy rule 1
+    DIR/denied.yaml:13:21: error: object 1 (password): hashi/team-b/kv/data/db: the class sets vaultAddress to "https://elsewhere", and backends.hashi.classMay.address does not grant that to ServiceAccount shop/web (leave vaultAddress out; or the cluster's admin can add it there)
+    DIR/openbao.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
+    DIR/openbao.yaml:7:5: error: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
+    DIR/openbao2.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
+    DIR/openbao2.yaml:11:21: note: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
+    DIR/own.yaml:11:19: error: object 1 (x): bao/team-a/kv/data/db: no rule of the policy allows ServiceAccount shop/web to update it (the cluster's admin can add a rule with update: ["bao/team-a/kv/data/db"])
+    DIR/own.yaml:12:19: error: object 2 (b): files/b: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/b"])
+    ! 8 objects in 7 classes: 4 faults, 3 warnings
+    "#);
+    assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --suggest-policy {all}")), @r#"
+    1
+    policy:
+      - pods: { namespace: "shop" }
+        read:
+          - "bao/team-a/kv/data/db"
+          - "files/b"
+          - "hashi/kv/data/db"
+          - "hashi/team-b/kv/data/db"
+          - "hashi/team-shop/kv/data/db"
+        update:
+          - "bao/team-a/kv/data/db"
+    # What backends.hashi does not itself say of the login has to be granted by its classMay (a list there replaces the default):
+    #   address: ["https://elsewhere"]
+    #   audience: ["other"]
+    #   namespace: ["team-b"]
+    ! DIR/address.yaml:9:5: warning: vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    ! DIR/openbao.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
+    ! DIR/openbao.yaml:7:5: error: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
+    ! DIR/openbao2.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
+    ! 8 objects in 7 classes: 1 fault, 3 warnings
     "#);
 }

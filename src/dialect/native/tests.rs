@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
-use crate::model::{Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, Plan, SecretRef, Select, Unresolved, Version};
+use crate::model::{
+    Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, LeaseFor, Method, Plan, SecretRef, Select, Unresolved, Version,
+};
 
 /// Knows the backends `files` and `bao`; where `only` is set, `files` alone. Versions are numbers.
 #[derive(Default)]
@@ -23,12 +25,22 @@ impl Catalogue for FakeCatalogue {
             }
             Some(other) => return Err(Unresolved::Backend(format!("there is no backend {other:?} on this node (there are: bao, files)"))),
         };
+        if let (true, Some((key, _))) = (backend == "files", ask.login.said().first()) {
+            return Err(Unresolved::NoLogin { key: *key, problem: "means nothing to a file vault (remove it)".to_owned() });
+        }
+        for (key, said) in [("method", ask.method != Method::Get), ("args", !ask.args.is_empty()), ("lease", ask.lease == LeaseFor::Shared)]
+        {
+            if backend == "files" && said {
+                return Err(Unresolved::Request { key, problem: "means nothing to a file vault (remove it)".to_owned() });
+            }
+        }
         let name = ask.name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
             Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1"))),
         });
-        Ok(SecretRef { version: version.transpose()?, ..SecretRef::read(backend.parse().unwrap(), name) })
+        let Ask { method, args, lease, login, .. } = ask.clone();
+        Ok(SecretRef { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, login })
     }
 }
 
@@ -161,13 +173,13 @@ fn unknown_keys_name_the_nearest() {
         ("clientID", "y"),
     ];
     insta::assert_snapshot!(faults_of(&class), @r"
-    - clientID: is no known key (known here: objects, backend, mode, dialect)
+    - clientID: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, dialect)
     - object: is no known key (did you mean `objects`?)
-    - roleName: is no known key (known here: objects, backend, mode, dialect)
+    - roleName: is no known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
     2:3 object 1 (a): feild: is no known key (did you mean `field`?)
     3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
-    5:3 object 2 (b): filePermission: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend)
-    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend)
+    5:3 object 2 (b): filePermission: is no known key (here it is `mode`)
+    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease)
     ");
 }
 
@@ -199,36 +211,123 @@ fn keys_to_come_say_so() {
 - {prefix: shop/}
 - {secret: a, format: dotenv}
 - {template: "x", secrets: {a: b}}
-- {secret: b, method: POST, args: {a: b}, lease: pod}
 "#,
         ),
-        ("role", "r"),
-        ("audience", "a"),
-        ("mount", "m"),
-        ("namespace", "n"),
-        ("address", "a"),
         ("maxStale", "1h"),
-        ("fresh", "1m"),
     ];
     insta::assert_snapshot!(faults_of(&class), @"
-    - address: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
-    - audience: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
-    - fresh: is not yet supported (remove it: nothing is cached)
-    - maxStale: is not yet supported (remove it: nothing is cached)
-    - mount: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
-    - namespace: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
-    - role: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    - maxStale: is not yet supported (remove it: no store's answer outlives its `fresh` time)
     2:4 object 1: prefix: is not yet supported (write an object for each secret)
     3:15 object 2 (a): format: is not yet supported (remove it for JSON of the fields, or store the finished text as one field)
     4:4 object 3: template: is not yet supported (deliver the fields as files of their own)
     4:19 object 3: secrets: is not yet supported (deliver the fields as files of their own)
-    5:15 object 4 (b): method: is not yet supported (remove it: secrets are only read)
-    5:29 object 4 (b): args: is not yet supported (remove it: secrets are only read)
-    5:43 object 4 (b): lease: is not yet supported (remove it: secrets are only read)
     ");
-    insta::assert_snapshot!(faults_of(&[("dialect", "vault")]), @"- dialect: `vault` is not yet supported (write the class in the native format, and leave the key out)");
+    insta::assert_snapshot!(faults_of(&[("dialect", "azure")]), @"- dialect: `azure` is not yet supported (write the class in the native format, and leave the key out)");
     insta::assert_snapshot!(faults_of(&[("dialect", "valut")]), @r#"- dialect: there is no dialect "valut" (did you mean `vault`?)"#);
     insta::assert_snapshot!(faults_of(&[("dialect", "cyberspace")]), @r#"- dialect: there is no dialect "cyberspace" (leave the key out for the native format)"#);
+}
+
+#[test]
+fn how_a_request_is_put_and_for_whom() {
+    let objects = r#"
+- secret: pki/issue/web
+  backend: bao
+  method: POST
+  args: { common_name: web.shop, ttl: 24h, ip_sans: [10.0.0.1], n: 3 }
+  lease: shared
+  field: certificate
+- { secret: database/creds/shop, backend: bao, field: username }
+- { secret: database/creds/shop, backend: bao, field: password, lease: pod, method: GET, args: {} }
+- { secret: kv/metadata/shop, backend: bao, method: LIST }
+"#;
+    let plan = plan(objects);
+    let issued = &plan.objects[0].secret;
+    assert_eq!((issued.method, issued.lease), (Method::Post, LeaseFor::Shared));
+    assert_eq!(issued.args.to_json(), r#"{"common_name":"web.shop","ip_sans":["10.0.0.1"],"n":3,"ttl":"24h"}"#);
+    assert!(std::sync::Arc::ptr_eq(&plan.objects[1].secret, &plan.objects[2].secret));
+    assert!(plan.objects[1].secret.is_plain());
+    assert_eq!(plan.objects[3].secret.method, Method::List);
+
+    let wrong = r#"
+- { secret: a, method: post, lease: node, args: [a] }
+- { secret: b, method: DELETE, lease: shared, args: { serial: 0123 } }
+- { secret: c, method: PUT, args: { a: b }, lease: shared }
+"#;
+    insta::assert_snapshot!(faults(wrong), @r#"
+    2:24 object 1 (a): method: there is no method "post" (did you mean `POST`?)
+    2:37 object 1 (a): lease: there is no lease "node" (there are: pod, shared)
+    2:49 object 1 (a): args: is a list, but must be a mapping (write a line `key: value` for each key)
+    3:24 object 2 (b): method: there is no method "DELETE" (there are: GET, LIST, POST, PUT)
+    3:39 object 2 (b): lease: means nothing to a file vault (remove it)
+    3:63 object 2 (b): args.serial: starts with a 0: to one YAML that is an octal number, to another a decimal one (put it in quotes for the text)
+    4:24 object 3 (c): method: means nothing to a file vault (remove it)
+    4:35 object 3 (c): args: means nothing to a file vault (remove it)
+    4:52 object 3 (c): lease: means nothing to a file vault (remove it)
+    "#);
+}
+
+#[test]
+fn a_login_is_the_whole_classs() {
+    let login = [
+        ("role", "web"),
+        ("audience", "https://bao.example"),
+        ("mount", "/clusters/eu/"),
+        ("namespace", "team-a/"),
+        ("address", "https://bao:8200"),
+        ("fresh", "30s"),
+    ];
+    let class = [&login[..], &[("objects", "[{secret: a, backend: bao}, {secret: b, backend: bao}, {secret: c}]")]].concat();
+    let plan = parse_class(&class).unwrap();
+    assert_eq!(plan.fresh, Some(std::time::Duration::from_secs(30)));
+    let said: Vec<_> = plan.objects[0].secret.login.said().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(said.join(" "), "address=https://bao:8200 audience=https://bao.example mount=clusters/eu namespace=team-a role=web");
+    assert_eq!(plan.objects[1].secret.login, plan.objects[0].secret.login);
+    assert!(plan.objects[2].secret.login.is_empty(), "a file vault beside the other store takes no part in the login");
+    assert!(plan.parameters.is_empty(), "the words are the native ones");
+
+    let unused = [&login[..1], &[("mount", "x"), ("objects", "[{secret: a}, {secret: b}]")]].concat();
+    insta::assert_snapshot!(faults_of(&unused), @"
+    - mount: means nothing to a file vault (remove it)
+    - role: means nothing to a file vault (remove it)
+    ");
+    let long = "x".repeat(1025);
+    let wrong = [
+        ("role", "a\nb"),
+        ("audience", long.as_str()),
+        ("mount", "a/../b"),
+        ("namespace", "a?b"),
+        ("fresh", "soon"),
+        ("objects", "[{secret: a, backend: bao}]"),
+    ];
+    insta::assert_snapshot!(faults_of(&wrong), @r#"
+    - audience: is 1025 bytes long; at most 1024 are allowed (shorten it)
+    - mount: "a/../b" has the element ".." (write it as the store lists it)
+    - namespace: "a?b" has the character '?', which stores read as an escape or a query (write it as the store lists it)
+    - role: "a\nb" has a control character (remove it)
+    - fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
+    "#);
+    let empty = [("role", ""), ("mount", "/"), ("namespace", " "), ("address", ""), ("objects", "[{secret: a}]")];
+    assert!(parse_class(&empty).unwrap().objects[0].secret.login.is_empty());
+}
+
+#[test]
+fn words_of_the_peers_are_known_for_what_they_are() {
+    let class = [
+        ("roleName", "x"),
+        ("vaultAddress", "x"),
+        ("objects", "- {objectName: a, secretPath: b, secretKey: c, filePermission: 0400, secretArgs: {}, <<: {}}"),
+    ];
+    insta::assert_snapshot!(faults_of(&class), @"
+    - roleName: is no known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
+    - vaultAddress: is no known key (here it is `address`; a class in the format of the vault provider says `dialect: vault`)
+    1:3 object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    1:4 object 1: objectName: is no known key (here it is `path`)
+    1:19 object 1: secretPath: is no known key (here it is `secret`)
+    1:34 object 1: secretKey: is no known key (here it is `field`)
+    1:48 object 1: filePermission: is no known key (here it is `mode`)
+    1:70 object 1: secretArgs: is no known key (here it is `args`)
+    1:86 object 1: <<: is no known key: YAML's merge keys are not read (write the keys out)
+    ");
 }
 
 #[test]
@@ -356,7 +455,7 @@ fn bad_names_versions_and_backends() {
     5:12 object 4: secret: the name "" is empty (write the name as its store lists it)
     6:12 object 5 (a\0b): secret: the name "a\0b" has a control character (write the name as its store lists it)
     7:12 object 6 (a): secret: the name "/v1/a" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
-    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (pin one that the store has, or leave `version` out for the latest)
+    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
     9:33 object 8 (x): backend: there is no backend "files2" on this node (there are: bao, files)
     "#);
     let long = format!("- secret: {}", "x".repeat(2_000));
@@ -471,12 +570,12 @@ fn the_documented_classes_parse() {
     let mut classes = 0;
     for block in page.split("```yaml").skip(1) {
         let block = block.split("```").next().unwrap();
-        let Some((before, after)) = block.split_once("objects: |\n") else { continue };
+        let Some((before, after)) = block.split_once("objects: |\n").filter(|_| !block.contains("provider: vault")) else { continue };
         let depth = before.len() - before.trim_end_matches(' ').len();
         let inside = |line: &&str| line.trim().is_empty() || line.len() - line.trim_start().len() > depth;
         let objects = after.lines().take_while(inside).collect::<Vec<_>>().join("\n");
         assert!(!plan(&objects).objects.is_empty());
         classes += 1;
     }
-    assert_eq!(classes, 2);
+    assert_eq!(classes, 3);
 }

@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
+use crate::dialect::class::position;
+use crate::dialect::keys::one_of;
 use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Owner, Query, quoted};
-use crate::nearest::nearest;
-use crate::yaml::{Faults, Position, Reader};
+use crate::yaml::{Faults, Reader};
 
 /// The most patterns with a `*` in one object: each is tried on every field.
 const MAX_GLOBS: usize = 16;
@@ -15,14 +16,8 @@ const MAX_PATTERN: usize = 253;
 const ENCODINGS: [(&str, Encoding); 4] =
     [("utf-8", Encoding::Utf8), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
 
-/// Where a key's value stands, else where the object does.
-pub(super) fn position(reader: &mut Reader<'_>, key: &'static str) -> Position {
-    let object = reader.at();
-    reader.get(key).map_or(object, |node| node.at)
-}
-
 /// Every spelling that Kubernetes' users have.
-pub(super) fn mode(text: &str) -> Result<FileMode, String> {
+pub(in crate::dialect) fn mode(text: &str) -> Result<FileMode, String> {
     text.parse().map_err(|invalid| match invalid {
         InvalidMode::OutOfRange(_) if matches!(text.len(), 3) && text.bytes().all(|byte| byte < b'8') => {
             format!("{text} is decimal without a 0 before it, and over 0777 (did you mean 0{text}?)")
@@ -37,11 +32,7 @@ pub(super) fn owner(text: &str) -> Result<Owner, String> {
 }
 
 pub(super) fn encoding(text: &str) -> Result<Encoding, String> {
-    let names = ENCODINGS.map(|(name, _)| name);
-    ENCODINGS.iter().find(|(name, _)| *name == text).map(|(_, encoding)| *encoding).ok_or_else(|| match nearest(text, names) {
-        Some(near) => format!("there is no encoding {} (did you mean `{near}`?)", quoted(text)),
-        None => format!("there is no encoding {} (there are: {})", quoted(text), names.join(", ")),
-    })
+    one_of("encoding", &ENCODINGS, text)
 }
 
 pub(super) fn query(text: &str) -> Result<Query, String> {

@@ -13,8 +13,13 @@ async fn keys_of_a_class() {
             asked.parameters("no objects", json!({})),
             asked.parameters("misspelt", json!({ "object": "[]", "objects": "[]", "Mode": "0400" })),
             asked.parameters("nothing like it", json!({ "objects": "[]", "zzzzzz": "x" })),
-            asked.parameters("to come", json!({ "objects": "[]", "role": "x", "maxStale": "1h" })),
-            asked.parameters("a dialect to come", json!({ "objects": "[]", "dialect": "vault" })),
+            asked.parameters("to come", json!({ "objects": "[]", "maxStale": "1h" })),
+            asked.parameters("a dialect to come", json!({ "objects": "[]", "dialect": "azure" })),
+            asked.parameters("a login where there is none", json!({ "objects": "- {secret: shop/db}", "role": "x", "mount": "y" })),
+            asked.parameters(
+                "a peer's class without a store for it",
+                json!({ "objects": "- {objectName: a, secretPath: kv/data/a}", "dialect": "vault", "roleName": "x" }),
+            ),
             asked.parameters("no dialect", json!({ "objects": "[]", "dialect": "keyfery" })),
             asked.parameters(
                 "an unknown backend, class-wide",
@@ -22,10 +27,9 @@ async fn keys_of_a_class() {
             ),
             asked.class("an unknown backend", "- {secret: shop/db, backend: vault}"),
             asked.class("misspelt in an object", "- {secrt: shop/db, secret: shop/db, pth: x, filed: y}"),
-            asked.class(
-                "to come in an object",
-                "- {secret: shop/db, method: POST, args: {a: b}}\n- {prefix: shop/, path: x}\n- {template: x, path: y}",
-            ),
+            asked.class("to come in an object", "- {prefix: shop/, path: x}\n- {template: x, path: y}"),
+            asked.class("a request that makes something", "- {secret: shop/db, method: POST, args: {a: b}, lease: shared}"),
+            asked.class("no request", "- {secret: shop/db, method: post, args: x, lease: me}"),
             asked.class("no secret", "- {path: x}\n- {}\n-"),
             asked.class("field and fields", "- {secret: shop/db, field: a, fields: [b]}"),
             asked.class("no fields", "- {secret: shop/db, fields: []}"),
@@ -41,11 +45,15 @@ async fn keys_of_a_class() {
     # misspelt
     InvalidArgument InvalidRequest: Mode: is no known key (did you mean `mode`?); object: is no known key (did you mean `objects`?)
     # nothing like it
-    InvalidArgument InvalidRequest: zzzzzz: is no known key (known here: objects, backend, mode, dialect)
+    InvalidArgument InvalidRequest: zzzzzz: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, dialect)
     # to come
-    InvalidArgument InvalidRequest: maxStale: is not yet supported (remove it: nothing is cached); role: is not yet supported (remove it: how a backend is entered is the node's configuration alone)
+    InvalidArgument InvalidRequest: maxStale: is not yet supported (remove it: no store's answer outlives its `fresh` time)
     # a dialect to come
-    InvalidArgument InvalidRequest: dialect: `vault` is not yet supported (write the class in the native format, and leave the key out)
+    InvalidArgument InvalidRequest: dialect: `azure` is not yet supported (write the class in the native format, and leave the key out)
+    # a login where there is none
+    InvalidArgument InvalidRequest: mount: means nothing to a file vault: nobody logs in there (remove it); role: means nothing to a file vault: nobody logs in there (remove it)
+    # a peer's class without a store for it
+    InvalidArgument InvalidRequest: dialect: no backend of this node serves classes of the dialect `vault` (the cluster's admin can add one of the kind vault)
     # no dialect
     InvalidArgument InvalidRequest: dialect: there is no dialect "keyfery" (did you mean `keyferry`?)
     # an unknown backend, class-wide
@@ -55,7 +63,11 @@ async fn keys_of_a_class() {
     # misspelt in an object
     InvalidArgument InvalidRequest: object 1 (db): secrt: is no known key (did you mean `secret`?); object 1 (db): pth: is no known key (did you mean `path`?); object 1 (db): filed: is no known key (did you mean `field`?)
     # to come in an object
-    InvalidArgument InvalidRequest: object 1 (db): method: is not yet supported (remove it: secrets are only read); object 1 (db): args: is not yet supported (remove it: secrets are only read); object 2 (x): prefix: is not yet supported (write an object for each secret); object 3 (y): template: is not yet supported (deliver the fields as files of their own)
+    InvalidArgument InvalidRequest: object 1 (x): prefix: is not yet supported (write an object for each secret); object 2 (y): template: is not yet supported (deliver the fields as files of their own)
+    # a request that makes something
+    InvalidArgument InvalidRequest: object 1 (db): method: POST means nothing to a file vault, whose secrets are only read (remove it); object 1 (db): args: mean nothing to a file vault, whose secrets are asked for by name alone (remove it); object 1 (db): lease: means nothing to a file vault, which gives no leases (remove it)
+    # no request
+    InvalidArgument InvalidRequest: object 1 (db): method: there is no method "post" (did you mean `POST`?); object 1 (db): args: is a text, but must be a mapping (write a line `key: value` for each key); object 1 (db): lease: there is no lease "me" (there are: pod, shared)
     # no secret
     InvalidArgument InvalidRequest: object 1 (x): secret: is missing (write the secret's name, such as `secret: shop/db`); object 2: secret: is missing (write the secret's name, such as `secret: shop/db`); object 3: secret: is missing (write the secret's name, such as `secret: shop/db`)
     # field and fields
@@ -67,7 +79,7 @@ async fn keys_of_a_class() {
     # no encoding
     InvalidArgument InvalidRequest: object 1 (db): encoding: there is no encoding "base46" (did you mean `base64`?); object 2 (x): encoding: there is no encoding "rot13" (there are: utf-8, base64, base64url, hex)
     # no version
-    InvalidArgument InvalidRequest: object 1 (db): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest); object 2 (x): version: "03" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave `version` out for the latest)
+    InvalidArgument InvalidRequest: object 1 (db): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest); object 2 (x): version: "03" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
     # no expression
     NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a["; as a JMESPath expression it is wrong at character 3 (it has password, username)
     "#);

@@ -60,7 +60,7 @@ async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_k
         let cached = Arc::new(Cached::new(limited, &name, lag, &metrics));
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), &metrics));
         let leases = Leases::open(bench.folder.path(), None, Arc::new(SystemClock), metrics).0;
-        let backend = Arc::new(Leased::new(coalesced, &name, leases));
+        let backend = Arc::new(Leased::new(coalesced, &name, "", leases));
         conformance::hold(&Filled { bench, backend, lag }).await;
     }
 }

@@ -108,9 +108,9 @@ async fn versions_are_pinned_where_the_store_has_a_way() {
 fn what_a_class_may_not_say_is_refused() {
     let asked = SecretRef::read("intranet".parse().unwrap(), "db".parse().unwrap());
     let posted = HttpBackendConfig::admit(SecretRef { method: Method::Post, ..asked.clone() });
-    insta::assert_snapshot!(format!("{:?}", posted.unwrap_err()), @r#"Request { key: "method", problem: "POST means nothing to a store over HTTP: it only reads (remove it)" }"#);
+    insta::assert_snapshot!(format!("{:?}", posted.unwrap_err()), @r#"Request { key: "method", problem: "POST means nothing to a store over HTTP, whose secrets are only read (remove it)" }"#);
     let login = crate::model::Login { role: Some("x".into()), ..crate::model::Login::default() };
-    insta::assert_snapshot!(format!("{:?}", HttpBackendConfig::admit(SecretRef { login, ..asked }).unwrap_err()), @r#"Login { key: Role, problem: "means nothing to a store over HTTP: nobody logs in there (remove it)" }"#);
+    insta::assert_snapshot!(format!("{:?}", HttpBackendConfig::admit(SecretRef { login, ..asked }).unwrap_err()), @r#"NoLogin { key: Role, problem: "means nothing to a store over HTTP: nobody logs in there (remove it)" }"#);
 }
 
 #[test]

@@ -76,12 +76,12 @@ async fn serve(
     answering: Answering,
     heard: Arc<Mutex<Vec<Asked>>>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let (head, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let body = String::from_utf8(body.collect().await?.to_bytes().to_vec()).unwrap();
-    let header = |name: &str| head.headers.get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
-    let host = head.uri.authority().map_or_else(|| header("host"), ToString::to_string);
-    let line = format!("{} {}", head.method, head.uri.path_and_query().unwrap());
-    let asked = Asked { line, host, headers: head.headers, body };
+    let header = |name: &str| parts.headers.get(name).map_or(String::new(), |value| value.to_str().unwrap().to_owned());
+    let host = parts.uri.authority().map_or_else(|| header("host"), ToString::to_string);
+    let line = format!("{} {}", parts.method, parts.uri.path_and_query().unwrap());
+    let asked = Asked { line, host, headers: parts.headers, body };
     let answer = answering(&asked);
     heard.lock().unwrap().push(asked);
     sleep(answer.after).await;

@@ -48,7 +48,7 @@ async fn a_redirect_to_another_host_is_not_followed() {
 
 #[tokio::test]
 async fn a_slow_store_fails_at_the_deadline() {
-    let bench = Bench::new(|_| Answer::new(200, "{}").after(Duration::from_secs(60)));
+    let bench = Bench::new(|_| Answer::new(200, "{}").after(Duration::from_mins(1)));
     let backend = bench.backend("");
     let cx = FetchContext { deadline: Instant::now() + Duration::from_millis(300), ..cx() };
     let began = Instant::now();

@@ -41,6 +41,10 @@ async fn plain_answers_are_fetched_by_each_who_waits() {
     let began = Instant::now();
     futures_util::future::join_all((0..20).map(|_| bench.user("a"))).await;
     assert_eq!((bench.fake.issued(), began.elapsed()), (20, Duration::from_secs(4)), "one after the first, not one after another");
+    futures_util::future::join_all((0..20).map(|_| bench.user("a"))).await;
+    assert_eq!(began.elapsed(), Duration::from_secs(6), "and then it is known");
+    bench.fake.rule(|rules| rules.leased = true);
+    assert_eq!((bench.user("a").await, bench.user("a").await), ("user-41".into(), "user-41".into()), "until it comes with a lease");
 }
 
 #[tokio::test(start_paused = true)]

@@ -189,7 +189,7 @@ async fn what_is_issued_while_its_pod_goes_is_revoked() {
     bench.starts("a");
     bench.starts("other");
     bench.fake.rule(|rules| rules.leased = false);
-    bench.user("a").await;
+    bench.fetch("a", "kv/data/app").await.unwrap();
     bench.fake.rule(|rules| (rules.leased, rules.slow) = (true, Duration::from_secs(200)));
     bench.fetch("a", "db/creds/app").await.unwrap_err();
     bench.stops("a");

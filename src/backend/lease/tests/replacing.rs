@@ -86,18 +86,27 @@ async fn a_slow_store_costs_no_mount_its_answer_while_the_old_one_is_good() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reload_keeps_what_the_same_stack_issued_and_replaces_what_another_did() {
+async fn a_reload_that_builds_the_stack_anew_keeps_its_leases() {
     let bench = Bench::new();
     bench.user("a").await;
-    let same = leased(&bench.fake, &bench.leases);
-    assert_eq!(user(&same.fetch(&secret("db/creds/app"), &context("a")).await.unwrap()), "user-1");
+    let anew = Arc::new(fake(&bench.clock));
+    let stack = leased(&anew, "https://bao", &bench.leases);
+    assert_eq!(anew.adopted.load(Ordering::Relaxed), 1, "with the token that they live by");
+    assert_eq!(user(&stack.fetch(&secret("db/creds/app"), &context("a")).await.unwrap()), "user-1");
+    pass(3600).await;
+    assert_eq!((bench.fake.renewed(), anew.renewed(), anew.issued()), (0, 1, 0));
+}
 
-    let moved = Arc::new(fake(&bench.clock));
-    let other = leased(&moved, &bench.leases);
-    moved.rule(|rules| rules.fetch = Some(Fault::Unavailable));
-    assert_eq!(user(&other.fetch(&secret("db/creds/app"), &context("a")).await.unwrap()), "user-1", "never an error before its end");
-    moved.rule(|rules| rules.fetch = None);
+#[tokio::test(start_paused = true)]
+async fn what_another_store_issued_is_replaced_at_the_next_mount() {
+    let bench = Bench::new();
+    bench.user("a").await;
+    let other = Arc::new(fake(&bench.clock));
+    let stack = leased(&other, "https://other", &bench.leases);
+    other.rule(|rules| rules.fetch = Some(Fault::Unavailable));
+    assert_eq!(user(&stack.fetch(&secret("db/creds/app"), &context("a")).await.unwrap()), "user-1", "never an error before its end");
+    other.rule(|rules| rules.fetch = None);
     pass(10).await;
-    other.fetch(&secret("db/creds/app"), &context("a")).await.unwrap();
-    assert_eq!((bench.fake.issued(), moved.issued()), (1, 1));
+    stack.fetch(&secret("db/creds/app"), &context("a")).await.unwrap();
+    assert_eq!((bench.fake.issued(), other.issued(), other.adopted.load(Ordering::Relaxed)), (1, 1, 0));
 }

@@ -28,11 +28,15 @@ impl Node {
 impl Bench {
     /// The process is killed, and another starts over the same store, kubelet and disk.
     fn killed(self, node: &Node) -> Self {
+        self.moved(node, "https://bao")
+    }
+
+    fn moved(self, node: &Node, origin: &str) -> Self {
         self.task.abort();
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::clone(&self.clock);
         let leases = Leases::open(self.kubelet.path(), Some(&node.sealed()), clock as Arc<dyn Clock>, Arc::clone(&metrics)).0;
-        let stack = Arc::new(leased(&self.fake, &leases));
+        let stack = Arc::new(leased(&self.fake, origin, &leases));
         let run = Arc::clone(&leases);
         let task = tokio::spawn(async move { run.run().await });
         let kubelet = tempfile::tempdir().unwrap();
@@ -87,6 +91,17 @@ async fn everything_about_it_is_as_it_was() {
     let (was, is) = (first.secret.lease.as_ref().unwrap(), again.secret.lease.as_ref().unwrap());
     assert_eq!((was.id.expose(), was.token.expose(), was.since, was.ends), (is.id.expose(), is.token.expose(), is.since, is.ends));
     assert_eq!(was.secret, is.secret);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_store_issued_is_nothing_to_this_one() {
+    let node = Node::new();
+    let bench = Bench::with(Some(&node.sealed()));
+    bench.user("a").await;
+    let bench = bench.moved(&node, "https://other");
+    pass(10).await;
+    assert_eq!((bench.fake.adopted.load(Ordering::Relaxed), node.files()), (0, 0), "its token is shown to nobody");
+    assert_eq!(bench.user("a").await, "user-2");
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ fn asked(name: &str, login: Login) -> SecretRef {
 
 fn problem(refused: Inadmissible) -> String {
     match refused {
-        Inadmissible::Login { key, problem } => format!("{key} {problem}"),
+        Inadmissible::Login { key, problem } | Inadmissible::NoLogin { key, problem } => format!("{key} {problem}"),
         Inadmissible::Request { key, problem } => format!("{key} {problem}"),
     }
 }
@@ -34,10 +34,11 @@ const PLAIN: &str = "address: https://bao:8200\nauth: { method: kubernetes, role
 #[test]
 fn the_least_there_can_be() {
     let config = read(PLAIN).unwrap();
-    let (mount, role, audience) = ("kubernetes".to_owned(), Some("csi".to_owned()), "vault".to_owned());
+    let (mount, role, audience) = ("kubernetes".to_owned(), Some("csi".to_owned()), None);
     assert_eq!(config.auth, Auth::Pod { method: PodMethod::Kubernetes, mount, role, audience });
     assert_eq!((config.namespace.as_str(), config.share, config.cache), ("", Share::ServiceAccount, CacheTimes::default()));
-    assert_eq!((config.class_may, config.tls), (ClassMay::default(), LoginTls::default()));
+    // Where no audience is named, a peer's class has the one that the peer is used to.
+    assert_eq!((config.class_may, config.tls), (ClassMay::default().and(LoginKey::Audience, &["openbao", "vault"]), LoginTls::default()));
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn all_there_is() {
     .unwrap();
     assert_eq!(config.address.to_string(), "https://bao.bao.svc:8200");
     assert_eq!(config.namespace, "team-a");
-    let (mount, role, audience) = ("jwt/cluster-a".to_owned(), Some("csi".to_owned()), "bao".to_owned());
+    let (mount, role, audience) = ("jwt/cluster-a".to_owned(), Some("csi".to_owned()), Some("bao".to_owned()));
     assert_eq!(config.auth, Auth::Pod { method: PodMethod::Jwt, mount, role, audience });
     assert_eq!(config.share, Share::Pod);
     assert_eq!(config.tls.client, Some(("/c".into(), "/k".into())));
@@ -128,7 +129,7 @@ fn names_are_sent_as_they_are_or_refused() {
 fn versions_are_counted_from_one() {
     assert_eq!(VaultConfig::pin("3").unwrap().as_str(), "3");
     assert_eq!(VaultConfig::pin("03").unwrap().as_str(), "3");
-    insta::assert_snapshot!(VaultConfig::pin("0").unwrap_err(), @r#""0" is no version (KV v2 counts from 1; leave it out for the latest)"#);
+    insta::assert_snapshot!(VaultConfig::pin("0").unwrap_err(), @r#""0" is no version: KV v2 counts them from 1"#);
     assert!(VaultConfig::pin("latest").is_err() && VaultConfig::pin("-1").is_err());
 }
 

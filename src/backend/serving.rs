@@ -1,0 +1,131 @@
+//! Which backend serves the classes of a peer's dialect. They name an address or nothing at all, never a backend: the answer is the node's
+//! configuration's.
+
+use std::collections::BTreeMap;
+
+use super::BackendConfig;
+use crate::http::Endpoint;
+use crate::model::{BackendName, Serving};
+
+/// The peers' dialects.
+const DIALECTS: [&str; 5] = ["aws", "azure", "gcp", "openbao", "vault"];
+
+/// What is configured of the peers' dialects.
+#[derive(Clone, Debug, Default)]
+pub struct ServedDialects {
+    candidates: Vec<Candidate>,
+    /// `dialects.<name>.backend`.
+    named: BTreeMap<String, BackendName>,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    name: BackendName,
+    address: Option<Endpoint>,
+    dialects: Vec<&'static str>,
+    names_audience: bool,
+}
+
+// === impl ServedDialects ===
+
+impl ServedDialects {
+    pub fn new(configs: &BTreeMap<BackendName, BackendConfig>, named: &BTreeMap<String, BackendName>) -> Self {
+        let candidate = |(name, config): (&BackendName, &BackendConfig)| Candidate {
+            name: name.clone(),
+            address: config.address().cloned(),
+            dialects: DIALECTS.into_iter().filter(|dialect| config.speaks(dialect)).collect(),
+            names_audience: config.names_audience(),
+        };
+        Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
+    }
+
+    /// The backend of this very address; else the one that the configuration names for the dialect; else the only one that speaks it.
+    ///
+    /// # Errors
+    /// There is none, or nothing says which of several.
+    pub(super) fn find(&self, dialect: &str, address: Option<&str>) -> Result<Serving, String> {
+        let speakers: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.dialects.contains(&dialect)).collect();
+        let address = address.and_then(|address| address.parse::<Endpoint>().ok());
+        let at_address: Vec<&Candidate> =
+            speakers.iter().copied().filter(|speaker| address.is_some() && speaker.address == address).collect();
+        let by_address = !at_address.is_empty();
+        let left = if by_address { &at_address } else { &speakers };
+        let named = self.named.get(dialect).filter(|named| !by_address || left.iter().any(|candidate| candidate.name == **named));
+        let chosen = |backend: &BackendName| {
+            let names_audience = speakers.iter().any(|speaker| speaker.name == *backend && speaker.names_audience);
+            Ok(Serving { backend: backend.clone(), by_address, names_audience })
+        };
+        match (named, left.as_slice()) {
+            (Some(named), _) => chosen(named),
+            (None, [only]) => chosen(&only.name),
+            (None, []) => Err(format!(
+                "no backend of this node serves classes of the dialect `{dialect}` (the cluster's admin can add one of the kind vault)"
+            )),
+            (None, several) => Err(several_could(dialect, several, by_address)),
+        }
+    }
+}
+
+fn several_could(dialect: &str, several: &[&Candidate], by_address: bool) -> String {
+    let names = several.iter().map(|speaker| speaker.name.as_str()).collect::<Vec<_>>().join(", ");
+    let own_remedy = if by_address { "" } else { "write the address of one of them, as it is configured; or " };
+    format!(
+        "several backends of this node could serve this class of the dialect `{dialect}`: {names} ({own_remedy}the cluster's admin can \
+         set dialects.{dialect}.backend)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(name: &str, address: Option<&str>) -> Candidate {
+        let dialects = if address.is_some() { vec!["openbao", "vault"] } else { Vec::new() };
+        Candidate {
+            name: name.parse().unwrap(),
+            address: address.map(|address| address.parse().unwrap()),
+            dialects,
+            names_audience: name == "dr",
+        }
+    }
+
+    /// The backend, with a `!` where the address chose it.
+    fn found(candidates: &[Candidate], named: Option<&str>, address: Option<&str>) -> String {
+        let named = named.map(|named| ("vault".to_owned(), named.parse().unwrap())).into_iter().collect();
+        match (ServedDialects { candidates: candidates.to_vec(), named }).find("vault", address) {
+            Ok(Serving { backend, by_address, names_audience }) => {
+                assert_eq!(names_audience, backend.as_str() == "dr");
+                format!("{backend}{}", if by_address { "!" } else { "" })
+            }
+            Err(problem) => problem,
+        }
+    }
+
+    #[test]
+    fn the_address_comes_before_the_name_and_the_name_before_the_only_one() {
+        let bao = candidate("bao", Some("https://bao:8200"));
+        let dr = candidate("dr", Some("https://dr:8200"));
+        let files = candidate("files", None);
+        let both = [bao.clone(), dr, files.clone()];
+        assert_eq!(found(&both, None, Some("HTTPS://DR:8200/")), "dr!");
+        assert_eq!(found(&both, Some("bao"), Some("https://dr:8200")), "dr!");
+        assert_eq!(found(&both, Some("bao"), Some("https://elsewhere:8200")), "bao");
+        assert_eq!(found(&both, Some("dr"), None), "dr");
+        assert_eq!(found(&[bao.clone(), files.clone()], None, None), "bao");
+        assert_eq!(found(&[bao.clone(), files.clone()], None, Some("https://elsewhere")), "bao");
+        let twice = [bao, candidate("tenants", Some("https://bao:8200")), candidate("x", Some("https://x"))];
+        assert_eq!(found(&twice, Some("tenants"), Some("https://bao:8200")), "tenants!");
+        let problems = [
+            found(&both, None, None),
+            found(&both, None, Some("https://elsewhere")),
+            found(&twice, Some("x"), Some("https://bao:8200")),
+            found(&[files], None, None),
+        ];
+        insta::assert_snapshot!(problems.join("\n"), @"
+        several backends of this node could serve this class of the dialect `vault`: bao, dr (write the address of one of them, as it is configured; or the cluster's admin can set dialects.vault.backend)
+        several backends of this node could serve this class of the dialect `vault`: bao, dr (write the address of one of them, as it is configured; or the cluster's admin can set dialects.vault.backend)
+        several backends of this node could serve this class of the dialect `vault`: bao, tenants (the cluster's admin can set dialects.vault.backend)
+        no backend of this node serves classes of the dialect `vault` (the cluster's admin can add one of the kind vault)
+        ");
+    }
+}

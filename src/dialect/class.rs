@@ -1,0 +1,325 @@
+//! A class being read, whatever its format: its list of objects, the secrets that these share, and every fault on the way.
+//!
+//! Reading never stops at a fault: each object yields what it can, so that one answer tells everything there is to mend. What a format
+//! adds is its words ([`Format`]) and how it reads one object.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::keys::Keys;
+use super::layout::Layout;
+use super::{ClassLimits, bounded, class_fault};
+use crate::model::{
+    Args, Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, InvalidName, Label, LeaseFor, LoginKey, Method, Object, Plan,
+    SecretRef, Unresolved, clean, quoted,
+};
+use crate::yaml::{self, Faults, Node, Position, Reader, Value};
+
+/// How many faulty keys are told of one object.
+const MAX_KEY_FAULTS: usize = 64;
+
+/// Attributes of the volume that the driver puts between the parameters; they are not the class's.
+const VOLUME_KEYS: [&str; 2] = ["secretProviderClass", "providerName"];
+
+/// A format's own words.
+#[derive(Debug)]
+pub(super) struct Format {
+    pub class_keys: Keys,
+    pub object_keys: Keys,
+    /// The key under which an object names its file.
+    pub path: &'static str,
+    pub request: RequestKeys,
+    /// How an object starts, for messages.
+    pub sample: &'static str,
+    /// What to do where `objects` is missing.
+    pub without_objects: &'static str,
+    /// Whether a class without any object is one.
+    pub may_be_empty: bool,
+}
+
+/// The keys of an object under which it says what it asks for.
+#[derive(Debug)]
+pub(super) struct RequestKeys {
+    pub name: &'static str,
+    pub version: &'static str,
+    pub method: &'static str,
+    pub args: &'static str,
+    pub lease: &'static str,
+}
+
+/// A class being read.
+pub(super) struct Class<'c> {
+    pub format: Format,
+    /// Paths that are known before a secret is.
+    pub layout: Layout,
+    /// The class's words for the parts of a login, where they are not the native ones.
+    pub login_words: BTreeMap<LoginKey, String>,
+    catalogue: &'c dyn Catalogue,
+    /// Objects of one secret share one reference.
+    secrets: HashSet<Arc<SecretRef>>,
+    told: Told,
+    faults: Vec<ClassFault>,
+    warnings: Vec<ClassWarning>,
+}
+
+/// What is said once for the class, not once for each object.
+#[derive(Default)]
+struct Told {
+    backend_is_unknown: bool,
+    logins: HashSet<LoginKey>,
+    /// By stores that have no logins: said only where the class has no store that has.
+    no_logins: BTreeMap<LoginKey, String>,
+    logs_in: bool,
+}
+
+// === impl Class ===
+
+impl<'c> Class<'c> {
+    pub(super) fn new(format: Format, catalogue: &'c dyn Catalogue) -> Self {
+        Self {
+            format,
+            layout: Layout::default(),
+            login_words: BTreeMap::new(),
+            catalogue,
+            secrets: HashSet::new(),
+            told: Told::default(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Notes a fault of the class as a whole.
+    pub(super) fn fault(&mut self, key: &str, problem: impl AsRef<str>) {
+        self.faults.push(class_fault(key, problem));
+    }
+
+    /// Notes what is not heeded, or could be meant otherwise.
+    pub(super) fn warn(&mut self, object: Option<&Label>, key: &str, problem: impl AsRef<str>) {
+        self.warnings.push(ClassWarning { object: object.cloned(), key: clean(key), problem: bounded(problem.as_ref()) });
+    }
+
+    /// Names every key that means nothing here. A key with a `/` is the driver's or somebody else's.
+    pub(super) fn check_keys(&mut self, parameters: &BTreeMap<String, String>) {
+        let own = |key: &&str| !key.contains('/') && !VOLUME_KEYS.contains(key);
+        let problems = parameters.keys().map(String::as_str).filter(own);
+        let faults: Vec<_> = problems.filter_map(|key| Some(class_fault(key, self.format.class_keys.problem(key)?))).collect();
+        self.faults.extend(faults);
+    }
+
+    /// A class-wide value, read by `parse`; what is empty is not said at all.
+    pub(super) fn parsed<T>(
+        &mut self,
+        parameters: &BTreeMap<String, String>,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let parsed = parse(parameters.get(key)?.trim());
+        parsed.map_err(|problem| self.fault(key, problem)).ok()
+    }
+
+    /// Reads the list under `objects`. `label` finds the path that names an object in messages, before anything is known to be right.
+    pub(super) fn objects(
+        &mut self,
+        parameters: &BTreeMap<String, String>,
+        limits: ClassLimits,
+        label: impl Fn(&Node) -> String,
+        mut read: impl FnMut(&mut Self, &Label, &mut Reader<'_>, &mut Faults) -> Option<Object>,
+    ) -> Vec<Object> {
+        let Some(text) = parameters.get("objects") else {
+            let remedy = self.format.without_objects;
+            self.fault("objects", format!("is missing ({remedy})"));
+            return Vec::new();
+        };
+        let mut objects = Vec::new();
+        for (index, item) in (1..).zip(self.items(text, limits).unwrap_or_default()) {
+            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::default());
+            objects.extend(self.object(&label, &item, &mut faults, &mut read));
+            self.take_over(&label, faults);
+        }
+        objects
+    }
+
+    fn items(&mut self, text: &str, limits: ClassLimits) -> Option<Vec<Node>> {
+        let document = match yaml::parse(text) {
+            Ok(document) => document,
+            Err(fault) => {
+                let problem = if fault.key.is_empty() { fault.problem } else { format!("`{}` is {}", clean(&fault.key), fault.problem) };
+                self.objects_fault(fault.at, problem);
+                return None;
+            }
+        };
+        let kind = document.kind();
+        match document.value {
+            Value::Null if !self.format.may_be_empty => self.no_objects(),
+            Value::Sequence(items) if items.is_empty() && !self.format.may_be_empty => self.no_objects(),
+            Value::Sequence(items) if items.len() <= limits.objects => Some(items),
+            Value::Sequence(items) => {
+                let problem = format!(
+                    "has {} objects: at most {} are allowed on this node (split the class, or ask for a higher limits.objects)",
+                    items.len(),
+                    limits.objects
+                );
+                self.faults.push(ClassFault { code: Code::TooLarge, ..class_fault("objects", problem) });
+                None
+            }
+            Value::Null => Some(Vec::new()),
+            Value::Mapping(_) | Value::Scalar { .. } => {
+                let sample = self.format.sample;
+                let problem = format!("is {kind}, but must be a list (start each object with `- `, such as `- {sample}`)");
+                self.objects_fault(document.at, problem);
+                None
+            }
+        }
+    }
+
+    fn no_objects(&mut self) -> Option<Vec<Node>> {
+        let sample = self.format.sample;
+        self.fault("objects", format!("has no objects (write at least one, such as `- {sample}`)"));
+        None
+    }
+
+    fn objects_fault(&mut self, at: Position, problem: impl AsRef<str>) {
+        self.faults.push(ClassFault { at: Some((at.line, at.column)), ..class_fault("objects", problem) });
+    }
+
+    fn object(
+        &mut self,
+        label: &Label,
+        node: &Node,
+        faults: &mut Faults,
+        read: &mut impl FnMut(&mut Self, &Label, &mut Reader<'_>, &mut Faults) -> Option<Object>,
+    ) -> Option<Object> {
+        if !matches!(node.value, Value::Mapping(_) | Value::Null) {
+            let sample = self.format.sample;
+            faults.add(node.at, "objects", format!("is {}, but an object is a mapping (write `- {sample}`, say)", node.kind()));
+            return None;
+        }
+        let mut reader = Reader::of(node, "", faults)?;
+        for (key, _) in reader.entries() {
+            if let Some(problem) = self.format.object_keys.problem(&key.text).filter(|_| faults.len() < MAX_KEY_FAULTS) {
+                faults.add(key.at, &key.text, problem);
+            }
+        }
+        read(self, label, &mut reader, faults)
+    }
+
+    fn take_over(&mut self, label: &Label, faults: Faults) {
+        self.faults.extend(faults.into_sorted().into_iter().map(|fault| ClassFault {
+            object: Some(label.clone()),
+            key: clean(&fault.key),
+            problem: bounded(&fault.problem),
+            code: Code::InvalidRequest,
+            at: Some((fault.at.line, fault.at.column)),
+        }));
+    }
+
+    /// What an object asks for, as its backend makes it; its faults stand at the keys that say so. `own_backend`: the object's own
+    /// `backend` is asked, not the class's.
+    pub(super) fn resolve(
+        &mut self,
+        mut ask: Ask<'_>,
+        own_backend: bool,
+        reader: &mut Reader<'_>,
+        faults: &mut Faults,
+    ) -> Option<Arc<SecretRef>> {
+        let mut sound = true;
+        // A backend refuses one thing at a time: what it refused is left out and asked again, so that all of it is told at once.
+        loop {
+            match self.catalogue.resolve(&ask) {
+                Ok(secret) => {
+                    self.told.logs_in |= !ask.login.is_empty();
+                    return sound.then(|| self.share(secret));
+                }
+                Err(refused) => {
+                    sound &= matches!(refused, Unresolved::NoLogin { .. });
+                    let can_go_on = without(&mut ask, &refused);
+                    self.note_refused(refused, own_backend, reader, faults);
+                    if !can_go_on {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn note_refused(&mut self, refused: Unresolved, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) {
+        let keys = &self.format.request;
+        match refused {
+            Unresolved::Backend(problem) if own_backend => faults.add(position(reader, "backend"), "backend", problem),
+            Unresolved::Backend(problem) => {
+                if !std::mem::replace(&mut self.told.backend_is_unknown, true) {
+                    self.fault("backend", problem);
+                }
+            }
+            Unresolved::Login { key, problem } => {
+                if self.told.logins.insert(key) {
+                    self.fault(&self.word(key), problem);
+                }
+            }
+            Unresolved::Name { name, cause } => {
+                // A store's own rule brings its own remedy.
+                let remedy = if matches!(cause, InvalidName::Store(_)) { "" } else { " (write the name as its store lists it)" };
+                faults.add(position(reader, keys.name), keys.name, format!("the name {} {cause}{remedy}", quoted(&name)));
+            }
+            Unresolved::NoLogin { key, problem } => drop(self.told.no_logins.entry(key).or_insert(problem)),
+            Unresolved::Request { key, problem } => {
+                let key = match key {
+                    "args" => keys.args,
+                    "lease" => keys.lease,
+                    "version" => keys.version,
+                    _ => keys.method,
+                };
+                faults.add(position(reader, key), key, problem);
+            }
+            Unresolved::Version(problem) => {
+                let remedy = "pin one that the store has, or leave the version out for the latest";
+                faults.add(position(reader, keys.version), keys.version, format!("{problem} ({remedy})"));
+            }
+        }
+    }
+
+    fn share(&mut self, secret: SecretRef) -> Arc<SecretRef> {
+        if let Some(same) = self.secrets.get(&secret) {
+            return Arc::clone(same);
+        }
+        let secret = Arc::new(secret);
+        self.secrets.insert(Arc::clone(&secret));
+        secret
+    }
+
+    fn word(&self, key: LoginKey) -> String {
+        self.login_words.get(&key).cloned().unwrap_or_else(|| key.as_str().to_owned())
+    }
+
+    /// The plan, or every fault: the class's own first, then object by object, each in the order of the text.
+    pub(super) fn finish(mut self, objects: Vec<Object>) -> Result<Plan, ClassFaults> {
+        self.faults.extend(self.layout.faults(self.format.path));
+        if !self.told.logs_in {
+            for (key, problem) in std::mem::take(&mut self.told.no_logins) {
+                self.fault(&self.word(key), problem);
+            }
+        }
+        let Self { mut faults, warnings, login_words: parameters, .. } = self;
+        faults.sort_by_key(|fault| (fault.object.as_ref().map_or(0, |label| label.index), fault.at));
+        if faults.is_empty() { Ok(Plan { objects, parameters, warnings, ..Plan::default() }) } else { Err(ClassFaults(faults)) }
+    }
+}
+
+/// Takes out of a request what was refused of it; whether there was anything to take.
+fn without(ask: &mut Ask<'_>, refused: &Unresolved) -> bool {
+    match refused {
+        Unresolved::Backend(_) | Unresolved::Name { .. } => false,
+        Unresolved::Login { key, .. } | Unresolved::NoLogin { key, .. } => ask.login.forget(*key),
+        Unresolved::Request { key: "args", .. } => !std::mem::replace(&mut ask.args, Args::default()).is_empty(),
+        Unresolved::Request { key: "lease", .. } => std::mem::replace(&mut ask.lease, LeaseFor::Pod) != LeaseFor::Pod,
+        Unresolved::Request { key: "version", .. } => ask.version.take().is_some(),
+        Unresolved::Request { .. } => std::mem::replace(&mut ask.method, Method::Get) != Method::Get,
+        Unresolved::Version(_) => ask.version.take().is_some(),
+    }
+}
+
+/// Where a key's value stands, else where the object does.
+pub(super) fn position(reader: &mut Reader<'_>, key: &'static str) -> Position {
+    let object = reader.at();
+    reader.get(key).map_or(object, |node| node.at)
+}

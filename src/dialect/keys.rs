@@ -1,0 +1,49 @@
+//! The keys of a format: those that work, those to come, and the words of other formats that people bring along.
+
+use crate::model::quoted;
+use crate::nearest::nearest;
+use crate::yaml::unknown_key;
+
+/// Keys of a class, or of an object.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keys {
+    pub known: &'static [&'static str],
+    /// Those that a message lists where none is near.
+    pub shown: &'static [&'static str],
+    /// Refused until they work, each with what to do until then.
+    pub later: &'static [(&'static str, &'static str)],
+    /// Words of other formats, each with what to write here.
+    pub foreign: &'static [(&'static str, &'static str)],
+}
+
+impl Keys {
+    /// What is wrong with a key, if anything is.
+    pub(super) fn problem(&self, key: &str) -> Option<String> {
+        if self.known.contains(&key) {
+            return None;
+        }
+        let find =
+            |table: &'static [(&'static str, &'static str)]| table.iter().find(|(known, _)| *known == key).map(|(_, remedy)| *remedy);
+        Some(match (find(self.later), find(self.foreign)) {
+            (Some(remedy), _) => format!("is not yet supported ({remedy})"),
+            (None, Some(remedy)) => format!("is no known key ({remedy})"),
+            (None, None) if key == "<<" => "is no known key: YAML's merge keys are not read (write the keys out)".to_owned(),
+            (None, None) => self.unknown(key),
+        })
+    }
+
+    /// Names the nearest of all keys, those to come too.
+    fn unknown(&self, key: &str) -> String {
+        let all: Vec<&'static str> = self.known.iter().copied().chain(self.later.iter().map(|(key, _)| *key)).collect();
+        unknown_key(key, if nearest(key, all.iter().copied()).is_some() { &all } else { self.shown })
+    }
+}
+
+/// The one of several words that a text is, or which there are.
+pub(super) fn one_of<T: Copy>(what: &str, words: &[(&'static str, T)], text: &str) -> Result<T, String> {
+    let names = || words.iter().map(|(name, _)| *name);
+    words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| match nearest(text, names()) {
+        Some(near) => format!("there is no {what} {} (did you mean `{near}`?)", quoted(text)),
+        None => format!("there is no {what} {} (there are: {})", quoted(text), names().collect::<Vec<_>>().join(", ")),
+    })
+}

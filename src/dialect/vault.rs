@@ -1,0 +1,211 @@
+//! The dialects `vault` and `openbao`: classes written for vault-csi-provider and openbao-csi-provider, which are alike but for the names
+//! of their parameters.
+//!
+//! What the peers do is read from their source (vault-csi-provider 1.7.4, openbao-csi-provider main, `internal/config`, `internal/client`,
+//! `internal/provider`). Where this module is stricter, a class that the peer would have mounted in part or by chance is refused with what to
+//! write.
+
+use std::collections::BTreeMap;
+
+use self::parameters::Entry;
+use self::path::SecretPath;
+use super::class::{Class, Format, RequestKeys, position};
+use super::keys::{Keys, one_of};
+use super::native::values::mode;
+use super::{ClassLimits, args};
+use crate::model::{
+    Args, Ask, Catalogue, ClassFaults, Encoding, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Query, Select,
+    Unresolved, VersionIds, quoted,
+};
+use crate::yaml::{Faults, Node, Reader, Value};
+
+mod parameters;
+mod path;
+#[cfg(test)]
+mod tests;
+
+pub(super) use parameters::{OPENBAO, Peer, VAULT};
+
+const OBJECT_KEYS: &[&str] = &["objectName", "secretPath", "secretKey", "method", "secretArgs", "filePermission", "encoding"];
+
+const ENCODINGS: [(&str, Encoding); 3] = [("utf-8", Encoding::Utf8), ("base64", Encoding::Base64), ("hex", Encoding::Hex)];
+
+pub(super) fn parse(
+    peer: &'static Peer,
+    parameters: &BTreeMap<String, String>,
+    catalogue: &dyn Catalogue,
+    limits: ClassLimits,
+) -> Result<Plan, ClassFaults> {
+    let mut class = Class::new(format(peer), catalogue);
+    class.check_keys(parameters);
+    let mut entry = Entry::read(peer, parameters, &mut class);
+    let backend = choose_backend(peer, &mut entry, catalogue, &mut class);
+    let objects = class.objects(parameters, limits, path_for_messages, |class, label, reader, faults| {
+        ObjectReader { class, backend: backend.as_deref(), entry: &entry, label }.read(reader, faults)
+    });
+    class.finish(objects).map(|plan| Plan { version_ids: VersionIds::Paths, ..plan })
+}
+
+fn format(peer: &'static Peer) -> Format {
+    Format {
+        class_keys: peer.keys(),
+        object_keys: Keys {
+            known: OBJECT_KEYS,
+            shown: OBJECT_KEYS,
+            later: &[],
+            foreign: &[
+                ("args", "here it is `secretArgs`"),
+                ("field", "here it is `secretKey`"),
+                ("mode", "here it is `filePermission`"),
+                ("objectPath", "here it is `secretPath`"),
+                ("objectVersion", "here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`"),
+                ("path", "here it is `objectName`"),
+                ("secret", "here it is `secretPath`"),
+                ("version", "here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`"),
+            ],
+        },
+        path: "objectName",
+        request: RequestKeys { name: "secretPath", version: "secretPath", method: "method", args: "secretArgs", lease: "secretPath" },
+        sample: "{objectName: password, secretPath: kv/data/shop/db, secretKey: password}",
+        without_objects: "add it: a list of objects, each with `objectName` and `secretPath`",
+        may_be_empty: false,
+    }
+}
+
+/// The backend's name. One that is chosen by the class's address knows itself how it is reached.
+fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, class: &mut Class<'_>) -> Option<String> {
+    match catalogue.serving(peer.name, entry.login.address.as_deref()) {
+        Ok(serving) => {
+            // The class's own, else the configured one, else the peer's.
+            if !serving.names_audience && entry.login.audience.is_none() {
+                entry.login.audience = Some(peer.audience.to_owned());
+            }
+            if serving.by_address {
+                entry.login.address = None;
+                for word in std::mem::take(&mut entry.tls_words) {
+                    let problem = format!(
+                        "is not heeded: the class's address is that of the backend `{}`, whose own TLS settings stand in for it",
+                        serving.backend
+                    );
+                    class.warn(None, word, problem);
+                }
+                entry.login.tls = None;
+            }
+            Some(serving.backend.as_str().to_owned())
+        }
+        Err(Unresolved::Backend(problem)) => {
+            class.fault(entry.address_word.unwrap_or("dialect"), problem);
+            None
+        }
+        Err(other) => {
+            class.fault("dialect", other.to_string());
+            None
+        }
+    }
+}
+
+/// Reads one object.
+struct ObjectReader<'r, 'c> {
+    class: &'r mut Class<'c>,
+    /// `None`: none could be chosen, and that has been said.
+    backend: Option<&'r str>,
+    entry: &'r Entry,
+    label: &'r Label,
+}
+
+// === impl ObjectReader ===
+
+impl ObjectReader<'_, '_> {
+    fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Object> {
+        let path = self.read_name(reader, faults);
+        let target = read_path(reader, faults);
+        let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
+        let args = args::read("secretArgs", reader, faults).unwrap_or_default();
+        let query = said(reader, "secretKey", faults).then(|| reader.parsed("secretKey", faults, field_name));
+        let mode = reader.parsed("filePermission", faults, mode).filter(|mode| *mode != FileMode::NONE);
+        let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
+        if query.is_none() && encoding != Encoding::Utf8 {
+            self.class.warn(Some(self.label), "encoding", "is not heeded without `secretKey`: a whole response is delivered as JSON");
+        }
+        let secret = target.and_then(|target| {
+            let (method, lease, login) = (method.unwrap_or_default(), LeaseFor::Pod, self.entry.login.clone());
+            let target = target.of(method);
+            let args = merge(args, &target, reader, faults);
+            let (name, version) = (target.name.as_str(), target.version.as_deref());
+            self.class.resolve(Ask { backend: Some(self.backend?), name, version, method, args, lease, login }, false, reader, faults)
+        });
+        let path = path?;
+        let select = match query {
+            Some(query) => Select::Field { query: query?, path },
+            None => Select::Response { path },
+        };
+        Some(Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false })
+    }
+
+    fn read_name(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FilePath> {
+        if !said(reader, "objectName", faults) {
+            reader.missing("objectName", "write the file's path in the volume, such as `objectName: password`", faults);
+            return None;
+        }
+        let path: FilePath = reader.parsed("objectName", faults, file_path)?;
+        self.class.layout.claim_file(self.label, position(reader, "objectName"), path.clone());
+        Some(path)
+    }
+}
+
+/// Whether a key says anything: the peers take an empty text for none.
+fn said(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> bool {
+    reader.get(key).is_some_and(|node| node.text().is_none_or(|text| !text.is_empty())) && (reader.text(key, faults).is_some())
+}
+
+fn read_path(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretPath> {
+    if !said(reader, "secretPath", faults) {
+        reader.missing("secretPath", "write the path of the store's API, such as `secretPath: kv/data/shop/db`", faults);
+        return None;
+    }
+    reader.parsed("secretPath", faults, str::parse)
+}
+
+/// The path's query beside the object's own arguments.
+fn merge(mut args: Args, path: &SecretPath, reader: &mut Reader<'_>, faults: &mut Faults) -> Args {
+    for (name, value) in &path.query {
+        if args.names().any(|known| known == name) {
+            let problem = format!("has {}, which stands in the query of `secretPath` too (keep one of them)", quoted(name));
+            faults.add(position(reader, "secretArgs"), "secretArgs", problem);
+        }
+        args.insert(name, &value.as_str().into());
+    }
+    args
+}
+
+fn field_name(text: &str) -> Result<Query, String> {
+    Query::name(text).map_err(|invalid| format!("{invalid} (write a field's name)"))
+}
+
+fn encoding(text: &str) -> Result<Encoding, String> {
+    if text.is_empty() { Ok(Encoding::Utf8) } else { one_of("encoding", &ENCODINGS, &text.to_ascii_lowercase()) }
+}
+
+fn file_path(text: &str) -> Result<FilePath, String> {
+    text.parse().map_err(|cause| {
+        let remedy = match cause {
+            InvalidPath::Absolute => "remove the `/` at its start",
+            InvalidPath::Reserved => "choose another name",
+            InvalidPath::LongElement(_) | InvalidPath::TooLong(_) => "shorten it",
+            InvalidPath::ControlCharacter | InvalidPath::DotElement(_) | InvalidPath::Empty | InvalidPath::EmptyElement => {
+                "write the file's path in the volume, such as db/password"
+            }
+        };
+        format!("{} {cause} ({remedy})", quoted(text))
+    })
+}
+
+/// The path that names an object in messages, before anything is known to be right.
+fn path_for_messages(node: &Node) -> String {
+    let Value::Mapping(entries) = &node.value else {
+        return String::new();
+    };
+    let text = |key: &str| entries.iter().find(|(k, _)| k.text == key).and_then(|(_, node)| node.text()).filter(|text| !text.is_empty());
+    let last_element = || text("secretPath").and_then(|path| path.split('?').next()?.rsplit('/').next());
+    text("objectName").or_else(last_element).unwrap_or_default().chars().take(256).collect()
+}

@@ -1,0 +1,293 @@
+//! The parameters of a class as a whole: by which names, and what they say of the login.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use crate::dialect::class::Class;
+use crate::dialect::keys::Keys;
+use crate::dialect::login;
+use crate::model::{Login, LoginKey, LoginTls, quoted};
+
+/// A peer, and its names for what its classes say.
+#[derive(Debug)]
+pub(in crate::dialect) struct Peer {
+    /// The dialect.
+    pub name: &'static str,
+    /// The audience of a Pod's token where nobody names one; the peers' own default.
+    pub audience: &'static str,
+    /// By [`Parameter`]: all names, the one that wins first.
+    names: [&'static [&'static str]; 11],
+    /// The names that messages list.
+    shown: &'static [&'static str],
+    foreign: &'static [(&'static str, &'static str)],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Parameter {
+    Role,
+    Address,
+    Namespace,
+    AuthMount,
+    KubernetesMount,
+    CaFile,
+    CaFolder,
+    ServerName,
+    ClientCertificate,
+    ClientKey,
+    SkipVerify,
+}
+
+/// What is the same in both.
+const SHARED: [&str; 3] = ["objects", "audience", "dialect"];
+
+pub(in crate::dialect) const VAULT: Peer = Peer {
+    name: "vault",
+    audience: "vault",
+    names: [
+        &["roleName"],
+        &["vaultAddress"],
+        &["vaultNamespace"],
+        &["vaultAuthMountPath"],
+        &["vaultKubernetesMountPath"],
+        &["vaultCACertPath"],
+        &["vaultCADirectory"],
+        &["vaultTLSServerName"],
+        &["vaultTLSClientCertPath"],
+        &["vaultTLSClientKeyPath"],
+        &["vaultSkipTLSVerify"],
+    ],
+    shown: &[
+        "roleName",
+        "objects",
+        "audience",
+        "vaultAddress",
+        "vaultNamespace",
+        "vaultAuthMountPath",
+        "vaultCACertPath",
+        "vaultCADirectory",
+        "vaultTLSServerName",
+        "vaultTLSClientCertPath",
+        "vaultTLSClientKeyPath",
+        "vaultSkipTLSVerify",
+    ],
+    foreign: &[
+        ("address", "here it is `vaultAddress`"),
+        ("backend", "here the address says which backend, or the node's configuration"),
+        ("baoAddress", "here it is `vaultAddress`; with the provider `openbao` this name works"),
+        ("baoNamespace", "here it is `vaultNamespace`; with the provider `openbao` this name works"),
+        ("fresh", "only classes in the native format say that"),
+        ("mode", "here each object has its `filePermission`"),
+        ("mount", "here it is `vaultAuthMountPath`"),
+        ("namespace", "here it is `vaultNamespace`"),
+        ("openbaoAddress", "here it is `vaultAddress`; with the provider `openbao` this name works"),
+        ("role", "here it is `roleName`"),
+        ("vaultCAPem", "here it is `vaultCACertPath`, a file"),
+        ("vaultRoleName", "here it is `roleName`"),
+    ],
+};
+
+/// It answers to its former names as well, so that classes of the other peer work with it.
+pub(in crate::dialect) const OPENBAO: Peer = Peer {
+    name: "openbao",
+    audience: "openbao",
+    names: [
+        &["baoRoleName", "openbaoRoleName", "vaultRoleName", "roleName"],
+        &["baoAddress", "openbaoAddress", "vaultAddress"],
+        &["baoNamespace", "openbaoNamespace", "vaultNamespace"],
+        &["baoAuthMountPath", "openbaoAuthMountPath", "vaultAuthMountPath"],
+        &["baoKubernetesMountPath", "openbaoKubernetesMountPath", "vaultKubernetesMountPath"],
+        &["baoCACertPath", "openbaoCACertPath", "vaultCACertPath"],
+        &["baoCADirectory", "openbaoCADirectory", "vaultCADirectory"],
+        &["baoTLSServerName", "openbaoTLSServerName", "vaultTLSServerName"],
+        &["baoTLSClientCertPath", "openbaoTLSClientCertPath", "vaultTLSClientCertPath"],
+        &["baoTLSClientKeyPath", "openbaoTLSClientKeyPath", "vaultTLSClientKeyPath"],
+        &["baoSkipTLSVerify", "openbaoSkipTLSVerify", "vaultSkipTLSVerify"],
+    ],
+    shown: &[
+        "roleName",
+        "objects",
+        "audience",
+        "baoAddress",
+        "baoNamespace",
+        "baoAuthMountPath",
+        "baoCACertPath",
+        "baoCADirectory",
+        "baoTLSServerName",
+        "baoTLSClientCertPath",
+        "baoTLSClientKeyPath",
+        "baoSkipTLSVerify",
+    ],
+    foreign: &[
+        ("address", "here it is `baoAddress`"),
+        ("backend", "here the address says which backend, or the node's configuration"),
+        ("fresh", "only classes in the native format say that"),
+        ("mode", "here each object has its `filePermission`"),
+        ("mount", "here it is `baoAuthMountPath`"),
+        ("namespace", "here it is `baoNamespace`"),
+        ("role", "here it is `roleName`"),
+    ],
+};
+
+static VAULT_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| VAULT.all());
+static OPENBAO_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| OPENBAO.all());
+
+/// What a class says of where and as whom the store is entered.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub login: Login,
+    /// The class's word for the address it names.
+    pub address_word: Option<&'static str>,
+    /// The class's words about TLS.
+    pub tls_words: Vec<&'static str>,
+}
+
+// === impl Peer ===
+
+impl Peer {
+    pub(super) fn keys(&'static self) -> Keys {
+        let known: &'static [&'static str] = if self.name == OPENBAO.name { &OPENBAO_KEYS } else { &VAULT_KEYS };
+        Keys { known, shown: self.shown, later: &[], foreign: self.foreign }
+    }
+
+    fn all(&self) -> Vec<&'static str> {
+        self.names.concat().into_iter().chain(SHARED).collect()
+    }
+
+    /// What it calls the parts of a login where a class says nothing of them.
+    fn login_words(&self) -> BTreeMap<LoginKey, String> {
+        let words = [
+            (LoginKey::Role, "roleName"),
+            (LoginKey::Address, self.names(Parameter::Address)[0]),
+            (LoginKey::Mount, self.names(Parameter::AuthMount)[0]),
+            (LoginKey::Namespace, self.names(Parameter::Namespace)[0]),
+            (LoginKey::Tls, self.names(Parameter::CaFile)[0]),
+        ];
+        words.map(|(key, word)| (key, word.to_owned())).into()
+    }
+
+    fn names(&self, parameter: Parameter) -> &'static [&'static str] {
+        self.names[parameter as usize]
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(super) fn read(peer: &'static Peer, parameters: &BTreeMap<String, String>, class: &mut Class<'_>) -> Self {
+        class.login_words = peer.login_words();
+        let mut words = Words { peer, parameters, class };
+        let role = words.text(Parameter::Role, Some(LoginKey::Role), login::text);
+        if role.is_none() {
+            words.class.fault("roleName", "is missing (add it: the role that the Pod's ServiceAccount logs in with)");
+        }
+        let address = words.text(Parameter::Address, Some(LoginKey::Address), login::text);
+        let namespace = words.text(Parameter::Namespace, Some(LoginKey::Namespace), login::path);
+        let (tls, tls_words) = words.tls();
+        let login = Login {
+            role: role.map(|(_, role)| role),
+            namespace: namespace.map(|(_, namespace)| namespace),
+            mount: words.mount(),
+            audience: words.class.parsed(parameters, "audience", login::text).flatten(),
+            tls: tls.map(Box::new),
+            address: address.as_ref().map(|(_, address)| address.clone()),
+        };
+        Self { login, address_word: address.map(|(word, _)| word), tls_words }
+    }
+}
+
+/// Reads parameters by whichever of their names the class uses.
+struct Words<'w, 'c> {
+    peer: &'static Peer,
+    parameters: &'w BTreeMap<String, String>,
+    class: &'w mut Class<'c>,
+}
+
+impl<'w> Words<'w, '_> {
+    /// The first name that is there, even with an empty text, and what it says.
+    fn found(&mut self, parameter: Parameter) -> Option<(&'static str, &'w str)> {
+        let parameters = self.parameters;
+        let mut found = self.peer.names(parameter).iter().filter_map(|name| Some((*name, parameters.get(*name)?.as_str())));
+        let (word, value) = found.next()?;
+        for (other, _) in found.filter(|(_, other)| *other != value) {
+            self.class.warn(None, other, format!("is not heeded: `{word}` stands beside it, says otherwise and wins (remove one)"));
+        }
+        Some((word, value))
+    }
+
+    /// A parameter that says something. The word for it is kept for messages of later stages.
+    fn text(
+        &mut self,
+        parameter: Parameter,
+        key: Option<LoginKey>,
+        parse: fn(&str) -> Result<Option<String>, String>,
+    ) -> Option<(&'static str, String)> {
+        let (word, value) = self.found(parameter)?;
+        if let Some(key) = key {
+            self.class.login_words.insert(key, word.to_owned());
+        }
+        match parse(value.trim()) {
+            Ok(text) => text.map(|text| (word, text)),
+            Err(problem) => {
+                self.class.fault(word, problem);
+                None
+            }
+        }
+    }
+
+    fn mount(&mut self) -> Option<String> {
+        let present = |parameter| self.peer.names(parameter).iter().find(|name| self.parameters.contains_key(**name)).copied();
+        let (word, former) = (present(Parameter::AuthMount), present(Parameter::KubernetesMount));
+        if let (Some(word), Some(former)) = (word, former) {
+            self.class.fault(former, format!("stands beside `{word}`, and both mean the same (remove `{former}`)"));
+        }
+        let parameter = if former.is_some() { Parameter::KubernetesMount } else { Parameter::AuthMount };
+        self.text(parameter, Some(LoginKey::Mount), login::path).map(|(_, mount)| mount)
+    }
+
+    fn tls(&mut self) -> (Option<LoginTls>, Vec<&'static str>) {
+        let [ca_file, ca_folder, server_name, certificate, key] =
+            [Parameter::CaFile, Parameter::CaFolder, Parameter::ServerName, Parameter::ClientCertificate, Parameter::ClientKey]
+                .map(|parameter| self.text(parameter, None, login::text));
+        let skip_verify = self.skip_verify();
+        let texts = [&ca_file, &ca_folder, &server_name, &certificate, &key].into_iter().flatten().map(|(word, _)| *word);
+        let words: Vec<&'static str> = texts.chain(skip_verify).collect();
+        if let Some(word) = words.first() {
+            self.class.login_words.insert(LoginKey::Tls, (*word).to_owned());
+        }
+        if let (Some((file, _)), Some((folder, _))) = (&ca_file, &ca_folder) {
+            self.class.warn(None, folder, format!("is not heeded: `{file}` stands beside it, and wins (remove one)"));
+        }
+        self.check_pair(certificate.as_ref(), Parameter::ClientKey, key.is_some());
+        self.check_pair(key.as_ref(), Parameter::ClientCertificate, certificate.is_some());
+        let path = |text: (&'static str, String)| PathBuf::from(text.1);
+        let tls = LoginTls {
+            ca: ca_file.or(ca_folder).map(path),
+            client: certificate.map(path).zip(key.map(path)),
+            server_name: server_name.map(|(_, name)| name),
+            skip_verify: skip_verify.is_some(),
+        };
+        (Some(tls).filter(|tls| *tls != LoginTls::default()), words)
+    }
+
+    fn check_pair(&mut self, one: Option<&(&'static str, String)>, other: Parameter, other_is_there: bool) {
+        if let Some((word, _)) = one.filter(|_| !other_is_there) {
+            let other = self.peer.names(other)[0];
+            self.class
+                .fault(word, format!("stands without `{other}`: a certificate and its key go together (add `{other}`, or remove it)"));
+        }
+    }
+
+    /// The word, where it says yes. The peers read it as Go's `strconv.ParseBool` does.
+    fn skip_verify(&mut self) -> Option<&'static str> {
+        let (word, value) = self.found(Parameter::SkipVerify)?;
+        match value {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(word),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => None,
+            _ => {
+                self.class.fault(word, format!("{} is neither true nor false (write \"true\" or \"false\")", quoted(value)));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+use std::collections::BTreeMap;
+
+use insta::assert_snapshot;
+
+use crate::dialect::{ClassLimits, parse};
+use crate::model::{
+    Ask, Catalogue, ClassFault, FileMode, InvalidName, LoginKey, Plan, SecretRef, Select, Serving, Unresolved, Version, VersionIds,
+};
+
+/// One backend, `bao`, at https://bao:8200. Its namespace stands before a name, its versions are numbers, and its role is `csi`.
+struct FakeCatalogue;
+
+impl Catalogue for FakeCatalogue {
+    fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
+        let mut login = ask.login.clone();
+        let name = login.namespace.iter().fold(ask.name.to_owned(), |name, namespace| format!("{namespace}/{name}"));
+        let name = name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
+        if login.address.as_ref().is_some_and(|address| !address.contains("://")) {
+            return Err(Unresolved::Login { key: LoginKey::Address, problem: "is no address (write https://host:port)".to_owned() });
+        }
+        login.role = login.role.filter(|role| role != "csi");
+        let version = ask.version.map(|version| match version.parse::<u64>() {
+            Ok(number) => Ok(Version::new(number.to_string())),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is no version of a KV secret"))),
+        });
+        let backend = ask.backend.unwrap_or("none").parse().unwrap();
+        Ok(SecretRef { backend, name, version: version.transpose()?, method: ask.method, args: ask.args.clone(), lease: ask.lease, login })
+    }
+
+    fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
+        match address {
+            Some("https://nowhere") => Err(Unresolved::Backend(format!("several backends could serve `{dialect}`: bao, dr"))),
+            address => Ok(Serving {
+                backend: "bao".parse().unwrap(),
+                by_address: address == Some("https://bao:8200"),
+                names_audience: address.is_some(),
+            }),
+        }
+    }
+}
+
+const OBJECTS: &str = "- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}";
+
+fn parse_class(dialect: &str, pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
+    let mut parameters: BTreeMap<String, String> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    parameters.insert("dialect".to_owned(), dialect.to_owned());
+    parse(&parameters, &FakeCatalogue, ClassLimits { objects: 20, owners: false }).map_err(|faults| faults.0)
+}
+
+fn plan(pairs: &[(&str, &str)]) -> Plan {
+    parse_class("vault", &[&[("roleName", "web"), ("objects", OBJECTS)], pairs].concat()).unwrap()
+}
+
+fn plan_of(objects: &str) -> Plan {
+    plan(&[("objects", objects)])
+}
+
+/// The messages, a line each, with the place in the text before each.
+fn faults(dialect: &str, pairs: &[(&str, &str)]) -> String {
+    let lines = parse_class(dialect, pairs).unwrap_err().into_iter().map(|fault| match fault.at {
+        Some((line, column)) => format!("{line}:{column} {fault}"),
+        None => format!("- {fault}"),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn faults_of(objects: &str) -> String {
+    faults("vault", &[("roleName", "web"), ("objects", objects)])
+}
+
+fn warnings(plan: &Plan) -> String {
+    plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Everything of a plan that a mount would go by, a line an object.
+fn shown(plan: &Plan) -> String {
+    let line = |object: &crate::model::Object| {
+        let select = match &object.select {
+            Select::Field { query, path } => format!("{path} = {query:?}"),
+            Select::Response { path } => format!("{path} = response"),
+            Select::Fields { .. } | Select::Whole { .. } => unreachable!(),
+        };
+        let SecretRef { method, args, login, .. } = &*object.secret;
+        let mode = object.mode.map_or("driver's".to_owned(), |mode| mode.to_string());
+        let said: Vec<_> = login.said().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        format!("{select} of {method} {} {} | {mode} {:?} | {}", object.secret, args.to_json(), object.encoding, said.join(" "))
+    };
+    plan.objects.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Database credentials, a certificate, a pinned KV secret and a listing, as classes of the peers have them.
+const EVERYTHING: &str = r#"
+- objectName: db/username
+  secretPath: database/creds/shop
+  secretKey: username
+- objectName: db/password
+  secretPath: "/v1/database/creds/shop"
+  secretKey: password
+  filePermission: 0400
+- objectName: certificate.json
+  secretPath: pki/issue/web
+  method: PUT
+  secretArgs:
+    common_name: web.shop.example
+    ttl: 24h
+    exclude_cn_from_sans: true
+    ip_sans: ["10.0.0.1"]
+- objectName: former
+  secretPath: v1/kv/data/shop/db?version=3
+  secretKey: data.password
+  encoding: BASE64
+- objectName: otp
+  secretPath: ssh/creds/otp?ip=10.0.0.1
+  method: POST
+  secretArgs: { username: deploy }
+  encoding: ""
+- objectName: names
+  secretPath: kv/metadata/shop/
+  secretKey: keys
+  method: LIST
+  filePermission: 0
+"#;
+
+#[test]
+fn every_key_of_an_object() {
+    let plan = plan_of(EVERYTHING);
+    assert_snapshot!(shown(&plan), @r#"
+    db/username = Query("username") of GET bao/database/creds/shop {} | driver's Utf8 | audience=vault role=web
+    db/password = Query("password") of GET bao/database/creds/shop {} | 0400 Utf8 | audience=vault role=web
+    certificate.json = response of PUT bao/pki/issue/web {"common_name":"web.shop.example","exclude_cn_from_sans":true,"ip_sans":["10.0.0.1"],"ttl":"24h"} | driver's Utf8 | audience=vault role=web
+    former = Query("data.password") of GET bao/kv/data/shop/db@3 {} | driver's Base64 | audience=vault role=web
+    otp = response of POST bao/ssh/creds/otp {"ip":"10.0.0.1","username":"deploy"} | driver's Utf8 | audience=vault role=web
+    names = Query("keys") of LIST bao/kv/metadata/shop {} | driver's Utf8 | audience=vault role=web
+    "#);
+    assert!(std::sync::Arc::ptr_eq(&plan.objects[0].secret, &plan.objects[1].secret), "one credential has one username and one password");
+    assert_eq!(plan.version_ids, VersionIds::Paths);
+    assert_eq!(plan.objects[1].label().to_string(), "object 2 (db/password)");
+    assert!(plan.warnings.is_empty() && plan.fresh.is_none());
+}
+
+#[test]
+fn every_parameter_of_a_class() {
+    let everything = [
+        ("vaultAddress", "https://elsewhere:8200"),
+        ("vaultNamespace", "/team-a/"),
+        ("vaultAuthMountPath", "clusters/eu/"),
+        ("audience", "https://vault.example"),
+        ("vaultCACertPath", "/tls/ca.crt"),
+        ("vaultTLSServerName", "vault.internal"),
+        ("vaultTLSClientCertPath", "/tls/client.crt"),
+        ("vaultTLSClientKeyPath", "/tls/client.key"),
+        ("vaultSkipTLSVerify", "true"),
+        ("csi.storage.k8s.io/pod.name", "web-0"),
+        ("secretProviderClass", "shop"),
+    ];
+    let plan = plan(&everything);
+    assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | address=https://elsewhere:8200 audience=https://vault.example mount=clusters/eu namespace=team-a role=web tls=its own settings"#);
+    assert_snapshot!(format!("{:#?}", plan.objects[0].secret.login), @r#"
+    Login {
+        address: Some(
+            "https://elsewhere:8200",
+        ),
+        audience: Some(
+            "https://vault.example",
+        ),
+        mount: Some(
+            "clusters/eu",
+        ),
+        namespace: Some(
+            "team-a",
+        ),
+        role: Some(
+            "web",
+        ),
+        tls: Some(
+            LoginTls {
+                ca: Some(
+                    "/tls/ca.crt",
+                ),
+                client: Some(
+                    (
+                        "/tls/client.crt",
+                        "/tls/client.key",
+                    ),
+                ),
+                server_name: Some(
+                    "vault.internal",
+                ),
+                skip_verify: true,
+            },
+        ),
+    }
+    "#);
+    assert_snapshot!(format!("{:?}", plan.parameters), @r#"{Address: "vaultAddress", Mount: "vaultAuthMountPath", Namespace: "vaultNamespace", Role: "roleName", Tls: "vaultCACertPath"}"#);
+    assert!(plan.warnings.is_empty());
+}
+
+#[test]
+fn what_is_left_out_or_empty_is_left_to_the_backend() {
+    let empty = [
+        ("vaultAddress", ""),
+        ("vaultNamespace", "/"),
+        ("vaultKubernetesMountPath", ""),
+        ("audience", ""),
+        ("vaultCADirectory", ""),
+        ("vaultSkipTLSVerify", "0"),
+    ];
+    for pairs in [&[] as &[_], &empty] {
+        // The catalogue's backend names no audience to a class that names no address: then it is the peer's.
+        assert_eq!(plan(pairs).objects[0].secret.login.said(), [(LoginKey::Audience, "vault"), (LoginKey::Role, "web")]);
+    }
+    let openbao = parse_class("openbao", &[("roleName", "web"), ("objects", OBJECTS)]).unwrap();
+    assert_eq!(openbao.objects[0].secret.login.audience.as_deref(), Some("openbao"));
+    let named = plan(&[("vaultAddress", "https://elsewhere")]);
+    assert_eq!(named.objects[0].secret.login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
+}
+
+#[test]
+fn the_openbao_dialect_has_three_names_for_everything() {
+    let names = [
+        "RoleName",
+        "Address",
+        "Namespace",
+        "AuthMountPath",
+        "CACertPath",
+        "CADirectory",
+        "TLSServerName",
+        "TLSClientCertPath",
+        "TLSClientKeyPath",
+        "SkipTLSVerify",
+    ];
+    let class = |prefix: &str| {
+        let pairs: Vec<(String, &str)> =
+            names.iter().map(|name| (format!("{prefix}{name}"), if *name == "SkipTLSVerify" { "t" } else { "x://x" })).collect();
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (name.as_str(), *value)).chain([("objects", OBJECTS)]).collect();
+        let mut plan = parse_class(
+            "openbao",
+            &pairs
+                .iter()
+                .map(|(name, value)| if name.ends_with("Path") || name.ends_with("Namespace") { (*name, "x") } else { (*name, *value) })
+                .collect::<Vec<_>>(),
+        )
+        .unwrap();
+        plan.parameters.clear();
+        plan.objects.remove(0).secret.login.clone()
+    };
+    assert_eq!(class("bao"), class("openbao"));
+    assert_eq!(class("bao"), class("vault"));
+    let login = class("bao");
+    assert_eq!(login.said().len(), 5, "{login:?}");
+
+    let mixed = [
+        ("roleName", "unheeded"),
+        ("vaultRoleName", "first"),
+        ("vaultNamespace", "same"),
+        ("openbaoNamespace", "same"),
+        ("baoAuthMountPath", ""),
+        ("vaultAuthMountPath", "unheeded"),
+        ("objects", OBJECTS),
+    ];
+    let plan = parse_class("openbao", &mixed).unwrap();
+    assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | audience=openbao namespace=same role=first"#);
+    assert_snapshot!(warnings(&plan), @"
+    roleName: is not heeded: `vaultRoleName` stands beside it, says otherwise and wins (remove one)
+    vaultAuthMountPath: is not heeded: `baoAuthMountPath` stands beside it, says otherwise and wins (remove one)
+    ");
+}
+
+#[test]
+fn an_address_that_is_configured_stands_for_its_tls() {
+    let plan = plan(&[
+        ("vaultAddress", "https://bao:8200"),
+        ("vaultCACertPath", "/tls/ca.crt"),
+        ("vaultSkipTLSVerify", "true"),
+        ("vaultNamespace", "team-a"),
+    ]);
+    assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | namespace=team-a role=web"#);
+    assert_snapshot!(warnings(&plan), @"
+    vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    vaultSkipTLSVerify: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    ");
+}
+
+#[test]
+fn what_is_not_heeded_is_warned_of() {
+    let plan = plan(&[
+        ("vaultCACertPath", "/tls/ca.crt"),
+        ("vaultCADirectory", "/tls"),
+        ("objects", "- {objectName: a.json, secretPath: kv/data/a, encoding: base64}"),
+    ]);
+    assert_snapshot!(warnings(&plan), @"
+    vaultCADirectory: is not heeded: `vaultCACertPath` stands beside it, and wins (remove one)
+    object 1 (a.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
+    ");
+}
+
+#[test]
+fn modes_in_the_spellings_of_yaml() {
+    for (text, mode) in [("0400", 0o400), ("0o400", 0o400), ("\"0400\"", 0o400), ("256", 0o400), ("0777", 0o777)] {
+        let plan = plan_of(&format!("- {{objectName: a, secretPath: b, filePermission: {text}}}"));
+        assert_eq!(plan.objects[0].mode, FileMode::from_bits(mode), "{text}");
+    }
+    for none in ["0", "0000", "", "~"] {
+        assert_eq!(plan_of(&format!("- {{objectName: a, secretPath: b, filePermission: {none}}}")).objects[0].mode, None, "{none:?}");
+    }
+}
+
+#[test]
+fn unknown_words_and_words_of_other_formats() {
+    let class = [
+        ("rolName", "x"),
+        ("vaultAdress", "x"),
+        ("namespace", "x"),
+        ("backend", "x"),
+        ("baoAddress", "x"),
+        ("roleName", "web"),
+        ("zzz", "x"),
+        ("objects", "- secret: a\n  field: b\n  path: c\n  objectPath: d\n  version: 1\n  secretpath: e\n  <<: {}\n"),
+    ];
+    assert_snapshot!(faults("vault", &class), @"
+    - backend: is no known key (here the address says which backend, or the node's configuration)
+    - baoAddress: is no known key (here it is `vaultAddress`; with the provider `openbao` this name works)
+    - namespace: is no known key (here it is `vaultNamespace`)
+    - rolName: is no known key (did you mean `roleName`?)
+    - vaultAdress: is no known key (did you mean `vaultAddress`?)
+    - zzz: is no known key (known here: roleName, objects, audience, vaultAddress, vaultNamespace, vaultAuthMountPath, vaultCACertPath, vaultCADirectory, vaultTLSServerName, vaultTLSClientCertPath, vaultTLSClientKeyPath, vaultSkipTLSVerify)
+    1:3 object 1: secret: is no known key (here it is `secretPath`)
+    1:3 object 1: objectName: is missing (write the file's path in the volume, such as `objectName: password`)
+    1:3 object 1: secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
+    2:3 object 1: field: is no known key (here it is `secretKey`)
+    3:3 object 1: path: is no known key (here it is `objectName`)
+    4:3 object 1: objectPath: is no known key (here it is `secretPath`)
+    5:3 object 1: version: is no known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
+    6:3 object 1: secretpath: is no known key (did you mean `secretPath`?)
+    7:3 object 1: <<: is no known key: YAML's merge keys are not read (write the keys out)
+    ");
+    assert_snapshot!(faults("openbao", &[("bao_address", "x"), ("zzz", "x"), ("role", "x")]), @"
+    - bao_address: is no known key (did you mean `baoAddress`?)
+    - role: is no known key (here it is `roleName`)
+    - zzz: is no known key (known here: roleName, objects, audience, baoAddress, baoNamespace, baoAuthMountPath, baoCACertPath, baoCADirectory, baoTLSServerName, baoTLSClientCertPath, baoTLSClientKeyPath, baoSkipTLSVerify)
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
+    ");
+}
+
+#[test]
+fn all_faults_of_a_class_at_once() {
+    let class = [
+        ("vaultAuthMountPath", "a"),
+        ("vaultKubernetesMountPath", "b"),
+        ("vaultNamespace", "team/../other"),
+        ("vaultAddress", "nowhere"),
+        ("audience", "a\u{7}"),
+        ("vaultTLSClientCertPath", "/tls/client.crt"),
+        ("vaultSkipTLSVerify", "yes"),
+        (
+            "objects",
+            r#"
+- secretPath: kv/data/a
+- objectName: /etc/passwd
+  secretPath: kv/../a
+- objectName: b
+- objectName: c
+  secretPath: kv/data/c?version=latest
+  method: DELETE
+  secretArgs: [a]
+  filePermission: 0888
+  encoding: base46
+- objectName: d
+  secretPath: kv/data/d?a=1
+  secretArgs: { a: 2 }
+- objectName: d/e
+  secretPath: kv/data/e?a=%
+  secretKey: [a]
+- objectName: ..d
+  secretPath: ""
+- objectName: 1
+  secretPath: kv/data/f
+  filePermission: 01777
+- just a text
+"#,
+        ),
+    ];
+    assert_snapshot!(faults("vault", &class), @r#"
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    - vaultNamespace: "team/../other" has the element ".." (write it as the store lists it)
+    - vaultSkipTLSVerify: "yes" is neither true nor false (write "true" or "false")
+    - vaultTLSClientCertPath: stands without `vaultTLSClientKeyPath`: a certificate and its key go together (add `vaultTLSClientKeyPath`, or remove it)
+    - vaultKubernetesMountPath: stands beside `vaultAuthMountPath`, and both mean the same (remove `vaultKubernetesMountPath`)
+    - audience: "a\u{7}" has a control character (remove it)
+    - vaultAddress: is no address (write https://host:port)
+    2:3 object 1 (a): objectName: is missing (write the file's path in the volume, such as `objectName: password`)
+    3:15 object 2 (/etc/passwd): objectName: "/etc/passwd" is absolute: paths are relative to the volume (remove the `/` at its start)
+    4:15 object 2 (/etc/passwd): secretPath: the name "kv/../a" has the element ".." (write the name as its store lists it)
+    5:3 object 3 (b): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
+    7:15 object 4 (c): secretPath: "latest" is no version of a KV secret (pin one that the store has, or leave the version out for the latest)
+    8:11 object 4 (c): method: there is no method "DELETE" (there are: GET, LIST, POST, PUT)
+    9:15 object 4 (c): secretArgs: is a list, but must be a mapping (write a line `key: value` for each key)
+    10:19 object 4 (c): filePermission: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    11:13 object 4 (c): encoding: there is no encoding "base46" (did you mean `base64`?)
+    14:15 object 5 (d): secretArgs: has "a", which stands in the query of `secretPath` too (keep one of them)
+    15:15 object 6 (d/e): objectName: "d" is a file, that of object 5 (d): nothing can stand within it (change one of the paths)
+    16:15 object 6 (d/e): secretPath: has a query that cannot be read (write `name=value`, several with `&` between, other characters as %XX)
+    17:14 object 6 (d/e): secretKey: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    18:3 object 7 (..d): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
+    18:15 object 7 (..d): objectName: "..d" starts with `..`, which the driver keeps for itself (choose another name)
+    22:19 object 8 (1): filePermission: 01777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    23:3 object 9: objects: is a text, but an object is a mapping (write `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`, say)
+    "#);
+}
+
+#[test]
+fn a_class_without_what_it_needs() {
+    assert_snapshot!(faults("vault", &[]), @"
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
+    ");
+    assert_snapshot!(faults("openbao", &[("baoTLSClientKeyPath", "/k"), ("objects", "[]")]), @"
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    - baoTLSClientKeyPath: stands without `baoTLSClientCertPath`: a certificate and its key go together (add `baoTLSClientCertPath`, or remove it)
+    - objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
+    ");
+    assert_snapshot!(faults_of(""), @"- objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)");
+    assert_snapshot!(faults_of("array:\n  - |\n    objectName: a\n"), @"1:1 objects: line 1: is a mapping, but must be a list (start each object with `- `, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)");
+    assert_snapshot!(faults("vault", &[("roleName", "web"), ("vaultAddress", "https://nowhere"), ("objects", OBJECTS)]), @"- vaultAddress: several backends could serve `vault`: bao, dr");
+}
+
+#[test]
+fn the_peers_to_come_say_so() {
+    for dialect in ["aws", "azure", "gcp"] {
+        let fault = parse_class(dialect, &[("objects", "x")]).unwrap_err().remove(0);
+        assert!(fault.to_string().starts_with(&format!("dialect: `{dialect}` is not yet supported")), "{fault}");
+    }
+}

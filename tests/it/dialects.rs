@@ -1,0 +1,138 @@
+//! Classes of the Vault and OpenBao providers at their own sockets, against a real server.
+
+use keyferry::model::PodClaims;
+use keyferry::server::proto::{MountRequest, MountResponse};
+use serde_json::{Value, json};
+
+use crate::bao::Bao;
+use crate::support::{House, Provider, connect, request, tokens, web};
+
+/// A node that answers for the peers, a server, and who may what.
+struct Peers {
+    house: House,
+    provider: Provider,
+    bao: Bao,
+}
+
+impl Peers {
+    async fn open() -> Self {
+        let bao = Bao::dev().await;
+        let house = House::new("");
+        house.configure(
+            "{ pods: { namespace: shop, serviceAccount: web }, read: [\"bao/kv/data/shop/*\"], update: [\"bao/pki/issue/web\"] }",
+            "providers: [keyferry, vault, openbao, aws]",
+        );
+        let backend = format!("bao: {{ kind: vault, address: \"{}\", auth: {{ method: jwt, mount: kubernetes }} }}, files: {{", bao.url());
+        house.reconfigure("files: {", &backend);
+        bao.jwt("kubernetes", &std::fs::read_to_string(house.path("jwks.json")).unwrap()).await;
+        bao.policy("web", "path \"kv/data/shop/*\" { capabilities = [\"read\"] }").await;
+        for audience in ["vault", "openbao"] {
+            bao.jwt_role("kubernetes", audience, audience, json!({ "policies": ["web"] })).await;
+        }
+        bao.kv2("kv").await;
+        bao.must("POST", "kv/data/shop/db", json!({ "data": { "password": "former", "port": 5432, "key": "aGk=" } })).await;
+        bao.must("POST", "kv/data/shop/db", json!({ "data": { "password": "hunter2", "port": 5432, "key": "aGk=" } })).await;
+        let provider = house.serve();
+        Self { house, provider, bao }
+    }
+
+    /// What the driver sends: the class's parameters, and a token for each audience that the CSIDriver object names.
+    fn asking(&self, pod: &PodClaims, parameters: &Value) -> MountRequest {
+        let jwts: Vec<(&str, String)> = ["keyferry", "vault", "openbao"].map(|audience| (audience, self.house.token(pod, audience))).into();
+        let pairs: Vec<(&str, &str)> = jwts.iter().map(|(audience, jwt)| (*audience, jwt.as_str())).collect();
+        let mut attributes = json!({ "csi.storage.k8s.io/serviceAccount.tokens": tokens(&pairs) });
+        attributes.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());
+        request(pod, attributes)
+    }
+
+    /// By the socket of a provider: the answer, or code and message.
+    async fn mount(&self, provider: &str, parameters: &Value) -> Result<MountResponse, String> {
+        let mut client = connect(&self.house.path(&format!("sockets/{provider}.sock"))).await.unwrap();
+        let answer = client.mount(self.asking(&web(), parameters)).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| {
+            let address = self.bao.url();
+            format!("{:?} {}", status.code(), status.message().replace(&address, "<bao>"))
+        })
+    }
+}
+
+fn shown(answer: &MountResponse) -> String {
+    let files = answer.files.iter().map(|file| format!("{} {:04o} {}", file.path, file.mode, String::from_utf8_lossy(&file.contents)));
+    let versions = answer.object_version.iter().map(|object| format!("{} = {}", object.id, object.version));
+    files.chain(versions).collect::<Vec<_>>().join("\n")
+}
+
+const OBJECTS: &str = "
+- { objectName: db/password, secretPath: /v1/kv/data/shop/db, secretKey: password, filePermission: 0400 }
+- { objectName: former, secretPath: 'kv/data/shop/db?version=1', secretKey: password }
+- { objectName: port, secretPath: kv/data/shop/db, secretKey: port }
+- { objectName: key, secretPath: v1/kv/data/shop/db, secretKey: key, encoding: BASE64 }
+";
+
+#[tokio::test]
+async fn classes_of_the_peers_work_unchanged() {
+    let peers = Peers::open().await;
+    let class = json!({ "roleName": "vault", "vaultAddress": peers.bao.url(), "vaultCACertPath": "/gone/ca.crt", "objects": OBJECTS });
+    let answer = peers.mount("vault", &class).await.unwrap();
+    insta::assert_snapshot!(shown(&answer), @"
+    db/password 0400 hunter2
+    former 0644 former
+    port 0644 5432
+    key 0644 hi
+    db/password = 2
+    former = 1
+    port = 2
+    key = 2
+    ");
+    let openbao = json!({ "baoRoleName": "openbao", "objects": OBJECTS });
+    assert_eq!(shown(&peers.mount("openbao", &openbao).await.unwrap()), shown(&answer), "another audience, the same secrets");
+    let own = json!({ "dialect": "vault", "roleName": "vault", "objects": OBJECTS });
+    assert_eq!(shown(&peers.mount("keyferry", &own).await.unwrap()), shown(&answer));
+
+    let whole = json!({ "roleName": "vault", "objects": "- { objectName: db.json, secretPath: kv/data/shop/db }" });
+    let whole = peers.mount("vault", &whole).await.unwrap();
+    let response: Value = serde_json::from_slice(&whole.files[0].contents).unwrap();
+    assert_eq!(response["data"]["data"], json!({ "password": "hunter2", "port": 5432, "key": "aGk=" }));
+    assert_eq!(whole.object_version[0].id, "db.json");
+
+    let warned = peers.provider.log().matches("vaultCACertPath: is not heeded").count();
+    peers.mount("vault", &class).await.unwrap();
+    assert_eq!((warned, peers.provider.log().matches("vaultCACertPath: is not heeded").count()), (1, 1), "once a class");
+}
+
+#[tokio::test]
+async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
+    let peers = Peers::open().await;
+    let objects = "- { objectName: a, secretPath: kv/data/shop/db, secretKey: password }";
+    let mut told = Vec::new();
+    for (what, provider, parameters) in [
+        ("no such key", "vault", json!({ "roleName": "vault", "objects": objects.replace("secretKey: password", "secretKey: pasword") })),
+        ("another role's audience", "vault", json!({ "roleName": "openbao", "objects": objects })),
+        ("no rule", "vault", json!({ "roleName": "vault", "objects": objects.replace("shop", "other") })),
+        ("no update", "vault", json!({ "roleName": "vault", "objects": "- { objectName: a, secretPath: pki/issue/api, method: PUT }" })),
+        ("another address", "openbao", json!({ "roleName": "openbao", "baoAddress": "https://elsewhere:8200", "objects": objects })),
+        ("another audience", "vault", json!({ "roleName": "vault", "audience": "keyferry", "objects": objects })),
+        ("a misspelt parameter", "vault", json!({ "rolName": "vault", "objects": objects })),
+        ("a provider to come", "aws", json!({ "objects": "- { objectName: a }" })),
+    ] {
+        told.push(format!("# {what}\n{}", peers.mount(provider, &parameters).await.unwrap_err()));
+    }
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    # no such key
+    NotFound SecretNotFound: object 1 (a): bao/kv/data/shop/db: has no field "pasword" (did you mean "password"? It has password, key, port)
+    # another role's audience
+    FailedPrecondition BackendLoginFailed: object 1 (a): bao/kv/data/shop/db: the store refuses to log in role openbao at auth/kubernetes with the Pod's token for vault: error validating token: invalid audience (aud) claim: audience claim does not match any expected audience (does role openbao exist at auth/kubernetes, with bound_audiences vault and claims that a token of ServiceAccount shop/web has?)
+    # no rule
+    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/other/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["bao/kv/data/other/db"])
+    # no update
+    PermissionDenied PolicyDenied: object 1 (a): bao/pki/issue/api: no rule of the policy allows ServiceAccount shop/web to update it (the cluster's admin can add a rule with update: ["bao/pki/issue/api"])
+    # another address
+    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets baoAddress to "https://elsewhere:8200", and backends.bao.classMay.address does not grant that to ServiceAccount shop/web (leave baoAddress out; or the cluster's admin can add it there)
+    # another audience
+    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "keyferry", and backends.bao.classMay.audience does not grant that to ServiceAccount shop/web (leave audience out; or the cluster's admin can add it there)
+    # a misspelt parameter
+    InvalidArgument InvalidRequest: rolName: is no known key (did you mean `roleName`?); roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    # a provider to come
+    InvalidArgument InvalidRequest: dialect: `aws` is not yet supported (write the class in the native format, and leave the key out)
+    "#);
+}
