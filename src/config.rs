@@ -20,18 +20,16 @@ use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Le
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
-use crate::nearest::nearest;
 use crate::policy::Policy;
 use crate::server::SocketConfig;
 use crate::telemetry::logs::LogConfig;
 use crate::units::{parse_duration, parse_size};
 use crate::yaml::{self, Fault, Faults, Node, Position, Reader};
 
+mod dialects;
+
 /// The names a provider may answer at: its own, and those of the peers whose classes it speaks.
 const PROVIDERS: [&str; 6] = ["keyferry", "vault", "openbao", "aws", "azure", "gcp"];
-
-/// The peers whose classes are not understood yet.
-const LATER_DIALECTS: [&str; 3] = ["aws", "azure", "gcp"];
 
 /// The largest configuration file in bytes.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -133,7 +131,7 @@ impl Config {
         let backends = backends(&mut reader, faults);
         let class_may = backends.iter().filter_map(|(name, backend)| Some((name.clone(), backend.class_may()?.clone()))).collect();
         let policy = policy(&mut reader, faults).with_class_may(class_may);
-        let dialects = dialects(&mut reader, &backends, faults);
+        let dialects = dialects::parse(&mut reader, &backends, faults);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
         let (cache, sealed) = section(&mut reader, "cache", faults, cache).unwrap_or_default();
         let leases = section(&mut reader, "leases", faults, LeasesConfig::parse).unwrap_or_default();
@@ -276,46 +274,6 @@ fn policy(reader: &mut Reader<'_>, faults: &mut Faults) -> Policy {
     }
     reader.missing("policy", "nothing is allowed without rules; an empty list [] denies everything", faults);
     Policy::default()
-}
-
-/// Which backend serves whose classes. A backend that is faulty itself is not held against the dialect.
-fn dialects(
-    reader: &mut Reader<'_>,
-    backends: &BTreeMap<BackendName, BackendConfig>,
-    faults: &mut Faults,
-) -> BTreeMap<String, BackendName> {
-    let configured = reader.get("backends").and_then(|node| Reader::of(node, "backends", &mut Faults::default()));
-    let configured = configured.map(|backends| backends.entries()).unwrap_or_default();
-    let mut dialects = BTreeMap::new();
-    let Some(mut all) = reader.reader("dialects", faults) else { return dialects };
-    for dialect in PROVIDERS.into_iter().skip(1) {
-        let Some(node) = all.get(dialect) else { continue };
-        if LATER_DIALECTS.contains(&dialect) {
-            faults.add(node.at, all.path(dialect), "is not yet supported (leave it out)");
-            continue;
-        }
-        let Some(mut inner) = all.reader(dialect, faults) else { continue };
-        if inner.get("backend").is_none() {
-            inner.missing("backend", "the name of the backend that serves these classes, such as backend: bao", faults);
-        }
-        let serves = |name: &str| match (name.parse::<BackendName>(), backends.iter().find(|(known, _)| known.as_str() == name)) {
-            (Ok(name), Some((_, config))) if config.speaks(dialect) => Ok(name),
-            (Ok(name), None) if configured.iter().any(|(known, _)| known.text == name.as_str()) => Ok(name),
-            (_, Some(_)) => Err(format!("{name:?} cannot serve classes of the dialect {dialect} (name a backend of the kind vault)")),
-            (_, None) => Err(no_backend(name, configured.iter().map(|(known, _)| known.text.as_str()))),
-        };
-        dialects.extend(inner.parsed("backend", faults, serves).map(|name| (dialect.to_owned(), name)));
-        inner.finish(faults);
-    }
-    all.finish(faults);
-    dialects
-}
-
-fn no_backend<'n>(name: &str, configured: impl Iterator<Item = &'n str> + Clone) -> String {
-    match nearest(name, configured.clone()) {
-        Some(near) => format!("there is no backend {name:?} (did you mean {near:?}?)"),
-        None => format!("there is no backend {name:?} (there are: {})", configured.collect::<Vec<_>>().join(", ")),
-    }
 }
 
 fn delivery(text: &str) -> Result<DeliveryMode, String> {

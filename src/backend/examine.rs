@@ -2,9 +2,19 @@
 
 use std::sync::Arc;
 
-use super::BackendConfig;
+use super::file::{FileBackend, FileConfig};
+use super::http::{HttpBackend, HttpBackendConfig};
+use super::vault::VaultBackend;
+use super::{Backend, BackendConfig};
 use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, Level, NamedFile};
+use crate::model::{BackendName, Diagnosis, Level, NamedFile, PodIdentity, PodTokens};
+
+/// Whose tokens an admin gave to try a login with. Nobody has verified them: the store will.
+#[derive(Debug)]
+pub struct Visitor {
+    pub pod: PodIdentity,
+    pub tokens: PodTokens,
+}
 
 impl BackendConfig {
     /// The files it is configured with, each under its key.
@@ -25,25 +35,46 @@ impl BackendConfig {
         }
     }
 
-    /// Opens it and asks it, as a mount would.
-    pub async fn examine(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
-        let what = format!("backend {name}");
-        let backend = match self.open(name, secret_bytes, clock) {
-            Ok(backend) => backend,
-            Err(error) => return vec![Diagnosis::of_error(Level::Fail, what, &error.reason)],
+    /// Opens it and asks it, as a mount would; with a visitor it is logged in to, and out of again.
+    pub async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        visitor: Option<Visitor>,
+    ) -> Vec<Diagnosis> {
+        let (own, clock) = (name.clone(), Arc::clone(clock));
+        let opened = match self {
+            Self::File(config) => match FileBackend::open(own, config, secret_bytes, clock) {
+                Ok(backend) => Ok(vec![of_vault(&backend, name, config).await]),
+                Err(error) => Err(error),
+            },
+            Self::Http(config) => match HttpBackend::open(own, config, secret_bytes) {
+                Ok(backend) => Ok(vec![of_http(&backend, name, config).await]),
+                Err(error) => Err(error),
+            },
+            Self::Vault(config) => match VaultBackend::open(own, config, secret_bytes, clock) {
+                Ok(backend) => Ok(backend.examine(visitor).await),
+                Err(error) => Err(error),
+            },
         };
-        match backend.check().await {
-            Ok(()) => vec![Diagnosis::ok(what, self.well())],
-            Err(error) => vec![Diagnosis::of_error(Level::Fail, what, &error.reason)],
-        }
+        opened.unwrap_or_else(|error| vec![Diagnosis::of_error(Level::Fail, format!("backend {name}"), &error.reason)])
     }
+}
 
-    /// What a good check means.
-    fn well(&self) -> String {
-        match self {
-            Self::File(config) => format!("the vault {} is there, and its identities are read", config.vault.display()),
-            Self::Http(config) => format!("the store at {} answers", config.server()),
-            Self::Vault(config) => format!("the store at {} is up and unsealed", config.address),
-        }
+async fn of_vault(backend: &FileBackend, name: &BackendName, config: &FileConfig) -> Diagnosis {
+    checked(backend, name, format!("the vault {} is there, and its identities are read", config.vault.display())).await
+}
+
+async fn of_http(backend: &HttpBackend, name: &BackendName, config: &HttpBackendConfig) -> Diagnosis {
+    checked(backend, name, format!("the store at {} answers", config.server())).await
+}
+
+/// `well` is what a good check means.
+async fn checked(backend: &dyn Backend, name: &BackendName, well: String) -> Diagnosis {
+    let what = format!("backend {name}");
+    match backend.check().await {
+        Ok(()) => Diagnosis::ok(what, well),
+        Err(error) => Diagnosis::of_error(Level::Fail, what, &error.reason),
     }
 }

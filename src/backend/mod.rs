@@ -33,6 +33,7 @@ mod serving;
 pub mod vault;
 
 pub use cache::{CacheConfig, CacheTimes};
+pub use examine::Visitor;
 pub use lease::LeasesConfig;
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;

@@ -189,7 +189,7 @@ impl BackendConfig {
     }
 
     /// Alone, without its decorators.
-    pub(super) fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
             Self::Http(config) => Ok(Arc::new(HttpBackend::open(name.clone(), config, secret_bytes)?)),

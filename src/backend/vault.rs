@@ -2,7 +2,7 @@
 //!
 //! Reading order: `config` (what the admin chose, and what that makes of a class's words), `entry` (through which door a request goes),
 //! `sessions` and `token` (who is logged in, and for how long), `login`, `read` (a request and its answer), `answer` (what an answer
-//! means), `lease` (renewed and given back), `health`, `wire` (one call) and `fault` (what is told of one that failed).
+//! means), `lease` (renewed and given back), `health`, `probe` (a look for the doctor), `wire` (one call) and `fault` (what is told of one that failed).
 
 mod answer;
 mod config;
@@ -11,6 +11,7 @@ mod fault;
 mod health;
 mod lease;
 mod login;
+mod probe;
 mod read;
 mod sessions;
 mod token;

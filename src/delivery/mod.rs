@@ -90,11 +90,11 @@ fn marker_file() -> Option<DeliveredFile> {
 fn object_versions(secrets: &[(String, Arc<Secret>)], key: &VersionKey) -> Vec<ObjectVersion> {
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(secrets.len());
     // Many ids may be of one secret: it is digested once.
-    let mut made: HashMap<*const Secret, Version> = HashMap::new();
+    let mut digested: HashMap<*const Secret, Version> = HashMap::new();
     let named = secrets.iter().map(|(id, secret)| {
         let times = seen.entry(id).and_modify(|times| *times += 1).or_insert(1);
         let id = if *times == 1 { id.clone() } else { format!("{id}#{times}") };
-        let make = || made.entry(Arc::as_ptr(secret)).or_insert_with(|| key.version_of(secret)).clone();
+        let make = || digested.entry(Arc::as_ptr(secret)).or_insert_with(|| key.version_of(secret)).clone();
         ObjectVersion { id, version: secret.version.clone().unwrap_or_else(make) }
     });
     named.collect()

@@ -121,7 +121,7 @@ impl ObjectReader<'_, '_> {
         let target = read_path(reader, faults);
         let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
         let args = args::read("secretArgs", reader, faults).unwrap_or_default();
-        let query = said(reader, "secretKey", faults).then(|| reader.parsed("secretKey", faults, field_name));
+        let query = says(reader, "secretKey").then(|| reader.parsed("secretKey", faults, field_name));
         let mode = reader.parsed("filePermission", faults, mode).filter(|mode| *mode != FileMode::NONE);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
         if query.is_none() && encoding != Encoding::Utf8 {
@@ -143,7 +143,7 @@ impl ObjectReader<'_, '_> {
     }
 
     fn read_name(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FilePath> {
-        if !said(reader, "objectName", faults) {
+        if !says(reader, "objectName") {
             reader.missing("objectName", "write the file's path in the volume, such as `objectName: password`", faults);
             return None;
         }
@@ -154,12 +154,12 @@ impl ObjectReader<'_, '_> {
 }
 
 /// Whether a key says anything: the peers take an empty text for none.
-fn said(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> bool {
-    reader.get(key).is_some_and(|node| node.text().is_none_or(|text| !text.is_empty())) && (reader.text(key, faults).is_some())
+fn says(reader: &mut Reader<'_>, key: &'static str) -> bool {
+    reader.get(key).is_some_and(|node| node.text() != Some(""))
 }
 
 fn read_path(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretPath> {
-    if !said(reader, "secretPath", faults) {
+    if !says(reader, "secretPath") {
         reader.missing("secretPath", "write the path of the store's API, such as `secretPath: kv/data/shop/db`", faults);
         return None;
     }

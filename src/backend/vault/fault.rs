@@ -31,7 +31,12 @@ pub(super) fn of_status(status: StatusCode, words: &str, after: &str) -> Option<
         ),
         501 => refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`"),
         503 if words.contains("sealed") => {
-            refusal(Fault::Unavailable, "the store is sealed".to_owned(), "an operator has to unseal it: `bao operator unseal`")
+            // A new server says so too, until it is initialised.
+            refusal(
+                Fault::Unavailable,
+                "the store is sealed".to_owned(),
+                "an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first",
+            )
         }
         503 if words.contains("not initialized") => {
             refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`")
@@ -89,7 +94,7 @@ mod tests {
     #[test]
     fn what_the_store_itself_is_in_trouble_with() {
         let of = |status: u16, words: &str| of_status(StatusCode::from_u16(status).unwrap(), words, "").map(|refusal| refusal.reason);
-        insta::assert_snapshot!(of(503, "Vault is sealed").unwrap(), @"the store is sealed (an operator has to unseal it: `bao operator unseal`)");
+        insta::assert_snapshot!(of(503, "Vault is sealed").unwrap(), @"the store is sealed (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
         insta::assert_snapshot!(of(501, "").unwrap(), @"the store is not initialised (an operator has to: `bao operator init`)");
         insta::assert_snapshot!(of(500, "pq: down").unwrap(), @"the store failed: 500: pq: down (see its log; kubelet tries again by itself)");
         insta::assert_snapshot!(of(502, "").unwrap(), @"the store failed: 502 Bad Gateway (see its log; kubelet tries again by itself)");

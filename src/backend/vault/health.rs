@@ -36,13 +36,22 @@ impl Health {
 
 impl VaultBackend {
     async fn ask_health(&self) -> Result<(), Refusal> {
+        let (server, reply) = self.health_answer().await?;
+        meaning(&server, &reply)
+    }
+
+    /// What the server answers now, whatever that means.
+    ///
+    /// # Errors
+    /// There was no answer, or the daemon has nothing to log in with.
+    pub(super) async fn health_answer(&self) -> Result<(Server, Reply), Refusal> {
         self.has_credentials()?;
         let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone() };
         // A standby is fine: it hands requests on to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
         let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never };
         let reply = self.clients.call(&server, call, Instant::now() + TIME).await?;
-        meaning(&server, &reply)
+        Ok((server, reply))
     }
 
     /// What the daemon itself logs in with is there.
@@ -61,7 +70,7 @@ impl VaultBackend {
 }
 
 /// The codes are those of `sys/health` (its API page).
-fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
+pub(super) fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
     let refusal = |problem: String| Err(Refusal::new(Fault::Unavailable, problem));
     match reply.status.as_u16() {
         200 | 429 => Ok(()),

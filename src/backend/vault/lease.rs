@@ -163,7 +163,8 @@ fn refused(what: &str, reply: &Reply, told: &str) -> Refusal {
         403 => {
             (Fault::Denied, "is its token revoked? else let the policy of its role allow update on sys/leases/renew and sys/leases/revoke")
         }
-        _ => (Fault::Invalid, "see the store's log"),
+        // The store says 400 also when what stands behind the engine (a database, say) is out of reach.
+        _ => (Fault::Unavailable, "is what the engine leads to out of reach? see the store's log"),
     };
     Refusal::new(fault, format!("the store does not {what} the lease: {told} ({remedy})"))
 }

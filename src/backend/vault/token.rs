@@ -76,7 +76,8 @@ impl StoreToken {
     /// One that a login gave.
     pub(super) fn made(value: Arc<SecretBytes>, entry: Entry, seconds: u64, renewable: bool) -> Self {
         let now = Instant::now();
-        let life = Life { alive_at: Some(now), known: true, ..Life::of(now, seconds, renewable) };
+        // Not "seen alive": a 403 that follows is looked into, for it may have been revoked at once.
+        let life = Life { known: true, ..Life::of(now, seconds, renewable) };
         Self::new(value, entry, true, life)
     }
 

@@ -11,11 +11,11 @@ use crate::config::Config;
 use crate::model::Diagnosis;
 
 /// Looks at all of them at once.
-pub async fn examine(config: &Config, _given: &Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
-    let most = config.limits.secret_bytes;
-    let looks = config
-        .backends
-        .iter()
-        .map(|(name, backend)| async move { bounded(&format!("backend {name}"), backend.examine(name, most, clock)).await });
+pub async fn examine(config: &Config, given: &Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
+    let secret_bytes = config.limits.secret_bytes;
+    let looks = config.backends.iter().map(|(name, backend)| async move {
+        let visitor = backend.audience().and_then(|audience| given.visitor(audience));
+        bounded(&format!("backend {name}"), Box::pin(backend.examine(name, secret_bytes, clock, visitor))).await
+    });
     join_all(looks).await.concat()
 }

@@ -37,7 +37,7 @@ fn kubelet(dir: &Path, delivery: DeliveryMode, in_pod: bool) -> Diagnosis {
     let what = format!("kubelet's folder {}", dir.display());
     let remedy = "kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s";
     match (fs::read_dir(dir.join("pods")), delivery) {
-        (Ok(pods), _) => Diagnosis::ok(what, format!("has the folders of {} Pods", pods.count())),
+        (Ok(pods), _) => Diagnosis::ok(what, format!("is there (entries in pods/: {})", pods.count())),
         (Err(_), DeliveryMode::Driver) if in_pod => Diagnosis::warn(what, "not known: this Pod does not see its pods/", ON_THE_NODE),
         (Err(error), DeliveryMode::Driver) => Diagnosis::warn(what, format!("pods/: {error}"), remedy),
         (Err(error), DeliveryMode::Provider) => {

@@ -102,13 +102,13 @@ async fn what_is_left_of_a_driver_is_told() {
     fs::write(kubelet.join("plugins_registry/secrets-store.csi.k8s.io-reg.sock"), "").unwrap();
     fs::create_dir(kubelet.join("pods")).unwrap();
     insta::assert_snapshot!(look(DeliveryMode::Provider, false).await, @"
-    ok   kubelet's folder DIR/kubelet: has the folders of 0 Pods
+    ok   kubelet's folder DIR/kubelet: is there (entries in pods/: 0)
     ok   driver: secrets-store.csi.k8s.io is registered with kubelet; its version is not known: no DIR/kubelet/plugins/csi-secrets-store/csi.sock
     2 ok, 0 warnings, 0 failing
     ");
     drop(UnixListener::bind(kubelet.join("plugins/csi-secrets-store/csi.sock")).unwrap());
     insta::assert_snapshot!(look(DeliveryMode::Driver, false).await, @"
-    ok   kubelet's folder DIR/kubelet: has the folders of 0 Pods
+    ok   kubelet's folder DIR/kubelet: is there (entries in pods/: 0)
     fail driver: DIR/kubelet/plugins/csi-secrets-store/csi.sock: does not answer: Connection refused (os error 111) (see the state of the driver's Pod on this node, and its log)
     ");
 }

@@ -229,7 +229,7 @@ fn keys_to_come_say_so() {
 
 #[test]
 fn how_a_request_is_put_and_for_whom() {
-    let objects = r#"
+    let objects = r"
 - secret: pki/issue/web
   backend: bao
   method: POST
@@ -239,7 +239,7 @@ fn how_a_request_is_put_and_for_whom() {
 - { secret: database/creds/shop, backend: bao, field: username }
 - { secret: database/creds/shop, backend: bao, field: password, lease: pod, method: GET, args: {} }
 - { secret: kv/metadata/shop, backend: bao, method: LIST }
-"#;
+";
     let plan = plan(objects);
     let issued = &plan.objects[0].secret;
     assert_eq!((issued.method, issued.lease), (Method::Post, LeaseFor::Shared));
@@ -248,11 +248,11 @@ fn how_a_request_is_put_and_for_whom() {
     assert!(plan.objects[1].secret.is_plain());
     assert_eq!(plan.objects[3].secret.method, Method::List);
 
-    let wrong = r#"
+    let wrong = r"
 - { secret: a, method: post, lease: node, args: [a] }
 - { secret: b, method: DELETE, lease: shared, args: { serial: 0123 } }
 - { secret: c, method: PUT, args: { a: b }, lease: shared }
-"#;
+";
     insta::assert_snapshot!(faults(wrong), @r#"
     2:24 object 1 (a): method: there is no method "post" (did you mean `POST`?)
     2:37 object 1 (a): lease: there is no lease "node" (there are: pod, shared)

@@ -13,7 +13,7 @@ async fn sealed_and_down() {
     bench.bao.seal().await;
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
     assert_eq!(fault, Fault::Unavailable);
-    insta::assert_snapshot!(error, @"bao/kv/data/shop/db: the store is sealed after 3 tries (an operator has to unseal it: `bao operator unseal`)");
+    insta::assert_snapshot!(error, @"bao/kv/data/shop/db: the store is sealed after 3 tries (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
     insta::assert_snapshot!(check, @"bao: the store at http://ADDRESS is sealed (an operator has to unseal it: `bao operator unseal`)");
     bench.bao.stop();
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
@@ -96,5 +96,30 @@ async fn no_secret_is_shown() {
     let jwt = String::from_utf8(cx.tokens.find(AUDIENCE).unwrap().jwt.expose().to_vec()).unwrap();
     for secret in ["correct horse", "s.", jwt.as_str()] {
         assert!(!shown.contains(secret), "{secret}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_doctor_sees_that_the_clocks_are_apart() {
+    /// A node whose clock is ahead by so many seconds.
+    #[derive(Debug)]
+    struct Ahead(i64);
+    impl Clock for Ahead {
+        fn now(&self) -> jiff::Timestamp {
+            SystemClock.now() + jiff::SignedDuration::from_secs(self.0)
+        }
+    }
+    let bench = Bench::start().await;
+    let text = format!("address: {}\nauth: {{ method: jwt, role: csi, audience: bao }}", bench.bao.url());
+    let (node, mut faults) = (yaml::parse(&text).unwrap(), yaml::Faults::default());
+    let config = VaultConfig::parse(&mut yaml::Reader::of(&node, "bao", &mut faults).unwrap(), &mut faults).unwrap();
+    for (ahead, words) in [(100, "warn 100 s behind"), (-100, "warn 100 s ahead of"), (1000, "fail 1000 s behind")] {
+        let backend = VaultBackend::open("bao".parse().unwrap(), &config, 1024, Arc::new(Ahead(ahead))).unwrap();
+        let found = backend.examine(None).await;
+        let clock = found.iter().find(|found| found.what == "backend bao: clock").unwrap();
+        let (level, apart) = words.split_once(' ').unwrap();
+        // A second may turn while it is asked.
+        let apart = [apart.to_owned(), apart.replace("00 s", "01 s"), apart.replace("100 s", "99 s").replace("1000 s", "999 s")];
+        assert!(clock.level.as_str() == level && apart.iter().any(|apart| clock.why.contains(apart)), "{clock:?}");
     }
 }

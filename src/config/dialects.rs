@@ -1,0 +1,53 @@
+//! The mapping under `dialects`: which backend serves the classes of a peer, where that is not plain.
+
+use std::collections::BTreeMap;
+
+use crate::backend::BackendConfig;
+use crate::model::BackendName;
+use crate::nearest::nearest;
+use crate::yaml::{Faults, Reader};
+
+const DIALECTS: [&str; 5] = ["vault", "openbao", "aws", "azure", "gcp"];
+
+/// The peers whose classes are not understood yet.
+const LATER: [&str; 3] = ["aws", "azure", "gcp"];
+
+/// Which backend serves whose classes. A backend that is faulty itself is not held against the dialect.
+pub(super) fn parse(
+    reader: &mut Reader<'_>,
+    backends: &BTreeMap<BackendName, BackendConfig>,
+    faults: &mut Faults,
+) -> BTreeMap<String, BackendName> {
+    let configured = reader.get("backends").and_then(|node| Reader::of(node, "backends", &mut Faults::default()));
+    let configured = configured.map(|backends| backends.entries()).unwrap_or_default();
+    let mut dialects = BTreeMap::new();
+    let Some(mut all) = reader.reader("dialects", faults) else { return dialects };
+    for dialect in DIALECTS {
+        let Some(node) = all.get(dialect) else { continue };
+        if LATER.contains(&dialect) {
+            faults.add(node.at, all.path(dialect), "is not yet supported (leave it out)");
+            continue;
+        }
+        let Some(mut inner) = all.reader(dialect, faults) else { continue };
+        if inner.get("backend").is_none() {
+            inner.missing("backend", "the name of the backend that serves these classes, such as backend: bao", faults);
+        }
+        let serves = |name: &str| match (name.parse::<BackendName>(), backends.iter().find(|(known, _)| known.as_str() == name)) {
+            (Ok(name), Some((_, config))) if config.speaks(dialect) => Ok(name),
+            (Ok(name), None) if configured.iter().any(|(known, _)| known.text == name.as_str()) => Ok(name),
+            (_, Some(_)) => Err(format!("{name:?} cannot serve classes of the dialect {dialect} (name a backend of the kind vault)")),
+            (_, None) => Err(no_backend(name, configured.iter().map(|(known, _)| known.text.as_str()))),
+        };
+        dialects.extend(inner.parsed("backend", faults, serves).map(|name| (dialect.to_owned(), name)));
+        inner.finish(faults);
+    }
+    all.finish(faults);
+    dialects
+}
+
+fn no_backend<'n>(name: &str, configured: impl Iterator<Item = &'n str> + Clone) -> String {
+    match nearest(name, configured.clone()) {
+        Some(near) => format!("there is no backend {name:?} (did you mean {near:?}?)"),
+        None => format!("there is no backend {name:?} (there are: {})", configured.collect::<Vec<_>>().join(", ")),
+    }
+}
