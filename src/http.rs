@@ -261,4 +261,4 @@ impl fmt::Debug for Shared {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::file::{FileBackend, FileConfig};
+use super::http::{HttpBackend, HttpBackendConfig};
 use super::vault::VaultBackend;
 use super::{Backend, BackendConfig};
 use crate::clock::Clock;
@@ -20,6 +21,7 @@ impl BackendConfig {
     pub fn files(&self) -> Vec<NamedFile> {
         match self {
             Self::File(config) => config.identity.iter().map(|path| NamedFile::secret("identity", path)).collect(),
+            Self::Http(config) => config.files(),
             Self::Vault(config) => config.files(),
         }
     }
@@ -28,6 +30,7 @@ impl BackendConfig {
     pub fn audience(&self) -> Option<&str> {
         match self {
             Self::File(_) => None,
+            Self::Http(config) => config.audience(),
             Self::Vault(config) => config.audience(),
         }
     }
@@ -46,6 +49,10 @@ impl BackendConfig {
                 Ok(backend) => Ok(vec![of_vault(&backend, name, config).await]),
                 Err(error) => Err(error),
             },
+            Self::Http(config) => match HttpBackend::open(own, config, secret_bytes) {
+                Ok(backend) => Ok(vec![of_http(&backend, name, config).await]),
+                Err(error) => Err(error),
+            },
             Self::Vault(config) => match VaultBackend::open(own, config, secret_bytes, clock) {
                 Ok(backend) => Ok(backend.examine(visitor).await),
                 Err(error) => Err(error),
@@ -56,9 +63,18 @@ impl BackendConfig {
 }
 
 async fn of_vault(backend: &FileBackend, name: &BackendName, config: &FileConfig) -> Diagnosis {
+    checked(backend, name, format!("the vault {} is there, and its identities are read", config.vault.display())).await
+}
+
+async fn of_http(backend: &HttpBackend, name: &BackendName, config: &HttpBackendConfig) -> Diagnosis {
+    checked(backend, name, format!("the store at {} answers", config.server())).await
+}
+
+/// `well` is what a good check means.
+async fn checked(backend: &dyn Backend, name: &BackendName, well: String) -> Diagnosis {
     let what = format!("backend {name}");
     match backend.check().await {
-        Ok(()) => Diagnosis::ok(what, format!("the vault {} is there, and its identities are read", config.vault.display())),
+        Ok(()) => Diagnosis::ok(what, well),
         Err(error) => Diagnosis::of_error(Level::Fail, what, &error.reason),
     }
 }

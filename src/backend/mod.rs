@@ -17,12 +17,16 @@ pub mod cache;
 pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
+mod credential;
 mod examine;
 #[cfg(test)]
 pub mod fake;
 pub mod file;
+pub mod http;
+mod json;
 pub mod lease;
 pub mod limit;
+mod refusal;
 mod registry;
 pub mod sealed;
 mod serving;

@@ -8,6 +8,7 @@ use tokio::time::{Duration, Instant};
 use super::cache::{CacheConfig, CacheTimes, Cached};
 use super::coalesce::Coalesced;
 use super::file::{FileBackend, FileConfig};
+use super::http::{HttpBackend, HttpBackendConfig};
 use super::lease::{Leased, Leases};
 use super::limit::Limited;
 use super::vault::{VaultBackend, VaultConfig};
@@ -21,12 +22,16 @@ use crate::telemetry::Metrics;
 use crate::yaml::{Faults, Reader};
 
 /// Kinds that are designed and not built; their configuration is refused with these words.
-const NOT_YET: [&str; 5] = ["aws", "azure", "failover", "gcp", "http"];
+const NOT_YET: [&str; 4] = ["aws", "azure", "failover", "gcp"];
+
+/// Kinds that are served, as messages name them.
+const SERVED: &str = "file, http, vault";
 
 /// One entry under `backends`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
     File(FileConfig),
+    Http(Box<HttpBackendConfig>),
     Vault(Box<VaultConfig>),
 }
 
@@ -85,13 +90,14 @@ impl BackendConfig {
         };
         let config = match node.text() {
             Some("file") => FileConfig::parse(&mut reader, faults).map(Self::File),
+            Some("http") => HttpBackendConfig::parse(&mut reader, faults).map(|config| Self::Http(Box::new(config))),
             Some("vault") => VaultConfig::parse(&mut reader, faults).map(|config| Self::Vault(Box::new(config))),
             Some(kind) if NOT_YET.contains(&kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: file, vault)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is not yet supported (it serves: {SERVED})"));
                 return None;
             }
             Some(kind) => {
-                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: file, vault)"));
+                faults.add(node.at, reader.path("kind"), format!("{kind:?} is no kind of backend (this version serves: {SERVED})"));
                 return None;
             }
             None => {
@@ -106,7 +112,7 @@ impl BackendConfig {
     /// Whether it can serve the classes of this peer's dialect.
     pub fn speaks(&self, dialect: &str) -> bool {
         match self {
-            Self::File(_) => false,
+            Self::File(_) | Self::Http(_) => false,
             Self::Vault(_) => matches!(dialect, "openbao" | "vault"),
         }
     }
@@ -115,6 +121,7 @@ impl BackendConfig {
     pub fn names_audience(&self) -> bool {
         match self {
             Self::File(_) => false,
+            Self::Http(config) => config.audience().is_some(),
             Self::Vault(config) => config.names_audience(),
         }
     }
@@ -123,6 +130,7 @@ impl BackendConfig {
     pub fn address(&self) -> Option<&Endpoint> {
         match self {
             Self::File(_) => None,
+            Self::Http(config) => Some(config.server()),
             Self::Vault(config) => Some(&config.address),
         }
     }
@@ -130,7 +138,7 @@ impl BackendConfig {
     /// What classes may say of its login; `None`: nothing.
     pub fn class_may(&self) -> Option<&ClassMay> {
         match self {
-            Self::File(_) => None,
+            Self::File(_) | Self::Http(_) => None,
             Self::Vault(config) => Some(&config.class_may),
         }
     }
@@ -139,6 +147,7 @@ impl BackendConfig {
     pub fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         match self {
             Self::File(_) => FileConfig::canonical(name),
+            Self::Http(_) => HttpBackendConfig::canonical(name),
             Self::Vault(_) => VaultConfig::canonical(name),
         }
     }
@@ -147,6 +156,7 @@ impl BackendConfig {
     pub fn pin(&self, version: &str) -> Result<Version, String> {
         match self {
             Self::File(_) => FileConfig::pin(version),
+            Self::Http(config) => config.pin(version),
             Self::Vault(_) => VaultConfig::pin(version),
         }
     }
@@ -155,6 +165,7 @@ impl BackendConfig {
     pub fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
         match self {
             Self::File(_) => FileConfig::admit(asked),
+            Self::Http(_) => HttpBackendConfig::admit(asked),
             Self::Vault(config) => config.admit(asked),
         }
     }
@@ -163,6 +174,7 @@ impl BackendConfig {
     pub fn cache(&self) -> Option<CacheTimes> {
         match self {
             Self::File(_) => None,
+            Self::Http(config) => Some(config.cache),
             Self::Vault(config) => Some(config.cache),
         }
     }
@@ -170,7 +182,8 @@ impl BackendConfig {
     /// What its leases hang on: where the store is, and who the daemon is there. A lease of another origin is nothing to a backend.
     fn origin(&self) -> String {
         match self {
-            Self::File(_) => String::new(),
+            // They give none.
+            Self::File(_) | Self::Http(_) => String::new(),
             Self::Vault(config) => format!("{:?}", (&config.address, &config.namespace, &config.auth)),
         }
     }
@@ -179,6 +192,7 @@ impl BackendConfig {
     fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         match self {
             Self::File(config) => Ok(Arc::new(FileBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
+            Self::Http(config) => Ok(Arc::new(HttpBackend::open(name.clone(), config, secret_bytes)?)),
             Self::Vault(config) => Ok(Arc::new(VaultBackend::open(name.clone(), config, secret_bytes, Arc::clone(clock))?)),
         }
     }

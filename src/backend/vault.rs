@@ -6,7 +6,6 @@
 
 mod answer;
 mod config;
-mod credential;
 mod entry;
 mod fault;
 mod health;

@@ -89,7 +89,7 @@ events: { enabled: true }
     keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
-    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file, vault)
+    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)

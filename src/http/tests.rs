@@ -11,11 +11,11 @@ use super::*;
 
 mod calls;
 mod leaks;
-mod log;
+pub(crate) mod log;
 mod outage;
 mod proxied;
 mod secured;
-mod server;
+pub(crate) mod server;
 
 /// A CA, its server, and a client that trusts it.
 struct Scene {

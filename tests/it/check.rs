@@ -110,6 +110,7 @@ fn examples_of_the_configuration_are_valid() {
         configurations().iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
     let full = blocks(&root().join("docs/configuration.md")).into_iter().find(|block| block.starts_with("providers:")).unwrap();
     texts.insert("docs".to_owned(), full);
+    texts.insert("http store".to_owned(), blocks(&root().join("docs/http-store.md")).remove(0));
     for text in texts.values() {
         Config::parse(text).unwrap();
     }
@@ -129,6 +130,7 @@ fn base() -> Value {
         "identity": { "verify": "jwks", "issuer": "https://oidc.example", "jwks": { "file": "/jwks.json" } },
         "backends": {
             "files": { "kind": "file", "vault": "/v", "identity": "/k" },
+            "intranet": { "kind": "http", "url": "https://secrets.example/v1/{name}" },
             "bao": { "kind": "vault", "address": "https://bao:8200", "auth": { "method": "jwt", "role": "csi" } },
         },
         "policy": [{ "pods": { "namespace": "*" }, "read": ["files/x"] }],
@@ -143,6 +145,10 @@ fn places() -> Vec<Place> {
         Place { path: &["identity"], schema: at("/properties/identity") },
         Place { path: &["identity", "jwks"], schema: at("/properties/identity/properties/jwks") },
         Place { path: &["backends", "files"], schema: at("/$defs/fileBackend") },
+        Place { path: &["backends", "intranet"], schema: at("/$defs/httpBackend") },
+        Place { path: &["backends", "intranet", "auth"], schema: at("/$defs/httpAuth") },
+        Place { path: &["backends", "intranet", "auth", "bearer"], schema: at("/$defs/httpAuth/properties/bearer") },
+        Place { path: &["backends", "intranet", "auth", "basic"], schema: at("/$defs/httpAuth/properties/basic") },
         Place { path: &["backends", "bao"], schema: at("/$defs/vaultBackend") },
         Place { path: &["backends", "bao", "auth"], schema: at("/$defs/vaultAuth") },
         Place { path: &["backends", "bao", "classMay"], schema: at("/$defs/classMay") },
@@ -196,6 +202,26 @@ fn schema_and_parser_know_the_same_keys_of_the_configuration() {
     }
 }
 
+/// What neither takes of an HTTP store.
+fn bad_of_http() -> Vec<(&'static str, Value)> {
+    let bad = vec![
+        ("url", json!("https://{name}.example/x")),
+        ("url", json!("https://user@secrets.example/{name}")),
+        ("url", json!("https://secrets.example/x")),
+        ("url", json!("https://secrets.example/{name}/{version}")),
+        ("headers", json!({ "X-Api-Key": {} })),
+        ("auth", json!({ "bearer": { "podToken": "a", "file": "/f" } })),
+        ("auth", json!({ "bearer": { "file": "/t" }, "basic": { "user": "a", "passwordFile": "/p" } })),
+        ("statuses", json!({ "200": "notFound" })),
+        ("statuses", json!({ "404": "absent" })),
+        ("check", json!("healthz")),
+    ];
+    for (key, value) in &bad {
+        assert!(Config::parse(&with(&["backends", "intranet"], key, value).to_string()).is_err(), "{key}={value}");
+    }
+    bad
+}
+
 #[test]
 fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
     let (mut documents, mut refused) = (Map::new(), BTreeSet::new());
@@ -211,11 +237,18 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
             }
         }
     }
+    for (key, value) in bad_of_http() {
+        let name = format!("bad/{key}={value}").replace(' ', "");
+        documents.insert(name.clone(), with(&["backends", "intranet"], key, &value));
+        refused.insert(name);
+    }
     let invalid = validate("config", "", &Value::Object(documents));
     let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(invalid, refused);
     // Keys of another time, and those that want another beside them.
-    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client"];
+    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client", "bad/"];
+    let of_http = ["auth/basic", "body", "client", "latest", "share"].map(|key| format!("intranet/{key}"));
+    let expected: Vec<&str> = expected.into_iter().chain(of_http.iter().map(String::as_str)).collect();
     assert!(refused.iter().all(|name| expected.iter().any(|expected| name.contains(expected))), "{refused:?}");
 }
 

@@ -9,7 +9,8 @@ use tokio::time::Duration;
 
 use super::fault::Refusal;
 use crate::backend::Fault;
-use crate::model::{Field, FieldKind, FieldName, SecretBytes, Version};
+use crate::backend::json::{self, Members, is_object, members, text};
+use crate::model::{Field, FieldName, SecretBytes, Version};
 
 /// The members every answer may have. `null` is as good as absent.
 #[derive(Deserialize)]
@@ -70,8 +71,6 @@ pub(super) struct Metadata {
     pub(super) destroyed: bool,
 }
 
-type Members<'a> = BTreeMap<String, &'a RawValue>;
-
 // === impl Answer ===
 
 impl<'a> Answer<'a> {
@@ -98,7 +97,7 @@ impl<'a> Answer<'a> {
         match (members.get("data").copied(), members.get("metadata").copied().filter(|metadata| is_object(metadata))) {
             (Some(inner), Some(metadata)) if is_object(inner) => {
                 let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
-                Ok(Content { members: self::members(inner).unwrap_or_default(), version: metadata.version })
+                Ok(Content { members: json::members(inner).unwrap_or_default(), version: metadata.version })
             }
             (Some(inner), Some(metadata)) if inner.get() == "null" => {
                 let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
@@ -184,57 +183,16 @@ impl Content<'_> {
         self.version.map(|version| Version::new(version.to_string()))
     }
 
-    /// The fields, and the number of those whose names cannot be asked for.
-    ///
-    /// # Errors
-    /// A text that is not Unicode, or all of them together are over the bound.
+    /// As [`json::fields`].
     pub(super) fn fields(self, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
-        let (mut fields, mut unnamed, mut bytes) = (BTreeMap::new(), 0, 0);
-        for (name, value) in self.members {
-            let Ok(name) = name.parse::<FieldName>() else {
-                unnamed += 1;
-                continue;
-            };
-            let field = field(value).ok_or_else(|| {
-                let reason = format!("field {:?} is a text with half a character in it (write the secret anew)", name.as_str());
-                Refusal::new(Fault::Corrupt, reason)
-            })?;
-            bytes += field.bytes.len();
-            fields.insert(name, field);
-        }
-        if bytes > max_bytes {
-            let reason = format!("its fields have {bytes} bytes; at most {max_bytes} are allowed (raise limits.secretBytes)");
-            return Err(Refusal::new(Fault::TooLarge, reason));
-        }
-        Ok((fields, unnamed))
+        json::fields(&self.members, max_bytes)
     }
-}
-
-/// A text becomes its own bytes; everything else stays the JSON that the store wrote, to the digit.
-fn field(value: &RawValue) -> Option<Field> {
-    if value.get().starts_with('"') {
-        return text(value).map(Field::of_bytes);
-    }
-    let bytes = SecretBytes::new(value.get().as_bytes().to_vec());
-    Some(Field { bytes: std::sync::Arc::new(bytes), kind: FieldKind::Json })
-}
-
-fn text(value: &RawValue) -> Option<SecretBytes> {
-    serde_json::from_str::<String>(value.get()).ok().map(|text| SecretBytes::new(text.into_bytes()))
 }
 
 /// In Unix seconds.
 fn not_after(pem: &SecretBytes) -> Option<i64> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(pem.expose()).ok()?;
     Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
-}
-
-fn members(value: &RawValue) -> Option<Members<'_>> {
-    serde_json::from_str(value.get()).ok()
-}
-
-fn is_object(value: &RawValue) -> bool {
-    value.get().starts_with('{')
 }
 
 // === impl Metadata ===

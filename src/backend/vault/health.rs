@@ -5,10 +5,10 @@ use tokio::time::{Duration, Instant};
 
 use super::VaultBackend;
 use super::config::{Auth, RoleId};
-use super::credential;
 use super::fault::{Needles, Refusal, of_status, words};
 use super::wire::{Call, Reply, Server};
 use crate::backend::Fault;
+use crate::backend::credential;
 use crate::http::Repeat;
 
 /// How long the server is given to answer.

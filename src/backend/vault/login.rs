@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 
 use super::answer::Answer;
 use super::config::{Auth, PodMethod, RoleId};
-use super::credential;
 use super::entry::Entry;
 use super::fault::{Needles, Refusal, of_status, words};
 use super::token::StoreToken;
 use super::wire::{Call, Clients, Reply, json};
+use crate::backend::credential;
 use crate::backend::{Fault, FetchContext};
 use crate::http::Repeat;
 use crate::model::{SecretBytes, clean};

@@ -80,7 +80,7 @@ impl Authority {
         files
     }
 
-    fn acceptor(&self, manner: &Manner) -> TlsAcceptor {
+    pub fn acceptor(&self, manner: &Manner) -> TlsAcceptor {
         let (certificate, key) = self.issue(&manner.params);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
@@ -181,7 +181,7 @@ impl Server {
 }
 
 /// A port is free again at once when its server is gone.
-fn bind(port: u16) -> TcpListener {
+pub fn bind(port: u16) -> TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(([127, 0, 0, 1], port).into()).unwrap();

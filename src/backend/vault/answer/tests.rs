@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::FieldKind;
 
 fn body(text: &str) -> SecretBytes {
     SecretBytes::new(text.as_bytes().to_vec())

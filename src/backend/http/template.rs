@@ -1,0 +1,149 @@
+//! A text with places for what a request is about: a part of the address, or a body. Parsed once; what is filled in is always escaped, so
+//! that it stays what it is: an element of a path, a value of a query, the inside of a JSON text.
+
+use std::fmt;
+
+use crate::nearest::nearest;
+
+/// What may stand in braces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Slot {
+    Name,
+    Namespace,
+    ServiceAccount,
+    Version,
+}
+
+/// Texts and places, in their order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Part {
+    Slot(Slot),
+    Text(String),
+}
+
+/// What is done with a brace that begins no place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Braces {
+    /// An address has none.
+    Refused,
+    /// JSON has many.
+    Text,
+}
+
+/// What is filled in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values<'v> {
+    pub(super) name: &'v str,
+    pub(super) namespace: &'v str,
+    pub(super) service_account: &'v str,
+    pub(super) version: &'v str,
+}
+
+// === impl Template ===
+
+impl Template {
+    /// # Errors
+    /// There is no such place, or a brace where none may stand.
+    pub(super) fn parse(text: &str, braces: Braces) -> Result<Self, String> {
+        let (mut parts, mut rest, mut literal) = (Vec::new(), text, String::new());
+        while let Some(open) = rest.find(['{', '}']) {
+            let (before, from) = rest.split_at(open);
+            literal.push_str(before);
+            rest = match (word(from), braces) {
+                (Some(word), _) => {
+                    if !literal.is_empty() {
+                        parts.push(Part::Text(std::mem::take(&mut literal)));
+                    }
+                    parts.push(Part::Slot(Slot::find(word)?));
+                    &from[word.len() + 2..]
+                }
+                (None, Braces::Text) => {
+                    literal.push_str(&from[..1]);
+                    &from[1..]
+                }
+                (None, Braces::Refused) => return Err("has a brace that is part of no placeholder (write %7B or %7D)".to_owned()),
+            };
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Text(literal));
+        }
+        Ok(Self(parts))
+    }
+
+    pub(super) fn holds(&self, slot: Slot) -> bool {
+        self.0.contains(&Part::Slot(slot))
+    }
+
+    /// The text, with each value as `escape` writes it.
+    pub(super) fn fill(&self, values: Values<'_>, escape: impl Fn(Slot, &str) -> String) -> String {
+        let parts = self.0.iter().map(|part| match part {
+            Part::Slot(slot) => escape(*slot, values.of(*slot)),
+            Part::Text(text) => text.clone(),
+        });
+        parts.collect()
+    }
+}
+
+/// The word of a place that begins here.
+fn word(text: &str) -> Option<&str> {
+    let (word, _) = text.strip_prefix('{')?.split_once('}')?;
+    (!word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric())).then_some(word)
+}
+
+/// The inside of a JSON text.
+pub(super) fn escape_json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+// === impl Slot ===
+
+impl Slot {
+    const ALL: [Self; 4] = [Self::Name, Self::Namespace, Self::ServiceAccount, Self::Version];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Namespace => "namespace",
+            Self::ServiceAccount => "serviceAccount",
+            Self::Version => "version",
+        }
+    }
+
+    fn find(word: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|slot| slot.as_str() == word).ok_or_else(|| {
+            let near = nearest(word, Self::ALL.map(Self::as_str));
+            let remedy = near.map_or_else(
+                || format!("there are {}", Self::ALL.map(|slot| slot.to_string()).join(", ")),
+                |near| format!("did you mean {{{near}}}?"),
+            );
+            format!("{{{word}}} is no placeholder ({remedy})")
+        })
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", self.as_str())
+    }
+}
+
+// === impl Values ===
+
+impl<'v> Values<'v> {
+    /// What shows whether a template makes sense.
+    pub(super) const SAMPLE: Values<'static> = Values { name: "a/\"b", namespace: "n", service_account: "s", version: "1" };
+
+    fn of(self, slot: Slot) -> &'v str {
+        match slot {
+            Slot::Name => self.name,
+            Slot::Namespace => self.namespace,
+            Slot::ServiceAccount => self.service_account,
+            Slot::Version => self.version,
+        }
+    }
+}

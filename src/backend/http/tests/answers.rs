@@ -1,0 +1,67 @@
+//! What comes out of an answer.
+
+use super::*;
+use crate::model::FieldKind;
+
+async fn read(body: &'static str, rest: &str) -> String {
+    shown(&Bench::saying(200, body).read(rest).await.unwrap())
+}
+
+#[tokio::test]
+async fn fields_are_where_the_configuration_says() {
+    assert_eq!(read(r#"{"user":"app","pw":"x"}"#, "").await, "pw=x user=app");
+    let nested = r#"{"meta":{"rev":7},"items":[{"k":"x","secret":{"a-b":"1"}}]}"#;
+    assert_eq!(read(nested, "fields: items[0].secret\nversion: meta.rev").await, "a-b=1 @7");
+    assert_eq!(read(nested, "fields: \"{password: items[?k=='x'].secret | [0].\\\"a-b\\\"}\"").await, "password=1");
+    assert_eq!(read(nested, "fields: items[0].k").await, "value=x", "what is no object is one field");
+    assert_eq!(read("[1,2]", "").await, "value=[1,2]");
+    assert_eq!(read(r#"{"data":{"v":"1"},"meta":{}}"#, "fields: data\nversion: meta.version").await, "v=1", "no version is none");
+}
+
+#[tokio::test]
+async fn numbers_come_to_the_digit_and_anything_but_text_as_json() {
+    let body = r#"{"data":{"big":12345678901234567890123,"price":1.10,"on":true,"list":[1.50, "a"],"none":null}}"#;
+    let plain = "big=12345678901234567890123 list=[1.50, \"a\"] none=null on=true price=1.10";
+    assert_eq!(read(body, "fields: data").await, plain);
+    assert_eq!(read(body, "fields: \"data.{big: big, list: list}\"").await, "big=12345678901234567890123 list=[1.50,\"a\"]");
+    assert_eq!(read(body, "fields: data\nversion: data.big").await, format!("{plain} @12345678901234567890123"));
+    let bench = Bench::saying(200, body);
+    let secret = bench.read("fields: data").await.unwrap();
+    assert_eq!(secret.fields["price"].kind, FieldKind::Json);
+}
+
+#[tokio::test]
+async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
+    let bench = Bench::new(|_| Answer::new(200, b"-----BEGIN\n\xff".to_vec()).header("ETag", "W/\"abc\""));
+    let secret = bench.read("format: raw\nversionHeader: ETag").await.unwrap();
+    assert_eq!(secret.fields["value"].bytes.expose(), b"-----BEGIN\n\xff");
+    assert_eq!((secret.fields["value"].kind, secret.version.as_ref().unwrap().as_str()), (FieldKind::Binary, "abc"));
+    assert_eq!(bench.server.asked()[0].header("accept"), "");
+}
+
+#[tokio::test]
+async fn an_answer_without_the_secret_is_told() {
+    let told = async |body: &'static str, rest: &str| Bench::saying(200, body).fails(rest).await;
+    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)");
+    insta::assert_snapshot!(told("", "").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
+    insta::assert_snapshot!(told(" \n", "format: raw").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
+    insta::assert_snapshot!(told("null", "").await, @"NotFound: intranet/shop/db: the answer is null (write the secret, or correct the name)");
+    insta::assert_snapshot!(told(r#"{"data":null}"#, "fields: data").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data" (is there such a secret? else correct `fields` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: data.secret").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data.secret" (is there such a secret? else correct `fields` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: join(',', data)").await, @r#"Corrupt: intranet/shop/db: fields "join(',', data)": the JMESPath expression fails: argument 2 of a function must be array[string], but is object (correct it in the backend)"#);
+    insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is neither text nor number (correct `version` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer says at "v" can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)"#);
+    insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @r#"Corrupt: intranet/shop/db: field "a" is a text with half a character in it (write the secret anew)"#);
+}
+
+#[tokio::test]
+async fn too_much_is_refused() {
+    let bench = Bench::new(|asked| match asked.line.as_str() {
+        "GET /v1/fields" => Answer::new(200, format!(r#"{{"a":"{}"}}"#, "x".repeat(65 * 1024))),
+        _ => Answer::new(200, vec![b'x'; 400 * 1024]),
+    });
+    for (name, rest) in [("fields", ""), ("body", ""), ("fields", "format: raw")] {
+        let error = fetch(&bench.backend(rest), name).await.unwrap_err();
+        assert_eq!(error.fault, Fault::TooLarge, "{error}");
+    }
+}
