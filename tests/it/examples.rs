@@ -18,6 +18,8 @@ use super::delivery::{other_id, seen};
 use super::deploy::{containers, deploy, documents, yaml_files};
 use super::support::{House, ISSUER, Provider, keyferry, pod, request, run, tmpfs, with_mounts};
 
+mod openbao;
+
 /// What is no example.
 const OTHER: [&str; 2] = ["keyferry.yaml", "namespace.yaml"];
 
@@ -26,19 +28,33 @@ const PROVIDER_DELIVERY: [&str; 1] = ["owner"];
 
 const PROVIDER_DELIVERY_CONFIGURATION: &str = "manifests/overlays/provider-delivery/keyferry.yaml";
 
+/// What a store over the network serves: see `openbao`.
+const OPENBAO: &str = "openbao-";
+
+const OPENBAO_CONFIGURATION: &str = "manifests/overlays/openbao/keyferry.yaml";
+
 fn examples() -> Vec<(String, PathBuf)> {
     let files = yaml_files("examples").into_iter().filter(|file| !OTHER.iter().any(|other| file.ends_with(other)));
     files.map(|file| (file.file_stem().unwrap().to_str().unwrap().to_owned(), file)).collect()
 }
 
-/// The examples that any daemon serves.
+/// The examples of the file vault.
+fn vault_examples() -> impl Iterator<Item = (String, PathBuf)> {
+    examples().into_iter().filter(|(name, _)| !name.starts_with(OPENBAO))
+}
+
+/// Those that any daemon serves.
 fn plain_examples() -> impl Iterator<Item = (String, PathBuf)> {
-    examples().into_iter().filter(|(name, _)| !PROVIDER_DELIVERY.contains(&name.as_str()))
+    vault_examples().filter(|(name, _)| !PROVIDER_DELIVERY.contains(&name.as_str()))
 }
 
 /// The configuration that an example is for.
 fn configuration_of(example: &str) -> &'static str {
-    if PROVIDER_DELIVERY.contains(&example) { PROVIDER_DELIVERY_CONFIGURATION } else { "examples/keyferry.yaml" }
+    match example {
+        example if PROVIDER_DELIVERY.contains(&example) => PROVIDER_DELIVERY_CONFIGURATION,
+        example if example.starts_with(OPENBAO) => OPENBAO_CONFIGURATION,
+        _ => "examples/keyferry.yaml",
+    }
 }
 
 /// `keyferry check` under a configuration, as the Pod's ServiceAccount: exit code and all that it says.
@@ -63,7 +79,7 @@ fn parts(file: &Path) -> (Value, Value) {
 fn each_is_a_class_and_a_pod_that_mounts_it() {
     for (name, file) in examples() {
         let (class, pod) = parts(&file);
-        assert_eq!(class["spec"]["provider"], "keyferry", "{name}");
+        assert_eq!(class["spec"]["provider"], if name == "openbao-vault-class" { "vault" } else { "keyferry" }, "{name}");
         for object in [&class, &pod] {
             assert_eq!((&object["metadata"]["name"], &object["metadata"]["namespace"]), (&name.as_str().into(), &"shop".into()));
         }
@@ -116,6 +132,7 @@ fn each_passes_check_for_its_pod() {
     file-modes.yaml:25:15: warning: object 2 (password): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
     file-modes.yaml:28:15: warning: object 3 (host): mode: 0440 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
     file-modes.yaml:31:15: warning: object 4 (port): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
+    openbao-vault-class.yaml:12:13: warning: this node does not answer for the provider vault (the cluster's admin can add vault to `providers`)
     ");
 }
 
@@ -231,7 +248,7 @@ fn under_provider_delivery_each_is_written_and_an_owner_set() {
         let shop = Shop::open_by(daemon, PROVIDER_DELIVERY_CONFIGURATION, &kubelet);
         shop.fill(&["late"]);
         let runtime = Runtime::new().unwrap();
-        for (name, _) in examples() {
+        for (name, _) in vault_examples() {
             let mut request = shop.request(&pod("shop", &name, "web"), &name);
             // In a user namespace of one user there is no other owner.
             request.attributes = request.attributes.replace("65532:65532", &format!("{0}:{0}", other_id()));
@@ -317,7 +334,7 @@ fn at_home(house: &House, kubelet: &Path, configuration: &str) -> String {
     let mut text = configuration.to_owned();
     for (shipped, here) in [
         ("/etc/keyferry/", format!("{root}/")),
-        ("/var/lib/keyferry/vault", format!("{root}/vault")),
+        ("/var/lib/keyferry/", format!("{root}/")),
         ("/var/lib/kubelet", kubelet.display().to_string()),
         ("https://kubernetes.default.svc.cluster.local", ISSUER.to_owned()),
         ("127.0.0.1:8095", "127.0.0.1:0".to_owned()),
