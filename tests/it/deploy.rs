@@ -160,9 +160,8 @@ fn every_file_a_configuration_names_is_mounted() {
         let store = config.ends_with("overlays/openbao/keyferry.yaml");
         for path in absolute_paths(&documents(&config)[0]) {
             let there = match path.as_str() {
-                "/etc/keyferry/bao-ca.crt" | "/etc/keyferry/cache.key" => store,
-                // A folder that the daemon makes in its state folder, which is mounted.
-                "/var/lib/keyferry/cache" => store,
+                // The last is a folder that the daemon makes in its state folder, which is mounted.
+                "/etc/keyferry/bao-ca.crt" | "/etc/keyferry/cache.key" | "/var/lib/keyferry/cache" => store,
                 "/var/lib/kubelet" => true,
                 path if path.starts_with("/etc/keyferry/") => files.contains(path),
                 path => mounted.contains(&path),
