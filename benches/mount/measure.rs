@@ -35,6 +35,10 @@ pub fn micros(seconds: f64) -> String {
     format!("{:.1} us", seconds * 1e6)
 }
 
+pub fn millis(seconds: f64) -> String {
+    format!("{:.1} ms", seconds * 1e3)
+}
+
 #[allow(clippy::cast_precision_loss)] // megabytes for a person
 pub fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / 1_048_576.0)

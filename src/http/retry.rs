@@ -57,7 +57,7 @@ pub(super) fn wait(repeat: Repeat, base: Duration, tried: u32, came: &Result<Res
     match (came, repeat) {
         (Err(failed), _) if !failed.seen => failed.error.passes().then(own),
         (Err(failed), Repeat::Safe) => failed.error.passes().then(own),
-        (Ok(answer), Repeat::Safe) if passes(answer.status()) => Some(asked_for(answer).unwrap_or_default() + own()),
+        (Ok(answer), Repeat::Safe) if passes(answer.status()) => Some(asked_for(answer).unwrap_or_else(own)),
         (Ok(_) | Err(_), Repeat::Never) | (Ok(_), Repeat::Safe) => None,
     }
 }
@@ -72,19 +72,19 @@ fn passes(status: StatusCode) -> bool {
 }
 
 /// What `Retry-After` of a 429 or 503 asks for, in seconds or as a date (RFC 9110, section 10.2.3). A date counts from the answer's own
-/// `Date`: so it does not matter how wrong the clocks are. Some round it down (OpenBao's quotas), and many are told the same: nobody
-/// comes back at that very moment.
+/// `Date`: so it does not matter how wrong the clocks are. Whole seconds are rounded down by some (OpenBao's quotas), and many are told
+/// the same: up to one is added.
 fn asked_for(answer: &Response<SecretBytes>) -> Option<Duration> {
     if ![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status()) {
         return None;
     }
     let asked = text(answer.headers(), RETRY_AFTER)?;
-    if let Ok(seconds) = asked.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
     let time = |text: &str| DateTimeParser::new().parse_timestamp(text).ok();
-    let wait = time(asked)?.duration_since(time(text(answer.headers(), DATE)?)?);
-    Some(Duration::try_from(wait).unwrap_or_default())
+    let wait = match asked.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => Duration::try_from(time(asked)?.duration_since(time(text(answer.headers(), DATE)?)?)).ok()?,
+    };
+    Some(wait.saturating_add(jittered(Duration::from_secs(1))))
 }
 
 fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
@@ -155,13 +155,13 @@ mod tests {
     #[test]
     fn a_server_says_when() {
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        let near = |wait: Duration, seconds| (Duration::from_secs(seconds)..Duration::from_secs(seconds) + 2 * BASE).contains(&wait);
+        let near = |wait: Duration, seconds| (Duration::from_secs(seconds)..=Duration::from_secs(seconds + 1)).contains(&wait);
         let asked = |status, headers: &[(&'static str, &str)]| wait(Repeat::Safe, BASE, 1, &answer(status, headers)).unwrap();
         assert!(near(asked(429, &[("retry-after", "2")]), 2));
+        assert!(near(asked(429, &[("retry-after", "0")]), 0));
         assert!(near(asked(503, &[date, ("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")]), 3));
         for own in [
             asked(500, &[("retry-after", "2")]),
-            asked(429, &[("retry-after", "0")]),
             asked(429, &[("retry-after", "soon")]),
             asked(503, &[("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT")]),
             asked(503, &[date, ("retry-after", "Sun, 06 Nov 1994 08:49:30 GMT")]),

@@ -98,10 +98,12 @@ impl Proxy {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     while let Ok((client, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
+        // Before it is counted: who sees it stand may cut it.
+        let mut cuts = shared.cuts.subscribe();
+        set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
         shared.accepted.fetch_add(1, Ordering::Relaxed);
         shared.open.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
-            let mut cuts = shared.cuts.subscribe();
             tokio::select! {
                 () = carry(client, &shared) => {}
                 _ = cuts.changed() => {}
@@ -117,7 +119,6 @@ async fn carry(mut client: TcpStream, shared: &Shared) {
         let settings = shared.settings.lock().unwrap();
         (settings.upstream, settings.delay)
     };
-    set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     client.set_nodelay(true).unwrap();
     until(Instant::now() + 2 * delay).await;
     shared.heard().await;
