@@ -327,7 +327,7 @@ impl Limits {
         let mut count = |key, default, faults: &mut Faults| {
             let within = |text: &str| match text.parse() {
                 Ok(number @ 1..=100_000) => Ok(number),
-                _ => Err(format!("{text:?} is no count from 1 to 100000")),
+                _ => Err(format!("{text:?} is no count (write a whole number from 1 to 100000)")),
             };
             reader.parsed(key, faults, within).unwrap_or(default)
         };

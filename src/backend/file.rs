@@ -115,7 +115,11 @@ impl FileConfig {
 }
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.is_empty() { Err("is empty, but must be a path") } else { Ok(PathBuf::from(text)) }
+    if text.is_empty() {
+        Err("is empty, but must be a path (write it out, such as /var/lib/keyferry/vault)")
+    } else {
+        Ok(PathBuf::from(text))
+    }
 }
 
 // === impl FileBackend ===

@@ -26,9 +26,9 @@ pub use config::HttpBackendConfig;
 
 use config::{Asking, Auth, Pins, Share};
 use credentials::{Credentials, whom};
-use health::Health;
 use template::{Values, escape_json};
 
+use super::health::Health;
 use super::refusal::Refusal;
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
 use crate::http::{ClientCertificate, HttpClient, HttpConfig, Repeat};
@@ -153,7 +153,7 @@ impl Backend for HttpBackend {
     async fn forget(&self, _: &str, _: Instant) {}
 
     async fn check(&self) -> Result<(), BackendError> {
-        self.health.check(self).await.map_err(|refusal| self.error(None, refusal))
+        self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {

@@ -22,6 +22,7 @@ mod examine;
 #[cfg(test)]
 pub mod fake;
 pub mod file;
+mod health;
 pub mod http;
 mod json;
 pub mod lease;
@@ -29,6 +30,7 @@ pub mod limit;
 mod refusal;
 mod registry;
 pub mod sealed;
+mod server;
 mod serving;
 pub mod vault;
 

@@ -30,10 +30,10 @@ pub use config::{Auth, PodMethod, RoleId, Share, VaultConfig};
 
 use entry::{Entry, Who};
 use fault::Refusal;
-use health::Health;
 use sessions::Sessions;
 use wire::Clients;
 
+use super::health::Health;
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
 use crate::clock::Clock;
 use crate::memo::Memo;
@@ -124,7 +124,7 @@ impl Backend for VaultBackend {
     }
 
     async fn check(&self) -> Result<(), BackendError> {
-        self.health.check(self).await.map_err(|refusal| self.error(None, refusal))
+        self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {

@@ -91,7 +91,7 @@ events: { enabled: true }
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
     keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
-    keyferry.yaml:12:20: limits.objects: "0" is no count from 1 to 100000
+    keyferry.yaml:12:20: limits.objects: "0" is no count (write a whole number from 1 to 100000)
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
     keyferry.yaml:13:16: audit.file: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)

@@ -119,7 +119,7 @@ fn serve_prints_all_faults_of_the_configuration_with_their_places() {
     ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
     ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: file, http, vault)
     ROOT/keyferry.yaml:7:1: polcy: is no known key (did you mean `policy`?)
-    ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count from 1 to 100000
+    ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
     "#);
 }
 
@@ -284,7 +284,7 @@ fn a_vaults_errors_go_to_standard_error() {
     insta::assert_snapshot!(said, @r#"
     shop/bd: there is no such secret in the vault: ROOT/v/shop/bd.age is absent (make it with `keyferry vault set shop/bd FIELD=@FILE`); did you mean shop/db?
     shop/db has no field "pasword" (it has: password)
-    shop/db: there is no revision 7: the current one is 1, and no earlier one is kept
+    shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
     there is no secret shop/gone in the vault
     error: invalid value '../escape' for '<NAME>': the name has the element ".."
     cannot read the field password from /nowhere/at/all: No such file or directory (os error 2)

@@ -243,8 +243,11 @@ impl Reader {
         }
         let bytes: usize = document.fields.values().map(|field| field.bytes.len()).sum();
         if bytes > self.max_secret_bytes {
-            let reason =
-                format!("{} holds {bytes} bytes; at most {} are served (limits.secretBytes)", path.display(), self.max_secret_bytes);
+            let reason = format!(
+                "{} holds {bytes} bytes; at most {} are served (make it smaller, or ask for a higher limits.secretBytes)",
+                path.display(),
+                self.max_secret_bytes
+            );
             return Err(ReadFault::new(Fault::TooLarge, reason));
         }
         let version = Some(document.revision.into());
@@ -262,7 +265,9 @@ impl Reader {
                 let limit = self.max_secret_bytes;
                 ReadFault::new(
                     Fault::TooLarge,
-                    format!("{at} {cause}, as secrets of up to {limit} bytes need no more (limits.secretBytes)"),
+                    format!(
+                        "{at} {cause}, as secrets of up to {limit} bytes need no more (make it smaller, or ask for a higher limits.secretBytes)"
+                    ),
                 )
             }
             Unreadable::Unstable => {
@@ -304,7 +309,10 @@ impl Reader {
         let kept = History::of(&self.layout, name).kept().unwrap_or_default();
         let kept: Vec<String> = kept.iter().filter(|kept| **kept != current).map(ToString::to_string).collect();
         let earlier = if kept.is_empty() { "no earlier one is kept".to_owned() } else { format!("kept are {}", kept.join(", ")) };
-        ReadFault::new(Fault::NotFound, format!("there is no revision {revision}: the current one is {current}, and {earlier}"))
+        ReadFault::new(
+            Fault::NotFound,
+            format!("there is no revision {revision}: the current one is {current}, and {earlier} (pin another, or leave `version` out)"),
+        )
     }
 
     fn present(&self) -> Result<(), ReadFault> {

@@ -9,6 +9,7 @@ use super::content::{Expression, Format, VersionIn};
 use super::status::Statuses;
 use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
+use crate::backend::server::{self, file, filled, refuse_tls};
 use crate::backend::{CacheTimes, Inadmissible, only_reads};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, LoginTls, NamedFile, SecretName, SecretRef, Version};
@@ -115,8 +116,10 @@ impl HttpBackendConfig {
         let asking = asking(reader, faults);
         check_name(reader, url.as_ref(), &asking, faults);
         let headers = headers(reader, faults);
-        let tls = tls(reader, faults);
-        check_tls(reader, url.as_ref(), faults);
+        let tls = server::tls(reader, faults);
+        if let Some(url) = url.as_ref().filter(|url| !url.endpoint.is_https()) {
+            refuse_tls(reader, &format!("url is of {}", url.endpoint), faults);
+        }
         let auth = auth(reader, faults);
         check_authorization(reader, &headers, &auth, faults);
         let share = share(reader, &auth, faults);
@@ -143,10 +146,7 @@ impl HttpBackendConfig {
 
     /// The files it names, each under its key.
     pub fn files(&self) -> Vec<NamedFile> {
-        let mut files: Vec<NamedFile> = self.tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
-        if let Some((certificate, key)) = &self.tls.client {
-            files.extend([NamedFile::public("clientCert", certificate), NamedFile::secret("clientKey", key)]);
-        }
+        let mut files = server::files(&self.tls);
         for (name, header) in &self.headers {
             if let Header::File(path) = header {
                 files.push(NamedFile::secret(format!("headers.{name}.file"), path));
@@ -303,32 +303,6 @@ fn header_text(name: &HeaderName, text: &str) -> Result<HeaderValue, &'static st
     Ok(value)
 }
 
-fn tls(reader: &mut Reader<'_>, faults: &mut Faults) -> LoginTls {
-    let ca = file(reader, "ca", faults);
-    let server_name = reader.parsed("serverName", faults, filled);
-    let (certificate, key) = (file(reader, "clientCert", faults), file(reader, "clientKey", faults));
-    for (one, other) in [("clientCert", "clientKey"), ("clientKey", "clientCert")] {
-        if let (Some(node), None) = (reader.get(one), reader.get(other)) {
-            faults.add(node.at, reader.path(one), format!("goes with `{other}`, which is not there"));
-        }
-    }
-    LoginTls { ca, client: certificate.zip(key), server_name, skip_verify: false }
-}
-
-/// A certificate judges nothing where no TLS is spoken: whoever names one believes it does.
-fn check_tls(reader: &mut Reader<'_>, url: Option<&Url>, faults: &mut Faults) {
-    let Some(url) = url.filter(|url| !url.endpoint.is_https()) else { return };
-    for key in ["ca", "serverName", "clientCert", "clientKey"] {
-        if let Some(node) = reader.get(key) {
-            faults.add(
-                node.at,
-                reader.path(key),
-                format!("is for https, and the url is of {} (write https://, or remove it)", url.endpoint),
-            );
-        }
-    }
-}
-
 fn auth(reader: &mut Reader<'_>, faults: &mut Faults) -> Auth {
     let Some(mut inner) = reader.reader("auth", faults) else { return Auth::None };
     let (bearer, basic) = (bearer(&mut inner, faults), basic(&mut inner, faults));
@@ -439,14 +413,6 @@ fn pins(reader: &mut Reader<'_>, url: Option<&Url>, asking: &Asking, faults: &mu
 fn check(text: &str) -> Result<String, &'static str> {
     let fits = text.starts_with('/') && !text.starts_with("//") && text.parse::<http::Uri>().is_ok() && !text.contains('#');
     if fits { Ok(text.to_owned()) } else { Err("must be a path at the url's host, such as /healthz") }
-}
-
-fn file(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
-    reader.parsed(key, faults, filled).map(PathBuf::from)
-}
-
-fn filled(text: &str) -> Result<String, &'static str> {
-    if text.trim().is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
 }
 
 // === impl Header ===

@@ -236,8 +236,10 @@ impl Leases {
         record.busy = false;
         match answer.map_err(|error| (Meaning::of(&error), error)) {
             Ok(()) => self.tell(record, LeaseEvent::Revoked, "a lease was revoked"),
-            Err((Meaning::Over, _)) => self.tell(record, LeaseEvent::Revoked, "a lease was gone before it was revoked"),
-            Err((Meaning::Never, error)) => {
+            Err((_, error)) if error.fault == Fault::NotFound => {
+                self.tell(record, LeaseEvent::Revoked, "a lease was gone before it was revoked");
+            }
+            Err((Meaning::Never | Meaning::Over, error)) => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RevokeFailed);
                 tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, %error, "a lease cannot be revoked: it is left to its end");
             }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::backend::server::{self, file, filled, refuse_tls};
 use crate::backend::{CacheTimes, Inadmissible};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, SecretName, SecretRef, Version};
@@ -82,8 +83,10 @@ impl VaultConfig {
         if reader.get("address").is_none() {
             reader.missing("address", "where the server is, such as https://bao.bao.svc:8200", faults);
         }
-        let tls = tls(reader, faults);
-        check_tls(reader, address.as_ref(), faults);
+        let tls = server::tls(reader, faults);
+        if let Some(address) = address.as_ref().filter(|address| !address.is_https()) {
+            refuse_tls(reader, &format!("address is {address}"), faults);
+        }
         let namespace = reader.parsed("namespace", faults, path).unwrap_or_default();
         let auth = auth(reader, tls.client.is_some(), faults);
         let share = reader.parsed("share", faults, share).unwrap_or_default();
@@ -98,10 +101,7 @@ impl VaultConfig {
 
     /// Every file it names, under its key.
     pub fn files(&self) -> Vec<NamedFile> {
-        let mut files: Vec<NamedFile> = self.tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
-        if let Some((certificate, key)) = &self.tls.client {
-            files.extend([NamedFile::public("clientCert", certificate), NamedFile::secret("clientKey", key)]);
-        }
+        let mut files = server::files(&self.tls);
         match &self.auth {
             Auth::AppRole { role_id, secret_id, .. } => {
                 if let RoleId::File(path) = role_id {
@@ -270,37 +270,7 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
-fn filled(text: &str) -> Result<String, &'static str> {
-    if text.trim().is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
-}
-
 // === reading ===
-
-fn tls(reader: &mut Reader<'_>, faults: &mut Faults) -> LoginTls {
-    let ca = file(reader, "ca", faults);
-    let server_name = reader.parsed("serverName", faults, filled);
-    let (certificate, key) = (file(reader, "clientCert", faults), file(reader, "clientKey", faults));
-    for (one, other) in [("clientCert", "clientKey"), ("clientKey", "clientCert")] {
-        if let (Some(node), None) = (reader.get(one), reader.get(other)) {
-            faults.add(node.at, reader.path(one), format!("goes with `{other}`, which is not there"));
-        }
-    }
-    LoginTls { ca, client: certificate.zip(key), server_name, skip_verify: false }
-}
-
-/// A certificate judges nothing where no TLS is spoken: whoever names one believes it does.
-fn check_tls(reader: &mut Reader<'_>, address: Option<&Endpoint>, faults: &mut Faults) {
-    let Some(address) = address.filter(|address| !address.is_https()) else { return };
-    for key in ["ca", "serverName", "clientCert", "clientKey"] {
-        if let Some(node) = reader.get(key) {
-            faults.add(node.at, reader.path(key), format!("is for https, and the address is {address} (write https://, or remove it)"));
-        }
-    }
-}
-
-fn file(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
-    reader.parsed(key, faults, filled).map(PathBuf::from)
-}
 
 fn share(text: &str) -> Result<Share, String> {
     match text {

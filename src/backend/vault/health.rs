@@ -1,7 +1,6 @@
 //! Whether the server could serve a mount now, in words for a person.
 
-use tokio::sync::Mutex;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::VaultBackend;
 use super::config::{Auth, RoleId};
@@ -9,33 +8,11 @@ use super::fault::{Needles, Refusal, of_status, words};
 use super::wire::{Call, Reply, Server};
 use crate::backend::Fault;
 use crate::backend::credential;
+use crate::backend::health::TIME;
 use crate::http::Repeat;
 
-/// How long the server is given to answer.
-const TIME: Duration = Duration::from_secs(2);
-
-/// How long an answer is good: probes come from several sides.
-const GOOD: Duration = Duration::from_secs(5);
-
-/// The last answer.
-#[derive(Debug, Default)]
-pub(super) struct Health(Mutex<Option<(Instant, Result<(), Refusal>)>>);
-
-impl Health {
-    /// Those who come at once share one call.
-    pub(super) async fn check(&self, backend: &VaultBackend) -> Result<(), Refusal> {
-        let mut last = self.0.lock().await;
-        if let Some((_, answer)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD) {
-            return answer.clone();
-        }
-        let answer = backend.ask_health().await;
-        *last = Some((Instant::now(), answer.clone()));
-        answer
-    }
-}
-
 impl VaultBackend {
-    async fn ask_health(&self) -> Result<(), Refusal> {
+    pub(super) async fn ask_health(&self) -> Result<(), Refusal> {
         let (server, reply) = self.health_answer().await?;
         meaning(&server, &reply)
     }

@@ -79,9 +79,9 @@ async fn what_is_not_there() {
     # an expression that finds nothing
     NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a.b" (it has password, username)
     # no version
-    NotFound SecretNotFound: object 1 (db): files/shop/db: there is no revision 7: the current one is 1, and no earlier one is kept
+    NotFound SecretNotFound: object 1 (db): files/shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
     # a version that is no more kept
-    NotFound SecretNotFound: object 1 (changed): files/shop/changed: there is no revision 1: the current one is 8, and kept are 3, 4, 5, 6, 7
+    NotFound SecretNotFound: object 1 (changed): files/shop/changed: there is no revision 1: the current one is 8, and kept are 3, 4, 5, 6, 7 (pin another, or leave `version` out)
     # several
     NotFound SecretNotFound: object 1 (none): files/shop/none: there is no such secret in the vault: <house>/vault/shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`); object 3 (y): files/shop/nor: there is no such secret in the vault: <house>/vault/shop/nor.age is absent (make it with `keyferry vault set shop/nor FIELD=@FILE`)
     # required and optional
@@ -149,9 +149,9 @@ async fn secrets_and_answers_over_a_limit() {
         .await;
     insta::assert_snapshot!(table.replace(&size, "<size>"), @"
     # a secret, a byte too large
-    FailedPrecondition TooLarge: object 1 (big): files/shop/big: <house>/vault/shop/big.age holds 4097 bytes; at most 4096 are served (limits.secretBytes)
+    FailedPrecondition TooLarge: object 1 (big): files/shop/big: <house>/vault/shop/big.age holds 4097 bytes; at most 4096 are served (make it smaller, or ask for a higher limits.secretBytes)
     # a secret, far too large
-    FailedPrecondition TooLarge: object 1 (huge): files/shop/huge: <house>/vault/shop/huge.age is <size> bytes long; at most 90112 are read, as secrets of up to 4096 bytes need no more (limits.secretBytes)
+    FailedPrecondition TooLarge: object 1 (huge): files/shop/huge: <house>/vault/shop/huge.age is <size> bytes long; at most 90112 are read, as secrets of up to 4096 bytes need no more (make it smaller, or ask for a higher limits.secretBytes)
     # a file that JSON makes too large
     FailedPrecondition TooLarge: object 1 (quotes): files/shop/quotes: is 6016 bytes as a file: at most 4096 are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)
     # an answer

@@ -186,3 +186,40 @@ async fn a_signed_ssh_key_is_kept_until_it_nears_its_end() {
     assert_eq!(provider.mount(store.asking(&web(), &objects)).await.unwrap().files, first.files);
     assert_eq!(store.bao.counted().get("update ssh/sign/web"), Some(&1));
 }
+
+/// Of real time: kubelet's folder is looked at once a minute, and a Pod has to be absent twice.
+#[tokio::test]
+#[ignore = "takes five minutes: `make soak` runs it"]
+async fn what_a_pod_had_is_given_back_when_it_is_gone() {
+    let (store, postgres) = with_database("1h", "24h").await;
+    let revoking = format!("{}path \"sys/leases/revoke\" {{ capabilities = [\"update\"] }}\n", super::POLICY);
+    store.bao.policy("csi", &revoking).await;
+    let other = pod("shop", "web-1", "web");
+    for uid in [&web().uid, &other.uid] {
+        fs::create_dir_all(store.house.path(&format!("kubelet/pods/{uid}"))).unwrap();
+    }
+    let provider = store.house.serve();
+    let (username, password) = credential(&provider, &store).await;
+    provider.mount(store.asking(&other, CREDENTIAL)).await.unwrap();
+    fs::remove_dir(store.house.path(&format!("kubelet/pods/{}", web().uid))).unwrap();
+    let mut waited = 0;
+    while store.bao.leases("database/creds/app").await.len() > 1 {
+        assert!(waited < 240, "it is still out: {}", provider.log());
+        sleep(Duration::from_secs(5)).await;
+        waited += 5;
+    }
+    assert!(waited >= 60, "it is not given back at the first look: {waited} s");
+    assert!(!postgres.lets_in(&username, &password));
+    assert!(provider.log().contains("a lease was revoked"));
+
+    // Without that right what the other had ends with the token, whose last user it was.
+    store.bao.policy("csi", super::POLICY).await;
+    fs::remove_dir(store.house.path(&format!("kubelet/pods/{}", other.uid))).unwrap();
+    fs::create_dir_all(store.house.path("kubelet/pods/somebody-else")).unwrap();
+    waited = 0;
+    while !store.bao.leases("database/creds/app").await.is_empty() {
+        assert!(waited < 240, "it is still out: {}", provider.log());
+        sleep(Duration::from_secs(5)).await;
+        waited += 5;
+    }
+}

@@ -109,11 +109,11 @@ fn a_secret_over_the_limit_is_refused_by_its_name() {
     assert!(read(101).is_ok());
     let fault = read(100).unwrap_err();
     assert_eq!(fault.fault, Fault::TooLarge);
-    assert_snapshot!(bench.shown(fault), @"/vault/db.age holds 101 bytes; at most 100 are served (limits.secretBytes)");
+    assert_snapshot!(bench.shown(fault), @"/vault/db.age holds 101 bytes; at most 100 are served (make it smaller, or ask for a higher limits.secretBytes)");
     fs::write(bench.at("vault/db.age"), vec![b'x'; 70_000]).unwrap();
     let fault = read(100).unwrap_err();
     assert_eq!(fault.fault, Fault::TooLarge);
-    assert_snapshot!(bench.shown(fault), @"/vault/db.age is 70000 bytes long; at most 66136 are read, as secrets of up to 100 bytes need no more (limits.secretBytes)");
+    assert_snapshot!(bench.shown(fault), @"/vault/db.age is 70000 bytes long; at most 66136 are read, as secrets of up to 100 bytes need no more (make it smaller, or ask for a higher limits.secretBytes)");
     // What needs the most room in JSON is still within the limit of the file.
     bench.set("db", &"\u{1}".repeat(200_000));
     assert!(read(200_000).is_ok());

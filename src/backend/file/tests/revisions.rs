@@ -16,12 +16,12 @@ fn earlier_revisions_are_kept_and_can_be_pinned() {
     }
     let gone = reader.read(&pinned("db", 2)).unwrap_err();
     assert_eq!(gone.fault, Fault::NotFound);
-    assert_snapshot!(gone, @"there is no revision 2: the current one is 8, and kept are 3, 4, 5, 6, 7");
+    assert_snapshot!(gone, @"there is no revision 2: the current one is 8, and kept are 3, 4, 5, 6, 7 (pin another, or leave `version` out)");
     bench.set("db", "v9");
     assert_eq!(password(&reader.read(&pinned("db", 8)).unwrap()), "v8", "remembered as the current one, found as an earlier one");
 
     bench.vault.clone().keeping(1).set(&secret("db"), &fields(&[("password", b"v10")])).unwrap();
-    assert_snapshot!(reader.read(&pinned("db", 8)).unwrap_err(), @"there is no revision 8: the current one is 10, and kept are 9");
+    assert_snapshot!(reader.read(&pinned("db", 8)).unwrap_err(), @"there is no revision 8: the current one is 10, and kept are 9 (pin another, or leave `version` out)");
     assert_snapshot!(bench.shown(reader.read(&pinned("none", 8)).unwrap_err()), @"there is no such secret in the vault: /vault/none.age is absent (make it with `keyferry vault set none FIELD=@FILE`)");
 }
 
