@@ -1,6 +1,6 @@
 //! A decorator: equal requests on their way to a store at the same time become one.
 //!
-//! Who asks first, for a [`Scope`](super::Scope) and a reference, leads: its request goes out as a *flight*, a task of its own. Who asks for
+//! Who asks first, for a [`Scope`] and a reference, leads: its request goes out as a *flight*, a task of its own. Who asks for
 //! the same while that is in the air waits for it. What becomes of the others when something befalls the leader:
 //!
 //! - **It is cancelled** (its client went away): the flight goes on while anybody waits for it, and is given up when nobody does.
