@@ -5,7 +5,6 @@
 //! for that alone.
 
 mod config;
-mod sweep;
 mod table;
 
 use std::sync::Arc;
@@ -16,8 +15,8 @@ use tokio::time::{Duration, Instant};
 pub use config::{CacheConfig, CacheTimes};
 
 use super::asked::Asked;
-use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb, Version};
+use super::{Backend, BackendError, Fault, FetchContext, Scope};
+use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
 use table::{Kept, Table};
 
@@ -73,7 +72,11 @@ fn refuses(fault: Fault) -> bool {
 }
 
 #[async_trait]
-impl Backend for Cached {
+impl super::decorator::Decorator for Cached {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         if secret.verb() != Verb::Read {
             return self.inner.fetch(secret, cx).await;
@@ -93,45 +96,9 @@ impl Backend for Cached {
         self.find(&self.inner.scope(secret, &cx.pod), secret, cx.fresh)
     }
 
-    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.inner.list(prefix, cx).await
-    }
-
-    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.inner.renew(lease, deadline).await
-    }
-
-    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.inner.revoke(lease, deadline).await
-    }
-
-    fn adopt(&self, lease: &Lease) {
-        self.inner.adopt(lease);
-    }
-
     async fn forget(&self, pod: &str, deadline: Instant) {
         self.table.forget(pod);
         self.inner.forget(pod, deadline).await;
-    }
-
-    async fn check(&self) -> Result<(), BackendError> {
-        self.inner.check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.inner.canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.inner.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.inner.admit(asked)
-    }
-
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.inner.scope(secret, pod)
     }
 }
 

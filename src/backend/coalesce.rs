@@ -1,6 +1,6 @@
 //! A decorator: equal requests on their way to a store at the same time become one.
 //!
-//! Who asks first, for a [`Scope`] and a reference, leads: its request goes out as a *flight*, a task of its own. Who asks for
+//! Who asks first, for a [`Scope`](super::Scope) and a reference, leads: its request goes out as a *flight*, a task of its own. Who asks for
 //! the same while that is in the air waits for it. What becomes of the others when something befalls the leader:
 //!
 //! - **It is cancelled** (its client went away): the flight goes on while anybody waits for it, and is given up when nobody does.
@@ -30,8 +30,8 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::asked::Asked;
 use super::limit::late;
-use super::{Backend, BackendError, FetchContext, Inadmissible, Scope};
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb, Version};
+use super::{Backend, BackendError, FetchContext};
+use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
 
 /// A flight ends this much before its leader's deadline, so that the leader still hears what the store's client has to say of it.
@@ -279,7 +279,11 @@ impl fmt::Debug for Flights {
 }
 
 #[async_trait]
-impl Backend for Coalesced {
+impl super::decorator::Decorator for Coalesced {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         if secret.verb() != Verb::Read {
             return self.inner.fetch(secret, cx).await;
@@ -292,46 +296,6 @@ impl Backend for Coalesced {
 
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         self.inner.recall(secret, cx)
-    }
-
-    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.inner.list(prefix, cx).await
-    }
-
-    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.inner.renew(lease, deadline).await
-    }
-
-    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.inner.revoke(lease, deadline).await
-    }
-
-    fn adopt(&self, lease: &Lease) {
-        self.inner.adopt(lease);
-    }
-
-    async fn forget(&self, pod: &str, deadline: Instant) {
-        self.inner.forget(pod, deadline).await;
-    }
-
-    async fn check(&self) -> Result<(), BackendError> {
-        self.inner.check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.inner.canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.inner.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.inner.admit(asked)
-    }
-
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.inner.scope(secret, pod)
     }
 }
 

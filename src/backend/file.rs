@@ -6,7 +6,6 @@
 mod document;
 mod exchange;
 mod fault;
-mod forgetting;
 mod history;
 mod identity;
 mod layout;
@@ -42,9 +41,10 @@ pub use rekey::{RekeyError, Rekeyed};
 pub use revision::{InvalidRevision, Revision};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 
-use forgetting::Forgetting;
 use queue::Queue;
+use reader::UNUSED;
 
+use super::sweep::Swept;
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope, only_reads};
 use crate::clock::Clock;
 use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Version};
@@ -68,7 +68,6 @@ pub struct FileBackend {
     name: BackendName,
     reader: Arc<Reader>,
     queue: Arc<Queue>,
-    forgetting: Arc<Forgetting>,
 }
 
 // === impl FileConfig ===
@@ -133,7 +132,7 @@ impl FileBackend {
     /// An identity file is absent, unreadable, or holds no X25519 identity.
     pub fn open(name: BackendName, config: &FileConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         match Reader::open(&config.vault, &config.identity, max_secret_bytes, clock) {
-            Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default(), forgetting: Arc::default() }),
+            Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default() }),
             Err(fault) => Err(error(name, None, fault)),
         }
     }
@@ -159,11 +158,10 @@ impl FileBackend {
     }
 
     /// Opens a secret, and has it forgotten in time. On the very thread that opens it: the mount may have given up by then.
-    fn opening(&self, key: Key) -> impl FnOnce(&Arc<Reader>) -> Result<Opened, ReadFault> + Send + use<> {
-        let forgetting = Arc::clone(&self.forgetting);
+    fn opening(key: Key) -> impl FnOnce(&Arc<Reader>) -> Result<Opened, ReadFault> + Send {
         move |reader| {
             let opened = reader.read(&key);
-            forgetting.watch(reader);
+            reader.sweeping().watch(reader, Instant::now() + UNUSED);
             opened
         }
     }
@@ -204,7 +202,7 @@ impl Backend for FileBackend {
         let opened = if let Some(opened) = self.reader.recall(&key) {
             opened
         } else {
-            let read = self.read(cx.deadline, self.opening(key)).await;
+            let read = self.read(cx.deadline, Self::opening(key)).await;
             read.map_err(|fault| self.error(Some(&secret.name), fault))?
         };
         Ok(Fetched { secret: opened.secret, source: Source::Store, by: self.name.clone() })

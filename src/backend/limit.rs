@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+use super::{Backend, BackendError, Fault, FetchContext};
+use crate::model::{BackendName, Fetched, Lease, SecretName, SecretPrefix, SecretRef};
 use crate::telemetry::Metrics;
 
 #[derive(Debug)]
@@ -52,7 +52,11 @@ pub(super) fn late(backend: &BackendName, secret: Option<&SecretName>, began: In
 }
 
 #[async_trait]
-impl Backend for Limited {
+impl super::decorator::Decorator for Limited {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         self.within("fetch", Some(&secret.name), cx.deadline, self.inner.fetch(secret, cx)).await
     }
@@ -67,33 +71,5 @@ impl Backend for Limited {
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
         self.within("revoke", None, deadline, self.inner.revoke(lease, deadline)).await
-    }
-
-    fn adopt(&self, lease: &Lease) {
-        self.inner.adopt(lease);
-    }
-
-    async fn forget(&self, pod: &str, deadline: Instant) {
-        self.inner.forget(pod, deadline).await;
-    }
-
-    async fn check(&self) -> Result<(), BackendError> {
-        self.inner.check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.inner.canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.inner.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.inner.admit(asked)
-    }
-
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.inner.scope(secret, pod)
     }
 }

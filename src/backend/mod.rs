@@ -18,6 +18,7 @@ pub mod coalesce;
 #[cfg(test)]
 pub mod conformance;
 mod credential;
+mod decorator;
 mod examine;
 #[cfg(test)]
 pub mod fake;
@@ -32,15 +33,17 @@ mod registry;
 pub mod sealed;
 mod server;
 mod serving;
+mod sweep;
 pub mod vault;
 
 pub use cache::{CacheConfig, CacheTimes};
+pub use decorator::Decorator;
 pub use examine::Visitor;
 pub use lease::LeasesConfig;
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
 
-/// A store that secrets come from. A decorator (a limit, a cache ...) is a Backend around a Backend.
+/// A store that secrets come from. A [`Decorator`] (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;

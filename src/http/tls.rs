@@ -41,17 +41,15 @@ pub(super) fn client_config(config: &HttpConfig) -> Result<ClientConfig, HttpErr
 }
 
 fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, HttpError> {
-    if !config.verify {
-        // A CA that is configured has to be readable all the same: it is in force again once this is not.
-        config.ca.as_deref().map(roots_of).transpose()?;
-        return Ok(Arc::new(Unverified(Arc::clone(provider))));
-    }
     let (roots, trusted) = match &config.ca {
+        // Also where nothing is verified: it is in force again once something is.
         Some(path) => (Arc::new(roots_of(path)?), path.display().to_string()),
-        None => (system_roots()?, "a CA that the system trusts".to_owned()),
+        None if config.verify => (system_roots()?, "a CA that the system trusts".to_owned()),
+        None => return Ok(Arc::new(Verifier { usual: None, provider: Arc::clone(provider) })),
     };
     let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
-    Ok(Arc::new(Verifier { inner: inner.map_err(|error| HttpError::Tls(error.to_string()))?, trusted }))
+    let usual = Usual { inner: inner.map_err(|error| HttpError::Tls(error.to_string()))?, trusted };
+    Ok(Arc::new(Verifier { usual: config.verify.then_some(usual), provider: Arc::clone(provider) }))
 }
 
 fn roots_of(path: &Path) -> Result<RootCertStore, HttpError> {
@@ -114,9 +112,16 @@ impl ClientCertificate {
     }
 }
 
-/// The usual verifier, which also says what the certificate was.
+/// The usual verifier, which also says what the certificate was; or, as `verify: false` asks, one that takes any. That the server holds
+/// the certificate's key is seen to in either case.
 #[derive(Debug)]
 struct Verifier {
+    usual: Option<Usual>,
+    provider: Arc<CryptoProvider>,
+}
+
+#[derive(Debug)]
+struct Usual {
     inner: Arc<WebPkiServerVerifier>,
     trusted: String,
 }
@@ -130,9 +135,10 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.inner.verify_server_cert(certificate, intermediates, name, ocsp, now).map_err(|error| {
+        let Some(Usual { inner, trusted }) = &self.usual else { return Ok(ServerCertVerified::assertion()) };
+        inner.verify_server_cert(certificate, intermediates, name, ocsp, now).map_err(|error| {
             let rustls::Error::InvalidCertificate(why) = &error else { return error };
-            CertificateFault::new(why, certificate, name, &self.trusted).into_tls()
+            CertificateFault::new(why, certificate, name, trusted).into_tls()
         })
     }
 
@@ -142,7 +148,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -151,49 +157,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Takes any certificate, as `verify: false` asks. That the server holds the certificate's key is still seen to.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -9,17 +9,17 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use keyferry::audit::AuditLog;
 use keyferry::backend::file::FileBackend;
-use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext, Inadmissible, Scope};
+use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
 use keyferry::delivery::{Deliverer, DeliveryMode, VersionKey};
 use keyferry::identity;
-use keyferry::model::{Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+use keyferry::model::{Fetched, SecretRef};
 use keyferry::pipeline::{MountLimits, Pipeline, Plans};
 use keyferry::server::Server;
 use keyferry::telemetry::{Metrics, logs};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 use tonic::Code;
 
 use crate::support::{House, connect, shown, web};
@@ -32,7 +32,11 @@ const VALUE: &str = "hunter2";
 struct Buggy(FileBackend);
 
 #[async_trait]
-impl Backend for Buggy {
+impl keyferry::backend::Decorator for Buggy {
+    fn inner(&self) -> &dyn Backend {
+        &self.0
+    }
+
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         match secret.name.as_str() {
             "shop/bug" => panic!("the value is {VALUE}"),
@@ -46,42 +50,6 @@ impl Backend for Buggy {
             }
             _ => self.0.fetch(secret, cx).await,
         }
-    }
-
-    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.0.list(prefix, cx).await
-    }
-
-    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.0.renew(lease, deadline).await
-    }
-
-    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.0.revoke(lease, deadline).await
-    }
-
-    fn adopt(&self, _: &Lease) {}
-
-    async fn forget(&self, _: &str, _: Instant) {}
-
-    async fn check(&self) -> Result<(), BackendError> {
-        self.0.check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.0.canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.0.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        Ok(asked)
-    }
-
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.0.scope(secret, pod)
     }
 }
 

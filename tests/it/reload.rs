@@ -79,6 +79,7 @@ async fn a_reload_forgets_nothing_of_a_backend_that_stays_the_same() {
         eventually("a reload", async || logged("the configuration is reloaded") >= reloads).await;
         put_back(&first);
         assert_eq!(mount().await, ["password 0644 correct horse"]);
+        eventually("the warnings", async || logged(OLDER) >= warnings).await;
         assert_eq!(logged(OLDER), warnings, "with {extra}\n{}", provider.log());
     }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::{Duration, Instant};
 
-use super::sweep::{Sweeping, Swept};
 use crate::backend::asked::{Asked, Question};
+use crate::backend::sweep::{Sweeping, Swept};
 use crate::backend::{Fault, Scope};
 use crate::memo::Memo;
 use crate::model::{BackendName, Fetched, Secret, SecretRef};
@@ -125,6 +125,8 @@ impl Table {
 }
 
 impl Swept for Table {
+    const SPACING: Duration = Duration::from_secs(5);
+
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         let (mut next, mut gone) = (None, 0);

@@ -8,7 +8,7 @@ use super::*;
 use crate::backend::conformance;
 use crate::backend::fake::{Around, Fake, Then, context, secret, text};
 use crate::backend::limit::Limited;
-use crate::model::{LeaseFor, Method};
+use crate::model::{LeaseFor, Method, Version};
 
 const FRESH: Duration = Duration::from_mins(2);
 const MS: Duration = Duration::from_millis(1);

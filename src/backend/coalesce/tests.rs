@@ -10,7 +10,7 @@ use super::*;
 use crate::backend::fake::{Around, Fake, Then, context, secret, text};
 use crate::backend::limit::Limited;
 use crate::backend::{Fault, conformance};
-use crate::model::Method;
+use crate::model::{Method, Version};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -19,6 +19,7 @@ use super::read::{Stamp, Unreadable, WholeFile};
 use super::seal::{self, Unopened};
 use super::{ReadFault, Revision};
 use crate::backend::Fault;
+use crate::backend::sweep::{Sweeping, Swept};
 use crate::clock::Clock;
 use crate::memo::Memo;
 use crate::model::{Secret, SecretName};
@@ -47,6 +48,7 @@ pub struct Reader {
     max_secret_bytes: usize,
     clock: Arc<dyn Clock>,
     born: Instant,
+    sweeping: Sweeping,
     seen: Memo<Key, Arc<Seen>>,
     highest: Memo<SecretName, Revision>,
 }
@@ -90,6 +92,7 @@ impl Reader {
             max_secret_bytes,
             clock,
             born: Instant::now(),
+            sweeping: Sweeping::default(),
             seen: Memo::with_bounds(REMEMBERED, REMEMBERED_BYTES, |seen| seen.weight()),
             highest: Memo::with_capacity(WATCHED),
         })
@@ -120,22 +123,6 @@ impl Reader {
             self.seen.insert(key.clone(), Arc::new(seen));
         }
         Ok(opened)
-    }
-
-    /// Forgets the opened secrets that nobody has asked for in [`UNUSED`], and tells when the next of them may come to that; `None`: there
-    /// are no more. What is forgotten is wiped, once the mounts that still hold it have ended.
-    pub fn forget_unused(&self) -> Option<Instant> {
-        let now = self.life();
-        let next = AtomicU64::new(u64::MAX);
-        let kept = self.seen.retain(|seen| {
-            let ends = seen.asked.load(Ordering::Relaxed).saturating_add(millis(UNUSED));
-            let used = ends > now;
-            if used {
-                next.fetch_min(ends, Ordering::Relaxed);
-            }
-            used
-        });
-        (kept > 0).then(|| self.born + Duration::from_millis(next.into_inner()))
     }
 
     pub fn list(&self, prefix: &str) -> Result<Vec<SecretName>, ReadFault> {
@@ -331,6 +318,30 @@ impl Reader {
             }
             (Err(error), Ok(_)) => Err(unavailable(&marker, &error)),
         }
+    }
+}
+
+impl Swept for Reader {
+    const SPACING: Duration = Duration::from_mins(1);
+
+    /// Forgets the opened secrets that nobody has asked for in [`UNUSED`], and tells when the next of them may come to that; `None`: there
+    /// are no more. What is forgotten is wiped, once the mounts that still hold it have ended.
+    fn sweep(&self) -> Option<Instant> {
+        let now = self.life();
+        let next = AtomicU64::new(u64::MAX);
+        let kept = self.seen.retain(|seen| {
+            let ends = seen.asked.load(Ordering::Relaxed).saturating_add(millis(UNUSED));
+            let used = ends > now;
+            if used {
+                next.fetch_min(ends, Ordering::Relaxed);
+            }
+            used
+        });
+        (kept > 0).then(|| self.born + Duration::from_millis(next.into_inner()))
+    }
+
+    fn sweeping(&self) -> &Sweeping {
+        &self.sweeping
     }
 }
 

@@ -7,10 +7,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
-use super::{Backend, BackendError, FetchContext, Inadmissible, Scope};
-use crate::model::{BackendName, Fetched, InvalidName, Lease, LeaseFor, Method, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+use super::{Backend, BackendError, FetchContext, Scope};
+use crate::model::{BackendName, Fetched, LeaseFor, Method, PodIdentity, SecretRef};
 use crate::yaml::{Faults, Reader};
 
 mod disk;
@@ -78,50 +77,14 @@ impl Leased {
 }
 
 #[async_trait]
-impl Backend for Leased {
+impl crate::backend::decorator::Decorator for Leased {
+    fn inner(&self) -> &dyn Backend {
+        &*self.store.inner
+    }
+
     /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         self.leases.fetch(&self.store, self.holder(secret, &cx.pod), secret, cx).await
-    }
-
-    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.store.inner.list(prefix, cx).await
-    }
-
-    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.store.inner.renew(lease, deadline).await
-    }
-
-    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.store.inner.revoke(lease, deadline).await
-    }
-
-    fn adopt(&self, lease: &Lease) {
-        self.store.inner.adopt(lease);
-    }
-
-    async fn forget(&self, pod: &str, deadline: Instant) {
-        self.store.inner.forget(pod, deadline).await;
-    }
-
-    async fn check(&self) -> Result<(), BackendError> {
-        self.store.inner.check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.store.inner.canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.store.inner.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.store.inner.admit(asked)
-    }
-
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.store.inner.scope(secret, pod)
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::*;
-use crate::backend::Fault;
 use crate::backend::sealed::{Sealed, SealedConfig};
+use crate::backend::{Fault, Inadmissible};
 use crate::clock::{Clock, ManualClock};
-use crate::model::{Field, PodClaims, PodTokens, Secret, SecretBytes, Source};
+use crate::model::{Field, InvalidName, Lease, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
 use crate::telemetry::Metrics;
 
 mod keeping;

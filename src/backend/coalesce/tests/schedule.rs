@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tokio::time::{sleep_until, timeout};
 
 use super::*;
+use crate::backend::Scope;
 
 /// One caller.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 impl Bench {
     /// A backend that remembers whatever it opens.
     fn remembering(&self) -> FileBackend {
-        FileBackend { name: "files".parse().unwrap(), reader: Arc::new(self.reader()), queue: Arc::default(), forgetting: Arc::default() }
+        FileBackend { name: "files".parse().unwrap(), reader: Arc::new(self.reader()), queue: Arc::default() }
     }
 }
 
@@ -44,7 +44,7 @@ async fn a_secret_that_nobody_asks_for_is_wiped_after_ten_minutes_and_one_in_use
     assert!(is_kept(&busy), "asked for two minutes ago");
     pass(10 * MINUTE).await;
     assert!(!is_kept(&busy));
-    assert_eq!(backend.reader.forget_unused(), None, "the table is empty");
+    assert_eq!(backend.reader.sweep(), None, "the table is empty");
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,5 +86,5 @@ async fn what_is_opened_for_a_mount_that_gave_up_goes_too() {
     // Given up or not: the reading has begun, or is withdrawn.
     let _ = backend.fetch(&reference("db"), &late).await;
     pass(12 * MINUTE).await;
-    assert_eq!(backend.reader.forget_unused(), None);
+    assert_eq!(backend.reader.sweep(), None);
 }

@@ -49,50 +49,14 @@ impl Store for Kv {
 }
 
 #[async_trait]
-impl Backend for Below {
+impl crate::backend::decorator::Decorator for Below {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let below = SecretRef { name: format!("{}{}", self.prefix, secret.name).parse().unwrap(), ..secret.clone() };
         self.inner.fetch(&below, cx).await.map_err(|error| BackendError { secret: Some(secret.name.clone()), ..error })
-    }
-
-    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.inner.list(prefix, cx).await
-    }
-
-    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.inner.renew(lease, deadline).await
-    }
-
-    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.inner.revoke(lease, deadline).await
-    }
-
-    fn adopt(&self, lease: &Lease) {
-        self.inner.adopt(lease);
-    }
-
-    async fn forget(&self, pod: &str, deadline: Instant) {
-        self.inner.forget(pod, deadline).await;
-    }
-
-    async fn check(&self) -> Result<(), BackendError> {
-        self.inner.check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.inner.canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.inner.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.inner.admit(asked)
-    }
-
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        self.inner.scope(secret, pod)
     }
 }
 

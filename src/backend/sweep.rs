@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::{Duration, Instant, sleep_until};
 
-/// The least time between two sweeps: what is kept goes at most this much after its time.
-const SPACING: Duration = Duration::from_secs(5);
-
 /// What keeps things for a time.
 pub(super) trait Swept: Send + Sync + 'static {
+    /// The least time between two sweeps: what is kept goes at most this much after its time.
+    const SPACING: Duration;
+
     /// Wipes what has had its time, and tells when the next will have; `None`: nothing is kept.
     fn sweep(&self) -> Option<Instant>;
 
@@ -30,7 +30,7 @@ impl Sweeping {
         tokio::spawn(async move {
             let mut next = first;
             loop {
-                sleep_until(next.max(Instant::now() + SPACING)).await;
+                sleep_until(next.max(Instant::now() + T::SPACING)).await;
                 // Whatever it kept may be gone with its backend by now.
                 let Some(swept) = swept.upgrade() else { return };
                 let Some(then) = swept.sweeping().sweep(&*swept) else { return };
@@ -40,7 +40,7 @@ impl Sweeping {
     }
 
     /// When to sweep again; `None`: nothing is kept, and whoever keeps the next thing sees to it.
-    fn sweep(&self, swept: &dyn Swept) -> Option<Instant> {
+    fn sweep(&self, swept: &impl Swept) -> Option<Instant> {
         if let Some(next) = swept.sweep() {
             return Some(next);
         }
