@@ -215,7 +215,11 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
     for (at, text) in texts {
         match text.parse() {
             Ok(65534) => {
-                faults.add(at, "allowedPeers", "65534 is what every user of another user namespace looks like: it cannot be allowed");
+                faults.add(
+                    at,
+                    "allowedPeers",
+                    "65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)",
+                );
             }
             Ok(uid) => uids.push(uid),
             Err(_) => faults.add(at, "allowedPeers", format!("{text:?} is no user id (a number, such as 0 for root)")),

@@ -101,7 +101,7 @@ impl BackendConfig {
                 return None;
             }
             None => {
-                faults.add(node.at, reader.path("kind"), format!("is {}, but must be a text", node.kind()));
+                faults.add(node.at, reader.path("kind"), format!("is {}, but must be a text (such as kind: file)", node.kind()));
                 return None;
             }
         };

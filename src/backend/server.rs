@@ -12,7 +12,7 @@ pub(super) fn tls(reader: &mut Reader<'_>, faults: &mut Faults) -> LoginTls {
     let (certificate, key) = (file(reader, "clientCert", faults), file(reader, "clientKey", faults));
     for (one, other) in [("clientCert", "clientKey"), ("clientKey", "clientCert")] {
         if let (Some(node), None) = (reader.get(one), reader.get(other)) {
-            faults.add(node.at, reader.path(one), format!("goes with `{other}`, which is not there"));
+            faults.add(node.at, reader.path(one), format!("goes with `{other}`, which is not there (name both, or neither)"));
         }
     }
     LoginTls { ca, client: certificate.zip(key), server_name, skip_verify: false }

@@ -84,7 +84,7 @@ events: { enabled: true }
     keyferry.yaml:3:12: socketDir: "run/s" is not an absolute path (start it with /)
     keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     keyferry.yaml:5:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
-    keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed
+    keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)
     keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })

@@ -285,7 +285,7 @@ fn a_vaults_errors_go_to_standard_error() {
     shop/bd: there is no such secret in the vault: ROOT/v/shop/bd.age is absent (make it with `keyferry vault set shop/bd FIELD=@FILE`); did you mean shop/db?
     shop/db has no field "pasword" (it has: password)
     shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
-    there is no secret shop/gone in the vault
+    there is no secret shop/gone in the vault (`keyferry vault list` shows what there is)
     error: invalid value '../escape' for '<NAME>': the name has the element ".."
     cannot read the field password from /nowhere/at/all: No such file or directory (os error 2)
     "#);

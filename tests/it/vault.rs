@@ -309,7 +309,7 @@ fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
     DIR/faulty/b.env: line 2: the closing quote is missing
     DIR/faulty/c.json: the name "../x" has the element ".."
     DIR/faulty/c.json: "y" has the field `a`, which is not valid base64
-    DIR/faulty/c.json: z: a secret has at least one field
+    DIR/faulty/c.json: z: a secret has at least one field (give it one)
     DIR/faulty/none.yaml: cannot be read: No such file or directory (os error 2)
     "#);
     assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");

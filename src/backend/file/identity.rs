@@ -148,7 +148,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Identity>, ReadFault> {
     if bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE") {
         return Err(fault("is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)"));
     }
-    let text = str::from_utf8(bytes).map_err(|_| fault("is not text"))?;
+    let text = str::from_utf8(bytes).map_err(|_| fault("is not text (`keyferry vault init` makes an identity file)"))?;
     let mut identities = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -208,7 +208,7 @@ mod tests {
         assert_snapshot!(reason(b""), @"the identity file /etc/age.key holds no identity (`keyferry vault init` makes one)");
         assert_snapshot!(reason(b"# x\n\nAGE-SECRET-KEY-1CANARY"), @"the identity file /etc/age.key has a line 3 that is no X25519 identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
         assert_snapshot!(reason(b"age-encryption.org/v1\n"), @"the identity file /etc/age.key is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)");
-        assert_snapshot!(reason(b"\xff"), @"the identity file /etc/age.key is not text");
+        assert_snapshot!(reason(b"\xff"), @"the identity file /etc/age.key is not text (`keyferry vault init` makes an identity file)");
     }
 
     #[test]

@@ -95,14 +95,19 @@ impl VaultName {
 
 fn check_element(element: &str) -> Result<(), InvalidName> {
     if element.starts_with('.') {
-        return Err(InvalidName::Store(format!("has the element {element:?}: what starts with a dot is the vault's own")));
+        return Err(InvalidName::Store(format!(
+            "has the element {element:?}: what starts with a dot is the vault's own (choose another name)"
+        )));
     }
     // `a` lies in `a.age`, so `a.age/b` would need a folder where a file is; and revision 3 of `a` is `3.age`.
     if let Some(bare) = element.strip_suffix(SEALED) {
         return Err(InvalidName::Store(format!("has the element {element:?}: the vault adds `{SEALED}` by itself (write {bare:?})")));
     }
     if element.len() > MAX_ELEMENT {
-        return Err(InvalidName::Store(format!("has an element of {} bytes; in a vault at most {MAX_ELEMENT} are allowed", element.len())));
+        return Err(InvalidName::Store(format!(
+            "has an element of {} bytes; in a vault at most {MAX_ELEMENT} are allowed (shorten it)",
+            element.len()
+        )));
     }
     Ok(())
 }
@@ -158,12 +163,12 @@ mod tests {
 
     #[test]
     fn names_that_could_reach_the_vaults_own_files_or_share_one_are_refused() {
-        assert_snapshot!(refusal(".history/a/3"), @r#"has the element ".history": what starts with a dot is the vault's own"#);
-        assert_snapshot!(refusal("a/.revision"), @r#"has the element ".revision": what starts with a dot is the vault's own"#);
+        assert_snapshot!(refusal(".history/a/3"), @r#"has the element ".history": what starts with a dot is the vault's own (choose another name)"#);
+        assert_snapshot!(refusal("a/.revision"), @r#"has the element ".revision": what starts with a dot is the vault's own (choose another name)"#);
         assert_snapshot!(refusal("a.age/b"), @r#"has the element "a.age": the vault adds `.age` by itself (write "a")"#);
         assert_snapshot!(refusal("a/3.age"), @r#"has the element "3.age": the vault adds `.age` by itself (write "3")"#);
         assert_snapshot!(refusal("shop/db@3"), @r#"ends in `@3`, which reads as a pinned version (write `version: "3"` for that)"#);
-        assert_snapshot!(refusal(&"x".repeat(252)), @"has an element of 252 bytes; in a vault at most 251 are allowed");
+        assert_snapshot!(refusal(&"x".repeat(252)), @"has an element of 252 bytes; in a vault at most 251 are allowed (shorten it)");
         assert!("a/../b".parse::<VaultName>().is_err());
     }
 }

@@ -212,8 +212,9 @@ impl Reader {
             Err(cause) => return Err(self.unreadable(path, &cause)),
         };
         let plaintext = seal::open(&file.bytes, &keys.identities).map_err(|cause| self.unopened(path, cause, keys))?;
-        let document = Document::parse(&plaintext)
-            .map_err(|cause| ReadFault::new(Fault::Corrupt, format!("{} opens, but what it holds {cause}", path.display())))?;
+        let document = Document::parse(&plaintext).map_err(|cause| {
+            ReadFault::new(Fault::Corrupt, format!("{} opens, but what it holds {cause} (set the secret anew)", path.display()))
+        })?;
         let opened = self.checked(path, name, document)?;
         let asked = AtomicU64::new(self.life());
         Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, generation, asked, opened }))

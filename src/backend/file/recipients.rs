@@ -35,7 +35,7 @@ pub enum InvalidRecipients {
     NotOne { path: PathBuf, line: usize },
     #[error("{path}:{line} is a secret key, and whoever can read the vault has it now (remove it, and make a new identity)")]
     SecretKey { path: PathBuf, line: usize },
-    #[error("{path} holds {count} recipients; at most {MAX_RECIPIENTS} are allowed")]
+    #[error("{path} holds {count} recipients; at most {MAX_RECIPIENTS} are allowed (remove some)")]
     TooMany { path: PathBuf, count: usize },
     #[error("{path} {cause}")]
     Unreadable { path: PathBuf, cause: Unreadable },
@@ -138,6 +138,6 @@ mod tests {
         assert_snapshot!(Recipients::none().usable(&Layout::of("/v")).unwrap_err(), @"/v/.recipients holds no recipient (add one with `keyferry vault init --recipient age1...`)");
         let mut many = Recipients::none();
         many.add(&(0..65).map(|_| key()).collect::<Vec<_>>());
-        assert_snapshot!(many.usable(&Layout::of("/v")).unwrap_err(), @"/v/.recipients holds 65 recipients; at most 64 are allowed");
+        assert_snapshot!(many.usable(&Layout::of("/v")).unwrap_err(), @"/v/.recipients holds 65 recipients; at most 64 are allowed (remove some)");
     }
 }

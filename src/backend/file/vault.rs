@@ -59,13 +59,13 @@ pub enum VaultError {
     Io { action: &'static str, path: PathBuf, cause: io::Error },
     #[error("the name {name:?} {cause}")]
     Name { name: String, cause: InvalidName },
-    #[error("a secret has at least one field")]
+    #[error("a secret has at least one field (give it one)")]
     NoFields,
     #[error("{} is no vault: it has no list of recipients (make a vault with `keyferry vault init`)", .path.display())]
     NoVault { path: PathBuf },
     #[error("{} is neither empty nor a vault: {found:?} is there (name a folder of its own for the vault)", .path.display())]
     NotEmpty { path: PathBuf, found: String },
-    #[error("there is no secret {name} in the vault")]
+    #[error("there is no secret {name} in the vault (`keyferry vault list` shows what there is)")]
     NotFound { name: VaultName },
     #[error(transparent)]
     Recipients(#[from] InvalidRecipients),
@@ -79,9 +79,9 @@ pub enum VaultError {
         .current.display(), .earlier.display()
     )]
     Tangled { current: PathBuf, earlier: PathBuf },
-    #[error("the fields hold {bytes} bytes; a secret has at most {MAX_BYTES}")]
+    #[error("the fields hold {bytes} bytes; a secret has at most {MAX_BYTES} (store it in parts)")]
     TooLarge { bytes: usize },
-    #[error("{count} fields; a secret has at most {MAX_FIELDS}")]
+    #[error("{count} fields; a secret has at most {MAX_FIELDS} (store it in parts)")]
     TooManyFields { count: usize },
     #[error(transparent)]
     Unlistable(#[from] Unlistable),

@@ -133,7 +133,9 @@ impl VaultConfig {
     pub fn canonical(name: &str) -> Result<SecretName, InvalidName> {
         let element = name.split('/').find(|element| element.starts_with(' ') || element.ends_with(' '));
         match element {
-            Some(_) => Err(InvalidName::Store("has an element that begins or ends with a blank".to_owned())),
+            Some(_) => {
+                Err(InvalidName::Store("has an element that begins or ends with a blank (write the name as its store lists it)".to_owned()))
+            }
             None => name.parse(),
         }
     }

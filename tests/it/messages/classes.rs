@@ -211,13 +211,13 @@ async fn names_that_are_not_canonical() {
     # NUL
     InvalidArgument InvalidRequest: object 1 (x): secret: the name "shop/db\0" has a control character (write the name as its store lists it)
     # the vault's own
-    InvalidArgument InvalidRequest: object 1 (x): secret: the name ".history/shop/db/1" has the element ".history": what starts with a dot is the vault's own
+    InvalidArgument InvalidRequest: object 1 (x): secret: the name ".history/shop/db/1" has the element ".history": what starts with a dot is the vault's own (choose another name)
     # the file's ending
     InvalidArgument InvalidRequest: object 1 (x): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
     # a pin in the name
     InvalidArgument InvalidRequest: object 1 (x): secret: the name "shop/db@1" ends in `@1`, which reads as a pinned version (write `version: "1"` for that)
     # an element of 252 bytes
-    InvalidArgument InvalidRequest: object 1 (x): secret: the name "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"... has an element of 252 bytes; in a vault at most 251 are allowed
+    InvalidArgument InvalidRequest: object 1 (x): secret: the name "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"... has an element of 252 bytes; in a vault at most 251 are allowed (shorten it)
     # 1,025 bytes
     InvalidArgument InvalidRequest: object 1 (x): secret: the name "n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/"... is 1026 bytes long; at most 1024 are allowed (write the name as its store lists it)
     "#);

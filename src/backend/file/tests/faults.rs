@@ -38,7 +38,7 @@ fn what_cannot_be_opened_is_corrupt_and_says_why() {
     assert_snapshot!(refusal(b"-----BEGIN AGE ENCRYPTED FILE-----"), @"/vault/db.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret anew)");
     let ours = recipients_of(&bench.at("age.key")).unwrap();
     let other = seal::seal(b"password: canary-7f3a", &ours).unwrap();
-    assert_snapshot!(refusal(&other), @"/vault/db.age opens, but what it holds is not the vault's JSON: it goes wrong at line 1, column 1");
+    assert_snapshot!(refusal(&other), @"/vault/db.age opens, but what it holds is not the vault's JSON: it goes wrong at line 1, column 1 (set the secret anew)");
 
     let stranger = generate_identity(&bench.at("stranger.key"), now()).unwrap();
     let theirs = seal::seal(b"{}", &[stranger]).unwrap();
@@ -119,8 +119,8 @@ fn a_secret_over_the_limit_is_refused_by_its_name() {
     assert!(read(200_000).is_ok());
 
     let much = bench.vault.set(&secret("db"), &fields(&[("f", &vec![0; MAX_BYTES + 1])])).unwrap_err();
-    assert_snapshot!(much, @"the fields hold 4194305 bytes; a secret has at most 4194304");
-    assert_snapshot!(bench.vault.set(&secret("db"), &BTreeMap::new()).unwrap_err(), @"a secret has at least one field");
+    assert_snapshot!(much, @"the fields hold 4194305 bytes; a secret has at most 4194304 (store it in parts)");
+    assert_snapshot!(bench.vault.set(&secret("db"), &BTreeMap::new()).unwrap_err(), @"a secret has at least one field (give it one)");
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn a_removed_secret_is_gone_with_its_history_and_its_numbers_are_not_used_again(
     bench.set("shop/cart/db", "2");
     assert_eq!(bench.vault.remove(&secret("shop/cart/db")).unwrap(), 1);
     assert!(!bench.at("vault/shop").exists(), "empty folders go");
-    assert_snapshot!(bench.vault.remove(&secret("shop/cart/db")).unwrap_err(), @"there is no secret shop/cart/db in the vault");
+    assert_snapshot!(bench.vault.remove(&secret("shop/cart/db")).unwrap_err(), @"there is no secret shop/cart/db in the vault (`keyferry vault list` shows what there is)");
     assert_eq!(bench.reader().read(&pinned("shop/cart/db", 1)).unwrap_err().fault, Fault::NotFound);
     assert_eq!(bench.set("shop/cart/db", "3").number(), 3);
 }

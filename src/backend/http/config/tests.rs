@@ -59,7 +59,7 @@ fn faults_are_told_with_their_remedies() {
     insta::assert_snapshot!(told("url: https://s.example/{name}\nheaders: { Authorization: { file: /f } }\nauth: { bearer: { file: /f } }"), @"3: auth: stands beside a header Authorization, which it would set (remove one)");
     insta::assert_snapshot!(told("url: http://s.example/{name}\nca: /ca.crt\nclientCert: /c"), @"
     2: ca: is for https, and the url is of http://s.example (write https://, or remove it)
-    3: clientCert: goes with `clientKey`, which is not there
+    3: clientCert: goes with `clientKey`, which is not there (name both, or neither)
     3: clientCert: is for https, and the url is of http://s.example (write https://, or remove it)
     ");
     insta::assert_snapshot!(told("url: https://s.example/{name}\nformat: raw\nfields: data\nversion: v\nversionHeader: ETag"), @"

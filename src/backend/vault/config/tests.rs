@@ -87,7 +87,7 @@ fn each_fault_says_what_to_do() {
     3: backends.bao.share: is no way to share (known here: serviceAccount, pod)
     4: backends.bao.namespace: has an empty element (`//`, or a `/` at its start or end)
     5: backends.bao.ca: is empty
-    6: backends.bao.clientCert: goes with `clientKey`, which is not there
+    6: backends.bao.clientCert: goes with `clientKey`, which is not there (name both, or neither)
     7: backends.bao.cach: is no known key (did you mean `cache`?)
     ");
     insta::assert_snapshot!(faults("address: http://bao\nca: /ca\nauth:\n  method: approle\n  role: x\n  audience: y\n  tokenFile: /t\n  roleId: a\n  roleIdFile: /b\n"), @"
