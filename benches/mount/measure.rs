@@ -104,6 +104,15 @@ pub fn resident(process: &Process) -> Outcome<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
+/// The processor time that a process has taken so far, in seconds: `utime` and `stime` of proc(5), in ticks of 10 ms.
+#[allow(clippy::cast_precision_loss)] // hundredths of seconds for a person
+pub fn processor(pid: u32) -> Outcome<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, after_name) = stat.rsplit_once(')').ok_or("no name in stat")?;
+    let ticks: u64 = after_name.split_ascii_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(ticks as f64 / 100.0)
+}
+
 /// A child that does not outlive the bench.
 pub struct Process(pub Child);
 

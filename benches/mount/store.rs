@@ -1,5 +1,6 @@
 //! A store over a network: a real OpenBao, 5 ms away.
 
+use std::error::Error;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -12,10 +13,12 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::bao::{Bao, Options, Proxy};
 use crate::measure::{
-    ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, millis, p50, plain, request, resident, row, throughput,
+    ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, millis, p50, plain, processor, request, resident, row,
+    throughput,
 };
 
 const OBJECTS: usize = 100;
+const ROUNDS: u32 = 21;
 const PODS: usize = 250;
 const SECRETS: usize = 10;
 const BYTES: usize = 256;
@@ -90,7 +93,9 @@ impl Store {
         let hundred = request(&self.issuer, &AUDIENCES, 0, &objects(OBJECTS))?;
         let direct = HttpClient::new(self.bao.url_at(self.proxy.address).parse()?, self.trusting())?;
         let (mut near, mut away, mut trips) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..21 {
+        let worked = || Ok::<_, Box<dyn Error + Send + Sync>>((processor(house.process.0.id())?, processor(self.bao.pid())?));
+        let before = worked()?;
+        for _ in 0..ROUNDS {
             self.proxy.delay(Duration::ZERO);
             near.push(timed(client.mount(hundred.clone())).await?);
             self.proxy.delay(AWAY);
@@ -98,6 +103,10 @@ impl Store {
             let status = Request::get("/v1/sys/seal-status").body(bytes::Bytes::new())?;
             trips.push(timed(direct.send(status, Instant::now() + Duration::from_secs(5))).await?);
         }
+        let after = worked()?;
+        let each = |before: f64, after: f64| millis((after - before) / f64::from(2 * ROUNDS));
+        plain("100 objects: processor time of the provider", &each(before.0, after.0), "");
+        plain("100 objects: processor time of the server", &each(before.1, after.1), "");
         let (near, away, trip) = (median(&mut near), median(&mut away), median(&mut trips));
         plain("100 objects, after login, no distance", &millis(near), "");
         plain("100 objects, after login, 5 ms away", &millis(away), "");
