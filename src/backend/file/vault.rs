@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use age::x25519::Recipient;
 use jiff::Timestamp;
@@ -36,7 +35,6 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Vault {
     layout: Layout,
-    clock: Arc<dyn Clock>,
     keep: usize,
 }
 
@@ -105,7 +103,7 @@ impl Vault {
         }
         ignore_in_git(&layout)?;
         let recipients = list.keys.len();
-        Ok(Initialised { vault: Self { layout, clock: Arc::new(SystemClock), keep: KEPT }, new, added, recipients })
+        Ok(Initialised { vault: Self { layout, keep: KEPT }, new, added, recipients })
     }
 
     /// Whether a vault is in this folder, or could be made there.
@@ -115,7 +113,7 @@ impl Vault {
 
     /// The vault in this folder. Its list of recipients must be sound.
     pub fn open_for_writing(path: impl Into<PathBuf>) -> Result<Self, VaultError> {
-        let vault = Self { layout: Layout::of(path), clock: Arc::new(SystemClock), keep: KEPT };
+        let vault = Self { layout: Layout::of(path), keep: KEPT };
         vault.recipients()?;
         Ok(vault)
     }
@@ -123,11 +121,6 @@ impl Vault {
     /// How many earlier revisions a change leaves of the secret; [`KEPT`] at first.
     pub fn keeping(self, keep: usize) -> Self {
         Self { keep, ..self }
-    }
-
-    /// Where the time of a change comes from; the machine's clock at first.
-    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, ..self }
     }
 
     pub fn layout(&self) -> &Layout {
@@ -154,7 +147,7 @@ impl Vault {
         let fault = doing("write", &path);
         let highest = self.archive(&name)?;
         let revision = highest.map_or(Revision::FIRST, Revision::next);
-        let document = Document::write(name.as_str(), revision, self.now(), fields);
+        let document = Document::write(name.as_str(), revision, now(), fields);
         let sealed = seal::seal(&document, &recipients).map_err(&fault)?;
         let history = History::of(&self.layout, &name);
         history.write_counter(revision).map_err(doing("write", &self.layout.counter(&name)))?;
@@ -253,12 +246,12 @@ impl Vault {
         let kept = history.kept().map_err(doing("read", &self.layout.history(name)))?;
         Ok(given.max(kept.last().copied()))
     }
+}
 
-    /// Whole seconds: finer times say more about the writer than anyone needs.
-    fn now(&self) -> Timestamp {
-        let now = self.clock.now();
-        Timestamp::from_second(now.as_second()).unwrap_or(now)
-    }
+/// Whole seconds: finer times say more about the writer than anyone needs.
+fn now() -> Timestamp {
+    let now = SystemClock.now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 impl VaultError {
