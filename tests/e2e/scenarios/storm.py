@@ -1,0 +1,113 @@
+"""50 Pods start while the daemon is killed, rolled out, away; while kubelet restarts; and after the node has: all ready, no file empty.
+"""
+
+import subprocess
+import threading
+import time
+
+from cluster import Failed, pod, same, secret_provider_class
+
+SHORT = True
+
+PODS = 50
+# What a Pod's event may say meanwhile. Whatever else comes is not explained, and fails the run.
+EXPLAINED = ["connection refused", "provider not found", "no such file or directory", "error reading from server", "transport is closing",
+             "connection reset", "deadline exceeded", "DeadlineExceeded", "Unavailable", "driver name secrets-store.csi.k8s.io not found",
+             "failed to sync configmap cache", "EOF", "not registered"]
+
+
+def run(cluster):
+    cluster.namespace("storm")
+    cluster.set_secret("storm/app", token="x" * 100, other="y" * 100)
+    cluster.apply(secret_provider_class("app", "storm", '- secret: storm/app\n  fields: "*"\n  path: ./\n'))
+    for name, trouble in [("killed", killed), ("rolled-out", rolled_out), ("kubelet", kubelet_restarts)]:
+        start(cluster, name, trouble)
+    node_restarts(cluster)
+    daemon_absent(cluster)
+    cluster.drop_namespace("storm")
+
+
+def start(cluster, name, trouble):
+    """Starts 50 Pods in the midst of a trouble, and holds each to its promise."""
+    before = cluster.failed_mounts("storm")
+    over = threading.Event()
+    thread = threading.Thread(target=trouble, args=(cluster, over))
+    started = time.monotonic()
+    thread.start()
+    try:
+        names = [f"{name}-{number}" for number in range(PODS)]
+        cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod(each, "storm", "app") for each in names]})
+        # The trouble ends before the wait does: a provider that is killed for ever starts nothing.
+        time.sleep(20)
+    finally:
+        over.set()
+        thread.join()
+    cluster.ready("storm", *names, seconds=180)
+    all_have_their_files(cluster, names)
+    failed = {event: count for event, count in cluster.failed_mounts("storm").items() if event not in before}
+    unexplained = [event for event in failed if not any(words in event for words in EXPLAINED)]
+    if unexplained:
+        raise Failed(f"{name}: events that nobody has explained: {unexplained}")
+    cluster.remark(f"{name}: {time.monotonic() - started:.0f} s, {sum(failed.values())} FailedMount")
+    cluster.kubectl("-n", "storm", "delete", "pods", "--all", "--grace-period=1", "--wait=true")
+
+
+def all_have_their_files(cluster, names):
+    """The check that the controls prove able to fail: each Pod's volume has both files, whole."""
+    for name in names:
+        cluster_files = volume_files(cluster, "storm", name)
+        same(cluster_files, {"token": 100, "other": 100}, f"the files of storm/{name}")
+
+
+def volume_files(cluster, namespace, name, volume="secrets"):
+    """A volume's files as the node has them: name to size. Fifty `kubectl exec` would take longer than the scenario."""
+    uid = cluster.get("pod", name, namespace)["metadata"]["uid"]
+    folder = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount"
+    listed = subprocess.run(["find", "-L", folder, "-type", "f", "!", "-path", "*/..*", "-printf", "%s %P\n"], capture_output=True, text=True, check=True)
+    return {path: int(size) for size, path in (line.split(" ", 1) for line in listed.stdout.splitlines())}
+
+
+def killed(cluster, over):
+    while not over.wait(3):
+        cluster.kill_daemon()
+
+
+def rolled_out(cluster, over):
+    while not over.is_set():
+        cluster.kubectl("-n", "keyferry", "rollout", "restart", "daemonset/keyferry")
+        cluster.rolled_out()
+        over.wait(1)
+
+
+def kubelet_restarts(cluster, over):
+    while not over.wait(5):
+        cluster.node.restart("kubelet")
+
+
+def node_restarts(cluster):
+    """The node's services end and come back, and Keyferry comes up last: its Pod is held back until the others have tried."""
+    names = [f"restarted-{number}" for number in range(PODS)]
+    cluster.hold_daemon_back()
+    started = time.monotonic()
+    cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod(each, "storm", "app") for each in names]})
+    cluster.node.reboot()
+    time.sleep(10)
+    cluster.let_daemon_come()
+    cluster.ready("storm", *names, seconds=180)
+    all_have_their_files(cluster, names)
+    cluster.remark(f"node restarted: {time.monotonic() - started:.0f} s")
+    cluster.kubectl("-n", "storm", "delete", "pods", "--all", "--grace-period=1", "--wait=true")
+
+
+def daemon_absent(cluster):
+    """Running Pods keep their files, and a new one waits."""
+    cluster.apply(pod("before", "storm", "app"))
+    cluster.ready("storm", "before")
+    cluster.hold_daemon_back()
+    cluster.apply(pod("during", "storm", "app"))
+    cluster.waits_with("storm", "during", "provider not found")
+    same(cluster.get("pod", "during", "storm")["status"]["phase"], "Pending", "the phase of a Pod without a provider")
+    same(volume_files(cluster, "storm", "before"), {"token": 100, "other": 100}, "the files of a running Pod")
+    cluster.let_daemon_come()
+    cluster.ready("storm", "during", seconds=150)
+    same(volume_files(cluster, "storm", "during"), {"token": 100, "other": 100}, "the files of the Pod that waited")
