@@ -154,7 +154,7 @@ class Cluster:
         self.kubectl("-n", namespace, "delete", "--grace-period=1", "--ignore-not-found", *things)
 
     def drop_namespace(self, name):
-        self.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=1", "--force")
+        self.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=0", "--force")
         self.kubectl("delete", "namespace", name, "--wait=false")
 
     # --- what a container sees ---
@@ -259,6 +259,20 @@ def scratch(folder):
         yield path
     finally:
         shutil.rmtree(path)
+
+
+def volume_files(cluster, namespace, name, volume="secrets"):
+    """A volume's files as the node has them: path to size. Fifty `kubectl exec` would take longer than a scenario."""
+    uid = cluster.get("pod", name, namespace)["metadata"]["uid"]
+    folder = nodes.KUBELET / f"pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount"
+    listed = subprocess.run(["find", "-L", folder, "-type", "f", "!", "-path", "*/..*", "-printf", "%s %P\n"], capture_output=True, text=True, check=True)
+    return {path: int(size) for size, path in (line.split(" ", 1) for line in listed.stdout.splitlines())}
+
+
+def no_file_is_empty(cluster, namespace, names, expected):
+    """Each Pod's volume has these files with these sizes. scenarios/controls.py proves that this check can fail."""
+    for name in names:
+        same(volume_files(cluster, namespace, name), expected, f"the files of {namespace}/{name}")
 
 
 # === Objects ===

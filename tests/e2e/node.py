@@ -132,6 +132,7 @@ class Node:
         self.logs = self.folder / "logs"
         self.binaries = Path(binaries)
         self.driver_binary = Path(driver) / "secrets-store-csi-driver"
+        self.recorder_binary = Path(driver) / "recorder"
         self.driver_source = Path(driver_source)
         self.images = images
         self.cgroup = cgroup
@@ -305,6 +306,13 @@ version = 2
         self.spawn("registrar", self.binaries / "registrar", "--socket", registration, "--endpoint", socket)
         self.until("the driver is registered", lambda: "secrets-store.csi.k8s.io" in self.kubectl(
             "get", "csinode", NODE, "-o", "jsonpath={.spec.drivers[*].name}", check=False).stdout)
+
+    def start_recorder(self):
+        """A provider that answers as a class says, and records what the driver sends. Returns the record's path."""
+        record = self.folder / "recorder.jsonl"
+        self.spawn("recorder", self.recorder_binary, "--socket", PROVIDERS / "recorder.sock", "--record", record)
+        self.until("the recorder listens", (PROVIDERS / "recorder.sock").exists)
+        return record
 
     # --- processes ---
 

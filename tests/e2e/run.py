@@ -6,12 +6,12 @@
 Without KUBECONFIG it starts nodes of its own (node.py), several side by side: a scenario that waits for minutes shares a node with its
 kind alone. With KUBECONFIG it takes the cluster that is there, and skips what needs the node.
 
-Environment: KUBECONFIG; KUBERNETES and DRIVER choose other versions; IMAGE_LOADED=1 with KUBECONFIG: the nodes have the image.
+Environment: KUBECONFIG (its nodes have the image already); KUBERNETES and DRIVER choose other versions; KEYFERRY_BINARY is not built, but taken.
 Exit code: 0 all passed, 1 one failed, 2 cannot run here.
 """
 
 import argparse
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -25,7 +25,7 @@ import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
+sys.path[:0] = [str(HERE), str(HERE / "scenarios")]
 
 import node as nodes
 import setup
@@ -67,13 +67,11 @@ def parse():
 
 class Scenario:
     """A file of scenarios/. Its module says: a docstring; `SHORT` (of the short list), `LANE` (the node it shares; default `main`),
-    `NEEDS_NODE` (cannot run on somebody's cluster), `FULL_ONLY_DRIVER`; and `run(cluster)`."""
+    `NEEDS_NODE` (cannot run on a cluster that exists), `ORDER` (of a lane; default 50); and `run(cluster)`."""
 
     def __init__(self, path):
         self.name = path.stem
-        spec = importlib.util.spec_from_file_location(f"scenario_{self.name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = importlib.import_module(self.name)
         self.title = module.__doc__.strip().splitlines()[0]
         self.short = getattr(module, "SHORT", False)
         self.lane = getattr(module, "LANE", "main")
@@ -240,8 +238,7 @@ def on_a_cluster(scenarios):
         if not kubectl:
             print("make e2e: KUBECONFIG is set, and there is no kubectl (install it)")
             return 2
-        keyferry = os.environ.get("KEYFERRY") or tools.daemon()
-        cluster = Cluster(folder, kubectl, os.environ["KUBECONFIG"], keyferry)
+        cluster = Cluster(folder, kubectl, os.environ["KUBECONFIG"], tools.daemon())
         setup.install_on_a_cluster(cluster)
         for scenario in scenarios:
             if scenario.needs_node:

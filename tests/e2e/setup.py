@@ -31,9 +31,10 @@ def follow(cluster, page, section, skip=(), **environment):
         if any(word in block.text for word in skip):
             continue
         if block.is_command:
-            printed = cluster.bash(STAND_INS + block.text + "\n", **environment)
+            printed += cluster.bash(STAND_INS + block.text + "\n", **environment)
         else:
             matches(printed, block.text, f"docs/{page}, section {section}")
+            printed = ""
 
 
 def install_on_a_cluster(cluster):

@@ -1,15 +1,15 @@
 """50 Pods start while the daemon is killed, rolled out, away; while kubelet restarts; and after the node has: all ready, no file empty.
 """
 
-import subprocess
 import threading
 import time
 
-from cluster import Failed, pod, same, secret_provider_class
+from cluster import Failed, no_file_is_empty, pod, same, secret_provider_class, volume_files
 
 SHORT = True
 
 PODS = 50
+FILES = {"token": 100, "other": 100}
 # What a Pod's event may say meanwhile. Whatever else comes is not explained, and fails the run.
 EXPLAINED = ["connection refused", "provider not found", "no such file or directory", "error reading from server", "transport is closing",
              "connection reset", "deadline exceeded", "DeadlineExceeded", "Unavailable", "driver name secrets-store.csi.k8s.io not found",
@@ -43,28 +43,13 @@ def start(cluster, name, trouble):
         over.set()
         thread.join()
     cluster.ready("storm", *names, seconds=180)
-    all_have_their_files(cluster, names)
+    no_file_is_empty(cluster, "storm", names, FILES)
     failed = {event: count for event, count in cluster.failed_mounts("storm").items() if event not in before}
     unexplained = [event for event in failed if not any(words in event for words in EXPLAINED)]
     if unexplained:
         raise Failed(f"{name}: events that nobody has explained: {unexplained}")
     cluster.remark(f"{name}: {time.monotonic() - started:.0f} s, {sum(failed.values())} FailedMount")
     cluster.kubectl("-n", "storm", "delete", "pods", "--all", "--grace-period=1", "--wait=true")
-
-
-def all_have_their_files(cluster, names):
-    """The check that the controls prove able to fail: each Pod's volume has both files, whole."""
-    for name in names:
-        cluster_files = volume_files(cluster, "storm", name)
-        same(cluster_files, {"token": 100, "other": 100}, f"the files of storm/{name}")
-
-
-def volume_files(cluster, namespace, name, volume="secrets"):
-    """A volume's files as the node has them: name to size. Fifty `kubectl exec` would take longer than the scenario."""
-    uid = cluster.get("pod", name, namespace)["metadata"]["uid"]
-    folder = f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~csi/{volume}/mount"
-    listed = subprocess.run(["find", "-L", folder, "-type", "f", "!", "-path", "*/..*", "-printf", "%s %P\n"], capture_output=True, text=True, check=True)
-    return {path: int(size) for size, path in (line.split(" ", 1) for line in listed.stdout.splitlines())}
 
 
 def killed(cluster, over):
@@ -94,7 +79,7 @@ def node_restarts(cluster):
     time.sleep(10)
     cluster.let_daemon_come()
     cluster.ready("storm", *names, seconds=180)
-    all_have_their_files(cluster, names)
+    no_file_is_empty(cluster, "storm", names, FILES)
     cluster.remark(f"node restarted: {time.monotonic() - started:.0f} s")
     cluster.kubectl("-n", "storm", "delete", "pods", "--all", "--grace-period=1", "--wait=true")
 
@@ -105,9 +90,9 @@ def daemon_absent(cluster):
     cluster.ready("storm", "before")
     cluster.hold_daemon_back()
     cluster.apply(pod("during", "storm", "app"))
-    cluster.waits_with("storm", "during", "provider not found")
+    time.sleep(10)
     same(cluster.get("pod", "during", "storm")["status"]["phase"], "Pending", "the phase of a Pod without a provider")
-    same(volume_files(cluster, "storm", "before"), {"token": 100, "other": 100}, "the files of a running Pod")
+    same(volume_files(cluster, "storm", "before"), FILES, "the files of a running Pod")
     cluster.let_daemon_come()
     cluster.ready("storm", "during", seconds=150)
-    same(volume_files(cluster, "storm", "during"), {"token": 100, "other": 100}, "the files of the Pod that waited")
+    same(volume_files(cluster, "storm", "during"), FILES, "the files of the Pod that waited")
