@@ -134,6 +134,7 @@ def on_nodes(arguments, scenarios):
         "binaries": str(tools.kubernetes(version)),
         "driver": str(tools.driver(driver_version)),
         "driver_source": str(tools.driver_source(driver_version)),
+        "driver_version": driver_version,
         "images": [str(image) for image in tools.images(keyferry, folder / "images")],
     }
     print(f"Kubernetes {version}, driver {driver_version}; built after {time.monotonic() - started:.0f} s", flush=True)
@@ -189,7 +190,8 @@ def inside(arguments):
     folder = Path(os.environ["KEYFERRY_E2E_FOLDER"])
     plan = json.loads((folder / "plan.json").read_text())
     nodes.lay_out(arguments.cgroup)
-    node = nodes.Node(folder, plan["binaries"], plan["driver"], plan["driver_source"], plan["images"], arguments.cgroup)
+    node = nodes.Node(folder, plan["binaries"], plan["driver"], plan["driver_source"], plan["driver_version"], plan["images"],
+                      arguments.cgroup)
     cluster = Cluster(folder, Path(plan["binaries"]) / "kubectl", node.kubeconfig, plan["keyferry"], node)
     try:
         started = time.monotonic()
