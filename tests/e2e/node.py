@@ -48,9 +48,9 @@ def enter(command, folder):
         (parent / group).mkdir()
     # A shell is the first process, since it reaps what containerd's shims leave behind.
     inside = ["sh", "-c", '"$@"; exit $?', "sh", *map(str, command), "--cgroup", group]
-    # unshare --fork holds SIGTERM back, so it is ended by SIGKILL; --kill-child hands that on to all within.
+    # unshare --fork holds SIGTERM back, so it is ended by SIGKILL, also when this process is; --kill-child hands that on to all within.
     process = subprocess.Popen(
-        ["unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
+        ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
         cwd=tools.REPOSITORY,
         env={**os.environ, "KEYFERRY_E2E_FOLDER": str(folder)},
     )

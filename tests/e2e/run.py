@@ -41,13 +41,14 @@ def main():
         print(" ".join(tools.missing_packages()))
         return 0
     scenarios = chosen(arguments)
-    if os.environ.get("KUBECONFIG"):
-        return on_a_cluster(scenarios)
-    problem = tools.missing_for_a_node()
+    of_our_own = not os.environ.get("KUBECONFIG")
+    problem = tools.missing_for_a_node() if of_our_own else None
     if problem:
         print(problem)
         return 2
-    return on_nodes(arguments, scenarios)
+    if arguments.ready:
+        return 0
+    return on_nodes(arguments, scenarios) if of_our_own else on_a_cluster(scenarios)
 
 
 def parse():
@@ -56,6 +57,7 @@ def parse():
     parser.add_argument("--short", action="store_true", help="the short list alone")
     parser.add_argument("--shell", action="store_true", help="opens a shell on a node with Keyferry installed")
     parser.add_argument("--list", action="store_true", help="prints the scenarios")
+    parser.add_argument("--ready", action="store_true", help="says whether a run is possible here, and ends")
     parser.add_argument("--packages", action="store_true", help="prints the Debian packages that a node needs and this machine lacks")
     parser.add_argument("--inside", metavar="LANE", help=argparse.SUPPRESS)
     parser.add_argument("--cgroup", help=argparse.SUPPRESS)
