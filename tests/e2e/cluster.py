@@ -22,7 +22,10 @@ OVERLAYS = ["jwks-in-cluster", "openbao", "provider-delivery", "token-review", "
 
 
 class Failed(AssertionError):
-    """What should have been seen, and what was."""
+    """What should have been seen, and what was; 4,000 characters of it."""
+
+    def __init__(self, text):
+        super().__init__(text if len(text) <= 4000 else f"{text[:4000]} ... ({len(text)} characters)")
 
 
 class Cluster:
@@ -106,15 +109,17 @@ class Cluster:
         if self.node:
             copy_tree(self.vault, nodes.STATE / "vault")
             return
-        self.secret("keyferry-vault", self.vault / ".recipients")
-        self.secret("keyferry-vault-shop", self.vault / "shop")
+        # A Secret holds 1 MiB, and deploy/examples/vault.sh makes one secret of that size.
+        self.secret("keyferry-vault", [self.vault / ".recipients"])
+        self.secret("keyferry-vault-shop", [path for path in (self.vault / "shop").glob("*.age") if path.stem != "large"])
         # kubelet brings a changed Secret to the daemon within about a minute; a new annotation of the Pod makes it look at once.
         for pod in self.daemons():
             self.kubectl("-n", "keyferry", "annotate", "--overwrite", "pod", pod["metadata"]["name"], f"e2e/looked={time.time()}")
 
-    def secret(self, name, path):
-        text = self.kubectl("-n", "keyferry", "create", "secret", "generic", name, f"--from-file={path}", "--dry-run=client", "-o", "yaml")
-        self.apply(text)
+    def secret(self, name, paths):
+        files = [f"--from-file={path}" for path in paths]
+        text = self.kubectl("-n", "keyferry", "create", "secret", "generic", name, *files, "--dry-run=client", "-o", "yaml")
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text)
 
     # --- namespaces, classes, Pods ---
 

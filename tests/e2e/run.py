@@ -166,6 +166,9 @@ def on_nodes(arguments, scenarios):
             thread.join()
         shutil.rmtree(folder)
         raise
+    if arguments.shell:
+        shutil.rmtree(folder)
+        return 0
     passed = all(codes.get(lane) == 0 for lane in lanes)
     seconds = time.monotonic() - started
     if passed:
@@ -220,6 +223,7 @@ def inside(arguments):
 def collect(cluster):
     """What one looks at after a failure, beside the processes' logs."""
     logs = cluster.folder / "logs"
+    logs.mkdir(exist_ok=True)
     for name, command in {
         "events.txt": ["get", "events", "-A", "--sort-by=.lastTimestamp"],
         "pods.txt": ["describe", "pods", "-A"],
@@ -249,7 +253,6 @@ def on_a_cluster(scenarios):
                 print(f"skip   {scenario.name:24} (needs the node)")
         failed = play(cluster, [scenario for scenario in scenarios if not scenario.needs_node])
         if failed:
-            (folder / "logs").mkdir()
             collect(cluster)
             print(f"make e2e: FAILED: {', '.join(failed)}; the daemon's log and all events: {folder / 'logs'}")
             return 1
