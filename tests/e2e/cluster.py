@@ -199,7 +199,7 @@ class Cluster:
     def audit(self, namespace, pod):
         """The audit lines of a Pod's mounts."""
         return [line for line in self.daemon_log() if line.get("event") == "mount"
-                and line.get("pod", {}).get("namespace") == namespace and line.get("pod", {}).get("name") == pod]
+                and (line.get("namespace"), line.get("pod")) == (namespace, pod)]
 
     def hold_daemon_back(self):
         """Takes the daemon from every node until `let_daemon_come`."""
