@@ -34,6 +34,8 @@ class Cluster:
         self.node = node
         self.vault = self.folder / "vault"
         self.identity = self.folder / "age.key"
+        # Folders of further programs that the pages' commands name.
+        self.programs = []
         # What a scenario found worth printing beside its verdict.
         self.remarks = []
 
@@ -69,7 +71,8 @@ class Cluster:
 
     def bash(self, script, **environment):
         """Runs a script from the top of the checkout, with kubectl and keyferry as its first programs. Returns what it printed."""
-        path = f"{Path(self.keyferry_path).parent}:{Path(self.kubectl_path).parent}:{os.environ['PATH']}"
+        programs = [Path(self.keyferry_path).parent, Path(self.kubectl_path).parent, *self.programs]
+        path = ":".join([*map(str, programs), os.environ["PATH"]])
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, text=True, capture_output=True, timeout=300,
                               env={**os.environ, "PATH": path, "KUBECONFIG": self.kubeconfig, **environment})
         if done.returncode != 0:
@@ -108,9 +111,8 @@ class Cluster:
             return
         self.secret("keyferry-vault", self.vault / ".recipients")
         self.secret("keyferry-vault-shop", self.vault / "shop")
-        # kubelet brings a changed Secret to the daemon within about a minute; a new annotation of the Pod makes it look at once.
         for pod in self.daemons():
-            self.kubectl("-n", "keyferry", "annotate", "--overwrite", "pod", pod["metadata"]["name"], f"e2e/looked={time.time()}")
+            self.look_again("keyferry", pod["metadata"]["name"])
 
     def secret(self, name, path):
         text = self.kubectl("-n", "keyferry", "create", "secret", "generic", name, f"--from-file={path}", "--dry-run=client", "-o", "yaml")
@@ -149,6 +151,11 @@ class Cluster:
             lambda: next((event for event in self.events(namespace, pod) if all(text in event for text in texts)), None),
             seconds,
         )
+
+    def look_again(self, namespace, pod):
+        """Makes kubelet publish a Pod's volumes again, and bring changed Secrets and ConfigMaps, at once: it does so when a Pod changes, and
+        otherwise about once a minute."""
+        self.kubectl("-n", namespace, "annotate", "--overwrite", "pod", pod, f"e2e/looked={time.time()}")
 
     def delete(self, namespace, *things):
         self.kubectl("-n", namespace, "delete", "--grace-period=1", "--ignore-not-found", *things)
@@ -317,6 +324,13 @@ def pod(name, namespace, class_name, service_account="web", command="exec sleep 
 
 
 # === Checks ===
+
+
+def failed_mount(code, namespace, pod, message, volume="secrets"):
+    """The whole text of a FailedMount event: what kubelet and the driver say, and Keyferry's message."""
+    error = f"rpc error: code = {code} desc ="
+    return (f'MountVolume.SetUp failed for volume "{volume}" : {error} failed to mount secrets store objects for pod {namespace}/{pod}, err: '
+            f"{error} {message}")
 
 
 def same(seen, expected, what):
