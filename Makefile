@@ -54,11 +54,15 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 
 # A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
 # KUBECONFIG=FILE: a cluster that exists; KUBERNETES=1.34.4, DRIVER=v1.5.6: other versions.
-e2e: tools
+e2e:
+	@$(PYTHON) tests/e2e/run.py --ready
+	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
 
 # A shell on such a node, with Keyferry installed and KUBECONFIG set.
-e2e-shell: tools
+e2e-shell:
+	@$(PYTHON) tests/e2e/run.py --ready
+	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py --shell
 
 bench: tools

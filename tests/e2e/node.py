@@ -48,9 +48,9 @@ def enter(command, folder):
         (parent / group).mkdir()
     # A shell is the first process, since it reaps what containerd's shims leave behind.
     inside = ["sh", "-c", '"$@"; exit $?', "sh", *map(str, command), "--cgroup", group]
-    # unshare --fork holds SIGTERM back, so it is ended by SIGKILL; --kill-child hands that on to all within.
+    # unshare --fork holds SIGTERM back, so it is ended by SIGKILL, also when this process is; --kill-child hands that on to all within.
     process = subprocess.Popen(
-        ["unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
+        ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--ipc", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
         cwd=tools.REPOSITORY,
         env={**os.environ, "KEYFERRY_E2E_FOLDER": str(folder)},
     )
@@ -127,19 +127,21 @@ def run(*command, **more):
 class Node:
     """All processes of a node. Their logs lie in `folder/logs`, one file each."""
 
-    def __init__(self, folder, binaries, driver, driver_source, images, cgroup):
+    def __init__(self, folder, binaries, driver, driver_source, driver_version, images, cgroup):
         self.folder = Path(folder)
         self.logs = self.folder / "logs"
         self.binaries = Path(binaries)
         self.driver_binary = Path(driver) / "secrets-store-csi-driver"
         self.recorder_binary = Path(driver) / "recorder"
         self.driver_source = Path(driver_source)
+        # Before 1.6.0 the driver renews tokens and rotates by a loop of its own, whose period the interval is.
+        self.driver_is_old = tools.version_tuple(driver_version) < (1, 6)
         self.images = images
         self.cgroup = cgroup
         self.processes = {}
         self.commands = {}
         self.kubeconfig = self.folder / "admin.kubeconfig"
-        self.rotation_poll_interval = "0s"
+        self.rotation_poll_interval = None
 
     def start(self):
         self.logs.mkdir()
@@ -282,16 +284,20 @@ version = 2
         for name in ["secrets-store.csi.x-k8s.io_secretproviderclasses", "secrets-store.csi.x-k8s.io_secretproviderclasspodstatuses",
                      "rbac-secretproviderclass", "rbac-secretprovidersyncing", "csidriver"]:
             self.kubectl("apply", "-f", deploy / f"{name}.yaml")
-        if (deploy / "rbac-secretprovidertokenrequest.yaml").exists():
-            self.kubectl("apply", "-f", deploy / "rbac-secretprovidertokenrequest.yaml")
+        if self.driver_is_old:
+            for name in ["rbac-secretprovidertokenrequest", "rbac-secretproviderrotation"]:
+                if (deploy / f"{name}.yaml").exists():
+                    self.kubectl("apply", "-f", deploy / f"{name}.yaml")
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         self.kubectl("patch", "csidriver", "secrets-store.csi.k8s.io", "--type=merge", "--patch-file",
                      tools.REPOSITORY / "deploy/manifests/driver/token-requests.yaml")
+        if self.driver_is_old:
+            self.kubectl("patch", "csidriver", "secrets-store.csi.k8s.io", "--type=merge", "--patch", '{"spec":{"requiresRepublish":false}}')
         self.start_driver()
 
     def start_driver(self, rotation_poll_interval=None):
         """Starts or restarts the driver. Its default interval is the one of deploy/manifests/driver/values.yaml."""
-        self.rotation_poll_interval = rotation_poll_interval or shipped_rotation_poll_interval()
+        self.rotation_poll_interval = rotation_poll_interval or ("15s" if self.driver_is_old else shipped_rotation_poll_interval())
         plugin = KUBELET / "plugins/csi-secrets-store"
         plugin.mkdir(parents=True, exist_ok=True)
         socket = plugin / "csi.sock"

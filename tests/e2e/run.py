@@ -41,13 +41,14 @@ def main():
         print(" ".join(tools.missing_packages()))
         return 0
     scenarios = chosen(arguments)
-    if os.environ.get("KUBECONFIG"):
-        return on_a_cluster(scenarios)
-    problem = tools.missing_for_a_node()
+    of_our_own = not os.environ.get("KUBECONFIG")
+    problem = tools.missing_for_a_node() if of_our_own else None
     if problem:
         print(problem)
         return 2
-    return on_nodes(arguments, scenarios)
+    if arguments.ready:
+        return 0
+    return on_nodes(arguments, scenarios) if of_our_own else on_a_cluster(scenarios)
 
 
 def parse():
@@ -56,6 +57,7 @@ def parse():
     parser.add_argument("--short", action="store_true", help="the short list alone")
     parser.add_argument("--shell", action="store_true", help="opens a shell on a node with Keyferry installed")
     parser.add_argument("--list", action="store_true", help="prints the scenarios")
+    parser.add_argument("--ready", action="store_true", help="says whether a run is possible here, and ends")
     parser.add_argument("--packages", action="store_true", help="prints the Debian packages that a node needs and this machine lacks")
     parser.add_argument("--inside", metavar="LANE", help=argparse.SUPPRESS)
     parser.add_argument("--cgroup", help=argparse.SUPPRESS)
@@ -134,6 +136,7 @@ def on_nodes(arguments, scenarios):
         "binaries": str(tools.kubernetes(version)),
         "driver": str(tools.driver(driver_version)),
         "driver_source": str(tools.driver_source(driver_version)),
+        "driver_version": driver_version,
         "images": [str(image) for image in tools.images(keyferry, folder / "images")],
     }
     print(f"Kubernetes {version}, driver {driver_version}; built after {time.monotonic() - started:.0f} s", flush=True)
@@ -189,7 +192,8 @@ def inside(arguments):
     folder = Path(os.environ["KEYFERRY_E2E_FOLDER"])
     plan = json.loads((folder / "plan.json").read_text())
     nodes.lay_out(arguments.cgroup)
-    node = nodes.Node(folder, plan["binaries"], plan["driver"], plan["driver_source"], plan["images"], arguments.cgroup)
+    node = nodes.Node(folder, plan["binaries"], plan["driver"], plan["driver_source"], plan["driver_version"], plan["images"],
+                      arguments.cgroup)
     cluster = Cluster(folder, Path(plan["binaries"]) / "kubectl", node.kubeconfig, plan["keyferry"], node)
     try:
         started = time.monotonic()

@@ -28,7 +28,7 @@ def run(cluster):
 
     started = time.monotonic()
     cluster.set_secret("shop/db", username="app", password="second")
-    cluster.until("the file changes", lambda: cluster.read("shop", "rotated", "/secrets/password") == "second", 150, every=1)
+    cluster.until("the file changes", lambda: cluster.read("shop", "rotated", "/secrets/password") == "second", 240, every=1)
     in_file = time.monotonic() - started
     cluster.until("the synced Secret changes", lambda: synced(cluster) == "second", 60, every=1)
     cluster.until("the status changes", lambda: versions(cluster)["files/shop/db"] != first["files/shop/db"], 30)
@@ -38,7 +38,7 @@ def run(cluster):
 
     # One object is taken out, another is added.
     cluster.apply(secret_provider_class("rotated", "shop", OTHER, secret_objects=SYNCED))
-    cluster.until("the files of the changed class", lambda: set(cluster.files("shop", "rotated")) == {"password", "username"}, 150, every=1)
+    cluster.until("the files of the changed class", lambda: set(cluster.files("shop", "rotated")) == {"password", "username"}, 240, every=1)
     cluster.delete("shop", "pod/rotated")
 
 

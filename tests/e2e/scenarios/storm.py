@@ -38,7 +38,7 @@ def start(cluster, name, trouble):
         names = [f"{name}-{number}" for number in range(PODS)]
         cluster.apply({"apiVersion": "v1", "kind": "List", "items": [pod(each, "storm", "app") for each in names]})
         # The trouble ends before the wait does: a provider that is killed for ever starts nothing.
-        time.sleep(20)
+        time.sleep(12)
     finally:
         over.set()
         thread.join()
