@@ -37,6 +37,8 @@ class Cluster:
         self.node = node
         self.vault = self.folder / "vault"
         self.identity = self.folder / "age.key"
+        # Folders of further programs that the pages' commands name.
+        self.programs = []
         # What a scenario found worth printing beside its verdict.
         self.remarks = []
 
@@ -72,7 +74,8 @@ class Cluster:
 
     def bash(self, script, **environment):
         """Runs a script from the top of the checkout, with kubectl and keyferry as its first programs. Returns what it printed."""
-        path = f"{Path(self.keyferry_path).parent}:{Path(self.kubectl_path).parent}:{os.environ['PATH']}"
+        programs = [Path(self.keyferry_path).parent, Path(self.kubectl_path).parent, *self.programs]
+        path = ":".join([*map(str, programs), os.environ["PATH"]])
         done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, text=True, capture_output=True, timeout=300,
                               env={**os.environ, "PATH": path, "KUBECONFIG": self.kubeconfig, **environment})
         if done.returncode != 0:
@@ -112,9 +115,8 @@ class Cluster:
         # A Secret holds 1 MiB, and deploy/examples/vault.sh makes one secret of that size.
         self.secret("keyferry-vault", [self.vault / ".recipients"])
         self.secret("keyferry-vault-shop", [path for path in (self.vault / "shop").glob("*.age") if path.stem != "large"])
-        # kubelet brings a changed Secret to the daemon within about a minute; a new annotation of the Pod makes it look at once.
         for pod in self.daemons():
-            self.kubectl("-n", "keyferry", "annotate", "--overwrite", "pod", pod["metadata"]["name"], f"e2e/looked={time.time()}")
+            self.look_again("keyferry", pod["metadata"]["name"])
 
     def secret(self, name, paths):
         files = [f"--from-file={path}" for path in paths]
@@ -154,6 +156,11 @@ class Cluster:
             lambda: next((event for event in self.events(namespace, pod) if all(text in event for text in texts)), None),
             seconds,
         )
+
+    def look_again(self, namespace, pod):
+        """Makes kubelet publish a Pod's volumes again, and bring changed Secrets and ConfigMaps, at once: it does so when a Pod changes, and
+        otherwise about once a minute."""
+        self.kubectl("-n", namespace, "annotate", "--overwrite", "pod", pod, f"e2e/looked={time.time()}")
 
     def delete(self, namespace, *things):
         self.kubectl("-n", namespace, "delete", "--grace-period=1", "--ignore-not-found", *things)
@@ -204,7 +211,7 @@ class Cluster:
     def audit(self, namespace, pod):
         """The audit lines of a Pod's mounts."""
         return [line for line in self.daemon_log() if line.get("event") == "mount"
-                and line.get("pod", {}).get("namespace") == namespace and line.get("pod", {}).get("name") == pod]
+                and (line.get("namespace"), line.get("pod")) == (namespace, pod)]
 
     def hold_daemon_back(self):
         """Takes the daemon from every node until `let_daemon_come`."""
@@ -322,6 +329,13 @@ def pod(name, namespace, class_name, service_account="web", command="exec sleep 
 
 
 # === Checks ===
+
+
+def failed_mount(code, namespace, pod, message, volume="secrets"):
+    """The whole text of a FailedMount event: what kubelet and the driver say, and Keyferry's message."""
+    error = f"rpc error: code = {code} desc ="
+    return (f'MountVolume.SetUp failed for volume "{volume}" : {error} failed to mount secrets store objects for pod {namespace}/{pod}, err: '
+            f"{error} {message}")
 
 
 def same(seen, expected, what):

@@ -26,14 +26,18 @@ def install(cluster):
         follow(cluster, "install.md", section, skip=elsewhere)
 
 
-def follow(cluster, page, section, skip=(), **environment):
-    """Runs a section's commands, and holds what they print against the page. Paragraphs with one of the words of `skip` are left out."""
+def follow(cluster, page, section, part=None, skip=(), replaced=None, **environment):
+    """Runs a section's commands, and compares what they print with the page. Paragraphs with one of the words of `skip` are left out; `replaced`
+    has what the page leaves to its reader, such as an address."""
     printed = ""
-    for block in blocks(page, section):
+    for block in blocks(page, section, part):
         if any(word in block.text for word in skip):
             continue
         if block.is_command:
-            printed += cluster.bash(STAND_INS + block.text + "\n", **environment)
+            command = block.text
+            for theirs, ours in (replaced or {}).items():
+                command = command.replace(theirs, ours)
+            printed += cluster.bash(STAND_INS + command + "\n", **environment)
         else:
             matches(printed, block.text, f"docs/{page}, section {section}")
             printed = ""
