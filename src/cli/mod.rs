@@ -175,3 +175,14 @@ impl Drop for TempFolder {
         }
     }
 }
+
+/// Reads a command line as `P` does, but for the environment, which is that of the machine that runs the tests.
+#[cfg(test)]
+fn parsed<P: Parser>(words: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>) -> Result<P, clap::Error> {
+    fn apart(command: clap::Command) -> clap::Command {
+        command.mut_args(|arg| arg.env(None::<&str>)).mut_subcommands(apart)
+    }
+    let mut command = apart(P::command());
+    let matches = command.try_get_matches_from_mut(words)?;
+    P::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}

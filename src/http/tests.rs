@@ -64,7 +64,7 @@ fn hurried() -> Tuning {
 }
 
 fn client(address: SocketAddr, config: HttpConfig) -> HttpClient {
-    at(&format!("https://localhost:{}", address.port()), config)
+    at(&format!("https://{address}"), config)
 }
 
 fn at(endpoint: &str, config: HttpConfig) -> HttpClient {

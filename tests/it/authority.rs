@@ -13,6 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::process::Command;
 use tonic::{Request, Response, Status};
 
+use crate::support::apart;
+
 /// Answers with what it was asked.
 struct Echo;
 
@@ -60,7 +62,7 @@ async fn driver(folder: &TempDir, arguments: &[&str]) -> (Vec<Value>, bool) {
         "no .venv: run `python3 -m venv .venv && .venv/bin/pip install -r tests/requirements.txt` in {}",
         root.display()
     );
-    let output = Command::new(python)
+    let output = Command::from(apart(python))
         .arg(root.join("tests/clients/driver.py"))
         .arg(folder.path().join("echo.sock"))
         .args(arguments)

@@ -2,7 +2,6 @@
 //! around it everything is as `app` builds it, sockets included.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -22,7 +21,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Duration;
 use tonic::Code;
 
-use crate::support::{House, connect, shown, web};
+use crate::support::{House, apart, connect, shown, web};
 
 /// What the bug has at hand when it panics.
 const VALUE: &str = "hunter2";
@@ -81,7 +80,7 @@ fn a_panic_fails_its_mount_alone_and_its_words_are_withheld() {
     if std::env::var_os(INSIDE).is_some() {
         return play();
     }
-    let child = Command::new(std::env::current_exe().unwrap())
+    let child = apart(std::env::current_exe().unwrap())
         .args(["--exact", "bugs::a_panic_fails_its_mount_alone_and_its_words_are_withheld", "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
         .output()

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
@@ -12,7 +11,7 @@ use keyferry::model::{Ask, Catalogue, ClassFaults, SecretRef, Serving, Unresolve
 use serde_json::{Map, Value, json};
 
 use crate::deploy::configurations;
-use crate::support::{keyferry, run};
+use crate::support::{apart, keyferry, run};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -54,7 +53,7 @@ for name, document in json.load(sys.stdin).items():
     for error in validator.iter_errors(document):
         print(name, error.json_path, error.message[:200])
 ";
-    let mut command = Command::new(python);
+    let mut command = apart(python);
     command.arg("-c").arg(script).arg(root().join(format!("schemas/{schema}.json"))).arg(definition);
     let (code, out, err) = run(&mut command, &documents.to_string());
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
@@ -64,7 +63,7 @@ for name, document in json.load(sys.stdin).items():
 /// The documents of YAML files, read by PyYAML: another hand than ours.
 fn load(texts: &BTreeMap<String, String>) -> Value {
     let script = "import json, sys, yaml\nprint(json.dumps({k: list(yaml.safe_load_all(v)) for k, v in json.load(sys.stdin).items()}))";
-    let mut command = Command::new(root().join(".venv/bin/python"));
+    let mut command = apart(root().join(".venv/bin/python"));
     let (code, out, err) = run(command.arg("-c").arg(script), &json!(texts).to_string());
     assert_eq!(code, 0, "{err}");
     serde_json::from_str(&out).unwrap()

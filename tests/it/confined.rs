@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use keyferry::delivery::volume::{Owner, VolumeFile, Written, write};
 use keyferry::model::FileMode;
 
-use super::support::{House, keyferry, run, web};
+use super::support::{House, apart, keyferry, run, web};
 
 /// Set in the child that has been confined: the folder to write.
 const INSIDE: &str = "KEYFERRY_TEST_CONFINED_IN";
@@ -21,9 +21,9 @@ pub fn confined(program: &Path, capabilities: &str) -> Command {
     let drop_all = format!("-all{capabilities}");
     let setpriv = ["setpriv", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs", "--bounding-set"];
     let mut command = if is_root() {
-        Command::new(setpriv[0])
+        apart(setpriv[0])
     } else {
-        let mut command = Command::new("unshare");
+        let mut command = apart("unshare");
         command.args(["--user", "--map-root-user", setpriv[0]]);
         command
     };

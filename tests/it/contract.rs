@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
 
 use data_encoding::BASE64;
 use keyferry::server::proto::{MountRequest, MountResponse, VersionRequest};
@@ -14,7 +13,7 @@ use tokio::time::{Duration, Instant};
 use tonic::Code;
 
 use crate::hang::hanging;
-use crate::support::{House, assert_no_trap, keyferry, pod, run, shown, tool, web};
+use crate::support::{House, apart, assert_no_trap, keyferry, pod, run, shown, tool, web};
 
 const DB: &str = "- secret: shop/db\n  field: password\n  path: db/password\n  mode: 0400\n";
 const DB_SHOWN: &str = "db/password 0400 correct horse";
@@ -189,7 +188,7 @@ async fn another_uid_is_refused_and_served_where_it_is_listed() {
     let health = |socket: &Path| {
         let root = rustix::process::geteuid().is_root();
         assert!(root, "this test becomes another user: run it as root (or in `unshare --user --map-auto --map-root-user`)");
-        let mut other = Command::new("setpriv");
+        let mut other = apart("setpriv");
         // The capability: the test's folder is only root's.
         other.args(["--reuid=4242", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]);
         run(other.arg(keyferry().get_program()).arg("health").arg("--socket").arg(socket), "")
@@ -209,7 +208,7 @@ async fn another_uid_is_refused_and_served_where_it_is_listed() {
 #[tokio::test]
 async fn the_overflow_uid_is_always_refused() {
     let house = House::new("");
-    let mut command = Command::new("unshare");
+    let mut command = apart("unshare");
     command.arg("--user").arg(keyferry().get_program());
     let provider = house.serve_by(command);
     let refused = provider.mount(house.request(&web(), DB)).await.unwrap_err();

@@ -14,7 +14,7 @@ use keyferry::server::proto::{MountRequest, MountResponse};
 use tokio::runtime::Runtime;
 use tonic::Status;
 
-use crate::support::{House, Provider, keyferry, mount, pod, run, tmpfs, web, with_mounts};
+use crate::support::{House, Provider, apart, keyferry, mount, pod, run, tmpfs, web, with_mounts};
 
 /// A node: a provider that writes volumes itself, and the kubelet's folder.
 struct Node {
@@ -308,7 +308,7 @@ fn the_documented_capabilities_are_enough() {
         let node = Node::new(dir, "");
         let volume = node.volume(&web(), "size=1m,mode=0755");
         let confined = |capabilities: &str| {
-            let mut command = std::process::Command::new("setpriv");
+            let mut command = apart("setpriv");
             command.arg(format!("--bounding-set=-all{capabilities}")).args(["--inh-caps=-all", env!("CARGO_BIN_EXE_keyferry")]);
             node.house.serve_by(command)
         };

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::bao::{Bao, Life, Options};
-use crate::support::{House, keyferry, run, web};
+use crate::support::{House, on_a_bare_node, run, web};
 
 /// A driver's end of kubelet's folders: it says who it is, and is registered. It is gone when dropped.
 struct Driver(JoinHandle<()>);
@@ -64,9 +64,9 @@ fn with(house: &House, keys: &str) {
 
 /// Its exit code, and what it prints on both channels, without what differs from run to run.
 async fn doctor(house: &House, arguments: &[&str]) -> (i32, String) {
-    let mut command = keyferry();
+    let mut command = on_a_bare_node("");
     command.arg("doctor").arg("--config").arg(house.path("keyferry.yaml")).args(arguments);
-    command.env_remove("KUBERNETES_SERVICE_HOST").current_dir(house.folder.path());
+    command.current_dir(house.folder.path());
     let (code, out, errors) = tokio::task::spawn_blocking(move || run(&mut command, "")).await.unwrap();
     let text = (out + &errors).replace(house.folder.path().to_str().unwrap(), "ROOT");
     let owner = format!("owner {}", rustix::process::geteuid().as_raw());

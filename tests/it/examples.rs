@@ -16,7 +16,7 @@ use tonic::Status;
 use super::confined::confined;
 use super::delivery::{other_id, seen};
 use super::deploy::{containers, deploy, documents, yaml_files};
-use super::support::{House, ISSUER, Provider, keyferry, pod, request, run, tmpfs, with_mounts};
+use super::support::{House, ISSUER, Provider, apart, keyferry, pod, request, run, tmpfs, with_mounts};
 
 mod openbao;
 
@@ -316,7 +316,7 @@ impl Shop {
 }
 
 fn fill(house: &House, more: &[&str]) {
-    let made = Command::new("sh")
+    let made = apart("sh")
         .arg(deploy("examples/vault.sh"))
         .args([house.path("vault"), house.path("age.key")])
         .args(more)

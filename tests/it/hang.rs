@@ -4,9 +4,8 @@
 //! is gone with the provider.
 
 use std::fs;
-use std::process::Command;
 
-use crate::support::{House, Provider, keyferry};
+use crate::support::{House, Provider, apart, keyferry};
 
 /// Secrets under this name hang when they are read.
 pub const SLOW: &str = "shop/slow";
@@ -18,7 +17,7 @@ impl House {
         fs::create_dir_all(&place).unwrap();
         let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
         assert!(fuse.is_ok(), "this test needs /dev/fuse, read-write (modprobe fuse; run as root, or chmod 666 /dev/fuse): {fuse:?}");
-        let mut command = Command::new("unshare");
+        let mut command = apart("unshare");
         command.args(["--mount", "--propagation", "private"]);
         if !rustix::process::geteuid().is_root() {
             command.args(["--user", "--map-current-user", "--keep-caps"]);

@@ -12,21 +12,19 @@ use tokio::time::Instant;
 
 use crate::api_server::{Answer, ApiServer, Call};
 use crate::hang::SLOW;
-use crate::support::{House, ISSUER, Provider, TOKENS, keyferry, pod, request, run, shown, tokens, web};
+use crate::support::{House, ISSUER, Provider, TOKENS, on_a_bare_node, pod, request, run, shown, tokens, web};
 
 const CLASS: &str = "- { path: password, backend: files, secret: shop/db, field: password }";
 
 /// Where kubelet puts a ServiceAccount's token.
-const OWN_FOLDER: &str = "/run/secrets/kubernetes.io/serviceaccount";
+const OWN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Makes the folder `$KUBELET` appear at that place, for the program alone: in a mount namespace of its own.
-const AS_A_POD: &str = r#"mount -t tmpfs tmpfs /run && mkdir -p "$OWN_FOLDER" && mount --bind "$KUBELET" "$OWN_FOLDER" && exec "$0" "$@""#;
+/// Makes the folder `$KUBELET` appear at that place, for the program alone.
+const AS_A_POD: &str = r#"mount -t tmpfs tmpfs /var/run && mkdir -p "$OWN_FOLDER" && mount --bind "$KUBELET" "$OWN_FOLDER" || exit 3"#;
 
 /// The daemon's command as a container of a Pod would see the world.
 fn in_a_pod(server: &ApiServer, kubelet: &Path) -> Command {
-    let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private"]).args(user).args(["sh", "-c", AS_A_POD]).arg(keyferry().get_program());
+    let mut command = on_a_bare_node(AS_A_POD);
     command.env("KUBERNETES_SERVICE_HOST", server.address.ip().to_string());
     command.env("KUBERNETES_SERVICE_PORT", server.address.port().to_string());
     command.env("KUBELET", kubelet).env("OWN_FOLDER", OWN_FOLDER);
@@ -130,9 +128,8 @@ fn review(call: &Call) -> (u16, String) {
 fn what_is_left_out_must_be_there() {
     for (identity, what) in [("identity: {}", "defaults"), ("identity: { verify: token-review }", "review")] {
         let house = house(identity);
-        let mut command = keyferry();
+        let mut command = on_a_bare_node("");
         command.arg("serve").arg("--config").arg(house.path("keyferry.yaml"));
-        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBERNETES_SERVICE_PORT");
         let (code, _, errors) = run(&mut command, "");
         assert_eq!(code, 2, "{what}: {errors}");
         if what == "review" {

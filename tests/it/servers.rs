@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::bao::{Bao, Life, Options, Postgres, Proxy, Reviews, eventually};
-use crate::support::{ISSUER, pod, web};
+use crate::support::{ISSUER, apart, pod, web};
 
 const READ: &str = "path \"kv/data/shop/*\" { capabilities = [\"read\"] }";
 
@@ -292,8 +292,9 @@ async fn https_is_served_with_any_certificate_and_clients_show_theirs() {
     };
     let (certificate, key) = (file("web.pem", &client.certificate), file("web.key", &client.key));
     let curl = async || {
-        let mut curl = tokio::process::Command::new("curl");
-        curl.args(["-sS", "-X", "POST", "-d", "{\"name\":\"web\"}"]).arg(format!("{}/v1/auth/cert/login", bao.url()));
+        let mut curl = tokio::process::Command::from(apart("curl"));
+        // Without a file of settings that the user may have.
+        curl.args(["-q", "-sS", "-X", "POST", "-d", "{\"name\":\"web\"}"]).arg(format!("{}/v1/auth/cert/login", bao.url()));
         curl.arg("--cacert").arg(bao.ca_file()).arg("--cert").arg(&certificate).arg("--key").arg(&key);
         let output = curl.output().await.unwrap();
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
@@ -317,7 +318,7 @@ async fn servers_die_with_the_test() {
         println!("pids {} {}", bao.pid(), postgres.pid());
         sleep(Duration::from_mins(1)).await;
     }
-    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    let mut child = tokio::process::Command::from(apart(std::env::current_exe().unwrap()));
     child.args(["--exact", "servers::servers_die_with_the_test", "--nocapture"]).env(INSIDE, "1").kill_on_drop(true);
     // What one that is killed cannot tidy up is tidied up here. PostgreSQL's user has to get at its own.
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! A provider of the real binary in a temporary folder, with a vault, an issuer of tokens and a client: what most tests start from.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -103,7 +104,7 @@ impl House {
         fs::copy(env!("CARGO_BIN_EXE_keyferry"), &program).unwrap();
         let given = Command::new("chown").arg("-R").arg(uid.to_string()).arg(self.folder.path()).status().unwrap();
         assert!(given.success());
-        let mut command = Command::new(program);
+        let mut command = apart(program);
         command.uid(uid).gid(uid);
         self.serve_by(command)
     }
@@ -295,7 +296,30 @@ pub async fn connect(socket: &Path) -> Result<Client, tonic::transport::Error> {
 }
 
 pub fn keyferry() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_keyferry"))
+    apart(env!("CARGO_BIN_EXE_keyferry"))
+}
+
+/// The daemon's command on a node without a driver and outside of a Pod, whatever this machine is: in a mount namespace of its own, which
+/// hides what kubelet and a driver may have put there. The script runs there first.
+pub fn on_a_bare_node(script: &str) -> Command {
+    let folders = "/etc/kubernetes /var/run/secrets /var/run/secrets-store-csi-providers";
+    let hide = format!("for folder in {folders}; do [ ! -d $folder ] || mount -t tmpfs tmpfs $folder || exit 3; done");
+    let mut command = apart("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    command.args(["sh", "-c", &format!("{hide}\n{script}\nexec \"$0\" \"$@\"")]).arg(env!("CARGO_BIN_EXE_keyferry"));
+    command
+}
+
+/// A command without the environment of the machine that runs the tests: proxies, `KEYFERRY_*`, what kubelet tells a Pod, locale.
+/// `PATH` and `TMPDIR` stay, and where coverage is written to.
+pub fn apart(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    command.envs(["PATH", "TMPDIR", "LLVM_PROFILE_FILE"].iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
 }
 
 /// The files of an answer as `path mode contents`.
@@ -424,7 +448,7 @@ pub fn tool(name: &str) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = root.join(".venv/bin").join(name);
     assert!(program.exists(), "no .venv/bin/{name}: run `make tools` in {}", root.display());
-    Command::new(program)
+    apart(program)
 }
 
 /// None of the codes that make kubelet keep the folder (`docs/errors.md`: The trap).
@@ -445,7 +469,7 @@ pub fn with_mounts(test: &str, body: fn(&Path)) {
     }
     let dir = tempfile::tempdir().unwrap();
     let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
-    let child = Command::new("unshare")
+    let child = apart("unshare")
         .args(["--mount", "--propagation", "private"])
         .args(user)
         .arg(std::env::current_exe().unwrap())

@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::support::{House, files_below, keyferry, run};
+use crate::support::{House, apart, files_below, keyferry, run};
 
 /// A vault with text, odd text, binary, and a history.
 fn house() -> House {
@@ -41,13 +41,8 @@ fn identity(house: &House, name: &str) -> String {
 fn age(key: &Path, file: &Path) -> Option<String> {
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/age/usr/bin/age");
     let age = if tools.exists() { tools } else { PathBuf::from("age") };
-    let output = Command::new(age)
-        .arg("-d")
-        .arg("-i")
-        .arg(key)
-        .arg(file)
-        .output()
-        .expect("age is missing: run `make tools`, or `apt-get install age`");
+    let output =
+        apart(age).arg("-d").arg("-i").arg(key).arg(file).output().expect("age is missing: run `make tools`, or `apt-get install age`");
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
 }
 

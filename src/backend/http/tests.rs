@@ -46,7 +46,7 @@ impl Bench {
     }
 
     fn origin(&self) -> String {
-        format!("https://localhost:{}", self.server.address.port())
+        format!("https://{}", self.server.address)
     }
 
     /// A backend `intranet` whose configuration is this after its address and CA.

@@ -42,7 +42,7 @@ impl Bench {
     fn run_with(&self, line: &str, mut input: &[u8]) -> String {
         let folder = self.0.path().to_str().unwrap();
         let words = std::iter::once("check".to_owned()).chain(line.split(' ').map(|word| word.replace("DIR", folder)));
-        let program = match Program::try_parse_from(words) {
+        let program = match super::super::parsed::<Program>(words) {
             Ok(program) => program,
             Err(error) => return error.to_string().lines().next().unwrap().to_owned(),
         };

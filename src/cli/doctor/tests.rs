@@ -26,6 +26,7 @@ async fn a_leftover_of_another_provider_is_told() {
     let (first, second) = (folder.path().join("etc"), folder.path().join("var"));
     for dir in [&first, &second] {
         fs::create_dir(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
         drop(UnixListener::bind(dir.join("keyferry.sock")).unwrap());
         fs::set_permissions(dir.join("keyferry.sock"), fs::Permissions::from_mode(0o600)).unwrap();
     }

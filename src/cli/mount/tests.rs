@@ -127,7 +127,7 @@ impl Stage {
         let usual = usual.iter().filter(|(flag, _)| !flags.contains(flag)).flat_map(|(flag, value)| [flag, value]);
         let flags = ["keyferry", "mount"].iter().chain(usual).chain(flags);
         let flags = flags.map(|flag| flag.replace('@', self.dir.path().to_str().unwrap()));
-        let Command::Mount(args) = Cli::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}")).command else { panic!() };
+        let Command::Mount(args) = super::super::parsed::<Cli>(flags).unwrap_or_else(|error| panic!("{error}")).command else { panic!() };
         let clock = ManualClock::at(Timestamp::from_second(1_767_323_045).unwrap());
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let result = run(&args, &clock, &mut out, &mut err).await;
@@ -393,7 +393,7 @@ async fn a_target_that_cannot_be_written_is_said() {
 
 #[test]
 fn the_command_line_is_checked() {
-    let parse = |flags: &str| Cli::try_parse_from(format!("keyferry {flags}").split_whitespace()).map(|_| ());
+    let parse = |flags: &str| super::super::parsed::<Cli>(format!("keyferry {flags}").split_whitespace()).map(|_| ());
     let usual = "mount --class c --namespace n --pod p --uid u --service-account s";
     for wrong in
         ["", "--dry-run --timeout 0s", "--dry-run --timeout soon", "--dry-run --permission 0999", "--dry-run --token x", "--target"]

@@ -40,7 +40,7 @@ impl Bench {
         let folder = self.0.path().to_str().unwrap();
         let arguments = line.split(' ').filter(|word| !word.is_empty()).map(|word| word.replace("DIR", folder));
         let show = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).replace(folder, "DIR");
-        let program = match Program::try_parse_from(std::iter::once("vault".to_owned()).chain(arguments)) {
+        let program = match super::super::parsed::<Program>(std::iter::once("vault".to_owned()).chain(arguments)) {
             Ok(program) => program,
             Err(error) => return Done { out: String::new(), err: error.to_string(), code: u8::try_from(error.exit_code()).unwrap() },
         };

@@ -62,7 +62,7 @@ async fn a_restart_in_the_middle_of_a_call_costs_none_that_may_be_repeated() {
 async fn a_connection_that_is_cut_in_silence_is_noticed() {
     let scene = Scene::new();
     let middle = Middle::before(scene.server.address);
-    let endpoint = format!("https://localhost:{}", middle.address.port()).parse().unwrap();
+    let endpoint = format!("https://{}", middle.address).parse().unwrap();
     let tuning = Tuning { ping: Duration::from_millis(50), pong: Duration::from_millis(100), ..hurried() };
     let client = HttpClient::tuned(endpoint, config(&scene.folder), tuning, |_| None).unwrap();
     assert!(get(&client, "/").await.is_ok());

@@ -24,10 +24,10 @@ async fn a_refused_certificate_says_its_names_and_dates() {
         assert!(matches!(error, HttpError::Certificate(_)), "{error:?}");
         shown(&error, &folder)
     };
-    insta::assert_snapshot!(refused(&authority, dated(&["a.example", "b.example", "10.0.0.1", "fd00::1"], (2020, 2090))).await, @"the server's certificate is for a.example, b.example, 10.0.0.1, fd00::1 (valid 2020-01-01 to 2090-02-01), not for localhost");
-    insta::assert_snapshot!(refused(&authority, dated(&["localhost"], (2020, 2021))).await, @"the server's certificate for localhost has expired (valid 2020-01-01 to 2021-02-01)");
-    insta::assert_snapshot!(refused(&authority, dated(&["localhost"], (2090, 2091))).await, @"the server's certificate for localhost is not valid yet (valid 2090-01-01 to 2091-02-01)");
-    insta::assert_snapshot!(refused(&Authority::new("Stranger"), dated(&["localhost"], (2020, 2090))).await, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01), issued by CN=Stranger, does not lead to DIR/ca.crt");
+    insta::assert_snapshot!(refused(&authority, dated(&["a.example", "b.example", "10.0.0.1", "fd00::1"], (2020, 2090))).await, @"the server's certificate is for a.example, b.example, 10.0.0.1, fd00::1 (valid 2020-01-01 to 2090-02-01), not for 127.0.0.1");
+    insta::assert_snapshot!(refused(&authority, dated(&["127.0.0.1"], (2020, 2021))).await, @"the server's certificate for 127.0.0.1 has expired (valid 2020-01-01 to 2021-02-01)");
+    insta::assert_snapshot!(refused(&authority, dated(&["127.0.0.1"], (2090, 2091))).await, @"the server's certificate for 127.0.0.1 is not valid yet (valid 2090-01-01 to 2091-02-01)");
+    insta::assert_snapshot!(refused(&Authority::new("Stranger"), dated(&["127.0.0.1"], (2020, 2090))).await, @"the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01), issued by CN=Stranger, does not lead to DIR/ca.crt");
     insta::assert_snapshot!(refused(&Authority::new("Test CA"), dated(&[], (2020, 2090))).await, @"the server's certificate for no name (valid 2020-01-01 to 2090-02-01), issued by CN=Test CA, does not lead to DIR/ca.crt");
     let many: Vec<_> = (0..10).map(|n| format!("{n}.example")).collect();
     let many: Vec<_> = many.iter().map(String::as_str).collect();

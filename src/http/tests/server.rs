@@ -106,7 +106,8 @@ impl Manner {
 
 impl Default for Manner {
     fn default() -> Self {
-        Self::named("localhost")
+        // By its address: not every machine knows `localhost`, or the same by it.
+        Self::named("127.0.0.1")
     }
 }
 

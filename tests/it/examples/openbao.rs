@@ -2,7 +2,6 @@
 //! as its first lines promise.
 
 use std::fs;
-use std::process::Command;
 
 use keyferry::model::PodClaims;
 use keyferry::server::proto::MountResponse;
@@ -13,7 +12,7 @@ use tonic::Status;
 use super::{OPENBAO, OPENBAO_CONFIGURATION, at_home, examples, parts};
 use crate::bao::{Bao, Options, Postgres, Reviews, program};
 use crate::deploy::deploy;
-use crate::support::{House, Provider, connect, pod, request, tokens, web};
+use crate::support::{House, Provider, apart, connect, pod, request, tokens, web};
 
 /// A node under the overlay's configuration, and what is around it.
 struct Shop {
@@ -49,7 +48,7 @@ impl Shop {
     fn fill(&self) {
         let password = self.house.path("postgres-password");
         fs::write(&password, &self.postgres.password).unwrap();
-        let made = Command::new("sh")
+        let made = apart("sh")
             .arg(deploy("examples/openbao.sh"))
             .arg(self.postgres.address().to_string())
             .arg(password)
