@@ -8,9 +8,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import node as nodes
@@ -226,11 +227,11 @@ class Cluster:
         self.kubectl("-n", "keyferry", "patch", "daemonset/keyferry", "--type=merge", "-p",
                      '{"spec":{"template":{"spec":{"nodeSelector":{"e2e/absent":' + label + '}}}}}')
 
-    def kill_daemon(self, by="KILL"):
+    def kill_daemon(self, by=signal.SIGKILL):
         """Kills the daemon's process on the node; kubelet starts the container again."""
-        pids = daemon_pids()
-        subprocess.run(["kill", f"-{by}", *map(str, pids)], check=False)
-        return pids
+        for pid in daemon_pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, by)
 
 
 def daemon_pids():
