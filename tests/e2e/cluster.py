@@ -228,10 +228,12 @@ class Cluster:
                      '{"spec":{"template":{"spec":{"nodeSelector":{"e2e/absent":' + label + '}}}}}')
 
     def kill_daemon(self, by=signal.SIGKILL):
-        """Kills the daemon's process on the node; kubelet starts the container again."""
-        for pid in daemon_pids():
+        """Kills the daemon's process on the node, and says which it was; kubelet starts the container again."""
+        pids = daemon_pids()
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, by)
+        return pids
 
 
 def daemon_pids():
