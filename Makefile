@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell bench soak fuzz clean
+.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden-driver bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -58,6 +58,10 @@ e2e:
 	@$(PYTHON) tests/e2e/run.py --ready
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
+
+# Records again what the driver sends and does (tests/golden/driver-*.json).
+golden-driver:
+	GOLDEN=write $(MAKE) --no-print-directory e2e SCENARIO=driver
 
 # A shell on such a node, with Keyferry installed and KUBECONFIG set.
 e2e-shell:

@@ -134,6 +134,7 @@ class Node:
         self.driver_binary = Path(driver) / "secrets-store-csi-driver"
         self.recorder_binary = Path(driver) / "recorder"
         self.driver_source = Path(driver_source)
+        self.driver_version = driver_version
         # Before 1.6.0 the driver renews tokens and rotates by a loop of its own, whose period the interval is.
         self.driver_is_old = tools.version_tuple(driver_version) < (1, 6)
         self.images = images
