@@ -155,7 +155,7 @@ def changes(cluster, name, value):
         cluster.look_again("shop", name)
         return cluster.read("shop", name, "/secrets/value") == value
 
-    cluster.until(f"{name}: the file changes", changed, 150, every=2)
+    cluster.until(f"{name}: the file changes", changed, 240, every=2)
 
 
 def set_in_the_vault(cluster, value):
