@@ -19,6 +19,7 @@ mod doctor;
 mod endpoint;
 mod examples;
 mod faults;
+mod folder;
 mod hang;
 mod identity;
 mod isolation;
