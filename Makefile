@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny manifests tools bench soak fuzz clean
+.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden-driver bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -51,6 +51,23 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 .tools/postgresql/ready: tests/install-postgresql.sh
 	sh tests/install-postgresql.sh .tools/postgresql
 	touch $@
+
+# A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
+# KUBECONFIG=FILE: a cluster that exists; KUBERNETES=1.34.4, DRIVER=v1.5.6: other versions.
+e2e:
+	@$(PYTHON) tests/e2e/run.py --ready
+	@$(MAKE) --no-print-directory tools
+	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
+
+# Records again what the driver sends and does (tests/golden/driver-*.json).
+golden-driver:
+	GOLDEN=write $(MAKE) --no-print-directory e2e SCENARIO=driver
+
+# A shell on such a node, with Keyferry installed and KUBECONFIG set.
+e2e-shell:
+	@$(PYTHON) tests/e2e/run.py --ready
+	@$(MAKE) --no-print-directory tools
+	$(PYTHON) tests/e2e/run.py --shell
 
 bench: tools
 	$(CARGO) bench --locked --bench mount

@@ -14,6 +14,9 @@ use tokio::time::Duration;
 use crate::clock::Clock;
 use crate::model::PodClaims;
 
+/// The node that all its Pods are on.
+const NODE: &str = "node-1";
+
 /// Issues ServiceAccount tokens as the API server does (bound to a Pod, KEP-1205), signed with ES256 by a key made at its birth.
 pub struct Issuer {
     name: String,
@@ -59,8 +62,10 @@ impl Issuer {
             "exp": ends,
             "iat": now,
             "iss": self.name,
+            "jti": stable_uid(uid, &format!("{audience} {ends}")),
             "kubernetes.io": {
                 "namespace": namespace,
+                "node": { "name": NODE, "uid": stable_uid("", NODE) },
                 "pod": { "name": name, "uid": uid },
                 "serviceaccount": { "name": service_account, "uid": stable_uid(namespace, service_account) },
             },
@@ -97,9 +102,9 @@ impl Issuer {
     }
 }
 
-/// The same uid for the same ServiceAccount, in the shape of a uid.
-fn stable_uid(namespace: &str, service_account: &str) -> String {
-    let hash = HEXLOWER.encode(digest(&SHA256, format!("{namespace}/{service_account}").as_bytes()).as_ref());
+/// The same uid for the same name within the same group, in the shape of a uid.
+fn stable_uid(group: &str, name: &str) -> String {
+    let hash = HEXLOWER.encode(digest(&SHA256, format!("{group}/{name}").as_bytes()).as_ref());
     [&hash[..8], &hash[8..12], &hash[12..16], &hash[16..20], &hash[20..32]].join("-")
 }
 

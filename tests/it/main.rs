@@ -20,6 +20,7 @@ mod endpoint;
 mod examples;
 mod faults;
 mod folder;
+mod golden;
 mod hang;
 mod identity;
 mod isolation;

@@ -1,0 +1,53 @@
+"""Installs Keyferry as docs/install.md says: the page's own commands in the page's order, what they print held against the page."""
+
+import tools
+from cluster import matches
+from page import blocks
+
+# Commands of the page that a run does otherwise: no chart repository, registry or ssh is within reach. The rest runs to the letter.
+STAND_INS = """
+helm() { :; }
+docker() { :; }
+cargo() { :; }
+ssh() { shift; "$@"; }
+rsync() { local from="${@: -2:1}" to="${@: -1}"; cp -a "$from." "${to#*:}"; }
+"""
+
+SECTIONS = ["1.", "2.", "3.", "4.", "5.", "6.", "7."]
+
+
+def install(cluster):
+    """Follows sections 1 to 7 of the page, from the driver's tokens to a first Pod. Base, and a vault on the node."""
+    # The page's commands run from the top of a checkout; what they make (a vault, keys) belongs to the run.
+    (cluster.folder / "deploy").symlink_to(tools.REPOSITORY / "deploy")
+    # What scenarios/denied.py shows; a class that the reader is to write; and what older drivers do without.
+    elsewhere = ["PolicyDenied", "class.yaml"] + (["requiresRepublish", "true"] if cluster.node.driver_is_old else [])
+    for section in SECTIONS:
+        follow(cluster, "install.md", section, skip=elsewhere)
+
+
+def follow(cluster, page, section, part=None, skip=(), replaced=None, **environment):
+    """Runs a section's commands, and compares what they print with the page. Paragraphs with one of the words of `skip` are left out; `replaced`
+    has what the page leaves to its reader, such as an address."""
+    printed = ""
+    for block in blocks(page, section, part):
+        if any(word in block.text for word in skip):
+            continue
+        if block.is_command:
+            command = block.text
+            for theirs, ours in (replaced or {}).items():
+                command = command.replace(theirs, ours)
+            printed += cluster.bash(STAND_INS + command + "\n", **environment)
+        else:
+            matches(printed, block.text, f"docs/{page}, section {section}")
+            printed = ""
+
+
+def install_on_a_cluster(cluster):
+    """On a cluster that is there: its driver and its nodes are taken as they are, and the vault comes as Secrets."""
+    (cluster.folder / "deploy").symlink_to(tools.REPOSITORY / "deploy")
+    follow(cluster, "install.md", "1.", skip=["helm"])
+    follow(cluster, "install.md", "3.")
+    follow(cluster, "install.md", "4.")
+    cluster.bring_vault()
+    cluster.install("vault-in-secrets")
