@@ -39,3 +39,7 @@ pub mod nearest;
 pub mod telemetry;
 pub mod units;
 pub mod yaml;
+
+#[cfg(test)]
+#[path = "../tests/it/folder.rs"]
+mod folder;

@@ -10,6 +10,7 @@ mod files;
 mod plugin;
 mod process;
 mod report;
+mod rotation;
 mod sockets;
 mod state;
 #[cfg(test)]

@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_folder_is_made_and_the_sockets_are_guarded_and_taken_away() {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = crate::folder::new();
         let config = config(&temp.path().join("a/b"));
         let sockets = config.bind().await.unwrap();
         for provider in ["keyferry", "vault"] {
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = crate::folder::new();
         let config = config(temp.path());
         drop(std::os::unix::net::UnixListener::bind(config.path("keyferry")).unwrap());
         let held = config.bind().await.unwrap();
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_socket_is_left_alone() {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = crate::folder::new();
         let config = config(temp.path());
         fs::write(config.path("vault"), "precious").unwrap();
         let refused = config.bind().await.unwrap_err().to_string().replace(temp.path().to_str().unwrap(), "DIR");
@@ -202,7 +202,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_successors_socket_survives_our_end() {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = crate::folder::new();
         let config = config(temp.path());
         let ours = config.bind().await.unwrap();
         fs::remove_file(config.path("keyferry")).unwrap();
@@ -214,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_open_folder_and_a_long_path_are_refused() {
-        let temp = tempfile::tempdir().unwrap();
+        let temp = crate::folder::new();
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         let shown = |error: SocketError, dir: &Path| error.to_string().replace(dir.to_str().unwrap(), "DIR");
         insta::assert_snapshot!(shown(config(temp.path()).bind().await.unwrap_err(), temp.path()), @"DIR: the folder may be written by everyone (mode 1777): any user could put a socket of his own there (chmod o-w DIR)");

@@ -41,7 +41,7 @@ fn serve<S>(wrap: fn(UnixStream) -> S) -> TempDir
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let listener = UnixListener::bind(folder.path().join("echo.sock")).unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

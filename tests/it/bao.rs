@@ -261,7 +261,7 @@ impl Server {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             cluster: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             options,
-            folder: tempfile::tempdir().unwrap(),
+            folder: crate::folder::new(),
             authority,
             root_token: String::new(),
             unseal_key: String::new(),

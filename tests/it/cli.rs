@@ -196,7 +196,7 @@ fn health_is_one_line_and_an_exit_code() {
 
 #[test]
 fn health_does_not_wait_for_a_silent_provider_for_ever() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let socket = folder.path().join("silent.sock");
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let (code, out, errors) = keyferry_with(&["health", "--socket", socket.to_str().unwrap()]);
@@ -225,7 +225,7 @@ impl VaultHouse {
 
 #[test]
 fn a_vault_from_its_making_to_its_last_secret() {
-    let house = VaultHouse(tempfile::tempdir().unwrap());
+    let house = VaultHouse(crate::folder::new());
     let made = house.done(&["init"], "");
     assert!(
         made.starts_with("made the identity ROOT/age.key of age1") && made.ends_with("made the vault ROOT/v with 1 recipient\n"),
@@ -250,7 +250,7 @@ fn a_vault_from_its_making_to_its_last_secret() {
 
 #[test]
 fn a_value_in_the_arguments_is_warned_of_and_not_repeated() {
-    let house = VaultHouse(tempfile::tempdir().unwrap());
+    let house = VaultHouse(crate::folder::new());
     house.done(&["init"], "");
     let (code, out, errors) = house.run(&["set", "shop/db", "username=hunter2", "password=hunter2"], "");
     assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 2 fields, sealed to 1 recipient\n"));
@@ -262,7 +262,7 @@ fn a_value_in_the_arguments_is_warned_of_and_not_repeated() {
 
 #[test]
 fn a_vaults_errors_go_to_standard_error() {
-    let house = VaultHouse(tempfile::tempdir().unwrap());
+    let house = VaultHouse(crate::folder::new());
     let (code, out, _) = house.run(&["list"], "");
     assert_eq!((code, out.as_str()), (1, ""));
     house.done(&["init"], "");
@@ -397,7 +397,7 @@ fn mount_exits_1_where_the_provider_says_no_and_2_where_it_was_asked_wrongly() {
 
 #[test]
 fn the_demo_does_what_it_says_and_leaves_nothing() {
-    let temp = tempfile::tempdir().unwrap();
+    let temp = crate::folder::new();
     let (code, out, errors) = run(command(&["demo"]).env("TMPDIR", temp.path()), "");
     assert_eq!(code, 0, "{errors}");
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "nothing is left behind");

@@ -83,7 +83,7 @@ fn two_capabilities_write_files_of_other_owners_and_see_that_nothing_changed() {
     if let Some(dir) = std::env::var_os(INSIDE) {
         return write_twice(Path::new(&dir));
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::folder::new();
     let test = std::env::current_exe().unwrap();
     let mut child = confined(&test, ",+chown,+dac_read_search");
     child.args(["--exact", "confined::two_capabilities_write_files_of_other_owners_and_see_that_nothing_changed", "--nocapture"]);

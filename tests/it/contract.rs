@@ -128,7 +128,7 @@ async fn an_independent_client_gets_version_mount_and_refusal() {
 
 #[test]
 fn our_proto_is_sound() {
-    let home = tempfile::tempdir().unwrap();
+    let home = crate::folder::new();
     let mut command = tool("buf");
     // What the driver's contract decides is not ours to lint: the package's folder and name, the service's suffix, shared messages.
     let except = "PACKAGE_DIRECTORY_MATCH, PACKAGE_VERSION_SUFFIX, SERVICE_SUFFIX";

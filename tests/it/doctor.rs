@@ -14,7 +14,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::bao::{Bao, Life, Options};
-use crate::support::{House, on_a_bare_node, run, web};
+use crate::support::{House, eventually, on_a_bare_node, run, tool, web};
 
 /// A driver's end of kubelet's folders: it says who it is, and is registered. It is gone when dropped.
 struct Driver(JoinHandle<()>);
@@ -131,17 +131,43 @@ async fn a_node_that_is_well() {
     ok   socket ROOT/sockets/keyferry.sock: keyferry 0.1.0 answers
     ok   kubelet's folder ROOT/kubelet: is there (entries in pods/: 1)
     ok   driver: secrets-store.csi.k8s.io v1.6.0 answers, and is registered with kubelet
+    ok   driver: rotation poll interval: rotation is off, so the driver skips no mount
     warn token audiences: not known: the API server can be asked from inside a Pod alone. Wanted in tokenRequests of secrets-store.csi.k8s.io: keyferry (identity) (see that they are in it, or let the daemon read it (`get` on csidrivers); where nobody else has any: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"keyferry"}]}}')
     ok   identity: issuer: https://oidc.example
     ok   identity: keys: ROOT/jwks.json: 1 key
     ok   token keyferry: web.jwt: of Pod shop/web-0 and ServiceAccount web, for keyferry, issued by https://oidc.example, ends at TIME
-    ok   token keyferry: verified: a mount would take it, and hand on to stores the tokens for: keyferry
+    ok   token keyferry: verified: a mount would take it, and hand on to stores none of the others
     ok   backend files: the vault ROOT/vault is there, and its identities are read
     ok   state folder ROOT/state: mode 0700, writable, N MiB free
     ok   process PID: core dumps: are off
-    16 ok, 2 warnings, 0 failing
+    17 ok, 2 warnings, 0 failing
     "#);
     assert!(!text.contains(&house.token(&web(), "keyferry")[..40]));
+}
+
+/// A driver in a process of its own, whose command line says what becomes of a Pod that Keyferry could not serve at first.
+#[tokio::test]
+async fn the_drivers_own_command_line_is_read() {
+    let house = House::new("");
+    with(&house, &format!("kubeletDir: {}/kubelet\n", house.folder.path().display()));
+    drop(Driver::start(&house.path("kubelet")));
+    let socket = house.path("kubelet/plugins/csi-secrets-store/csi.sock");
+    let line = async |version: &str, flags: &[&str]| {
+        fs::remove_file(&socket).unwrap();
+        let mut command = tool("python");
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/plugin.py")).arg(&socket).arg(version).args(flags);
+        let mut driver = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
+        eventually("the driver listens", async || socket.exists()).await;
+        let (_, text) = doctor(&house, &[]).await;
+        driver.kill().await.unwrap();
+        text.lines().find(|line| line.contains(" poll interval")).unwrap_or(&text).to_owned()
+    };
+    let warned = line("v1.6.0", &["--enable-secret-rotation=true", "--rotation-poll-interval=1h"]).await;
+    insta::assert_snapshot!(warned, @"warn driver: rotation poll interval: is 1h: if a Pod's first mount gets no answer, the driver may skip the next try, and the Pod starts with an empty folder (set rotationPollInterval: 0s in the values of the driver's chart (--rotation-poll-interval=0s); docs/errors.md says why)");
+    let fine = line("v1.6.0", &["--enable-secret-rotation=true", "--rotation-poll-interval=0s"]).await;
+    insta::assert_snapshot!(fine, @"ok   driver: rotation poll interval: is 0s, so the driver skips no mount");
+    let old = line("v1.5.6", &["--enable-secret-rotation=true", "--rotation-poll-interval=2m"]).await;
+    insta::assert_snapshot!(old, @"ok   driver: rotation poll interval: is 2m, the period of a loop: drivers before 1.6.0 skip no mount");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn mounted(house: &House, provider: &Provider) -> Result<Vec<String>, Stri
 #[tokio::test]
 async fn keys_from_an_address_are_kept_over_a_restart() {
     let server = ApiServer::start(Answer::Status(500)).await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     server.service_account(folder.path(), "own-canary");
     let (url, files) = (server.url("/keys"), folder.path().display());
     let jwks = format!("{{ url: \"{url}\", ca: {files}/ca.crt, tokenFile: {files}/token }}");

@@ -19,6 +19,7 @@ mod doctor;
 mod endpoint;
 mod examples;
 mod faults;
+mod folder;
 mod golden;
 mod hang;
 mod identity;

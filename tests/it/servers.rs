@@ -285,7 +285,7 @@ async fn https_is_served_with_any_certificate_and_clients_show_theirs() {
     let bao = shop(Options { tls: true, ..Options::default() }).await;
     let (good, client) = (bao.authority().server(&["127.0.0.1"], Life::Good), bao.authority().client("web"));
     bao.cert("cert", "web", &bao.authority().ca, json!({ "token_policies": ["shop"] })).await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let file = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).unwrap();
         folder.path().join(name)
@@ -321,7 +321,7 @@ async fn servers_die_with_the_test() {
     let mut child = tokio::process::Command::from(apart(std::env::current_exe().unwrap()));
     child.args(["--exact", "servers::servers_die_with_the_test", "--nocapture"]).env(INSIDE, "1").kill_on_drop(true);
     // What one that is killed cannot tidy up is tidied up here. PostgreSQL's user has to get at its own.
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
     child.env("TMPDIR", folder.path());
     let mut child = child.stdout(std::process::Stdio::piped()).spawn().unwrap();

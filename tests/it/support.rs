@@ -49,7 +49,7 @@ impl House {
     }
 
     pub fn bare() -> Self {
-        let house = Self { folder: tempfile::tempdir().unwrap(), issuer: Issuer::new(ISSUER).unwrap() };
+        let house = Self { folder: crate::folder::new(), issuer: Issuer::new(ISSUER).unwrap() };
         fs::write(house.path("jwks.json"), house.issuer.jwks()).unwrap();
         house
     }
@@ -467,7 +467,7 @@ pub fn with_mounts(test: &str, body: fn(&Path)) {
     if let Some(dir) = std::env::var_os(INSIDE) {
         return body(Path::new(&dir));
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::folder::new();
     let user: &[&str] = if rustix::process::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
     let child = apart("unshare")
         .args(["--mount", "--propagation", "private"])

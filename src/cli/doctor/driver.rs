@@ -9,7 +9,7 @@ use std::path::Path;
 
 use tokio::time::{Duration, timeout};
 
-use super::plugin;
+use super::{plugin, rotation};
 use crate::delivery::DeliveryMode;
 use crate::kube::{CSI_DRIVER, KubeConfig};
 use crate::model::Diagnosis;
@@ -30,7 +30,9 @@ pub async fn examine(kubelet_dir: &Path, delivery: DeliveryMode) -> Vec<Diagnosi
 }
 
 pub(super) async fn look(kubelet_dir: &Path, delivery: DeliveryMode, in_pod: bool) -> Vec<Diagnosis> {
-    vec![kubelet(kubelet_dir, delivery, in_pod), driver(kubelet_dir, in_pod).await]
+    let mut found = vec![kubelet(kubelet_dir, delivery, in_pod)];
+    found.extend(driver(kubelet_dir, in_pod).await);
+    found
 }
 
 fn kubelet(dir: &Path, delivery: DeliveryMode, in_pod: bool) -> Diagnosis {
@@ -46,10 +48,11 @@ fn kubelet(dir: &Path, delivery: DeliveryMode, in_pod: bool) -> Diagnosis {
     }
 }
 
-async fn driver(dir: &Path, in_pod: bool) -> Diagnosis {
+async fn driver(dir: &Path, in_pod: bool) -> Vec<Diagnosis> {
     let (what, socket, registrations) = ("driver", dir.join(PLUGIN), dir.join(REGISTRATIONS));
     if in_pod && !dir.join("plugins").exists() {
-        return Diagnosis::warn(what, format!("not known: this Pod does not see {}", socket.display()), ON_THE_NODE);
+        let why = format!("not known: this Pod does not see {}", socket.display());
+        return vec![Diagnosis::warn(what, why, ON_THE_NODE), rotation::not_known("this Pod does not see the driver's process")];
     }
     let answer = timeout(ANSWER, plugin::info(&socket)).await;
     let answer =
@@ -62,27 +65,31 @@ async fn driver(dir: &Path, in_pod: bool) -> Diagnosis {
                 info.name,
                 registrations.display()
             );
-            Diagnosis::fail(what, why, "see the log of the driver's container node-driver-registrar")
+            vec![Diagnosis::fail(what, why, "see the log of the driver's container node-driver-registrar")]
         }
-        Ok(info) => Diagnosis::ok(what, format!("{} answers, and is registered with kubelet", named(&info))),
+        Ok(info) => {
+            let answers = Diagnosis::ok(what, format!("{} answers, and is registered with kubelet", named(&info)));
+            vec![answers, rotation::examine(&socket, &info.version).await]
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => absent(what, &socket, &registrations),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Diagnosis::warn(what, format!("not known: {}: {error}", socket.display()), "run the doctor as root")
+            vec![Diagnosis::warn(what, format!("not known: {}: {error}", socket.display()), "run the doctor as root")]
         }
         Err(error) => {
             let why = format!("{}: does not answer: {error}", socket.display());
-            Diagnosis::fail(what, why, "see the state of the driver's Pod on this node, and its log")
+            vec![Diagnosis::fail(what, why, "see the state of the driver's Pod on this node, and its log")]
         }
     }
 }
 
 /// Some distributions put the driver's socket elsewhere; kubelet's own list still has it.
-fn absent(what: &str, socket: &Path, registrations: &Path) -> Diagnosis {
+fn absent(what: &str, socket: &Path, registrations: &Path) -> Vec<Diagnosis> {
     if is_registered(registrations, CSI_DRIVER) {
-        return Diagnosis::ok(what, format!("{CSI_DRIVER} is registered with kubelet; its version is not known: no {}", socket.display()));
+        let why = format!("{CSI_DRIVER} is registered with kubelet; its version is not known: no {}", socket.display());
+        return vec![Diagnosis::ok(what, why), rotation::not_known("the driver's socket is elsewhere")];
     }
     let why = format!("is not on this node: neither {} nor {CSI_DRIVER}-reg.sock in {}", socket.display(), registrations.display());
-    Diagnosis::fail(what, why, "install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own")
+    vec![Diagnosis::fail(what, why, "install the Secrets Store CSI driver; if it is there, kubeletDir must be kubelet's own")]
 }
 
 fn is_registered(registrations: &Path, name: &str) -> bool {

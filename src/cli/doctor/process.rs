@@ -22,7 +22,7 @@ pub async fn examine(sockets: &SocketConfig) -> Vec<Diagnosis> {
 }
 
 /// Who made the socket that is connected to (unix(7), `SO_PEERCRED`); `None` also where it is of another process namespace.
-async fn pid(socket: &Path) -> Option<i32> {
+pub(super) async fn pid(socket: &Path) -> Option<i32> {
     let stream = timeout(ANSWER, UnixStream::connect(socket)).await.ok()?.ok()?;
     stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
 }

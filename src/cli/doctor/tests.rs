@@ -22,7 +22,7 @@ fn sockets(dir: &Path) -> SocketConfig {
 
 #[tokio::test]
 async fn a_leftover_of_another_provider_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let (first, second) = (folder.path().join("etc"), folder.path().join("var"));
     for dir in [&first, &second] {
         fs::create_dir(dir).unwrap();
@@ -50,7 +50,7 @@ async fn a_leftover_of_another_provider_is_told() {
 
 #[tokio::test]
 async fn each_trouble_of_a_socket_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let dir = folder.path().join("sockets");
     let look = async || shown(sockets::look(&sockets(&dir), &[&dir]).await, folder.path());
     insta::assert_snapshot!(look().await, @"
@@ -81,13 +81,14 @@ async fn each_trouble_of_a_socket_is_told() {
 
 #[tokio::test]
 async fn what_is_left_of_a_driver_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let kubelet = folder.path().join("kubelet");
     let look = async |delivery, in_pod| shown(driver::look(&kubelet, delivery, in_pod).await, folder.path());
     insta::assert_snapshot!(look(DeliveryMode::Driver, true).await, @"
     warn kubelet's folder DIR/kubelet: not known: this Pod does not see its pods/ (run the doctor on the node itself to have it looked at)
     warn driver: not known: this Pod does not see DIR/kubelet/plugins/csi-secrets-store/csi.sock (run the doctor on the node itself to have it looked at)
-    0 ok, 2 warnings, 0 failing
+    warn driver: rotation poll interval: not known: this Pod does not see the driver's process (with driver 1.6.0 and later it must be 0s: kubectl get daemonsets -A -o yaml | grep rotation-poll-interval; docs/errors.md says why)
+    0 ok, 3 warnings, 0 failing
     ");
     insta::assert_snapshot!(look(DeliveryMode::Driver, false).await, @"
     warn kubelet's folder DIR/kubelet: pods/: No such file or directory (os error 2) (kubeletDir must be kubelet's own: /var/lib/k0s/kubelet with k0s, /var/snap/microk8s/common/var/lib/kubelet with microk8s)
@@ -105,7 +106,8 @@ async fn what_is_left_of_a_driver_is_told() {
     insta::assert_snapshot!(look(DeliveryMode::Provider, false).await, @"
     ok   kubelet's folder DIR/kubelet: is there (entries in pods/: 0)
     ok   driver: secrets-store.csi.k8s.io is registered with kubelet; its version is not known: no DIR/kubelet/plugins/csi-secrets-store/csi.sock
-    2 ok, 0 warnings, 0 failing
+    warn driver: rotation poll interval: not known: the driver's socket is elsewhere (with driver 1.6.0 and later it must be 0s: kubectl get daemonsets -A -o yaml | grep rotation-poll-interval; docs/errors.md says why)
+    2 ok, 1 warning, 0 failing
     ");
     drop(UnixListener::bind(kubelet.join("plugins/csi-secrets-store/csi.sock")).unwrap());
     insta::assert_snapshot!(look(DeliveryMode::Driver, false).await, @"
@@ -114,9 +116,50 @@ async fn what_is_left_of_a_driver_is_told() {
     ");
 }
 
+/// Flags as Go's `flag` package reads them.
+#[test]
+fn a_poll_interval_that_can_leave_a_folder_empty_is_told() {
+    let judged = |version: &str, flags: &str| {
+        let arguments: Vec<_> = ["/secrets-store-csi"].into_iter().chain(flags.split_whitespace()).chain([""]).collect();
+        let found = rotation::judge(version, &arguments);
+        format!("{:?} {}", found.level, found.why)
+    };
+    let on = "--endpoint=unix:///csi/csi.sock --enable-secret-rotation=true";
+    for zero in ["0s", "0", "0m0s", "0.0h", "-1s", "+0s"] {
+        assert_eq!(
+            judged("v1.6.0", &format!("{on} --rotation-poll-interval={zero}")),
+            format!("Ok is {zero}, so the driver skips no mount")
+        );
+    }
+    for longer in ["2m", "15s", "1h0m0s", "1ns", "0h0m1s", ".5s"] {
+        assert!(
+            judged("v1.6.0", &format!("{on} --rotation-poll-interval={longer}")).starts_with(&format!("Warn is {longer}: ")),
+            "{longer}"
+        );
+    }
+    for (version, flags, expected) in [
+        ("v1.6.0", on, "Warn is 2m (the driver's default): "),
+        ("v1.7.1", "-enable-secret-rotation -rotation-poll-interval 1h", "Warn is 1h: "),
+        ("v1.6.0", "--rotation-poll-interval 0s --enable-secret-rotation", "Ok is 0s, so"),
+        ("v1.6.0", "--enable-secret-rotation --rotation-poll-interval=0s --rotation-poll-interval=2m", "Warn is 2m: "),
+        ("v1.6.0", "--enable-secret-rotation --rotation-poll-interval=2m --rotation-poll-interval=0s", "Ok is 0s, so"),
+        ("local-dev", "--enable-secret-rotation", "Warn is 2m "),
+        ("", "--enable-secret-rotation", "Warn is 2m "),
+        ("2.0", "--enable-secret-rotation", "Warn is 2m "),
+        ("v1.6.0", "", "Ok rotation is off"),
+        ("v1.6.0", "--enable-secret-rotation=false --rotation-poll-interval=2m", "Ok rotation is off"),
+        ("v1.6.0", "--enable-secret-rotation=true --enable-secret-rotation=false", "Ok rotation is off"),
+        ("v1.5.6", "--enable-secret-rotation --rotation-poll-interval=1m", "Ok is 1m, the period of a loop: "),
+        ("v0.3.0", "--enable-secret-rotation", "Ok is 2m "),
+    ] {
+        assert!(judged(version, flags).starts_with(expected), "{version} {flags}: {}", judged(version, flags));
+    }
+    insta::assert_snapshot!(shown(vec![rotation::judge("v1.6.0", &["--enable-secret-rotation"])], Path::new("/nowhere")), @"warn driver: rotation poll interval: is 2m (the driver's default): if a Pod's first mount gets no answer, the driver may skip the next try, and the Pod starts with an empty folder (set rotationPollInterval: 0s in the values of the driver's chart (--rotation-poll-interval=0s); docs/errors.md says why)");
+}
+
 #[tokio::test]
 async fn the_tokens_that_the_driver_asks_for_are_held_against_those_needed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let server = ApiServer::start(Answer::Status(403)).await;
     server.service_account(folder.path(), "token");
     let cluster = || KubeConfig::of(Some("127.0.0.1".into()), Some(server.address.port().to_string()), folder.path()).unwrap();
@@ -154,7 +197,7 @@ async fn the_tokens_that_the_driver_asks_for_are_held_against_those_needed() {
 
 #[test]
 fn what_may_reach_a_disk_is_told() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let (process, swaps) = (folder.path().join("42"), folder.path().join("swaps"));
     fs::create_dir(&process).unwrap();
     let heading = "Filename Type Size Used Priority\n";

@@ -90,7 +90,7 @@ impl Stage {
     }
 
     fn speaking(contract: &'static str, script: Script) -> Self {
-        let dir = TempDir::new().unwrap();
+        let dir = crate::folder::new();
         fs::write(dir.path().join("class.yaml"), CLASS).unwrap();
         fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
         let provider = Arc::new(Provider { script, contract, asked: Mutex::default() });
@@ -423,7 +423,7 @@ async fn health_is_one_line() {
 
 #[tokio::test(start_paused = true)]
 async fn health_gives_up_on_a_socket_that_nobody_accepts() {
-    let dir = TempDir::new().unwrap();
+    let dir = crate::folder::new();
     let socket = dir.path().join("deaf.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
     let error = health::run(&HealthArgs { socket }, &mut Vec::new()).await.unwrap_err();

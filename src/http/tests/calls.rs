@@ -32,7 +32,7 @@ async fn a_request_goes_nowhere_else() {
 
 #[tokio::test]
 async fn a_unix_socket_will_do() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::folder::new();
     let path = folder.path().join("store.sock");
     let client = at(&format!("unix://{}", path.display()), HttpConfig::default());
     let refused = get(&client, "/").await.unwrap_err().to_string().replace(folder.path().to_str().unwrap(), "DIR");
@@ -166,7 +166,7 @@ async fn many_calls_that_cannot_be_served_make_one_connection() {
 
 #[tokio::test]
 async fn a_leader_that_is_given_up_hands_over() {
-    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let (authority, folder) = (Authority::new("Test CA"), crate::folder::new());
     fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
     // Takes connections, and says nothing.
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

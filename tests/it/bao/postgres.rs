@@ -38,7 +38,7 @@ impl Postgres {
 
     /// Starts one at a free port of 127.0.0.1, and waits until it takes queries. Passwords are asked for over TCP.
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::folder::new();
         let mut postgres = Self { password: "admin".to_owned(), port: 0, folder, programs: Programs::found(), daemon: Mutex::default() };
         postgres.initialise();
         for _ in 0..10 {
