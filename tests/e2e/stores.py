@@ -168,7 +168,7 @@ def trust(cluster, bao):
 
 def overlay_of_our_own(cluster, *changes):
     """A folder over overlays/openbao, as install.md advises, whose configuration has our store's address and other changes, each a text and what
-    stands for it. Returns its name in the run's folder."""
+    replaces it. Returns its name in the run's folder."""
     text = (OVERLAY / "keyferry.yaml").read_text()
     for shipped, ours in [(SHIPPED_ADDRESS, ADDRESS), *changes]:
         if shipped not in text:
