@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::bao::{Bao, Options};
 use crate::support::{House, ISSUER, Provider, TOKENS, connect, request, tokens};
 
+mod files;
 mod http;
 mod leases;
 mod mounts;

@@ -2,11 +2,13 @@
 
 use data_encoding::BASE64;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::config::{Asking, Auth, Header, HttpBackendConfig};
 use crate::backend::refusal::{Needles, Refusal};
-use crate::backend::{Fault, credential};
+use crate::backend::{Fault, FetchContext, credential};
+use crate::files::Desk;
 use crate::model::{PodIdentity, PodTokens, SecretBytes, clean};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -20,23 +22,30 @@ pub(super) struct Credentials {
 impl Credentials {
     /// # Errors
     /// A file cannot be read or does not fit a header, or the Pod's token has not come.
-    pub(super) fn gather(config: &HttpBackendConfig, tokens: &PodTokens) -> Result<Self, Refusal> {
+    pub(super) async fn gather(desk: &Desk, config: &HttpBackendConfig, cx: &FetchContext) -> Result<Self, Refusal> {
         let mut credentials = Self { headers: HeaderMap::new(), needles: Needles::default() };
         credentials.add_usual(config);
         for (name, header) in &config.headers {
             match header {
-                Header::File(path) => credentials.add_secret(name, "", &credential::read(path)?, &path.display().to_string())?,
+                Header::File(path) => {
+                    credentials.add_secret(name, "", &credential::read(desk, path, cx.deadline).await?, &path.display().to_string())?;
+                }
                 Header::Text(value) => credentials.add_text(name, value),
             }
         }
         match &config.auth {
             Auth::None => {}
-            Auth::Basic { user, password } => credentials.add_basic(user, &credential::read_line(password)?)?,
+            Auth::Basic { user, password } => credentials.add_basic(user, &credential::read_line(desk, password, cx.deadline).await?)?,
             Auth::BearerFile(path) => {
-                credentials.add_secret(&AUTHORIZATION, "Bearer ", &credential::read(path)?, &path.display().to_string())?;
+                credentials.add_secret(
+                    &AUTHORIZATION,
+                    "Bearer ",
+                    &credential::read(desk, path, cx.deadline).await?,
+                    &path.display().to_string(),
+                )?;
             }
             Auth::BearerPod(audience) => {
-                let token = tokens.find(audience).ok_or_else(|| no_token(audience, tokens))?;
+                let token = cx.tokens.find(audience).ok_or_else(|| no_token(audience, &cx.tokens))?;
                 credentials.add_secret(&AUTHORIZATION, "Bearer ", &token.jwt, "the Pod's token")?;
             }
         }
@@ -47,15 +56,15 @@ impl Credentials {
     ///
     /// # Errors
     /// As [`Credentials::gather`].
-    pub(super) fn check(config: &HttpBackendConfig) -> Result<(), Refusal> {
+    pub(super) async fn check(desk: &Desk, config: &HttpBackendConfig, deadline: Instant) -> Result<(), Refusal> {
         for (_, header) in &config.headers {
             if let Header::File(path) = header {
-                credential::read(path)?;
+                credential::read(desk, path, deadline).await?;
             }
         }
         match &config.auth {
-            Auth::Basic { password, .. } => credential::read_line(password).map(drop),
-            Auth::BearerFile(path) => credential::read(path).map(drop),
+            Auth::Basic { password, .. } => credential::read_line(desk, password, deadline).await.map(drop),
+            Auth::BearerFile(path) => credential::read(desk, path, deadline).await.map(drop),
             Auth::BearerPod(_) | Auth::None => Ok(()),
         }
     }

@@ -35,7 +35,11 @@ async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
     let bench = Bench::new(|_| Answer::new(200, b"-----BEGIN\n\xff".to_vec()).header("ETag", "W/\"abc\""));
     let secret = bench.read("format: raw\nversionHeader: ETag").await.unwrap();
     assert_eq!(secret.fields["value"].bytes.expose(), b"-----BEGIN\n\xff");
-    assert_eq!((secret.fields["value"].kind, secret.version.as_ref().unwrap().as_str()), (FieldKind::Binary, "abc"), "the answer's own word: delivery makes an HMAC of it");
+    assert_eq!(
+        (secret.fields["value"].kind, secret.version.as_ref().unwrap().as_str()),
+        (FieldKind::Binary, "abc"),
+        "the answer's own word: delivery makes an HMAC of it"
+    );
     assert_eq!(bench.server.asked()[0].header("accept"), "");
 }
 
