@@ -305,7 +305,7 @@ version = 2
         token = self.kubectl("-n", "kube-system", "create", "token", "secrets-store-csi-driver", "--duration=24h").stdout.strip()
         config = self.folder / "driver.kubeconfig"
         self.write_kubeconfig(config, {"token": token})
-        self.spawn("driver", self.driver_binary, "--kubeconfig", config, "--endpoint", f"unix:/{socket}", "--nodeid", NODE,
+        self.spawn("driver", *self.as_in_a_pod(token), self.driver_binary, "--kubeconfig", config, "--endpoint", f"unix:/{socket}", "--nodeid", NODE,
                    "--metrics-addr", "127.0.0.1:8085", "--enable-secret-rotation=true", "--rotation-poll-interval", self.rotation_poll_interval, "--v=5")
         registration = KUBELET / "plugins_registry/secrets-store.csi.k8s.io-reg.sock"
         self.until("kubelet watches for drivers", registration.parent.is_dir)
@@ -313,6 +313,14 @@ version = 2
         self.spawn("registrar", self.binaries / "registrar", "--socket", registration, "--endpoint", socket)
         self.until("the driver is registered", lambda: "secrets-store.csi.k8s.io" in self.kubectl(
             "get", "csinode", NODE, "-o", "jsonpath={.spec.drivers[*].name}", check=False).stdout)
+
+    def as_in_a_pod(self, token):
+        """The rotation of drivers before 1.6.0 asks for what a Pod has, whatever --kubeconfig says. Returns the words before the command."""
+        folder = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "token").write_text(token)
+        shutil.copyfile(self.pki / "ca.crt", folder / "ca.crt")
+        return ["env", f"KUBERNETES_SERVICE_HOST={API_SERVICE}", "KUBERNETES_SERVICE_PORT=443"]
 
     def start_recorder(self):
         """A provider that answers as a class says, and records what the driver sends. Returns the record's path."""

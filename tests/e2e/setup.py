@@ -21,7 +21,7 @@ def install(cluster):
     # The page's commands run from the top of a checkout; what they make (a vault, keys) belongs to the run.
     (cluster.folder / "deploy").symlink_to(tools.REPOSITORY / "deploy")
     # What scenarios/denied.py shows; a class that the reader is to write; and what older drivers do without.
-    elsewhere = ["PolicyDenied", "class.yaml"] + (["requiresRepublish", "true"] if cluster.node.driver_is_old else [])
+    elsewhere = ["PolicyDenied", "class.yaml"] + (["requiresRepublish", '[{"audience"'] if cluster.node.driver_is_old else [])
     for section in SECTIONS:
         follow(cluster, "install.md", section, skip=elsewhere)
 

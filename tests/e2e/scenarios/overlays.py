@@ -143,7 +143,8 @@ def starts(cluster, name, value):
     cluster.apply(secret_provider_class(name, "shop", "- secret: shop/overlay\n  field: value\n"), pod(name, "shop", name))
     cluster.ready("shop", name)
     same(cluster.read("shop", name, "/secrets/value"), value, f"{name}: the file")
-    line = cluster.audit("shop", name)[-1]
+    # Of the first mount: rotation by a driver before 1.6.0 does not say the class.
+    line = cluster.audit("shop", name)[0]
     same((line["outcome"], line["verified"], line["serviceAccount"], line["class"]), ("delivered", True, "web", name), f"{name}: the audit line")
 
 
@@ -155,7 +156,7 @@ def changes(cluster, name, value):
         cluster.look_again("shop", name)
         return cluster.read("shop", name, "/secrets/value") == value
 
-    cluster.until(f"{name}: the file changes", changed, 150, every=2)
+    cluster.until(f"{name}: the file changes", changed, 240, every=2)
 
 
 def set_in_the_vault(cluster, value):
