@@ -3,6 +3,7 @@
 //! Each room reads its own part (`FileConfig::parse`, `Policy::parse` ...): what a key means is said where it is used. This file
 //! knows the top level, and the limits that several rooms share.
 
+mod audiences;
 mod files;
 
 use std::collections::BTreeMap;
@@ -129,8 +130,10 @@ impl Config {
         let version_key = absolute(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
         let backends = backends(&mut reader, faults);
-        let class_may = backends.iter().filter_map(|(name, backend)| Some((name.clone(), backend.class_may()?.clone()))).collect();
-        let policy = policy(&mut reader, faults).with_class_may(class_may);
+        let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.bounds())).collect();
+        let own_audience = identity.as_ref().map(|identity| identity.audience.as_str()).unwrap_or_default();
+        audiences::check(&mut reader, &backends, own_audience, faults);
+        let policy = policy(&mut reader, faults).within(bounds, own_audience);
         let dialects = dialects::parse(&mut reader, &backends, faults);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
         let (cache, sealed) = section(&mut reader, "cache", faults, cache).unwrap_or_default();

@@ -28,6 +28,12 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 /// Whether the name is what the pattern describes. `*` stands for any run within one element; an element `**` stands for any
 /// number of whole elements, also none.
 pub fn matches_path(pattern: &str, name: &str) -> bool {
+    matches_path_where(pattern, name, |_, _| true)
+}
+
+/// The same, where the pattern's element `p` may stand for the name's element `n` only if `may(p, n)`; both are counted from 0. `**` asks
+/// for each element that it takes.
+pub fn matches_path_where(pattern: &str, name: &str, may: impl Fn(usize, usize) -> bool) -> bool {
     let pattern: Vec<&str> = pattern.split('/').collect();
     let name: Vec<&str> = name.split('/').collect();
     // The same walk an element at a time: on a mismatch the last `**` takes one element more.
@@ -37,10 +43,11 @@ pub fn matches_path(pattern: &str, name: &str) -> bool {
         if pattern.get(p) == Some(&"**") {
             star = Some((p, n));
             p += 1;
-        } else if pattern.get(p).is_some_and(|element| matches(element, name[n])) {
+        } else if pattern.get(p).is_some_and(|element| matches(element, name[n])) && may(p, n) {
             p += 1;
             n += 1;
-        } else if let Some((at, taken)) = star {
+        } else if let Some((at, taken)) = star.filter(|(at, taken)| may(*at, *taken)) {
+            // What the last `**` may not take, no earlier one may: it would have to take it as well.
             star = Some((at, taken + 1));
             p = at + 1;
             n = taken + 1;
@@ -85,6 +92,24 @@ mod tests {
         assert!(!matches_path(&pattern, &"a/".repeat(499)));
     }
 
+    #[test]
+    fn an_element_that_must_be_spelled_is_no_wildcards() {
+        // Of the name, the elements 1 and 2; of a pattern, those without a star are spelled.
+        let spelled = |pattern: &str, name: &str| {
+            let elements: Vec<_> = pattern.split('/').collect();
+            matches_path_where(pattern, name, |p, n| !(1..=2).contains(&n) || !elements[p].contains('*'))
+        };
+        let name = "bao/sys/tools/random";
+        for pattern in ["bao/sys/tools/random", "bao/sys/tools/*", "*/sys/tools/**", "**/sys/tools/random", "bao/**/sys/tools/**"] {
+            assert!(spelled(pattern, name), "{pattern}");
+        }
+        for pattern in
+            ["**", "bao/**", "bao/*/tools/random", "bao/sys/*/random", "bao/sys/**", "bao/s*s/tools/**", "**/tools/random", "**/random"]
+        {
+            assert!(matches_path(pattern, name) && !spelled(pattern, name), "{pattern}");
+        }
+    }
+
     /// The definition, without regard to time.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern.split_first(), text.split_first()) {
@@ -95,7 +120,29 @@ mod tests {
         }
     }
 
+    /// The definition of [`matches_path_where`], without regard to time.
+    fn naive_where(pattern: &[(usize, &str)], name: &[(usize, &str)], may: &dyn Fn(usize, usize) -> bool) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((&(p, "**"), rest)), _) => {
+                naive_where(rest, name, may) || name.first().is_some_and(|(n, _)| may(p, *n)) && naive_where(pattern, &name[1..], may)
+            }
+            (Some((&(p, element), ps)), Some((&(n, text), ns))) => matches(element, text) && may(p, n) && naive_where(ps, ns, may),
+            _ => false,
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_must_be_spelled_agrees_with_the_definition(
+            pattern in "(a|b|\\*|\\*\\*)(/(a|b|\\*|\\*\\*)){0,5}", name in "[ab](/[ab]){0,5}", guarded in proptest::collection::vec(any::<bool>(), 6),
+        ) {
+            let elements: Vec<_> = pattern.split('/').enumerate().collect();
+            let names: Vec<_> = name.split('/').enumerate().collect();
+            let may = |p: usize, n: usize| !guarded[n] || !elements[p].1.contains('*');
+            prop_assert_eq!(matches_path_where(&pattern, &name, may), naive_where(&elements, &names, &may));
+        }
+
         #[test]
         fn agrees_with_the_definition(pattern in "[ab*]{0,8}", text in "[ab]{0,8}") {
             prop_assert_eq!(matches(&pattern, &text), naive(pattern.as_bytes(), text.as_bytes()));

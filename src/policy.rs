@@ -10,9 +10,14 @@ use crate::glob;
 use crate::model::{BackendName, LoginKey, PodIdentity, SecretRef, Verb, clean};
 use crate::yaml::{Faults, Node, Position, Reader, Value};
 
+mod bounds;
 mod class_may;
+mod pattern;
 
+pub use bounds::{Bounds, Own, Reserve};
 pub use class_may::ClassMay;
+
+use pattern::Pattern;
 
 /// What a pattern may borrow from the Pod.
 const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
@@ -21,8 +26,15 @@ const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     rules: Vec<Rule>,
-    /// What classes may say of a login, by backend; absent: nothing.
-    class_may: Arc<BTreeMap<BackendName, ClassMay>>,
+    stores: Arc<Stores>,
+}
+
+/// What the rest of the configuration says that bounds every rule.
+#[derive(Debug, Default)]
+struct Stores {
+    bounds: BTreeMap<BackendName, Bounds>,
+    /// Of the Pods' tokens for the daemon itself: no store is ever given one.
+    own_audience: String,
 }
 
 /// One rule: which Pods, and what they may or must not have.
@@ -44,15 +56,15 @@ pub struct Rule {
 pub struct PodRules<'p> {
     pod: &'p Arc<PodIdentity>,
     rules: Vec<PodRule>,
-    class_may: Arc<BTreeMap<BackendName, ClassMay>>,
+    stores: Arc<Stores>,
 }
 
 #[derive(Debug)]
 struct PodRule {
     number: usize,
-    read: Vec<String>,
-    update: Vec<String>,
-    deny: Vec<String>,
+    read: Vec<Pattern>,
+    update: Vec<Pattern>,
+    deny: Vec<Pattern>,
 }
 
 /// Leave to fetch one secret for one Pod. Only [`PodRules::decide`] makes one.
@@ -67,8 +79,8 @@ pub struct Permit {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Denial {
     pub secret: Arc<SecretRef>,
-    namespace: String,
-    service_account: String,
+    /// `<namespace>/<ServiceAccount>`; empty where it holds for all.
+    account: String,
     pub because: Because,
     /// The class's own word for what it may not say; `None`: the native one.
     parameter: Option<String>,
@@ -76,12 +88,18 @@ pub struct Denial {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Because {
+    /// The class sets the audience of the Pods' tokens for the daemon itself.
+    Audience { value: String },
     /// The class enters the backend in a way that `classMay` does not grant.
     Login { key: LoginKey, value: String },
+    /// It is the store's and the login's own business, whatever the rules say.
+    Never { why: &'static str },
     /// No rule allows it.
     NoRule,
     /// A rule's `deny` pattern.
     Rule { number: usize, pattern: String },
+    /// A rule's pattern, as the configuration writes it, would allow it, but by a wildcard in the place of what has to be spelled.
+    Unspelled { number: usize, pattern: String, element: String },
 }
 
 // === impl Policy ===
@@ -98,18 +116,40 @@ impl Policy {
             return Self::default();
         };
         let rules = items.iter().enumerate().filter_map(|(at, item)| Rule::parse(item, at + 1, faults)).collect();
-        Self { rules, class_may: Arc::default() }
+        Self { rules, stores: Arc::default() }
     }
 
-    /// Adds what the backends' configurations grant to classes.
-    pub fn with_class_may(self, class_may: BTreeMap<BackendName, ClassMay>) -> Self {
-        Self { class_may: Arc::new(class_may), ..self }
+    /// Adds what the backends' configurations say, and the audience of the Pods' tokens for the daemon itself (`identity.audience`).
+    pub fn within(self, bounds: BTreeMap<BackendName, Bounds>, own_audience: &str) -> Self {
+        Self { stores: Arc::new(Stores { bounds, own_audience: own_audience.to_owned() }), ..self }
+    }
+
+    /// Why no Pod may ever have it, whatever the rules say.
+    pub fn never(&self, secret: &Arc<SecretRef>) -> Option<Denial> {
+        let because = self.stores.never(secret)?;
+        Some(Denial { secret: Arc::clone(secret), account: String::new(), because, parameter: None })
     }
 
     /// The rules that speak of this Pod.
     pub fn of<'p>(&self, pod: &'p Arc<PodIdentity>) -> PodRules<'p> {
         let rules = self.rules.iter().filter(|rule| rule.speaks_of(pod)).map(|rule| rule.fill_in(pod)).collect();
-        PodRules { pod, rules, class_may: Arc::clone(&self.class_may) }
+        PodRules { pod, rules, stores: Arc::clone(&self.stores) }
+    }
+}
+
+// === impl Stores ===
+
+impl Stores {
+    fn reserve(&self, secret: &SecretRef) -> Reserve {
+        let own = self.bounds.get(&secret.backend).and_then(|bounds| bounds.own.as_ref());
+        own.map(|own| own.judge(secret)).unwrap_or_default()
+    }
+
+    /// What holds for every Pod.
+    fn never(&self, secret: &SecretRef) -> Option<Because> {
+        let own = secret.login.audience.as_ref().filter(|audience| **audience == self.own_audience);
+        let audience = own.map(|value| Because::Audience { value: value.clone() });
+        self.reserve(secret).never.map(|why| Because::Never { why }).or(audience)
     }
 }
 
@@ -145,7 +185,7 @@ impl Rule {
     }
 
     fn fill_in(&self, pod: &PodIdentity) -> PodRule {
-        let fill = |patterns: &[String]| patterns.iter().filter_map(|pattern| fill_in(pattern, pod)).collect();
+        let fill = |patterns: &[String]| patterns.iter().filter_map(|pattern| Pattern::of(pattern, pod)).collect();
         PodRule { number: self.number, read: fill(&self.read), update: fill(&self.update), deny: fill(&self.deny) }
     }
 }
@@ -205,22 +245,34 @@ impl PodRules<'_> {
     /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
     pub fn decide(&self, secret: &Arc<SecretRef>) -> Result<Permit, Denial> {
         let subject = format!("{}/{}", secret.backend, secret.name);
-        let hit = |patterns: &[String]| patterns.iter().find(|pattern| glob::matches_path(pattern, &subject)).cloned();
-        let denied = self.rules.iter().find_map(|rule| hit(&rule.deny).map(|pattern| Because::Rule { number: rule.number, pattern }));
-        if let Some(because) = denied {
+        let refused = || self.denied(&subject).or_else(|| self.stores.never(secret)).or_else(|| self.refused_login(secret));
+        if let Some(because) = refused() {
             return Err(self.denial(secret, because));
         }
-        let allow = |rule: &&PodRule| match secret.verb() {
-            Verb::Read => hit(&rule.read).is_some(),
-            Verb::Update => hit(&rule.update).is_some(),
-        };
-        if let Some(because) = self.refused_login(secret) {
-            return Err(self.denial(secret, because));
+        let (verb, spelled) = (secret.verb(), self.stores.reserve(secret).spelled);
+        match self.find(|rule| rule.allowing(verb), |pattern| pattern.matches_spelling(&subject, &spelled)) {
+            Some((rule, _)) => Ok(Permit { pod: Arc::clone(self.pod), secret: Arc::clone(secret), rule }),
+            None => Err(self.denial(secret, self.unspelled(secret, &subject, &spelled).unwrap_or(Because::NoRule))),
         }
-        match self.rules.iter().find(allow) {
-            Some(rule) => Ok(Permit { pod: Arc::clone(self.pod), secret: Arc::clone(secret), rule: rule.number }),
-            None => Err(self.denial(secret, Because::NoRule)),
-        }
+    }
+
+    /// A deny has no bounds: its wildcards reach everything.
+    fn denied(&self, subject: &str) -> Option<Because> {
+        let (number, pattern) = self.find(|rule| &rule.deny, |pattern| pattern.matches(subject))?;
+        Some(Because::Rule { number, pattern: pattern.as_str().to_owned() })
+    }
+
+    /// The rule that would allow it, if its wildcards reached so far.
+    fn unspelled(&self, secret: &SecretRef, subject: &str, spelled: &[usize]) -> Option<Because> {
+        let (number, pattern) = self.find(|rule| rule.allowing(secret.verb()), |pattern| pattern.matches(subject))?;
+        let elements: Vec<&str> = secret.name.as_str().split('/').collect();
+        let element = spelled.iter().filter_map(|at| elements.get(*at).copied()).collect::<Vec<_>>().join("/");
+        Some(Because::Unspelled { number, pattern: pattern.source().to_owned(), element })
+    }
+
+    /// The first pattern of this kind that is as asked for, with its rule's number.
+    fn find<'r>(&'r self, kind: impl Fn(&'r PodRule) -> &'r [Pattern], is: impl Fn(&Pattern) -> bool) -> Option<(usize, &'r Pattern)> {
+        self.rules.iter().find_map(|rule| Some((rule.number, kind(rule).iter().find(|pattern| is(pattern))?)))
     }
 
     fn refused_login(&self, secret: &SecretRef) -> Option<Because> {
@@ -230,14 +282,25 @@ impl PodRules<'_> {
 
     /// What the class says of the login and its backend's `classMay` does not grant to this Pod.
     pub fn ungranted<'s>(&self, secret: &'s SecretRef) -> Vec<(LoginKey, &'s str)> {
-        let may = self.class_may.get(&secret.backend);
+        let may = self.stores.bounds.get(&secret.backend).and_then(|bounds| bounds.class_may.as_ref());
         let refused = |key, value: &str| !may.is_some_and(|may| may.allows(key, value, self.pod));
         secret.login.said().into_iter().filter(|(key, value)| refused(*key, value)).collect()
     }
 
     fn denial(&self, secret: &Arc<SecretRef>, because: Because) -> Denial {
-        let (namespace, service_account) = (self.pod.namespace.clone(), self.pod.service_account.clone());
-        Denial { secret: Arc::clone(secret), namespace, service_account, because, parameter: None }
+        let account = format!("{}/{}", self.pod.namespace, self.pod.service_account);
+        Denial { secret: Arc::clone(secret), account, because, parameter: None }
+    }
+}
+
+// === impl PodRule ===
+
+impl PodRule {
+    fn allowing(&self, verb: Verb) -> &[Pattern] {
+        match verb {
+            Verb::Read => &self.read,
+            Verb::Update => &self.update,
+        }
     }
 }
 
@@ -264,43 +327,62 @@ impl Denial {
     /// The number of the rule that denied it, if one did.
     pub fn rule(&self) -> Option<usize> {
         match &self.because {
-            Because::Login { .. } | Because::NoRule => None,
+            Because::Audience { .. } | Because::Login { .. } | Because::Never { .. } | Because::NoRule | Because::Unspelled { .. } => None,
             Because::Rule { number, .. } => Some(*number),
         }
     }
 
     /// Tells it in the words of the class's dialect.
     pub fn in_words_of(mut self, parameters: &BTreeMap<LoginKey, String>) -> Self {
-        if let Because::Login { key, .. } = &self.because {
-            self.parameter = parameters.get(key).cloned();
-        }
+        let key = match &self.because {
+            Because::Audience { .. } => Some(LoginKey::Audience),
+            Because::Login { key, .. } => Some(*key),
+            Because::Never { .. } | Because::NoRule | Because::Rule { .. } | Because::Unspelled { .. } => None,
+        };
+        self.parameter = key.and_then(|key| parameters.get(&key).cloned());
         self
     }
 }
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { secret, namespace, service_account, because, parameter } = self;
+        let Self { secret, account, because, parameter } = self;
         let verb = secret.verb();
         match because {
+            Because::Audience { value } => {
+                let (parameter, value) = (parameter.as_deref().unwrap_or(LoginKey::Audience.as_str()), clean(value));
+                write!(
+                    f,
+                    "{secret}: the class sets {parameter} to {value:?}, which is Keyferry's own audience (identity.audience): a token for it \
+                     goes to no store (leave {parameter} out, or name the store's audience)"
+                )
+            }
             Because::Login { key, value } => {
                 let (parameter, value, backend) = (parameter.as_deref().unwrap_or(key.as_str()), clean(value), &secret.backend);
                 write!(
                     f,
                     "{secret}: the class sets {parameter} to {value:?}, and backends.{backend}.classMay.{key} does not grant that to \
-                     ServiceAccount {namespace}/{service_account} (leave {parameter} out; or the cluster's admin can add it there)"
+                     ServiceAccount {account} (leave {parameter} out; or the cluster's admin can add it there)"
                 )
             }
+            Because::Never { why } => write!(f, "{secret}: no rule can allow it: {why} (remove the object from the class)"),
             Because::NoRule => write!(
                 f,
-                "{secret}: no rule of the policy allows ServiceAccount {namespace}/{service_account} to {verb} it \
+                "{secret}: no rule of the policy allows ServiceAccount {account} to {verb} it \
                  (the cluster's admin can add a rule with {verb}: [\"{}/{}\"])",
                 secret.backend, secret.name
             ),
             Because::Rule { number, pattern } => write!(
                 f,
-                "{secret}: policy rule {number} denies it to ServiceAccount {namespace}/{service_account} by its pattern {pattern:?} \
+                "{secret}: policy rule {number} denies it to ServiceAccount {account} by its pattern {pattern:?} \
                  (a deny beats every allow; only the cluster's admin can change the rule)"
+            ),
+            Because::Unspelled { number, pattern, element } => write!(
+                f,
+                "{secret}: policy rule {number} would allow it to ServiceAccount {account} by {pattern:?}, but no \
+                 wildcard or placeholder reaches {element:?}, which belongs to the store itself \
+                 (the cluster's admin can add a rule that spells it, with {verb}: [\"{}/{}\"])",
+                secret.backend, secret.name
             ),
         }
     }
@@ -382,7 +464,8 @@ mod tests {
         let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
         let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), &mut faults);
         assert!(faults.is_empty(), "{faults:?}");
-        let policy = policy(RULES).with_class_may([("bao".parse().unwrap(), may)].into());
+        let bounds = Bounds { class_may: Some(may), own: None };
+        let policy = policy(RULES).within([("bao".parse().unwrap(), bounds)].into(), "keyferry");
         let decide = |backend: &str, login: Login| {
             let secret = SecretRef { login, ..(*secret(backend, "kv/data/shop/db", Verb::Read)).clone() };
             policy.of(&pod("shop", "web")).decide(&Arc::new(secret)).map(drop).map_err(|denial| denial.to_string())
@@ -398,6 +481,75 @@ mod tests {
         assert!(decide("bao", tls).is_err());
         insta::assert_snapshot!(decide("bao", address).unwrap_err(), @r#"bao/kv/data/shop/db: the class sets address to "https://evil.example", and backends.bao.classMay.address does not grant that to ServiceAccount shop/web (leave address out; or the cluster's admin can add it there)"#);
         assert!(decide("other", role("any")).is_err(), "a backend that grants nothing");
+    }
+
+    /// A store whose names below `sys` are its own, and those below `sys/raw` nobody's.
+    fn with_own(rules: &str) -> Policy {
+        let judge = |secret: &SecretRef, _: &str| match secret.name.as_str() {
+            name if name.starts_with("sys/raw") => Reserve { spelled: vec![0, 1], never: Some("it is raw") },
+            name if name.starts_with("sys/") => Reserve { spelled: vec![0, 1], never: None },
+            _ => Reserve::default(),
+        };
+        let bounds = Bounds { class_may: None, own: Some(Own { namespace: String::new(), judge }) };
+        policy(rules).within([("bao".parse().unwrap(), bounds)].into(), "keyferry")
+    }
+
+    #[test]
+    fn no_wildcard_and_no_placeholder_stands_for_what_is_the_stores_own() {
+        let decide = |pattern: &str, pod: &Arc<PodIdentity>, name: &str| {
+            let policy = with_own(&format!("- pods: {{ namespace: \"*\" }}\n  read: [{pattern:?}]\n"));
+            policy.of(pod).decide(&secret("bao", name, Verb::Read)).map(drop).map_err(|denial| denial.to_string())
+        };
+        let web = pod("shop", "web");
+        for pattern in
+            ["bao/**", "*/**", "**/mounts", "bao/*/*", "bao/sys/*", "bao/sys/**", "bao/s*/mounts", "bao/*/mounts", "bao/sys/mount*"]
+        {
+            assert!(decide(pattern, &web, "sys/mounts").is_err(), "{pattern}");
+        }
+        for pattern in ["bao/sys/mounts", "*/sys/mounts", "bao/sys/mounts/**"] {
+            assert_eq!(decide(pattern, &web, "sys/mounts"), Ok(()), "{pattern}");
+        }
+        assert_eq!(decide("bao/sys/tools/*", &web, "sys/tools/random"), Ok(()), "further on they stand for anything");
+        assert_eq!(decide("bao/**", &web, "system/mounts"), Ok(()));
+        // A namespace of this name spells nothing.
+        for pattern in ["bao/${namespace}/**", "bao/${namespace}/mounts", "bao/sys/${serviceAccount}"] {
+            assert!(decide(pattern, &pod("sys", "mounts"), "sys/mounts").is_err(), "{pattern}");
+        }
+        assert_eq!(decide("bao/sys/mounts/${namespace}", &pod("kv", "x"), "sys/mounts/kv"), Ok(()));
+        insta::assert_snapshot!(decide("bao/${namespace}/**", &pod("sys", "x"), "sys/mounts").unwrap_err(), @r#"bao/sys/mounts: policy rule 1 would allow it to ServiceAccount sys/x by "bao/${namespace}/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])"#);
+        insta::assert_snapshot!(decide("bao/kv/*", &web, "sys/mounts").unwrap_err(), @r#"bao/sys/mounts: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["bao/sys/mounts"])"#);
+    }
+
+    #[test]
+    fn what_is_nobodys_no_rule_allows_and_a_deny_still_reaches_all() {
+        let policy = with_own(
+            "- pods: { namespace: \"*\" }\n  read: [\"bao/sys/raw/x\", \"bao/sys/mounts\", \"bao/sys/tools/random\"]\n  deny: [\"bao/**/random\"]\n",
+        );
+        let web = pod("shop", "web");
+        let decide = |name| policy.of(&web).decide(&secret("bao", name, Verb::Read)).map(drop).map_err(|denial| denial.to_string());
+        assert_eq!(decide("sys/mounts"), Ok(()));
+        insta::assert_snapshot!(decide("sys/raw/x").unwrap_err(), @"bao/sys/raw/x: no rule can allow it: it is raw (remove the object from the class)");
+        assert_eq!(policy.never(&secret("bao", "sys/raw/x", Verb::Read)).unwrap().to_string(), decide("sys/raw/x").unwrap_err());
+        assert!(policy.never(&secret("bao", "sys/mounts", Verb::Read)).is_none());
+        insta::assert_snapshot!(decide("sys/tools/random").unwrap_err(), @r#"bao/sys/tools/random: policy rule 1 denies it to ServiceAccount shop/web by its pattern "bao/**/random" (a deny beats every allow; only the cluster's admin can change the rule)"#);
+    }
+
+    #[test]
+    fn the_daemons_own_audience_is_no_stores_whatever_is_granted() {
+        let text = "{ audience: [\"*\"] }";
+        let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
+        let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), &mut faults);
+        let policy = policy(RULES).within([("bao".parse().unwrap(), Bounds { class_may: Some(may), own: None })].into(), "keyferry");
+        let web = pod("shop", "web");
+        let decide = |audience: &str| {
+            let login = Login { audience: Some(audience.to_owned()), ..Login::default() };
+            let secret = SecretRef { login, ..(*secret("bao", "kv/data/shop/db", Verb::Read)).clone() };
+            policy.of(&web).decide(&Arc::new(secret))
+        };
+        assert!(decide("vault").is_ok());
+        let denial = decide("keyferry").unwrap_err();
+        insta::assert_snapshot!(denial, @r#"bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)"#);
+        insta::assert_snapshot!(denial.in_words_of(&[(LoginKey::Audience, "objectAudience".to_owned())].into()), @r#"bao/kv/data/shop/db: the class sets objectAudience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave objectAudience out, or name the store's audience)"#);
     }
 
     #[test]

@@ -75,18 +75,25 @@ impl HttpBackend {
             let reason = "an HTTP store only reads, as its configuration says (leave out `method` and `args`)";
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
-        let Credentials { headers, needles } = Credentials::gather(&self.config, &cx.tokens)?;
+        let mut credentials = Credentials::gather(&self.config, &cx.tokens)?;
         let mut request = self.request(secret, &cx.pod)?;
-        *request.headers_mut() = headers;
+        *request.headers_mut() = std::mem::take(&mut credentials.headers);
         // What is asked for by POST may be counted, logged or limited there.
         let repeat = if self.config.asking == Asking::Get { Repeat::Safe } else { Repeat::Never };
         let outcome = self.client.call(request, repeat, cx.deadline).await;
         let after = outcome.after();
         let answer = outcome.answer.map_err(|error| Refusal::unanswered(self.client.endpoint(), &error, &after))?;
         if !answer.status().is_success() {
-            return Err(self.config.statuses.refusal(answer.status(), answer.body(), &needles, &whom(&self.config, &cx.pod), &after));
+            return Err(self.config.statuses.refusal(
+                answer.status(),
+                answer.body(),
+                &credentials.needles,
+                &whom(&self.config, &cx.pod),
+                &after,
+            ));
         }
         let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes)?;
+        credentials.check_answer(answer.body(), &read)?;
         if unnamed > 0 {
             tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
         }
@@ -176,9 +183,9 @@ impl Backend for HttpBackend {
         let account = |uid: Option<&String>| Scope::Shared(format!("{:?}", (&self.name, &pod.namespace, &pod.service_account, uid)));
         match (secret.verb(), &self.config.auth, self.config.share) {
             (Verb::Update, _, _) | (Verb::Read, Auth::BearerPod(_), Share::Pod) => own(),
-            (Verb::Read, Auth::BearerPod(_), Share::ServiceAccount) => match &pod.service_account_uid {
-                Some(uid) if pod.verified => account(Some(uid)),
-                _ => own(),
+            (Verb::Read, Auth::BearerPod(_), Share::ServiceAccount) => match pod.proven_account() {
+                Some(_) => account(pod.service_account_uid.as_ref()),
+                None => own(),
             },
             (Verb::Read, Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None, _) => {
                 if self.config.names_pod() {

@@ -19,6 +19,7 @@ pub mod coalesce;
 pub mod conformance;
 mod credential;
 mod decorator;
+mod echo;
 mod examine;
 #[cfg(test)]
 pub mod fake;
@@ -100,7 +101,7 @@ pub struct FetchContext {
 pub enum Scope {
     /// The Pod with this uid alone.
     Pod(String),
-    /// All whose request has this key: the reference's login and namespace, the ServiceAccount's name and uid.
+    /// All whose request has this key: they are the same to the store, or are of one ServiceAccount.
     Shared(String),
 }
 

@@ -15,9 +15,11 @@ use super::vault::{VaultBackend, VaultConfig};
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, ServedDialects};
 use crate::clock::Clock;
 use crate::http::Endpoint;
-use crate::model::{Ask, BackendName, Catalogue, Fetched, InvalidName, PodTokens, SecretName, SecretRef, Serving, Unresolved, Version};
+use crate::model::{
+    Ask, BackendName, Catalogue, Fetched, InvalidName, LoginKey, PodTokens, SecretName, SecretRef, Serving, Unresolved, Version,
+};
 use crate::nearest::nearest;
-use crate::policy::{ClassMay, Permit};
+use crate::policy::{Bounds, Permit};
 use crate::telemetry::Metrics;
 use crate::yaml::{Faults, Reader};
 
@@ -126,6 +128,19 @@ impl BackendConfig {
         }
     }
 
+    /// Every audience of Pods' tokens that its entry names, or has where it names none, each with its key. What `classMay` has may be a
+    /// pattern.
+    pub fn audiences(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::File(_) => Vec::new(),
+            Self::Http(config) => config.audience().map(|audience| ("auth.bearer.podToken", audience)).into_iter().collect(),
+            Self::Vault(config) => {
+                let granted = config.class_may.patterns(LoginKey::Audience).iter().map(|pattern| ("classMay.audience", pattern.as_str()));
+                config.audience().map(|audience| ("auth.audience", audience)).into_iter().chain(granted).collect()
+            }
+        }
+    }
+
     /// Where it is reached, if there is such a place.
     pub fn address(&self) -> Option<&Endpoint> {
         match self {
@@ -135,11 +150,11 @@ impl BackendConfig {
         }
     }
 
-    /// What classes may say of its login; `None`: nothing.
-    pub fn class_may(&self) -> Option<&ClassMay> {
+    /// What policy has to know of it.
+    pub fn bounds(&self) -> Bounds {
         match self {
-            Self::File(_) | Self::Http(_) => None,
-            Self::Vault(config) => Some(&config.class_may),
+            Self::File(_) | Self::Http(_) => Bounds::default(),
+            Self::Vault(config) => Bounds { class_may: Some(config.class_may.clone()), own: Some(config.own()) },
         }
     }
 

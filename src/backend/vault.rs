@@ -1,6 +1,7 @@
 //! HashiCorp Vault and OpenBao: any path of their API, read with the Pod's own login or the daemon's. `docs/vault.md` describes it.
 //!
-//! Reading order: `config` (what the admin chose, and what that makes of a class's words), `entry` (through which door a request goes),
+//! Reading order: `config` (what the admin chose, and what that makes of a class's words), `own` (which
+//! names are the store's own), `entry` (through which door a request goes),
 //! `sessions` and `token` (who is logged in, and for how long), `login`, `read` (a request and its answer), `answer` (what an answer
 //! means), `lease` (renewed and given back), `health`, `probe` (a look for the doctor), `wire` (one call) and `fault` (what is told of one that failed).
 
@@ -11,6 +12,7 @@ mod fault;
 mod health;
 mod lease;
 mod login;
+mod own;
 mod probe;
 mod read;
 mod sessions;

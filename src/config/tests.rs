@@ -56,6 +56,44 @@ log: { format: text, level: debug }
 }
 
 #[test]
+fn the_daemons_own_audience_is_no_stores() {
+    let text = r#"
+identity: { verify: driver, audience: own }
+backends:
+  a: { kind: vault, address: "https://bao", auth: { method: jwt, audience: own } }
+  b:
+    kind: http
+    url: "https://store/{name}"
+    auth:
+      bearer:
+        podToken: own
+  c:
+    kind: vault
+    address: https://bao
+    auth: { method: kubernetes, role: r, audience: bao }
+    classMay:
+      audience: [bao, own]
+  d: { kind: vault, address: "https://bao", auth: { method: jwt, audience: bao }, classMay: { audience: ["*", "o*"] } }
+policy: []
+"#;
+    insta::assert_snapshot!(faults(text), @r#"
+    keyferry.yaml:4:76: backends.a.auth.audience: "own" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
+    keyferry.yaml:10:19: backends.b.auth.bearer.podToken: "own" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
+    keyferry.yaml:16:23: backends.c.classMay.audience: "own" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
+    "#);
+    let defaults = text.replace("audience: own", "audience: vault");
+    let defaults = defaults.split("  a: ").next().unwrap().to_owned();
+    insta::assert_snapshot!(faults(&format!("{defaults}  bao: {{ kind: vault, address: \"https://bao\", auth: {{ method: jwt }} }}\npolicy: []\n")), @r#"
+    keyferry.yaml:4:53: backends.bao.auth.audience: is "vault" by default, and so is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
+    "#);
+    let of_a_peer = MINIMAL.replace("verify: driver", "verify: driver, audience: openbao");
+    Config::parse(&of_a_peer.replace("files: {", "bao: { kind: vault, address: \"https://bao\", auth: { method: jwt } }, files: {"))
+        .unwrap();
+    let by_default = "backends: { bao: { kind: http, url: \"https://s/{name}\", auth: { bearer: { podToken: keyferry } } } }\nidentity: { verify: driver }\npolicy: []\n";
+    insta::assert_snapshot!(faults(by_default), @r#"keyferry.yaml:1:85: backends.bao.auth.bearer.podToken: "keyferry" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)"#);
+}
+
+#[test]
 fn all_faults_come_at_once_with_line_key_and_remedy() {
     let text = "
 providers: [keyfery, vault, vault]

@@ -40,13 +40,9 @@ impl Attest for JwksVerifier {
         let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
         let proof = self.verify(own, &self.audience, claims, now).await?;
         let mut verified = BTreeMap::new();
-        for (audience, jwt) in tokens {
-            // A token for the API server itself names that server's audiences, which are not known here.
-            if audience.is_empty() {
-                continue;
-            }
-            let result = if *audience == self.audience { Ok(proof.clone()) } else { self.verify(jwt, audience, claims, now).await };
-            match result {
+        for (audience, jwt) in token::for_stores(tokens, &self.audience) {
+            match self.verify(jwt, audience, claims, now).await {
+                Ok(token) if token.is_for_daemon => tracing::debug!(audience = %quoted(audience), "{}", token::FOR_DAEMON),
                 Ok(token) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
                 Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
             }
@@ -92,7 +88,7 @@ impl JwksVerifier {
         if !candidates.iter().any(|key| key.verifies(algorithm, jws.message, &jws.signature)) {
             return Err(self.forged(&candidates));
         }
-        let token = Arc::new(jws.claims(&self.issuer, audience)?);
+        let token = Arc::new(jws.claims(&self.issuer, audience, &self.audience)?);
         keys.verified.insert(digest, token.clone());
         Ok(token)
     }

@@ -58,6 +58,8 @@ struct Reviewed {
     uid: Option<String>,
     service_account_uid: String,
     expires: Timestamp,
+    /// Whether it is good for the daemon too, whatever audience it was reviewed for.
+    is_for_daemon: bool,
     until: Instant,
 }
 
@@ -66,13 +68,14 @@ impl Attest for TokenReviewer {
     async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError> {
         let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
         let proof = self.verify(own, &self.audience, claims).await?;
-        let mut verified = BTreeMap::from([(self.audience.clone(), PodToken { jwt: own.clone(), expires: proof.expires })]);
-        // Each by its own review. A token for the API server itself is never handed on.
-        let others = tokens.iter().filter(|(audience, _)| !audience.is_empty() && **audience != self.audience);
-        let reviews = others.map(|(audience, jwt)| async move { (audience, jwt, self.verify(jwt, audience, claims).await) });
+        let mut verified = BTreeMap::new();
+        // Each by its own review.
+        let reviews = token::for_stores(tokens, &self.audience)
+            .map(|(audience, jwt)| async move { (audience, jwt, self.verify(jwt, audience, claims).await) });
         let mut reviews = stream::iter(reviews.collect::<Vec<_>>()).buffer_unordered(CALLS_PER_MOUNT);
         while let Some((audience, jwt, result)) = reviews.next().await {
             match result {
+                Ok(token) if token.is_for_daemon => tracing::debug!(audience = %quoted(audience), "{}", token::FOR_DAEMON),
                 Ok(token) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
                 Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
             }
@@ -118,12 +121,14 @@ impl TokenReviewer {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         check_status(&status, audience)?;
         // The API server has authenticated these very bytes; what they say is now its word.
+        let (expires, is_for_daemon) = jws.expiry(&self.audience)?;
         let token = Arc::new(Reviewed {
             username: status.username().to_owned(),
             pod: status.extra(POD_NAME).map(ToOwned::to_owned),
             uid: status.extra(POD_UID).map(ToOwned::to_owned),
             service_account_uid: status.uid().to_owned(),
-            expires: jws.expiry()?,
+            expires,
+            is_for_daemon,
             until: Instant::now() + BELIEVED,
         });
         self.seen.insert(digest, Arc::clone(&token));

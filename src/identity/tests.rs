@@ -101,13 +101,11 @@ impl Scene {
 #[tokio::test]
 async fn a_pods_own_token_proves_it() {
     let scene = Scene::new();
-    let token = scene.token();
-    let attested = scene.attest(&token).await.unwrap();
+    let attested = scene.attest(&scene.token()).await.unwrap();
     let PodIdentity { namespace, name, uid, service_account, service_account_uid, verified } = attested.pod;
     assert_eq!((namespace.as_str(), name.as_str(), uid.as_str(), service_account.as_str()), ("shop", "web-1", "uid-1", "web"));
     assert!(verified && service_account_uid.is_some_and(|uid| uid.len() == 36));
-    let handed = attested.tokens.find("keyferry").unwrap();
-    assert_eq!((handed.jwt.expose(), handed.expires), (token.as_bytes(), start() + TTL));
+    assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
 }
 
 #[tokio::test]
@@ -116,6 +114,8 @@ async fn only_verified_tokens_are_handed_on() {
     let sign = |audience: &str| scene.issuer.token(&pod(), audience, TTL, &*scene.clock).unwrap();
     let neighbour = PodClaims { name: "web-2".into(), uid: "uid-2".into(), ..pod() };
     let stranger = Issuer::new(ISSUER).unwrap();
+    let mut both = scene.claims();
+    both["aud"] = json!(["both", "keyferry"]);
     let tokens = raw(&[
         ("keyferry", &sign("keyferry")),
         ("vault", &sign("vault")),
@@ -125,10 +125,14 @@ async fn only_verified_tokens_are_handed_on() {
         ("stranger", &stranger.token(&pod(), "stranger", TTL, &*scene.clock).unwrap()),
         ("ended", &scene.issuer.sign(&json!({ "aud": "ended", "exp": 1, "iss": ISSUER })).unwrap()),
         ("garbage", "x"),
+        ("both", &scene.issuer.sign(&both).unwrap()),
+        ("keyferry ", &sign("keyferry")),
     ]);
     for _ in 0..2 {
         let attested = scene.verifier.attest(&pod(), &tokens).await.unwrap();
-        assert_eq!(attested.tokens.audiences().collect::<Vec<_>>(), ["keyferry", "vault"]);
+        assert_eq!(attested.tokens.audiences().collect::<Vec<_>>(), ["vault"]);
+        let handed = attested.tokens.find("vault").unwrap();
+        assert_eq!((handed.jwt.expose(), handed.expires), (tokens["vault"].expose(), start() + TTL));
     }
 }
 

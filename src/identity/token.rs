@@ -3,6 +3,8 @@
 //! Of the header only `alg`, `kid` and `crit` are read: keys or addresses of keys that a token brings along (`jwk`, `jku`, `x5c` ...)
 //! mean nothing here.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
 use data_encoding::BASE64URL_NOPAD;
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::IdentityError;
-use crate::model::{PodClaims, PodIdentity, RawTokens, quoted};
+use crate::model::{PodClaims, PodIdentity, RawTokens, SecretBytes, quoted};
 
 /// The longest token in bytes. Kubernetes' are about 1 KiB.
 pub(super) const MAX_LEN: usize = 16 * 1024;
@@ -42,6 +44,8 @@ pub(super) struct Verified {
     service_account_uid: String,
     not_before: Timestamp,
     pub(super) expires: Timestamp,
+    /// Whether it is good for the daemon too, whatever audience it was verified for.
+    pub(super) is_for_daemon: bool,
 }
 
 /// What a token says of itself. Nothing of it is verified, and nothing of it is secret.
@@ -85,6 +89,16 @@ struct Kubernetes {
 struct Reference {
     name: String,
     uid: String,
+}
+
+/// Why a token for a store is not handed on.
+pub(super) const FOR_DAEMON: &str =
+    "a token is kept from the backends: it is for the daemon too, and whoever holds it could ask as its Pod";
+
+/// The tokens that may go to stores, if they are good: neither the one for the daemon itself, nor the one for the API server (kubelet
+/// sends that under the audience `""`), which names audiences that are not known here.
+pub(super) fn for_stores<'t>(tokens: &'t RawTokens, own: &str) -> impl Iterator<Item = (&'t String, &'t Arc<SecretBytes>)> {
+    tokens.iter().filter(move |(audience, _)| !audience.is_empty() && *audience != own)
 }
 
 /// Names token and audience in the memo of what has been verified.
@@ -150,16 +164,19 @@ impl<'t> Jws<'t> {
     }
 
     /// Reads the claims and holds issuer and audience against what they should be. Only for a token whose signature has been verified.
-    pub(super) fn claims(&self, issuer: &str, audience: &str) -> Result<Verified, IdentityError> {
+    /// `own` is the daemon's audience.
+    pub(super) fn claims(&self, issuer: &str, audience: &str, own: &str) -> Result<Verified, IdentityError> {
         let claims = self.read_claims()?;
         claims.check_issuer(issuer)?;
         claims.check_audience(audience)?;
-        claims.into_verified()
+        claims.into_verified(own)
     }
 
-    /// The end of a token that somebody else has verified.
-    pub(super) fn expiry(&self) -> Result<Timestamp, IdentityError> {
-        self.read_claims()?.exp.map(timestamp).ok_or_else(endless)
+    /// Of a token that somebody else has verified: its end, and whether it is good for this audience.
+    pub(super) fn expiry(&self, own: &str) -> Result<(Timestamp, bool), IdentityError> {
+        let claims = self.read_claims()?;
+        let ours = claims.is_for(own);
+        Ok((claims.exp.map(timestamp).ok_or_else(endless)?, ours))
     }
 
     fn read_claims(&self) -> Result<Claims, IdentityError> {
@@ -186,22 +203,28 @@ impl Claims {
     }
 
     fn check_audience(&self, audience: &str) -> Result<(), IdentityError> {
-        let audiences: &[String] = match &self.aud {
+        if self.is_for(audience) {
+            return Ok(());
+        }
+        let named = listed(self.audiences().iter().map(String::as_str));
+        let problem = format!("the token is for {named}, but this daemon takes tokens for {audience:?}");
+        Err(IdentityError::new("audience", problem, add_audience(audience)))
+    }
+
+    fn is_for(&self, audience: &str) -> bool {
+        self.audiences().iter().any(|one| one == audience)
+    }
+
+    fn audiences(&self) -> &[String] {
+        match &self.aud {
             Some(Audience::Many(audiences)) => audiences,
             Some(Audience::One(one)) => std::slice::from_ref(one),
             None => &[],
-        };
-        if audiences.iter().any(|one| one == audience) {
-            return Ok(());
         }
-        Err(IdentityError::new(
-            "audience",
-            format!("the token is for {}, but this daemon takes tokens for {audience:?}", listed(audiences.iter().map(String::as_str))),
-            add_audience(audience),
-        ))
     }
 
-    fn into_verified(self) -> Result<Verified, IdentityError> {
+    fn into_verified(self, own: &str) -> Result<Verified, IdentityError> {
+        let is_for_daemon = self.is_for(own);
         let exp = self.exp.ok_or_else(endless)?;
         let Some(Kubernetes { namespace, pod: Some(pod), serviceaccount }) = self.kubernetes else {
             return Err(IdentityError::new(
@@ -220,6 +243,7 @@ impl Claims {
             service_account_uid: serviceaccount.uid,
             not_before,
             expires: timestamp(exp),
+            is_for_daemon,
         })
     }
 }

@@ -75,6 +75,11 @@ impl Args {
         self.0.keys().map(String::as_str)
     }
 
+    /// The value under a name, where that is a text.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).and_then(|json| serde_json::from_str(json).ok())
+    }
+
     /// As a JSON object, for a body.
     pub fn to_json(&self) -> String {
         let members: Vec<String> = self.0.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();

@@ -57,6 +57,12 @@ impl PodIdentity {
             verified: false,
         }
     }
+
+    /// Namespace, name and uid of the ServiceAccount, where a verified token said them: the only thing that makes two Pods one.
+    pub fn proven_account(&self) -> Option<(&str, &str, &str)> {
+        let uid = self.service_account_uid.as_deref().filter(|uid| self.verified && !uid.is_empty())?;
+        Some((&self.namespace, &self.service_account, uid))
+    }
 }
 
 // === impl PodTokens ===

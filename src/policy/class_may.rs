@@ -52,16 +52,20 @@ impl ClassMay {
         match key {
             LoginKey::Tls => self.tls,
             LoginKey::Address | LoginKey::Audience | LoginKey::Mount | LoginKey::Namespace | LoginKey::Role => {
-                self.patterns.get(&key).is_some_and(|patterns| !patterns.is_empty())
+                !self.patterns(key).is_empty()
             }
         }
+    }
+
+    /// What it grants under a key, as the configuration writes it.
+    pub fn patterns(&self, key: LoginKey) -> &[String] {
+        self.patterns.get(&key).map(Vec::as_slice).unwrap_or_default()
     }
 
     pub(super) fn allows(&self, key: LoginKey, value: &str, pod: &PodIdentity) -> bool {
         if key == LoginKey::Tls {
             return self.tls;
         }
-        let patterns = self.patterns.get(&key).map(Vec::as_slice).unwrap_or_default();
-        patterns.iter().filter_map(|pattern| fill_in(pattern, pod)).any(|pattern| glob::matches_path(&pattern, value))
+        self.patterns(key).iter().filter_map(|pattern| fill_in(pattern, pod)).any(|pattern| glob::matches_path(&pattern, value))
     }
 }

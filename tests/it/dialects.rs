@@ -111,7 +111,8 @@ async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
         ("no rule", "vault", json!({ "roleName": "vault", "objects": objects.replace("shop", "other") })),
         ("no update", "vault", json!({ "roleName": "vault", "objects": "- { objectName: a, secretPath: pki/issue/api, method: PUT }" })),
         ("another address", "openbao", json!({ "roleName": "openbao", "baoAddress": "https://elsewhere:8200", "objects": objects })),
-        ("another audience", "vault", json!({ "roleName": "vault", "audience": "keyferry", "objects": objects })),
+        ("another audience", "vault", json!({ "roleName": "vault", "audience": "elsewhere", "objects": objects })),
+        ("the daemon's audience", "vault", json!({ "roleName": "vault", "audience": "keyferry", "objects": objects })),
         ("a misspelt parameter", "vault", json!({ "rolName": "vault", "objects": objects })),
         ("a provider to come", "aws", json!({ "objects": "- { objectName: a }" })),
     ] {
@@ -129,7 +130,9 @@ async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
     # another address
     PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets baoAddress to "https://elsewhere:8200", and backends.bao.classMay.address does not grant that to ServiceAccount shop/web (leave baoAddress out; or the cluster's admin can add it there)
     # another audience
-    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "keyferry", and backends.bao.classMay.audience does not grant that to ServiceAccount shop/web (leave audience out; or the cluster's admin can add it there)
+    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "elsewhere", and backends.bao.classMay.audience does not grant that to ServiceAccount shop/web (leave audience out; or the cluster's admin can add it there)
+    # the daemon's audience
+    PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
     # a misspelt parameter
     InvalidArgument InvalidRequest: rolName: is no known key (did you mean `roleName`?); roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     # a provider to come

@@ -136,7 +136,7 @@ async fn a_node_that_is_well() {
     ok   identity: issuer: https://oidc.example
     ok   identity: keys: ROOT/jwks.json: 1 key
     ok   token keyferry: web.jwt: of Pod shop/web-0 and ServiceAccount web, for keyferry, issued by https://oidc.example, ends at TIME
-    ok   token keyferry: verified: a mount would take it, and hand on to stores the tokens for: keyferry
+    ok   token keyferry: verified: a mount would take it, and hand on to stores none of the others
     ok   backend files: the vault ROOT/vault is there, and its identities are read
     ok   state folder ROOT/state: mode 0700, writable, N MiB free
     ok   process PID: core dumps: are off

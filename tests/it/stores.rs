@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::bao::{Bao, Options};
 use crate::support::{House, ISSUER, Provider, TOKENS, connect, request, tokens};
 
+mod bounds;
 mod http;
 mod leases;
 mod mounts;
@@ -30,6 +31,11 @@ path "database/creds/*" { capabilities = ["read"] }
 path "pki/issue/*" { capabilities = ["update"] }
 path "ssh/sign/*" { capabilities = ["update"] }
 "#;
+
+/// The node's policy.
+const RULE: &str = r#"  - pods: { namespace: shop }
+    read: ["bao/kv/data/shop/**", "bao/database/creds/*"]
+    update: ["bao/pki/issue/*", "bao/ssh/sign/*"]"#;
 
 impl Store {
     pub async fn new() -> Self {
@@ -50,6 +56,12 @@ impl Store {
 
     /// Writes `keyferry.yaml`: the backend at this address with `more` of its keys (`, cache: ...`), and further keys of the file.
     pub fn configure(&self, address: &str, more: &str, extra: &str) {
+        let auth = "{ method: jwt, mount: jwt, role: csi, audience: bao }";
+        self.configure_as(auth, address, more, extra, RULE);
+    }
+
+    /// The same with another login and another policy.
+    pub fn configure_as(&self, auth: &str, address: &str, more: &str, extra: &str, rules: &str) {
         let (root, uid) = (self.house.folder.path().display(), rustix::process::geteuid().as_raw());
         let ca = if address.starts_with("https") { format!("ca: {}, ", self.bao.ca_file().display()) } else { String::new() };
         fs::create_dir_all(self.house.path("kubelet/pods")).unwrap();
@@ -57,8 +69,8 @@ impl Store {
             "socketDir: {root}/sockets\nstateDir: {root}/state\nkubeletDir: {root}/kubelet\nallowedPeers: [{uid}]\n\
              identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
              metrics: {{ listen: 127.0.0.1:0 }}\n\
-             backends:\n  bao: {{ kind: vault, address: \"{address}\", {ca}auth: {{ method: jwt, mount: jwt, role: csi, audience: bao }}{more} }}\n\
-             policy:\n  - pods: {{ namespace: shop }}\n    read: [\"bao/kv/data/shop/**\", \"bao/database/creds/*\"]\n    update: [\"bao/pki/issue/*\", \"bao/ssh/sign/*\"]\n\
+             backends:\n  bao: {{ kind: vault, address: \"{address}\", {ca}auth: {auth}{more} }}\n\
+             policy:\n{rules}\n\
              {extra}\n"
         );
         fs::write(self.house.path("keyferry.yaml"), config).unwrap();

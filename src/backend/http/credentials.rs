@@ -1,13 +1,15 @@
 //! What a request says of who asks: gathered for each request, so that a new token, password or header in its file is used at once.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::config::{Asking, Auth, Header, HttpBackendConfig};
 use crate::backend::refusal::{Needles, Refusal};
-use crate::backend::{Fault, credential};
-use crate::model::{PodIdentity, PodTokens, SecretBytes, clean};
+use crate::backend::{Fault, credential, echo};
+use crate::model::{PodIdentity, PodTokens, Secret, SecretBytes, clean};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -15,29 +17,31 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub(super) struct Credentials {
     pub(super) headers: HeaderMap,
     pub(super) needles: Needles,
+    /// What guards the store: no answer with one of them in it is delivered.
+    secrets: Vec<Arc<SecretBytes>>,
 }
 
 impl Credentials {
     /// # Errors
     /// A file cannot be read or does not fit a header, or the Pod's token has not come.
     pub(super) fn gather(config: &HttpBackendConfig, tokens: &PodTokens) -> Result<Self, Refusal> {
-        let mut credentials = Self { headers: HeaderMap::new(), needles: Needles::default() };
+        let mut credentials = Self { headers: HeaderMap::new(), needles: Needles::default(), secrets: Vec::new() };
         credentials.add_usual(config);
         for (name, header) in &config.headers {
             match header {
-                Header::File(path) => credentials.add_secret(name, "", &credential::read(path)?, &path.display().to_string())?,
+                Header::File(path) => credentials.add_secret(name, "", Arc::new(credential::read(path)?), &path.display().to_string())?,
                 Header::Text(value) => credentials.add_text(name, value),
             }
         }
         match &config.auth {
             Auth::None => {}
-            Auth::Basic { user, password } => credentials.add_basic(user, &credential::read_line(password)?)?,
+            Auth::Basic { user, password } => credentials.add_basic(user, Arc::new(credential::read_line(password)?))?,
             Auth::BearerFile(path) => {
-                credentials.add_secret(&AUTHORIZATION, "Bearer ", &credential::read(path)?, &path.display().to_string())?;
+                credentials.add_secret(&AUTHORIZATION, "Bearer ", Arc::new(credential::read(path)?), &path.display().to_string())?;
             }
             Auth::BearerPod(audience) => {
                 let token = tokens.find(audience).ok_or_else(|| no_token(audience, tokens))?;
-                credentials.add_secret(&AUTHORIZATION, "Bearer ", &token.jwt, "the Pod's token")?;
+                credentials.add_secret(&AUTHORIZATION, "Bearer ", Arc::clone(&token.jwt), "the Pod's token")?;
             }
         }
         Ok(credentials)
@@ -78,7 +82,7 @@ impl Credentials {
         }
     }
 
-    fn add_secret(&mut self, name: &HeaderName, before: &str, secret: &SecretBytes, whence: &str) -> Result<(), Refusal> {
+    fn add_secret(&mut self, name: &HeaderName, before: &str, secret: Arc<SecretBytes>, whence: &str) -> Result<(), Refusal> {
         let bytes = Zeroizing::new([before.as_bytes(), secret.expose()].concat());
         let mut value = HeaderValue::from_bytes(&bytes).map_err(|_| {
             let reason =
@@ -87,16 +91,29 @@ impl Credentials {
         })?;
         value.set_sensitive(true);
         self.headers.insert(name, value);
-        self.needles.add_secret(secret);
+        self.needles.add_secret(&secret);
+        self.secrets.push(secret);
         Ok(())
     }
 
     /// RFC 7617, section 2.
-    fn add_basic(&mut self, user: &str, password: &SecretBytes) -> Result<(), Refusal> {
+    fn add_basic(&mut self, user: &str, password: Arc<SecretBytes>) -> Result<(), Refusal> {
         let pair = Zeroizing::new([user.as_bytes(), b":", password.expose()].concat());
         let encoded = SecretBytes::new(BASE64.encode(&pair).into_bytes());
-        self.needles.add_secret(password);
-        self.add_secret(&AUTHORIZATION, "Basic ", &encoded, "the password")
+        self.needles.add_secret(&password);
+        self.secrets.push(password);
+        self.add_secret(&AUTHORIZATION, "Basic ", Arc::new(encoded), "the password")
+    }
+
+    /// # Errors
+    /// The answer has in it what it was asked for with.
+    pub(super) fn check_answer(&self, body: &SecretBytes, read: &Secret) -> Result<(), Refusal> {
+        if self.secrets.iter().any(|secret| echo::holds(body, secret) || echo::is_field(read, secret)) {
+            let reason = "the answer holds the credential that it was asked for with, and is not delivered (remove the object from the \
+                          class, or see to the store)";
+            return Err(Refusal::new(Fault::Denied, reason));
+        }
+        Ok(())
     }
 }
 

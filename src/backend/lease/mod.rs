@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Backend, BackendError, FetchContext, Scope};
-use crate::model::{BackendName, Fetched, LeaseFor, Method, PodIdentity, SecretRef};
+use crate::model::{BackendName, Fetched, LeaseFor, PodIdentity, SecretRef};
 use crate::yaml::{Faults, Reader};
 
 mod disk;
@@ -65,14 +65,16 @@ impl Leased {
         leases.attach(name, &store);
         Self { store, leases }
     }
+}
 
-    /// Whose the credential is. With `lease: shared` as many as may share a read, whatever the method: the class says that what is
-    /// made is for all of them.
-    fn holder(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        match secret.lease {
-            LeaseFor::Pod => Scope::Pod(pod.uid.clone()),
-            LeaseFor::Shared => self.store.inner.scope(&SecretRef { method: Method::Get, ..secret.clone() }, pod),
-        }
+/// Whose the credential is. With `lease: shared` it is the ServiceAccount's, however the daemon logs in: a class says that what is made
+/// is for all Pods of its own, and cannot say it for another tenant's. Who shares a *read* is wider, and no measure: where the daemon
+/// logs in as itself, every Pod is the same to the store.
+fn holder(secret: &SecretRef, pod: &PodIdentity) -> Scope {
+    match (secret.lease, pod.proven_account()) {
+        // Debug quotes each text: no two accounts are written the same.
+        (LeaseFor::Shared, Some(account)) => Scope::Shared(format!("{account:?}")),
+        (LeaseFor::Pod, _) | (LeaseFor::Shared, None) => Scope::Pod(pod.uid.clone()),
     }
 }
 
@@ -84,7 +86,7 @@ impl crate::backend::decorator::Decorator for Leased {
 
     /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        self.leases.fetch(&self.store, self.holder(secret, &cx.pod), secret, cx).await
+        self.leases.fetch(&self.store, holder(secret, &cx.pod), secret, cx).await
     }
 }
 

@@ -43,7 +43,10 @@ pub(super) struct Saved {
 
 #[derive(Deserialize, Serialize)]
 enum Holder {
+    /// The ServiceAccount that all who share it have.
+    Account(String),
     Pod(String),
+    /// What version 0.1.0 wrote: all who were the same to the store, which could be Pods of several tenants. Read, never written.
     Shared(String),
 }
 
@@ -119,7 +122,7 @@ impl Saved {
             origin: record.store.origin.to_string(),
             holder: match &record.key.holder {
                 Scope::Pod(uid) => Holder::Pod(uid.clone()),
-                Scope::Shared(key) => Holder::Shared(key.clone()),
+                Scope::Shared(account) => Holder::Account(account.clone()),
             },
             secret: Reference::of(&record.key.secret),
             given: record.secret.as_deref().map(Given::of),
@@ -179,19 +182,22 @@ impl Saved {
         if let Word::Due = self.stage {
             life.turn(now.at);
         }
-        let given = match self.given {
+        let (holder, known) = match self.holder {
+            Holder::Account(account) => (Scope::Shared(account), true),
+            Holder::Pod(uid) => (Scope::Pod(uid), true),
+            // Nobody can say any more whose it is: nobody is given it. Pods that have it may use it until its end, or theirs.
+            Holder::Shared(key) => (Scope::Shared(key), false),
+        };
+        let given = match self.given.filter(|_| known) {
             Some(given) => Some(Arc::new(given.back(lease.clone())?)),
             None => None,
         };
         let stage = match self.stage {
+            Word::Leaving => Stage::Leaving,
+            Word::Kept | Word::Due | Word::Last | Word::Retired if !known => Stage::Retired,
             Word::Kept => Stage::Kept,
             Word::Due | Word::Last => Stage::Last,
             Word::Retired => Stage::Retired,
-            Word::Leaving => Stage::Leaving,
-        };
-        let holder = match self.holder {
-            Holder::Pod(uid) => Scope::Pod(uid),
-            Holder::Shared(key) => Scope::Shared(key),
         };
         let gauge = given.as_ref().map(|_| metrics.lease_kept(secret.backend.as_str()));
         Some(Record {

@@ -11,7 +11,9 @@ use super::*;
 use crate::backend::sealed::{Sealed, SealedConfig};
 use crate::backend::{Fault, Inadmissible};
 use crate::clock::{Clock, ManualClock};
-use crate::model::{Field, InvalidName, Lease, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
+use crate::model::{
+    Field, InvalidName, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version,
+};
 use crate::telemetry::Metrics;
 
 mod keeping;
@@ -35,13 +37,18 @@ fn secret(name: &str) -> SecretRef {
 }
 
 fn pod(uid: &str) -> PodIdentity {
+    of_account(uid, "web", "sa-1")
+}
+
+fn of_account(uid: &str, service_account: &str, account_uid: &str) -> PodIdentity {
     PodIdentity {
-        service_account_uid: Some("sa-1".into()),
+        service_account_uid: Some(account_uid.into()),
+        verified: true,
         ..PodIdentity::believed(&PodClaims {
             namespace: "shop".into(),
             name: format!("web-{uid}"),
             uid: uid.into(),
-            service_account: "web".into(),
+            service_account: service_account.into(),
         })
     }
 }
@@ -196,10 +203,11 @@ impl Backend for Fake {
         Ok(asked)
     }
 
+    /// As where the daemon logs in as itself: every Pod is the same to the store.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        match (&pod.service_account_uid, secret.method) {
-            (Some(account), Method::Get | Method::List) => Scope::Shared(account.clone()),
-            (None, _) | (_, Method::Post | Method::Put) => Scope::Pod(pod.uid.clone()),
+        match secret.method {
+            Method::Get | Method::List => Scope::Shared("everybody".to_owned()),
+            Method::Post | Method::Put => Scope::Pod(pod.uid.clone()),
         }
     }
 }

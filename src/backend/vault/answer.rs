@@ -41,6 +41,8 @@ pub(super) struct Answer<'a> {
 pub(super) struct AuthAnswer {
     #[serde(default)]
     pub(super) client_token: zeroize::Zeroizing<String>,
+    #[serde(default)]
+    pub(super) accessor: String,
     /// Seconds; 0: it never ends.
     #[serde(default)]
     pub(super) lease_duration: u64,
@@ -90,7 +92,8 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// There is nothing to deliver.
     pub(super) fn content(&self) -> Result<Content<'a>, Refusal> {
-        let Some(data) = self.data else { return Err(self.without_data()) };
+        // A login is no secret, whatever comes with it.
+        let Some(data) = self.data.filter(|_| self.auth.is_none()) else { return Err(self.without_data()) };
         let Some(members) = members(data) else {
             return Err(Refusal::new(Fault::Unsupported, "the answer's data is no object of fields (it cannot be delivered)"));
         };
@@ -127,7 +130,7 @@ impl<'a> Answer<'a> {
             ),
             () if self.auth.is_some() => refusal(
                 Fault::Unsupported,
-                "the answer is a login and no secret: it has `auth` and no `data` (logins are the backend's own matter)",
+                "the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)",
             ),
             () if self.errors.is_some() => refusal(Fault::Unavailable, "the store answered 200 with errors (see its log)"),
             () => refusal(Fault::NotFound, "the answer has no data (does the path give anything to be read?)"),

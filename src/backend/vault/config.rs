@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::own;
 use crate::backend::server::{self, file, filled, refuse_tls};
 use crate::backend::{CacheTimes, Inadmissible};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, SecretName, SecretRef, Version};
-use crate::policy::ClassMay;
+use crate::policy::{ClassMay, Own};
 use crate::yaml::{Faults, Reader, unknown_key};
 
 /// The audience of the Pods' tokens, unless the configuration names another: what the peers' providers ask for.
@@ -16,7 +17,7 @@ pub(super) const DEFAULT_AUDIENCE: &str = "vault";
 const PEERS_AUDIENCES: [&str; 2] = ["openbao", "vault"];
 
 /// How a namespace's own root is called in a class.
-const ROOT_NAMESPACE: &str = "root";
+pub(super) const ROOT_NAMESPACE: &str = "root";
 
 /// One entry of `kind: vault`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -138,6 +139,11 @@ impl VaultConfig {
             }
             None => name.parse(),
         }
+    }
+
+    /// Which names are the store's own.
+    pub fn own(&self) -> Own {
+        Own { namespace: self.namespace.clone(), judge: own::judge }
     }
 
     /// # Errors
@@ -265,8 +271,7 @@ pub(super) fn canonical_namespace(text: &str) -> Result<String, String> {
 
 /// Something that stands in an address as elements of its path: a mount, a namespace.
 fn path(text: &str) -> Result<String, String> {
-    let text = text.trim_matches('/');
-    match text.parse::<SecretName>() {
+    match VaultConfig::canonical(text.trim_matches('/')) {
         Ok(path) => Ok(path.to_string()),
         Err(cause) => Err(format!("{cause}")),
     }

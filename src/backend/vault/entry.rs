@@ -92,10 +92,10 @@ impl Who {
     /// Whose login serves this Pod.
     pub(super) fn of(config: &VaultConfig, pod: &PodIdentity) -> Self {
         use super::config::Share;
-        match (&config.auth, config.share, &pod.service_account_uid) {
+        match (&config.auth, config.share, pod.proven_account()) {
             (Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. }, _, _) => Self::Node,
-            (Auth::Pod { .. }, Share::ServiceAccount, Some(uid)) if pod.verified => {
-                Self::ServiceAccount { namespace: pod.namespace.clone(), name: pod.service_account.clone(), uid: uid.clone() }
+            (Auth::Pod { .. }, Share::ServiceAccount, Some((namespace, name, uid))) => {
+                Self::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() }
             }
             (Auth::Pod { .. }, Share::Pod | Share::ServiceAccount, _) => Self::Pod(pod.uid.clone()),
         }

@@ -122,7 +122,9 @@ fn token(reply: &Reply, entry: &Entry) -> Result<StoreToken, Refusal> {
     if auth.num_uses > 0 {
         return Err(refusal("with a token of limited uses, which cannot be kept (set token_num_uses=0 on its role)"));
     }
-    Ok(StoreToken::made(value, entry.clone(), auth.lease_duration, auth.renewable))
+    let token = StoreToken::made(value, entry.clone(), auth.lease_duration, auth.renewable);
+    token.known_by(&auth.accessor);
+    Ok(token)
 }
 
 /// What the store's refusal means, and for whom.

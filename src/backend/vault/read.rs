@@ -9,10 +9,11 @@ use zeroize::Zeroizing;
 use super::VaultBackend;
 use super::answer::{Answer, Issued};
 use super::config::Auth;
-use super::entry::{Entry, Who};
+use super::entry::{Entry, Who, within};
 use super::fault::{Needles, Refusal, of_status, warnings, words};
 use super::lease::as_it_stands;
 use super::login::log_in;
+use super::own;
 use super::sessions::{Key, Session, no_turn};
 use super::token::{Pulse, StoreToken, Term, digest_of};
 use super::wire::{Call, Reply};
@@ -88,6 +89,9 @@ impl VaultBackend {
     }
 
     async fn ask(&self, request: &Request<'_>, token: &StoreToken) -> Result<Reply, Refusal> {
+        if let Some(reply) = self.confirm_engine(request, token).await? {
+            return Ok(reply);
+        }
         let (path, secret) = (target(request.secret), request.secret);
         let mut call = Call::get(path, &token.value);
         match secret.method {
@@ -99,6 +103,30 @@ impl VaultBackend {
             }
         }
         self.clients.call(&request.entry.server, call, request.cx.deadline).await
+    }
+
+    /// Asks in which engine a name is that may be a path of the store's own, in a namespace called as a word of KV v2. Asked as the
+    /// store's own command line does, and before anything else: what is asked for could make something. Where the store does not say,
+    /// its answer to that is the answer.
+    async fn confirm_engine(&self, request: &Request<'_>, token: &StoreToken) -> Result<Option<Reply>, Refusal> {
+        let Request { secret, entry, cx, .. } = request;
+        let Some(root) = own::doubtful(secret, &self.config.namespace) else { return Ok(None) };
+        let elements: Vec<&str> = secret.name.as_str().split('/').collect();
+        let (namespace, inner) = elements.split_at(own::depth(secret, &self.config.namespace));
+        let path = within(&namespace.join("/"), &format!("sys/internal/ui/mounts/{}", inner.join("/")));
+        let reply = self.clients.call(&entry.server, Call::get(path, &token.value), cx.deadline).await?;
+        if !reply.status.is_success() {
+            return Ok(Some(reply));
+        }
+        if Mount::of(&reply.body).is_some_and(|mount| mount.is_kv() && mount.has(inner, root - namespace.len())) {
+            return Ok(None);
+        }
+        let (word, namespace) = (elements[root], elements[..root].join("/"));
+        let reason = format!(
+            "the store does not say that this is a secret of a KV engine, and so it may be what is its own below {word}, in the namespace \
+             {namespace} (name the namespace by the key `namespace` of the class, and let a rule of the policy spell {word})"
+        );
+        Err(Refusal::new(Fault::Denied, reason))
     }
 
     /// Whether the token that was refused lives: asked once for all that wonder at the same time.
@@ -163,6 +191,11 @@ impl VaultBackend {
             let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
+        if token.is_in(&reply.body) {
+            let reason = "the answer holds the store token that Keyferry is logged in with, or its accessor, and is not delivered (remove the \
+                          object from the class)";
+            return Err(Refusal::new(Fault::Denied, reason));
+        }
         let answer = Answer::parse(&reply.body)?;
         self.heed_warnings(secret, &answer, token);
         let content = answer.content()?;
@@ -200,6 +233,33 @@ impl VaultBackend {
                 self.warned.insert(said, ());
             }
         }
+    }
+}
+
+/// What `sys/internal/ui/mounts` says of the engine that a path is in.
+#[derive(serde::Deserialize)]
+struct Mount {
+    /// Within its namespace or from the root on, with a slash at its end.
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    accessor: String,
+}
+
+impl Mount {
+    fn of(body: &SecretBytes) -> Option<Self> {
+        serde_json::from_str(Answer::parse(body).ok()?.data?.get()).ok()
+    }
+
+    /// `generic`: what KV was called once. A login's mount may have any name, also an engine's.
+    fn is_kv(&self) -> bool {
+        matches!(self.kind.as_str(), "generic" | "kv") && !self.accessor.starts_with("auth_")
+    }
+
+    /// Whether it ends before this element of the name, counted from 0.
+    fn has(&self, name: &[&str], root: usize) -> bool {
+        let mount: Vec<&str> = self.path.trim_end_matches('/').split('/').collect();
+        mount.len() <= root && name.starts_with(&mount)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::answer::Answer;
 use super::entry::Entry;
 use super::fault::{Needles, Refusal, of_status, words};
 use super::wire::{Call, Clients, json};
-use crate::backend::Fault;
+use crate::backend::{Fault, echo};
 use crate::http::Repeat;
 use crate::model::SecretBytes;
 
@@ -31,6 +31,8 @@ pub(super) type Digest = [u8; 32];
 pub(super) struct StoreToken {
     pub(super) value: Arc<SecretBytes>,
     digest: Digest,
+    /// By which its owner, and others, can speak of it without knowing it; unknown until the store has said it.
+    accessor: OnceLock<SecretBytes>,
     /// Where it was made: there it is looked up, renewed and revoked.
     pub(super) entry: Entry,
     /// Whether we logged in for it, and so may revoke it.
@@ -88,7 +90,21 @@ impl StoreToken {
 
     fn new(value: Arc<SecretBytes>, entry: Entry, ours: bool, life: Life) -> Self {
         let digest = digest_of(&value);
-        Self { value, digest, entry, ours, life: Mutex::new(life), renewing: tokio::sync::Mutex::default(), leases: Mutex::default() }
+        let (accessor, renewing, leases) = (OnceLock::new(), tokio::sync::Mutex::default(), Mutex::default());
+        Self { value, digest, accessor, entry, ours, life: Mutex::new(life), renewing, leases }
+    }
+
+    /// The store said by what it is known there.
+    pub(super) fn known_by(&self, accessor: &str) {
+        if !accessor.is_empty() {
+            // The first word holds: it never changes.
+            let _ = self.accessor.set(SecretBytes::new(accessor.into()));
+        }
+    }
+
+    /// Whether an answer holds this token, or what it is known by: that is nobody's secret.
+    pub(super) fn is_in(&self, body: &SecretBytes) -> bool {
+        echo::holds(body, &self.value) || self.accessor.get().is_some_and(|accessor| echo::holds(body, accessor))
     }
 
     pub(super) fn digest(&self) -> Digest {
@@ -218,8 +234,10 @@ impl StoreToken {
             ttl: u64,
             creation_ttl: u64,
             renewable: bool,
+            accessor: String,
         }
-        let Lookup { ttl, creation_ttl, renewable } = serde_json::from_str(data).unwrap_or_default();
+        let Lookup { ttl, creation_ttl, renewable, accessor } = serde_json::from_str(data).unwrap_or_default();
+        self.known_by(&accessor);
         let (now, mut life) = (Instant::now(), self.life());
         if !life.known {
             *life = Life { known: true, ..Life::of(now, ttl, renewable) };

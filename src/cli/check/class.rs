@@ -7,9 +7,11 @@ use super::place::Places;
 use super::rules::Rules;
 use crate::cli::manifest::{ClassManifest, field};
 use crate::dialect::{self, ClassLimits, NATIVE, PEERS};
-use crate::model::{Catalogue, ClassFault, ClassFaults, Code, FileMode, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select};
+use crate::model::{
+    Catalogue, ClassFault, ClassFaults, Code, FileMode, Label, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select,
+};
 use crate::nearest::nearest;
-use crate::policy::Policy;
+use crate::policy::{Denial, Policy};
 use crate::yaml::{self, Key, Node, Position, Value};
 
 /// Judges classes, and gathers what there is to say.
@@ -97,7 +99,8 @@ impl Judge<'_> {
     }
 
     fn ask_policy(&mut self, subject: &Subject<'_>, plan: &Plan) {
-        let (Some(policy), Some(pod)) = (self.policy, self.pod) else { return };
+        let Some(policy) = self.policy else { return };
+        let Some(pod) = self.pod else { return self.find_impossible(policy, subject, plan) };
         if let Some(namespace) = subject.namespace.filter(|namespace| *namespace != pod.namespace) {
             let message = format!("Pods of {} cannot mount this class: it is in the namespace {namespace}", pod.namespace);
             return self.report.add(subject.about(Finding::note(subject.file, subject.start, message)));
@@ -111,11 +114,17 @@ impl Judge<'_> {
                         format!("ServiceAccount {}/{} may {} {}", pod.namespace, pod.service_account, object.secret.verb(), object.secret);
                     Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {}", permit.rule()))
                 }
-                Err(denial) => {
-                    let code = Some(Code::PolicyDenied);
-                    Finding { code, ..Finding::error(subject.file, at, format!("{label}: {denial}")) }
-                }
+                Err(denial) => denied(subject.file, at, &label, &denial),
             };
+            self.report.add(Finding { object: Some(object.index), ..subject.about(finding) });
+        }
+    }
+
+    /// What no Pod could be given is a fault of the class, whoever mounts it.
+    fn find_impossible(&mut self, policy: &Policy, subject: &Subject<'_>, plan: &Plan) {
+        for object in &plan.objects {
+            let Some(denial) = policy.never(&object.secret).map(|denial| denial.in_words_of(&plan.parameters)) else { continue };
+            let finding = denied(subject.file, subject.place(object, subject.words.secret), &object.label(), &denial);
             self.report.add(Finding { object: Some(object.index), ..subject.about(finding) });
         }
     }
@@ -128,7 +137,10 @@ impl Judge<'_> {
         match namespace {
             _ if !self.suggest => {}
             Some(namespace) => {
-                for object in &plan.objects {
+                // Of what no rule can allow, none is suggested.
+                let policy = self.policy;
+                let possible = |object: &&Object| policy.is_none_or(|policy| policy.never(&object.secret).is_none());
+                for object in plan.objects.iter().filter(possible) {
                     self.rules.add(namespace, account, &object.secret);
                     self.gather_logins(namespace, account, &object.secret);
                 }
@@ -193,6 +205,10 @@ impl Judge<'_> {
             }
         }
     }
+}
+
+fn denied(file: &str, at: Position, label: &Label, denial: &Denial) -> Finding {
+    Finding { code: Some(Code::PolicyDenied), ..Finding::error(file, at, format!("{label}: {denial}")) }
 }
 
 // === impl Subject ===

@@ -68,6 +68,66 @@ fn class(name: &str, objects: &str) -> String {
     )
 }
 
+/// A configuration with a store that has names of its own.
+const WITH_BAO: &str = r#"
+identity: { verify: driver }
+backends:
+  bao: { kind: vault, address: "https://bao:8200", auth: { method: approle, roleId: r }, classMay: { namespace: ["**"] } }
+  pods: { kind: vault, address: "https://bao:8200", auth: { method: jwt, role: r, audience: bao }, classMay: { audience: ["*"] } }
+policy:
+"#;
+
+#[test]
+fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works() {
+    let objects = "- {secret: auth/token/lookup-self, path: a}\n- {secret: sys/mounts, path: b}\n- {secret: kv/data/auth/x/y, path: c}\n\
+                   - {secret: team-a/auth/approle/role/r/secret-id, method: POST, path: d}";
+    let own = class("own", objects).replace("backend: files", "backend: bao");
+    let audience = class("audience", "- {secret: kv/data/x, path: a}").replace("backend: files", "backend: pods\n    audience: keyferry");
+    let wildcard = format!("{WITH_BAO}  - pods: {{ namespace: shop }}\n    read: [\"bao/**\", \"pods/**\"]\n    update: [\"bao/**\"]\n");
+    let bench = Bench::with(&[("a.yaml", &own), ("b.yaml", &audience), ("c.yaml", &wildcard)]);
+    assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml DIR/b.yaml"), @r#"
+    1
+    DIR/a.yaml:9:18: error: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/a.yaml:10:18: error: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
+    DIR/a.yaml:11:18: note: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    DIR/a.yaml:12:18: error: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
+    DIR/b.yaml:10:18: error: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+    ! 5 objects in 2 classes: 4 faults
+    "#);
+    assert_snapshot!(bench.run("--config DIR/c.yaml DIR/a.yaml DIR/b.yaml"), @r#"
+    1
+    DIR/a.yaml:9:18: error: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/b.yaml:10:18: error: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+    ! 5 objects in 2 classes: 2 faults
+    "#);
+    let suggested = bench.run("--config DIR/c.yaml --suggest-policy --as shop/web DIR/a.yaml");
+    assert_snapshot!(suggested, @r#"
+    1
+    policy:
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "bao/kv/data/auth/x/y"
+          - "bao/sys/mounts"
+        update:
+          - "bao/team-a/auth/approle/role/r/secret-id"
+    ! DIR/a.yaml:9:18: error: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    ! DIR/a.yaml:10:18: error: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
+    ! DIR/a.yaml:11:18: note: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    ! DIR/a.yaml:12:18: error: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
+    ! 4 objects in 1 class: 3 faults
+    "#);
+    let rules: String = suggested.lines().skip(2).take_while(|line| !line.starts_with('!')).map(|line| format!("{line}\n")).collect();
+    let without = class("own", &objects.lines().skip(1).collect::<Vec<_>>().join("\n")).replace("backend: files", "backend: bao");
+    let bench = Bench::with(&[("a.yaml", &without), ("c.yaml", &format!("{WITH_BAO}{rules}"))]);
+    assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml"), @"
+    0
+    DIR/a.yaml:9:18: note: object 1 (b): ServiceAccount shop/web may read bao/sys/mounts, by policy rule 1
+    DIR/a.yaml:10:18: note: object 2 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    DIR/a.yaml:11:18: note: object 3 (d): ServiceAccount shop/web may update bao/team-a/auth/approle/role/r/secret-id, by policy rule 1
+    3 objects in 1 class: no fault
+    ");
+}
+
 #[test]
 fn every_fault_has_its_place_in_the_file() {
     let faulty = class("shop", "- secret: shop/db\n  feild: password\n  mode: 9999\n- secret: shop//db\n  path: ../x\n- shop/db");

@@ -99,8 +99,9 @@ async fn verified(given: &Given, config: &IdentityConfig, clock: &Arc<dyn Clock>
     };
     match identity.attest(&claims, &given.raw()).await {
         Ok(attested) => {
-            let also: Vec<String> = attested.tokens.audiences().map(clean).collect();
-            Diagnosis::ok(what, format!("a mount would take it, and hand on to stores the tokens for: {}", also.join(", ")))
+            let others: Vec<String> = attested.tokens.audiences().map(clean).collect();
+            let others = if others.is_empty() { "none of the others".to_owned() } else { format!("the tokens for: {}", others.join(", ")) };
+            Diagnosis::ok(what, format!("a mount would take it, and hand on to stores {others}"))
         }
         Err(error) => Diagnosis::of_error(Level::Fail, what, &error.to_string()),
     }

@@ -41,6 +41,37 @@ async fn files_are_read_when_they_are_needed() {
     insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
 }
 
+/// A store may have its callers' credentials among its secrets, or show them who they are.
+#[tokio::test]
+async fn an_answer_with_the_credential_in_it_is_not_delivered() {
+    let bench = Bench::of(&Manner::default(), |asked| {
+        let (bearer, key) = (asked.header("authorization").to_owned(), asked.header("x-api-key").to_owned());
+        Answer::new(200, serde_json::json!({ "other": "harmless", "caller": { "bearer": bearer, "key": key } }).to_string())
+    });
+    let (token, password, key) =
+        (bench.file("token", "tok-0123456789abcdef"), bench.file("password", "pass-0123456789"), bench.file("key", "key-0123456789abcdef"));
+    for more in [
+        format!("auth: {{ bearer: {{ file: {} }} }}", token.display()),
+        format!("auth: {{ basic: {{ user: app, passwordFile: {} }} }}", password.display()),
+        format!("headers: {{ X-Api-Key: {{ file: {} }} }}", key.display()),
+        "auth: { bearer: { podToken: intranet } }".to_owned(),
+    ] {
+        for format in ["", "format: raw\n", "fields: caller\n"] {
+            let told = bench.fails(&format!("{format}{more}")).await;
+            assert!(
+                told.starts_with("Denied: intranet/shop/db: the answer holds the credential that it was asked for with"),
+                "{more}: {told}"
+            );
+        }
+    }
+    bench.read("headers: { X-Api-Key: no-secret-0123456789 }").await.unwrap();
+    // A short one may well be a word of an answer, but not the whole of a field.
+    bench.file("password", "harmless");
+    assert!(
+        bench.fails(&format!("auth: {{ basic: {{ user: app, passwordFile: {} }} }}", password.display())).await.starts_with("Denied: ")
+    );
+}
+
 #[tokio::test]
 async fn a_certificate_of_our_own_is_shown() {
     let bench = Bench::of(&Manner { asks: true, ..Manner::default() }, |_| Answer::new(200, r#"{"a":"1"}"#));

@@ -117,10 +117,43 @@ async fn a_shared_lease_is_one_for_the_account_whatever_the_method() {
     let a = bench.leased.fetch(&shared, &context("a")).await.unwrap();
     let b = bench.leased.fetch(&shared, &context("b")).await.unwrap();
     assert!(Arc::ptr_eq(&a.secret, &b.secret));
-    let mut believed = context("c");
-    believed.pod = Arc::new(PodIdentity { service_account_uid: None, ..pod("c") });
-    let c = bench.leased.fetch(&shared, &believed).await.unwrap();
-    assert!(!Arc::ptr_eq(&a.secret, &c.secret), "without a proven account there is none to share with");
+    let unproven = [
+        PodIdentity { service_account_uid: None, ..pod("c") },
+        PodIdentity { service_account_uid: Some(String::new()), ..pod("d") },
+        PodIdentity { verified: false, ..pod("e") },
+    ];
+    for pod in unproven {
+        let c = bench.leased.fetch(&shared, &FetchContext { pod: Arc::new(pod), ..context("x") }).await.unwrap();
+        assert!(!Arc::ptr_eq(&a.secret, &c.secret), "without a proven account there is none to share with");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_lease_is_no_other_accounts() {
+    let bench = Bench::new();
+    for method in [Method::Get, Method::Post] {
+        let shared = SecretRef { lease: LeaseFor::Shared, method, ..secret("db/creds/app") };
+        let ask = async |pod| {
+            let cx = FetchContext { pod: Arc::new(pod), ..context("x") };
+            user(&bench.leased.fetch(&shared, &cx).await.unwrap())
+        };
+        let mine = ask(pod("a")).await;
+        assert_eq!(ask(pod("b")).await, mine);
+        let others = [
+            PodIdentity { namespace: "evil".into(), ..pod("c") },
+            of_account("d", "other", "sa-1"),
+            // Made again under the old name.
+            of_account("e", "web", "sa-2"),
+            // Written one after another, these would be the same.
+            PodIdentity { namespace: "shop\", \"web".into(), ..pod("f") },
+        ];
+        let mut seen = vec![mine];
+        for other in others {
+            let given = ask(other).await;
+            assert!(!seen.contains(&given), "{given}");
+            seen.push(given);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -176,6 +176,42 @@ async fn a_shared_lease_remembers_all_its_pods() {
     assert!(bench.fake.revoked().is_empty(), "b uses it still");
 }
 
+/// Version 0.1.0 kept a shared lease for everybody who was the same to the store.
+#[tokio::test(start_paused = true)]
+async fn a_shared_lease_of_version_0_1_0_is_given_to_nobody_and_left_to_its_pods() {
+    let node = Node::new();
+    let bench = Bench::with(Some(&node.sealed()));
+    for uid in ["a", "other"] {
+        fs::create_dir_all(bench.kubelet.path().join("pods").join(uid)).unwrap();
+    }
+    let shared = SecretRef { lease: LeaseFor::Shared, ..secret("db/creds/app") };
+    assert_eq!(user(&bench.leased.fetch(&shared, &context("a")).await.unwrap()), "user-1");
+    bench.task.abort();
+    as_version_0_1_0_wrote_it(&node);
+    let bench = bench.killed(&node);
+    let evil = FetchContext { pod: Arc::new(PodIdentity { namespace: "evil".into(), ..pod("b") }), ..context("b") };
+    assert_eq!(user(&bench.leased.fetch(&shared, &evil).await.unwrap()), "user-2");
+    assert_eq!(user(&bench.leased.fetch(&shared, &context("a")).await.unwrap()), "user-3", "nobody can say whose it was");
+    pass(300).await;
+    assert!(bench.fake.revoked().is_empty(), "a running Pod has it in a file");
+    let bench = bench.killed(&node);
+    assert_eq!(user(&bench.leased.fetch(&shared, &context("a")).await.unwrap()), "user-3");
+    fs::remove_dir(bench.kubelet.path().join("pods/a")).unwrap();
+    pass(200).await;
+    assert_eq!(bench.fake.revoked(), ["lease-1", "lease-3"]);
+}
+
+fn as_version_0_1_0_wrote_it(node: &Node) {
+    let room = node.sealed().room("leases");
+    for content in room.read_all().unwrap().contents {
+        let mut saved: serde_json::Value = serde_json::from_slice(content.expose()).unwrap();
+        let holder = &mut saved["holder"];
+        assert!(holder["Account"].is_string(), "{holder}");
+        *holder = serde_json::json!({ "Shared": "(BackendName(\"bao\"), Node, Entry)" });
+        room.write(saved["id"].as_str().unwrap(), saved.to_string().as_bytes()).unwrap();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_folder_that_cannot_be_written_costs_no_mount() {
     let node = Node::new();

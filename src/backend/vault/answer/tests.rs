@@ -54,7 +54,7 @@ fn what_cannot_be_delivered_says_why() {
     insta::assert_snapshot!(reason("<html>"), @"the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
     insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path give anything to be read?)");
     insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first (no mount can wait for that; take the path out of the control group)");
-    insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login and no secret: it has `auth` and no `data` (logins are the backend's own matter)");
+    insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
     insta::assert_snapshot!(reason(r#"{"data":["x"]}"#), @"the answer's data is no object of fields (it cannot be delivered)");
     insta::assert_snapshot!(reason(r#"{"errors":["x"]}"#), @"the store answered 200 with errors (see its log)");
     insta::assert_snapshot!(reason(r#"{"data":{"a":"\ud800"}}"#), @r#"field "a" is a text with half a character in it (write the secret anew)"#);

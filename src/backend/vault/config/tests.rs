@@ -160,7 +160,7 @@ fn what_means_nothing_there_is_refused() {
     let config = read("address: https://b\nauth: { method: kubernetes }").unwrap();
     insta::assert_snapshot!(problem(config.admit(asked("kv/x", Login::default())).unwrap_err()), @"role is missing: neither the class nor the configuration says as which role to log in (set it in the class, or auth.role of the backend)");
     let role = Login { role: Some("csi".into()), ..Login::default() };
-    for namespace in ["a/../b", "a//b", "a%2fb", &"n".repeat(1100)] {
+    for namespace in ["a/../b", "a//b", "a%2fb", "a/ sys", "sys /a", &"n".repeat(1100)] {
         assert!(config.admit(asked("kv/x", Login { namespace: Some(namespace.into()), ..role.clone() })).is_err(), "{namespace}");
     }
     for login in [

@@ -79,7 +79,7 @@ async fn any_path_is_asked_by_method_and_arguments() {
     let empty = posted(&backend, "kv/delete/shop/db", &[("versions", json!([7]))]);
     insta::assert_snapshot!(fetch(&backend, &empty, &cx).await.unwrap_err(), @"bao/kv/delete/shop/db: the store did the POST and answered nothing: there is nothing to deliver (ask for a path that answers)");
     let login = posted(&backend, "auth/token/create", &[]);
-    insta::assert_snapshot!(fetch(&backend, &login, &cx).await.unwrap_err(), @"bao/auth/token/create: the answer is a login and no secret: it has `auth` and no `data` (logins are the backend's own matter)");
+    insta::assert_snapshot!(fetch(&backend, &login, &cx).await.unwrap_err(), @"bao/auth/token/create: the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
     let get = secret(&backend, "auth/token/create");
     insta::assert_snapshot!(fetch(&backend, &get, &cx).await.unwrap_err(), @"bao/auth/token/create: the store refused the read: unsupported operation (the path does not take GET: see `method`)");
     bench.bao.pki("pki", "web", "1h", false).await;

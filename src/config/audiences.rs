@@ -1,0 +1,53 @@
+//! `identity.audience` is never a store's: whoever is shown a Pod's token for the daemon could ask the daemon for that Pod's secrets.
+
+use std::collections::BTreeMap;
+
+use crate::backend::BackendConfig;
+use crate::model::BackendName;
+use crate::yaml::{Faults, Node, Position, Reader, Value};
+
+/// The key whose list has entries that nobody wrote.
+const CLASS_MAY: &str = "classMay.audience";
+
+/// Every place where a backend's entry names the daemon's own audience.
+pub(super) fn check(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, BackendConfig>, own: &str, faults: &mut Faults) {
+    let Some(node) = reader.get("backends") else { return };
+    for (name, backend) in backends {
+        for (key, audience) in backend.audiences().into_iter().filter(|(_, audience)| *audience == own) {
+            let (at, said) = find(node, [name.as_str()].into_iter().chain(key.split('.')), audience);
+            // A class of a peer may have the peer's own audience where none is named; policy refuses it to a class that does.
+            if !said && key == CLASS_MAY {
+                continue;
+            }
+            let is = if said {
+                format!("{audience:?} is identity.audience")
+            } else {
+                format!("is {audience:?} by default, and so is identity.audience")
+            };
+            let problem = format!(
+                "{is}: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests \
+                 of the CSIDriver object)"
+            );
+            faults.add(at, format!("backends.{name}.{key}"), problem);
+        }
+    }
+}
+
+/// Where a key is, or what of the way to it is there; and whether the audience is written there, in a list or alone.
+fn find<'k>(node: &Node, keys: impl Iterator<Item = &'k str>, audience: &str) -> (Position, bool) {
+    let mut found = node;
+    for key in keys {
+        let inner = match &found.value {
+            Value::Mapping(entries) => entries.iter().find(|(known, _)| known.text == key).map(|(_, node)| node),
+            Value::Null | Value::Scalar { .. } | Value::Sequence(_) => None,
+        };
+        match inner {
+            Some(inner) => found = inner,
+            None => return (found.at, false),
+        }
+    }
+    match &found.value {
+        Value::Sequence(items) => (items.iter().find(|item| item.text() == Some(audience)).map_or(found.at, |item| item.at), true),
+        Value::Mapping(_) | Value::Null | Value::Scalar { .. } => (found.at, found.text() == Some(audience)),
+    }
+}
