@@ -2,16 +2,17 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
-use tokio::time::{Duration, Instant};
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
@@ -21,6 +22,7 @@ use crate::backend::{BackendParts, Backends};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::delivery::{Deliverer, VersionKey};
+use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, Server, SocketConfig};
@@ -32,6 +34,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long leases may take to be revoked at the end, when mounts have taken the rest of [`DRAIN`].
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// How long the files may take that the configuration names, at the start.
+const START: Duration = Duration::from_secs(30);
 
 /// The version key's file in the state folder.
 pub const VERSION_KEY: &str = "version.key";
@@ -92,18 +97,8 @@ impl App {
     /// # Errors
     /// Everything that keeps the daemon from starting, as far as it can be found at once.
     pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new());
-        let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| {
-            let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
-            one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
-        })?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (leases, problems) = open_leases(&config, &clock, &metrics);
-        let parts = Parts { clock, metrics: Arc::clone(&metrics), audit: Arc::new(audit), leases: Arc::clone(&leases) };
-        let pipeline = build(&config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
-        if !problems.is_empty() {
-            return Err(StartError(problems));
-        }
+        let (config, parts, pipeline) = prepared(config).await?;
+        let (metrics, leases) = (Arc::clone(&parts.metrics), Arc::clone(&parts.leases));
         let pipeline = Arc::new(ArcSwap::from_pointee(pipeline));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
@@ -164,13 +159,41 @@ impl App {
     }
 }
 
+/// On a thread that may be kept waiting: every file that the configuration names is opened now, and a file system may hang.
+async fn prepared(config: Config) -> Result<(Config, Parts, Pipeline), StartError> {
+    let preparing = spawn_blocking(move || prepare(&config).map(|(parts, pipeline)| (config, parts, pipeline)));
+    match timeout(START, preparing).await {
+        Ok(Ok(prepared)) => prepared,
+        Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Ok(Err(_)) | Err(_) => {
+            let seconds = START.as_secs();
+            Err(StartError(vec![format!(
+                "a file that the configuration names is on a file system that did not answer within {seconds} s (is a network volume down?)"
+            )]))
+        }
+    }
+}
+
+fn prepare(config: &Config) -> Result<(Parts, Pipeline), StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| {
+        let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
+        one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
+    })?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (leases, problems) = open_leases(config, &clock, &metrics);
+    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases };
+    let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
+    if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
+}
+
 /// What works, but should be known.
 async fn warn_of_doubts(pipeline: &Pipeline) {
     if let Err(problem) = pipeline.deliverer.check() {
         tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
     }
     for error in pipeline.backends.check().await {
-        tracing::warn!(%error, "a backend cannot serve now; its mounts will fail until it can");
+        tracing::warn!(error = %error.in_full(), "a backend cannot serve now; its mounts will fail until it can");
     }
 }
 
@@ -244,11 +267,16 @@ fn version_key(config: &Config) -> Result<VersionKey, String> {
 }
 
 fn read_version_key(path: &Path) -> Result<VersionKey, String> {
-    let bytes = Zeroizing::new(fs::read(path).map_err(|error| format!("{error} (make one: head -c 32 /dev/urandom)"))?);
-    if bytes.len() == VersionKey::LENGTH {
-        Ok(VersionKey::new(&bytes))
-    } else {
-        Err(format!("has {} bytes; a version key has exactly {} (make one: head -c 32 /dev/urandom)", bytes.len(), VersionKey::LENGTH))
+    const REMEDY: &str = "make one: head -c 32 /dev/urandom";
+    let wrong = |held: u64| format!("has {held} bytes; a version key has exactly {} ({REMEDY})", VersionKey::LENGTH);
+    match WholeFile::read(path, VersionKey::LENGTH) {
+        Ok(file) if file.bytes.len() == VersionKey::LENGTH => Ok(VersionKey::new(&file.bytes)),
+        Ok(file) => Err(wrong(file.bytes.len() as u64)),
+        Err(Unreadable::TooLarge { size, .. }) => Err(wrong(size)),
+        // In the system's own words.
+        Err(Unreadable::Absent) => Err(format!("No such file or directory (os error 2) ({REMEDY})")),
+        Err(Unreadable::Io(error)) => Err(format!("{error} ({REMEDY})")),
+        Err(error @ (Unreadable::NotAFile | Unreadable::TooMany(_) | Unreadable::Unstable)) => Err(format!("{error} ({REMEDY})")),
     }
 }
 
@@ -259,12 +287,13 @@ fn own_version_key(dir: &Path, path: &Path) -> io::Result<VersionKey> {
         let mut bytes = Zeroizing::new(vec![0; VersionKey::LENGTH]);
         aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
         let draft = dir.join(format!("{VERSION_KEY}.{}", std::process::id()));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        match fs::hard_link(&draft, path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => fs::remove_file(&draft)?,
+        write_draft(&draft, &bytes)?;
+        let linked = fs::hard_link(&draft, path);
+        fs::remove_file(&draft)?;
+        if let Err(error) = linked
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error);
         }
     }
     read_version_key(path).map_err(io::Error::other)
@@ -278,7 +307,7 @@ fn one(key: &str, error: &dyn fmt::Display) -> StartError {
 impl Status for Health {
     async fn ready(&self) -> Result<(), Vec<String>> {
         let pipeline = self.pipeline.load_full();
-        let mut reasons: Vec<String> = pipeline.backends.check().await.iter().map(|error| format!("backend {error}")).collect();
+        let mut reasons: Vec<String> = pipeline.backends.check().await.iter().map(|error| format!("backend {}", error.in_full())).collect();
         reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
@@ -290,7 +319,7 @@ impl Status for Health {
 
     async fn status(&self) -> serde_json::Value {
         let pipeline = self.pipeline.load_full();
-        let failing: Vec<String> = pipeline.backends.check().await.iter().map(ToString::to_string).collect();
+        let failing: Vec<String> = pipeline.backends.check().await.iter().map(|error| error.in_full().to_string()).collect();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "providers": self.sockets.providers,
@@ -313,6 +342,36 @@ impl ReloadHandle {
     pub fn reload(&self) {
         if let Some(reloader) = &self.0 {
             reloader.ask();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A link in the draft's place is not written through, and the key is made all the same.
+    #[test]
+    fn the_version_key_follows_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("precious"), "precious").unwrap();
+        symlink(at("precious"), at(&format!("{VERSION_KEY}.{}", std::process::id()))).unwrap();
+        own_version_key(folder.path(), &at(VERSION_KEY)).unwrap();
+        assert_eq!(fs::read(at("precious")).unwrap(), b"precious");
+        assert_eq!(fs::read(at(VERSION_KEY)).unwrap().len(), VersionKey::LENGTH);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no draft is left");
+    }
+
+    #[test]
+    fn a_version_key_is_a_regular_file_of_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        for path in [pipe.as_path(), folder.path(), Path::new("/dev/zero"), Path::new("/proc/self/status"), Path::new("/no/such")] {
+            assert!(read_version_key(path).is_err(), "{}", path.display());
         }
     }
 }

@@ -8,8 +8,8 @@ mod files;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -319,11 +319,14 @@ fn not_yet(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) {
     }
 }
 
+/// The command line names this file, and a shell may give it as a pipe: it need not be a regular one, and has the same bound.
 fn read(file: &Path) -> io::Result<String> {
-    if fs::metadata(file)?.len() > MAX_FILE {
+    let mut text = String::new();
+    File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
         return Err(io::Error::other(format!("is larger than {MAX_FILE} bytes")));
     }
-    fs::read_to_string(file)
+    Ok(text)
 }
 
 // === impl Limits ===

@@ -25,6 +25,7 @@ mod pool;
 mod proxy;
 mod retry;
 mod tls;
+mod words;
 
 pub use certificate::{CertificateFault, CertificateProblem};
 pub use endpoint::{Endpoint, InvalidEndpoint, escape_element, escape_path};
@@ -46,6 +47,8 @@ pub struct HttpConfig {
     pub ca: Option<PathBuf>,
     /// Who we are, where the server asks for it. Read again when the files change.
     pub certificate: Option<ClientCertificate>,
+    /// The folder that all these files are below, where a class has named them. `None`: the admin has, and they may be anywhere.
+    pub files_below: Option<PathBuf>,
     /// The largest answer in bytes.
     pub max_body: usize,
     /// Whether the environment's `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` are minded. A node's own services want none.
@@ -103,7 +106,7 @@ struct Tuning {
 impl Default for HttpConfig {
     /// The system's CAs, 4 MiB an answer (a secret of 1 MiB in base64 and JSON, with room), and the environment's proxies.
     fn default() -> Self {
-        Self { ca: None, certificate: None, max_body: 4 * 1024 * 1024, proxy: true, server_name: None, verify: true }
+        Self { ca: None, certificate: None, files_below: None, max_body: 4 * 1024 * 1024, proxy: true, server_name: None, verify: true }
     }
 }
 
@@ -124,7 +127,7 @@ impl Default for Tuning {
 // === impl HttpClient ===
 
 impl HttpClient {
-    /// Nothing is connected before the first call. Made inside or outside of a runtime, used inside.
+    /// Nothing is connected before the first call. Made inside or outside of a runtime, used inside. Reads files on the caller's thread.
     ///
     /// # Errors
     /// A file cannot be read or used, the server name can be no certificate's, or the environment names an unusable proxy for this

@@ -10,6 +10,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
+use crate::files::Desk;
 use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError};
 use crate::model::SecretBytes;
 
@@ -24,6 +25,9 @@ pub use review::{ReviewError, TokenStatus};
 /// How long a call may take, connecting included. The API server answers within milliseconds; kubelet's own patience for a mount is two
 /// minutes.
 pub const CALL: Duration = Duration::from_secs(5);
+
+/// Threads that read the token: a file system that hangs takes no more.
+const THREADS: usize = 2;
 
 /// The largest answer in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -47,6 +51,8 @@ pub struct KubeConfig {
 pub struct KubeClient {
     config: KubeConfig,
     http: HttpClient,
+    /// Where the token is read at each call.
+    desk: Desk,
 }
 
 /// A call that did not bring what it should. Neither token nor answer is in it.
@@ -98,7 +104,7 @@ impl KubeClient {
         let endpoint = config.base.parse::<Uri>().ok().and_then(|uri| Endpoint::of(&uri).ok());
         let endpoint = endpoint.ok_or_else(|| HttpError::Request("its address has no host, or a user".to_owned()))?;
         let http = HttpClient::new(endpoint, HttpConfig { ca: config.ca.clone(), max_body: MAX_ANSWER, ..HttpConfig::default() })?;
-        Ok(Self { config, http })
+        Ok(Self { config, http, desk: Desk::new(THREADS) })
     }
 
     pub fn config(&self) -> &KubeConfig {
@@ -124,18 +130,22 @@ impl KubeClient {
     async fn call(&self, method: Method, path: &str, body: Bytes, right: &str) -> Result<SecretBytes, KubeError> {
         let call = format!("{method} {}{path}", self.config.base);
         let fault = |(problem, remedy): (String, String)| KubeError { call: call.clone(), problem, remedy };
-        let request = self.request(method, path, body).map_err(fault)?;
-        let answer = self.http.send(request, Instant::now() + CALL).await.map_err(|error| fault(Self::unanswered(&error)))?;
+        let deadline = Instant::now() + CALL;
+        let request = self.request(method, path, body, deadline).await.map_err(fault)?;
+        let answer = self.http.send(request, deadline).await.map_err(|error| fault(Self::unanswered(&error)))?;
         self.body(answer, right).map_err(fault)
     }
 
-    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Bytes>, (String, String)> {
+    async fn request(&self, method: Method, path: &str, body: Bytes, deadline: Instant) -> Result<Request<Bytes>, (String, String)> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.config.base));
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
         }
         if let Some(token) = &self.config.token {
-            request = request.header(AUTHORIZATION, token.bearer().map_err(OwnTokenError::into_parts)?);
+            let own = token.clone();
+            let bearer = self.desk.run("", deadline, move || own.bearer()).await;
+            let bearer = bearer.unwrap_or_else(|late| Err(token.fault(late.to_string())));
+            request = request.header(AUTHORIZATION, bearer.map_err(OwnTokenError::into_parts)?);
         }
         request.body(body).map_err(|error| (error.to_string(), "correct the address".to_owned()))
     }
@@ -144,7 +154,9 @@ impl KubeClient {
     fn unanswered(error: &HttpError) -> (String, String) {
         let remedy = match error {
             HttpError::Broken(_) | HttpError::TimedOut => AGAIN.to_owned(),
-            HttpError::Ca { .. } | HttpError::ClientCertificate { .. } => "name a file with PEM certificates".to_owned(),
+            HttpError::Ca { .. } | HttpError::ClassFiles(_) | HttpError::ClientCertificate { .. } => {
+                "name a file with PEM certificates".to_owned()
+            }
             HttpError::Certificate(fault) => fault.remedy().to_owned(),
             HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
             HttpError::Proxy(_) => "see to the proxy, or name this host in NO_PROXY".to_owned(),

@@ -284,7 +284,8 @@ impl PodRules<'_> {
     pub fn ungranted<'s>(&self, secret: &'s SecretRef) -> Vec<(LoginKey, &'s str)> {
         let may = self.stores.bounds.get(&secret.backend).and_then(|bounds| bounds.class_may.as_ref());
         let refused = |key, value: &str| !may.is_some_and(|may| may.allows(key, value, self.pod));
-        secret.login.said().into_iter().filter(|(key, value)| refused(*key, value)).collect()
+        let said = secret.login.said().into_iter().chain(secret.login.files());
+        said.filter(|(key, value)| refused(*key, value)).collect()
     }
 
     fn denial(&self, secret: &Arc<SecretRef>, because: Because) -> Denial {

@@ -166,12 +166,9 @@ impl<'t> Builder<'t> {
             }
             Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
             Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
-            other => {
-                return Err(Fault {
-                    at,
-                    key: String::new(),
-                    problem: format!("not a YAML value: {other:?} (write a text, a list or a mapping)"),
-                });
+            _ => {
+                let problem = "is not a YAML value (write a text, a list or a mapping)".to_owned();
+                return Err(Fault { at, key: String::new(), problem });
             }
         };
         let node = Node { at, value };

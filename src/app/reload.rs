@@ -5,19 +5,31 @@
 //! `keyferry_config_current` and `/readyz` say so until it is mended.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::Notify;
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
 use super::{Former, Parts, build};
 use crate::config::Config;
+use crate::files::WholeFile;
 use crate::pipeline::Pipeline;
 
 /// How often the file is looked at. kubelet itself takes up to a minute or so to bring a changed ConfigMap to a node.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long a look may take: far less than a person waits for a change. A file system that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const HANGS: &str = "the configuration, or a file that it names, is on a file system that does not answer: what was read before stays in \
+                     force (is a network volume down?)";
+
+/// The most of a file that is looked at for a change: no configuration is larger.
+const MAX_CONTENT: usize = 4 * 1024 * 1024;
 
 /// Takes up changes of one configuration file.
 #[derive(Debug)]
@@ -27,7 +39,12 @@ pub(super) struct Reloader {
     started: Config,
     parts: Parts,
     pipeline: Arc<ArcSwap<Pipeline>>,
+    /// Held while the files are read, however long that takes.
     state: Mutex<State>,
+    /// Why the newest content is not in force.
+    fault: Mutex<Option<String>>,
+    /// Whether the files take too long.
+    hangs: AtomicBool,
     asked: Notify,
 }
 
@@ -37,8 +54,6 @@ struct State {
     config: Config,
     /// The content last looked at, good or faulty: one file is reported once.
     seen: Option<Content>,
-    /// Why the newest content is not in force.
-    fault: Option<String>,
 }
 
 /// A digest of the configuration file and of the version key it names; `None` where one cannot be read.
@@ -52,7 +67,9 @@ impl Reloader {
             started: config.clone(),
             parts,
             pipeline,
-            state: Mutex::new(State { config, seen, fault: None }),
+            state: Mutex::new(State { config, seen }),
+            fault: Mutex::default(),
+            hangs: AtomicBool::new(false),
             asked: Notify::new(),
         }
     }
@@ -62,21 +79,33 @@ impl Reloader {
         self.asked.notify_one();
     }
 
-    /// Looks at the file until the future is dropped.
-    pub(super) async fn run(&self) {
+    /// Looks at the file until the future is dropped: on a thread that may be kept waiting, and one at a time.
+    pub(super) async fn run(self: Arc<Self>) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = self.asked.notified() => self.reload(true),
-                _ = looks.tick() => self.reload(false),
+            let asked = tokio::select! {
+                () = self.asked.notified() => true,
+                _ = looks.tick() => false,
+            };
+            let reloader = Arc::clone(&self);
+            let mut look = spawn_blocking(move || reloader.reload(asked));
+            if timeout(PATIENCE, &mut look).await.is_err() {
+                self.hangs.store(true, Ordering::Release);
+                tracing::warn!(file = %self.file.display(), "{HANGS}");
+                // A panic is told by the hook, and leaves what is in force.
+                let _ = look.await;
+                self.hangs.store(false, Ordering::Release);
             }
         }
     }
 
     /// Why the newest configuration is not in force, if it is not.
     pub(super) fn fault(&self) -> Option<String> {
-        self.lock().fault.clone()
+        if self.hangs.load(Ordering::Acquire) {
+            return Some(HANGS.to_owned());
+        }
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn reload(&self, asked: bool) {
@@ -91,14 +120,19 @@ impl Reloader {
                 tracing::info!(file = %self.file.display(), "the configuration is reloaded");
                 // A version key that is named only now is watched from now on.
                 state.seen = Some(content(&self.file, &config));
-                (state.config, state.fault) = (config, None);
+                state.config = config;
+                self.set_fault(None);
             }
             Err(fault) => {
                 tracing::error!(file = %self.file.display(), fault, "the new configuration is faulty; the former one stays in force");
-                state.fault = Some(fault);
+                self.set_fault(Some(fault));
             }
         }
-        self.parts.metrics.reloaded(state.fault.is_none());
+    }
+
+    fn set_fault(&self, fault: Option<String>) {
+        self.parts.metrics.reloaded(fault.is_none());
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     fn take_up(&self, old: &Config) -> Result<Config, String> {
@@ -139,7 +173,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 }
 
 fn content(file: &Path, config: &Config) -> Content {
-    let of = |path: &Path| std::fs::read(path).ok().map(|bytes| digest(&SHA256, &bytes).as_ref().to_vec());
+    let of = |path: &Path| WholeFile::read(path, MAX_CONTENT).ok().map(|file| digest(&SHA256, &file.bytes).as_ref().to_vec());
     [of(file), config.version_key.as_deref().and_then(of)]
 }
 

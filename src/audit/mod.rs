@@ -4,13 +4,14 @@
 //! kubelet asks again each minute; mounts that say the same as the one before are counted, not repeated.
 
 use std::fmt::Debug;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rustix::fs::OFlags;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -99,7 +100,7 @@ impl AuditLog {
     pub fn open(config: &AuditConfig, metrics: Arc<Metrics>) -> io::Result<Self> {
         let writer: Box<dyn Write + Send> = match &config.file {
             None => Box::new(io::stdout()),
-            Some(path) => Box::new(OpenOptions::new().append(true).create(true).mode(0o600).open(path)?),
+            Some(path) => Box::new(open_for_appending(path)?),
         };
         Self::start(writer, config.fail_closed, metrics)
     }
@@ -139,6 +140,14 @@ impl AuditSink for AuditLog {
         self.queue.send(Message::Event { event, written: Some(written) }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?.map_err(AuditUnavailable)
     }
+}
+
+/// Opened without waiting: a pipe that nobody reads is an error (ENXIO), and no hang. Written to as any file.
+fn open_for_appending(path: &Path) -> io::Result<File> {
+    let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOCTTY).bits()).unwrap_or_default();
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 /// The writing thread: lines in order, one write each, until every sender is gone.

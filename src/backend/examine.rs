@@ -58,7 +58,7 @@ impl BackendConfig {
                 Err(error) => Err(error),
             },
         };
-        opened.unwrap_or_else(|error| vec![Diagnosis::of_error(Level::Fail, format!("backend {name}"), &error.reason)])
+        opened.unwrap_or_else(|error| vec![Diagnosis::of_error(Level::Fail, format!("backend {name}"), &error.reason_in_full())])
     }
 }
 
@@ -75,6 +75,6 @@ async fn checked(backend: &dyn Backend, name: &BackendName, well: String) -> Dia
     let what = format!("backend {name}");
     match backend.check().await {
         Ok(()) => Diagnosis::ok(what, well),
-        Err(error) => Diagnosis::of_error(Level::Fail, what, &error.reason),
+        Err(error) => Diagnosis::of_error(Level::Fail, what, &error.reason_in_full()),
     }
 }

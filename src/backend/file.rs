@@ -192,7 +192,8 @@ impl FileBackend {
 }
 
 fn error(backend: BackendName, secret: Option<SecretName>, fault: ReadFault) -> BackendError {
-    BackendError { fault: fault.fault, backend, secret, reason: fault.reason, source: None }
+    let ReadFault { fault, reason, told } = fault;
+    BackendError::with(fault, backend, secret, told.clone(), (told != reason).then_some(reason))
 }
 
 #[async_trait]

@@ -31,10 +31,14 @@ use template::{Values, escape_json};
 use super::health::Health;
 use super::refusal::Refusal;
 use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
+use crate::files::Desk;
 use crate::http::{ClientCertificate, HttpClient, HttpConfig, Repeat};
 use crate::model::{
     BackendName, Fetched, InvalidName, Lease, LoginTls, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Verb, Version,
 };
+
+/// Threads that read files: a file system that hangs takes no more.
+const THREADS: usize = 4;
 
 /// Serves what one HTTP API keeps.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub struct HttpBackend {
     /// The most bytes that the fields of one secret may hold.
     max_secret_bytes: usize,
     client: HttpClient,
+    /// Where the files of its credentials are read.
+    desk: Desk,
     health: Health,
 }
 
@@ -65,8 +71,11 @@ impl HttpBackend {
         };
         let server = &config.url.endpoint;
         match HttpClient::new(server.clone(), reached) {
-            Ok(client) => Ok(Self { name, config: config.clone(), max_secret_bytes, client, health: Health::default() }),
-            Err(error) => Err(told(name, None, Refusal::unanswered(server, &error, ""))),
+            Ok(client) => {
+                let (desk, health) = (Desk::new(THREADS), Health::default());
+                Ok(Self { name, config: config.clone(), max_secret_bytes, client, desk, health })
+            }
+            Err(error) => Err(Refusal::unanswered(server, &error, "").into_error(name, None)),
         }
     }
 
@@ -75,7 +84,7 @@ impl HttpBackend {
             let reason = "an HTTP store only reads, as its configuration says (leave out `method` and `args`)";
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
-        let mut credentials = Credentials::gather(&self.config, &cx.tokens)?;
+        let mut credentials = Credentials::gather(&self.desk, &self.config, cx).await?;
         let mut request = self.request(secret, &cx.pod)?;
         *request.headers_mut() = std::mem::take(&mut credentials.headers);
         // What is asked for by POST may be counted, logged or limited there.
@@ -124,12 +133,8 @@ impl HttpBackend {
     }
 
     fn error(&self, secret: Option<&SecretName>, refusal: Refusal) -> BackendError {
-        told(self.name.clone(), secret.cloned(), refusal)
+        refusal.into_error(self.name.clone(), secret.cloned())
     }
-}
-
-fn told(backend: BackendName, secret: Option<SecretName>, refusal: Refusal) -> BackendError {
-    BackendError { fault: refusal.fault, backend, secret, reason: refusal.reason, source: None }
 }
 
 #[async_trait]

@@ -12,12 +12,19 @@ use crate::model::{Field, FieldKind, FieldName, SecretBytes};
 /// An object's members, each still the JSON that the store wrote.
 pub(super) type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// `None`: it is no object.
-pub(super) fn members(value: &RawValue) -> Option<Members<'_>> {
-    serde_json::from_str(value.get()).ok()
+/// `None`: it is not an object.
+///
+/// # Errors
+/// A member's name is not Unicode: nobody could ask for it, and without it the object would not be the store's.
+pub(super) fn members(value: &RawValue) -> Result<Option<Members<'_>>, Refusal> {
+    if !is_object(value) {
+        return Ok(None);
+    }
+    // The text is JSON already: what can still fail is a name.
+    serde_json::from_str(value.get()).map(Some).map_err(|_| half("a member's name"))
 }
 
-/// `None`: it is no text, or one with half a character in it.
+/// `None`: it is not a text, or one with half a character in it.
 pub(super) fn text(value: &RawValue) -> Option<SecretBytes> {
     serde_json::from_str::<String>(value.get()).ok().map(|text| SecretBytes::new(text.into_bytes()))
 }
@@ -37,10 +44,7 @@ pub(super) fn fields(members: &Members<'_>, max_bytes: usize) -> Result<(BTreeMa
             unnamed += 1;
             continue;
         };
-        let field = field(value).ok_or_else(|| {
-            let reason = format!("field {:?} is a text with half a character in it (write the secret anew)", name.as_str());
-            Refusal::new(Fault::Corrupt, reason)
-        })?;
+        let field = field(value).ok_or_else(|| half(&format!("field {:?}", name.as_str())))?;
         bytes += field.bytes.len();
         fields.insert(name, field);
     }
@@ -58,11 +62,70 @@ pub(super) fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// A text becomes its own bytes; everything else stays the JSON that the store wrote, to the digit.
+/// A text becomes its own bytes; everything else stays the JSON that the store wrote, to the digit. `None`: half a character is in it.
 pub(super) fn field(value: &RawValue) -> Option<Field> {
+    if has_half(value.get()) {
+        return None;
+    }
     if value.get().starts_with('"') {
         return text(value).map(Field::of_bytes);
     }
     let bytes = SecretBytes::new(value.get().as_bytes().to_vec());
     Some(Field { bytes: Arc::new(bytes), kind: FieldKind::Json })
+}
+
+/// Whether JSON has half of a surrogate pair in a text or a name (RFC 8259, section 8.2): a parser either refuses that, or puts
+/// something else in its place, and a secret would be delivered that the store does not have.
+pub(super) fn has_half(json: &str) -> bool {
+    let mut rest = json.as_bytes();
+    // Only texts and names have a backslash.
+    while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
+        let escape = &rest[at..];
+        let length = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => return true,
+            (Some(_), _) => 6,
+            // Another escape, such as `\\\\`, is two signs long.
+            (None, _) => 2,
+        };
+        rest = escape.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+/// The number of an escape `\\uXXXX` that stands at the start.
+fn unit(escape: &[u8]) -> Option<u16> {
+    let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// `what` has half a character in it.
+pub(super) fn half(what: &str) -> Refusal {
+    Refusal::new(Fault::Corrupt, format!("{what} has half a character in it (half of a surrogate pair: write the secret again)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_character_is_found_wherever_it_is() {
+        for json in [
+            r#""\ud800""#,
+            r#""\uD800""#,
+            r#""\udfff""#,
+            r#""\ude00\ud83d""#,
+            r#""\ud83d\ud83d\ude00""#,
+            r#""\ud83dx\ude00""#,
+            r#""\ud83d\\ude00""#,
+            r#""\\\ud800""#,
+            r#"{"\ud800":1}"#,
+            r#"[{"a":["b\udc00"]}]"#,
+        ] {
+            assert!(has_half(json), "{json}");
+        }
+        for json in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""\u0000\n\"""#, r#""\ud7ff\ue000""#, "1e999", r#""x\\""#, ""] {
+            assert!(!has_half(json), "{json}");
+        }
+    }
 }

@@ -131,10 +131,15 @@ pub struct BackendError {
     pub backend: BackendName,
     /// `None`: the store as a whole.
     pub secret: Option<SecretName>,
-    /// Why, and in brackets what to do.
+    /// Why, and in brackets what to do: in words that a class's author may read, without the node's paths.
     pub reason: String,
+    /// The same for the node's admin, where that says more.
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
+
+/// A reason with all that only the node's admin may know: for logs, readiness and commands.
+#[derive(Debug)]
+struct InFull(String);
 
 /// A part of a request that a store has no use for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -218,6 +223,31 @@ impl fmt::Display for BackendError {
         }
     }
 }
+
+impl BackendError {
+    /// `full`: the reason in words for the node's admin; `None`: they are the same.
+    fn with(fault: Fault, backend: BackendName, secret: Option<SecretName>, reason: String, full: Option<String>) -> Self {
+        let source = full.map(|full| Arc::new(InFull(full)) as Arc<dyn Error + Send + Sync>);
+        Self { fault, backend, secret, reason, source }
+    }
+
+    /// As it is shown to the node's admin.
+    pub fn in_full(&self) -> Self {
+        Self { reason: self.reason_in_full(), ..self.clone() }
+    }
+
+    fn reason_in_full(&self) -> String {
+        self.source.as_ref().map_or_else(|| self.reason.clone(), ToString::to_string)
+    }
+}
+
+impl fmt::Display for InFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for InFull {}
 
 impl Error for BackendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::Fault;
+use super::{BackendError, Fault};
 use crate::http::HttpError;
-use crate::model::SecretBytes;
+use crate::model::{BackendName, SecretBytes, SecretName};
 
 /// What is shorter cannot be told from any word, and is no secret.
 const MIN_NEEDLE: usize = 4;
@@ -16,6 +16,8 @@ const MIN_NEEDLE: usize = 4;
 pub(super) struct Refusal {
     pub(super) fault: Fault,
     pub(super) reason: String,
+    /// The reason for the node's admin, where that says more.
+    pub(super) full: Option<String>,
 }
 
 /// What must not be repeated of the store's words: it may quote what it was sent.
@@ -26,7 +28,21 @@ pub(super) struct Needles(Vec<zeroize::Zeroizing<String>>);
 
 impl Refusal {
     pub(super) fn new(fault: Fault, reason: impl Into<String>) -> Self {
-        Self { fault, reason: reason.into() }
+        Self { fault, reason: reason.into(), full: None }
+    }
+
+    /// With another reason for the node's admin.
+    pub(super) fn in_full(self, full: impl Into<String>) -> Self {
+        Self { full: Some(full.into()), ..self }
+    }
+
+    pub(super) fn into_error(self, backend: BackendName, secret: Option<SecretName>) -> BackendError {
+        BackendError::with(self.fault, backend, secret, self.reason, self.full)
+    }
+
+    /// As the node's admin reads it.
+    pub(super) fn for_admin(&self) -> &str {
+        self.full.as_deref().unwrap_or(&self.reason)
     }
 
     /// Whether everybody's call would have failed with it: the store's own trouble, not that of who asked.
@@ -44,6 +60,15 @@ impl Refusal {
         }
     }
 
+    /// A file that the class names cannot be used. What is wrong with which of them is for the log alone: a class's author could ask by it
+    /// what there is on the node.
+    pub(super) fn class_files(fault: Fault, why: &str) -> Self {
+        const WORDS: &str = "a TLS file that the class names cannot be used";
+        const REMEDY: &str = "each must be a PEM file of at most 1 MiB below the folder that the backend's classMay.tlsDir names; the \
+                              daemon's log has the reason";
+        Self::new(fault, format!("{WORDS} ({REMEDY})")).in_full(format!("{WORDS}: {why} ({REMEDY})"))
+    }
+
     /// A call that brought no answer; `after` says after how many tries.
     pub(super) fn unanswered(server: &dyn fmt::Display, error: &HttpError, after: &str) -> Self {
         let (fault, remedy) = match error {
@@ -51,6 +76,7 @@ impl Refusal {
                 (Fault::Unavailable, "is the store up, and do network policies let the daemon out to it? kubelet tries again by itself")
             }
             HttpError::Ca { .. } | HttpError::ClientCertificate { .. } => (Fault::Unavailable, "the cluster's admin has to mend that file"),
+            HttpError::ClassFiles(why) => return Self::class_files(Fault::Invalid, why),
             HttpError::Certificate(_) => {
                 (Fault::Unavailable, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
             }

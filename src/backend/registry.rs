@@ -256,7 +256,7 @@ impl Backends {
             let kept = former.and_then(|former| former.stacks.get(name)).filter(|stack| stack.plan.as_ref() == Some(&plan));
             match kept.map_or_else(|| plan.build(name, parts), |stack| Ok(stack.clone())) {
                 Ok(stack) => _ = stacks.insert(name.clone(), stack),
-                Err(error) => faults.push(format!("backends.{error}")),
+                Err(error) => faults.push(format!("backends.{}", error.in_full())),
             }
         }
         if faults.is_empty() { Ok(Self { stacks, dialects: ServedDialects::default() }) } else { Err(faults) }

@@ -7,7 +7,7 @@
 //! warned of and passed over, since what is kept here can be had anew from its store.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use aws_lc_rs::{hkdf, hmac};
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
+use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::model::SecretBytes;
 use crate::yaml::{Faults, Reader};
 
@@ -154,7 +155,7 @@ impl Room {
         let name = key.name_of(self.name, id);
         let file = key.seal(self.name, &name, content).map_err(|Unspecified| io::Error::other("cannot be sealed"))?;
         let draft = dir.join(format!(".{name}.{}", process::id()));
-        let written = write_whole(&draft, &file).and_then(|()| fs::rename(&draft, dir.join(&name)));
+        let written = write_draft(&draft, &file).and_then(|()| fs::rename(&draft, dir.join(&name)));
         if written.is_err() {
             let _ = fs::remove_file(&draft);
         }
@@ -200,8 +201,11 @@ impl Room {
 
     fn read(&self, path: &Path, name: &str) -> Result<SecretBytes, String> {
         let mut file = Vec::new();
-        let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path);
-        opened.and_then(|opened| opened.take(MAX_FILE).read_to_end(&mut file)).map_err(|error| error.to_string())?;
+        let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).map_err(|error| error.to_string())?;
+        if !opened.metadata().is_ok_and(|found| found.is_file()) {
+            return Err("is not a regular file".to_owned());
+        }
+        opened.take(MAX_FILE).read_to_end(&mut file).map_err(|error| error.to_string())?;
         match file.first_chunk() {
             Some(MAGIC) if file.len() > HEADER => {}
             Some(MAGIC) | None => return Err("is truncated".to_owned()),
@@ -229,13 +233,6 @@ fn no_follow() -> i32 {
     i32::try_from(flags.bits()).unwrap_or_default()
 }
 
-/// On the disk before it is renamed into place: a crash leaves the former content or the new one.
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
-}
-
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -248,14 +245,16 @@ fn remove(path: &Path) -> io::Result<()> {
 impl Key {
     fn read(path: &Path) -> Result<Self, String> {
         const REMEDY: &str = "make one: head -c 32 /dev/urandom";
-        let unreadable = |error| format!("{error} ({REMEDY})");
-        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY + 1));
-        let file = fs::File::open(path).map_err(unreadable)?;
-        let mode = file.metadata().map_err(unreadable)?.mode();
-        file.take(KEY as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let wrong = |held: &str| format!("has {held} bytes; a key has exactly {KEY} ({REMEDY})");
+        let WholeFile { bytes, mode, .. } = WholeFile::read(path, KEY).map_err(|error| match error {
+            // In the system's own words.
+            Unreadable::Absent => format!("No such file or directory (os error 2) ({REMEDY})"),
+            Unreadable::Io(error) => format!("{error} ({REMEDY})"),
+            Unreadable::TooLarge { .. } => wrong("more than 32"),
+            Unreadable::NotAFile | Unreadable::TooMany(_) | Unreadable::Unstable => format!("{error} ({REMEDY})"),
+        })?;
         if bytes.len() != KEY {
-            let held = if bytes.len() > KEY { "more than 32".to_owned() } else { bytes.len().to_string() };
-            return Err(format!("has {held} bytes; a key has exactly {KEY} ({REMEDY})"));
+            return Err(wrong(&bytes.len().to_string()));
         }
         if mode & 0o077 != 0 {
             tracing::warn!(file = %path.display(), mode = %format!("{:04o}", mode & 0o7777),

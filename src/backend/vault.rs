@@ -52,7 +52,7 @@ pub struct VaultBackend {
     /// The most bytes that the fields of one secret may hold.
     max_secret_bytes: usize,
     clock: Arc<dyn Clock>,
-    clients: Clients,
+    clients: Arc<Clients>,
     sessions: Sessions,
     health: Health,
     warned: Memo<String, ()>,
@@ -67,7 +67,7 @@ impl VaultBackend {
     /// The CA or the client certificate cannot be used.
     pub fn open(name: BackendName, config: &VaultConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         // JSON makes text longer: a quote becomes two bytes, a control character six; and an answer has metadata.
-        let clients = Clients::new(max_secret_bytes.saturating_mul(4).saturating_add(64 * 1024));
+        let clients = Arc::new(Clients::new(max_secret_bytes.saturating_mul(4).saturating_add(64 * 1024)));
         let backend = Self {
             name,
             config: config.clone(),
@@ -78,15 +78,15 @@ impl VaultBackend {
             health: Health::default(),
             warned: Memo::with_capacity(MAX_WARNED),
         };
-        let server = wire::Server { endpoint: config.address.clone(), tls: config.tls.clone() };
-        match backend.clients.to(&server) {
-            Ok(_) => Ok(backend),
+        let server = wire::Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None };
+        match backend.clients.open(&server) {
+            Ok(()) => Ok(backend),
             Err(refusal) => Err(backend.error(None, refusal)),
         }
     }
 
     fn error(&self, secret: Option<&SecretName>, refusal: Refusal) -> BackendError {
-        BackendError { fault: refusal.fault, backend: self.name.clone(), secret: secret.cloned(), reason: refusal.reason, source: None }
+        refusal.into_error(self.name.clone(), secret.cloned())
     }
 }
 
@@ -120,7 +120,7 @@ impl Backend for VaultBackend {
     async fn forget(&self, pod: &str, deadline: Instant) {
         for token in self.sessions.forget(pod) {
             if let Err(refusal) = token.revoke(&self.clients, deadline).await {
-                tracing::debug!(backend = %self.name, reason = refusal.reason, "a store token that nobody uses was not revoked; it ends by itself");
+                tracing::debug!(backend = %self.name, reason = refusal.for_admin(), "a store token that nobody uses was not revoked; it ends by itself");
             }
         }
     }

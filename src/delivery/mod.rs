@@ -95,7 +95,7 @@ fn object_versions(secrets: &[(String, Arc<Secret>)], key: &VersionKey) -> Vec<O
         let times = seen.entry(id).and_modify(|times| *times += 1).or_insert(1);
         let id = if *times == 1 { id.clone() } else { format!("{id}#{times}") };
         let make = || digested.entry(Arc::as_ptr(secret)).or_insert_with(|| key.version_of(secret)).clone();
-        ObjectVersion { id, version: secret.version.clone().unwrap_or_else(make) }
+        ObjectVersion { id, version: secret.version.as_ref().map_or_else(make, |told| key.shown(told)) }
     });
     named.collect()
 }
@@ -108,6 +108,19 @@ impl VersionKey {
 
     pub fn new(key: &Zeroizing<Vec<u8>>) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+    }
+
+    /// A store's version as others may see it. A number counts changes and says nothing of the value. Any other text may be made from the
+    /// content (object stores send its MD5 as ETag), and whoever guesses the value could try the guess on it: it goes out as an HMAC.
+    fn shown(&self, told: &Version) -> Version {
+        if told.is_number() {
+            return told.clone();
+        }
+        let mut context = hmac::Context::with_key(&self.0);
+        // No secret's fields begin so: a length of eight such bytes is none that memory has.
+        context.update(b"\xff\xff\xff\xff\xff\xff\xff\xffversion");
+        context.update(told.as_str().as_bytes());
+        Self::cut(context)
     }
 
     /// An HMAC-SHA-256 over all fields, cut to 128 bits. Lengths go before contents, so that no two secrets share one by their seams.
@@ -124,6 +137,10 @@ impl VersionKey {
         if let Some(response) = &secret.response {
             part(response.expose());
         }
+        Self::cut(context)
+    }
+
+    fn cut(context: hmac::Context) -> Version {
         Version::new(data_encoding::HEXLOWER.encode(&context.sign().as_ref()[..16]))
     }
 }
@@ -167,6 +184,26 @@ mod tests {
         let delivery = Delivery::new(Vec::new(), &asked, &key(1), 4096).unwrap();
         let shown: Vec<_> = delivery.versions.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();
         assert_eq!(shown, ["files/db=7", "files/db@3=7", "files/db#2=7"]);
+    }
+
+    #[test]
+    fn a_stores_version_goes_out_as_it_is_only_if_it_is_a_number() {
+        let shown = |told: &str, byte| {
+            let asked = [("web/db".to_owned(), secret(&[("a", "hunter2")], Some(told)))];
+            Delivery::new(Vec::new(), &asked, &key(byte), 4096).unwrap().versions[0].version.to_string()
+        };
+        for number in ["0", "7", "1795328111", "18446744073709551615"] {
+            assert_eq!(shown(number, 1), number);
+        }
+        let md5 = "2ab96390c7dbe3439de74d0c9b0b1767";
+        let all_digits = "12345678901234567890123456789012";
+        for other in [md5, all_digits, "v7", "1.2.3", "-1", "+7", "007", "0x7", "7 ", "٧", "1e3", "18446744073709551616", "2026-11-26"] {
+            assert_eq!(shown(other, 1).len(), 32, "{other}");
+            assert_ne!(shown(other, 1), other);
+            assert_eq!(shown(other, 1), shown(other, 1));
+            assert_ne!(shown(other, 1), shown(other, 2), "{other}: without the key nobody can make it");
+        }
+        assert_ne!(shown("v7", 1), shown("v8", 1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, OtherError};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::words;
 use crate::model::clean;
 
 /// How many of a certificate's names are told.
@@ -34,7 +35,7 @@ pub struct CertificateFault {
 pub enum CertificateProblem {
     Expired,
     NotYetValid,
-    /// In rustls's words.
+    /// In words that follow a colon.
     Other(String),
     OtherName,
     /// It does not lead to a CA that is trusted.
@@ -119,7 +120,7 @@ impl CertificateProblem {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
             // A signature that does not fit: another CA of the same name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
-            other => Self::Other(other.to_string()),
+            other => Self::Other(words::of_certificate(other)),
         }
     }
 }

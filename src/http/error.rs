@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use hyper_util::client::legacy;
 
 use super::certificate::CertificateFault;
+use super::words;
 
 /// Why a call failed before an answer was there, or while it was read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -23,6 +24,9 @@ pub enum HttpError {
         "the client certificate cannot be used: {path}: {problem} (name PEM files: the certificate with its chain, and its private key)"
     )]
     ClientCertificate { path: PathBuf, problem: String },
+    /// A file that a class names cannot be used. Which and why is for the node's admin.
+    #[error("a TLS file that the class names cannot be used")]
+    ClassFiles(String),
     /// Nothing was sent: nobody is there, or cannot be reached.
     #[error("no connection: {0}")]
     Connect(String),
@@ -54,12 +58,31 @@ pub(super) struct Failed {
 // === impl HttpError ===
 
 impl HttpError {
+    /// With what only the node's admin may know.
+    pub fn for_admin(&self) -> String {
+        match self {
+            Self::ClassFiles(why) => format!("{self}: {why}"),
+            Self::Broken(_)
+            | Self::Ca { .. }
+            | Self::Certificate(_)
+            | Self::ClientCertificate { .. }
+            | Self::Connect(_)
+            | Self::Proxy(_)
+            | Self::Redirect { .. }
+            | Self::Request(_)
+            | Self::TimedOut
+            | Self::Tls(_)
+            | Self::TooLarge { .. } => self.to_string(),
+        }
+    }
+
     /// Whether the same call may well succeed a moment later.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Broken(_) | Self::Connect(_) => true,
             Self::Ca { .. }
             | Self::Certificate(_)
+            | Self::ClassFiles(_)
             | Self::ClientCertificate { .. }
             | Self::Proxy(_)
             | Self::Redirect { .. }
@@ -88,14 +111,14 @@ impl HttpError {
         if let Some(fault) = CertificateFault::of(error) {
             return Self::Certificate(Box::new(fault.clone()));
         }
-        let words = match error {
-            rustls::Error::AlertReceived(alert) => refusal(&format!("{alert:?}")),
+        let told = match error {
+            rustls::Error::AlertReceived(alert) => refusal(&words::name_of(&format!("{alert:?}"))),
             rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
                 "what answers does not speak TLS (is the address one of http://?)".to_owned()
             }
-            other => other.to_string(),
+            other => words::of_tls(other),
         };
-        Self::Tls(words)
+        Self::Tls(told)
     }
 }
 
@@ -139,11 +162,11 @@ impl Failed {
         if let Some(ours) = find::<HttpError>(error) {
             return Self::unseen(ours.clone());
         }
-        let words = error.source().map_or_else(|| error.to_string(), chain);
+        let said = error.source().map_or_else(|| words::plain(&error.to_string()), chain);
         // Refused only after the handshake: how TLS 1.3 servers do not take a client certificate.
-        let told = match words.split_once(ALERT) {
-            Some((_, rest)) => HttpError::Tls(refusal(rest.split(':').next().unwrap_or_default())),
-            None => HttpError::Broken(words),
+        let told = match said.split_once(ALERT) {
+            Some((_, rest)) => HttpError::Tls(refusal(&words::name_of(rest))),
+            None => HttpError::Broken(said),
         };
         // Only what got as far as a connection tells of one; and hyper cancels what it has not begun to send.
         let unsent = error.connect_info().is_none() || find::<hyper::Error>(error).is_some_and(hyper::Error::is_canceled);
@@ -165,14 +188,14 @@ fn cause<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'stati
 
 /// An error and its causes, in one line.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut words = error.to_string();
+    let mut said = words::plain(&error.to_string());
     let mut next = cause(error);
     while let Some(inner) = next {
-        let text = inner.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
+        let text = inner.downcast_ref().map_or_else(|| words::plain(&inner.to_string()), words::of_tls);
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
         }
         next = cause(inner);
     }
-    words
+    said
 }

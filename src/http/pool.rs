@@ -1,5 +1,9 @@
-//! The connections to an endpoint: made when they are first needed, made anew from files that have changed.
+//! The connections to an endpoint: made when they are first needed, and again from files that have changed.
+//!
+//! The files are looked at on a thread that may be kept waiting, and there is one such thread: a file system that does not answer holds
+//! up one call for a moment, and leaves the connections as they are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,8 +14,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::connect::{Connector, Seen};
@@ -20,13 +25,22 @@ use super::files::Files;
 use super::proxy::Proxy;
 use super::{Endpoint, HttpConfig, HttpError, Tuning, tls};
 
+/// How long a call waits for the files to be looked at. A file system that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// One endpoint's connections.
-pub(super) struct Pool {
+pub(super) struct Pool(Arc<Shared>);
+
+struct Shared {
     endpoint: Endpoint,
     config: HttpConfig,
     proxy: Option<Proxy>,
     tuning: Tuning,
     current: Mutex<Option<Current>>,
+    /// Held by the one thread that looks at the files, however long that takes.
+    looking: Arc<AsyncMutex<()>>,
+    /// Whether it takes too long.
+    hangs: AtomicBool,
 }
 
 /// What is in force, and the files it was made from.
@@ -55,48 +69,98 @@ impl Pool {
         if endpoint.is_https() {
             tls::server_name(&endpoint, &config)?;
         }
-        let pool = Self { endpoint, config, proxy, tuning, current: Mutex::default() };
-        if pool.has_files() {
-            *pool.lock() = Some(pool.made_from(pool.files()?)?);
+        let (looking, hangs) = (Arc::default(), AtomicBool::new(false));
+        let shared = Shared { endpoint, config, proxy, tuning, current: Mutex::default(), looking, hangs };
+        if shared.has_files() {
+            let made = shared.made_from(shared.files()?)?;
+            *shared.lock() = Some(made);
         }
-        Ok(pool)
+        Ok(Self(Arc::new(shared)))
     }
 
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Failed> {
-        let connections = self.connections().map_err(Failed::unseen)?;
+        let connections = self.connections().await.map_err(Failed::unseen)?;
         connections.send(request.map(Full::new)).await
     }
 
-    /// The connections in force; made anew when the files have changed. Faulty new files leave the old ones in force.
-    fn connections(&self) -> Result<Arc<Connections>, HttpError> {
-        let mut current = self.lock();
-        let Some(known) = &mut *current else {
-            let made = self.made_from(self.files()?)?;
-            return Ok(Arc::clone(&current.insert(made).connections));
-        };
-        if self.has_files() && known.looked.elapsed() >= self.tuning.files {
-            known.looked = Instant::now();
-            self.renew(known);
+    /// The connections in force; made again when the files have changed. Faulty new files leave the old ones in force.
+    async fn connections(&self) -> Result<Arc<Connections>, HttpError> {
+        match self.0.at_hand() {
+            Some((connections, false)) => Ok(connections),
+            Some((connections, true)) => {
+                self.0.look().await;
+                Ok(self.0.at_hand().map_or(connections, |(newest, _)| newest))
+            }
+            None => self.0.make_first().await,
         }
-        Ok(Arc::clone(&known.connections))
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The connections in force, and whether it is time to look at the files: of several callers, one hears that it is.
+    fn at_hand(&self) -> Option<(Arc<Connections>, bool)> {
+        let mut current = self.lock();
+        let known = current.as_mut()?;
+        let due = self.has_files() && known.looked.elapsed() >= self.tuning.files;
+        if due {
+            known.looked = Instant::now();
+        }
+        Some((Arc::clone(&known.connections), due))
     }
 
-    fn renew(&self, known: &mut Current) {
+    /// Without files: what the system trusts is read, once for all.
+    async fn make_first(self: &Arc<Self>) -> Result<Arc<Connections>, HttpError> {
+        let turn = Arc::clone(&self.looking).lock_owned().await;
+        if let Some((connections, _)) = self.at_hand() {
+            return Ok(connections);
+        }
+        let shared = Arc::clone(self);
+        let made = spawn_blocking(move || {
+            let made = shared.made_from(Files::default())?;
+            let connections = Arc::clone(&made.connections);
+            *shared.lock() = Some(made);
+            drop(turn);
+            Ok(connections)
+        });
+        made.await.unwrap_or_else(|_| Err(HttpError::Connect("none could be prepared (the daemon is ending, or has a bug)".to_owned())))
+    }
+
+    /// Looks at the files, unless somebody does already.
+    async fn look(self: &Arc<Self>) {
+        let Ok(turn) = Arc::clone(&self.looking).try_lock_owned() else { return };
+        // In the log of whoever asks, as all that a call says.
+        let (shared, log) = (Arc::clone(self), tracing::dispatcher::get_default(Clone::clone));
+        let looking = spawn_blocking(move || tracing::dispatcher::with_default(&log, || shared.renew(turn)));
+        if timeout(PATIENCE, looking).await.is_err() && !self.hangs.swap(true, Ordering::AcqRel) {
+            tracing::warn!(endpoint = %self.endpoint,
+                "the file system of the TLS files does not answer, the former ones stay in force (is a network volume down?)");
+        }
+    }
+
+    fn renew(&self, _turn: OwnedMutexGuard<()>) {
         // What cannot even be found is held as no files at all.
         let found = self.files();
         let files = found.as_ref().cloned().unwrap_or_default();
-        if files == known.files || known.refused.as_ref() == Some(&files) {
-            return;
+        let is_known = |known: &Current| known.files == files || known.refused.as_ref() == Some(&files);
+        if !self.lock().as_ref().is_some_and(is_known) {
+            match found.and_then(|files| self.made_from(files)) {
+                Ok(renewed) => {
+                    tracing::info!(endpoint = %self.endpoint, "changed TLS files are in force");
+                    *self.lock() = Some(renewed);
+                }
+                Err(error) => {
+                    let error = error.for_admin();
+                    tracing::warn!(endpoint = %self.endpoint, error, "changed TLS files cannot be used; the former ones stay in force");
+                    if let Some(known) = &mut *self.lock() {
+                        known.refused = Some(files);
+                    }
+                }
+            }
         }
-        match found.and_then(|files| self.made_from(files)) {
-            Ok(renewed) => {
-                tracing::info!(endpoint = %self.endpoint, "changed TLS files are in force");
-                *known = renewed;
-            }
-            Err(error) => {
-                tracing::warn!(endpoint = %self.endpoint, %error, "changed TLS files cannot be used; the former ones stay in force");
-                known.refused = Some(files);
-            }
+        if self.hangs.swap(false, Ordering::AcqRel) {
+            tracing::info!(endpoint = %self.endpoint, "the file system of the TLS files answers again");
         }
     }
 

@@ -11,8 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::certificate::CertificateFault;
-use super::files::ca_files;
-use super::{ClientCertificate, Endpoint, HttpConfig, HttpError};
+use super::files::{self, Of};
+use super::{ClientCertificate, Endpoint, HttpConfig, HttpError, words};
 
 /// The name the server must prove, which may be another than the one it is looked up by.
 pub(super) fn server_name(endpoint: &Endpoint, config: &HttpConfig) -> Result<ServerName<'static>, HttpError> {
@@ -26,13 +26,13 @@ pub(super) fn client_config(config: &HttpConfig) -> Result<ClientConfig, HttpErr
     let verifier = verifier(config, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| HttpError::Tls(error.to_string()))?
+        .map_err(|error| HttpError::Tls(words::of_tls(&error)))?
         .dangerous() // either our own wrapper around the usual verifier, or what `verify: false` asks for
         .with_custom_certificate_verifier(verifier);
     let mut tls = match &config.certificate {
         Some(certificate) => {
-            let (chain, key) = certificate.read()?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| certificate.unusable(&error))?
+            let (chain, key) = certificate.read(config)?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| certificate.unusable(config, &error))?
         }
         None => builder.with_no_client_auth(),
     };
@@ -43,22 +43,22 @@ pub(super) fn client_config(config: &HttpConfig) -> Result<ClientConfig, HttpErr
 fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, HttpError> {
     let (roots, trusted) = match &config.ca {
         // Also where nothing is verified: it is in force again once something is.
-        Some(path) => (Arc::new(roots_of(path)?), path.display().to_string()),
+        Some(path) => (Arc::new(roots_of(config, path)?), path.display().to_string()),
         None if config.verify => (system_roots()?, "a CA that the system trusts".to_owned()),
         None => return Ok(Arc::new(Verifier { usual: None, provider: Arc::clone(provider) })),
     };
     let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
-    let usual = Usual { inner: inner.map_err(|error| HttpError::Tls(error.to_string()))?, trusted };
+    let usual = Usual { inner: inner.map_err(|error| HttpError::Tls(words::plain(&error.to_string())))?, trusted };
     Ok(Arc::new(Verifier { usual: config.verify.then_some(usual), provider: Arc::clone(provider) }))
 }
 
-fn roots_of(path: &Path) -> Result<RootCertStore, HttpError> {
-    let fault = |problem: String| HttpError::Ca { path: path.to_owned(), problem };
+fn roots_of(config: &HttpConfig, path: &Path) -> Result<RootCertStore, HttpError> {
+    let fault = |problem: String| files::fault(config, Of::Ca, path, problem);
     let mut roots = RootCertStore::empty();
-    for file in ca_files(path)? {
-        for certificate in CertificateDer::pem_file_iter(file).map_err(|error| fault(pem_problem(&error)))? {
+    for file in files::read_ca(config, path)? {
+        for certificate in CertificateDer::pem_slice_iter(&file) {
             let certificate = certificate.map_err(|error| fault(pem_problem(&error)))?;
-            roots.add(certificate).map_err(|error| fault(format!("not a usable certificate: {error}")))?;
+            roots.add(certificate).map_err(|error| fault(format!("not a usable certificate: {}", words::of_tls(&error))))?;
         }
     }
     if roots.is_empty() { Err(fault("holds no certificate".to_owned())) } else { Ok(roots) }
@@ -91,24 +91,26 @@ fn pem_problem(error: &pem::Error) -> String {
 // === impl ClientCertificate ===
 
 impl ClientCertificate {
-    fn read(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HttpError> {
-        let fault = |path: &Path, problem: String| HttpError::ClientCertificate { path: path.to_owned(), problem };
+    fn read(&self, config: &HttpConfig) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), HttpError> {
+        let fault = |path: &Path, problem: String| files::fault(config, Of::Client, path, problem);
         let of_chain = |error: pem::Error| fault(&self.chain, pem_problem(&error));
-        let chain = CertificateDer::pem_file_iter(&self.chain).map_err(of_chain)?.collect::<Result<Vec<_>, _>>().map_err(of_chain)?;
+        let chain = files::read(config, Of::Client, &self.chain)?;
+        let chain = CertificateDer::pem_slice_iter(&chain).collect::<Result<Vec<_>, _>>().map_err(of_chain)?;
         if chain.is_empty() {
             return Err(fault(&self.chain, "holds no certificate".to_owned()));
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| fault(&self.key, pem_problem(&error)))?;
+        let key = files::read(config, Of::Client, &self.key)?;
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| fault(&self.key, pem_problem(&error)))?;
         Ok((chain, key))
     }
 
     #[allow(clippy::wildcard_enum_match_arm)] // rustls's errors may become more; its words will do
-    fn unusable(&self, error: &rustls::Error) -> HttpError {
+    fn unusable(&self, config: &HttpConfig, error: &rustls::Error) -> HttpError {
         let problem = match error {
             rustls::Error::InconsistentKeys(_) => format!("{} is not its private key", self.key.display()),
-            other => other.to_string(),
+            other => words::of_tls(other),
         };
-        HttpError::ClientCertificate { path: self.chain.clone(), problem }
+        files::fault(config, Of::Client, &self.chain, problem)
     }
 }
 

@@ -2,23 +2,17 @@
 //! restart. A ConfigMap's symlink swap, a rename over it and a write in place are all changes.
 
 use std::fmt;
-use std::fs::{self, File, Metadata};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use rustix::fs::{Mode, OFlags};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::keys::KeySet;
-
-/// The largest file in bytes. Kubernetes' have two or three keys in under 2 KiB.
-const MAX_SIZE: u64 = 1024 * 1024;
+use crate::files::{MAX_FILE, Stamp, Unreadable, WholeFile};
 
 /// How old the last look at the file may be. Also how often a file that is faulty, or may have been read in the middle of a change, is read
 /// again.
@@ -63,16 +57,6 @@ struct State {
     settled: bool,
     /// The text the keys come from.
     text: Vec<u8>,
-}
-
-/// What tells one state of a file from another; of the file itself, not of a symlink to it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 // === impl KeyFile ===
@@ -169,7 +153,7 @@ impl Shared {
 
     fn look(&self, mut state: OwnedMutexGuard<State>) {
         let began = self.age();
-        let changed = fs::metadata(&self.path).ok().as_ref().map(Stamp::of) != state.stamp;
+        let changed = Stamp::of(&self.path).ok() != state.stamp;
         let again = !state.settled && state.read_at.elapsed() >= INTERVAL;
         if changed || again {
             self.reload(&mut state);
@@ -237,20 +221,13 @@ fn nanos(time: Duration) -> u64 {
 
 /// The stamp is the open file's own: of two files that are swapped in between, never one's stamp with the other's text.
 fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
-    let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
-    // Not blocking: where a pipe lies in the file's place, opening it must not wait for a writer.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?);
-    let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err("it is not a file".to_owned());
+    match WholeFile::read(path, MAX_FILE) {
+        Ok(file) => Ok((file.stamp, file.bytes.to_vec())),
+        Err(Unreadable::Absent) => Err("it cannot be read: No such file or directory (os error 2)".to_owned()),
+        Err(Unreadable::NotAFile) => Err("it is not a file".to_owned()),
+        Err(Unreadable::TooLarge { .. }) => Err(format!("it is over {MAX_FILE} bytes")),
+        Err(error @ (Unreadable::Io(_) | Unreadable::TooMany(_) | Unreadable::Unstable)) => Err(format!("it {error}")),
     }
-    let mut text = Vec::new();
-    file.take(MAX_SIZE + 1).read_to_end(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > MAX_SIZE {
-        return Err(format!("it is over {MAX_SIZE} bytes"));
-    }
-    Ok((Stamp::of(&metadata), text))
 }
 
 fn report(path: &Path, keys: &KeySet) {
@@ -259,20 +236,12 @@ fn report(path: &Path, keys: &KeySet) {
     }
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use rustix::fs::Mode;
+
     use super::*;
     use crate::identity::Issuer;
 
@@ -298,7 +267,7 @@ mod tests {
         let (first, second) = (jwks(), jwks());
         let (_folder, path, file) = file(&first);
         fs::write(&path, &second).unwrap();
-        file.0.state.lock().await.stamp = Some(Stamp::of(&fs::metadata(&path).unwrap()));
+        file.0.state.lock().await.stamp = Some(Stamp::of(&path).unwrap());
         file.for_key(None).await;
         assert_eq!(text(&file).await, first.as_bytes());
         tokio::time::advance(INTERVAL).await;

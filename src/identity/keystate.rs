@@ -1,8 +1,8 @@
 //! The keys of an earlier run, in the state folder: so that a daemon that starts while the API server is down can still verify.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -10,11 +10,13 @@ use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::files::{MAX_FILE, Unreadable, WholeFile, write_draft};
+
 /// The file's name in the state folder.
 const FILE: &str = "jwks.state";
 
 /// The largest file in bytes: keys of 1 MiB, escaped.
-const MAX_SIZE: u64 = 4 * 1024 * 1024;
+const MAX_SIZE: usize = 4 * 1024 * 1024;
 
 /// Where keys are kept, and whose they are.
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl KeyState {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let draft = self.path.with_extension(format!("{}", std::process::id()));
         let wire = Wire { origin: self.origin.clone(), fetched, jwks: jwks.to_owned() };
-        let written = write_new(&draft, &serde_json::to_vec(&wire)?).and_then(|()| fs::rename(&draft, &self.path));
+        let written = write_draft(&draft, &serde_json::to_vec(&wire)?).and_then(|()| fs::rename(&draft, &self.path));
         if written.is_err() {
             let _ = fs::remove_file(&draft);
         }
@@ -79,24 +81,20 @@ impl KeyState {
 }
 
 fn read(path: &Path) -> io::Result<Wire> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_SIZE).read_to_end(&mut text)?;
-    serde_json::from_slice(&text).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not what was written"))
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    // A crash may have left one behind.
-    let _ = fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    let file = WholeFile::read(path, MAX_SIZE).map_err(|error| match error {
+        Unreadable::Absent => io::Error::from(io::ErrorKind::NotFound),
+        Unreadable::Io(error) => error,
+        Unreadable::NotAFile | Unreadable::TooLarge { .. } | Unreadable::TooMany(_) | Unreadable::Unstable => io::Error::other(error),
+    })?;
+    serde_json::from_slice(&file.bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not what was written"))
 }
 
 /// The address, and a hash of its CA's file. A folder of certificates, or the system's own, counts by its name alone.
 fn origin(url: &str, ca: Option<&Path>) -> String {
     let mut context = Context::new(&SHA256);
     if let Some(ca) = ca {
-        context.update(&fs::read(ca).unwrap_or_else(|_| ca.as_os_str().as_encoded_bytes().to_vec()));
+        let certificates = WholeFile::read(ca, MAX_FILE).map(|file| file.bytes.to_vec());
+        context.update(&certificates.unwrap_or_else(|_| ca.as_os_str().as_encoded_bytes().to_vec()));
     }
     format!("{url} {}", HEXLOWER.encode(context.finish().as_ref()))
 }

@@ -2,12 +2,11 @@
 //! Pod's token is refused within minutes, and the daemon needs no keys.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 
 use super::jwks::OWN_TOKEN;
@@ -15,16 +14,18 @@ use super::token::{self, Jws, TokenDigest};
 use super::{Attest, Attested, IdentityError};
 use crate::clock::Clock;
 use crate::kube::{KubeClient, ReviewError, TokenStatus};
-use crate::memo::Memo;
 use crate::model::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens, SecretBytes, quoted};
+use crate::shelf::Shelf;
+use crate::turns::Turns;
 
 /// How long a good answer is believed. A token of a Pod that was deleted lives so much longer here.
 const BELIEVED: Duration = Duration::from_mins(2);
 
-/// Answers kept in mind, in two generations: 4096 in all.
-const MEMO: usize = 2048;
+/// Answers kept in mind. A namespace with more tokens than others pushes out its own.
+const KNOWN: usize = 4096;
 
-/// Calls under way at once, of all mounts together.
+/// Calls under way at once, of all mounts together. They are shared by namespace: tokens that do not verify cost a call each, and whoever
+/// sends many of them waits for itself.
 const CALLS: usize = 32;
 
 /// Calls under way at once for the further tokens of one mount.
@@ -45,8 +46,8 @@ pub struct TokenReviewer {
     client: KubeClient,
     audience: String,
     clock: Arc<dyn Clock>,
-    calls: Semaphore,
-    seen: Memo<TokenDigest, Arc<Reviewed>>,
+    calls: Turns,
+    seen: Mutex<Shelf<TokenDigest, Arc<Reviewed>>>,
     trouble: Mutex<Option<(Instant, String)>>,
 }
 
@@ -95,26 +96,33 @@ impl Attest for TokenReviewer {
 
 impl TokenReviewer {
     pub fn new(client: KubeClient, audience: &str, clock: Arc<dyn Clock>) -> Self {
-        let (calls, seen) = (Semaphore::new(CALLS), Memo::with_capacity(MEMO));
+        let (calls, seen) = (Turns::new(CALLS), Mutex::new(Shelf::new(KNOWN)));
         Self { client, audience: audience.to_owned(), clock, calls, seen, trouble: Mutex::default() }
     }
 
     async fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims) -> Result<Arc<Reviewed>, IdentityError> {
         let digest = token::digest(jwt.expose(), audience);
-        let known = self.seen.find(&digest).filter(|known| known.until > Instant::now() && known.expires > self.clock.now());
-        let token = match known {
+        let known = self.seen().find(&digest).map(Arc::clone);
+        let token = match known.filter(|known| known.until > Instant::now() && known.expires > self.clock.now()) {
             Some(token) => token,
-            None => self.review(digest, jwt, audience).await?,
+            None => self.review(digest, jwt, audience, &claims.namespace).await?,
         };
         token.check_pod(claims)?;
         Ok(token)
     }
 
-    async fn review(&self, digest: TokenDigest, jwt: &SecretBytes, audience: &str) -> Result<Arc<Reviewed>, IdentityError> {
+    /// On the account of the namespace that the driver says the Pod is of.
+    async fn review(
+        &self,
+        digest: TokenDigest,
+        jwt: &SecretBytes,
+        audience: &str,
+        namespace: &str,
+    ) -> Result<Arc<Reviewed>, IdentityError> {
         // What is no token, or over the size of one, is not worth a call.
         let jws = Jws::parse(jwt.expose())?;
         let status = {
-            let _place = self.calls.acquire().await;
+            let _turn = self.calls.take(namespace).await;
             self.client.review_token(jwt, audience).await
         };
         let status = status.inspect_err(|error| self.troubled(error)).map_err(unreviewed)?;
@@ -131,8 +139,13 @@ impl TokenReviewer {
             is_for_daemon,
             until: Instant::now() + BELIEVED,
         });
-        self.seen.insert(digest, Arc::clone(&token));
+        self.seen().insert(namespace, digest, Arc::clone(&token), |_| false);
         Ok(token)
+    }
+
+    /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map's.
+    fn seen(&self) -> MutexGuard<'_, Shelf<TokenDigest, Arc<Reviewed>>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// In the log once for each kind of trouble.

@@ -41,8 +41,9 @@ impl KubeClient {
         }
         let path = format!("/apis/storage.k8s.io/v1/csidrivers/{CSI_DRIVER}");
         let fault = |(problem, remedy)| KubeError { call: format!("GET {}{path}", self.config.base), problem, remedy };
-        let request = self.request(Method::GET, &path, bytes::Bytes::new()).map_err(fault)?;
-        let answer = self.http.send(request, Instant::now() + CALL).await.map_err(|error| fault(Self::unanswered(&error)))?;
+        let deadline = Instant::now() + CALL;
+        let request = self.request(Method::GET, &path, bytes::Bytes::new(), deadline).await.map_err(fault)?;
+        let answer = self.http.send(request, deadline).await.map_err(|error| fault(Self::unanswered(&error)))?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }

@@ -1,7 +1,5 @@
 //! The daemon's own token: a file that kubelet renews, so it is read at each use.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use data_encoding::BASE64URL_NOPAD;
@@ -10,8 +8,10 @@ use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::files::{Unreadable, WholeFile};
+
 /// The longest token in bytes. Kubernetes' are about 1 KiB.
-const MAX_LEN: u64 = 16 * 1024;
+const MAX_LEN: usize = 16 * 1024;
 
 /// Where the token is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,7 +53,7 @@ impl OwnToken {
             .ok_or_else(|| self.fault("it is no ServiceAccount token with an `iss`"))
     }
 
-    /// The value of an `Authorization` header.
+    /// The value of an `Authorization` header. Blocks while the file system does.
     pub(super) fn bearer(&self) -> Result<HeaderValue, OwnTokenError> {
         let token = self.read()?;
         let value = Zeroizing::new([b"Bearer ", token.as_slice()].concat());
@@ -63,23 +63,20 @@ impl OwnToken {
     }
 
     fn read(&self) -> Result<Zeroizing<Vec<u8>>, OwnTokenError> {
-        let unreadable = |error: std::io::Error| self.fault(format!("it cannot be read: {error}"));
-        let file = File::open(&self.0).map_err(unreadable)?;
-        // Room for all of it and one byte more: a buffer that grows leaves copies behind.
-        let room = usize::try_from(MAX_LEN + 1).unwrap_or(usize::MAX);
-        let mut text = Zeroizing::new(Vec::with_capacity(room));
-        file.take(MAX_LEN + 1).read_to_end(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > MAX_LEN {
-            return Err(self.fault(format!("it is over {MAX_LEN} bytes")));
-        }
-        let trimmed = text.trim_ascii();
+        let file = WholeFile::read(&self.0, MAX_LEN).map_err(|cause| match cause {
+            // In the system's own words.
+            Unreadable::Absent => self.fault("it cannot be read: No such file or directory (os error 2)"),
+            Unreadable::TooLarge { .. } => self.fault(format!("it is over {MAX_LEN} bytes")),
+            Unreadable::Io(_) | Unreadable::NotAFile | Unreadable::TooMany(_) | Unreadable::Unstable => self.fault(format!("it {cause}")),
+        })?;
+        let trimmed = file.bytes.trim_ascii();
         if trimmed.is_empty() {
             return Err(self.fault("it is empty"));
         }
         Ok(Zeroizing::new(trimmed.to_vec()))
     }
 
-    fn fault(&self, problem: impl Into<String>) -> OwnTokenError {
+    pub(super) fn fault(&self, problem: impl Into<String>) -> OwnTokenError {
         OwnTokenError { path: self.0.display().to_string(), problem: problem.into() }
     }
 }

@@ -115,7 +115,7 @@ async fn the_own_token_must_be_there() {
     fs::remove_file(&token).unwrap();
     insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it cannot be read: No such file or directory (os error 2) (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
     fs::create_dir(&token).unwrap();
-    insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it cannot be read: Is a directory (os error 21) (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
+    insta::assert_snapshot!(scene.refused().await, @"GET https://[address]/x: the daemon's own token, [folder]/token: it is not a regular file (kubelet mounts it where the Pod's automountServiceAccountToken is true)");
     assert!(scene.server.calls().is_empty(), "nobody is asked without it");
 }
 

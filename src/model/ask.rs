@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -57,6 +57,8 @@ pub enum LoginKey {
     Namespace,
     Role,
     Tls,
+    /// The files among the TLS settings: all of them are below one folder.
+    TlsDir,
 }
 
 // === impl Args ===
@@ -115,6 +117,13 @@ impl Login {
         texts.chain(self.tls.as_ref().map(|_| (LoginKey::Tls, "its own settings"))).collect()
     }
 
+    /// The files that it names.
+    pub fn files(&self) -> Vec<(LoginKey, &str)> {
+        let files = self.tls.iter().flat_map(|tls| tls.files());
+        // Made of texts, they are texts.
+        files.filter_map(|file| Some((LoginKey::TlsDir, file.to_str()?))).collect()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.said().is_empty()
     }
@@ -127,8 +136,18 @@ impl Login {
             LoginKey::Mount => self.mount.take().is_some(),
             LoginKey::Namespace => self.namespace.take().is_some(),
             LoginKey::Role => self.role.take().is_some(),
-            LoginKey::Tls => self.tls.take().is_some(),
+            LoginKey::Tls | LoginKey::TlsDir => self.tls.take().is_some(),
         }
+    }
+}
+
+// === impl LoginTls ===
+
+impl LoginTls {
+    /// Every file (or folder) that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let client = self.client.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.iter().chain(client).map(PathBuf::as_path)
     }
 }
 
@@ -143,6 +162,7 @@ impl LoginKey {
             Self::Namespace => "namespace",
             Self::Role => "role",
             Self::Tls => "tls",
+            Self::TlsDir => "tlsDir",
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct SecretName(Arc<str>);
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FieldName(Arc<str>);
 
-/// A secret's version: the store's own word for it, or an HMAC of the content. It reveals nothing of the value.
+/// A secret's version: the store's own word for it, or an HMAC. What is delivered reveals nothing of the value (`delivery` sees to it).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Version(Arc<str>);
 
@@ -168,6 +168,11 @@ impl Version {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it counts: a decimal number of at most 64 bits in its one spelling. Longer digits may be those of a digest.
+    pub fn is_number(&self) -> bool {
+        self.0.parse::<u64>().is_ok_and(|number| number.to_string() == *self.0)
     }
 }
 

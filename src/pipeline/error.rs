@@ -62,6 +62,27 @@ impl MountError {
         }
     }
 
+    /// The message for the node's admin: it may name the node's paths, which a class's author has no business with.
+    pub fn in_full(&self) -> String {
+        match self {
+            Self::Fetch(failures) => {
+                let parts: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.label, failure.error.in_full())).collect();
+                bounded(self.code(), &parts)
+            }
+            Self::Audit(_)
+            | Self::Class(_)
+            | Self::Delivery(_)
+            | Self::Identity(_)
+            | Self::Internal
+            | Self::Overloaded { .. }
+            | Self::Oversize(_)
+            | Self::Policy(_)
+            | Self::Render(_)
+            | Self::Request(_)
+            | Self::TimedOut { .. } => self.to_string(),
+        }
+    }
+
     fn parts(&self) -> Vec<String> {
         fn each<T: fmt::Display>(faults: &[T]) -> Vec<String> {
             faults.iter().map(ToString::to_string).collect()

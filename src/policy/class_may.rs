@@ -4,26 +4,31 @@
 //! refused, as a secret without a rule is.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::fill_in;
 use crate::glob;
 use crate::model::{LoginKey, PodIdentity};
 use crate::yaml::{Faults, Reader};
 
-/// The keys that are lists of patterns; `tls` is yes or no.
+/// The keys that are lists of patterns; `tls` is yes or no, and `tlsDir` a folder.
 const LISTS: [LoginKey; 5] = [LoginKey::Address, LoginKey::Audience, LoginKey::Mount, LoginKey::Namespace, LoginKey::Role];
+
+/// What the address of a Unix socket begins with.
+const SOCKET: &str = "unix://";
 
 /// Globs by key: `*` within one element, `**` across; `${namespace}` and `${serviceAccount}` are the Pod's.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClassMay {
     patterns: BTreeMap<LoginKey, Vec<String>>,
     tls: bool,
+    tls_dir: Option<PathBuf>,
 }
 
 /// Any role, and nothing else: the store itself says which role a Pod's token may have.
 impl Default for ClassMay {
     fn default() -> Self {
-        Self { patterns: BTreeMap::from([(LoginKey::Role, vec!["*".to_owned()])]), tls: false }
+        Self { patterns: BTreeMap::from([(LoginKey::Role, vec!["*".to_owned()])]), tls: false, tls_dir: None }
     }
 }
 
@@ -38,7 +43,16 @@ impl ClassMay {
             may.patterns.insert(key, known.collect());
         }
         may.tls = reader.boolean(LoginKey::Tls.as_str(), faults).unwrap_or(false);
+        may.tls_dir = reader.parsed(LoginKey::TlsDir.as_str(), faults, folder);
+        if let (Some(node), false) = (reader.get(LoginKey::TlsDir.as_str()), may.tls) {
+            faults.add(node.at, reader.path(LoginKey::TlsDir.as_str()), "goes with tls: true (set that, or remove it)");
+        }
         may
+    }
+
+    /// The folder that every file of a class must be below. `None`: a class may name no file.
+    pub fn tls_dir(&self) -> Option<&Path> {
+        self.tls_dir.as_deref()
     }
 
     /// Grants these under a key as well.
@@ -51,6 +65,7 @@ impl ClassMay {
     pub fn grants(&self, key: LoginKey) -> bool {
         match key {
             LoginKey::Tls => self.tls,
+            LoginKey::TlsDir => self.tls_dir.is_some(),
             LoginKey::Address | LoginKey::Audience | LoginKey::Mount | LoginKey::Namespace | LoginKey::Role => {
                 !self.patterns(key).is_empty()
             }
@@ -63,9 +78,21 @@ impl ClassMay {
     }
 
     pub(super) fn allows(&self, key: LoginKey, value: &str, pod: &PodIdentity) -> bool {
-        if key == LoginKey::Tls {
-            return self.tls;
+        // Whether a file is below the folder only its opening tells: here its name alone is known.
+        if matches!(key, LoginKey::Tls | LoginKey::TlsDir) {
+            return self.grants(key);
         }
-        self.patterns(key).iter().filter_map(|pattern| fill_in(pattern, pod)).any(|pattern| glob::matches_path(&pattern, value))
+        // A socket is a path of the node: a pattern for servers (`**`) does not reach it.
+        let reaches = |pattern: &&String| pattern.starts_with(SOCKET) || !value.starts_with(SOCKET);
+        let patterns = self.patterns(key).iter().filter(reaches).filter_map(|pattern| fill_in(pattern, pod));
+        patterns.into_iter().any(|pattern| glob::matches_path(&pattern, value))
+    }
+}
+
+fn folder(text: &str) -> Result<PathBuf, String> {
+    match text {
+        text if !text.starts_with('/') => Err(format!("{text:?} is not an absolute path (start it with /)")),
+        text if text.contains("${") => Err(format!("{text:?} has a placeholder: the folder is the same for every class (write it out)")),
+        text => Ok(PathBuf::from(text)),
     }
 }

@@ -222,7 +222,7 @@ impl CsiDriverProvider for Provider {
                 Ok(Response::new(answer(delivery)))
             }
             Err(error) => {
-                tracing::warn!(request = %cx.request, provider = &*self.name, code = error.code().as_str(), %error, "a mount failed");
+                tracing::warn!(request = %cx.request, provider = &*self.name, code = error.code().as_str(), error = error.in_full(), "a mount failed");
                 Err(error.into())
             }
         }

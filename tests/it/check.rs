@@ -245,7 +245,7 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
     let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(invalid, refused);
     // Keys of another time, and those that want another beside them.
-    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client", "bad/"];
+    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client", "classMay/tlsDir", "bad/"];
     let of_http = ["auth/basic", "body", "client", "latest", "share"].map(|key| format!("intranet/{key}"));
     let expected: Vec<&str> = expected.into_iter().chain(of_http.iter().map(String::as_str)).collect();
     assert!(refused.iter().all(|name| expected.iter().any(|expected| name.contains(expected))), "{refused:?}");

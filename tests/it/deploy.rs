@@ -242,6 +242,13 @@ fn the_memory_limit_covers_the_mounts_that_are_let_in() {
     assert!(2.0 * mounts * 3.5 + 16.0 <= limit, "{mounts} mounts of 3.5 MiB do not fit into {limit} MiB");
 }
 
+/// With a bare 0 the chart leaves the flag out, and the driver takes 2 minutes.
+#[test]
+fn the_driver_skips_no_mount() {
+    let values = only("manifests/driver/values.yaml");
+    assert_eq!((text(&values, "/enableSecretRotation"), text(&values, "/rotationPollInterval")), ("true", "0s"));
+}
+
 #[test]
 fn the_base_asks_for_no_right_and_the_overlays_for_the_least() {
     for file in yaml_files("manifests/base") {

@@ -151,7 +151,7 @@ async fn each_is_mounted_as_it_promises() {
     let shop = Shop::open("examples/keyferry.yaml");
     let missing =
         shop.mount("missing").await.unwrap_err().message().replace(shop.house.folder.path().to_str().unwrap(), "/var/lib/keyferry");
-    insta::assert_snapshot!(missing, @"SecretNotFound: object 2 (token): files/shop/late: there is no such secret in the vault: /var/lib/keyferry/vault/shop/late.age is absent (make it with `keyferry vault set shop/late FIELD=@FILE`)");
+    insta::assert_snapshot!(missing, @"SecretNotFound: object 2 (token): files/shop/late: there is no such secret in the vault: shop/late.age is absent (make it with `keyferry vault set shop/late FIELD=@FILE`)");
     let told = fs::read_to_string(deploy("examples/missing.yaml")).unwrap().replace("\n#   ", " ");
     assert!(told.contains(&missing), "missing.yaml tells another message");
     shop.fill(&["late"]);

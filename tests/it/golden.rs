@@ -80,7 +80,10 @@ fn shape(request: &MountRequest) -> Value {
     let attributes: Map<String, Value> = serde_json::from_str(&request.attributes).unwrap();
     let secrets: Value = serde_json::from_str(&request.secrets).unwrap();
     let opened = |fields: &Map<String, Value>| -> Value {
-        fields.iter().map(|(key, value)| (key.clone(), if key == TOKENS { open_tokens(value.as_str().unwrap()) } else { value.clone() })).collect()
+        fields
+            .iter()
+            .map(|(key, value)| (key.clone(), if key == TOKENS { open_tokens(value.as_str().unwrap()) } else { value.clone() }))
+            .collect()
     };
     json!({
         "attributes": opened(&attributes),
@@ -101,7 +104,9 @@ fn open_tokens(text: &str) -> Value {
 }
 
 fn open_token(jwt: &str) -> Value {
-    let part = |number| -> Value { serde_json::from_slice(&BASE64URL_NOPAD.decode(jwt.split('.').nth(number).unwrap().as_bytes()).unwrap()).unwrap() };
+    let part = |number| -> Value {
+        serde_json::from_slice(&BASE64URL_NOPAD.decode(jwt.split('.').nth(number).unwrap().as_bytes()).unwrap()).unwrap()
+    };
     let claims = part(1);
     let lifetime = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
     json!({ "header": part(0), "claims": claims, "lifetime_s": lifetime })

@@ -4,6 +4,7 @@
 //! is gone with the provider.
 
 use std::fs;
+use std::path::Path;
 
 use crate::support::{House, Provider, apart, keyferry};
 
@@ -13,8 +14,12 @@ pub const SLOW: &str = "shop/slow";
 impl House {
     /// Starts the daemon where reading a secret under [`SLOW`] never ends.
     pub fn serve_hanging(&self) -> Provider {
-        let place = self.path("vault").join(SLOW);
-        fs::create_dir_all(&place).unwrap();
+        self.serve_hanging_at(&self.path("vault").join(SLOW))
+    }
+
+    /// Starts the daemon where looking at anything in this folder never ends.
+    pub fn serve_hanging_at(&self, place: &Path) -> Provider {
+        fs::create_dir_all(place).unwrap();
         let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
         assert!(fuse.is_ok(), "this test needs /dev/fuse, read-write (modprobe fuse; run as root, or chmod 666 /dev/fuse): {fuse:?}");
         let mut command = apart("unshare");
@@ -24,7 +29,7 @@ impl House {
         }
         let script = "exec 3<>/dev/fuse; mount -i -n -t fuse -o fd=3,rootmode=40000,user_id=$(id -u),group_id=$(id -g) hang \"$0\" || exit 3; \
                       exec \"$@\"";
-        command.args(["sh", "-c", script]).arg(&place).arg(keyferry().get_program());
+        command.args(["sh", "-c", script]).arg(place).arg(keyferry().get_program());
         self.serve_by(command)
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! A snapshot holds a table of cases: what is wrong, and below it the gRPC code and the message.
 
+use std::fs;
+use std::path::Path;
+
 use keyferry::server::proto::MountRequest;
 use serde_json::Value;
 use tonic::Status;
 
-use crate::support::{Client, House, Provider, assert_no_trap, shown, web};
+use crate::support::{Client, House, Provider, assert_no_trap, debug_text, files_below, shown, web};
 
 mod classes;
 mod request;
@@ -55,8 +58,11 @@ impl Asked {
     fn words(&self, status: &Status) -> String {
         assert_no_trap(status);
         assert!(status.message().len() <= LONGEST, "{} bytes: {status}", status.message().len());
+        assert_eq!(debug_text(status.message()), None, "{}", status.message());
         assert!(status.details().is_empty() && status.message().contains(": "), "{status}");
         let message = status.message().replace(self.house.folder.path().to_str().unwrap(), "<house>");
+        // Where a vault is on the node is not its readers' business.
+        assert!(!message.contains("<house>/vault") && !message.contains("<house>/age.key"), "{message}");
         format!("{:?} {message}", status.code())
     }
 
@@ -74,4 +80,58 @@ impl Asked {
     fn parameters(&self, what: &'static str, parameters: Value) -> Case {
         (what, self.house.asking(&web(), parameters))
     }
+}
+
+/// Snapshots of what a test has put together itself, by their first words.
+const TABLES: [(&str, &str); 2] = [("src/kube/tests.rs", "GET /x?y=z Some("), ("src/render/tests.rs", "object 1 (p) Some(")];
+
+/// Every message that a snapshot holds, and every one that the pages quote.
+#[test]
+fn no_message_shows_how_something_looks_in_memory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for file in [files_below(&root.join("src"), "rs"), files_below(&root.join("tests"), "rs")].concat() {
+        let text = fs::read_to_string(&file).unwrap();
+        for (snapshot, of) in snapshots(&text) {
+            seen += 1;
+            // Some hold what a value looks like, on purpose: they are not messages.
+            let is_table = TABLES.iter().any(|(table, first)| file.ends_with(table) && snapshot.trim_start().starts_with(first));
+            if debug_text(snapshot).is_some() && !is_table && !of.contains("?}") {
+                wrong.push(format!("{}: {snapshot}", file.display()));
+            }
+        }
+    }
+    for file in files_below(&root.join("docs"), "md") {
+        let text = fs::read_to_string(&file).unwrap();
+        wrong.extend(text.lines().filter(|line| debug_text(line).is_some()).map(|line| format!("{}: {line}", file.display())));
+    }
+    assert!(seen > 500, "only {seen} snapshots were found: is the reader right?");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The texts of inline snapshots, each with what stands before it in its macro.
+fn snapshots(text: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("_snapshot!(") {
+        let start = text[..at].rfind('\n').map_or(0, |line| line + 1);
+        let Some(sign) = text[at..].find('@').map(|sign| at + sign) else { continue };
+        let (body, hashes) = (&text[sign + 1..], text[sign + 1..].strip_prefix('r').unwrap_or(&text[sign + 1..]));
+        let count = hashes.len() - hashes.trim_start_matches('#').len();
+        let Some(opened) = hashes[count..].strip_prefix('"') else { continue };
+        let end = if body.starts_with('r') { format!("\"{}", "#".repeat(count)) } else { "\"".to_owned() };
+        let Some(length) = opened.find(&end) else { continue };
+        found.push((&opened[..length], &text[start..sign]));
+    }
+    found
+}
+
+#[test]
+fn the_reader_of_snapshots_sees_them() {
+    let text = "  insta::assert_snapshot!(a(\"x\"), @\"one (1)\");\n assert_snapshot!(b, @r#\"two \"2\"\"#);\n";
+    assert_eq!(snapshots(text).iter().map(|(text, _)| *text).collect::<Vec<_>>(), ["one (1)", "two \"2\""]);
+    for sign in ["cannot be used: Other(OtherError(X))", "Os { code: 2 }", "Some(1)", "Custom { kind: Other }"] {
+        assert!(debug_text(sign).is_some(), "{sign}");
+    }
+    assert_eq!(debug_text("No such file or directory (os error 2) (is it mounted?)"), None);
 }

@@ -283,7 +283,19 @@ impl Drop for Provider {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Every refusal is in the log, word for word: so all that any test has provoked is looked at.
+        if !std::thread::panicking() {
+            let log = self.log.lock().unwrap();
+            let debug: Vec<_> = log.iter().filter(|line| debug_text(line).is_some()).collect();
+            assert!(debug.is_empty(), "a message shows how something looks in memory: {debug:?}");
+        }
     }
+}
+
+/// What Rust's `Debug` looks like, and no sentence does.
+pub fn debug_text(text: &str) -> Option<&'static str> {
+    const SIGNS: [&str; 10] = ["Other(", "Some(", "Err(", "Ok(", "Os {", "Custom {", "Error(", "Error {", "Kind(", "kind: Other"];
+    SIGNS.into_iter().find(|sign| text.contains(sign))
 }
 
 pub async fn connect(socket: &Path) -> Result<Client, tonic::transport::Error> {

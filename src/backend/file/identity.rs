@@ -1,9 +1,7 @@
 //! The keys that open a vault: age identity files, read again when they change.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +16,7 @@ use zeroize::Zeroizing;
 use super::ReadFault;
 use super::read::{Stamp, WholeFile};
 use crate::backend::Fault;
+use crate::files::create_new;
 
 /// The longest identity file in bytes.
 const MAX_FILE: usize = 64 * 1024;
@@ -99,11 +98,20 @@ impl Identities {
     /// For messages: the files, and the recipients whose secrets they open.
     pub fn describe(&self, keys: &Keys) -> String {
         let files: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        format!("in {} ({})", files.join(", "), Self::recipients(keys))
+    }
+
+    /// The same without the node's paths.
+    pub fn describe_to_classes(keys: &Keys) -> String {
+        format!("of the backend ({})", Self::recipients(keys))
+    }
+
+    fn recipients(keys: &Keys) -> String {
         let recipients = keys.recipients();
         let shown = recipients.iter().take(3).map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let more = recipients.len().saturating_sub(3);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        format!("{} ({shown}{more})", files.join(", "))
+        format!("{shown}{more}")
     }
 
     fn elapsed(&self) -> u64 {
@@ -121,10 +129,8 @@ impl Keys {
     fn read(paths: &[PathBuf]) -> Result<Self, ReadFault> {
         let mut keys = Self { identities: Vec::new(), stamps: Vec::new() };
         for path in paths {
-            let file = WholeFile::read(path, MAX_FILE).map_err(|cause| {
-                let reason = format!("the identity file {} {cause} (is its volume mounted, and may this user read it?)", path.display());
-                ReadFault::new(Fault::Unavailable, reason)
-            })?;
+            let file = WholeFile::read(path, MAX_FILE)
+                .map_err(|cause| fault_of(path, |file| format!("{file} {cause} (is its volume mounted, and may this user read it?)")))?;
             if file.mode & 0o077 != 0 {
                 tracing::warn!(file = %path.display(), mode = %format!("{:04o}", file.mode & 0o7777),
                     "the identity file is open to other users (chmod 0400; in a volume of a Secret: defaultMode: 0400)");
@@ -144,7 +150,7 @@ impl fmt::Debug for Keys {
 
 /// An identity a line; empty lines and `#` comments between them. Messages name lines, and never quote one.
 fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Identity>, ReadFault> {
-    let fault = |why: &str| ReadFault::new(Fault::Unavailable, format!("the identity file {} {why}", path.display()));
+    let fault = |why: &str| fault_of(path, |file| format!("{file} {why}"));
     if bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE") {
         return Err(fault("is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)"));
     }
@@ -165,6 +171,10 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Identity>, ReadFault> {
     if identities.is_empty() { Err(fault("holds no identity (`keyferry vault init` makes one)")) } else { Ok(identities) }
 }
 
+fn fault_of(path: &Path, say: impl Fn(&str) -> String) -> ReadFault {
+    ReadFault::about(Fault::Unavailable, &format!("the identity file {}", path.display()), "an identity file of the backend", say)
+}
+
 /// Makes a new X25519 identity in a new file (0600), as `age-keygen -o` does, and gives its recipient.
 ///
 /// # Errors
@@ -177,7 +187,7 @@ pub fn generate_identity(path: &Path, now: Timestamp) -> io::Result<Recipient> {
     text.push_str(&format!("# created: {now:.0}\n# public key: {recipient}\n"));
     text.push_str(secret.expose_secret());
     text.push('\n');
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = create_new(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     super::write::sync_folder_of(path)?;

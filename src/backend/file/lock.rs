@@ -1,11 +1,11 @@
 //! One writer at a time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 
 /// Held while a vault is changed; the kernel gives it up with the process, however that ends. Readers need none: every file they
 /// read is whole.
@@ -18,7 +18,9 @@ impl Lock {
     /// Waits until no other writer is at work.
     pub fn acquire(path: &Path) -> io::Result<Self> {
         loop {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+            // A link of this name would have the file made where it leads.
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
             loop {
                 match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
                     Ok(()) => break,

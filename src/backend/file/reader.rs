@@ -132,7 +132,10 @@ impl Reader {
                 Unlistable::Io { .. } => Fault::Unavailable,
                 Unlistable::TooMany => Fault::TooLarge,
             };
-            ReadFault::new(kind, format!("{fault}{}", if kind == Fault::TooLarge { " (name a longer prefix)" } else { "" }))
+            match &fault {
+                Unlistable::Io { path, cause } => self.about(kind, path, |at| format!("cannot list {at}: {cause}")),
+                Unlistable::TooMany => ReadFault::new(kind, format!("{fault} (name a longer prefix)")),
+            }
         })
     }
 
@@ -140,7 +143,7 @@ impl Reader {
     pub fn check(&self) -> Result<(), ReadFault> {
         self.identities.refresh()?;
         self.present()?;
-        std::fs::read_dir(self.layout.root()).map(drop).map_err(|cause| unavailable(self.layout.root(), &cause))
+        std::fs::read_dir(self.layout.root()).map(drop).map_err(|cause| self.unavailable(self.layout.root(), &cause))
     }
 
     fn again(&self, seen: &Seen) -> Opened {
@@ -188,7 +191,7 @@ impl Reader {
     fn pinned(&self, name: &VaultName, revision: Revision, keys: &Keys) -> Result<Seen, ReadFault> {
         let earlier = self.layout.earlier(name, revision);
         if let Some(seen) = self.open_file(&earlier, name, keys)? {
-            return same_revision(seen, revision);
+            return self.same_revision(seen, revision);
         }
         let current = self.open_file(&self.layout.current(name), name, keys)?;
         let now = current.as_ref().map(|seen| seen.opened.revision);
@@ -196,7 +199,7 @@ impl Reader {
             return Ok(seen);
         }
         match (self.open_file(&earlier, name, keys)?, now) {
-            (Some(seen), _) => same_revision(seen, revision),
+            (Some(seen), _) => self.same_revision(seen, revision),
             (None, Some(now)) => Err(self.no_revision(name, revision, now)),
             (None, None) => Err(self.absent(name)),
         }
@@ -213,7 +216,7 @@ impl Reader {
         };
         let plaintext = seal::open(&file.bytes, &keys.identities).map_err(|cause| self.unopened(path, cause, keys))?;
         let document = Document::parse(&plaintext).map_err(|cause| {
-            ReadFault::new(Fault::Corrupt, format!("{} opens, but what it holds {cause} (set the secret anew)", path.display()))
+            self.about(Fault::Corrupt, path, |at| format!("{at} opens, but what it holds {cause} (set the secret anew)"))
         })?;
         let opened = self.checked(path, name, document)?;
         let asked = AtomicU64::new(self.life());
@@ -223,20 +226,18 @@ impl Reader {
     fn checked(&self, path: &Path, name: &VaultName, document: Document) -> Result<Opened, ReadFault> {
         if document.name != name.as_str() {
             let sealed_for: String = document.name.chars().take(200).collect();
-            let reason = format!(
-                "{} was sealed as {sealed_for:?}, and is not served under another name (it was moved or copied: set the secret anew)",
-                path.display()
-            );
-            return Err(ReadFault::new(Fault::Corrupt, reason));
+            return Err(self.about(Fault::Corrupt, path, |at| {
+                format!(
+                    "{at} was sealed as {sealed_for:?}, and is not served under another name (it was moved or copied: set the secret anew)"
+                )
+            }));
         }
         let bytes: usize = document.fields.values().map(|field| field.bytes.len()).sum();
         if bytes > self.max_secret_bytes {
-            let reason = format!(
-                "{} holds {bytes} bytes; at most {} are served (make it smaller, or ask for a higher limits.secretBytes)",
-                path.display(),
-                self.max_secret_bytes
-            );
-            return Err(ReadFault::new(Fault::TooLarge, reason));
+            let most = self.max_secret_bytes;
+            return Err(self.about(Fault::TooLarge, path, |at| {
+                format!("{at} holds {bytes} bytes; at most {most} are served (make it smaller, or ask for a higher limits.secretBytes)")
+            }));
         }
         let version = Some(document.revision.into());
         let secret = Arc::new(Secret { fields: document.fields, response: None, version, lease: None });
@@ -244,41 +245,52 @@ impl Reader {
     }
 
     fn unreadable(&self, path: &Path, cause: &Unreadable) -> ReadFault {
-        let at = path.display();
+        let about = |fault, more: &str| self.about(fault, path, |at| format!("{at} {cause}{more}"));
         match cause {
-            Unreadable::Absent => ReadFault::new(Fault::NotFound, format!("{at} {cause}")),
-            Unreadable::Io(cause) => unavailable(path, cause),
-            Unreadable::NotAFile => ReadFault::new(Fault::Corrupt, format!("{at} {cause} (remove it, and set the secret anew)")),
+            Unreadable::Absent => about(Fault::NotFound, ""),
+            Unreadable::Io(cause) => self.unavailable(path, cause),
+            Unreadable::NotAFile => about(Fault::Corrupt, " (remove it, and set the secret anew)"),
+            // Only of folders.
+            Unreadable::TooMany(_) => about(Fault::TooLarge, ""),
             Unreadable::TooLarge { .. } => {
                 let limit = self.max_secret_bytes;
-                ReadFault::new(
-                    Fault::TooLarge,
-                    format!(
-                        "{at} {cause}, as secrets of up to {limit} bytes need no more (make it smaller, or ask for a higher limits.secretBytes)"
-                    ),
-                )
+                let more =
+                    format!(", as secrets of up to {limit} bytes need no more (make it smaller, or ask for a higher limits.secretBytes)");
+                about(Fault::TooLarge, &more)
             }
             Unreadable::Unstable => {
-                let remedy = "write files beside their place and rename them, as `keyferry vault set` does";
-                ReadFault::new(Fault::Unavailable, format!("{at} {cause} ({remedy})"))
+                about(Fault::Unavailable, " (write files beside their place and rename them, as `keyferry vault set` does)")
             }
         }
     }
 
+    /// About a file or folder of the vault.
+    fn about(&self, fault: Fault, path: &Path, say: impl Fn(&str) -> String) -> ReadFault {
+        ReadFault::of_file(fault, self.layout.root(), path, say)
+    }
+
+    fn unavailable(&self, path: &Path, cause: &std::io::Error) -> ReadFault {
+        unavailable(self.layout.root(), path, cause)
+    }
+
     fn unopened(&self, path: &Path, cause: Unopened, keys: &Keys) -> ReadFault {
-        let at = path.display();
-        let reason = match cause {
-            Unopened::WrongIdentity => format!(
-                "{at} cannot be opened with any identity in {}: it is sealed to other recipients, or its header was altered (list \
-                 this recipient in the vault and set the secret anew, or give the daemon the right identity file)",
-                self.identities.describe(keys)
-            ),
-            Unopened::Altered | Unopened::Empty | Unopened::LongHeader | Unopened::NotAge | Unopened::Passphrase | Unopened::Truncated => {
-                format!("{at} {cause} (restore it, or set the secret anew)")
+        match cause {
+            Unopened::WrongIdentity => {
+                let say = |at: &str, identities: &str| {
+                    format!(
+                        "{at} cannot be opened with any identity {identities}: it is sealed to other recipients, or its header was altered \
+                         (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)"
+                    )
+                };
+                let whole = self.about(Fault::Corrupt, path, |at| say(at, &self.identities.describe(keys)));
+                let told = self.about(Fault::Corrupt, path, |at| say(at, &Identities::describe_to_classes(keys)));
+                ReadFault { told: told.told, ..whole }
             }
-            Unopened::Armoured | Unopened::GitLfsPointer => format!("{at} {cause}"),
-        };
-        ReadFault::new(Fault::Corrupt, reason)
+            Unopened::Altered | Unopened::Empty | Unopened::LongHeader | Unopened::NotAge | Unopened::Passphrase | Unopened::Truncated => {
+                self.about(Fault::Corrupt, path, |at| format!("{at} {cause} (restore it, or set the secret anew)"))
+            }
+            Unopened::Armoured | Unopened::GitLfsPointer => self.about(Fault::Corrupt, path, |at| format!("{at} {cause}")),
+        }
     }
 
     /// An absent secret, or an absent vault: an empty mount point must not look like a vault from which all secrets were removed.
@@ -286,11 +298,19 @@ impl Reader {
         if let Err(fault) = self.present() {
             return fault;
         }
-        let reason = format!(
-            "there is no such secret in the vault: {} is absent (make it with `keyferry vault set {name} FIELD=@FILE`)",
-            self.layout.current(name).display()
-        );
-        ReadFault::new(Fault::NotFound, reason)
+        self.about(Fault::NotFound, &self.layout.current(name), |at| {
+            format!("there is no such secret in the vault: {at} is absent (make it with `keyferry vault set {name} FIELD=@FILE`)")
+        })
+    }
+
+    fn same_revision(&self, seen: Seen, revision: Revision) -> Result<Seen, ReadFault> {
+        let sealed_as = seen.opened.revision;
+        if sealed_as == revision {
+            return Ok(seen);
+        }
+        Err(self.about(Fault::Corrupt, &seen.path, |at| {
+            format!("{at} was sealed as revision {sealed_as}, and is not served as another (restore the vault's .history)")
+        }))
     }
 
     fn no_revision(&self, name: &VaultName, revision: Revision, current: Revision) -> ReadFault {
@@ -308,16 +328,18 @@ impl Reader {
         match (std::fs::metadata(&marker), std::fs::metadata(root)) {
             (Ok(_), _) => Ok(()),
             (Err(_), Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                let reason = format!("the vault's folder {} is not there (is its volume mounted, and synced?)", root.display());
-                Err(ReadFault::new(Fault::Unavailable, reason))
+                let whole = format!("the vault's folder {}", root.display());
+                let say = |folder: &str| format!("{folder} is not there (is its volume mounted, and synced?)");
+                Err(ReadFault::about(Fault::Unavailable, &whole, "the vault's folder", say))
             }
-            (Err(_), Err(error)) => Err(unavailable(root, &error)),
+            (Err(_), Err(error)) => Err(self.unavailable(root, &error)),
             (Err(error), Ok(_)) if error.kind() == std::io::ErrorKind::NotFound => {
                 let remedy = "is its volume mounted, and synced? `keyferry vault init` makes a vault";
-                let reason = format!("{} is no vault: it has no list of recipients, {} ({remedy})", root.display(), marker.display());
-                Err(ReadFault::new(Fault::Unavailable, reason))
+                let say = |folder: &str, list: &str| format!("{folder} is no vault: it has no list of recipients, {list} ({remedy})");
+                let whole = say(&root.display().to_string(), &marker.display().to_string());
+                Err(ReadFault { told: say("the vault's folder", ".recipients"), ..ReadFault::new(Fault::Unavailable, whole) })
             }
-            (Err(error), Ok(_)) => Err(unavailable(&marker, &error)),
+            (Err(error), Ok(_)) => Err(self.unavailable(&marker, &error)),
         }
     }
 }
@@ -358,23 +380,11 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn same_revision(seen: Seen, revision: Revision) -> Result<Seen, ReadFault> {
-    if seen.opened.revision == revision {
-        return Ok(seen);
-    }
-    let reason = format!(
-        "{} was sealed as revision {}, and is not served as another (restore the vault's .history)",
-        seen.path.display(),
-        seen.opened.revision
-    );
-    Err(ReadFault::new(Fault::Corrupt, reason))
-}
-
-pub(super) fn unavailable(path: &Path, cause: &std::io::Error) -> ReadFault {
+pub(super) fn unavailable(root: &Path, path: &Path, cause: &std::io::Error) -> ReadFault {
     let remedy = if cause.kind() == std::io::ErrorKind::PermissionDenied {
         format!("let uid {} enter the vault's folders and read its files", rustix::process::geteuid().as_raw())
     } else {
         "is its volume mounted and healthy?".to_owned()
     };
-    ReadFault::new(Fault::Unavailable, format!("{} cannot be read: {cause} ({remedy})", path.display()))
+    ReadFault::of_file(Fault::Unavailable, root, path, |at| format!("{at} cannot be read: {cause} ({remedy})"))
 }

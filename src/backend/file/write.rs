@@ -1,9 +1,11 @@
 //! Files that are there whole or not at all, also after a power cut.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use crate::files::write_draft;
 
 /// The name a file has until it is whole. One a folder is enough, since writers hold the vault's lock; what a crash leaves behind is
 /// replaced by the next write there.
@@ -13,10 +15,7 @@ pub const UNFINISHED: &str = ".unfinished";
 /// When this returns, the content is on the disk.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = folder_of(path).join(UNFINISHED);
-    remove_if_there(&unfinished)?;
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    write_draft(&unfinished, content)?;
     fs::rename(&unfinished, path)?;
     sync_folder_of(path)
 }

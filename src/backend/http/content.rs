@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::config::is_version;
-use super::exact::{Mark, TooDeep};
+use super::exact::{Mark, Unsearchable};
 use crate::backend::Fault;
 use crate::backend::json::{self, Members};
 use crate::backend::refusal::Refusal;
@@ -96,7 +96,7 @@ fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize) -> Res
 
 /// The members of an object; anything else is a secret of one field.
 fn fields_of(value: &RawValue, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
-    if let Some(members) = json::members(value) {
+    if let Some(members) = json::members(value)? {
         return json::fields(&members, max_bytes);
     }
     if value.get() == "null" {
@@ -150,11 +150,14 @@ impl Expression {
     /// What it finds, as JSON; `None`: nothing. `key` is the configuration's word for it.
     fn find(&self, document: &RawValue, key: &str) -> Result<Option<Zeroizing<String>>, Refusal> {
         if !self.0.is_expression() {
-            let member = json::members(document).and_then(|members| members.get(self.as_str()).copied());
+            let member = json::members(document)?.and_then(|members| members.get(self.as_str()).copied());
             return Ok(member.map(RawValue::get).filter(|json| *json != "null").map(|json| Zeroizing::new(json.to_owned())));
         }
         let mark = Mark::of(document.get());
-        let document = mark.read(document).map_err(|TooDeep| corrupt("the answer is nested too deep to be searched (over 64 levels)"))?;
+        let document = mark.read(document).map_err(|error| match error {
+            Unsearchable::Half => json::half("the answer"),
+            Unsearchable::TooDeep => corrupt("the answer is nested too deep to be searched (over 64 levels)"),
+        })?;
         let found = self.0.search(&document);
         let found = found.map_err(|error| corrupt(format!("{key} {}: {error} (correct it in the backend)", quoted(self.as_str()))))?;
         Ok(found.map(|value| mark.write(&value)))
@@ -164,7 +167,7 @@ impl Expression {
     fn text(&self, document: &RawValue) -> Result<Option<String>, Refusal> {
         let Some(found) = self.find(document, "version")? else { return Ok(None) };
         match found.as_bytes().first() {
-            Some(b'"') => Ok(serde_json::from_str(&found).ok()),
+            Some(b'"') => serde_json::from_str(&found).map(Some).map_err(|_| json::half("the version")),
             Some(b'-' | b'0'..=b'9') => Ok(Some(found.to_string())),
             _ => {
                 let reason = format!(

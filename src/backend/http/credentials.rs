@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::config::{Asking, Auth, Header, HttpBackendConfig};
 use crate::backend::refusal::{Needles, Refusal};
-use crate::backend::{Fault, credential, echo};
+use crate::backend::{Fault, FetchContext, credential, echo};
+use crate::files::Desk;
 use crate::model::{PodIdentity, PodTokens, Secret, SecretBytes, clean};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -24,23 +26,29 @@ pub(super) struct Credentials {
 impl Credentials {
     /// # Errors
     /// A file cannot be read or does not fit a header, or the Pod's token has not come.
-    pub(super) fn gather(config: &HttpBackendConfig, tokens: &PodTokens) -> Result<Self, Refusal> {
+    pub(super) async fn gather(desk: &Desk, config: &HttpBackendConfig, cx: &FetchContext) -> Result<Self, Refusal> {
         let mut credentials = Self { headers: HeaderMap::new(), needles: Needles::default(), secrets: Vec::new() };
         credentials.add_usual(config);
         for (name, header) in &config.headers {
             match header {
-                Header::File(path) => credentials.add_secret(name, "", Arc::new(credential::read(path)?), &path.display().to_string())?,
+                Header::File(path) => {
+                    let value = Arc::new(credential::read(desk, path, cx.deadline).await?);
+                    credentials.add_secret(name, "", value, &path.display().to_string())?;
+                }
                 Header::Text(value) => credentials.add_text(name, value),
             }
         }
         match &config.auth {
             Auth::None => {}
-            Auth::Basic { user, password } => credentials.add_basic(user, Arc::new(credential::read_line(password)?))?,
+            Auth::Basic { user, password } => {
+                credentials.add_basic(user, Arc::new(credential::read_line(desk, password, cx.deadline).await?))?;
+            }
             Auth::BearerFile(path) => {
-                credentials.add_secret(&AUTHORIZATION, "Bearer ", Arc::new(credential::read(path)?), &path.display().to_string())?;
+                let token = Arc::new(credential::read(desk, path, cx.deadline).await?);
+                credentials.add_secret(&AUTHORIZATION, "Bearer ", token, &path.display().to_string())?;
             }
             Auth::BearerPod(audience) => {
-                let token = tokens.find(audience).ok_or_else(|| no_token(audience, tokens))?;
+                let token = cx.tokens.find(audience).ok_or_else(|| no_token(audience, &cx.tokens))?;
                 credentials.add_secret(&AUTHORIZATION, "Bearer ", Arc::clone(&token.jwt), "the Pod's token")?;
             }
         }
@@ -51,15 +59,15 @@ impl Credentials {
     ///
     /// # Errors
     /// As [`Credentials::gather`].
-    pub(super) fn check(config: &HttpBackendConfig) -> Result<(), Refusal> {
+    pub(super) async fn check(desk: &Desk, config: &HttpBackendConfig, deadline: Instant) -> Result<(), Refusal> {
         for (_, header) in &config.headers {
             if let Header::File(path) = header {
-                credential::read(path)?;
+                credential::read(desk, path, deadline).await?;
             }
         }
         match &config.auth {
-            Auth::Basic { password, .. } => credential::read_line(password).map(drop),
-            Auth::BearerFile(path) => credential::read(path).map(drop),
+            Auth::Basic { password, .. } => credential::read_line(desk, password, deadline).await.map(drop),
+            Auth::BearerFile(path) => credential::read(desk, path, deadline).await.map(drop),
             Auth::BearerPod(_) | Auth::None => Ok(()),
         }
     }

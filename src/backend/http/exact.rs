@@ -13,9 +13,14 @@ use zeroize::Zeroizing;
 /// The deepest nesting: reading, searching and writing each recurse that deep.
 const MAX_DEPTH: usize = 64;
 
-/// The document is nested too deep.
+/// Why a document cannot be searched.
 #[derive(Debug)]
-pub(super) struct TooDeep;
+pub(super) enum Unsearchable {
+    /// A text or a name has half a character in it.
+    Half,
+    /// It is nested too deep.
+    TooDeep,
+}
 
 /// Marks the numbers of one document.
 #[derive(Clone, Copy)]
@@ -33,24 +38,26 @@ impl Mark {
         Self(('\u{10_0000}'..='\u{10_FFFD}').rev().find(absent).unwrap_or('\u{10_FFFD}'))
     }
 
-    pub(super) fn read(self, document: &RawValue) -> Result<Rcvar, TooDeep> {
+    pub(super) fn read(self, document: &RawValue) -> Result<Rcvar, Unsearchable> {
         self.value(document, MAX_DEPTH).map(Rcvar::new)
     }
 
-    fn value(self, raw: &RawValue, depth: usize) -> Result<Variable, TooDeep> {
-        let (text, inner) = (raw.get(), depth.checked_sub(1).ok_or(TooDeep)?);
-        // Each part is valid JSON already, but for what a text may hold: half a character, which nobody can ask for.
+    fn value(self, raw: &RawValue, depth: usize) -> Result<Variable, Unsearchable> {
+        let (text, inner) = (raw.get(), depth.checked_sub(1).ok_or(Unsearchable::TooDeep)?);
+        // Each part is JSON already. What can still fail is a text with half a character in it: were it left out, an expression would find
+        // something else than what the store has.
+        let half = |_| Unsearchable::Half;
         Ok(match text.as_bytes().first() {
             Some(b'{') => {
-                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).unwrap_or_default();
+                let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).map_err(half)?;
                 let members = members.into_iter().map(|(name, raw)| Ok((name, Rcvar::new(self.value(raw, inner)?))));
                 Variable::Object(members.collect::<Result<_, _>>()?)
             }
             Some(b'[') => {
-                let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+                let items: Vec<&RawValue> = serde_json::from_str(text).map_err(half)?;
                 Variable::Array(items.into_iter().map(|raw| self.value(raw, inner).map(Rcvar::new)).collect::<Result<_, _>>()?)
             }
-            Some(b'"') => serde_json::from_str(text).map_or(Variable::Null, Variable::String),
+            Some(b'"') => serde_json::from_str(text).map(Variable::String).map_err(half)?,
             Some(b't') => Variable::Bool(true),
             Some(b'f') => Variable::Bool(false),
             Some(b'-' | b'0'..=b'9') => match serde_json::from_str::<Number>(text) {

@@ -14,14 +14,15 @@ use crate::http::HttpError;
 impl HttpBackend {
     /// Asks as nobody: that it refuses shows that it is there.
     pub(super) async fn ask_health(&self) -> Result<(), Refusal> {
-        Credentials::check(&self.config)?;
+        let deadline = Instant::now() + TIME;
+        Credentials::check(&self.desk, &self.config, deadline).await?;
         let (method, path) = self.config.check.as_deref().map_or((Method::HEAD, "/"), |path| (Method::GET, path));
         let server = self.client.endpoint();
         let unfit = |error: HttpError| Refusal::unanswered(server, &error, "");
         let mut request = Request::new(Bytes::new());
         *request.method_mut() = method;
         *request.uri_mut() = server.uri(path).map_err(unfit)?;
-        match self.client.send(request, Instant::now() + TIME).await {
+        match self.client.send(request, deadline).await {
             Ok(answer) if answer.status().as_u16() < 500 || answer.status().as_u16() == 501 => Ok(()),
             Ok(answer) => {
                 Err(Refusal::new(Fault::Unavailable, format!("{server}{path} answers {} (see the store's log)", answer.status())))

@@ -193,3 +193,32 @@ fn the_configuration_names_what_is_missing() {
     cache.sealed.keys: is no known key (did you mean `key`?)
     "#);
 }
+
+/// A link in a draft's place, to another file or to nothing, is not written through.
+#[test]
+fn a_draft_follows_no_link() {
+    let folder = Folder::new();
+    let room = folder.room(&[1]);
+    room.write("a", b"1").unwrap();
+    let place = folder.files().remove(0);
+    let draft = place.with_file_name(format!(".{}.{}", place.file_name().unwrap().to_str().unwrap(), process::id()));
+    let precious = folder.root.path().join("precious");
+    fs::write(&precious, "precious").unwrap();
+    for target in [precious.clone(), folder.root.path().join("made-by-it")] {
+        std::os::unix::fs::symlink(&target, &draft).unwrap();
+        room.write("a", b"2").unwrap();
+        assert!(!place.is_symlink() && !draft.is_symlink());
+    }
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    assert!(!folder.root.path().join("made-by-it").exists());
+    assert_eq!(contents(&room), BTreeSet::from(["2".to_owned()]));
+}
+
+#[test]
+fn a_key_is_a_regular_file() {
+    let folder = Folder::new();
+    for path in ["/dev/zero", "/dev/random"] {
+        let config = SealedConfig { keys: vec![path.into()], ..folder.config(&[]) };
+        assert_eq!(Sealed::open(&config).unwrap_err().len(), 1, "{path}");
+    }
+}

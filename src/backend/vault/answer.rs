@@ -94,13 +94,18 @@ impl<'a> Answer<'a> {
     pub(super) fn content(&self) -> Result<Content<'a>, Refusal> {
         // A login is no secret, whatever comes with it.
         let Some(data) = self.data.filter(|_| self.auth.is_none()) else { return Err(self.without_data()) };
-        let Some(members) = members(data) else {
+        // A lease without its id could not be revoked; and the whole answer may be delivered as it is.
+        let around = [self.lease_id, self.warnings, self.wrap_info, self.mount_type];
+        if around.into_iter().flatten().any(|part| json::has_half(part.get())) {
+            return Err(json::half("the answer"));
+        }
+        let Some(members) = members(data)? else {
             return Err(Refusal::new(Fault::Unsupported, "the answer's data is no object of fields (it cannot be delivered)"));
         };
         match (members.get("data").copied(), members.get("metadata").copied().filter(|metadata| is_object(metadata))) {
             (Some(inner), Some(metadata)) if is_object(inner) => {
                 let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
-                Ok(Content { members: json::members(inner).unwrap_or_default(), version: metadata.version })
+                Ok(Content { members: json::members(inner)?.unwrap_or_default(), version: metadata.version })
             }
             (Some(inner), Some(metadata)) if inner.get() == "null" => {
                 let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
@@ -112,7 +117,7 @@ impl<'a> Answer<'a> {
 
     /// The metadata of a version of KV v2 that has no content any more.
     pub(super) fn metadata(&self) -> Option<Metadata> {
-        let data = members(self.data?)?;
+        let data = members(self.data?).ok()??;
         serde_json::from_str(data.get("metadata")?.get()).ok()
     }
 
@@ -147,7 +152,7 @@ impl<'a> Answer<'a> {
     /// When a certificate ends that came without a lease, as PKI's `issue` and `sign` answer: their `expiration`, else its own NotAfter.
     /// Of a signed SSH key the certificate alone says it.
     pub(super) fn expiration(&self) -> Option<Timestamp> {
-        let data = members(self.data?)?;
+        let data = members(self.data?).ok()??;
         if let Some(signed) = data.get("signed_key") {
             return super::ssh::valid_before(str::from_utf8(text(signed)?.expose()).ok()?);
         }

@@ -217,7 +217,7 @@ impl VaultConfig {
             LoginKey::Mount => mount.is_some_and(|mount| path(value).is_ok_and(|value| value == *mount)),
             LoginKey::Namespace => canonical_namespace(value).is_ok_and(|value| value == self.namespace),
             LoginKey::Role => same(role),
-            LoginKey::Tls => login.tls.as_deref() == Some(&self.tls),
+            LoginKey::Tls | LoginKey::TlsDir => login.tls.as_deref() == Some(&self.tls),
         }
     }
 
@@ -237,7 +237,7 @@ impl VaultConfig {
                     own.namespace = Some(if namespace.is_empty() { ROOT_NAMESPACE.to_owned() } else { namespace });
                 }
                 LoginKey::Role => own.role = Some(filled(value).map_err(|fault| problem(fault.to_owned()))?),
-                LoginKey::Tls => own.tls.clone_from(&login.tls),
+                LoginKey::Tls | LoginKey::TlsDir => own.tls.clone_from(&login.tls),
             }
         }
         Ok(own)

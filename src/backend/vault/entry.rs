@@ -39,7 +39,7 @@ impl Entry {
     /// The class's address is none.
     pub(super) fn of(config: &VaultConfig, login: &Login) -> Result<Self, Refusal> {
         let invalid = |key: &str, problem: &str| Refusal::new(Fault::Invalid, format!("{key} {problem} (correct it in the class)"));
-        let mut server = Server { endpoint: config.address.clone(), tls: config.tls.clone() };
+        let mut server = Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None };
         if let Some(address) = &login.address {
             server.endpoint = address.parse().map_err(|error: crate::http::InvalidEndpoint| invalid("address", &error.to_string()))?;
             // Our certificate, and the name that ours has, are for our own address.
@@ -47,6 +47,12 @@ impl Entry {
         }
         if let Some(tls) = &login.tls {
             server.tls.clone_from(tls);
+            // Policy has refused files without a folder. A lease of a former process may be of another configuration.
+            match config.class_may.tls_dir() {
+                Some(folder) => server.below = Some(folder.to_owned()),
+                None if tls.files().next().is_none() => {}
+                None => return Err(Refusal::class_files(Fault::Invalid, "classMay.tlsDir names no folder for it")),
+            }
         }
         let said = |word: &Option<String>, own: &str| word.clone().unwrap_or_else(|| own.to_owned());
         let namespace = config.namespace.clone();

@@ -22,27 +22,28 @@ impl VaultBackend {
     /// # Errors
     /// There was no answer, or the daemon has nothing to log in with.
     pub(super) async fn health_answer(&self) -> Result<(Server, Reply), Refusal> {
-        self.has_credentials()?;
-        let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone() };
+        let deadline = Instant::now() + TIME;
+        self.has_credentials(deadline).await?;
+        let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None };
         // A standby is fine: it hands requests on to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
         let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never };
-        let reply = self.clients.call(&server, call, Instant::now() + TIME).await?;
+        let reply = self.clients.call(&server, call, deadline).await?;
         Ok((server, reply))
     }
 
     /// What the daemon itself logs in with is there.
-    fn has_credentials(&self) -> Result<(), Refusal> {
-        match &self.config.auth {
-            Auth::AppRole { role_id, secret_id, .. } => {
-                if let RoleId::File(file) = role_id {
-                    credential::read(file)?;
-                }
-                secret_id.as_deref().map_or(Ok(()), |file| credential::read(file).map(drop))
-            }
-            Auth::Token { file } => credential::read(file).map(drop),
-            Auth::Cert { .. } | Auth::Pod { .. } => Ok(()),
+    async fn has_credentials(&self, deadline: Instant) -> Result<(), Refusal> {
+        let (of_role, other) = match &self.config.auth {
+            Auth::AppRole { role_id: RoleId::File(file), secret_id, .. } => (Some(file), secret_id.as_ref()),
+            Auth::AppRole { role_id: RoleId::Text(_), secret_id, .. } => (None, secret_id.as_ref()),
+            Auth::Token { file } => (None, Some(file)),
+            Auth::Cert { .. } | Auth::Pod { .. } => (None, None),
+        };
+        for file in of_role.into_iter().chain(other) {
+            credential::read(&self.clients.desk, file, deadline).await?;
         }
+        Ok(())
     }
 }
 

@@ -29,9 +29,9 @@ struct Attempt {
 /// There is nothing to log in with, the store refuses it, or there was no answer.
 pub(super) async fn log_in(clients: &Clients, auth: &Auth, entry: &Entry, cx: &FetchContext) -> Result<StoreToken, Refusal> {
     if let Auth::Token { file } = auth {
-        return from_file(clients, entry, credential::read(file)?, cx).await;
+        return from_file(clients, entry, credential::read(&clients.desk, file, cx.deadline).await?, cx).await;
     }
-    let attempt = attempt(auth, entry, cx)?;
+    let attempt = attempt(clients, auth, entry, cx).await?;
     let call = Call::post(entry.path(&format!("auth/{}/login", entry.mount)), None, attempt.body, attempt.repeat);
     let reply = clients.call(&entry.server, call, cx.deadline).await?;
     if !reply.status.is_success() {
@@ -48,9 +48,9 @@ async fn from_file(clients: &Clients, entry: &Entry, value: SecretBytes, cx: &Fe
     Ok(token)
 }
 
-fn attempt(auth: &Auth, entry: &Entry, cx: &FetchContext) -> Result<Attempt, Refusal> {
+async fn attempt(clients: &Clients, auth: &Auth, entry: &Entry, cx: &FetchContext) -> Result<Attempt, Refusal> {
     match auth {
-        Auth::AppRole { role_id, secret_id, .. } => by_approle(role_id, secret_id.as_deref()),
+        Auth::AppRole { role_id, secret_id, .. } => by_approle(clients, role_id, secret_id.as_deref(), cx).await,
         Auth::Cert { .. } => {
             let role: Vec<_> = entry.role.iter().map(|role| ("name", role.as_str())).collect();
             Ok(Attempt { body: json(&role), needles: Needles::default(), repeat: Repeat::Safe })
@@ -68,14 +68,22 @@ fn attempt(auth: &Auth, entry: &Entry, cx: &FetchContext) -> Result<Attempt, Ref
 }
 
 /// A secret id may be good for one login: it is not sent twice.
-fn by_approle(role_id: &RoleId, secret_id: Option<&std::path::Path>) -> Result<Attempt, Refusal> {
+async fn by_approle(
+    clients: &Clients,
+    role_id: &RoleId,
+    secret_id: Option<&std::path::Path>,
+    cx: &FetchContext,
+) -> Result<Attempt, Refusal> {
     let role_id = match role_id {
-        RoleId::File(file) => credential::read(file)?,
+        RoleId::File(file) => credential::read(&clients.desk, file, cx.deadline).await?,
         RoleId::Text(text) => SecretBytes::new(text.clone().into_bytes()),
     };
     let mut needles = Needles::default().secret(&role_id);
     let mut members = vec![("role_id", text(&role_id)?)];
-    let secret_id = secret_id.map(credential::read).transpose()?;
+    let secret_id = match secret_id {
+        Some(file) => Some(credential::read(&clients.desk, file, cx.deadline).await?),
+        None => None,
+    };
     if let Some(secret_id) = &secret_id {
         needles = needles.secret(secret_id);
         members.push(("secret_id", text(secret_id)?));

@@ -42,13 +42,13 @@ impl VaultBackend {
         let (server, reply) = match self.health_answer().await {
             Ok(answered) => answered,
             Err(refusal) => {
-                found.push(Diagnosis::of_error(Level::Fail, what, &refusal.reason));
+                found.push(Diagnosis::of_error(Level::Fail, what, refusal.for_admin()));
                 return found;
             }
         };
         let told: Told = serde_json::from_slice(reply.body.expose()).unwrap_or_default();
         if let Err(refusal) = meaning(&server, &reply) {
-            found.push(Diagnosis::of_error(Level::Fail, &what, &refusal.reason));
+            found.push(Diagnosis::of_error(Level::Fail, &what, refusal.for_admin()));
             found.extend(self.clock_of(&what, &told));
             return found;
         }
@@ -107,13 +107,13 @@ impl VaultBackend {
         };
         let entry = match Entry::of(&self.config, &Login::default()) {
             Ok(entry) => entry,
-            Err(refusal) => return Diagnosis::of_error(Level::Fail, what, &refusal.reason),
+            Err(refusal) => return Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         };
         let deadline = Instant::now() + TIME;
         let cx = FetchContext { pod: Arc::new(visitor.pod), tokens: Arc::new(visitor.tokens), fresh: None, deadline };
         match log_in(&self.clients, &self.config.auth, &entry, &cx).await {
             Ok(token) => self.entered(what, &entry, &token, deadline).await,
-            Err(refusal) => Diagnosis::of_error(Level::Fail, what, &refusal.reason),
+            Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         }
     }
 
@@ -126,7 +126,7 @@ impl VaultBackend {
             (Err(problem), _) => Diagnosis::of_error(Level::Fail, what, &problem),
             (Ok(policies), None) => Diagnosis::ok(what, format!("{as_whom}, {policies}")),
             (Ok(policies), Some(refusal)) => {
-                let why = format!("{as_whom}, {policies}; the store token of this try was not given back: {}", refusal.reason);
+                let why = format!("{as_whom}, {policies}; the store token of this try was not given back: {}", refusal.for_admin());
                 Diagnosis::warn(what, why, "it ends by itself")
             }
         }
@@ -140,7 +140,7 @@ impl VaultBackend {
             identity_policies: Vec<String>,
         }
         let call = Call::get(entry.path("auth/token/lookup-self"), &token.value);
-        let reply = self.clients.call(&entry.server, call, deadline).await.map_err(|refusal| refusal.reason)?;
+        let reply = self.clients.call(&entry.server, call, deadline).await.map_err(|refusal| refusal.for_admin().to_owned())?;
         match reply.status.as_u16() {
             200 => {}
             // A token without the default policy may not look at itself; one from a file may be none any more.
@@ -149,7 +149,7 @@ impl VaultBackend {
             }
             status => return Err(format!("the store does not take {}: {status} (write a new one)", entry.whom(&self.config.auth))),
         }
-        let answer = Answer::parse(&reply.body).map_err(|refusal| refusal.reason)?;
+        let answer = Answer::parse(&reply.body).map_err(|refusal| refusal.for_admin().to_owned())?;
         let data = answer.data.map(serde_json::value::RawValue::get).unwrap_or_default();
         let Lookup { policies, identity_policies } = serde_json::from_str(data).unwrap_or_default();
         let all: Vec<String> = policies.iter().chain(&identity_policies).map(|policy| clean(policy)).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method as HttpMethod, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Duration, Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::VaultBackend;
@@ -22,6 +22,9 @@ use crate::backend::{Fault, FetchContext};
 use crate::http::{Repeat, escape_element, escape_path};
 use crate::model::{Lease, Method, Secret, SecretBytes, SecretRef, Verb, clean};
 
+/// How long it may take to give a token back that made room for another.
+const LET_GO: Duration = Duration::from_secs(5);
+
 /// A request on its way: what is asked for, and through which door.
 struct Request<'r> {
     secret: &'r SecretRef,
@@ -34,9 +37,15 @@ impl VaultBackend {
     pub(super) async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
         let entry = Entry::of(&self.config, &secret.login)?;
         let who = Who::of(&self.config, &cx.pod);
-        let session = self.sessions.enter(Key { entry: entry.clone(), who }, &cx.pod.uid);
+        // Its files are read on this namespace's account.
+        self.clients.to(&entry.server, &cx.pod.namespace, cx.deadline).await?;
+        let key = Key { entry: entry.clone(), who };
+        let (session, idle) = self.sessions.enter(key.clone(), &cx.pod);
+        if let Some(idle) = idle {
+            self.let_go(idle).await;
+        }
         let request = Request { secret, entry, session, cx };
-        let token = self.token(&request, None).await?;
+        let token = self.token(&request, None).await.inspect_err(|_| self.sessions.leave(&key, &request.session))?;
         let began = Instant::now();
         let reply = self.ask(&request, &token).await?;
         if reply.status != StatusCode::FORBIDDEN {
@@ -49,6 +58,18 @@ impl VaultBackend {
             Pulse::Alive => Err(self.denied(&request, &token, &reply).await),
             Pulse::Dead => self.read_anew(&request, &token).await,
         }
+    }
+
+    /// Gives a token back that another login has pushed out of the table. It is done also when this mount ends before.
+    async fn let_go(&self, token: Arc<StoreToken>) {
+        let (clients, backend) = (Arc::clone(&self.clients), self.name.clone());
+        let giving = tokio::spawn(async move {
+            if let Err(refusal) = token.revoke(&clients, Instant::now() + LET_GO).await {
+                tracing::debug!(%backend, reason = refusal.for_admin(), "a store token that made room was not revoked; it ends by itself");
+            }
+        });
+        // A panic is told by the hook.
+        let _ = giving.await;
     }
 
     /// Logs in once more, the token being none any more, and asks again.
@@ -65,7 +86,7 @@ impl VaultBackend {
     /// The session's token, renewed in time; other than `dead`.
     async fn token(&self, request: &Request<'_>, dead: Option<&Arc<StoreToken>>) -> Result<Arc<StoreToken>, Refusal> {
         let Request { entry, session, cx, .. } = request;
-        let replaced = self.replaced(session, dead)?;
+        let replaced = self.replaced(session, dead, cx.deadline).await?;
         let log_in = log_in(&self.clients, &self.config.auth, entry, cx);
         let token = session.enter(replaced.as_ref().or(dead), cx.deadline, log_in).await?;
         token.renew_when_due(&self.clients, (2, 3), cx.deadline).await;
@@ -73,10 +94,15 @@ impl VaultBackend {
     }
 
     /// The token that stood in the file before another was written into it.
-    fn replaced(&self, session: &Session, dead: Option<&Arc<StoreToken>>) -> Result<Option<Arc<StoreToken>>, Refusal> {
+    async fn replaced(
+        &self,
+        session: &Session,
+        dead: Option<&Arc<StoreToken>>,
+        deadline: Instant,
+    ) -> Result<Option<Arc<StoreToken>>, Refusal> {
         let Auth::Token { file } = &self.config.auth else { return Ok(None) };
         let Some(token) = session.token() else { return Ok(None) };
-        let same = digest_of(&credential::read(file)?) == token.digest();
+        let same = digest_of(&credential::read(&self.clients.desk, file, deadline).await?) == token.digest();
         if same && dead.is_some_and(|dead| Arc::ptr_eq(dead, &token)) {
             let reason = format!(
                 "the store takes the token in {} no more: it ended or was revoked, or has no policy that allows anything here (write a new \

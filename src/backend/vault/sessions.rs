@@ -3,6 +3,9 @@
 //!
 //! A token that leases live by is never given back while one of them lives: that would end them. It is kept beside the session that made
 //! it, also when that has a newer one.
+//!
+//! Classes name roles, and a namespace may make up as many as it likes: sessions are shared by namespace, so that it pushes out its own.
+//! What is pushed out is given back.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +16,10 @@ use super::entry::{Entry, Who};
 use super::fault::Refusal;
 use super::token::{Digest, StoreToken, digest_of};
 use crate::backend::Fault;
-use crate::model::{Lease, SecretBytes};
+use crate::model::{Lease, PodIdentity, SecretBytes};
+use crate::shelf::Shelf;
 
-/// The most sessions kept. A node has some hundreds of Pods.
+/// The most sessions kept, but for those in use. A node has some hundreds of Pods.
 const MAX_SESSIONS: usize = 4_096;
 
 /// The most Pods a session knows by name; one that more have used is kept until its token ends.
@@ -38,9 +42,9 @@ pub(super) struct Key {
 #[derive(Debug, Default)]
 pub(super) struct Sessions(Mutex<Table>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Table {
-    sessions: HashMap<Key, Arc<Session>>,
+    sessions: Shelf<Key, Arc<Session>>,
     bearers: HashMap<Digest, Arc<StoreToken>>,
 }
 
@@ -59,7 +63,6 @@ struct State {
     pods: HashSet<String>,
     /// More than are known by name.
     crowded: bool,
-    used: Instant,
     /// Logins that came to an end, and what came of the last one where the store was in trouble.
     logins: u64,
     trouble: Option<Refusal>,
@@ -68,15 +71,32 @@ struct State {
 }
 
 impl Sessions {
-    /// The session of a login, with this Pod among its users.
-    pub(super) fn enter(&self, key: Key, pod: &str) -> Arc<Session> {
+    /// The session of a login, with this Pod among its users; and the token of another that went for it, to be given back.
+    pub(super) fn enter(&self, key: Key, pod: &PodIdentity) -> (Arc<Session>, Option<Arc<StoreToken>>) {
         let mut table = self.lock();
-        if !table.sessions.contains_key(&key) && table.sessions.len() >= MAX_SESSIONS {
-            table.forget_oldest();
+        if let Some(session) = table.sessions.find(&key) {
+            session.used_by(&pod.uid);
+            return (Arc::clone(session), None);
         }
-        let session = Arc::clone(table.sessions.entry(key).or_insert_with(|| Arc::new(Session::new())));
-        session.used_by(pod);
-        session
+        let tenant = match key.who {
+            Who::Node => "",
+            Who::Pod(_) | Who::ServiceAccount { .. } => pod.namespace.as_str(),
+        };
+        let session = Arc::new(Session::new());
+        session.used_by(&pod.uid);
+        let gone = table.sessions.insert(tenant, key, Arc::clone(&session), is_in_use);
+        let idle = gone.and_then(|gone| gone.token()).filter(|token| token.is_ours() && !token.bears_leases());
+        (session, idle)
+    }
+
+    /// After a login that failed: nothing is kept of one that there may never be.
+    pub(super) fn leave(&self, key: &Key, session: &Arc<Session>) {
+        let mut table = self.lock();
+        let is_the_one = table.sessions.find(key).is_some_and(|known| Arc::ptr_eq(known, session));
+        // The table's and the caller's. Others would have to come by the table.
+        if is_the_one && session.token().is_none() && Arc::strong_count(session) <= 2 {
+            table.sessions.remove(key);
+        }
     }
 
     /// Takes a lease in: its token is kept for it.
@@ -112,9 +132,8 @@ impl Sessions {
     pub(super) fn forget(&self, pod: &str) -> Vec<Arc<StoreToken>> {
         let mut table = self.lock();
         let mut idle = Vec::new();
-        table.sessions.retain(|_, session| {
-            // Whoever is using it now holds it.
-            if !session.left_by(pod) || Arc::strong_count(session) > 1 {
+        table.sessions.retain(|session| {
+            if !session.left_by(pod) || is_in_use(session) {
                 return true;
             }
             idle.extend(session.token());
@@ -135,29 +154,24 @@ impl Table {
     fn token(&self, id: &Digest) -> Option<Arc<StoreToken>> {
         self.sessions.values().filter_map(|session| session.token()).find(|token| token.digest() == *id)
     }
+}
 
-    /// Its token ends by itself.
-    fn forget_oldest(&mut self) {
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.state().used).map(|(key, _)| key.clone());
-        if let Some(key) = oldest {
-            self.sessions.remove(&key);
-        }
+impl Default for Table {
+    fn default() -> Self {
+        Self { sessions: Shelf::new(MAX_SESSIONS), bearers: HashMap::new() }
     }
+}
+
+/// Whoever uses a session now holds it beside the table.
+fn is_in_use(session: &Arc<Session>) -> bool {
+    Arc::strong_count(session) > 1
 }
 
 // === impl Session ===
 
 impl Session {
     fn new() -> Self {
-        let state = State {
-            token: None,
-            pods: HashSet::new(),
-            crowded: false,
-            used: Instant::now(),
-            logins: 0,
-            trouble: None,
-            denied: HashMap::new(),
-        };
+        let state = State { token: None, pods: HashSet::new(), crowded: false, logins: 0, trouble: None, denied: HashMap::new() };
         Self { turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
     }
 
@@ -230,7 +244,6 @@ impl Session {
 
     fn used_by(&self, pod: &str) {
         let mut state = self.state();
-        state.used = Instant::now();
         if state.pods.contains(pod) {
             return;
         }
@@ -254,4 +267,86 @@ impl Session {
 
 pub(super) fn no_turn() -> Refusal {
     Refusal::new(Fault::TimedOut, "others were logging in there, and did not come to an end in time (is the store slow?)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::vault::wire::Server;
+    use crate::model::{LoginTls, PodClaims};
+
+    fn pod(namespace: &str) -> PodIdentity {
+        let claims =
+            PodClaims { namespace: namespace.into(), name: "p".into(), uid: format!("uid-{namespace}"), service_account: "s".into() };
+        PodIdentity { service_account_uid: Some("sa".into()), verified: true, ..PodIdentity::believed(&claims) }
+    }
+
+    fn key(namespace: &str, role: &str) -> Key {
+        let server = Server { endpoint: "https://bao".parse().unwrap(), tls: LoginTls::default(), below: None };
+        let (mount, role, audience) = ("jwt".to_owned(), Some(role.to_owned()), "bao".to_owned());
+        let who = Who::ServiceAccount { namespace: namespace.into(), name: "s".into(), uid: "sa".into() };
+        Key { entry: Entry { server, namespace: String::new(), mount, role, audience }, who }
+    }
+
+    fn token(key: &Key, value: &str) -> StoreToken {
+        StoreToken::made(Arc::new(SecretBytes::new(value.into())), key.entry.clone(), 3600, true)
+    }
+
+    /// Logs in, and gives what had to go for it.
+    async fn log_in(sessions: &Sessions, namespace: &str, role: &str) -> Option<Arc<StoreToken>> {
+        let key = key(namespace, role);
+        let (session, gone) = sessions.enter(key.clone(), &pod(namespace));
+        let made = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&key, role)) }).await;
+        made.map(|_| gone).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn made_up_roles_push_out_their_own_namespaces_logins_and_those_are_given_back() {
+        let sessions = Sessions::default();
+        assert!(log_in(&sessions, "shop", "csi").await.is_none());
+        let mut gone = Vec::new();
+        for n in 0..MAX_SESSIONS + 100 {
+            gone.extend(log_in(&sessions, "evil", &format!("role-{n}")).await);
+        }
+        let values: Vec<_> = gone.iter().map(|token| String::from_utf8(token.value.expose().to_vec()).unwrap()).collect();
+        assert_eq!(values, (0..=100).map(|n| format!("role-{n}")).collect::<Vec<_>>(), "its own, the oldest first");
+        let (session, gone) = sessions.enter(key("shop", "csi"), &pod("shop"));
+        assert!(gone.is_none() && session.token().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_in_use_or_bears_a_lease_is_not_given_back() {
+        let sessions = Sessions::default();
+        let (held, _) = sessions.enter(key("evil", "held"), &pod("evil"));
+        let leased = key("evil", "leased");
+        let (session, _) = sessions.enter(leased.clone(), &pod("evil"));
+        let token = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&leased, "leased")) }).await.unwrap();
+        token.bear(digest_of(&SecretBytes::new(b"lease".to_vec())), None);
+        sessions.keep(&token);
+        drop(session);
+        for n in 0..MAX_SESSIONS + 10 {
+            let gone = log_in(&sessions, "evil", &format!("role-{n}")).await;
+            assert!(gone.is_none_or(|gone| gone.value.expose() != b"leased"));
+        }
+        assert!(Arc::ptr_eq(&sessions.enter(key("evil", "held"), &pod("evil")).0, &held));
+        let idle = sessions.release(&token, &SecretBytes::new(b"lease".to_vec()));
+        assert!(idle.is_some_and(|idle| Arc::ptr_eq(&idle, &token)), "with its last lease it is");
+    }
+
+    #[tokio::test]
+    async fn a_login_that_failed_leaves_nothing() {
+        let sessions = Sessions::default();
+        let (key, pod) = (key("evil", "nobody"), pod("evil"));
+        let (first, _) = sessions.enter(key.clone(), &pod);
+        let (second, _) = sessions.enter(key.clone(), &pod);
+        sessions.leave(&key, &first);
+        assert!(sessions.lock().sessions.find(&key).is_some(), "another is still at it");
+        drop(first);
+        sessions.leave(&key, &second);
+        assert!(sessions.lock().sessions.find(&key).is_none());
+        assert!(log_in(&sessions, "evil", "nobody").await.is_none());
+        let (session, _) = sessions.enter(key.clone(), &pod);
+        sessions.leave(&key, &session);
+        assert!(sessions.lock().sessions.find(&key).is_some(), "it has a token");
+    }
 }

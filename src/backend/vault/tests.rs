@@ -4,6 +4,7 @@
 mod bao;
 mod conformance;
 mod denials;
+mod files;
 mod leases;
 mod logins;
 mod reading;

@@ -182,7 +182,7 @@ impl StoreToken {
             return;
         }
         if let Err(refusal) = self.renew(clients, deadline).await {
-            tracing::debug!(server = %self.entry.server, reason = refusal.reason, "a store token could not be renewed; a new login comes in time");
+            tracing::debug!(server = %self.entry.server, reason = refusal.for_admin(), "a store token could not be renewed; a new login comes in time");
         }
     }
 

@@ -2,6 +2,9 @@
 //!
 //! A namespace is a part of the path (`/v1/team-a/kv/data/x`), never a header: what policy has seen is what is sent.
 
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -10,12 +13,19 @@ use zeroize::Zeroizing;
 
 use super::fault::Refusal;
 use crate::backend::Fault;
-use crate::http::{ClientCertificate, Endpoint, HttpClient, HttpConfig, Repeat};
-use crate::memo::Memo;
+use crate::files::{Desk, Late};
+use crate::http::{ClientCertificate, Endpoint, HttpClient, HttpConfig, HttpError, Repeat};
 use crate::model::{LoginTls, SecretBytes};
+use crate::shelf::Shelf;
+
+/// Threads that read files: a file system that hangs takes no more.
+const THREADS: usize = 4;
 
 /// The most endpoints that classes may lead to and that are kept connected.
-const MAX_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 32;
+
+/// The tenant of what the daemon does for itself.
+const NOBODY: &str = "";
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 
@@ -27,13 +37,18 @@ const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 pub(super) struct Server {
     pub(super) endpoint: Endpoint,
     pub(super) tls: LoginTls,
+    /// The folder that the files of `tls` are below, where a class has named them.
+    pub(super) below: Option<PathBuf>,
 }
 
 /// The clients in use, each with its connections.
 #[derive(Debug)]
 pub(super) struct Clients {
     max_body: usize,
-    known: Memo<Server, HttpClient>,
+    /// A namespace whose classes lead to many servers pushes out its own, and not the backend's.
+    known: Mutex<Shelf<Server, HttpClient>>,
+    /// Where files are read that classes name, and those of logins.
+    pub(super) desk: Desk,
 }
 
 /// One request.
@@ -59,33 +74,69 @@ pub(super) struct Reply {
 
 impl Clients {
     pub(super) fn new(max_body: usize) -> Self {
-        Self { max_body, known: Memo::with_capacity(MAX_CLIENTS) }
+        Self { max_body, known: Mutex::new(Shelf::new(MAX_CLIENTS)), desk: Desk::new(THREADS) }
     }
 
+    /// Makes the client of a configured server, on the caller's thread.
+    ///
     /// # Errors
     /// The TLS files cannot be used.
-    pub(super) fn to(&self, server: &Server) -> Result<HttpClient, Refusal> {
-        if let Some(client) = self.known.find(server) {
-            return Ok(client);
+    pub(super) fn open(&self, server: &Server) -> Result<(), Refusal> {
+        let client = HttpClient::new(server.endpoint.clone(), self.config(server)).map_err(|error| unusable(server, &error))?;
+        self.keep(NOBODY, server, &client);
+        Ok(())
+    }
+
+    /// The client of a server that a class may have named, and whose files may hang. `tenant` is the namespace that asks.
+    ///
+    /// # Errors
+    /// The TLS files cannot be used, or not in time.
+    pub(super) async fn to(&self, server: &Server, tenant: &str, deadline: Instant) -> Result<HttpClient, Refusal> {
+        if let Some(client) = self.lock().find(server) {
+            return Ok(client.clone());
         }
+        let (endpoint, config) = (server.endpoint.clone(), self.config(server));
+        let made = self.desk.run(tenant, deadline, move || HttpClient::new(endpoint, config)).await;
+        let late = |late: Late| match &server.below {
+            Some(_) => Refusal::class_files(Fault::Unavailable, &late.to_string()),
+            None => Refusal::new(Fault::Unavailable, format!("{server}: a TLS file of the backend cannot be read: {late}")),
+        };
+        let client = made.map_err(late)?.map_err(|error| unusable(server, &error))?;
+        self.keep(tenant, server, &client);
+        Ok(client)
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, server: &Server) -> bool {
+        self.lock().find(server).is_some()
+    }
+
+    fn keep(&self, tenant: &str, server: &Server, client: &HttpClient) {
+        self.lock().insert(tenant, server.clone(), client.clone(), |_| false);
+    }
+
+    /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map's.
+    fn lock(&self) -> MutexGuard<'_, Shelf<Server, HttpClient>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn config(&self, server: &Server) -> HttpConfig {
         let LoginTls { ca, client, server_name, skip_verify } = server.tls.clone();
-        let config = HttpConfig {
+        HttpConfig {
             ca,
             certificate: client.map(|(chain, key)| ClientCertificate { chain, key }),
+            files_below: server.below.clone(),
             max_body: self.max_body,
             server_name,
             verify: !skip_verify,
             ..HttpConfig::default()
-        };
-        let client = HttpClient::new(server.endpoint.clone(), config).map_err(|error| Refusal::unanswered(server, &error, ""))?;
-        self.known.insert(server.clone(), client.clone());
-        Ok(client)
+        }
     }
 
     /// # Errors
     /// There was no answer.
     pub(super) async fn call(&self, server: &Server, call: Call<'_>, deadline: Instant) -> Result<Reply, Refusal> {
-        let client = self.to(server)?;
+        let client = self.to(server, NOBODY, deadline).await?;
         let repeat = call.repeat;
         let outcome = client.call(request(call)?, repeat, deadline).await;
         let after = outcome.after();
@@ -97,6 +148,10 @@ impl Clients {
             Err(error) => Err(Refusal::unanswered(server, &error, &after)),
         }
     }
+}
+
+fn unusable(server: &Server, error: &HttpError) -> Refusal {
+    Refusal::unanswered(server, error, "")
 }
 
 fn request(call: Call<'_>) -> Result<Request<Bytes>, Refusal> {

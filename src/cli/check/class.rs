@@ -160,7 +160,7 @@ impl Judge<'_> {
         let ungranted = match self.policy {
             Some(policy) => policy.of(&pod).ungranted(secret),
             // Any role is what backends grant unless they say otherwise.
-            None => secret.login.said().into_iter().filter(|(key, _)| *key != LoginKey::Role).collect(),
+            None => secret.login.said().into_iter().chain(secret.login.files()).filter(|(key, _)| *key != LoginKey::Role).collect(),
         };
         for (key, value) in ungranted {
             self.rules.add_login(&secret.backend, key, value);

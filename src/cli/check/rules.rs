@@ -1,6 +1,7 @@
 //! The least policy under which classes can be mounted: exact names, each once, always in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::catalogue::UNNAMED;
 use crate::model::{BackendName, LoginKey, SecretRef, Verb};
@@ -71,11 +72,21 @@ impl Rules {
 fn grant(key: LoginKey, values: &BTreeSet<String>) -> String {
     match key {
         LoginKey::Tls => "#   tls: true\n".to_owned(),
+        LoginKey::TlsDir => format!("#   tlsDir: {} (classes name files below it)\n", quoted(&folder_of(values))),
         LoginKey::Address | LoginKey::Audience | LoginKey::Mount | LoginKey::Namespace | LoginKey::Role => {
             let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
             format!("#   {key}: [{}]\n", values.join(", "))
         }
     }
+}
+
+/// The deepest folder that all of these files are below.
+fn folder_of(files: &BTreeSet<String>) -> String {
+    let mut folders = files.iter().filter_map(|file| Path::new(file).parent());
+    let first = folders.next().unwrap_or(Path::new("/"));
+    let common = folders.fold(first, |common, folder| common.ancestors().find(|above| folder.starts_with(above)).unwrap_or(common));
+    // Files that are named from the folder on do not say where it is.
+    if common.is_absolute() { common.display().to_string() } else { "/etc/keyferry/tls".to_owned() }
 }
 
 /// In a pattern; one that no class names is any.

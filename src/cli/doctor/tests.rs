@@ -154,7 +154,10 @@ fn a_poll_interval_that_can_leave_a_folder_empty_is_told() {
     ] {
         assert!(judged(version, flags).starts_with(expected), "{version} {flags}: {}", judged(version, flags));
     }
-    insta::assert_snapshot!(shown(vec![rotation::judge("v1.6.0", &["--enable-secret-rotation"])], Path::new("/nowhere")), @"warn driver: rotation poll interval: is 2m (the driver's default): if a Pod's first mount gets no answer, the driver may skip the next try, and the Pod starts with an empty folder (set rotationPollInterval: 0s in the values of the driver's chart (--rotation-poll-interval=0s); docs/errors.md says why)");
+    insta::assert_snapshot!(shown(vec![rotation::judge("v1.6.0", &["--enable-secret-rotation"])], Path::new("/nowhere")), @"
+    warn driver: rotation poll interval: is 2m (the driver's default): if a Pod's first mount gets no answer, the driver may skip the next try, and the Pod starts with an empty folder (set rotationPollInterval: 0s in the values of the driver's chart (--rotation-poll-interval=0s); docs/errors.md says why)
+    0 ok, 1 warning, 0 failing
+    ");
 }
 
 #[tokio::test]

@@ -162,6 +162,7 @@ impl Peer {
             (LoginKey::Mount, self.names(Parameter::AuthMount)[0]),
             (LoginKey::Namespace, self.names(Parameter::Namespace)[0]),
             (LoginKey::Tls, self.names(Parameter::CaFile)[0]),
+            (LoginKey::TlsDir, self.names(Parameter::CaFile)[0]),
         ];
         words.map(|(key, word)| (key, word.to_owned())).into()
     }
@@ -254,6 +255,10 @@ impl<'w> Words<'w, '_> {
         let words: Vec<&'static str> = texts.chain(skip_verify).collect();
         if let Some(word) = words.first() {
             self.class.login_words.insert(LoginKey::Tls, (*word).to_owned());
+        }
+        // Of the file that is refused first: the CA, else the certificate.
+        if let Some((word, _)) = ca_file.as_ref().or(ca_folder.as_ref()).or(certificate.as_ref()) {
+            self.class.login_words.insert(LoginKey::TlsDir, (*word).to_owned());
         }
         if let (Some((file, _)), Some((folder, _))) = (&ca_file, &ca_folder) {
             self.class.warn(None, folder, format!("is not heeded: `{file}` stands beside it, and wins (remove one)"));

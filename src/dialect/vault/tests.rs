@@ -191,7 +191,7 @@ fn every_parameter_of_a_class() {
         ),
     }
     "#);
-    assert_snapshot!(format!("{:?}", plan.parameters), @r#"{Address: "vaultAddress", Mount: "vaultAuthMountPath", Namespace: "vaultNamespace", Role: "roleName", Tls: "vaultCACertPath"}"#);
+    assert_snapshot!(format!("{:?}", plan.parameters), @r#"{Address: "vaultAddress", Mount: "vaultAuthMountPath", Namespace: "vaultNamespace", Role: "roleName", Tls: "vaultCACertPath", TlsDir: "vaultCACertPath"}"#);
     assert!(plan.warnings.is_empty());
 }
 

@@ -171,8 +171,12 @@ async fn a_leader_that_is_given_up_hands_over() {
     // Takes connections, and says nothing.
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = client(mute.local_addr().unwrap(), config(&folder));
-    let hasty = client.send(request("/"), Instant::now() + Duration::from_millis(50));
-    let patient = client.send(request("/"), Instant::now() + Duration::from_millis(200));
+    let hasty = client.send(request("/"), Instant::now() + Duration::from_millis(300));
+    let patient = async {
+        // Behind the other one, which has looked at the files by then.
+        sleep(Duration::from_millis(100)).await;
+        client.send(request("/"), Instant::now() + Duration::from_millis(500)).await
+    };
     let (hasty, patient) = tokio::join!(hasty, patient);
     assert!(matches!((hasty, patient), (Err(HttpError::TimedOut), Err(HttpError::TimedOut))));
     let seen = async { (mute.accept().await, mute.accept().await) };

@@ -34,6 +34,24 @@ async fn a_refused_certificate_says_its_names_and_dates() {
     assert!(refused(&authority, dated(&many, (2020, 2090))).await.contains("7.example and 2 more (valid"));
 }
 
+/// What the library has no words for, this house has: nobody reads how an error looks in memory.
+#[tokio::test]
+async fn an_odd_certificate_is_refused_in_words() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
+    let refused = async |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2090, 2, 1));
+        change(&mut params);
+        let server = Server::start(&authority, &Manner { params, ..Manner::default() });
+        shown(&get(&client(server.address, config(&folder)), "/").await.unwrap_err(), &folder)
+    };
+    let of_ca = refused(&|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)).await;
+    insta::assert_snapshot!(of_ca, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01) cannot be used: it is the certificate of a CA, and not of a server");
+    let for_clients = refused(&|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth]).await;
+    insta::assert_snapshot!(for_clients, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)");
+}
+
 #[tokio::test]
 async fn a_certificate_is_not_asked_for_again() {
     let scene = Scene::new();

@@ -161,6 +161,39 @@ async fn each_further_token_has_its_own_review() {
     assert!(scene.attest(&scene.issuer.token(&pod(), "other", Duration::from_mins(1), &*scene.clock).unwrap()).await.is_err());
 }
 
+/// One namespace's Pods come with 31 tokens each that the API server takes long to refuse: another's Pod waits for none of them.
+#[tokio::test]
+async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
+    let scene = Arc::new(Scene::new().await);
+    let own = scene.token("keyferry");
+    scene.attest(&own).await.unwrap();
+    scene.server.answer(Answer::Never);
+    let audiences: Vec<String> = (0..31).map(|n| format!("audience-{n}")).collect();
+    let mut evil = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let (scene, own, audiences) = (Arc::clone(&scene), own.clone(), audiences.clone());
+        evil.spawn(async move {
+            let tokens: Vec<_> = audiences.iter().map(|audience| (audience.as_str(), scene.token(audience))).collect();
+            let mut sent: Vec<_> = tokens.iter().map(|(audience, token)| (*audience, token.as_str())).collect();
+            sent.push(("keyferry", &own));
+            scene.attest_all(&sent).await.is_ok()
+        });
+    }
+    // Until it has all that it ever gets.
+    while scene.server.calls().is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    scene.server.answer(says(|status| status["user"]["username"] = json!("system:serviceaccount:bank:web")));
+    let began = Instant::now();
+    let claims = PodClaims { namespace: "bank".into(), ..pod() };
+    let token = scene.issuer.token(&claims, "keyferry", Duration::from_mins(10), &*scene.clock).unwrap();
+    let tokens = RawTokens::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(token.into_bytes())))]);
+    scene.reviewer.attest(&claims, &tokens).await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    evil.abort_all();
+}
+
 #[tokio::test]
 async fn anybody_elses_token_is_refused() {
     let scene = Scene::new().await;

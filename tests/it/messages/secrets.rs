@@ -67,11 +67,11 @@ async fn what_is_not_there() {
         .await;
     insta::assert_snapshot!(table, @r#"
     # no secret
-    NotFound SecretNotFound: object 1 (none): files/shop/none: there is no such secret in the vault: <house>/vault/shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`)
+    NotFound SecretNotFound: object 1 (none): files/shop/none: there is no such secret in the vault: shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`)
     # no folder
-    NotFound SecretNotFound: object 1 (all): files/shop/none/at/all: there is no such secret in the vault: <house>/vault/shop/none/at/all.age is absent (make it with `keyferry vault set shop/none/at/all FIELD=@FILE`)
+    NotFound SecretNotFound: object 1 (all): files/shop/none/at/all: there is no such secret in the vault: shop/none/at/all.age is absent (make it with `keyferry vault set shop/none/at/all FIELD=@FILE`)
     # a secret taken for a folder
-    NotFound SecretNotFound: object 1 (password): files/shop/db/password: there is no such secret in the vault: <house>/vault/shop/db/password.age is absent (make it with `keyferry vault set shop/db/password FIELD=@FILE`)
+    NotFound SecretNotFound: object 1 (password): files/shop/db/password: there is no such secret in the vault: shop/db/password.age is absent (make it with `keyferry vault set shop/db/password FIELD=@FILE`)
     # no field
     NotFound SecretNotFound: object 1 (pasword): files/shop/db: has no field "pasword" (did you mean "password"? It has password, username)
     # no field of a list
@@ -83,9 +83,9 @@ async fn what_is_not_there() {
     # a version that is no more kept
     NotFound SecretNotFound: object 1 (changed): files/shop/changed: there is no revision 1: the current one is 8, and kept are 3, 4, 5, 6, 7 (pin another, or leave `version` out)
     # several
-    NotFound SecretNotFound: object 1 (none): files/shop/none: there is no such secret in the vault: <house>/vault/shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`); object 3 (y): files/shop/nor: there is no such secret in the vault: <house>/vault/shop/nor.age is absent (make it with `keyferry vault set shop/nor FIELD=@FILE`)
+    NotFound SecretNotFound: object 1 (none): files/shop/none: there is no such secret in the vault: shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`); object 3 (y): files/shop/nor: there is no such secret in the vault: shop/nor.age is absent (make it with `keyferry vault set shop/nor FIELD=@FILE`)
     # required and optional
-    NotFound SecretNotFound: object 2 (y): files/shop/none: there is no such secret in the vault: <house>/vault/shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`)
+    NotFound SecretNotFound: object 2 (y): files/shop/none: there is no such secret in the vault: shop/none.age is absent (make it with `keyferry vault set shop/none FIELD=@FILE`)
     "#);
 }
 
@@ -149,9 +149,9 @@ async fn secrets_and_answers_over_a_limit() {
         .await;
     insta::assert_snapshot!(table.replace(&size, "<size>"), @"
     # a secret, a byte too large
-    FailedPrecondition TooLarge: object 1 (big): files/shop/big: <house>/vault/shop/big.age holds 4097 bytes; at most 4096 are served (make it smaller, or ask for a higher limits.secretBytes)
+    FailedPrecondition TooLarge: object 1 (big): files/shop/big: shop/big.age holds 4097 bytes; at most 4096 are served (make it smaller, or ask for a higher limits.secretBytes)
     # a secret, far too large
-    FailedPrecondition TooLarge: object 1 (huge): files/shop/huge: <house>/vault/shop/huge.age is <size> bytes long; at most 90112 are read, as secrets of up to 4096 bytes need no more (make it smaller, or ask for a higher limits.secretBytes)
+    FailedPrecondition TooLarge: object 1 (huge): files/shop/huge: shop/huge.age is <size> bytes long; at most 90112 are read, as secrets of up to 4096 bytes need no more (make it smaller, or ask for a higher limits.secretBytes)
     # a file that JSON makes too large
     FailedPrecondition TooLarge: object 1 (quotes): files/shop/quotes: is 6016 bytes as a file: at most 4096 are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)
     # an answer
@@ -198,17 +198,17 @@ async fn vault_files_that_do_not_open() {
     }
     let recipient = asked.house.recipient();
     insta::assert_snapshot!(table.join("\n").replace(&recipient, "<recipient>"), @r#"
-    DataLoss SecretCorrupt: object 1 (empty): files/shop/empty: <house>/vault/shop/empty.age is empty (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (cut-header): files/shop/cut-header: <house>/vault/shop/cut-header.age is truncated (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (cut-payload): files/shop/cut-payload: <house>/vault/shop/cut-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (flip-header): files/shop/flip-header: <house>/vault/shop/flip-header.age cannot be opened with any identity in <house>/age.key (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
-    DataLoss SecretCorrupt: object 1 (flip-payload): files/shop/flip-payload: <house>/vault/shop/flip-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (longer): files/shop/longer: <house>/vault/shop/longer.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (text): files/shop/text: <house>/vault/shop/text.age is no age file (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (armoured): files/shop/armoured: <house>/vault/shop/armoured.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret anew)
-    DataLoss SecretCorrupt: object 1 (wrong-key): files/shop/wrong-key: <house>/vault/shop/wrong-key.age cannot be opened with any identity in <house>/age.key (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
-    DataLoss SecretCorrupt: object 1 (moved): files/shop/moved: <house>/vault/shop/moved.age was sealed as "shop/db", and is not served under another name (it was moved or copied: set the secret anew)
-    DataLoss SecretCorrupt: object 1 (folder): files/shop/folder: <house>/vault/shop/folder.age is no regular file (remove it, and set the secret anew)
+    DataLoss SecretCorrupt: object 1 (empty): files/shop/empty: shop/empty.age is empty (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (cut-header): files/shop/cut-header: shop/cut-header.age is truncated (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (cut-payload): files/shop/cut-payload: shop/cut-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (flip-header): files/shop/flip-header: shop/flip-header.age cannot be opened with any identity of the backend (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
+    DataLoss SecretCorrupt: object 1 (flip-payload): files/shop/flip-payload: shop/flip-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (longer): files/shop/longer: shop/longer.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (text): files/shop/text: shop/text.age is no age file (restore it, or set the secret anew)
+    DataLoss SecretCorrupt: object 1 (armoured): files/shop/armoured: shop/armoured.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret anew)
+    DataLoss SecretCorrupt: object 1 (wrong-key): files/shop/wrong-key: shop/wrong-key.age cannot be opened with any identity of the backend (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
+    DataLoss SecretCorrupt: object 1 (moved): files/shop/moved: shop/moved.age was sealed as "shop/db", and is not served under another name (it was moved or copied: set the secret anew)
+    DataLoss SecretCorrupt: object 1 (folder): files/shop/folder: shop/folder.age is not a regular file (remove it, and set the secret anew)
     "#);
     // The same file mended is served by the same daemon.
     asked.house.set("shop/empty", &[("password", b"mended")]);
@@ -223,10 +223,10 @@ async fn a_vault_that_vanishes_and_comes_back() {
     let refused = async || asked.words(&asked.provider.mount(asked.house.request(&web(), GOOD)).await.unwrap_err());
     asked.goes_on().await;
     fs::rename(&vault, &away).unwrap();
-    insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: the vault's folder <house>/vault is not there (is its volume mounted, and synced?)");
+    insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: the vault's folder is not there (is its volume mounted, and synced?)");
     // An empty mount point in its place must not look like a vault whose secrets were removed.
     fs::create_dir(&vault).unwrap();
-    insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: <house>/vault is no vault: it has no list of recipients, <house>/vault/.recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
+    insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: the vault's folder is no vault: it has no list of recipients, .recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
     fs::remove_dir(&vault).unwrap();
     fs::rename(&away, &vault).unwrap();
     asked.goes_on().await;
@@ -249,9 +249,9 @@ async fn files_that_the_daemon_may_not_read() {
     let uid = if rustix::process::geteuid().is_root() { 1234 } else { rustix::process::geteuid().as_raw() };
     insta::assert_snapshot!(table.replace(&format!("uid {uid} "), "uid <its> "), @"
     # a file
-    FailedPrecondition BackendUnavailable: object 1 (locked): files/shop/locked: <house>/vault/shop/locked.age cannot be read: Permission denied (os error 13) (let uid <its> enter the vault's folders and read its files)
+    FailedPrecondition BackendUnavailable: object 1 (locked): files/shop/locked: shop/locked.age cannot be read: Permission denied (os error 13) (let uid <its> enter the vault's folders and read its files)
     # a folder
-    FailedPrecondition BackendUnavailable: object 1 (locked): files/shop/under/locked: <house>/vault/shop/under/locked.age cannot be read: Permission denied (os error 13) (let uid <its> enter the vault's folders and read its files)
+    FailedPrecondition BackendUnavailable: object 1 (locked): files/shop/under/locked: shop/under/locked.age cannot be read: Permission denied (os error 13) (let uid <its> enter the vault's folders and read its files)
     ");
     fs::set_permissions(asked.house.path("vault/shop/under"), fs::Permissions::from_mode(0o700)).unwrap();
 }

@@ -45,7 +45,7 @@ fn what_cannot_be_opened_is_corrupt_and_says_why() {
     assert_snapshot!(refusal(&theirs), @"/vault/db.age cannot be opened with any identity in /age.key (age1us): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert_snapshot!(bench.refusal("db").1, @"/vault/db.age is no regular file (remove it, and set the secret anew)");
+    assert_snapshot!(bench.refusal("db").1, @"/vault/db.age is not a regular file (remove it, and set the secret anew)");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_file_that_may_not_be_read_names_the_user_who_may_not() {
     bench.set("db", CANARY);
     fs::set_permissions(bench.at("vault/db.age"), fs::Permissions::from_mode(0o000)).unwrap();
     if uid == 0 {
-        assert!(reader::unavailable(Path::new("/vault/db.age"), &denied).reason.ends_with(&expected));
+        assert!(reader::unavailable(Path::new("/vault"), Path::new("/vault/db.age"), &denied).reason.ends_with(&expected));
     } else {
         let (fault, reason) = bench.refusal("db");
         assert_eq!((fault, reason), (Fault::Unavailable, format!("/vault/db.age cannot be read: {expected}")));

@@ -35,7 +35,11 @@ async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
     let bench = Bench::new(|_| Answer::new(200, b"-----BEGIN\n\xff".to_vec()).header("ETag", "W/\"abc\""));
     let secret = bench.read("format: raw\nversionHeader: ETag").await.unwrap();
     assert_eq!(secret.fields["value"].bytes.expose(), b"-----BEGIN\n\xff");
-    assert_eq!((secret.fields["value"].kind, secret.version.as_ref().unwrap().as_str()), (FieldKind::Binary, "abc"));
+    assert_eq!(
+        (secret.fields["value"].kind, secret.version.as_ref().unwrap().as_str()),
+        (FieldKind::Binary, "abc"),
+        "the answer's own word: delivery makes an HMAC of it"
+    );
     assert_eq!(bench.server.asked()[0].header("accept"), "");
 }
 
@@ -51,7 +55,51 @@ async fn an_answer_without_the_secret_is_told() {
     insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: join(',', data)").await, @r#"Corrupt: intranet/shop/db: fields "join(',', data)": the JMESPath expression fails: argument 2 of a function must be array[string], but is object (correct it in the backend)"#);
     insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is neither text nor number (correct `version` of the backend)"#);
     insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer says at "v" can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)"#);
-    insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @r#"Corrupt: intranet/shop/db: field "a" is a text with half a character in it (write the secret anew)"#);
+    insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @r#"Corrupt: intranet/shop/db: field "a" has half a character in it (half of a surrogate pair: write the secret again)"#);
+}
+
+/// Nothing is put in its place, and nothing is left out for it: the store has no such secret.
+#[tokio::test]
+async fn half_a_character_is_corrupt_whichever_way_it_is_selected() {
+    for (body, rest) in [
+        (r#"{"data":{"pw":"\ud800"}}"#, "fields: data"),
+        (r#"{"data":{"pw":"\ud800"}}"#, "fields: data.pw"),
+        (r#"{"data":{"pw":"\ud800"}}"#, "fields: \"data.{pw: pw}\""),
+        (r#"{"data":{"pw":"\ud800"}}"#, "fields: \"data | @\""),
+        (r#"{"data":{"pw":"\ud800"}}"#, ""),
+        (r#"{"data":{"pw":"a\udc00b"}}"#, "fields: to_string(data)"),
+        (r#"{"data":{"pw":"\ude00\ud83d"}}"#, "fields: data.pw"),
+        (r#"{"data":"\ud800"}"#, "fields: data"),
+        (r#""\ud800""#, ""),
+        (r#"{"data":{"pw":["x",{"y":"\ud800"}]}}"#, "fields: data"),
+        (r#"{"data":{"pw":["x",{"y":"\ud800"}]}}"#, "fields: data.pw[1]"),
+        (r#"{"data":{"\ud800":"x"}}"#, "fields: data"),
+        (r#"{"data":{"\ud800":"x","pw":"y"}}"#, "fields: \"data | @\""),
+        (r#"{"data":{"pw":{"\ud800":"x"}}}"#, "fields: data"),
+        (r#"{"\ud800":"x","data":{"pw":"y"}}"#, "fields: data"),
+        (r#"{"data":{"pw":"x"},"v":"\ud800"}"#, "fields: data\nversion: v"),
+        (r#"{"data":{"pw":"x"},"meta":{"v":"\ud800"}}"#, "fields: data\nversion: meta.v"),
+        (r#"{"data":{"pw":"x"},"v":"\ud800"}"#, "fields: data\nversion: \"join('-', [v])\""),
+    ] {
+        let told = Bench::saying(200, body).fails(rest).await;
+        assert!(told.starts_with("Corrupt:") && told.contains("half a character"), "{body} with {rest:?}: {told}");
+    }
+}
+
+/// What only looks like it, or is not asked for, is delivered; and nothing else is lost on the way either.
+#[tokio::test]
+async fn whole_characters_and_odd_values_come_as_they_are() {
+    for (body, rest, shown) in [
+        (r#"{"data":{"pw":"\ud83d\ude00"}}"#, "fields: \"data | @\"", "pw=\u{1f600}"),
+        (r#"{"data":{"pw":"\\ud800"}}"#, "fields: \"data | @\"", "pw=\\ud800"),
+        (r#"{"data":{"pw":"x"},"note":"\ud800"}"#, "fields: data", "pw=x"),
+        (r#"{"data":{"pw":"a\u0000b"}}"#, "fields: \"data | @\"", "pw=a\0b"),
+        (r#"{"data":{"n":1e999,"m":-0.0}}"#, "fields: \"data | @\"", "m=-0.0 n=1e999"),
+        (r#"{"data":{"pw":"first","pw":"last"}}"#, "fields: data", "pw=last"),
+        (r#"{"data":{"pw":"first","pw":"last"}}"#, "fields: \"data | @\"", "pw=last"),
+    ] {
+        assert_eq!(read(body, rest).await, shown, "{body} with {rest:?}");
+    }
 }
 
 #[tokio::test]

@@ -57,11 +57,29 @@ fn what_cannot_be_delivered_says_why() {
     insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
     insta::assert_snapshot!(reason(r#"{"data":["x"]}"#), @"the answer's data is no object of fields (it cannot be delivered)");
     insta::assert_snapshot!(reason(r#"{"errors":["x"]}"#), @"the store answered 200 with errors (see its log)");
-    insta::assert_snapshot!(reason(r#"{"data":{"a":"\ud800"}}"#), @r#"field "a" is a text with half a character in it (write the secret anew)"#);
+    insta::assert_snapshot!(reason(r#"{"data":{"a":"\ud800"}}"#), @r#"field "a" has half a character in it (half of a surrogate pair: write the secret again)"#);
     insta::assert_snapshot!(reason(&format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(1001))), @"its fields have 1001 bytes; at most 1000 are allowed (raise limits.secretBytes)");
     insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete or write it anew, or pin another version)");
     insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it anew, or pin another version)");
     insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{}}}"#), @"the version, the latest, has no content (write it anew, or pin another version)");
+}
+
+#[test]
+fn half_a_character_is_never_left_out() {
+    for text in [
+        r#"{"data":{"a":"x\udc00"}}"#,
+        r#"{"data":{"\ud800":"x"}}"#,
+        r#"{"data":{"a":{"\ud800":"x"}}}"#,
+        r#"{"data":{"a":["\ud800"]}}"#,
+        r#"{"data":{"data":{"a":"\ud800"},"metadata":{"version":7}}}"#,
+        r#"{"data":{"data":{"\ud800":"x"},"metadata":{"version":7}}}"#,
+        r#"{"lease_id":"x\ud800","data":{"a":"x"}}"#,
+        r#"{"warnings":["\ud800"],"data":{"a":"x"}}"#,
+    ] {
+        let reason = read(text).unwrap_err();
+        assert!(reason.contains("half a character"), "{text}: {reason}");
+    }
+    assert_eq!(plain(r#"{"data":{"a":"\ud83d\ude00"},"request_id":"\\ud800"}"#), [("a".to_owned(), "\u{1f600}".to_owned())]);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn all_there_is() {
     let config = read(
         "address: https://bao.bao.svc:8200/\nca: /ca.crt\nserverName: bao.example\nclientCert: /c\nclientKey: /k\nnamespace: /team-a/\n\
          auth: { method: jwt, mount: /jwt/cluster-a/, role: csi, audience: bao }\nshare: pod\n\
-         classMay: { role: [\"*\"], namespace: [\"team-${namespace}\"], mount: [], address: [\"https://other:8200\"], audience: [], tls: true }\n\
+         classMay: { role: [\"*\"], namespace: [\"team-${namespace}\"], mount: [], address: [\"https://other:8200\"], audience: [], tls: true, tlsDir: /etc/tls }\n\
          cache: { fresh: 2m, stale: 24h }\n",
     )
     .unwrap();
@@ -57,6 +57,7 @@ fn all_there_is() {
     assert_eq!(config.share, Share::Pod);
     assert_eq!(config.tls.client, Some(("/c".into(), "/k".into())));
     assert!(config.class_may.grants(LoginKey::Address) && config.class_may.grants(LoginKey::Tls));
+    assert_eq!(config.class_may.tls_dir(), Some(std::path::Path::new("/etc/tls")));
     assert_eq!(config.cache.stale, Some(Duration::from_hours(24)));
 }
 
@@ -108,6 +109,9 @@ fn each_fault_says_what_to_do() {
     5: backends.bao.classMay.tls: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
     6: backends.bao.classMay.rol: is no known key (did you mean `role`?)
     ");
+    insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tlsDir: /tls }\n"), @"3: backends.bao.classMay.tlsDir: goes with tls: true (set that, or remove it)");
+    insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: tls }\n"), @r#"3: backends.bao.classMay.tlsDir: "tls" is not an absolute path (start it with /)"#);
+    insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: '/tls/${namespace}' }\n"), @r#"3: backends.bao.classMay.tlsDir: "/tls/${namespace}" has a placeholder: the folder is the same for every class (write it out)"#);
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\ncache: { fresh: 2x, stale: never, sealed: x }\n"), @r#"
     3: backends.bao.cache.fresh: "2x" is no duration (such as 500ms, 90s, 2m or 24h)
     3: backends.bao.cache.stale: "never" is no duration (such as 500ms, 90s, 2m or 24h)

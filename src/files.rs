@@ -1,0 +1,392 @@
+//! Files that the configuration or a class names: the one room where they are opened and read.
+//!
+//! Nobody knows what is behind a name before it is opened: a pipe that nobody writes to, a device without an end, a link to somewhere
+//! else, a file of 10 GB, a file system that does not answer. So a file is opened without waiting, must be a regular one, and has a bound.
+//! One that a class names ([`Named::below`]) must also be below a folder that the admin has chosen: links within that folder are
+//! followed (kubelet mounts Secrets as links), links out of it are refused.
+//!
+//! All of this blocks while the file system does. [`Desk`] does it on threads that may be kept waiting, and has only a few of them.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{CWD, Dir, Mode, OFlags};
+use rustix::io::retry_on_intr;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+mod beneath;
+mod desk;
+
+pub use desk::{Desk, Late};
+
+/// The largest file in bytes, where its kind has no lower bound of its own.
+pub const MAX_FILE: usize = 1024 * 1024;
+
+/// How often a file that changes while it is read is read again.
+const ATTEMPTS: usize = 5;
+
+/// A file or a folder by its name, and where it may be.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Named {
+    path: PathBuf,
+    /// `None`: anywhere. The admin has named it.
+    folder: Option<PathBuf>,
+}
+
+/// What tells one state of a file from every other: a file that is replaced has another inode, one that is written to another ctime,
+/// which no program can set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
+}
+
+/// A file's content, and the state it was read in. `Debug` does not show it: it may be a key.
+pub struct WholeFile {
+    pub bytes: Zeroizing<Vec<u8>>,
+    pub stamp: Stamp,
+    pub mode: u32,
+    /// Whether its file system is known to answer at once: a disk or memory of this machine.
+    pub local: bool,
+}
+
+/// Why a file could not be read. The message follows the file's name.
+#[derive(Debug, Error)]
+pub enum Unreadable {
+    #[error("is absent")]
+    Absent,
+    #[error("cannot be read: {0}")]
+    Io(io::Error),
+    #[error("is not a regular file")]
+    NotAFile,
+    #[error("is {size} bytes long; at most {limit} are read")]
+    TooLarge { size: u64, limit: usize },
+    #[error("has more than {0} entries")]
+    TooMany(usize),
+    #[error("keeps changing while it is read")]
+    Unstable,
+}
+
+// === impl Named ===
+
+impl Named {
+    /// A file that the admin has named. Links are followed wherever they lead.
+    pub fn anywhere(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), folder: None }
+    }
+
+    /// A file that a class has named: absolute, or from the folder on.
+    pub fn below(folder: impl Into<PathBuf>, path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), folder: Some(folder.into()) }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The present state of the file or folder, links followed. Nothing is opened for it but the name.
+    pub fn stamp(&self) -> io::Result<Stamp> {
+        Ok(Stamp::from(&self.metadata()?))
+    }
+
+    pub fn is_folder(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.is_dir())
+    }
+
+    /// Reads a regular file of at most `limit` bytes. What is read is one state of the file: if it changed in the meantime, it is read
+    /// again.
+    pub fn read(&self, limit: usize) -> Result<WholeFile, Unreadable> {
+        for _ in 0..ATTEMPTS {
+            if let Some(whole) = self.read_once(limit)? {
+                return Ok(whole);
+            }
+        }
+        Err(Unreadable::Unstable)
+    }
+
+    /// What is in a folder, by name. One of more than `most` entries is not read to its end.
+    pub fn entries(&self, most: usize) -> Result<Vec<Self>, Unreadable> {
+        let folder = self.open(OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK)?;
+        let mut entries = Vec::new();
+        for entry in Dir::read_from(&folder).map_err(io::Error::from)? {
+            let name = OsString::from_vec(entry.map_err(io::Error::from)?.file_name().to_bytes().to_vec());
+            if name == "." || name == ".." {
+                continue;
+            }
+            if entries.len() == most {
+                return Err(Unreadable::TooMany(most));
+            }
+            entries.push(Self { path: self.path.join(name), folder: self.folder.clone() });
+        }
+        entries.sort_by(|one, other| one.path.cmp(&other.path));
+        Ok(entries)
+    }
+
+    /// `None`: it changed while it was read.
+    fn read_once(&self, limit: usize) -> Result<Option<WholeFile>, Unreadable> {
+        // To open a device or a pipe is to do something to it already: so it is looked at first.
+        if !self.metadata()?.is_file() {
+            return Err(Unreadable::NotAFile);
+        }
+        // And another file may have taken its place meanwhile: opening must not wait for a writer, nor make a terminal ours.
+        let mut file = File::from(self.open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+        let before = file.metadata()?;
+        if !before.is_file() {
+            return Err(Unreadable::NotAFile);
+        }
+        let too_large = |size| Unreadable::TooLarge { size, limit };
+        let size = usize::try_from(before.size()).ok().filter(|size| *size <= limit).ok_or_else(|| too_large(before.size()))?;
+        let bytes = read_to_end(&mut file, size, limit)?;
+        if bytes.len() > limit {
+            return Err(too_large(bytes.len() as u64));
+        }
+        let stamp = Stamp::from(&before);
+        // Some file systems say 0 of every file (procfs, a few of FUSE).
+        let whole = bytes.len() == size || size == 0;
+        if !whole || Stamp::from(&file.metadata()?) != stamp {
+            return Ok(None);
+        }
+        Ok(Some(WholeFile { bytes, stamp, mode: before.mode(), local: is_local(&file) }))
+    }
+
+    fn metadata(&self) -> io::Result<Metadata> {
+        File::from(self.open(OFlags::PATH)?).metadata()
+    }
+
+    fn open(&self, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(match &self.folder {
+            None => retry_on_intr(|| rustix::fs::openat(CWD, &self.path, flags, Mode::empty()))?,
+            Some(folder) => beneath::open(folder, &self.path, flags)?,
+        })
+    }
+}
+
+impl fmt::Debug for WholeFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WholeFile").field("stamp", &self.stamp).finish_non_exhaustive()
+    }
+}
+
+/// All bytes, and one more than `limit` where there are more. `size` is what the file is said to have.
+fn read_to_end(file: &mut File, size: usize, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all of it, and more to see the end: a buffer that grows leaves copies behind, and a small one is filled by way of the stack.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 64));
+    let most = (limit as u64).saturating_add(1);
+    Read::by_ref(file).take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+// === impl WholeFile ===
+
+impl WholeFile {
+    /// As [`Named::read`] of a file that may be anywhere.
+    pub fn read(path: &Path, limit: usize) -> Result<Self, Unreadable> {
+        Named::anywhere(path).read(limit)
+    }
+}
+
+// === impl Stamp ===
+
+impl Stamp {
+    /// The present state of the file at this path, links followed: one system call.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        std::fs::metadata(path).map(|metadata| Self::from(&metadata))
+    }
+
+    /// Whether a later write must give another stamp. Times are counted in ticks: one write more within the tick of the last would
+    /// not be seen, so a file is only remembered once that tick has surely passed.
+    pub fn settled(&self, now: Timestamp, local: bool) -> bool {
+        // A tick is at most 10 ms on Linux; a server's clock may differ from ours, and may tick in seconds.
+        let margin = if local { SignedDuration::from_millis(100) } else { SignedDuration::from_secs(3) };
+        let nanos = i32::try_from(self.ctime.1).unwrap_or_default();
+        Timestamp::new(self.ctime.0, nanos).is_ok_and(|changed| now.duration_since(changed) > margin)
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            mtime: (metadata.mtime(), metadata.mtime_nsec()),
+            ctime: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// File systems that answer at once are listed by their magic number (linux/magic.h, statfs(2)); any other may be a network's.
+fn is_local(file: &File) -> bool {
+    const LOCAL: [u64; 10] = [
+        0x0000_EF53, // ext2, ext3, ext4
+        0x0102_1994, // tmpfs
+        0x2FC1_2FC1, // zfs
+        0x5846_5342, // xfs
+        0x7371_7368, // squashfs
+        0x794C_7630, // overlayfs
+        0x8584_58F6, // ramfs
+        0x9123_683E, // btrfs
+        0xE0F5_E1E2, // erofs
+        0xF2F5_2010, // f2fs
+    ];
+    // The field is signed or not, 32 or 64 bits wide, by architecture: its low 32 bits are the magic number everywhere.
+    #[allow(clippy::cast_sign_loss, clippy::cast_lossless, clippy::unnecessary_cast)]
+    rustix::fs::fstatfs(file).is_ok_and(|statfs| LOCAL.contains(&(statfs.f_type as u64 & 0xFFFF_FFFF)))
+}
+
+// === impl Unreadable ===
+
+/// A path through something that is not a folder names nothing, as one through an absent folder does.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        if is_absence(&error) { Self::Absent } else { Self::Io(error) }
+    }
+}
+
+// === drafts ===
+
+/// Writes a new file (0600) to the disk, to be renamed into its place: what a crash has left under this name is removed first. The name
+/// is never followed, and never one that somebody else has made meanwhile.
+///
+/// # Errors
+/// The file cannot be made or written, or there is one again (`AlreadyExists`).
+pub fn write_draft(path: &Path, content: &[u8]) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = create_new(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Makes a file (0600) that was not there: not through a link, and not where a link leads.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flag(OFlags::NOFOLLOW)).open(path)
+}
+
+fn flag(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_readable_file_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "12345").unwrap();
+        symlink(at("loop"), at("loop")).unwrap();
+        symlink(at("gone"), at("dangling")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
+
+        assert_eq!(WholeFile::read(&at("file"), 5).unwrap().bytes.as_slice(), b"12345");
+        assert!(matches!(WholeFile::read(&at("file"), 4), Err(Unreadable::TooLarge { size: 5, limit: 4 })));
+        assert!(matches!(WholeFile::read(&at("gone"), 9), Err(Unreadable::Absent)));
+        assert!(matches!(WholeFile::read(&at("dangling"), 9), Err(Unreadable::Absent)));
+        assert!(matches!(WholeFile::read(&at("file/under"), 9), Err(Unreadable::Absent)));
+        assert!(matches!(WholeFile::read(&at("loop"), 9), Err(Unreadable::Io(_))));
+        assert!(matches!(WholeFile::read(&at("pipe"), 9), Err(Unreadable::NotAFile)));
+        assert!(matches!(WholeFile::read(folder.path(), 9), Err(Unreadable::NotAFile)));
+        for device in ["/dev/zero", "/dev/null", "/dev/tty", "/dev/stdin/x"] {
+            assert!(WholeFile::read(Path::new(device), 9).is_err(), "{device}");
+        }
+        // Its size is said to be 0, and it has a content.
+        assert!(WholeFile::read(Path::new("/proc/self/status"), MAX_FILE).unwrap().bytes.starts_with(b"Name:"));
+        assert!(matches!(WholeFile::read(Path::new("/proc/self/status"), 9), Err(Unreadable::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_socket_and_a_pipe_with_a_writer_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, pipe) = (folder.path().join("socket"), folder.path().join("pipe"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        assert!(matches!(WholeFile::read(&socket, 9), Err(Unreadable::NotAFile)));
+        rustix::fs::mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        let writer = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        (&writer).write_all(b"x").unwrap();
+        assert!(matches!(WholeFile::read(&pipe, 9), Err(Unreadable::NotAFile)));
+        let mut still = [0; 1];
+        (&writer).read_exact(&mut still).unwrap();
+        assert_eq!(&still, b"x", "nothing was taken out of it");
+    }
+
+    #[test]
+    fn a_class_reads_below_its_folder_alone() {
+        let house = tempfile::tempdir().unwrap();
+        let folder = house.path().join("tls");
+        fs::create_dir_all(folder.join("many")).unwrap();
+        fs::write(folder.join("ca.pem"), "inside").unwrap();
+        fs::write(house.path().join("outside"), "outside").unwrap();
+        symlink("../outside", folder.join("link")).unwrap();
+        let read = |path: &str| Named::below(&folder, path).read(9).map(|whole| whole.bytes.to_vec());
+        assert_eq!(read("ca.pem").unwrap(), b"inside");
+        for path in ["link", "../outside", "/etc/hostname", "/dev/zero", "/proc/self/fd/1", "many", ""] {
+            assert!(read(path).is_err(), "{path}");
+        }
+        for n in 0..5 {
+            fs::write(folder.join(format!("many/{n}.pem")), "x").unwrap();
+        }
+        let many = Named::below(&folder, "many");
+        assert!(many.is_folder().unwrap());
+        assert_eq!(many.entries(5).unwrap().len(), 5);
+        assert_eq!(many.entries(5).unwrap()[4].read(9).unwrap().bytes.as_slice(), b"x");
+        assert!(matches!(many.entries(4), Err(Unreadable::TooMany(4))));
+        assert!(Named::below(&folder, "ca.pem").entries(4).is_err());
+        assert!(Named::below(&folder, "..").entries(4).is_err());
+    }
+
+    #[test]
+    fn a_draft_is_new_and_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("precious"), "precious").unwrap();
+        symlink(at("precious"), at("draft")).unwrap();
+        write_draft(&at("draft"), b"new").unwrap();
+        assert_eq!(fs::read(at("precious")).unwrap(), b"precious");
+        assert_eq!(fs::read(at("draft")).unwrap(), b"new");
+        assert_eq!(fs::metadata(at("draft")).unwrap().permissions().mode() & 0o777, 0o600);
+        symlink(at("made-by-it"), at("dangling")).unwrap();
+        assert_eq!(create_new(&at("dangling")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(!at("made-by-it").exists());
+        fs::create_dir(at("folder")).unwrap();
+        assert!(write_draft(&at("folder"), b"").is_err());
+    }
+
+    #[test]
+    fn a_change_gives_another_stamp_once_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "old").unwrap();
+        let whole = WholeFile::read(&path, 9).unwrap();
+        assert_eq!(Stamp::of(&path).unwrap(), whole.stamp);
+        let changed = Timestamp::new(whole.stamp.ctime.0, 0).unwrap();
+        assert!(!whole.stamp.settled(changed, true));
+        assert!(whole.stamp.settled(changed + SignedDuration::from_secs(2), true));
+        assert!(!whole.stamp.settled(changed + SignedDuration::from_secs(2), false));
+        fs::write(folder.path().join("new"), "new").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_ne!(Stamp::of(&path).unwrap(), whole.stamp);
+    }
+}

@@ -1,0 +1,102 @@
+//! Where files are read: on threads that a file system may keep waiting for hours, and no more of them than the desk has.
+
+use std::fmt;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use crate::turns::Turns;
+
+/// How long a file may take. A file system that takes longer hangs, and whoever asked goes on without.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who works at it takes a thread each. Of one tenant at most half of them: a file system that hangs, and that only one tenant's classes
+/// lead to, leaves the others theirs.
+#[derive(Clone)]
+pub struct Desk(Turns);
+
+/// The work was not done in time. It may still be under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Late;
+
+impl Desk {
+    /// For at most so many threads; at least 2.
+    pub fn new(threads: usize) -> Self {
+        Self(Turns::new(threads.max(2)))
+    }
+
+    /// Does work that blocks, by the deadline and within 5 s.
+    ///
+    /// # Errors
+    /// No thread was free in time, or the file system did not answer. A thread that waits for it is counted until it comes back.
+    ///
+    /// # Panics
+    /// As the work does.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        tenant: &str,
+        deadline: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Late> {
+        let until = deadline.min(Instant::now() + PATIENCE);
+        let Ok(turn) = timeout_at(until, self.0.take(tenant)).await else { return Err(Late) };
+        let working = spawn_blocking(move || {
+            let done = work();
+            drop(turn);
+            done
+        });
+        match timeout_at(until, working).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Ok(Err(_)) | Err(_) => Err(Late),
+        }
+    }
+}
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "its file system did not answer within {} s (is a network volume down?)", PATIENCE.as_secs())
+    }
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Desk")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A desk with a tenant whose file system hangs: it takes half of the threads, and the others go on.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_system_that_hangs_takes_no_thread_of_others() {
+        let desk = Desk::new(4);
+        let (release, held) = mpsc::channel::<()>();
+        let held = std::sync::Arc::new(std::sync::Mutex::new(held));
+        let soon = || Instant::now() + Duration::from_millis(200);
+        for _ in 0..6 {
+            let held = std::sync::Arc::clone(&held);
+            let work = move || held.lock().unwrap().recv().unwrap_or_default();
+            assert_eq!(desk.run("evil", soon(), work).await, Err(Late));
+        }
+        for tenant in ["shop", "bank"] {
+            assert_eq!(desk.run(tenant, soon(), || 7).await, Ok(7), "{tenant}");
+        }
+        assert_eq!(desk.run("evil", soon(), || 7).await, Err(Late), "it holds two threads, and gets no third");
+        drop(release);
+        while desk.run("evil", soon(), || 7).await != Ok(7) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[should_panic(expected = "a bug")]
+    async fn a_panic_is_its_callers() {
+        let _ = Desk::new(2).run("", Instant::now() + PATIENCE, || panic!("a bug")).await;
+    }
+}
