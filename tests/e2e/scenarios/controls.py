@@ -18,7 +18,9 @@ def run(cluster):
     cluster.node.start_driver("2m")
     cluster.node.start_recorder()
     cluster.namespace("controls")
-    a_code_of_the_trap_starts_an_empty_pod(cluster)
+    # An old driver has no such interval: its rotation is a loop of its own.
+    if not cluster.node.driver_is_old:
+        a_code_of_the_trap_starts_an_empty_pod(cluster)
     another_code_makes_an_event(cluster)
     a_wrong_mode_is_seen(cluster)
     cluster.drop_namespace("controls")
