@@ -192,6 +192,8 @@ impl Shared {
             .pool_idle_timeout(self.tuning.idle)
             .http2_keep_alive_interval(self.tuning.ping)
             .http2_keep_alive_timeout(self.tuning.pong)
+            // hyper counts a request that was just sent as none for a moment. Its ping, due in that moment, would be left out for ever.
+            .http2_keep_alive_while_idle(true)
             .build(connector);
         Ok(Connections { client, seen, leader: Mutex::default() })
     }
