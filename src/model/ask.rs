@@ -82,6 +82,11 @@ impl Args {
         self.0.get(name).and_then(|json| serde_json::from_str(json).ok())
     }
 
+    /// How many bytes of text they are.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// As a JSON object, for a body.
     pub fn to_json(&self) -> String {
         let members: Vec<String> = self.0.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();

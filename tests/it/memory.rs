@@ -151,3 +151,50 @@ async fn the_process_cannot_dump_core() {
     let status = fs::read_to_string(format!("/proc/{}/status", provider.pid())).unwrap();
     assert!(status.lines().any(|line| line == "Umask:\t0077"), "{status}");
 }
+
+#[tokio::test]
+async fn burst_measure() {
+    let shapes: [(&str, usize, usize); 4] = [("4x850K", 4, 850_000), ("34x100K", 34, 100_000), ("340x10K", 340, 10_000), ("500x1K", 500, 1_000)];
+    for (name, objects, size) in shapes {
+        let house = House::bare();
+        house.vault(&["init"]);
+        let mut class = String::new();
+        for number in 0..objects {
+            let bytes: Vec<u8> = (0..size).map(|at| b'a' + u8::try_from((at * 7 + number) % 26).unwrap()).collect();
+            house.set(&format!("shop/s{number}"), &[("v", &bytes)]);
+            class += &format!("- {{ secret: shop/s{number}, field: v, path: f{number} }}\n");
+        }
+        house.configure("pods: { namespace: shop }\n    read: [\"files/shop/**\"]", "metrics: { listen: \"127.0.0.1:0\" }");
+        let mut command = Command::new(std::env::var("KF_BIN").unwrap());
+        if let Ok(more) = std::env::var("KF_ENV") {
+            for pair in more.split_whitespace() {
+                let (key, value) = pair.split_once('=').unwrap();
+                command.env(key, value);
+            }
+        }
+        let provider = house.serve_by(command);
+        sleep(Duration::from_millis(500)).await;
+        let idle = provider.status("VmRSS");
+        let mut after = Vec::new();
+        let began = Instant::now();
+        for round in 0..3 {
+            let mut mounts = tokio::task::JoinSet::new();
+            for number in 0..48 {
+                let (socket, request) = (provider.socket.clone(), house.request(&crate::support::pod("shop", &format!("p{round}-{number}"), "web"), &class));
+                mounts.spawn(async move { let mut client = crate::support::connect(&socket).await.unwrap().max_decoding_message_size(64 << 20); client.mount(request).await });
+            }
+            while let Some(answer) = mounts.join_next().await {
+                answer.unwrap().unwrap();
+            }
+            after.push(provider.status("VmRSS"));
+        }
+        let took = began.elapsed();
+        let hwm = provider.status("VmHWM");
+        let mut later = Vec::new();
+        for _ in 0..3 {
+            sleep(Duration::from_secs(5)).await;
+            later.push(provider.status("VmRSS"));
+        }
+        println!("{name:8} idle {idle} rounds {after:?} hwm {hwm} later {later:?} took {took:?} threads {}", provider.status("Threads"));
+    }
+}
