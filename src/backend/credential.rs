@@ -40,7 +40,7 @@ async fn trimmed(desk: &Desk, path: &Path, deadline: Instant, trim: fn(&[u8]) ->
     let named = path.to_owned();
     // The file is the daemon's own, whoever needs it now.
     let read = desk.run("", deadline, move || WholeFile::read(&named, MAX_LEN)).await;
-    let file = read.map_err(|late| fault(Fault::Unavailable, &format!("cannot be read: {late}")))?;
+    let file = read.map_err(|late| fault(late.into(), &format!("cannot be read: {late}")))?;
     let file = file.map_err(|cause| match cause {
         // In the system's own words.
         Unreadable::Absent => fault(Fault::Unauthenticated, "cannot be read: No such file or directory (os error 2)"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
+use crate::files::Late;
 use crate::model::{
     BackendName, Code, Fetched, InvalidName, Lease, LeaseFor, LoginKey, Method, PodIdentity, PodTokens, SecretName, SecretPrefix,
     SecretRef, Version,
@@ -209,6 +210,16 @@ impl Fault {
             Self::TimedOut => Code::BackendTimeout,
             Self::TooLarge => Code::TooLarge,
             Self::Unauthenticated => Code::BackendLoginFailed,
+        }
+    }
+}
+
+impl From<Late> for Fault {
+    fn from(late: Late) -> Self {
+        match late {
+            Late::Deadline => Self::TimedOut,
+            // Everybody who needs the file fares alike.
+            Late::Hangs => Self::Unavailable,
         }
     }
 }

@@ -17,7 +17,12 @@ pub struct Desk(Turns);
 
 /// The work was not done in time. It may still be under way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Late;
+pub enum Late {
+    /// Whoever asked has no more time.
+    Deadline,
+    /// The file system does not answer, or all threads wait for one that does not.
+    Hangs,
+}
 
 impl Desk {
     /// For at most so many threads; at least 2.
@@ -38,8 +43,9 @@ impl Desk {
         deadline: Instant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Late> {
-        let until = deadline.min(Instant::now() + PATIENCE);
-        let Ok(turn) = timeout_at(until, self.0.take(tenant)).await else { return Err(Late) };
+        let patience = Instant::now() + PATIENCE;
+        let (until, late) = if deadline < patience { (deadline, Late::Deadline) } else { (patience, Late::Hangs) };
+        let Ok(turn) = timeout_at(until, self.0.take(tenant)).await else { return Err(late) };
         let working = spawn_blocking(move || {
             let done = work();
             drop(turn);
@@ -49,14 +55,17 @@ impl Desk {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // The runtime ends.
-            Ok(Err(_)) | Err(_) => Err(Late),
+            Ok(Err(_)) | Err(_) => Err(late),
         }
     }
 }
 
 impl fmt::Display for Late {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "its file system did not answer within {} s (is a network volume down?)", PATIENCE.as_secs())
+        match self {
+            Self::Deadline => f.write_str("there was no time left to read it"),
+            Self::Hangs => write!(f, "its file system did not answer within {} s (is a network volume down?)", PATIENCE.as_secs()),
+        }
     }
 }
 
@@ -82,12 +91,12 @@ mod tests {
         for _ in 0..6 {
             let held = std::sync::Arc::clone(&held);
             let work = move || held.lock().unwrap().recv().unwrap_or_default();
-            assert_eq!(desk.run("evil", soon(), work).await, Err(Late));
+            assert_eq!(desk.run("evil", soon(), work).await, Err(Late::Deadline));
         }
         for tenant in ["shop", "bank"] {
             assert_eq!(desk.run(tenant, soon(), || 7).await, Ok(7), "{tenant}");
         }
-        assert_eq!(desk.run("evil", soon(), || 7).await, Err(Late), "it holds two threads, and gets no third");
+        assert_eq!(desk.run("evil", soon(), || 7).await, Err(Late::Deadline), "it holds two threads, and gets no third");
         drop(release);
         while desk.run("evil", soon(), || 7).await != Ok(7) {
             tokio::task::yield_now().await;

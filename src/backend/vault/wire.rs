@@ -98,8 +98,8 @@ impl Clients {
         let (endpoint, config) = (server.endpoint.clone(), self.config(server));
         let made = self.desk.run(tenant, deadline, move || HttpClient::new(endpoint, config)).await;
         let late = |late: Late| match &server.below {
-            Some(_) => Refusal::class_files(Fault::Unavailable, &late.to_string()),
-            None => Refusal::new(Fault::Unavailable, format!("{server}: a TLS file of the backend cannot be read: {late}")),
+            Some(_) => Refusal::class_files(late.into(), &late.to_string()),
+            None => Refusal::new(late.into(), format!("{server}: a TLS file of the backend cannot be read: {late}")),
         };
         let client = made.map_err(late)?.map_err(|error| unusable(server, &error))?;
         self.keep(tenant, server, &client);

@@ -154,8 +154,12 @@ async fn many_calls_to_nobody_do_not_wait_for_each_other() {
 #[tokio::test]
 async fn many_calls_that_cannot_be_served_make_one_connection() {
     let scene = Scene::of(&Manner::named("elsewhere.example"));
+    // Its files are not looked at meanwhile: that takes one call or another a moment longer.
+    let tuning = Tuning { files: Duration::from_mins(1), ..hurried() };
+    let endpoint = format!("https://localhost:{}", scene.server.address.port()).parse().unwrap();
+    let client = HttpClient::tuned(endpoint, config(&scene.folder), tuning, |_| None).unwrap();
     let calls = (0..50).map(|_| {
-        let client = scene.client.clone();
+        let client = client.clone();
         tokio::spawn(async move { get(&client, "/").await.unwrap_err() })
     });
     for call in calls.collect::<Vec<_>>() {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::only_file;
 use crate::api_server::{Answer, ApiServer, Call};
-use crate::support::{House, ISSUER, TOKENS, pod, request, shown, tokens, web};
+use crate::support::{House, ISSUER, TOKENS, eventually, pod, request, shown, tokens, web};
 
 /// The store knows one secret, and two versions of it.
 fn answer(call: &Call) -> (u16, String) {
@@ -73,4 +73,37 @@ async fn a_store_of_ones_own_is_read_with_the_pods_token_and_nothing_a_class_say
     InvalidArgument InvalidRequest: object 1 (p): secret: the name "shop/db?x" has the character '?', which stores read as an escape or a query (write the name as its store lists it)
     BackendLoginFailed: object 1 (p): intranet/shop/db: the store is asked with the Pod's token for the audience "intranet", and no verified token of it came (add audience: intranet to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)
     "#);
+}
+
+/// An ETag is often the MD5 of the secret, and versions are read by many: it is in no answer, no audit line and no log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_may_tell_the_value_is_seen_by_nobody() {
+    const MD5: &str = "2ab96390c7dbe3439de74d0c9b0b1767";
+    let answer = |call: &Call| match call.path.as_str() {
+        "/v1/shop/number" => (200, json!({ "data": { "a": "hunter2" }, "v": 7 }).to_string()),
+        "/v1/shop/text" => (200, json!({ "data": { "a": "hunter2" }, "v": MD5 }).to_string()),
+        _ => (404, String::new()),
+    };
+    let (house, store) = (House::bare(), ApiServer::start(Answer::With(Box::new(answer))).await);
+    fs::write(house.path("ca.pem"), &store.ca).unwrap();
+    let (root, uid) = (house.folder.path().display(), rustix::process::geteuid().as_raw());
+    let config = format!(
+        "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\nlog: {{ level: debug }}\n\
+         identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
+         backends:\n  intranet: {{ kind: http, url: \"{}\", ca: {root}/ca.pem, fields: data, version: v }}\n\
+         policy: [{{ pods: {{ namespace: shop }}, read: [\"intranet/shop/*\"] }}]\n",
+        store.url("/v1/{name}")
+    );
+    fs::write(house.path("keyferry.yaml"), config).unwrap();
+    let provider = house.serve();
+    let objects = "- {secret: shop/number, field: a, path: a}\n- {secret: shop/text, field: a, path: b}";
+    let answer = provider.mount(house.request(&web(), objects)).await.unwrap();
+    let versions: Vec<_> = answer.object_version.iter().map(|object| object.version.as_str()).collect();
+    assert_eq!((versions[0], versions[1].len()), ("7", 32));
+    eventually("the audit line is there", async || !house.audit().is_empty()).await;
+    let audit = fs::read_to_string(house.path("audit.jsonl")).unwrap();
+    assert!(audit.contains(versions[1]));
+    for (what, text) in [("answer", format!("{answer:?}")), ("audit", audit), ("log", provider.log())] {
+        assert!(!text.contains(MD5), "{what}: {text}");
+    }
 }
