@@ -164,9 +164,9 @@ async fn large_lines_fill_the_queue_sooner() {
             Ok(())
         }
     }
-    let (hold, held) = std::sync::mpsc::channel();
+    let (hold, stall) = std::sync::mpsc::channel();
     let metrics = Arc::new(Metrics::new());
-    let log = AuditLog::start(Box::new(Stalled(held)), false, Arc::clone(&metrics)).unwrap();
+    let log = AuditLog::start(Box::new(Stalled(stall)), false, Arc::clone(&metrics)).unwrap();
     for pod in 0..100 {
         let mut large = event(pod, "3");
         (large.target, large.error) = (Some(format!("/pods/{pod}")), Some("x".repeat(1024 * 1024)));

@@ -125,7 +125,7 @@ impl Seats {
         let counted = |of: Option<Peer>| taken.values().filter(|seat| seat.counts() && of.is_none_or(|of| seat.peer == of)).count();
         let (all, own) = (counted(None), counted(Some(peer)));
         // As much as is left free: alone half, two a third each, and whoever comes finds something.
-        let has_share = own + 1 <= SEATS.saturating_sub(all + 1) && (peer != Peer::Stranger || own < STRANGERS);
+        let has_share = own < SEATS.saturating_sub(all + 1) && (peer != Peer::Stranger || own < STRANGERS);
         if !has_share {
             let idle = taken.values().filter(|seat| seat.peer == peer && !seat.leaves() && seat.may_leave());
             idle.max_by_key(|seat| seat.idle_for())?.ask_to_leave();

@@ -28,7 +28,7 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// On a connection of its own, as a driver that has just started.
 async fn assert_mounts_at_once(house: &House, provider: &Provider) {
     let began = Instant::now();
-    let answer = provider.mount_within(house.request(&web(), DB), Duration::from_secs(60)).await;
+    let answer = provider.mount_within(house.request(&web(), DB), Duration::from_mins(1)).await;
     assert_eq!(shown(&answer.unwrap_or_else(|status| panic!("{status:?}\n{}", provider.log()))), DB_SHOWN);
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
@@ -197,11 +197,11 @@ async fn a_client_that_never_reads_its_answers_is_closed_after_its_own_time() {
 /// Users that can connect, by the socket's group, and may not ask: they have few seats, and none of others'.
 #[tokio::test]
 async fn strangers_keep_nobody_out() {
+    const DRIVER: u32 = 12345;
     if !geteuid().is_root() {
         // Only root can be two users at once.
         return;
     }
-    const DRIVER: u32 = 12345;
     let house = House::new(&format!("socketMode: \"0660\"\nallowedPeers: [{DRIVER}]"));
     let mut command = keyferry();
     command.gid(DRIVER);
