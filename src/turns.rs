@@ -1,4 +1,4 @@
-//! Slots that tenants share: whoever waits for one stands in its own tenant's line, and the lines are served round.
+//! Slots that tenants share: each tenant has a line of its own for those who wait, and the lines are served round.
 //!
 //! A tenant is the namespace that kubelet says. It may take a slot as long as it then holds no more than are left free: alone it gets
 //! half, and a newcomer always finds one. Tenants whose share is in use wait for a slot of their own to come back.

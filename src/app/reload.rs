@@ -93,7 +93,7 @@ impl Reloader {
             if timeout(PATIENCE, &mut look).await.is_err() {
                 self.hangs.store(true, Ordering::Release);
                 tracing::warn!(file = %self.file.display(), "{HANGS}");
-                // A panic is told by the hook, and leaves what is in force.
+                // The panic hook logs a panic; what is in force stays.
                 let _ = look.await;
                 self.hangs.store(false, Ordering::Release);
             }

@@ -93,7 +93,7 @@ pub(super) fn has_half(json: &str) -> bool {
     false
 }
 
-/// The number of an escape `\\uXXXX` that stands at the start.
+/// The number of an escape `\uXXXX` at the start.
 fn unit(escape: &[u8]) -> Option<u16> {
     let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()

@@ -111,7 +111,7 @@ impl VersionKey {
     }
 
     /// A store's version as others may see it. A number counts changes and says nothing of the value. Any other text may be made from the
-    /// content (object stores send its MD5 as ETag), and whoever guesses the value could try the guess on it: it goes out as an HMAC.
+    /// content (object stores send its MD5 as ETag), and anyone could try a guess of the value on it: it goes out as an HMAC.
     fn shown(&self, told: &Version) -> Version {
         if told.is_number() {
             return told.clone();

@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::turns::Turns;
 
-/// How long a file may take. A file system that takes longer hangs, and whoever asked goes on without.
+/// How long a file may take. A file system that takes longer hangs, and the caller goes on without.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Who works at it takes a thread each. Of one tenant at most half of them: a file system that hangs, and that only one tenant's classes
@@ -18,7 +18,7 @@ pub struct Desk(Turns);
 /// The work was not done in time. It may still be under way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Late {
-    /// Whoever asked has no more time.
+    /// The caller has no more time.
     Deadline,
     /// The file system does not answer, or all threads wait for one that does not.
     Hangs,

@@ -130,7 +130,7 @@ impl Shared {
     /// Looks at the files, unless somebody does already.
     async fn look(self: &Arc<Self>) {
         let Ok(turn) = Arc::clone(&self.looking).try_lock_owned() else { return };
-        // In the log of whoever asks, as all that a call says.
+        // In the caller's own log, as everything about a call.
         let (shared, log) = (Arc::clone(self), tracing::dispatcher::get_default(Clone::clone));
         let looking = spawn_blocking(move || tracing::dispatcher::with_default(&log, || shared.renew(turn)));
         if timeout(PATIENCE, looking).await.is_err() && !self.hangs.swap(true, Ordering::AcqRel) {

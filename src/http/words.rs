@@ -3,7 +3,7 @@
 
 use rustls::{CertificateError, OtherError};
 
-/// The most of a text that is told, in bytes: some of it may be the server's.
+/// The most of a text that a message shows, in bytes: some of it may be the server's.
 const MAX_TEXT: usize = 1024;
 
 /// What is wrong with a certificate: completes "... cannot be used: ".
@@ -56,7 +56,7 @@ pub(super) fn name_of(shown: &str) -> String {
 }
 
 /// A text without what a value in it looks like in memory: `MissingData("Random")` is `MissingData`, and `Timeout { after: 5 }` is `Timeout`.
-/// Brackets that stand apart, as in `(os error 111)`, are a sentence's.
+/// Brackets after a space, as in `(os error 111)`, are a sentence's.
 pub(super) fn plain(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(MAX_TEXT)];
     let (mut words, mut rest) = (String::with_capacity(text.len()), text);
@@ -76,7 +76,7 @@ pub(super) fn plain(text: &str) -> String {
     words + rest
 }
 
-/// Where the bracket that stands first is closed; texts in between may have brackets of their own.
+/// Where the first bracket is closed; texts in between may have brackets of their own.
 fn closing(text: &str) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for (at, c) in text.char_indices() {

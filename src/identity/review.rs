@@ -24,8 +24,8 @@ const BELIEVED: Duration = Duration::from_mins(2);
 /// Answers kept in mind. A namespace with more tokens than others pushes out its own.
 const KNOWN: usize = 4096;
 
-/// Calls under way at once, of all mounts together. They are shared by namespace: tokens that do not verify cost a call each, and whoever
-/// sends many of them waits for itself.
+/// Calls under way at once, of all mounts together. They are shared by namespace: tokens that do not verify cost a call each, and a
+/// namespace that sends many of them waits for itself.
 const CALLS: usize = 32;
 
 /// Calls under way at once for the further tokens of one mount.

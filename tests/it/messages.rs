@@ -110,7 +110,7 @@ fn no_message_shows_how_something_looks_in_memory() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The texts of inline snapshots, each with what stands before it in its macro.
+/// The texts of inline snapshots, each with the text before it in its macro.
 fn snapshots(text: &str) -> Vec<(&str, &str)> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("_snapshot!(") {

@@ -26,7 +26,7 @@ impl ReadFault {
         Self { fault, reason: say(whole), told: say(told) }
     }
 
-    /// About a file or folder of a vault, which is told from the vault on.
+    /// About a file or folder of a vault, which class authors read from the vault on.
     pub(super) fn of_file(fault: Fault, root: &Path, path: &Path, say: impl Fn(&str) -> String) -> Self {
         let inside = path.strip_prefix(root).unwrap_or(Path::new("")).display().to_string();
         let told = if inside.is_empty() { "the vault's folder" } else { &inside };

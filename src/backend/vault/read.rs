@@ -68,7 +68,7 @@ impl VaultBackend {
                 tracing::debug!(%backend, reason = refusal.for_admin(), "a store token that made room was not revoked; it ends by itself");
             }
         });
-        // A panic is told by the hook.
+        // The panic hook logs a panic.
         let _ = giving.await;
     }
 

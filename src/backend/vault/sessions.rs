@@ -162,7 +162,7 @@ impl Default for Table {
     }
 }
 
-/// Whoever uses a session now holds it beside the table.
+/// A caller that uses a session now holds it beside the table.
 fn is_in_use(session: &Arc<Session>) -> bool {
     Arc::strong_count(session) > 1
 }

@@ -168,13 +168,12 @@ async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
     let own = scene.token("keyferry");
     scene.attest(&own).await.unwrap();
     scene.server.answer(Answer::Never);
-    let audiences: Vec<String> = (0..31).map(|n| format!("audience-{n}")).collect();
+    let bad: Vec<(String, String)> = (0..31).map(|n| format!("audience-{n}")).map(|name| (name.clone(), scene.token(&name))).collect();
     let mut evil = tokio::task::JoinSet::new();
     for _ in 0..40 {
-        let (scene, own, audiences) = (Arc::clone(&scene), own.clone(), audiences.clone());
+        let (scene, own, bad) = (Arc::clone(&scene), own.clone(), bad.clone());
         evil.spawn(async move {
-            let tokens: Vec<_> = audiences.iter().map(|audience| (audience.as_str(), scene.token(audience))).collect();
-            let mut sent: Vec<_> = tokens.iter().map(|(audience, token)| (*audience, token.as_str())).collect();
+            let mut sent: Vec<_> = bad.iter().map(|(audience, token)| (audience.as_str(), token.as_str())).collect();
             sent.push(("keyferry", &own));
             scene.attest_all(&sent).await.is_ok()
         });

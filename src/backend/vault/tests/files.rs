@@ -61,7 +61,7 @@ async fn a_class_names_files_below_the_folder() {
     fetch(&scene.backend, &scene.asked(tls), &scene.bench.cx(&web())).await.unwrap();
 }
 
-/// Whatever is there or not, the words are the same: a path says nothing of the node to whoever writes a class.
+/// Whatever is there or not, the words are the same: a class author learns nothing about the node.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_faults_of_a_classes_file_are_told_alike() {
     let scene = Scene::new().await;
