@@ -1,5 +1,7 @@
 //! Temporary folders in which sockets have room. The unit tests of the crate use it too.
 
+#![allow(clippy::unwrap_used)] // tests and benches alone have it
+
 use tempfile::TempDir;
 
 /// The longest `TMPDIR` below which the sockets of tests have room: their paths have at most 107 bytes (unix(7)).
