@@ -13,6 +13,8 @@ mod api_server;
 #[path = "../../tests/it/bao.rs"]
 mod bao;
 mod files;
+#[path = "../../tests/it/folder.rs"]
+mod folder;
 mod measure;
 mod store;
 

@@ -65,7 +65,7 @@ fn last<'a>(arguments: &[&'a str], name: &str) -> Option<&'a str> {
 }
 
 /// With one dash or with two.
-fn named<'a>(argument: &'a str) -> Option<(&'a str, Option<&'a str>)> {
+fn named(argument: &str) -> Option<(&str, Option<&str>)> {
     let flag = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'))?;
     Some(flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value))))
 }
