@@ -1,4 +1,6 @@
-//! Temporary folders in which sockets have room. The unit tests of the crate use it too.
+//! Temporary folders in which sockets have room. The unit tests of the crate and its bench use it too.
+
+#![allow(clippy::unwrap_used)] // tests
 
 #![allow(clippy::unwrap_used)] // tests and benches alone have it
 
