@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // tests
 
-#![allow(clippy::unwrap_used)] // tests and benches alone have it
-
 use tempfile::TempDir;
 
 /// The longest `TMPDIR` below which the sockets of tests have room: their paths have at most 107 bytes (unix(7)).
