@@ -11,7 +11,8 @@
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
-//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`glob`], [`memo`], [`nearest`], [`units`], [`yaml`].
+//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`glob`], [`memo`], [`nearest`], [`redact`],
+//! [`units`], [`yaml`].
 
 pub mod app;
 pub mod cli;
@@ -36,6 +37,7 @@ pub mod clock;
 pub mod glob;
 pub mod memo;
 pub mod nearest;
+pub mod redact;
 pub mod telemetry;
 pub mod units;
 pub mod yaml;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::support::files_below;
 
 /// Rooms open to all.
-const LEAVES: [&str; 8] = ["clock", "glob", "memo", "nearest", "telemetry", "units", "yaml", "model"];
+const LEAVES: [&str; 9] = ["clock", "glob", "memo", "nearest", "redact", "telemetry", "units", "yaml", "model"];
 
 /// What each room may import besides the leaves and itself.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {

@@ -33,6 +33,8 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) struct Clients {
     max_body: usize,
+    /// Whether the server's words may be told.
+    store_words: bool,
     known: Memo<Server, HttpClient>,
 }
 
@@ -53,13 +55,15 @@ pub(super) struct Reply {
     pub(super) body: SecretBytes,
     /// ` after 3 tries`, or nothing.
     pub(super) after: String,
+    /// Whether its words may be told.
+    pub(super) told: bool,
 }
 
 // === impl Clients ===
 
 impl Clients {
-    pub(super) fn new(max_body: usize) -> Self {
-        Self { max_body, known: Memo::with_capacity(MAX_CLIENTS) }
+    pub(super) fn new(max_body: usize, store_words: bool) -> Self {
+        Self { max_body, store_words, known: Memo::with_capacity(MAX_CLIENTS) }
     }
 
     /// # Errors
@@ -92,7 +96,7 @@ impl Clients {
         match outcome.answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
-                Ok(Reply { status: head.status, body, after })
+                Ok(Reply { status: head.status, body, after, told: self.store_words })
             }
             Err(error) => Err(Refusal::unanswered(server, &error, &after)),
         }
