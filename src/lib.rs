@@ -11,7 +11,7 @@
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
-//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`files`], [`glob`], [`memo`], [`nearest`], [`shelf`], [`turns`],
+//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`files`], [`glob`], [`memo`], [`nearest`], [`redact`], [`shelf`], [`turns`],
 //! [`units`], [`yaml`].
 
 pub mod app;
@@ -38,6 +38,7 @@ pub mod files;
 pub mod glob;
 pub mod memo;
 pub mod nearest;
+pub mod redact;
 pub mod shelf;
 pub mod telemetry;
 pub mod turns;

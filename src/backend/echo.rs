@@ -3,10 +3,10 @@
 //! Looked for are its bytes, and what base64 and hex make of them, wherever they stand; also behind the escapes of JSON. In time
 //! proportional to the answer.
 
-use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXUPPER};
 use zeroize::Zeroizing;
 
 use crate::model::{Secret, SecretBytes};
+use crate::redact::encodings;
 
 /// What is shorter may well be a word of an answer: it counts only as the whole of a field.
 const MIN_PART: usize = 12;
@@ -22,29 +22,17 @@ pub(super) fn holds(body: &SecretBytes, credential: &SecretBytes) -> bool {
     // A credential that is no text cannot have been sent in a header or as JSON.
     let Ok(plain) = str::from_utf8(credential.expose()) else { return false };
     let text = Zeroizing::new(String::from_utf8_lossy(body.expose()).into_owned());
-    let forms = forms(plain);
-    let found = |text: &str| forms.iter().any(|form| text.contains(form.as_str()));
+    let encodings = encodings(plain.as_bytes());
+    let found = |text: &str| text.contains(plain) || encodings.iter().any(|encoded| text.contains(encoded.as_str()));
     found(&text) || text.contains('\\') && found(&unescaped(&text))
 }
 
-/// Whether a field is the credential: what [`holds`] does not see, since it is short.
-pub(super) fn is_field(secret: &Secret, credential: &SecretBytes) -> bool {
-    credential.len() >= MIN_WHOLE && secret.fields.values().any(|field| field.bytes.expose() == credential.expose())
-}
-
-/// As it is, in hex, and the part of base64 that is the same whatever stands before and behind it.
-fn forms(credential: &str) -> Vec<Zeroizing<String>> {
-    let bytes = credential.as_bytes();
-    let mut forms = vec![credential.to_owned(), HEXLOWER.encode(bytes), HEXUPPER.encode(bytes)];
-    for before in 0..3 {
-        let shifted = Zeroizing::new([&[0; 2][..before], bytes].concat());
-        let encoded = Zeroizing::new(BASE64_NOPAD.encode(&shifted));
-        // The first characters have bits of what stands before, the last one may have some of what follows.
-        let inner = &encoded[(before * 8).div_ceil(6)..shifted.len() * 8 / 6];
-        forms.push(inner.to_owned());
-        forms.push(inner.replace('+', "-").replace('/', "_"));
-    }
-    forms.into_iter().map(Zeroizing::new).collect()
+/// Whether a field or the version has the credential in it, or is all of one that is too short to be looked for.
+pub(super) fn is_delivered(secret: &Secret, credential: &SecretBytes) -> bool {
+    let is_whole = |bytes: &SecretBytes| credential.len() >= MIN_WHOLE && bytes.expose() == credential.expose();
+    let version = secret.version.as_ref().map(|version| SecretBytes::new(version.as_str().into()));
+    let delivered = secret.fields.values().map(|field| &*field.bytes).chain(&version);
+    delivered.into_iter().any(|bytes| is_whole(bytes) || holds(bytes, credential))
 }
 
 /// With the escapes of JSON's texts resolved, whether they stand in one or not.
@@ -74,7 +62,7 @@ fn unescaped(text: &str) -> Zeroizing<String> {
 
 #[cfg(test)]
 mod tests {
-    use data_encoding::{BASE64, BASE64URL};
+    use data_encoding::{BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 
     use super::*;
 
@@ -109,8 +97,8 @@ mod tests {
             let fields = [("value".parse().unwrap(), crate::model::Field::of_bytes(bytes(text)))].into();
             Secret { fields, response: None, version: None, lease: None }
         };
-        assert!(is_field(&secret("hunter22"), &bytes("hunter22")) && !is_field(&secret("hunter22!"), &bytes("hunter22")));
-        assert!(!is_field(&secret("root"), &bytes("root")));
+        assert!(is_delivered(&secret("hunter22"), &bytes("hunter22")) && !is_delivered(&secret("hunter22!"), &bytes("hunter22")));
+        assert!(!is_delivered(&secret("root"), &bytes("root")));
     }
 
     proptest::proptest! {

@@ -26,6 +26,7 @@ pub use config::HttpBackendConfig;
 
 use config::{Asking, Auth, Pins, Share};
 use credentials::{Credentials, whom};
+use status::words;
 use template::{Values, escape_json};
 
 use super::health::Health;
@@ -93,16 +94,11 @@ impl HttpBackend {
         let after = outcome.after();
         let answer = outcome.answer.map_err(|error| Refusal::unanswered(self.client.endpoint(), &error, &after))?;
         if !answer.status().is_success() {
-            return Err(self.config.statuses.refusal(
-                answer.status(),
-                answer.body(),
-                &credentials.needles,
-                &whom(&self.config, &cx.pod),
-                &after,
-            ));
+            let said = words(answer.body(), credentials.needles, self.config.store_words);
+            return Err(self.config.statuses.refusal(answer.status(), &said, &whom(&self.config, &cx.pod), &after));
         }
         let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes)?;
-        credentials.check_answer(answer.body(), &read)?;
+        credentials.check_answer(&read)?;
         if unnamed > 0 {
             tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
         }

@@ -3,13 +3,12 @@
 use std::fmt;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::{BackendError, Fault};
 use crate::http::HttpError;
 use crate::model::{BackendName, SecretBytes, SecretName};
-
-/// What is shorter cannot be told from any word, and is no secret.
-const MIN_NEEDLE: usize = 4;
+use crate::redact::Hidden;
 
 /// A failed call: what kind of failure, why, and in brackets what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -21,8 +20,14 @@ pub(super) struct Refusal {
 }
 
 /// What must not be repeated of the store's words: it may quote what it was sent.
-#[derive(Default)]
-pub(super) struct Needles(Vec<zeroize::Zeroizing<String>>);
+#[derive(Debug, Default)]
+pub(super) struct Needles(Hidden);
+
+/// What a store says in its own words: to be looked into, and to be told.
+pub(super) struct Words {
+    raw: Zeroizing<String>,
+    shown: String,
+}
 
 // === impl Refusal ===
 
@@ -101,7 +106,7 @@ impl Needles {
     }
 
     pub(super) fn add_secret(&mut self, secret: &SecretBytes) {
-        self.add(&String::from_utf8_lossy(secret.expose()));
+        self.0.credential(secret.expose());
     }
 
     /// Every text in a JSON document.
@@ -109,46 +114,70 @@ impl Needles {
         if let Ok(value) = serde_json::from_str::<Value>(json) {
             self.leaves(&value);
         }
-        // What holds another is replaced first.
-        self.0.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
         self
+    }
+
+    /// Every text of an answer, but those of these members: they are its words. `false`: it cannot be looked through.
+    fn answer(&mut self, body: &SecretBytes, but: &[&str]) -> bool {
+        let Ok(answer) = serde_json::from_slice::<Value>(body.expose()) else { return false };
+        self.values(&answer, but);
+        true
+    }
+
+    fn values(&mut self, answer: &Value, but: &[&str]) {
+        let Value::Object(members) = answer else { return self.leaves(answer) };
+        for (name, member) in members {
+            match member {
+                member if !but.contains(&name.as_str()) => self.leaves(member),
+                // An error may be an object, which has its words and what they are about.
+                Value::Object(_) => self.values(member, but),
+                Value::Array(items) => items.iter().filter(|item| item.is_object()).for_each(|item| self.values(item, but)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
     }
 
     fn leaves(&mut self, value: &Value) {
         match value {
-            Value::String(text) => self.add(text),
-            Value::Number(number) => self.add(&number.to_string()),
+            Value::String(text) => self.0.value(text.as_bytes()),
+            Value::Number(number) => self.0.value(number.to_string().as_bytes()),
             Value::Array(items) => items.iter().for_each(|item| self.leaves(item)),
             Value::Object(members) => members.values().for_each(|member| self.leaves(member)),
             Value::Null | Value::Bool(_) => {}
         }
     }
+}
 
-    fn add(&mut self, text: &str) {
-        if text.len() >= MIN_NEEDLE {
-            self.0.push(zeroize::Zeroizing::new(text.to_owned()));
-        }
+// === impl Words ===
+
+impl Words {
+    /// `texts` are those of an answer's `body`, under its members `of`: at most so many characters of them are told, without what was sent
+    /// and without what else is in the answer. What cannot be looked through is not told.
+    pub(super) fn of(texts: &[&str], body: &SecretBytes, of: &[&str], mut needles: Needles, (most, told): (usize, bool)) -> Self {
+        let raw = Zeroizing::new(texts.join("\n"));
+        let tell = told && !raw.is_empty() && needles.answer(body, of);
+        let shown = if tell { needles.0.clean(&raw, most) } else { String::new() };
+        Self { raw, shown }
     }
 
-    /// One line. Go's list of errors (`1 error occurred:`, each with a star) becomes a sentence.
-    pub(super) fn clean(&self, text: &str) -> String {
-        let mut text = zeroize::Zeroizing::new(text.to_owned());
-        for needle in &self.0 {
-            if text.contains(needle.as_str()) {
-                *text = text.replace(needle.as_str(), "[redacted]");
-            }
-        }
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let lines = lines.filter(|line| !(line.ends_with("occurred:") && line.contains(" error")));
-        let joined = lines.map(|line| line.trim_start_matches("* ")).collect::<Vec<_>>().join("; ");
-        joined.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    /// Whether the store says that, whatever of it may be told.
+    pub(super) fn say(&self, part: &str) -> bool {
+        self.raw.contains(part)
+    }
+
+    /// Fit for a message: one line, cut. Empty: the store said nothing, or nothing is told of it.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The same where nobody knows what the store may quote.
+    pub(super) fn untold(self) -> Self {
+        Self { shown: String::new(), ..self }
     }
 }
 
-/// At most so many characters.
-pub(super) fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Words({:?})", self.shown)
     }
 }

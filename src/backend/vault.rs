@@ -67,7 +67,7 @@ impl VaultBackend {
     /// The CA or the client certificate cannot be used.
     pub fn open(name: BackendName, config: &VaultConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         // JSON makes text longer: a quote becomes two bytes, a control character six; and an answer has metadata.
-        let clients = Arc::new(Clients::new(max_secret_bytes.saturating_mul(4).saturating_add(64 * 1024)));
+        let clients = Arc::new(Clients::new(max_secret_bytes.saturating_mul(4).saturating_add(64 * 1024), config.store_words));
         let backend = Self {
             name,
             config: config.clone(),

@@ -15,6 +15,7 @@ use super::{Attest, Attested, IdentityError};
 use crate::clock::Clock;
 use crate::kube::{KubeClient, ReviewError, TokenStatus};
 use crate::model::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens, SecretBytes, quoted};
+use crate::redact::Hidden;
 use crate::shelf::Shelf;
 use crate::turns::Turns;
 
@@ -127,7 +128,7 @@ impl TokenReviewer {
         };
         let status = status.inspect_err(|error| self.troubled(error)).map_err(unreviewed)?;
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        check_status(&status, audience)?;
+        check_status(&status, jwt, audience)?;
         // The API server has authenticated these very bytes; what they say is now its word.
         let (expires, is_for_daemon) = jws.expiry(&self.audience)?;
         let token = Arc::new(Reviewed {
@@ -170,9 +171,13 @@ fn unreviewed(error: ReviewError) -> IdentityError {
     }
 }
 
-fn check_status(status: &TokenStatus, audience: &str) -> Result<(), IdentityError> {
+fn check_status(status: &TokenStatus, jwt: &SecretBytes, audience: &str) -> Result<(), IdentityError> {
     if !status.authenticated {
-        let why = if status.error.is_empty() { "without a reason".to_owned() } else { quoted(&status.error) };
+        // It may quote what it was asked about.
+        let mut hidden = Hidden::default();
+        hidden.credential(jwt.expose());
+        let why = hidden.clean(&status.error, 200);
+        let why = if why.is_empty() { "without a reason".to_owned() } else { quoted(&why) };
         let remedy = "kubelet renews tokens in time and tries again by itself; the token of a Pod that is gone is never good again";
         return Err(IdentityError::new("token", format!("the API server refuses it: {why}"), remedy));
     }

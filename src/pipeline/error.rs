@@ -10,6 +10,7 @@ use crate::delivery::{DeliveryError, Oversize};
 use crate::identity::IdentityError;
 use crate::model::{ClassFaults, Code, Label, RequestFault};
 use crate::policy::Denial;
+use crate::redact::is_invisible;
 use crate::render::RenderFault;
 
 /// The longest message in bytes: over about 8 KiB can be lost on the way, and the driver adds its own words.
@@ -117,7 +118,10 @@ impl MountError {
 /// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bounded(self.code(), &self.parts()))
+        let mut message = bounded(self.code(), &self.parts());
+        // Names of secrets and fields may have them, and would change how the rest of the line reads.
+        message.retain(|c| !is_invisible(c));
+        f.write_str(&message)
     }
 }
 
@@ -172,6 +176,12 @@ mod tests {
         let message = faults(1, 100_000).to_string();
         assert!(message.len() <= MAX_MESSAGE && message.ends_with("ü..."));
         assert!(faults(3, 100_000).to_string().len() <= MAX_MESSAGE);
+    }
+
+    #[test]
+    fn nothing_in_it_is_invisible_or_turns_the_line_round() {
+        let fault = RequestFault { key: "key\u{202e}".into(), problem: "a\u{2028}b\u{200b}c".into(), code: Code::InvalidRequest };
+        assert_eq!(MountError::Request(vec![fault]).to_string(), "InvalidRequest: key: abc");
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod http;
 mod leases;
 mod mounts;
 mod trouble;
+mod words;
 
 /// A server with secrets of the namespace `shop`, and a house whose backend `bao` leads there with the Pods' own tokens.
 pub struct Store {

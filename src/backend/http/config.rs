@@ -13,6 +13,7 @@ use crate::backend::server::{self, file, filled, refuse_tls};
 use crate::backend::{CacheTimes, Inadmissible, only_reads};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, LoginTls, NamedFile, SecretName, SecretRef, Version};
+use crate::redact::is_invisible;
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
 /// The longest version in bytes.
@@ -52,6 +53,8 @@ pub struct HttpBackendConfig {
     /// What is asked for to see whether the store is there.
     pub(super) check: Option<String>,
     pub(in crate::backend) cache: CacheTimes,
+    /// Whether messages and logs tell what the store says in its own words.
+    pub(super) store_words: bool,
 }
 
 /// How a secret is asked for.
@@ -136,6 +139,7 @@ impl HttpBackendConfig {
             statuses: Statuses::parse(reader, faults),
             check: reader.parsed("check", faults, check),
             cache: CacheTimes::of_backend(reader, faults),
+            store_words: reader.boolean("storeWords", faults).unwrap_or(true),
         };
         (faults.len() == before).then_some(config)
     }
@@ -206,7 +210,8 @@ impl HttpBackendConfig {
 
 /// Fit to be sent, and to be shown in the driver's status.
 pub(super) fn is_version(text: &str) -> bool {
-    (1..=MAX_VERSION).contains(&text.len()) && !text.chars().any(char::is_control) && !matches!(text, "." | "..")
+    let is_seen = |c: char| !c.is_control() && !is_invisible(c);
+    (1..=MAX_VERSION).contains(&text.len()) && text.chars().all(is_seen) && !matches!(text, "." | "..")
 }
 
 // === reading ===

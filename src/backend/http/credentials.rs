@@ -114,9 +114,9 @@ impl Credentials {
     }
 
     /// # Errors
-    /// The answer has in it what it was asked for with.
-    pub(super) fn check_answer(&self, body: &SecretBytes, read: &Secret) -> Result<(), Refusal> {
-        if self.secrets.iter().any(|secret| echo::holds(body, secret) || echo::is_field(read, secret)) {
+    /// What would be delivered has in it what it was asked for with.
+    pub(super) fn check_answer(&self, read: &Secret) -> Result<(), Refusal> {
+        if self.secrets.iter().any(|secret| echo::is_delivered(read, secret)) {
             let reason = "the answer holds the credential that it was asked for with, and is not delivered (remove the object from the \
                           class, or see to the store)";
             return Err(Refusal::new(Fault::Denied, reason));

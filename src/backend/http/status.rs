@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::backend::Fault;
-use crate::backend::refusal::{Needles, Refusal, cut};
+use crate::backend::refusal::{Needles, Refusal, Words};
 use crate::model::SecretBytes;
 use crate::yaml::{Faults, Reader, not_text, unknown_key};
 
@@ -54,10 +54,10 @@ impl Statuses {
         self.0.get(&status).copied().unwrap_or_else(|| usual(status))
     }
 
-    /// `whom` completes "for ...": who asked. `after` says after how many tries.
-    pub(super) fn refusal(&self, status: StatusCode, body: &SecretBytes, needles: &Needles, whom: &str, after: &str) -> Refusal {
-        let told = match words(body, needles) {
-            words if words.is_empty() => status.to_string(),
+    /// `whom` completes "for ...": who asked. `words` are what the store says, and `after` says after how many tries.
+    pub(super) fn refusal(&self, status: StatusCode, words: &Words, whom: &str, after: &str) -> Refusal {
+        let told = match words.shown() {
+            "" => status.to_string(),
             words => format!("{}: {words}", status.as_u16()),
         };
         let fault = self.fault(status.as_u16());
@@ -102,16 +102,21 @@ const fn usual(status: u16) -> Fault {
 
 // === the store's own words ===
 
-/// What an answer gives as its reason, fit for a message: one line, cut, without what must not be repeated. Empty: it gave none that is
-/// known. Looked for are the members that APIs use, RFC 9457's among them; a page for people is not repeated.
-fn words(body: &SecretBytes, needles: &Needles) -> String {
-    let Ok(answer) = serde_json::from_slice::<Value>(body.expose()) else { return String::new() };
-    let texts = ["errors", "error", "message", "error_description", "detail", "title"].iter().find_map(|name| {
+/// The members that APIs use for their reasons, RFC 9457's among them; the first that has a text is told.
+const REASONS: [&str; 6] = ["errors", "error", "message", "error_description", "detail", "title"];
+
+/// Members that say what kind of answer it is, in words that a reason may well have too.
+const KINDS: [&str; 8] = ["code", "error_code", "instance", "path", "reason", "status", "statusCode", "type"];
+
+/// What an answer gives as its reason, where that is known; a page for people is not repeated. `told`: whether it may be told.
+pub(super) fn words(body: &SecretBytes, needles: Needles, told: bool) -> Words {
+    let answer = serde_json::from_slice::<Value>(body.expose()).unwrap_or_default();
+    let texts = REASONS.iter().find_map(|name| {
         let texts = texts(answer.get(name)?);
         (!texts.is_empty()).then_some(texts)
     });
-    let texts: Vec<String> = texts.unwrap_or_default().iter().map(|text| needles.clean(text)).filter(|text| !text.is_empty()).collect();
-    cut(&texts.join("; "), MAX_WORDS)
+    let known = [REASONS.as_slice(), KINDS.as_slice()].concat();
+    Words::of(&texts.unwrap_or_default(), body, &known, needles, (MAX_WORDS, told))
 }
 
 fn texts(value: &Value) -> Vec<&str> {
@@ -130,7 +135,7 @@ mod tests {
     fn told(status: u16, body: &str) -> String {
         let needles = Needles::default().secret(&SecretBytes::new(b"hunter2".to_vec()));
         let (status, body) = (StatusCode::from_u16(status).unwrap(), SecretBytes::new(body.as_bytes().to_vec()));
-        let refusal = Statuses::default().refusal(status, &body, &needles, "the Pod's token", "");
+        let refusal = Statuses::default().refusal(status, &words(&body, needles, true), "the Pod's token", "");
         format!("{:?}: {}", refusal.fault, refusal.reason)
     }
 
@@ -159,11 +164,17 @@ mod tests {
     #[test]
     fn the_stores_words_are_found_and_quote_nothing_that_was_sent() {
         let words = |body: &str| {
-            words(&SecretBytes::new(body.as_bytes().to_vec()), &Needles::default().secret(&SecretBytes::new(b"hunter2".to_vec())))
+            let needles = Needles::default().secret(&SecretBytes::new(b"hunter2".to_vec()));
+            super::words(&SecretBytes::new(body.as_bytes().to_vec()), needles, true).shown().to_owned()
         };
         assert_eq!(words(r#"{"error":"no such thing"}"#), "no such thing");
         assert_eq!(words(r#"{"error":{"code":403,"message":"not yours"}}"#), "not yours");
         assert_eq!(words(r#"{"errors":["a",{"message":"b\u001b[31m\nc"}]}"#), "a; b [31m; c");
+        assert_eq!(
+            words(r#"{"error":{"code":"DENIED","message":"denied: hunter33 is wrong","value":"hunter33"}}"#),
+            "denied: [redacted] is wrong"
+        );
+        assert_eq!(words(r#"{"error":"code hunter33 is wrong","data":{"code":"hunter33"}}"#), "code [redacted] is wrong");
         assert_eq!(words(r#"{"title":"Forbidden","detail":"password hunter2 is wrong","status":403}"#), "password [redacted] is wrong");
         assert_eq!(words(&format!(r#"{{"message":"{}"}}"#, "ü".repeat(1000))).chars().count(), MAX_WORDS + 3);
         for none in ["<html>error", "", "[]", r#""hunter2""#, r#"{"value":"hunter2"}"#, r#"{"error":true}"#] {

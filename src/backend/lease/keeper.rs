@@ -210,7 +210,7 @@ impl Leases {
                 }
                 return;
             }
-            Err(error) => error,
+            Err(error) => record.told(&error),
         };
         let pod = Arc::clone(&record.issued_for);
         match Meaning::of(&error) {

@@ -11,9 +11,13 @@ use tokio::time::{Duration, Instant};
 
 use super::Store;
 use super::life::{Life, Moment, backoff};
-use crate::backend::Scope;
+use crate::backend::{BackendError, Scope};
 use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source};
+use crate::redact::Hidden;
 use crate::telemetry::LeaseKept;
+
+/// The longest reason of a failure in the log, in characters.
+const LONGEST: usize = 2_000;
 
 /// What one holder is given for one request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -126,6 +130,15 @@ impl Record {
         let secret = self.secret.clone().filter(|_| self.life.lasts(now))?;
         let age = Duration::try_from(now.wall.duration_since(self.issued)).unwrap_or_default();
         Some(Fetched { secret, source: Source::Fresh { age }, by: self.key.secret.backend.clone() })
+    }
+
+    /// A failure as it may be told: the store may quote the credential that it could not renew or replace.
+    pub fn told(&self, error: &BackendError) -> BackendError {
+        let mut hidden = Hidden::default();
+        for field in self.secret.iter().flat_map(|secret| secret.fields.values()) {
+            hidden.value(field.bytes.expose());
+        }
+        BackendError { reason: hidden.clean(&error.reason, LONGEST), ..error.clone() }
     }
 
     /// Whether that is news.

@@ -245,6 +245,7 @@ impl Leases {
         let old = slots.get(key).and_then(|slot| slot.given).and_then(|id| records.get_mut(&id));
         if let Some(old) = old.filter(|old| old.life.lasts(now)) {
             old.failed(now.at);
+            let error = old.told(error);
             self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::ReplaceFailed);
             tracing::warn!(secret = %key.secret, pod = &*old.issued_for, ends = %old.lease.ends, %error,
                 "a lease could not be replaced: the old one is given until its end");

@@ -118,7 +118,9 @@ impl Fake {
         assert!(!rules.panics, "as ordered");
         let secret = Some("db/creds/app".parse().unwrap());
         fault.map_or(Ok(()), |fault| {
-            Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason: "as ordered".into(), source: None })
+            // As databases do.
+            let reason = "as ordered: role \"USER-1\" is in the way".to_owned();
+            Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason, source: None })
         })
     }
 

@@ -162,15 +162,15 @@ impl<'a> Answer<'a> {
     }
 
     /// The whole answer as vault-csi-provider writes it (`api.Secret` of Vault's Go client: its members, their order), but for
-    /// `request_id`, which would change the file at each poll.
-    pub(super) fn response(&self) -> SecretBytes {
+    /// `request_id`, which would change the file at each poll; with these `warnings`.
+    pub(super) fn response(&self, warnings: Option<&str>) -> SecretBytes {
         let raw = |value: Option<&'a RawValue>| value.map_or("null", RawValue::get);
         let lease_id = self.lease_id.map_or("\"\"", RawValue::get);
         let (duration, renewable) = (self.lease_duration.unwrap_or(0), self.renewable.unwrap_or(false));
         let head = format!("\"lease_id\":{lease_id},\"lease_duration\":{duration},\"renewable\":{renewable}");
         let rest = [("wrap_info", self.wrap_info), ("mount_type", self.mount_type)];
         let rest: String = rest.iter().filter_map(|(name, value)| Some(format!(",\"{name}\":{}", (*value)?.get()))).collect();
-        let (data, warnings) = (raw(self.data), raw(self.warnings));
+        let (data, warnings) = (raw(self.data), warnings.unwrap_or("null"));
         let parts = ["{", &head, ",\"data\":", data, ",\"warnings\":", warnings, &rest, "}"];
         let mut response = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         for part in parts {
@@ -216,8 +216,9 @@ impl Metadata {
                 format!("{version}{latest} is destroyed: its content is gone for good (write it anew, or pin another version)")
             }
             Some(time) => {
-                let time: String = time.chars().filter(|c| !c.is_control()).take(40).collect();
-                format!("{version}{latest} was deleted at {time} (undelete or write it anew, or pin another version)")
+                // What is no time is a word of the store's, and not told.
+                let at = time.parse::<Timestamp>().map_or_else(|_| String::new(), |time| format!(" at {time:.0}"));
+                format!("{version}{latest} was deleted{at} (undelete or write it anew, or pin another version)")
             }
             None => format!("{version}{latest} has no content (write it anew, or pin another version)"),
         }

@@ -30,6 +30,8 @@ pub struct VaultConfig {
     pub share: Share,
     pub class_may: ClassMay,
     pub cache: CacheTimes,
+    /// Whether messages and logs tell what the server says in its own words.
+    pub store_words: bool,
 }
 
 /// As whom the server is entered, and with what.
@@ -96,8 +98,9 @@ impl VaultConfig {
         let open = matches!(auth, Some(Auth::Pod { audience: None, .. }));
         let class_may = if open { class_may.and(LoginKey::Audience, &PEERS_AUDIENCES) } else { class_may };
         let cache = CacheTimes::of_backend(reader, faults);
+        let store_words = reader.boolean("storeWords", faults).unwrap_or(true);
         let (address, auth) = (address?, auth?);
-        (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache })
+        (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache, store_words })
     }
 
     /// Every file it names, under its key.

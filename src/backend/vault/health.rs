@@ -56,7 +56,7 @@ pub(super) fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
         503 => refusal(format!("the store at {server} is sealed (an operator has to unseal it: `bao operator unseal`)")),
         404 => refusal(format!("what answers at {server} is no Vault or OpenBao (correct `address`)")),
         other => {
-            let told = words(&reply.body, &Needles::default());
+            let told = words(reply, Needles::default());
             match of_status(reply.status, &told, &reply.after) {
                 Some(refusal) => Err(refusal),
                 None => refusal(format!("the store at {server} answers {other} to sys/health (is `address` that of Vault or OpenBao?)")),

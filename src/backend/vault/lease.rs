@@ -9,7 +9,7 @@ use super::VaultBackend;
 use super::answer::Answer;
 use super::config::Auth;
 use super::entry::{Entry, within};
-use super::fault::{Needles, Refusal, of_status, words};
+use super::fault::{Needles, Refusal, Words, of_status, or_status, words};
 use super::token::{StoreToken, Term, digest_of};
 use super::wire::{Call, Reply, json};
 use crate::backend::Fault;
@@ -71,12 +71,13 @@ impl VaultBackend {
 
     async fn renew_lease(&self, lease: &Lease, token: &StoreToken, known: Option<Term>, deadline: Instant) -> Result<Term, Refusal> {
         let reply = self.lease_call(lease, token, "renew", deadline).await?;
-        let told = words(&reply.body, &needles(lease));
+        let told = words(&reply, needles(lease));
         if !reply.status.is_success() {
             return match known_end(&told) {
-                Some(NotRenewed::Gone) => {
-                    Err(Refusal::new(Fault::NotFound, format!("the store knows the lease no more: {told} (it is issued anew)")))
-                }
+                Some(NotRenewed::Gone) => Err(Refusal::new(
+                    Fault::NotFound,
+                    format!("the store does not know the lease any more{} (the next mount gets another)", after_colon(&told)),
+                )),
                 // A lease of a former process: how long it lives is asked.
                 Some(NotRenewed::Never) => self.look_up(lease, token, deadline).await,
                 None => Err(refused("renew", &reply, &told)),
@@ -95,7 +96,7 @@ impl VaultBackend {
             ttl: i64,
         }
         let reply = self.lease_call(lease, token, "lookup", deadline).await?;
-        let told = words(&reply.body, &needles(lease));
+        let told = words(&reply, needles(lease));
         if !reply.status.is_success() {
             return Err(refused("look up", &reply, &told));
         }
@@ -107,7 +108,8 @@ impl VaultBackend {
 
     async fn revoke_lease(&self, lease: &Lease, token: &StoreToken, deadline: Instant) -> Result<(), Refusal> {
         let reply = self.lease_call(lease, token, "revoke", deadline).await?;
-        let told = words(&reply.body, &needles(lease));
+        // The store may quote the credential, and nobody has it any more to tell.
+        let told = words(&reply, needles(lease)).untold();
         if reply.status.is_success() || known_end(&told).is_some() {
             return Ok(());
         }
@@ -146,19 +148,23 @@ enum NotRenewed {
 }
 
 /// By the store's words, there being no code for it (`expiration.go` of both servers).
-fn known_end(told: &str) -> Option<NotRenewed> {
-    match told {
-        told if ["lease not found", "invalid lease", "lease expired"].iter().any(|gone| told.contains(gone)) => Some(NotRenewed::Gone),
-        told if told.contains("not renewable") => Some(NotRenewed::Never),
-        _ => None,
+fn known_end(told: &Words) -> Option<NotRenewed> {
+    match () {
+        () if ["lease not found", "invalid lease", "lease expired"].iter().any(|gone| told.say(gone)) => Some(NotRenewed::Gone),
+        () if told.say("not renewable") => Some(NotRenewed::Never),
+        () => None,
     }
 }
 
-fn refused(what: &str, reply: &Reply, told: &str) -> Refusal {
+fn after_colon(told: &Words) -> String {
+    if told.shown().is_empty() { String::new() } else { format!(": {}", told.shown()) }
+}
+
+fn refused(what: &str, reply: &Reply, told: &Words) -> Refusal {
     if let Some(refusal) = of_status(reply.status, told, &reply.after) {
         return refusal;
     }
-    let told = if told.is_empty() { reply.status.to_string() } else { told.to_owned() };
+    let told = or_status(told, reply);
     let (fault, remedy) = match reply.status.as_u16() {
         403 => {
             (Fault::Denied, "is its token revoked? else let the policy of its role allow update on sys/leases/renew and sys/leases/revoke")

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::answer::Answer;
 use super::config::{Auth, PodMethod, RoleId};
 use super::entry::Entry;
-use super::fault::{Needles, Refusal, of_status, words};
+use super::fault::{Needles, Refusal, of_status, or_status, words};
 use super::token::StoreToken;
 use super::wire::{Call, Clients, Reply, json};
 use crate::backend::credential;
@@ -35,7 +35,7 @@ pub(super) async fn log_in(clients: &Clients, auth: &Auth, entry: &Entry, cx: &F
     let call = Call::post(entry.path(&format!("auth/{}/login", entry.mount)), None, attempt.body, attempt.repeat);
     let reply = clients.call(&entry.server, call, cx.deadline).await?;
     if !reply.status.is_success() {
-        return Err(refused(auth, entry, cx, &reply, &attempt.needles));
+        return Err(refused(auth, entry, cx, &reply, attempt.needles));
     }
     token(&reply, entry)
 }
@@ -136,13 +136,13 @@ fn token(reply: &Reply, entry: &Entry) -> Result<StoreToken, Refusal> {
 }
 
 /// What the store's refusal means, and for whom.
-fn refused(auth: &Auth, entry: &Entry, cx: &FetchContext, reply: &Reply, needles: &Needles) -> Refusal {
-    let told = words(&reply.body, needles);
+fn refused(auth: &Auth, entry: &Entry, cx: &FetchContext, reply: &Reply, needles: Needles) -> Refusal {
+    let told = words(reply, needles);
     if let Some(refusal) = of_status(reply.status, &told, &reply.after) {
         return refusal;
     }
     let whom = entry.whom(auth);
-    let told = if told.is_empty() { reply.status.to_string() } else { told };
+    let told = or_status(&told, reply);
     let at = format!("auth/{}", entry.mount);
     let pod = &cx.pod;
     let account = format!("{}/{}", pod.namespace, pod.service_account);

@@ -10,7 +10,7 @@ use super::VaultBackend;
 use super::answer::{Answer, Issued};
 use super::config::Auth;
 use super::entry::{Entry, Who, within};
-use super::fault::{Needles, Refusal, of_status, warnings, words};
+use super::fault::{Needles, Refusal, Words, of_status, or_status, warnings, words};
 use super::lease::as_it_stands;
 use super::login::log_in;
 use super::own;
@@ -171,8 +171,8 @@ impl VaultBackend {
     /// Policy of the store says no. For a while this path needs no look at the token.
     async fn denied(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Refusal {
         let Request { secret, entry, session, cx } = request;
-        let (told, whom) = (words(&reply.body, &needles(secret, token)), entry.whom(&self.config.auth));
-        let told = if told.is_empty() { "403" } else { told.as_str() };
+        let (told, whom) = (words(reply, needles(secret, token)), entry.whom(&self.config.auth));
+        let told = if told.shown().is_empty() { "403" } else { told.shown() };
         let capability = match secret.method {
             Method::Get => "read",
             Method::List => "list",
@@ -210,28 +210,24 @@ impl VaultBackend {
     fn secret(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Result<Secret, Refusal> {
         let secret = request.secret;
         if !reply.status.is_success() {
-            return Err(refused(secret, reply, &needles(secret, token)));
+            return Err(refused(secret, reply, needles(secret, token)));
         }
         if reply.body.expose().trim_ascii().is_empty() {
             let asked = asked(secret.method);
             let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
-        if token.is_in(&reply.body) {
-            let reason = "the answer holds the store token that Keyferry is logged in with, or its accessor, and is not delivered (remove the \
-                          object from the class)";
-            return Err(Refusal::new(Fault::Denied, reason));
-        }
         let answer = Answer::parse(&reply.body)?;
-        self.heed_warnings(secret, &answer, token);
+        self.heed_warnings(secret, reply, &answer, token);
         let content = answer.content()?;
+        let response = delivered(&answer, token)?;
         let version = content.version();
         let (fields, unnamed) = content.fields(self.max_secret_bytes)?;
         if unnamed > 0 {
             tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
         }
         let lease = self.lease(secret, token, &answer);
-        Ok(Secret { fields, response: Some(Arc::new(answer.response())), version, lease })
+        Ok(Secret { fields, response: Some(Arc::new(response)), version, lease })
     }
 
     fn lease(&self, secret: &SecretRef, token: &Arc<StoreToken>, answer: &Answer<'_>) -> Option<Lease> {
@@ -251,8 +247,9 @@ impl VaultBackend {
     }
 
     /// Each is told once.
-    fn heed_warnings(&self, secret: &SecretRef, answer: &Answer<'_>, token: &StoreToken) {
-        for warning in warnings(answer.warnings(), &needles(secret, token)) {
+    fn heed_warnings(&self, secret: &SecretRef, reply: &Reply, answer: &Answer<'_>, token: &StoreToken) {
+        let warnings = warnings(reply, answer.warnings(), || needles(secret, token));
+        for warning in warnings.iter().map(Words::shown).filter(|warning| !warning.is_empty()) {
             let said = format!("{} {warning}", secret.name);
             if self.warned.find(&said).is_none() {
                 tracing::warn!(backend = %self.name, secret = %secret.name, warning, "the store warns");
@@ -260,6 +257,22 @@ impl VaultBackend {
             }
         }
     }
+}
+
+/// All of an answer that may be delivered. The login's own token is nobody's secret, wherever it stands; a warning that quotes it is left
+/// out.
+fn delivered(answer: &Answer<'_>, token: &StoreToken) -> Result<SecretBytes, Refusal> {
+    let whole = answer.response(answer.warnings());
+    if !token.is_in(&whole) {
+        return Ok(whole);
+    }
+    let unwarned = answer.response(None);
+    if !token.is_in(&unwarned) {
+        return Ok(unwarned);
+    }
+    let reason = "the answer holds the store token that Keyferry is logged in with, or its accessor, and is not delivered (remove the object \
+                  from the class)";
+    Err(Refusal::new(Fault::Denied, reason))
 }
 
 /// What `sys/internal/ui/mounts` says of the engine that a path is in.
@@ -322,15 +335,15 @@ fn asked(method: Method) -> &'static str {
 }
 
 /// A status that is neither success nor 403.
-fn refused(secret: &SecretRef, reply: &Reply, needles: &Needles) -> Refusal {
-    let told = words(&reply.body, needles);
+fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
+    let told = words(reply, needles);
     if let Some(refusal) = of_status(reply.status, &told, &reply.after) {
         return refusal;
     }
     if reply.status == StatusCode::NOT_FOUND {
         return absent(secret, reply, &told);
     }
-    let told = if told.is_empty() { reply.status.to_string() } else { told };
+    let told = or_status(&told, reply);
     let asked = asked(secret.method);
     let refusal = |fault, remedy: &str| Refusal::new(fault, format!("the store refused {asked}: {told} ({remedy})"));
     match reply.status.as_u16() {
@@ -343,25 +356,25 @@ fn refused(secret: &SecretRef, reply: &Reply, needles: &Needles) -> Refusal {
 }
 
 /// 404: deleted or destroyed versions of KV v2 say so, and a path past an engine's `data/` does; the rest is not there.
-fn absent(secret: &SecretRef, reply: &Reply, told: &str) -> Refusal {
+fn absent(secret: &SecretRef, reply: &Reply, told: &Words) -> Refusal {
     let pinned = secret.version.as_ref().map(crate::model::Version::as_str);
     let not_found = |reason: String| Refusal::new(Fault::NotFound, reason);
     if let Ok(answer) = Answer::parse(&reply.body) {
         if let Some(metadata) = answer.metadata() {
             return not_found(metadata.absence(pinned));
         }
-        let warned = warnings(answer.warnings(), &Needles::default());
-        if warned.iter().any(|warning| warning.contains("versioned K/V")) {
+        let warned = warnings(reply, answer.warnings(), Needles::default);
+        if warned.iter().any(|warning| warning.say("versioned K/V")) {
             return not_found(format!(
                 "there is no such path: it lies in an engine of KV v2, where secrets are read below data/ (did you mean {}?)",
                 with_data(secret.name.as_str())
             ));
         }
     }
-    if told.contains("no handler for route") {
+    if told.say("no handler for route") {
         return not_found(format!("no secrets engine is mounted there (correct the path{})", namespace_hint(secret)));
     }
-    let told = if told.is_empty() { String::new() } else { format!(": {told}") };
+    let told = if told.shown().is_empty() { String::new() } else { format!(": {}", told.shown()) };
     match pinned {
         Some(version) => not_found(format!("there is no version {} of it, or no such secret{told} (pin another, or none)", clean(version))),
         None => not_found(format!("there is no such secret{told} (write it, or correct the path)")),

@@ -190,12 +190,12 @@ impl StoreToken {
         self.life().rests_until = Instant::now() + RENEW_AGAIN;
         let call = Call::post(self.entry.path("auth/token/renew-self"), Some(&self.value), json(&[]), Repeat::Safe);
         let reply = clients.call(&self.entry.server, call, deadline).await?;
-        let told = words(&reply.body, &Needles::default().secret(&self.value));
+        let told = words(&reply, Needles::default().secret(&self.value));
         if !reply.status.is_success() {
             if reply.status.is_client_error() && of_status(reply.status, &told, &reply.after).is_none() {
                 self.life().renewable = false;
             }
-            return Err(of_status(reply.status, &told, &reply.after).unwrap_or_else(|| Refusal::new(Fault::Denied, told)));
+            return Err(of_status(reply.status, &told, &reply.after).unwrap_or_else(|| Refusal::new(Fault::Denied, told.shown())));
         }
         let answer = Answer::parse(&reply.body)?;
         let Some(auth) = answer.auth else { return Err(Refusal::new(Fault::Corrupt, "the renewal's answer has no `auth`")) };
@@ -210,7 +210,7 @@ impl StoreToken {
     pub(super) async fn look_up(&self, clients: &Clients, deadline: Instant) -> Result<Pulse, Refusal> {
         let call = Call::get(self.entry.path("auth/token/lookup-self"), &self.value);
         let reply = clients.call(&self.entry.server, call, deadline).await?;
-        let told = words(&reply.body, &Needles::default().secret(&self.value));
+        let told = words(&reply, Needles::default().secret(&self.value));
         match reply.status.as_u16() {
             200 => {
                 let answer = Answer::parse(&reply.body)?;
@@ -258,9 +258,9 @@ impl StoreToken {
         if reply.status.is_success() || reply.status.as_u16() == 403 {
             return Ok(());
         }
-        let told = words(&reply.body, &Needles::default().secret(&self.value));
+        let told = words(&reply, Needles::default().secret(&self.value));
         Err(of_status(reply.status, &told, &reply.after)
-            .unwrap_or_else(|| Refusal::new(Fault::Denied, format!("the store keeps its token: {told}"))))
+            .unwrap_or_else(|| Refusal::new(Fault::Denied, format!("the store keeps its token: {}", told.shown()))))
     }
 
     /// A panic elsewhere cannot leave either half-changed: each is one assignment or one call of the map's.

@@ -45,6 +45,8 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) struct Clients {
     max_body: usize,
+    /// Whether the server's words may be told.
+    store_words: bool,
     /// A namespace whose classes lead to many servers pushes out its own, and not the backend's.
     known: Mutex<Shelf<Server, HttpClient>>,
     /// Where files are read that classes name, and those of logins.
@@ -68,13 +70,15 @@ pub(super) struct Reply {
     pub(super) body: SecretBytes,
     /// ` after 3 tries`, or nothing.
     pub(super) after: String,
+    /// Whether its words may be told.
+    pub(super) told: bool,
 }
 
 // === impl Clients ===
 
 impl Clients {
-    pub(super) fn new(max_body: usize) -> Self {
-        Self { max_body, known: Mutex::new(Shelf::new(MAX_CLIENTS)), desk: Desk::new(THREADS) }
+    pub(super) fn new(max_body: usize, store_words: bool) -> Self {
+        Self { max_body, store_words, known: Mutex::new(Shelf::new(MAX_CLIENTS)), desk: Desk::new(THREADS) }
     }
 
     /// Makes the client of a configured server, on the caller's thread.
@@ -143,7 +147,7 @@ impl Clients {
         match outcome.answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
-                Ok(Reply { status: head.status, body, after })
+                Ok(Reply { status: head.status, body, after, told: self.store_words })
             }
             Err(error) => Err(Refusal::unanswered(server, &error, &after)),
         }

@@ -82,7 +82,7 @@ fn faults_are_told_with_their_remedies() {
     ");
     insta::assert_snapshot!(told("url: https://s.example/{name}\nmehtod: GET\nverify: false"), @"
     2: mehtod: is no known key (did you mean `method`?)
-    3: verify: is no known key (known here: url, method, body, headers, ca, serverName, clientCert, clientKey, auth, share, versionQuery, latest, format, fields, version, versionHeader, statuses, check, cache)
+    3: verify: is no known key (known here: url, method, body, headers, ca, serverName, clientCert, clientKey, auth, share, versionQuery, latest, format, fields, version, versionHeader, statuses, check, cache, storeWords)
     ");
 }
 

@@ -1,6 +1,7 @@
 //! Renewed in time, and tried again until the end.
 
 use super::*;
+use crate::http::tests::log::Log;
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_renewed_for_as_long_as_the_store_lets_it() {
@@ -24,6 +25,23 @@ async fn an_outage_is_waited_out() {
         pass(4 * 3600).await;
         assert_eq!((bench.user("a").await.as_str(), bench.fake.issued()), ("user-1", 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_the_store_quotes_is_not_logged() {
+    let (log, _logging) = Log::start();
+    let bench = Bench::new();
+    bench.fake.rule(|rules| (rules.renew, rules.fetch) = (None, None));
+    bench.user("a").await;
+    bench.fake.rule(|rules| (rules.renew, rules.fetch) = (Some(Fault::Unavailable), Some(Fault::Denied)));
+    pass(3000).await;
+    bench.fake.rule(|rules| (rules.renew, rules.renewable) = (Some(Fault::Unsupported), false));
+    pass(300).await;
+    assert_eq!(bench.user("a").await, "user-1", "it cannot be replaced");
+    for told in ["a lease could not be renewed", "a lease could not be replaced", "as ordered: role \"[redacted]\" is in the way"] {
+        assert!(log.text().contains(told), "{told}: {}", log.text());
+    }
+    assert!(!log.text().to_lowercase().contains("user-1"), "{}", log.text());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,372 @@
+//! What may be told of somebody else's words: an error of a store may quote the token it was sent, or a value that it keeps. Its words go
+//! into a Pod's event and into logs, so all of them come through here.
+//!
+//! Removed are any run of [`RUN`] characters that the words share with what is hidden, and any whole value of [`WHOLE`] or more; neither
+//! case nor white space counts, nor characters that nobody sees. The words' windows are looked up by what is hidden, and not the other way
+//! round: that takes time proportional to both together, and room for the words alone, of which a bounded part is looked at.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+
+use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXUPPER};
+use zeroize::Zeroizing;
+
+/// The shortest shared part that is removed, in characters: what is shorter may be chance.
+pub const RUN: usize = 12;
+
+/// The shortest whole value that is removed, in characters: what is shorter cannot be told from any word, and is no secret.
+pub const WHOLE: usize = 5;
+
+/// How many characters of the words are looked at. A message shows far fewer.
+const LOOKED_AT: usize = 8 * 1024;
+
+/// What stands in the place of what is removed.
+const REMOVED: &str = "[redacted]";
+
+/// What the words must not show.
+#[derive(Default)]
+pub struct Hidden(Vec<Zeroizing<String>>);
+
+/// The words with what was found in them.
+struct Search {
+    source: Vec<char>,
+    /// Of the characters that count, in small letters, each with its place in `source`.
+    folded: Vec<(usize, char)>,
+    /// Of the first so many of them.
+    prefixes: Vec<u64>,
+    powers: [u64; RUN + 1],
+    base: u64,
+    /// By length and hash of a window; whether what is hidden has it too.
+    windows: HashMap<(usize, u64), bool>,
+}
+
+// === impl Hidden ===
+
+impl Hidden {
+    /// A value; bytes that are no text are hidden as far as they are.
+    pub fn value(&mut self, value: &[u8]) {
+        self.0.push(Zeroizing::new(String::from_utf8_lossy(value).into_owned()));
+    }
+
+    /// A token or the like: also as base64 and hex write it.
+    pub fn credential(&mut self, credential: &[u8]) {
+        self.value(credential);
+        if credential.len() >= RUN {
+            self.0.extend(encodings(credential));
+        }
+    }
+
+    /// The words, of which at most `most` characters are shown, on one line. Go's list of errors (`1 error occurred:`, each with a star)
+    /// becomes a sentence.
+    pub fn clean(&self, words: &str, most: usize) -> String {
+        let mut search = Search::of(words);
+        for hidden in &self.0 {
+            search.look_for(hidden);
+        }
+        let (shown, cut) = search.shown();
+        let line = one_line(&shown);
+        match line.char_indices().nth(most) {
+            Some((end, _)) => format!("{}...", &line[..end]),
+            None if cut => format!("{line}..."),
+            None => line,
+        }
+    }
+}
+
+/// What base64 and hex make of bytes, wherever they stand in what is encoded: the part that does not hang on what stands around them.
+pub fn encodings(bytes: &[u8]) -> Vec<Zeroizing<String>> {
+    let mut encodings = vec![HEXLOWER.encode(bytes), HEXUPPER.encode(bytes)];
+    for before in 0..3 {
+        let shifted = Zeroizing::new([&[0; 2][..before], bytes].concat());
+        let encoded = Zeroizing::new(BASE64_NOPAD.encode(&shifted));
+        // The first characters have bits of what stands before, the last one may have some of what follows.
+        let inner = &encoded[(before * 8).div_ceil(6)..shifted.len() * 8 / 6];
+        encodings.push(inner.replace('+', "-").replace('/', "_"));
+        encodings.push(inner.to_owned());
+    }
+    encodings.into_iter().map(Zeroizing::new).collect()
+}
+
+/// Whether a character shows nothing where it stands, or turns the order of those around it: none of them belongs into a message.
+pub fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// Without line ends, control characters and what is invisible.
+fn one_line(text: &str) -> String {
+    let is_end = |c: char| matches!(c, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let lines = text.split(is_end).map(str::trim).filter(|line| !line.is_empty());
+    let lines = lines.filter(|line| !(line.ends_with("occurred:") && line.contains(" error")));
+    let joined = lines.map(|line| line.trim_start_matches("* ")).collect::<Vec<_>>().join("; ");
+    joined.chars().filter(|c| !is_invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// How much, not what.
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hidden({})", self.0.len())
+    }
+}
+
+// === impl Search ===
+
+impl Search {
+    fn of(words: &str) -> Self {
+        let source: Vec<char> = words.chars().take(LOOKED_AT + 1).collect();
+        let folded: Vec<(usize, char)> =
+            source.iter().take(LOOKED_AT).enumerate().flat_map(|(at, c)| fold(*c).map(move |c| (at, c))).collect();
+        // Of this call alone: nobody can choose words that hash alike. That would hide too much, and show nothing.
+        let base = RandomState::new().hash_one(folded.len()) | 1;
+        let mut powers = [1_u64; RUN + 1];
+        for at in 1..=RUN {
+            powers[at] = powers[at - 1].wrapping_mul(base);
+        }
+        let mut prefixes = Vec::with_capacity(folded.len() + 1);
+        prefixes.push(0_u64);
+        for (at, (_, c)) in folded.iter().enumerate() {
+            prefixes.push(step(prefixes[at], base, *c));
+        }
+        let mut search = Self { source, folded, prefixes, powers, base, windows: HashMap::new() };
+        for length in WHOLE..=RUN {
+            for at in 0..(search.folded.len() + 1).saturating_sub(length) {
+                search.windows.insert((length, search.window(at, length)), false);
+            }
+        }
+        search
+    }
+
+    fn window(&self, at: usize, length: usize) -> u64 {
+        self.prefixes[at + length].wrapping_sub(self.prefixes[at].wrapping_mul(self.powers[length]))
+    }
+
+    /// Notes which windows a hidden text has: each of [`RUN`] characters, or its whole where it is shorter.
+    fn look_for(&mut self, hidden: &str) {
+        let (mut last, mut count, mut hash) = (Zeroizing::new(['\0'; RUN]), 0, 0_u64);
+        for c in hidden.chars().flat_map(fold) {
+            let out = std::mem::replace(&mut last[count % RUN], c);
+            let leaving = if count >= RUN { value(out).wrapping_mul(self.powers[RUN]) } else { 0 };
+            hash = step(hash, self.base, c).wrapping_sub(leaving);
+            count += 1;
+            if count >= RUN {
+                self.windows.entry((RUN, hash)).and_modify(|found| *found = true);
+            }
+        }
+        if (WHOLE..RUN).contains(&count) {
+            self.windows.entry((count, hash)).and_modify(|found| *found = true);
+        }
+    }
+
+    /// The words without what was found, and whether there are more of them.
+    fn shown(self) -> (Zeroizing<String>, bool) {
+        let mut removed = vec![false; self.source.len()];
+        let mut until = 0;
+        for at in 0..self.folded.len() {
+            let longest =
+                (WHOLE..=RUN).rev().find(|length| at + length <= self.folded.len() && self.windows[&(*length, self.window(at, *length))]);
+            if let Some(length) = longest {
+                let (first, last) = (self.folded[at].0, self.folded[at + length - 1].0);
+                // What lies between is white space, or not seen.
+                removed[first.max(until)..=last].fill(true);
+                until = last + 1;
+            }
+        }
+        let end = self.end();
+        extend(&self.source, &mut removed);
+        let mut shown = Zeroizing::new(String::with_capacity(self.source.len() * 4));
+        for (at, c) in self.source[..end].iter().enumerate() {
+            match (removed[at], at > 0 && removed[at - 1]) {
+                (true, false) => shown.push_str(REMOVED),
+                (true, true) => {}
+                (false, _) => shown.push(*c),
+            }
+        }
+        (shown, end < self.source.len())
+    }
+
+    /// Where to stop: behind the last characters that were looked at, a value may go on that only begins among them.
+    fn end(&self) -> usize {
+        if self.source.len() <= LOOKED_AT {
+            return self.source.len();
+        }
+        let kept = self.folded.len().saturating_sub(RUN - 1);
+        self.folded.get(kept).map_or(0, |(at, _)| *at)
+    }
+}
+
+/// What is left of a word of which a part was removed tells of the rest.
+fn extend(source: &[char], removed: &mut [bool]) {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+    for at in 1..source.len() {
+        removed[at] |= removed[at - 1] && is_part(source[at]) && is_part(source[at - 1]);
+    }
+    for at in (1..source.len()).rev() {
+        removed[at - 1] |= removed[at] && is_part(source[at]) && is_part(source[at - 1]);
+    }
+}
+
+/// The characters that count, in small letters.
+fn fold(c: char) -> impl Iterator<Item = char> {
+    let counts = !(c.is_whitespace() || c.is_control() || is_invisible(c));
+    c.to_lowercase().filter(move |_| counts)
+}
+
+fn step(hash: u64, base: u64, c: char) -> u64 {
+    hash.wrapping_mul(base).wrapping_add(value(c))
+}
+
+/// Not 0, and with bits all over: neighbours among the letters are none among the hashes.
+fn value(c: char) -> u64 {
+    (u64::from(c) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::time::{Duration, Instant};
+
+    use super::*;
+
+    const TOKEN: &str = "hvs.CAESIJlU02LQZq-Gr5YnXrGhkVvT7Yc3bSUZ";
+
+    fn told(values: &[&str], words: &str) -> String {
+        let mut hidden = Hidden::default();
+        for value in values {
+            hidden.value(value.as_bytes());
+        }
+        hidden.clean(words, 400)
+    }
+
+    #[test]
+    fn a_credential_is_not_told_however_it_is_written() {
+        let shorter = TOKEN.replace("GhkV", "ghk");
+        for quoted in [
+            TOKEN.to_owned(),
+            TOKEN.to_uppercase(),
+            TOKEN.replace("Gr5Y", "Gr5\nY"),
+            TOKEN.replace("Gr5Y", "G r 5 \r\n Y"),
+            TOKEN.replace("Gr5Y", "Gr5\u{200b}Y\u{202e}"),
+            TOKEN.replace("Gr5Y", "Gr5\u{2028}Y"),
+            TOKEN[1..].to_owned(),
+            TOKEN[..TOKEN.len() - 1].to_owned(),
+            shorter.clone(),
+            format!("{}...", &TOKEN[..12]),
+            TOKEN.chars().map(|c| format!(" {c}")).collect::<String>().trim().to_owned(),
+        ] {
+            let told = told(&[TOKEN], &format!("token {quoted} is not known"));
+            assert!(
+                told == "token [redacted] is not known"
+                    || told == "token [redacted]... is not known"
+                    || told == "token [redacted].[redacted] is not known",
+                "{quoted:?}: {told}"
+            );
+        }
+        let mut hidden = Hidden::default();
+        hidden.credential(TOKEN.as_bytes());
+        for quoted in [data_encoding::BASE64.encode(format!("user:{TOKEN}").as_bytes()), HEXLOWER.encode(TOKEN.as_bytes())] {
+            let told = hidden.clean(&format!("bad header {quoted}"), 400);
+            assert!(told.starts_with("bad header ") && told.len() < 40, "{told}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_not_told_whole_from_five_characters_on() {
+        assert_eq!(told(&["hunt3"], "pq: password \"hunt3\" is wrong"), "pq: password \"[redacted]\" is wrong");
+        assert_eq!(told(&["Correct Horse"], "password correcthorse is wrong"), "password [redacted] is wrong");
+        assert_eq!(told(&["hunt"], "hunt is no secret"), "hunt is no secret");
+        assert_eq!(told(&["hunter2"], "HUNTER2 or hunter2 or hunter3"), "[redacted] or [redacted] or hunter3");
+        assert_eq!(told(&["пароль"], "bad ПАРОЛЬ here"), "bad [redacted] here");
+        assert_eq!(told(&["12345"], "pin 12345; pin 1 2 3 4 5"), "pin [redacted]; pin [redacted]");
+        assert_eq!(told(&["hunter2"], "xhunter2y"), "[redacted]", "the rest of the word goes with it");
+        assert_eq!(told(&["aaaaa"], &"a".repeat(300)), "[redacted]");
+        assert_eq!(told(&["", "   ", "\n"], "as it was"), "as it was");
+    }
+
+    #[test]
+    fn runs_of_long_values_are_removed_and_chance_is_not() {
+        let pem = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n-----END KEY-----\n";
+        assert_eq!(told(&[pem], "cannot parse 9w0BAQEFAASC BKcwggSjAgEAAoI: bad"), "cannot parse [redacted]: bad");
+        assert_eq!(told(&["permission denied for all"], "permission is needed"), "permission is needed");
+        assert_eq!(told(&[pem], "no PEM data is found"), "no PEM data is found");
+    }
+
+    #[test]
+    fn it_is_one_line_of_seen_characters() {
+        assert_eq!(told(&[], "1 error occurred:\n\t* permission denied\n\n"), "permission denied");
+        assert_eq!(told(&[], "a\r\nb\u{2028}c\u{85}d\u{1b}[31m"), "a; b; c; d [31m");
+        assert_eq!(told(&[], "safe\u{202e}txt.exe\u{2066}\u{200b}\u{feff}"), "safetxt.exe");
+        assert_eq!(told(&[], &"x".repeat(500)), format!("{}...", "x".repeat(400)));
+        assert_eq!(Hidden::default().clean("ünïcode", 3), "ünï...");
+    }
+
+    #[test]
+    fn a_value_that_begins_where_the_look_ends_is_not_told_either() {
+        for value in ["hunter2", TOKEN] {
+            for before in 0..30 {
+                // All of it is removed but for the end: that comes within what is shown.
+                let words = format!("{}{} {value}", "a".repeat(LOOKED_AT - 30), "b".repeat(before));
+                let told = told(&["aaaaaaaaaaaa", value], &words);
+                let seen = (5..=value.len()).any(|length| told.contains(&value[..length]));
+                assert!(!seen, "{before}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_takes_time_in_proportion() {
+        // Values that share almost everything with the words, and the words with themselves.
+        let time = |length: usize| {
+            let value = format!("{}b", "a".repeat(length));
+            let words = format!("{}c", "a".repeat(length));
+            let mut hidden = Hidden::default();
+            for _ in 0..4 {
+                hidden.value(value.as_bytes());
+            }
+            let tries = (0..7).map(|_| {
+                let began = Instant::now();
+                assert!(hidden.clean(&words, 400).len() < 30);
+                began.elapsed()
+            });
+            tries.min().unwrap_or(Duration::MAX)
+        };
+        // Each doubling may take twice the time, and another half for a busy machine; with a square it would take four times the time.
+        let times: Vec<Duration> = (13..17).map(|power| time(1 << power)).collect();
+        assert!(times[3] < times[0] * 27, "{times:?}");
+    }
+
+    /// The definition, without regard to time.
+    fn is_clean(value: &str, told: &str) -> bool {
+        let fold = |text: &str| text.chars().flat_map(fold).collect::<Vec<char>>();
+        let (value, told) = (fold(value), fold(&told.replace(REMOVED, "\u{1f600}")));
+        let shares = |length: usize| value.windows(length).any(|window| told.windows(length).any(|other| other == window));
+        match value.len() {
+            length if length < WHOLE => true,
+            length if length < RUN => !shares(length),
+            _ => !shares(RUN),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_hidden_is_told(value in "[abAB \u{e9}-]{0,20}", words in "[abAB \n\u{e9}-]{0,80}") {
+            let told = told(&[&value], &words);
+            prop_assert!(is_clean(&value, &told), "{:?} in {:?}", value, told);
+        }
+
+        #[test]
+        fn what_is_not_hidden_is_told(value in "[a-f]{0,30}", words in "[g-z]{0,30}( [g-z]{1,10}){0,5}") {
+            prop_assert_eq!(told(&[&value], &words), words.trim());
+        }
+
+        #[test]
+        fn any_text_is_taken(value in ".{0,40}", words in ".{0,200}") {
+            let told = told(&[&value], &words);
+            prop_assert!(!told.chars().any(|c| c.is_control() || is_invisible(c)));
+        }
+    }
+}
