@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
 
+mod allocator;
 mod answer;
 mod check;
 mod client;

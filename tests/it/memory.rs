@@ -151,3 +151,31 @@ async fn the_process_cannot_dump_core() {
     let status = fs::read_to_string(format!("/proc/{}/status", provider.pid())).unwrap();
     assert!(status.lines().any(|line| line == "Umask:\t0077"), "{status}");
 }
+
+/// The most that a burst may leave behind: the heaps of the allocator's threads, without the blocks of values.
+const LEFT: u64 = 24 * 1024;
+
+#[tokio::test]
+async fn what_a_burst_of_large_mounts_took_is_given_back() {
+    let house = House::new("");
+    let large = "x".repeat(850_000);
+    let objects: String = (0..4).map(|number| format!("- {{ secret: shop/large-{number}, field: v, path: f{number} }}\n")).collect();
+    (0..4).for_each(|number| house.set(&format!("shop/large-{number}"), &[("v", large.as_bytes())]));
+    let provider = house.serve();
+    let environment = fs::read(format!("/proc/{}/environ", provider.pid())).unwrap();
+    let setting = b"MALLOC_MMAP_THRESHOLD_=131072";
+    assert!(environment.split(|byte| *byte == 0).any(|entry| entry == setting), "the daemon has executed itself with the setting");
+    let idle = provider.status("RssAnon");
+    for _ in 0..2 {
+        let mut mounts = tokio::task::JoinSet::new();
+        for pod in 0..24 {
+            let request = house.request(&crate::support::pod("shop", &format!("burst-{pod}"), "web"), &objects);
+            let socket = provider.socket.clone();
+            mounts.spawn(async move { crate::support::connect(&socket).await.unwrap().mount(request).await.unwrap() });
+        }
+        while let Some(answer) = mounts.join_next().await {
+            assert_eq!(answer.unwrap().get_ref().files.len(), 4);
+        }
+    }
+    crate::support::eventually("what the burst took is given back", async || provider.status("RssAnon") < idle + LEFT).await;
+}

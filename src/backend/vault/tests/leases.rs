@@ -54,7 +54,7 @@ async fn a_lease_that_an_operator_revoked_is_not_found() {
     bench.bao.revoke(str::from_utf8(lease.id.expose()).unwrap()).await;
     let error = backend.renew(lease, soon()).await.unwrap_err();
     assert_eq!(error.fault, Fault::NotFound);
-    insta::assert_snapshot!(error, @"bao/database/creds/app: the store knows the lease no more: lease not found (it is issued anew)");
+    insta::assert_snapshot!(error, @"bao/database/creds/app: the store does not know the lease any more: lease not found (the next mount gets another)");
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_role_that_may_not_revoke_gives_the_whole_token_back_in_the_end() {
     let lease = |secret: &Secret| secret.lease.clone().unwrap();
     backend.forget(&web().uid, soon()).await;
     let denied = backend.revoke(lease(&first), soon()).await.unwrap_err();
-    insta::assert_snapshot!(denied, @"bao/database/creds/app: the store does not revoke the lease: permission denied (is its token revoked? else let the policy of its role allow update on sys/leases/renew and sys/leases/revoke)");
+    insta::assert_snapshot!(denied, @"bao/database/creds/app: the store does not revoke the lease: 403 Forbidden (is its token revoked? else let the policy of its role allow update on sys/leases/renew and sys/leases/revoke)");
     assert!(lets_in(&postgres, &first) && lets_in(&postgres, &second));
     backend.revoke(lease(&second), soon()).await.unwrap();
     eventually("both logins are gone", async || !lets_in(&postgres, &first) && !lets_in(&postgres, &second)).await;
