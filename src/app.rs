@@ -113,14 +113,13 @@ impl App {
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
         let state_dir = config.state_dir.clone();
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
-        let endpoint = match listen {
-            Some(address) => Some(
-                Endpoint::bind(address)
-                    .await
-                    .map_err(|error| one("metrics.listen", &format!("{address}: {error} (choose another address, or leave `metrics` out)")))?,
-            ),
-            None => None,
-        };
+        let endpoint =
+            match listen {
+                Some(address) => Some(Endpoint::bind(address).await.map_err(|error| {
+                    one("metrics.listen", &format!("{address}: {error} (choose another address, or leave `metrics` out)"))
+                })?),
+                None => None,
+            };
         let lock = lock(&state_dir).await?;
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
         drop(lock);

@@ -81,7 +81,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (groups, users) = (temp.path().join("group"), temp.path().join("passwd"));
         std::fs::write(&groups, "root:x:0:\ncsi:x:500:driver, eve\n# a remark\ncsi2:x:500:mallory\nempty:x:501:\n").unwrap();
-        let lines = ["root:x:0:0::/:/", "driver:x:1000:1000::/:/", "eve:x:1001:1001::/:/", "mallory:x:1002:1002::/:/", "own:x:1003:500::/:/"];
+        let lines =
+            ["root:x:0:0::/:/", "driver:x:1000:1000::/:/", "eve:x:1001:1001::/:/", "mallory:x:1002:1002::/:/", "own:x:1003:500::/:/"];
         std::fs::write(&users, lines.join("\n") + "\nbroken\nodd:x:y:500\n").unwrap();
         let told = |gid, allowed: &[u32]| doubts_by(gid, allowed, &groups, &users);
         insta::assert_snapshot!(told(500, &[0, 1000]).unwrap(), @r#"socketMode 0660 lets the group csi (500) connect, and users in it are not in allowedPeers: eve (1001), mallory (1002), own (1003). Each of their calls is refused, but they can open connections (take them out of the group, add them to allowedPeers, or use "0600")"#);

@@ -85,7 +85,9 @@ fn open(path: &Path) -> Result<File, LockError> {
     let not_ours = || LockError::NotOurs { path: path.to_owned() };
     let write = |cause| LockError::Write { path: path.to_owned(), cause };
     let file = match opened {
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) || error.kind() == io::ErrorKind::IsADirectory => {
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) || error.kind() == io::ErrorKind::IsADirectory =>
+        {
             return Err(not_ours());
         }
         opened => opened.map_err(write)?,

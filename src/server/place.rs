@@ -154,7 +154,9 @@ mod tests {
     fn shown(dir: &Path, temp: &tempfile::TempDir) -> String {
         let said = judge(dir, LastLink::Refused).map_or_else(|error| error.to_string(), |()| "fine".to_owned());
         let (gid, uid) = (rustix::process::getegid().as_raw(), us());
-        said.replace(temp.path().to_str().unwrap(), "DIR").replace(&format!("group {gid} "), "group GID ").replace(&format!("-h {uid} "), "-h US ")
+        said.replace(temp.path().to_str().unwrap(), "DIR")
+            .replace(&format!("group {gid} "), "group GID ")
+            .replace(&format!("-h {uid} "), "-h US ")
     }
 
     #[test]

@@ -84,7 +84,8 @@ async fn locks_on_what_any_user_can_open_keep_nobody_from_starting() {
         fs::create_dir(house.path(folder)).unwrap();
     }
     for kind in [FlockOperation::LockShared, FlockOperation::LockExclusive] {
-        let held: Vec<File> = ["sockets", "state", ".", "keyferry.yaml", "vault"].iter().map(|name| File::open(house.path(name)).unwrap()).collect();
+        let held: Vec<File> =
+            ["sockets", "state", ".", "keyferry.yaml", "vault"].iter().map(|name| File::open(house.path(name)).unwrap()).collect();
         for file in &held {
             flock(file, kind).unwrap();
         }
@@ -132,7 +133,10 @@ async fn a_lock_that_is_never_given_up_ends_the_start_with_the_holders_name() {
     assert_eq!(start.ends_within(Duration::from_secs(30)).await, Some(2), "{}", start.log());
     let name = fs::read_to_string("/proc/self/comm").unwrap();
     let last = start.log().lines().last().unwrap().to_owned();
-    let steady = last.replace(house.folder.path().to_str().unwrap(), "ROOT").replace(&std::process::id().to_string(), "PID").replace(name.trim_end(), "NAME");
+    let steady = last
+        .replace(house.folder.path().to_str().unwrap(), "ROOT")
+        .replace(&std::process::id().to_string(), "PID")
+        .replace(name.trim_end(), "NAME");
     insta::assert_snapshot!(steady, @"stateDir: ROOT/state/start.lock: the lock has been held for 20 s by process PID (NAME) (end it, unless it is a Keyferry that is about to start)");
 }
 
@@ -140,7 +144,10 @@ async fn a_lock_that_is_never_given_up_ends_the_start_with_the_holders_name() {
 #[tokio::test]
 async fn a_start_that_hangs_hears_signals() {
     let house = House::new("");
-    house.reconfigure(&format!("identity: {}/age.key", house.folder.path().display()), &format!("identity: {}/vault/{SLOW}/age.key", house.folder.path().display()));
+    house.reconfigure(
+        &format!("identity: {}/age.key", house.folder.path().display()),
+        &format!("identity: {}/vault/{SLOW}/age.key", house.folder.path().display()),
+    );
     let place = house.path("vault").join(SLOW);
     fs::create_dir_all(&place).unwrap();
     let mut command = house.hanging_command();

@@ -154,7 +154,8 @@ async fn the_process_cannot_dump_core() {
 
 #[tokio::test]
 async fn burst_measure() {
-    let shapes: [(&str, usize, usize); 4] = [("4x850K", 4, 850_000), ("34x100K", 34, 100_000), ("340x10K", 340, 10_000), ("500x1K", 500, 1_000)];
+    let shapes: [(&str, usize, usize); 4] =
+        [("4x850K", 4, 850_000), ("34x100K", 34, 100_000), ("340x10K", 340, 10_000), ("500x1K", 500, 1_000)];
     for (name, objects, size) in shapes {
         let house = House::bare();
         house.vault(&["init"]);
@@ -180,8 +181,12 @@ async fn burst_measure() {
         for round in 0..3 {
             let mut mounts = tokio::task::JoinSet::new();
             for number in 0..48 {
-                let (socket, request) = (provider.socket.clone(), house.request(&crate::support::pod("shop", &format!("p{round}-{number}"), "web"), &class));
-                mounts.spawn(async move { let mut client = crate::support::connect(&socket).await.unwrap().max_decoding_message_size(64 << 20); client.mount(request).await });
+                let (socket, request) =
+                    (provider.socket.clone(), house.request(&crate::support::pod("shop", &format!("p{round}-{number}"), "web"), &class));
+                mounts.spawn(async move {
+                    let mut client = crate::support::connect(&socket).await.unwrap().max_decoding_message_size(64 << 20);
+                    client.mount(request).await
+                });
             }
             while let Some(answer) = mounts.join_next().await {
                 answer.unwrap().unwrap();

@@ -101,7 +101,12 @@ async fn assert_all_are_answered(house: &House, client: &Client, mounts: usize) 
 fn assert_is_healthy(house: &House) {
     let began = std::time::Duration::from_secs(4);
     let mut command = Command::new("timeout");
-    command.arg(began.as_secs().to_string()).arg(keyferry().get_program()).arg("health").arg("--socket").arg(house.path("sockets/keyferry.sock"));
+    command
+        .arg(began.as_secs().to_string())
+        .arg(keyferry().get_program())
+        .arg("health")
+        .arg("--socket")
+        .arg(house.path("sockets/keyferry.sock"));
     let (code, out, errors) = run(&mut command, "");
     assert_eq!(code, 0, "{out}{errors}");
 }
@@ -122,7 +127,8 @@ async fn a_log_that_nobody_reads_holds_up_nothing() {
         assert_is_healthy(&house);
         assert_eq!(http(&daemon.address, "GET", "/readyz").await.status, 200);
         let memory = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
-        let peak = memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+        let peak =
+            memory.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
         assert!(peak < 96 * 1024, "{peak} KiB");
         // It flows again: what was kept comes whole, and then how much is missing.
         let lines = lines(reader);
@@ -168,7 +174,8 @@ async fn neither_the_end_nor_a_refused_start_waits_for_a_reader() {
     let mut daemon = Daemon::start(&house, writer.try_clone().unwrap().into(), writer.try_clone().unwrap().into()).await;
     assert_is_healthy(&house);
     // A second one is refused: it has much to say, and nobody to say it to.
-    let mut second = Daemon { child: house.serve_command().stdout(Stdio::null()).stderr(Stdio::from(writer)).spawn().unwrap(), address: String::new() };
+    let mut second =
+        Daemon { child: house.serve_command().stdout(Stdio::null()).stderr(Stdio::from(writer)).spawn().unwrap(), address: String::new() };
     let began = Instant::now();
     while second.child.try_wait().unwrap().is_none() {
         assert!(began.elapsed() < Duration::from_secs(10), "the refused one still runs");
