@@ -54,11 +54,11 @@ const OVERFLOW_UID: u32 = 65534;
 /// The largest request in bytes; its parts have lower limits of their own, with messages that name them.
 const MAX_REQUEST: usize = 8 * 1024 * 1024;
 
-/// Connections that have not said anything yet; one more, and the oldest of them is closed.
-const SILENT: usize = 128;
+/// Connections of a socket that have not said anything yet; one more, and the oldest of them is closed.
+const SILENT: usize = 1024;
 
-/// How long a connection waits for one of its peer's to end, before it is served and asked to leave at once.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a connection waits for one of its user's to end, before it is served and asked to leave at once.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gRPC server: what is the same for all sockets.
 #[derive(Clone, Debug)]
@@ -135,7 +135,8 @@ impl Server {
                 }
                 Err(error) => {
                     tracing::warn!(%error, socket = %socket.path().display(), "a connection could not be accepted");
-                    silent.pop_front();
+                    // Mostly for want of descriptors.
+                    silent.drain(..silent.len().div_ceil(2));
                     sleep(Duration::from_millis(50)).await;
                 }
             }

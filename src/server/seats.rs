@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 /// Connections that are served at once, over all sockets. The driver keeps one.
@@ -15,8 +15,11 @@ pub(super) const SEATS: usize = 512;
 /// Seats for all users together that may connect and may not ask: each of their calls is refused at once.
 const STRANGERS: usize = 32;
 
-/// Seats for connections that leave: they are not counted unless a call is under way on them.
-const LEAVING: usize = 64;
+/// Seats of one peer for connections that leave: they are not counted unless a call is under way on them.
+const LEAVING: usize = 128;
+
+/// Connections of one peer that wait for a seat.
+const WAITING: usize = 1024;
 
 /// A connection that has had no call for so long may be asked to leave for another's sake.
 const IDLE: Duration = Duration::from_secs(2);
@@ -54,8 +57,16 @@ pub(super) enum Peer {
 pub(super) struct Seats {
     taken: Mutex<BTreeMap<u64, Arc<Seat>>>,
     next: AtomicU64,
+    lines: Mutex<BTreeMap<Peer, Arc<Line>>>,
     freed: Notify,
     said: Mutex<Option<Instant>>,
+}
+
+/// Where one peer's connections wait: the first of them looks for a seat.
+#[derive(Debug)]
+struct Line {
+    places: Semaphore,
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// One connection's.
@@ -104,7 +115,10 @@ impl Seats {
     /// A seat within `patience`; then one of those for connections that leave, which is told so at once. `None`: the peer has so many that
     /// it can only be turned away.
     pub(super) async fn take(self: &Arc<Self>, peer: Peer, patience: Duration) -> Option<Taken> {
+        let line = self.line(peer);
+        let Ok(_place) = line.places.try_acquire() else { return self.take_to_leave(peer) };
         let seated = async {
+            let _turn = line.turn.lock().await;
             loop {
                 let freed = self.freed.notified();
                 if let Some(taken) = self.try_take(peer) {
@@ -117,6 +131,13 @@ impl Seats {
             Ok(taken) => Some(taken),
             Err(_) => self.take_to_leave(peer),
         }
+    }
+
+    fn line(&self, peer: Peer) -> Arc<Line> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line =
+            lines.entry(peer).or_insert_with(|| Arc::new(Line { places: Semaphore::new(WAITING), turn: tokio::sync::Mutex::new(()) }));
+        Arc::clone(line)
     }
 
     /// Where the peer's share is taken, its idlest makes room.
@@ -325,7 +346,7 @@ impl Drop for Busy {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.seats.taken().remove(&self.id);
-        self.seats.freed.notify_one();
+        self.seats.freed.notify_waiters();
     }
 }
 

@@ -22,6 +22,9 @@ const DB: &str = "- { secret: shop/db, field: password, path: password }\n";
 const DB_SHOWN: [&str; 1] = ["password 0644 correct horse"];
 const METRICS: &str = "metrics: { listen: \"127.0.0.1:0\" }";
 
+/// On a machine with other things to do. A connection that has to wait for others' time waits longer.
+const SOON: Duration = Duration::from_secs(3);
+
 /// What an HTTP/2 client says first: the preface, and settings without any.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -30,7 +33,7 @@ async fn assert_mounts_at_once(house: &House, provider: &Provider) {
     let began = Instant::now();
     let answer = provider.mount_within(house.request(&web(), DB), Duration::from_mins(1)).await;
     assert_eq!(shown(&answer.unwrap_or_else(|status| panic!("{status:?}\n{}", provider.log()))), DB_SHOWN);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
 async fn crowd(provider: &Provider, size: usize, says: &[u8]) -> Vec<UnixStream> {
@@ -220,7 +223,7 @@ async fn strangers_keep_nobody_out() {
         let crowd = crowd(&provider, 600, says).await;
         let began = Instant::now();
         assert_eq!(healthy().0, 0, "{:?}", healthy());
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         drop(crowd);
     }
     // Each is still told why.

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
-use std::path::Path;
 
 use bytes::Bytes;
 use http_body_util::StreamBody;
@@ -20,7 +19,7 @@ use tokio::time::{Duration, Instant};
 use tonic::{Code, Status};
 
 use crate::hang::hanging;
-use crate::support::{Client, House, ISSUER, Provider, assert_no_trap, connect, eventually, shown, web};
+use crate::support::{House, ISSUER, Provider, assert_no_trap, connect, eventually, shown, web};
 
 const DB: &str = "- { secret: shop/db, field: password, path: password }\n";
 const DB_SHOWN: [&str; 1] = ["password 0644 correct horse"];
@@ -91,22 +90,12 @@ async fn a_thousand_mounts_at_once_on_connections_of_their_own() {
     let mut mounts = tokio::task::JoinSet::new();
     for _ in 0..1000 {
         let (socket, request) = (provider.socket.clone(), house.request(&web(), DB));
-        mounts.spawn(async move { connected(&socket).await.mount(request).await });
+        mounts.spawn(async move { connect(&socket).await.unwrap().mount(request).await });
     }
     while let Some(answer) = mounts.join_next().await {
         assert_eq!(shown(answer.unwrap().unwrap().get_ref()), DB_SHOWN);
     }
     assert_next_good_mount_works(&house, &provider).await;
-}
-
-/// Of more connections than there is room for, those that have asked nothing make room for others. The driver's client connects again by itself.
-async fn connected(socket: &Path) -> Client {
-    loop {
-        match connect(socket).await {
-            Ok(client) => return client,
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
 }
 
 #[tokio::test]
