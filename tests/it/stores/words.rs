@@ -35,7 +35,7 @@ fn quoting(call: &Call) -> (u16, String) {
 }
 
 /// A provider that reads from such a store with this token, by the kind `vault`.
-async fn house(store: &ApiServer, more: &str) -> House {
+fn house(store: &ApiServer, more: &str) -> House {
     let house = House::bare();
     fs::write(house.path("ca.pem"), &store.ca).unwrap();
     fs::write(house.path("token"), TOKEN).unwrap();
@@ -68,7 +68,7 @@ fn tells(text: &str, secret: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_the_token_nor_a_value_is_told_by_the_stores_words() {
     let store = ApiServer::start(Answer::With(Box::new(quoting))).await;
-    let house = house(&store, "").await;
+    let house = house(&store, "");
     let provider = house.serve();
     let mut told = Vec::new();
     for backend in ["bao", "http"] {
@@ -114,7 +114,7 @@ async fn neither_the_token_nor_a_value_is_told_by_the_stores_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_admin_wants_it_the_store_is_not_quoted_at_all() {
     let store = ApiServer::start(Answer::With(Box::new(quoting))).await;
-    let house = house(&store, ", storeWords: false").await;
+    let house = house(&store, ", storeWords: false");
     let provider = house.serve();
     let mut told = Vec::new();
     for backend in ["bao", "http"] {
