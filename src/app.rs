@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::delivery::{Deliverer, VersionKey};
 use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{MountLimits, Pipeline, Plans};
-use crate::server::{BoundSocket, Server, SocketConfig};
+use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLock, group, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::endpoint::{Endpoint, Status};
 
@@ -32,6 +32,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long leases may take to be revoked at the end, when mounts have taken the rest of [`DRAIN`].
 const CLOSE: Duration = Duration::from_secs(2);
+
+/// How long the last audit lines may take to be written. A pipe that nobody reads takes none.
+const AUDIT_FLUSH: Duration = Duration::from_secs(2);
 
 /// The version key's file in the state folder.
 pub const VERSION_KEY: &str = "version.key";
@@ -47,6 +50,7 @@ pub struct App {
     server: Server,
     sockets: Vec<BoundSocket>,
     endpoint: Option<Endpoint>,
+    health: Arc<Health>,
     audit: Arc<AuditLog>,
     leases: Arc<Leases>,
     reloader: Option<Arc<Reloader>>,
@@ -80,7 +84,8 @@ pub struct StartError(Vec<String>);
 #[derive(Debug)]
 struct Health {
     pipeline: Arc<ArcSwap<Pipeline>>,
-    sockets: SocketConfig,
+    providers: Vec<String>,
+    marks: Arc<[Mark]>,
     reloader: Option<Arc<Reloader>>,
 }
 
@@ -91,8 +96,7 @@ impl App {
     ///
     /// # Errors
     /// Everything that keeps the daemon from starting, as far as it can be found at once.
-    pub async fn start(config: Config, file: Option<PathBuf>) -> Result<Self, StartError> {
-        let metrics = Arc::new(Metrics::new());
+    pub async fn start(config: Config, file: Option<PathBuf>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| {
             let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
             one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
@@ -107,18 +111,23 @@ impl App {
         let pipeline = Arc::new(ArcSwap::from_pointee(pipeline));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
+        let state_dir = config.state_dir.clone();
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
-        let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), sockets: sockets.clone(), reloader: reloader.clone() });
         let endpoint =
             match listen {
-                Some(address) => Some(Endpoint::bind(address, Arc::clone(&metrics), health).await.map_err(|error| {
+                Some(address) => Some(Endpoint::bind(address).await.map_err(|error| {
                     one("metrics.listen", &format!("{address}: {error} (choose another address, or leave `metrics` out)"))
                 })?),
                 None => None,
             };
+        let lock = lock(&state_dir).await?;
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
+        drop(lock);
+        warn_of_group(&sockets, &bound);
+        let marks = bound.iter().map(|socket| socket.mark().clone()).collect();
+        let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), providers: sockets.providers, marks, reloader: reloader.clone() });
         let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
-        Ok(Self { server, sockets: bound, endpoint, audit, leases, reloader })
+        Ok(Self { server, sockets: bound, endpoint, health, audit, leases, reloader })
     }
 
     /// For whoever hears the signal.
@@ -136,7 +145,9 @@ impl App {
         let paths: Vec<_> = self.sockets.iter().map(|socket| socket.path().display().to_string()).collect();
         let metrics = self.metrics_address().map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(sockets = paths.join(" "), metrics, version = env!("CARGO_PKG_VERSION"), "ready");
-        let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve()));
+        let watching = tokio::spawn(socket::watch(Arc::clone(&self.health.marks), Arc::clone(&self.server.metrics)));
+        let (counted, health) = (Arc::clone(&self.server.metrics), self.health);
+        let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve(counted, health)));
         let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
         let keeping = tokio::spawn({
             let leases = Arc::clone(&self.leases);
@@ -146,13 +157,14 @@ impl App {
         let stop = async {
             stop.await;
             let _ = stopping.set(Instant::now());
+            watching.abort();
             tracing::info!("stopping: no new connections, mounts under way may finish");
         };
         let drained = self.server.serve(self.sockets, stop, DRAIN).await;
         keeping.abort();
         let now = Instant::now();
         self.leases.close((*stopping.get().unwrap_or(&now) + DRAIN).max(now + CLOSE)).await;
-        self.audit.flush().await;
+        self.audit.flush(AUDIT_FLUSH).await;
         if let Some(endpoint) = endpoint {
             endpoint.abort();
         }
@@ -161,6 +173,29 @@ impl App {
         }
         tracing::info!(drained, "stopped");
         drained
+    }
+}
+
+/// Taken while sockets are bound. Where the state folder cannot be written, daemons that start at once are kept apart by the sockets alone.
+async fn lock(state_dir: &Path) -> Result<Option<StartLock>, StartError> {
+    match StartLock::take(state_dir).await {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error @ LockError::Write { .. }) => {
+            tracing::warn!("stateDir: {error}");
+            Ok(None)
+        }
+        Err(error @ (LockError::Held { .. } | LockError::NotOurs { .. } | LockError::Unsafe(_))) => Err(one("stateDir", &error)),
+    }
+}
+
+/// Of the sockets' group, where it may connect.
+fn warn_of_group(sockets: &SocketConfig, bound: &[BoundSocket]) {
+    if sockets.mode & 0o060 == 0 {
+        return;
+    }
+    let gid = bound.first().and_then(|socket| fs::metadata(socket.path()).ok()).map(|found| found.gid());
+    if let Some(doubts) = gid.and_then(|gid| group::doubts(gid, &sockets.allowed_peers)) {
+        tracing::warn!("{doubts}");
     }
 }
 
@@ -283,8 +318,9 @@ impl Status for Health {
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
         reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
-        let missing = self.sockets.providers.iter().map(|provider| self.sockets.path(provider)).filter(|path| !path.exists());
-        reasons.extend(missing.map(|path| format!("socket {}: is gone (restart the provider)", path.display())));
+        for mark in &*self.marks {
+            reasons.extend(mark.look().await.err().map(|displaced| format!("socket {}: {displaced}", mark.path.display())));
+        }
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
@@ -293,7 +329,7 @@ impl Status for Health {
         let failing: Vec<String> = pipeline.backends.check().await.iter().map(ToString::to_string).collect();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "providers": self.sockets.providers,
+            "providers": self.providers,
             "backends": pipeline.backends.names().map(ToString::to_string).collect::<Vec<_>>(),
             "failing": failing,
             "placesFree": pipeline.places.available_permits(),

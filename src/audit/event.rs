@@ -90,6 +90,21 @@ impl Event {
         (self.outcome, self.code, &self.error, self.verified, &self.objects).hash(&mut hasher);
         hasher.finish()
     }
+
+    /// About how many bytes of memory it keeps while it waits, what it shares with others included.
+    pub(super) fn weight(&self) -> usize {
+        let texts = [&self.error, &self.class, &self.target].into_iter().flatten().map(String::len).sum::<usize>();
+        let pod = self.pod.as_ref().map_or(0, |pod| pod.namespace.len() + pod.name.len() + pod.uid.len() + pod.service_account.len());
+        size_of::<Self>() + texts + pod + self.objects.iter().map(ObjectEvent::weight).sum::<usize>()
+    }
+}
+
+impl ObjectEvent {
+    fn weight(&self) -> usize {
+        let texts = [self.field.as_ref().map(|field| field.as_str().len()), self.file.as_ref().map(|file| file.as_str().len())];
+        let secret = size_of::<SecretRef>() + self.secret.name.as_str().len() + self.secret.args.bytes();
+        size_of::<Self>() + secret + texts.into_iter().flatten().sum::<usize>()
+    }
 }
 
 fn display<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {

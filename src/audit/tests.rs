@@ -71,7 +71,7 @@ async fn a_line_has_who_what_and_how_it_went() {
     let written = Shared::default();
     let log = AuditLog::start(Box::new(written.clone()), false, Arc::default()).unwrap();
     log.record(event(0, "3")).await.unwrap();
-    log.flush().await;
+    assert!(log.flush(Duration::from_secs(10)).await);
     insta::assert_snapshot!(serde_json::to_string_pretty(&written.lines()[0]).unwrap(), @r#"
     {
       "time": "1970-01-01T00:00:00Z",
@@ -115,7 +115,7 @@ async fn unchanged_repeats_are_counted_and_changes_are_written_at_once() {
     log.record(failed).await.unwrap();
     log.record(event(360, "4")).await.unwrap();
     log.record(event(420, "4")).await.unwrap();
-    log.flush().await;
+    assert!(log.flush(Duration::from_secs(10)).await);
     let shown: Vec<_> = written
         .lines()
         .iter()
@@ -137,7 +137,7 @@ async fn an_unchanged_volume_shows_a_sign_of_life_each_hour() {
     for minute in 0..=120 {
         log.record(event(minute * 60, "3")).await.unwrap();
     }
-    log.flush().await;
+    assert!(log.flush(Duration::from_secs(10)).await);
     assert_eq!(written.lines().iter().map(|line| line["repeats"].as_u64()).collect::<Vec<_>>(), [None, Some(60), Some(60)]);
 }
 
@@ -149,6 +149,63 @@ async fn fail_closed_refuses_the_mount_when_the_line_cannot_be_written() {
     assert_eq!(lenient.record(event(0, "3")).await, Ok(()));
 }
 
+/// The reader has stopped: how much waits is bounded in bytes, however few lines they are.
+#[tokio::test]
+async fn large_lines_fill_the_queue_sooner() {
+    struct Stalled(std::sync::mpsc::Receiver<()>);
+    impl Write for Stalled {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Until the sender is gone.
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (hold, held) = std::sync::mpsc::channel();
+    let metrics = Arc::new(Metrics::new());
+    let log = AuditLog::start(Box::new(Stalled(held)), false, Arc::clone(&metrics)).unwrap();
+    for pod in 0..100 {
+        let mut large = event(pod, "3");
+        (large.target, large.error) = (Some(format!("/pods/{pod}")), Some("x".repeat(1024 * 1024)));
+        log.record(large).await.unwrap();
+    }
+    let lost = log.losses.unsaid.load(Ordering::Relaxed);
+    assert!((92..95).contains(&lost), "{lost}");
+    assert!(metrics.encode().contains(&format!("keyferry_audit_lines_lost_total {lost}")));
+    assert!(!log.flush(Duration::from_millis(50)).await, "it does not wait for ever");
+    drop(hold);
+    assert!(log.flush(Duration::from_secs(10)).await);
+    assert_eq!(log.losses.unsaid.load(Ordering::Relaxed), 0, "it was said");
+}
+
+#[tokio::test]
+async fn events_held_back_are_bounded_in_bytes() {
+    let written = Shared::default();
+    let log = AuditLog::start(Box::new(written.clone()), true, Arc::default()).unwrap();
+    for round in 0..2 {
+        for pod in 0..20 {
+            let mut large = event(round * 60 + pod, "3");
+            (large.target, large.error) = (Some(format!("/pods/{pod}")), Some("x".repeat(1024 * 1024)));
+            log.record(large).await.unwrap();
+        }
+    }
+    // The second of each would be held back: at most three of them are.
+    assert!(written.lines().len() >= 20 + 17, "{}", written.lines().len());
+}
+
+#[tokio::test]
+async fn a_pipe_that_nobody_reads_is_no_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+    let config = AuditConfig { file: Some(pipe), fail_closed: false };
+    let refused = AuditLog::open(&config, Arc::default()).unwrap_err();
+    insta::assert_snapshot!(refused, @"No such device or address (os error 6)");
+}
+
 #[tokio::test]
 async fn remembered_volumes_are_bounded() {
     let written = Shared::default();
@@ -158,6 +215,6 @@ async fn remembered_volumes_are_bounded() {
         mount.target = Some(format!("/pods/{pod}"));
         log.record(mount).await.unwrap();
     }
-    log.flush().await;
+    assert!(log.flush(Duration::from_secs(10)).await);
     assert_eq!(written.lines().len(), 5_000);
 }

@@ -65,7 +65,7 @@ const SECOND: &str = "rotated: Tr0ub4dor";
 pub async fn run(args: DemoArgs, out: &mut impl Write) -> Result<(), Failure> {
     let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
     let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the stage could not be set: {error}")))?;
-    let app = App::start(stage.config.clone(), None).await.map_err(Failure::fault)?;
+    let app = App::start(stage.config.clone(), None, Arc::default()).await.map_err(Failure::fault)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(app.serve(async move { drop(stopped.await) }));
     let played = stage.play(out).await;

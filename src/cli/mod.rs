@@ -71,9 +71,9 @@ impl Cli {
         let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
         let outcome = match self.command {
             Command::Serve(args) => {
-                // The audit's thread and the log write here too.
+                // Its audit and its log have threads of their own for both.
                 drop((out, err));
-                daemon().and_then(|runtime| to_the_end(runtime, serve::run(args)))
+                return serve::run(args);
             }
             Command::Demo(args) => {
                 drop(err);

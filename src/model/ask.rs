@@ -75,6 +75,11 @@ impl Args {
         self.0.keys().map(String::as_str)
     }
 
+    /// How many bytes of text they are.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// As a JSON object, for a body.
     pub fn to_json(&self) -> String {
         let members: Vec<String> = self.0.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();

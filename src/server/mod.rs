@@ -3,42 +3,47 @@
 //! The service runs on hyper itself, not on tonic's transport: that answers CANCELLED when a call's `grpc-timeout` is over, and
 //! CANCELLED is one of the codes a mount must never be answered with (`status.rs`). Here every answer is ours.
 
-use std::convert::Infallible;
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::UnixStream;
-use tokio::sync::Semaphore;
-use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
-use tonic::body::Body;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Duration, sleep};
 use tonic::{Request, Response, Status};
-use tower::Service;
 
 use crate::delivery::Delivery;
-use crate::model::{Code, MountCall, RequestId, SecretBytes};
+use crate::model::{Code, MountCall, SecretBytes};
 use crate::pipeline::{MountContext, Pipeline};
 use crate::telemetry::Metrics;
 use authority::RepairAuthority;
+use calls::Calls;
+use connection::{Connection, greets, has_greeted, tend};
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
-use seats::{Busy, Seat, Seats};
+use seats::{Peer, Seats, Taken};
+use timed::Timed;
 
 pub mod authority;
+mod calls;
+mod connection;
+pub mod group;
+mod lock;
+pub mod place;
 pub mod proto;
 mod seats;
 pub mod socket;
 pub mod status;
+mod timed;
 
-pub use socket::{BoundSocket, SocketConfig, SocketError};
+pub use lock::{LockError, StartLock};
+pub use socket::{BoundSocket, Displaced, Mark, SocketConfig, SocketError};
 
 /// The contract that driver and provider both speak, asked and answered in `Version`.
 pub const CONTRACT: &str = "v1alpha1";
@@ -49,17 +54,11 @@ const OVERFLOW_UID: u32 = 65534;
 /// The largest request in bytes; its parts have lower limits of their own, with messages that name them.
 const MAX_REQUEST: usize = 8 * 1024 * 1024;
 
-/// Calls in flight on one connection; a client with more waits.
-const MAX_STREAMS: u32 = 2048;
+/// Connections of a socket that have not said anything yet; one more, and the oldest of them is closed.
+const SILENT: usize = 1024;
 
-/// Connections served at once over all sockets; one more, and the idlest is closed. The driver keeps one.
-const MAX_CONNECTIONS: usize = 256;
-
-/// Calls in flight over all connections; more wait.
-const MAX_CALLS: u32 = 16_384;
-
-/// When no call is left, a connection has this long to hear that we go. A client that does not listen is not waited for.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection waits for one of its user's to end, before it is served and asked to leave at once.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The gRPC server: what is the same for all sockets.
 #[derive(Clone, Debug)]
@@ -72,16 +71,15 @@ pub struct Server {
     pub timeout: Duration,
 }
 
-/// One connection, being served.
-type Connection =
-    http2::Connection<TokioIo<RepairAuthority<UnixStream>>, TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>, TokioExecutor>;
-
 /// What all connections share.
 #[derive(Clone)]
 struct Shared {
-    graceful: Arc<GracefulShutdown>,
     seats: Arc<Seats>,
-    calls: Arc<Semaphore>,
+    calls: Calls,
+    /// Turns true when the daemon ends.
+    stop: watch::Receiver<bool>,
+    /// Held by every connection: when all are dropped, none is left.
+    alive: mpsc::Sender<()>,
 }
 
 /// The two calls, for one socket.
@@ -89,20 +87,6 @@ struct Shared {
 struct Provider {
     pipeline: Arc<ArcSwap<Pipeline>>,
     name: Arc<str>,
-}
-
-/// Gives every call its time, and answers in its place when that is over.
-#[derive(Clone, Debug)]
-struct Timed<S> {
-    inner: S,
-    name: Arc<str>,
-    longest: Duration,
-    /// A place a call: how many are left tells whether any runs.
-    calls: Arc<Semaphore>,
-    /// Set where the peer may not connect at all: every call is answered with this.
-    refusal: Option<Arc<str>>,
-    /// The connection's own.
-    seat: Arc<Seat>,
 }
 
 /// A mount's contents as they go on the wire: the shared bytes themselves, not a copy.
@@ -113,66 +97,99 @@ struct Contents(Arc<SecretBytes>);
 impl Server {
     /// Serves the sockets until `stop` resolves; then takes them away, lets what runs finish for up to `drain`, and returns whether all did.
     pub async fn serve(self, sockets: Vec<BoundSocket>, stop: impl Future<Output = ()>, drain: Duration) -> bool {
-        let shared = Shared {
-            graceful: Arc::new(GracefulShutdown::new()),
-            seats: Arc::new(Seats::new(MAX_CONNECTIONS)),
-            calls: Arc::new(Semaphore::new(MAX_CALLS as usize)),
-        };
+        let (stopping, stopped) = watch::channel(false);
+        let (alive, mut all_gone) = mpsc::channel(1);
+        let shared = Shared { seats: Arc::default(), calls: Calls::new(), stop: stopped, alive };
         let mut listeners = tokio::task::JoinSet::new();
         for socket in sockets {
             listeners.spawn(self.clone().listen(socket, shared.clone()));
         }
+        drop(shared);
         stop.await;
-        // Ends the listeners and with them the sockets: a successor may bind while we drain.
-        listeners.shutdown().await;
-        let Shared { graceful, seats: _, calls } = shared;
-        let Some(graceful) = Arc::into_inner(graceful) else { return false };
-        let farewell = graceful.shutdown();
-        tokio::pin!(farewell);
+        stopping.send_replace(true);
+        // Each withdraws its socket first: a successor may bind while we drain.
+        while listeners.join_next().await.is_some() {}
         tokio::select! {
-            () = &mut farewell => true,
-            _ = calls.acquire_many(MAX_CALLS) => {
-                let _ = timeout(FAREWELL, farewell).await;
-                true
-            }
+            _ = all_gone.recv() => true,
             () = sleep(drain) => false,
         }
     }
 
     async fn listen(self, socket: BoundSocket, shared: Shared) {
         let name: Arc<str> = socket.provider.as_str().into();
+        let mut silent: VecDeque<oneshot::Sender<()>> = VecDeque::new();
+        let mut stop = shared.stop.clone();
         loop {
-            let stream = match socket.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let accepted = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                accepted = socket.listener.accept() => accepted,
+            };
+            silent.retain(|greeting| !greeting.is_closed());
+            match accepted {
+                Ok((stream, _)) => {
+                    if silent.len() >= SILENT {
+                        silent.pop_front();
+                    }
+                    silent.push_back(self.welcome(stream, &name, &shared));
+                }
                 Err(error) => {
                     tracing::warn!(%error, socket = %socket.path().display(), "a connection could not be accepted");
+                    // Mostly for want of descriptors.
+                    silent.drain(..silent.len().div_ceil(2));
                     sleep(Duration::from_millis(50)).await;
-                    continue;
                 }
-            };
-            let taken = shared.seats.take().await;
-            let connection = shared.graceful.watch(self.connection(stream, &name, &shared.calls, &taken.seat));
-            tokio::spawn(async move {
-                tokio::select! {
-                    ended = connection => if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended with an error");
-                    },
-                    () = taken.seat.asked_to_leave() => {
-                        tracing::info!("too many connections: one that was idle was closed, to make room for another");
-                    }
-                }
-            });
+            }
+        }
+        socket.withdraw();
+        // Who has connected by now may have called: they are served, and told that we go.
+        while let Some(Ok((stream, _))) = socket.listener.accept().now_or_never() {
+            drop(self.welcome(stream, &name, &shared));
         }
     }
 
-    fn connection(&self, stream: UnixStream, name: &Arc<str>, calls: &Arc<Semaphore>, seat: &Arc<Seat>) -> Connection {
+    /// Waits for the client's first word, then serves the connection by a task of its own. Once the sender is dropped, nobody waits for a
+    /// word that is still to come; it is closed when the word has come.
+    fn welcome(&self, stream: UnixStream, name: &Arc<str>, shared: &Shared) -> oneshot::Sender<()> {
+        let (server, name, shared) = (self.clone(), Arc::clone(name), shared.clone());
+        let (patience, no_patience) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut stop = shared.stop.clone();
+            let greeted = tokio::select! {
+                biased;
+                greeted = greets(&stream) => greeted,
+                _ = no_patience => has_greeted(&stream),
+                _ = stop.wait_for(|stop| *stop) => has_greeted(&stream),
+            };
+            if greeted {
+                server.converse(stream, name, shared).await;
+            }
+        });
+        patience
+    }
+
+    async fn converse(self, stream: UnixStream, name: Arc<str>, shared: Shared) {
         let refusal = self.refusal(&stream);
-        let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(name) };
+        let peer = match (&refusal, stream.peer_cred()) {
+            (None, Ok(peer)) => Peer::Allowed(peer.uid()),
+            (Some(_), _) | (_, Err(_)) => Peer::Stranger,
+        };
+        let Shared { seats, calls, stop, alive } = shared;
+        let Some(taken) = seats.take(peer, PATIENCE).await else {
+            tracing::warn!("a connection was turned away: its user has too many, and all have calls under way");
+            return;
+        };
+        let connection = self.connection(stream, name, &taken, &calls, refusal);
+        tend(connection, taken, stop).await;
+        drop(alive);
+    }
+
+    fn connection(&self, stream: UnixStream, name: Arc<str>, taken: &Taken, calls: &Calls, refusal: Option<Arc<str>>) -> Connection {
+        let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(&name) };
         let inner = CsiDriverProviderServer::new(provider).max_decoding_message_size(MAX_REQUEST);
-        let service =
-            Timed { inner, name: Arc::clone(name), longest: self.timeout, calls: Arc::clone(calls), refusal, seat: Arc::clone(seat) };
+        let service = Timed::new(inner, name, self.timeout, calls.lane(), refusal, Arc::clone(&taken.seat));
         let mut http = http2::Builder::new(TokioExecutor::new());
-        http.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        http.timer(TokioTimer::new()).max_concurrent_streams(taken.streams);
         http.serve_connection(TokioIo::new(RepairAuthority::new(stream)), TowerToHyperService::new(service))
     }
 
@@ -244,107 +261,5 @@ fn answer(delivery: Delivery) -> proto::MountResponse {
 impl AsRef<[u8]> for Contents {
     fn as_ref(&self) -> &[u8] {
         self.0.expose()
-    }
-}
-
-// === impl Timed ===
-
-impl<S> Service<http::Request<hyper::body::Incoming>> for Timed<S>
-where
-    S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<Body>, Error = Infallible>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: http::Request<hyper::body::Incoming>) -> Self::Future {
-        if let Some(refusal) = &self.refusal {
-            let status = Status::permission_denied(&**refusal);
-            return Box::pin(std::future::ready(Ok(status.into_http())));
-        }
-        let caller = request.headers().get("grpc-timeout").and_then(|value| parse_grpc_timeout(value.to_str().ok()?));
-        let cx = MountContext::new(next_request_id(), Arc::clone(&self.name), Instant::now(), caller, self.longest);
-        let last = cx.last;
-        let busy = Busy::new(&self.seat);
-        request.extensions_mut().insert(cx);
-        let calls = Arc::clone(&self.calls);
-        let call = self.inner.call(request);
-        let placed = async move {
-            // The semaphore is never closed.
-            let _place = calls.acquire().await;
-            call.await
-        };
-        Box::pin(async move {
-            let _busy = busy;
-            timeout_at(last, placed).await.unwrap_or_else(|_| {
-                let words = "the call was not complete in time (did the client send its whole request?)";
-                Ok(Status::failed_precondition(format!("{}: {words}", Code::BackendTimeout)).into_http())
-            })
-        })
-    }
-}
-
-/// Different for each call of this process, and unlikely to be met in another's log.
-fn next_request_id() -> RequestId {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    static START: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    let start = *START.get_or_init(|| {
-        let mut bytes = [0; 8];
-        // Without randomness ids merely start at zero.
-        let _ = aws_lc_rs::rand::fill(&mut bytes);
-        u64::from_be_bytes(bytes)
-    });
-    RequestId::new(start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// `TimeoutValue TimeoutUnit` of the gRPC wire protocol (gRPC over HTTP/2, "Request-Headers"): 1 to 8 digits and one of H M S m u n.
-fn parse_grpc_timeout(text: &str) -> Option<Duration> {
-    let unit = text.chars().last()?;
-    let digits = text.strip_suffix(unit)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        'H' => Some(Duration::from_secs(number * 3600)),
-        'M' => Some(Duration::from_secs(number * 60)),
-        'S' => Some(Duration::from_secs(number)),
-        'm' => Some(Duration::from_millis(number)),
-        'u' => Some(Duration::from_micros(number)),
-        'n' => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grpc_timeouts() {
-        for (text, millis) in [("2M", 120_000), ("119999m", 119_999), ("5S", 5_000), ("1H", 3_600_000), ("99999999n", 99), ("2500u", 2)] {
-            assert_eq!(parse_grpc_timeout(text).map(|time| time.as_millis()), Some(millis), "{text}");
-        }
-        for text in ["", "S", "5", "5s", "-5S", "123456789S", "5 S", "５S"] {
-            assert_eq!(parse_grpc_timeout(text), None, "{text}");
-        }
-    }
-
-    #[tokio::test]
-    async fn answers_come_before_the_callers_deadline() {
-        let now = Instant::now();
-        let times = |caller: Option<u64>| {
-            let cx = MountContext::new(RequestId::new(1), "keyferry".into(), now, caller.map(Duration::from_secs), Duration::from_secs(90));
-            ((cx.queue_until - now).as_secs_f64(), (cx.deadline - now).as_secs_f64())
-        };
-        assert_eq!(times(Some(120)), (85.0, 90.0));
-        assert_eq!(times(Some(60)), (50.0, 55.0));
-        assert_eq!(times(Some(4)), (1.8, 2.0));
-        assert_eq!(times(None), (85.0, 90.0));
     }
 }

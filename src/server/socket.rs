@@ -1,20 +1,31 @@
 //! The socket's place in the file system: made so that nobody connects before it is guarded, and taken away only if it is still ours.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
+
+use super::place::{LastLink, Unsafe, judge};
+use crate::telemetry::Metrics;
 
 /// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
 const MAX_PATH: usize = 107;
 
 /// A live provider answers a connection attempt at once.
 const PROBE: Duration = Duration::from_secs(2);
+
+/// How often another may come between while a socket is put in its place.
+const TRIES: usize = 5;
+
+/// How often the sockets' places are looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Where sockets are made, and for whom.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -34,8 +45,26 @@ pub struct SocketConfig {
 pub struct BoundSocket {
     pub listener: UnixListener,
     pub provider: String,
-    path: PathBuf,
-    identity: (u64, u64),
+    mark: Mark,
+}
+
+/// A socket as it was bound: its path, and which file it was there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Mark {
+    pub path: PathBuf,
+    identity: Identity,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+/// Why nobody finds us at a socket's path any more.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum Displaced {
+    #[error("is gone (restart the provider)")]
+    Gone,
+    #[error("was replaced: who connects there does not reach this provider (find out what made it, then restart the provider)")]
+    Replaced,
 }
 
 #[derive(Debug, Error)]
@@ -44,16 +73,14 @@ pub enum SocketError {
     Bind { path: PathBuf, cause: io::Error },
     #[error("{path}: the folder cannot be made or opened: {cause} (make it, or name another by socketDir)")]
     Folder { path: PathBuf, cause: io::Error },
-    #[error(
-        "{path}: the folder may be written by everyone (mode {mode:04o}): any user could put a socket of his own there (chmod o-w {path})"
-    )]
-    FolderWritable { path: PathBuf, mode: u32 },
     #[error("{path}: another provider is listening there (stop it first; two providers of one name cannot share a node)")]
     Live { path: PathBuf },
     #[error("{path}: is there and is not a socket; it is left alone (remove it if nothing needs it)")]
     NotASocket { path: PathBuf },
     #[error("{path}: the path has {length} bytes; a socket's has at most {MAX_PATH} (name a shorter socketDir)")]
     PathTooLong { path: PathBuf, length: usize },
+    #[error(transparent)]
+    Unsafe(#[from] Unsafe),
 }
 
 impl SocketConfig {
@@ -64,12 +91,9 @@ impl SocketConfig {
     /// Binds every socket, or none.
     ///
     /// # Errors
-    /// The folder is missing and cannot be made, is writable by everyone, or a path is taken.
+    /// The folder is missing and cannot be made, others than root and this user can change it or a folder above it, or a path is taken.
     pub async fn bind(&self) -> Result<Vec<BoundSocket>, SocketError> {
-        let folder = guarded_folder(&self.dir)?;
-        // Two providers that start at once take turns; the lock ends with the file.
-        rustix::fs::flock(&folder, FlockOperation::LockExclusive)
-            .map_err(|cause| SocketError::Folder { path: self.dir.clone(), cause: cause.into() })?;
+        guarded_folder(&self.dir)?;
         let mut sockets = Vec::with_capacity(self.providers.len());
         for provider in &self.providers {
             sockets.push(bind(self.path(provider), provider, self.mode).await?);
@@ -78,81 +102,161 @@ impl SocketConfig {
     }
 }
 
-fn guarded_folder(dir: &Path) -> Result<File, SocketError> {
+fn guarded_folder(dir: &Path) -> Result<(), SocketError> {
     let folder = |cause| SocketError::Folder { path: dir.to_owned(), cause };
-    if !dir.is_dir() {
-        DirBuilder::new().recursive(true).create(dir).map_err(folder)?;
-        // Whatever the umask: a driver that is not root has to come through.
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(folder)?;
+    match judge(dir, LastLink::Refused) {
+        Err(error) if error.is_absent() => {}
+        judged => return Ok(judged?),
     }
-    let opened = File::open(dir).map_err(folder)?;
-    let mode = opened.metadata().map_err(folder)?.mode() & 0o7777;
-    // The sticky bit keeps strangers from replacing a file, not from putting one where ours is to come.
-    if mode & 0o002 != 0 {
-        return Err(SocketError::FolderWritable { path: dir.to_owned(), mode });
-    }
-    Ok(opened)
+    DirBuilder::new().recursive(true).create(dir).map_err(folder)?;
+    // Whatever the umask: a driver that is not root has to come through.
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(folder)?;
+    Ok(judge(dir, LastLink::Refused)?)
 }
 
 async fn bind(path: PathBuf, provider: &str, mode: u32) -> Result<BoundSocket, SocketError> {
     // The socket is bound under a private name and moved into place when its mode is set: whoever finds it finds it guarded, and a
-    // stale one is replaced in one step.
-    let private = path.with_extension(format!("sock.{}", std::process::id()));
+    // stale one is replaced in one step. The name is made up each time: in containers every daemon is process 1.
+    let failed = |cause| SocketError::Bind { path: path.clone(), cause };
+    let private = path.with_extension(format!("sock.{}", made_up().map_err(failed)?));
     let length = private.as_os_str().len();
     if length > MAX_PATH {
         return Err(SocketError::PathTooLong { path, length });
     }
-    check_place(&path).await?;
-    let bound = (|| {
-        let _ = fs::remove_file(&private);
-        let listener = UnixListener::bind(&private)?;
+    let mut former = find(&path).await?;
+    let ready = UnixListener::bind(&private).and_then(|listener| {
         fs::set_permissions(&private, fs::Permissions::from_mode(mode))?;
-        let identity = identity(&private)?;
-        fs::rename(&private, &path)?;
-        Ok((listener, identity))
-    })();
-    match bound {
-        Ok((listener, identity)) => Ok(BoundSocket { listener, provider: provider.to_owned(), path, identity }),
-        Err(cause) => {
+        Ok((listener, identity(&private)?))
+    });
+    let placed = async {
+        let (listener, identity) = ready.map_err(failed)?;
+        for _ in 0..TRIES {
+            if put(&private, &path, former).map_err(failed)? {
+                return Ok((listener, identity));
+            }
+            former = find(&path).await?;
+        }
+        Err(SocketError::Live { path: path.clone() })
+    };
+    match placed.await {
+        Ok((listener, identity)) => Ok(BoundSocket { listener, provider: provider.to_owned(), mark: Mark { path, identity } }),
+        Err(error) => {
             let _ = fs::remove_file(&private);
-            Err(SocketError::Bind { path, cause })
+            Err(error)
         }
     }
 }
 
-/// Whether the path is free, or holds a socket nobody listens on.
-async fn check_place(path: &Path) -> Result<(), SocketError> {
+/// What is at a path: nothing, or a socket that nobody listens on.
+async fn find(path: &Path) -> Result<Option<Identity>, SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(SocketError::Bind { path: path.to_owned(), cause }),
     };
     if !found.file_type().is_socket() {
         return Err(SocketError::NotASocket { path: path.to_owned() });
     }
     match timeout(PROBE, UnixStream::connect(path)).await {
-        Ok(Err(cause)) if matches!(cause.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => Ok(()),
-        Ok(Ok(_)) | Err(_) => Err(SocketError::Live { path: path.to_owned() }),
-        Ok(Err(cause)) => Err(SocketError::Bind { path: path.to_owned(), cause }),
+        Ok(Err(cause)) if matches!(cause.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+            Ok(Some((found.dev(), found.ino())))
+        }
+        // WouldBlock: so many wait to be accepted that there is no room.
+        Ok(Err(cause)) if cause.kind() != io::ErrorKind::WouldBlock => Err(SocketError::Bind { path: path.to_owned(), cause }),
+        Ok(Ok(_) | Err(_)) | Err(_) => Err(SocketError::Live { path: path.to_owned() }),
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// Moves a socket into its place, where there was nothing or the `former` one. Whether it could: `false` where somebody else came between,
+/// such as a daemon of another state folder that starts at the same time, whose socket is left where it is.
+fn put(private: &Path, path: &Path, former: Option<Identity>) -> io::Result<bool> {
+    let flags = if former.is_some() { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
+    match (renameat_with(CWD, private, CWD, path, flags), former) {
+        (Ok(()), None) => Ok(true),
+        (Ok(()), Some(former)) if identity(private)? == former => fs::remove_file(private).map(|()| true),
+        (Ok(()), Some(_)) => {
+            renameat_with(CWD, private, CWD, path, RenameFlags::EXCHANGE)?;
+            Ok(false)
+        }
+        (Err(Errno::EXIST | Errno::NOENT), _) => Ok(false),
+        // A file system that knows only the plain way.
+        (Err(Errno::INVAL | Errno::NOSYS), _) => fs::rename(private, path).map(|()| true),
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+fn made_up() -> io::Result<String> {
+    let mut bytes = [0; 4];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
+    Ok(data_encoding::HEXLOWER.encode(&bytes))
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
     let found = fs::symlink_metadata(path)?;
     Ok((found.dev(), found.ino()))
 }
 
+// === impl Mark ===
+
+impl Mark {
+    /// Whether the path still leads to this socket.
+    ///
+    /// # Errors
+    /// How it does not.
+    pub async fn look(&self) -> Result<(), Displaced> {
+        let path = self.path.clone();
+        match tokio::task::spawn_blocking(move || identity(&path)).await {
+            Ok(Ok(found)) if found == self.identity => Ok(()),
+            Ok(Ok(_)) => Err(Displaced::Replaced),
+            Ok(Err(_)) | Err(_) => Err(Displaced::Gone),
+        }
+    }
+}
+
+/// Looks at the places of all sockets until the future is dropped; says in the log and the metrics what changes.
+pub async fn watch(marks: Arc<[Mark]>, metrics: Arc<Metrics>) {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = vec![Ok(()); marks.len()];
+    loop {
+        looks.tick().await;
+        for (mark, before) in marks.iter().zip(&mut before) {
+            let now = mark.look().await;
+            if now == *before {
+                continue;
+            }
+            match now {
+                Ok(()) => tracing::info!(socket = %mark.path.display(), "the socket is in its place again"),
+                Err(displaced) => tracing::error!(socket = %mark.path.display(), "the socket {displaced}"),
+            }
+            *before = now;
+        }
+        metrics.sockets_displaced(before.iter().filter(|place| place.is_err()).count());
+    }
+}
+
+// === impl BoundSocket ===
+
 impl BoundSocket {
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.mark.path
+    }
+
+    pub fn mark(&self) -> &Mark {
+        &self.mark
+    }
+
+    /// Takes the file away, unless another has taken the place. Who has connected is still in the listener's queue.
+    pub fn withdraw(&self) {
+        if identity(&self.mark.path).ok() == Some(self.mark.identity) {
+            let _ = fs::remove_file(&self.mark.path);
+        }
     }
 }
 
 impl Drop for BoundSocket {
     fn drop(&mut self) {
-        if identity(&self.path).ok() == Some(self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.withdraw();
     }
 }
 
@@ -217,12 +321,71 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o1777)).unwrap();
         let shown = |error: SocketError, dir: &Path| error.to_string().replace(dir.to_str().unwrap(), "DIR");
-        insta::assert_snapshot!(shown(config(temp.path()).bind().await.unwrap_err(), temp.path()), @"DIR: the folder may be written by everyone (mode 1777): any user could put a socket of his own there (chmod o-w DIR)");
+        insta::assert_snapshot!(shown(config(temp.path()).bind().await.unwrap_err(), temp.path()), @"DIR: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w DIR)");
         fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let long = temp.path().join("x".repeat(100));
         assert!(matches!(config(&long).bind().await, Err(SocketError::PathTooLong { .. })));
         let file = temp.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(config(&file).bind().await, Err(SocketError::Folder { .. })));
+        assert!(matches!(config(&file).bind().await, Err(SocketError::Unsafe(Unsafe::NotAFolder { .. }))));
+    }
+
+    /// Daemons of different state folders have no lock in common.
+    #[tokio::test]
+    async fn many_that_start_at_once_leave_one_that_serves() {
+        for stale in [false, true] {
+            let temp = tempfile::tempdir().unwrap();
+            let config = SocketConfig { providers: vec!["keyferry".into()], ..config(temp.path()) };
+            if stale {
+                drop(std::os::unix::net::UnixListener::bind(config.path("keyferry")).unwrap());
+            }
+            let mut starts = tokio::task::JoinSet::new();
+            for _ in 0..32 {
+                let config = config.clone();
+                starts.spawn(async move { config.bind().await });
+            }
+            let bound: Vec<_> = starts.join_all().await.into_iter().filter_map(Result::ok).collect();
+            assert_eq!(bound.len(), 1, "stale: {stale}");
+            assert_eq!(bound[0][0].mark().look().await, Ok(()));
+            let (accepted, connected) = tokio::join!(bound[0][0].listener.accept(), UnixStream::connect(config.path("keyferry")));
+            drop((accepted.unwrap(), connected.unwrap()));
+            assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1, "no private name is left");
+        }
+    }
+
+    /// As if the other had bound between our look and our move.
+    #[tokio::test]
+    async fn who_came_between_is_left_in_the_place() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let bind = |name: &str| std::os::unix::net::UnixListener::bind(at(name)).unwrap();
+        let (_ours, stale) = (bind("private"), bind("place"));
+        let former = identity(&at("place")).unwrap();
+        drop(stale);
+        fs::remove_file(at("place")).unwrap();
+        assert!(!put(&at("private"), &at("place"), Some(former)).unwrap(), "the stale one is gone");
+        let _other = bind("place");
+        let (theirs, mine) = (identity(&at("place")).unwrap(), identity(&at("private")).unwrap());
+        assert!(!put(&at("private"), &at("place"), None).unwrap());
+        assert!(theirs == former || !put(&at("private"), &at("place"), Some(former)).unwrap());
+        assert_eq!((identity(&at("place")).unwrap(), identity(&at("private")).unwrap()), (theirs, mine));
+        assert!(put(&at("private"), &at("place"), Some(theirs)).unwrap());
+        assert_eq!(identity(&at("place")).unwrap(), mine);
+        assert!(!at("private").exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_taken_away_or_replaced_is_noticed() {
+        let temp = tempfile::tempdir().unwrap();
+        let config = SocketConfig { providers: vec!["keyferry".into()], ..config(temp.path()) };
+        let sockets = config.bind().await.unwrap();
+        let (mark, path) = (sockets[0].mark().clone(), config.path("keyferry"));
+        assert_eq!(mark.look().await, Ok(()));
+        fs::rename(&path, temp.path().join("aside")).unwrap();
+        assert_eq!(mark.look().await, Err(Displaced::Gone));
+        std::os::unix::fs::symlink("aside", &path).unwrap();
+        assert_eq!(mark.look().await, Err(Displaced::Replaced), "a link is somebody's");
+        fs::rename(temp.path().join("aside"), &path).unwrap();
+        assert_eq!(mark.look().await, Ok(()));
     }
 }

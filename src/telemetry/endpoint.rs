@@ -1,5 +1,6 @@
 //! The HTTP endpoint for probes and Prometheus: `/metrics`, `/livez`, `/readyz`, `/statusz`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::io;
@@ -15,15 +16,25 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::{Duration, sleep};
 
 use super::Metrics;
 
 /// A client has this long to send its request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+const TO_SEND: Duration = Duration::from_secs(5);
 
-/// Connections served at once; more wait in the kernel's queue.
+/// It has this long to read the answer, once there is one.
+const TO_READ: Duration = Duration::from_secs(5);
+
+/// What a connection may last, the making of the answer included.
+const WHOLE: Duration = Duration::from_secs(20);
+
+/// The largest head of a request in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Connections served at once; one more, and the oldest is closed. A client that reads needs milliseconds.
 const MAX_CONNECTIONS: usize = 64;
 
 /// What the endpoint reports of the daemon.
@@ -38,53 +49,65 @@ pub trait Status: Debug + Send + Sync {
 
 /// The endpoint, bound and not yet serving.
 #[derive(Debug)]
-pub struct Endpoint {
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    status: Arc<dyn Status>,
-}
+pub struct Endpoint(TcpListener);
 
 impl Endpoint {
-    pub async fn bind(address: SocketAddr, metrics: Arc<Metrics>, status: Arc<dyn Status>) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, metrics, status })
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self(TcpListener::bind(address).await?))
     }
 
     /// The address in force: with port 0, the one the kernel chose.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.local_addr()
     }
 
     /// Serves until the future is dropped.
-    pub async fn serve(self) -> Infallible {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    pub async fn serve(self, metrics: Arc<Metrics>, status: Arc<dyn Status>) -> Infallible {
+        let mut connections: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let place = Arc::clone(&places).acquire_owned().await;
-            match self.listener.accept().await {
+            let accepted = self.0.accept().await;
+            connections.retain(|connection| !connection.is_finished());
+            match accepted {
                 Ok((stream, _)) => {
-                    let connection = converse(stream, Arc::clone(&self.metrics), Arc::clone(&self.status));
-                    tokio::spawn(async move {
-                        connection.await;
-                        drop(place);
-                    });
+                    if connections.len() >= MAX_CONNECTIONS {
+                        connections.pop_front().iter().for_each(AbortHandle::abort);
+                    }
+                    let connection = converse(stream, Arc::clone(&metrics), Arc::clone(&status));
+                    connections.push_back(tokio::spawn(connection).abort_handle());
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the metrics endpoint could not accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    connections.pop_front().iter().for_each(AbortHandle::abort);
+                    sleep(Duration::from_millis(100)).await;
                 }
             }
         }
     }
 }
 
+/// One request and its answer. Connections are not kept: each has one time for all it does.
 async fn converse(stream: TcpStream, metrics: Arc<Metrics>, status: Arc<dyn Status>) {
-    let service = service_fn(move |request| {
-        let (metrics, status) = (Arc::clone(&metrics), Arc::clone(&status));
-        async move { Ok::<_, Infallible>(answer(&request, &metrics, &*status).await) }
+    let answered = Arc::new(Notify::new());
+    let service = service_fn(|request| {
+        let (metrics, status, answered) = (Arc::clone(&metrics), Arc::clone(&status), Arc::clone(&answered));
+        async move {
+            let answer = answer(&request, &metrics, &*status).await;
+            answered.notify_one();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).keep_alive(true);
+    builder.timer(TokioTimer::new()).header_read_timeout(TO_SEND).max_buf_size(MAX_HEAD).keep_alive(false);
+    let unread = async {
+        answered.notified().await;
+        sleep(TO_READ).await;
+    };
     // A client that breaks off is its own affair.
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    tokio::select! {
+        _ = builder.serve_connection(TokioIo::new(stream), service) => {}
+        () = unread => {}
+        () = sleep(WHOLE) => {}
+    }
 }
 
 async fn answer(request: &Request<Incoming>, metrics: &Metrics, status: &dyn Status) -> Response<Full<Bytes>> {

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 
+use super::Outlet;
 use crate::yaml::{Faults, Reader};
 
 /// The mapping under `log`.
@@ -46,16 +47,17 @@ impl Default for LogConfig {
     }
 }
 
-/// Starts to log. Only our own events are heard: a library's debug output could hold what it was handed.
-pub fn start(config: LogConfig) {
+/// Starts to log: events are put into words where they happen, and written by the outlet's thread. Only our own events are heard: a
+/// library's debug output could hold what it was handed.
+pub fn start(config: LogConfig, outlet: &Outlet) {
     let ours = tracing_subscriber::filter::Targets::new().with_target("keyferry", config.level);
     let registry = tracing_subscriber::registry().with(ours);
+    let outlet = outlet.clone();
+    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(move || outlet.clone());
     // An earlier start (several daemons in one test process) stays in force.
     let _ = match config.format {
-        LogFormat::Json => registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init(),
-        LogFormat::Text => {
-            registry.with(tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(io::stderr)).try_init()
-        }
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init(),
     };
     report_panics_without_their_words();
 }

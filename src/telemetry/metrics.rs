@@ -89,9 +89,11 @@ pub struct Metrics {
     bytes: Counter,
     in_flight: Gauge,
     audit_lost: Counter,
+    log_lost: Counter,
     reloads: Family<ReloadLabels, Counter>,
     config_current: Gauge,
     refused_peers: Counter,
+    displaced_sockets: Gauge,
     last_mount: Gauge<f64, AtomicU64>,
     leases: Family<BackendName, Gauge>,
     lease_events: Family<LeaseLabels, Counter>,
@@ -118,6 +120,11 @@ pub struct LeaseKept(Gauge);
 
 impl Metrics {
     pub fn new() -> Self {
+        Self::with_log(Counter::default())
+    }
+
+    /// With the counter of the log's lost lines, which is older than the metrics.
+    pub fn with_log(log_lost: Counter) -> Self {
         let mut registry = Registry::with_prefix("keyferry");
         let metrics = Self {
             mounts: Family::default(),
@@ -131,9 +138,11 @@ impl Metrics {
             bytes: Counter::default(),
             in_flight: Gauge::default(),
             audit_lost: Counter::default(),
+            log_lost,
             reloads: Family::default(),
             config_current: Gauge::default(),
             refused_peers: Counter::default(),
+            displaced_sockets: Gauge::default(),
             last_mount: Gauge::default(),
             leases: Family::default(),
             lease_events: Family::default(),
@@ -176,6 +185,11 @@ impl Metrics {
             "Audit lines that could not be written (with audit.failClosed none is lost: the mount fails)",
             metrics.audit_lost.clone(),
         );
+        registry.register(
+            "log_lines_lost",
+            "Log lines that could not be written, since standard error was not read",
+            metrics.log_lost.clone(),
+        );
         registry.register_with_unit(
             "last_mount_timestamp",
             "When the last mount was answered, in Unix time",
@@ -189,6 +203,11 @@ impl Metrics {
             metrics.config_current.clone(),
         );
         registry.register("peers_refused", "Connections of users that allowedPeers does not name", metrics.refused_peers.clone());
+        registry.register(
+            "sockets_displaced",
+            "Sockets of this daemon whose path is gone, or leads to another's socket",
+            metrics.displaced_sockets.clone(),
+        );
         registry.register("leases", "Leased credentials that are kept and given", metrics.leases.clone());
         registry.register(
             "lease_events",
@@ -231,8 +250,8 @@ impl Metrics {
         CacheCounters { hits, misses, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
     }
 
-    pub fn audit_line_lost(&self) {
-        self.audit_lost.inc();
+    pub fn audit_lines_lost(&self, lines: u64) {
+        self.audit_lost.inc_by(lines);
     }
 
     /// The configuration was read anew.
@@ -243,6 +262,10 @@ impl Metrics {
 
     pub fn peer_refused(&self) {
         self.refused_peers.inc();
+    }
+
+    pub fn sockets_displaced(&self, count: usize) {
+        self.displaced_sockets.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub fn lease(&self, backend: &str, event: LeaseEvent) {

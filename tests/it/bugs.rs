@@ -17,7 +17,7 @@ use keyferry::identity;
 use keyferry::model::{Fetched, SecretRef};
 use keyferry::pipeline::{MountLimits, Pipeline, Plans};
 use keyferry::server::Server;
-use keyferry::telemetry::{Metrics, logs};
+use keyferry::telemetry::{Metrics, Outlet, logs};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Duration;
 use tonic::Code;
@@ -99,7 +99,8 @@ fn a_panic_fails_its_mount_alone_and_its_words_are_withheld() {
 async fn play() {
     let house = House::new("");
     let config = Config::load(&house.path("keyferry.yaml")).unwrap();
-    logs::start(config.log);
+    let outlet = Outlet::stderr().unwrap();
+    logs::start(config.log, &outlet);
     let sockets = config.sockets.bind().await.unwrap();
     let pipeline = Arc::new(ArcSwap::from_pointee(pipeline(&config, Vec::new())));
     let metrics = Arc::clone(&pipeline.load().metrics);
@@ -123,4 +124,5 @@ async fn play() {
     drop(client);
     stop.send(()).unwrap();
     assert!(serving.await.unwrap());
+    assert!(outlet.flush(Duration::from_secs(10)));
 }

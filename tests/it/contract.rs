@@ -162,7 +162,7 @@ fn a_folder_that_everyone_may_write_is_refused() {
     fs::set_permissions(house.path("sockets"), fs::Permissions::from_mode(0o1777)).unwrap();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(last_line(&house, &errors), @"socketDir: ROOT/sockets: the folder may be written by everyone (mode 1777): any user could put a socket of his own there (chmod o-w ROOT/sockets)");
+    insta::assert_snapshot!(last_line(&house, &errors), @"socketDir: ROOT/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/sockets)");
 }
 
 /// The error at the end of the output, with the house's folder called ROOT.

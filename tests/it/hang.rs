@@ -14,6 +14,11 @@ pub const SLOW: &str = "shop/slow";
 impl House {
     /// Starts the daemon where reading a secret under [`SLOW`] never ends.
     pub fn serve_hanging(&self) -> Provider {
+        self.serve_by(self.hanging_command())
+    }
+
+    /// The daemon's program where reading below [`SLOW`] never ends.
+    pub fn hanging_command(&self) -> Command {
         let place = self.path("vault").join(SLOW);
         fs::create_dir_all(&place).unwrap();
         let fuse = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
@@ -26,7 +31,7 @@ impl House {
         let script = "exec 3<>/dev/fuse; mount -i -n -t fuse -o fd=3,rootmode=40000,user_id=$(id -u),group_id=$(id -g) hang \"$0\" || exit 3; \
                       exec \"$@\"";
         command.args(["sh", "-c", script]).arg(&place).arg(keyferry().get_program());
-        self.serve_by(command)
+        command
     }
 }
 

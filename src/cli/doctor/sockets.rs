@@ -10,7 +10,8 @@ use tokio::time::{Duration, timeout};
 
 use super::super::client::{CallError, connect, version};
 use crate::model::{Diagnosis, Level};
-use crate::server::SocketConfig;
+use crate::server::place::{LastLink, Unsafe, judge};
+use crate::server::{SocketConfig, group};
 
 /// Where the driver looks for providers, in this order (its flags `--additional-provider-volume-paths` and `--provider-volume`).
 const LOOKED_IN: [&str; 2] = ["/etc/kubernetes/secrets-store-csi-providers", "/var/run/secrets-store-csi-providers"];
@@ -31,6 +32,7 @@ pub(super) async fn look(config: &SocketConfig, looked_in: &[&Path]) -> Vec<Diag
     found.extend(place(&config.dir, looked_in));
     for provider in &config.providers {
         found.push(answers(config, provider).await);
+        found.extend(members(config, &config.path(provider)));
         found.extend(shadow(config, provider, looked_in));
     }
     found
@@ -38,24 +40,22 @@ pub(super) async fn look(config: &SocketConfig, looked_in: &[&Path]) -> Vec<Diag
 
 fn folder(dir: &Path) -> Diagnosis {
     let what = format!("socket folder {}", dir.display());
-    let found = match fs::metadata(dir) {
-        Ok(found) if found.is_dir() => found,
-        Ok(_) => return Diagnosis::fail(what, "is no folder", "remove what is there, or name another by socketDir"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Diagnosis::fail(what, "is not there", "keyferry serve makes it: does it run?");
+    match (judge(dir, LastLink::Refused), fs::metadata(dir)) {
+        (Ok(()), Ok(found)) => Diagnosis::ok(what, format!("mode {:04o}, owner {}", found.mode() & 0o7777, found.uid())),
+        (Err(error), _) if error.is_absent() => Diagnosis::fail(what, "is not there", "keyferry serve makes it: does it run?"),
+        (Err(Unsafe::Unknown { path, cause }), _) => {
+            Diagnosis::fail(what, format!("{}: {cause}", path.display()), "run the doctor as the daemon's user")
         }
-        Err(error) => return Diagnosis::fail(what, error.to_string(), "run the doctor as the daemon's user"),
-    };
-    let (mode, owner) = (found.mode() & 0o7777, found.uid());
-    if mode & 0o002 != 0 {
-        let why = format!("mode {mode:04o}: any user of the node could put a socket of his own there");
-        return Diagnosis::fail(what, why, format!("chmod o-w {}", dir.display()));
+        (Err(error), _) => Diagnosis::of_error(Level::Fail, what, &error.to_string()),
+        (Ok(()), Err(error)) => Diagnosis::fail(what, error.to_string(), "run the doctor as the daemon's user"),
     }
-    if owner != 0 && owner != geteuid().as_raw() {
-        let why = format!("belongs to uid {owner}, who could put a socket of his own there");
-        return Diagnosis::warn(what, why, format!("chown root {}", dir.display()));
-    }
-    Diagnosis::ok(what, format!("mode {mode:04o}, owner {owner}"))
+}
+
+/// Whom the socket's group lets in besides those who may ask.
+fn members(config: &SocketConfig, path: &Path) -> Option<Diagnosis> {
+    let found = fs::symlink_metadata(path).ok().filter(|found| found.mode() & 0o060 != 0)?;
+    let doubts = group::doubts(found.gid(), &config.allowed_peers)?;
+    Some(Diagnosis::of_error(Level::Warn, format!("socket {}: group", path.display()), &doubts))
 }
 
 /// Whether a driver with its default flags would look there.

@@ -60,19 +60,19 @@ async fn each_trouble_of_a_socket_is_told() {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777)).unwrap();
     fs::write(dir.join("keyferry.sock"), "").unwrap();
     insta::assert_snapshot!(look().await, @"
-    fail socket folder DIR/sockets: mode 1777: any user of the node could put a socket of his own there (chmod o-w DIR/sockets)
+    fail socket folder DIR/sockets: DIR/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w DIR/sockets)
     fail socket DIR/sockets/keyferry.sock: is no socket (remove it: the daemon leaves it alone)
     ");
     fs::remove_file(dir.join("keyferry.sock")).unwrap();
     let silent = UnixListener::bind(dir.join("keyferry.sock")).unwrap();
     fs::set_permissions(dir.join("keyferry.sock"), fs::Permissions::from_mode(0o666)).unwrap();
     insta::assert_snapshot!(look().await, @"
-    fail socket folder DIR/sockets: mode 1777: any user of the node could put a socket of his own there (chmod o-w DIR/sockets)
+    fail socket folder DIR/sockets: DIR/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w DIR/sockets)
     fail socket DIR/sockets/keyferry.sock: mode 0666: any user of the node can ask for any Pod's secrets (chmod 0600 DIR/sockets/keyferry.sock)
     ");
     fs::set_permissions(dir.join("keyferry.sock"), fs::Permissions::from_mode(0o600)).unwrap();
     insta::assert_snapshot!(look().await, @"
-    fail socket folder DIR/sockets: mode 1777: any user of the node could put a socket of his own there (chmod o-w DIR/sockets)
+    fail socket folder DIR/sockets: DIR/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w DIR/sockets)
     fail socket DIR/sockets/keyferry.sock: no answer within 3s (is the provider overloaded, or stopped? see its log)
     ");
     drop(silent);

@@ -1,0 +1,121 @@
+//! One connection, from the accepted stream to its end.
+//!
+//! It ends as HTTP/2 ends: by GOAWAY, after which what has begun is answered. A bare close or a reset while a call is under way is what a
+//! client makes codes of the trap of (`status.rs`): it is left for peers that have shown that they do not listen.
+
+use std::io;
+use std::pin::pin;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use rustix::net::RecvFlags;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::time::{Duration, timeout};
+
+use super::Provider;
+use super::authority::RepairAuthority;
+use super::proto::csi_driver_provider_server::CsiDriverProviderServer;
+use super::seats::{Farewell, Taken};
+use super::timed::Timed;
+
+/// What every HTTP/2 client sends first (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A client has this long to send it. Until then no call can be under way.
+const GREETING: Duration = Duration::from_secs(2);
+
+pub(super) type Connection =
+    http2::Connection<TokioIo<RepairAuthority<UnixStream>>, TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>, TokioExecutor>;
+
+/// Whether the client speaks HTTP/2, and has said so in time. Nothing is read from the stream.
+pub(super) async fn greets(stream: &UnixStream) -> bool {
+    matches!(timeout(GREETING, stream.async_io(Interest::READABLE, || look(stream))).await, Ok(Ok(true)))
+}
+
+/// The same, without waiting.
+pub(super) fn has_greeted(stream: &UnixStream) -> bool {
+    look(stream).unwrap_or(false)
+}
+
+fn look(stream: &UnixStream) -> io::Result<bool> {
+    let mut seen = [0; PREFACE.len()];
+    let (length, _) = rustix::net::recv(stream, &mut seen, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    match seen.get(..length) {
+        Some(seen) if seen == PREFACE => Ok(true),
+        // The rest is still to come; the system says when.
+        Some(seen) if !seen.is_empty() && PREFACE.starts_with(seen) => Err(io::ErrorKind::WouldBlock.into()),
+        Some(_) | None => Ok(false),
+    }
+}
+
+/// Serves a connection to its end. Once `stop` is true, or another needs the seat, it is told to leave.
+pub(super) async fn tend(connection: Connection, taken: Taken, mut stop: watch::Receiver<bool>) {
+    let mut connection = pin!(connection);
+    let seat = &taken.seat;
+    let mut farewell = None;
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended with an error");
+                }
+                return;
+            }
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                (stopping, farewell) = (true, Some(Farewell::last()));
+                connection.as_mut().graceful_shutdown();
+            }
+            () = seat.asked_to_leave(), if farewell.is_none() => {
+                farewell = Some(Farewell::for_another());
+                connection.as_mut().graceful_shutdown();
+            }
+            () = seat.outstays(farewell) => {
+                tracing::debug!("a connection is closed: its client does not leave, or does not read its answers");
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_preface_in_parts_is_waited_for() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let greeting = tokio::spawn(async move { greets(&server).await });
+        for part in PREFACE.chunks(5) {
+            client.write_all(part).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert!(greeting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn anything_else_and_silence_is_turned_away() {
+        for said in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX"] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(said).await.unwrap();
+            assert!(!greets(&server).await);
+        }
+        let (client, server) = UnixStream::pair().unwrap();
+        drop(client);
+        assert!(!greets(&server).await);
+        for said in [&b""[..], b"PRI * HTTP"] {
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(said).await.unwrap();
+            let began = Instant::now();
+            assert!(!greets(&server).await);
+            assert!(began.elapsed() >= GREETING);
+        }
+    }
+}
