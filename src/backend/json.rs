@@ -85,7 +85,7 @@ pub(super) fn has_half(json: &str) -> bool {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
             (Some(0xD800..=0xDFFF), _) => return true,
             (Some(_), _) => 6,
-            // Another escape, such as `\\\\`, is two signs long.
+            // Another escape, such as `\\`, is two signs long.
             (None, _) => 2,
         };
         rest = escape.get(length..).unwrap_or_default();

@@ -167,8 +167,10 @@ async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
     let scene = Arc::new(Scene::new().await);
     let own = scene.token("keyferry");
     scene.attest(&own).await.unwrap();
+    scene.server.calls();
     scene.server.answer(Answer::Never);
     let bad: Vec<(String, String)> = (0..31).map(|n| format!("audience-{n}")).map(|name| (name.clone(), scene.token(&name))).collect();
+    let mut asked = 0;
     let mut evil = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let (scene, own, bad) = (Arc::clone(&scene), own.clone(), bad.clone());
@@ -179,17 +181,18 @@ async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
         });
     }
     // Until it has all that it ever gets.
-    while scene.server.calls().is_empty() {
+    while asked < CALLS / 2 {
         tokio::time::sleep(Duration::from_millis(20)).await;
+        asked += scene.server.calls().len();
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    asked += scene.server.calls().len();
+    assert_eq!(asked, CALLS / 2, "the other half is left to others");
     scene.server.answer(says(|status| status["user"]["username"] = json!("system:serviceaccount:bank:web")));
-    let began = Instant::now();
     let claims = PodClaims { namespace: "bank".into(), ..pod() };
     let token = scene.issuer.token(&claims, "keyferry", Duration::from_mins(10), &*scene.clock).unwrap();
     let tokens = RawTokens::from([("keyferry".to_owned(), Arc::new(SecretBytes::new(token.into_bytes())))]);
     scene.reviewer.attest(&claims, &tokens).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     evil.abort_all();
 }
 
