@@ -89,6 +89,27 @@ fn secret_bytes_are_exposed_where_they_must_be_and_nowhere_else() {
     assert!(wrong.is_empty(), "exposes secret bytes:\n{}", wrong.join("\n"));
 }
 
+/// What the tests start, and where they make their folders, depends on no machine.
+#[test]
+fn tests_are_apart_from_the_machine_that_runs_them() {
+    // Who clears the environment itself, and who makes the folders.
+    const PLACES: [&str; 4] = ["bao/daemon.rs", "bao/postgres.rs", "folder.rs", "support.rs"];
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let mut wrong = Vec::new();
+    for path in files_below(&tests, "rs") {
+        let file = path.strip_prefix(&tests).unwrap().to_str().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        // In two parts, so that this file does not find itself.
+        let calls = [(["Command::", "new("], "support::apart"), (["tempdir", "()"], "folder::new"), (["TempDir::", "new("], "folder::new")];
+        for (call, instead) in calls.map(|(parts, instead)| (parts.concat(), instead)) {
+            if text.contains(&call) && !PLACES.contains(&file) {
+                wrong.push(format!("{file}: {call} (use {instead})"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "sees the machine:\n{}", wrong.join("\n"));
+}
+
 type Rooms = BTreeMap<String, Vec<(PathBuf, String)>>;
 
 fn rooms() -> Rooms {

@@ -2,7 +2,6 @@
 //! nobody's call is lost for them.
 
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -16,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use crate::support::{House, Provider, eventually, http, keyferry, run, shown, web};
+use crate::support::{House, Provider, apart, eventually, http, keyferry, run, shown, web};
 
 const DB: &str = "- { secret: shop/db, field: password, path: password }\n";
 const DB_SHOWN: [&str; 1] = ["password 0644 correct horse"];
@@ -213,7 +212,7 @@ async fn strangers_keep_nobody_out() {
     let program = house.path("keyferry");
     std::fs::copy(env!("CARGO_BIN_EXE_keyferry"), &program).unwrap();
     let healthy = || {
-        let mut health = Command::new(&program);
+        let mut health = apart(&program);
         health.uid(DRIVER).gid(DRIVER).arg("health").arg("--socket").arg(&provider.socket);
         run(&mut health, "")
     };

@@ -144,7 +144,7 @@ fn a_volume_from_first_mount_to_empty() {
         assert_eq!(names(&volume).len(), 2, "..data and an empty folder: {:?}", names(&volume));
 
         // A driver that mounts anew, as after a failed first mount, finds the volume filled anew.
-        let status = std::process::Command::new("umount").arg(&volume).status().unwrap();
+        let status = apart("umount").arg(&volume).status().unwrap();
         assert!(status.success(), "nothing of ours keeps the volume busy");
         tmpfs(&volume, "size=1m");
         node.mount(&provider, PASSWORD).unwrap();
@@ -464,7 +464,7 @@ fn a_volume_that_goes_in_the_middle_harms_nobody() {
             let (request, mut client) = (node.request(&web(), &Generations::class(round % 2)), node.runtime.block_on(provider.client()));
             let call = node.runtime.spawn(async move { client.mount(request).await });
             // To start a process takes about as long as a mount: either may be first.
-            let mut umount = std::process::Command::new("umount").arg("--lazy").arg(&volume).spawn().unwrap();
+            let mut umount = apart("umount").arg("--lazy").arg(&volume).spawn().unwrap();
             assert!(umount.wait().unwrap().success());
             if let Err(error) = node.runtime.block_on(call).unwrap() {
                 failures.insert(format!("{:?} {}", error.code(), error.message()).replace(volume.to_str().unwrap(), "TARGET"));

@@ -5,7 +5,6 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::process::Command;
 use std::sync::Arc;
 
 use keyferry::backend::file::{FileBackend, FileConfig};
@@ -15,7 +14,7 @@ use keyferry::model::{PodIdentity, PodTokens, SecretRef};
 use tokio::time::{Duration, Instant, sleep};
 use zeroize::Zeroizing;
 
-use crate::support::{House, Provider, web};
+use crate::support::{House, Provider, apart, web};
 
 const CLASS: &str = "
 - { secret: shop/canary, field: password, path: password }
@@ -114,7 +113,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
     house.vault(&["init"]);
     // Made where we do not see it.
     let make = "od -An -N24 -tx1 /dev/urandom | tr -d ' \\n' > canary";
-    assert!(Command::new("sh").arg("-c").arg(make).current_dir(house.folder.path()).status().unwrap().success());
+    assert!(apart("sh").arg("-c").arg(make).current_dir(house.folder.path()).status().unwrap().success());
     house.vault(&["set", "shop/canary", &format!("password=@{}", house.path("canary").display())]);
     let canary = Inverted(Zeroizing::new(fs::read(house.path("canary")).unwrap()).iter().map(|byte| !byte).collect());
     assert_eq!(canary.0.len(), 48);

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::support::{House, Provider, eventually, pod, shown, web};
+use crate::support::{House, Provider, apart, eventually, pod, shown, web};
 
 const CLASS: &str = "[{ secret: shop/db, field: password, path: password }]";
 const SHOP: &str = "pods: { namespace: shop }\n    read: [\"files/shop/**\"]";
@@ -114,7 +114,7 @@ async fn a_mount_under_way_ends_in_the_configuration_it_began_in() {
     fs::rename(&sealed, house.path("kept.age")).unwrap();
     let provider = house.serve();
     let mut client = provider.client().await;
-    let fifo = std::process::Command::new("mkfifo").arg(&sealed).status().unwrap();
+    let fifo = apart("mkfifo").arg(&sealed).status().unwrap();
     assert!(fifo.success());
     let request = house.request(&web(), CLASS);
     let under_way = tokio::spawn(async move { client.mount(request).await });

@@ -102,7 +102,7 @@ impl House {
         // The binary's own folder may be closed to others.
         let program = self.path("keyferry");
         fs::copy(env!("CARGO_BIN_EXE_keyferry"), &program).unwrap();
-        let given = Command::new("chown").arg("-R").arg(uid.to_string()).arg(self.folder.path()).status().unwrap();
+        let given = apart("chown").arg("-R").arg(uid.to_string()).arg(self.folder.path()).status().unwrap();
         assert!(given.success());
         let mut command = apart(program);
         command.uid(uid).gid(uid);
@@ -501,7 +501,7 @@ pub fn tmpfs(at: &Path, options: &str) -> PathBuf {
 }
 
 pub fn mount(args: &[&str]) {
-    let mounted = Command::new("mount").args(args).output().unwrap();
+    let mounted = apart("mount").args(args).output().unwrap();
     assert!(mounted.status.success(), "mount {args:?}: {mounted:?}");
 }
 

@@ -2,14 +2,14 @@
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use crate::support::{Client, House, assert_no_trap, connect, eventually, http, keyferry, pod, run, shown};
+use crate::support::{Client, House, apart, assert_no_trap, connect, eventually, http, keyferry, pod, run, shown};
 
 const DB: &str = "- { secret: shop/db, field: password, path: password }\n";
 const DB_SHOWN: [&str; 1] = ["password 0644 correct horse"];
@@ -100,7 +100,7 @@ async fn assert_all_are_answered(house: &House, client: &Client, mounts: usize) 
 
 fn assert_is_healthy(house: &House) {
     let began = std::time::Duration::from_secs(4);
-    let mut command = Command::new("timeout");
+    let mut command = apart("timeout");
     command
         .arg(began.as_secs().to_string())
         .arg(keyferry().get_program())

@@ -151,7 +151,7 @@ fn a_rekey_killed_at_any_step_loses_nothing_and_another_finishes_it() {
     let (mut killed, mut mixed) = (0, 0);
     for steps in 1.. {
         let place = house.path(&format!("vault-{steps}"));
-        assert!(Command::new("cp").arg("-a").arg(house.path("vault")).arg(&place).status().unwrap().success());
+        assert!(apart("cp").arg("-a").arg(house.path("vault")).arg(&place).status().unwrap().success());
         let folders = ["", "shop", ".history", ".history/shop", ".history/shop/db"].map(|folder| place.join(folder));
         let mut rekey = keyferry();
         rekey.args(["vault", "rekey", "--add", &new, "--remove", &old]);
