@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use keyferry::backend::file::{FileBackend, FileConfig, Recipient, Vault, generate_identity};
+use keyferry::backend::store::file::{FileBackend, FileConfig, Recipient, Vault, generate_identity};
 use keyferry::backend::{Backend, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;

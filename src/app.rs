@@ -16,8 +16,8 @@ use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
-use crate::backend::lease::Leases;
-use crate::backend::sealed::Sealed;
+use crate::backend::stack::lease::Leases;
+use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;

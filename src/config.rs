@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use tokio::time::Duration;
 
 use crate::audit::AuditConfig;
-use crate::backend::sealed::SealedConfig;
+use crate::backend::stack::sealed::SealedConfig;
 use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, LeasesConfig, ServedDialects};
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;

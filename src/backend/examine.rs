@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::file::{FileBackend, FileConfig};
-use super::http::{HttpBackend, HttpBackendConfig};
-use super::vault::VaultBackend;
+use super::store::file::{FileBackend, FileConfig};
+use super::store::http::{HttpBackend, HttpBackendConfig};
+use super::store::vault::VaultBackend;
 use super::{Backend, BackendConfig};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, Level, NamedFile, PodIdentity, PodTokens};

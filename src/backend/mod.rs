@@ -13,39 +13,24 @@ use crate::model::{
     SecretRef, Version,
 };
 
-pub mod asked;
-pub mod cache;
-pub mod coalesce;
-#[cfg(test)]
-pub mod conformance;
-mod credential;
-mod decorator;
-mod echo;
+mod caching;
 mod examine;
-#[cfg(test)]
-pub mod fake;
-pub mod file;
-mod health;
-pub mod http;
-mod json;
-pub mod lease;
-pub mod limit;
-mod refusal;
 mod registry;
-pub mod sealed;
-mod server;
+mod remote;
 mod serving;
+pub mod stack;
+pub mod store;
 mod sweep;
-pub mod vault;
+#[cfg(test)]
+pub mod testing;
 
-pub use cache::{CacheConfig, CacheTimes};
-pub use decorator::Decorator;
+pub use caching::{CacheConfig, CacheTimes};
 pub use examine::Visitor;
-pub use lease::LeasesConfig;
 pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
+pub use stack::lease::LeasesConfig;
 
-/// A store that secrets come from. A [`Decorator`] (a limit, a cache ...) is a Backend around a Backend.
+/// A store that secrets come from. A [`Decorator`](stack::Decorator) (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
-use super::cache::{CacheConfig, CacheTimes, Cached};
-use super::coalesce::Coalesced;
-use super::file::{FileBackend, FileConfig};
-use super::http::{HttpBackend, HttpBackendConfig};
-use super::lease::{Leased, Leases};
-use super::limit::Limited;
-use super::vault::{VaultBackend, VaultConfig};
-use super::{Backend, BackendError, Fault, FetchContext, Inadmissible, ServedDialects};
+use super::stack::cache::Cached;
+use super::stack::coalesce::Coalesced;
+use super::stack::lease::{Leased, Leases};
+use super::stack::limit::Limited;
+use super::store::file::{FileBackend, FileConfig};
+use super::store::http::{HttpBackend, HttpBackendConfig};
+use super::store::vault::{VaultBackend, VaultConfig};
+use super::{Backend, BackendError, CacheConfig, CacheTimes, Fault, FetchContext, Inadmissible, ServedDialects};
 use crate::clock::Clock;
 use crate::http::Endpoint;
 use crate::model::{

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use keyferry::audit::AuditLog;
-use keyferry::backend::file::FileBackend;
+use keyferry::backend::store::file::FileBackend;
 use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
@@ -31,7 +31,7 @@ const VALUE: &str = "hunter2";
 struct Buggy(FileBackend);
 
 #[async_trait]
-impl keyferry::backend::Decorator for Buggy {
+impl keyferry::backend::stack::Decorator for Buggy {
     fn inner(&self) -> &dyn Backend {
         &self.0
     }

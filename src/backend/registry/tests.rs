@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::*;
-use crate::backend::fake::{Fake, Then, context, secret};
-use crate::backend::file::generate_identity;
+use crate::backend::store::file::generate_identity;
+use crate::backend::testing::fake::{Fake, Then, context, secret};
 use crate::clock::SystemClock;
 use crate::model::Source;
 
