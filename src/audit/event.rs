@@ -45,7 +45,7 @@ pub struct Event {
 pub struct ObjectEvent {
     pub object: usize,
     #[serde(flatten, serialize_with = "reference")]
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub field: Option<FieldName>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
@@ -141,7 +141,7 @@ fn pod<S: Serializer>(claims: &Option<PodClaims>, serializer: S) -> Result<S::Ok
     shown.serialize(serializer)
 }
 
-fn reference<S: Serializer>(secret: &Arc<SecretRef>, serializer: S) -> Result<S::Ok, S::Error> {
+fn reference<S: Serializer>(secret: &SecretRef, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Reference<'a> {
         backend: &'a str,

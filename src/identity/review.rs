@@ -206,7 +206,7 @@ impl Reviewed {
     /// Only for claims that have been checked against it.
     fn identity(&self, claims: &PodClaims) -> PodIdentity {
         // An API server that names no uid leaves nothing to tell ServiceAccounts of one name apart by.
-        let uid = Some(self.service_account_uid.clone()).filter(|uid| !uid.is_empty());
+        let uid = Some(Arc::from(self.service_account_uid.as_str())).filter(|uid: &Arc<str>| !uid.is_empty());
         PodIdentity { service_account_uid: uid, verified: true, ..PodIdentity::believed(claims) }
     }
 }

@@ -60,7 +60,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
     Pipeline {
         identity: identity::build(&config.identity, &config.state_dir, Arc::clone(&clock)).unwrap(),
         policy: config.policy.clone(),
-        backends: Backends::new(BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
+        backends: Backends::new(config.configured(), BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
         version_key: VersionKey::new(&vec![7; VersionKey::LENGTH].into()),
         limits: MountLimits { objects: limits.objects, secret_bytes: limits.secret_bytes, mount_bytes: limits.mount_bytes },
         deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock)),

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use crate::backend::{Backend, BackendError, FetchContext, Inadmissible, Scope};
-use crate::model::{Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Version};
+use crate::backend::{Backend, BackendError, FetchContext, Scope};
+use crate::model::{Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef};
 
 /// The methods mean what those of [`Backend`] do. Named by its path where it is implemented, so that a call means [`Backend`].
 #[async_trait]
@@ -69,18 +69,6 @@ impl<D: Decorator> Backend for D {
 
     async fn check(&self) -> Result<(), BackendError> {
         self.inner().check().await
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        self.inner().canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.inner().pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.inner().admit(asked)
     }
 
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {

@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::conformance::{self, Store};
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope, only_reads};
+use crate::backend::{Backend, BackendError, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, Visitor, only_reads};
+use crate::clock::Clock;
 use crate::model::{
-    Fetched, InvalidName, Lease, PodClaims, PodIdentity, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, SecretRef, Source, Verb,
-    Version,
+    BackendName, Diagnosis, Fetched, InvalidName, Lease, PodClaims, PodIdentity, PodTokens, RefParts, Secret, SecretBytes, SecretName,
+    SecretPrefix, SecretRef, Source, Verb, Version,
 };
 
 /// What becomes of one call.
@@ -38,6 +39,10 @@ pub struct Fake {
 }
 
 type Fields = Vec<(String, Vec<u8>)>;
+
+/// What a fake is configured as.
+#[derive(Debug)]
+pub struct Configured;
 
 /// For the conformance suite: a decorator around a store that it can fill.
 #[derive(Debug)]
@@ -126,7 +131,7 @@ pub fn text(fetched: &Fetched) -> String {
 fn lease(secret: &SecretRef) -> Lease {
     let bytes = |text: &str| Arc::new(SecretBytes::new(text.into()));
     let (since, ends) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-    Lease { id: bytes("lease"), renewable: true, since, ends, token: bytes("token"), secret: Arc::new(secret.clone()) }
+    Lease { id: bytes("lease"), renewable: true, since, ends, token: bytes("token"), secret: secret.clone() }
 }
 
 fn error(fault: Fault, secret: &SecretRef, reason: &str) -> BackendError {
@@ -173,6 +178,21 @@ impl Backend for Fake {
         Ok(())
     }
 
+    /// What lies below `own/` is for each Pod alone, everything else for a ServiceAccount's.
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        if secret.verb() == Verb::Update || secret.name.as_str().starts_with("own/") {
+            return Scope::Pod(Arc::clone(&pod.uid));
+        }
+        Scope::Account(pod.account())
+    }
+}
+
+#[async_trait]
+impl Kind for Configured {
+    fn facts(&self) -> Facts<'_> {
+        Facts::default()
+    }
+
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         name.parse()
     }
@@ -181,16 +201,16 @@ impl Backend for Fake {
         version.parse::<usize>().map(|number| Version::new(number.to_string())).map_err(|error| error.to_string())
     }
 
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
         only_reads(asked, "fake store")
     }
 
-    /// What lies below `own/` is for each Pod alone, everything else for a ServiceAccount's.
-    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        if secret.verb() == Verb::Update || secret.name.as_str().starts_with("own/") {
-            return Scope::Pod(pod.uid.clone());
-        }
-        Scope::Shared(format!("{}/{}", pod.namespace, pod.service_account))
+    fn open(&self, _: &BackendName, _: usize, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Fake::new())
+    }
+
+    async fn examine(&self, _: &BackendName, _: usize, _: &Arc<dyn Clock>, _: Option<Visitor>) -> Result<Vec<Diagnosis>, BackendError> {
+        Ok(Vec::new())
     }
 }
 
@@ -203,6 +223,10 @@ impl Drop for InTheAir<'_> {
 impl Store for Around {
     fn backend(&self) -> Arc<dyn Backend> {
         Arc::clone(&self.backend)
+    }
+
+    fn kind(&self) -> &dyn Kind {
+        &Configured
     }
 
     fn put(&self, name: &str, fields: &[(&str, &[u8])]) {

@@ -1,6 +1,6 @@
 //! A decorator: an answer serves equal requests for a while (`cache.fresh`), so that a store is not asked by each Pod at each minute.
 //!
-//! Only what a store was asked to read is kept, for the [`Scope`] that the store gives it, and never an answer that has a lease. It is wiped
+//! Only what a store was asked to read is kept, for the [`Scope`](crate::backend::Scope) that the store gives it, and never an answer that has a lease. It is wiped
 //! when its time is over, whether anybody asks or not; at once when the store says no to the same request; and with its Pod, where it was
 //! for that alone.
 
@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
 use super::asked::Asked;
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
+use crate::backend::{Backend, BackendError, Fault, FetchContext};
 use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
 use table::{Kept, Table};
@@ -32,16 +32,20 @@ impl Cached {
         Self { inner, table: Arc::new(Table::new(fresh, metrics.cache(name.as_str()))) }
     }
 
-    fn find(&self, scope: &Scope, secret: &SecretRef, bound: Option<Duration>) -> Option<Fetched> {
-        let Kept { answer, by, since, .. } = &*self.table.find(scope, secret, bound)?;
+    fn find(&self, asked: &Asked, bound: Option<Duration>) -> Option<Fetched> {
+        let Kept { answer, by, since, .. } = &*self.table.find(asked, bound)?;
         Some(Fetched { secret: Arc::clone(answer), source: Source::Fresh { age: since.elapsed() }, by: by.clone() })
+    }
+
+    fn asked(&self, secret: &SecretRef, cx: &FetchContext) -> Asked {
+        Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() }
     }
 
     async fn ask(&self, asked: Asked, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let (since, refusals) = (Instant::now(), self.table.refusals(&asked));
         let answer = self.inner.fetch(&asked.secret, cx).await;
         match &answer {
-            Ok(fetched) if may_be_kept(fetched) => self.table.keep(asked, fetched, since, refusals),
+            Ok(fetched) if may_be_kept(fetched) => self.table.keep(&asked, fetched, since, refusals),
             Err(error) if refuses(error.fault) => self.table.refuse(&asked, error.fault),
             Ok(_) | Err(_) => {}
         }
@@ -78,19 +82,19 @@ impl crate::backend::stack::Decorator for Cached {
         if secret.verb() != Verb::Read {
             return self.inner.fetch(secret, cx).await;
         }
-        let scope = self.inner.scope(secret, &cx.pod);
-        if let Some(known) = self.find(&scope, secret, cx.fresh) {
+        let asked = self.asked(secret, cx);
+        if let Some(known) = self.find(&asked, cx.fresh) {
             return Ok(known);
         }
         self.table.counters.misses.inc();
-        self.ask(Asked { scope, secret: secret.clone() }, cx).await
+        self.ask(asked, cx).await
     }
 
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         if secret.verb() != Verb::Read {
             return None;
         }
-        self.find(&self.inner.scope(secret, &cx.pod), secret, cx.fresh)
+        self.find(&self.asked(secret, cx), cx.fresh)
     }
 
     async fn forget(&self, pod: &str, deadline: Instant) {

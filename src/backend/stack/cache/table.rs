@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::{Duration, Instant};
 
-use crate::backend::stack::asked::{Asked, Question};
+use crate::backend::stack::asked::Asked;
 use crate::backend::sweep::{Sweeping, Swept};
 use crate::backend::{Fault, Scope};
 use crate::memo::Memo;
-use crate::model::{BackendName, Fetched, Secret, SecretRef};
+use crate::model::{BackendName, Fetched, Secret};
 use crate::telemetry::CacheCounters;
 
 /// How many answers are kept in each of the table's two generations: at most 8,192 in all.
@@ -26,7 +26,7 @@ const SHARDS: usize = 64;
 /// What is kept, bounded by number, bytes and time.
 pub(super) struct Table {
     fresh: Duration,
-    answers: Memo<Arc<Asked>, Arc<Kept>>,
+    answers: Memo<Asked, Arc<Kept>>,
     refusals: [AtomicU64; SHARDS],
     /// Of this process alone: no two nodes cast the same dice.
     dice: RandomState,
@@ -37,7 +37,7 @@ pub(super) struct Table {
 /// One answer.
 #[derive(Debug)]
 pub(super) struct Kept {
-    asked: Arc<Asked>,
+    asked: Asked,
     pub(super) answer: Arc<Secret>,
     pub(super) by: BackendName,
     /// When the store was asked: the answer is no newer than that.
@@ -60,8 +60,8 @@ impl Table {
     }
 
     /// An answer whose time is not over and that is younger than the `bound`; it counts as a hit.
-    pub(super) fn find(&self, scope: &Scope, secret: &SecretRef, bound: Option<Duration>) -> Option<Arc<Kept>> {
-        let kept = self.answers.find(&(scope, secret) as &dyn Question)?;
+    pub(super) fn find(&self, asked: &Asked, bound: Option<Duration>) -> Option<Arc<Kept>> {
+        let kept = self.answers.find(asked)?;
         let now = Instant::now();
         if kept.until <= now || bound.is_some_and(|bound| now.duration_since(kept.since) >= bound) {
             return None;
@@ -77,19 +77,19 @@ impl Table {
     }
 
     /// Keeps an answer that the store was asked for `since`, when there had been so many `refusals`.
-    pub(super) fn keep(self: &Arc<Self>, asked: Asked, fetched: &Fetched, since: Instant, refusals: u64) {
-        let (asked, until) = (Arc::new(asked), since + self.lifetime(since));
+    pub(super) fn keep(self: &Arc<Self>, asked: &Asked, fetched: &Fetched, since: Instant, refusals: u64) {
+        let until = since + self.lifetime(since);
         // Two may be under way at once, where one waited for longer than another could: the younger word counts.
-        let newer = self.answers.find(&asked as &dyn Question).is_some_and(|known| known.since > since);
+        let newer = self.answers.find(asked).is_some_and(|known| known.since > since);
         if newer || until <= Instant::now() {
             return;
         }
         let (answer, by) = (Arc::clone(&fetched.secret), fetched.by.clone());
-        let kept = Kept { asked: Arc::clone(&asked), answer, by, since, until };
-        self.counters.evicted("full", self.answers.insert(Arc::clone(&asked), Arc::new(kept)));
+        let kept = Kept { asked: asked.clone(), answer, by, since, until };
+        self.counters.evicted("full", self.answers.insert(asked.clone(), Arc::new(kept)));
         // After it is in: either this sees the refusal, or the refusal sees the answer.
-        if self.refusals(&asked) != refusals {
-            self.answers.remove(&asked as &dyn Question);
+        if self.refusals(asked) != refusals {
+            self.answers.remove(asked);
         }
         self.sweeping.watch(self, until);
     }
@@ -97,7 +97,7 @@ impl Table {
     /// The store has said no: nobody gets the answer any more.
     pub(super) fn refuse(&self, asked: &Asked, fault: Fault) {
         self.shard(asked).fetch_add(1, Ordering::SeqCst);
-        let removed = self.answers.remove(&(&asked.scope, &asked.secret) as &dyn Question);
+        let removed = self.answers.remove(asked);
         self.counters.evicted(fault.as_str(), removed.into());
     }
 
@@ -105,7 +105,7 @@ impl Table {
     pub(super) fn forget(&self, pod: &str) {
         let mut gone = 0;
         self.answers.retain(|kept| {
-            let stays = !matches!(&kept.asked.scope, Scope::Pod(uid) if uid == pod);
+            let stays = !matches!(&kept.asked.scope, Scope::Pod(uid) if **uid == *pod);
             gone += usize::from(!stays);
             stays
         });

@@ -88,14 +88,14 @@ async fn answers_end_at_their_own_times() {
 async fn nothing_is_shared_beyond_its_scope_and_reference() {
     let bench = Bench::new();
     bench.store.put("own/db", &[("password", b"v1")]);
-    let pinned = SecretRef { version: Some(Version::new("1")), ..secret("kv/db") };
-    let other_login = SecretRef { login: crate::model::Login { role: Some("r".into()), ..Default::default() }, ..secret("kv/db") };
+    let pinned = secret("kv/db").with(|asked| asked.version = Some(Version::new("1")));
+    let other_login = secret("kv/db").with(|asked| asked.login = crate::model::Login { role: Some("r".into()), ..Default::default() });
     for (pod, account, secret) in [
         ("uid-1", "web", secret("kv/db")),
         ("uid-1", "api", secret("kv/db")),
         ("uid-1", "web", pinned),
         ("uid-1", "web", other_login),
-        ("uid-1", "web", SecretRef { lease: LeaseFor::Shared, ..secret("kv/db") }),
+        ("uid-1", "web", secret("kv/db").with(|asked| asked.lease = LeaseFor::Shared)),
         ("uid-1", "web", secret("own/db")),
         ("uid-2", "web", secret("own/db")),
     ] {
@@ -109,7 +109,7 @@ async fn nothing_is_shared_beyond_its_scope_and_reference() {
 #[tokio::test(start_paused = true)]
 async fn what_makes_something_and_what_has_a_lease_is_never_kept() {
     let bench = Bench::new();
-    let update = SecretRef { method: Method::Put, ..secret("kv/db") };
+    let update = secret("kv/db").with(|asked| asked.method = Method::Put);
     let made = [bench.ask("uid-1", &update).await.unwrap(), bench.ask("uid-1", &update).await.unwrap()];
     assert_ne!(text(&made[0]), text(&made[1]));
     bench.store.next([(MS, Then::Leased), (MS, Then::Leased)]);

@@ -29,7 +29,6 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::asked::Asked;
-use super::limit::late;
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
@@ -56,7 +55,7 @@ pub struct Coalesced {
 
 /// The requests in the air.
 #[derive(Default)]
-struct Flights(Mutex<HashMap<Arc<Asked>, Flight>>);
+struct Flights(Mutex<HashMap<Asked, Flight>>);
 
 /// One request in the air, as those see it who may board.
 struct Flight {
@@ -94,7 +93,7 @@ struct Departure {
 /// A flight's place among those in the air: given back whatever ends it, so that nobody boards what is not there.
 struct Place {
     flights: Arc<Flights>,
-    asked: Arc<Asked>,
+    asked: Asked,
     landing: watch::Sender<Option<Landing>>,
 }
 
@@ -108,8 +107,8 @@ impl Coalesced {
 
     async fn coalesce(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let began = Instant::now();
-        let asked = Arc::new(Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() });
-        let late = || Err(late(&self.name, Some(&secret.name), began));
+        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        let late = || Err(BackendError::late(&self.name, Some(&secret.name), began));
         let (mut failures, mut failure, mut cut) = (0, None, false);
         while failures < TRIES {
             let (waiting, ends) = match self.flights.board(&asked, cx.deadline, cut) {
@@ -152,14 +151,14 @@ impl Coalesced {
             Ok(Ok(Ok(answer))) => answer,
             Ok(Ok(Err(panic))) => resume_unwind(panic),
             // Out of time; or the runtime ends, and the task with it.
-            Ok(Err(_)) | Err(_) => Err(late(&self.name, Some(&name), began)),
+            Ok(Err(_)) | Err(_) => Err(BackendError::late(&self.name, Some(&name), began)),
         }
     }
 }
 
 /// The flight itself: from the ground to the landing, or until nobody waits for it any more.
 async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: oneshot::Sender<Own>) {
-    let (asked, landing) = (Arc::clone(&place.asked), place.landing.clone());
+    let (asked, landing) = (place.asked.clone(), place.landing.clone());
     let mut call = pin!(AssertUnwindSafe(inner.fetch(&asked.secret, &cx)).catch_unwind());
     let outcome = loop {
         tokio::select! {
@@ -222,9 +221,9 @@ fn lasts(ends: Instant, deadline: Instant) -> bool {
 
 impl Flights {
     /// Boards what is in the air, or gives a place to a new flight. Who was `cut` short before boards only what lasts.
-    fn board(self: &Arc<Self>, asked: &Arc<Asked>, deadline: Instant, cut: bool) -> Boarded {
+    fn board(self: &Arc<Self>, asked: &Asked, deadline: Instant, cut: bool) -> Boarded {
         let mut flights = self.lock();
-        let entry = flights.entry(Arc::clone(asked));
+        let entry = flights.entry(asked.clone());
         if let Entry::Occupied(flight) = &entry {
             let Flight { ends, landing } = flight.get();
             if !cut || lasts(*ends, deadline) {
@@ -234,12 +233,12 @@ impl Flights {
         let (landing, waiting) = watch::channel(None);
         // The one that was there goes on for those who wait for it.
         entry.insert_entry(Flight { ends: deadline, landing: landing.clone() });
-        let place = Place { flights: Arc::clone(self), asked: Arc::clone(asked), landing };
+        let place = Place { flights: Arc::clone(self), asked: asked.clone(), landing };
         Boarded::Leader(Departure { place, waiting })
     }
 
     /// Each change above is one call of the map's: a panic elsewhere cannot leave it half-changed.
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Asked>, Flight>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Asked, Flight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -258,7 +257,7 @@ impl Place {
     }
 
     /// Another flight may have taken the place.
-    fn leave(&self, flights: &mut HashMap<Arc<Asked>, Flight>) {
+    fn leave(&self, flights: &mut HashMap<Asked, Flight>) {
         if flights.get(&self.asked).is_some_and(|flight| flight.landing.same_channel(&self.landing)) {
             flights.remove(&self.asked);
         }

@@ -58,8 +58,8 @@ async fn only_reads_of_one_reference_in_one_scope_are_one() {
     let store = Fake::new();
     store.put("own/db", &[("password", b"v1")]);
     let backend = coalesced(&store);
-    let pinned = SecretRef { version: Some(Version::new("1")), ..secret("kv/db") };
-    let update = SecretRef { method: Method::Post, ..secret("kv/db") };
+    let pinned = secret("kv/db").with(|asked| asked.version = Some(Version::new("1")));
+    let update = secret("kv/db").with(|asked| asked.method = Method::Post);
     let mut callers = JoinSet::new();
     for (pod, account, secret) in [
         ("uid-1", "web", secret("kv/db")),

@@ -84,7 +84,7 @@ impl Leases {
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
         let (mut resumed, mut others) = (0_usize, 0_usize);
         for saved in awaiting {
-            if saved.origin() == &*store.origin {
+            if saved.origin() == store.origin.as_str() {
                 resumed += usize::from(self.resume(&mut state, saved, store));
             } else {
                 // Its token is nothing to show to another store.

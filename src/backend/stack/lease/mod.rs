@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, BackendError, FetchContext, Scope};
+use crate::backend::{Backend, BackendError, FetchContext, Origin, Scope};
 use crate::model::{BackendName, Fetched, LeaseFor, PodIdentity, SecretRef};
 use crate::yaml::{Faults, Reader};
 
@@ -23,6 +23,8 @@ mod state;
 mod table;
 
 pub use table::Leases;
+
+use record::Key;
 
 /// The mapping `leases`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -43,7 +45,7 @@ pub struct Leased {
 struct Store {
     inner: Arc<dyn Backend>,
     /// Names the store and who the daemon is there: a lease of another origin means nothing here.
-    origin: Arc<str>,
+    origin: Origin,
 }
 
 // === impl LeasesConfig ===
@@ -60,8 +62,8 @@ impl LeasesConfig {
 impl Leased {
     /// `inner` is the rest of the stack, and `name` the backend's. What a former process, or a former stack of the same `origin`, had of
     /// this backend goes on from here.
-    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, origin: &str, leases: Arc<Leases>) -> Self {
-        let store = Store { inner, origin: origin.into() };
+    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, origin: Origin, leases: Arc<Leases>) -> Self {
+        let store = Store { inner, origin };
         leases.attach(name, &store);
         Self { store, leases }
     }
@@ -72,9 +74,8 @@ impl Leased {
 /// logs in as itself, every Pod is the same to the store.
 fn holder(secret: &SecretRef, pod: &PodIdentity) -> Scope {
     match (secret.lease, pod.proven_account()) {
-        // Debug quotes each text: no two accounts are written the same.
-        (LeaseFor::Shared, Some(account)) => Scope::Shared(format!("{account:?}")),
-        (LeaseFor::Pod, _) | (LeaseFor::Shared, None) => Scope::Pod(pod.uid.clone()),
+        (LeaseFor::Shared, Some(account)) => Scope::Account(account),
+        (LeaseFor::Pod, _) | (LeaseFor::Shared, None) => Scope::Pod(Arc::clone(&pod.uid)),
     }
 }
 
@@ -86,7 +87,13 @@ impl crate::backend::stack::Decorator for Leased {
 
     /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        self.leases.fetch(&self.store, holder(secret, &cx.pod), secret, cx).await
+        let key = Key { holder: holder(secret, &cx.pod), secret: secret.clone() };
+        self.leases.fetch(&self.store, key, cx).await
+    }
+
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+        let key = Key { holder: holder(secret, &cx.pod), secret: secret.clone() };
+        self.leases.recall(&self.store, &key, cx)
     }
 }
 

@@ -23,7 +23,7 @@ const LONGEST: usize = 2_000;
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
     pub holder: Scope,
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
 }
 
 /// Names a record, in this process and on the disk.
@@ -115,7 +115,7 @@ impl Record {
             stage: if lease.renewable { Stage::Kept } else { Stage::Last },
             lease,
             life,
-            pods: BTreeSet::from([Arc::from(pod.uid.as_str())]),
+            pods: BTreeSet::from([Arc::clone(&pod.uid)]),
             issued_for: format!("{}/{}", pod.namespace, pod.name).into(),
             issued: now.wall,
             busy: false,
@@ -143,7 +143,7 @@ impl Record {
 
     /// Whether that is news.
     pub fn used_by(&mut self, pod: &PodIdentity) -> bool {
-        !self.pods.contains(pod.uid.as_str()) && self.pods.insert(pod.uid.as_str().into())
+        !self.pods.contains(&*pod.uid) && self.pods.insert(Arc::clone(&pod.uid))
     }
 
     /// Whether a mount should try for another one now, by this stack.

@@ -16,7 +16,8 @@ use super::life::{Life, Moment};
 use super::record::{Key, Record, Stage};
 use crate::backend::Scope;
 use crate::model::{
-    Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, Secret, SecretBytes, SecretRef, Version,
+    Account, Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretRef,
+    Version,
 };
 use crate::telemetry::Metrics;
 
@@ -44,9 +45,13 @@ pub(super) struct Saved {
 #[derive(Deserialize, Serialize)]
 enum Holder {
     /// The ServiceAccount that all who share it have.
-    Account(String),
+    Account {
+        namespace: String,
+        name: String,
+        uid: Option<String>,
+    },
     Pod(String),
-    /// What version 0.1.0 wrote: all who were the same to the store, which could be Pods of several tenants. Read, never written.
+    /// What version 0.1.0 wrote: all who were the same to the store, which could be Pods of several tenants. Written again as nobody's.
     Shared(String),
 }
 
@@ -119,10 +124,13 @@ impl Saved {
     pub fn of(record: &Record, seen: impl Fn(&str) -> bool, seen_in: &Path, now: Moment) -> Self {
         Self {
             id: record.id.to_string(),
-            origin: record.store.origin.to_string(),
+            origin: record.store.origin.as_str().to_owned(),
             holder: match &record.key.holder {
-                Scope::Pod(uid) => Holder::Pod(uid.clone()),
-                Scope::Shared(account) => Holder::Account(account.clone()),
+                Scope::Pod(uid) => Holder::Pod(uid.to_string()),
+                Scope::Account(Account { namespace, name, uid }) => {
+                    Holder::Account { namespace: namespace.to_string(), name: name.to_string(), uid: uid.as_ref().map(ToString::to_string) }
+                }
+                Scope::Node => Holder::Shared(String::new()),
             },
             secret: Reference::of(&record.key.secret),
             given: record.secret.as_deref().map(Given::of),
@@ -176,17 +184,19 @@ impl Saved {
 
     /// As it was, in this process. `None`: it is over, or something in it means nothing to this version.
     pub fn resume(self, store: Store, metrics: &Metrics, now: Moment) -> Option<Record> {
-        let secret = Arc::new(self.secret.back()?);
+        let secret = self.secret.back()?;
         let lease = self.lease.back(&secret)?;
         let mut life = Life::resumed(&lease, Duration::from_millis(self.life), now)?;
         if let Word::Due = self.stage {
             life.turn(now.at);
         }
         let (holder, known) = match self.holder {
-            Holder::Account(account) => (Scope::Shared(account), true),
-            Holder::Pod(uid) => (Scope::Pod(uid), true),
+            Holder::Account { namespace, name, uid } => {
+                (Scope::Account(Account { namespace: namespace.into(), name: name.into(), uid: uid.map(Arc::from) }), true)
+            }
+            Holder::Pod(uid) => (Scope::Pod(uid.into()), true),
             // Nobody can say any more whose it is: nobody is given it. Pods that have it may use it until its end, or theirs.
-            Holder::Shared(key) => (Scope::Shared(key), false),
+            Holder::Shared(_) => (Scope::Node, false),
         };
         let given = match self.given.filter(|_| known) {
             Some(given) => Some(Arc::new(given.back(lease.clone())?)),
@@ -223,7 +233,7 @@ impl Saved {
 
 impl Reference {
     fn of(secret: &SecretRef) -> Self {
-        let SecretRef { backend, name, version, method, args, lease, login } = secret;
+        let RefParts { backend, name, version, method, args, lease, login } = &**secret;
         let Login { address, audience, mount, namespace, role, tls } = login.clone();
         let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
         Self {
@@ -244,7 +254,7 @@ impl Reference {
         }
         let Entry { address, audience, mount, namespace, role, tls } = self.login;
         let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
-        Some(SecretRef {
+        let parts = RefParts {
             backend: self.backend.parse().ok()?,
             name: self.name.parse().ok()?,
             version: self.version.map(Version::new),
@@ -252,7 +262,8 @@ impl Reference {
             args,
             lease: if self.shared { LeaseFor::Shared } else { LeaseFor::Pod },
             login: Login { address, audience, mount, namespace, role, tls },
-        })
+        };
+        Some(parts.into())
     }
 }
 
@@ -302,10 +313,10 @@ impl Times {
         Self { id: encoded(id), token: encoded(token), renewable: *renewable, since: *since, ends: *ends }
     }
 
-    fn back(self, secret: &Arc<SecretRef>) -> Option<Lease> {
+    fn back(self, secret: &SecretRef) -> Option<Lease> {
         let Self { id, token, renewable, since, ends } = self;
         let (id, token) = (Arc::new(decoded(&id)?), Arc::new(decoded(&token)?));
-        Some(Lease { id, renewable, since, ends, token, secret: Arc::clone(secret) })
+        Some(Lease { id, renewable, since, ends, token, secret: secret.clone() })
     }
 }
 

@@ -10,7 +10,7 @@ use super::pods::{Gone, Pods};
 use super::record::{Key, Record, RecordId, Stage};
 use super::saved::Saved;
 use crate::backend::{Backend, BackendError, Fault, Scope};
-use crate::model::{BackendName, SecretRef};
+use crate::model::{BackendName, RefParts};
 
 /// The most leases of one Pod, or of one ServiceAccount's Pods that share theirs. A class has at most `limits.objects` of them, and a
 /// class that is changed again and again asks for ever more.
@@ -159,7 +159,7 @@ impl State {
                 "{MOST_EACH} leases are out for this {}, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)",
                 match key.holder {
                     Scope::Pod(_) => "Pod",
-                    Scope::Shared(_) => "ServiceAccount on this node",
+                    Scope::Account(_) | Scope::Node => "ServiceAccount on this node",
                 }
             ),
             () if self.records.len() >= MOST => {
@@ -167,7 +167,7 @@ impl State {
             }
             () => return None,
         };
-        let SecretRef { backend, name, .. } = &*key.secret;
+        let RefParts { backend, name, .. } = &*key.secret;
         Some(BackendError { fault: Fault::TooLarge, backend: backend.clone(), secret: Some(name.clone()), reason, source: None })
     }
 }

@@ -17,7 +17,7 @@ use super::record::{Key, Record};
 use super::state::State;
 use super::{LeasesConfig, Store};
 use crate::backend::stack::sealed::Sealed;
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
+use crate::backend::{Backend, BackendError, Fault, FetchContext};
 use crate::clock::Clock;
 use crate::memo::Memo;
 use crate::model::{Fetched, PodIdentity, SecretRef};
@@ -44,7 +44,7 @@ pub struct Leases {
     pub(super) revoke_at_end: AtomicBool,
     pub(super) changed: Notify,
     /// What came without a lease when it was last asked for.
-    plain: Memo<Arc<SecretRef>, ()>,
+    plain: Memo<SecretRef, ()>,
     state: Mutex<State>,
 }
 
@@ -111,30 +111,25 @@ impl Leases {
     }
 
     /// What is kept for this holder and request, else the store's answer, which is kept if it has a lease.
-    pub(super) async fn fetch(
-        self: &Arc<Self>,
-        store: &Store,
-        holder: Scope,
-        secret: &SecretRef,
-        cx: &FetchContext,
-    ) -> Result<Fetched, BackendError> {
+    pub(super) async fn fetch(self: &Arc<Self>, store: &Store, key: Key, cx: &FetchContext) -> Result<Fetched, BackendError> {
         self.note(&cx.pod.uid, &store.inner);
-        let key = Key { holder, secret: Arc::new(secret.clone()) };
-        if self.plain.find(secret).is_some() {
+        if self.plain.find(&key.secret).is_some() {
             return self.pass(&key, store, cx).await;
         }
-        let began = Instant::now();
+        let (began, secret) = (Instant::now(), &key.secret);
         let or_old = |error| self.given(&key, &cx.pod).ok_or(error);
         loop {
             match self.way(&key, store, &cx.pod) {
                 Way::Given(given) => return Ok(given),
                 Way::Lead(runway, old) => {
                     let issuing = HandOver::new(runway.issue(store.clone(), cx.clone()));
-                    let answer = within(issuing, old, cx).await.unwrap_or_else(|| Err(late(secret, began)));
+                    let answer = within(issuing, old, cx)
+                        .await
+                        .unwrap_or_else(|| Err(BackendError::late(&secret.backend, Some(&secret.name), began)));
                     return answer.or_else(or_old);
                 }
                 Way::Follow(flight, old) => match within(flight, old, cx).await {
-                    None => return or_old(late(secret, began)),
+                    None => return or_old(BackendError::late(&secret.backend, Some(&secret.name), began)),
                     Some(Ok(Landing::Failed(error))) if old || concerns_all(&error) => return or_old(error),
                     Some(Ok(Landing::Plain)) => return self.pass(&key, store, cx).await,
                     // The failure may be that one's own: its token, its time. A try of our own, unless somebody else is at it by now.
@@ -150,29 +145,51 @@ impl Leases {
         if fetched.secret.lease.is_none() {
             return Ok(fetched);
         }
-        self.plain.remove(&*key.secret);
+        self.plain.remove(&key.secret);
         let kept = self.keep(key, store, fetched, &cx.pod);
         self.save_given(key).await;
         kept
     }
 
+    /// What is kept and good for this Pod; or what came without a lease before and is at hand further in.
+    pub(super) fn recall(&self, store: &Store, key: &Key, cx: &FetchContext) -> Option<Fetched> {
+        if self.plain.find(&key.secret).is_some() {
+            // Whatever is kept for this Pod alone, it was seen to ask for.
+            return store.inner.recall(&key.secret, cx);
+        }
+        let now = self.now();
+        let mut state = self.lock();
+        // Whoever is given a lease is watched; to find a Pod's folder may take a while.
+        if !state.pods.ask(&cx.pod.uid, &store.inner, now.at) {
+            return None;
+        }
+        match self.kept(&mut state, key, store, &cx.pod, now) {
+            Some((given, false)) => Some(given),
+            Some((_, true)) | None => None,
+        }
+    }
+
+    /// What is kept and still good, and whether it is to be replaced. What is not, is this Pod's from now on, too.
+    fn kept(&self, state: &mut State, key: &Key, store: &Store, pod: &PodIdentity, now: Moment) -> Option<(Fetched, bool)> {
+        let record = state.records.get_mut(&state.slots.get(key)?.given?)?;
+        let given = record.give(now)?;
+        let wanting = record.wants_replacing(store, now);
+        if !wanting && record.used_by(pod) {
+            state.unsaved.insert(record.id);
+            self.changed.notify_one();
+        }
+        Some((given, wanting))
+    }
+
     fn way(self: &Arc<Self>, key: &Key, store: &Store, pod: &PodIdentity) -> Way {
         let now = self.now();
         let mut state = self.lock();
-        let State { records, slots, unsaved, .. } = &mut *state;
-        let slot = slots.entry(key.clone()).or_default();
-        let record = slot.given.and_then(|id| records.get_mut(&id));
-        let given = record.and_then(|record| Some((record.give(now)?, record)));
-        let old = given.is_some();
-        if let Some((given, record)) = given
-            && !record.wants_replacing(store, now)
-        {
-            if record.used_by(pod) {
-                unsaved.insert(record.id);
-                self.changed.notify_one();
-            }
-            return Way::Given(given);
-        }
+        let old = match self.kept(&mut state, key, store, pod, now) {
+            Some((given, false)) => return Way::Given(given),
+            Some((_, true)) => true,
+            None => false,
+        };
+        let slot = state.slots.entry(key.clone()).or_default();
         if let Some(flight) = &slot.flight {
             return Way::Follow(flight.clone(), old);
         }
@@ -213,7 +230,7 @@ impl Leases {
         let mut state = self.lock();
         if fetched.secret.lease.is_none() {
             if state.retire(key).is_none() {
-                self.plain.insert(Arc::clone(&key.secret), ());
+                self.plain.insert(key.secret.clone(), ());
             }
             return Ok(fetched);
         }
@@ -283,12 +300,6 @@ fn concerns_all(error: &BackendError) -> bool {
 async fn within<T>(work: impl Future<Output = T>, old: Old, cx: &FetchContext) -> Option<T> {
     let until = if old { cx.deadline.min(Instant::now() + PATIENCE) } else { cx.deadline };
     timeout_at(until, work).await.ok()
-}
-
-fn late(secret: &SecretRef, began: Instant) -> BackendError {
-    let waited = began.elapsed().as_secs();
-    let reason = format!("no answer within {waited} s (is the store slow or out of reach? kubelet tries again by itself)");
-    BackendError { fault: Fault::TimedOut, backend: secret.backend.clone(), secret: Some(secret.name.clone()), reason, source: None }
 }
 
 // === impl Runway ===

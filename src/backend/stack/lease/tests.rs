@@ -8,12 +8,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::*;
+use crate::backend::Fault;
 use crate::backend::stack::sealed::{Sealed, SealedConfig};
-use crate::backend::{Fault, Inadmissible};
 use crate::clock::{Clock, ManualClock};
-use crate::model::{
-    Field, InvalidName, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version,
-};
+use crate::model::{Field, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
 use crate::telemetry::Metrics;
 
 mod keeping;
@@ -28,7 +26,7 @@ const HOUR: i64 = 3600;
 pub(super) fn lease(since: i64, ends: i64) -> Lease {
     let time = |second| Timestamp::from_second(second).unwrap();
     let bytes = |text: &str| Arc::new(SecretBytes::new(text.into()));
-    let secret = Arc::new(secret("db/creds/app"));
+    let secret = secret("db/creds/app");
     Lease { id: bytes("lease-1"), renewable: true, since: time(since), ends: time(ends), token: bytes("token-1"), secret }
 }
 
@@ -153,7 +151,7 @@ impl Backend for Fake {
             since: now,
             ends: now + SignedDuration::from_secs(rules.ttl),
             token: bytes("token".into()),
-            secret: Arc::new(asked.clone()),
+            secret: asked.clone(),
         };
         let user = Field::of_bytes(SecretBytes::new(format!("user-{number}").into()));
         let fields = BTreeMap::from([("username".parse().unwrap(), user)]);
@@ -193,23 +191,11 @@ impl Backend for Fake {
         Ok(())
     }
 
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        name.parse()
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        Ok(Version::new(version))
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        Ok(asked)
-    }
-
     /// As where the daemon logs in as itself: every Pod is the same to the store.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match secret.method {
-            Method::Get | Method::List => Scope::Shared("everybody".to_owned()),
-            Method::Post | Method::Put => Scope::Pod(pod.uid.clone()),
+            Method::Get | Method::List => Scope::Node,
+            Method::Post | Method::Put => Scope::Pod(Arc::clone(&pod.uid)),
         }
     }
 }
@@ -264,7 +250,7 @@ impl Drop for Bench {
 }
 
 fn leased(fake: &Arc<Fake>, origin: &str, leases: &Arc<Leases>) -> Leased {
-    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &"bao".parse().unwrap(), origin, Arc::clone(leases))
+    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &"bao".parse().unwrap(), Origin::new(origin), Arc::clone(leases))
 }
 
 fn fake(clock: &Arc<Clocks>) -> Fake {

@@ -44,10 +44,14 @@ pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 use queue::Queue;
 use reader::UNUSED;
 
+use crate::backend::examine::checked;
 use crate::backend::sweep::Swept;
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope, only_reads};
+use crate::backend::{Backend, BackendError, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, Visitor, only_reads};
 use crate::clock::Clock;
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Version};
+use crate::model::{
+    BackendName, Diagnosis, Fetched, InvalidName, Lease, NamedFile, PodIdentity, RefParts, SecretName, SecretPrefix, SecretRef, Source,
+    Version,
+};
 use crate::yaml;
 
 /// How long a [`Backend::check`] may take.
@@ -93,23 +97,41 @@ impl FileConfig {
         }
         (!identity.is_empty()).then_some(Self { vault: vault?, identity })
     }
+}
 
-    /// # Errors
-    /// A name that no vault has.
-    pub fn canonical(name: &str) -> Result<SecretName, InvalidName> {
+#[async_trait]
+impl Kind for FileConfig {
+    fn facts(&self) -> Facts<'_> {
+        let files = self.identity.iter().map(|path| NamedFile::secret("identity", path)).collect();
+        Facts { files, ..Facts::default() }
+    }
+
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         name.parse().map(VaultName::into)
     }
 
-    /// # Errors
-    /// What is no revision.
-    pub fn pin(version: &str) -> Result<Version, String> {
+    fn pin(&self, version: &str) -> Result<Version, String> {
         version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string())
     }
 
-    /// # Errors
     /// A vault only reads, and nobody logs in there.
-    pub fn admit(asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
         only_reads(asked, "file vault")
+    }
+
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(FileBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
+    }
+
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        _: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let store = self.open(name, secret_bytes, clock)?;
+        Ok(checked(&*store, name, format!("the vault {} is there, and its identities are read", self.vault.display())).await)
     }
 }
 
@@ -182,6 +204,10 @@ impl FileBackend {
         Ok(Key { name: secret.name.clone(), pin })
     }
 
+    fn fetched(&self, opened: Opened) -> Fetched {
+        Fetched { secret: opened.secret, source: Source::Store, by: self.name.clone() }
+    }
+
     fn error(&self, secret: Option<&SecretName>, fault: ReadFault) -> BackendError {
         error(self.name.clone(), secret.cloned(), fault)
     }
@@ -199,14 +225,19 @@ fn error(backend: BackendName, secret: Option<SecretName>, fault: ReadFault) -> 
 #[async_trait]
 impl Backend for FileBackend {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let key = Self::key(secret).map_err(|fault| self.error(Some(&secret.name), fault))?;
-        let opened = if let Some(opened) = self.reader.recall(&key) {
-            opened
-        } else {
-            let read = self.read(cx.deadline, Self::opening(key)).await;
-            read.map_err(|fault| self.error(Some(&secret.name), fault))?
-        };
-        Ok(Fetched { secret: opened.secret, source: Source::Store, by: self.name.clone() })
+        if let Some(known) = self.recall(secret, cx) {
+            return Ok(known);
+        }
+        let failed = |fault| self.error(Some(&secret.name), fault);
+        let key = Self::key(secret).map_err(failed)?;
+        let opened = self.read(cx.deadline, Self::opening(key)).await.map_err(failed)?;
+        Ok(self.fetched(opened))
+    }
+
+    /// A secret that was opened before, if its file is still the same. Looks at a file of a local file system, which does not hang.
+    fn recall(&self, secret: &SecretRef, _: &FetchContext) -> Option<Fetched> {
+        let key = Self::key(secret).ok()?;
+        self.reader.recall(&key).map(|opened| self.fetched(opened))
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
@@ -230,20 +261,8 @@ impl Backend for FileBackend {
         self.read(Instant::now() + CHECK_TIME, |reader| reader.check()).await.map_err(|fault| self.error(None, fault))
     }
 
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        FileConfig::canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        FileConfig::pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        FileConfig::admit(asked)
-    }
-
     /// A vault does not know Pods: whoever may have a secret is given the same answer.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        if secret.is_plain() { Scope::Shared(secret.to_string()) } else { Scope::Pod(pod.uid.clone()) }
+        if secret.is_plain() { Scope::Node } else { Scope::Pod(Arc::clone(&pod.uid)) }
     }
 }

@@ -57,9 +57,12 @@ impl Bench {
         Reader::open(&self.at("vault"), &[self.at("age.key")], 1 << 20, Arc::new(clock)).unwrap()
     }
 
+    fn config(&self) -> FileConfig {
+        FileConfig { vault: self.at("vault"), identity: vec![self.at("age.key")] }
+    }
+
     fn backend(&self) -> FileBackend {
-        let config = FileConfig { vault: self.at("vault"), identity: vec![self.at("age.key")] };
-        FileBackend::open("files".parse().unwrap(), &config, 1 << 20, Arc::new(SystemClock)).unwrap()
+        FileBackend::open("files".parse().unwrap(), &self.config(), 1 << 20, Arc::new(SystemClock)).unwrap()
     }
 
     /// A message without the test's own folder in it.
@@ -102,10 +105,10 @@ fn password(opened: &Opened) -> &str {
 
 fn cx() -> FetchContext {
     let pod = PodIdentity {
-        namespace: "shop".to_owned(),
+        namespace: "shop".into(),
         name: "web-1".to_owned(),
-        uid: "u1".to_owned(),
-        service_account: "web".to_owned(),
+        uid: "u1".into(),
+        service_account: "web".into(),
         service_account_uid: None,
         verified: false,
     };

@@ -2,17 +2,22 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
 
+use async_trait::async_trait;
+
+use super::HttpBackend;
 use super::content::{Expression, Format, VersionIn};
 use super::status::Statuses;
 use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
+use crate::backend::examine::checked;
 use crate::backend::remote::settings::{self, file, filled, refuse_tls};
-use crate::backend::{CacheTimes, Inadmissible, only_reads};
-use crate::http::Endpoint;
-use crate::model::{InvalidName, LoginTls, NamedFile, SecretName, SecretRef, Version};
+use crate::backend::{Audience, Backend, BackendError, CacheTimes, Facts, Inadmissible, Kind, Visitor, only_reads};
+use crate::clock::Clock;
+use crate::model::{BackendName, Diagnosis, InvalidName, LoginTls, NamedFile, RefParts, SecretName, Version};
 use crate::redact::is_invisible;
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
@@ -144,12 +149,7 @@ impl HttpBackendConfig {
         (faults.len() == before).then_some(config)
     }
 
-    pub fn server(&self) -> &Endpoint {
-        &self.url.endpoint
-    }
-
-    /// The files it names, each under its key.
-    pub fn files(&self) -> Vec<NamedFile> {
+    fn files(&self) -> Vec<NamedFile> {
         let mut files = settings::files(&self.tls);
         for (name, header) in &self.headers {
             if let Header::File(path) = header {
@@ -164,23 +164,28 @@ impl HttpBackendConfig {
         files
     }
 
-    /// For whom the Pods' tokens must be; `None`: it is asked without one.
-    pub fn audience(&self) -> Option<&str> {
-        match &self.auth {
-            Auth::BearerPod(audience) => Some(audience),
+    /// Whether requests say of which namespace or ServiceAccount the Pod is.
+    pub(super) fn names_pod(&self) -> bool {
+        let in_body = |slot| matches!(&self.asking, Asking::Post(Some(body)) if body.holds(slot));
+        [Slot::Namespace, Slot::ServiceAccount].into_iter().any(|slot| self.url.holds(slot) || in_body(slot))
+    }
+}
+
+#[async_trait]
+impl Kind for HttpBackendConfig {
+    fn facts(&self) -> Facts<'_> {
+        let audience = match &self.auth {
+            Auth::BearerPod(audience) => Some(Audience { key: "auth.bearer.podToken", text: audience, named: true }),
             Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None => None,
-        }
+        };
+        Facts { address: Some(&self.url.endpoint), audience, cache: Some(self.cache), files: self.files(), ..Facts::default() }
     }
 
-    /// # Errors
-    /// A name that could mean two things.
-    pub fn canonical(name: &str) -> Result<SecretName, InvalidName> {
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         name.parse()
     }
 
-    /// # Errors
-    /// The configuration does not say how a version is asked for, or this can be none.
-    pub fn pin(&self, version: &str) -> Result<Version, String> {
+    fn pin(&self, version: &str) -> Result<Version, String> {
         if self.pins == Pins::Never {
             return Err(
                 "cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its \
@@ -195,16 +200,24 @@ impl HttpBackendConfig {
         Ok(Version::new(version))
     }
 
-    /// # Errors
     /// An HTTP store only reads, and no class says who asks there.
-    pub fn admit(asked: SecretRef) -> Result<SecretRef, Inadmissible> {
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
         only_reads(asked, "store over HTTP")
     }
 
-    /// Whether requests say of which namespace or ServiceAccount the Pod is.
-    pub(super) fn names_pod(&self) -> bool {
-        let in_body = |slot| matches!(&self.asking, Asking::Post(Some(body)) if body.holds(slot));
-        [Slot::Namespace, Slot::ServiceAccount].into_iter().any(|slot| self.url.holds(slot) || in_body(slot))
+    fn open(&self, name: &BackendName, secret_bytes: usize, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(HttpBackend::open(name.clone(), self, secret_bytes)?))
+    }
+
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        _: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let store = self.open(name, secret_bytes, clock)?;
+        Ok(checked(&*store, name, format!("the store at {} answers", self.url.endpoint)).await)
     }
 }
 

@@ -31,11 +31,11 @@ use template::{Values, escape_json};
 
 use crate::backend::remote::health::Health;
 use crate::backend::remote::refusal::Refusal;
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
+use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::files::Desk;
 use crate::http::{ClientCertificate, HttpClient, HttpConfig, Repeat};
 use crate::model::{
-    BackendName, Fetched, InvalidName, Lease, LoginTls, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Verb, Version,
+    BackendName, Fetched, Lease, LoginTls, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Verb, Version,
 };
 
 /// Threads that read files: a file system that hangs takes no more.
@@ -164,35 +164,19 @@ impl Backend for HttpBackend {
         self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
     }
 
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        HttpBackendConfig::canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        self.config.pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        HttpBackendConfig::admit(asked)
-    }
-
     /// Who is the same to the store shares its answers: by a Pod's token each Pod is another one, unless the admin says that only its
     /// ServiceAccount counts.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        let own = || Scope::Pod(pod.uid.clone());
-        // Debug quotes each text: no two keys can be written the same.
-        let account = |uid: Option<&String>| Scope::Shared(format!("{:?}", (&self.name, &pod.namespace, &pod.service_account, uid)));
         match (secret.verb(), &self.config.auth, self.config.share) {
-            (Verb::Update, _, _) | (Verb::Read, Auth::BearerPod(_), Share::Pod) => own(),
-            (Verb::Read, Auth::BearerPod(_), Share::ServiceAccount) => match pod.proven_account() {
-                Some(_) => account(pod.service_account_uid.as_ref()),
-                None => own(),
-            },
+            (Verb::Update, _, _) | (Verb::Read, Auth::BearerPod(_), Share::Pod) => Scope::Pod(Arc::clone(&pod.uid)),
+            (Verb::Read, Auth::BearerPod(_), Share::ServiceAccount) => {
+                pod.proven_account().map_or_else(|| Scope::Pod(Arc::clone(&pod.uid)), Scope::Account)
+            }
             (Verb::Read, Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None, _) => {
                 if self.config.names_pod() {
-                    account(pod.service_account_uid.as_ref())
+                    Scope::Account(pod.account())
                 } else {
-                    Scope::Shared(format!("{:?}", (&self.name,)))
+                    Scope::Node
                 }
             }
         }

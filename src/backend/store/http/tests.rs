@@ -15,9 +15,10 @@ use tokio::time::Duration;
 
 use self::server::{Answer, Server};
 use super::*;
+use crate::backend::Kind;
 use crate::clock::{Clock, SystemClock};
 use crate::http::tests::server::{Authority, Manner};
-use crate::model::{Method, PodClaims, PodToken, PodTokens, SecretBytes};
+use crate::model::{Method, PodClaims, PodToken, PodTokens, RefParts, SecretBytes};
 use crate::yaml;
 
 /// A store, its CA, and files.
@@ -97,7 +98,7 @@ fn open(text: &str) -> Arc<HttpBackend> {
 fn pod(name: &str, service_account: &str) -> PodIdentity {
     let claims =
         PodClaims { namespace: "shop".into(), name: name.into(), uid: format!("uid-{name}"), service_account: service_account.into() };
-    let uid = Some(format!("uid-of-{service_account}"));
+    let uid = Some(format!("uid-of-{service_account}").into());
     PodIdentity { service_account_uid: uid, verified: true, ..PodIdentity::believed(&claims) }
 }
 
@@ -117,9 +118,10 @@ fn cx() -> FetchContext {
 }
 
 fn secret(backend: &HttpBackend, name: &str, version: Option<&str>) -> SecretRef {
-    let version = version.map(|version| backend.pin(version).unwrap());
-    let asked = SecretRef { version, ..SecretRef::read("intranet".parse().unwrap(), backend.canonical(name).unwrap()) };
-    backend.admit(asked).unwrap()
+    let config = &backend.config;
+    let version = version.map(|version| config.pin(version).unwrap());
+    let asked = RefParts { version, ..RefParts::read("intranet".parse().unwrap(), config.canonical(name).unwrap()) };
+    config.admit(asked).unwrap().into()
 }
 
 async fn fetch(backend: &HttpBackend, name: &str) -> Result<Arc<Secret>, BackendError> {

@@ -1,13 +1,17 @@
 //! What the configuration says of a Vault or OpenBao server, and what that makes of a class's request.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::own;
+use async_trait::async_trait;
+
+use super::{VaultBackend, own};
 use crate::backend::remote::settings::{self, file, filled, refuse_tls};
-use crate::backend::{CacheTimes, Inadmissible};
+use crate::backend::{Audience, Backend, BackendError, CacheTimes, Facts, Inadmissible, Kind, Origin, Visitor};
+use crate::clock::Clock;
 use crate::http::Endpoint;
-use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, SecretName, SecretRef, Version};
-use crate::policy::{ClassMay, Own};
+use crate::model::{BackendName, Diagnosis, InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, RefParts, SecretName, Version};
+use crate::policy::{Bounds, ClassMay, Own};
 use crate::yaml::{Faults, Reader, unknown_key};
 
 /// The audience of the Pods' tokens, unless the configuration names another: what the peers' providers ask for.
@@ -103,8 +107,7 @@ impl VaultConfig {
         (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache, store_words })
     }
 
-    /// Every file it names, under its key.
-    pub fn files(&self) -> Vec<NamedFile> {
+    fn files(&self) -> Vec<NamedFile> {
         let mut files = settings::files(&self.tls);
         match &self.auth {
             Auth::AppRole { role_id, secret_id, .. } => {
@@ -120,66 +123,34 @@ impl VaultConfig {
     }
 
     /// For whom the Pods' tokens must be; `None`: the daemon logs in as itself.
-    pub fn audience(&self) -> Option<&str> {
-        match &self.auth {
-            Auth::Pod { audience, .. } => Some(audience.as_deref().unwrap_or(DEFAULT_AUDIENCE)),
-            Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. } => None,
-        }
+    pub(super) fn audience(&self) -> Option<Audience<'_>> {
+        let Auth::Pod { audience, .. } = &self.auth else { return None };
+        Some(Audience { key: "auth.audience", text: audience.as_deref().unwrap_or(DEFAULT_AUDIENCE), named: audience.is_some() })
     }
 
-    /// Whether it says which audience a Pod's token has.
-    pub fn names_audience(&self) -> bool {
-        matches!(self.auth, Auth::Pod { audience: Some(_), .. })
-    }
-
-    /// # Errors
-    /// A name that is not canonical: the server would read another one.
-    pub fn canonical(name: &str) -> Result<SecretName, InvalidName> {
-        let element = name.split('/').find(|element| element.starts_with(' ') || element.ends_with(' '));
-        match element {
-            Some(_) => {
-                Err(InvalidName::Store("has an element that begins or ends with a blank (write the name as its store lists it)".to_owned()))
+    /// Where the server is, and as whom it is entered: the text that version 0.1.0 began to write. What is added to `auth` later is left
+    /// out where nothing is said of it, so that a lease of before is still one of here.
+    fn origin(&self) -> Origin {
+        let Self { address, namespace, auth, .. } = self;
+        let auth = match auth {
+            Auth::AppRole { mount, role_id, secret_id } => {
+                let role_id = match role_id {
+                    RoleId::File(path) => format!("File({:?})", path.to_string_lossy()),
+                    RoleId::Text(text) => format!("Text({text:?})"),
+                };
+                format!("AppRole {{ mount: {mount:?}, role_id: {role_id}, secret_id: {secret_id:?} }}")
             }
-            None => name.parse(),
-        }
-    }
-
-    /// Which names are the store's own.
-    pub fn own(&self) -> Own {
-        Own { namespace: self.namespace.clone(), judge: own::judge }
-    }
-
-    /// # Errors
-    /// What is no version of KV v2.
-    pub fn pin(version: &str) -> Result<Version, String> {
-        match version.parse::<u64>() {
-            Ok(number) if number > 0 => Ok(Version::new(number.to_string())),
-            Ok(_) | Err(_) => {
-                let shown: String = version.chars().take(40).collect();
-                Err(format!("{shown:?} is no version: KV v2 counts them from 1"))
+            Auth::Cert { mount, role } => format!("Cert {{ mount: {mount:?}, role: {role:?} }}"),
+            Auth::Pod { method, mount, role, audience } => {
+                let method = match method {
+                    PodMethod::Jwt => "Jwt",
+                    PodMethod::Kubernetes => "Kubernetes",
+                };
+                format!("Pod {{ method: {method}, mount: {mount:?}, role: {role:?}, audience: {audience:?} }}")
             }
-        }
-    }
-
-    /// Drops what the class says as the configuration does, and puts the namespace in front of the name.
-    ///
-    /// # Errors
-    /// Something of it means nothing here, or is missing.
-    pub fn admit(&self, mut asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        check_request(&asked)?;
-        self.check_login(&asked.login)?;
-        let login = std::mem::take(&mut asked.login);
-        let namespace = match &login.namespace {
-            Some(namespace) => canonical_namespace(namespace).map_err(|problem| refused(LoginKey::Namespace, problem))?,
-            None => self.namespace.clone(),
+            Auth::Token { file } => format!("Token {{ file: {:?} }}", file.to_string_lossy()),
         };
-        asked.login = self.without_equals(&login)?;
-        if !namespace.is_empty() {
-            let within = format!("{namespace}/{}", asked.name);
-            let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
-            asked.name = within.parse().map_err(too_long)?;
-        }
-        Ok(asked)
+        Origin::new(format!("(Endpoint({address}), {namespace:?}, {auth})"))
     }
 
     fn check_login(&self, login: &Login) -> Result<(), Inadmissible> {
@@ -247,7 +218,82 @@ impl VaultConfig {
     }
 }
 
-fn check_request(asked: &SecretRef) -> Result<(), Inadmissible> {
+#[async_trait]
+impl Kind for VaultConfig {
+    fn facts(&self) -> Facts<'_> {
+        let own = Own { namespace: self.namespace.clone(), judge: own::judge };
+        Facts {
+            dialects: &["openbao", "vault"],
+            address: Some(&self.address),
+            audience: self.audience(),
+            bounds: Bounds { class_may: Some(self.class_may.clone()), own: Some(own) },
+            cache: Some(self.cache),
+            files: self.files(),
+            origin: self.origin(),
+        }
+    }
+
+    /// A name that is not canonical is refused: the server would read another one.
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        canonical(name)
+    }
+
+    /// KV v2 counts versions.
+    fn pin(&self, version: &str) -> Result<Version, String> {
+        match version.parse::<u64>() {
+            Ok(number) if number > 0 => Ok(Version::new(number.to_string())),
+            Ok(_) | Err(_) => {
+                let shown: String = version.chars().take(40).collect();
+                Err(format!("{shown:?} is no version: KV v2 counts them from 1"))
+            }
+        }
+    }
+
+    /// Drops what the class says as the configuration does, and puts the namespace in front of the name.
+    fn admit(&self, mut asked: RefParts) -> Result<RefParts, Inadmissible> {
+        check_request(&asked)?;
+        self.check_login(&asked.login)?;
+        let login = std::mem::take(&mut asked.login);
+        let namespace = match &login.namespace {
+            Some(namespace) => canonical_namespace(namespace).map_err(|problem| refused(LoginKey::Namespace, problem))?,
+            None => self.namespace.clone(),
+        };
+        asked.login = self.without_equals(&login)?;
+        if !namespace.is_empty() {
+            let within = format!("{namespace}/{}", asked.name);
+            let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
+            asked.name = within.parse().map_err(too_long)?;
+        }
+        Ok(asked)
+    }
+
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
+    }
+
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        visitor: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let backend = VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?;
+        Ok(backend.examine(visitor).await)
+    }
+}
+
+fn canonical(name: &str) -> Result<SecretName, InvalidName> {
+    let element = name.split('/').find(|element| element.starts_with(' ') || element.ends_with(' '));
+    match element {
+        Some(_) => {
+            Err(InvalidName::Store("has an element that begins or ends with a blank (write the name as its store lists it)".to_owned()))
+        }
+        None => name.parse(),
+    }
+}
+
+fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
     let problem = |key, problem: &str| Err(Inadmissible::Request { key, problem: problem.to_owned() });
     match asked.method {
         Method::List | Method::Post | Method::Put if asked.version.is_some() => {
@@ -274,7 +320,7 @@ pub(super) fn canonical_namespace(text: &str) -> Result<String, String> {
 
 /// Something that stands in an address as elements of its path: a mount, a namespace.
 fn path(text: &str) -> Result<String, String> {
-    match VaultConfig::canonical(text.trim_matches('/')) {
+    match canonical(text.trim_matches('/')) {
         Ok(path) => Ok(path.to_string()),
         Err(cause) => Err(format!("{cause}")),
     }

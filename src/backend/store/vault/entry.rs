@@ -1,9 +1,11 @@
 //! Where a request enters the store, and as whom: the configuration with what the class says over it.
 
-use super::config::{Auth, DEFAULT_AUDIENCE, PodMethod, VaultConfig, canonical_namespace};
+use std::sync::Arc;
+
+use super::config::{Auth, DEFAULT_AUDIENCE, PodMethod, Share, VaultConfig, canonical_namespace};
 use super::fault::Refusal;
 use super::wire::Server;
-use crate::backend::Fault;
+use crate::backend::{Fault, Scope};
 use crate::http::escape_path;
 use crate::model::{Login, LoginTls, PodIdentity};
 
@@ -18,20 +20,6 @@ pub(super) struct Entry {
     pub(super) role: Option<String>,
     /// The audience of the Pod's token; empty where the daemon goes in as itself.
     pub(super) audience: String,
-}
-
-/// Who goes in: the Pods that share a login.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub(super) enum Who {
-    /// The daemon as itself, for every Pod.
-    Node,
-    Pod(String),
-    ServiceAccount {
-        namespace: String,
-        name: String,
-        /// One made anew under an old name is another one.
-        uid: String,
-    },
 }
 
 impl Entry {
@@ -94,16 +82,11 @@ pub(super) fn within(namespace: &str, rest: &str) -> String {
     if namespace.is_empty() { escape_path(rest) } else { escape_path(&format!("{namespace}/{rest}")) }
 }
 
-impl Who {
-    /// Whose login serves this Pod.
-    pub(super) fn of(config: &VaultConfig, pod: &PodIdentity) -> Self {
-        use super::config::Share;
-        match (&config.auth, config.share, pod.proven_account()) {
-            (Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. }, _, _) => Self::Node,
-            (Auth::Pod { .. }, Share::ServiceAccount, Some((namespace, name, uid))) => {
-                Self::ServiceAccount { namespace: namespace.to_owned(), name: name.to_owned(), uid: uid.to_owned() }
-            }
-            (Auth::Pod { .. }, Share::Pod | Share::ServiceAccount, _) => Self::Pod(pod.uid.clone()),
-        }
+/// Who goes in: the Pods that share a login.
+pub(super) fn sharers(config: &VaultConfig, pod: &PodIdentity) -> Scope {
+    match (&config.auth, config.share, pod.proven_account()) {
+        (Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. }, _, _) => Scope::Node,
+        (Auth::Pod { .. }, Share::ServiceAccount, Some(account)) => Scope::Account(account),
+        (Auth::Pod { .. }, Share::Pod | Share::ServiceAccount, _) => Scope::Pod(Arc::clone(&pod.uid)),
     }
 }

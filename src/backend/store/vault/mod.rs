@@ -30,16 +30,16 @@ use tokio::time::Instant;
 
 pub use config::{Auth, PodMethod, RoleId, Share, VaultConfig};
 
-use entry::{Entry, Who};
+use entry::sharers;
 use fault::Refusal;
 use sessions::Sessions;
 use wire::Clients;
 
 use crate::backend::remote::health::Health;
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Inadmissible, Scope};
+use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
 use crate::memo::Memo;
-use crate::model::{BackendName, Fetched, InvalidName, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb, Version};
+use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb};
 
 /// The most warnings of the store that are remembered as told.
 const MAX_WARNED: usize = 256;
@@ -129,27 +129,11 @@ impl Backend for VaultBackend {
         self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
     }
 
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        VaultConfig::canonical(name)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        VaultConfig::pin(version)
-    }
-
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible> {
-        self.config.admit(asked)
-    }
-
-    /// What only reads is the same for all who share a login: they are the same to the store.
+    /// What only reads is the same for all who share a login: they are the same to the store. Which login it is, the reference says.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        let who = Who::of(&self.config, pod);
-        match (secret.verb(), who, Entry::of(&self.config, &secret.login)) {
-            (Verb::Update, _, _) | (_, Who::Pod(_), _) | (_, _, Err(_)) => Scope::Pod(pod.uid.clone()),
-            (Verb::Read, who @ (Who::Node | Who::ServiceAccount { .. }), Ok(entry)) => {
-                // Debug quotes each text: no two keys can be written the same.
-                Scope::Shared(format!("{:?}", (&self.name, who, entry)))
-            }
+        match secret.verb() {
+            Verb::Read => sharers(&self.config, pod),
+            Verb::Update => Scope::Pod(Arc::clone(&pod.uid)),
         }
     }
 }

@@ -187,17 +187,20 @@ mod tests {
         assert_eq!(spelled("org/data/sys/mounts", "org/data"), "sys/mounts");
         assert_eq!(spelled("org/data/kv/data/sys/x", "org/data"), "");
         let login = Login { namespace: Some("org/data".into()), ..Login::default() };
-        let of_class = SecretRef { login, ..secret("org/data/sys/mounts") };
+        let of_class = secret("org/data/sys/mounts").with(|asked| asked.login = login);
         assert_eq!(judge(&of_class, "").spelled, [2, 3]);
         // A class may call anything its namespace.
         for namespace in ["team-a/auth", "team-a/auth/token", "team-a", "root"] {
             let login = Login { namespace: Some(namespace.into()), ..Login::default() };
-            assert!(judge(&SecretRef { login, ..secret("team-a/auth/token/lookup-self") }, "").never.is_some(), "{namespace}");
+            assert!(judge(&secret("team-a/auth/token/lookup-self").with(|asked| asked.login = login), "").never.is_some(), "{namespace}");
         }
         assert!(
-            judge(&SecretRef { login: Login { namespace: Some("root".into()), ..Login::default() }, ..secret("x/data/sys/y") }, "x/data")
-                .spelled
-                .is_empty()
+            judge(
+                &secret("x/data/sys/y").with(|asked| asked.login = Login { namespace: Some("root".into()), ..Login::default() }),
+                "x/data"
+            )
+            .spelled
+            .is_empty()
         );
     }
 
@@ -269,7 +272,7 @@ mod tests {
         let with = |method, token: serde_json::Value| {
             let mut args = Args::default();
             args.insert("token", &token);
-            judge(&SecretRef { method, args, ..secret("sys/wrapping/unwrap") }, "").never
+            judge(&secret("sys/wrapping/unwrap").with(|asked| (asked.method, asked.args) = (method, args)), "").never
         };
         assert_eq!(with(Method::Post, json!("s.own")), None);
         assert_eq!(with(Method::Put, json!("s.own")), None);

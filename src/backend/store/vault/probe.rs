@@ -92,7 +92,7 @@ impl VaultBackend {
         let visitor = match (&self.config.auth, visitor) {
             (Auth::AppRole { .. }, _) => return not_tried("a secret id may be good for one login".to_owned(), String::new()),
             (Auth::Pod { .. }, None) => {
-                let audience = self.config.audience().unwrap_or_default();
+                let audience = self.config.audience().map_or("", |audience| audience.text);
                 let why = format!("the token of a Pod for the audience {audience} is wanted");
                 return not_tried(why, format!("--token {audience}=FILE; keyferry doctor --help shows how to make one"));
             }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::VaultBackend;
 use super::answer::{Answer, Issued};
 use super::config::Auth;
-use super::entry::{Entry, Who, within};
+use super::entry::{Entry, sharers, within};
 use super::fault::{Needles, Refusal, Words, of_status, or_status, warnings, words};
 use super::lease::as_it_stands;
 use super::login::log_in;
@@ -36,7 +36,7 @@ struct Request<'r> {
 impl VaultBackend {
     pub(super) async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
         let entry = Entry::of(&self.config, &secret.login)?;
-        let who = Who::of(&self.config, &cx.pod);
+        let who = sharers(&self.config, &cx.pod);
         // Its files are read on this namespace's account.
         self.clients.to(&entry.server, &cx.pod.namespace, cx.deadline).await?;
         let key = Key { entry: entry.clone(), who };
@@ -237,13 +237,13 @@ impl VaultBackend {
             token.bear(digest_of(&id), Some(term));
             self.sessions.keep(token);
             let id = Arc::new(id);
-            let secret = Arc::new(secret.clone());
-            return Some(as_it_stands(Lease { id, renewable, since, ends: since, token: Arc::clone(&token.value), secret }, token));
+            let (token_value, secret) = (Arc::clone(&token.value), secret.clone());
+            return Some(as_it_stands(Lease { id, renewable, since, ends: since, token: token_value, secret }, token));
         }
         // A certificate lives by itself: nobody can renew it, and it outlives the token.
         let ends = answer.expiration().filter(|_| secret.verb() == Verb::Update)?;
         let nothing = || Arc::new(SecretBytes::new(Vec::new()));
-        Some(Lease { id: nothing(), renewable: false, since, ends, token: nothing(), secret: Arc::new(secret.clone()) })
+        Some(Lease { id: nothing(), renewable: false, since, ends, token: nothing(), secret: secret.clone() })
     }
 
     /// Each is told once.

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::entry::{Entry, Who};
+use super::entry::Entry;
 use super::fault::Refusal;
 use super::token::{Digest, StoreToken, digest_of};
-use crate::backend::Fault;
+use crate::backend::{Fault, Scope};
 use crate::model::{Lease, PodIdentity, SecretBytes};
 use crate::shelf::Shelf;
 
@@ -35,7 +35,7 @@ const DENIED: Duration = Duration::from_mins(5);
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
     pub(super) entry: Entry,
-    pub(super) who: Who,
+    pub(super) who: Scope,
 }
 
 /// All sessions of a backend, and every token that leases live by.
@@ -79,8 +79,8 @@ impl Sessions {
             return (Arc::clone(session), None);
         }
         let tenant = match key.who {
-            Who::Node => "",
-            Who::Pod(_) | Who::ServiceAccount { .. } => pod.namespace.as_str(),
+            Scope::Node => "",
+            Scope::Account(_) | Scope::Pod(_) => &*pod.namespace,
         };
         let session = Arc::new(Session::new());
         session.used_by(&pod.uid);
@@ -273,7 +273,7 @@ pub(super) fn no_turn() -> Refusal {
 mod tests {
     use super::*;
     use crate::backend::store::vault::wire::Server;
-    use crate::model::{LoginTls, PodClaims};
+    use crate::model::{Account, LoginTls, PodClaims};
 
     fn pod(namespace: &str) -> PodIdentity {
         let claims =
@@ -284,7 +284,7 @@ mod tests {
     fn key(namespace: &str, role: &str) -> Key {
         let server = Server { endpoint: "https://bao".parse().unwrap(), tls: LoginTls::default(), below: None };
         let (mount, role, audience) = ("jwt".to_owned(), Some(role.to_owned()), "bao".to_owned());
-        let who = Who::ServiceAccount { namespace: namespace.into(), name: "s".into(), uid: "sa".into() };
+        let who = Scope::Account(Account { namespace: namespace.into(), name: "s".into(), uid: Some("sa".into()) });
         Key { entry: Entry { server, namespace: String::new(), mount, role, audience }, who }
     }
 

@@ -18,10 +18,11 @@ use tokio::task::JoinSet;
 use tokio::time::Duration;
 
 use super::*;
+use crate::backend::Kind;
 use crate::clock::SystemClock;
 use crate::identity::Issuer;
 use crate::kube::api_server;
-use crate::model::{Login, Method, PodClaims, PodToken, PodTokens, Secret, SecretBytes};
+use crate::model::{Login, Method, PodClaims, PodToken, PodTokens, RefParts, Secret, SecretBytes};
 use crate::yaml;
 use bao::{Bao, Options, Postgres, Proxy, Reviews, eventually};
 
@@ -110,7 +111,7 @@ fn open(address: &str, rest: &str) -> Arc<VaultBackend> {
 
 fn verified(claims: &PodClaims) -> PodIdentity {
     let uid = format!("sa-{}-{}", claims.namespace, claims.service_account);
-    PodIdentity { service_account_uid: Some(uid), verified: true, ..PodIdentity::believed(claims) }
+    PodIdentity { service_account_uid: Some(uid.into()), verified: true, ..PodIdentity::believed(claims) }
 }
 
 fn web() -> PodClaims {
@@ -132,16 +133,16 @@ fn secret(backend: &VaultBackend, name: &str) -> SecretRef {
 }
 
 fn secret_as(backend: &VaultBackend, name: &str, login: Login) -> SecretRef {
-    let asked = SecretRef { login, ..SecretRef::read("bao".parse().unwrap(), backend.canonical(name).unwrap()) };
-    backend.admit(asked).unwrap()
+    let asked = RefParts { login, ..RefParts::read("bao".parse().unwrap(), backend.config.canonical(name).unwrap()) };
+    backend.config.admit(asked).unwrap().into()
 }
 
 fn posted(backend: &VaultBackend, name: &str, args: &[(&str, Value)]) -> SecretRef {
-    let mut secret = SecretRef { method: Method::Post, ..secret(backend, name) };
+    let mut asked = RefParts { method: Method::Post, ..RefParts::clone(&secret(backend, name)) };
     for (name, value) in args {
-        secret.args.insert(*name, value);
+        asked.args.insert(*name, value);
     }
-    secret
+    asked.into()
 }
 
 async fn fetch(backend: &VaultBackend, secret: &SecretRef, cx: &FetchContext) -> Result<Arc<Secret>, BackendError> {

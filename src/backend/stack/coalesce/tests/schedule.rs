@@ -43,10 +43,8 @@ fn call() -> impl Strategy<Value = (Duration, Then)> {
 async fn play(backend: Arc<Coalesced>, caller: Caller) -> Option<(Scope, SecretRef, Answer)> {
     let start = Instant::now();
     sleep_until(start + Duration::from_millis(caller.comes)).await;
-    let mut secret = secret(caller.secret);
-    if caller.update {
-        secret.method = Method::Post;
-    }
+    let method = if caller.update { Method::Post } else { Method::Get };
+    let secret = secret(caller.secret).with(|asked| asked.method = method);
     // Pods of one ServiceAccount, and of another.
     let cx = context(
         &format!("uid-{}-{}", caller.account, caller.pod),

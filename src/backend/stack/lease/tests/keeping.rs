@@ -113,13 +113,13 @@ async fn a_panic_under_way_leaves_the_way_free() {
 #[tokio::test(start_paused = true)]
 async fn a_shared_lease_is_one_for_the_account_whatever_the_method() {
     let bench = Bench::new();
-    let shared = SecretRef { lease: LeaseFor::Shared, method: Method::Post, ..secret("pki/issue/web") };
+    let shared = secret("pki/issue/web").with(|asked| (asked.lease, asked.method) = (LeaseFor::Shared, Method::Post));
     let a = bench.leased.fetch(&shared, &context("a")).await.unwrap();
     let b = bench.leased.fetch(&shared, &context("b")).await.unwrap();
     assert!(Arc::ptr_eq(&a.secret, &b.secret));
     let unproven = [
         PodIdentity { service_account_uid: None, ..pod("c") },
-        PodIdentity { service_account_uid: Some(String::new()), ..pod("d") },
+        PodIdentity { service_account_uid: Some("".into()), ..pod("d") },
         PodIdentity { verified: false, ..pod("e") },
     ];
     for pod in unproven {
@@ -132,7 +132,7 @@ async fn a_shared_lease_is_one_for_the_account_whatever_the_method() {
 async fn a_shared_lease_is_no_other_accounts() {
     let bench = Bench::new();
     for method in [Method::Get, Method::Post] {
-        let shared = SecretRef { lease: LeaseFor::Shared, method, ..secret("db/creds/app") };
+        let shared = secret("db/creds/app").with(|asked| (asked.lease, asked.method) = (LeaseFor::Shared, method));
         let ask = async |pod| {
             let cx = FetchContext { pod: Arc::new(pod), ..context("x") };
             user(&bench.leased.fetch(&shared, &cx).await.unwrap())

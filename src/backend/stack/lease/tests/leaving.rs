@@ -116,7 +116,7 @@ async fn a_uid_that_leads_elsewhere_is_not_looked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_shared_lease_goes_with_the_last_pod_that_used_it() {
     let bench = Bench::new();
-    let shared = SecretRef { lease: LeaseFor::Shared, ..secret("db/creds/app") };
+    let shared = secret("db/creds/app").with(|asked| asked.lease = LeaseFor::Shared);
     for uid in ["a", "b", "other"] {
         bench.starts(uid);
     }

@@ -76,14 +76,10 @@ async fn everything_about_it_is_as_it_was() {
     let tls =
         LoginTls { ca: Some("/ca".into()), client: Some(("/c".into(), "/k".into())), server_name: Some("s".into()), skip_verify: true };
     let login = Login { role: Some("r".into()), namespace: Some("n".into()), tls: Some(Box::new(tls)), ..Login::default() };
-    let asked = SecretRef {
-        method: Method::Post,
-        args,
-        login,
-        lease: LeaseFor::Shared,
-        version: Some(Version::new("3")),
-        ..secret("pki/issue/web")
-    };
+    let asked = secret("pki/issue/web").with(|asked| {
+        (asked.method, asked.args, asked.login, asked.lease, asked.version) =
+            (Method::Post, args, login, LeaseFor::Shared, Some(Version::new("3")));
+    });
     let first = bench.leased.fetch(&asked, &context("a")).await.unwrap();
     let bench = bench.killed(&node);
     let again = bench.leased.fetch(&asked, &context("a")).await.unwrap();
@@ -166,7 +162,7 @@ async fn a_shared_lease_remembers_all_its_pods() {
     let bench = Bench::with(Some(&node.sealed()));
     for uid in ["a", "b"] {
         fs::create_dir_all(bench.kubelet.path().join("pods").join(uid)).unwrap();
-        let shared = SecretRef { lease: LeaseFor::Shared, ..secret("db/creds/app") };
+        let shared = secret("db/creds/app").with(|asked| asked.lease = LeaseFor::Shared);
         bench.leased.fetch(&shared, &context(uid)).await.unwrap();
     }
     sleep(Duration::from_secs(1)).await;
@@ -184,7 +180,7 @@ async fn a_shared_lease_of_version_0_1_0_is_given_to_nobody_and_left_to_its_pods
     for uid in ["a", "other"] {
         fs::create_dir_all(bench.kubelet.path().join("pods").join(uid)).unwrap();
     }
-    let shared = SecretRef { lease: LeaseFor::Shared, ..secret("db/creds/app") };
+    let shared = secret("db/creds/app").with(|asked| asked.lease = LeaseFor::Shared);
     assert_eq!(user(&bench.leased.fetch(&shared, &context("a")).await.unwrap()), "user-1");
     bench.task.abort();
     as_version_0_1_0_wrote_it(&node);

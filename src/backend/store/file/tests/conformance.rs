@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::Origin;
 use crate::backend::stack::cache::Cached;
 use crate::backend::stack::coalesce::Coalesced;
 use crate::backend::stack::lease::{Leased, Leases};
@@ -9,13 +10,24 @@ use crate::telemetry::Metrics;
 
 struct Filled {
     bench: Bench,
+    config: FileConfig,
     backend: Arc<dyn Backend>,
     lag: Duration,
+}
+
+impl Filled {
+    fn new(bench: Bench, backend: Arc<dyn Backend>) -> Self {
+        Self { config: bench.config(), bench, backend, lag: Duration::ZERO }
+    }
 }
 
 impl Store for Filled {
     fn backend(&self) -> Arc<dyn Backend> {
         Arc::clone(&self.backend)
+    }
+
+    fn kind(&self) -> &dyn Kind {
+        &self.config
     }
 
     fn put(&self, name: &str, fields: &[(&str, &[u8])]) {
@@ -39,7 +51,7 @@ impl Store for Filled {
 async fn the_file_vault_conforms() {
     let bench = Bench::new();
     let backend = Arc::new(bench.backend());
-    conformance::hold(&Filled { bench, backend, lag: Duration::ZERO }).await;
+    conformance::hold(&Filled::new(bench, backend)).await;
 }
 
 #[tokio::test]
@@ -47,7 +59,7 @@ async fn a_limited_vault_conforms_with_places_for_all_and_with_one() {
     for places in [64, 1] {
         let bench = Bench::new();
         let backend = Arc::new(Limited::new(Arc::new(bench.backend()), "files".parse().unwrap(), places, Arc::default()));
-        conformance::hold(&Filled { bench, backend, lag: Duration::ZERO }).await;
+        conformance::hold(&Filled::new(bench, backend)).await;
     }
 }
 
@@ -60,7 +72,7 @@ async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_k
         let cached = Arc::new(Cached::new(limited, &name, lag, &metrics));
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), &metrics));
         let leases = Leases::open(bench.folder.path(), None, Arc::new(SystemClock), metrics).0;
-        let backend = Arc::new(Leased::new(coalesced, &name, "", leases));
-        conformance::hold(&Filled { bench, backend, lag }).await;
+        let backend = Arc::new(Leased::new(coalesced, &name, Origin::default(), leases));
+        conformance::hold(&Filled { lag, ..Filled::new(bench, backend) }).await;
     }
 }

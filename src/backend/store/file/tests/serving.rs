@@ -136,16 +136,16 @@ async fn names_are_listed_by_prefix_without_the_vaults_own_files() {
 async fn what_a_vault_cannot_do_it_says() {
     let bench = Bench::new();
     let backend = bench.backend();
-    let mut update = reference("pki/issue");
-    update.method = Method::Post;
+    let update = reference("pki/issue").with(|asked| asked.method = Method::Post);
     let error = backend.fetch(&update, &cx()).await.unwrap_err();
     assert_eq!(error.fault, Fault::Unsupported);
     assert_snapshot!(error, @"files/pki/issue: a file vault only reads secrets: it makes none, and takes no arguments (leave out `method` and `args`)");
-    assert_eq!(backend.scope(&update, &cx().pod), Scope::Pod("u1".to_owned()));
-    assert_eq!(backend.scope(&reference("a"), &cx().pod), Scope::Shared("files/a".to_owned()));
-    assert_eq!(backend.pin("7").unwrap().as_str(), "7");
-    assert_snapshot!(backend.pin("AWSCURRENT").unwrap_err(), @r#""AWSCURRENT" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them"#);
-    assert!(backend.canonical("a/.history").is_err());
+    assert_eq!(backend.scope(&update, &cx().pod), Scope::Pod("u1".into()));
+    assert_eq!(backend.scope(&reference("a"), &cx().pod), Scope::Node);
+    let kind = bench.config();
+    assert_eq!(kind.pin("7").unwrap().as_str(), "7");
+    assert_snapshot!(kind.pin("AWSCURRENT").unwrap_err(), @r#""AWSCURRENT" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them"#);
+    assert!(kind.canonical("a/.history").is_err());
     let reached_around = backend.fetch(&reference(".history/db/1"), &cx()).await.unwrap_err();
     assert_eq!(reached_around.fault, Fault::Invalid);
 }

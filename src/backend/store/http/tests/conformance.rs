@@ -19,6 +19,10 @@ impl Store for Shelf {
         Arc::clone(&self.backend) as Arc<dyn Backend>
     }
 
+    fn kind(&self) -> &dyn Kind {
+        &self.backend.config
+    }
+
     fn put(&self, name: &str, fields: &[(&str, &[u8])]) {
         let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), json!(str::from_utf8(value).unwrap())));
         self.secrets.lock().unwrap().entry(name.to_owned()).or_default().push(fields.collect());

@@ -107,7 +107,7 @@ async fn a_name_stays_below_the_url_at_its_host() {
     GET /v1/%7Bname%7D/value?for=shop&v=1%26for%3Dx%23
     ");
     for name in ["//evil.example", "../x", "a/../../x", "a%2f..", "a\\b", "a?x", "a#x", "/a", ".", "a\r\nHost: evil"] {
-        assert!(backend.canonical(name).is_err(), "{name:?}");
+        assert!(backend.config.canonical(name).is_err(), "{name:?}");
     }
 }
 
@@ -131,17 +131,19 @@ async fn versions_are_pinned_where_the_store_has_a_way() {
     fetch(&slot, "db").await.unwrap();
     slot.fetch(&secret(&slot, "db", Some("a/2")), &cx()).await.unwrap();
     assert_eq!(bench.server.lines(), ["GET /s/db/versions/latest:access", "GET /s/db/versions/a%2F2:access"]);
-    insta::assert_snapshot!(slot.pin("..").unwrap_err(), @r#"".." is no version (1 to 256 bytes, no control characters, not `.` or `..`)"#);
-    insta::assert_snapshot!(bench.backend("").pin("2").unwrap_err(), @"cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its url)");
+    insta::assert_snapshot!(slot.config.pin("..").unwrap_err(), @r#"".." is no version (1 to 256 bytes, no control characters, not `.` or `..`)"#);
+    insta::assert_snapshot!(bench.backend("").config.pin("2").unwrap_err(), @"cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its url)");
 }
 
 #[test]
 fn what_a_class_may_not_say_is_refused() {
-    let asked = SecretRef::read("intranet".parse().unwrap(), "db".parse().unwrap());
-    let posted = HttpBackendConfig::admit(SecretRef { method: Method::Post, ..asked.clone() });
+    let bench = Bench::saying(200, "{}");
+    let config = &bench.backend("").config;
+    let asked = RefParts::read("intranet".parse().unwrap(), "db".parse().unwrap());
+    let posted = config.admit(RefParts { method: Method::Post, ..asked.clone() });
     insta::assert_snapshot!(format!("{:?}", posted.unwrap_err()), @r#"Request { key: "method", problem: "POST means nothing to a store over HTTP, whose secrets are only read (remove it)" }"#);
     let login = crate::model::Login { role: Some("x".into()), ..crate::model::Login::default() };
-    insta::assert_snapshot!(format!("{:?}", HttpBackendConfig::admit(SecretRef { login, ..asked }).unwrap_err()), @r#"NoLogin { key: Role, problem: "means nothing to a store over HTTP: nobody logs in there (remove it)" }"#);
+    insta::assert_snapshot!(format!("{:?}", config.admit(RefParts { login, ..asked.clone() }).unwrap_err()), @r#"NoLogin { key: Role, problem: "means nothing to a store over HTTP: nobody logs in there (remove it)" }"#);
 }
 
 #[test]
@@ -157,12 +159,12 @@ fn who_is_the_same_to_the_store_shares() {
     assert_eq!(scope(named, &one), scope(named, &two));
     assert_ne!(scope(named, &one), scope(named, &other));
     let by_pod = "{name}\nauth: { bearer: { podToken: intranet } }";
-    assert_eq!(scope(by_pod, &one), Scope::Pod("uid-web-0".to_owned()));
+    assert_eq!(scope(by_pod, &one), Scope::Pod("uid-web-0".into()));
     let by_account = "{name}\nauth: { bearer: { podToken: intranet } }\nshare: serviceAccount";
     assert_eq!(scope(by_account, &one), scope(by_account, &two));
     assert_ne!(scope(by_account, &one), scope(by_account, &other));
-    let anew = PodIdentity { service_account_uid: Some("another".to_owned()), ..two.clone() };
+    let anew = PodIdentity { service_account_uid: Some("another".into()), ..two.clone() };
     assert_ne!(scope(by_account, &one), scope(by_account, &anew));
     let believed = PodIdentity { verified: false, ..two };
-    assert_eq!(scope(by_account, &believed), Scope::Pod("uid-web-1".to_owned()));
+    assert_eq!(scope(by_account, &believed), Scope::Pod("uid-web-1".into()));
 }

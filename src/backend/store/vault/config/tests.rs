@@ -18,8 +18,8 @@ fn faults(text: &str) -> String {
     read(text).unwrap_err()
 }
 
-fn asked(name: &str, login: Login) -> SecretRef {
-    SecretRef { login, ..SecretRef::read("bao".parse().unwrap(), VaultConfig::canonical(name).unwrap()) }
+fn asked(name: &str, login: Login) -> RefParts {
+    RefParts { login, ..RefParts::read("bao".parse().unwrap(), canonical(name).unwrap()) }
 }
 
 fn problem(refused: Inadmissible) -> String {
@@ -122,19 +122,20 @@ fn each_fault_says_what_to_do() {
 #[test]
 fn names_are_sent_as_they_are_or_refused() {
     for name in ["kv/data/shop/db", "kv/data/a b/ü", "database/creds/app"] {
-        assert_eq!(VaultConfig::canonical(name).unwrap().as_str(), name);
+        assert_eq!(canonical(name).unwrap().as_str(), name);
     }
     for name in ["kv/data/ x", "kv/data/x ", "", "/v1/kv", "a//b", "a?version=1"] {
-        assert!(VaultConfig::canonical(name).is_err(), "{name:?}");
+        assert!(canonical(name).is_err(), "{name:?}");
     }
 }
 
 #[test]
 fn versions_are_counted_from_one() {
-    assert_eq!(VaultConfig::pin("3").unwrap().as_str(), "3");
-    assert_eq!(VaultConfig::pin("03").unwrap().as_str(), "3");
-    insta::assert_snapshot!(VaultConfig::pin("0").unwrap_err(), @r#""0" is no version: KV v2 counts them from 1"#);
-    assert!(VaultConfig::pin("latest").is_err() && VaultConfig::pin("-1").is_err());
+    let config = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
+    assert_eq!(config.pin("3").unwrap().as_str(), "3");
+    assert_eq!(config.pin("03").unwrap().as_str(), "3");
+    insta::assert_snapshot!(config.pin("0").unwrap_err(), @r#""0" is no version: KV v2 counts them from 1"#);
+    assert!(config.pin("latest").is_err() && config.pin("-1").is_err());
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn what_means_nothing_there_is_refused() {
     ] {
         assert!(config.admit(asked("kv/x", login.clone())).is_err(), "{login:?}");
     }
-    let mut posted = SecretRef { method: Method::Post, version: Some(Version::new("1")), ..asked("pki/issue/web", role.clone()) };
+    let mut posted = RefParts { method: Method::Post, version: Some(Version::new("1")), ..asked("pki/issue/web", role.clone()) };
     insta::assert_snapshot!(problem(config.admit(posted.clone()).unwrap_err()), @"version goes with GET alone: only a read has versions (remove it)");
     (posted.version, posted.lease) = (None, LeaseFor::Shared);
     assert!(config.admit(posted).is_ok());
@@ -184,4 +185,26 @@ fn what_means_nothing_there_is_refused() {
     insta::assert_snapshot!(problem(own.admit(asked("kv/x", role)).unwrap_err()), @"role cannot be chosen: this backend is entered as the daemon itself, by token (remove it)");
     let namespace = Login { namespace: Some("team-a".into()), ..Login::default() };
     assert_eq!(own.admit(asked("kv/x", namespace)).unwrap().name.as_str(), "team-a/kv/x");
+}
+
+/// The texts that version 0.1.0 wrote into the sealed folder: a lease that it kept is found by them.
+#[test]
+fn the_origin_is_written_as_it_always_was() {
+    let origin = |text: &str| read(text).unwrap().facts().origin.as_str().to_owned();
+    let written = [
+        origin("address: HTTPS://Bao.example:443/\nauth: { method: kubernetes, role: csi }"),
+        origin("address: https://b:8200/base\nnamespace: team-a/x\nauth: { method: jwt, mount: kind, audience: bao }"),
+        origin("address: unix:///run/bao.sock\nauth: { method: approle, roleId: \"r\\\"1\", secretIdFile: /s/id }"),
+        origin("address: https://b\nauth: { method: approle, roleIdFile: /s/r\u{e4}le, mount: own }"),
+        origin("address: https://b\nclientCert: /c\nclientKey: /k\nauth: { method: cert, role: node }"),
+        origin("address: https://b\nauth: { method: token, tokenFile: /t }"),
+    ];
+    insta::assert_snapshot!(written.join("\n"), @r#"
+    (Endpoint(https://bao.example), "", Pod { method: Kubernetes, mount: "kubernetes", role: Some("csi"), audience: None })
+    (Endpoint(https://b:8200/base), "team-a/x", Pod { method: Jwt, mount: "kind", role: None, audience: Some("bao") })
+    (Endpoint(unix:///run/bao.sock), "", AppRole { mount: "approle", role_id: Text("r\"1"), secret_id: Some("/s/id") })
+    (Endpoint(https://b), "", AppRole { mount: "own", role_id: File("/s/räle"), secret_id: None })
+    (Endpoint(https://b), "", Cert { mount: "cert", role: Some("node") })
+    (Endpoint(https://b), "", Token { file: "/t" })
+    "#);
 }

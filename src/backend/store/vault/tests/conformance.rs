@@ -29,6 +29,10 @@ impl Store for Kv {
         Arc::clone(&self.below) as Arc<dyn Backend>
     }
 
+    fn kind(&self) -> &dyn Kind {
+        &self.below.inner.config
+    }
+
     fn put(&self, name: &str, fields: &[(&str, &[u8])]) {
         let texts = fields.iter().map(|(name, value)| ((*name).to_owned(), json!(str::from_utf8(value).unwrap())));
         let (path, body) = (self.write)(name, Value::Object(texts.collect()));
@@ -55,7 +59,7 @@ impl crate::backend::stack::Decorator for Below {
     }
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let below = SecretRef { name: format!("{}{}", self.prefix, secret.name).parse().unwrap(), ..secret.clone() };
+        let below = secret.with(|asked| asked.name = format!("{}{}", self.prefix, secret.name).parse().unwrap());
         self.inner.fetch(&below, cx).await.map_err(|error| BackendError { secret: Some(secret.name.clone()), ..error })
     }
 }

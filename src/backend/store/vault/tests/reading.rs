@@ -7,7 +7,7 @@ fn root(bench: &Bench) -> Arc<VaultBackend> {
 }
 
 async fn read_version(bench: &Bench, backend: &VaultBackend, name: &str, version: &str) -> Result<Arc<Secret>, BackendError> {
-    let pinned = SecretRef { version: Some(backend.pin(version).unwrap()), ..secret(backend, name) };
+    let pinned = secret(backend, name).with(|asked| asked.version = Some(backend.config.pin(version).unwrap()));
     fetch(backend, &pinned, &bench.cx(&web())).await
 }
 
@@ -68,10 +68,9 @@ async fn any_path_is_asked_by_method_and_arguments() {
     let bench = Bench::start().await;
     let backend = root(&bench);
     let cx = bench.cx(&web());
-    let list = SecretRef { method: Method::List, ..secret(&backend, "kv/metadata/shop") };
+    let list = secret(&backend, "kv/metadata/shop").with(|asked| asked.method = Method::List);
     assert_eq!(field(&fetch(&backend, &list, &cx).await.unwrap(), "keys"), "[\"db\"]");
-    let mut query = secret(&backend, "kv/data/shop/db");
-    query.args.insert("version", &json!(1));
+    let query = secret(&backend, "kv/data/shop/db").with(|asked| asked.args.insert("version", &json!(1)));
     assert_eq!(field(&fetch(&backend, &query, &cx).await.unwrap(), "username"), "app");
     let random = posted(&backend, "sys/tools/random", &[("bytes", json!(4)), ("format", json!("hex"))]);
     assert_eq!(field(&fetch(&backend, &random, &cx).await.unwrap(), "random_bytes").len(), 8);
