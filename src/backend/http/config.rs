@@ -9,15 +9,12 @@ use super::content::{Expression, Format, VersionIn};
 use super::status::Statuses;
 use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
+use super::version::{MAX_VERSION, is_version};
 use crate::backend::server::{self, file, filled, refuse_tls};
 use crate::backend::{CacheTimes, Inadmissible, only_reads};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, LoginTls, NamedFile, SecretName, SecretRef, Version};
-use crate::redact::is_invisible;
 use crate::yaml::{Faults, Node, Reader, unknown_key};
-
-/// The longest version in bytes.
-pub(super) const MAX_VERSION: usize = 256;
 
 /// Headers that are the connection's own, or that would change whom or what is asked.
 const OWN_HEADERS: [&str; 12] = [
@@ -206,12 +203,6 @@ impl HttpBackendConfig {
         let in_body = |slot| matches!(&self.asking, Asking::Post(Some(body)) if body.holds(slot));
         [Slot::Namespace, Slot::ServiceAccount].into_iter().any(|slot| self.url.holds(slot) || in_body(slot))
     }
-}
-
-/// Fit to be sent, and to be shown in the driver's status.
-pub(super) fn is_version(text: &str) -> bool {
-    let is_seen = |c: char| !c.is_control() && !is_invisible(c);
-    (1..=MAX_VERSION).contains(&text.len()) && text.chars().all(is_seen) && !matches!(text, "." | "..")
 }
 
 // === reading ===
