@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Attest, Attested, IdentityError};
+use super::attest::{Attest, Attested, IdentityError};
 use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
 
 /// Takes the claims as they are. What stands between a stranger and every Pod's secrets is then the socket's file mode and peer check

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::keysource::KeySource;
-use super::keyurl::download;
-use super::{API_SERVER_KEYS, IdentityConfig, Keys, Verify, api_server, own_issuer};
+use super::keyurl::{API_SERVER_KEYS, download};
+use super::{IdentityConfig, Keys, Verify, api_server, own_issuer};
 use crate::kube::{KubeClient, KubeConfig};
 use crate::model::{Diagnosis, Level, SecretBytes};
 

@@ -7,19 +7,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use super::attest::{Attest, Attested, IdentityError};
 use super::keys::{Algorithm, Key, KeySet};
 use super::keysource::KeySource;
-use super::token::{self, Jws, TokenDigest, Verified};
-use super::{Attest, Attested, IdentityError};
+use super::token::{self, Jws, OWN_TOKEN, TokenDigest, Verified};
 use crate::clock::Clock;
 use crate::model::{PodClaims, PodToken, PodTokens, RawTokens, SecretBytes, quoted};
 
 /// The most keys tried for a token that names none, or for a name that several keys share.
 const MAX_TRIES: usize = 8;
-
-/// The remedy for a token that cannot have come from kubelet.
-pub(super) const OWN_TOKEN: &str = "kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's \
-                                    parameters and the volume's attributes";
 
 /// Verifies tokens with the issuer's keys, from a file or an address.
 ///

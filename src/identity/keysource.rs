@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::IdentityError;
+use super::attest::IdentityError;
 use super::keyfile::{KeyFile, Trouble};
 use super::keys::KeySet;
 use super::keyurl::KeyUrl;

@@ -10,11 +10,14 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use super::attest::IdentityError;
 use super::keys::KeySet;
 use super::keystate::{KeptKeys, KeyState};
-use super::{API_SERVER_KEYS, IdentityError};
 use crate::clock::Clock;
 use crate::kube::{CALL, KubeClient};
+
+/// Where the API server has the keys of its tokens (Kubernetes: "ServiceAccount issuer discovery").
+pub(super) const API_SERVER_KEYS: &str = "/openid/v1/jwks";
 
 /// How often keys are fetched, more or less by a quarter: new keys are known before they sign, withdrawn ones are forgotten.
 const REFRESH: Duration = Duration::from_hours(1);

@@ -1,21 +1,17 @@
 //! Who the Pod is: from the driver's claims and the Pod's token to an identity that stands.
 //!
 //! Nothing here takes a token's word for its own kind: algorithms are allow-listed, and each token is verified for the audience it
-//! is kept under. Reading order: `config` (what the admin chose), `jwks` (the verifier), `token` (one token and its claims), `keys` (the
+//! is kept under. Reading order: `attest` (what a proof is), `config` (what the admin chose), `jwks` (the verifier), `token` (one token and its claims), `keys` (the
 //! issuer's public keys), `keysource` (where they come from: `keyfile`, or `keyurl` with `keystate`), `review` (the API server verifies),
 //! `driver` (no proof at all), `examine` (a look for the doctor), `issuer` (the other side, for the demo and tests).
 
-use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use thiserror::Error;
-
 use crate::clock::Clock;
 use crate::kube::{KubeClient, KubeConfig, OwnToken};
-use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
 
+mod attest;
 mod config;
 mod driver;
 mod examine;
@@ -31,8 +27,9 @@ mod token;
 
 use keysource::KeySource;
 use keystate::KeyState;
-use keyurl::KeyUrl;
+use keyurl::{API_SERVER_KEYS, KeyUrl};
 
+pub use attest::{Attest, Attested, IdentityError};
 pub use config::{IdentityConfig, Keys, Verify};
 pub use driver::BelieveDriver;
 pub use examine::examine;
@@ -40,42 +37,6 @@ pub use issuer::{Issuer, IssuerError};
 pub use jwks::JwksVerifier;
 pub use review::TokenReviewer;
 pub use token::TokenClaims;
-
-/// Where the API server has the keys of its tokens (Kubernetes: "ServiceAccount issuer discovery").
-const API_SERVER_KEYS: &str = "/openid/v1/jwks";
-
-/// A way to prove a Pod's identity.
-#[async_trait]
-pub trait Attest: Debug + Send + Sync {
-    /// Proves that the request is from the Pod the claims speak of.
-    ///
-    /// # Errors
-    /// The token for the daemon's audience is missing, cannot be verified, or speaks of another Pod.
-    async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError>;
-
-    /// Whether what proofs rest on is as it should be, for readiness; the error says what is not. Mounts may go on all the same.
-    async fn health(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// A proven Pod, and those of its tokens that were verified as its own. Backends are handed no others.
-#[derive(Clone, Debug)]
-pub struct Attested {
-    pub pod: PodIdentity,
-    pub tokens: PodTokens,
-}
-
-/// Why an identity does not stand. The message names the claim at fault and says what to do; it never holds a token.
-#[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{claim}: {problem} ({remedy})")]
-pub struct IdentityError {
-    /// `token`, `audience`, `issuer`, `expired`, `notBefore`, `signature`, `key`, `algorithm`, `pod`, `namespace`, `name`, `uid` or
-    /// `serviceAccount`.
-    pub claim: &'static str,
-    pub problem: String,
-    pub remedy: String,
-}
 
 /// Makes what the configuration asks for, from inside a runtime: keys at an address are fetched in the background until the result is
 /// dropped. They are kept in the state folder.
@@ -134,12 +95,6 @@ fn own_issuer(keys: &Keys) -> Result<String, String> {
              shows it; or let kubelet mount a token: automountServiceAccountToken: true)"
         )
     })
-}
-
-impl IdentityError {
-    fn new(claim: &'static str, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { claim, problem: problem.into(), remedy: remedy.into() }
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,8 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
-use super::jwks::OWN_TOKEN;
-use super::token::{self, Jws, TokenDigest};
-use super::{Attest, Attested, IdentityError};
+use super::attest::{Attest, Attested, IdentityError};
+use super::token::{self, Jws, OWN_TOKEN, TokenDigest};
 use crate::clock::Clock;
 use crate::kube::{KubeClient, ReviewError, TokenStatus};
 use crate::model::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens, SecretBytes, quoted};

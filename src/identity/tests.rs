@@ -17,7 +17,7 @@ use tokio::time::Duration;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::model::SecretBytes;
+use crate::model::{PodClaims, PodIdentity, RawTokens, SecretBytes};
 
 const ISSUER: &str = "https://oidc.example";
 const TTL: Duration = Duration::from_mins(10);

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::IdentityError;
+use super::attest::IdentityError;
 use crate::model::{PodClaims, PodIdentity, RawTokens, SecretBytes, quoted};
 
 /// The longest token in bytes. Kubernetes' are about 1 KiB.
@@ -20,6 +20,10 @@ pub(super) const MAX_LEN: usize = 16 * 1024;
 /// How far the clocks of API server and node may be apart, in seconds: what the API server itself allows (Kubernetes'
 /// pkg/serviceaccount/claims.go, with go-jose's default leeway).
 const LEEWAY: i64 = 60;
+
+/// The remedy for a token that cannot have come from kubelet.
+pub(super) const OWN_TOKEN: &str = "kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's \
+                                    parameters and the volume's attributes";
 
 /// A token and the audience it was verified for, without the token.
 pub(super) type TokenDigest = [u8; SHA256_OUTPUT_LEN];
@@ -186,7 +190,7 @@ impl<'t> Jws<'t> {
 }
 
 fn not_a_token(why: &str) -> IdentityError {
-    IdentityError::new("token", format!("it cannot be read: {why}"), super::jwks::OWN_TOKEN)
+    IdentityError::new("token", format!("it cannot be read: {why}"), OWN_TOKEN)
 }
 
 // === impl Claims ===
@@ -310,7 +314,7 @@ pub(super) fn check_same(token: [&str; 4], claims: &PodClaims) -> Result<(), Ide
     ] {
         if token != request {
             let problem = format!("the token is that of {what} {}, but the mount is for {}", quoted(token), quoted(request));
-            return Err(IdentityError::new(claim, problem, super::jwks::OWN_TOKEN));
+            return Err(IdentityError::new(claim, problem, OWN_TOKEN));
         }
     }
     Ok(())

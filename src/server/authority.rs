@@ -12,6 +12,7 @@
 mod frames;
 mod hpack;
 mod huffman;
+mod malformed;
 mod substitute;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::support::files_below;
 
+mod backend;
+mod circles;
+
 /// Rooms open to all.
 const LEAVES: [&str; 12] = ["clock", "files", "glob", "memo", "nearest", "redact", "shelf", "telemetry", "turns", "units", "yaml", "model"];
 

@@ -1,6 +1,7 @@
 //! The client's side of an HTTP/2 connection (RFC 9113) as a walk from frame to frame: only header blocks are looked into. No I/O.
 
-use super::hpack::{HeaderBlocks, Malformed};
+use super::hpack::HeaderBlocks;
+use super::malformed::Malformed;
 use std::ops::Range;
 
 /// The most octets of one header block that are held back, frame headers included. hyper refuses header lists of 16 KiB, and above

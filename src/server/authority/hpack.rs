@@ -1,12 +1,9 @@
 //! Header blocks (HPACK, RFC 7541): where in them an `:authority` stands, and the little of the dynamic table that this takes.
 
+use super::malformed::Malformed;
 use super::{huffman, substitute};
 use std::collections::VecDeque;
 use std::ops::Range;
-
-/// Bytes that are no header block, or no HTTP/2, and what of them: h2 will refuse them in its own words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
 
 /// The header blocks of one connection, to be repaired in the order they arrive.
 #[derive(Debug, Default)]

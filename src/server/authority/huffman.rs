@@ -1,6 +1,6 @@
 //! HPACK's Huffman code (RFC 7541, section 5.2 and Appendix B): apart, because it is one table and two loops over it.
 
-use super::hpack::Malformed;
+use super::malformed::Malformed;
 
 /// The code's symbols by code length in bits (RFC 7541, Appendix B). The code is canonical: lengths and this order give every code.
 /// The end-of-string symbol, the last of 30 bits, is left out, because no string may hold it.

@@ -8,6 +8,7 @@ mod exchange;
 mod fault;
 mod history;
 mod identity;
+mod kind;
 mod layout;
 mod lock;
 mod names;
@@ -44,14 +45,10 @@ pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 use queue::Queue;
 use reader::UNUSED;
 
-use crate::backend::examine::checked;
 use crate::backend::sweep::Swept;
-use crate::backend::{Backend, BackendError, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, Visitor, only_reads};
+use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
-use crate::model::{
-    BackendName, Diagnosis, Fetched, InvalidName, Lease, NamedFile, PodIdentity, RefParts, SecretName, SecretPrefix, SecretRef, Source,
-    Version,
-};
+use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source};
 use crate::yaml;
 
 /// How long a [`Backend::check`] may take.
@@ -96,42 +93,6 @@ impl FileConfig {
             reader.missing("identity", "the age identity file that opens them, such as /etc/keyferry/age.key, or a list of such", faults);
         }
         (!identity.is_empty()).then_some(Self { vault: vault?, identity })
-    }
-}
-
-#[async_trait]
-impl Kind for FileConfig {
-    fn facts(&self) -> Facts<'_> {
-        let files = self.identity.iter().map(|path| NamedFile::secret("identity", path)).collect();
-        Facts { files, ..Facts::default() }
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        name.parse().map(VaultName::into)
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string())
-    }
-
-    /// A vault only reads, and nobody logs in there.
-    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
-        only_reads(asked, "file vault")
-    }
-
-    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(FileBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
-    }
-
-    async fn examine(
-        &self,
-        name: &BackendName,
-        secret_bytes: usize,
-        clock: &Arc<dyn Clock>,
-        _: Option<Visitor>,
-    ) -> Result<Vec<Diagnosis>, BackendError> {
-        let store = self.open(name, secret_bytes, clock)?;
-        Ok(checked(&*store, name, format!("the vault {} is there, and its identities are read", self.vault.display())).await)
     }
 }
 

@@ -2,27 +2,18 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
 
-use async_trait::async_trait;
-
-use super::HttpBackend;
 use super::content::{Expression, Format, VersionIn};
 use super::status::Statuses;
 use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
-use crate::backend::examine::checked;
+use super::version::is_version;
+use crate::backend::CacheTimes;
 use crate::backend::remote::settings::{self, file, filled, refuse_tls};
-use crate::backend::{Audience, Backend, BackendError, CacheTimes, Facts, Inadmissible, Kind, Visitor, only_reads};
-use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, InvalidName, LoginTls, NamedFile, RefParts, SecretName, Version};
-use crate::redact::is_invisible;
+use crate::model::{LoginTls, NamedFile};
 use crate::yaml::{Faults, Node, Reader, unknown_key};
-
-/// The longest version in bytes.
-pub(super) const MAX_VERSION: usize = 256;
 
 /// Headers that are the connection's own, or that would change whom or what is asked.
 const OWN_HEADERS: [&str; 12] = [
@@ -149,7 +140,7 @@ impl HttpBackendConfig {
         (faults.len() == before).then_some(config)
     }
 
-    fn files(&self) -> Vec<NamedFile> {
+    pub(super) fn files(&self) -> Vec<NamedFile> {
         let mut files = settings::files(&self.tls);
         for (name, header) in &self.headers {
             if let Header::File(path) = header {
@@ -169,62 +160,6 @@ impl HttpBackendConfig {
         let in_body = |slot| matches!(&self.asking, Asking::Post(Some(body)) if body.holds(slot));
         [Slot::Namespace, Slot::ServiceAccount].into_iter().any(|slot| self.url.holds(slot) || in_body(slot))
     }
-}
-
-#[async_trait]
-impl Kind for HttpBackendConfig {
-    fn facts(&self) -> Facts<'_> {
-        let audience = match &self.auth {
-            Auth::BearerPod(audience) => Some(Audience { key: "auth.bearer.podToken", text: audience, named: true }),
-            Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None => None,
-        };
-        Facts { address: Some(&self.url.endpoint), audience, cache: Some(self.cache), files: self.files(), ..Facts::default() }
-    }
-
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        name.parse()
-    }
-
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        if self.pins == Pins::Never {
-            return Err(
-                "cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its \
-                        url)"
-                    .to_owned(),
-            );
-        }
-        if !is_version(version) {
-            let shown: String = version.chars().take(40).collect();
-            return Err(format!("{shown:?} is no version (1 to {MAX_VERSION} bytes, no control characters, not `.` or `..`)"));
-        }
-        Ok(Version::new(version))
-    }
-
-    /// An HTTP store only reads, and no class says who asks there.
-    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
-        only_reads(asked, "store over HTTP")
-    }
-
-    fn open(&self, name: &BackendName, secret_bytes: usize, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(HttpBackend::open(name.clone(), self, secret_bytes)?))
-    }
-
-    async fn examine(
-        &self,
-        name: &BackendName,
-        secret_bytes: usize,
-        clock: &Arc<dyn Clock>,
-        _: Option<Visitor>,
-    ) -> Result<Vec<Diagnosis>, BackendError> {
-        let store = self.open(name, secret_bytes, clock)?;
-        Ok(checked(&*store, name, format!("the store at {} answers", self.url.endpoint)).await)
-    }
-}
-
-/// Fit to be sent, and to be shown in the driver's status.
-pub(super) fn is_version(text: &str) -> bool {
-    let is_seen = |c: char| !c.is_control() && !is_invisible(c);
-    (1..=MAX_VERSION).contains(&text.len()) && text.chars().all(is_seen) && !matches!(text, "." | "..")
 }
 
 // === reading ===

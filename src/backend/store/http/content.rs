@@ -9,8 +9,8 @@ use jmespath::{Rcvar, Variable};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::config::is_version;
 use super::exact::{Mark, Unsearchable};
+use super::version::is_version;
 use crate::backend::Fault;
 use crate::backend::remote::fields::{self, Members};
 use crate::backend::remote::refusal::Refusal;

@@ -1,16 +1,18 @@
 //! Any store that answers over HTTP: one request a secret, as the configuration describes it. `docs/http-store.md` describes that.
 //!
 //! Reading order: `config` (what the admin chose), `url` and `template` (what is asked, and that a class cannot change whom), `credentials`
-//! (who asks), `content` and `exact` (what an answer holds), `status` (what one without a secret means), `health`.
+//! (who asks), `content`, `version` and `exact` (what an answer holds), `status` (what one without a secret means), `health`.
 
 mod config;
 mod content;
 mod credentials;
 mod exact;
 mod health;
+mod kind;
 mod status;
 mod template;
 mod url;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -161,7 +163,7 @@ impl Backend for HttpBackend {
     async fn forget(&self, _: &str, _: Instant) {}
 
     async fn check(&self) -> Result<(), BackendError> {
-        self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
+        self.health.check(health::ask(&self.client, &self.desk, &self.config)).await.map_err(|refusal| self.error(None, refusal))
     }
 
     /// Who is the same to the store shares its answers: by a Pod's token each Pod is another one, unless the admin says that only its

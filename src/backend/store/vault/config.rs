@@ -1,17 +1,12 @@
 //! What the configuration says of a Vault or OpenBao server, and what that makes of a class's request.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use async_trait::async_trait;
-
-use super::{VaultBackend, own};
 use crate::backend::remote::settings::{self, file, filled, refuse_tls};
-use crate::backend::{Audience, Backend, BackendError, CacheTimes, Facts, Inadmissible, Kind, Origin, Visitor};
-use crate::clock::Clock;
+use crate::backend::{Audience, CacheTimes, Inadmissible, Origin};
 use crate::http::Endpoint;
-use crate::model::{BackendName, Diagnosis, InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, RefParts, SecretName, Version};
-use crate::policy::{Bounds, ClassMay, Own};
+use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, RefParts, SecretName};
+use crate::policy::ClassMay;
 use crate::yaml::{Faults, Reader, unknown_key};
 
 /// The audience of the Pods' tokens, unless the configuration names another: what the peers' providers ask for.
@@ -107,7 +102,7 @@ impl VaultConfig {
         (faults.len() == before).then_some(Self { address, tls, namespace, auth, share, class_may, cache, store_words })
     }
 
-    fn files(&self) -> Vec<NamedFile> {
+    pub(super) fn files(&self) -> Vec<NamedFile> {
         let mut files = settings::files(&self.tls);
         match &self.auth {
             Auth::AppRole { role_id, secret_id, .. } => {
@@ -130,7 +125,7 @@ impl VaultConfig {
 
     /// Where the server is, and as whom it is entered: the text that version 0.1.0 began to write. What is added to `auth` later is left
     /// out where nothing is said of it, so that a lease of before is still one of here.
-    fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         let Self { address, namespace, auth, .. } = self;
         let auth = match auth {
             Auth::AppRole { mount, role_id, secret_id } => {
@@ -153,7 +148,7 @@ impl VaultConfig {
         Origin::new(format!("(Endpoint({address}), {namespace:?}, {auth})"))
     }
 
-    fn check_login(&self, login: &Login) -> Result<(), Inadmissible> {
+    pub(super) fn check_login(&self, login: &Login) -> Result<(), Inadmissible> {
         let roleless = matches!(&self.auth, Auth::Pod { method: PodMethod::Kubernetes, role: None, .. });
         if roleless && login.role.is_none() {
             let problem = "is missing: neither the class nor the configuration says as which role to log in (set it in the class, or \
@@ -195,7 +190,7 @@ impl VaultConfig {
         }
     }
 
-    fn without_equals(&self, login: &Login) -> Result<Login, Inadmissible> {
+    pub(super) fn without_equals(&self, login: &Login) -> Result<Login, Inadmissible> {
         let mut own = Login::default();
         for (key, value) in login.said().into_iter().filter(|(key, value)| !self.says(*key, value, login)) {
             let problem = |problem: String| refused(key, problem);
@@ -218,72 +213,7 @@ impl VaultConfig {
     }
 }
 
-#[async_trait]
-impl Kind for VaultConfig {
-    fn facts(&self) -> Facts<'_> {
-        let own = Own { namespace: self.namespace.clone(), judge: own::judge };
-        Facts {
-            dialects: &["openbao", "vault"],
-            address: Some(&self.address),
-            audience: self.audience(),
-            bounds: Bounds { class_may: Some(self.class_may.clone()), own: Some(own) },
-            cache: Some(self.cache),
-            files: self.files(),
-            origin: self.origin(),
-        }
-    }
-
-    /// A name that is not canonical is refused: the server would read another one.
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        canonical(name)
-    }
-
-    /// KV v2 counts versions.
-    fn pin(&self, version: &str) -> Result<Version, String> {
-        match version.parse::<u64>() {
-            Ok(number) if number > 0 => Ok(Version::new(number.to_string())),
-            Ok(_) | Err(_) => {
-                let shown: String = version.chars().take(40).collect();
-                Err(format!("{shown:?} is no version: KV v2 counts them from 1"))
-            }
-        }
-    }
-
-    /// Drops what the class says as the configuration does, and puts the namespace in front of the name.
-    fn admit(&self, mut asked: RefParts) -> Result<RefParts, Inadmissible> {
-        check_request(&asked)?;
-        self.check_login(&asked.login)?;
-        let login = std::mem::take(&mut asked.login);
-        let namespace = match &login.namespace {
-            Some(namespace) => canonical_namespace(namespace).map_err(|problem| refused(LoginKey::Namespace, problem))?,
-            None => self.namespace.clone(),
-        };
-        asked.login = self.without_equals(&login)?;
-        if !namespace.is_empty() {
-            let within = format!("{namespace}/{}", asked.name);
-            let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
-            asked.name = within.parse().map_err(too_long)?;
-        }
-        Ok(asked)
-    }
-
-    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
-    }
-
-    async fn examine(
-        &self,
-        name: &BackendName,
-        secret_bytes: usize,
-        clock: &Arc<dyn Clock>,
-        visitor: Option<Visitor>,
-    ) -> Result<Vec<Diagnosis>, BackendError> {
-        let backend = VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?;
-        Ok(backend.examine(visitor).await)
-    }
-}
-
-fn canonical(name: &str) -> Result<SecretName, InvalidName> {
+pub(super) fn canonical(name: &str) -> Result<SecretName, InvalidName> {
     let element = name.split('/').find(|element| element.starts_with(' ') || element.ends_with(' '));
     match element {
         Some(_) => {
@@ -293,7 +223,7 @@ fn canonical(name: &str) -> Result<SecretName, InvalidName> {
     }
 }
 
-fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
+pub(super) fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
     let problem = |key, problem: &str| Err(Inadmissible::Request { key, problem: problem.to_owned() });
     match asked.method {
         Method::List | Method::Post | Method::Put if asked.version.is_some() => {
@@ -306,7 +236,7 @@ fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
     }
 }
 
-fn refused(key: LoginKey, problem: impl Into<String>) -> Inadmissible {
+pub(super) fn refused(key: LoginKey, problem: impl Into<String>) -> Inadmissible {
     Inadmissible::Login { key, problem: problem.into() }
 }
 

@@ -10,6 +10,7 @@ mod config;
 mod entry;
 mod fault;
 mod health;
+mod kind;
 mod lease;
 mod login;
 mod own;

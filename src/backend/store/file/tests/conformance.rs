@@ -1,10 +1,10 @@
 use super::*;
-use crate::backend::Origin;
 use crate::backend::stack::cache::Cached;
 use crate::backend::stack::coalesce::Coalesced;
 use crate::backend::stack::lease::{Leased, Leases};
 use crate::backend::stack::limit::Limited;
 use crate::backend::testing::conformance::{self, Store};
+use crate::backend::{Kind, Origin};
 use crate::clock::SystemClock;
 use crate::telemetry::Metrics;
 

@@ -1,7 +1,9 @@
 //! What is served, how often it is opened, and what is not touched.
 
 use super::*;
+use crate::backend::Kind;
 use crate::model::Method;
+use crate::model::Version;
 
 #[tokio::test]
 async fn a_secret_is_served_with_its_fields_kinds_and_version() {

@@ -135,8 +135,8 @@ async fn versions_are_pinned_where_the_store_has_a_way() {
     insta::assert_snapshot!(bench.backend("").config.pin("2").unwrap_err(), @"cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its url)");
 }
 
-#[test]
-fn what_a_class_may_not_say_is_refused() {
+#[tokio::test]
+async fn what_a_class_may_not_say_is_refused() {
     let bench = Bench::saying(200, "{}");
     let config = &bench.backend("").config;
     let asked = RefParts::read("intranet".parse().unwrap(), "db".parse().unwrap());

@@ -1,7 +1,8 @@
 use tokio::time::Duration;
 
 use super::*;
-use crate::model::LeaseFor;
+use crate::backend::Kind;
+use crate::model::{LeaseFor, Version};
 use crate::yaml;
 
 fn read(text: &str) -> Result<VaultConfig, String> {
