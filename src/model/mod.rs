@@ -12,6 +12,7 @@ mod query;
 mod quoted;
 mod request;
 mod secret;
+mod tenant;
 
 pub use ask::{Args, Ask, Login, LoginKey, LoginTls};
 pub use code::Code;
@@ -27,3 +28,4 @@ pub use query::{InvalidQuery, Query, QueryError};
 pub use quoted::{clean, quoted};
 pub use request::{MountCall, Request, RequestFault};
 pub use secret::{Fetched, Field, FieldKind, Lease, LeaseFor, Method, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb};
+pub use tenant::Tenant;
