@@ -1,5 +1,6 @@
 //! Any number of mounts of any tenants, under a clock that the test moves: how they wait for each other, and that they do not wait for ever.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Weak};
 
@@ -70,7 +71,7 @@ impl Scene {
     }
 
     async fn mount(self: Arc<Self>, mount: Mount) {
-        let purse = self.purse(self.places.take(&name(mount.tenant), never()).await.unwrap());
+        let purse = self.purse(self.place(mount.tenant).await);
         let mut answer = self.work(&mount, &purse).await;
         if matches!(answer, Err(Unpaid::Short)) {
             self.seen().short += 1;
@@ -95,6 +96,24 @@ impl Scene {
         let purse = Purse::new(&self.budget, place);
         self.purses.lock().unwrap().push(Arc::downgrade(&purse));
         purse
+    }
+
+    async fn place(&self, tenant: usize) -> Turn {
+        self.places.take(&name(tenant), never()).await.unwrap()
+    }
+
+    /// One mount of those that never stop. Where there is nothing to draw, the next one tries.
+    async fn take_and_hold(&self, greedy: &Greedy) {
+        let purse = self.purse(self.place(greedy.tenant).await);
+        if greedy.takes_wholes {
+            self.whole(&purse).await;
+            sleep(ms(greedy.holds)).await;
+        } else {
+            match purse.spend(greedy.bytes) {
+                Ok(_spent) => sleep(ms(greedy.holds)).await,
+                Err(_) => sleep(ms(10)).await,
+            }
+        }
     }
 
     async fn whole(&self, purse: &Purse) {
@@ -226,50 +245,86 @@ proptest! {
             assert!(seen.served.len() + seen.too_large >= all && seen.wholes_at_once <= 3, "{seen:?}");
         });
     }
+}
 
-    /// Tenants that never stop: each mount is followed by the next. One more comes, which holds something at first, and waits for a whole.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Tenants that never stop: what one of their mounts gives back, the next one takes. One more waits for a whole, and so do those of its
+    /// own tenant that draw, and it holds something itself at first.
     #[test]
     fn nobody_is_starved_of_a_whole(
-        others in prop::collection::vec(mount(), 4..24),
-        (own, comes) in (0..300_000_usize, 0..10_000_u64),
+        others in prop::collection::vec(greedy(), 2..16),
+        (tenant, own, comes) in (0..4_usize, 0..300_000_usize, 0..3_000_u64),
     ) {
-        paused().block_on(async {
-            let scene = Scene::new(small_budget(), 256, 256, 256);
-            let (stop, mut all) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
-            // What one mount holds at once, it holds no longer than this.
-            let longest = others.iter().map(|mount| mount.parts.iter().map(|(_, takes)| takes + 5).max().unwrap_or_default() + mount.reads);
-            let longest = longest.max().unwrap_or_default();
-            for mount in others {
-                let (scene, stop) = (Arc::clone(&scene), Arc::clone(&stop));
-                all.spawn(async move {
-                    while !stop.load(Ordering::Relaxed) {
-                        Arc::clone(&scene).mount(Mount { in_tasks: false, ..mount.clone() }).await;
-                        tokio::task::yield_now().await;
-                    }
-                });
-            }
-            sleep(ms(comes)).await;
-            let me = || scene.purse(Turns::new(2).take(&"me".into(), never()).now_or_never().flatten().unwrap());
-            let (holds, waits) = (me(), me());
-            let held = holds.spend(own);
-            let waiting = tokio::spawn({
-                let scene = Arc::clone(&scene);
-                async move {
-                    let began = Instant::now();
-                    scene.whole(&waits).await;
-                    began.elapsed()
+        // In its line it would wait for those who are before it.
+        let others = others.into_iter().filter(|other| !(other.takes_wholes && other.tenant == tenant));
+        waits_no_longer_than_it_must(tenant, own, comes, others.collect());
+    }
+}
+
+/// A mount that is followed by its like for ever.
+#[derive(Clone, Debug)]
+struct Greedy {
+    tenant: usize,
+    bytes: usize,
+    holds: u64,
+    takes_wholes: bool,
+}
+
+fn greedy() -> impl Strategy<Value = Greedy> {
+    (0..4_usize, 40_000..400_000_usize, 50..1_000_u64, prop::bool::weighted(0.2)).prop_map(|(tenant, bytes, holds, takes_wholes)| Greedy {
+        tenant,
+        bytes,
+        holds,
+        takes_wholes,
+    })
+}
+
+fn waits_no_longer_than_it_must(tenant: usize, own: usize, comes: u64, others: Vec<Greedy>) {
+    paused().block_on(async {
+        let scene = Scene::new(small_budget(), 256, 1, 1);
+        let (stop, mut all) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+        let longest = others.iter().map(|other| other.holds).max().unwrap_or_default();
+        let tenants_before = others.iter().filter(|other| other.takes_wholes).map(|other| other.tenant).collect::<BTreeSet<_>>().len();
+        for other in others {
+            let (scene, stop) = (Arc::clone(&scene), Arc::clone(&stop));
+            all.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    scene.take_and_hold(&other).await;
                 }
             });
-            sleep(ms(longest)).await;
-            drop(held);
-            let took = waiting.await.unwrap();
-            // What I hold; then what the others have drawn; then a whole of each tenant that came before me.
-            assert!(took <= ms(longest) * 6, "{took:?} instead of {:?}", ms(longest) * 6);
-            stop.store(true, Ordering::Relaxed);
-            all.join_all().await;
-            drop(holds);
-            scene.is_as_before();
+        }
+        sleep(ms(comes)).await;
+        let [holds, waits] = [scene.place(tenant).await, scene.place(tenant).await].map(|place| scene.purse(place));
+        let held = holds.spend(own);
+        let waiting = tokio::spawn({
+            let scene = Arc::clone(&scene);
+            async move {
+                let began = Instant::now();
+                scene.whole(&waits).await;
+                began.elapsed()
+            }
         });
+        sleep(ms(longest)).await;
+        drop(held);
+        let most = ms(longest) * (2 + u32::try_from(tenants_before).unwrap());
+        let took = tokio::time::timeout(ms(longest) * 100, waiting).await.expect("it waits for ever").unwrap();
+        // What its tenant holds; then what the others have drawn; then a whole of each tenant before it.
+        assert!(took <= most, "{took:?} instead of {most:?}");
+        stop.store(true, Ordering::Relaxed);
+        all.join_all().await;
+        drop(holds);
+        scene.is_as_before();
+    });
+}
+
+/// Six mounts of two tenants have two thirds of all there is, at any time: less than two wholes are free.
+#[test]
+fn draws_that_never_stop_starve_nobody() {
+    let draw = |n: u64| Greedy { tenant: usize::from(n.is_multiple_of(2)), bytes: 140_000, holds: 500 + 7 * n, takes_wholes: false };
+    for tenant in [0, 2] {
+        waits_no_longer_than_it_must(tenant, 0, 2_000, (0..6).map(draw).collect());
     }
 }
 
