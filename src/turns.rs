@@ -59,6 +59,17 @@ pub struct Ticket {
     number: u64,
 }
 
+/// The tenants that one piece of work is for: it waits for its turns in all their lines at once, with one ticket. Clones are the same ones.
+#[derive(Clone)]
+pub struct Party(Arc<Mutex<Members>>);
+
+struct Members {
+    /// The one that leads first; no tenant twice.
+    tenants: Vec<Tenant>,
+    /// While it waits.
+    ticket: Option<Ticket>,
+}
+
 struct Shared {
     slots: Shares,
     /// Units a turn.
@@ -114,6 +125,24 @@ impl Turns {
             Some(turn) => Some(turn),
             None => self.line_up(tenant).turn(until).await,
         }
+    }
+
+    /// As [`Turns::take`], in the lines of all who are in the party, and of those who join it meanwhile. The turn is that of the tenant
+    /// whose line came first.
+    pub async fn take_for(&self, party: &Party, until: Instant) -> Option<Turn> {
+        let waiting = {
+            let mut members = party.lock();
+            let leader = members.tenants.first()?;
+            if let Some(turn) = self.at_once(leader) {
+                return Some(turn);
+            }
+            let waiting = self.line_up(leader);
+            let ticket = waiting.ticket();
+            members.tenants[1..].iter().for_each(|tenant| ticket.stand(tenant));
+            members.ticket = Some(ticket);
+            waiting
+        };
+        waiting.turn(until).await
     }
 
     /// Goes into the tenant's line, without waiting yet.
@@ -362,6 +391,30 @@ impl Ticket {
     }
 }
 
+// === impl Party ===
+
+impl Party {
+    pub fn of(leader: Tenant) -> Self {
+        Self(Arc::new(Mutex::new(Members { tenants: vec![leader], ticket: None })))
+    }
+
+    /// From now on it waits in this tenant's lines too.
+    pub fn join(&self, tenant: &Tenant) {
+        let mut members = self.lock();
+        if !members.tenants.contains(tenant) {
+            members.tenants.push(tenant.clone());
+            if let Some(ticket) = &members.ticket {
+                ticket.stand(tenant);
+            }
+        }
+    }
+
+    /// Each change is one call of the list's.
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl fmt::Debug for Turns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Turns").field("slots", &self.0.slots).field("waiting", &self.waiting()).finish_non_exhaustive()
@@ -389,6 +442,12 @@ impl fmt::Debug for Waiting {
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Party").field(&self.lock().tenants).finish()
     }
 }
 

@@ -168,7 +168,10 @@ async fn a_wait_for_a_whole_has_an_end() {
     for purse in &purses[..3] {
         purse.whole(soon()).await.unwrap();
     }
-    assert_eq!(purses[3].whole(soon()).await, Err(NoWhole::Late));
+    let mut waiting = Box::pin(purses[3].whole(soon()));
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(purses[3].spend(1).unwrap_err(), Unpaid::Short, "nothing comes into the hand of one that waits");
+    assert_eq!(waiting.await, Err(NoWhole::Late));
     drop(purses);
     assert_eq!((used(&budget), budget.moving().waiting()), (0, 0));
 }

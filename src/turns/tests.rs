@@ -187,6 +187,31 @@ async fn a_ticket_that_nobody_waits_with_leaves_all_lines() {
 }
 
 #[tokio::test]
+async fn a_party_waits_in_the_lines_of_all_its_tenants() {
+    let turns = Turns::new(2);
+    let (a, b) = (at_once(&turns, "a").unwrap(), at_once(&turns, "b").unwrap());
+    let party = Party::of(tenant("a"));
+    party.join(&tenant("c"));
+    {
+        let mut waiting = Box::pin(turns.take_for(&party, never()));
+        assert!((&mut waiting).now_or_never().is_none());
+        for name in ["d", "a", "d"] {
+            party.join(&tenant(name));
+        }
+        assert_eq!((turns.waiting(), turns.lock().by.len()), (1, 3), "who joins later has a line too");
+        drop(b);
+        assert_eq!(waiting.now_or_never().flatten().unwrap().tenant().as_str(), "c");
+    }
+    // The next turn of the same party; and then nobody waits with it.
+    let mut waiting = Box::pin(turns.take_for(&party, never()));
+    drop(a);
+    assert_eq!((&mut waiting).now_or_never().flatten().unwrap().tenant().as_str(), "a");
+    drop(waiting);
+    party.join(&tenant("e"));
+    assert!(is_empty(&turns));
+}
+
+#[tokio::test]
 async fn nothing_is_drawn_while_one_that_holds_nothing_waits() {
     // Turns of 10 units out of 40.
     let turns = Turns::of_units(40, 10);
