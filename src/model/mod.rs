@@ -12,6 +12,7 @@ mod query;
 mod quoted;
 mod request;
 mod secret;
+mod tenant;
 
 pub use ask::{Args, Ask, Login, LoginKey, LoginTls};
 pub use code::Code;
@@ -29,3 +30,4 @@ pub use request::{MountCall, Request, RequestFault};
 pub use secret::{
     Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb,
 };
+pub use tenant::Tenant;
