@@ -11,8 +11,8 @@
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
-//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`files`], [`glob`], [`memo`], [`nearest`], [`redact`], [`shelf`], [`turns`],
-//! [`units`], [`yaml`].
+//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`files`], [`glob`], [`memo`], [`nearest`], [`redact`], [`shelf`], [`steps`],
+//! [`turns`], [`units`], [`yaml`].
 
 pub mod app;
 pub mod cli;
@@ -40,6 +40,7 @@ pub mod memo;
 pub mod nearest;
 pub mod redact;
 pub mod shelf;
+pub mod steps;
 pub mod telemetry;
 pub mod turns;
 pub mod units;

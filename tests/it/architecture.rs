@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::support::files_below;
 
 /// Rooms open to all.
-const LEAVES: [&str; 12] = ["clock", "files", "glob", "memo", "nearest", "redact", "shelf", "telemetry", "turns", "units", "yaml", "model"];
+const LEAVES: [&str; 13] =
+    ["clock", "files", "glob", "memo", "nearest", "redact", "shelf", "steps", "telemetry", "turns", "units", "yaml", "model"];
 
 /// What each room may import besides the leaves and itself.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
