@@ -9,6 +9,7 @@ use std::fmt;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
+use crate::model::MAX_FAULTS;
 use crate::nearest::nearest;
 
 /// The most nodes a document may have, aliases expanded.
@@ -63,9 +64,13 @@ pub struct Fault {
     pub problem: String,
 }
 
-/// Faults as they are found.
-#[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
+/// Faults as they are found: all of them, or no more than so many and how many more there are.
+#[derive(Debug)]
+pub struct Faults {
+    kept: Vec<Fault>,
+    most: usize,
+    more: usize,
+}
 
 /// A mapping being read: it knows which keys were asked for, so that it can name the others.
 #[derive(Debug)]
@@ -292,22 +297,49 @@ impl Node {
 // === impl Faults ===
 
 impl Faults {
+    /// For what a tenant writes: as many as a message can tell.
+    pub fn of_tenant() -> Self {
+        Self { most: MAX_FAULTS, ..Self::default() }
+    }
+
     pub fn add(&mut self, at: Position, key: impl Into<String>, problem: impl Into<String>) {
-        self.0.push(Fault { at, key: key.into(), problem: problem.into() });
+        self.add_with(at, || (key.into(), problem.into()));
+    }
+
+    /// Key and problem are written only where they are kept.
+    pub fn add_with(&mut self, at: Position, words: impl FnOnce() -> (String, String)) {
+        if self.kept.len() < self.most {
+            let (key, problem) = words();
+            self.kept.push(Fault { at, key, problem });
+        } else {
+            self.more += 1;
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
+    /// How many were found, kept or not.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.kept.len() + self.more
     }
 
-    /// In the order of the text.
+    /// How many were not kept.
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
+    /// Those that were kept, in the order of the text.
     pub fn into_sorted(mut self) -> Vec<Fault> {
-        self.0.sort_by_key(|fault| fault.at);
-        self.0
+        self.kept.sort_by_key(|fault| fault.at);
+        self.kept
+    }
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { kept: Vec::new(), most: usize::MAX, more: 0 }
     }
 }
 
