@@ -57,7 +57,7 @@ impl Catalogue for Everything {
 /// A class's `objects`: no text makes parsing panic, and a class that is refused has a fault to show.
 pub fn class(input: &[u8]) {
     let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
-    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: true }) {
+    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, bytes: 1 << 20, owners: true }) {
         Ok(plan) => assert!(plan.objects.len() <= 64),
         Err(faults) => assert!(!faults.0.is_empty()),
     }
@@ -72,7 +72,7 @@ pub fn peers(input: &[u8]) {
     let mut parameters = BTreeMap::from([("objects".to_owned(), parts.next().unwrap_or_default().to_owned())]);
     parameters.extend(parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
     parameters.insert("dialect".to_owned(), dialect.to_owned());
-    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: false }) {
+    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, bytes: 1 << 20, owners: false }) {
         Ok(plan) => {
             assert!((1..=64).contains(&plan.objects.len()));
             let paths: BTreeSet<_> = plan.objects.iter().map(|object| object.label().path).collect();

@@ -254,8 +254,12 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
         return Err(StartError(problems));
     };
-    let limits =
-        MountLimits { objects: config.limits.objects, secret_bytes: config.limits.secret_bytes, mount_bytes: config.limits.mount_bytes };
+    let limits = MountLimits {
+        objects: config.limits.objects,
+        class_bytes: config.limits.class_bytes,
+        secret_bytes: config.limits.secret_bytes,
+        mount_bytes: config.limits.mount_bytes,
+    };
     Ok(Pipeline {
         identity,
         policy: config.policy.clone(),

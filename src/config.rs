@@ -69,6 +69,8 @@ pub struct Config {
 pub struct Limits {
     /// Objects in a class. Default 512.
     pub objects: usize,
+    /// Bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
+    pub class_bytes: usize,
     /// Bytes of one secret, and of one file. Default 1 MiB.
     pub secret_bytes: usize,
     /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
@@ -348,13 +350,14 @@ impl Limits {
             0 => Err(format!("{text:?} is nothing: no secret could be delivered")),
             size => Ok(size),
         };
+        let class_bytes = reader.parsed("classBytes", faults, size).unwrap_or(default.class_bytes);
         let secret_bytes = reader.parsed("secretBytes", faults, size).unwrap_or(default.secret_bytes);
         let mount_bytes = reader.parsed("mountBytes", faults, size).unwrap_or(default.mount_bytes);
         let timeout = reader.parsed("timeout", faults, |text| match parse_duration(text)? {
             short if short < Duration::from_secs(1) => Err(format!("{text:?} is under 1s: no mount could be served")),
             duration => Ok(duration),
         });
-        Self { objects, secret_bytes, mount_bytes, mounts, per_backend, timeout: timeout.unwrap_or(default.timeout) }
+        Self { objects, class_bytes, secret_bytes, mount_bytes, mounts, per_backend, timeout: timeout.unwrap_or(default.timeout) }
     }
 }
 
@@ -362,6 +365,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             objects: 512,
+            class_bytes: 256 * 1024,
             secret_bytes: 1024 * 1024,
             mount_bytes: 3584 * 1024,
             mounts: 256,

@@ -33,10 +33,6 @@ pub use error::{FetchFailure, MountError};
 
 use record::Record;
 
-/// The largest attributes in bytes. A SecretProviderClass is at most about 1.5 MiB (etcd's limit on a request); half of that
-/// is more than any class that fits `limits.objects`.
-const MAX_ATTRIBUTES: usize = 768 * 1024;
-
 /// Parsed classes that are remembered.
 const PLANS: usize = 1024;
 
@@ -67,6 +63,7 @@ pub struct Pipeline {
 #[derive(Clone, Copy, Debug)]
 pub struct MountLimits {
     pub objects: usize,
+    pub class_bytes: usize,
     pub secret_bytes: usize,
     pub mount_bytes: usize,
 }
@@ -122,7 +119,7 @@ impl Pipeline {
     }
 
     async fn walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<(Delivery, Reservation), MountError> {
-        let request = Request::parse(call, MAX_ATTRIBUTES).map_err(MountError::Request)?;
+        let request = Request::parse(call, self.limits.class_bytes).map_err(MountError::Request)?;
         record.requested(&request);
         let plan = self.plan(&request, &cx.provider)?;
         record.planned(&plan);
@@ -148,7 +145,8 @@ impl Pipeline {
         if let Some(plan) = self.plans.0.find(&*parameters) {
             return Ok(plan);
         }
-        let limits = ClassLimits { objects: self.limits.objects, owners: self.deliverer.mode() == DeliveryMode::Provider };
+        let MountLimits { objects, class_bytes, .. } = self.limits;
+        let limits = ClassLimits { objects, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
         let plan = Arc::new(dialect::parse(&parameters, self.backends.catalogue(), limits).map_err(MountError::Class)?);
         let (namespace, class) = (&request.claims.namespace, request.class.as_deref().unwrap_or_default());
         for warning in &plan.warnings {
@@ -201,7 +199,7 @@ impl Pipeline {
 
     fn render(&self, plan: &Plan, found: &[Option<Fetched>], permission: FileMode) -> Result<Rendered, MountError> {
         let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| &*fetched.secret)).collect();
-        let MountLimits { secret_bytes, mount_bytes, objects: _ } = self.limits;
+        let MountLimits { secret_bytes, mount_bytes, .. } = self.limits;
         render::render(plan, &secrets, permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)
     }
 

@@ -9,13 +9,10 @@ use super::keys::Keys;
 use super::layout::Layout;
 use super::{ClassLimits, bounded, class_fault};
 use crate::model::{
-    Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, InvalidName, Label, LeaseFor, LoginKey, Method, Object, Plan, SecretRef,
-    Unresolved, clean, quoted,
+    Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, FaultList, InvalidName, Label, LeaseFor, LoginKey, Method, Object, Plan,
+    SecretRef, Unresolved, clean, quoted,
 };
 use crate::yaml::{self, Faults, Node, Position, Reader, Value};
-
-/// How many faulty keys are told of one object.
-const MAX_KEY_FAULTS: usize = 64;
 
 /// Attributes of the volume that the driver puts between the parameters; they are not the class's.
 const VOLUME_KEYS: [&str; 2] = ["secretProviderClass", "providerName"];
@@ -58,7 +55,7 @@ pub(super) struct Class<'c> {
     secrets: Vec<SecretRef>,
     places: HashMap<SecretRef, usize>,
     told: Told,
-    faults: Vec<ClassFault>,
+    faults: FaultList<ClassFault>,
     warnings: Vec<ClassWarning>,
 }
 
@@ -84,14 +81,14 @@ impl<'c> Class<'c> {
             secrets: Vec::new(),
             places: HashMap::new(),
             told: Told::default(),
-            faults: Vec::new(),
+            faults: FaultList::default(),
             warnings: Vec::new(),
         }
     }
 
     /// Notes a fault of the class as a whole.
     pub(super) fn fault(&mut self, key: &str, problem: impl AsRef<str>) {
-        self.faults.push(class_fault(key, problem));
+        self.faults.add(class_fault(key, problem));
     }
 
     /// Notes what is not heeded, or could be meant otherwise.
@@ -102,9 +99,12 @@ impl<'c> Class<'c> {
     /// Names every key that means nothing here. A key with a `/` is the driver's or somebody else's.
     pub(super) fn check_keys(&mut self, parameters: &BTreeMap<String, String>) {
         let own = |key: &&str| !key.contains('/') && !VOLUME_KEYS.contains(key);
-        let problems = parameters.keys().map(String::as_str).filter(own);
-        let faults: Vec<_> = problems.filter_map(|key| Some(class_fault(key, self.format.class_keys.problem(key)?))).collect();
-        self.faults.extend(faults);
+        for key in parameters.keys().map(String::as_str).filter(own) {
+            let keys = &self.format.class_keys;
+            if !keys.known.contains(&key) {
+                self.faults.add_with(|| class_fault(key, keys.problem(key)));
+            }
+        }
     }
 
     /// A class-wide value, read by `parse`; what is empty is not said at all.
@@ -133,7 +133,7 @@ impl<'c> Class<'c> {
         };
         let mut objects = Vec::new();
         for (index, item) in (1..).zip(self.items(text, limits).unwrap_or_default()) {
-            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::default());
+            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::of_tenant());
             objects.extend(self.object(&label, &item, &mut faults, &mut read));
             self.take_over(&label, faults);
         }
@@ -160,7 +160,7 @@ impl<'c> Class<'c> {
                     items.len(),
                     limits.objects
                 );
-                self.faults.push(ClassFault { code: Code::TooLarge, ..class_fault("objects", problem) });
+                self.faults.add(ClassFault { code: Code::TooLarge, ..class_fault("objects", problem) });
                 None
             }
             Value::Null => Some(Vec::new()),
@@ -180,7 +180,7 @@ impl<'c> Class<'c> {
     }
 
     fn objects_fault(&mut self, at: Position, problem: impl AsRef<str>) {
-        self.faults.push(ClassFault { at: Some((at.line, at.column)), ..class_fault("objects", problem) });
+        self.faults.add(ClassFault { at: Some((at.line, at.column)), ..class_fault("objects", problem) });
     }
 
     fn object(
@@ -197,21 +197,25 @@ impl<'c> Class<'c> {
         }
         let mut reader = Reader::of(node, "", faults)?;
         for (key, _) in reader.entries() {
-            if let Some(problem) = self.format.object_keys.problem(&key.text).filter(|_| faults.len() < MAX_KEY_FAULTS) {
-                faults.add(key.at, &key.text, problem);
+            let keys = &self.format.object_keys;
+            if !keys.known.contains(&key.text.as_str()) {
+                faults.add_with(key.at, || (key.text.clone(), keys.problem(&key.text)));
             }
         }
         read(self, label, &mut reader, faults)
     }
 
     fn take_over(&mut self, label: &Label, faults: Faults) {
-        self.faults.extend(faults.into_sorted().into_iter().map(|fault| ClassFault {
-            object: Some(label.clone()),
-            key: clean(&fault.key),
-            problem: bounded(&fault.problem),
-            code: Code::InvalidRequest,
-            at: Some((fault.at.line, fault.at.column)),
-        }));
+        self.faults.count(faults.more());
+        for fault in faults.into_sorted() {
+            self.faults.add_with(|| ClassFault {
+                object: Some(label.clone()),
+                key: clean(&fault.key),
+                problem: bounded(&fault.problem),
+                code: Code::InvalidRequest,
+                at: Some((fault.at.line, fault.at.column)),
+            });
+        }
     }
 
     /// What an object asks for, as its backend makes it: its place among the plan's secrets. Its faults stand at the keys that say so.
@@ -286,7 +290,7 @@ impl<'c> Class<'c> {
 
     /// The plan, or every fault: the class's own first, then object by object, each in the order of the text.
     pub(super) fn finish(mut self, objects: Vec<Object>) -> Result<Plan, ClassFaults> {
-        self.faults.extend(self.layout.faults(self.format.path));
+        self.layout.faults(self.format.path, &mut self.faults);
         if !self.told.logs_in {
             for (key, problem) in std::mem::take(&mut self.told.no_logins) {
                 self.fault(&self.word(key), problem);

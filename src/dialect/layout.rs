@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::class_fault;
-use crate::model::{Claim, ClassFault, FilePath, Label, clashes, quoted};
+use crate::model::{Claim, ClassFault, FaultList, FilePath, Label, clashes, quoted};
 use crate::yaml::Position;
 
 /// Claims, in the order of the objects.
@@ -30,9 +30,9 @@ impl Layout {
     }
 
     /// What stands in whose way; `key` is the format's word for a path.
-    pub(super) fn faults(&self, key: &str) -> Vec<ClassFault> {
+    pub(super) fn faults(&self, key: &str, faults: &mut FaultList<ClassFault>) {
         let claims: Vec<Claim<'_>> = self.0.iter().map(|claimed| Claim { path: claimed.path.as_str(), folder: claimed.folder }).collect();
-        let (mut faults, mut told) = (Vec::new(), HashSet::new());
+        let mut told = HashSet::new();
         for clash in clashes(&claims) {
             let (file, other) = (&self.0[clash.file], &self.0[clash.other]);
             // A field that is named twice is one file.
@@ -43,12 +43,13 @@ impl Layout {
             let file_is_later = file.label.index > other.label.index;
             let (later, earlier) = if file_is_later { (file, other) } else { (other, file) };
             if told.insert((later.label.index, &file.path)) {
-                let problem = problem(file, other, earlier, file_is_later);
                 let at = Some((later.at.line, later.at.column));
-                faults.push(ClassFault { object: Some(later.label.clone()), at, ..class_fault(key, problem) });
+                faults.add_with(|| {
+                    let problem = problem(file, other, earlier, file_is_later);
+                    ClassFault { object: Some(later.label.clone()), at, ..class_fault(key, problem) }
+                });
             }
         }
-        faults
     }
 }
 

@@ -32,6 +32,8 @@ const MAX_PROBLEM: usize = 400;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClassLimits {
     pub objects: usize,
+    /// Bytes of all parameters, keys and values.
+    pub bytes: usize,
     /// Whether a file can be given an owner: the driver cannot, only the daemon itself (`delivery: provider`).
     pub owners: bool,
 }
@@ -41,12 +43,23 @@ pub struct ClassLimits {
 /// # Errors
 /// Everything that is wrong with it: each fault names object, key and remedy.
 pub fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catalogue, limits: ClassLimits) -> Result<Plan, ClassFaults> {
+    let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > limits.bytes {
+        return Err(ClassFaults([too_large(bytes, limits.bytes)].into_iter().collect()));
+    }
     match parameters.get("dialect").map(String::as_str) {
         None | Some(NATIVE) => native::parse(parameters, catalogue, limits),
         Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits),
         Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits),
-        Some(dialect) => Err(ClassFaults(vec![class_fault("dialect", unknown_dialect(dialect))])),
+        Some(dialect) => Err(ClassFaults([class_fault("dialect", unknown_dialect(dialect))].into_iter().collect())),
     }
+}
+
+/// The daemon sees kubelet's keys as well, and refuses what is too large before it comes here; `keyferry check` has the class alone.
+fn too_large(bytes: usize, most: usize) -> ClassFault {
+    let problem =
+        format!("have {bytes} bytes: at most {most} are read on this node (split the class, or ask for a higher limits.classBytes)");
+    ClassFault { code: Code::TooLarge, ..class_fault("parameters", problem) }
 }
 
 fn unknown_dialect(dialect: &str) -> String {

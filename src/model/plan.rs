@@ -6,7 +6,7 @@ use std::fmt;
 use thiserror::Error;
 use tokio::time::Duration;
 
-use super::{Ask, BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
+use super::{Ask, BackendName, Code, FaultList, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
 
 /// A parsed class.
 #[derive(Debug, Default)]
@@ -152,7 +152,7 @@ pub struct ClassWarning {
 
 /// Everything that is wrong with a class: never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ClassFaults(pub Vec<ClassFault>);
+pub struct ClassFaults(pub FaultList<ClassFault>);
 
 // === impl Plan ===
 

@@ -8,7 +8,7 @@ use crate::audit::AuditUnavailable;
 use crate::backend::BackendError;
 use crate::delivery::{DeliveryError, Oversize};
 use crate::identity::IdentityError;
-use crate::model::{ClassFaults, Code, Label, RequestFault};
+use crate::model::{ClassFaults, Code, FaultList, Label, RequestFault};
 use crate::policy::Denial;
 use crate::redact::is_invisible;
 use crate::render::RenderFault;
@@ -31,7 +31,7 @@ pub enum MountError {
     Oversize(Oversize),
     Policy(Vec<(Label, Denial)>),
     Render(Vec<RenderFault>),
-    Request(Vec<RequestFault>),
+    Request(FaultList<RequestFault>),
     TimedOut {
         after: Duration,
     },
@@ -68,7 +68,7 @@ impl MountError {
         match self {
             Self::Fetch(failures) => {
                 let parts: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.label, failure.error.in_full())).collect();
-                bounded(self.code(), &parts)
+                bounded(self.code(), &parts, 0)
             }
             Self::Audit(_)
             | Self::Class(_)
@@ -81,6 +81,24 @@ impl MountError {
             | Self::Render(_)
             | Self::Request(_)
             | Self::TimedOut { .. } => self.to_string(),
+        }
+    }
+
+    /// How many faults there are whose words nobody kept.
+    fn unkept(&self) -> usize {
+        match self {
+            Self::Class(ClassFaults(faults)) => faults.more(),
+            Self::Request(faults) => faults.more(),
+            Self::Audit(_)
+            | Self::Delivery(_)
+            | Self::Fetch(_)
+            | Self::Identity(_)
+            | Self::Internal
+            | Self::Overloaded { .. }
+            | Self::Oversize(_)
+            | Self::Policy(_)
+            | Self::Render(_)
+            | Self::TimedOut { .. } => 0,
         }
     }
 
@@ -118,7 +136,7 @@ impl MountError {
 /// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut message = bounded(self.code(), &self.parts());
+        let mut message = bounded(self.code(), &self.parts(), self.unkept());
         // Names of secrets and fields may have them, and would change how the rest of the line reads.
         message.retain(|c| !is_invisible(c));
         f.write_str(&message)
@@ -127,7 +145,8 @@ impl fmt::Display for MountError {
 
 impl std::error::Error for MountError {}
 
-fn bounded(code: Code, parts: &[String]) -> String {
+/// `more` faults have no words.
+fn bounded(code: Code, parts: &[String], more: usize) -> String {
     /// What `; ... and 100000 more` takes.
     const ROOM: usize = 32;
     let mut message = format!("{code}: ");
@@ -141,10 +160,10 @@ fn bounded(code: Code, parts: &[String]) -> String {
             message += &part[..part.floor_char_boundary(space)];
             message += "...";
         } else {
-            return message + &format!("; ... and {} more", parts.len() - at);
+            return message + &format!("; ... and {} more", parts.len() - at + more);
         }
     }
-    message
+    if more > 0 { message + &format!("; ... and {more} more") } else { message }
 }
 
 impl fmt::Display for FetchFailure {
@@ -179,9 +198,18 @@ mod tests {
     }
 
     #[test]
+    fn faults_that_were_not_kept_are_counted() {
+        let message = faults(70_000, 80).to_string();
+        let told = message.matches("key").count();
+        assert!(told < 64 && message.len() <= MAX_MESSAGE && message.ends_with(&format!("; ... and {} more", 70_000 - told)), "{message}");
+        let message = faults(70, 2).to_string();
+        assert!(message.ends_with("; key63: ü; ... and 6 more"), "{message}");
+    }
+
+    #[test]
     fn nothing_in_it_is_invisible_or_turns_the_line_round() {
         let fault = RequestFault { key: "key\u{202e}".into(), problem: "a\u{2028}b\u{200b}c".into(), code: Code::InvalidRequest };
-        assert_eq!(MountError::Request(vec![fault]).to_string(), "InvalidRequest: key: abc");
+        assert_eq!(MountError::Request(FaultList::from_iter([fault])).to_string(), "InvalidRequest: key: abc");
     }
 
     #[test]

@@ -62,7 +62,12 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         policy: config.policy.clone(),
         backends: Backends::new(config.configured(), BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
         version_key: VersionKey::new(&vec![7; VersionKey::LENGTH].into()),
-        limits: MountLimits { objects: limits.objects, secret_bytes: limits.secret_bytes, mount_bytes: limits.mount_bytes },
+        limits: MountLimits {
+            objects: limits.objects,
+            class_bytes: limits.class_bytes,
+            secret_bytes: limits.secret_bytes,
+            mount_bytes: limits.mount_bytes,
+        },
         deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock)),
         audit: Arc::new(AuditLog::start(Box::new(audit), false, Arc::clone(&metrics)).unwrap()),
         metrics,

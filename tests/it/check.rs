@@ -268,7 +268,7 @@ impl Catalogue for Any {
 
 fn parse(parameters: &Map<String, Value>) -> Result<(), ClassFaults> {
     let parameters = parameters.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect();
-    dialect::parse(&parameters, &Any, ClassLimits { objects: 512, owners: true }).map(drop)
+    dialect::parse(&parameters, &Any, ClassLimits { objects: 512, bytes: 1 << 20, owners: true }).map(drop)
 }
 
 fn objects(object: &Value) -> Map<String, Value> {
@@ -278,7 +278,7 @@ fn objects(object: &Value) -> Map<String, Value> {
 #[test]
 fn schema_and_parser_know_the_same_keys_of_a_class() {
     let schema = schema("class");
-    let said = |parameters: &Map<String, Value>| parse(parameters).unwrap_err().0.remove(0).problem;
+    let said = |parameters: &Map<String, Value>| parse(parameters).unwrap_err().0[0].problem.clone();
     let unknown = json!({ "secret": "x", "qqqqqqqqqqqq": 1 });
     assert_eq!(keys(&schema["$defs"]["object"]["properties"]), known_keys(&said(&objects(&unknown))));
     assert_ne!(validate("class", "#/$defs/object", &json!({ "unknown": unknown })), "");

@@ -71,8 +71,13 @@ impl Judge<'_> {
             }
             Err(ClassFaults(faults)) => {
                 self.report.objects += subject.objects.len();
+                let more = faults.more();
                 for fault in faults {
                     self.report.add(subject.fault(fault));
+                }
+                if more > 0 {
+                    let message = format!("... and {more} more faults of this class");
+                    self.report.add(subject.about(Finding::error(subject.file, subject.start, message)));
                 }
             }
         }

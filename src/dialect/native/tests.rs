@@ -4,8 +4,8 @@ use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
 use crate::model::{
-    Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, LeaseFor, Method, Plan, RefParts, SecretRef, Select, Unresolved,
-    Version,
+    Ask, Catalogue, ClassFault, Code, Encoding, FaultList, FileMode, InvalidName, LeaseFor, Method, Plan, RefParts, SecretRef, Select,
+    Unresolved, Version,
 };
 
 /// Knows the backends `files` and `bao`; where `only` is set, `files` alone. Versions are numbers.
@@ -49,8 +49,9 @@ fn parameters(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn parse_class(pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
-    parse(&parameters(pairs), &FakeCatalogue { only: true }, ClassLimits { objects: 512, owners: true }).map_err(|faults| faults.0)
+fn parse_class(pairs: &[(&str, &str)]) -> Result<Plan, FaultList<ClassFault>> {
+    parse(&parameters(pairs), &FakeCatalogue { only: true }, ClassLimits { objects: 512, bytes: 1 << 20, owners: true })
+        .map_err(|faults| faults.0)
 }
 
 fn plan(objects: &str) -> Plan {
@@ -197,7 +198,7 @@ fn an_owner_is_given_only_where_the_daemon_writes() {
     3:22 object 3 (c): owner: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     4:22 object 4 (d): owner: "4294967295:0" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
     "#);
-    let driver = ClassLimits { objects: 512, owners: false };
+    let driver = ClassLimits { objects: 512, bytes: 1 << 20, owners: false };
     let faults = parse(&parameters(&[("objects", objects)]), &FakeCatalogue { only: true }, driver).unwrap_err();
     assert_eq!(faults.0.len(), 2);
     insta::assert_snapshot!(faults.0[0], @"object 1 (a): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`)");
@@ -471,7 +472,7 @@ fn a_backend_that_is_unknown_is_told_once() {
     1:84 object 4 (d): mode: "0999" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     "#);
     let class = parameters(&[("objects", objects)]);
-    let found = parse(&class, &FakeCatalogue { only: false }, ClassLimits { objects: 9, owners: true }).unwrap_err().0;
+    let found = parse(&class, &FakeCatalogue { only: false }, ClassLimits { objects: 9, bytes: 1 << 20, owners: true }).unwrap_err().0;
     insta::assert_snapshot!(found[0], @"backend: no backend is named, and this node has several (set backend to one of: bao, files)");
 }
 
@@ -553,7 +554,7 @@ fn time_to_parse_grows_with_the_class_alone() {
         let class = parameters(&[("objects", &(0..objects).map(object).collect::<Vec<_>>().concat())]);
         let time = |_| {
             let start = Instant::now();
-            parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects, owners: true }).unwrap();
+            parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects, bytes: 1 << 20, owners: true }).unwrap();
             start.elapsed()
         };
         let best = (0..10_000 / objects).map(time).min().unwrap();
@@ -579,4 +580,24 @@ fn the_documented_classes_parse() {
         classes += 1;
     }
     assert_eq!(classes, 3);
+}
+
+#[test]
+fn a_class_has_a_bound_of_bytes() {
+    let parse = |bytes| {
+        let class = parameters(&[("objects", "- secret: shop/db"), ("driver/key", "counts too")]);
+        parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects: 512, bytes, owners: true })
+    };
+    assert!(parse(44).is_ok());
+    let faults = parse(43).unwrap_err().0;
+    assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge));
+    insta::assert_snapshot!(faults[0], @"parameters: have 44 bytes: at most 43 are read on this node (split the class, or ask for a higher limits.classBytes)");
+}
+
+#[test]
+fn many_faults_are_counted_and_not_kept() {
+    let unknown: String = (0..1_000).map(|n| format!(", feild{n}: x")).collect();
+    let faults = parse_class(&[("objects", &format!("- {{secret: shop/db{unknown}}}\n- {{secret: shop/a, feild: x}}"))]).unwrap_err();
+    assert_eq!((faults.len(), faults.more()), (64, 1_001 - 64));
+    assert_eq!((faults[0].key.as_str(), faults[63].key.as_str()), ("feild0", "feild63"));
 }

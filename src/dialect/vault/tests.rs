@@ -4,8 +4,8 @@ use insta::assert_snapshot;
 
 use crate::dialect::{ClassLimits, parse};
 use crate::model::{
-    Ask, Catalogue, ClassFault, FileMode, InvalidName, LoginKey, Plan, RefParts, SecretRef, Select, Serving, Unresolved, Version,
-    VersionIds,
+    Ask, Catalogue, ClassFault, FaultList, FileMode, InvalidName, LoginKey, Plan, RefParts, SecretRef, Select, Serving, Unresolved,
+    Version, VersionIds,
 };
 
 /// One backend, `bao`, at https://bao:8200. Its namespace stands before a name, its versions are numbers, and its role is `csi`.
@@ -43,10 +43,10 @@ impl Catalogue for FakeCatalogue {
 
 const OBJECTS: &str = "- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}";
 
-fn parse_class(dialect: &str, pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
+fn parse_class(dialect: &str, pairs: &[(&str, &str)]) -> Result<Plan, FaultList<ClassFault>> {
     let mut parameters: BTreeMap<String, String> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     parameters.insert("dialect".to_owned(), dialect.to_owned());
-    parse(&parameters, &FakeCatalogue, ClassLimits { objects: 20, owners: false }).map_err(|faults| faults.0)
+    parse(&parameters, &FakeCatalogue, ClassLimits { objects: 20, bytes: 1 << 20, owners: false }).map_err(|faults| faults.0)
 }
 
 fn plan(pairs: &[(&str, &str)]) -> Plan {
@@ -431,7 +431,7 @@ fn a_class_without_what_it_needs() {
 #[test]
 fn the_peers_to_come_say_so() {
     for dialect in ["aws", "azure", "gcp"] {
-        let fault = parse_class(dialect, &[("objects", "x")]).unwrap_err().remove(0);
+        let fault = parse_class(dialect, &[("objects", "x")]).unwrap_err()[0].clone();
         assert!(fault.to_string().starts_with(&format!("dialect: `{dialect}` is not yet supported")), "{fault}");
     }
 }
