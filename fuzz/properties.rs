@@ -219,7 +219,13 @@ pub fn vault(input: &[u8]) {
     fs::write(&draft, &content).expect("a draft");
     fs::rename(&draft, &scene.file).expect("the draft in its place");
     let pod = Arc::new(PodIdentity::believed(&pod()));
-    let cx = FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, deadline: Instant::now() + Duration::from_secs(30) };
+    let cx = FetchContext {
+        pod,
+        tokens: Arc::new(PodTokens::default()),
+        fresh: None,
+        payer: None,
+        deadline: Instant::now() + Duration::from_secs(30),
+    };
     let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));
     match scene.runtime.block_on(scene.backend.fetch(&secret, &cx)) {
         Ok(fetched) if sealed.is_some() => {

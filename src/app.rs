@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
@@ -19,15 +18,17 @@ use crate::audit::AuditLog;
 use crate::backend::stack::lease::Leases;
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
+use crate::budget::{self, Budget};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::delivery::{Deliverer, VersionKey};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
-use crate::pipeline::{MountLimits, Pipeline, Plans};
+use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLock, group, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::endpoint::{Endpoint, Status};
+use crate::turns::Turns;
 
 /// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -72,6 +73,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     audit: Arc<AuditLog>,
     leases: Arc<Leases>,
+    commons: Arc<Commons>,
 }
 
 /// The pipeline in force before a reload, and what it was built from.
@@ -194,7 +196,8 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (leases, problems) = open_leases(config, &clock, &metrics);
-    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases };
+    let commons = Arc::new(commons(&config.limits).map_err(|problem| StartError(vec![problem]))?);
+    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
 }
@@ -235,7 +238,7 @@ async fn warn_of_doubts(pipeline: &Pipeline) {
 /// Builds the pipeline, which is everything a reload replaces; but whatever would become the same is taken over from the `former` one,
 /// with all it remembers.
 fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<Pipeline, StartError> {
-    let Parts { clock, metrics, audit, leases } = parts;
+    let Parts { clock, metrics, audit, leases, commons } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
             "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
@@ -270,9 +273,17 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         audit: Arc::clone(audit) as Arc<_>,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
-        places: Arc::new(Semaphore::new(config.limits.mounts)),
+        commons: Arc::clone(commons),
         plans: Plans::default(),
     })
+}
+
+/// What the process has for mounts, by the limits that it starts with.
+pub fn commons(limits: &Limits) -> Result<Commons, String> {
+    // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
+    let body = limits.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
+    let budget = Budget::new(budget::memory(limits.memory), limits.mount_bytes, body, limits.mounts)?;
+    Ok(Commons { budget, places: Turns::new(limits.mounts) })
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
@@ -364,7 +375,7 @@ impl Status for Health {
             "providers": self.providers,
             "backends": pipeline.backends.names().map(ToString::to_string).collect::<Vec<_>>(),
             "failing": failing,
-            "placesFree": pipeline.places.available_permits(),
+            "placesFree": pipeline.commons.places.slots().free(),
         })
     }
 }

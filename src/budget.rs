@@ -31,7 +31,7 @@ mod purse;
 
 pub use ceilings::Ceilings;
 pub use memory::memory_of_cgroup;
-pub use purse::{FREE, NoWhole, Purse, Spent, Unpaid};
+pub use purse::{FREE, Growing, NoWhole, Payer, Purse, Spent, Unpaid};
 
 /// The memory in bytes where neither the configuration nor a cgroup says one.
 pub const MEMORY: usize = 256 * MIB;

@@ -75,9 +75,11 @@ pub struct Limits {
     pub secret_bytes: usize,
     /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
     pub mount_bytes: usize,
-    /// Mounts worked on at once; more wait. Default 256.
+    /// Bytes of memory that the daemon may use; `None`: what its cgroup may, else 256 MiB.
+    pub memory: Option<usize>,
+    /// Mounts worked on at once; more wait. Default 512.
     pub mounts: usize,
-    /// Calls to one backend at once. Default 32.
+    /// Calls to one backend at once. Default 64.
     pub per_backend: usize,
     /// The longest a mount may take. Default 90 s; kubelet gives up after 2 minutes.
     pub timeout: Duration,
@@ -353,11 +355,13 @@ impl Limits {
         let class_bytes = reader.parsed("classBytes", faults, size).unwrap_or(default.class_bytes);
         let secret_bytes = reader.parsed("secretBytes", faults, size).unwrap_or(default.secret_bytes);
         let mount_bytes = reader.parsed("mountBytes", faults, size).unwrap_or(default.mount_bytes);
+        let memory = reader.parsed("memory", faults, size);
         let timeout = reader.parsed("timeout", faults, |text| match parse_duration(text)? {
             short if short < Duration::from_secs(1) => Err(format!("{text:?} is under 1s: no mount could be served")),
             duration => Ok(duration),
         });
-        Self { objects, class_bytes, secret_bytes, mount_bytes, mounts, per_backend, timeout: timeout.unwrap_or(default.timeout) }
+        let timeout = timeout.unwrap_or(default.timeout);
+        Self { objects, class_bytes, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout }
     }
 }
 
@@ -368,8 +372,9 @@ impl Default for Limits {
             class_bytes: 256 * 1024,
             secret_bytes: 1024 * 1024,
             mount_bytes: 3584 * 1024,
-            mounts: 256,
-            per_backend: 32,
+            memory: None,
+            mounts: 512,
+            per_backend: 64,
             timeout: Duration::from_secs(90),
         }
     }

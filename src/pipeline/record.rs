@@ -108,11 +108,13 @@ impl Record {
             | MountError::Delivery(_)
             | MountError::Identity(_)
             | MountError::Internal
+            | MountError::NoRoom
             | MountError::Overloaded { .. }
             | MountError::Oversize(_)
             | MountError::Policy(_)
             | MountError::Request(_)
-            | MountError::TimedOut { .. } => Vec::new(),
+            | MountError::TimedOut { .. }
+            | MountError::TooMuch { .. } => Vec::new(),
         };
         for object in &mut self.event.objects {
             // What was ready to be delivered, and then was not.

@@ -128,6 +128,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
             pod: Arc::clone(&pod),
             tokens: Arc::new(PodTokens::default()),
             fresh: None,
+            payer: None,
             deadline: Instant::now() + Duration::from_mins(1),
         };
         let fetched = backend.fetch(&secret, &cx).await.unwrap();

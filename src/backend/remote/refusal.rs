@@ -58,6 +58,7 @@ impl Refusal {
             | Fault::Denied
             | Fault::Invalid
             | Fault::NotFound
+            | Fault::Short
             | Fault::TimedOut
             | Fault::TooLarge
             | Fault::Unauthenticated
@@ -88,6 +89,7 @@ impl Refusal {
             HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
             HttpError::Redirect { .. } => (Fault::Unavailable, "that may be the address of the active node, or of what balances the load"),
             HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),
+            HttpError::Short => (Fault::Short, "kubelet tries again by itself"),
             HttpError::TimedOut => (Fault::TimedOut, "is the store slow or out of reach? kubelet tries again by itself"),
             HttpError::Tls(_) => (Fault::Unavailable, "see the backend's address, `clientCert` and `clientKey`"),
             HttpError::TooLarge { .. } => (Fault::TooLarge, "ask for less, or raise limits.secretBytes"),

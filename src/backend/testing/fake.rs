@@ -114,6 +114,7 @@ pub fn context(pod: &str, account: &str, time: Duration) -> FetchContext {
         pod: Arc::new(PodIdentity::believed(&claims)),
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        payer: None,
         deadline: Instant::now() + time,
     }
 }

@@ -64,6 +64,7 @@ fn refuses(fault: Fault) -> bool {
         Fault::Denied | Fault::NotFound | Fault::Unauthenticated => true,
         Fault::Corrupt
         | Fault::Invalid
+        | Fault::Short
         | Fault::Throttled
         | Fault::TimedOut
         | Fault::TooLarge

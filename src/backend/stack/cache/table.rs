@@ -156,8 +156,7 @@ impl fmt::Debug for Table {
 impl Kept {
     /// About what it costs to keep.
     fn weight(&self) -> usize {
-        let fields: usize = self.answer.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + 160).sum();
         let args: usize = self.asked.secret.args.to_pairs().iter().map(|(name, value)| name.len() + value.len() + 80).sum();
-        fields + args + self.answer.response.as_ref().map_or(0, |response| response.len()) + 1024
+        self.answer.weight() + args + 1024
     }
 }

@@ -10,6 +10,7 @@
 //!   lasts at least half as long as it may wait itself; else it leads one. So each time halves what is left, and 250 waiters whose times
 //!   end one by one make a handful of calls.
 //! - **It panics**: that reaches the leader alone. The waiters try anew.
+//! - **It comes short of memory**: that is no failed try. A waiter with a whole purse leads anew; each other comes short itself.
 //! - **Its answer has a lease**: the answer is the leader's, and each waiter asks for itself. Where the leader is gone, it is revoked.
 //!
 //! Each waiter keeps its own deadline. Requests that make something in the store are never shared.
@@ -29,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::asked::Asked;
-use crate::backend::{Backend, BackendError, FetchContext};
+use crate::backend::{Backend, BackendError, Fault, FetchContext};
 use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
 
@@ -121,6 +122,12 @@ impl Coalesced {
                     return Ok(fetched);
                 }
                 Ok(Landing::Answer(_) | Landing::Leased) => return self.inner.fetch(secret, cx).await,
+                Ok(Landing::Failed(error)) if error.fault == Fault::Short => {
+                    // Who has a whole leads anew, and cannot come short; who has none is short as well.
+                    if !cx.payer.as_ref().is_some_and(|payer| payer.purse().has_whole()) {
+                        return Err(error);
+                    }
+                }
                 Ok(Landing::Failed(_)) if was_cut(ends, cx.deadline) => cut = true,
                 Ok(Landing::Failed(error)) => (failures, failure) = (failures + 1, Some(error)),
                 Ok(Landing::Panicked) => failures += 1,

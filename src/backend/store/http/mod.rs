@@ -90,6 +90,9 @@ impl HttpBackend {
         let mut credentials = Credentials::gather(&self.desk, &self.config, cx).await?;
         let mut request = self.request(secret, &cx.pod)?;
         *request.headers_mut() = std::mem::take(&mut credentials.headers);
+        if let Some(payer) = cx.payer.clone() {
+            request.extensions_mut().insert(payer);
+        }
         // What is asked for by POST may be counted, logged or limited there.
         let repeat = if self.config.asking == Asking::Get { Repeat::Safe } else { Repeat::Never };
         let outcome = self.client.call(request, repeat, cx.deadline).await;

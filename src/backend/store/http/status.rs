@@ -74,7 +74,7 @@ impl Statuses {
                 "correct the name or version in the class, or `url`, `method` and `body` of the backend".to_owned(),
             ),
             Fault::Unavailable if status.is_server_error() => ("failed", "see its log; kubelet tries again by itself".to_owned()),
-            Fault::Unavailable | Fault::Corrupt | Fault::TooLarge | Fault::Unsupported => {
+            Fault::Unavailable | Fault::Corrupt | Fault::Short | Fault::TooLarge | Fault::Unsupported => {
                 ("gave no secret", "see its log; `statuses` of the backend says what a status means".to_owned())
             }
         };

@@ -86,7 +86,7 @@ mod tests {
     use crate::model::SecretBytes;
 
     fn reply(body: &str, told: bool) -> Reply {
-        Reply { status: StatusCode::BAD_REQUEST, body: SecretBytes::new(body.as_bytes().to_vec()), after: String::new(), told }
+        Reply::of(StatusCode::BAD_REQUEST, body, told)
     }
 
     fn told(body: &str) -> String {

@@ -119,7 +119,7 @@ impl VaultBackend {
             return Ok(reply);
         }
         let (path, secret) = (target(request.secret), request.secret);
-        let mut call = Call::get(path, &token.value);
+        let mut call = Call { payer: request.cx.payer.clone(), ..Call::get(path, &token.value) };
         match secret.method {
             Method::Get | Method::List => {}
             Method::Post | Method::Put => {

@@ -89,6 +89,7 @@ impl Bench {
             pod: Arc::new(verified(claims)),
             tokens: Arc::new(PodTokens::new(BTreeMap::from([(audience.to_owned(), token)]))),
             fresh: None,
+            payer: None,
             deadline: soon(),
         }
     }
