@@ -57,8 +57,8 @@ fn two_wholes_must_have_room() {
     // What the message says is enough is enough, and hardly more.
     for (mount_bytes, body, places) in [(MOUNT_BYTES, BODY, PLACES), (1, 0, 1), (MIB, MIB, 64), (200 * MIB, 1, 7)] {
         let enough: usize = (1..10_000).find(|memory| Budget::new(memory * MIB, mount_bytes, body, places).is_ok()).unwrap();
-        let told = fault((enough - 1) * MIB, mount_bytes, body, places);
-        assert!([enough, enough + 1].iter().any(|enough| told.contains(&format!("to at least {enough}MiB"))), "{enough}: {told}");
+        let text = fault((enough - 1) * MIB, mount_bytes, body, places);
+        assert!([enough, enough + 1].iter().any(|enough| text.contains(&format!("to at least {enough}MiB"))), "{enough}: {text}");
     }
 }
 
@@ -104,7 +104,7 @@ fn a_large_request_never_keeps_a_small_one_out() {
     // Once they are somebody's, the next can be read.
     let shop: Vec<_> = small.into_iter().map_while(|unread| unread.of(&tenant("shop"))).collect();
     assert!(shop.len() == 4 * MIB / SMALL && shop.iter().all(|held| held.tenant().as_str() == "shop"));
-    assert!(budget.read(SMALL).unwrap().of(&tenant("shop")).is_none(), "it has its share, and that is told at once");
+    assert!(budget.read(SMALL).unwrap().of(&tenant("shop")).is_none(), "it has its share, and hears so at once");
     let bank: Vec<_> = std::iter::from_fn(|| budget.read(SMALL)?.of(&tenant("bank"))).collect();
     assert_eq!(bank.len(), 2 * MIB / SMALL);
     drop((large, shop, bank));
@@ -131,7 +131,7 @@ async fn the_first_32_kib_are_the_places() {
 }
 
 #[tokio::test]
-async fn whoever_holds_what_was_spent_holds_the_place() {
+async fn what_was_spent_holds_the_place() {
     let (budget, places) = (budget(), Turns::new(4));
     let purse = Purse::new(&budget, places.take(&tenant("shop"), soon()).await.unwrap());
     let answer = purse.spend(10).unwrap();
