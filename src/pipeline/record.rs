@@ -1,13 +1,13 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Duration;
 
 use super::{Found, MountContext, MountError};
-use crate::audit::{Event, ObjectEvent, Outcome};
+use crate::audit::{Event, Files, ObjectEvent, Outcome};
 use crate::delivery::Delivery;
 use crate::model::{Label, Object, Plan, PodClaims, Request, SecretRef, Select, Version, VersionIds};
 use crate::policy::Denial;
@@ -34,7 +34,7 @@ impl Record {
             target: None,
             milliseconds: 0.0,
             objects: Vec::new(),
-            repeats: 0,
+            more: 0,
         };
         Self { event }
     }
@@ -67,25 +67,25 @@ impl Record {
         let by_secret: HashMap<_, _> = found.iter().map(|(permit, fetched)| (permit.secret(), (permit.rule(), fetched))).collect();
         let versions = versions(plan, found, delivery);
         let by_index: HashMap<usize, &Object> = plan.objects.iter().map(|object| (object.index, object)).collect();
-        let mut objects = Vec::with_capacity(rendered.files.len());
+        let (mut made, mut absent) = (BTreeMap::new(), BTreeMap::new());
         for file in &rendered.files {
             let Some(object) = by_index.get(&file.object) else { continue };
-            let mut event = of_object(object, Outcome::Delivered);
-            event.file = Some(file.path.clone());
-            event.field = file.field.clone().or(event.field);
-            if let Some((rule, fetched)) = by_secret.get(&object.secret) {
-                (event.rule, event.source) = (Some(*rule), Some(fetched.source.as_str()));
-                event.version = versions.get(&object.secret).map(|version| Version::clone(version));
-            }
-            objects.push(event);
+            let event: &mut ObjectEvent = made.entry(file.object).or_insert_with(|| {
+                let mut event = of_object(object, Outcome::Delivered);
+                if let Some((rule, fetched)) = by_secret.get(&object.secret) {
+                    (event.rule, event.source) = (Some(*rule), Some(fetched.source.as_str()));
+                    event.version = versions.get(&object.secret).map(|version| Version::clone(version));
+                }
+                event
+            });
+            event.add_file(&file.path, file.field.as_ref());
         }
-        objects.extend(
-            rendered
-                .skipped
-                .iter()
-                .filter_map(|skipped| by_index.get(&skipped.object.index))
-                .map(|object| of_object(object, Outcome::Absent)),
-        );
+        for skipped in &rendered.skipped {
+            let Some(object) = by_index.get(&skipped.object.index) else { continue };
+            let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(object, Outcome::Absent));
+            event.add_absent();
+        }
+        let mut objects: Vec<ObjectEvent> = made.into_values().chain(absent.into_values()).collect();
         objects.sort_by_key(|object| object.object);
         self.event.objects = objects;
         self.event.outcome = Outcome::Delivered;
@@ -145,5 +145,6 @@ fn of_object(object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Fields { .. } => (None, None),
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
-    ObjectEvent { object: object.index, secret: Arc::clone(&object.secret), field, file, version: None, outcome, rule: None, source: None }
+    let (secret, files) = (Arc::clone(&object.secret), Files::default());
+    ObjectEvent { object: object.index, secret, field, file, files, version: None, outcome, rule: None, source: None }
 }
