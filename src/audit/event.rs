@@ -113,17 +113,23 @@ impl Event {
     /// Cuts texts that are longer than any that Kubernetes and Linux allow.
     pub(super) fn bound(&mut self) {
         if let Some(PodClaims { namespace, name, uid, service_account }) = &mut self.pod {
-            [namespace, name, uid, service_account].into_iter().for_each(|name| cut(name, MAX_NAME));
+            for name in [namespace, name, uid, service_account] {
+                cut(name, MAX_NAME);
+            }
         }
-        self.class.iter_mut().for_each(|class| cut(class, MAX_NAME));
-        self.target.iter_mut().for_each(|target| cut(target, MAX_TARGET));
-        self.error.iter_mut().for_each(|error| cut(error, MAX_ERROR));
+        for (text, most) in [(&mut self.class, MAX_NAME), (&mut self.target, MAX_TARGET), (&mut self.error, MAX_ERROR)] {
+            if let Some(text) = text {
+                cut(text, most);
+            }
+        }
     }
 
     /// Leaves out what makes a line long: the objects, and most of a long message.
     pub(super) fn shorten(&mut self) {
         self.more += std::mem::take(&mut self.objects).len();
-        self.error.iter_mut().for_each(|error| cut(error, SHORT_ERROR));
+        if let Some(error) = &mut self.error {
+            cut(error, SHORT_ERROR);
+        }
     }
 
     /// About how many bytes of memory it keeps while it waits, what it shares with others included.

@@ -120,7 +120,8 @@ fn log(said: &[(Arc<str>, Missing)], cause: Cause) {
     let namespaces = missing().take(3).map(|(tenant, _)| &**tenant).collect::<Vec<_>>().join(", ");
     match cause {
         Cause::File => {
-            tracing::error!(lines, namespaces, "audit lines were lost: what audit.file names did not take them in time, or refused them")
+            let what = "audit lines were lost: what audit.file names did not take them in time, or refused them";
+            tracing::error!(lines, namespaces, "{what}");
         }
         Cause::Share => {
             tracing::warn!(lines, namespaces, "audit lines were left out: their namespaces have used up their share of the audit");

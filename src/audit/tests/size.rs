@@ -138,7 +138,7 @@ fn files_that_are_not_named_make_another_line_all_the_same() {
 /// A hash, a few numbers, and the namespace's name: nothing else of the event, however large it is.
 #[test]
 fn a_volume_that_repeats_keeps_a_few_bytes() {
-    assert!(Repeats::VOLUME <= 160, "{}", Repeats::VOLUME);
+    const { assert!(Repeats::VOLUME <= 160) };
     let mut repeats = Repeats::default();
     let tenant: Arc<str> = "shop".into();
     let secret = Arc::clone(&object_of(1).secret);
