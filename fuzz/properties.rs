@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use keyferry::backend::file::{FileBackend, FileConfig, Recipient, Vault, generate_identity};
+use keyferry::backend::store::file::{FileBackend, FileConfig, Recipient, Vault, generate_identity};
 use keyferry::backend::{Backend, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
@@ -14,8 +14,8 @@ use keyferry::dialect::{self, ClassLimits};
 use keyferry::glob::{matches, matches_path};
 use keyferry::identity::{Attest, Issuer, JwksVerifier};
 use keyferry::model::{
-    Ask, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, Request, SecretBytes, SecretName,
-    SecretRef, Serving, Unresolved, Version,
+    Ask, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, RefParts, Request, SecretBytes,
+    SecretName, SecretRef, Serving, Unresolved, Version,
 };
 use keyferry::yaml::parse_all;
 use tokio::runtime::{Builder, Runtime};
@@ -45,7 +45,7 @@ impl Catalogue for Everything {
         let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
         let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         let Ask { method, args, lease, login, .. } = ask.clone();
-        Ok(SecretRef { backend, name, version: ask.version.map(Version::new), method, args, lease, login })
+        Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, login }.into())
     }
 
     fn serving(&self, _: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
@@ -77,9 +77,9 @@ pub fn peers(input: &[u8]) {
             assert!((1..=64).contains(&plan.objects.len()));
             let paths: BTreeSet<_> = plan.objects.iter().map(|object| object.label().path).collect();
             assert_eq!(paths.len(), plan.objects.len());
-            for object in plan.objects {
-                assert!(!object.secret.name.as_str().contains(['?', '%', '#']));
-                assert!(object.secret.login.role.is_some() && object.secret.backend.as_str() == "bao");
+            for secret in plan.secrets {
+                assert!(!secret.name.as_str().contains(['?', '%', '#']));
+                assert!(secret.login.role.is_some() && secret.backend.as_str() == "bao");
             }
         }
         Err(faults) => assert!(!faults.0.is_empty()),

@@ -16,8 +16,8 @@ use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
-use crate::backend::lease::Leases;
-use crate::backend::sealed::Sealed;
+use crate::backend::stack::lease::Leases;
+use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -248,8 +248,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let identity = kept.map_or_else(|| identity::build(&config.identity, &config.state_dir, Arc::clone(clock)), Ok);
     let identity = identity.map_err(|error| keep(format!("identity: {error}"))).ok();
     let former = former.map(|former| &former.pipeline.backends);
-    let backends = Backends::build(&config.backends, config.of_backends(), BackendParts { clock, metrics, leases }, former)
-        .map(|backends| backends.with_dialects(config.served_dialects()))
+    let backends = Backends::build(config.configured(), config.of_backends(), BackendParts { clock, metrics, leases }, former)
         .map_err(|faults| faults.into_iter().for_each(&mut keep))
         .ok();
     let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use tokio::time::Duration;
 
 use crate::audit::AuditConfig;
-use crate::backend::sealed::SealedConfig;
-use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, LeasesConfig, ServedDialects};
+use crate::backend::stack::sealed::SealedConfig;
+use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Configured, LeasesConfig};
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
@@ -130,7 +130,7 @@ impl Config {
         let version_key = absolute(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
         let backends = backends(&mut reader, faults);
-        let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.bounds())).collect();
+        let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.kind().facts().bounds)).collect();
         let own_audience = identity.as_ref().map(|identity| identity.audience.as_str()).unwrap_or_default();
         audiences::check(&mut reader, &backends, own_audience, faults);
         let policy = policy(&mut reader, faults).within(bounds, own_audience);
@@ -165,9 +165,9 @@ impl Config {
         })
     }
 
-    /// For [`Backends::with_dialects`](crate::backend::Backends::with_dialects).
-    pub fn served_dialects(&self) -> ServedDialects {
-        ServedDialects::new(&self.backends, &self.dialects)
+    /// What classes are judged by.
+    pub fn configured(&self) -> Configured {
+        Configured::new(self.backends.clone(), &self.dialects)
     }
 }
 

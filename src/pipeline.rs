@@ -5,7 +5,7 @@
 //! Each step collects everything that is wrong before it fails; the first step that fails answers. Nothing is delivered in part.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::audit::{AuditSink, AuditUnavailable, Event};
-use crate::backend::{Backends, Fault};
+use crate::backend::{Backends, Fault, Terms};
 use crate::clock::Clock;
 use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey};
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
 use crate::memo::Memo;
-use crate::model::{Fetched, MountCall, Object, Plan, PodIdentity, PodTokens, Request, RequestId, Secret, SecretRef, VersionIds};
+use crate::model::{Fetched, FileMode, MountCall, Plan, PodIdentity, Request, RequestId, Version};
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
 use crate::telemetry::Metrics;
@@ -97,9 +97,6 @@ struct Ready<'p> {
     _place: SemaphorePermit<'p>,
 }
 
-/// Secrets that were found, in plan order, with how they came.
-type Found = Vec<(Permit, Fetched)>;
-
 // === impl Pipeline ===
 
 impl Pipeline {
@@ -134,9 +131,11 @@ impl Pipeline {
         let pod = Arc::new(attested.pod);
         let permits = self.authorise(&pod, &plan, record)?;
         let volume = self.deliverer.reserve(&pod, &request.target_path).await.map_err(MountError::Delivery)?;
-        let found = self.fetch(&plan, permits, Arc::new(attested.tokens), cx.deadline).await?;
-        let (rendered, delivery) = self.render(&plan, &found, &request)?;
-        record.delivered(&plan, &found, &rendered, &delivery);
+        let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, deadline: cx.deadline };
+        let found = self.fetch(&plan, &permits, &terms).await?;
+        let rendered = self.render(&plan, &found, request.permission)?;
+        let (delivery, versions) = self.put_together(&plan, &found, &rendered)?;
+        record.delivered(&plan, &permits, &found, &versions, &rendered);
         Ok((delivery, volume))
     }
 
@@ -150,7 +149,7 @@ impl Pipeline {
             return Ok(plan);
         }
         let limits = ClassLimits { objects: self.limits.objects, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let plan = Arc::new(dialect::parse(&parameters, &self.backends, limits).map_err(MountError::Class)?);
+        let plan = Arc::new(dialect::parse(&parameters, self.backends.catalogue(), limits).map_err(MountError::Class)?);
         let (namespace, class) = (&request.claims.namespace, request.class.as_deref().unwrap_or_default());
         for warning in &plan.warnings {
             tracing::warn!(namespace, class, %warning, "a class says what is not heeded");
@@ -159,40 +158,37 @@ impl Pipeline {
         Ok(plan)
     }
 
-    /// A permit for every distinct secret of the plan, in plan order; or every denial.
+    /// A permit for each of the plan's secrets; or every denial.
     fn authorise(&self, pod: &Arc<PodIdentity>, plan: &Plan, record: &mut Record) -> Result<Vec<Permit>, MountError> {
         let rules = self.policy.of(pod);
-        let mut asked = HashSet::with_capacity(plan.objects.len());
-        let (mut permits, mut denials) = (Vec::with_capacity(plan.objects.len()), Vec::new());
-        for object in &plan.objects {
-            if !asked.insert(&object.secret) && denials.is_empty() {
-                continue;
-            }
-            match rules.decide(&object.secret) {
+        let (mut permits, mut denied) = (Vec::with_capacity(plan.secrets.len()), HashMap::new());
+        for (place, secret) in plan.secrets.iter().enumerate() {
+            match rules.decide(secret) {
                 Ok(permit) => permits.push(permit),
-                Err(denial) => denials.push((object.label(), denial.in_words_of(&plan.parameters))),
+                Err(denial) => drop(denied.insert(place, denial.in_words_of(&plan.parameters))),
             }
         }
-        if denials.is_empty() {
+        if denied.is_empty() {
             return Ok(permits);
         }
+        let denials = plan.objects.iter().filter_map(|object| Some((object.label(), denied.get(&object.secret)?.clone())));
+        let denials: Vec<_> = denials.collect();
         record.denied(&denials);
         Err(MountError::Policy(denials))
     }
 
-    /// Every secret at once, each distinct one once. What is absent and optional everywhere it is asked for is left out.
-    async fn fetch(&self, plan: &Plan, permits: Vec<Permit>, tokens: Arc<PodTokens>, deadline: Instant) -> Result<Found, MountError> {
-        let fetches = permits.iter().map(|permit| self.backends.fetch(permit, Arc::clone(&tokens), plan.fresh, deadline));
-        let answers = join_all(fetches).await;
-        let (mut found, mut failures) = (Vec::with_capacity(permits.len()), HashMap::new());
-        for (permit, answer) in permits.into_iter().zip(answers) {
+    /// Every secret, in plan order: what is at hand on the spot, the others all at once. `None`: absent, and optional wherever it is
+    /// asked for.
+    async fn fetch(&self, plan: &Plan, permits: &[Permit], terms: &Terms) -> Result<Vec<Option<Fetched>>, MountError> {
+        let mut found = self.backends.recall(permits, terms);
+        let missing: Vec<usize> = (0..found.len()).filter(|place| found[*place].is_none()).collect();
+        let answers = join_all(missing.iter().map(|place| self.backends.fetch(&permits[*place], terms))).await;
+        let mut failures = HashMap::new();
+        for (place, answer) in missing.into_iter().zip(answers) {
             match answer {
-                Ok(answer) => found.push((permit, answer)),
-                Err(error) => drop(failures.insert(Arc::clone(permit.secret()), error)),
+                Ok(answer) => found[place] = Some(answer),
+                Err(error) => drop(failures.insert(place, error)),
             }
-        }
-        if failures.is_empty() {
-            return Ok(found);
         }
         let fatal = plan.objects.iter().filter_map(|object| {
             let error = failures.get(&object.secret)?;
@@ -203,20 +199,35 @@ impl Pipeline {
         if fatal.is_empty() { Ok(found) } else { Err(MountError::Fetch(fatal)) }
     }
 
-    fn render(&self, plan: &Plan, found: &Found, request: &Request) -> Result<(Rendered, Delivery), MountError> {
-        let found: Vec<_> = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
-        let secrets = found.iter().cloned().collect();
+    fn render(&self, plan: &Plan, found: &[Option<Fetched>], permission: FileMode) -> Result<Rendered, MountError> {
+        let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| &*fetched.secret)).collect();
         let MountLimits { secret_bytes, mount_bytes, objects: _ } = self.limits;
-        let rendered =
-            render::render(plan, &secrets, request.permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)?;
+        render::render(plan, &secrets, permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)
+    }
+
+    /// The answer; and beside the plan's secrets, the version that each was delivered with.
+    fn put_together(
+        &self,
+        plan: &Plan,
+        found: &[Option<Fetched>],
+        rendered: &Rendered,
+    ) -> Result<(Delivery, Vec<Option<Version>>), MountError> {
         let files = rendered.files.iter().map(|file| DeliveredFile {
             path: file.path.clone(),
             mode: file.mode,
             owner: file.owner,
             contents: Arc::clone(&file.contents),
         });
-        let delivery = Delivery::new(files.collect(), &versioned(plan, &found), &self.version_key, mount_bytes);
-        Ok((rendered, delivery.map_err(MountError::Oversize)?))
+        let versioned = plan.versioned().into_iter();
+        let versioned = versioned.filter_map(|(id, place)| Some((place, (id, Arc::clone(&found[place].as_ref()?.secret)))));
+        let (places, secrets): (Vec<usize>, Vec<_>) = versioned.unzip();
+        let delivery =
+            Delivery::new(files.collect(), &secrets, &self.version_key, self.limits.mount_bytes).map_err(MountError::Oversize)?;
+        let mut versions = vec![None; found.len()];
+        for (place, told) in places.into_iter().zip(&delivery.versions) {
+            versions[place] = Some(told.version.clone());
+        }
+        Ok((delivery, versions))
     }
 
     /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
@@ -246,18 +257,6 @@ impl Pipeline {
         self.metrics.mount(code, took, self.clock.now().as_millisecond() as f64 / 1000.0);
         if let Ok(delivery) = answer {
             self.metrics.delivered(delivery.files.len(), delivery.files.iter().map(|file| file.contents.len()).sum());
-        }
-    }
-}
-
-/// What was found, each with the id of its version: `<backend>/<name>` of each secret, or in a peer's class each object's path.
-fn versioned(plan: &Plan, found: &[(Arc<SecretRef>, Arc<Secret>)]) -> Vec<(String, Arc<Secret>)> {
-    match plan.version_ids {
-        VersionIds::Secrets => found.iter().map(|(reference, secret)| (reference.to_string(), Arc::clone(secret))).collect(),
-        VersionIds::Paths => {
-            let of_secret: HashMap<_, _> = found.iter().map(|(reference, secret)| (reference, secret)).collect();
-            let of_object = |object: &Object| Some((object.label().path, Arc::clone(of_secret.get(&object.secret)?)));
-            plan.objects.iter().filter_map(of_object).collect()
         }
     }
 }

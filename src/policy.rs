@@ -71,14 +71,14 @@ struct PodRule {
 #[derive(Clone, Debug)]
 pub struct Permit {
     pod: Arc<PodIdentity>,
-    secret: Arc<SecretRef>,
+    secret: SecretRef,
     rule: usize,
 }
 
 /// A refusal, with the rule that refused or the word that none allows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Denial {
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
     /// `<namespace>/<ServiceAccount>`; empty where it holds for all.
     account: String,
     pub because: Because,
@@ -125,9 +125,9 @@ impl Policy {
     }
 
     /// Why no Pod may ever have it, whatever the rules say.
-    pub fn never(&self, secret: &Arc<SecretRef>) -> Option<Denial> {
+    pub fn never(&self, secret: &SecretRef) -> Option<Denial> {
         let because = self.stores.never(secret)?;
-        Some(Denial { secret: Arc::clone(secret), account: String::new(), because, parameter: None })
+        Some(Denial { secret: secret.clone(), account: String::new(), because, parameter: None })
     }
 
     /// The rules that speak of this Pod.
@@ -243,7 +243,7 @@ impl PodRules<'_> {
     ///
     /// # Errors
     /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
-    pub fn decide(&self, secret: &Arc<SecretRef>) -> Result<Permit, Denial> {
+    pub fn decide(&self, secret: &SecretRef) -> Result<Permit, Denial> {
         let subject = format!("{}/{}", secret.backend, secret.name);
         let refused = || self.denied(&subject).or_else(|| self.stores.never(secret)).or_else(|| self.refused_login(secret));
         if let Some(because) = refused() {
@@ -251,7 +251,7 @@ impl PodRules<'_> {
         }
         let (verb, spelled) = (secret.verb(), self.stores.reserve(secret).spelled);
         match self.find(|rule| rule.allowing(verb), |pattern| pattern.matches_spelling(&subject, &spelled)) {
-            Some((rule, _)) => Ok(Permit { pod: Arc::clone(self.pod), secret: Arc::clone(secret), rule }),
+            Some((rule, _)) => Ok(Permit { pod: Arc::clone(self.pod), secret: secret.clone(), rule }),
             None => Err(self.denial(secret, self.unspelled(secret, &subject, &spelled).unwrap_or(Because::NoRule))),
         }
     }
@@ -288,9 +288,9 @@ impl PodRules<'_> {
         said.filter(|(key, value)| refused(*key, value)).collect()
     }
 
-    fn denial(&self, secret: &Arc<SecretRef>, because: Because) -> Denial {
+    fn denial(&self, secret: &SecretRef, because: Because) -> Denial {
         let account = format!("{}/{}", self.pod.namespace, self.pod.service_account);
-        Denial { secret: Arc::clone(secret), account, because, parameter: None }
+        Denial { secret: secret.clone(), account, because, parameter: None }
     }
 }
 
@@ -312,7 +312,7 @@ impl Permit {
         &self.pod
     }
 
-    pub fn secret(&self) -> &Arc<SecretRef> {
+    pub fn secret(&self) -> &SecretRef {
         &self.secret
     }
 
@@ -392,7 +392,7 @@ impl fmt::Display for Denial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Login, Method};
+    use crate::model::{Login, Method, RefParts};
     use crate::yaml;
 
     const RULES: &str = r#"
@@ -423,9 +423,9 @@ mod tests {
         })
     }
 
-    fn secret(backend: &str, name: &str, verb: Verb) -> Arc<SecretRef> {
+    fn secret(backend: &str, name: &str, verb: Verb) -> SecretRef {
         let method = if verb == Verb::Read { Method::Get } else { Method::Post };
-        Arc::new(SecretRef { method, ..SecretRef::read(backend.parse().unwrap(), name.parse().unwrap()) })
+        RefParts { method, ..RefParts::read(backend.parse().unwrap(), name.parse().unwrap()) }.into()
     }
 
     fn allows(pod: &Arc<PodIdentity>, backend: &str, name: &str, verb: Verb) -> Result<usize, String> {
@@ -468,7 +468,7 @@ mod tests {
         let bounds = Bounds { class_may: Some(may), own: None };
         let policy = policy(RULES).within([("bao".parse().unwrap(), bounds)].into(), "keyferry");
         let decide = |backend: &str, login: Login| {
-            let secret = SecretRef { login, ..(*secret(backend, "kv/data/shop/db", Verb::Read)).clone() };
+            let secret = secret(backend, "kv/data/shop/db", Verb::Read).with(|asked| asked.login = login);
             policy.of(&pod("shop", "web")).decide(&Arc::new(secret)).map(drop).map_err(|denial| denial.to_string())
         };
         let namespace = |text: &str| Login { namespace: Some(text.to_owned()), ..Login::default() };
@@ -544,7 +544,7 @@ mod tests {
         let web = pod("shop", "web");
         let decide = |audience: &str| {
             let login = Login { audience: Some(audience.to_owned()), ..Login::default() };
-            let secret = SecretRef { login, ..(*secret("bao", "kv/data/shop/db", Verb::Read)).clone() };
+            let secret = secret("bao", "kv/data/shop/db", Verb::Read).with(|asked| asked.login = login);
             policy.of(&web).decide(&Arc::new(secret))
         };
         assert!(decide("vault").is_ok());

@@ -1,254 +1,455 @@
-//! Slots that tenants share: each tenant has a line of its own for those who wait, and the lines are served round.
+//! Turns at what tenants share and may wait for: places, calls to a store, threads, whole purses. Each tenant has a line of its own, and
+//! the lines are served round.
 //!
-//! A tenant is the namespace that kubelet says. It may take a slot as long as it then holds no more than are left free: alone it gets
-//! half, and a newcomer always finds one. Tenants whose share is in use wait for a slot of their own to come back.
+//! How much of it a tenant may have at once is said by [`Shares`]. A tenant that has its share waits for a turn of its own to come back. In
+//! its line the first is served first; of the lines each gets one turn before any gets a second, and one that cannot be served keeps its
+//! place before those that came later. So a tenant that holds nothing gets the first turn that comes back, or the next after those of the
+//! tenants before it that hold nothing either.
+//!
+//! # What may be waited for, and in which order
+//!
+//! A mount waits in three lines, in this order and no other: for its place, for a whole purse, for a turn at a store or a thread. It
+//! holds only earlier ones while it waits, so that nobody waits for another who waits for them.
+//!
+//! Some things are both waited for and taken without waiting: [`Turns::draw`] takes from the same units beside the lines. A tenant that
+//! waits goes before those: nothing is drawn while a tenant waits that holds nothing, and no tenant draws while it waits for its own first
+//! turn. So what is drawn cannot keep a turn away: what was drawn before comes back, and nothing takes its place. The other way round,
+//! a tenant that holds something itself keeps no other tenant from drawing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
-/// The slots. Clones are the same ones.
+use crate::model::Tenant;
+use crate::shares::{Held, Shares};
+
+/// The turns. Clones are the same ones.
 #[derive(Clone)]
 pub struct Turns(Arc<Shared>);
 
-/// A slot that is held until this is dropped.
+/// A turn that is held until this is dropped.
+#[must_use = "the turn is over when it is dropped"]
 pub struct Turn {
-    /// `None`: it was handed to somebody who had left.
-    of: Option<Arc<Shared>>,
-    tenant: Arc<str>,
+    turns: Turns,
+    held: Held,
+}
+
+/// Units that were taken beside the lines, until this is dropped.
+#[must_use = "it is given back when it is dropped"]
+pub struct Drawn {
+    turns: Turns,
+    held: Held,
+}
+
+/// Somebody in the lines. Dropped, they leave all of them.
+#[must_use = "they leave the lines when it is dropped"]
+pub struct Waiting {
+    turns: Turns,
+    ticket: u64,
+    served: oneshot::Receiver<Turn>,
+}
+
+/// The way for others to put somebody who waits into their lines too: the first turn of any line counts.
+#[derive(Clone)]
+pub struct Ticket {
+    turns: Turns,
+    number: u64,
+}
+
+/// The tenants that one piece of work is for: it waits for its turns in all their lines at once, with one ticket. Clones are the same ones.
+#[derive(Clone)]
+pub struct Party(Arc<Mutex<Members>>);
+
+struct Members {
+    /// The one that leads first; no tenant twice.
+    tenants: Vec<Tenant>,
+    /// While it waits.
+    ticket: Option<Ticket>,
 }
 
 struct Shared {
-    slots: usize,
-    state: Mutex<State>,
+    slots: Shares,
+    /// Units a turn.
+    each: usize,
+    lines: Mutex<Lines>,
 }
 
+/// Who waits. Nobody is in here who has left, and no line without anybody.
 #[derive(Default)]
-struct State {
-    used: usize,
-    /// How many each tenant holds; without those that hold none.
-    held: HashMap<Arc<str>, usize>,
-    /// Who waits, by tenant; without empty lines.
-    lines: HashMap<Arc<str>, VecDeque<oneshot::Sender<Turn>>>,
-    /// The tenants of the lines, the next to be served first.
-    round: VecDeque<Arc<str>>,
+struct Lines {
+    /// Numbers of tickets, of places in a line and of lines in the round: the lower comes first.
+    next: u64,
+    waiting: BTreeMap<u64, Waiter>,
+    by: BTreeMap<Tenant, Line>,
+    /// The tenants of the lines in the order in which they are served.
+    round: BTreeMap<u64, Tenant>,
+    /// Units drawn beside the lines, by tenant.
+    drawn: BTreeMap<Tenant, usize>,
 }
+
+struct Waiter {
+    serve: oneshot::Sender<Turn>,
+    /// One in each line that the ticket is in.
+    places: Vec<(Tenant, u64)>,
+}
+
+struct Line {
+    /// In the round.
+    place: u64,
+    /// The tickets, by their places.
+    tickets: BTreeMap<u64, u64>,
+}
+
+/// Turns to be handed out once no lock is held.
+type Served = Vec<(oneshot::Sender<Turn>, Turn)>;
 
 // === impl Turns ===
 
 impl Turns {
-    pub fn new(slots: usize) -> Self {
-        Self(Arc::new(Shared { slots: slots.max(1), state: Mutex::default() }))
+    /// So many at once, at least 1.
+    pub fn new(turns: usize) -> Self {
+        Self::of_units(turns.max(1), 1)
     }
 
-    /// Waits for a slot. Dropping the future leaves the line.
-    pub async fn take(&self, tenant: &str) -> Turn {
-        loop {
-            match self.0.take_or_wait(tenant.into()) {
-                Ok(turn) => return turn,
-                // Lines go when the slots go, and we hold those: it is never an error.
-                Err(waiting) => {
-                    if let Ok(turn) = waiting.await {
-                        return turn;
-                    }
-                }
+    /// Turns of `each` units out of so many. By the rule of shares a turn is only ever had where there are at least two.
+    pub fn of_units(units: usize, each: usize) -> Self {
+        Self(Arc::new(Shared { slots: Shares::new(units), each: each.max(1), lines: Mutex::default() }))
+    }
+
+    /// Waits for a turn until then. `None`: there was none. Dropping the future leaves the line.
+    pub async fn take(&self, tenant: &Tenant, until: Instant) -> Option<Turn> {
+        match self.at_once(tenant) {
+            Some(turn) => Some(turn),
+            None => self.line_up(tenant).turn(until).await,
+        }
+    }
+
+    /// As [`Turns::take`], in the lines of all who are in the party, and of those who join it meanwhile. The turn is that of the tenant
+    /// whose line came first.
+    pub async fn take_for(&self, party: &Party, until: Instant) -> Option<Turn> {
+        let waiting = {
+            let mut members = party.lock();
+            let leader = members.tenants.first()?;
+            if let Some(turn) = self.at_once(leader) {
+                return Some(turn);
+            }
+            let waiting = self.line_up(leader);
+            let ticket = waiting.ticket();
+            members.tenants[1..].iter().for_each(|tenant| ticket.stand(tenant));
+            members.ticket = Some(ticket);
+            waiting
+        };
+        waiting.turn(until).await
+    }
+
+    /// Goes into the tenant's line, without waiting yet.
+    pub fn line_up(&self, tenant: &Tenant) -> Waiting {
+        let (serve, served) = oneshot::channel();
+        let mut number = 0;
+        self.change(|lines| {
+            number = lines.number();
+            lines.waiting.insert(number, Waiter { serve, places: Vec::new() });
+            lines.stand(number, tenant);
+        });
+        Waiting { turns: self.clone(), ticket: number, served }
+    }
+
+    /// Takes `n` units beside the lines, by the same shares and without waiting; `None` too where somebody in a line goes first.
+    pub fn draw(&self, tenant: &Tenant, n: usize) -> Option<Drawn> {
+        let mut lines = self.lock();
+        if lines.go_before(tenant, &self.0.slots) {
+            return None;
+        }
+        let held = self.0.slots.take(tenant, n)?;
+        lines.drew(tenant, n);
+        Some(Drawn { turns: self.clone(), held })
+    }
+
+    /// Units a turn.
+    pub fn each(&self) -> usize {
+        self.0.each
+    }
+
+    pub fn slots(&self) -> &Shares {
+        &self.0.slots
+    }
+
+    /// How many are in the lines.
+    pub fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Where nobody waits.
+    fn at_once(&self, tenant: &Tenant) -> Option<Turn> {
+        let lines = self.lock();
+        if !lines.by.is_empty() {
+            return None;
+        }
+        let held = self.0.slots.take(tenant, self.0.each)?;
+        Some(Turn { turns: self.clone(), held })
+    }
+
+    /// Serves whoever may have a turn after the change. Units come back in here alone, so that nobody passes by those who wait for them.
+    fn change(&self, change: impl FnOnce(&mut Lines)) {
+        let mut lines = self.lock();
+        change(&mut lines);
+        let served = self.serve(&mut lines);
+        drop(lines);
+        for (waiting, turn) in served {
+            // A turn whose waiter has left meanwhile comes back, and goes to the next.
+            drop(waiting.send(turn));
+        }
+    }
+
+    /// Afterwards nobody waits who may have a turn.
+    fn serve(&self, lines: &mut Lines) -> Served {
+        let Shared { slots, each, .. } = &*self.0;
+        let (mut served, mut from) = (Vec::new(), 0);
+        while slots.free() >= *each
+            && let Some((place, tenant)) = lines.round.range(from..).next()
+        {
+            let (place, tenant) = (*place, tenant.clone());
+            match slots.take(&tenant, *each).and_then(|held| Some((lines.take_first(&tenant)?, held))) {
+                Some((waiting, held)) => served.push((waiting, Turn { turns: self.clone(), held })),
+                // Nor has it one after others were served: less is free then.
+                None => from = place + 1,
             }
         }
+        served
+    }
+
+    /// A panic elsewhere cannot leave the lines half-changed: nothing in here panics.
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-// === impl Shared ===
+// === impl Lines ===
 
-impl Shared {
-    fn take_or_wait(self: &Arc<Self>, tenant: Arc<str>) -> Result<Turn, oneshot::Receiver<Turn>> {
-        let mut state = self.lock();
-        state.forget_who_left(&tenant);
-        if !state.lines.contains_key(&tenant) && self.may_have(&state, &tenant) {
-            state.hold(&tenant);
-            return Ok(Turn { of: Some(Arc::clone(self)), tenant });
+impl Lines {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Puts a ticket at the end of a tenant's line, unless it is there already, or was served.
+    fn stand(&mut self, ticket: u64, tenant: &Tenant) {
+        let (place, in_round) = (self.number(), self.number());
+        let Some(waiter) = self.waiting.get_mut(&ticket) else { return };
+        if waiter.places.iter().any(|(of, _)| of == tenant) {
+            return;
         }
-        let (sender, waiting) = oneshot::channel();
-        state.line_up(tenant, sender);
-        Err(waiting)
+        waiter.places.push((tenant.clone(), place));
+        let line = self.by.entry(tenant.clone()).or_insert_with(|| {
+            self.round.insert(in_round, tenant.clone());
+            Line { place: in_round, tickets: BTreeMap::new() }
+        });
+        line.tickets.insert(place, ticket);
     }
 
-    fn may_have(&self, state: &State, tenant: &str) -> bool {
-        let held = state.held.get(tenant).copied().unwrap_or(0);
-        state.used < self.slots && (held == 0 || held < self.slots - (state.used + 1))
+    /// Takes the first of a line out of all lines; the line is the last of the round from then on.
+    fn take_first(&mut self, tenant: &Tenant) -> Option<oneshot::Sender<Turn>> {
+        let (_, ticket) = self.by.get(tenant)?.tickets.first_key_value()?;
+        let serve = self.leave(*ticket)?;
+        let last = self.number();
+        if let Some(line) = self.by.get_mut(tenant) {
+            self.round.remove(&line.place);
+            self.round.insert(last, tenant.clone());
+            line.place = last;
+        }
+        Some(serve)
     }
 
-    /// Hands out what is free, a slot a tenant and round.
-    fn serve(self: &Arc<Self>, state: &mut State) {
-        let mut passed = 0;
-        while passed < state.round.len() {
-            let Some(tenant) = state.round.pop_front() else { return };
-            let served = self.may_have(state, &tenant) && self.serve_first(state, &tenant);
-            passed = if served { 0 } else { passed + 1 };
-            if state.lines.get(&tenant).is_some_and(|line| !line.is_empty()) {
-                state.round.push_back(tenant);
-            } else {
-                state.lines.remove(&tenant);
-                passed = passed.saturating_sub(1);
+    /// Takes a ticket out of all lines.
+    fn leave(&mut self, ticket: u64) -> Option<oneshot::Sender<Turn>> {
+        let Waiter { serve, places } = self.waiting.remove(&ticket)?;
+        for (tenant, place) in places {
+            let Some(line) = self.by.get_mut(&tenant) else { continue };
+            line.tickets.remove(&place);
+            if line.tickets.is_empty() {
+                self.round.remove(&line.place);
+                self.by.remove(&tenant);
             }
         }
+        Some(serve)
     }
 
-    /// The first of a line who is still there. Whether there was one.
-    fn serve_first(self: &Arc<Self>, state: &mut State, tenant: &Arc<str>) -> bool {
-        while let Some(first) = state.lines.get_mut(tenant).and_then(VecDeque::pop_front) {
-            match first.send(Turn { of: Some(Arc::clone(self)), tenant: Arc::clone(tenant) }) {
-                Ok(()) => {
-                    state.hold(tenant);
-                    return true;
-                }
-                // Not given back, since it was never taken.
-                Err(mut turn) => turn.of = None,
+    /// Whether somebody in a line goes before what a tenant would draw: another who holds nothing, or its own who wait for their first turn.
+    fn go_before(&self, tenant: &Tenant, slots: &Shares) -> bool {
+        let has_no_turn = || slots.of(tenant.as_str()) == self.drawn.get(tenant).copied().unwrap_or(0);
+        self.by.contains_key(tenant) && has_no_turn() || self.by.keys().any(|waiting| slots.of(waiting.as_str()) == 0)
+    }
+
+    fn drew(&mut self, tenant: &Tenant, n: usize) {
+        match self.drawn.get_mut(tenant) {
+            Some(drawn) => *drawn += n,
+            None if n > 0 => _ = self.drawn.insert(tenant.clone(), n),
+            None => {}
+        }
+    }
+
+    fn gave_back(&mut self, tenant: &Tenant, n: usize) {
+        if let Some(drawn) = self.drawn.get_mut(tenant) {
+            *drawn = drawn.saturating_sub(n);
+            if *drawn == 0 {
+                self.drawn.remove(tenant);
             }
-        }
-        false
-    }
-
-    /// A panic elsewhere cannot leave the state half-changed: nothing in here panics.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn hold(&mut self, tenant: &Arc<str>) {
-        self.used += 1;
-        *self.held.entry(Arc::clone(tenant)).or_default() += 1;
-    }
-
-    fn let_go(&mut self, tenant: &Arc<str>) {
-        self.used = self.used.saturating_sub(1);
-        if let Some(held) = self.held.get_mut(tenant) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                self.held.remove(tenant);
-            }
-        }
-    }
-
-    fn line_up(&mut self, tenant: Arc<str>, sender: oneshot::Sender<Turn>) {
-        if !self.lines.contains_key(&tenant) {
-            self.round.push_back(Arc::clone(&tenant));
-        }
-        self.lines.entry(tenant).or_default().push_back(sender);
-    }
-
-    /// While no slot comes back, nobody else does: a line is never longer than those who wait.
-    fn forget_who_left(&mut self, tenant: &Arc<str>) {
-        let Some(line) = self.lines.get_mut(tenant) else { return };
-        line.retain(|waiting| !waiting.is_closed());
-        if line.is_empty() {
-            self.lines.remove(tenant);
-            self.round.retain(|waiting| waiting != tenant);
         }
     }
 }
 
 // === impl Turn ===
 
+impl Turn {
+    pub fn tenant(&self) -> &Tenant {
+        self.held.tenant()
+    }
+
+    /// Ends the turn, but for `n` of its units (or as many as it has): they are as if drawn beside the lines.
+    pub fn keep(mut self, n: usize) -> Drawn {
+        let turns = self.turns.clone();
+        let mut kept = self.held.split(0);
+        turns.change(|lines| {
+            kept = self.held.split(n);
+            lines.drew(kept.tenant(), kept.n());
+            self.held.shrink(0);
+        });
+        Drawn { turns, held: kept }
+    }
+}
+
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Some(shared) = self.of.take() else { return };
-        let mut state = shared.lock();
-        state.let_go(&self.tenant);
-        shared.serve(&mut state);
+        if self.held.n() > 0 {
+            self.turns.change(|_| self.held.shrink(0));
+        }
+    }
+}
+
+// === impl Drawn ===
+
+impl Drawn {
+    pub fn n(&self) -> usize {
+        self.held.n()
+    }
+
+    /// Gives back all but `to` units. It never grows.
+    pub fn shrink(&mut self, to: usize) {
+        let n = self.held.n().saturating_sub(to);
+        if n > 0 {
+            self.turns.change(|lines| {
+                lines.gave_back(self.held.tenant(), n);
+                self.held.shrink(to);
+            });
+        }
+    }
+
+    /// Puts together what one tenant has drawn.
+    pub fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.turns.0, &other.turns.0), "of one thing");
+        self.held.join(other.held.split(usize::MAX));
+    }
+}
+
+impl Drop for Drawn {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    /// Waits for the turn until then. `None`: there was none.
+    pub async fn turn(mut self, until: Instant) -> Option<Turn> {
+        timeout_at(until, &mut self.served).await.ok()?.ok()
+    }
+
+    /// For those who put this one into their lines too.
+    pub fn ticket(&self) -> Ticket {
+        Ticket { turns: self.turns.clone(), number: self.ticket }
+    }
+}
+
+impl Drop for Waiting {
+    /// A turn that was handed over, and not taken, comes back after this.
+    fn drop(&mut self) {
+        let left = self.turns.lock().leave(self.ticket);
+        drop(left);
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Puts the ticket into this tenant's line too; without effect where it is there already, or nobody waits with it any more.
+    pub fn stand(&self, tenant: &Tenant) {
+        self.turns.change(|lines| lines.stand(self.number, tenant));
+    }
+}
+
+// === impl Party ===
+
+impl Party {
+    pub fn of(leader: Tenant) -> Self {
+        Self(Arc::new(Mutex::new(Members { tenants: vec![leader], ticket: None })))
+    }
+
+    /// From now on it waits in this tenant's lines too.
+    pub fn join(&self, tenant: &Tenant) {
+        let mut members = self.lock();
+        if !members.tenants.contains(tenant) {
+            members.tenants.push(tenant.clone());
+            if let Some(ticket) = &members.ticket {
+                ticket.stand(tenant);
+            }
+        }
+    }
+
+    /// Each change is one call of the list's.
+    fn lock(&self) -> MutexGuard<'_, Members> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Turns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turns").field("slots", &self.0.slots).field("used", &self.0.lock().used).finish()
+        f.debug_struct("Turns").field("slots", &self.0.slots).field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn").field("tenant", &self.tenant).finish_non_exhaustive()
+        f.debug_struct("Turn").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Drawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drawn").field("held", &self.held).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Party").field(&self.lock().tenants).finish()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    /// A slot at once, or none.
-    fn at_once(turns: &Turns, tenant: &str) -> Option<Turn> {
-        turns.take(tenant).now_or_never()
-    }
-
-    fn all(turns: &Turns, tenant: &str) -> Vec<Turn> {
-        std::iter::from_fn(|| at_once(turns, tenant)).collect()
-    }
-
-    #[test]
-    fn one_tenant_has_half_and_each_newcomer_its_share() {
-        let turns = Turns::new(32);
-        let shares: Vec<_> = ["a", "b", "c", "d"].map(|tenant| all(&turns, tenant)).into();
-        assert_eq!(shares.iter().map(Vec::len).collect::<Vec<_>>(), [16, 8, 4, 2]);
-        assert_eq!(all(&turns, "e").len(), 1, "somebody new finds one");
-        drop(shares);
-        assert_eq!(all(&turns, "f").len(), 16, "all came back");
-    }
-
-    #[test]
-    fn a_lone_slot_is_everybodys() {
-        let turns = Turns::new(1);
-        let first = at_once(&turns, "a");
-        assert!(first.is_some() && at_once(&turns, "a").is_none() && at_once(&turns, "b").is_none());
-        drop(first);
-        assert!(at_once(&turns, "b").is_some());
-    }
-
-    #[tokio::test]
-    async fn lines_are_served_round_and_a_long_one_holds_nobody_up() {
-        let turns = Turns::new(2);
-        let held = at_once(&turns, "a").unwrap();
-        let other = at_once(&turns, "b").unwrap();
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let mut waiting = Vec::new();
-        for tenant in ["evil", "evil", "evil", "evil", "shop", "bank"] {
-            let (turns, order) = (turns.clone(), Arc::clone(&order));
-            waiting.push(tokio::spawn(async move {
-                let turn = turns.take(tenant).await;
-                order.lock().unwrap().push(tenant);
-                tokio::task::yield_now().await;
-                drop(turn);
-            }));
-            tokio::task::yield_now().await;
-        }
-        drop(held);
-        for task in waiting {
-            task.await.unwrap();
-        }
-        assert_eq!(*order.lock().unwrap(), ["evil", "shop", "bank", "evil", "evil", "evil"]);
-        drop(other);
-        assert_eq!(turns.0.lock().used, 0);
-    }
-
-    #[tokio::test]
-    async fn who_leaves_the_line_takes_no_slot_along() {
-        let turns = Turns::new(2);
-        let held = at_once(&turns, "a").unwrap();
-        for _ in 0..1_000 {
-            assert!(at_once(&turns, "a").is_none());
-        }
-        assert!(turns.0.lock().lines["a"].len() <= 1, "those who left are forgotten");
-        let mut waiting = Box::pin(turns.take("a"));
-        assert!((&mut waiting).now_or_never().is_none());
-        drop(held);
-        // It was handed over, and nobody took it.
-        drop(waiting);
-        let state = turns.0.lock();
-        assert_eq!((state.used, state.held.len(), state.lines.len(), state.round.len()), (0, 0, 0, 0));
-    }
-}
+mod tests;

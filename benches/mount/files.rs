@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use keyferry::backend::file::Vault;
+use keyferry::backend::store::file::Vault;
 use keyferry::identity::Issuer;
 use keyferry::model::{Field, SecretBytes};
 use keyferry::server::proto::MountRequest;

@@ -181,7 +181,7 @@ fn content(file: &Path, config: &Config) -> Content {
 mod tests {
     use super::*;
     use crate::audit::AuditLog;
-    use crate::backend::file::generate_identity;
+    use crate::backend::store::file::generate_identity;
     use crate::clock::{Clock, SystemClock};
     use crate::identity::Issuer;
     use crate::telemetry::Metrics;

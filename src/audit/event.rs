@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::files::Files;
-use crate::model::{Code, FieldName, FilePath, PodClaims, RequestId, SecretRef, Version};
+use crate::model::{Code, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Tenant, Version};
 
 /// The longest namespace, name or class in bytes, as in Kubernetes. With the other limits: escaped, and be each byte six, the texts of a
 /// line still leave room in it.
@@ -60,7 +60,7 @@ pub struct Event {
 pub struct ObjectEvent {
     pub object: usize,
     #[serde(flatten, serialize_with = "reference")]
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub field: Option<FieldName>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
@@ -96,8 +96,8 @@ pub enum Outcome {
 
 impl Event {
     /// The namespace; empty where the request could not be read.
-    pub(super) fn tenant(&self) -> Arc<str> {
-        self.pod.as_ref().map_or_else(|| Arc::from(""), |pod| Arc::from(pod.namespace.as_str()))
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant::from(self.pod.as_ref().map_or("", |pod| &pod.namespace))
     }
 
     /// What a volume's mounts are counted under: one Pod may have several volumes.
@@ -162,7 +162,7 @@ impl ObjectEvent {
 
     fn weight(&self) -> usize {
         let texts = [self.field.as_ref().map(|field| field.as_str().len()), self.file.as_ref().map(|file| file.as_str().len())];
-        let secret = size_of::<SecretRef>() + self.secret.name.as_str().len() + self.secret.args.bytes();
+        let secret = size_of::<RefParts>() + self.secret.name.as_str().len() + self.secret.args.bytes();
         size_of::<Self>() + secret + texts.into_iter().flatten().sum::<usize>() + self.files.weight()
     }
 }
@@ -209,7 +209,7 @@ pub(super) fn pod<S: Serializer>(claims: &Option<PodClaims>, serializer: S) -> R
     shown.serialize(serializer)
 }
 
-fn reference<S: Serializer>(secret: &Arc<SecretRef>, serializer: S) -> Result<S::Ok, S::Error> {
+fn reference<S: Serializer>(secret: &SecretRef, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Reference<'a> {
         backend: &'a str,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::event::{self, Event, Outcome};
-use crate::model::{Code, PodClaims, RequestId};
+use crate::model::{Code, PodClaims, RequestId, Tenant};
 
 /// The most bytes of a line, its end included.
 pub(super) const LINE: usize = 64 * 1024;
@@ -20,7 +20,7 @@ const TAIL: usize = 80;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Count {
     #[serde(skip)]
-    pub(super) tenant: Arc<str>,
+    pub(super) tenant: Tenant,
     pub(super) time: Timestamp,
     pub(super) event: &'static str,
     #[serde(serialize_with = "event::display")]
@@ -45,7 +45,10 @@ pub(super) struct Count {
 #[serde(untagged)]
 pub(super) enum Whose {
     /// Where no more than that is still known.
-    Namespace { namespace: Arc<str> },
+    Namespace {
+        #[serde(serialize_with = "event::display")]
+        namespace: Tenant,
+    },
     Volume {
         provider: Arc<str>,
         #[serde(flatten, serialize_with = "event::pod")]
@@ -64,7 +67,8 @@ pub(super) struct LeftOut {
     pub(super) time: Timestamp,
     pub(super) event: &'static str,
     /// Empty: of requests that could not be read.
-    pub(super) namespace: Arc<str>,
+    #[serde(serialize_with = "event::display")]
+    pub(super) namespace: Tenant,
     pub(super) lines: u64,
     /// How many of them were of mounts that delivered.
     pub(super) delivered: u64,

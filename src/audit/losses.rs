@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
 use super::line::LeftOut;
+use crate::model::Tenant;
 use crate::telemetry::Metrics;
 
 /// How often at most they are said.
@@ -35,7 +36,7 @@ pub(super) struct Losses {
 
 #[derive(Debug, Default)]
 struct Unsaid {
-    by: HashMap<Arc<str>, Missing>,
+    by: HashMap<Tenant, Missing>,
     said: Option<Instant>,
 }
 
@@ -55,20 +56,20 @@ impl Losses {
     }
 
     /// A line that is lost. Whether its mount is `delivered` all the same.
-    pub(super) fn lost(&self, tenant: &Arc<str>, cause: Cause, delivered: bool, time: Timestamp) {
+    pub(super) fn lost(&self, tenant: &Tenant, cause: Cause, delivered: bool, time: Timestamp) {
         self.metrics.audit_lines_lost(1);
         self.note(tenant, cause, delivered, time);
     }
 
     /// A line that is not written, and its mount fails for that.
-    pub(super) fn refused(&self, tenant: &Arc<str>, cause: Cause, time: Timestamp) {
+    pub(super) fn refused(&self, tenant: &Tenant, cause: Cause, time: Timestamp) {
         self.note(tenant, cause, false, time);
     }
 
-    fn note(&self, tenant: &Arc<str>, cause: Cause, delivered: bool, time: Timestamp) {
+    fn note(&self, tenant: &Tenant, cause: Cause, delivered: bool, time: Timestamp) {
         let mut unsaid = self.unsaid();
         let is_told_apart = unsaid.by.len() < TENANTS || unsaid.by.contains_key(tenant);
-        let missing = unsaid.by.entry(if is_told_apart { Arc::clone(tenant) } else { Arc::from("") }).or_default();
+        let missing = unsaid.by.entry(if is_told_apart { tenant.clone() } else { Tenant::from("") }).or_default();
         missing.newest = time;
         missing.delivered += u64::from(delivered);
         match cause {
@@ -86,10 +87,10 @@ impl Losses {
 
     /// Says them, by a `write` of each line, until one fails; what was not said stays for the next time.
     pub(super) fn say(&self, now: Instant, mut write: impl FnMut(&LeftOut) -> bool) {
-        let mut most: Vec<(Arc<str>, Missing)> = {
+        let mut most: Vec<(Tenant, Missing)> = {
             let mut unsaid = self.unsaid();
             unsaid.said = Some(now);
-            unsaid.by.iter().map(|(tenant, missing)| (Arc::clone(tenant), *missing)).collect()
+            unsaid.by.iter().map(|(tenant, missing)| (tenant.clone(), *missing)).collect()
         };
         most.sort_by(|(tenant, missing), (other, others)| others.lines().cmp(&missing.lines()).then_with(|| tenant.cmp(other)));
         let mut said = Vec::new();
@@ -111,13 +112,13 @@ impl Losses {
 }
 
 /// Names the three namespaces that miss most.
-fn log(said: &[(Arc<str>, Missing)], cause: Cause) {
+fn log(said: &[(Tenant, Missing)], cause: Cause) {
     let missing = || said.iter().map(|(tenant, missing)| (tenant, missing.by(cause))).filter(|(_, lines)| *lines > 0);
     let lines: u64 = missing().map(|(_, lines)| lines).sum();
     if lines == 0 {
         return;
     }
-    let namespaces = missing().take(3).map(|(tenant, _)| &**tenant).collect::<Vec<_>>().join(", ");
+    let namespaces = missing().take(3).map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>().join(", ");
     match cause {
         Cause::File => {
             let what = "audit lines were lost: what audit.file names did not take them in time, or refused them";
@@ -130,7 +131,7 @@ fn log(said: &[(Arc<str>, Missing)], cause: Cause) {
 }
 
 impl Unsaid {
-    fn take(&mut self, tenant: &Arc<str>, said: Missing) {
+    fn take(&mut self, tenant: &Tenant, said: Missing) {
         let Some(missing) = self.by.get_mut(tenant) else { return };
         missing.file -= said.file;
         missing.share -= said.share;
@@ -153,7 +154,7 @@ impl Missing {
         self.file + self.share
     }
 
-    fn left_out(&self, tenant: &Arc<str>) -> LeftOut {
-        LeftOut { time: self.newest, event: "leftOut", namespace: Arc::clone(tenant), lines: self.lines(), delivered: self.delivered }
+    fn left_out(&self, tenant: &Tenant) -> LeftOut {
+        LeftOut { time: self.newest, event: "leftOut", namespace: tenant.clone(), lines: self.lines(), delivered: self.delivered }
     }
 }

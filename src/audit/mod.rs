@@ -4,8 +4,8 @@
 //! kubelet asks again each minute; mounts that say the same as the one before are counted, not repeated. Queue, counted volumes and
 //! the lines of an hour are shared by namespace, so that none can take the others' lines away.
 //!
-//! Reading order: `event` and `files` (what there is to say), `line` (how it is written), `repeats` (what need not be), `shares` (who may
-//! have how much), `trail` (which lines are written, and at what length), `losses` (those that are not).
+//! Reading order: `event` and `files` (what there is to say), `line` (how it is written), `repeats` (what need not be), `window` (who
+//! may write how much), `trail` (which lines are written, and at what length), `losses` (those that are not).
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
@@ -21,6 +21,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, timeout};
 
+use crate::model::Tenant;
+use crate::shares::{Held, Shares};
 use crate::telemetry::Metrics;
 use crate::telemetry::outlet::{Patient, own_descriptor};
 use crate::yaml::{Faults, Reader};
@@ -30,14 +32,13 @@ mod files;
 mod line;
 mod losses;
 mod repeats;
-mod shares;
 mod trail;
+mod window;
 
 pub use event::{Event, ObjectEvent, Outcome};
 pub use files::Files;
 
 use losses::{Cause, Losses};
-use shares::{Held, Room};
 use trail::{Trail, Unwritten};
 
 /// Bytes that lines may keep in memory while they wait to be written. Those of one namespace keep no more than they leave free.
@@ -73,7 +74,7 @@ pub struct AuditUnavailable {
 pub struct AuditLog {
     /// Bounded by the room that each event holds.
     queue: Sender<Message>,
-    room: Arc<Room>,
+    room: Shares,
     fail_closed: bool,
     losses: Arc<Losses>,
 }
@@ -88,7 +89,7 @@ enum Message {
 #[derive(Debug)]
 struct Waiting {
     event: Box<Event>,
-    tenant: Arc<str>,
+    tenant: Tenant,
     /// With `failClosed`: the mount waits for it.
     written: Option<oneshot::Sender<Result<(), AuditUnavailable>>>,
     held: Held,
@@ -132,7 +133,7 @@ impl AuditLog {
         let trail = Trail::new(writer, Arc::clone(&losses));
         let thread_losses = Arc::clone(&losses);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(&messages, trail, &thread_losses))?;
-        Ok(Self { queue, room: Room::new(QUEUE_BYTES), fail_closed, losses })
+        Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, losses })
     }
 
     /// Waits until everything recorded so far is written, the counts of repeats included; for at most `limit`. Whether it is.
@@ -142,7 +143,7 @@ impl AuditLog {
     }
 
     /// Room in the queue; for the event without its objects, where there is no more.
-    fn room_for(&self, event: &mut Event, tenant: &Arc<str>) -> Option<Held> {
+    fn room_for(&self, event: &mut Event, tenant: &Tenant) -> Option<Held> {
         self.room.take(tenant, event.weight()).or_else(|| {
             event.shorten();
             self.room.take(tenant, event.weight())
@@ -166,13 +167,13 @@ impl AuditSink for AuditLog {
         let Some(held) = self.room_for(&mut event, &tenant) else {
             if self.fail_closed {
                 self.losses.refused(&tenant, Cause::File, time);
-                return Err(AuditUnavailable::full(&tenant));
+                return Err(AuditUnavailable::full(tenant.as_str()));
             }
             self.losses.lost(&tenant, Cause::File, delivered, time);
             return Ok(());
         };
         let (written, answer) = self.fail_closed.then(oneshot::channel).unzip();
-        let waiting = Waiting { event: Box::new(event), tenant: Arc::clone(&tenant), written, held };
+        let waiting = Waiting { event: Box::new(event), tenant: tenant.clone(), written, held };
         let sent = self.queue.send(Message::Event(waiting));
         match answer {
             Some(answer) => answer.await.map_err(|_| AuditUnavailable::gone())?,
@@ -247,7 +248,7 @@ impl Waiting {
         if let Some(written) = written {
             let _ = written.send(outcome.map_err(|unwritten| match unwritten {
                 Unwritten::File(error) => AuditUnavailable::of_file(error.to_string()),
-                Unwritten::Share => AuditUnavailable::over(&tenant),
+                Unwritten::Share => AuditUnavailable::over(tenant.as_str()),
             }));
         }
     }

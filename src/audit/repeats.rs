@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::event::{Event, Outcome};
 use super::line::{Count, Whose};
-use crate::model::{Code, RequestId};
+use crate::model::{Code, RequestId, Tenant};
 use crate::shelf::Shelf;
 
 /// Volumes remembered; past that, of the namespace that has most of them, the one heard of longest ago is written out and forgotten.
@@ -27,7 +27,7 @@ pub(super) struct Repeats {
 /// What is known of a volume: about 200 bytes with its place in the table.
 #[derive(Clone, Debug)]
 struct Last {
-    tenant: Arc<str>,
+    tenant: Tenant,
     substance: u64,
     outcome: Outcome,
     code: Option<Code>,
@@ -64,7 +64,7 @@ impl Repeats {
     #[cfg(test)]
     pub(super) const VOLUME: usize = size_of::<Last>();
 
-    pub(super) fn pass(&mut self, event: &Event, tenant: &Arc<str>) -> Passed {
+    pub(super) fn pass(&mut self, event: &Event, tenant: &Tenant) -> Passed {
         let volume = event.volume(&self.hasher);
         let new = Last::new(event, event.substance(&self.hasher), tenant);
         let mut counts = Vec::new();
@@ -79,7 +79,7 @@ impl Repeats {
                 (new, Some(0))
             }
         };
-        let gone = self.volumes.insert(tenant, volume, next, |_| false);
+        let gone = self.volumes.insert(tenant.as_str(), volume, next, |_| false);
         counts.extend(gone.and_then(|last| last.count_by_namespace()));
         Passed { counts, repeats }
     }
@@ -100,9 +100,9 @@ impl Repeats {
 }
 
 impl Last {
-    fn new(event: &Event, substance: u64, tenant: &Arc<str>) -> Self {
+    fn new(event: &Event, substance: u64, tenant: &Tenant) -> Self {
         Self {
-            tenant: Arc::clone(tenant),
+            tenant: tenant.clone(),
             substance,
             outcome: event.outcome,
             code: event.code,
@@ -117,13 +117,13 @@ impl Last {
     }
 
     fn count_by_namespace(&self) -> Option<Count> {
-        self.count(Whose::Namespace { namespace: Arc::clone(&self.tenant) })
+        self.count(Whose::Namespace { namespace: self.tenant.clone() })
     }
 
     /// `None`: there is nothing to count.
     fn count(&self, whose: Whose) -> Option<Count> {
         (self.repeats > 0).then(|| Count {
-            tenant: Arc::clone(&self.tenant),
+            tenant: self.tenant.clone(),
             time: self.time,
             event: "mount",
             request: self.request,

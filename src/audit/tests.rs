@@ -41,7 +41,7 @@ impl Write for Full {
 
 fn event(second: i64, version: &str) -> Event {
     let claims = PodClaims { namespace: "shop".into(), name: "web-0".into(), uid: "u-1".into(), service_account: "web".into() };
-    let secret = Arc::new(SecretRef::read("files".parse().unwrap(), "shop/db".parse().unwrap()));
+    let secret = SecretRef::read("files".parse().unwrap(), "shop/db".parse().unwrap());
     Event {
         time: jiff::Timestamp::from_second(second).unwrap(),
         event: "mount",

@@ -13,7 +13,8 @@ use super::event::Event;
 use super::line::{self, Count};
 use super::losses::{Cause, Losses, MINUTE};
 use super::repeats::Repeats;
-use super::shares::Window;
+use super::window::Window;
+use crate::model::Tenant;
 
 /// Bytes of lines in an hour. A namespace alone on the node may write half of that.
 pub(super) const HOUR_BYTES: usize = 8 * 1024 * 1024;
@@ -50,7 +51,7 @@ impl Trail {
     ///
     /// # Errors
     /// It is not written, and its volume's next mount is no repeat of it. The caller counts that.
-    pub(super) fn pass(&mut self, event: &mut Event, tenant: &Arc<str>, now: Instant) -> Result<(), Unwritten> {
+    pub(super) fn pass(&mut self, event: &mut Event, tenant: &Tenant, now: Instant) -> Result<(), Unwritten> {
         let passed = self.repeats.pass(event, tenant);
         let written = self.counts(&passed.counts, now).and_then(|()| match passed.repeats {
             Some(repeats) => self.event(event, repeats, tenant, now),
@@ -85,7 +86,7 @@ impl Trail {
         losses.say(now, |left_out| line::of(left_out).and_then(|line| self.write(&line, now)).is_ok());
     }
 
-    fn event(&mut self, event: &mut Event, repeats: u64, tenant: &Arc<str>, now: Instant) -> Result<(), Unwritten> {
+    fn event(&mut self, event: &mut Event, repeats: u64, tenant: &Tenant, now: Instant) -> Result<(), Unwritten> {
         let line = line::of_event(event, repeats).map_err(Unwritten::File)?;
         if self.whole.spend(tenant, line.len(), now) {
             return self.write(&line, now).map_err(Unwritten::File);

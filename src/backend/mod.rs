@@ -8,44 +8,33 @@ use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
 use crate::files::Late;
-use crate::model::{
-    BackendName, Code, Fetched, InvalidName, Lease, LeaseFor, LoginKey, Method, PodIdentity, PodTokens, SecretName, SecretPrefix,
-    SecretRef, Version,
-};
+use crate::model::{Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef};
+use crate::policy::Permit;
 
-pub mod asked;
-pub mod cache;
-pub mod coalesce;
-#[cfg(test)]
-pub mod conformance;
-mod credential;
-mod decorator;
-mod echo;
+mod caching;
+mod catalogue;
+mod config;
 mod examine;
-#[cfg(test)]
-pub mod fake;
-pub mod file;
-mod health;
-pub mod http;
-mod json;
-pub mod lease;
-pub mod limit;
-mod refusal;
+mod kind;
 mod registry;
-pub mod sealed;
-mod server;
+mod remote;
 mod serving;
+pub mod stack;
+pub mod store;
 mod sweep;
-pub mod vault;
+#[cfg(test)]
+pub mod testing;
 
-pub use cache::{CacheConfig, CacheTimes};
-pub use decorator::Decorator;
+pub use caching::{CacheConfig, CacheTimes};
+pub use catalogue::Configured;
+pub use config::BackendConfig;
 pub use examine::Visitor;
-pub use lease::LeasesConfig;
-pub use registry::{BackendConfig, BackendParts, BackendSettings, Backends};
+pub use kind::{Audience, Facts, Inadmissible, Kind, only_reads};
+pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
+pub use stack::lease::LeasesConfig;
 
-/// A store that secrets come from. A [`Decorator`] (a limit, a cache ...) is a Backend around a Backend.
+/// A store that secrets come from. A [`Decorator`](stack::Decorator) (a limit, a cache ...) is a Backend around a Backend.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
@@ -73,16 +62,6 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether a mount could be served now: for readiness and doctor.
     async fn check(&self) -> Result<(), BackendError>;
 
-    /// The one spelling of a name that policy sees and the store is sent.
-    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName>;
-
-    /// The version a class pins, in the store's spelling; the error says which versions the store has.
-    fn pin(&self, version: &str) -> Result<Version, String>;
-
-    /// What this store makes of a request whose name and version are in its own spelling: refused, or as it is to be sent. Parts of
-    /// the login that are equal to the configuration are left out of it, so that equal requests are equal references.
-    fn admit(&self, asked: SecretRef) -> Result<SecretRef, Inadmissible>;
-
     /// How widely an answer may be shared.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope;
 }
@@ -97,14 +76,31 @@ pub struct FetchContext {
     pub deadline: Instant,
 }
 
-/// Which Pods may be given one and the same answer (each after its own permit).
+/// What is the same for all secrets of a mount; whose mount it is, each permit says. The fields are those of [`FetchContext`].
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub tokens: Arc<PodTokens>,
+    pub fresh: Option<Duration>,
+    pub deadline: Instant,
+}
+
+/// Which Pods may be given one and the same answer to one and the same request (each after its own permit).
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Scope {
+    /// Those of one ServiceAccount.
+    Account(Account),
+    /// All of this node: they are the same to the store.
+    Node,
     /// The Pod with this uid alone.
-    Pod(String),
-    /// All whose request has this key: they are the same to the store, or are of one ServiceAccount.
-    Shared(String),
+    Pod(Arc<str>),
 }
+
+/// Where a store is, and as whom it is entered. A lease of another origin is nothing to a backend: neither it nor its token is shown there.
+///
+/// The text goes to the sealed folder. Its form is part of that format: a release that writes another one would not find the leases of
+/// the release before.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
+pub struct Origin(Arc<str>);
 
 /// What went wrong, as far as a mount's answer depends on it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -142,41 +138,24 @@ pub struct BackendError {
 #[derive(Debug)]
 struct InFull(String);
 
-/// A part of a request that a store has no use for.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Inadmissible {
-    Login {
-        key: LoginKey,
-        problem: String,
-    },
-    /// The store has no logins at all.
-    NoLogin {
-        key: LoginKey,
-        problem: String,
-    },
-    /// `method`, `args` or `lease`.
-    Request {
-        key: &'static str,
-        problem: String,
-    },
+// === impl Terms ===
+
+impl Terms {
+    fn of(&self, permit: &Permit) -> FetchContext {
+        let Self { tokens, fresh, deadline } = self;
+        FetchContext { pod: Arc::clone(permit.pod()), tokens: Arc::clone(tokens), fresh: *fresh, deadline: *deadline }
+    }
 }
 
-/// For stores that only read, and that the daemon enters as itself: `kind` completes "a ...".
-///
-/// # Errors
-/// The request says how, with what or as whom.
-pub fn only_reads(asked: SecretRef, kind: &str) -> Result<SecretRef, Inadmissible> {
-    if let Some((key, _)) = asked.login.said().first() {
-        return Err(Inadmissible::NoLogin { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
+// === impl Origin ===
+
+impl Origin {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
     }
-    let request = |key, problem: &str| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
-    match () {
-        () if asked.method != Method::Get => {
-            request("method", &format!("{} means nothing to a {kind}, whose secrets are only read", asked.method))
-        }
-        () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}, whose secrets are asked for by name alone")),
-        () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}, which gives no leases")),
-        () => Ok(asked),
+
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -240,6 +219,13 @@ impl BackendError {
     fn with(fault: Fault, backend: BackendName, secret: Option<SecretName>, reason: String, full: Option<String>) -> Self {
         let source = full.map(|full| Arc::new(InFull(full)) as Arc<dyn Error + Send + Sync>);
         Self { fault, backend, secret, reason, source }
+    }
+
+    /// What a caller is told whose deadline comes before an answer. `began`: since when it waits.
+    fn late(backend: &BackendName, secret: Option<&SecretName>, began: Instant) -> Self {
+        let waited = began.elapsed().as_secs();
+        let reason = format!("no answer within {waited} s (is the store slow or out of reach? kubelet tries again by itself)");
+        Self { fault: Fault::TimedOut, backend: backend.clone(), secret: secret.cloned(), reason, source: None }
     }
 
     /// As it is shown to the node's admin.

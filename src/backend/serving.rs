@@ -7,9 +7,6 @@ use super::BackendConfig;
 use crate::http::Endpoint;
 use crate::model::{BackendName, Serving};
 
-/// The peers' dialects.
-const DIALECTS: [&str; 5] = ["aws", "azure", "gcp", "openbao", "vault"];
-
 /// What is configured of the peers' dialects.
 #[derive(Clone, Debug, Default)]
 pub struct ServedDialects {
@@ -22,7 +19,7 @@ pub struct ServedDialects {
 struct Candidate {
     name: BackendName,
     address: Option<Endpoint>,
-    dialects: Vec<&'static str>,
+    dialects: &'static [&'static str],
     names_audience: bool,
 }
 
@@ -30,11 +27,14 @@ struct Candidate {
 
 impl ServedDialects {
     pub fn new(configs: &BTreeMap<BackendName, BackendConfig>, named: &BTreeMap<String, BackendName>) -> Self {
-        let candidate = |(name, config): (&BackendName, &BackendConfig)| Candidate {
-            name: name.clone(),
-            address: config.address().cloned(),
-            dialects: DIALECTS.into_iter().filter(|dialect| config.speaks(dialect)).collect(),
-            names_audience: config.names_audience(),
+        let candidate = |(name, config): (&BackendName, &BackendConfig)| {
+            let facts = config.kind().facts();
+            Candidate {
+                name: name.clone(),
+                address: facts.address.cloned(),
+                dialects: facts.dialects,
+                names_audience: facts.audience.is_some_and(|audience| audience.named),
+            }
         };
         Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
     }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn candidate(name: &str, address: Option<&str>) -> Candidate {
-        let dialects = if address.is_some() { vec!["openbao", "vault"] } else { Vec::new() };
+        let dialects: &[&str] = if address.is_some() { &["openbao", "vault"] } else { &[] };
         Candidate {
             name: name.parse().unwrap(),
             address: address.map(|address| address.parse().unwrap()),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::{Duration, Instant, sleep_until};
 
 /// What keeps things for a time.
-pub(super) trait Swept: Send + Sync + 'static {
+pub(in crate::backend) trait Swept: Send + Sync + 'static {
     /// The least time between two sweeps: what is kept goes at most this much after its time.
     const SPACING: Duration;
 
@@ -18,11 +18,11 @@ pub(super) trait Swept: Send + Sync + 'static {
 
 /// Whether the task is there: at most one for each that is swept.
 #[derive(Debug, Default)]
-pub(super) struct Sweeping(AtomicBool);
+pub(in crate::backend) struct Sweeping(AtomicBool);
 
 impl Sweeping {
     /// Has what is kept wiped in time. Called inside a runtime, after something is kept until `first`.
-    pub(super) fn watch<T: Swept>(&self, swept: &Arc<T>, first: Instant) {
+    pub(in crate::backend) fn watch<T: Swept>(&self, swept: &Arc<T>, first: Instant) {
         if self.0.swap(true, Ordering::AcqRel) {
             return;
         }

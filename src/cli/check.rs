@@ -147,8 +147,8 @@ fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failu
 }
 
 fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report: &mut Report) -> Rules {
-    let backends = config.map(catalogue::of);
-    let catalogue: &dyn Catalogue = backends.as_ref().map_or(&Anything, |backends| backends);
+    let configured = config.map(Config::configured);
+    let catalogue: &dyn Catalogue = configured.as_ref().map_or(&Anything, |configured| configured);
     let limits = ClassLimits {
         objects: config.map_or_else(Limits::default, |config| config.limits).objects,
         owners: config.is_some_and(|config| config.delivery == DeliveryMode::Provider),

@@ -17,7 +17,7 @@ use super::manifest::ClassManifest;
 use super::mount::{PodSpec, VolumeSpec, mount_request, tree};
 use super::{Failure, TempFolder};
 use crate::app::App;
-use crate::backend::file::{Vault, generate_identity};
+use crate::backend::store::file::{Vault, generate_identity};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::identity::Issuer;

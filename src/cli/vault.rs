@@ -22,7 +22,9 @@ pub use arguments::{Get, Init, List, Remove, Set, VaultCommand};
 
 use self::arguments::{Assignment, Value, assignment, recipient, usage};
 use crate::backend::Fault;
-use crate::backend::file::{self, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, RekeyError, Vault, VaultError, generate_identity};
+use crate::backend::store::file::{
+    self, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, RekeyError, Vault, VaultError, generate_identity,
+};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Field, FieldKind, FieldName, SecretBytes, SecretName};
 use crate::nearest::nearest;

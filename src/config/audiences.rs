@@ -13,7 +13,7 @@ const CLASS_MAY: &str = "classMay.audience";
 pub(super) fn check(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, BackendConfig>, own: &str, faults: &mut Faults) {
     let Some(node) = reader.get("backends") else { return };
     for (name, backend) in backends {
-        for (key, audience) in backend.audiences().into_iter().filter(|(_, audience)| *audience == own) {
+        for (key, audience) in backend.kind().facts().audiences().into_iter().filter(|(_, audience)| *audience == own) {
             let (at, said) = find(node, [name.as_str()].into_iter().chain(key.split('.')), audience);
             // A class of a peer may have the peer's own audience where none is named; policy refuses it to a class that does.
             if !said && key == CLASS_MAY {

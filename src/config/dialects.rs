@@ -33,7 +33,7 @@ pub(super) fn parse(
             inner.missing("backend", "the name of the backend that serves these classes, such as backend: bao", faults);
         }
         let serves = |name: &str| match (name.parse::<BackendName>(), backends.iter().find(|(known, _)| known.as_str() == name)) {
-            (Ok(name), Some((_, config))) if config.speaks(dialect) => Ok(name),
+            (Ok(name), Some((_, config))) if config.kind().facts().dialects.contains(&dialect) => Ok(name),
             (Ok(name), None) if configured.iter().any(|(known, _)| known.text == name.as_str()) => Ok(name),
             (_, Some(_)) => Err(format!("{name:?} cannot serve classes of the dialect {dialect} (name a backend of the kind vault)")),
             (_, None) => Err(no_backend(name, configured.iter().map(|(known, _)| known.text.as_str()))),

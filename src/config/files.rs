@@ -19,7 +19,9 @@ impl Config {
             }
         }
         for (name, backend) in &self.backends {
-            files.extend(backend.files().into_iter().map(|file| NamedFile { key: format!("backends.{name}.{}", file.key), ..file }));
+            files.extend(
+                backend.kind().facts().files.into_iter().map(|file| NamedFile { key: format!("backends.{name}.{}", file.key), ..file }),
+            );
         }
         if let Some(sealed) = &self.sealed {
             files.extend(sealed.keys.iter().map(|path| NamedFile::secret("cache.sealed.key", path)));

@@ -48,7 +48,7 @@ pub struct Reservation(Option<Volume>);
 #[derive(Debug)]
 struct Volume {
     kubelet_dir: Arc<Path>,
-    pod_uid: String,
+    pod_uid: Arc<str>,
     target_path: String,
     clock: Arc<dyn Clock>,
     _turn: Turn,
@@ -111,7 +111,7 @@ impl Deliverer {
         }
         let volume = Volume {
             kubelet_dir: Arc::clone(&self.kubelet_dir),
-            pod_uid: pod.uid.clone(),
+            pod_uid: Arc::clone(&pod.uid),
             target_path: target_path.to_owned(),
             clock: Arc::clone(&self.clock),
             _turn: turn(target_path).await,
@@ -262,7 +262,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let volume = Volume {
             kubelet_dir: dir.path().into(),
-            pod_uid: "uid".to_owned(),
+            pod_uid: "uid".into(),
             target_path: "/late".to_owned(),
             clock: Arc::new(SystemClock),
             _turn: turn("/late").await,

@@ -3,8 +3,7 @@
 //! Reading never stops at a fault: each object yields what it can, so that one answer tells everything there is to mend. What a format
 //! adds is its words ([`Format`]) and how it reads one object.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::keys::Keys;
 use super::layout::Layout;
@@ -55,8 +54,9 @@ pub(super) struct Class<'c> {
     /// The class's words for the parts of a login, where they are not the native ones.
     pub login_words: BTreeMap<LoginKey, String>,
     catalogue: &'c dyn Catalogue,
-    /// Objects of one secret share one reference.
-    secrets: HashSet<Arc<SecretRef>>,
+    /// Objects of one secret share its place in the plan.
+    secrets: Vec<SecretRef>,
+    places: HashMap<SecretRef, usize>,
     told: Told,
     faults: Vec<ClassFault>,
     warnings: Vec<ClassWarning>,
@@ -81,7 +81,8 @@ impl<'c> Class<'c> {
             layout: Layout::default(),
             login_words: BTreeMap::new(),
             catalogue,
-            secrets: HashSet::new(),
+            secrets: Vec::new(),
+            places: HashMap::new(),
             told: Told::default(),
             faults: Vec::new(),
             warnings: Vec::new(),
@@ -213,22 +214,16 @@ impl<'c> Class<'c> {
         }));
     }
 
-    /// What an object asks for, as its backend makes it; its faults stand at the keys that say so. `own_backend`: the object's own
-    /// `backend` is asked, not the class's.
-    pub(super) fn resolve(
-        &mut self,
-        mut ask: Ask<'_>,
-        own_backend: bool,
-        reader: &mut Reader<'_>,
-        faults: &mut Faults,
-    ) -> Option<Arc<SecretRef>> {
+    /// What an object asks for, as its backend makes it: its place among the plan's secrets. Its faults stand at the keys that say so.
+    /// `own_backend`: the object's own `backend` is asked, not the class's.
+    pub(super) fn resolve(&mut self, mut ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<usize> {
         let mut sound = true;
         // A backend refuses one thing at a time: what it refused is left out and asked again, so that all of it is told at once.
         loop {
             match self.catalogue.resolve(&ask) {
                 Ok(secret) => {
                     self.told.logs_in |= !ask.login.is_empty();
-                    return sound.then(|| self.share(secret));
+                    return sound.then(|| self.place(secret));
                 }
                 Err(refused) => {
                     sound &= matches!(refused, Unresolved::NoLogin { .. });
@@ -278,13 +273,11 @@ impl<'c> Class<'c> {
         }
     }
 
-    fn share(&mut self, secret: SecretRef) -> Arc<SecretRef> {
-        if let Some(same) = self.secrets.get(&secret) {
-            return Arc::clone(same);
-        }
-        let secret = Arc::new(secret);
-        self.secrets.insert(Arc::clone(&secret));
-        secret
+    fn place(&mut self, secret: SecretRef) -> usize {
+        *self.places.entry(secret).or_insert_with_key(|secret| {
+            self.secrets.push(secret.clone());
+            self.secrets.len() - 1
+        })
     }
 
     fn word(&self, key: LoginKey) -> String {
@@ -299,9 +292,9 @@ impl<'c> Class<'c> {
                 self.fault(&self.word(key), problem);
             }
         }
-        let Self { mut faults, warnings, login_words: parameters, .. } = self;
+        let Self { mut faults, warnings, secrets, login_words: parameters, .. } = self;
         faults.sort_by_key(|fault| (fault.object.as_ref().map_or(0, |label| label.index), fault.at));
-        if faults.is_empty() { Ok(Plan { objects, parameters, warnings, ..Plan::default() }) } else { Err(ClassFaults(faults)) }
+        if faults.is_empty() { Ok(Plan { secrets, objects, parameters, warnings, ..Plan::default() }) } else { Err(ClassFaults(faults)) }
     }
 }
 

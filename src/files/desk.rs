@@ -45,7 +45,7 @@ impl Desk {
     ) -> Result<T, Late> {
         let patience = Instant::now() + PATIENCE;
         let (until, late) = if deadline < patience { (deadline, Late::Deadline) } else { (patience, Late::Hangs) };
-        let Ok(turn) = timeout_at(until, self.0.take(tenant)).await else { return Err(late) };
+        let Some(turn) = self.0.take(&tenant.into(), until).await else { return Err(late) };
         let working = spawn_blocking(move || {
             let done = work();
             drop(turn);

@@ -31,6 +31,9 @@ const CALLS: usize = 32;
 /// Calls under way at once for the further tokens of one mount.
 const CALLS_PER_MOUNT: usize = 4;
 
+/// How long a review waits for the calls before it: as long as kubelet waits for a mount. The mount's own deadline ends it before.
+const PATIENCE: Duration = Duration::from_mins(2);
+
 /// How long a call that failed shows in readiness.
 const TOLD: Duration = Duration::from_mins(5);
 
@@ -122,7 +125,7 @@ impl TokenReviewer {
         // What is no token, or over the size of one, is not worth a call.
         let jws = Jws::parse(jwt.expose())?;
         let status = {
-            let _turn = self.calls.take(namespace).await;
+            let _turn = self.calls.take(&namespace.into(), Instant::now() + PATIENCE).await.ok_or_else(crowded)?;
             self.client.review_token(jwt, audience).await
         };
         let status = status.inspect_err(|error| self.troubled(error)).map_err(unreviewed)?;
@@ -158,6 +161,11 @@ impl TokenReviewer {
         }
         *trouble = Some((Instant::now(), problem));
     }
+}
+
+fn crowded() -> IdentityError {
+    let problem = format!("it was not reviewed within {} s: other tokens of its namespace came first", PATIENCE.as_secs());
+    IdentityError::new("token", problem, "kubelet tries again by itself")
 }
 
 fn unreviewed(error: ReviewError) -> IdentityError {
@@ -205,7 +213,7 @@ impl Reviewed {
     /// Only for claims that have been checked against it.
     fn identity(&self, claims: &PodClaims) -> PodIdentity {
         // An API server that names no uid leaves nothing to tell ServiceAccounts of one name apart by.
-        let uid = Some(self.service_account_uid.clone()).filter(|uid| !uid.is_empty());
+        let uid = Some(Arc::from(self.service_account_uid.as_str())).filter(|uid: &Arc<str>| !uid.is_empty());
         PodIdentity { service_account_uid: uid, verified: true, ..PodIdentity::believed(claims) }
     }
 }

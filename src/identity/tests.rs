@@ -103,7 +103,7 @@ async fn a_pods_own_token_proves_it() {
     let scene = Scene::new();
     let attested = scene.attest(&scene.token()).await.unwrap();
     let PodIdentity { namespace, name, uid, service_account, service_account_uid, verified } = attested.pod;
-    assert_eq!((namespace.as_str(), name.as_str(), uid.as_str(), service_account.as_str()), ("shop", "web-1", "uid-1", "web"));
+    assert_eq!((&*namespace, name.as_str(), &*uid, &*service_account), ("shop", "web-1", "uid-1", "web"));
     assert!(verified && service_account_uid.is_some_and(|uid| uid.len() == 36));
     assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
 }

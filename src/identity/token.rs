@@ -293,11 +293,11 @@ impl Verified {
 
     pub(super) fn identity(&self) -> PodIdentity {
         PodIdentity {
-            namespace: self.namespace.clone(),
+            namespace: self.namespace.as_str().into(),
             name: self.pod.clone(),
-            uid: self.uid.clone(),
-            service_account: self.service_account.clone(),
-            service_account_uid: Some(self.service_account_uid.clone()),
+            uid: self.uid.as_str().into(),
+            service_account: self.service_account.as_str().into(),
+            service_account_uid: Some(self.service_account_uid.as_str().into()),
             verified: true,
         }
     }

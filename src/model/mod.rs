@@ -12,6 +12,7 @@ mod query;
 mod quoted;
 mod request;
 mod secret;
+mod tenant;
 
 pub use ask::{Args, Ask, Login, LoginKey, LoginTls};
 pub use code::Code;
@@ -22,8 +23,11 @@ pub use layout::{Claim, Clash, clashes};
 pub use plan::{
     Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Object, Plan, Select, Serving, Unresolved, VersionIds,
 };
-pub use pod::{PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
+pub use pod::{Account, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
 pub use query::{InvalidQuery, Query, QueryError};
 pub use quoted::{clean, quoted};
 pub use request::{MountCall, Request, RequestFault};
-pub use secret::{Fetched, Field, FieldKind, Lease, LeaseFor, Method, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb};
+pub use secret::{
+    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb,
+};
+pub use tenant::Tenant;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::time::Duration;
@@ -12,6 +11,8 @@ use super::{Ask, BackendName, Code, FileMode, FilePath, FolderPath, InvalidName,
 /// A parsed class.
 #[derive(Debug, Default)]
 pub struct Plan {
+    /// What is asked for, each distinct secret once, in the order of the objects.
+    pub secrets: Vec<SecretRef>,
     pub objects: Vec<Object>,
     /// The oldest answer that may come from a cache, where the class says so: less than the configuration's, never more.
     pub fresh: Option<Duration>,
@@ -37,7 +38,8 @@ pub enum VersionIds {
 pub struct Object {
     /// Its place in the class, counted from 1.
     pub index: usize,
-    pub secret: Arc<SecretRef>,
+    /// Its place in [`Plan::secrets`], counted from 0.
+    pub secret: usize,
     pub select: Select,
     /// Its own or the class's; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
@@ -151,6 +153,28 @@ pub struct ClassWarning {
 /// Everything that is wrong with a class: never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClassFaults(pub Vec<ClassFault>);
+
+// === impl Plan ===
+
+impl Plan {
+    /// What an object asks for.
+    pub fn secret(&self, object: &Object) -> &SecretRef {
+        &self.secrets[object.secret]
+    }
+
+    /// The object at this place in the class, counted from 1.
+    pub fn object(&self, index: usize) -> Option<&Object> {
+        self.objects.get(index.checked_sub(1)?)
+    }
+
+    /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`].
+    pub fn versioned(&self) -> Vec<(String, usize)> {
+        match self.version_ids {
+            VersionIds::Paths => self.objects.iter().map(|object| (object.label().path, object.secret)).collect(),
+            VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.to_string(), place)).collect(),
+        }
+    }
+}
 
 // === impl Object ===
 

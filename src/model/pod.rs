@@ -19,14 +19,23 @@ pub struct PodClaims {
 /// A Pod whose identity stands: by its token, or by the driver's word where the admin chose so.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PodIdentity {
-    pub namespace: String,
+    pub namespace: Arc<str>,
     pub name: String,
-    pub uid: String,
-    pub service_account: String,
+    pub uid: Arc<str>,
+    pub service_account: Arc<str>,
     /// From the token alone: a ServiceAccount made anew under an old name is another one.
-    pub service_account_uid: Option<String>,
+    pub service_account_uid: Option<Arc<str>>,
     /// Whether a token proved it.
     pub verified: bool,
+}
+
+/// A ServiceAccount. What it is the key of is shared by its Pods.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Account {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    /// `None`: nothing has proven which one of this name it is.
+    pub uid: Option<Arc<str>>,
 }
 
 /// The Pod's tokens as they arrived, by audience (`""` is the API server's own). Not verified.
@@ -49,19 +58,24 @@ impl PodIdentity {
     /// The driver's word, believed as it is.
     pub fn believed(claims: &PodClaims) -> Self {
         Self {
-            namespace: claims.namespace.clone(),
+            namespace: claims.namespace.as_str().into(),
             name: claims.name.clone(),
-            uid: claims.uid.clone(),
-            service_account: claims.service_account.clone(),
+            uid: claims.uid.as_str().into(),
+            service_account: claims.service_account.as_str().into(),
             service_account_uid: None,
             verified: false,
         }
     }
 
-    /// Namespace, name and uid of the ServiceAccount, where a verified token said them: the only thing that makes two Pods one.
-    pub fn proven_account(&self) -> Option<(&str, &str, &str)> {
-        let uid = self.service_account_uid.as_deref().filter(|uid| self.verified && !uid.is_empty())?;
-        Some((&self.namespace, &self.service_account, uid))
+    pub fn account(&self) -> Account {
+        let Self { namespace, service_account, service_account_uid, .. } = self;
+        Account { namespace: Arc::clone(namespace), name: Arc::clone(service_account), uid: service_account_uid.clone() }
+    }
+
+    /// The ServiceAccount, where a verified token said its uid: the only thing that makes two Pods one.
+    pub fn proven_account(&self) -> Option<Account> {
+        let proven = self.verified && self.service_account_uid.as_ref().is_some_and(|uid| !uid.is_empty());
+        proven.then(|| self.account())
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use tokio::time::Duration;
@@ -56,7 +58,7 @@ pub struct Lease {
     /// The store token the lease lives by: when that ends, so does the lease.
     pub token: Arc<SecretBytes>,
     /// What it was issued for: says where it is renewed and revoked.
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
 }
 
 /// Whether a request only reads, or makes something in the store.
@@ -86,9 +88,18 @@ pub enum LeaseFor {
     Shared,
 }
 
-/// Everything that changes a store's answer: two equal references are one request.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct SecretRef {
+/// One request to a store: shared, and with its own hash, since a mount looks it up in several tables. Equal ones are one request.
+#[derive(Clone)]
+pub struct SecretRef(Arc<Hashed>);
+
+struct Hashed {
+    hash: u64,
+    parts: RefParts,
+}
+
+/// What a [`SecretRef`] is made of: everything that changes a store's answer.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct RefParts {
     pub backend: BackendName,
     pub name: SecretName,
     /// A pinned version; `None` is the latest.
@@ -174,8 +185,72 @@ impl Field {
 
 // === impl SecretRef ===
 
+/// The key under which references are hashed: of this process alone, so that whoever writes names cannot choose ones that collide.
+static HASH_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 impl SecretRef {
     /// The latest version of a secret, read with the backend's own login.
+    pub fn read(backend: BackendName, name: SecretName) -> Self {
+        RefParts::read(backend, name).into()
+    }
+
+    /// Another one: the same but for what is changed.
+    pub fn with(&self, change: impl FnOnce(&mut RefParts)) -> Self {
+        let mut parts = self.0.parts.clone();
+        change(&mut parts);
+        parts.into()
+    }
+}
+
+impl From<RefParts> for SecretRef {
+    fn from(parts: RefParts) -> Self {
+        Self(Arc::new(Hashed { hash: HASH_KEY.hash_one(&parts), parts }))
+    }
+}
+
+impl Deref for SecretRef {
+    type Target = RefParts;
+
+    fn deref(&self) -> &RefParts {
+        &self.0.parts
+    }
+}
+
+impl PartialEq for SecretRef {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.hash == other.0.hash && self.0.parts == other.0.parts
+    }
+}
+
+impl Eq for SecretRef {}
+
+impl Hash for SecretRef {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.hash);
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.parts.fmt(f)
+    }
+}
+
+/// `<backend>/<name>`, with `@version` where one is pinned: as ids, policies and messages write it.
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.backend, self.name)?;
+        match &self.version {
+            Some(version) => write!(f, "@{version}"),
+            None => Ok(()),
+        }
+    }
+}
+
+// === impl RefParts ===
+
+impl RefParts {
+    /// As [`SecretRef::read`].
     pub fn read(backend: BackendName, name: SecretName) -> Self {
         let (method, args, lease, login) = (Method::default(), Args::default(), LeaseFor::default(), Login::default());
         Self { backend, name, version: None, method, args, lease, login }
@@ -188,17 +263,6 @@ impl SecretRef {
     /// Whether it asks for nothing but a named secret: what every store can answer.
     pub fn is_plain(&self) -> bool {
         self.method == Method::Get && self.args.is_empty()
-    }
-}
-
-/// `<backend>/<name>`, with `@version` where one is pinned: as ids, policies and messages write it.
-impl fmt::Display for SecretRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.backend, self.name)?;
-        match &self.version {
-            Some(version) => write!(f, "@{version}"),
-            None => Ok(()),
-        }
     }
 }
 

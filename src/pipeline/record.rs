@@ -1,16 +1,15 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Duration;
 
-use super::{Found, MountContext, MountError};
+use super::{MountContext, MountError};
 use crate::audit::{Event, Files, ObjectEvent, Outcome};
-use crate::delivery::Delivery;
-use crate::model::{Label, Object, Plan, PodClaims, Request, SecretRef, Select, Version, VersionIds};
-use crate::policy::Denial;
+use crate::model::{Fetched, Label, Object, Plan, PodClaims, Request, Select, Version};
+use crate::policy::{Denial, Permit};
 use crate::render::Rendered;
 
 #[derive(Clone, Debug)]
@@ -47,7 +46,7 @@ impl Record {
 
     /// From here on a failure names every object; until one is delivered, all are withheld.
     pub(super) fn planned(&mut self, plan: &Plan) {
-        self.event.objects = plan.objects.iter().map(|object| of_object(object, Outcome::Withheld)).collect();
+        self.event.objects = plan.objects.iter().map(|object| of_object(plan, object, Outcome::Withheld)).collect();
     }
 
     pub(super) fn identified(&mut self, verified: bool) {
@@ -63,26 +62,29 @@ impl Record {
         }
     }
 
-    pub(super) fn delivered(&mut self, plan: &Plan, found: &Found, rendered: &Rendered, delivery: &Delivery) {
-        let by_secret: HashMap<_, _> = found.iter().map(|(permit, fetched)| (permit.secret(), (permit.rule(), fetched))).collect();
-        let versions = versions(plan, found, delivery);
-        let by_index: HashMap<usize, &Object> = plan.objects.iter().map(|object| (object.index, object)).collect();
+    /// `permits`, `found` and `versions` stand beside the plan's secrets.
+    pub(super) fn delivered(
+        &mut self,
+        plan: &Plan,
+        permits: &[Permit],
+        found: &[Option<Fetched>],
+        versions: &[Option<Version>],
+        rendered: &Rendered,
+    ) {
         let (mut made, mut absent) = (BTreeMap::new(), BTreeMap::new());
         for file in &rendered.files {
-            let Some(object) = by_index.get(&file.object) else { continue };
-            let event: &mut ObjectEvent = made.entry(file.object).or_insert_with(|| {
-                let mut event = of_object(object, Outcome::Delivered);
-                if let Some((rule, fetched)) = by_secret.get(&object.secret) {
-                    (event.rule, event.source) = (Some(*rule), Some(fetched.source.as_str()));
-                    event.version = versions.get(&object.secret).map(|version| Version::clone(version));
-                }
-                event
+            let Some(object) = plan.object(file.object) else { continue };
+            let event: &mut ObjectEvent = made.entry(file.object).or_insert_with(|| ObjectEvent {
+                rule: Some(permits[object.secret].rule()),
+                source: found[object.secret].as_ref().map(|fetched| fetched.source.as_str()),
+                version: versions[object.secret].clone(),
+                ..of_object(plan, object, Outcome::Delivered)
             });
             event.add_file(&file.path, file.field.as_ref());
         }
         for skipped in &rendered.skipped {
-            let Some(object) = by_index.get(&skipped.object.index) else { continue };
-            let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(object, Outcome::Absent));
+            let Some(object) = plan.object(skipped.object.index) else { continue };
+            let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(plan, object, Outcome::Absent));
             event.add_absent();
         }
         let mut objects: Vec<ObjectEvent> = made.into_values().chain(absent.into_values()).collect();
@@ -127,24 +129,12 @@ impl Record {
     }
 }
 
-/// The version that each secret was delivered with: the answer has them in the order of what they are named by.
-fn versions<'a>(plan: &'a Plan, found: &'a Found, delivery: &'a Delivery) -> HashMap<&'a Arc<SecretRef>, &'a Version> {
-    let answered = delivery.versions.iter().map(|entry| &entry.version);
-    match plan.version_ids {
-        VersionIds::Secrets => found.iter().map(|(permit, _)| permit.secret()).zip(answered).collect(),
-        VersionIds::Paths => {
-            let found: HashSet<_> = found.iter().map(|(permit, _)| permit.secret()).collect();
-            plan.objects.iter().map(|object| &object.secret).filter(|secret| found.contains(secret)).zip(answered).collect()
-        }
-    }
-}
-
-fn of_object(object: &Object, outcome: Outcome) -> ObjectEvent {
+fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
     let (field, file) = match &object.select {
         Select::Field { query, path } => (query.as_str().parse().ok(), Some(path.clone())),
         Select::Fields { .. } => (None, None),
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
-    let (secret, files) = (Arc::clone(&object.secret), Files::default());
+    let (secret, files) = (plan.secret(object).clone(), Files::default());
     ObjectEvent { object: object.index, secret, field, file, files, version: None, outcome, rule: None, source: None }
 }

@@ -3,7 +3,7 @@
 //! Every file of a plan is rendered or named in a fault; an optional one that is absent is named in `skipped`. A single field and a
 //! lone field's bytes are shared with the secret, not copied. No fault shows a value.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub struct RenderedFile {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Skipped {
     pub object: Label,
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
     /// The field, expression or pattern that found nothing; `None`: the secret itself is absent.
     pub field: Option<String>,
 }
@@ -68,7 +68,7 @@ pub struct Skipped {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RenderFault {
     pub object: Label,
-    pub secret: Arc<SecretRef>,
+    pub secret: SecretRef,
     /// What is wrong, and what to do.
     pub problem: String,
     pub code: Code,
@@ -81,19 +81,14 @@ struct Problem {
     text: String,
 }
 
-/// Renders every file of a plan from the secrets that were found; one that is not among them is absent.
+/// Renders every file of a plan. `secrets` stand beside those that the plan asks for; `None`: absent.
 ///
 /// # Errors
 /// All faults: absent fields and secrets that are not optional (`SecretNotFound`), what cannot be decoded (`SecretCorrupt`), names that make no
 /// path or two files of one path, and expressions that fail (`InvalidRequest`), what is over a limit (`TooLarge`).
-#[allow(clippy::implicit_hasher)] // the pipeline's map is the only one
-pub fn render(
-    plan: &Plan,
-    secrets: &HashMap<Arc<SecretRef>, Arc<Secret>>,
-    permission: FileMode,
-    limits: RenderLimits,
-) -> Result<Rendered, Vec<RenderFault>> {
+pub fn render(plan: &Plan, secrets: &[Option<&Secret>], permission: FileMode, limits: RenderLimits) -> Result<Rendered, Vec<RenderFault>> {
     let mut renderer = Renderer {
+        plan,
         permission,
         limits,
         documents: Documents::new(limits.secret_bytes),
@@ -102,7 +97,7 @@ pub fn render(
         faults: Vec::new(),
     };
     for object in &plan.objects {
-        match secrets.get(&object.secret) {
+        match secrets[object.secret] {
             Some(secret) => renderer.object(object, secret),
             None => renderer.absent(object, None, "is not in its store (store it, correct the name, or set `optional: true`)".to_owned()),
         }
@@ -114,14 +109,15 @@ pub fn render(
             break;
         }
     }
-    renderer.check_layout(plan);
+    renderer.check_layout();
     if renderer.faults.is_empty() { Ok(renderer.rendered) } else { Err(renderer.faults) }
 }
 
 struct Renderer<'p> {
+    plan: &'p Plan,
     permission: FileMode,
     limits: RenderLimits,
-    documents: Documents<'p>,
+    documents: Documents,
     /// Bytes of the files so far.
     spent: usize,
     rendered: Rendered,
@@ -130,8 +126,8 @@ struct Renderer<'p> {
 
 // === impl Renderer ===
 
-impl<'p> Renderer<'p> {
-    fn object(&mut self, object: &'p Object, secret: &'p Secret) {
+impl Renderer<'_> {
+    fn object(&mut self, object: &Object, secret: &Secret) {
         match &object.select {
             Select::Field { query, path } => self.field(object, secret, query, path),
             Select::Fields { patterns, folder } => self.fields(object, secret, patterns, folder),
@@ -143,10 +139,10 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    fn field(&mut self, object: &'p Object, secret: &'p Secret, query: &Query, path: &FilePath) {
+    fn field(&mut self, object: &Object, secret: &Secret, query: &Query, path: &FilePath) {
         let (name, contents) = match secret.fields.get_key_value(query.as_str()) {
             Some((name, field)) => (Some(name.clone()), Ok(Arc::clone(&field.bytes))),
-            None => (query.as_str().parse().ok(), self.documents.search(&object.secret, secret, query)),
+            None => (query.as_str().parse().ok(), self.documents.search(object.secret, secret, query)),
         };
         match contents {
             Ok(contents) => self.file(object, path.clone(), name, encoding::decode(object.encoding, contents)),
@@ -162,7 +158,7 @@ impl<'p> Renderer<'p> {
                     self.absent(object, Some(pattern.as_str()), select::no_field(secret, pattern.as_str(), ""));
                 }
             } else if !secret.fields.keys().any(|name| pattern.matches(name.as_str())) {
-                self.rendered.skipped.push(skipped(object, Some(pattern.as_str())));
+                self.skip(object, Some(pattern.as_str()));
             }
         }
         for (name, field) in select::matching(secret, patterns) {
@@ -205,24 +201,30 @@ impl<'p> Renderer<'p> {
 
     fn absent(&mut self, object: &Object, field: Option<&str>, text: String) {
         if object.optional {
-            self.rendered.skipped.push(skipped(object, field));
+            self.skip(object, field);
         } else {
             self.fault(object, Problem { code: Code::SecretNotFound, text });
         }
     }
 
     fn fault(&mut self, object: &Object, Problem { code, text }: Problem) {
-        self.faults.push(RenderFault { object: object.label(), secret: Arc::clone(&object.secret), problem: text, code });
+        let secret = self.plan.secret(object).clone();
+        self.faults.push(RenderFault { object: object.label(), secret, problem: text, code });
+    }
+
+    fn skip(&mut self, object: &Object, field: Option<&str>) {
+        let secret = self.plan.secret(object).clone();
+        self.rendered.skipped.push(Skipped { object: object.label(), secret, field: field.map(clean) });
     }
 
     /// The dialect has checked every path but those that fields' names make.
-    fn check_layout(&mut self, plan: &Plan) {
+    fn check_layout(&mut self) {
+        let plan = self.plan;
         if !plan.objects.iter().any(|object| matches!(object.select, Select::Fields { .. })) {
             return;
         }
         let files = &self.rendered.files;
         let claims: Vec<Claim<'_>> = files.iter().map(|file| Claim { path: file.path.as_str(), folder: false }).collect();
-        let of_index: HashMap<usize, &Object> = plan.objects.iter().map(|object| (object.index, object)).collect();
         let (mut faults, mut told) = (Vec::new(), HashSet::new());
         for clash in clashes(&claims) {
             let (earlier, later) = (clash.file.min(clash.other), clash.file.max(clash.other));
@@ -230,14 +232,14 @@ impl<'p> Renderer<'p> {
             if !told.insert(files[later].object) {
                 continue;
             }
-            let (Some(holder), Some(object)) = (of_index.get(&files[earlier].object), of_index.get(&files[later].object)) else { continue };
+            let (Some(holder), Some(object)) = (plan.object(files[earlier].object), plan.object(files[later].object)) else { continue };
             let text = format!(
                 "it would deliver {}, which excludes {} of {} (name the fields, or change a path)",
                 quoted(files[later].path.as_str()),
                 quoted(files[earlier].path.as_str()),
                 holder.label()
             );
-            faults.push((*object, Problem { code: Code::InvalidRequest, text }));
+            faults.push((object, Problem { code: Code::InvalidRequest, text }));
         }
         for (object, problem) in faults {
             self.fault(object, problem);
@@ -252,10 +254,6 @@ impl Problem {
         self.text = format!("its field {}: {}", quoted(name.as_str()), self.text);
         self
     }
-}
-
-fn skipped(object: &Object, field: Option<&str>) -> Skipped {
-    Skipped { object: object.label(), secret: Arc::clone(&object.secret), field: field.map(clean) }
 }
 
 fn too_large(bytes: usize, limit: usize) -> Problem {

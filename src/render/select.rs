@@ -6,9 +6,7 @@ use std::sync::Arc;
 use jmespath::{Rcvar, Variable};
 
 use super::{Problem, json, too_large};
-use crate::model::{
-    Code, Encoding, Field, FieldKind, FieldName, FieldPattern, Query, QueryError, Secret, SecretBytes, SecretRef, clean, quoted,
-};
+use crate::model::{Code, Encoding, Field, FieldKind, FieldName, FieldPattern, Query, QueryError, Secret, SecretBytes, clean, quoted};
 use crate::nearest::nearest;
 
 /// The most that an expression's values may reach, as a multiple of the largest file.
@@ -52,9 +50,10 @@ pub(super) fn matching<'s>(secret: &'s Secret, patterns: &[FieldPattern]) -> imp
 }
 
 /// Secrets as the values that expressions search. The last one is kept: objects of one secret stand together, and all at once could be large.
-pub(super) struct Documents<'p> {
+pub(super) struct Documents {
     limit: usize,
-    last: Option<(&'p SecretRef, Document)>,
+    /// With its secret's place in the plan.
+    last: Option<(usize, Document)>,
 }
 
 struct Document {
@@ -65,21 +64,21 @@ struct Document {
 
 // === impl Documents ===
 
-impl<'p> Documents<'p> {
+impl Documents {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, last: None }
     }
 
     /// What an expression finds: a text as it is, anything else as JSON.
-    pub(super) fn search(&mut self, reference: &'p SecretRef, secret: &Secret, query: &Query) -> Result<Arc<SecretBytes>, Problem> {
+    pub(super) fn search(&mut self, place: usize, secret: &Secret, query: &Query) -> Result<Arc<SecretBytes>, Problem> {
         if !query.is_expression() {
             return found(query.search(&Rcvar::new(Variable::Null)), secret, query, self.limit);
         }
         let document = match self.last.take() {
-            Some((of, document)) if of == reference => document,
+            Some((of, document)) if of == place => document,
             _ => Document::of(secret)?,
         };
-        let document = &self.last.insert((reference, document)).1;
+        let document = &self.last.insert((place, document)).1;
         let workspace = query.growth().saturating_mul(document.size as u64);
         if workspace > WORKSPACE.saturating_mul(self.limit as u64) {
             let text =

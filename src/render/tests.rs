@@ -11,10 +11,13 @@ const CANARY: &str = "hunter2";
 
 const LIMITS: RenderLimits = RenderLimits { secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
 
-type Secrets = HashMap<Arc<SecretRef>, Arc<Secret>>;
+/// What the plans of these tests ask for.
+const NAMES: [&str; 3] = ["a", "b", "never"];
 
-fn reference(name: &str) -> Arc<SecretRef> {
-    Arc::new(SecretRef::read("files".parse().unwrap(), name.parse().unwrap()))
+type Secrets = HashMap<SecretRef, Arc<Secret>>;
+
+fn reference(name: &str) -> SecretRef {
+    SecretRef::read("files".parse().unwrap(), name.parse().unwrap())
 }
 
 fn text(value: &str) -> Field {
@@ -35,7 +38,8 @@ fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
 }
 
 fn object(index: usize, name: &str, select: Select) -> Object {
-    Object { index, secret: reference(name), select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
+    let secret = NAMES.iter().position(|known| *known == name).unwrap();
+    Object { index, secret, select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
 }
 
 fn whole(path: &str) -> Select {
@@ -50,8 +54,17 @@ fn fields(patterns: &[&str], folder: &str) -> Select {
     Select::Fields { patterns: patterns.iter().map(|pattern| FieldPattern::new(*pattern)).collect(), folder: folder.parse().unwrap() }
 }
 
+fn plan(objects: Vec<Object>) -> Plan {
+    Plan { secrets: NAMES.map(reference).to_vec(), objects, ..Plan::default() }
+}
+
+fn beside<'s>(plan: &Plan, secrets: &'s Secrets) -> Vec<Option<&'s Secret>> {
+    plan.secrets.iter().map(|secret| secrets.get(secret).map(|secret| &**secret)).collect()
+}
+
 fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, Vec<RenderFault>> {
-    render(&Plan { objects, ..Plan::default() }, secrets, FileMode::DEFAULT, LIMITS)
+    let plan = plan(objects);
+    render(&plan, &beside(&plan, secrets), FileMode::DEFAULT, LIMITS)
 }
 
 /// `path = content`, a line each.
@@ -163,8 +176,8 @@ fn modes_are_the_objects_else_the_drivers() {
     let secrets = secrets("a", [("x", text("1"))]);
     let mut own = object(1, "a", whole("own"));
     own.mode = FileMode::from_bits(0o400);
-    let plan = Plan { objects: vec![own, object(2, "a", whole("driver"))], ..Plan::default() };
-    let rendered = render(&plan, &secrets, FileMode::from_bits(0o440).unwrap(), LIMITS).unwrap();
+    let plan = plan(vec![own, object(2, "a", whole("driver"))]);
+    let rendered = render(&plan, &beside(&plan, &secrets), FileMode::from_bits(0o440).unwrap(), LIMITS).unwrap();
     let modes: Vec<_> = rendered.files.iter().map(|file| file.mode.to_string()).collect();
     assert_eq!(modes, ["0400", "0440"]);
 }
@@ -334,7 +347,8 @@ fn limits_hold_before_anything_large_is_made() {
     let store = secrets("a", [("x", text(&CANARY.repeat(20))), ("y", text("y"))]);
     let small = |secret_bytes, mount_bytes| RenderLimits { secret_bytes, mount_bytes };
     let messages = |objects: Vec<Object>, limits| {
-        let faults = render(&Plan { objects, ..Plan::default() }, &store, FileMode::DEFAULT, limits).unwrap_err();
+        let plan = plan(objects);
+        let faults = render(&plan, &beside(&plan, &store), FileMode::DEFAULT, limits).unwrap_err();
         assert!(faults.iter().all(|fault| fault.code == Code::TooLarge), "{faults:?}");
         faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };

@@ -6,10 +6,27 @@ use std::path::{Path, PathBuf};
 
 use crate::support::files_below;
 
+mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 12] = ["clock", "files", "glob", "memo", "nearest", "redact", "shelf", "telemetry", "turns", "units", "yaml", "model"];
+const LEAVES: [&str; 15] = [
+    "budget",
+    "clock",
+    "files",
+    "glob",
+    "memo",
+    "nearest",
+    "redact",
+    "shares",
+    "shelf",
+    "telemetry",
+    "turns",
+    "units",
+    "work",
+    "yaml",
+    "model",
+];
 
 /// What each room may import besides the leaves and itself.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {

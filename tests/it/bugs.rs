@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use keyferry::audit::AuditLog;
-use keyferry::backend::file::FileBackend;
+use keyferry::backend::store::file::FileBackend;
 use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
@@ -31,7 +31,7 @@ const VALUE: &str = "hunter2";
 struct Buggy(FileBackend);
 
 #[async_trait]
-impl keyferry::backend::Decorator for Buggy {
+impl keyferry::backend::stack::Decorator for Buggy {
     fn inner(&self) -> &dyn Backend {
         &self.0
     }
@@ -60,7 +60,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
     Pipeline {
         identity: identity::build(&config.identity, &config.state_dir, Arc::clone(&clock)).unwrap(),
         policy: config.policy.clone(),
-        backends: Backends::new(BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
+        backends: Backends::new(config.configured(), BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
         version_key: VersionKey::new(&vec![7; VersionKey::LENGTH].into()),
         limits: MountLimits { objects: limits.objects, secret_bytes: limits.secret_bytes, mount_bytes: limits.mount_bytes },
         deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock)),

@@ -258,7 +258,7 @@ impl Catalogue for Any {
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
         let cause = |cause| Unresolved::Name { name: ask.name.to_owned(), cause };
         let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no name".to_owned()))?;
-        Ok(SecretRef { version: ask.version.map(Version::new), ..SecretRef::read(backend, ask.name.parse().map_err(cause)?) })
+        Ok(SecretRef::read(backend, ask.name.parse().map_err(cause)?).with(|asked| asked.version = ask.version.map(Version::new)))
     }
 
     fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {

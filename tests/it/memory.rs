@@ -7,7 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use keyferry::backend::file::{FileBackend, FileConfig};
+use keyferry::backend::store::file::{FileBackend, FileConfig};
 use keyferry::backend::{Backend, FetchContext};
 use keyferry::clock::{Clock, ManualClock, SystemClock};
 use keyferry::model::{PodIdentity, PodTokens, SecretRef};

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use hyper_util::rt::TokioIo;
-use keyferry::backend::file::Vault;
+use keyferry::backend::store::file::Vault;
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::identity::Issuer;
 use keyferry::model::{Field, PodClaims, SecretBytes};

@@ -1,8 +1,8 @@
 //! No namespace takes the others' lines: not in the queue, and not out of what kubelet keeps.
 
 use super::super::line::LINE;
-use super::super::shares::Window;
 use super::super::trail::{HOUR_BYTES, MINUTE_BYTES};
+use super::super::window::Window;
 use super::*;
 
 /// A line of nearly this many bytes.
@@ -12,6 +12,10 @@ fn large(namespace: &str, volume: usize, bytes: usize) -> Event {
     let object = ObjectEvent { file: Some(file), ..mount.objects.remove(0) };
     mount.objects = vec![object; bytes / 1_000];
     mount
+}
+
+fn tenant_of(name: &str, number: usize) -> Tenant {
+    Tenant::from(format!("{name}-{number:02}").as_str())
 }
 
 struct Recorded {
@@ -218,7 +222,7 @@ fn sixteen_namespaces_a_minute_are_named() {
     let mut recorded = Recorded::new();
     let now = Instant::now();
     for number in 0..40 {
-        let tenant: Arc<str> = format!("evil-{number:02}").into();
+        let tenant = tenant_of("evil", number);
         for _ in 0..=number {
             recorded.losses.lost(&tenant, Cause::Share, true, jiff::Timestamp::UNIX_EPOCH);
         }
@@ -252,7 +256,7 @@ fn what_cannot_be_said_is_said_later() {
     let (written, metrics) = (Shared::default(), Arc::new(Metrics::new()));
     let losses = Arc::new(Losses::new(Arc::clone(&metrics)));
     let mut trail = Trail::new(Box::new(Twice(0, written.clone())), Arc::clone(&losses));
-    let (now, tenant): (_, Arc<str>) = (Instant::now(), "shop".into());
+    let (now, tenant): (_, Tenant) = (Instant::now(), "shop".into());
     losses.lost(&tenant, Cause::File, true, jiff::Timestamp::UNIX_EPOCH);
     for second in [0, 30, 60, 90, 120, 150, 180] {
         trail.say_in_time(now + Duration::from_secs(second));
@@ -268,7 +272,7 @@ const TRIES: usize = HOUR_BYTES / 32;
 
 /// What tenants get that come one after the other, each taking all it can.
 fn spent(window: &mut Window, tenants: usize, now: Instant) -> Vec<usize> {
-    let names = (0..tenants).map(|tenant| -> Arc<str> { format!("evil-{tenant}").into() });
+    let names = (0..tenants).map(|number| tenant_of("evil", number));
     names.map(|tenant| (0..TRIES).take_while(|_| window.spend(&tenant, 64, now)).count() * 64).collect()
 }
 
@@ -284,7 +288,7 @@ fn a_newcomer_finds_a_part_whoever_came_before() {
             assert!(*bytes + 64 > HOUR_BYTES / (before + 2), "{before}: {bytes}");
         }
         // Honest ones that came first go on, up to what a newcomer has.
-        let shop: Arc<str> = "shop".into();
+        let shop: Tenant = "shop".into();
         assert!(window.spend(&shop, HOUR_BYTES / (tenants + 2), now));
         assert!(!window.spend(&shop, 64, now));
     }
@@ -294,8 +298,8 @@ fn a_newcomer_finds_a_part_whoever_came_before() {
 fn what_is_unused_is_anybodys() {
     let mut window = Window::new(1_000, Duration::from_hours(1));
     let now = Instant::now();
-    for tenant in 0..50 {
-        assert!(window.spend(&format!("small-{tenant}").into(), 1, now));
+    for number in 0..50 {
+        assert!(window.spend(&tenant_of("small", number), 1, now));
     }
     assert!(window.spend(&"large".into(), 475, now), "half of what they left");
     assert!(!window.spend(&"large".into(), 1, now));
@@ -306,16 +310,15 @@ fn what_is_unused_is_anybodys() {
 fn namespaces_without_end_share_one_part() {
     let now = Instant::now();
     let mut window = Window::new(HOUR_BYTES, Duration::from_hours(1));
-    let evil: Arc<str> = "evil".into();
+    let evil: Tenant = "evil".into();
     assert!((0..TRIES).any(|_| !window.spend(&evil, 64, now)));
-    for tenant in 0..5_000 {
-        window.spend(&format!("other-{tenant}").into(), 64, now);
+    for number in 0..5_000 {
+        window.spend(&tenant_of("other", number), 64, now);
     }
     assert_eq!(window.tenants(), 1024 + 1);
     assert!(!window.spend(&evil, 64, now), "no share but its own");
     let part = HOUR_BYTES / (1024 + 2);
-    let late = |number: usize| -> Arc<str> { format!("late-{number}").into() };
-    let of_late = (0..TRIES).take_while(|number| window.spend(&late(*number), 64, now)).count() * 64;
+    let of_late = (0..TRIES).take_while(|number| window.spend(&tenant_of("late", *number), 64, now)).count() * 64;
     assert!(of_late <= HOUR_BYTES / 2 && of_late + 64 > part, "{of_late}");
     assert!(window.spend(&evil, LINE, now + Duration::from_hours(1)));
 }

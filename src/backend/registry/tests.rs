@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use tokio::time::Duration;
+
 use super::*;
-use crate::backend::fake::{Fake, Then, context, secret};
-use crate::backend::file::generate_identity;
+use crate::backend::store::file::{FileConfig, generate_identity};
+use crate::backend::testing::fake::{Fake, Then, context, secret};
 use crate::clock::SystemClock;
 use crate::model::Source;
 
@@ -15,7 +17,8 @@ fn settings() -> BackendSettings {
 fn build(configs: &BTreeMap<BackendName, BackendConfig>, settings: BackendSettings, former: Option<&Backends>) -> Backends {
     let (clock, metrics): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::default());
     let leases = leases(&clock, &metrics);
-    Backends::build(configs, settings, BackendParts { clock: &clock, metrics: &metrics, leases: &leases }, former).unwrap()
+    let configured = Configured::new(configs.clone(), &BTreeMap::new());
+    Backends::build(configured, settings, BackendParts { clock: &clock, metrics: &metrics, leases: &leases }, former).unwrap()
 }
 
 fn leases(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Arc<Leases> {
@@ -49,7 +52,10 @@ fn what_would_become_the_same_is_kept() {
     let other = BackendSettings { cache: CacheConfig { fresh: Duration::ZERO, ..CacheConfig::default() }, ..settings() };
     assert!(same(&first, &build(&configs("a"), other, Some(&first)), "one"), "a file vault has no use for a cache");
 
-    let elsewhere = Backends::new(BTreeMap::from([("one".parse().unwrap(), Arc::clone(&first.stacks[&"one".parse().unwrap()].top))]));
+    let elsewhere = Backends::new(
+        Configured::default(),
+        BTreeMap::from([("one".parse().unwrap(), Arc::clone(&first.stacks[&"one".parse().unwrap()].top))]),
+    );
     assert!(!same(&elsewhere, &build(&configs("a"), settings(), Some(&elsewhere)), "one"), "nobody knows what that was built from");
 }
 

@@ -101,17 +101,17 @@ impl Judge<'_> {
     fn ask_policy(&mut self, subject: &Subject<'_>, plan: &Plan) {
         let Some(policy) = self.policy else { return };
         let Some(pod) = self.pod else { return self.find_impossible(policy, subject, plan) };
-        if let Some(namespace) = subject.namespace.filter(|namespace| *namespace != pod.namespace) {
+        if let Some(namespace) = subject.namespace.filter(|namespace| **namespace != *pod.namespace) {
             let message = format!("Pods of {} cannot mount this class: it is in the namespace {namespace}", pod.namespace);
             return self.report.add(subject.about(Finding::note(subject.file, subject.start, message)));
         }
         let rules = policy.of(pod);
         for object in &plan.objects {
             let (label, at) = (object.label(), subject.place(object, subject.words.secret));
-            let finding = match rules.decide(&object.secret).map_err(|denial| denial.in_words_of(&plan.parameters)) {
+            let secret = plan.secret(object);
+            let finding = match rules.decide(secret).map_err(|denial| denial.in_words_of(&plan.parameters)) {
                 Ok(permit) => {
-                    let may =
-                        format!("ServiceAccount {}/{} may {} {}", pod.namespace, pod.service_account, object.secret.verb(), object.secret);
+                    let may = format!("ServiceAccount {}/{} may {} {secret}", pod.namespace, pod.service_account, secret.verb());
                     Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {}", permit.rule()))
                 }
                 Err(denial) => denied(subject.file, at, &label, &denial),
@@ -123,7 +123,7 @@ impl Judge<'_> {
     /// What no Pod could be given is a fault of the class, whoever mounts it.
     fn find_impossible(&mut self, policy: &Policy, subject: &Subject<'_>, plan: &Plan) {
         for object in &plan.objects {
-            let Some(denial) = policy.never(&object.secret).map(|denial| denial.in_words_of(&plan.parameters)) else { continue };
+            let Some(denial) = policy.never(plan.secret(object)).map(|denial| denial.in_words_of(&plan.parameters)) else { continue };
             let finding = denied(subject.file, subject.place(object, subject.words.secret), &object.label(), &denial);
             self.report.add(Finding { object: Some(object.index), ..subject.about(finding) });
         }
@@ -131,7 +131,7 @@ impl Judge<'_> {
 
     fn gather_rules(&mut self, subject: &Subject<'_>, plan: &Plan) {
         let (namespace, account) = match self.pod {
-            Some(pod) => (Some(pod.namespace.as_str()), Some(pod.service_account.as_str())),
+            Some(pod) => (Some(&*pod.namespace), Some(&*pod.service_account)),
             None => (subject.namespace, None),
         };
         match namespace {
@@ -139,10 +139,10 @@ impl Judge<'_> {
             Some(namespace) => {
                 // Of what no rule can allow, none is suggested.
                 let policy = self.policy;
-                let possible = |object: &&Object| policy.is_none_or(|policy| policy.never(&object.secret).is_none());
+                let possible = |object: &&Object| policy.is_none_or(|policy| policy.never(plan.secret(object)).is_none());
                 for object in plan.objects.iter().filter(possible) {
-                    self.rules.add(namespace, account, &object.secret);
-                    self.gather_logins(namespace, account, &object.secret);
+                    self.rules.add(namespace, account, plan.secret(object));
+                    self.gather_logins(namespace, account, plan.secret(object));
                 }
             }
             None => {

@@ -165,7 +165,7 @@ fn the_words_are_those_of_a_mount() {
     let parameters = [("backend".to_owned(), "files".to_owned()), ("objects".to_owned(), objects.to_owned())].into();
     let config = Config::parse(CONFIG).unwrap();
     let ClassFaults(faults) =
-        crate::dialect::parse(&parameters, &catalogue::of(&config), ClassLimits { objects: 9, owners: false }).unwrap_err();
+        crate::dialect::parse(&parameters, &config.configured(), ClassLimits { objects: 9, owners: false }).unwrap_err();
     assert_eq!(faults.len(), 2);
     for fault in faults {
         assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");

@@ -30,8 +30,8 @@ fn wanted(config: &Config) -> Wanted {
         wanted.entry(config.identity.audience.clone()).or_default().push("identity".to_owned());
     }
     for (name, backend) in &config.backends {
-        if let Some(audience) = backend.audience() {
-            wanted.entry(audience.to_owned()).or_default().push(format!("backend {name}"));
+        if let Some(audience) = backend.kind().facts().audience {
+            wanted.entry(audience.text.to_owned()).or_default().push(format!("backend {name}"));
         }
     }
     wanted

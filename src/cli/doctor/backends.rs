@@ -14,7 +14,7 @@ use crate::model::Diagnosis;
 pub async fn examine(config: &Config, given: &Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
     let secret_bytes = config.limits.secret_bytes;
     let looks = config.backends.iter().map(|(name, backend)| async move {
-        let visitor = backend.audience().and_then(|audience| given.visitor(audience));
+        let visitor = backend.kind().facts().audience.and_then(|audience| given.visitor(audience.text));
         bounded(&format!("backend {name}"), Box::pin(backend.examine(name, secret_bytes, clock, visitor))).await
     });
     join_all(looks).await.concat()

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::VaultCliError;
-use crate::backend::file::{KEPT, Recipient, Revision, VaultName};
+use crate::backend::store::file::{KEPT, Recipient, Revision, VaultName};
 use crate::model::{FieldName, SecretName};
 
 #[derive(Debug, Subcommand)]

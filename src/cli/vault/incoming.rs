@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::arguments::{Format, Import};
 use super::{VaultCliError, dotenv};
-use crate::backend::file::{Vault, VaultName, read_exchange};
+use crate::backend::store::file::{Vault, VaultName, read_exchange};
 use crate::cli::manifest::{field, resources, strings};
 use crate::model::{Field, FieldName, SecretBytes, SecretName};
 use crate::yaml::{Faults, Node, Reader, parse_all};

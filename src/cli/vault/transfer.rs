@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::arguments::{Conflict, Export, Format, Import, Rekey, recipient};
 use super::incoming::{Incoming, read_all};
 use super::{VaultCliError, count, dotenv, emit, reader, say, warn};
-use crate::backend::file::{Key, Vault, write_exchange};
+use crate::backend::store::file::{Key, Vault, write_exchange};
 use crate::model::{Field, FieldName, Secret, SecretName};
 
 // === impl Rekey ===

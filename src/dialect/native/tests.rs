@@ -4,7 +4,8 @@ use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
 use crate::model::{
-    Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, LeaseFor, Method, Plan, SecretRef, Select, Unresolved, Version,
+    Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, LeaseFor, Method, Plan, RefParts, SecretRef, Select, Unresolved,
+    Version,
 };
 
 /// Knows the backends `files` and `bao`; where `only` is set, `files` alone. Versions are numbers.
@@ -40,7 +41,7 @@ impl Catalogue for FakeCatalogue {
             Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1"))),
         });
         let Ask { method, args, lease, login, .. } = ask.clone();
-        Ok(SecretRef { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, login })
+        Ok(RefParts { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, login }.into())
     }
 }
 
@@ -91,16 +92,16 @@ fn every_key_of_an_object() {
 "#;
     let plan = plan(objects);
     let whole = &plan.objects[0];
-    assert_eq!(whole.secret.to_string(), "files/shop/db");
+    assert_eq!(plan.secret(whole).to_string(), "files/shop/db");
     assert!(matches!(&whole.select, Select::Whole { path } if path.as_str() == "db"));
     assert_eq!((whole.mode, whole.encoding, whole.optional), (None, Encoding::Utf8, false));
     let field = &plan.objects[1];
-    assert_eq!(field.secret.to_string(), "bao/shop/db@3");
+    assert_eq!(plan.secret(field).to_string(), "bao/shop/db@3");
     assert!(matches!(&field.select, Select::Field { query, path } if query.as_str() == "password" && path.as_str() == "user/password"));
     assert_eq!((field.mode, field.encoding, field.optional), (FileMode::from_bits(0o444), Encoding::Base64, true));
     assert_eq!(plan.objects[2].label().to_string(), "object 3 (flags/)");
     let list = &plan.objects[3];
-    assert_eq!((list.index, list.secret.to_string().as_str()), (4, "files/shop/tls@7"));
+    assert_eq!((list.index, plan.secret(list).to_string().as_str()), (4, "files/shop/tls@7"));
     assert!(matches!(&list.select, Select::Fields { patterns, folder } if patterns.len() == 3 && folder.to_string() == "tls/"));
 }
 
@@ -108,9 +109,9 @@ fn every_key_of_an_object() {
 fn defaults_of_the_class_and_their_exceptions() {
     let class = [("backend", "bao"), ("mode", "0400"), ("objects", "[{secret: a}, {secret: b, backend: files, mode: 0444}]")];
     let plan = parse_class(&class).unwrap();
-    assert_eq!(plan.objects[0].secret.to_string(), "bao/a");
+    assert_eq!(plan.secrets[0].to_string(), "bao/a");
     assert_eq!(plan.objects[0].mode, FileMode::from_bits(0o400));
-    assert_eq!(plan.objects[1].secret.to_string(), "files/b");
+    assert_eq!(plan.secrets[1].to_string(), "files/b");
     assert_eq!(plan.objects[1].mode, FileMode::from_bits(0o444));
 }
 
@@ -147,7 +148,7 @@ fn an_empty_plan_is_a_plan() {
 #[test]
 fn objects_of_one_secret_share_one_reference() {
     let plan = plan("[{secret: a, field: x}, {secret: a, field: y}, {secret: a, field: x, path: z, version: 1}]");
-    assert!(std::sync::Arc::ptr_eq(&plan.objects[0].secret, &plan.objects[1].secret));
+    assert!(plan.objects[0].secret == plan.objects[1].secret);
     assert_ne!(plan.objects[0].secret, plan.objects[2].secret);
 }
 
@@ -241,12 +242,12 @@ fn how_a_request_is_put_and_for_whom() {
 - { secret: kv/metadata/shop, backend: bao, method: LIST }
 ";
     let plan = plan(objects);
-    let issued = &plan.objects[0].secret;
+    let issued = &plan.secrets[0];
     assert_eq!((issued.method, issued.lease), (Method::Post, LeaseFor::Shared));
     assert_eq!(issued.args.to_json(), r#"{"common_name":"web.shop","ip_sans":["10.0.0.1"],"n":3,"ttl":"24h"}"#);
-    assert!(std::sync::Arc::ptr_eq(&plan.objects[1].secret, &plan.objects[2].secret));
-    assert!(plan.objects[1].secret.is_plain());
-    assert_eq!(plan.objects[3].secret.method, Method::List);
+    assert!(plan.objects[1].secret == plan.objects[2].secret);
+    assert!(plan.secret(&plan.objects[1]).is_plain());
+    assert_eq!(plan.secret(&plan.objects[3]).method, Method::List);
 
     let wrong = r"
 - { secret: a, method: post, lease: node, args: [a] }
@@ -279,10 +280,10 @@ fn a_login_is_the_whole_classs() {
     let class = [&login[..], &[("objects", "[{secret: a, backend: bao}, {secret: b, backend: bao}, {secret: c}]")]].concat();
     let plan = parse_class(&class).unwrap();
     assert_eq!(plan.fresh, Some(std::time::Duration::from_secs(30)));
-    let said: Vec<_> = plan.objects[0].secret.login.said().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let said: Vec<_> = plan.secret(&plan.objects[0]).login.said().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(said.join(" "), "address=https://bao:8200 audience=https://bao.example mount=clusters/eu namespace=team-a role=web");
-    assert_eq!(plan.objects[1].secret.login, plan.objects[0].secret.login);
-    assert!(plan.objects[2].secret.login.is_empty(), "a file vault beside the other store takes no part in the login");
+    assert_eq!(plan.secret(&plan.objects[1]).login, plan.secret(&plan.objects[0]).login);
+    assert!(plan.secret(&plan.objects[2]).login.is_empty(), "a file vault beside the other store takes no part in the login");
     assert!(plan.parameters.is_empty(), "the words are the native ones");
 
     let unused = [&login[..1], &[("mount", "x"), ("objects", "[{secret: a}, {secret: b}]")]].concat();
@@ -307,7 +308,7 @@ fn a_login_is_the_whole_classs() {
     - fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
     "#);
     let empty = [("role", ""), ("mount", "/"), ("namespace", " "), ("address", ""), ("objects", "[{secret: a}]")];
-    assert!(parse_class(&empty).unwrap().objects[0].secret.login.is_empty());
+    assert!(parse_class(&empty).unwrap().secrets[0].login.is_empty());
 }
 
 #[test]

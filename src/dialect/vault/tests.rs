@@ -4,7 +4,8 @@ use insta::assert_snapshot;
 
 use crate::dialect::{ClassLimits, parse};
 use crate::model::{
-    Ask, Catalogue, ClassFault, FileMode, InvalidName, LoginKey, Plan, SecretRef, Select, Serving, Unresolved, Version, VersionIds,
+    Ask, Catalogue, ClassFault, FileMode, InvalidName, LoginKey, Plan, RefParts, SecretRef, Select, Serving, Unresolved, Version,
+    VersionIds,
 };
 
 /// One backend, `bao`, at https://bao:8200. Its namespace stands before a name, its versions are numbers, and its role is `csi`.
@@ -24,7 +25,8 @@ impl Catalogue for FakeCatalogue {
             Err(_) => Err(Unresolved::Version(format!("{version:?} is no version of a KV secret"))),
         });
         let backend = ask.backend.unwrap_or("none").parse().unwrap();
-        Ok(SecretRef { backend, name, version: version.transpose()?, method: ask.method, args: ask.args.clone(), lease: ask.lease, login })
+        Ok(RefParts { backend, name, version: version.transpose()?, method: ask.method, args: ask.args.clone(), lease: ask.lease, login }
+            .into())
     }
 
     fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
@@ -80,10 +82,11 @@ fn shown(plan: &Plan) -> String {
             Select::Response { path } => format!("{path} = response"),
             Select::Fields { .. } | Select::Whole { .. } => unreachable!(),
         };
-        let SecretRef { method, args, login, .. } = &*object.secret;
+        let secret = plan.secret(object);
+        let RefParts { method, args, login, .. } = &**secret;
         let mode = object.mode.map_or("driver's".to_owned(), |mode| mode.to_string());
         let said: Vec<_> = login.said().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-        format!("{select} of {method} {} {} | {mode} {:?} | {}", object.secret, args.to_json(), object.encoding, said.join(" "))
+        format!("{select} of {method} {secret} {} | {mode} {:?} | {}", args.to_json(), object.encoding, said.join(" "))
     };
     plan.objects.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -132,7 +135,7 @@ fn every_key_of_an_object() {
     otp = response of POST bao/ssh/creds/otp {"ip":"10.0.0.1","username":"deploy"} | driver's Utf8 | audience=vault role=web
     names = Query("keys") of LIST bao/kv/metadata/shop {} | driver's Utf8 | audience=vault role=web
     "#);
-    assert!(std::sync::Arc::ptr_eq(&plan.objects[0].secret, &plan.objects[1].secret), "one credential has one username and one password");
+    assert!(plan.objects[0].secret == plan.objects[1].secret, "one credential has one username and one password");
     assert_eq!(plan.version_ids, VersionIds::Paths);
     assert_eq!(plan.objects[1].label().to_string(), "object 2 (db/password)");
     assert!(plan.warnings.is_empty() && plan.fresh.is_none());
@@ -155,7 +158,7 @@ fn every_parameter_of_a_class() {
     ];
     let plan = plan(&everything);
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | address=https://elsewhere:8200 audience=https://vault.example mount=clusters/eu namespace=team-a role=web tls=its own settings"#);
-    assert_snapshot!(format!("{:#?}", plan.objects[0].secret.login), @r#"
+    assert_snapshot!(format!("{:#?}", plan.secret(&plan.objects[0]).login), @r#"
     Login {
         address: Some(
             "https://elsewhere:8200",
@@ -207,12 +210,12 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
     ];
     for pairs in [&[] as &[_], &empty] {
         // The catalogue's backend names no audience to a class that names no address: then it is the peer's.
-        assert_eq!(plan(pairs).objects[0].secret.login.said(), [(LoginKey::Audience, "vault"), (LoginKey::Role, "web")]);
+        assert_eq!(plan(pairs).secrets[0].login.said(), [(LoginKey::Audience, "vault"), (LoginKey::Role, "web")]);
     }
     let openbao = parse_class("openbao", &[("roleName", "web"), ("objects", OBJECTS)]).unwrap();
-    assert_eq!(openbao.objects[0].secret.login.audience.as_deref(), Some("openbao"));
+    assert_eq!(openbao.secrets[0].login.audience.as_deref(), Some("openbao"));
     let named = plan(&[("vaultAddress", "https://elsewhere")]);
-    assert_eq!(named.objects[0].secret.login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
+    assert_eq!(named.secrets[0].login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
 }
 
 #[test]
@@ -242,7 +245,7 @@ fn the_openbao_dialect_has_three_names_for_everything() {
         )
         .unwrap();
         plan.parameters.clear();
-        plan.objects.remove(0).secret.login.clone()
+        plan.secrets[0].login.clone()
     };
     assert_eq!(class("bao"), class("openbao"));
     assert_eq!(class("bao"), class("vault"));

@@ -1,0 +1,123 @@
+//! What a configured store knows before it is opened. All of it is a function of the configuration alone, and stands here once: so that
+//! `keyferry check`, where there is neither key nor store, cannot judge a class otherwise than the daemon does.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{Backend, BackendError, CacheTimes, Origin, Visitor};
+use crate::clock::Clock;
+use crate::http::Endpoint;
+use crate::model::{BackendName, Diagnosis, InvalidName, LeaseFor, LoginKey, Method, NamedFile, RefParts, SecretName, Version};
+use crate::policy::Bounds;
+
+/// One kind of store, as an entry under `backends` configures it.
+#[async_trait]
+pub trait Kind: Debug + Send + Sync {
+    fn facts(&self) -> Facts<'_>;
+
+    /// The one spelling of a name that policy sees and the store is sent.
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName>;
+
+    /// The version a class pins, in the store's spelling; the error says which versions the store has.
+    fn pin(&self, version: &str) -> Result<Version, String>;
+
+    /// What this store makes of a request whose name and version are in its own spelling: refused, or as it is to be sent. Parts of
+    /// the login that are equal to the configuration are left out of it, so that equal requests are equal references.
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible>;
+
+    /// The store alone, without what stands around it. `secret_bytes` is the configuration's `limits.secretBytes`.
+    ///
+    /// # Errors
+    /// What it needs on this node cannot be used. A store that is out of reach is no error.
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError>;
+
+    /// Opens it and asks it, as a mount would, for `keyferry doctor`; with a visitor it is logged in to, and out of again.
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        visitor: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError>;
+}
+
+/// What the rest of the configuration, policy and the commands have to know of a store.
+#[derive(Debug, Default)]
+pub struct Facts<'k> {
+    /// The peers' dialects whose classes it can serve.
+    pub dialects: &'static [&'static str],
+    /// Where it is reached; `None`: on this node.
+    pub address: Option<&'k Endpoint>,
+    /// For whom the Pods' tokens must be that it is entered with; `None`: it is entered without one.
+    pub audience: Option<Audience<'k>>,
+    /// What policy has to know of it.
+    pub bounds: Bounds,
+    /// What its entry says of caching; `None`: it is not reached over a network, and there is nothing to keep.
+    pub cache: Option<CacheTimes>,
+    /// The files that its entry names, each under its key.
+    pub files: Vec<NamedFile>,
+    /// What its leases hang on; empty: it gives none.
+    pub origin: Origin,
+}
+
+/// The audience of a Pod's token for a store.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Audience<'k> {
+    /// Where the entry says it, or would.
+    pub key: &'static str,
+    pub text: &'k str,
+    /// Whether the entry says it; else it is the kind's own.
+    pub named: bool,
+}
+
+/// A part of a request that a store has no use for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Inadmissible {
+    Login {
+        key: LoginKey,
+        problem: String,
+    },
+    /// The store has no logins at all.
+    NoLogin {
+        key: LoginKey,
+        problem: String,
+    },
+    /// `method`, `args` or `lease`.
+    Request {
+        key: &'static str,
+        problem: String,
+    },
+}
+
+/// For stores that only read, and that the daemon enters as itself: `kind` completes "a ...".
+///
+/// # Errors
+/// The request says how, with what or as whom.
+pub fn only_reads(asked: RefParts, kind: &str) -> Result<RefParts, Inadmissible> {
+    if let Some((key, _)) = asked.login.said().first() {
+        return Err(Inadmissible::NoLogin { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
+    }
+    let request = |key, problem: &str| Err(Inadmissible::Request { key, problem: format!("{problem} (remove it)") });
+    match () {
+        () if asked.method != Method::Get => {
+            request("method", &format!("{} means nothing to a {kind}, whose secrets are only read", asked.method))
+        }
+        () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}, whose secrets are asked for by name alone")),
+        () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}, which gives no leases")),
+        () => Ok(asked),
+    }
+}
+
+// === impl Facts ===
+
+impl Facts<'_> {
+    /// Every audience of Pods' tokens that the entry names, or has where it names none, each with its key. What `classMay` has may be a
+    /// pattern.
+    pub fn audiences(&self) -> Vec<(&'static str, &str)> {
+        let own = self.audience.map(|audience| (audience.key, audience.text));
+        let granted = self.bounds.class_may.iter().flat_map(|may| may.patterns(LoginKey::Audience));
+        own.into_iter().chain(granted.map(|pattern| ("classMay.audience", pattern.as_str()))).collect()
+    }
+}

@@ -1,0 +1,56 @@
+//! A file that holds one credential: a store token, a secret id, a password. Read when it is needed, so that a new one is used at once.
+
+use std::path::Path;
+
+use tokio::time::Instant;
+
+use super::refusal::Refusal;
+use crate::backend::Fault;
+use crate::files::{Desk, Unreadable, WholeFile};
+use crate::model::SecretBytes;
+
+/// The longest credential in bytes.
+const MAX_LEN: usize = 16 * 1024;
+
+/// Its content without blanks at its ends.
+///
+/// # Errors
+/// It cannot be read, or not in time, is empty, or is too large.
+pub(in crate::backend) async fn read(desk: &Desk, path: &Path, deadline: Instant) -> Result<SecretBytes, Refusal> {
+    trimmed(desk, path, deadline, <[u8]>::trim_ascii).await
+}
+
+/// Its content without the line's end: a password may well begin or end with a blank.
+///
+/// # Errors
+/// As [`read`].
+pub(in crate::backend) async fn read_line(desk: &Desk, path: &Path, deadline: Instant) -> Result<SecretBytes, Refusal> {
+    trimmed(desk, path, deadline, without_end).await
+}
+
+fn without_end(text: &[u8]) -> &[u8] {
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
+    text.strip_suffix(b"\r").unwrap_or(text)
+}
+
+async fn trimmed(desk: &Desk, path: &Path, deadline: Instant, trim: fn(&[u8]) -> &[u8]) -> Result<SecretBytes, Refusal> {
+    let fault = |fault, problem: &str| {
+        Refusal::new(fault, format!("{}: {problem} (the daemon enters the store with what this file holds)", path.display()))
+    };
+    let named = path.to_owned();
+    // The file is the daemon's own, whoever needs it now.
+    let read = desk.run("", deadline, move || WholeFile::read(&named, MAX_LEN)).await;
+    let file = read.map_err(|late| fault(late.into(), &format!("cannot be read: {late}")))?;
+    let file = file.map_err(|cause| match cause {
+        // In the system's own words.
+        Unreadable::Absent => fault(Fault::Unauthenticated, "cannot be read: No such file or directory (os error 2)"),
+        Unreadable::TooLarge { .. } => fault(Fault::Unauthenticated, &format!("is over {MAX_LEN} bytes")),
+        Unreadable::Io(_) | Unreadable::NotAFile | Unreadable::TooMany(_) | Unreadable::Unstable => {
+            fault(Fault::Unauthenticated, &cause.to_string())
+        }
+    })?;
+    match trim(&file.bytes) {
+        [] => Err(fault(Fault::Unauthenticated, "is empty")),
+        credential => Ok(SecretBytes::new(credential.to_vec())),
+    }
+}

@@ -1,0 +1,189 @@
+//! A call to a store over a network that failed, before it is known under which backend's name; and what may be told of the store's own words.
+
+use std::fmt;
+
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::backend::{BackendError, Fault};
+use crate::http::HttpError;
+use crate::model::{BackendName, SecretBytes, SecretName};
+use crate::redact::Hidden;
+
+/// A failed call: what kind of failure, why, and in brackets what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::backend) struct Refusal {
+    pub(in crate::backend) fault: Fault,
+    pub(in crate::backend) reason: String,
+    /// The reason for the node's admin, where that says more.
+    pub(in crate::backend) full: Option<String>,
+}
+
+/// What must not be repeated of the store's words: it may quote what it was sent.
+#[derive(Debug, Default)]
+pub(in crate::backend) struct Needles(Hidden);
+
+/// What a store says in its own words: to be looked into, and to be told.
+pub(in crate::backend) struct Words {
+    raw: Zeroizing<String>,
+    shown: String,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    pub(in crate::backend) fn new(fault: Fault, reason: impl Into<String>) -> Self {
+        Self { fault, reason: reason.into(), full: None }
+    }
+
+    /// With another reason for the node's admin.
+    pub(in crate::backend) fn in_full(self, full: impl Into<String>) -> Self {
+        Self { full: Some(full.into()), ..self }
+    }
+
+    pub(in crate::backend) fn into_error(self, backend: BackendName, secret: Option<SecretName>) -> BackendError {
+        BackendError::with(self.fault, backend, secret, self.reason, self.full)
+    }
+
+    /// As the node's admin reads it.
+    pub(in crate::backend) fn for_admin(&self) -> &str {
+        self.full.as_deref().unwrap_or(&self.reason)
+    }
+
+    /// Whether everybody's call would have failed with it: the store's own trouble, not that of who asked.
+    pub(in crate::backend) fn is_of_store(&self) -> bool {
+        match self.fault {
+            Fault::Throttled | Fault::Unavailable => true,
+            Fault::Corrupt
+            | Fault::Denied
+            | Fault::Invalid
+            | Fault::NotFound
+            | Fault::TimedOut
+            | Fault::TooLarge
+            | Fault::Unauthenticated
+            | Fault::Unsupported => false,
+        }
+    }
+
+    /// A file that the class names cannot be used. What is wrong with which of them is for the log alone: a class's author could ask by it
+    /// what there is on the node.
+    pub(in crate::backend) fn class_files(fault: Fault, why: &str) -> Self {
+        const WORDS: &str = "a TLS file that the class names cannot be used";
+        const REMEDY: &str = "each must be a PEM file of at most 1 MiB below the folder that the backend's classMay.tlsDir names; the \
+                              daemon's log has the reason";
+        Self::new(fault, format!("{WORDS} ({REMEDY})")).in_full(format!("{WORDS}: {why} ({REMEDY})"))
+    }
+
+    /// A call that brought no answer; `after` says after how many tries.
+    pub(in crate::backend) fn unanswered(server: &dyn fmt::Display, error: &HttpError, after: &str) -> Self {
+        let (fault, remedy) = match error {
+            HttpError::Broken(_) | HttpError::Connect(_) => {
+                (Fault::Unavailable, "is the store up, and do network policies let the daemon out to it? kubelet tries again by itself")
+            }
+            HttpError::Ca { .. } | HttpError::ClientCertificate { .. } => (Fault::Unavailable, "the cluster's admin has to mend that file"),
+            HttpError::ClassFiles(why) => return Self::class_files(Fault::Invalid, why),
+            HttpError::Certificate(_) => {
+                (Fault::Unavailable, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
+            }
+            HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
+            HttpError::Redirect { .. } => (Fault::Unavailable, "that may be the address of the active node, or of what balances the load"),
+            HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),
+            HttpError::TimedOut => (Fault::TimedOut, "is the store slow or out of reach? kubelet tries again by itself"),
+            HttpError::Tls(_) => (Fault::Unavailable, "see the backend's address, `clientCert` and `clientKey`"),
+            HttpError::TooLarge { .. } => (Fault::TooLarge, "ask for less, or raise limits.secretBytes"),
+        };
+        Self::new(fault, format!("{server}: {error}{after} ({remedy})"))
+    }
+}
+
+// === the store's own words ===
+
+impl Needles {
+    /// Tokens and the like.
+    pub(in crate::backend) fn secret(mut self, secret: &SecretBytes) -> Self {
+        self.add_secret(secret);
+        self
+    }
+
+    pub(in crate::backend) fn add_secret(&mut self, secret: &SecretBytes) {
+        self.0.credential(secret.expose());
+    }
+
+    /// Every text in a JSON document.
+    pub(in crate::backend) fn json(mut self, json: &str) -> Self {
+        if let Ok(value) = serde_json::from_str::<Value>(json) {
+            self.leaves(&value);
+        }
+        self
+    }
+
+    /// Every text of an answer, but those of these members: they are its words. `false`: it cannot be looked through.
+    fn answer(&mut self, body: &SecretBytes, but: &[&str]) -> bool {
+        let Ok(answer) = serde_json::from_slice::<Value>(body.expose()) else { return false };
+        self.values(&answer, but);
+        true
+    }
+
+    fn values(&mut self, answer: &Value, but: &[&str]) {
+        let Value::Object(members) = answer else { return self.leaves(answer) };
+        for (name, member) in members {
+            match member {
+                member if !but.contains(&name.as_str()) => self.leaves(member),
+                // An error may be an object, which has its words and what they are about.
+                Value::Object(_) => self.values(member, but),
+                Value::Array(items) => items.iter().filter(|item| item.is_object()).for_each(|item| self.values(item, but)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+    }
+
+    fn leaves(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.0.value(text.as_bytes()),
+            Value::Number(number) => self.0.value(number.to_string().as_bytes()),
+            Value::Array(items) => items.iter().for_each(|item| self.leaves(item)),
+            Value::Object(members) => members.values().for_each(|member| self.leaves(member)),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+}
+
+// === impl Words ===
+
+impl Words {
+    /// `texts` are those of an answer's `body`, under its members `of`: at most so many characters of them are told, without what was sent
+    /// and without what else is in the answer. What cannot be looked through is not told.
+    pub(in crate::backend) fn of(
+        texts: &[&str],
+        body: &SecretBytes,
+        of: &[&str],
+        mut needles: Needles,
+        (most, told): (usize, bool),
+    ) -> Self {
+        let raw = Zeroizing::new(texts.join("\n"));
+        let tell = told && !raw.is_empty() && needles.answer(body, of);
+        let shown = if tell { needles.0.clean(&raw, most) } else { String::new() };
+        Self { raw, shown }
+    }
+
+    /// Whether the store says that, whatever of it may be told.
+    pub(in crate::backend) fn say(&self, part: &str) -> bool {
+        self.raw.contains(part)
+    }
+
+    /// Fit for a message: one line, cut. Empty: the store said nothing, or nothing is told of it.
+    pub(in crate::backend) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The same where nobody knows what the store may quote.
+    pub(in crate::backend) fn untold(self) -> Self {
+        Self { shown: String::new(), ..self }
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Words({:?})", self.shown)
+    }
+}

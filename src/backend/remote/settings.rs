@@ -1,0 +1,45 @@
+//! The keys by which a store's entry says how its server is known, and what the server is shown: the same for every store over HTTP.
+
+use std::path::PathBuf;
+
+use crate::model::{LoginTls, NamedFile};
+use crate::yaml::{Faults, Reader};
+
+/// Reads `ca`, `serverName`, `clientCert` and `clientKey`.
+pub(in crate::backend) fn tls(reader: &mut Reader<'_>, faults: &mut Faults) -> LoginTls {
+    let ca = file(reader, "ca", faults);
+    let server_name = reader.parsed("serverName", faults, filled);
+    let (certificate, key) = (file(reader, "clientCert", faults), file(reader, "clientKey", faults));
+    for (one, other) in [("clientCert", "clientKey"), ("clientKey", "clientCert")] {
+        if let (Some(node), None) = (reader.get(one), reader.get(other)) {
+            faults.add(node.at, reader.path(one), format!("goes with `{other}`, which is not there (name both, or neither)"));
+        }
+    }
+    LoginTls { ca, client: certificate.zip(key), server_name, skip_verify: false }
+}
+
+/// A certificate judges nothing where no TLS is spoken: whoever names one believes it does. `plain` says where none is.
+pub(in crate::backend) fn refuse_tls(reader: &mut Reader<'_>, plain: &str, faults: &mut Faults) {
+    for key in ["ca", "serverName", "clientCert", "clientKey"] {
+        if let Some(node) = reader.get(key) {
+            faults.add(node.at, reader.path(key), format!("is for https, and the {plain} (write https://, or remove it)"));
+        }
+    }
+}
+
+/// The files that it names, under their keys.
+pub(in crate::backend) fn files(tls: &LoginTls) -> Vec<NamedFile> {
+    let mut files: Vec<NamedFile> = tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
+    if let Some((certificate, key)) = &tls.client {
+        files.extend([NamedFile::public("clientCert", certificate), NamedFile::secret("clientKey", key)]);
+    }
+    files
+}
+
+pub(in crate::backend) fn file(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
+    reader.parsed(key, faults, filled).map(PathBuf::from)
+}
+
+pub(in crate::backend) fn filled(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("is empty") } else { Ok(text.to_owned()) }
+}

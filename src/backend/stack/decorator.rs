@@ -1,0 +1,77 @@
+//! What a decorator is: a Backend around a Backend that says only what it does otherwise. All else goes to the inner one, here and once.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::backend::{Backend, BackendError, FetchContext, Scope};
+use crate::model::{Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef};
+
+/// The methods mean what those of [`Backend`] do. Named by its path where it is implemented, so that a call means [`Backend`].
+#[async_trait]
+pub trait Decorator: Debug + Send + Sync {
+    fn inner(&self) -> &dyn Backend;
+
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
+
+    /// Not the inner one's: a decorator may have to do something about each answer.
+    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
+        None
+    }
+
+    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        self.inner().list(prefix, cx).await
+    }
+
+    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
+        self.inner().renew(lease, deadline).await
+    }
+
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
+        self.inner().revoke(lease, deadline).await
+    }
+
+    async fn forget(&self, pod: &str, deadline: Instant) {
+        self.inner().forget(pod, deadline).await;
+    }
+}
+
+#[async_trait]
+impl<D: Decorator> Backend for D {
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        Decorator::fetch(self, secret, cx).await
+    }
+
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+        Decorator::recall(self, secret, cx)
+    }
+
+    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        Decorator::list(self, prefix, cx).await
+    }
+
+    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
+        Decorator::renew(self, lease, deadline).await
+    }
+
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
+        Decorator::revoke(self, lease, deadline).await
+    }
+
+    fn adopt(&self, lease: &Lease) {
+        self.inner().adopt(lease);
+    }
+
+    async fn forget(&self, pod: &str, deadline: Instant) {
+        Decorator::forget(self, pod, deadline).await;
+    }
+
+    async fn check(&self) -> Result<(), BackendError> {
+        self.inner().check().await
+    }
+
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        self.inner().scope(secret, pod)
+    }
+}

@@ -1,0 +1,329 @@
+//! A record as the sealed folder has it: JSON, with bytes in base64. The format's version is the folder's; a content that cannot be read
+//! is passed over, and its lease ends by itself.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::time::Duration;
+use zeroize::Zeroizing;
+
+use super::Store;
+use super::life::{Life, Moment};
+use super::record::{Key, Record, Stage};
+use crate::backend::Scope;
+use crate::model::{
+    Account, Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretRef,
+    Version,
+};
+use crate::telemetry::Metrics;
+
+/// Base64; wiped when dropped.
+type Bytes = Zeroizing<String>;
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct Saved {
+    id: String,
+    origin: String,
+    holder: Holder,
+    secret: Reference,
+    given: Option<Given>,
+    lease: Times,
+    /// At issue, in milliseconds.
+    life: u64,
+    stage: Word,
+    issued_for: String,
+    issued: Timestamp,
+    /// By uid, and whether the folder was seen below [`Saved::seen_in`].
+    pods: BTreeMap<String, bool>,
+    seen_in: PathBuf,
+}
+
+#[derive(Deserialize, Serialize)]
+enum Holder {
+    /// The ServiceAccount that all who share it have.
+    Account {
+        namespace: String,
+        name: String,
+        uid: Option<String>,
+    },
+    Pod(String),
+    /// What version 0.1.0 wrote: all who were the same to the store, which could be Pods of several tenants. Written again as nobody's.
+    Shared(String),
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+enum Word {
+    Kept,
+    Last,
+    /// As `Last`, with its turn come.
+    Due,
+    Retired,
+    Leaving,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Reference {
+    backend: String,
+    name: String,
+    version: Option<String>,
+    method: String,
+    /// A JSON object.
+    args: Bytes,
+    shared: bool,
+    login: Entry,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Entry {
+    address: Option<String>,
+    audience: Option<String>,
+    mount: Option<String>,
+    namespace: Option<String>,
+    role: Option<String>,
+    tls: Option<Tls>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Tls {
+    ca: Option<PathBuf>,
+    client: Option<(PathBuf, PathBuf)>,
+    server_name: Option<String>,
+    skip_verify: bool,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Given {
+    fields: BTreeMap<String, (Kind, Bytes)>,
+    response: Option<Bytes>,
+    version: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+enum Kind {
+    Binary,
+    Json,
+    Text,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Times {
+    id: Bytes,
+    token: Bytes,
+    renewable: bool,
+    since: Timestamp,
+    ends: Timestamp,
+}
+
+// === impl Saved ===
+
+impl Saved {
+    pub fn of(record: &Record, seen: impl Fn(&str) -> bool, seen_in: &Path, now: Moment) -> Self {
+        Self {
+            id: record.id.to_string(),
+            origin: record.store.origin.as_str().to_owned(),
+            holder: match &record.key.holder {
+                Scope::Pod(uid) => Holder::Pod(uid.to_string()),
+                Scope::Account(Account { namespace, name, uid }) => {
+                    Holder::Account { namespace: namespace.to_string(), name: name.to_string(), uid: uid.as_ref().map(ToString::to_string) }
+                }
+                Scope::Node => Holder::Shared(String::new()),
+            },
+            secret: Reference::of(&record.key.secret),
+            given: record.secret.as_deref().map(Given::of),
+            lease: Times::of(&record.lease),
+            life: u64::try_from(record.life.full().as_millis()).unwrap_or(u64::MAX),
+            stage: match record.stage {
+                Stage::Kept => Word::Kept,
+                Stage::Last if record.life.turns_at() <= now.at => Word::Due,
+                Stage::Last => Word::Last,
+                Stage::Retired => Word::Retired,
+                Stage::Leaving => Word::Leaving,
+            },
+            issued_for: record.issued_for.to_string(),
+            issued: record.issued,
+            pods: record.pods.iter().map(|uid| (uid.to_string(), seen(uid))).collect(),
+            seen_in: seen_in.to_owned(),
+        }
+    }
+
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        // Of this shape nothing fails to become JSON; an empty content would be passed over when it is read.
+        Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// `None`: it is none of ours.
+    pub fn decode(content: &SecretBytes) -> Option<Self> {
+        serde_json::from_slice(content.expose()).ok()
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn backend(&self) -> Option<BackendName> {
+        self.secret.backend.parse().ok()
+    }
+
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Whether its lease has ended.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.lease.ends <= now
+    }
+
+    /// The Pods, and whether their folders were seen there.
+    pub fn pods(&self, root: &Path) -> Vec<(String, bool)> {
+        self.pods.iter().map(|(uid, seen)| (uid.clone(), *seen && self.seen_in == root)).collect()
+    }
+
+    /// As it was, in this process. `None`: it is over, or something in it means nothing to this version.
+    pub fn resume(self, store: Store, metrics: &Metrics, now: Moment) -> Option<Record> {
+        let secret = self.secret.back()?;
+        let lease = self.lease.back(&secret)?;
+        let mut life = Life::resumed(&lease, Duration::from_millis(self.life), now)?;
+        if let Word::Due = self.stage {
+            life.turn(now.at);
+        }
+        let (holder, known) = match self.holder {
+            Holder::Account { namespace, name, uid } => {
+                (Scope::Account(Account { namespace: namespace.into(), name: name.into(), uid: uid.map(Arc::from) }), true)
+            }
+            Holder::Pod(uid) => (Scope::Pod(uid.into()), true),
+            // Nobody can say any more whose it is: nobody is given it. Pods that have it may use it until its end, or theirs.
+            Holder::Shared(_) => (Scope::Node, false),
+        };
+        let given = match self.given.filter(|_| known) {
+            Some(given) => Some(Arc::new(given.back(lease.clone())?)),
+            None => None,
+        };
+        let stage = match self.stage {
+            Word::Leaving => Stage::Leaving,
+            Word::Kept | Word::Due | Word::Last | Word::Retired if !known => Stage::Retired,
+            Word::Kept => Stage::Kept,
+            Word::Due | Word::Last => Stage::Last,
+            Word::Retired => Stage::Retired,
+        };
+        let gauge = given.as_ref().map(|_| metrics.lease_kept(secret.backend.as_str()));
+        Some(Record {
+            id: self.id.parse().ok()?,
+            key: Key { holder, secret },
+            store,
+            secret: given,
+            lease,
+            life,
+            stage,
+            pods: self.pods.into_keys().map(Arc::from).collect(),
+            issued_for: self.issued_for.into(),
+            issued: self.issued,
+            busy: false,
+            tries: 0,
+            next: now.at,
+            gauge,
+        })
+    }
+}
+
+// === impl Reference ===
+
+impl Reference {
+    fn of(secret: &SecretRef) -> Self {
+        let RefParts { backend, name, version, method, args, lease, login } = &**secret;
+        let Login { address, audience, mount, namespace, role, tls } = login.clone();
+        let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
+        Self {
+            backend: backend.to_string(),
+            name: name.to_string(),
+            version: version.as_ref().map(Version::to_string),
+            method: method.to_string(),
+            args: Zeroizing::new(args.to_json()),
+            shared: *lease == LeaseFor::Shared,
+            login: Entry { address, audience, mount, namespace, role, tls },
+        }
+    }
+
+    fn back(self) -> Option<SecretRef> {
+        let mut args = Args::default();
+        for (name, value) in serde_json::from_str::<serde_json::Map<_, _>>(&self.args).ok()? {
+            args.insert(name, &value);
+        }
+        let Entry { address, audience, mount, namespace, role, tls } = self.login;
+        let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
+        let parts = RefParts {
+            backend: self.backend.parse().ok()?,
+            name: self.name.parse().ok()?,
+            version: self.version.map(Version::new),
+            method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
+            args,
+            lease: if self.shared { LeaseFor::Shared } else { LeaseFor::Pod },
+            login: Login { address, audience, mount, namespace, role, tls },
+        };
+        Some(parts.into())
+    }
+}
+
+// === impl Given ===
+
+impl Given {
+    fn of(secret: &Secret) -> Self {
+        let fields = secret.fields.iter().map(|(name, field)| {
+            let kind = match field.kind {
+                FieldKind::Binary => Kind::Binary,
+                FieldKind::Json => Kind::Json,
+                FieldKind::Text => Kind::Text,
+            };
+            (name.as_str().to_owned(), (kind, encoded(&field.bytes)))
+        });
+        let version = secret.version.as_ref().map(Version::to_string);
+        Self { fields: fields.collect(), response: secret.response.as_deref().map(encoded), version }
+    }
+
+    fn back(self, lease: Lease) -> Option<Secret> {
+        let fields = self.fields.into_iter().map(|(name, (kind, bytes))| {
+            let kind = match kind {
+                Kind::Binary => FieldKind::Binary,
+                Kind::Json => FieldKind::Json,
+                Kind::Text => FieldKind::Text,
+            };
+            Some((name.parse().ok()?, Field { bytes: Arc::new(decoded(&bytes)?), kind }))
+        });
+        let response = match self.response {
+            Some(bytes) => Some(decoded(&bytes)?),
+            None => None,
+        };
+        Some(Secret {
+            fields: fields.collect::<Option<_>>()?,
+            response: response.map(Arc::new),
+            version: self.version.map(Version::new),
+            lease: Some(lease),
+        })
+    }
+}
+
+// === impl Times ===
+
+impl Times {
+    fn of(lease: &Lease) -> Self {
+        let Lease { id, renewable, since, ends, token, secret: _ } = lease;
+        Self { id: encoded(id), token: encoded(token), renewable: *renewable, since: *since, ends: *ends }
+    }
+
+    fn back(self, secret: &SecretRef) -> Option<Lease> {
+        let Self { id, token, renewable, since, ends } = self;
+        let (id, token) = (Arc::new(decoded(&id)?), Arc::new(decoded(&token)?));
+        Some(Lease { id, renewable, since, ends, token, secret: secret.clone() })
+    }
+}
+
+fn encoded(bytes: &SecretBytes) -> Bytes {
+    Zeroizing::new(BASE64.encode(bytes.expose()))
+}
+
+fn decoded(text: &Bytes) -> Option<SecretBytes> {
+    BASE64.decode(text.as_bytes()).ok().map(SecretBytes::new)
+}

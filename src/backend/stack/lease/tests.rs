@@ -1,0 +1,277 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::{SignedDuration, Timestamp};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use super::*;
+use crate::backend::Fault;
+use crate::backend::stack::sealed::{Sealed, SealedConfig};
+use crate::clock::{Clock, ManualClock};
+use crate::model::{Field, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
+use crate::telemetry::Metrics;
+
+mod keeping;
+mod leaving;
+mod renewing;
+mod replacing;
+mod restarting;
+
+const HOUR: i64 = 3600;
+
+/// A lease of these Unix times.
+pub(super) fn lease(since: i64, ends: i64) -> Lease {
+    let time = |second| Timestamp::from_second(second).unwrap();
+    let bytes = |text: &str| Arc::new(SecretBytes::new(text.into()));
+    let secret = secret("db/creds/app");
+    Lease { id: bytes("lease-1"), renewable: true, since: time(since), ends: time(ends), token: bytes("token-1"), secret }
+}
+
+fn secret(name: &str) -> SecretRef {
+    SecretRef::read("bao".parse().unwrap(), name.parse().unwrap())
+}
+
+fn pod(uid: &str) -> PodIdentity {
+    of_account(uid, "web", "sa-1")
+}
+
+fn of_account(uid: &str, service_account: &str, account_uid: &str) -> PodIdentity {
+    PodIdentity {
+        service_account_uid: Some(account_uid.into()),
+        verified: true,
+        ..PodIdentity::believed(&PodClaims {
+            namespace: "shop".into(),
+            name: format!("web-{uid}"),
+            uid: uid.into(),
+            service_account: service_account.into(),
+        })
+    }
+}
+
+fn context(uid: &str) -> FetchContext {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    FetchContext { pod: Arc::new(pod(uid)), tokens: Arc::new(PodTokens::default()), fresh: None, deadline }
+}
+
+/// A store that makes a credential for whoever asks, and counts.
+#[derive(Debug)]
+struct Fake {
+    clock: Arc<Clocks>,
+    issued: AtomicUsize,
+    renewed: AtomicUsize,
+    revoked: Mutex<Vec<String>>,
+    forgotten: Mutex<Vec<String>>,
+    adopted: AtomicUsize,
+    rules: Mutex<Rules>,
+}
+
+/// What the store does next.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
+    /// Seconds of a credential's life, and of what a renewal adds.
+    ttl: i64,
+    /// Seconds from issue that nothing outlives.
+    max_ttl: i64,
+    renewable: bool,
+    leased: bool,
+    fetch: Option<Fault>,
+    renew: Option<Fault>,
+    revoke: Option<Fault>,
+    /// How long each call takes.
+    slow: Duration,
+    panics: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let (fetch, renew, revoke, slow) = (None, None, None, Duration::ZERO);
+        Self { ttl: HOUR, max_ttl: 1000 * HOUR, renewable: true, leased: true, fetch, renew, revoke, slow, panics: false }
+    }
+}
+
+/// Wall time that goes with tokio's, and can be set besides.
+#[derive(Debug)]
+struct Clocks {
+    began: Instant,
+    set: ManualClock,
+}
+
+impl Clock for Clocks {
+    fn now(&self) -> Timestamp {
+        self.set.now() + SignedDuration::try_from(self.began.elapsed()).unwrap()
+    }
+}
+
+impl Fake {
+    fn rule(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.rules.lock().unwrap());
+    }
+
+    async fn obey(&self, fault: Option<Fault>) -> Result<(), BackendError> {
+        let rules = *self.rules.lock().unwrap();
+        sleep(rules.slow).await;
+        assert!(!rules.panics, "as ordered");
+        let secret = Some("db/creds/app".parse().unwrap());
+        fault.map_or(Ok(()), |fault| {
+            // As databases do.
+            let reason = "as ordered: role \"USER-1\" is in the way".to_owned();
+            Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason, source: None })
+        })
+    }
+
+    fn issued(&self) -> usize {
+        self.issued.load(Ordering::Relaxed)
+    }
+
+    fn renewed(&self) -> usize {
+        self.renewed.load(Ordering::Relaxed)
+    }
+
+    fn revoked(&self) -> Vec<String> {
+        let mut revoked = self.revoked.lock().unwrap().clone();
+        revoked.sort();
+        revoked
+    }
+}
+
+#[async_trait]
+impl Backend for Fake {
+    async fn fetch(&self, asked: &SecretRef, _cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let rules = *self.rules.lock().unwrap();
+        self.obey(rules.fetch).await?;
+        let number = self.issued.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.clock.now();
+        let bytes = |text: String| Arc::new(SecretBytes::new(text.into()));
+        let lease = Lease {
+            id: bytes(format!("lease-{number}")),
+            renewable: rules.renewable,
+            since: now,
+            ends: now + SignedDuration::from_secs(rules.ttl),
+            token: bytes("token".into()),
+            secret: asked.clone(),
+        };
+        let user = Field::of_bytes(SecretBytes::new(format!("user-{number}").into()));
+        let fields = BTreeMap::from([("username".parse().unwrap(), user)]);
+        let secret = Secret { fields, response: None, version: None, lease: rules.leased.then_some(lease) };
+        Ok(Fetched { secret: Arc::new(secret), source: Source::Store, by: "bao".parse().unwrap() })
+    }
+
+    async fn list(&self, _prefix: &SecretPrefix, _cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        Ok(Vec::new())
+    }
+
+    async fn renew(&self, lease: Lease, _deadline: Instant) -> Result<Lease, BackendError> {
+        let rules = *self.rules.lock().unwrap();
+        self.renewed.fetch_add(1, Ordering::Relaxed);
+        self.obey(rules.renew).await?;
+        let now = self.clock.now();
+        let last = self.clock.set.now() + SignedDuration::from_secs(rules.max_ttl);
+        Ok(Lease { since: now, ends: (now + SignedDuration::from_secs(rules.ttl)).min(last), ..lease })
+    }
+
+    async fn revoke(&self, lease: Lease, _deadline: Instant) -> Result<(), BackendError> {
+        let rules = *self.rules.lock().unwrap();
+        self.obey(rules.revoke).await?;
+        self.revoked.lock().unwrap().push(String::from_utf8(lease.id.expose().to_vec()).unwrap());
+        Ok(())
+    }
+
+    fn adopt(&self, _lease: &Lease) {
+        self.adopted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    async fn forget(&self, pod: &str, _deadline: Instant) {
+        self.forgotten.lock().unwrap().push(pod.to_owned());
+    }
+
+    async fn check(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// As where the daemon logs in as itself: every Pod is the same to the store.
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        match secret.method {
+            Method::Get | Method::List => Scope::Node,
+            Method::Post | Method::Put => Scope::Pod(Arc::clone(&pod.uid)),
+        }
+    }
+}
+
+/// A store behind its decorator, with the table's task running.
+struct Bench {
+    fake: Arc<Fake>,
+    leases: Arc<Leases>,
+    leased: Arc<Leased>,
+    metrics: Arc<Metrics>,
+    clock: Arc<Clocks>,
+    kubelet: TempDir,
+    task: JoinHandle<()>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// With a sealed folder, where one is given.
+    fn with(sealed: Option<&Arc<Sealed>>) -> Self {
+        let kubelet = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Clocks { began: Instant::now(), set: ManualClock::at("2026-01-02T03:04:05Z".parse().unwrap()) });
+        let metrics = Arc::new(Metrics::new());
+        let leases = Leases::open(kubelet.path(), sealed, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&metrics)).0;
+        let fake = Arc::new(fake(&clock));
+        let stack = Arc::new(leased(&fake, "https://bao", &leases));
+        let run = Arc::clone(&leases);
+        let task = tokio::spawn(async move { run.run().await });
+        Self { fake, leases, leased: stack, metrics, clock, kubelet, task }
+    }
+
+    async fn fetch(&self, uid: &str, name: &str) -> Result<Fetched, BackendError> {
+        self.leased.fetch(&secret(name), &context(uid)).await
+    }
+
+    /// The user that this Pod is given.
+    async fn user(&self, uid: &str) -> String {
+        user(&self.fetch(uid, "db/creds/app").await.unwrap())
+    }
+
+    fn counts(&self, line: &str) -> bool {
+        self.metrics.encode().contains(line)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn leased(fake: &Arc<Fake>, origin: &str, leases: &Arc<Leases>) -> Leased {
+    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &"bao".parse().unwrap(), Origin::new(origin), Arc::clone(leases))
+}
+
+fn fake(clock: &Arc<Clocks>) -> Fake {
+    Fake {
+        clock: Arc::clone(clock),
+        issued: AtomicUsize::new(0),
+        renewed: AtomicUsize::new(0),
+        revoked: Mutex::default(),
+        forgotten: Mutex::default(),
+        adopted: AtomicUsize::new(0),
+        rules: Mutex::default(),
+    }
+}
+
+fn user(fetched: &Fetched) -> String {
+    String::from_utf8(fetched.secret.fields["username"].bytes.expose().to_vec()).unwrap()
+}
+
+async fn pass(seconds: u64) {
+    // In steps, as a node's time passes: each timer finds its turn.
+    for _ in 0..seconds.div_ceil(10) {
+        sleep(Duration::from_secs(10)).await;
+    }
+}

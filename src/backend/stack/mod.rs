@@ -1,0 +1,11 @@
+//! What stands around a store: each a [`Backend`](super::Backend) around a `Backend`, and none knows which store it is.
+
+mod asked;
+pub mod cache;
+pub mod coalesce;
+mod decorator;
+pub mod lease;
+pub mod limit;
+pub mod sealed;
+
+pub use decorator::Decorator;

@@ -1,0 +1,47 @@
+//! What a configured file vault knows before it is opened.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{FileBackend, FileConfig, InvalidRevision, Revision, VaultName};
+use crate::backend::examine::checked;
+use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, Visitor, only_reads};
+use crate::clock::Clock;
+use crate::model::{BackendName, Diagnosis, InvalidName, NamedFile, RefParts, SecretName, Version};
+
+#[async_trait]
+impl Kind for FileConfig {
+    fn facts(&self) -> Facts<'_> {
+        let files = self.identity.iter().map(|path| NamedFile::secret("identity", path)).collect();
+        Facts { files, ..Facts::default() }
+    }
+
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        name.parse().map(VaultName::into)
+    }
+
+    fn pin(&self, version: &str) -> Result<Version, String> {
+        version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string())
+    }
+
+    /// A vault only reads, and nobody logs in there.
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
+        only_reads(asked, "file vault")
+    }
+
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(FileBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
+    }
+
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        _: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let store = self.open(name, secret_bytes, clock)?;
+        Ok(checked(&*store, name, format!("the vault {} is there, and its identities are read", self.vault.display())).await)
+    }
+}

@@ -1,0 +1,177 @@
+//! What is served, how often it is opened, and what is not touched.
+
+use super::*;
+use crate::backend::Kind;
+use crate::model::Method;
+use crate::model::Version;
+
+#[tokio::test]
+async fn a_secret_is_served_with_its_fields_kinds_and_version() {
+    let bench = Bench::new();
+    bench.vault.set(&secret("shop/db"), &fields(&[("password", b"hunter2\n"), ("tls.p12", &[0xff, 0])])).unwrap();
+    let backend = bench.backend();
+    let fetched = backend.fetch(&reference("shop/db"), &cx()).await.unwrap();
+    assert_eq!((fetched.source, fetched.by.as_str()), (Source::Store, "files"));
+    assert_eq!(fetched.secret.version, Some(Version::new("1")));
+    assert_eq!(fetched.secret.fields["password"].bytes.expose(), b"hunter2\n");
+    assert_eq!(fetched.secret.fields["password"].kind, FieldKind::Text);
+    assert_eq!(fetched.secret.fields["tls.p12"].bytes.expose(), [0xff, 0]);
+    assert_eq!(fetched.secret.fields["tls.p12"].kind, FieldKind::Binary);
+    backend.check().await.unwrap();
+}
+
+#[test]
+fn an_unchanged_file_is_opened_once_and_a_change_is_seen_at_once() {
+    let bench = Bench::new();
+    bench.set("db", "old");
+    let reader = bench.reader();
+    assert!(reader.recall(&key("db")).is_none());
+    let first = reader.read(&key("db")).unwrap();
+    assert!(Arc::ptr_eq(&first.secret, &reader.recall(&key("db")).unwrap().secret));
+    assert!(Arc::ptr_eq(&first.secret, &reader.read(&key("db")).unwrap().secret));
+
+    bench.set("db", "new");
+    assert!(reader.recall(&key("db")).is_none());
+    assert_eq!(password(&reader.read(&key("db")).unwrap()), "new");
+    bench.vault.remove(&secret("db")).unwrap();
+    assert!(reader.recall(&key("db")).is_none());
+    assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::NotFound);
+}
+
+#[test]
+fn a_file_changed_a_moment_ago_is_served_but_not_remembered() {
+    let bench = Bench::new();
+    bench.set("db", "value");
+    let clock = Arc::new(ManualClock::at(now()));
+    let reader = Reader::open(&bench.at("vault"), &[bench.at("age.key")], 1 << 20, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    assert_eq!(password(&reader.read(&key("db")).unwrap()), "value");
+    assert!(reader.recall(&key("db")).is_none(), "a second write in the same tick would go unnoticed");
+    clock.advance(2);
+    reader.read(&key("db")).unwrap();
+    assert!(reader.recall(&key("db")).is_some());
+}
+
+#[test]
+fn a_folder_of_a_projected_volume_or_git_sync_is_followed_when_it_is_swapped() {
+    let bench = Bench::new();
+    bench.set("shop/db", "old");
+    // kubelet's layout: a folder a state, `..data` names the present one, and the entries lead through it.
+    let root = bench.at("mounted");
+    fs::create_dir(&root).unwrap();
+    let publish = |state: &str| {
+        let copied = Command::new("cp").arg("-r").arg(bench.at("vault")).arg(root.join(state)).status().unwrap();
+        assert!(copied.success());
+        symlink(state, root.join("..data_tmp")).unwrap();
+        fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+    };
+    publish("..2026_1");
+    for entry in [".recipients", ".history", "shop"] {
+        symlink(Path::new("..data").join(entry), root.join(entry)).unwrap();
+    }
+    let clock = ManualClock::at(now());
+    clock.advance(3_600);
+    let reader = Reader::open(&root, &[bench.at("age.key")], 1 << 20, Arc::new(clock)).unwrap();
+    assert_eq!(password(&reader.read(&key("shop/db")).unwrap()), "old");
+    assert!(reader.recall(&key("shop/db")).is_some());
+
+    bench.set("shop/db", "new");
+    publish("..2026_2");
+    assert_eq!(password(&reader.read(&key("shop/db")).unwrap()), "new");
+    assert_eq!(password(&reader.read(&pinned("shop/db", 1)).unwrap()), "old");
+    assert_eq!(reader.list("").unwrap(), [secret("shop/db")]);
+}
+
+/// inotify tells of every file and folder that is opened.
+#[test]
+fn among_thousands_only_what_is_asked_for_is_opened_and_nothing_is_listed() {
+    let bench = Bench::new();
+    bench.set("many/wanted", "value");
+    let wanted = fs::read(bench.at("vault/many/wanted.age")).unwrap();
+    for n in 0..2_000 {
+        fs::write(bench.at(&format!("vault/many/{n}.age")), &wanted).unwrap();
+    }
+    let reader = bench.reader();
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    for folder in ["vault", "vault/many", "vault/.history", "vault/.history/many"] {
+        inotify::add_watch(&watch, bench.at(folder), inotify::WatchFlags::OPEN).unwrap();
+    }
+    reader.read(&key("many/wanted")).unwrap();
+    reader.recall(&key("many/wanted")).unwrap();
+    assert_eq!(reader.read(&key("many/absent")).unwrap_err().fault, Fault::NotFound);
+
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    let mut opened = Vec::new();
+    while let Ok(event) = events.next() {
+        opened.push(event.file_name().map(|name| name.to_str().unwrap().to_owned()));
+    }
+    assert_eq!(opened, [Some("wanted.age".to_owned())]);
+}
+
+#[tokio::test]
+async fn names_are_listed_by_prefix_without_the_vaults_own_files() {
+    let bench = Bench::new();
+    for name in ["shop/db", "shop/cart/a", "shop/cart/b", "shopping", "x"] {
+        bench.set(name, "1");
+        bench.set(name, "2");
+    }
+    fs::write(bench.at("vault/shop/README.md"), "").unwrap();
+    fs::write(bench.at("vault/shop/.draft.age"), "").unwrap();
+    symlink("..", bench.at("vault/shop/loop")).unwrap();
+    symlink("nowhere", bench.at("vault/dangling.age")).unwrap();
+    let backend = bench.backend();
+    let list = async |prefix: &str| {
+        let prefix = SecretPrefix { backend: "files".parse().unwrap(), prefix: prefix.to_owned(), login: crate::model::Login::default() };
+        let names = backend.list(&prefix, &cx()).await.unwrap();
+        names.iter().map(SecretName::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(list("").await, "shop/cart/a shop/cart/b shop/db shopping x");
+    assert_eq!(list("shop").await, "shop/cart/a shop/cart/b shop/db shopping");
+    assert_eq!(list("shop/").await, "shop/cart/a shop/cart/b shop/db");
+    assert_eq!(list("shop/c").await, "shop/cart/a shop/cart/b");
+    for nothing in ["shop/zz", "none/", "../", ".history/shop/", "/", "/etc/", "shop//"] {
+        assert_eq!(list(nothing).await, "", "{nothing}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_vault_cannot_do_it_says() {
+    let bench = Bench::new();
+    let backend = bench.backend();
+    let update = reference("pki/issue").with(|asked| asked.method = Method::Post);
+    let error = backend.fetch(&update, &cx()).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Unsupported);
+    assert_snapshot!(error, @"files/pki/issue: a file vault only reads secrets: it makes none, and takes no arguments (leave out `method` and `args`)");
+    assert_eq!(backend.scope(&update, &cx().pod), Scope::Pod("u1".into()));
+    assert_eq!(backend.scope(&reference("a"), &cx().pod), Scope::Node);
+    let kind = bench.config();
+    assert_eq!(kind.pin("7").unwrap().as_str(), "7");
+    assert_snapshot!(kind.pin("AWSCURRENT").unwrap_err(), @r#""AWSCURRENT" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them"#);
+    assert!(kind.canonical("a/.history").is_err());
+    let reached_around = backend.fetch(&reference(".history/db/1"), &cx()).await.unwrap_err();
+    assert_eq!(reached_around.fault, Fault::Invalid);
+}
+
+#[tokio::test]
+async fn a_file_system_that_hangs_costs_the_mount_its_time_and_no_more() {
+    let bench = Bench::new();
+    bench.set("db", "value");
+    let backend = Arc::new(bench.backend());
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let within = |millis| Instant::now() + Duration::from_millis(millis);
+    // Long enough for every thread to be taken, one after another.
+    let hang = |_| {
+        let held = Arc::clone(&held);
+        backend.read(within(2_000), move |_| held.lock().unwrap().recv().map_err(|_| ReadFault::new(Fault::Unavailable, "")))
+    };
+    for hung in futures_util::future::join_all((0..queue::AT_ONCE).map(hang)).await {
+        assert_eq!(hung.unwrap_err().fault, Fault::TimedOut);
+    }
+    let late = FetchContext { deadline: within(200), ..cx() };
+    let error = backend.fetch(&reference("db"), &late).await.unwrap_err();
+    assert_eq!(error.fault, Fault::TimedOut);
+    assert_snapshot!(error, @"files/db: the vault's file system did not answer in time (is a network volume down?)");
+    drop(release);
+    backend.fetch(&reference("db"), &cx()).await.unwrap();
+}

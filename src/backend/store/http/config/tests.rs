@@ -1,0 +1,93 @@
+use super::*;
+use crate::backend::store::http::tests::parsed;
+
+const EXAMPLE: &str = "\
+url: https://secrets.example/v1/{name}
+auth: { bearer: { podToken: intranet } }
+fields: data
+version: meta.version
+versionQuery: version
+statuses: { 418: notFound }
+cache: { fresh: 1m }
+";
+
+#[test]
+fn the_example_is_read() {
+    let read = parsed(EXAMPLE).unwrap();
+    assert_eq!(read.auth, Auth::BearerPod("intranet".to_owned()));
+    assert_eq!((read.pins.clone(), read.share), (Pins::Query("version".to_owned()), Share::Pod));
+    assert_eq!(read, parsed(EXAMPLE).unwrap(), "equal texts are equal configurations: a reload keeps the store");
+    assert_ne!(read, parsed(&EXAMPLE.replace("data", "items")).unwrap());
+    let least = parsed("url: http://127.0.0.1:8080/{name}").unwrap();
+    assert_eq!((least.auth, least.asking, least.pins), (Auth::None, Asking::Get, Pins::Never));
+}
+
+#[test]
+fn faults_are_told_with_their_remedies() {
+    let told = |text: &str| parsed(text).unwrap_err();
+    insta::assert_snapshot!(told("auth: {}\nshare: pod"), @"
+    1: url: is missing (where a secret is, such as https://secrets.example/v1/{name})
+    1: auth.bearer: is missing (or basic; without a login, remove `auth`)
+    2: share: goes with auth.bearer.podToken: else the store cannot tell Pods apart (remove it)
+    ");
+    insta::assert_snapshot!(told("url: https://{namespace}.example/{name}"), @"1: url: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)");
+    insta::assert_snapshot!(told("url: https://s.example/x\nbody: '{\"n\": \"{name}\"}'"), @"
+    1: url: does not say where the secret's name stands (put {name} into its path or query)
+    2: body: goes with method: POST (set that, or remove it)
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/x\nmethod: POST\nbody: '{\"n\": {name}}'"), @r#"
+    1: url: does not say where the secret's name stands (put {name} into its path or query)
+    3: body: is no JSON (placeholders stand within its texts, such as {"path": "{name}"})
+    "#);
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nmethod: PUT"), @"2: method: is no method to read with (known here: GET, POST)");
+    insta::assert_snapshot!(told("url: https://s.example/{name}/{version}\nversionQuery: v"), @"2: versionQuery: stands beside {version} (remove one)");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nlatest: newest"), @"2: latest: stands for {version}, which neither url nor body has (remove it)");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nheaders: { Host: x, Authorization: x, x-a: 1, X-A: 2, X-B: \"{name}\", X-C: {}, ü: x }"), @"
+    2: headers.Host: is the connection's own header, which cannot be set (remove it)
+    2: headers.Authorization: is secret, and does not belong into this file (write { file: ... }, or see `auth`)
+    2: headers.X-A: stands there twice: a header's name has no case (remove one)
+    2: headers.X-B: has a placeholder, which stands in `url` and `body` alone (write the text out)
+    2: headers.X-C.file: is missing (the file that holds the value)
+    2: headers.ü: is no header's name (letters, digits and `-`)
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nauth: { bearer: { podToken: a, file: /f }, basic: { user: 'a:b' } }"), @"
+    2: auth.bearer.file: stands beside `podToken` (remove one)
+    2: auth.basic.passwordFile: is missing (the file that holds the password)
+    2: auth.basic: stands beside `bearer` (remove one)
+    2: auth.basic.user: must be a name without colons
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nheaders: { Authorization: { file: /f } }\nauth: { bearer: { file: /f } }"), @"3: auth: stands beside a header Authorization, which it would set (remove one)");
+    insta::assert_snapshot!(told("url: http://s.example/{name}\nca: /ca.crt\nclientCert: /c"), @"
+    2: ca: is for https, and the url is of http://s.example (write https://, or remove it)
+    3: clientCert: goes with `clientKey`, which is not there (name both, or neither)
+    3: clientCert: is for https, and the url is of http://s.example (write https://, or remove it)
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nformat: raw\nfields: data\nversion: v\nversionHeader: ETag"), @"
+    3: fields: looks into JSON, and with format: raw nothing does (remove one)
+    4: version: looks into JSON, and with format: raw nothing does (remove one)
+    5: versionHeader: stands beside `version` (remove one)
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nfields: a-b\nversion: '['\nversionHeader: 'a b'"), @"
+    2: fields: as a JMESPath expression it is wrong at character 2 (a member whose name has other signs than letters, digits and `_` needs double quotes)
+    3: version: as a JMESPath expression it is wrong at character 2 (a member whose name has other signs than letters, digits and `_` needs double quotes)
+    4: versionHeader: is no header's name, such as ETag
+    4: versionHeader: stands beside `version` (remove one)
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nstatuses: { 200: notFound, 4040: denied, 404: absent, 405: [] }\ncheck: healthz"), @"
+    2: statuses.200: is no status of an answer without a secret (300 to 599)
+    2: statuses.4040: is no status of an answer without a secret (300 to 599)
+    2: statuses.404: is no meaning of a status (known here: unauthenticated, denied, notFound, invalid, throttled, timedOut, unavailable)
+    2: statuses.405: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    3: check: must be a path at the url's host, such as /healthz
+    ");
+    insta::assert_snapshot!(told("url: https://s.example/{name}\nmehtod: GET\nverify: false"), @"
+    2: mehtod: is no known key (did you mean `method`?)
+    3: verify: is no known key (known here: url, method, body, headers, ca, serverName, clientCert, clientKey, auth, share, versionQuery, latest, format, fields, version, versionHeader, statuses, check, cache, storeWords)
+    ");
+}
+
+#[test]
+fn a_header_is_not_shown() {
+    let read = parsed("url: https://s.example/{name}\nheaders: { X-Key: canary }").unwrap();
+    assert!(!format!("{read:?}").contains("canary"));
+}

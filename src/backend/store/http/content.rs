@@ -1,0 +1,203 @@
+//! What an answer holds: its fields and its version.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use jmespath::{Rcvar, Variable};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use super::exact::{Mark, Unsearchable};
+use super::version::is_version;
+use crate::backend::Fault;
+use crate::backend::remote::fields::{self, Members};
+use crate::backend::remote::refusal::Refusal;
+use crate::model::{Field, FieldName, Query, QueryError, Secret, SecretBytes, Version, quoted};
+
+/// The field of a secret that has no fields of its own.
+const LONE_FIELD: &str = "value";
+
+/// How the body of an answer is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Format {
+    Json {
+        /// Where the fields are; `None`: the document itself.
+        fields: Option<Expression>,
+        version: Option<VersionIn>,
+    },
+    /// The body is the secret.
+    Raw { version: Option<VersionIn> },
+}
+
+/// Where an answer says its version.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum VersionIn {
+    Body(Expression),
+    Header(HeaderName),
+}
+
+/// A member's name, or a JMESPath expression.
+#[derive(Clone, Debug)]
+pub(super) struct Expression(Query);
+
+/// A body that is not what it should be.
+fn corrupt(reason: impl Into<String>) -> Refusal {
+    Refusal::new(Fault::Corrupt, reason)
+}
+
+// === impl Format ===
+
+impl Format {
+    pub(super) fn is_json(&self) -> bool {
+        matches!(self, Self::Json { .. })
+    }
+
+    /// The secret, and the number of fields whose names cannot be asked for.
+    ///
+    /// # Errors
+    /// There is none in it, or not where the configuration says, or it is too large.
+    pub(super) fn secret(&self, headers: &HeaderMap, body: &SecretBytes, max_bytes: usize) -> Result<(Secret, usize), Refusal> {
+        if body.expose().trim_ascii().is_empty() {
+            return Err(Refusal::new(Fault::NotFound, "the store answers nothing (write the secret, or correct `url` of the backend)"));
+        }
+        let (fields, unnamed, version) = match self {
+            Self::Raw { version } => {
+                fields::check_size(body.len(), max_bytes)?;
+                let field = Field::of_bytes(SecretBytes::new(body.expose().to_vec()));
+                (lone(field)?, 0, version.as_ref().map(|version| version.read(headers, None)))
+            }
+            Self::Json { fields, version } => {
+                let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|_| not_json())?;
+                let (found, unnamed) = self::fields(fields.as_ref(), document, max_bytes)?;
+                (found, unnamed, version.as_ref().map(|version| version.read(headers, Some(document))))
+            }
+        };
+        // What else is in the body may change at each call, and is no part of the secret: it is not kept as the response.
+        Ok((Secret { fields, response: None, version: version.transpose()?.flatten(), lease: None }, unnamed))
+    }
+}
+
+fn not_json() -> Refusal {
+    corrupt("the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)")
+}
+
+fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+    let Some(at) = at else { return fields_of(document, max_bytes) };
+    let Some(found) = at.find(document, "fields")? else {
+        let reason =
+            format!("the answer has nothing at {} (is there such a secret? else correct `fields` of the backend)", quoted(at.as_str()));
+        return Err(Refusal::new(Fault::NotFound, reason));
+    };
+    let found: &RawValue = serde_json::from_str(&found).map_err(|_| not_json())?;
+    fields_of(found, max_bytes)
+}
+
+/// The members of an object; anything else is a secret of one field.
+fn fields_of(value: &RawValue, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+    if let Some(members) = fields::members(value)? {
+        return fields::fields(&members, max_bytes);
+    }
+    if value.get() == "null" {
+        return Err(Refusal::new(Fault::NotFound, "the answer is null (write the secret, or correct the name)"));
+    }
+    fields::fields(&Members::from([(LONE_FIELD.to_owned(), value)]), max_bytes)
+}
+
+fn lone(field: Field) -> Result<BTreeMap<FieldName, Field>, Refusal> {
+    let name = LONE_FIELD.parse().map_err(|_| corrupt("its field has no name"))?;
+    Ok(BTreeMap::from([(name, field)]))
+}
+
+// === impl VersionIn ===
+
+impl VersionIn {
+    /// `None`: the answer says none.
+    fn read(&self, headers: &HeaderMap, document: Option<&RawValue>) -> Result<Option<Version>, Refusal> {
+        let (text, at) = match (self, document) {
+            (Self::Header(name), _) => {
+                (headers.get(name).and_then(|value| value.to_str().ok()).map(|tag| entity_tag(tag).to_owned()), name.as_str())
+            }
+            (Self::Body(at), Some(document)) => (at.text(document)?, at.as_str()),
+            (Self::Body(_), None) => (None, ""),
+        };
+        let Some(text) = text else { return Ok(None) };
+        if !is_version(&text) {
+            let reason = format!(
+                "what the answer says at {} can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)",
+                quoted(at)
+            );
+            return Err(corrupt(reason));
+        }
+        Ok(Some(Version::new(text)))
+    }
+}
+
+/// `"x"` and `W/"x"` as `x` (RFC 9110, section 8.8.3); anything else as it is.
+fn entity_tag(text: &str) -> &str {
+    let opaque = text.strip_prefix("W/").unwrap_or(text);
+    opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
+}
+
+// === impl Expression ===
+
+impl Expression {
+    fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// What it finds, as JSON; `None`: nothing. `key` is the configuration's word for it.
+    fn find(&self, document: &RawValue, key: &str) -> Result<Option<Zeroizing<String>>, Refusal> {
+        if !self.0.is_expression() {
+            let member = fields::members(document)?.and_then(|members| members.get(self.as_str()).copied());
+            return Ok(member.map(RawValue::get).filter(|json| *json != "null").map(|json| Zeroizing::new(json.to_owned())));
+        }
+        let mark = Mark::of(document.get());
+        let document = mark.read(document).map_err(|error| match error {
+            Unsearchable::Half => fields::half("the answer"),
+            Unsearchable::TooDeep => corrupt("the answer is nested too deep to be searched (over 64 levels)"),
+        })?;
+        let found = self.0.search(&document);
+        let found = found.map_err(|error| corrupt(format!("{key} {}: {error} (correct it in the backend)", quoted(self.as_str()))))?;
+        Ok(found.map(|value| mark.write(&value)))
+    }
+
+    /// A text or a number.
+    fn text(&self, document: &RawValue) -> Result<Option<String>, Refusal> {
+        let Some(found) = self.find(document, "version")? else { return Ok(None) };
+        match found.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(&found).map(Some).map_err(|_| fields::half("the version")),
+            Some(b'-' | b'0'..=b'9') => Ok(Some(found.to_string())),
+            _ => {
+                let reason = format!(
+                    "what the answer has at {} is neither text nor number (correct `version` of the backend)",
+                    quoted(self.as_str())
+                );
+                Err(corrupt(reason))
+            }
+        }
+    }
+}
+
+impl FromStr for Expression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let query: Query = text.parse().map_err(|error: crate::model::InvalidQuery| error.to_string())?;
+        match query.search(&Rcvar::new(Variable::Null)) {
+            Err(error @ QueryError::Syntax(_)) => {
+                Err(format!("{error} (a member whose name has other signs than letters, digits and `_` needs double quotes)"))
+            }
+            Ok(_) | Err(QueryError::Failed(_)) => Ok(Self(query)),
+        }
+    }
+}
+
+impl PartialEq for Expression {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Expression {}

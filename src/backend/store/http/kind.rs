@@ -1,0 +1,63 @@
+//! What a configured store over HTTP knows before it is opened.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::HttpBackend;
+use super::config::{Auth, HttpBackendConfig, Pins};
+use super::version::{MAX_VERSION, is_version};
+use crate::backend::examine::checked;
+use crate::backend::{Audience, Backend, BackendError, Facts, Inadmissible, Kind, Visitor, only_reads};
+use crate::clock::Clock;
+use crate::model::{BackendName, Diagnosis, InvalidName, RefParts, SecretName, Version};
+
+#[async_trait]
+impl Kind for HttpBackendConfig {
+    fn facts(&self) -> Facts<'_> {
+        let audience = match &self.auth {
+            Auth::BearerPod(audience) => Some(Audience { key: "auth.bearer.podToken", text: audience, named: true }),
+            Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None => None,
+        };
+        Facts { address: Some(&self.url.endpoint), audience, cache: Some(self.cache), files: self.files(), ..Facts::default() }
+    }
+
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        name.parse()
+    }
+
+    fn pin(&self, version: &str) -> Result<Version, String> {
+        if self.pins == Pins::Never {
+            return Err(
+                "cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its \
+                        url)"
+                    .to_owned(),
+            );
+        }
+        if !is_version(version) {
+            let shown: String = version.chars().take(40).collect();
+            return Err(format!("{shown:?} is no version (1 to {MAX_VERSION} bytes, no control characters, not `.` or `..`)"));
+        }
+        Ok(Version::new(version))
+    }
+
+    /// An HTTP store only reads, and no class says who asks there.
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
+        only_reads(asked, "store over HTTP")
+    }
+
+    fn open(&self, name: &BackendName, secret_bytes: usize, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(HttpBackend::open(name.clone(), self, secret_bytes)?))
+    }
+
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        _: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let store = self.open(name, secret_bytes, clock)?;
+        Ok(checked(&*store, name, format!("the store at {} answers", self.url.endpoint)).await)
+    }
+}

@@ -1,0 +1,5 @@
+//! The stores, a folder each. None knows another, or what stands around it.
+
+pub mod file;
+pub mod http;
+pub mod vault;

@@ -1,0 +1,229 @@
+//! What the server answered: parsed without a copy of what is not delivered, and without rounding a number.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::Duration;
+
+use super::fault::Refusal;
+use crate::backend::Fault;
+use crate::backend::remote::fields::{self, Members, is_object, members, text};
+use crate::model::{Field, FieldName, SecretBytes, Version};
+
+/// The members every answer may have. `null` is as good as absent.
+#[derive(Deserialize)]
+pub(super) struct Answer<'a> {
+    #[serde(borrow, default)]
+    pub(super) lease_id: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) lease_duration: Option<u64>,
+    #[serde(default)]
+    pub(super) renewable: Option<bool>,
+    #[serde(borrow, default)]
+    pub(super) data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) warnings: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) auth: Option<AuthAnswer>,
+    #[serde(borrow, default)]
+    pub(super) wrap_info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) mount_type: Option<&'a RawValue>,
+    /// The store says why it refuses.
+    #[serde(borrow, default)]
+    errors: Option<&'a RawValue>,
+}
+
+/// What a login gives.
+#[derive(Deserialize)]
+pub(super) struct AuthAnswer {
+    #[serde(default)]
+    pub(super) client_token: zeroize::Zeroizing<String>,
+    #[serde(default)]
+    pub(super) accessor: String,
+    /// Seconds; 0: it never ends.
+    #[serde(default)]
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+    #[serde(default)]
+    pub(super) mfa_requirement: Option<serde::de::IgnoredAny>,
+    /// How often it may be used; 0: without end.
+    #[serde(default)]
+    pub(super) num_uses: i64,
+}
+
+/// A credential's own end.
+pub(super) struct Issued {
+    pub(super) id: SecretBytes,
+    pub(super) renewable: bool,
+    pub(super) lasts: Duration,
+}
+
+/// The metadata that KV v2 sends beside a version.
+#[derive(Default, Deserialize)]
+pub(super) struct Metadata {
+    #[serde(default)]
+    pub(super) version: Option<u64>,
+    #[serde(default)]
+    pub(super) deletion_time: Option<String>,
+    #[serde(default)]
+    pub(super) destroyed: bool,
+}
+
+// === impl Answer ===
+
+impl<'a> Answer<'a> {
+    /// # Errors
+    /// It is not what the API answers with.
+    pub(super) fn parse(body: &'a SecretBytes) -> Result<Self, Refusal> {
+        let no_json = || {
+            let reason = "the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw \
+                          bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)";
+            Refusal::new(Fault::Corrupt, reason)
+        };
+        serde_json::from_slice(body.expose()).map_err(|_| no_json())
+    }
+
+    /// The fields: those of KV v2's version, else the members of `data`.
+    ///
+    /// # Errors
+    /// There is nothing to deliver.
+    pub(super) fn content(&self) -> Result<Content<'a>, Refusal> {
+        // A login is no secret, whatever comes with it.
+        let Some(data) = self.data.filter(|_| self.auth.is_none()) else { return Err(self.without_data()) };
+        // A lease without its id could not be revoked; and the whole answer may be delivered as it is.
+        let around = [self.lease_id, self.warnings, self.wrap_info, self.mount_type];
+        if around.into_iter().flatten().any(|part| fields::has_half(part.get())) {
+            return Err(fields::half("the answer"));
+        }
+        let Some(members) = members(data)? else {
+            return Err(Refusal::new(Fault::Unsupported, "the answer's data is no object of fields (it cannot be delivered)"));
+        };
+        match (members.get("data").copied(), members.get("metadata").copied().filter(|metadata| is_object(metadata))) {
+            (Some(inner), Some(metadata)) if is_object(inner) => {
+                let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
+                Ok(Content { members: fields::members(inner)?.unwrap_or_default(), version: metadata.version })
+            }
+            (Some(inner), Some(metadata)) if inner.get() == "null" => {
+                let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
+                Err(Refusal::new(Fault::NotFound, metadata.absence(None)))
+            }
+            _ => Ok(Content { members, version: None }),
+        }
+    }
+
+    /// The metadata of a version of KV v2 that has no content any more.
+    pub(super) fn metadata(&self) -> Option<Metadata> {
+        let data = members(self.data?).ok()??;
+        serde_json::from_str(data.get("metadata")?.get()).ok()
+    }
+
+    pub(super) fn warnings(&self) -> Option<&'a str> {
+        self.warnings.map(RawValue::get)
+    }
+
+    fn without_data(&self) -> Refusal {
+        let refusal = |fault, reason: &str| Refusal::new(fault, reason);
+        match () {
+            () if self.wrap_info.is_some() => refusal(
+                Fault::Denied,
+                "the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first \
+                 (no mount can wait for that; take the path out of the control group)",
+            ),
+            () if self.auth.is_some() => refusal(
+                Fault::Unsupported,
+                "the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)",
+            ),
+            () if self.errors.is_some() => refusal(Fault::Unavailable, "the store answered 200 with errors (see its log)"),
+            () => refusal(Fault::NotFound, "the answer has no data (does the path give anything to be read?)"),
+        }
+    }
+
+    /// The lease of a credential; `None`: the answer has none.
+    pub(super) fn issued(&self) -> Option<Issued> {
+        let id = text(self.lease_id?)?;
+        let lasts = Duration::from_secs(self.lease_duration.unwrap_or(0));
+        (!id.is_empty()).then(|| Issued { id, renewable: self.renewable.unwrap_or(false), lasts })
+    }
+
+    /// When a certificate ends that came without a lease, as PKI's `issue` and `sign` answer: their `expiration`, else its own NotAfter.
+    /// Of a signed SSH key the certificate alone says it.
+    pub(super) fn expiration(&self) -> Option<Timestamp> {
+        let data = members(self.data?).ok()??;
+        if let Some(signed) = data.get("signed_key") {
+            return super::ssh::valid_before(str::from_utf8(text(signed)?.expose()).ok()?);
+        }
+        let certificate = data.get("certificate")?;
+        let told = data.get("expiration").and_then(|expiration| expiration.get().parse().ok());
+        Timestamp::from_second(told.or_else(|| not_after(&text(certificate)?))?).ok()
+    }
+
+    /// The whole answer as vault-csi-provider writes it (`api.Secret` of Vault's Go client: its members, their order), but for
+    /// `request_id`, which would change the file at each poll; with these `warnings`.
+    pub(super) fn response(&self, warnings: Option<&str>) -> SecretBytes {
+        let raw = |value: Option<&'a RawValue>| value.map_or("null", RawValue::get);
+        let lease_id = self.lease_id.map_or("\"\"", RawValue::get);
+        let (duration, renewable) = (self.lease_duration.unwrap_or(0), self.renewable.unwrap_or(false));
+        let head = format!("\"lease_id\":{lease_id},\"lease_duration\":{duration},\"renewable\":{renewable}");
+        let rest = [("wrap_info", self.wrap_info), ("mount_type", self.mount_type)];
+        let rest: String = rest.iter().filter_map(|(name, value)| Some(format!(",\"{name}\":{}", (*value)?.get()))).collect();
+        let (data, warnings) = (raw(self.data), warnings.unwrap_or("null"));
+        let parts = ["{", &head, ",\"data\":", data, ",\"warnings\":", warnings, &rest, "}"];
+        let mut response = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        for part in parts {
+            response.extend_from_slice(part.as_bytes());
+        }
+        SecretBytes::new(response)
+    }
+}
+
+/// The fields of an answer, still as JSON.
+pub(super) struct Content<'a> {
+    members: Members<'a>,
+    version: Option<u64>,
+}
+
+impl Content<'_> {
+    pub(super) fn version(&self) -> Option<Version> {
+        self.version.map(|version| Version::new(version.to_string()))
+    }
+
+    /// As [`fields::fields`].
+    pub(super) fn fields(self, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+        fields::fields(&self.members, max_bytes)
+    }
+}
+
+/// In Unix seconds.
+fn not_after(pem: &SecretBytes) -> Option<i64> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.expose()).ok()?;
+    Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
+}
+
+// === impl Metadata ===
+
+impl Metadata {
+    /// Why a version has no content. `pinned`: the class asked for it by number.
+    pub(super) fn absence(&self, pinned: Option<&str>) -> String {
+        let version = self.version.map_or_else(|| "the version".to_owned(), |version| format!("version {version}"));
+        let latest = if pinned.is_none() { ", the latest," } else { "" };
+        let deleted = self.deletion_time.as_deref().filter(|time| !time.is_empty());
+        match deleted {
+            _ if self.destroyed => {
+                format!("{version}{latest} is destroyed: its content is gone for good (write it anew, or pin another version)")
+            }
+            Some(time) => {
+                // What is no time is a word of the store's, and not told.
+                let at = time.parse::<Timestamp>().map_or_else(|_| String::new(), |time| format!(" at {time:.0}"));
+                format!("{version}{latest} was deleted{at} (undelete or write it anew, or pin another version)")
+            }
+            None => format!("{version}{latest} has no content (write it anew, or pin another version)"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! What a configured server knows before anybody talks to it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::config::{VaultConfig, canonical, canonical_namespace, check_request, refused};
+use super::{VaultBackend, own};
+use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, Visitor};
+use crate::clock::Clock;
+use crate::model::{BackendName, Diagnosis, InvalidName, LoginKey, RefParts, SecretName, Version};
+use crate::policy::{Bounds, Own};
+
+#[async_trait]
+impl Kind for VaultConfig {
+    fn facts(&self) -> Facts<'_> {
+        let own = Own { namespace: self.namespace.clone(), judge: own::judge };
+        Facts {
+            dialects: &["openbao", "vault"],
+            address: Some(&self.address),
+            audience: self.audience(),
+            bounds: Bounds { class_may: Some(self.class_may.clone()), own: Some(own) },
+            cache: Some(self.cache),
+            files: self.files(),
+            origin: self.origin(),
+        }
+    }
+
+    /// A name that is not canonical is refused: the server would read another one.
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        canonical(name)
+    }
+
+    /// KV v2 counts versions.
+    fn pin(&self, version: &str) -> Result<Version, String> {
+        match version.parse::<u64>() {
+            Ok(number) if number > 0 => Ok(Version::new(number.to_string())),
+            Ok(_) | Err(_) => {
+                let shown: String = version.chars().take(40).collect();
+                Err(format!("{shown:?} is no version: KV v2 counts them from 1"))
+            }
+        }
+    }
+
+    /// Drops what the class says as the configuration does, and puts the namespace in front of the name.
+    fn admit(&self, mut asked: RefParts) -> Result<RefParts, Inadmissible> {
+        check_request(&asked)?;
+        self.check_login(&asked.login)?;
+        let login = std::mem::take(&mut asked.login);
+        let namespace = match &login.namespace {
+            Some(namespace) => canonical_namespace(namespace).map_err(|problem| refused(LoginKey::Namespace, problem))?,
+            None => self.namespace.clone(),
+        };
+        asked.login = self.without_equals(&login)?;
+        if !namespace.is_empty() {
+            let within = format!("{namespace}/{}", asked.name);
+            let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
+            asked.name = within.parse().map_err(too_long)?;
+        }
+        Ok(asked)
+    }
+
+    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
+    }
+
+    async fn examine(
+        &self,
+        name: &BackendName,
+        secret_bytes: usize,
+        clock: &Arc<dyn Clock>,
+        visitor: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let backend = VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?;
+        Ok(backend.examine(visitor).await)
+    }
+}

@@ -1,0 +1,285 @@
+//! What is the store's own in its API: the roots `auth`, `sys`, `identity` and `cubbyhole`, in every namespace. Through them a login can do
+//! what its owner may, down to handing its own token on; so no wildcard of a policy reaches them, and the login's own business is nobody's.
+//!
+//! A name alone does not always tell. A namespace is a part of it, so `a/b/sys/x` may be a path of namespace `a/b`, or a secret of an
+//! engine that is mounted at `a`. It counts as the store's own unless it shows itself to be a secret: by an element that KV v2 puts behind
+//! its mount (`kv/data/sys/x`), or because no path of the API is so short. KV v2's word could be the name of a namespace, too: of these
+//! names the store is asked which engine they are in ([`doubtful`]) before anything else.
+
+use crate::model::{Method, SecretRef};
+use crate::policy::Reserve;
+
+/// In small letters. No namespace can have one of these names (both servers refuse it).
+const ROOTS: [&str; 4] = ["auth", "cubbyhole", "identity", "sys"];
+
+/// What stands between the mount of KV v2 and a secret's name (its API page).
+const OF_KV: [&str; 7] = ["data", "delete", "destroy", "detailed-metadata", "metadata", "subkeys", "undelete"];
+
+/// What the class's `namespace` is called where it is the root one.
+const ROOT_NAMESPACE: &str = super::config::ROOT_NAMESPACE;
+
+/// What policy has to know of a request: [`crate::policy::Own::judge`]. `namespace` is the configuration's.
+pub(super) fn judge(secret: &SecretRef, namespace: &str) -> Reserve {
+    let elements: Vec<&str> = secret.name.as_str().split('/').collect();
+    let roots = roots(&elements, depth(secret, namespace));
+    let spelled = roots.iter().flat_map(|at| [*at, at + 1]).filter(|at| *at < elements.len()).collect();
+    let never = roots.iter().find_map(|at| never(&lower(&elements[*at..]), secret));
+    Reserve { spelled, never }
+}
+
+/// Where a name counts as a secret for KV v2's word in it alone, and may be a path of the API in a namespace of that name: the place of
+/// the root that it then has. The mount ends before it, if it is a secret.
+pub(super) fn doubtful(secret: &SecretRef, namespace: &str) -> Option<usize> {
+    let elements: Vec<&str> = secret.name.as_str().split('/').collect();
+    let word = kv_word(&elements, depth(secret, namespace))?;
+    (word + 1..elements.len()).find(|at| is_root(&elements, *at, false))
+}
+
+/// How many elements of the name are said to be its namespace.
+pub(super) fn depth(secret: &SecretRef, namespace: &str) -> usize {
+    let namespace = match secret.login.namespace.as_deref() {
+        None => namespace,
+        Some(ROOT_NAMESPACE) => "",
+        Some(namespace) => namespace,
+    };
+    if namespace.is_empty() { 0 } else { namespace.split('/').count() }
+}
+
+/// Where the store's own may begin.
+fn roots(elements: &[&str], depth: usize) -> Vec<usize> {
+    let (end, mut found) = (kv_word(elements, depth).unwrap_or(elements.len()), Vec::new());
+    // Also within what a class calls its namespace: it may say anything, and the more it says, the less counts as a secret.
+    for at in 0..end {
+        if is_root(elements, at, at <= depth) {
+            found.push(at);
+        }
+        // What follows is in no namespace of this name: there is none.
+        if ROOTS.contains(&elements[at]) {
+            break;
+        }
+    }
+    found
+}
+
+/// The first word of KV v2 behind what can be a mount.
+fn kv_word(elements: &[&str], depth: usize) -> Option<usize> {
+    (depth + 1..elements.len()).find(|at| OF_KV.contains(&elements[*at]))
+}
+
+/// `certain`: what comes before is a namespace.
+fn is_root(elements: &[&str], at: usize, certain: bool) -> bool {
+    let behind = elements.len() - at - 1;
+    match elements[at].trim().to_ascii_lowercase().as_str() {
+        // `auth/<mount>/<what>` at the least: `database/creds/auth` and `kv1/auth/db` are none of it.
+        "auth" => certain || behind >= 2,
+        "sys" | "identity" => certain || behind >= 1,
+        "cubbyhole" => true,
+        _ => false,
+    }
+}
+
+fn lower(elements: &[&str]) -> Vec<String> {
+    elements.iter().map(|element| element.trim().to_ascii_lowercase()).collect()
+}
+
+/// Why no rule can allow it: it is the business of a login, ours or another's. `path` begins with its root.
+fn never(path: &[String], secret: &SecretRef) -> Option<&'static str> {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    match path.as_slice() {
+        ["cubbyhole", ..] => Some("the cubbyhole is that of the token with which Keyferry is logged in"),
+        ["auth", "token", ..] => Some("auth/token is for the token with which Keyferry is logged in"),
+        ["auth", _, rest @ ..] if logs_in(rest) => Some("Keyferry alone logs in to the store"),
+        ["sys", "mfa", "validate", ..] => Some("Keyferry alone logs in to the store"),
+        ["sys", "raw", ..] => Some("the store's own records have the tokens of others in them"),
+        ["sys", "wrapping", rest @ ..] if !unwraps_own(rest, secret) => {
+            Some("of sys/wrapping a class can have unwrap alone, by POST or PUT and with a wrapping `token` of its own among the arguments")
+        }
+        ["sys", "leases", ..] => Some("Keyferry alone renews and revokes leases"),
+        ["sys", what, ..] if what.starts_with("renew") || what.starts_with("revoke") => Some("Keyferry alone renews and revokes leases"),
+        _ => None,
+    }
+}
+
+/// `rest` follows the first element of the mount, which may have more of them: `approle/login`, `oidc/oidc/callback`. A role may be called
+/// `login-service` all the same, and have something below it.
+fn logs_in(rest: &[&str]) -> bool {
+    (0..rest.len()).any(|at| {
+        let named = at > 0 && matches!(rest[at - 1], "role" | "roles") && at + 1 < rest.len();
+        let ends = rest[at] == "callback" || rest[at] == "poll" && at > 0 && rest[at - 1] == "oidc";
+        !named && (rest[at].starts_with("login") || ends)
+    })
+}
+
+fn unwraps_own(rest: &[&str], secret: &SecretRef) -> bool {
+    let makes = matches!(secret.method, Method::Post | Method::Put);
+    rest == ["unwrap"] && makes && secret.args.text("token").is_some_and(|token| !token.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Args, Login};
+
+    fn secret(name: &str) -> SecretRef {
+        SecretRef::read("bao".parse().unwrap(), name.parse().unwrap())
+    }
+
+    fn spelled(name: &str, namespace: &str) -> String {
+        let of = secret(name);
+        let elements: Vec<&str> = name.split('/').collect();
+        judge(&of, namespace).spelled.iter().map(|at| elements[*at]).collect::<Vec<_>>().join("/")
+    }
+
+    fn is_nobodys(name: &str) -> bool {
+        judge(&secret(name), "").never.is_some()
+    }
+
+    #[test]
+    fn the_stores_own_has_to_be_spelled_in_every_namespace_and_spelling() {
+        for (name, first) in [
+            ("sys/mounts", "sys/mounts"),
+            ("sys", "sys"),
+            ("auth/approle", "auth/approle"),
+            ("auth/approle/role/R/secret-id", "auth/approle"),
+            ("identity/oidc/token/r", "identity/oidc"),
+            ("Sys/Mounts", "Sys/Mounts"),
+            ("SYS/tools/random", "SYS/tools"),
+            ("team-a/sys/mounts", "sys/mounts"),
+            ("team-a/web/auth/approle/role/R", "auth/approle"),
+            ("a/b/c/identity/entity", "identity/entity"),
+            ("data/sys/mounts", "sys/mounts"),
+            ("auth/approle/role/sys/secret-id", "auth/approle"),
+            ("sys/policies/acl/auth/x/y", "sys/policies"),
+            // A namespace can be called so, and have an `auth` of its own.
+            ("AUTH/auth/approle/role", "AUTH/auth/auth/approle"),
+        ] {
+            assert_eq!(spelled(name, ""), first, "{name}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_what_they_were() {
+        for name in [
+            "kv-auth/data/x",
+            "auth-kv/data/x",
+            "systems/x",
+            "secret/data/auth/x",
+            "secret/data/auth/google/client",
+            "secret/metadata/sys/x",
+            "team-a/kv/data/identity/x",
+            "kv/team/data/sys/mounts",
+            "database/creds/auth",
+            "database/creds/sys",
+            "pki/issue/identity",
+            "kv1/auth/db",
+            "transit/hmac/auth/sha2-256",
+            "kv/data/cubbyhole/x",
+        ] {
+            assert_eq!(judge(&secret(name), ""), Reserve::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_be_a_namespace_is_no_engine() {
+        // In the namespace `org/data`, not in an engine `org`.
+        assert_eq!(spelled("org/data/sys/mounts", "org/data"), "sys/mounts");
+        assert_eq!(spelled("org/data/kv/data/sys/x", "org/data"), "");
+        let login = Login { namespace: Some("org/data".into()), ..Login::default() };
+        let of_class = secret("org/data/sys/mounts").with(|asked| asked.login = login);
+        assert_eq!(judge(&of_class, "").spelled, [2, 3]);
+        // A class may call anything its namespace.
+        for namespace in ["team-a/auth", "team-a/auth/token", "team-a", "root"] {
+            let login = Login { namespace: Some(namespace.into()), ..Login::default() };
+            assert!(judge(&secret("team-a/auth/token/lookup-self").with(|asked| asked.login = login), "").never.is_some(), "{namespace}");
+        }
+        assert!(
+            judge(
+                &secret("x/data/sys/y").with(|asked| asked.login = Login { namespace: Some("root".into()), ..Login::default() }),
+                "x/data"
+            )
+            .spelled
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn names_that_only_a_word_makes_secrets_are_doubtful() {
+        assert_eq!(doubtful(&secret("org/data/sys/mounts"), ""), Some(2));
+        assert_eq!(doubtful(&secret("org/data/auth/token/lookup-self"), ""), Some(2));
+        assert_eq!(doubtful(&secret("org/data/web/auth/approle/role/r"), ""), Some(3));
+        assert_eq!(doubtful(&secret("org/data/auth/x"), ""), None);
+        assert_eq!(doubtful(&secret("kv/data/shop/db"), ""), None);
+        assert_eq!(doubtful(&secret("sys/mounts"), ""), None);
+        assert_eq!(doubtful(&secret("org/data/sys/mounts"), "org/data"), None, "that has to be spelled");
+    }
+
+    #[test]
+    fn the_logins_own_business_is_nobodys() {
+        for name in [
+            "auth/token/lookup-self",
+            "auth/token/create",
+            "auth/token",
+            "auth/token/accessors",
+            "AUTH/Token/lookup-self",
+            "AUTH/auth/token/lookup-self",
+            "team-a/auth/token/lookup-self",
+            "a/b/auth/token/create-orphan",
+            "auth/approle/login",
+            "auth/userpass/login/bob",
+            "auth/a/b/login",
+            "auth/approle/role/login",
+            "auth/oidc/oidc/callback",
+            "auth/oidc/oidc/poll",
+            "auth/saml/callback",
+            "cubbyhole",
+            "cubbyhole/x",
+            "team-a/cubbyhole/x",
+            "sys/leases/lookup",
+            "sys/leases/lookup/database/creds/app",
+            "sys/renew",
+            "sys/renew/x",
+            "sys/revoke",
+            "sys/revoke-force/database",
+            "sys/revoke-prefix/database",
+            "sys/wrapping/wrap",
+            "sys/wrapping/lookup",
+            "sys/wrapping/rewrap",
+            "sys/wrapping/unwrap",
+            "sys/raw/core/x",
+            "sys/mfa/validate",
+        ] {
+            assert!(is_nobodys(name), "{name}");
+        }
+        for name in [
+            "auth/approle/role/R/secret-id",
+            "auth/approle/role/login-service/secret-id",
+            "auth/approle/role/R/role-id",
+            "auth/kubernetes/role/x",
+            "sys/tools/random",
+            "sys/policies/acl/x",
+            "sys/internal/ui/mounts",
+            "identity/oidc/token/r",
+            "secret/data/auth/token/github",
+        ] {
+            assert!(!is_nobodys(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_class_unwraps_with_a_token_of_its_own_alone() {
+        let with = |method, token: serde_json::Value| {
+            let mut args = Args::default();
+            args.insert("token", &token);
+            judge(&secret("sys/wrapping/unwrap").with(|asked| (asked.method, asked.args) = (method, args)), "").never
+        };
+        assert_eq!(with(Method::Post, json!("s.own")), None);
+        assert_eq!(with(Method::Put, json!("s.own")), None);
+        for (method, token) in
+            [(Method::Get, json!("s.own")), (Method::Post, json!("")), (Method::Post, json!(" ")), (Method::Put, json!(null))]
+        {
+            assert!(with(method, token).is_some());
+        }
+    }
+}

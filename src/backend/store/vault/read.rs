@@ -1,0 +1,394 @@
+//! One request of a mount: with the login's store token to the store, and its answer as a secret.
+
+use std::sync::Arc;
+
+use http::{Method as HttpMethod, StatusCode};
+use tokio::time::{Duration, Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::VaultBackend;
+use super::answer::{Answer, Issued};
+use super::config::Auth;
+use super::entry::{Entry, sharers, within};
+use super::fault::{Needles, Refusal, Words, of_status, or_status, warnings, words};
+use super::lease::as_it_stands;
+use super::login::log_in;
+use super::own;
+use super::sessions::{Key, Session, no_turn};
+use super::token::{Pulse, StoreToken, Term, digest_of};
+use super::wire::{Call, Reply};
+use crate::backend::remote::credential;
+use crate::backend::{Fault, FetchContext};
+use crate::http::{Repeat, escape_element, escape_path};
+use crate::model::{Lease, Method, Secret, SecretBytes, SecretRef, Verb, clean};
+
+/// How long it may take to give a token back that made room for another.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// A request on its way: what is asked for, and through which door.
+struct Request<'r> {
+    secret: &'r SecretRef,
+    entry: Entry,
+    session: Arc<Session>,
+    cx: &'r FetchContext,
+}
+
+impl VaultBackend {
+    pub(super) async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
+        let entry = Entry::of(&self.config, &secret.login)?;
+        let who = sharers(&self.config, &cx.pod);
+        // Its files are read on this namespace's account.
+        self.clients.to(&entry.server, &cx.pod.namespace, cx.deadline).await?;
+        let key = Key { entry: entry.clone(), who };
+        let (session, idle) = self.sessions.enter(key.clone(), &cx.pod);
+        if let Some(idle) = idle {
+            self.let_go(idle).await;
+        }
+        let request = Request { secret, entry, session, cx };
+        let token = self.token(&request, None).await.inspect_err(|_| self.sessions.leave(&key, &request.session))?;
+        let began = Instant::now();
+        let reply = self.ask(&request, &token).await?;
+        if reply.status != StatusCode::FORBIDDEN {
+            return self.secret(&request, &token, &reply);
+        }
+        if let Some(denial) = request.session.denial(&token, secret.name.as_str()) {
+            return Err(denial);
+        }
+        match self.pulse(&request, &token, began).await? {
+            Pulse::Alive => Err(self.denied(&request, &token, &reply).await),
+            Pulse::Dead => self.read_anew(&request, &token).await,
+        }
+    }
+
+    /// Gives a token back that another login has pushed out of the table. It is done also when this mount ends before.
+    async fn let_go(&self, token: Arc<StoreToken>) {
+        let (clients, backend) = (Arc::clone(&self.clients), self.name.clone());
+        let giving = tokio::spawn(async move {
+            if let Err(refusal) = token.revoke(&clients, Instant::now() + LET_GO).await {
+                tracing::debug!(%backend, reason = refusal.for_admin(), "a store token that made room was not revoked; it ends by itself");
+            }
+        });
+        // The panic hook logs a panic.
+        let _ = giving.await;
+    }
+
+    /// Logs in once more, the token being none any more, and asks again.
+    async fn read_anew(&self, request: &Request<'_>, dead: &Arc<StoreToken>) -> Result<Secret, Refusal> {
+        let token = self.token(request, Some(dead)).await?;
+        let reply = self.ask(request, &token).await?;
+        match reply.status {
+            // A token that was made for this very request lives.
+            StatusCode::FORBIDDEN => Err(self.denied(request, &token, &reply).await),
+            _ => self.secret(request, &token, &reply),
+        }
+    }
+
+    /// The session's token, renewed in time; other than `dead`.
+    async fn token(&self, request: &Request<'_>, dead: Option<&Arc<StoreToken>>) -> Result<Arc<StoreToken>, Refusal> {
+        let Request { entry, session, cx, .. } = request;
+        let replaced = self.replaced(session, dead, cx.deadline).await?;
+        let log_in = log_in(&self.clients, &self.config.auth, entry, cx);
+        let token = session.enter(replaced.as_ref().or(dead), cx.deadline, log_in).await?;
+        token.renew_when_due(&self.clients, (2, 3), cx.deadline).await;
+        Ok(token)
+    }
+
+    /// The token that stood in the file before another was written into it.
+    async fn replaced(
+        &self,
+        session: &Session,
+        dead: Option<&Arc<StoreToken>>,
+        deadline: Instant,
+    ) -> Result<Option<Arc<StoreToken>>, Refusal> {
+        let Auth::Token { file } = &self.config.auth else { return Ok(None) };
+        let Some(token) = session.token() else { return Ok(None) };
+        let same = digest_of(&credential::read(&self.clients.desk, file, deadline).await?) == token.digest();
+        if same && dead.is_some_and(|dead| Arc::ptr_eq(dead, &token)) {
+            let reason = format!(
+                "the store takes the token in {} no more: it ended or was revoked, or has no policy that allows anything here (write a new \
+                 one into the file; it is used at once)",
+                file.display()
+            );
+            return Err(Refusal::new(Fault::Unauthenticated, reason));
+        }
+        Ok((!same).then_some(token))
+    }
+
+    async fn ask(&self, request: &Request<'_>, token: &StoreToken) -> Result<Reply, Refusal> {
+        if let Some(reply) = self.confirm_engine(request, token).await? {
+            return Ok(reply);
+        }
+        let (path, secret) = (target(request.secret), request.secret);
+        let mut call = Call::get(path, &token.value);
+        match secret.method {
+            Method::Get | Method::List => {}
+            Method::Post | Method::Put => {
+                call.method = if secret.method == Method::Post { HttpMethod::POST } else { HttpMethod::PUT };
+                call.body = Some(Zeroizing::new(secret.args.to_json().into_bytes()));
+                call.repeat = Repeat::Never;
+            }
+        }
+        self.clients.call(&request.entry.server, call, request.cx.deadline).await
+    }
+
+    /// Asks in which engine a name is that may be a path of the store's own, in a namespace called as a word of KV v2. Asked as the
+    /// store's own command line does, and before anything else: what is asked for could make something. Where the store does not say,
+    /// its answer to that is the answer.
+    async fn confirm_engine(&self, request: &Request<'_>, token: &StoreToken) -> Result<Option<Reply>, Refusal> {
+        let Request { secret, entry, cx, .. } = request;
+        let Some(root) = own::doubtful(secret, &self.config.namespace) else { return Ok(None) };
+        let elements: Vec<&str> = secret.name.as_str().split('/').collect();
+        let (namespace, inner) = elements.split_at(own::depth(secret, &self.config.namespace));
+        let path = within(&namespace.join("/"), &format!("sys/internal/ui/mounts/{}", inner.join("/")));
+        let reply = self.clients.call(&entry.server, Call::get(path, &token.value), cx.deadline).await?;
+        if !reply.status.is_success() {
+            return Ok(Some(reply));
+        }
+        if Mount::of(&reply.body).is_some_and(|mount| mount.is_kv() && mount.has(inner, root - namespace.len())) {
+            return Ok(None);
+        }
+        let (word, namespace) = (elements[root], elements[..root].join("/"));
+        let reason = format!(
+            "the store does not say that this is a secret of a KV engine, and so it may be what is its own below {word}, in the namespace \
+             {namespace} (name the namespace by the key `namespace` of the class, and let a rule of the policy spell {word})"
+        );
+        Err(Refusal::new(Fault::Denied, reason))
+    }
+
+    /// Whether the token that was refused lives: asked once for all that wonder at the same time.
+    async fn pulse(&self, request: &Request<'_>, token: &Arc<StoreToken>, began: Instant) -> Result<Pulse, Refusal> {
+        let Request { session, cx, .. } = request;
+        let Ok(_turn) = timeout_at(cx.deadline, session.turn.lock()).await else { return Err(no_turn()) };
+        match session.token() {
+            // Somebody has found out already.
+            Some(current) if !Arc::ptr_eq(&current, token) => Ok(Pulse::Dead),
+            _ if token.is_dead() => Ok(Pulse::Dead),
+            _ if token.was_alive_after(began) => Ok(Pulse::Alive),
+            _ => token.look_up(&self.clients, cx.deadline).await,
+        }
+    }
+
+    /// Policy of the store says no. For a while this path needs no look at the token.
+    async fn denied(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Refusal {
+        let Request { secret, entry, session, cx } = request;
+        let (told, whom) = (words(reply, needles(secret, token)), entry.whom(&self.config.auth));
+        let told = if told.shown().is_empty() { "403" } else { told.shown() };
+        let capability = match secret.method {
+            Method::Get => "read",
+            Method::List => "list",
+            Method::Post | Method::Put => "create and update",
+        };
+        let mistaken = if secret.method == Method::Get { self.meant(secret, entry, token, cx).await } else { None };
+        let remedy = mistaken.unwrap_or_else(|| {
+            let of = if matches!(self.config.auth, Auth::Pod { .. }) { format!("of {whom} ") } else { String::new() };
+            format!("does the policy {of}allow {capability} on {}?", secret.name)
+        });
+        let asked = asked(secret.method);
+        let refusal = Refusal::new(Fault::Denied, format!("{} refused {asked}: {told} for {whom} ({remedy})", self.name));
+        session.remember_denial(token, secret.name.as_str(), &refusal);
+        refusal
+    }
+
+    /// The name that was meant, where this one lies in an engine of KV v2 and passes by its `data/`. Asked as the store's own command line
+    /// does: who may do anything in an engine may know where it is.
+    async fn meant(&self, secret: &SecretRef, entry: &Entry, token: &StoreToken, cx: &FetchContext) -> Option<String> {
+        let name = secret.name.as_str();
+        let inner = name.strip_prefix(&format!("{}/", entry.namespace)).unwrap_or(name);
+        let call = Call::get(entry.path(&format!("sys/internal/ui/mounts/{inner}")), &token.value);
+        let reply = self.clients.call(&entry.server, call, cx.deadline).await.ok().filter(|reply| reply.status.is_success())?;
+        let answer = serde_json::from_slice::<serde_json::Value>(reply.body.expose()).ok()?;
+        let mount = answer.pointer("/data/path")?.as_str()?;
+        let is_second = answer.pointer("/data/options/version")?.as_str()? == "2";
+        let rest = inner.strip_prefix(mount)?;
+        let known = ["data/", "metadata/", "delete/", "undelete/", "destroy/", "subkeys/", "config"];
+        let wrong = is_second && !known.iter().any(|known| rest.starts_with(known));
+        let outer = &name[..name.len() - inner.len()];
+        wrong.then(|| format!("did you mean {outer}{mount}data/{rest}? {} is an engine of KV v2", mount.trim_end_matches('/')))
+    }
+
+    /// What the store answered, whatever that is but 403.
+    fn secret(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Result<Secret, Refusal> {
+        let secret = request.secret;
+        if !reply.status.is_success() {
+            return Err(refused(secret, reply, needles(secret, token)));
+        }
+        if reply.body.expose().trim_ascii().is_empty() {
+            let asked = asked(secret.method);
+            let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
+            return Err(Refusal::new(Fault::Unsupported, reason));
+        }
+        let answer = Answer::parse(&reply.body)?;
+        self.heed_warnings(secret, reply, &answer, token);
+        let content = answer.content()?;
+        let response = delivered(&answer, token)?;
+        let version = content.version();
+        let (fields, unnamed) = content.fields(self.max_secret_bytes)?;
+        if unnamed > 0 {
+            tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
+        }
+        let lease = self.lease(secret, token, &answer);
+        Ok(Secret { fields, response: Some(Arc::new(response)), version, lease })
+    }
+
+    fn lease(&self, secret: &SecretRef, token: &Arc<StoreToken>, answer: &Answer<'_>) -> Option<Lease> {
+        let since = self.clock.now();
+        if let Some(Issued { id, renewable, lasts }) = answer.issued() {
+            let term = Term { ends: Instant::now() + lasts, renewable };
+            token.bear(digest_of(&id), Some(term));
+            self.sessions.keep(token);
+            let id = Arc::new(id);
+            let (token_value, secret) = (Arc::clone(&token.value), secret.clone());
+            return Some(as_it_stands(Lease { id, renewable, since, ends: since, token: token_value, secret }, token));
+        }
+        // A certificate lives by itself: nobody can renew it, and it outlives the token.
+        let ends = answer.expiration().filter(|_| secret.verb() == Verb::Update)?;
+        let nothing = || Arc::new(SecretBytes::new(Vec::new()));
+        Some(Lease { id: nothing(), renewable: false, since, ends, token: nothing(), secret: secret.clone() })
+    }
+
+    /// Each is told once.
+    fn heed_warnings(&self, secret: &SecretRef, reply: &Reply, answer: &Answer<'_>, token: &StoreToken) {
+        let warnings = warnings(reply, answer.warnings(), || needles(secret, token));
+        for warning in warnings.iter().map(Words::shown).filter(|warning| !warning.is_empty()) {
+            let said = format!("{} {warning}", secret.name);
+            if self.warned.find(&said).is_none() {
+                tracing::warn!(backend = %self.name, secret = %secret.name, warning, "the store warns");
+                self.warned.insert(said, ());
+            }
+        }
+    }
+}
+
+/// All of an answer that may be delivered. The login's own token is nobody's secret, wherever it stands; a warning that quotes it is left
+/// out.
+fn delivered(answer: &Answer<'_>, token: &StoreToken) -> Result<SecretBytes, Refusal> {
+    let whole = answer.response(answer.warnings());
+    if !token.is_in(&whole) {
+        return Ok(whole);
+    }
+    let unwarned = answer.response(None);
+    if !token.is_in(&unwarned) {
+        return Ok(unwarned);
+    }
+    let reason = "the answer holds the store token that Keyferry is logged in with, or its accessor, and is not delivered (remove the object \
+                  from the class)";
+    Err(Refusal::new(Fault::Denied, reason))
+}
+
+/// What `sys/internal/ui/mounts` says of the engine that a path is in.
+#[derive(serde::Deserialize)]
+struct Mount {
+    /// Within its namespace or from the root on, with a slash at its end.
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    accessor: String,
+}
+
+impl Mount {
+    fn of(body: &SecretBytes) -> Option<Self> {
+        serde_json::from_str(Answer::parse(body).ok()?.data?.get()).ok()
+    }
+
+    /// `generic`: what KV was called once. A login's mount may have any name, also an engine's.
+    fn is_kv(&self) -> bool {
+        matches!(self.kind.as_str(), "generic" | "kv") && !self.accessor.starts_with("auth_")
+    }
+
+    /// Whether it ends before this element of the name, counted from 0.
+    fn has(&self, name: &[&str], root: usize) -> bool {
+        let mount: Vec<&str> = self.path.trim_end_matches('/').split('/').collect();
+        mount.len() <= root && name.starts_with(&mount)
+    }
+}
+
+/// The path with its query, escaped.
+fn target(secret: &SecretRef) -> String {
+    let mut query: Vec<String> = Vec::new();
+    if secret.verb() == Verb::Read {
+        let pairs = secret.args.to_pairs();
+        query.extend(pairs.iter().map(|(name, value)| format!("{}={}", escape_element(name), escape_element(value))));
+    }
+    if let Some(version) = &secret.version {
+        query.push(format!("version={}", escape_element(version.as_str())));
+    }
+    if secret.method == Method::List {
+        query.push("list=true".to_owned());
+    }
+    let mark = if query.is_empty() { "" } else { "?" };
+    format!("{}{mark}{}", escape_path(secret.name.as_str()), query.join("&"))
+}
+
+/// What must not be repeated of the store's words.
+fn needles(secret: &SecretRef, token: &StoreToken) -> Needles {
+    Needles::default().secret(&token.value).json(&Zeroizing::new(secret.args.to_json()))
+}
+
+/// Completes "the store refused ...".
+fn asked(method: Method) -> &'static str {
+    match method {
+        Method::Get => "the read",
+        Method::List => "the list",
+        Method::Post => "the POST",
+        Method::Put => "the PUT",
+    }
+}
+
+/// A status that is neither success nor 403.
+fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
+    let told = words(reply, needles);
+    if let Some(refusal) = of_status(reply.status, &told, &reply.after) {
+        return refusal;
+    }
+    if reply.status == StatusCode::NOT_FOUND {
+        return absent(secret, reply, &told);
+    }
+    let told = or_status(&told, reply);
+    let asked = asked(secret.method);
+    let refusal = |fault, remedy: &str| Refusal::new(fault, format!("the store refused {asked}: {told} ({remedy})"));
+    match reply.status.as_u16() {
+        401 => refusal(Fault::Unauthenticated, "something before the store wants a login of its own"),
+        405 => refusal(Fault::Invalid, &format!("the path does not take {}: see `method`", secret.method)),
+        413 => refusal(Fault::TooLarge, "send less in `args`"),
+        300..=399 => refusal(Fault::Unavailable, "name the address that answers itself"),
+        _ => refusal(Fault::Invalid, "correct the class: the path, `method` or `args`"),
+    }
+}
+
+/// 404: deleted or destroyed versions of KV v2 say so, and a path past an engine's `data/` does; the rest is not there.
+fn absent(secret: &SecretRef, reply: &Reply, told: &Words) -> Refusal {
+    let pinned = secret.version.as_ref().map(crate::model::Version::as_str);
+    let not_found = |reason: String| Refusal::new(Fault::NotFound, reason);
+    if let Ok(answer) = Answer::parse(&reply.body) {
+        if let Some(metadata) = answer.metadata() {
+            return not_found(metadata.absence(pinned));
+        }
+        let warned = warnings(reply, answer.warnings(), Needles::default);
+        if warned.iter().any(|warning| warning.say("versioned K/V")) {
+            return not_found(format!(
+                "there is no such path: it lies in an engine of KV v2, where secrets are read below data/ (did you mean {}?)",
+                with_data(secret.name.as_str())
+            ));
+        }
+    }
+    if told.say("no handler for route") {
+        return not_found(format!("no secrets engine is mounted there (correct the path{})", namespace_hint(secret)));
+    }
+    let told = if told.shown().is_empty() { String::new() } else { format!(": {}", told.shown()) };
+    match pinned {
+        Some(version) => not_found(format!("there is no version {} of it, or no such secret{told} (pin another, or none)", clean(version))),
+        None => not_found(format!("there is no such secret{told} (write it, or correct the path)")),
+    }
+}
+
+/// The mount is mostly the first element.
+fn with_data(name: &str) -> String {
+    match name.split_once('/') {
+        Some((mount, rest)) => format!("{mount}/data/{rest}"),
+        None => format!("{name}/data/..."),
+    }
+}
+
+fn namespace_hint(secret: &SecretRef) -> &'static str {
+    if secret.login.namespace.is_some() { " or the namespace" } else { "" }
+}

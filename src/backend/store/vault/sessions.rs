@@ -1,0 +1,352 @@
+//! Who is logged in: a store token for each login and those who share it, made once, kept until shortly before its end, and given back
+//! when the last Pod that used it is gone.
+//!
+//! A token that leases live by is never given back while one of them lives: that would end them. It is kept beside the session that made
+//! it, also when that has a newer one.
+//!
+//! Classes name roles, and a namespace may make up as many as it likes: sessions are shared by namespace, so that it pushes out its own.
+//! What is pushed out is given back.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::entry::Entry;
+use super::fault::Refusal;
+use super::token::{Digest, StoreToken, digest_of};
+use crate::backend::{Fault, Scope};
+use crate::model::{Lease, PodIdentity, SecretBytes};
+use crate::shelf::Shelf;
+
+/// The most sessions kept, but for those in use. A node has some hundreds of Pods.
+const MAX_SESSIONS: usize = 4_096;
+
+/// The most Pods a session knows by name; one that more have used is kept until its token ends.
+const MAX_PODS: usize = 4_096;
+
+/// The most denied paths a session remembers.
+const MAX_DENIED: usize = 64;
+
+/// How long a denied path needs no new look at the token: longer than kubelet takes to ask again.
+const DENIED: Duration = Duration::from_mins(5);
+
+/// The door and who goes through it.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Key {
+    pub(super) entry: Entry,
+    pub(super) who: Scope,
+}
+
+/// All sessions of a backend, and every token that leases live by.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<Table>);
+
+#[derive(Debug)]
+struct Table {
+    sessions: Shelf<Key, Arc<Session>>,
+    bearers: HashMap<Digest, Arc<StoreToken>>,
+}
+
+/// A login as it stands.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Held by whoever logs in, or asks whether the token lives: the others wait for what comes of it.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    token: Option<Arc<StoreToken>>,
+    /// The Pods that use it, by uid.
+    pods: HashSet<String>,
+    /// More than are known by name.
+    crowded: bool,
+    /// Logins that came to an end, and what came of the last one where the store was in trouble.
+    logins: u64,
+    trouble: Option<Refusal>,
+    /// Paths that policy denied to this very token, until when that is believed, and how it was told.
+    denied: HashMap<String, (Instant, Refusal)>,
+}
+
+impl Sessions {
+    /// The session of a login, with this Pod among its users; and the token of another that went for it, to be given back.
+    pub(super) fn enter(&self, key: Key, pod: &PodIdentity) -> (Arc<Session>, Option<Arc<StoreToken>>) {
+        let mut table = self.lock();
+        if let Some(session) = table.sessions.find(&key) {
+            session.used_by(&pod.uid);
+            return (Arc::clone(session), None);
+        }
+        let tenant = match key.who {
+            Scope::Node => "",
+            Scope::Account(_) | Scope::Pod(_) => &*pod.namespace,
+        };
+        let session = Arc::new(Session::new());
+        session.used_by(&pod.uid);
+        let gone = table.sessions.insert(tenant, key, Arc::clone(&session), is_in_use);
+        let idle = gone.and_then(|gone| gone.token()).filter(|token| token.is_ours() && !token.bears_leases());
+        (session, idle)
+    }
+
+    /// After a login that failed: nothing is kept of one that there may never be.
+    pub(super) fn leave(&self, key: &Key, session: &Arc<Session>) {
+        let mut table = self.lock();
+        let is_the_one = table.sessions.find(key).is_some_and(|known| Arc::ptr_eq(known, session));
+        // The table's and the caller's. Others would have to come by the table.
+        if is_the_one && session.token().is_none() && Arc::strong_count(session) <= 2 {
+            table.sessions.remove(key);
+        }
+    }
+
+    /// Takes a lease in: its token is kept for it.
+    pub(super) fn keep(&self, token: &Arc<StoreToken>) {
+        let mut table = self.lock();
+        table.bearers.retain(|_, bearer| bearer.bears_leases());
+        table.bearers.insert(token.digest(), Arc::clone(token));
+    }
+
+    /// The token that a lease lives by; one of a former process is taken in.
+    pub(super) fn bearer(&self, lease: &Lease, entry: Entry, ours: bool) -> Arc<StoreToken> {
+        let (id, mut table) = (digest_of(&lease.token), self.lock());
+        let token = table.bearers.get(&id).cloned().or_else(|| table.token(&id));
+        let token = token.unwrap_or_else(|| Arc::new(StoreToken::found(Arc::clone(&lease.token), entry, ours)));
+        token.bear(digest_of(&lease.id), None);
+        table.bearers.insert(id, Arc::clone(&token));
+        token
+    }
+
+    /// The lease is no more. The token to be given back, where nothing else lives by it and nobody uses it.
+    pub(super) fn release(&self, token: &Arc<StoreToken>, lease: &SecretBytes) -> Option<Arc<StoreToken>> {
+        token.drop_lease(&digest_of(lease));
+        let mut table = self.lock();
+        if token.bears_leases() {
+            return None;
+        }
+        let id = token.digest();
+        table.bearers.remove(&id);
+        (token.is_ours() && table.token(&id).is_none()).then(|| Arc::clone(token))
+    }
+
+    /// The Pod is gone. The tokens to be given back: those that nobody uses and nothing lives by.
+    pub(super) fn forget(&self, pod: &str) -> Vec<Arc<StoreToken>> {
+        let mut table = self.lock();
+        let mut idle = Vec::new();
+        table.sessions.retain(|session| {
+            if !session.left_by(pod) || is_in_use(session) {
+                return true;
+            }
+            idle.extend(session.token());
+            false
+        });
+        idle.retain(|token| token.is_ours() && !token.bears_leases());
+        idle
+    }
+
+    /// A panic elsewhere cannot leave the tables half-changed: each step is one call of a map's.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The session whose token this is still its own.
+    fn token(&self, id: &Digest) -> Option<Arc<StoreToken>> {
+        self.sessions.values().filter_map(|session| session.token()).find(|token| token.digest() == *id)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { sessions: Shelf::new(MAX_SESSIONS), bearers: HashMap::new() }
+    }
+}
+
+/// A caller that uses a session now holds it beside the table.
+fn is_in_use(session: &Arc<Session>) -> bool {
+    Arc::strong_count(session) > 1
+}
+
+// === impl Session ===
+
+impl Session {
+    fn new() -> Self {
+        let state = State { token: None, pods: HashSet::new(), crowded: false, logins: 0, trouble: None, denied: HashMap::new() };
+        Self { turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+    }
+
+    pub(super) fn token(&self) -> Option<Arc<StoreToken>> {
+        self.state().token.clone()
+    }
+
+    /// The token for a new request, other than `spent`: the one there is, or what `log_in` makes. Of many who come at once one logs in.
+    /// Who finds that it could not, because of the store's own trouble, shares that; any other failure was its own.
+    ///
+    /// # Errors
+    /// What `log_in` says, or there was no turn in time.
+    pub(super) async fn enter(
+        &self,
+        spent: Option<&Arc<StoreToken>>,
+        deadline: Instant,
+        log_in: impl Future<Output = Result<StoreToken, Refusal>>,
+    ) -> Result<Arc<StoreToken>, Refusal> {
+        let usable = || self.token().filter(|token| spent.is_none_or(|spent| !Arc::ptr_eq(spent, token)) && token.is_usable());
+        if let Some(token) = usable() {
+            return Ok(token);
+        }
+        let seen = self.state().logins;
+        let Ok(_turn) = timeout_at(deadline, self.turn.lock()).await else { return Err(no_turn()) };
+        if let Some(token) = usable() {
+            return Ok(token);
+        }
+        if let Some(trouble) = self.trouble_since(seen) {
+            return Err(trouble);
+        }
+        let made = log_in.await;
+        let mut state = self.state();
+        state.logins += 1;
+        state.trouble = made.as_ref().err().filter(|refusal| refusal.is_of_store()).cloned();
+        let token = Arc::new(made?);
+        state.token = Some(Arc::clone(&token));
+        state.denied.clear();
+        Ok(token)
+    }
+
+    fn trouble_since(&self, seen: u64) -> Option<Refusal> {
+        let state = self.state();
+        state.trouble.clone().filter(|_| state.logins > seen)
+    }
+
+    // === what policy denied ===
+
+    /// How a path was denied lately to this very token.
+    pub(super) fn denial(&self, token: &Arc<StoreToken>, path: &str) -> Option<Refusal> {
+        let state = self.state();
+        let (until, refusal) = state.denied.get(path)?;
+        let same = state.token.as_ref().is_some_and(|own| Arc::ptr_eq(own, token));
+        (same && Instant::now() < *until).then(|| refusal.clone())
+    }
+
+    pub(super) fn remember_denial(&self, token: &Arc<StoreToken>, path: &str, refusal: &Refusal) {
+        let (now, mut state) = (Instant::now(), self.state());
+        if !state.token.as_ref().is_some_and(|own| Arc::ptr_eq(own, token)) {
+            return;
+        }
+        if state.denied.len() >= MAX_DENIED {
+            state.denied.retain(|_, (until, _)| *until > now);
+        }
+        if state.denied.len() < MAX_DENIED {
+            state.denied.insert(path.to_owned(), (now + DENIED, refusal.clone()));
+        }
+    }
+
+    // === who uses it ===
+
+    fn used_by(&self, pod: &str) {
+        let mut state = self.state();
+        if state.pods.contains(pod) {
+            return;
+        }
+        if state.pods.len() < MAX_PODS {
+            state.pods.insert(pod.to_owned());
+        } else {
+            state.crowded = true;
+        }
+    }
+
+    /// Whether nobody is left by it, of those that there were.
+    fn left_by(&self, pod: &str) -> bool {
+        let mut state = self.state();
+        state.pods.remove(pod) && state.pods.is_empty() && !state.crowded
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn no_turn() -> Refusal {
+    Refusal::new(Fault::TimedOut, "others were logging in there, and did not come to an end in time (is the store slow?)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::store::vault::wire::Server;
+    use crate::model::{Account, LoginTls, PodClaims};
+
+    fn pod(namespace: &str) -> PodIdentity {
+        let claims =
+            PodClaims { namespace: namespace.into(), name: "p".into(), uid: format!("uid-{namespace}"), service_account: "s".into() };
+        PodIdentity { service_account_uid: Some("sa".into()), verified: true, ..PodIdentity::believed(&claims) }
+    }
+
+    fn key(namespace: &str, role: &str) -> Key {
+        let server = Server { endpoint: "https://bao".parse().unwrap(), tls: LoginTls::default(), below: None };
+        let (mount, role, audience) = ("jwt".to_owned(), Some(role.to_owned()), "bao".to_owned());
+        let who = Scope::Account(Account { namespace: namespace.into(), name: "s".into(), uid: Some("sa".into()) });
+        Key { entry: Entry { server, namespace: String::new(), mount, role, audience }, who }
+    }
+
+    fn token(key: &Key, value: &str) -> StoreToken {
+        StoreToken::made(Arc::new(SecretBytes::new(value.into())), key.entry.clone(), 3600, true)
+    }
+
+    /// Logs in, and gives what had to go for it.
+    async fn log_in(sessions: &Sessions, namespace: &str, role: &str) -> Option<Arc<StoreToken>> {
+        let key = key(namespace, role);
+        let (session, gone) = sessions.enter(key.clone(), &pod(namespace));
+        let made = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&key, role)) }).await;
+        made.map(|_| gone).unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn made_up_roles_push_out_their_own_namespaces_logins_and_those_are_given_back() {
+        let sessions = Sessions::default();
+        assert!(log_in(&sessions, "shop", "csi").await.is_none());
+        let mut gone = Vec::new();
+        for n in 0..MAX_SESSIONS + 100 {
+            gone.extend(log_in(&sessions, "evil", &format!("role-{n}")).await);
+        }
+        let values: Vec<_> = gone.iter().map(|token| String::from_utf8(token.value.expose().to_vec()).unwrap()).collect();
+        assert_eq!(values, (0..=100).map(|n| format!("role-{n}")).collect::<Vec<_>>(), "its own, the oldest first");
+        let (session, gone) = sessions.enter(key("shop", "csi"), &pod("shop"));
+        assert!(gone.is_none() && session.token().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_in_use_or_bears_a_lease_is_not_given_back() {
+        let sessions = Sessions::default();
+        let (held, _) = sessions.enter(key("evil", "held"), &pod("evil"));
+        let leased = key("evil", "leased");
+        let (session, _) = sessions.enter(leased.clone(), &pod("evil"));
+        let token = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&leased, "leased")) }).await.unwrap();
+        token.bear(digest_of(&SecretBytes::new(b"lease".to_vec())), None);
+        sessions.keep(&token);
+        drop(session);
+        for n in 0..MAX_SESSIONS + 10 {
+            let gone = log_in(&sessions, "evil", &format!("role-{n}")).await;
+            assert!(gone.is_none_or(|gone| gone.value.expose() != b"leased"));
+        }
+        assert!(Arc::ptr_eq(&sessions.enter(key("evil", "held"), &pod("evil")).0, &held));
+        let idle = sessions.release(&token, &SecretBytes::new(b"lease".to_vec()));
+        assert!(idle.is_some_and(|idle| Arc::ptr_eq(&idle, &token)), "with its last lease it is");
+    }
+
+    #[tokio::test]
+    async fn a_login_that_failed_leaves_nothing() {
+        let sessions = Sessions::default();
+        let (key, pod) = (key("evil", "nobody"), pod("evil"));
+        let (first, _) = sessions.enter(key.clone(), &pod);
+        let (second, _) = sessions.enter(key.clone(), &pod);
+        sessions.leave(&key, &first);
+        assert!(sessions.lock().sessions.find(&key).is_some(), "another is still at it");
+        drop(first);
+        sessions.leave(&key, &second);
+        assert!(sessions.lock().sessions.find(&key).is_none());
+        assert!(log_in(&sessions, "evil", "nobody").await.is_none());
+        let (session, _) = sessions.enter(key.clone(), &pod);
+        sessions.leave(&key, &session);
+        assert!(sessions.lock().sessions.find(&key).is_some(), "it has a token");
+    }
+}

@@ -1,0 +1,4 @@
+//! What every store and every decorator is tried by.
+
+pub mod conformance;
+pub mod fake;

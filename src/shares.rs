@@ -1,0 +1,207 @@
+//! Who holds how much of one thing that all tenants share: bytes, places, slots, leases, pages.
+//!
+//! The rule is one sentence: a tenant gets what it asks for if it then holds no more than is left free. So there is no list of tenants and
+//! no setting. What follows from it, for `C` units in all, of which `F` are free:
+//!
+//! - **Alone, half.** No tenant is given more than `C / 2`, whatever the others do (but the one unit of a pot with a single one).
+//! - **Two have a third each**, and `k` have `C / (k + 1)` each, once what they held before has come back: each holds as much as is free.
+//! - **A newcomer finds something as long as anything is free.** A tenant that holds nothing gets any amount up to `F / 2`, and in any case
+//!   one unit. Those who have their share leave `F` as high as what each of them holds. So each newcomer
+//!   leaves at least half of what was free, and only the last single unit leaves nothing.
+//!
+//! Nothing here waits. What is not granted is refused, or waits in a line (`turns.rs`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::Tenant;
+
+/// So many units of something. Clones are the same ones.
+#[derive(Clone)]
+pub struct Shares(Arc<Shared>);
+
+/// What a tenant holds. It is given back when this is dropped.
+#[must_use = "it is given back when it is dropped"]
+pub struct Held {
+    shares: Shares,
+    tenant: Tenant,
+    n: usize,
+}
+
+struct Shared {
+    capacity: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used: usize,
+    /// What each tenant holds; without those that hold nothing.
+    by: BTreeMap<Tenant, usize>,
+}
+
+// === impl Shares ===
+
+impl Shares {
+    pub fn new(capacity: usize) -> Self {
+        Self(Arc::new(Shared { capacity, state: Mutex::default() }))
+    }
+
+    /// `n` units for a tenant, by the rule above, or none of them. Zero is always granted.
+    pub fn take(&self, tenant: &Tenant, n: usize) -> Option<Held> {
+        let mut state = self.lock();
+        if !state.may_have(tenant, n, self.free_of(&state)) {
+            return None;
+        }
+        state.used += n;
+        state.add(tenant, n);
+        Some(Held { shares: self.clone(), tenant: tenant.clone(), n })
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.0.capacity
+    }
+
+    /// Units that all tenants hold together.
+    pub fn used(&self) -> usize {
+        self.lock().used
+    }
+
+    pub fn free(&self) -> usize {
+        self.free_of(&self.lock())
+    }
+
+    /// Units that one tenant holds.
+    pub fn of(&self, tenant: &str) -> usize {
+        self.lock().of(tenant)
+    }
+
+    /// The `n` tenants that hold most, the one with most first. For the log.
+    pub fn most(&self, n: usize) -> Vec<(Tenant, usize)> {
+        let mut all: Vec<_> = self.lock().by.iter().map(|(tenant, held)| (tenant.clone(), *held)).collect();
+        all.sort_unstable_by(|one, other| (other.1, &one.0).cmp(&(one.1, &other.0)));
+        all.truncate(n);
+        all
+    }
+
+    fn free_of(&self, state: &State) -> usize {
+        self.0.capacity - state.used
+    }
+
+    /// A panic elsewhere cannot leave the state half-changed: nothing in here panics.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn of(&self, tenant: &str) -> usize {
+        self.by.get(tenant).copied().unwrap_or(0)
+    }
+
+    fn may_have(&self, tenant: &Tenant, n: usize, free: usize) -> bool {
+        if n == 0 {
+            return true;
+        }
+        let Some(left) = free.checked_sub(n) else { return false };
+        let held = self.of(tenant.as_str());
+        // Else nobody could have the only unit, nor the last one.
+        (held == 0 && n == 1) || held.checked_add(n).is_some_and(|held| held <= left)
+    }
+
+    fn add(&mut self, tenant: &Tenant, n: usize) {
+        match self.by.get_mut(tenant) {
+            Some(held) => *held += n,
+            None if n > 0 => _ = self.by.insert(tenant.clone(), n),
+            None => {}
+        }
+    }
+
+    fn remove(&mut self, tenant: &Tenant, n: usize) {
+        if let Some(held) = self.by.get_mut(tenant) {
+            *held = held.saturating_sub(n);
+            if *held == 0 {
+                self.by.remove(tenant);
+            }
+        }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// Gives back all but `to` units. It never grows: a higher number changes nothing.
+    pub fn shrink(&mut self, to: usize) {
+        let n = self.n.saturating_sub(to);
+        if n > 0 {
+            self.n -= n;
+            let mut state = self.shares.lock();
+            state.used -= n;
+            state.remove(&self.tenant, n);
+        }
+    }
+
+    /// Takes `n` units out, or as many as there are, as something that is dropped by itself.
+    pub fn split(&mut self, n: usize) -> Self {
+        let n = n.min(self.n);
+        self.n -= n;
+        Self { shares: self.shares.clone(), tenant: self.tenant.clone(), n }
+    }
+
+    /// Puts together what one tenant holds of one thing: no more and no less than before.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.shares.0, &other.shares.0) && self.tenant == other.tenant, "of one thing and tenant");
+        self.n += std::mem::take(&mut other.n);
+    }
+
+    /// Makes it another tenant's, by the same rule: that one then holds no more than is free. `None`: it has its share, and all of this is
+    /// given back.
+    pub fn pass_to(mut self, tenant: &Tenant) -> Option<Self> {
+        let shares = self.shares.clone();
+        let mut state = shares.lock();
+        let n = self.n;
+        let free = shares.free_of(&state) + n;
+        if *tenant != self.tenant {
+            if !state.may_have(tenant, n, free) {
+                drop(state);
+                return None;
+            }
+            state.remove(&self.tenant, n);
+            state.add(tenant, n);
+            self.tenant = tenant.clone();
+        }
+        Some(self)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+impl fmt::Debug for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shares").field("capacity", &self.0.capacity).field("used", &self.used()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("tenant", &self.tenant).field("n", &self.n).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;
