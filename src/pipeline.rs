@@ -24,6 +24,7 @@ use crate::memo::Memo;
 use crate::model::{Fetched, MountCall, Object, Plan, PodIdentity, PodTokens, Request, RequestId, Secret, SecretRef, VersionIds};
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
+use crate::steps::{self, Steps};
 use crate::telemetry::Metrics;
 
 mod error;
@@ -64,6 +65,7 @@ pub struct Pipeline {
 pub struct MountLimits {
     pub objects: usize,
     pub class_bytes: usize,
+    pub files: usize,
     pub secret_bytes: usize,
     pub mount_bytes: usize,
 }
@@ -124,7 +126,8 @@ impl Pipeline {
     async fn walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<(Delivery, Reservation), MountError> {
         let request = Request::parse(call, self.limits.class_bytes).map_err(MountError::Request)?;
         record.requested(&request);
-        let plan = self.plan(&request, &cx.provider)?;
+        let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
+        let plan = self.plan(&request, &cx.provider, &steps)?;
         record.planned(&plan);
         let attested = self.identity.attest(&request.claims, &request.tokens).await.map_err(MountError::Identity)?;
         record.identified(attested.pod.verified);
@@ -132,13 +135,13 @@ impl Pipeline {
         let permits = self.authorise(&pod, &plan, record)?;
         let volume = self.deliverer.reserve(&pod, &request.target_path).await.map_err(MountError::Delivery)?;
         let found = self.fetch(&plan, permits, Arc::new(attested.tokens), cx.deadline).await?;
-        let (rendered, delivery) = self.render(&plan, &found, &request)?;
+        let (rendered, delivery) = self.render(&plan, &found, &request, &steps)?;
         record.delivered(&plan, &found, &rendered, &delivery);
         Ok((delivery, volume))
     }
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
-    fn plan(&self, request: &Request, provider: &str) -> Result<Arc<Plan>, MountError> {
+    fn plan(&self, request: &Request, provider: &str, steps: &Steps) -> Result<Arc<Plan>, MountError> {
         let mut parameters = Cow::Borrowed(&request.parameters);
         if provider != OWN_PROVIDER && !parameters.contains_key("dialect") {
             parameters.to_mut().insert("dialect".to_owned(), provider.to_owned());
@@ -146,9 +149,9 @@ impl Pipeline {
         if let Some(plan) = self.plans.0.find(&*parameters) {
             return Ok(plan);
         }
-        let MountLimits { objects, class_bytes, .. } = self.limits;
-        let limits = ClassLimits { objects, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let plan = Arc::new(dialect::parse(&parameters, &self.backends, limits).map_err(MountError::Class)?);
+        let MountLimits { objects, class_bytes, files, .. } = self.limits;
+        let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
+        let plan = Arc::new(dialect::parse(&parameters, &self.backends, limits, steps).map_err(MountError::Class)?);
         let (namespace, class) = (&request.claims.namespace, request.class.as_deref().unwrap_or_default());
         for warning in &plan.warnings {
             tracing::warn!(namespace, class, %warning, "a class says what is not heeded");
@@ -201,12 +204,12 @@ impl Pipeline {
         if fatal.is_empty() { Ok(found) } else { Err(MountError::Fetch(fatal)) }
     }
 
-    fn render(&self, plan: &Plan, found: &Found, request: &Request) -> Result<(Rendered, Delivery), MountError> {
+    fn render(&self, plan: &Plan, found: &Found, request: &Request, steps: &Steps) -> Result<(Rendered, Delivery), MountError> {
         let found: Vec<_> = found.iter().map(|(permit, fetched)| (Arc::clone(permit.secret()), Arc::clone(&fetched.secret))).collect();
         let secrets = found.iter().cloned().collect();
-        let MountLimits { secret_bytes, mount_bytes, .. } = self.limits;
-        let rendered =
-            render::render(plan, &secrets, request.permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)?;
+        let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
+        let limits = RenderLimits { files, secret_bytes, mount_bytes };
+        let rendered = render::render(plan, &secrets, request.permission, limits, steps).map_err(MountError::Render)?;
         let files = rendered.files.iter().map(|file| DeliveredFile {
             path: file.path.clone(),
             mode: file.mode,

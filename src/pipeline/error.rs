@@ -30,7 +30,7 @@ pub enum MountError {
     },
     Oversize(Oversize),
     Policy(Vec<(Label, Denial)>),
-    Render(Vec<RenderFault>),
+    Render(FaultList<RenderFault>),
     Request(FaultList<RequestFault>),
     TimedOut {
         after: Duration,
@@ -88,6 +88,7 @@ impl MountError {
     fn unkept(&self) -> usize {
         match self {
             Self::Class(ClassFaults(faults)) => faults.more(),
+            Self::Render(faults) => faults.more(),
             Self::Request(faults) => faults.more(),
             Self::Audit(_)
             | Self::Delivery(_)
@@ -97,7 +98,6 @@ impl MountError {
             | Self::Overloaded { .. }
             | Self::Oversize(_)
             | Self::Policy(_)
-            | Self::Render(_)
             | Self::TimedOut { .. } => 0,
         }
     }

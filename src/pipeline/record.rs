@@ -80,11 +80,7 @@ impl Record {
             objects.push(event);
         }
         objects.extend(
-            rendered
-                .skipped
-                .iter()
-                .filter_map(|skipped| by_index.get(&skipped.object.index))
-                .map(|object| of_object(object, Outcome::Absent)),
+            rendered.skipped.iter().filter_map(|skipped| by_index.get(&skipped.object)).map(|object| of_object(object, Outcome::Absent)),
         );
         objects.sort_by_key(|object| object.object);
         self.event.objects = objects;

@@ -34,6 +34,22 @@ pub(super) fn text_of(field: &Field) -> Option<&str> {
     }
 }
 
+/// How many values a JSON text has, itself included; of what is no JSON, no less than a parser makes before it notices.
+pub(super) fn values(text: &str) -> usize {
+    let (mut values, mut in_text, mut escaped) = (1, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            // Each begins another one: the next item or member, or the first.
+            b',' | b'[' | b'{' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
 fn write_fields(secret: &Secret, mut sink: &mut dyn Write) -> io::Result<()> {
     let mut separator: &[u8] = b"{";
     for (name, field) in &secret.fields {

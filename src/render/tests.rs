@@ -3,13 +3,14 @@ use std::sync::Arc;
 
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
-    Code, Encoding, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
+    Code, Encoding, FaultList, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
 };
+use crate::steps::Steps;
 
 /// Stands in every value of these tests, and in no message.
 const CANARY: &str = "hunter2";
 
-const LIMITS: RenderLimits = RenderLimits { secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
+const LIMITS: RenderLimits = RenderLimits { files: 4096, secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
 
 type Secrets = HashMap<Arc<SecretRef>, Arc<Secret>>;
 
@@ -50,8 +51,8 @@ fn fields(patterns: &[&str], folder: &str) -> Select {
     Select::Fields { patterns: patterns.iter().map(|pattern| FieldPattern::new(*pattern)).collect(), folder: folder.parse().unwrap() }
 }
 
-fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, Vec<RenderFault>> {
-    render(&Plan { objects, ..Plan::default() }, secrets, FileMode::DEFAULT, LIMITS)
+fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, FaultList<RenderFault>> {
+    render(&Plan { objects, ..Plan::default() }, secrets, FileMode::DEFAULT, LIMITS, &Steps::unbounded())
 }
 
 /// `path = content`, a line each.
@@ -164,7 +165,7 @@ fn modes_are_the_objects_else_the_drivers() {
     let mut own = object(1, "a", whole("own"));
     own.mode = FileMode::from_bits(0o400);
     let plan = Plan { objects: vec![own, object(2, "a", whole("driver"))], ..Plan::default() };
-    let rendered = render(&plan, &secrets, FileMode::from_bits(0o440).unwrap(), LIMITS).unwrap();
+    let rendered = render(&plan, &secrets, FileMode::from_bits(0o440).unwrap(), LIMITS, &Steps::unbounded()).unwrap();
     let modes: Vec<_> = rendered.files.iter().map(|file| file.mode.to_string()).collect();
     assert_eq!(modes, ["0400", "0440"]);
 }
@@ -248,15 +249,15 @@ fn absent_secrets_and_fields() {
     let optional = objects().into_iter().map(|object| Object { optional: true, ..object }).collect();
     let rendered = rendered(optional, &store).unwrap();
     assert!(rendered.files.is_empty());
-    let skipped: Vec<_> = rendered.skipped.iter().map(|skipped| format!("{} {:?}", skipped.object, skipped.field)).collect();
+    let skipped: Vec<_> = rendered.skipped.iter().map(|skipped| format!("object {} {:?}", skipped.object, skipped.field)).collect();
     insta::assert_snapshot!(skipped.join("\n"), @r#"
-    object 1 (p) Some("pasword")
-    object 2 (k) Some("tls.key")
-    object 3 (c) Some("ca-crt")
-    object 4 (d/) Some("usernam")
-    object 4 (d/) Some("x*")
-    object 4 (d/) Some("zzz")
-    object 5 (b) None
+    object 1 Some("pasword")
+    object 2 Some("tls.key")
+    object 3 Some("ca-crt")
+    object 4 Some("usernam")
+    object 4 Some("x*")
+    object 4 Some("zzz")
+    object 5 None
     "#);
 }
 
@@ -332,9 +333,9 @@ fn files_that_exclude_each_other() {
 #[test]
 fn limits_hold_before_anything_large_is_made() {
     let store = secrets("a", [("x", text(&CANARY.repeat(20))), ("y", text("y"))]);
-    let small = |secret_bytes, mount_bytes| RenderLimits { secret_bytes, mount_bytes };
+    let small = |secret_bytes, mount_bytes| RenderLimits { files: 4096, secret_bytes, mount_bytes };
     let messages = |objects: Vec<Object>, limits| {
-        let faults = render(&Plan { objects, ..Plan::default() }, &store, FileMode::DEFAULT, limits).unwrap_err();
+        let faults = render(&Plan { objects, ..Plan::default() }, &store, FileMode::DEFAULT, limits, &Steps::unbounded()).unwrap_err();
         assert!(faults.iter().all(|fault| fault.code == Code::TooLarge), "{faults:?}");
         faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
