@@ -92,3 +92,34 @@ impl Write for Counter {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counted(value: &serde_json::Value) -> usize {
+        1 + match value {
+            serde_json::Value::Array(items) => items.iter().map(counted).sum(),
+            serde_json::Value::Object(members) => members.values().map(counted).sum(),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => 0,
+        }
+    }
+
+    proptest! {
+        /// Never less than there are, and more by no more than one for each empty list and object.
+        #[test]
+        fn values_are_counted(text in r#"[\[\]{},:"a\\0 ]{0,40}"#) {
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+                prop_assert!(values(&text) >= counted(&value), "{}", text);
+            }
+        }
+
+        #[test]
+        fn values_of_texts_are_not_counted(text in r#"[\[\]{},:"\\]{0,20}"#, items in 0_usize..20) {
+            let list = serde_json::Value::from(vec![text; items]);
+            prop_assert_eq!(values(&list.to_string()), items.max(1) + 1);
+        }
+    }
+}

@@ -120,6 +120,7 @@ pub fn render(
         rendered: Rendered { files: Vec::with_capacity(plan.objects.len()), skipped: Vec::new() },
         faults: FaultList::default(),
     };
+    let mut is_spent = false;
     for object in &plan.objects {
         let done = match secrets.get(&object.secret) {
             Some(secret) => renderer.object(object, secret),
@@ -130,11 +131,15 @@ pub fn render(
             }
         };
         if let Err(over) = done {
+            is_spent = matches!(over, Over::Steps(_));
             renderer.fault(object, || over.problem(limits));
             break;
         }
     }
-    if let (Err(spent), Some(last)) = (renderer.check_layout(plan), plan.objects.last()) {
+    // Without steps there are none for the layout either, and that is told once.
+    if let Some(last) = plan.objects.last().filter(|_| !is_spent)
+        && let Err(spent) = renderer.check_layout(plan)
+    {
         renderer.fault(last, || Over::Steps(spent).problem(limits));
     }
     if renderer.faults.is_empty() { Ok(renderer.rendered) } else { Err(renderer.faults) }
