@@ -260,6 +260,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let limits = MountLimits {
         objects: config.limits.objects,
         class_bytes: config.limits.class_bytes,
+        files: config.limits.files,
         secret_bytes: config.limits.secret_bytes,
         mount_bytes: config.limits.mount_bytes,
     };

@@ -71,6 +71,8 @@ pub struct Limits {
     pub objects: usize,
     /// Bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
     pub class_bytes: usize,
+    /// Files of a volume. Default 4096.
+    pub files: usize,
     /// Bytes of one secret, and of one file. Default 1 MiB.
     pub secret_bytes: usize,
     /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
@@ -346,6 +348,7 @@ impl Limits {
             reader.parsed(key, faults, within).unwrap_or(default)
         };
         let objects = count("objects", default.objects, faults);
+        let files = count("files", default.files, faults);
         let mounts = count("mounts", default.mounts, faults);
         let per_backend = count("perBackend", default.per_backend, faults);
         let size = |text: &str| match parse_size(text)? {
@@ -361,7 +364,7 @@ impl Limits {
             duration => Ok(duration),
         });
         let timeout = timeout.unwrap_or(default.timeout);
-        Self { objects, class_bytes, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout }
+        Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout }
     }
 }
 
@@ -370,6 +373,7 @@ impl Default for Limits {
         Self {
             objects: 512,
             class_bytes: 256 * 1024,
+            files: 4096,
             secret_bytes: 1024 * 1024,
             mount_bytes: 3584 * 1024,
             memory: None,

@@ -25,6 +25,7 @@ use crate::model::{Fetched, FileMode, MountCall, Plan, PodIdentity, Request, Req
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
 use crate::shares::Held;
+use crate::steps::{self, Steps};
 use crate::telemetry::Metrics;
 use crate::turns::Turns;
 
@@ -71,6 +72,7 @@ pub struct Pipeline {
 pub struct MountLimits {
     pub objects: usize,
     pub class_bytes: usize,
+    pub files: usize,
     pub secret_bytes: usize,
     pub mount_bytes: usize,
 }
@@ -187,7 +189,8 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Ready, MountError> {
         let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
-        let plan = self.plan(&parameters, &claims.namespace, class.as_deref(), &cx.provider)?;
+        let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
+        let plan = self.plan(&parameters, &claims.namespace, class.as_deref(), &cx.provider, &steps)?;
         drop((parameters, room));
         record.planned(&plan);
         let attested = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
@@ -196,7 +199,7 @@ impl Pipeline {
         let permits = self.authorise(&pod, &plan, record)?;
         let volume = self.deliverer.reserve(&pod, &target_path).await.map_err(MountError::Delivery)?;
         let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
-        let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, purse, cx).await?;
+        let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, purse, &steps, cx).await?;
         let Found { secrets, paid, kept_back } = found;
         let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
         record.delivered(&plan, &permits, &secrets, &versions, &rendered);
@@ -213,13 +216,14 @@ impl Pipeline {
         terms: &Terms,
         permission: FileMode,
         purse: &Arc<Purse>,
+        steps: &Steps,
         cx: &MountContext,
     ) -> Result<(Found, Rendered), MountError> {
         let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
         loop {
             let missed = match self.fetch(plan, permits, terms).await {
                 Ok(mut found) => {
-                    let rendered = self.render(plan, &found.secrets, permission)?;
+                    let rendered = self.render(plan, &found.secrets, permission, steps)?;
                     match found.pay_for(&rendered, self.deliverer.mode(), purse) {
                         Ok(()) => return Ok((found, rendered)),
                         Err(missed) => missed,
@@ -247,6 +251,7 @@ impl Pipeline {
         namespace: &str,
         class: Option<&str>,
         provider: &str,
+        steps: &Steps,
     ) -> Result<Arc<Plan>, MountError> {
         let mut parameters = Cow::Borrowed(parameters);
         if provider != OWN_PROVIDER && !parameters.contains_key("dialect") {
@@ -255,9 +260,9 @@ impl Pipeline {
         if let Some(plan) = self.plans.0.find(&*parameters) {
             return Ok(plan);
         }
-        let MountLimits { objects, class_bytes, .. } = self.limits;
-        let limits = ClassLimits { objects, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let plan = Arc::new(dialect::parse(&parameters, self.backends.catalogue(), limits).map_err(MountError::Class)?);
+        let MountLimits { objects, class_bytes, files, .. } = self.limits;
+        let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
+        let plan = Arc::new(dialect::parse(&parameters, self.backends.catalogue(), limits, steps).map_err(MountError::Class)?);
         let class = class.unwrap_or_default();
         for warning in &plan.warnings {
             tracing::warn!(namespace, class, %warning, "a class says what is not heeded");
@@ -337,10 +342,11 @@ impl Pipeline {
         Ok(())
     }
 
-    fn render(&self, plan: &Plan, found: &[Option<Fetched>], permission: FileMode) -> Result<Rendered, MountError> {
+    fn render(&self, plan: &Plan, found: &[Option<Fetched>], permission: FileMode, steps: &Steps) -> Result<Rendered, MountError> {
         let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| &*fetched.secret)).collect();
-        let MountLimits { secret_bytes, mount_bytes, .. } = self.limits;
-        render::render(plan, &secrets, permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)
+        let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
+        let limits = RenderLimits { files, secret_bytes, mount_bytes };
+        render::render(plan, &secrets, permission, limits, steps).map_err(MountError::Render)
     }
 
     /// The answer; and beside the plan's secrets, the version that each was delivered with.

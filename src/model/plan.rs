@@ -20,7 +20,7 @@ pub struct Plan {
     pub parameters: BTreeMap<LoginKey, String>,
     pub version_ids: VersionIds,
     /// What the class says and is not heeded, or could be meant otherwise. A mount goes on all the same.
-    pub warnings: Vec<ClassWarning>,
+    pub warnings: FaultList<ClassWarning>,
 }
 
 /// What the versions in an answer are named by.

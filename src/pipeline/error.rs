@@ -32,7 +32,7 @@ pub enum MountError {
     },
     Oversize(Oversize),
     Policy(Vec<(Label, Denial)>),
-    Render(Vec<RenderFault>),
+    Render(FaultList<RenderFault>),
     Request(FaultList<RequestFault>),
     TimedOut {
         after: Duration,
@@ -96,6 +96,7 @@ impl MountError {
     fn unkept(&self) -> usize {
         match self {
             Self::Class(ClassFaults(faults)) => faults.more(),
+            Self::Render(faults) => faults.more(),
             Self::Request(faults) => faults.more(),
             Self::Audit(_)
             | Self::Delivery(_)
@@ -106,7 +107,6 @@ impl MountError {
             | Self::Overloaded { .. }
             | Self::Oversize(_)
             | Self::Policy(_)
-            | Self::Render(_)
             | Self::TimedOut { .. }
             | Self::TooMuch { .. } => 0,
         }

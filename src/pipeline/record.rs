@@ -83,7 +83,7 @@ impl Record {
             event.add_file(&file.path, file.field.as_ref());
         }
         for skipped in &rendered.skipped {
-            let Some(object) = plan.object(skipped.object.index) else { continue };
+            let Some(object) = plan.object(skipped.object) else { continue };
             let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(plan, object, Outcome::Absent));
             event.add_absent();
         }

@@ -66,6 +66,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         limits: MountLimits {
             objects: limits.objects,
             class_bytes: limits.class_bytes,
+            files: limits.files,
             secret_bytes: limits.secret_bytes,
             mount_bytes: limits.mount_bytes,
         },
