@@ -12,7 +12,7 @@ use crate::model::{FieldName, FilePath};
 const NAMES: usize = 16;
 const NAME_BYTES: usize = 1024;
 
-/// What an object's entry stands for. Shown where that is more than one file: a single one has a field of its own in the entry.
+/// The files of an object's entry. Shown where they are several: a single one has a field of its own in the entry.
 #[derive(Clone, Default, Serialize)]
 pub struct Files {
     #[serde(rename = "files", skip_serializing_if = "is_one")]

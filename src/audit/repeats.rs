@@ -47,7 +47,7 @@ struct Last {
 pub(super) struct Passed {
     /// First: mounts that were counted before it.
     pub(super) counts: Vec<Count>,
-    /// Then its own line, and for how many more it stands; `None`: it was counted.
+    /// Then its own line, and how many mounts before it that line counts; `None`: it was counted itself.
     pub(super) repeats: Option<u64>,
 }
 

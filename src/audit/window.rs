@@ -1,4 +1,5 @@
-//! Bytes that are spent, by tenant, for a while. What is given back is `crate::shares`' to give.
+//! Bytes that tenants spend in an hour or a minute. Apart from `crate::shares`, where what is held comes back: with that rule each
+//! tenant that has spent its share would halve what the next one finds.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use crate::model::Tenant;
 /// The most tenants that are told apart. Further ones have one share together.
 const TENANTS: usize = 1024;
 
-/// None come back until the window ends, and then all do.
+/// Nothing comes back until the window ends, and then everything does.
 ///
 /// A tenant may spend as much as it then leaves; or, where others have left less, the part it would have if the capacity were shared by
 /// the tenants of this window and one more. So the first may spend a half, and one that comes after `n` others a part of `n + 2`. All

@@ -137,7 +137,7 @@ fn who_writes_much_is_cut_short_and_nobody_else_is() {
     assert!(mounts + left_out <= 2 * 3600 && mounts + left_out > 2 * 3600 - 2 * 60, "{mounts} {left_out}");
     let (_, shop) = recorded.of("shop");
     assert_eq!((shop.len(), shop.iter().filter(|line| line.get("more").is_some()).count()), (60, 0));
-    // The next hour begins anew.
+    // The next hour has a share of its own.
     recorded.written.0.lock().unwrap().clear();
     assert!(recorded.pass(large("evil", 0, 4_000), start + Duration::from_hours(1)));
     assert!(recorded.of("evil").1[0].get("more").is_none());
@@ -277,7 +277,7 @@ fn spent(window: &mut Window, tenants: usize, now: Instant) -> Vec<usize> {
 }
 
 #[test]
-fn a_newcomer_finds_a_part_whoever_came_before() {
+fn a_newcomer_finds_a_part_after_any_others() {
     for (tenants, percent) in [(1, 50), (2, 84), (8, 183), (110, 440)] {
         let now = Instant::now();
         let mut window = Window::new(HOUR_BYTES, Duration::from_hours(1));
@@ -305,7 +305,7 @@ fn what_is_unused_is_anybodys() {
     assert!(!window.spend(&"large".into(), 1, now));
 }
 
-/// The table has an end. Whoever comes late shares one part with all who do; nobody is pushed out, and so gets a second share.
+/// The table has an end. Those that come late share one part; nobody is pushed out, so nobody gets a second share by that.
 #[test]
 fn namespaces_without_end_share_one_part() {
     let now = Instant::now();
