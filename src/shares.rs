@@ -60,6 +60,20 @@ impl Shares {
         Some(Held { shares: self.clone(), tenant: tenant.clone(), n })
     }
 
+    /// `n` units that a tenant has already, such as those of a former process: they are counted, whatever the rule says. What is free
+    /// may come to nothing by it, and what is used to more than there is.
+    pub fn count(&self, tenant: &Tenant, n: usize) -> Held {
+        let mut state = self.lock();
+        state.used += n;
+        state.add(tenant, n);
+        Held { shares: self.clone(), tenant: tenant.clone(), n }
+    }
+
+    /// Whether a tenant that holds so much would be given `n` units more, if so many were used in all.
+    pub fn would_give(&self, held: usize, used: usize, n: usize) -> bool {
+        may_have(held, n, self.0.capacity.saturating_sub(used))
+    }
+
     pub fn capacity(&self) -> usize {
         self.0.capacity
     }
@@ -87,7 +101,7 @@ impl Shares {
     }
 
     fn free_of(&self, state: &State) -> usize {
-        self.0.capacity - state.used
+        self.0.capacity.saturating_sub(state.used)
     }
 
     /// A panic elsewhere cannot leave the state half-changed: nothing in here panics.
@@ -104,13 +118,7 @@ impl State {
     }
 
     fn may_have(&self, tenant: &Tenant, n: usize, free: usize) -> bool {
-        if n == 0 {
-            return true;
-        }
-        let Some(left) = free.checked_sub(n) else { return false };
-        let held = self.of(tenant.as_str());
-        // Else nobody could have the only unit, nor the last one.
-        (held == 0 && n == 1) || held.checked_add(n).is_some_and(|held| held <= left)
+        may_have(self.of(tenant.as_str()), n, free)
     }
 
     fn add(&mut self, tenant: &Tenant, n: usize) {
@@ -129,6 +137,16 @@ impl State {
             }
         }
     }
+}
+
+/// The rule, for a tenant that holds so much.
+fn may_have(held: usize, n: usize, free: usize) -> bool {
+    if n == 0 {
+        return true;
+    }
+    let Some(left) = free.checked_sub(n) else { return false };
+    // Else nobody could have the only unit, nor the last one.
+    (held == 0 && n == 1) || held.checked_add(n).is_some_and(|held| held <= left)
 }
 
 // === impl Held ===
@@ -172,7 +190,7 @@ impl Held {
         let shares = self.shares.clone();
         let mut state = shares.lock();
         let n = self.n;
-        let free = shares.free_of(&state) + n;
+        let free = (shares.0.capacity + n).saturating_sub(state.used);
         if *tenant != self.tenant {
             if !state.may_have(tenant, n, free) {
                 drop(state);

@@ -168,6 +168,20 @@ impl Turns {
         Some(Drawn { turns: self.clone(), held })
     }
 
+    /// As [`Shares::count`]: what a tenant has already, as if it were drawn.
+    pub fn count(&self, tenant: &Tenant, n: usize) -> Drawn {
+        let mut lines = self.lock();
+        lines.drew(tenant, n);
+        Drawn { turns: self.clone(), held: self.0.slots.count(tenant, n) }
+    }
+
+    /// Whether a tenant would be given a turn if all others came back, and what is drawn stayed.
+    pub fn may_come(&self, tenant: &Tenant) -> bool {
+        let lines = self.lock();
+        let drawn = lines.drawn.get(tenant).copied().unwrap_or(0);
+        self.0.slots.would_give(drawn, lines.drawn.values().sum(), self.0.each)
+    }
+
     /// Units a turn.
     pub fn each(&self) -> usize {
         self.0.each
