@@ -235,6 +235,7 @@ pub fn vault(input: &[u8]) {
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
         payer: None,
+        party: None,
         deadline: Instant::now() + Duration::from_secs(30),
     };
     let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));

@@ -29,6 +29,7 @@ use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLoc
 use crate::telemetry::Metrics;
 use crate::telemetry::endpoint::{Endpoint, Status};
 use crate::turns::Turns;
+use crate::work::Workroom;
 
 /// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -251,9 +252,14 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let identity = kept.map_or_else(|| identity::build(&config.identity, &config.state_dir, Arc::clone(clock)), Ok);
     let identity = identity.map_err(|error| keep(format!("identity: {error}"))).ok();
     let former = former.map(|former| &former.pipeline.backends);
-    let backends = Backends::build(config.configured(), config.of_backends(), BackendParts { clock, metrics, leases }, former)
-        .map_err(|faults| faults.into_iter().for_each(&mut keep))
-        .ok();
+    let backends = Backends::build(
+        config.configured(),
+        config.of_backends(),
+        BackendParts { clock, metrics, leases, kept: *commons.budget.kept() },
+        former,
+    )
+    .map_err(|faults| faults.into_iter().for_each(&mut keep))
+    .ok();
     let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
         return Err(StartError(problems));
     };
@@ -275,7 +281,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
         commons: Arc::clone(commons),
-        plans: Plans::default(),
+        plans: Plans::new(commons.budget.kept().plans),
     })
 }
 
@@ -284,7 +290,7 @@ pub fn commons(limits: &Limits) -> Result<Commons, String> {
     // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
     let body = limits.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
     let budget = Budget::new(budget::memory(limits.memory), limits.mount_bytes, body, limits.mounts)?;
-    Ok(Commons { budget, places: Turns::new(limits.mounts) })
+    Ok(Commons { budget, places: Turns::new(limits.mounts), work: Workroom::new() })
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.

@@ -4,7 +4,6 @@
 //!
 //! Each step collects everything that is wrong before it fails; the first step that fails answers. Nothing is delivered in part.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,14 +19,15 @@ use crate::clock::Clock;
 use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey};
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
-use crate::memo::Memo;
-use crate::model::{Fetched, FileMode, MountCall, Plan, PodIdentity, Request, RequestId, Tenant, Verb, Version};
+use crate::model::{Fetched, FileMode, MountCall, Object, Plan, PodIdentity, Request, RequestId, Tenant, Verb, Version};
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
 use crate::shares::Held;
+use crate::shelf::Kept;
 use crate::steps::{self, Steps};
 use crate::telemetry::Metrics;
 use crate::turns::Turns;
+use crate::work::{Unfinished, Workroom};
 
 mod error;
 mod record;
@@ -36,8 +36,12 @@ pub use error::{FetchFailure, MountError};
 
 use record::Record;
 
-/// Parsed classes that are remembered.
-const PLANS: usize = 1024;
+/// What a parsed class costs in bytes: this, and so many times the bytes of its text.
+const PLAN: usize = 1024;
+const PARSED: usize = 6;
+
+/// Up to so many bytes are worked over on the spot: some 200,000 steps.
+const INLINE: usize = 64 * 1024;
 
 /// What is kept back in bytes for the answer to a request that makes something.
 const MADE: usize = 128 * 1024;
@@ -77,9 +81,16 @@ pub struct MountLimits {
     pub mount_bytes: usize,
 }
 
-/// Classes parsed before, by their parameters. They belong to one pipeline: the backends' names are resolved in them.
+/// Classes parsed before, by their parameters, on the account of the tenant that mounted one first. They belong to one pipeline: the
+/// backends' names are resolved in them.
 #[derive(Debug)]
-pub struct Plans(Memo<Arc<BTreeMap<String, String>>, Arc<Plan>>);
+pub struct Plans(Kept<Arc<BTreeMap<String, String>>, Arc<Plan>>);
+
+/// A class as it was found: known from before, or parsed now and not kept yet.
+struct Class {
+    plan: Arc<Plan>,
+    parsed_from: Option<Arc<BTreeMap<String, String>>>,
+}
 
 /// One call: its name in logs, the socket it came by, and its time.
 #[derive(Clone, Debug)]
@@ -102,6 +113,8 @@ pub struct Commons {
     pub budget: Budget,
     /// Mounts worked on at once.
     pub places: Turns,
+    /// Where work is done that would keep one of the runtime's threads for long.
+    pub work: Workroom,
 }
 
 /// An answer, and what it has cost.
@@ -189,14 +202,15 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<Ready, MountError> {
         let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
-        let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
-        let plan = self.plan(&parameters, &claims.namespace, class.as_deref(), &cx.provider, &steps)?;
-        drop((parameters, room));
-        record.planned(&plan);
+        let steps = Arc::new(Steps::new(steps::OF_A_MOUNT, cx.deadline));
+        let found = self.class(parameters, purse.tenant(), &steps, cx).await?;
+        drop(room);
+        record.planned(&found.plan);
         let attested = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
         record.identified(attested.pod.verified);
         let pod = Arc::new(attested.pod);
-        let permits = self.authorise(&pod, &plan, record)?;
+        let permits = self.authorise(&pod, &found.plan, record)?;
+        let plan = self.keep(found, purse.tenant(), class.as_deref());
         let volume = self.deliverer.reserve(&pod, &target_path).await.map_err(MountError::Delivery)?;
         let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
         let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, purse, &steps, cx).await?;
@@ -216,14 +230,14 @@ impl Pipeline {
         terms: &Terms,
         permission: FileMode,
         purse: &Arc<Purse>,
-        steps: &Steps,
+        steps: &Arc<Steps>,
         cx: &MountContext,
     ) -> Result<(Found, Rendered), MountError> {
         let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
         loop {
             let missed = match self.fetch(plan, permits, terms).await {
                 Ok(mut found) => {
-                    let rendered = self.render(plan, &found.secrets, permission, steps)?;
+                    let rendered = self.render(plan, &found.secrets, permission, steps, purse, cx).await?;
                     match found.pay_for(&rendered, self.deliverer.mode(), purse) {
                         Ok(()) => return Ok((found, rendered)),
                         Err(missed) => missed,
@@ -245,30 +259,56 @@ impl Pipeline {
     }
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
-    fn plan(
+    async fn class(
         &self,
-        parameters: &BTreeMap<String, String>,
-        namespace: &str,
-        class: Option<&str>,
-        provider: &str,
-        steps: &Steps,
-    ) -> Result<Arc<Plan>, MountError> {
-        let mut parameters = Cow::Borrowed(parameters);
-        if provider != OWN_PROVIDER && !parameters.contains_key("dialect") {
-            parameters.to_mut().insert("dialect".to_owned(), provider.to_owned());
+        mut parameters: BTreeMap<String, String>,
+        tenant: &Tenant,
+        steps: &Arc<Steps>,
+        cx: &MountContext,
+    ) -> Result<Class, MountError> {
+        if *cx.provider != *OWN_PROVIDER && !parameters.contains_key("dialect") {
+            parameters.insert("dialect".to_owned(), cx.provider.to_string());
         }
-        if let Some(plan) = self.plans.0.find(&*parameters) {
-            return Ok(plan);
+        if let Some(plan) = self.plans.0.find(&parameters) {
+            return Ok(Class { plan, parsed_from: None });
         }
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let plan = Arc::new(dialect::parse(&parameters, self.backends.catalogue(), limits, steps).map_err(MountError::Class)?);
-        let class = class.unwrap_or_default();
+        let (parameters, catalogue, steps) = (Arc::new(parameters), self.backends.catalogue(), Arc::clone(steps));
+        let parsed_from = Arc::clone(&parameters);
+        let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
+        let plan = self.work(bytes, tenant, cx, parse).await?.map_err(MountError::Class)?;
+        Ok(Class { plan: Arc::new(plan), parsed_from: Some(parsed_from) })
+    }
+
+    /// Keeps a class that policy has let pass, and tells once what is to be known of it.
+    fn keep(&self, class: Class, tenant: &Tenant, name: Option<&str>) -> Arc<Plan> {
+        let Class { plan, parsed_from: Some(parameters) } = class else { return class.plan };
+        let name = name.unwrap_or_default();
         for warning in &plan.warnings {
-            tracing::warn!(namespace, class, %warning, "a class says what is not heeded");
+            tracing::warn!(namespace = %tenant, class = name, %warning, "a class says what is not heeded");
         }
-        self.plans.0.insert(Arc::new(parameters.into_owned()), Arc::clone(&plan));
-        Ok(plan)
+        let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.plans.0.keep(tenant.as_str(), parameters, Arc::clone(&plan), PLAN + bytes * PARSED);
+        plan
+    }
+
+    /// On the spot where it is little, else in the workroom. `bytes`: what is looked at at least.
+    async fn work<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        tenant: &Tenant,
+        cx: &MountContext,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, MountError> {
+        if bytes <= INLINE {
+            return Ok(work());
+        }
+        self.commons.work.run(tenant, cx.deadline, work).await.map_err(|unfinished| match unfinished {
+            Unfinished::Late => MountError::TimedOut { after: cx.arrived.elapsed() },
+            Unfinished::Panicked => MountError::Internal,
+        })
     }
 
     /// A permit for each of the plan's secrets; or every denial.
@@ -342,11 +382,27 @@ impl Pipeline {
         Ok(())
     }
 
-    fn render(&self, plan: &Plan, found: &[Option<Fetched>], permission: FileMode, steps: &Steps) -> Result<Rendered, MountError> {
-        let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| &*fetched.secret)).collect();
+    async fn render(
+        &self,
+        plan: &Arc<Plan>,
+        found: &[Option<Fetched>],
+        permission: FileMode,
+        steps: &Arc<Steps>,
+        purse: &Purse,
+        cx: &MountContext,
+    ) -> Result<Rendered, MountError> {
+        let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| Arc::clone(&fetched.secret))).collect();
         let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
         let limits = RenderLimits { files, secret_bytes, mount_bytes };
-        render::render(plan, &secrets, permission, limits, steps).map_err(MountError::Render)
+        // An object looks through its secret at most once for each of its patterns.
+        let looks = |object: &Object| secrets[object.secret].as_ref().map_or(0, |secret| object.looks() * secret.weight());
+        let bytes = plan.objects.iter().map(looks).sum();
+        let (plan, steps) = (Arc::clone(plan), Arc::clone(steps));
+        let render = move || {
+            let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
+            render::render(&plan, &secrets, permission, limits, &steps)
+        };
+        self.work(bytes, purse.tenant(), cx, render).await?.map_err(MountError::Render)
     }
 
     /// The answer; and beside the plan's secrets, the version that each was delivered with.
@@ -451,9 +507,10 @@ async fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &Moun
     }
 }
 
-impl Default for Plans {
-    fn default() -> Self {
-        Self(Memo::with_capacity(PLANS))
+impl Plans {
+    /// For classes that weigh so many bytes together.
+    pub fn new(bytes: usize) -> Self {
+        Self(Kept::of_bytes(bytes))
     }
 }
 

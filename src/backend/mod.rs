@@ -11,6 +11,7 @@ use crate::budget::Payer;
 use crate::files::Late;
 use crate::model::{Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Tenant};
 use crate::policy::Permit;
+use crate::turns::Party;
 
 mod caching;
 mod catalogue;
@@ -30,7 +31,7 @@ pub use caching::{CacheConfig, CacheTimes};
 pub use catalogue::Configured;
 pub use config::BackendConfig;
 pub use examine::Visitor;
-pub use kind::{Audience, Facts, Inadmissible, Kind, only_reads};
+pub use kind::{Audience, Facts, Inadmissible, Kind, StoreLimits, only_reads};
 pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
 pub use stack::lease::LeasesConfig;
@@ -76,6 +77,8 @@ pub struct FetchContext {
     pub fresh: Option<Duration>,
     /// Who pays for what is held of the answer; `None`: it is the daemon's own.
     pub payer: Option<Payer>,
+    /// In whose lines it waits at a store; `None`: in its own tenant's.
+    pub party: Option<Party>,
     pub deadline: Instant,
 }
 
@@ -150,7 +153,7 @@ impl Terms {
     fn of(&self, permit: &Permit) -> FetchContext {
         let Self { tokens, fresh, payer, deadline } = self;
         let (pod, tokens, payer) = (Arc::clone(permit.pod()), Arc::clone(tokens), payer.clone());
-        FetchContext { pod, tokens, fresh: *fresh, payer, deadline: *deadline }
+        FetchContext { pod, tokens, fresh: *fresh, payer, party: None, deadline: *deadline }
     }
 }
 

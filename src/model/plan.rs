@@ -63,6 +63,9 @@ pub enum Select {
     Whole { path: FilePath },
 }
 
+/// An expression is searched in a copy of the secret, as a tree.
+const EXPRESSION: usize = 16;
+
 /// A glob over field names: `*` stands for any run of characters, everything else for itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FieldPattern(String);
@@ -179,6 +182,15 @@ impl Plan {
 // === impl Object ===
 
 impl Object {
+    /// How often its secret may have to be looked through.
+    pub fn looks(&self) -> usize {
+        match &self.select {
+            Select::Fields { patterns, .. } => patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1),
+            Select::Field { query, .. } if query.is_expression() => EXPRESSION,
+            Select::Field { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
+        }
+    }
+
     pub fn label(&self) -> Label {
         let path = match &self.select {
             Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),

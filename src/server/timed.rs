@@ -104,10 +104,11 @@ where
         request.extensions_mut().insert(cx);
         let (lane, commons, mut inner) = (self.lane.clone(), Arc::clone(&self.commons), self.inner.clone());
         let placed = async move {
-            let _place = lane.place().await;
             let (head, body) = request.into_parts();
+            // Before anything is waited for: what is not read keeps the calls behind it from being read.
             match take_in(body, &commons.budget).await {
                 Ok((message, room)) => {
+                    let _place = lane.place().await;
                     let mut request = http::Request::from_parts(head, message);
                     request.extensions_mut().insert(room);
                     inner.call(request).await

@@ -75,7 +75,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         metrics,
         clock,
         commons: Arc::new(commons(&limits).unwrap()),
-        plans: Plans::default(),
+        plans: Plans::new(1 << 20),
     }
 }
 

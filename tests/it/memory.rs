@@ -129,6 +129,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
             tokens: Arc::new(PodTokens::default()),
             fresh: None,
             payer: None,
+            party: None,
             deadline: Instant::now() + Duration::from_mins(1),
         };
         let fetched = backend.fetch(&secret, &cx).await.unwrap();

@@ -43,6 +43,7 @@ impl Limited {
             let (_turn, _place);
             match whose {
                 // Without a turn by the deadline the call's time is over as well.
+                Some(FetchContext { party: Some(party), .. }) => _turn = self.places.take_for(party, deadline).await,
                 Some(cx) => _turn = self.places.take(&cx.tenant(), deadline).await,
                 // The semaphore is never closed.
                 None => _place = self.own.acquire().await,

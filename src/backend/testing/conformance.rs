@@ -183,6 +183,7 @@ fn context() -> FetchContext {
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
         payer: None,
+        party: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

@@ -117,6 +117,7 @@ fn cx() -> FetchContext {
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
         payer: None,
+        party: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

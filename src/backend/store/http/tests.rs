@@ -114,6 +114,7 @@ fn cx() -> FetchContext {
         tokens: Arc::new(tokens(&[("intranet", "token-for-intranet"), ("keyferry", "token-for-keyferry")])),
         fresh: None,
         payer: None,
+        party: None,
         deadline: Instant::now() + Duration::from_secs(20),
     }
 }

@@ -90,6 +90,7 @@ impl Bench {
             tokens: Arc::new(PodTokens::new(BTreeMap::from([(audience.to_owned(), token)]))),
             fresh: None,
             payer: None,
+            party: None,
             deadline: soon(),
         }
     }
