@@ -18,7 +18,7 @@ use crate::audit::AuditLog;
 use crate::backend::stack::lease::Leases;
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
-use crate::budget::{self, Budget};
+use crate::budget;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
 use crate::delivery::{Deliverer, VersionKey};
@@ -28,8 +28,6 @@ use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLock, group, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::endpoint::{Endpoint, Status};
-use crate::turns::Turns;
-use crate::work::Workroom;
 
 /// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -228,6 +226,9 @@ fn warn_of_group(sockets: &SocketConfig, bound: &[BoundSocket]) {
 
 /// What works, but should be known.
 async fn warn_of_doubts(pipeline: &Pipeline) {
+    if let Some(doubt) = pipeline.commons.budget.doubt() {
+        tracing::warn!("{doubt}");
+    }
     if let Err(problem) = pipeline.deliverer.check() {
         tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
     }
@@ -287,10 +288,8 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
 
 /// What the process has for mounts, by the limits that it starts with.
 pub fn commons(limits: &Limits) -> Result<Commons, String> {
-    // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
-    let body = limits.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
-    let budget = Budget::new(budget::memory(limits.memory), limits.mount_bytes, body, limits.mounts)?;
-    Ok(Commons { budget, places: Turns::new(limits.mounts), work: Workroom::new() })
+    let budget = limits.budget(budget::memory(limits.memory))?;
+    Ok(Commons::new(budget, limits.mounts))
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
@@ -372,6 +371,10 @@ impl Status for Health {
             reasons.extend(mark.look().await.err().map(|displaced| format!("socket {}: {displaced}", mark.path.display())));
         }
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    fn measure(&self) {
+        self.pipeline.load().measure();
     }
 
     async fn status(&self) -> serde_json::Value {

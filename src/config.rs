@@ -18,6 +18,7 @@ use tokio::time::Duration;
 use crate::audit::AuditConfig;
 use crate::backend::stack::sealed::SealedConfig;
 use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Configured, LeasesConfig};
+use crate::budget::Budget;
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
@@ -338,6 +339,16 @@ fn read(file: &Path) -> io::Result<String> {
 // === impl Limits ===
 
 impl Limits {
+    /// What so many bytes of memory are for.
+    ///
+    /// # Errors
+    /// They are too few for these limits: the text names the ones at fault.
+    pub fn budget(&self, memory: usize) -> Result<Budget, String> {
+        // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
+        let body = self.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
+        Budget::new(memory, self.mount_bytes, body, self.mounts)
+    }
+
     fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
         let default = Self::default();
         let mut count = |key, default, faults: &mut Faults| {
@@ -364,7 +375,12 @@ impl Limits {
             duration => Ok(duration),
         });
         let timeout = timeout.unwrap_or(default.timeout);
-        Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout }
+        let limits = Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout };
+        if let (Some(Err(problem)), Some(node)) = (memory.map(|memory| limits.budget(memory)), reader.get("memory")) {
+            let problem = problem.strip_prefix("limits.memory: ").unwrap_or(&problem).to_owned();
+            faults.add(node.at, reader.path("memory"), problem);
+        }
+        limits
     }
 }
 

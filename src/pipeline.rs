@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, TryFutureExt};
@@ -48,6 +48,9 @@ const MADE: usize = 128 * 1024;
 
 /// What a file costs besides its content and path, in bytes.
 const FILE: usize = 160;
+
+/// How often the log says who holds most, when mounts are refused.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
 
 /// How long after a mount's deadline a call that is stuck is answered in its place; less where the caller gives it less.
 const GRACE: Duration = Duration::from_secs(2);
@@ -115,6 +118,7 @@ pub struct Commons {
     pub places: Turns,
     /// Where work is done that would keep one of the runtime's threads for long.
     pub work: Workroom,
+    said: Mutex<Option<Instant>>,
 }
 
 /// An answer, and what it has cost.
@@ -184,10 +188,10 @@ impl Pipeline {
         let tenant = Tenant::from(request.claims.namespace.as_str());
         // Only now it is known whose it is.
         let room = match room {
-            Some(room) => Some(room.of(&tenant).ok_or(MountError::NoRoom)?),
+            Some(room) => Some(room.of(&tenant).ok_or_else(|| self.refuse("call", MountError::NoRoom))?),
             None => None,
         };
-        let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
+        let overloaded = || self.refuse("place", MountError::Overloaded { waited: cx.arrived.elapsed() });
         let place = self.commons.places.take(&tenant, cx.queue_until).await.ok_or_else(overloaded)?;
         let purse = Purse::new(&self.commons.budget, place);
         self.walk(request, room, &purse, cx, record).await
@@ -233,7 +237,7 @@ impl Pipeline {
         steps: &Arc<Steps>,
         cx: &MountContext,
     ) -> Result<(Found, Rendered), MountError> {
-        let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
+        let overloaded = || self.refuse("memory", MountError::Overloaded { waited: cx.arrived.elapsed() });
         loop {
             let missed = match self.fetch(plan, permits, terms).await {
                 Ok(mut found) => {
@@ -280,6 +284,26 @@ impl Pipeline {
         let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
         let plan = self.work(bytes, tenant, cx, parse).await?.map_err(MountError::Class)?;
         Ok(Class { plan: Arc::new(plan), parsed_from: Some(parsed_from) })
+    }
+
+    /// Counts a mount that is refused for want of what tenants share, and says now and then who holds most of it.
+    fn refuse(&self, reason: &'static str, error: MountError) -> MountError {
+        self.metrics.refused(reason);
+        self.commons.say_who_holds_most(reason);
+        error
+    }
+
+    /// Sets the gauges of what tenants share.
+    pub fn measure(&self) {
+        let Commons { budget, places, work, .. } = &*self.commons;
+        let [small, large] = budget.calls();
+        self.metrics.pot("calls", small.used() + large.used(), small.capacity() + large.capacity());
+        let moving = budget.moving().slots();
+        self.metrics.pot("mounts", moving.used(), moving.capacity());
+        self.metrics.pot("plans", self.plans.0.weight(), budget.kept().plans);
+        self.metrics.waiting("place", places.waiting());
+        self.metrics.waiting("memory", budget.moving().waiting());
+        self.metrics.waiting("work", work.turns().waiting());
     }
 
     /// Keeps a class that policy has let pass, and tells once what is to be known of it.
@@ -479,6 +503,40 @@ impl Found {
             none => *none = Some(purse.spend(answered)?),
         }
         Ok(())
+    }
+}
+
+// === impl Commons ===
+
+impl Commons {
+    /// For so many mounts at once.
+    pub fn new(budget: Budget, mounts: usize) -> Self {
+        Self { budget, places: Turns::new(mounts), work: Workroom::new(), said: Mutex::default() }
+    }
+
+    /// Once a minute, in the log alone: who holds most is nobody's business but the node's admin's.
+    fn say_who_holds_most(&self, of: &'static str) {
+        {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.is_some_and(|at| at.elapsed() < SAY_AGAIN) {
+                return;
+            }
+            *said = Some(Instant::now());
+        }
+        let [_, large] = self.budget.calls();
+        let shares = match of {
+            "call" => large,
+            "place" => self.places.slots(),
+            _ => self.budget.moving().slots(),
+        };
+        let most: Vec<_> = shares.most(3).into_iter().map(|(tenant, held)| format!("{tenant} ({held})")).collect();
+        tracing::warn!(
+            of,
+            used = shares.used(),
+            all = shares.capacity(),
+            most = most.join(", "),
+            "mounts are refused: what they need is taken (who holds most of it: namespaces, with bytes or places)"
+        );
     }
 }
 
