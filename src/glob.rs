@@ -60,6 +60,8 @@ pub fn matches_path(pattern: &str, name: &str) -> bool {
     let (mut patterns, mut names) = (pattern.split('/'), name.split('/'));
     let mut star = None;
     loop {
+        #[cfg(test)]
+        tests::COMPARED.set(tests::COMPARED.get() + 1);
         let (mut after_pattern, mut after_name) = (patterns.clone(), names.clone());
         match (after_pattern.next(), after_name.next()) {
             (None, None) => return true,
@@ -112,9 +114,16 @@ fn take_none(pattern: &[&str], described: &mut [bool]) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        /// How many elements of names were held against one of a pattern.
+        pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
 
     #[test]
     fn a_star_stays_within_its_element() {
@@ -172,6 +181,23 @@ mod tests {
         assert!(!matches(&pattern, &"a".repeat(1_999)));
         let pattern = "**/a/".repeat(500) + "b";
         assert!(!matches_path(&pattern, &"a/".repeat(499)));
+    }
+
+    /// The longest names have 512 elements. A pattern that begins otherwise looks at none of them.
+    #[test]
+    fn a_name_is_looked_at_as_far_as_it_matches() {
+        let compared = |pattern: &str, elements: usize| {
+            COMPARED.set(0);
+            assert!(!matches_path(pattern, &format!("bao{}", "/a".repeat(elements))));
+            COMPARED.get()
+        };
+        for pattern in ["files/**", "bao/b/**", "*/b*/**/c"] {
+            assert!(compared(pattern, 511) <= 3, "{pattern}");
+        }
+        for pattern in ["*/**/root/**", "**/b", "**/a/b/**", "bao/**/a/**/a/c*"] {
+            let (once, twice) = (compared(pattern, 250), compared(pattern, 500));
+            assert!(once < 1_100 && twice * 10 <= once * 22, "{pattern}: {once}, {twice}");
+        }
     }
 
     #[test]

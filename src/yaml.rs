@@ -9,7 +9,6 @@ use std::fmt;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::model::MAX_FAULTS;
 use crate::nearest::nearest;
 use crate::steps::{Spent, Steps};
 
@@ -23,7 +22,7 @@ const MAX_DEPTH: usize = 32;
 const COPIED: usize = 16;
 
 /// What the parser takes for one event, in steps: up to 300 ns, whatever stands around it.
-const EVENT: u64 = 64;
+const EVENT: u64 = 128;
 
 /// What most often is behind a fault of syntax, which the parser notices some lines late.
 const SYNTAX_REMEDY: &str =
@@ -367,9 +366,9 @@ impl Node {
 // === impl Faults ===
 
 impl Faults {
-    /// For what a tenant writes: as many as a message can tell.
-    pub fn of_tenant() -> Self {
-        Self { most: MAX_FAULTS, ..Self::default() }
+    /// For what a tenant writes: no more are kept than a message has room for.
+    pub fn at_most(most: usize) -> Self {
+        Self { most, ..Self::default() }
     }
 
     pub fn add(&mut self, at: Position, key: impl Into<String>, problem: impl Into<String>) {

@@ -10,7 +10,7 @@ use super::layout::{Layout, Room};
 use super::{ClassLimits, bounded, class_fault, too_much_work};
 use crate::model::{
     Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, FaultList, FilePath, FolderPath, InvalidName, InvalidPath, Label,
-    LeaseFor, LoginKey, Method, Object, Plan, SecretRef, Unresolved, clean, quoted,
+    LeaseFor, LoginKey, MAX_FAULTS, Method, Object, Plan, SecretRef, Unresolved, clean, quoted,
 };
 use crate::steps::{Spent, Steps};
 use crate::yaml::{self, Faults, Node, Position, Reader, Unparsed, Value};
@@ -169,7 +169,7 @@ impl<'c> Class<'c> {
             if !self.charge(VALUE * item.weight() as u64) {
                 break;
             }
-            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::of_tenant());
+            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::at_most(MAX_FAULTS - self.faults.len()));
             objects.extend(self.object(&label, &item, &mut faults, &mut read));
             self.take_over(&label, faults);
         }

@@ -411,7 +411,7 @@ fn twice_the_work_takes_twice_the_steps() {
     let exploded = |patterns: &[&str], n: usize| (1..=n).map(|n| object(n, "a", fields(patterns, &format!("d{n}")))).collect::<Vec<_>>();
     let literals = |n: usize| (0..n).map(|n| format!("absent{n}")).collect::<Vec<_>>();
     let one = |patterns: &[String]| vec![object(1, "a", fields(&patterns.iter().map(String::as_str).collect::<Vec<_>>(), "d"))];
-    let kinds: [(&str, &dyn Fn(usize) -> u64); 10] = [
+    let kinds: [(&str, &dyn Fn(usize) -> u64); 12] = [
         ("globs over more fields", &|n| steps_of(exploded(&hostile, 1), &of_many(n))),
         ("globs of more objects", &|n| steps_of(exploded(&hostile, n), &of_many(100))),
         ("more globs", &|n| steps_of(one(&globs(n)), &of_many(100))),
@@ -423,6 +423,14 @@ fn twice_the_work_takes_twice_the_steps() {
             let base64 = |object: Object| Object { encoding: Encoding::Base64, ..object };
             let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000)))]);
             steps_of((1..=n).map(|n| base64(object(n, "a", field("x", &format!("f{n}"))))).collect(), &store)
+        }),
+        ("texts that need escapes", &|n| {
+            steps_of(vec![object(1, "a", whole("w"))], &secrets("a", [("x", text(&"\u{1}\"".repeat(100 * n))), ("y", text(""))]))
+        }),
+        ("encoded fields that are wrong", &|n| {
+            let hex = |object: Object| Object { encoding: Encoding::Hex, ..object };
+            let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000)))]);
+            steps_of((1..=n).map(|n| hex(object(n, "a", field("x", &format!("f{n}"))))).collect(), &store)
         }),
         ("expressions", &|n| {
             let expression = |n| object(n, "a", field("f0[?@ == `1`] | [0]", &format!("f{n}")));

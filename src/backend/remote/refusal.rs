@@ -10,6 +10,9 @@ use crate::http::HttpError;
 use crate::model::{BackendName, SecretBytes, SecretName};
 use crate::redact::Hidden;
 
+/// The longest answer in bytes that is looked through for the store's words: refusals are short, and JSON takes many times its text in memory.
+const MAX_LOOKED_THROUGH: usize = 64 * 1024;
+
 /// A failed call: what kind of failure, why, and in brackets what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::backend) struct Refusal {
@@ -121,7 +124,7 @@ impl Needles {
 
     /// Every text of an answer, but those of these members: they are its words. `false`: it cannot be looked through.
     fn answer(&mut self, body: &SecretBytes, but: &[&str]) -> bool {
-        let Ok(answer) = serde_json::from_slice::<Value>(body.expose()) else { return false };
+        let Ok(answer) = serde_json::from_slice::<Value>(short(body)) else { return false };
         self.values(&answer, but);
         true
     }
@@ -148,6 +151,11 @@ impl Needles {
             Value::Null | Value::Bool(_) => {}
         }
     }
+}
+
+/// An answer as far as it is looked through: all of it, or nothing.
+pub(in crate::backend) fn short(body: &SecretBytes) -> &[u8] {
+    Some(body.expose()).filter(|body| body.len() <= MAX_LOOKED_THROUGH).unwrap_or_default()
 }
 
 // === impl Words ===

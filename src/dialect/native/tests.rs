@@ -671,6 +671,13 @@ fn kinds() -> Vec<(&'static str, fn(usize) -> Vec<(String, String)>)> {
         ("long names", |n| objects_of(format!("- {{secret: s, fields: [{}]}}", format!("{}, ", "x".repeat(200)).repeat(n / 20)))),
         ("no names", |n| objects_of(format!("- {{secret: s, fields: [{}]}}", "[], ".repeat(n)))),
         ("unknown keys", |n| objects_of(format!("- {{secret: s{}}}", (0..n).map(|n| format!(", feild{n}: x")).collect::<String>()))),
+        ("unknown keys of many objects", |n| {
+            let keys: String = (0..40).map(|n| format!(", fie{n:02}d: x")).collect();
+            objects_of((0..n / 20).map(|n| format!("- {{secret: s{n}{keys}}}\n")).collect())
+        }),
+        ("merge keys", |n| objects_of(format!("- &a {{secret: s}}\n{}", "- {<<: *a}\n".repeat(n)))),
+        ("control characters", |n| objects_of("- {secret: \"\\x01\\x1b[31m\", path: \"\\x01\", args: {a: \"\\x01\"}}\n".repeat(n))),
+        ("long versions", |n| objects_of(format!("- {{secret: s, version: \"{}\", path: p}}\n", "9".repeat(200)).repeat(n))),
         ("unknown keys of the class", |n| (0..n).map(|n| (format!("objetcs{n}"), String::new())).collect()),
         ("arguments", |n| objects_of(format!("- {{secret: s, args: {{{}}}}}", (0..n).map(|n| format!("a{n}: 1, ")).collect::<String>()))),
         ("items under a long key", |n| objects_of(format!("- {{secret: s, args: {{? {} : [{}]}}}}", "k".repeat(n), "x, ".repeat(n)))),
