@@ -13,7 +13,10 @@
 mod flood;
 mod meter;
 mod node;
+mod store;
 mod trial;
 mod victim;
 
+mod calls;
 mod classes;
+mod stores;

@@ -16,6 +16,9 @@ use crate::support::connect;
 /// Kubelet's patience with one mount.
 pub const KUBELETS: Duration = Duration::from_mins(2);
 
+/// How often the answers so far are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How calls were answered: by the Code of the message (`OK`, `TooLarge` ...), how often.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
@@ -49,6 +52,11 @@ impl Flood {
 
     /// For that long; then what is in flight is given up.
     pub async fn run(&self, socket: &Path, time: Duration) -> Answers {
+        self.run_until(socket, time, |_| false).await
+    }
+
+    /// For that long at most, or until the answers so far are enough.
+    pub async fn run_until(&self, socket: &Path, time: Duration, enough: impl Fn(&Answers) -> bool) -> Answers {
         let until = Instant::now() + time;
         let Ok(client) = connect(socket).await else { return Answers::default() };
         let (next, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Answers::default())));
@@ -60,11 +68,18 @@ impl Flood {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let began = Instant::now();
                     let answer = client.mount(patiently(calls(number))).await;
+                    let is_gone = answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
                     answers.lock().unwrap().add(began.elapsed(), &answer.map(tonic::Response::into_inner));
+                    // A daemon that has ended answers nothing else.
+                    if is_gone {
+                        return;
+                    }
                 }
             });
         }
-        sleep_until(until).await;
+        while Instant::now() < until && !enough(&answers.lock().unwrap()) {
+            sleep_until(until.min(Instant::now() + LOOK)).await;
+        }
         callers.shutdown().await;
         let answers = answers.lock().unwrap();
         answers.clone()
@@ -92,6 +107,19 @@ impl Answers {
         {
             self.trapped.push(format!("{:?}: {}", status.code(), status.message()));
         }
+    }
+
+    /// What came before the others.
+    pub fn and(mut self, others: Self) -> Self {
+        for (code, count) in others.codes {
+            *self.codes.entry(code).or_default() += count;
+        }
+        for (code, words) in others.words {
+            self.words.entry(code).or_insert(words);
+        }
+        self.trapped.extend(others.trapped);
+        self.longest = self.longest.max(others.longest);
+        self
     }
 
     pub fn of(&self, code: &str) -> usize {

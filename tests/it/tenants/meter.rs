@@ -1,8 +1,8 @@
 //! How much memory the daemon has, looked at by a thread of its own; and the end that the kernel would make of too much.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,8 +33,7 @@ pub struct Meter {
 struct Seen {
     stop: AtomicBool,
     most: AtomicU64,
-    /// Milliseconds after the beginning; 0: it was not.
-    killed_at: AtomicU64,
+    killed: OnceLock<Instant>,
 }
 
 impl Memory {
@@ -70,10 +69,9 @@ impl Meter {
         self.seen.most.load(Ordering::Relaxed)
     }
 
-    /// When the process was killed for its memory, since the beginning.
-    pub fn killed(&self) -> Option<Duration> {
-        let at = self.seen.killed_at.load(Ordering::Relaxed);
-        (at > 0).then(|| Duration::from_millis(at))
+    /// When the process was killed for its memory.
+    pub fn killed(&self) -> Option<Instant> {
+        self.seen.killed.get().copied()
     }
 
     pub fn now(&self) -> Option<Memory> {
@@ -89,14 +87,12 @@ impl Drop for Meter {
 }
 
 async fn look(pid: u32, most: u64, seen: &Seen) {
-    let began = Instant::now();
     while !seen.stop.load(Ordering::Relaxed)
         && let Some(memory) = Memory::of(pid)
     {
         seen.most.fetch_max(memory.own, Ordering::Relaxed);
         if memory.own > most {
-            let millis = u64::try_from(began.elapsed().as_millis()).unwrap();
-            seen.killed_at.store(millis.max(1), Ordering::Relaxed);
+            seen.killed.get_or_init(Instant::now);
             let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::KILL);

@@ -98,8 +98,7 @@ impl Trial {
     ) {
         let _alone = ALONE.lock().await;
         let mut victim = Victim::start(&self.node, &self.victim).await;
-        let one = Flood::new(1, in_turn(self.victim.clone())).run(&provider.socket, Duration::from_millis(100)).await;
-        assert!(one.of("OK") > 0 && one.of("OK") == one.all(), "the victim is not served at all: {:?}", one.words);
+        provider.mount(self.victim[0].clone()).await.unwrap();
         let idle = Memory::of(provider.pid()).unwrap();
         let meter = Meter::start(provider.pid(), self.node.limits.memory);
 
@@ -108,6 +107,7 @@ impl Trial {
         let honest = (honest, victim.end().await);
 
         victim.begin().await;
+        let began = Instant::now();
         let hostile = attack(&provider.socket, self.time).await;
         let hostile = (hostile, victim.end().await);
 
@@ -120,7 +120,7 @@ impl Trial {
             hostile,
             may,
             most: meter.most(),
-            killed: meter.killed(),
+            killed: meter.killed().map(|at| at.saturating_duration_since(began)),
             after: meter.now(),
             back_after,
         };
