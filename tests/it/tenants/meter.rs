@@ -1,0 +1,103 @@
+//! How much memory the daemon has, looked at by a thread of its own; and the end that the kernel would make of too much.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Duration, Instant, sleep};
+
+/// How often it looks.
+const EACH: Duration = Duration::from_millis(5);
+
+/// Bytes of memory, from `/proc/PID/status`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Of the process's own: heap and stacks.
+    pub own: u64,
+    /// Pages of the program's file.
+    pub file: u64,
+    /// The most there ever was, both together (`VmHWM`).
+    pub peak: u64,
+}
+
+/// Watches one process until it is dropped, and kills it when it has more of its own than it may: what a cgroup's limit does.
+pub struct Meter {
+    pid: u32,
+    seen: Arc<Seen>,
+    looking: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    stop: AtomicBool,
+    most: AtomicU64,
+    killed: OnceLock<Instant>,
+}
+
+impl Memory {
+    /// `None`: the process has ended.
+    pub fn of(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let bytes = |key: &str| -> Option<u64> {
+            let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+            value.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+        };
+        Some(Self { own: bytes("RssAnon")? + bytes("RssShmem")?, file: bytes("RssFile")?, peak: bytes("VmHWM")? })
+    }
+
+    /// The most of its own that the process ever had. Pages of the file only grow in number, so it was no less than this.
+    pub fn own_peak(&self) -> u64 {
+        self.peak.saturating_sub(self.file).max(self.own)
+    }
+}
+
+impl Meter {
+    pub fn start(pid: u32, most: u64) -> Self {
+        let seen = Arc::new(Seen::default());
+        let of_thread = Arc::clone(&seen);
+        let looking = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(look(pid, most, &of_thread));
+        });
+        Self { pid, seen, looking: Some(looking) }
+    }
+
+    /// The most of its own that was seen.
+    pub fn most(&self) -> u64 {
+        self.seen.most.load(Ordering::Relaxed)
+    }
+
+    /// When the process was killed for its memory.
+    pub fn killed(&self) -> Option<Instant> {
+        self.seen.killed.get().copied()
+    }
+
+    pub fn now(&self) -> Option<Memory> {
+        Memory::of(self.pid)
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.seen.stop.store(true, Ordering::Relaxed);
+        drop(self.looking.take().map(JoinHandle::join));
+    }
+}
+
+async fn look(pid: u32, most: u64, seen: &Seen) {
+    while !seen.stop.load(Ordering::Relaxed)
+        && let Some(memory) = Memory::of(pid)
+    {
+        seen.most.fetch_max(memory.own, Ordering::Relaxed);
+        if memory.own > most {
+            seen.killed.get_or_init(Instant::now);
+            let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+            return;
+        }
+        sleep(EACH).await;
+    }
+}
