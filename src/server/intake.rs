@@ -31,8 +31,9 @@ pub(super) async fn take_in(mut body: Incoming, budget: &Budget) -> Result<(Body
     let mut message = BytesMut::new();
     let mut room: Option<Option<Unread>> = None;
     while let Some(frame) = body.frame().await {
-        // A stream that breaks has no message: what came of it is refused by who decodes it.
-        let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { continue };
+        // A stream that breaks has no message: what came of it is refused by who decodes it. It breaks again at each look.
+        let Ok(frame) = frame else { break };
+        let Ok(data) = frame.into_data() else { continue };
         let mut data = &data[..];
         if room.is_none() {
             let rest = PREFIX.saturating_sub(message.len()).min(data.len());
