@@ -249,16 +249,20 @@ fn absent_secrets_and_fields() {
     let optional = objects().into_iter().map(|object| Object { optional: true, ..object }).collect();
     let rendered = rendered(optional, &store).unwrap();
     assert!(rendered.files.is_empty());
-    let skipped: Vec<_> = rendered.skipped.iter().map(|skipped| format!("object {} {:?}", skipped.object, skipped.field)).collect();
-    insta::assert_snapshot!(skipped.join("\n"), @r#"
-    object 1 Some("pasword")
-    object 2 Some("tls.key")
-    object 3 Some("ca-crt")
-    object 4 Some("usernam")
-    object 4 Some("x*")
-    object 4 Some("zzz")
-    object 5 None
-    "#);
+    let skipped: Vec<_> = rendered
+        .skipped
+        .iter()
+        .map(|skipped| format!("object {}: {}", skipped.object, skipped.field.as_deref().unwrap_or("all")))
+        .collect();
+    insta::assert_snapshot!(skipped.join("\n"), @"
+    object 1: pasword
+    object 2: tls.key
+    object 3: ca-crt
+    object 4: usernam
+    object 4: x*
+    object 4: zzz
+    object 5: all
+    ");
 }
 
 #[test]

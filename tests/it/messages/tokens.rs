@@ -135,6 +135,6 @@ async fn tokens_that_prove_nothing() {
     # no token
     Unauthenticated IdentityUnverified: token: it cannot be read: it is not three parts joined by dots (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
     # 100 KiB
-    Unauthenticated IdentityUnverified: token: it cannot be read: 109500 bytes, and at most 16384 are read (kubelet sends the Pod's own: take csi.storage.k8s.io/serviceAccount.tokens out of the class's parameters and the volume's attributes)
+    FailedPrecondition TooLarge: csi.storage.k8s.io/serviceAccount.tokens: 109570 bytes; at most 65536 are read (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     "#);
 }
