@@ -43,6 +43,9 @@ const PARSED: usize = 6;
 /// Up to so many bytes are worked over on the spot: some 200,000 steps.
 const INLINE: usize = 64 * 1024;
 
+/// Secrets of one mount that are fetched at once. Each that waits takes memory, and no mount has more calls to a backend than half of them.
+const AT_ONCE: usize = 32;
+
 /// What is kept back in bytes for the answer to a request that makes something.
 const MADE: usize = 128 * 1024;
 
@@ -389,9 +392,11 @@ impl Pipeline {
         found: &mut Found,
         failures: &mut HashMap<usize, BackendError>,
     ) -> Result<(), Missed> {
-        let fetches = places.iter().map(|place| async { (*place, self.backends.fetch(&permits[*place], terms).await) });
-        let mut fetches: FuturesUnordered<_> = fetches.collect();
+        let fetch = |place: usize| async move { (place, self.backends.fetch(&permits[place], terms).await) };
+        let mut waiting = places.iter().copied();
+        let mut fetches: FuturesUnordered<_> = waiting.by_ref().take(AT_ONCE).map(fetch).collect();
         while let Some((place, answer)) = fetches.next().await {
+            fetches.extend(waiting.next().map(fetch));
             match answer {
                 Ok(answer) => {
                     if found.kept_back.is_none() {

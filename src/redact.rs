@@ -303,7 +303,9 @@ mod tests {
     fn what_is_too_short_is_not_kept() {
         assert!(('\0'..=char::MAX).all(|c| c.to_lowercase().count() <= c.len_utf8()));
         let mut hidden = Hidden::default();
-        ["", "abcd", "\u{130}\u{130}"].into_iter().for_each(|value| hidden.value(value.as_bytes()));
+        for value in ["", "abcd", "\u{130}\u{130}"] {
+            hidden.value(value.as_bytes());
+        }
         assert_eq!(format!("{hidden:?}"), "Hidden(0)");
         hidden.value(b"abcde");
         assert_eq!(format!("{hidden:?}"), "Hidden(1)");

@@ -548,6 +548,9 @@ pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
 mod tests {
     use super::*;
 
+    /// A kind of text, and one of this size.
+    type Kind = (&'static str, fn(usize) -> String);
+
     #[test]
     fn positions_quotes_and_nulls_are_kept() {
         let node = parse("a: 0444\nb:\n  - \"0444\"\n  - ~\nc:\n").unwrap();
@@ -634,7 +637,7 @@ mod tests {
 
     #[test]
     fn twice_the_text_takes_twice_the_steps() {
-        let kinds: [(&str, fn(usize) -> String); 8] = [
+        let kinds: [Kind; 8] = [
             ("lines", |n| "- a\n".repeat(n)),
             ("flow", |n| format!("[{}]", "a,".repeat(n))),
             ("members", |n| (0..n).map(|n| format!("key{n:06}: x\n")).collect()),
@@ -652,10 +655,10 @@ mod tests {
 
     #[test]
     fn parsing_ends_with_the_steps() {
-        let steps = Steps::new(10_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+        let steps = Steps::new(10_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         assert_eq!(parse_within(&"- a\n".repeat(60_000), &steps).unwrap_err(), Unparsed::Spent(Spent::Steps(10_000)));
         assert_eq!(steps.spent(), 240_000, "a text that is too long is not begun");
-        let steps = Steps::new(100_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+        let steps = Steps::new(100_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         assert!(parse_within(&"- a\n".repeat(20_000), &steps).is_err());
         assert!(steps.spent() < 101_000);
     }

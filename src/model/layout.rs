@@ -71,6 +71,9 @@ mod tests {
 
     use super::*;
 
+    /// A kind of text, and one of this size.
+    type Kind = (&'static str, fn(usize) -> String);
+
     thread_local! {
         /// How many bytes of paths were held against each other.
         static LOOKED: Cell<u64> = const { Cell::new(0) };
@@ -104,7 +107,7 @@ mod tests {
     /// What is really looked at is within the steps, and grows as they do.
     #[test]
     fn twice_the_paths_take_twice_the_steps() {
-        let kinds: [(&str, fn(usize) -> String); 5] = [
+        let kinds: [Kind; 5] = [
             ("apart", |n| format!("f{}", n * 7919 % 10_007)),
             ("in one deep folder", |n| format!("{}{}", "f/".repeat(200), n * 7919 % 10_007)),
             ("the same", |_| "a/b/c".to_owned()),

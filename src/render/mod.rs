@@ -122,15 +122,12 @@ pub fn render(
     };
     let mut is_spent = false;
     for object in &plan.objects {
-        let done = match secrets[object.secret] {
-            Some(secret) => renderer.object(object, secret),
-            None => {
-                let text = || "is not in its store (store it, correct the name, or set `optional: true`)".to_owned();
-                renderer.absent(object, None, text);
-                Ok(())
-            }
+        let Some(secret) = secrets[object.secret] else {
+            let text = || "is not in its store (store it, correct the name, or set `optional: true`)".to_owned();
+            renderer.absent(object, None, text);
+            continue;
         };
-        if let Err(over) = done {
+        if let Err(over) = renderer.object(object, secret) {
             is_spent = matches!(over, Over::Steps(_));
             renderer.fault(object, || over.problem(limits));
             break;

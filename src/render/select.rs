@@ -60,19 +60,19 @@ pub(super) struct Matched<'s, 'p> {
 
 /// Looks at each field once, whatever the number of patterns; at those that are named alone where no pattern has a `*`.
 pub(super) fn matching<'s, 'p>(secret: &'s Secret, patterns: &'p [FieldPattern], steps: &Steps) -> Result<Matched<'s, 'p>, Spent> {
-    let mut matched: Vec<(Option<Glob<'_>>, bool)> = Vec::with_capacity(patterns.len());
+    let mut tried: Vec<(Option<Glob<'_>>, bool)> = Vec::with_capacity(patterns.len());
     let mut named = BTreeMap::new();
     for pattern in patterns {
         steps.charge(LOOK + pattern.as_str().len() as u64)?;
         let field = if pattern.is_literal() { secret.fields.get_key_value(pattern.as_str()) } else { None };
         named.extend(field);
-        matched.push(((!pattern.is_literal()).then(|| Glob::new(pattern.as_str())), field.is_some()));
+        tried.push(((!pattern.is_literal()).then(|| Glob::new(pattern.as_str())), field.is_some()));
     }
-    let fields = if matched.iter().any(|(glob, _)| glob.is_some()) {
+    let fields = if tried.iter().any(|(glob, _)| glob.is_some()) {
         let mut fields = Vec::new();
         for (name, field) in &secret.fields {
             let (mut is_wanted, mut looked) = (named.contains_key(name), LOOK);
-            for (glob, has_matched) in &mut matched {
+            for (glob, has_matched) in &mut tried {
                 let Some(glob) = glob.filter(|_| !(is_wanted && *has_matched)) else { continue };
                 let matches = glob.matches(name.as_str(), &mut looked);
                 (is_wanted, *has_matched) = (is_wanted || matches, *has_matched || matches);
@@ -84,7 +84,7 @@ pub(super) fn matching<'s, 'p>(secret: &'s Secret, patterns: &'p [FieldPattern],
     } else {
         named.into_iter().collect()
     };
-    let unmatched = patterns.iter().zip(matched).filter(|(_, (_, has_matched))| !has_matched).map(|(pattern, _)| pattern).collect();
+    let unmatched = patterns.iter().zip(tried).filter(|(_, (_, has_matched))| !has_matched).map(|(pattern, _)| pattern).collect();
     Ok(Matched { fields, unmatched })
 }
 

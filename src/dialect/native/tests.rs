@@ -642,10 +642,8 @@ fn names_and_files_and_paths_have_bounds() {
     let deep =
         format!("- {{secret: a, fields: [{}], path: {folder}}}\n- {{secret: b, fields: [{}], path: {folder}b}}", names(200), names(200));
     insta::assert_snapshot!(too_large(&deep), @"object 2 (f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/...): path: with this object the paths of the class have more than 1048576 bytes together (shorten them, or split the class)");
-    let class = parameters(&[(
-        "objects",
-        &(format!("- {{secret: a, fields: [{}]}}\n", names(8)) + &(0..5).map(|n| format!("- secret: x{n}\n")).collect::<String>().as_str()),
-    )]);
+    let others: String = (0..5).map(|n| format!("- secret: x{n}\n")).collect();
+    let class = parameters(&[("objects", &format!("- {{secret: a, fields: [{}]}}\n{others}", names(8)))]);
     let limits = ClassLimits { objects: 512, files: 10, bytes: 1 << 20, owners: true };
     let faults = parse(&class, &FakeCatalogue { only: true }, limits, &Steps::unbounded()).unwrap_err().0;
     insta::assert_snapshot!(faults[0], @"object 4 (x2): path: with this object the class has more than 10 files: no more are allowed on this node (split the class, or ask for a higher limits.files)");
@@ -659,8 +657,11 @@ fn steps_of(class: &BTreeMap<String, String>) -> u64 {
     steps.spent()
 }
 
-/// Classes of one kind and any size: what a tenant may try.
-fn kinds() -> Vec<(&'static str, fn(usize) -> Vec<(String, String)>)> {
+/// A kind of class, and the parameters of one of this size.
+type Kind = (&'static str, fn(usize) -> Vec<(String, String)>);
+
+/// What a tenant may try.
+fn kinds() -> Vec<Kind> {
     vec![
         ("objects", |n| objects_of((0..n).map(|n| format!("- {{secret: s{n}, field: f, path: p{n}}}\n")).collect())),
         ("objects of one path", |n| objects_of("- {secret: s, field: f, path: p}\n".repeat(n))),
@@ -727,7 +728,7 @@ fn the_time_of_a_class_grows_with_its_steps() {
 fn a_class_ends_with_the_steps() {
     let class = parameters(&[("objects", &(0..512).map(|n| format!("- secret: s{n}\n")).collect::<String>())]);
     let limits = ClassLimits { objects: 512, files: 4096, bytes: 1 << 20, owners: true };
-    let steps = Steps::new(200_000, Instant::now() + tokio::time::Duration::from_secs(60));
+    let steps = Steps::new(200_000, Instant::now() + tokio::time::Duration::from_mins(1));
     let faults = parse(&class, &FakeCatalogue { only: true }, limits, &steps).unwrap_err().0;
     assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge));
     insta::assert_snapshot!(faults[0], @"objects: takes more than 200000 steps of work (split the class)");

@@ -238,6 +238,9 @@ mod tests {
 
     use super::*;
 
+    /// A kind of text, and one of this size.
+    type Kind = (&'static str, fn(usize) -> String);
+
     fn through(document: &str, expression: &str) -> String {
         let mark = Mark::of(document);
         let read = mark.read(serde_json::from_str(document).unwrap(), &Steps::unbounded()).unwrap();
@@ -279,7 +282,7 @@ mod tests {
 
     #[test]
     fn twice_the_answer_takes_twice_the_steps() {
-        let kinds: [(&str, fn(usize) -> String); 4] = [
+        let kinds: [Kind; 4] = [
             ("items", |n| format!("[{}0]", "0,".repeat(n))),
             ("members", |n| format!("{{{}\"z\":0}}", (0..n).map(|n| format!("\"a{n:05}\":\"\",")).collect::<String>())),
             ("lists in lists", |n| format!("{}{}0{}", "[".repeat(60), "[0,0],".repeat(n), "]".repeat(60))),
@@ -323,7 +326,7 @@ mod tests {
         assert!(matches!(read(&items(MAX_VALUES)), Err(Unsearchable::TooMany)));
         assert_eq!(read(r#" { "a" : [ 1 , "x\"]}" ] , "b" : { } , "c" : null } "#).unwrap(), 6);
         let document = items(1_000);
-        let steps = Steps::new(1_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+        let steps = Steps::new(1_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         let read = Mark::of(&document).read(serde_json::from_str(&document).unwrap(), &steps);
         assert!(matches!(read, Err(Unsearchable::Spent(Spent::Steps(1_000)))));
     }
