@@ -19,4 +19,6 @@ mod victim;
 
 mod calls;
 mod classes;
+mod names;
 mod stores;
+mod volumes;

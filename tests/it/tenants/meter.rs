@@ -1,6 +1,7 @@
 //! How much memory the daemon has, looked at by a thread of its own; and the end that the kernel would make of too much.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -22,9 +23,19 @@ pub struct Memory {
     pub peak: u64,
 }
 
+/// Pages of volumes that the daemon has written are charged to it too, wherever they are mounted: the bytes of these file systems.
+pub fn charged(volumes: &[PathBuf]) -> u64 {
+    let used = |volume: &PathBuf| {
+        let found = rustix::fs::statvfs(volume).unwrap();
+        (found.f_blocks - found.f_bfree) * found.f_bsize
+    };
+    volumes.iter().map(used).sum()
+}
+
 /// Watches one process until it is dropped, and kills it when it has more of its own than it may: what a cgroup's limit does.
 pub struct Meter {
     pid: u32,
+    volumes: Arc<Vec<PathBuf>>,
     seen: Arc<Seen>,
     looking: Option<JoinHandle<()>>,
 }
@@ -54,17 +65,17 @@ impl Memory {
 }
 
 impl Meter {
-    pub fn start(pid: u32, most: u64) -> Self {
-        let seen = Arc::new(Seen::default());
-        let of_thread = Arc::clone(&seen);
+    pub fn start(pid: u32, most: u64, volumes: Vec<PathBuf>) -> Self {
+        let (seen, volumes) = (Arc::new(Seen::default()), Arc::new(volumes));
+        let (of_thread, written) = (Arc::clone(&seen), Arc::clone(&volumes));
         let looking = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            runtime.block_on(look(pid, most, &of_thread));
+            runtime.block_on(look(pid, most, &written, &of_thread));
         });
-        Self { pid, seen, looking: Some(looking) }
+        Self { pid, volumes, seen, looking: Some(looking) }
     }
 
-    /// The most of its own that was seen.
+    /// The most of its own that was seen, with what was charged to it at that time.
     pub fn most(&self) -> u64 {
         self.seen.most.load(Ordering::Relaxed)
     }
@@ -77,6 +88,10 @@ impl Meter {
     pub fn now(&self) -> Option<Memory> {
         Memory::of(self.pid)
     }
+
+    pub fn charged(&self) -> u64 {
+        charged(&self.volumes)
+    }
 }
 
 impl Drop for Meter {
@@ -86,12 +101,13 @@ impl Drop for Meter {
     }
 }
 
-async fn look(pid: u32, most: u64, seen: &Seen) {
+async fn look(pid: u32, most: u64, volumes: &[PathBuf], seen: &Seen) {
     while !seen.stop.load(Ordering::Relaxed)
         && let Some(memory) = Memory::of(pid)
     {
-        seen.most.fetch_max(memory.own, Ordering::Relaxed);
-        if memory.own > most {
+        let all = memory.own + charged(volumes);
+        seen.most.fetch_max(all, Ordering::Relaxed);
+        if all > most {
             seen.killed.get_or_init(Instant::now);
             let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
             // It may have ended by itself.

@@ -21,10 +21,12 @@ pub struct Limits {
     pub mount_bytes: usize,
     pub secret_bytes: usize,
     pub mounts: usize,
+    /// Calls to one backend at once.
+    pub per_backend: usize,
 }
 
 /// Those of the short trials.
-pub const SMALL: Limits = Limits { memory: 64 * MIB, mount_bytes: 512 * 1024, secret_bytes: 256 * 1024, mounts: 128 };
+pub const SMALL: Limits = Limits { memory: 64 * MIB, mount_bytes: 512 * 1024, secret_bytes: 256 * 1024, mounts: 128, per_backend: 32 };
 
 /// A house whose namespaces each may read what is theirs, of any backend.
 pub struct Node {
@@ -50,16 +52,21 @@ impl Node {
         house.vault(&["init"]);
         let node = Self { house, limits };
         for namespace in ["victim", "hostile", "honest"] {
-            node.house.set(&format!("{namespace}/db"), &[("password", SMALL_VALUE.as_bytes())]);
+            node.set_small(&format!("{namespace}/db"));
         }
         node.configure(backends, extra);
         node
     }
 
+    pub fn set_small(&self, secret: &str) {
+        self.house.set(secret, &[("password", SMALL_VALUE.as_bytes())]);
+    }
+
     fn configure(&self, backends: &str, extra: &str) {
-        let Limits { memory, mount_bytes, secret_bytes, mounts } = self.limits;
+        let Limits { memory, mount_bytes, secret_bytes, mounts, per_backend } = self.limits;
         let memory = if KNOWS_MEMORY { format!("memory: {}MiB, ", memory / MIB) } else { String::new() };
-        let limits = format!("{{ {memory}mountBytes: {mount_bytes}, secretBytes: {secret_bytes}, mounts: {mounts} }}");
+        let limits =
+            format!("{{ {memory}mountBytes: {mount_bytes}, secretBytes: {secret_bytes}, mounts: {mounts}, perBackend: {per_backend} }}");
         let (root, uid) = (self.house.folder.path().display(), rustix::process::geteuid().as_raw());
         let config = format!(
             "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\n\

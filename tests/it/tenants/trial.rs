@@ -1,13 +1,13 @@
 //! A trial: the victim beside honest mounts, then beside hostile ones, then the daemon alone; and the verdict.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keyferry::server::proto::MountRequest;
 use tokio::sync::Mutex;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::flood::{Answers, Calls, Flood, in_turn};
+use super::flood::{Answers, Calls, Flood, Told, in_turn};
 use super::meter::{Memory, Meter};
 use super::node::{MIB, Node};
 use super::victim::{Tale, Victim};
@@ -15,6 +15,9 @@ use crate::support::Provider;
 
 /// One at a time, where the tests are threads of one process; nextest's configuration sees to it where they are processes.
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// How long the honest take.
+const HONEST: Duration = Duration::from_secs(2);
 
 /// A mount of the victim's may take this long at most, or [`TIMES`] what it takes beside honest mounts.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -41,8 +44,10 @@ pub struct Trial {
     pub victim: Vec<MountRequest>,
     /// What as many honest callers ask for.
     pub honest: Vec<MountRequest>,
-    /// How long each part takes.
+    /// How long the hostile go on; and then until the victim's last mount has ended.
     pub time: Duration,
+    /// Volumes that the daemon writes itself: their pages count as its own. Empty: the driver writes.
+    pub volumes: Vec<PathBuf>,
 }
 
 /// What was seen.
@@ -58,6 +63,8 @@ pub struct Verdict {
     killed: Option<Duration>,
     /// `None`: the daemon has ended.
     after: Option<Memory>,
+    /// Of volumes, at the end.
+    charged: u64,
     back_after: Option<Duration>,
 }
 
@@ -65,23 +72,18 @@ impl Trial {
     /// With a small secret of the file vault for the victim and for the honest.
     pub fn new(node: Node) -> Self {
         let (victim, honest) = (node.small("victim", 4), node.small("honest", 64));
-        Self { node, victim, honest, time: Duration::from_secs(2) }
+        Self { node, victim, honest, time: Duration::from_secs(2), volumes: Vec::new() }
     }
 
     /// Calls at full rate, so many at once.
     pub async fn flood(self, kind: &'static str, at_once: usize, may: &'static [&'static str], calls: Calls) {
         let flood = Flood::new(at_once, calls);
-        self.run(kind, at_once, may, async move |socket, time| flood.run(socket, time).await).await;
+        self.run(kind, at_once, may, async move |socket, told| flood.run(socket, told).await).await;
     }
 
-    /// Any other attack; `at_once`: how many honest callers it is compared with.
-    pub async fn run(
-        self,
-        kind: &'static str,
-        at_once: usize,
-        may: &'static [&'static str],
-        attack: impl AsyncFnOnce(&Path, Duration) -> Answers,
-    ) {
+    /// Any other attack. It goes on until it is dropped; one that ends by itself ends the trial. `at_once`: how many honest callers it is
+    /// compared with.
+    pub async fn run(self, kind: &'static str, at_once: usize, may: &'static [&'static str], attack: impl AsyncFnOnce(&Path, &Told)) {
         let provider = self.node.house.serve();
         self.run_on(provider, kind, at_once, may, attack).await;
     }
@@ -94,23 +96,18 @@ impl Trial {
         kind: &'static str,
         at_once: usize,
         may: &'static [&'static str],
-        attack: impl AsyncFnOnce(&Path, Duration) -> Answers,
+        attack: impl AsyncFnOnce(&Path, &Told),
     ) {
         let _alone = ALONE.lock().await;
-        let mut victim = Victim::start(&self.node, &self.victim).await;
+        let mut victim = Victim::start(&self.node, &self.victim, self.volumes.is_empty()).await;
         provider.mount(self.victim[0].clone()).await.unwrap();
         let idle = Memory::of(provider.pid()).unwrap();
-        let meter = Meter::start(provider.pid(), self.node.limits.memory);
+        let meter = Meter::start(provider.pid(), self.node.limits.memory, self.volumes);
 
-        victim.begin().await;
-        let honest = Flood::new(at_once, in_turn(self.honest.clone())).run(&provider.socket, self.time).await;
-        let honest = (honest, victim.end().await);
-
-        victim.begin().await;
+        let honest = Flood::new(at_once, in_turn(self.honest));
+        let honest = beside(&mut victim, HONEST, async |told| honest.run(&provider.socket, told).await).await;
         let began = Instant::now();
-        let hostile = attack(&provider.socket, self.time).await;
-        let hostile = (hostile, victim.end().await);
-
+        let hostile = beside(&mut victim, self.time, async |told| attack(&provider.socket, told).await).await;
         let back_after = back(&meter, idle).await;
         let verdict = Verdict {
             kind,
@@ -122,6 +119,7 @@ impl Trial {
             most: meter.most(),
             killed: meter.killed().map(|at| at.saturating_duration_since(began)),
             after: meter.now(),
+            charged: meter.charged(),
             back_after,
         };
         drop(meter);
@@ -129,6 +127,23 @@ impl Trial {
         let faults = verdict.faults();
         assert!(faults.is_empty(), "{verdict}\n{}\n{}", faults.join("\n"), tail(&provider.log()));
     }
+}
+
+/// The victim beside others, who go on until its last mount has ended.
+async fn beside(victim: &mut Victim, time: Duration, others: impl AsyncFnOnce(&Told)) -> (Answers, Tale) {
+    let told = Told::default();
+    victim.begin().await;
+    let mut others = Box::pin(others(&told));
+    let tale = if timeout(time, &mut others).await.is_ok() {
+        victim.end().await
+    } else {
+        tokio::select! {
+            tale = victim.end() => tale,
+            () = async { others.await; std::future::pending().await } => unreachable!("it pends"),
+        }
+    };
+    let answers = told.lock().unwrap().clone();
+    (answers, tale)
 }
 
 /// Waits until the daemon has no more than when it was idle; how long that took.
@@ -192,7 +207,7 @@ impl Verdict {
 
     /// `VmHWM`, as it would be in the released build.
     fn peak(&self) -> u64 {
-        FILE + self.after.as_ref().map_or(0, Memory::own_peak).max(self.most)
+        FILE + self.after.map_or(0, |after| after.own_peak() + self.charged).max(self.most)
     }
 
     fn most_allowed(&self) -> u64 {
