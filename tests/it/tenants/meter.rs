@@ -9,8 +9,14 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Duration, Instant, sleep};
 
+use super::node::MIB;
+
 /// How often it looks.
 const EACH: Duration = Duration::from_millis(5);
+
+/// What the pages of the program's file take of the limit: in the released build. The debug build has many times as many, so that its own
+/// are left out, and these stand in for them.
+const FILE: u64 = 8 * MIB;
 
 /// Bytes of memory, from `/proc/PID/status`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +30,7 @@ pub struct Memory {
 }
 
 /// Pages of volumes that the daemon has written are charged to it too, wherever they are mounted: the bytes of these file systems.
-pub fn charged(volumes: &[PathBuf]) -> u64 {
+fn charged(volumes: &[PathBuf]) -> u64 {
     let used = |volume: &PathBuf| {
         let found = rustix::fs::statvfs(volume).unwrap();
         (found.f_blocks - found.f_bfree) * found.f_bsize
@@ -59,7 +65,7 @@ impl Memory {
     }
 
     /// The most of its own that the process ever had. Pages of the file only grow in number, so it was no less than this.
-    pub fn own_peak(&self) -> u64 {
+    fn own_peak(&self) -> u64 {
         self.peak.saturating_sub(self.file).max(self.own)
     }
 }
@@ -75,9 +81,10 @@ impl Meter {
         Self { pid, volumes, seen, looking: Some(looking) }
     }
 
-    /// The most of its own that was seen, with what was charged to it at that time.
-    pub fn most(&self) -> u64 {
-        self.seen.most.load(Ordering::Relaxed)
+    /// The most it had, in bytes, as it would be in the released build: what was seen, or what `VmHWM` tells if that is more.
+    pub fn peak(&self) -> u64 {
+        let told = self.now().map_or(0, |now| now.own_peak() + charged(&self.volumes));
+        FILE + told.max(self.seen.most.load(Ordering::Relaxed))
     }
 
     /// When the process was killed for its memory.
@@ -87,10 +94,6 @@ impl Meter {
 
     pub fn now(&self) -> Option<Memory> {
         Memory::of(self.pid)
-    }
-
-    pub fn charged(&self) -> u64 {
-        charged(&self.volumes)
     }
 }
 

@@ -102,7 +102,7 @@ fn a_victim_that_nobody_hurts_is_always_served() {
 async fn alone() {
     let node = Node::new(SMALL);
     let _provider = node.house.serve();
-    let mut victim = Victim::start(&node, &node.small("victim", 2), true).await;
+    let mut victim = Victim::start(&node, &node.small("victim", 2, "files", "db"), true).await;
     for _ in 0..2 {
         victim.begin().await;
         sleep(Duration::from_millis(300)).await;
@@ -110,10 +110,10 @@ async fn alone() {
         assert!(tale.served > 1 && tale.failures.is_empty() && !tale.stuck && tale.longest > 0.0, "{tale:?}");
     }
     // And it says so if it is not served what is its own.
-    let mut victim = Victim::start(&node, &node.small("hostile", 1), true).await;
+    let mut victim = Victim::start(&node, &node.small("hostile", 1, "files", "db"), true).await;
     victim.begin().await;
     assert_eq!(victim.end().await.failures, [""; 0]);
-    let mut victim = Victim::start(&node, &node.pods("victim", 1, "- { secret: hostile/db, path: password }\n"), true).await;
+    let mut victim = Victim::start(&node, &node.pods("victim", 1, "files", "- { secret: hostile/db, path: password }\n"), true).await;
     victim.begin().await;
     let tale = victim.end().await;
     assert!(tale.served == 0 && tale.failures[0].starts_with("PermissionDenied: PolicyDenied: "), "{tale:?}");

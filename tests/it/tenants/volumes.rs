@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use keyferry::server::proto::MountRequest;
 
-use super::flood::{Flood, in_turn};
-use super::node::{Node, SMALL, SMALL_CLASS};
+use super::flood::{Flood, Told, in_turn};
+use super::kind::objects;
+use super::node::{Node, SMALL};
 use super::trial::Trial;
 use crate::support::{tmpfs, with_mounts};
 
@@ -26,22 +27,22 @@ impl Writing {
         let node = Node::with(SMALL, "", &format!("delivery: provider\nkubeletDir: {}\n", kubelet.display()));
         let mut writing = Self { node, kubelet, volumes: Vec::new() };
         for (namespace, pods) in [("victim", 4), ("honest", PODS), ("hostile", PODS)] {
-            let calls = writing.pods(namespace, pods, "[]");
+            let calls = writing.here(writing.node.small(namespace, pods, "files", "db"));
             writing.volumes.extend(calls.iter().map(|call| tmpfs(Path::new(&call.target_path), "size=256m")));
         }
         writing
     }
 
-    fn pods(&self, namespace: &str, count: usize, objects: &str) -> Vec<MountRequest> {
-        let calls = self.node.pods(namespace, count, objects).into_iter();
+    /// The same calls for volumes of this node.
+    fn here(&self, calls: Vec<MountRequest>) -> Vec<MountRequest> {
         let here = |target: &str| target.replace("/var/lib/kubelet", &self.kubelet.display().to_string());
-        calls.map(|call| MountRequest { target_path: here(&call.target_path), ..call }).collect()
+        calls.into_iter().map(|call| MountRequest { target_path: here(&call.target_path), ..call }).collect()
     }
 
     fn trial(self) -> Trial {
-        let small = |namespace: &str, count| self.pods(namespace, count, &SMALL_CLASS.replace("NAMESPACE", namespace));
+        let small = |namespace, count| self.here(self.node.small(namespace, count, "files", "db"));
         let (victim, honest) = (small("victim", 4), small("honest", PODS));
-        Trial { victim, honest, volumes: self.volumes, ..Trial::new(self.node) }
+        Trial { victim, honest, volumes: self.volumes, ..Trial::new(self.node, "files") }
     }
 }
 
@@ -57,9 +58,10 @@ async fn tiny_files(dir: &Path) {
     let writing = Writing::new(dir);
     let names: Vec<_> = (0..4_000).map(|number| format!("{number:04}")).collect();
     writing.node.house.set("hostile/wide", &names.iter().map(|name| (name.as_str(), &b"v"[..])).collect::<Vec<_>>());
-    let objects: String = (0..3).map(|object| format!("- {{ secret: hostile/wide, fields: \"*\", path: d{object}/ }}\n")).collect();
-    let calls = in_turn(writing.pods("hostile", PODS, &objects));
-    writing.trial().flood("volumes of tiny files", 64, &["OK"], calls).await;
+    let objects = objects(3, |object| format!("- {{ secret: hostile/wide, fields: \"*\", path: d{object}/ }}\n"));
+    let flood = Flood::new(64, in_turn(writing.here(writing.node.pods("hostile", PODS, "files", &objects))));
+    let attack = async move |socket: &Path, told: &Told| flood.run(socket, told).await;
+    writing.trial().run("volumes of tiny files", 64, &["OK"], attack).await.assert();
 }
 
 /// A volume that is never opened: its file system does not answer. Its mounts take more places than there are.
@@ -72,8 +74,8 @@ fn volumes_on_a_path_that_does_not_answer() {
 #[tokio::main]
 async fn slow_path(dir: &Path) {
     let writing = Writing::new(dir);
-    let calls = writing.pods("hostile", PODS, &SMALL_CLASS.replace("NAMESPACE", "hostile"));
+    let flood = Flood::new(160, in_turn(writing.here(writing.node.small("hostile", 1, "files", "db"))));
     let provider = writing.node.house.serve_hanging_at(&writing.kubelet.join("pods/uid-hostile-pod-0"));
-    let flood = Flood::new(160, in_turn(calls[..1].to_vec()));
-    writing.trial().run_on(provider, "volumes on a slow path", 160, &[], async move |socket, told| flood.run(socket, told).await).await;
+    let attack = async move |socket: &Path, told: &Told| flood.run(socket, told).await;
+    writing.trial().run_on(provider, "volumes on a slow path", 160, &[], attack).await.assert();
 }
