@@ -1,7 +1,7 @@
 //! Hostile tenants against the real daemon: one namespace does its worst, and another's mounts go on (`docs/security.md`).
 //!
-//! Each kind is a function that makes the calls, and a test: [`trial::try_out`] runs it for a while beside a victim in another namespace,
-//! and judges. The limits are small, so that a kind that takes more than its share is seen within seconds.
+//! Each kind is a function that makes the calls, and a test: [`kind::Kind::try_out`] runs it for a while beside a victim in another
+//! namespace, and judges. The limits are small, so that a kind that takes more than its share is seen within seconds.
 //!
 //! What is judged, in the same run of the same daemon:
 //! - the victim's every mount is served, the longest under 1 s or under five times what it is beside as many honest mounts;
@@ -11,6 +11,7 @@
 //! A kind that does not hold yet is `#[ignore]`d, with what was seen.
 
 mod flood;
+mod kind;
 mod meter;
 mod node;
 mod store;
@@ -19,4 +20,7 @@ mod victim;
 
 mod calls;
 mod classes;
+mod mixed;
+mod names;
 mod stores;
+mod volumes;

@@ -8,16 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use keyferry::server::proto::{MountRequest, MountResponse};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Duration, Instant};
 use tonic::{Code, Status};
 
-use crate::support::connect;
+use crate::support::{Client, connect};
 
 /// Kubelet's patience with one mount.
 pub const KUBELETS: Duration = Duration::from_mins(2);
-
-/// How often the answers so far are looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How calls were answered: by the Code of the message (`OK`, `TooLarge` ...), how often.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +26,9 @@ pub struct Answers {
     pub trapped: Vec<String>,
     pub longest: Duration,
 }
+
+/// Where answers are gathered.
+pub type Told = Arc<Mutex<Answers>>;
 
 /// What one tenant asks for: the call of each number, made when it is its turn.
 pub type Calls = Arc<dyn Fn(usize) -> MountRequest + Send + Sync>;
@@ -50,39 +50,28 @@ impl Flood {
         Self { at_once, calls }
     }
 
-    /// For that long; then what is in flight is given up.
-    pub async fn run(&self, socket: &Path, time: Duration) -> Answers {
-        self.run_until(socket, time, |_| false).await
-    }
-
-    /// For that long at most, or until the answers so far are enough.
-    pub async fn run_until(&self, socket: &Path, time: Duration, enough: impl Fn(&Answers) -> bool) -> Answers {
-        let until = Instant::now() + time;
-        let Ok(client) = connect(socket).await else { return Answers::default() };
-        let (next, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Answers::default())));
+    /// Goes on until it is dropped, which gives up what is in flight, or the daemon has ended.
+    pub async fn run(&self, socket: &Path, told: &Told) {
+        let Ok(client) = connect(socket).await else { return };
+        let next = Arc::new(AtomicUsize::new(0));
         let mut callers = JoinSet::new();
         for _ in 0..self.at_once {
-            let (mut client, calls, next, answers) = (client.clone(), Arc::clone(&self.calls), Arc::clone(&next), Arc::clone(&answers));
-            callers.spawn(async move {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let began = Instant::now();
-                    let answer = client.mount(patiently(calls(number))).await;
-                    let is_gone = answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable);
-                    answers.lock().unwrap().add(began.elapsed(), &answer.map(tonic::Response::into_inner));
-                    // A daemon that has ended answers nothing else.
-                    if is_gone {
-                        return;
-                    }
-                }
-            });
+            callers.spawn(call_on(client.clone(), Arc::clone(&self.calls), Arc::clone(&next), Arc::clone(told)));
         }
-        while Instant::now() < until && !enough(&answers.lock().unwrap()) {
-            sleep_until(until.min(Instant::now() + LOOK)).await;
+        while callers.join_next().await.is_some() {}
+    }
+}
+
+async fn call_on(mut client: Client, calls: Calls, next: Arc<AtomicUsize>, told: Told) {
+    loop {
+        let call = calls(next.fetch_add(1, Ordering::Relaxed));
+        let began = Instant::now();
+        let answer = client.mount(patiently(call)).await.map(tonic::Response::into_inner);
+        told.lock().unwrap().add(began.elapsed(), &answer);
+        // A daemon that has ended answers nothing else.
+        if answer.is_err_and(|status| status.code() == Code::Unavailable) {
+            return;
         }
-        callers.shutdown().await;
-        let answers = answers.lock().unwrap();
-        answers.clone()
     }
 }
 
@@ -107,19 +96,6 @@ impl Answers {
         {
             self.trapped.push(format!("{:?}: {}", status.code(), status.message()));
         }
-    }
-
-    /// What came before the others.
-    pub fn and(mut self, others: Self) -> Self {
-        for (code, count) in others.codes {
-            *self.codes.entry(code).or_default() += count;
-        }
-        for (code, words) in others.words {
-            self.words.entry(code).or_insert(words);
-        }
-        self.trapped.extend(others.trapped);
-        self.longest = self.longest.max(others.longest);
-        self
     }
 
     pub fn of(&self, code: &str) -> usize {

@@ -28,7 +28,7 @@ const SLOW: Duration = Duration::from_secs(20);
 
 /// The server. It is gone when dropped.
 pub struct Store {
-    pub address: SocketAddr,
+    address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
@@ -41,9 +41,9 @@ struct Bodies {
 }
 
 impl Store {
-    pub async fn start() -> Self {
+    pub fn start() -> Self {
         let (stop, stopped) = oneshot::channel();
-        let (told, address) = oneshot::channel();
+        let (told, address) = std::sync::mpsc::channel();
         let bodies = Arc::new(Bodies { large: large(), entries: entries(), asked: AtomicUsize::new(0) });
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -56,7 +56,7 @@ impl Store {
                 }
             });
         });
-        Self { address: address.await.unwrap(), _stop: stop }
+        Self { address: address.recv().unwrap(), _stop: stop }
     }
 
     /// The backend `bao` of a configuration.

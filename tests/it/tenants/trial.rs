@@ -1,35 +1,35 @@
 //! A trial: the victim beside honest mounts, then beside hostile ones, then the daemon alone; and the verdict.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keyferry::server::proto::MountRequest;
-use tokio::sync::Mutex;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
-use super::flood::{Answers, Calls, Flood, in_turn};
+use super::flood::{Answers, Flood, Told, in_turn};
 use super::meter::{Memory, Meter};
-use super::node::{MIB, Node};
+use super::node::{Limits, MIB, Node};
 use super::victim::{Tale, Victim};
 use crate::support::Provider;
 
 /// One at a time, where the tests are threads of one process; nextest's configuration sees to it where they are processes.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
+pub async fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().await
+}
+
+/// How long the honest take.
+const HONEST: Duration = Duration::from_secs(2);
+
 /// A mount of the victim's may take this long at most, or [`TIMES`] what it takes beside honest mounts.
 const LONGEST: Duration = Duration::from_secs(1);
 const TIMES: f64 = 5.0;
 
-/// What the daemon may have of its limit, in percent.
-const SHARE: u64 = 70;
-
 /// How much more than when it was idle, and how soon.
 const LEFT: u64 = 10 * MIB;
 const SOON: Duration = Duration::from_secs(10);
-
-/// What the pages of the program's file take of the limit: in the released build. The debug build has many times as many, so that its own
-/// are left out, and these stand in for them.
-const FILE: u64 = 8 * MIB;
 
 /// Codes that every kind may be refused with: they are the defence.
 const REFUSALS: [&str; 3] = ["BackendTimeout", "Overloaded", "TooLarge"];
@@ -41,94 +41,102 @@ pub struct Trial {
     pub victim: Vec<MountRequest>,
     /// What as many honest callers ask for.
     pub honest: Vec<MountRequest>,
-    /// How long each part takes.
+    /// How long the hostile go on; and then until the victim's last mount has ended.
     pub time: Duration,
+    /// Volumes that the daemon writes itself: their pages count as its own. Empty: the driver writes.
+    pub volumes: Vec<PathBuf>,
 }
 
 /// What was seen.
 pub struct Verdict {
     kind: &'static str,
-    limit: u64,
+    limits: Limits,
     idle: Memory,
     honest: (Answers, Tale),
     hostile: (Answers, Tale),
     /// Codes the hostile calls may have besides [`REFUSALS`].
     may: &'static [&'static str],
-    most: u64,
+    /// As [`Meter::peak`].
+    peak: u64,
     killed: Option<Duration>,
     /// `None`: the daemon has ended.
     after: Option<Memory>,
     back_after: Option<Duration>,
+    /// The daemon's.
+    pub log: String,
 }
 
 impl Trial {
-    /// With a small secret of the file vault for the victim and for the honest.
-    pub fn new(node: Node) -> Self {
-        let (victim, honest) = (node.small("victim", 4), node.small("honest", 64));
-        Self { node, victim, honest, time: Duration::from_secs(2) }
+    /// With a small secret of that backend for the victim and for the honest.
+    pub fn new(node: Node, backend: &str) -> Self {
+        let (victim, honest) = (node.small("victim", 4, backend, "db"), node.small("honest", 64, backend, "db"));
+        Self { node, victim, honest, time: Duration::from_secs(2), volumes: Vec::new() }
     }
 
-    /// Calls at full rate, so many at once.
-    pub async fn flood(self, kind: &'static str, at_once: usize, may: &'static [&'static str], calls: Calls) {
-        let flood = Flood::new(at_once, calls);
-        self.run(kind, at_once, may, async move |socket, time| flood.run(socket, time).await).await;
-    }
-
-    /// Any other attack; `at_once`: how many honest callers it is compared with.
+    /// The attack goes on until it is dropped; one that ends by itself ends the trial. `at_once`: how many honest callers it is compared with.
+    /// `may`: the Codes that its calls may be answered with, besides those of the defence.
     pub async fn run(
         self,
         kind: &'static str,
         at_once: usize,
         may: &'static [&'static str],
-        attack: impl AsyncFnOnce(&Path, Duration) -> Answers,
-    ) {
+        attack: impl AsyncFnOnce(&Path, &Told),
+    ) -> Verdict {
         let provider = self.node.house.serve();
-        self.run_on(provider, kind, at_once, may, attack).await;
+        self.run_on(provider, kind, at_once, may, attack).await
     }
 
     /// On a daemon that runs already, such as one started in another way.
-    #[allow(clippy::print_stdout)] // the story, for whoever asks for it with --no-capture
     pub async fn run_on(
         self,
         provider: Provider,
         kind: &'static str,
         at_once: usize,
         may: &'static [&'static str],
-        attack: impl AsyncFnOnce(&Path, Duration) -> Answers,
-    ) {
-        let _alone = ALONE.lock().await;
-        let mut victim = Victim::start(&self.node, &self.victim).await;
+        attack: impl AsyncFnOnce(&Path, &Told),
+    ) -> Verdict {
+        let _alone = alone().await;
+        let mut victim = Victim::start(&self.node, &self.victim, self.volumes.is_empty()).await;
         provider.mount(self.victim[0].clone()).await.unwrap();
         let idle = Memory::of(provider.pid()).unwrap();
-        let meter = Meter::start(provider.pid(), self.node.limits.memory);
+        let meter = Meter::start(provider.pid(), self.node.limits.memory, self.volumes);
 
-        victim.begin().await;
-        let honest = Flood::new(at_once, in_turn(self.honest.clone())).run(&provider.socket, self.time).await;
-        let honest = (honest, victim.end().await);
-
-        victim.begin().await;
+        let honest = Flood::new(at_once, in_turn(self.honest));
+        let honest = beside(&mut victim, HONEST, async |told| honest.run(&provider.socket, told).await).await;
         let began = Instant::now();
-        let hostile = attack(&provider.socket, self.time).await;
-        let hostile = (hostile, victim.end().await);
-
+        let hostile = beside(&mut victim, self.time, async |told| attack(&provider.socket, told).await).await;
         let back_after = back(&meter, idle).await;
-        let verdict = Verdict {
+        Verdict {
             kind,
-            limit: self.node.limits.memory,
+            limits: self.node.limits,
             idle,
             honest,
             hostile,
             may,
-            most: meter.most(),
+            peak: meter.peak(),
             killed: meter.killed().map(|at| at.saturating_duration_since(began)),
             after: meter.now(),
             back_after,
-        };
-        drop(meter);
-        println!("{verdict}");
-        let faults = verdict.faults();
-        assert!(faults.is_empty(), "{verdict}\n{}\n{}", faults.join("\n"), tail(&provider.log()));
+            log: provider.log(),
+        }
     }
+}
+
+/// The victim beside others, who go on until its last mount has ended.
+async fn beside(victim: &mut Victim, time: Duration, others: impl AsyncFnOnce(&Told)) -> (Answers, Tale) {
+    let told = Told::default();
+    victim.begin().await;
+    let mut others = Box::pin(others(&told));
+    let tale = if timeout(time, &mut others).await.is_ok() {
+        victim.end().await
+    } else {
+        tokio::select! {
+            tale = victim.end() => tale,
+            () = async { others.await; std::future::pending().await } => unreachable!("it pends"),
+        }
+    };
+    let answers = told.lock().unwrap().clone();
+    (answers, tale)
 }
 
 /// Waits until the daemon has no more than when it was idle; how long that took.
@@ -154,7 +162,16 @@ fn tail(log: &str) -> String {
 // === impl Verdict ===
 
 impl Verdict {
-    fn faults(&self) -> Vec<String> {
+    /// Tells what was seen, to whoever asks for it with `--no-capture`.
+    #[allow(clippy::print_stdout)]
+    pub fn assert(&self) {
+        println!("{self}");
+        let faults = self.faults();
+        assert!(faults.is_empty(), "{}\n{}", faults.join("\n"), tail(&self.log));
+    }
+
+    /// What does not hold.
+    pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let (beside_honest, beside_hostile) = (&self.honest.1, &self.hostile.1);
         let (answered, answers) = (&self.honest.0, &self.hostile.0);
@@ -181,22 +198,13 @@ impl Verdict {
         if self.killed.is_none() && !answers.trapped.is_empty() {
             faults.push(format!("hostile calls were answered with a code of the trap: {:?}", answers.trapped[0]));
         }
-        if self.peak() >= self.most_allowed() {
-            faults.push(format!("the daemon had {} of at most {}", shown(self.peak()), shown(self.most_allowed())));
+        if self.peak >= self.limits.most() {
+            faults.push(format!("the daemon had {} of at most {}", shown(self.peak), shown(self.limits.most())));
         }
         if self.after.is_some() && self.back_after.is_none() {
             faults.push(format!("the daemon kept {} more than when it was idle", shown(self.kept())));
         }
         faults
-    }
-
-    /// `VmHWM`, as it would be in the released build.
-    fn peak(&self) -> u64 {
-        FILE + self.after.as_ref().map_or(0, Memory::own_peak).max(self.most)
-    }
-
-    fn most_allowed(&self) -> u64 {
-        self.limit * SHARE / 100
     }
 
     fn kept(&self) -> u64 {
@@ -218,7 +226,7 @@ impl fmt::Display for Verdict {
         writeln!(f, "  hostile: {}; the victim: {}", self.hostile.0, self.hostile.1)?;
         let killed = self.killed.map_or(String::new(), |after| format!(", killed after {:.2} s", after.as_secs_f64()));
         let back = self.back_after.map_or("never".to_owned(), |after| format!("after {:.1} s", after.as_secs_f64()));
-        let (idle, file, most, kept) = (shown(self.idle.own), shown(self.idle.file), shown(self.peak()), shown(self.kept()));
+        let (idle, file, most, kept) = (shown(self.idle.own), shown(self.idle.file), shown(self.peak), shown(self.kept()));
         write!(f, "  memory: idle {idle} and {file} of the file, most {most}{killed}, {kept} kept, back {back}")
     }
 }
