@@ -21,7 +21,7 @@ use crate::backend::{BackendParts, Backends};
 use crate::budget::{self, Budget};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::delivery::{Deliverer, VersionKey};
+use crate::delivery::{Deliverer, VersionKey, Volumes};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
@@ -276,7 +276,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         backends,
         version_key,
         limits,
-        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock)),
+        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock), Arc::clone(&commons.volumes)),
         audit: Arc::clone(audit) as Arc<_>,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
@@ -290,7 +290,7 @@ pub fn commons(limits: &Limits) -> Result<Commons, String> {
     // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
     let body = limits.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
     let budget = Budget::new(budget::memory(limits.memory), limits.mount_bytes, body, limits.mounts)?;
-    Ok(Commons { budget, places: Turns::new(limits.mounts), work: Workroom::new() })
+    Ok(Commons { budget, places: Turns::new(limits.mounts), work: Workroom::new(), volumes: Arc::new(Volumes::new()) })
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.

@@ -44,7 +44,7 @@ use crate::model::{FileMode, FilePath};
 use folder::{File, entries, make_folder, open_folder, open_in, remove_tree, walk};
 
 pub use crate::model::Owner;
-pub use target::{TargetError, is_in_memory, open_target};
+pub use target::{TargetError, check_target, is_in_memory, open_target};
 
 /// The link that says which data folder is in force.
 const POINTER: &str = "..data";
