@@ -21,7 +21,7 @@ use crate::backend::{BackendParts, Backends};
 use crate::budget::{self, Budget};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::delivery::{Deliverer, VersionKey, Volumes};
+use crate::delivery::{Deliverer, DeliveryMode, VersionKey, Volumes};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
@@ -197,7 +197,7 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (leases, problems) = open_leases(config, &clock, &metrics);
-    let commons = Arc::new(commons(&config.limits).map_err(|problem| StartError(vec![problem]))?);
+    let commons = Arc::new(commons(&config.limits, config.delivery).map_err(|problem| StartError(vec![problem]))?);
     let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
@@ -285,12 +285,20 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     })
 }
 
-/// What the process has for mounts, by the limits that it starts with.
-pub fn commons(limits: &Limits) -> Result<Commons, String> {
+/// What the process has for mounts, by the limits that it starts with. Where the daemon writes volumes, the kernel charges them to it like
+/// all else that it holds: they have their part first, and the rest is divided.
+pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, String> {
     // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
     let body = limits.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
-    let budget = Budget::new(budget::memory(limits.memory), limits.mount_bytes, body, limits.mounts)?;
-    Ok(Commons { budget, places: Turns::new(limits.mounts), work: Workroom::new(), volumes: Arc::new(Volumes::new()) })
+    let memory = budget::memory(limits.memory);
+    let volumes = limits.volume_bytes.unwrap_or(memory / 4);
+    let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
+    let budget = Budget::new(memory.saturating_sub(apart), limits.mount_bytes, body, limits.mounts).map_err(|problem| {
+        let why =
+            format!("; with `delivery: provider`, limits.volumeBytes = {apart} bytes are for volumes and not in these figures: add them");
+        if apart > 0 { problem + &why } else { problem }
+    })?;
+    Ok(Commons { budget, places: Turns::new(limits.mounts), work: Workroom::new(), volumes: Arc::new(Volumes::new(volumes)) })
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::volume::{self, TargetError, VolumeError, VolumeFile, check_target};
-use super::volumes::{VolumeTurn, Volumes};
+use super::volume::{self, TargetError, VolumeError, VolumeFile, Written, check_target};
+use super::volumes::{Id, NoRoom, VolumeTurn, Volumes};
 use super::{DeliveredFile, Delivery};
 use crate::clock::Clock;
 use crate::model::{Code, PodIdentity, Tenant};
@@ -107,6 +107,7 @@ impl Deliverer {
             return Ok(Reservation(None));
         }
         check_target(&self.kubelet_dir, &pod.uid, target_path)?;
+        self.volumes.find(&self.kubelet_dir, until).await;
         let volume = Volume {
             kubelet_dir: Arc::clone(&self.kubelet_dir),
             pod_uid: Arc::clone(&pod.uid),
@@ -169,20 +170,42 @@ impl Volume {
     fn write(&self, files: &[DeliveredFile]) -> Result<(), DeliveryError> {
         let files: Vec<_> = files.iter().map(VolumeFile::from).collect();
         let target = self.open()?;
-        let written = volume::write(&target, &files, self.clock.now())?;
+        let id = self.id(&target)?;
+        let written = self.write_in_room(&target, id, &files)?;
         // Unmounted in the meantime, the files went with the old mount: no success without them in the Pod's volume.
-        let now_there = self.open()?;
-        if identity(&target)? != identity(&now_there)? {
+        if id != self.id(&self.open()?)? {
             return Err(TargetError::Replaced { target: self.target_path.clone() }.into());
         }
         tracing::debug!(target_path = self.target_path, ?written, "a volume was written");
         Ok(())
     }
+
+    /// Whatever is there afterwards is counted, and nothing else.
+    fn write_in_room(&self, target: &OwnedFd, id: Id, files: &[VolumeFile<'_>]) -> Result<Written, VolumeError> {
+        let (pages, weight) = (self.volumes.pages(), volume::weight(files));
+        let mut room = None;
+        let written = volume::write_in(target, files, self.clock.now(), &mut |former| {
+            room = Some(pages.room(&self.tenant, id, former, weight).map_err(no_room)?);
+            Ok(())
+        });
+        match (&written, room) {
+            (Ok(Written::Changed), Some(room)) => pages.keep(id, room, true),
+            (Err(VolumeError::Untidy(_)), Some(room)) => pages.keep(id, room, false),
+            // What the driver wrote, before `delivery` was changed, is charged to the driver.
+            (Ok(Written::Unchanged), _) if volume::is_own(target) => pages.has(&self.tenant, id, weight),
+            (Ok(_) | Err(_), _) => {}
+        }
+        written
+    }
+
+    fn id(&self, target: &OwnedFd) -> Result<Id, VolumeError> {
+        let failed = |cause| VolumeError::Failed { step: volume::Step::Read, path: ".".to_owned(), cause };
+        self.volumes.node().id(target.as_fd()).map_err(failed)
+    }
 }
 
-fn identity(dir: impl AsFd) -> Result<(u64, u64), VolumeError> {
-    let stat = rustix::fs::fstat(dir).map_err(|cause| VolumeError::Failed { step: volume::Step::Read, path: ".".to_owned(), cause })?;
-    Ok((stat.st_dev, stat.st_ino))
+fn no_room(NoRoom { pages }: NoRoom) -> VolumeError {
+    VolumeError::NoRoom { kib: pages * (volume::PAGE / 1024) }
 }
 
 impl<'f> From<&'f DeliveredFile> for VolumeFile<'f> {
@@ -205,7 +228,7 @@ impl DeliveryError {
 
 fn code_of(error: &VolumeError) -> Code {
     match error {
-        VolumeError::Failed { cause: Errno::NOSPC | Errno::DQUOT, .. } => Code::TooLarge,
+        VolumeError::Failed { cause: Errno::NOSPC | Errno::DQUOT, .. } | VolumeError::NoRoom { .. } => Code::TooLarge,
         VolumeError::Busy | VolumeError::Failed { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. } => Code::Overloaded,
         // What is left of failures is the target's: read-only, gone, or not for us.
         VolumeError::Clash { .. } | VolumeError::Failed { .. } | VolumeError::Occupied { .. } => Code::InvalidRequest,

@@ -58,7 +58,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
     let (name, BackendConfig::File(file)) = config.backends.iter().next().unwrap() else { panic!("the house has a file vault") };
     let buggy = Buggy(FileBackend::open(name.clone(), file, config.limits.secret_bytes, Arc::clone(&clock)).unwrap());
     let limits = config.limits;
-    let commons = Arc::new(commons(&limits).unwrap());
+    let commons = Arc::new(commons(&limits, config.delivery).unwrap());
     Pipeline {
         identity: identity::build(&config.identity, &config.state_dir, Arc::clone(&clock)).unwrap(),
         policy: config.policy.clone(),

@@ -25,9 +25,18 @@ struct Daemon {
 
 impl Daemon {
     fn new() -> Self {
-        let node = Arc::new(FakeNode::default());
-        let volumes = Arc::new(Volumes::on(Arc::clone(&node) as Arc<_>));
+        Self::on(Arc::new(FakeNode::default()), 64 * 1024 * 1024)
+    }
+
+    /// Whose volumes may take so many bytes.
+    fn on(node: Arc<FakeNode>, bytes: usize) -> Self {
+        let volumes = Arc::new(Volumes::on(Arc::clone(&node) as Arc<_>, bytes));
         Self { node, deliverer: Deliverer::new(DeliveryMode::Provider, Path::new(KUBELET), Arc::new(SystemClock), volumes) }
+    }
+
+    /// Pages that a tenant has.
+    fn of(&self, tenant: &str) -> usize {
+        self.deliverer.volumes.memory().of(tenant)
     }
 
     /// Mounts a volume for a Pod of a namespace, where it is not there yet, and delivers these files.
@@ -128,7 +137,7 @@ async fn a_write_whose_time_is_over_never_begins() {
 
 #[tokio::test]
 async fn an_empty_answer_has_the_marker_only_where_the_driver_writes() {
-    let deliverer = Deliverer::new(DeliveryMode::Driver, Path::new("/nonexistent"), Arc::new(SystemClock), Arc::new(Volumes::new()));
+    let deliverer = Deliverer::new(DeliveryMode::Driver, Path::new("/nonexistent"), Arc::new(SystemClock), Arc::new(Volumes::new(0)));
     deliverer.check().unwrap();
     let reservation = deliverer.reserve(&"n".into(), &pod("n"), "anywhere", late()).await.unwrap();
     assert!(!reservation.writes());
@@ -150,4 +159,108 @@ fn what_failed_has_the_code_of_its_cause() {
     for (error, code) in codes {
         assert_eq!(DeliveryError::from(error).code(), code);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_one_byte_take_no_more_than_their_share() {
+    let daemon = Daemon::new();
+    let mut refused = 0;
+    // 108,000 files: 422 MiB in a tmpfs.
+    for n in 0..108 {
+        match daemon.mount("evil", &format!("v{n}"), files(1000, 1), late()).await {
+            Ok(()) => {}
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.code(), Code::TooLarge);
+                if refused == 1 {
+                    insta::assert_snapshot!(error, @"target_path: cannot write the volume: it needs 13008 KiB of limits.volumeBytes, and its namespace cannot have that much now (the former files stay: deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)");
+                }
+            }
+        }
+    }
+    // 4 KiB and two names for each; and all twice.
+    assert_eq!((refused, daemon.node.files()), (106, 2000));
+    assert!(daemon.of("evil") <= 8192);
+    for n in 0..20 {
+        daemon.mount("shop", &format!("v{n}"), files(3, 5000), late()).await.unwrap();
+    }
+    // What it has it can change, and withdraw.
+    daemon.mount("evil", "v0", files(1000, 2), late()).await.unwrap();
+    daemon.mount("evil", "v0", files(0, 0), late()).await.unwrap();
+    daemon.mount("evil", "v2", files(900, 1), late()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_change_leaves_the_former_files() {
+    let daemon = Daemon::on(Arc::default(), 1024 * 1024);
+    daemon.mount("shop", "secrets", files(10, 1), late()).await.unwrap();
+    let (before, has) = (daemon.node.in_force(&target("shop", "secrets")), daemon.of("shop"));
+    assert_eq!(daemon.mount("shop", "secrets", files(10, 50_000), late()).await.unwrap_err().code(), Code::TooLarge);
+    assert_eq!((daemon.node.in_force(&target("shop", "secrets")), daemon.of("shop")), (before, has));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_come_back_when_a_volume_is_gone() {
+    let daemon = Daemon::on(Arc::default(), 1024 * 1024);
+    let full = || files(1, 200_000);
+    daemon.mount("shop", "old", full(), late()).await.unwrap();
+    assert!(daemon.mount("shop", "new", full(), late()).await.is_err());
+    daemon.node.unmount(&target("shop", "old"));
+    // It was looked for less than a second ago.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    daemon.mount("shop", "new", full(), late()).await.unwrap();
+    assert_eq!(daemon.deliverer.volumes.pages().volumes(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_finds_what_was_written() {
+    let node = Arc::new(FakeNode::default());
+    let daemon = Daemon::on(Arc::clone(&node), 1024 * 1024);
+    for (namespace, volume) in [("shop", "a"), ("shop", "b"), ("bank", "a")] {
+        daemon.mount(namespace, volume, files(3, 5000), late()).await.unwrap();
+    }
+    let (shop, bank) = (daemon.of("shop"), daemon.of("bank"));
+    node.mount(&target("shop", "empty"));
+    drop(daemon);
+
+    let daemon = Daemon::on(Arc::clone(&node), 1024 * 1024);
+    // The first mount waits for it, whatever it comes to.
+    assert!(daemon.mount("evil", "a", files(1, 900_000), late()).await.is_err());
+    assert_eq!((daemon.of(""), daemon.deliverer.volumes.memory().used()), (shop + bank, shop + bank));
+    // Nothing changes, and each has its own again.
+    for (namespace, volume) in [("shop", "a"), ("shop", "b"), ("bank", "a")] {
+        daemon.mount(namespace, volume, files(3, 5000), late()).await.unwrap();
+    }
+    assert_eq!((daemon.of(""), daemon.of("shop"), daemon.of("bank")), (0, shop, bank));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wait_for_former_volumes_ends_with_the_mounts_time() {
+    let node = Arc::new(FakeNode::default());
+    node.mount(&target("evil", "slow"));
+    let release = node.hang();
+    let daemon = Daemon::on(node, 1024 * 1024);
+    assert!(daemon.mount("shop", "a", files(1, 1), soon()).await.is_err());
+    drop(release);
+    daemon.mount("shop", "a", files(1, 1), late()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_counts_once_wherever_it_is() {
+    let daemon = Daemon::on(Arc::default(), 1024 * 1024);
+    let (here, there) = (target("shop", "here"), target("shop", "there"));
+    daemon.mount("shop", "here", files(1, 100_000), late()).await.unwrap();
+    let one = daemon.of("shop");
+    daemon.node.rename(&here, &there);
+    daemon.mount("shop", "there", files(1, 100_001), late()).await.unwrap();
+    assert_eq!(daemon.of("shop"), one, "renamed");
+    daemon.node.mount_over(&there);
+    daemon.mount("shop", "there", files(1, 100_000), late()).await.unwrap();
+    assert_eq!(daemon.of("shop"), 2 * one, "what is below is still there");
+    assert!(daemon.mount("shop", "there", files(1, 400_000), late()).await.is_err());
+    assert_eq!(daemon.of("shop"), 2 * one);
+    daemon.node.unmount(&there);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert!(daemon.mount("shop", "other", files(1, 400_000), late()).await.is_err());
+    assert_eq!((daemon.of("shop"), daemon.deliverer.volumes.pages().volumes()), (one, 1));
 }
