@@ -157,7 +157,7 @@ fn a_volume_from_first_mount_to_empty() {
 #[test]
 fn own_volumes_have_their_part_of_the_memory() {
     with_mounts("delivery::own_volumes_have_their_part_of_the_memory", |dir| {
-        let node = Node::new(dir, "limits: { memory: 256MiB, volumeBytes: 256KiB }");
+        let node = Node::new(dir, "limits: { memory: 256MiB, volumeBytes: 320KiB }");
         node.house.vault(&["set", "shop/big", &format!("value={}", "x".repeat(50_000))]);
         const BIG: &str = "- { secret: shop/big, field: value, path: big }";
         let on = |provider: &Provider, pod: &PodClaims, objects: &str| {
@@ -201,7 +201,7 @@ fn only_the_pods_own_tmpfs_is_written() {
         mount(&["--rbind", "/proc", target.to_str().unwrap()]);
         insta::assert_snapshot!(refusal(), @"InvalidArgument InvalidRequest: target_path: KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount is not in memory (a secret must not touch a disk; the driver mounts a tmpfs there first)");
         mount(&["-t", "tmpfs", "-o", "ro", "tmpfs", target.to_str().unwrap()]);
-        insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000 in the volume: Read-only file system (os error 00) (the volume is mounted read-only: let its writer have it read-write)");
+        insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000k in the volume: Read-only file system (os error 00) (the volume is mounted read-only: let its writer have it read-write)");
 
         // Links, in the place of the target and on the way to it.
         let other = node.volume(&pod("shop", "other", "web"), "size=1m");
