@@ -6,10 +6,11 @@
 //! - **Alone, half.** No tenant is given more than `C / 2`, whatever the others do (but the one unit of a pot with a single one).
 //! - **Two have a third each**, and `k` have `C / (k + 1)` each, once what they held before has come back: each holds as much as is free.
 //! - **A newcomer finds something as long as anything is free.** A tenant that holds nothing gets any amount up to `F / 2`, and in any case
-//!   one unit. Those who have their share leave `F` as high as what each of them holds. So each newcomer
-//!   leaves at least half of what was free, and only the last single unit leaves nothing.
+//!   one unit. A grant leaves at least as much free as the tenant then holds, so that something stays free; only the last single unit
+//!   leaves nothing.
 //!
-//! Nothing here waits. What is not granted is refused, or waits in a line (`turns.rs`).
+//! Nobody is asked to give back: one that had its share when it was alone keeps it until it is done. Nothing here waits either. What is not
+//! granted is refused, or waits in a line (`turns.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,6 +60,20 @@ impl Shares {
         Some(Held { shares: self.clone(), tenant: tenant.clone(), n })
     }
 
+    /// `n` units that a tenant has already, such as those of a former process: they are counted, whatever the rule says. What is free
+    /// may come to nothing by it, and what is used to more than there is.
+    pub fn count(&self, tenant: &Tenant, n: usize) -> Held {
+        let mut state = self.lock();
+        state.used += n;
+        state.add(tenant, n);
+        Held { shares: self.clone(), tenant: tenant.clone(), n }
+    }
+
+    /// Whether a tenant that holds so much would be given `n` units more, if so many were used in all.
+    pub fn would_give(&self, held: usize, used: usize, n: usize) -> bool {
+        may_have(held, n, self.0.capacity.saturating_sub(used))
+    }
+
     pub fn capacity(&self) -> usize {
         self.0.capacity
     }
@@ -86,7 +101,7 @@ impl Shares {
     }
 
     fn free_of(&self, state: &State) -> usize {
-        self.0.capacity - state.used
+        self.0.capacity.saturating_sub(state.used)
     }
 
     /// A panic elsewhere cannot leave the state half-changed: nothing in here panics.
@@ -103,13 +118,7 @@ impl State {
     }
 
     fn may_have(&self, tenant: &Tenant, n: usize, free: usize) -> bool {
-        if n == 0 {
-            return true;
-        }
-        let Some(left) = free.checked_sub(n) else { return false };
-        let held = self.of(tenant.as_str());
-        // Else nobody could have the only unit, nor the last one.
-        (held == 0 && n == 1) || held.checked_add(n).is_some_and(|held| held <= left)
+        may_have(self.of(tenant.as_str()), n, free)
     }
 
     fn add(&mut self, tenant: &Tenant, n: usize) {
@@ -128,6 +137,16 @@ impl State {
             }
         }
     }
+}
+
+/// The rule, for a tenant that holds so much.
+fn may_have(held: usize, n: usize, free: usize) -> bool {
+    if n == 0 {
+        return true;
+    }
+    let Some(left) = free.checked_sub(n) else { return false };
+    // Else nobody could have the only unit, nor the last one.
+    (held == 0 && n == 1) || held.checked_add(n).is_some_and(|held| held <= left)
 }
 
 // === impl Held ===
@@ -171,7 +190,7 @@ impl Held {
         let shares = self.shares.clone();
         let mut state = shares.lock();
         let n = self.n;
-        let free = shares.free_of(&state) + n;
+        let free = (shares.0.capacity + n).saturating_sub(state.used);
         if *tenant != self.tenant {
             if !state.may_have(tenant, n, free) {
                 drop(state);

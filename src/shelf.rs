@@ -3,25 +3,38 @@
 //! A tenant is the namespace that kubelet says. However much one puts in, it pushes nothing out of another that has no more.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Not synchronised: its owner has a lock around it.
+/// Bounded by number ([`Shelf::new`]) or by weight ([`Shelf::of_bytes`]). Not synchronised: its owner has a lock around it.
 pub struct Shelf<K, V> {
+    /// The most that all entries may weigh together. Where they are counted, each weighs 1.
     capacity: usize,
+    weight: usize,
     entries: HashMap<K, Entry<V>>,
-    /// How many entries each tenant has; without those that have none.
-    held: HashMap<Arc<str>, usize>,
+    /// What each tenant has; without those that have nothing.
+    held: HashMap<Arc<str>, Part<K>>,
     /// Counts the uses: the order in which entries were used last.
     uses: u64,
 }
 
+/// A [`Shelf`] by weight with its own lock, whose values are handed out as clones.
+pub struct Kept<K, V>(Mutex<Shelf<K, V>>);
+
 struct Entry<V> {
     tenant: Arc<str>,
     used: u64,
+    weight: usize,
     value: V,
+}
+
+/// One tenant's.
+struct Part<K> {
+    weight: usize,
+    by_use: BTreeMap<u64, K>,
 }
 
 // === impl Shelf ===
@@ -29,7 +42,12 @@ struct Entry<V> {
 impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     /// For at most so many entries; at least 1.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), entries: HashMap::new(), held: HashMap::new(), uses: 0 }
+        Self { capacity: capacity.max(1), weight: 0, entries: HashMap::new(), held: HashMap::new(), uses: 0 }
+    }
+
+    /// For entries of so many bytes together, as [`Shelf::put`] is told their weights.
+    pub fn of_bytes(bytes: usize) -> Self {
+        Self::new(bytes)
     }
 
     /// The value, which is the last used from now on.
@@ -38,7 +56,17 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         K: Borrow<Q>,
     {
         self.uses += 1;
+        let hardly_aged = self.entries.len() as u64 / 2;
         let entry = self.entries.get_mut(key)?;
+        // What is asked for all the time is not moved up each time: among the newer half it goes late enough.
+        if self.uses - entry.used <= hardly_aged {
+            return Some(&entry.value);
+        }
+        if let Some(part) = self.held.get_mut(&entry.tenant)
+            && let Some(key) = part.by_use.remove(&entry.used)
+        {
+            part.by_use.insert(self.uses, key);
+        }
         entry.used = self.uses;
         Some(&entry.value)
     }
@@ -47,16 +75,40 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         self.entries.values().map(|entry| &entry.value)
     }
 
+    /// What all entries weigh together.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// What a tenant's entries weigh together.
+    pub fn weight_of(&self, tenant: &str) -> usize {
+        self.held.get(tenant).map_or(0, |part| part.weight)
+    }
+
     /// Puts a value in, in the place of a former one of this key. What had to go for it; never something that `stays`, so that the shelf
     /// may hold more than it should while that is so.
     pub fn insert(&mut self, tenant: &str, key: K, value: V, stays: impl Fn(&V) -> bool) -> Option<V> {
-        self.uses += 1;
         self.remove(&key);
-        let tenant: Arc<str> = self.held.get_key_value(tenant).map_or_else(|| tenant.into(), |(known, _)| Arc::clone(known));
-        *self.held.entry(Arc::clone(&tenant)).or_default() += 1;
-        let gone = if self.entries.len() >= self.capacity { self.to_go(stays) } else { None };
+        let gone = if self.weight >= self.capacity { self.to_go(self.weight_of(tenant) + 1, tenant, stays, false) } else { None };
         let gone = gone.and_then(|gone| self.remove(&gone));
-        self.entries.insert(key, Entry { tenant, used: self.uses, value });
+        self.add(tenant, key, value, 1);
+        gone
+    }
+
+    /// As [`Shelf::insert`], with a weight. There may be no room for it: all the others are of tenants that have less, or stay. Then it is
+    /// among what has to go.
+    pub fn put(&mut self, tenant: &str, key: K, value: V, weight: usize, stays: impl Fn(&V) -> bool) -> Vec<V> {
+        self.remove(&key);
+        let mut gone = Vec::new();
+        while self.weight.saturating_add(weight) > self.capacity {
+            let wanted = self.weight_of(tenant).saturating_add(weight);
+            let Some(key) = (weight <= self.capacity).then(|| self.to_go(wanted, tenant, &stays, true)).flatten() else {
+                gone.push(value);
+                return gone;
+            };
+            gone.extend(self.remove(&key));
+        }
+        self.add(tenant, key, value, weight);
         gone
     }
 
@@ -64,8 +116,8 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     where
         K: Borrow<Q>,
     {
-        let Entry { tenant, value, .. } = self.entries.remove(key)?;
-        self.let_go(&tenant);
+        let Entry { tenant, used, weight, value } = self.entries.remove(key)?;
+        self.let_go(&tenant, used, weight);
         Some(value)
     }
 
@@ -75,29 +127,110 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         self.entries.retain(|_, entry| {
             let kept = keep(&entry.value);
             if !kept {
-                gone.push(Arc::clone(&entry.tenant));
+                gone.push((Arc::clone(&entry.tenant), entry.used, entry.weight));
             }
             kept
         });
-        for tenant in gone {
-            self.let_go(&tenant);
+        for (tenant, used, weight) in gone {
+            self.let_go(&tenant, used, weight);
         }
     }
 
-    /// Of those that may go: of the tenants that have most, the entry that was not used for the longest.
-    fn to_go(&self, stays: impl Fn(&V) -> bool) -> Option<K> {
-        let of = |entry: &Entry<V>| self.held.get(&entry.tenant).copied().unwrap_or(0);
-        let may_go = self.entries.iter().filter(|(_, entry)| !stays(&entry.value));
-        may_go.min_by_key(|(_, entry)| (std::cmp::Reverse(of(entry)), entry.used)).map(|(key, _)| key.clone())
+    /// Of those that may go: of the tenants that have most, the entry that was not used for the longest. `wanted` is what `tenant` will
+    /// have; `only_more`: nobody else who has less than that loses anything.
+    fn to_go(&self, wanted: usize, tenant: &str, stays: impl Fn(&V) -> bool, only_more: bool) -> Option<K> {
+        let mut most: Option<((usize, Reverse<u64>), &K)> = None;
+        for (name, part) in &self.held {
+            let has = if **name == *tenant { wanted } else { part.weight };
+            if only_more && has < wanted || most.is_some_and(|((most, _), _)| has < most) {
+                continue;
+            }
+            let may_go = |key: &K| self.entries.get(key).is_some_and(|entry| !stays(&entry.value));
+            let oldest = part.by_use.iter().find(|(_, key)| may_go(key)).map(|(used, key)| ((has, Reverse(*used)), key));
+            if oldest.is_some_and(|(rank, _)| most.is_none_or(|(most, _)| rank > most)) {
+                most = oldest;
+            }
+        }
+        most.map(|(_, key)| key.clone())
     }
 
-    fn let_go(&mut self, tenant: &str) {
-        if let Some(held) = self.held.get_mut(tenant) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
+    fn add(&mut self, tenant: &str, key: K, value: V, weight: usize) {
+        self.uses += 1;
+        let tenant: Arc<str> = self.held.get_key_value(tenant).map_or_else(|| tenant.into(), |(known, _)| Arc::clone(known));
+        let part = self.held.entry(Arc::clone(&tenant)).or_insert_with(|| Part { weight: 0, by_use: BTreeMap::new() });
+        part.weight += weight;
+        part.by_use.insert(self.uses, key.clone());
+        self.weight += weight;
+        self.entries.insert(key, Entry { tenant, used: self.uses, weight, value });
+    }
+
+    fn let_go(&mut self, tenant: &str, used: u64, weight: usize) {
+        self.weight -= weight;
+        if let Some(part) = self.held.get_mut(tenant) {
+            part.weight -= weight;
+            part.by_use.remove(&used);
+            if part.by_use.is_empty() {
                 self.held.remove(tenant);
             }
         }
+    }
+}
+
+// === impl Kept ===
+
+impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
+    /// For values of so many bytes together.
+    pub fn of_bytes(bytes: usize) -> Self {
+        Self(Mutex::new(Shelf::of_bytes(bytes)))
+    }
+
+    pub fn find<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        self.lock().find(key).cloned()
+    }
+
+    /// Keeps a value that weighs so much for a tenant, and gives how many others went for it; or not, where the tenant has its part.
+    pub fn keep(&self, tenant: &str, key: K, value: V, weight: usize) -> usize {
+        let gone = self.lock().put(tenant, key, value, weight, |_| false);
+        gone.len()
+    }
+
+    /// Whether there was anything to take out.
+    pub fn remove<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        let gone = self.lock().remove(key);
+        gone.is_some()
+    }
+
+    /// Takes out what is not to be kept, and gives how many entries stay.
+    pub fn retain(&self, keep: impl FnMut(&V) -> bool) -> usize {
+        let mut shelf = self.lock();
+        shelf.retain(keep);
+        shelf.entries.len()
+    }
+
+    pub fn clear(&self) {
+        self.lock().retain(|_| false);
+    }
+
+    /// Bytes that are kept now.
+    pub fn weight(&self) -> usize {
+        self.lock().weight()
+    }
+
+    /// Nothing that is done under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Shelf<K, V>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V> fmt::Debug for Kept<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
     }
 }
 
@@ -121,11 +254,11 @@ mod tests {
         let gone: Vec<_> = (100..1_000).filter_map(|n| shelf.insert("evil", n, n, |_| false)).collect();
         assert_eq!(gone, (100..993).collect::<Vec<_>>(), "its own, the oldest first");
         assert!((0..3).all(|n| shelf.find(&n) == Some(&n)));
-        assert_eq!((shelf.entries.len(), shelf.held["evil"], shelf.held["shop"]), (10, 7, 3));
+        assert_eq!((shelf.entries.len(), shelf.weight_of("evil"), shelf.weight_of("shop")), (10, 7, 3));
         for n in 10..20 {
             assert!(shelf.insert("bank", n, n, |_| false).is_some_and(|gone| gone >= 10));
         }
-        assert_eq!((shelf.held["evil"], shelf.held["shop"], shelf.held["bank"]), (3, 3, 4));
+        assert_eq!(["evil", "shop", "bank"].map(|name| shelf.weight_of(name)), [3, 3, 4]);
     }
 
     #[test]
@@ -152,8 +285,54 @@ mod tests {
         assert_eq!(shelf.remove(&0), Some(0));
         assert_eq!(shelf.remove(&0), None);
         shelf.retain(|value| *value < 3);
-        assert_eq!((shelf.entries.len(), shelf.held.get("a"), shelf.held.get("b")), (2, Some(&1), Some(&1)));
+        assert_eq!((shelf.entries.len(), shelf.weight_of("a"), shelf.weight_of("b")), (2, 1, 1));
         shelf.retain(|_| false);
         assert!(shelf.held.is_empty() && shelf.values().next().is_none());
+    }
+
+    #[test]
+    fn weights_are_shared_too_and_who_has_less_loses_nothing() {
+        let mut shelf = Shelf::of_bytes(1_000);
+        assert!(shelf.put("shop", 0, 0, 300, |_| false).is_empty());
+        for n in 1..=7 {
+            assert!(shelf.put("evil", n, n, 100, |_| false).is_empty());
+        }
+        assert_eq!(shelf.put("evil", 8, 8, 150, |_| false), [1, 2], "its own, as many as it takes");
+        assert_eq!(shelf.put("evil", 9, 9, 700, |_| false), [3, 4, 5, 6, 7, 8], "all it has, and nothing of another");
+        assert_eq!(shelf.put("evil", 10, 10, 701, |_| false), [9, 10], "for this one there is no room");
+        assert_eq!((shelf.weight(), shelf.weight_of("shop"), shelf.find(&0)), (300, 300, Some(&0)));
+        assert_eq!(shelf.put("evil", 11, 11, usize::MAX, |_| false), [11]);
+        assert!(shelf.put("evil", 12, 12, 700, |_| false).is_empty());
+        assert_eq!(shelf.put("bank", 13, 13, 800, |_| false), [13], "it would have most");
+        assert_eq!(shelf.put("bank", 14, 14, 400, |_| false), [12]);
+        assert_eq!(shelf.put("shop", 0, 1, 100, |_| false), [0; 0], "in the place of a former one");
+        assert_eq!(shelf.put("bank", 15, 15, 600, |value| *value == 14), [15], "the only one that may go is of one that has less");
+        assert_eq!((shelf.weight(), shelf.values().copied().min(), shelf.find(&15)), (500, Some(1), None));
+    }
+
+    /// Whatever is done, the sums are right; and it takes a bounded number of looks to find what goes.
+    #[test]
+    fn sums_and_orders_are_right_after_each_step() {
+        let mut shelf = Shelf::of_bytes(500);
+        let mut state = 1_u64;
+        for step in 0..20_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let (key, tenant) = (state >> 33 & 63, ["a", "b", "c"][usize::try_from(state >> 40 & 3).unwrap().min(2)]);
+            match state >> 45 & 7 {
+                0 => _ = shelf.remove(&key),
+                1 => _ = shelf.find(&key).copied(),
+                2 => shelf.retain(|value| value % 7 != step % 7),
+                _ => _ = shelf.put(tenant, key, step, usize::try_from(state >> 50 & 127).unwrap(), |value| value % 11 == 0),
+            }
+            let sum: usize = shelf.entries.values().map(|entry| entry.weight).sum();
+            assert!(shelf.weight == sum && sum <= 500);
+            for (tenant, part) in &shelf.held {
+                let own = || shelf.entries.iter().filter(|(_, entry)| entry.tenant == *tenant);
+                assert_eq!(part.weight, own().map(|(_, entry)| entry.weight).sum::<usize>());
+                assert_eq!(part.by_use.len(), own().count());
+                assert!(own().all(|(key, entry)| part.by_use.get(&entry.used) == Some(key)));
+            }
+            assert_eq!(shelf.held.values().map(|part| part.by_use.len()).sum::<usize>(), shelf.entries.len());
+        }
     }
 }

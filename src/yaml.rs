@@ -9,7 +9,6 @@ use std::fmt;
 
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::model::MAX_FAULTS;
 use crate::nearest::nearest;
 use crate::steps::{Spent, Steps};
 
@@ -23,7 +22,7 @@ const MAX_DEPTH: usize = 32;
 const COPIED: usize = 16;
 
 /// What the parser takes for one event, in steps: up to 300 ns, whatever stands around it.
-const EVENT: u64 = 64;
+const EVENT: u64 = 128;
 
 /// What most often is behind a fault of syntax, which the parser notices some lines late.
 const SYNTAX_REMEDY: &str =
@@ -367,9 +366,9 @@ impl Node {
 // === impl Faults ===
 
 impl Faults {
-    /// For what a tenant writes: as many as a message can tell.
-    pub fn of_tenant() -> Self {
-        Self { most: MAX_FAULTS, ..Self::default() }
+    /// For what a tenant writes: no more are kept than a message has room for.
+    pub fn at_most(most: usize) -> Self {
+        Self { most, ..Self::default() }
     }
 
     pub fn add(&mut self, at: Position, key: impl Into<String>, problem: impl Into<String>) {
@@ -549,6 +548,9 @@ pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
 mod tests {
     use super::*;
 
+    /// A kind of text, and one of this size.
+    type Kind = (&'static str, fn(usize) -> String);
+
     #[test]
     fn positions_quotes_and_nulls_are_kept() {
         let node = parse("a: 0444\nb:\n  - \"0444\"\n  - ~\nc:\n").unwrap();
@@ -635,7 +637,7 @@ mod tests {
 
     #[test]
     fn twice_the_text_takes_twice_the_steps() {
-        let kinds: [(&str, fn(usize) -> String); 8] = [
+        let kinds: [Kind; 8] = [
             ("lines", |n| "- a\n".repeat(n)),
             ("flow", |n| format!("[{}]", "a,".repeat(n))),
             ("members", |n| (0..n).map(|n| format!("key{n:06}: x\n")).collect()),
@@ -653,10 +655,10 @@ mod tests {
 
     #[test]
     fn parsing_ends_with_the_steps() {
-        let steps = Steps::new(10_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+        let steps = Steps::new(10_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         assert_eq!(parse_within(&"- a\n".repeat(60_000), &steps).unwrap_err(), Unparsed::Spent(Spent::Steps(10_000)));
         assert_eq!(steps.spent(), 240_000, "a text that is too long is not begun");
-        let steps = Steps::new(100_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+        let steps = Steps::new(100_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         assert!(parse_within(&"- a\n".repeat(20_000), &steps).is_err());
         assert!(steps.spent() < 101_000);
     }

@@ -269,11 +269,13 @@ fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
     }
     let result = read_object(text, |audience: Cow<'_, str>, TokenEntry { token }| {
         if token.is_empty() {
-            faults.add(TOKENS, format!("the token for the audience {} is empty ({TOKENS_REMEDY})", quoted(&audience)));
+            faults.add_with(TOKENS, || format!("the token for the audience {} is empty ({TOKENS_REMEDY})", quoted(&audience)));
         }
         match tokens.entry(audience.into_owned()) {
             Entry::Vacant(place) => _ = place.insert(Arc::new(token)),
-            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice ({TOKENS_REMEDY})", quoted(first.key()))),
+            Entry::Occupied(first) => {
+                faults.add_with(TOKENS, || format!("holds the audience {} twice ({TOKENS_REMEDY})", quoted(first.key())));
+            }
         }
     });
     if let Err(error) = result {
@@ -401,8 +403,13 @@ impl Faults {
         self.0.add(RequestFault { key: key.to_owned(), problem, code: Code::TooLarge });
     }
 
+    /// For what can be wrong as often as the text has room for: the words are written only where they are kept.
+    fn add_with(&mut self, key: &str, problem: impl FnOnce() -> String) {
+        self.0.add_with(|| RequestFault { key: key.to_owned(), problem: problem(), code: Code::InvalidRequest });
+    }
+
     fn twice(&mut self, part: &str, key: &str) {
-        self.add(part, format!("holds the key {} twice ({STRINGS_REMEDY})", quoted(key)));
+        self.add_with(part, || format!("holds the key {} twice ({STRINGS_REMEDY})", quoted(key)));
     }
 
     fn not_text(&mut self, part: &str, key: &str, value: &Member<'_>) {
@@ -410,7 +417,7 @@ impl Faults {
             Member::Text(_) => "a string",
             Member::Other(kind) => kind,
         };
-        self.add(part, format!("the value of {} is {kind}, but must be a string ({STRINGS_REMEDY})", quoted(key)));
+        self.add_with(part, || format!("the value of {} is {kind}, but must be a string ({STRINGS_REMEDY})", quoted(key)));
     }
 }
 

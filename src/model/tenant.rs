@@ -23,6 +23,12 @@ impl From<&str> for Tenant {
     }
 }
 
+impl From<Arc<str>> for Tenant {
+    fn from(namespace: Arc<str>) -> Self {
+        Self(namespace)
+    }
+}
+
 /// So that a map of tenants is asked with a text.
 impl Borrow<str> for Tenant {
     fn borrow(&self) -> &str {

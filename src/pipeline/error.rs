@@ -25,15 +25,21 @@ pub enum MountError {
     Identity(IdentityError),
     /// A bug.
     Internal,
+    /// The daemon has no memory for the call itself.
+    NoRoom,
     Overloaded {
         waited: Duration,
     },
     Oversize(Oversize),
     Policy(Vec<(Label, Denial)>),
-    Render(Vec<RenderFault>),
+    Render(FaultList<RenderFault>),
     Request(FaultList<RequestFault>),
     TimedOut {
         after: Duration,
+    },
+    /// It would hold more bytes than any mount may.
+    TooMuch {
+        most: usize,
     },
 }
 
@@ -54,8 +60,8 @@ impl MountError {
             Self::Fetch(failures) => failures.first().map_or(Code::Internal, |failure| failure.error.fault.code()),
             Self::Identity(_) => Code::IdentityUnverified,
             Self::Internal => Code::Internal,
-            Self::Overloaded { .. } => Code::Overloaded,
-            Self::Oversize(_) => Code::TooLarge,
+            Self::NoRoom | Self::Overloaded { .. } => Code::Overloaded,
+            Self::Oversize(_) | Self::TooMuch { .. } => Code::TooLarge,
             Self::Policy(_) => Code::PolicyDenied,
             Self::Render(faults) => faults.first().map_or(Code::Internal, |fault| fault.code),
             Self::Request(faults) => faults.first().map_or(Code::InvalidRequest, |fault| fault.code),
@@ -75,12 +81,14 @@ impl MountError {
             | Self::Delivery(_)
             | Self::Identity(_)
             | Self::Internal
+            | Self::NoRoom
             | Self::Overloaded { .. }
             | Self::Oversize(_)
             | Self::Policy(_)
             | Self::Render(_)
             | Self::Request(_)
-            | Self::TimedOut { .. } => self.to_string(),
+            | Self::TimedOut { .. }
+            | Self::TooMuch { .. } => self.to_string(),
         }
     }
 
@@ -88,17 +96,19 @@ impl MountError {
     fn unkept(&self) -> usize {
         match self {
             Self::Class(ClassFaults(faults)) => faults.more(),
+            Self::Render(faults) => faults.more(),
             Self::Request(faults) => faults.more(),
             Self::Audit(_)
             | Self::Delivery(_)
             | Self::Fetch(_)
             | Self::Identity(_)
             | Self::Internal
+            | Self::NoRoom
             | Self::Overloaded { .. }
             | Self::Oversize(_)
             | Self::Policy(_)
-            | Self::Render(_)
-            | Self::TimedOut { .. } => 0,
+            | Self::TimedOut { .. }
+            | Self::TooMuch { .. } => 0,
         }
     }
 
@@ -115,6 +125,11 @@ impl MountError {
             Self::Internal => vec![
                 "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned(),
             ],
+            Self::NoRoom => vec![
+                "there is no room for this call now: other calls that wait have taken what there is (many Pods start at once; kubelet tries \
+                 again by itself)"
+                    .to_owned(),
+            ],
             Self::Overloaded { waited } => {
                 let waited = waited.as_secs();
                 vec![format!(
@@ -128,6 +143,12 @@ impl MountError {
             Self::TimedOut { after } => {
                 let after = after.as_secs_f64();
                 vec![format!("the mount was not done after {after:.1} s (a store is slow or out of reach; kubelet tries again by itself)")]
+            }
+            Self::TooMuch { most } => {
+                vec![format!(
+                    "its secrets and files take more than the {most} bytes that one mount may hold on this node (ask for less, split the class over \
+                     several volumes, or ask for a higher limits.mountBytes)"
+                )]
             }
         }
     }

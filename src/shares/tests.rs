@@ -83,6 +83,24 @@ fn what_one_holds_becomes_anothers_within_its_share() {
     assert_eq!(shares.used(), 0);
 }
 
+/// What a former process left counts, however much it is; nobody is given anything while more is used than there is.
+#[test]
+fn what_is_there_already_counts_beyond_the_share() {
+    let shares = Shares::new(10);
+    let mut former = shares.count(&tenant("a"), 12);
+    assert_eq!((shares.used(), shares.free(), shares.of("a")), (12, 0, 12));
+    assert!(shares.take(&tenant("a"), 1).is_none() && shares.take(&tenant("b"), 1).is_none());
+    former.shrink(7);
+    let newcomer = shares.take(&tenant("b"), 1).unwrap();
+    assert!(shares.take(&tenant("a"), 1).is_none(), "it is still beyond");
+    former.shrink(3);
+    assert!(shares.take(&tenant("a"), 1).is_some() && shares.would_give(3, 4, 1) && !shares.would_give(3, 5, 2));
+    let more = shares.count(&tenant("c"), 20);
+    assert!(newcomer.pass_to(&tenant("d")).is_none(), "there is nothing free to be passed on");
+    drop((former, more));
+    assert_eq!(shares.used(), 0);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Take(usize, usize),

@@ -265,6 +265,25 @@ async fn what_is_kept_of_a_turn_is_no_turn() {
     assert!(is_empty(&turns));
 }
 
+#[tokio::test]
+async fn who_waits_for_turns_to_come_back_is_told_from_who_waits_in_vain() {
+    let turns = Turns::new(8);
+    let shop = tenant("shop");
+    let mut under_way = all(&turns, "shop");
+    assert_eq!((under_way.len(), turns.may_come(&shop)), (4, true), "all four may come back");
+    let kept: Vec<_> = under_way.drain(..3).map(|turn| turn.keep(1)).collect();
+    assert!(turns.may_come(&shop) && at_once(&turns, "shop").is_none());
+    let other = turns.count(&tenant("other"), 3);
+    assert!(!turns.may_come(&shop), "three, and five would be free of eight less three");
+    drop((kept, other, under_way));
+    let former = turns.count(&shop, 20);
+    assert!(!turns.may_come(&shop) && !turns.may_come(&tenant("new")));
+    let waiting = turns.line_up(&tenant("new"));
+    drop(former);
+    assert!(served(waiting).is_some(), "what was counted comes back to those who wait");
+    assert!(is_empty(&turns));
+}
+
 /// Ten thousand tenants come and go, and leave nothing.
 #[tokio::test]
 async fn nobody_is_remembered() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use keyferry::app::commons;
 use keyferry::audit::AuditLog;
 use keyferry::backend::store::file::FileBackend;
 use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext};
@@ -17,7 +18,7 @@ use keyferry::model::{Fetched, SecretRef};
 use keyferry::pipeline::{MountLimits, Pipeline, Plans};
 use keyferry::server::Server;
 use keyferry::telemetry::{Metrics, Outlet, logs};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Duration;
 use tonic::Code;
 
@@ -65,6 +66,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         limits: MountLimits {
             objects: limits.objects,
             class_bytes: limits.class_bytes,
+            files: limits.files,
             secret_bytes: limits.secret_bytes,
             mount_bytes: limits.mount_bytes,
         },
@@ -72,8 +74,8 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         audit: Arc::new(AuditLog::start(Box::new(audit), false, Arc::clone(&metrics)).unwrap()),
         metrics,
         clock,
-        places: Arc::new(Semaphore::new(2)),
-        plans: Plans::default(),
+        commons: Arc::new(commons(&limits).unwrap()),
+        plans: Plans::new(1 << 20),
     }
 }
 

@@ -237,6 +237,8 @@ fn many_faults_are_counted_and_not_kept() {
     let faults = parse(call(Value::from(numbers))).unwrap_err();
     // Kubelet's four keys are missing too.
     assert_eq!((faults.len(), faults.more()), (64, 10_004 - 64));
+    let repeated = format!("{{{}\"k\":\"\"}}", "\"k\":\"\",".repeat(1_000));
+    assert_eq!(parse(call(repeated)).unwrap_err().more(), 1_004 - 64);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::store::Store;
 use crate::support::{House, ISSUER, TOKENS, pod, request, tokens};
 
-/// Whether the configuration knows `limits.memory` by now. Where it does not, memory is judged against [`Limits::memory`] all the same.
-const KNOWS_MEMORY: bool = false;
+/// Whether the configuration names `limits.memory`.
+const KNOWS_MEMORY: bool = true;
 
 pub const MIB: u64 = 1024 * 1024;
 

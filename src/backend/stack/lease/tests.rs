@@ -53,7 +53,7 @@ fn of_account(uid: &str, service_account: &str, account_uid: &str) -> PodIdentit
 
 fn context(uid: &str) -> FetchContext {
     let deadline = Instant::now() + Duration::from_secs(30);
-    FetchContext { pod: Arc::new(pod(uid)), tokens: Arc::new(PodTokens::default()), fresh: None, deadline }
+    FetchContext { pod: Arc::new(pod(uid)), tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, deadline }
 }
 
 /// A store that makes a credential for whoever asks, and counts.
