@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::flood::{Answers, Flood, Told, in_turn};
+use super::kind::{Kind, together};
 use super::meter::{Memory, Meter};
 use super::node::{Limits, MIB, Node};
 use super::victim::{Tale, Victim};
@@ -21,7 +22,7 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// How long the honest take.
-const HONEST: Duration = Duration::from_secs(2);
+const HONEST: Duration = Duration::from_secs(1);
 
 /// A mount of the victim's may take this long at most, or [`TIMES`] what it takes beside honest mounts.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -228,5 +229,23 @@ impl fmt::Display for Verdict {
         let back = self.back_after.map_or("never".to_owned(), |after| format!("after {:.1} s", after.as_secs_f64()));
         let (idle, file, most, kept) = (shown(self.idle.own), shown(self.idle.file), shown(self.peak), shown(self.kept()));
         write!(f, "  memory: idle {idle} and {file} of the file, most {most}{killed}, {kept} kept, back {back}")
+    }
+}
+
+/// What is judged can be passed: by those who mean no harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_mounts_pass_for_hostile_ones() {
+    let kind = |backend| Kind {
+        name: "honest",
+        at_once: 64,
+        may: &["OK"],
+        victims: backend,
+        calls: |node, namespace| {
+            node.set_small(namespace, "db");
+            together(["files", "bao"].map(|backend| in_turn(node.small(namespace, 8, backend, "db"))).into())
+        },
+    };
+    for backend in ["files", "bao"] {
+        kind(backend).try_out().await;
     }
 }
