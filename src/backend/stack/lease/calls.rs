@@ -98,6 +98,8 @@ struct Work<T> {
     members: usize,
     under_way: usize,
     word: Word,
+    /// When it was last asked, as a place in the round.
+    asked: u64,
     /// What ends first is first.
     due: BTreeSet<(Instant, T)>,
 }
@@ -209,6 +211,7 @@ impl<T: Copy + Ord> Queue<T> {
             members: 0,
             under_way: 0,
             word: Word::Unknown,
+            asked: 0,
             due: BTreeSet::new(),
         })
     }
@@ -218,8 +221,13 @@ impl<T: Copy + Ord> Queue<T> {
         if self.slots.free() == 0 {
             return None;
         }
+        let probes = self.probes();
         let next = self.round.values().find_map(|tenant| {
-            let (server, task) = self.tenants.get(tenant)?.first(self.doubtful < DOUBTFUL, &self.probed)?;
+            let (server, task) = self.tenants.get(tenant)?.first(|server, word| match word {
+                Word::Answered => true,
+                Word::Silent => probes.get(server).is_some_and(|(_, next)| *next == tenant),
+                Word::Unknown => self.doubtful < DOUBTFUL,
+            })?;
             Some((tenant.clone(), server.clone(), task, self.slots.take(tenant, 1)?))
         });
         let (tenant, server, due, held) = next?;
@@ -228,6 +236,8 @@ impl<T: Copy + Ord> Queue<T> {
         work.due.remove(&due);
         work.under_way += 1;
         let word = work.word;
+        self.last += 1;
+        self.work(&lane).asked = self.last;
         self.count(&lane, 0, 1);
         self.doubtful += usize::from(word != Word::Answered);
         if word == Word::Silent {
@@ -237,6 +247,23 @@ impl<T: Copy + Ord> Queue<T> {
         self.leave_round(&lane.tenant);
         self.tidy(&lane);
         Some((due.1, Slot { lane: Arc::new(lane), word, _held: held }))
+    }
+
+    /// Whose silent lane is to be asked next at each server: the one that was not for the longest.
+    fn probes(&self) -> BTreeMap<&Server, (u64, &Tenant)> {
+        let mut next = BTreeMap::new();
+        if self.doubtful >= DOUBTFUL {
+            return next;
+        }
+        for tenant in self.round.values() {
+            for (server, work) in self.tenants.get(tenant).iter().flat_map(|tenancy| &tenancy.lanes) {
+                let may_be = work.word == Word::Silent && work.under_way == 0 && !work.due.is_empty() && !self.probed.contains(server);
+                if may_be && next.get(server).is_none_or(|(asked, _)| work.asked < *asked) {
+                    next.insert(server, (work.asked, tenant));
+                }
+            }
+        }
+        next
     }
 
     /// After a change of a lane: its tenant is in the round if, and only if, it has something due; and what is empty is let go of.
@@ -275,14 +302,9 @@ impl<T: Copy + Ord> Queue<T> {
 }
 
 impl<T: Copy + Ord> Tenancy<T> {
-    /// What ends first of what may be asked. `doubt`: whether what may not be answered may be.
-    fn first(&self, doubt: bool, probed: &BTreeSet<Server>) -> Option<(&Server, (Instant, T))> {
-        let may_ask = |server: &Server, work: &Work<T>| match work.word {
-            Word::Answered => true,
-            Word::Silent => doubt && work.under_way == 0 && !probed.contains(server),
-            Word::Unknown => doubt,
-        };
-        let open = self.lanes.iter().filter(|(server, work)| may_ask(server, work));
+    /// What ends first of what may be asked.
+    fn first(&self, may_ask: impl Fn(&Server, Word) -> bool) -> Option<(&Server, (Instant, T))> {
+        let open = self.lanes.iter().filter(|(server, work)| may_ask(server, work.word));
         open.filter_map(|(server, work)| Some((server, *work.due.first()?))).min_by_key(|(_, due)| *due)
     }
 }

@@ -52,10 +52,10 @@ async fn tenants_are_served_round_and_what_ends_first_is_first() {
     }
     under_way.extend(all(&mut calls));
     let of = |who: u32| under_way.iter().filter(|(task, _)| task / 1000 == who).count();
-    assert_eq!([0, 2, 3, 4].map(of), [2, 2, 2, 1], "each in its turn, and one is left for whoever has nothing");
+    assert_eq!([0, 2, 3, 4].map(of), [2, 2, 1, 1], "each in its turn, and two are left for whoever has less");
     due(&mut calls, &lane("farm"), 5000..5002, after(9));
     under_way.extend(all(&mut calls));
-    assert_eq!(tasks(&under_way)[7..], [5000]);
+    assert_eq!(tasks(&under_way)[6..], [5000]);
     // From here on each that comes back is for the next of the round: one call each, however much evil has.
     let mut order = Vec::new();
     for _ in 0..10 {
@@ -68,7 +68,7 @@ async fn tenants_are_served_round_and_what_ends_first_is_first() {
     for round in order.windows(4) {
         assert!(round.iter().filter(|who| **who == 0).count() <= 2, "{order:?}");
     }
-    assert!(tasks(&under_way).contains(&5001), "{order:?}");
+    assert!([0, 2, 3, 5].iter().all(|who| order.contains(who)), "{order:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,10 +84,12 @@ async fn calls_that_hang_leave_two_for_those_who_are_answered() {
         calls.over(slot, false);
     }
     let mut now = all(&mut calls);
-    let shop = now.iter().position(|(task, _)| *task == 900).unwrap();
-    calls.over(now.swap_remove(shop).1, true);
-    now.extend(all(&mut calls));
-    assert!(tasks(&now).contains(&901) && now.len() <= 7);
+    for task in [900, 901] {
+        let shop = now.iter().position(|(other, _)| *other == task).unwrap();
+        calls.over(now.swap_remove(shop).1, true);
+        now.extend(all(&mut calls));
+        assert!(now.len() <= 7);
+    }
     // All that hang now hang for ever.
     for n in 0..20 {
         due(&mut calls, &lane("shop"), 1000 + n..1001 + n, after(60));
@@ -125,7 +127,8 @@ async fn a_silent_lane_is_asked_with_one_call_and_silent_lanes_of_a_server_with_
     assert!(probe.len() == 1 && probe[0].0 / 100 != first / 100, "each lane in its turn");
     let (second, slot) = probe.into_iter().next().unwrap();
     calls.over(slot, true);
-    let now = tasks(&all(&mut calls));
+    let under_way = all(&mut calls);
+    let now = tasks(&under_way);
     let of = |task: u32| now.iter().filter(|other| **other / 100 == task / 100).count();
     assert!(of(first) == 1 && of(second) >= 3, "that one is at work again, and the other is asked: {now:?}");
 }
