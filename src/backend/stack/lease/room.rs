@@ -222,10 +222,12 @@ pub(super) fn weight_of(secret: &SecretRef) -> usize {
     let texts = [address, audience, mount, namespace, role].into_iter().flatten().map(String::len).sum::<usize>();
     let files = tls.iter().flat_map(|tls| tls.files()).map(|file| file.as_os_str().len()).sum::<usize>();
     let of_tls = tls.iter().filter_map(|tls| tls.server_name.as_ref()).map(String::len).sum::<usize>();
+    // A login that a lease lives by is kept at its store's too, and for the keeper.
+    let login = 3 * (texts + files + of_tls);
     // Each argument has its own allocations.
     let args = args.bytes() + 64 * args.names().count();
     let version = version.as_ref().map_or(0, |version| version.as_str().len());
-    backend.as_str().len() + name.as_str().len() + version + args + texts + files + of_tls
+    backend.as_str().len() + name.as_str().len() + version + args + login
 }
 
 /// A record without what is given: the request, and the lease with its token.
