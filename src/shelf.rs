@@ -245,7 +245,8 @@ mod tests {
         assert_eq!(shelf.put("shop", 0, 1, 100, |_| false), [0; 0], "in the place of a former one");
         assert!(shelf.put("bank", 15, 15, 600, |value| *value == 14).is_empty(), "rather too much than less of what is in use");
         assert_eq!((shelf.weight(), shelf.values().copied().min(), shelf.find(&15)), (1100, Some(1), Some(&15)));
-        assert_eq!(shelf.put("mill", 16, 16, 900, |_| false), [14, 15]);
+        assert_eq!(shelf.put("mill", 16, 16, 900, |_| false), [14, 16], "who has more loses, as long as it has");
+        assert_eq!(shelf.put("mill", 17, 17, 500, |_| false), [15]);
     }
 
     /// Whatever is done, the sums are right; and it takes a bounded number of looks to find what goes.

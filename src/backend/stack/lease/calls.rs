@@ -64,7 +64,7 @@ pub(super) struct Calls<T>(HashMap<StoreName, Queue<T>>);
 pub(super) struct Slot {
     lane: Arc<Lane>,
     /// What was known of the lane.
-    word: Word,
+    was: Word,
     _held: Held,
 }
 
@@ -161,14 +161,14 @@ impl<T: Copy + Ord> Calls<T> {
 
     /// A call has come to its end; `answered`: whatever the answer was.
     pub fn over(&mut self, slot: Slot, answered: bool) {
-        let Slot { lane, word, _held: held } = slot;
+        let Slot { lane, was, _held: held } = slot;
         drop(held);
         self.change(&lane, |queue| {
             let work = queue.work(&lane);
             work.under_way -= 1;
             work.word = if answered { Word::Answered } else { Word::Silent };
-            queue.doubtful -= usize::from(word != Word::Answered);
-            if word == Word::Silent {
+            queue.doubtful -= usize::from(was != Word::Answered);
+            if was == Word::Silent {
                 queue.probed.remove(&lane.server);
             }
         });
@@ -232,21 +232,21 @@ impl<T: Copy + Ord> Queue<T> {
         });
         let (tenant, server, due, held) = next?;
         let lane = Lane { store: store.clone(), server, tenant };
+        self.last += 1;
+        let asked = self.last;
         let work = self.work(&lane);
         work.due.remove(&due);
-        work.under_way += 1;
-        let word = work.word;
-        self.last += 1;
-        self.work(&lane).asked = self.last;
+        (work.under_way, work.asked) = (work.under_way + 1, asked);
+        let was = work.word;
         self.count(&lane, 0, 1);
-        self.doubtful += usize::from(word != Word::Answered);
-        if word == Word::Silent {
+        self.doubtful += usize::from(was != Word::Answered);
+        if was == Word::Silent {
             self.probed.insert(lane.server.clone());
         }
         // The last of the round from now on.
         self.leave_round(&lane.tenant);
         self.tidy(&lane);
-        Some((due.1, Slot { lane: Arc::new(lane), word, _held: held }))
+        Some((due.1, Slot { lane: Arc::new(lane), was, _held: held }))
     }
 
     /// Whose silent lane is to be asked next at each server: the one that was not for the longest.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
+use thiserror::Error;
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -38,6 +39,15 @@ pub(super) struct Disk {
     desk: Desk,
 }
 
+/// Why the disk is otherwise than the table.
+#[derive(Debug, Error)]
+enum Unsaved {
+    #[error("the disk does not answer")]
+    Hangs,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 // === impl Disk ===
 
 impl Disk {
@@ -63,9 +73,9 @@ impl Disk {
     }
 
     /// Makes the disk as the table is now. What is begun when the time is up goes on.
-    async fn save(&self, leases: &Leases, id: RecordId) -> io::Result<()> {
+    async fn save(&self, leases: &Leases, id: RecordId) -> Result<(), Unsaved> {
         let until = Instant::now() + PATIENCE;
-        let lane = timeout_at(until, Arc::clone(&self.lanes[id.lane(LANES)]).lock_owned()).await.map_err(|_| hangs())?;
+        let lane = timeout_at(until, Arc::clone(&self.lanes[id.lane(LANES)]).lock_owned()).await.map_err(|_| Unsaved::Hangs)?;
         let (content, tenant) = {
             let state = leases.lock();
             match state.records.get(id) {
@@ -88,7 +98,7 @@ impl Disk {
                 None => room.remove(&id),
             }
         };
-        self.desk.run(tenant.as_str(), until, write).await.unwrap_or_else(|_| Err(hangs()))
+        Ok(self.desk.run(tenant.as_str(), until, write).await.map_err(|_| Unsaved::Hangs)??)
     }
 }
 
@@ -98,10 +108,6 @@ impl Disk {
     pub async fn hang(&self) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
         futures_util::future::join_all(self.lanes.iter().map(|lane| Arc::clone(lane).lock_owned())).await
     }
-}
-
-fn hangs() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer")
 }
 
 // === impl Leases ===
@@ -167,7 +173,7 @@ impl Leases {
         let (now, mut state) = (Instant::now(), self.lock());
         // It may be that it was not begun: the keeper tries again, and waits as long again. What is gone meanwhile, and was never
         // written, needs no removing.
-        if error.kind() == io::ErrorKind::TimedOut && (!was_there || state.records.get(id).is_some()) {
+        if matches!(error, Unsaved::Hangs) && (!was_there || state.records.get(id).is_some()) {
             state.unsaved.insert(id);
             self.changed.notify_one();
         }

@@ -265,9 +265,9 @@ impl Leases {
     fn renewed(&self, id: RecordId, answer: Result<Lease, BackendError>) {
         let now = self.now();
         let mut state = self.lock();
-        let Some(stage) = state.records.get(id).map(|record| record.stage) else { return };
+        let Some(is_kept) = state.records.get(id).map(|record| record.stage == Stage::Kept) else { return };
         state.unsaved.insert(id);
-        if stage != Stage::Kept {
+        if !is_kept {
             // Not given any more, or revoked soon: of a renewal only its times matter.
             let _ = state.records.change(id, |record| {
                 record.busy = false;

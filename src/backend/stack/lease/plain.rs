@@ -37,8 +37,8 @@ impl Plain {
     /// Bytes of one tenant, and of all.
     #[cfg(test)]
     pub fn weight(&self, tenant: &str) -> (usize, usize) {
-        let shelf = self.lock();
-        (shelf.weight_of(tenant), shelf.weight())
+        let known = self.lock();
+        (known.weight_of(tenant), known.weight())
     }
 
     /// A panic elsewhere cannot leave the shelf half-changed: nothing in it panics.

@@ -170,10 +170,9 @@ impl Place {
 
     /// Some bytes more. Whether the tenant's share has them.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let more = self.bytes.take(self.held.tenant(), bytes);
-        let grown = more.is_some();
-        more.into_iter().for_each(|more| self.held.join(more));
-        grown
+        let Some(more) = self.bytes.take(self.held.tenant(), bytes) else { return false };
+        self.held.join(more);
+        true
     }
 
     /// Gives so many bytes back.

@@ -184,7 +184,7 @@ impl Leases {
             Ok(booking) => self.keep(key, store, fetched, &cx.pod, booking),
             Err(full) => {
                 let full = if let Full::Late = full { self.room.full(tenant) } else { full };
-                Err(Unkept { error: too_large(key, full.reason().unwrap_or_default()), lease: Some(lease) })
+                Err(Unkept::new(key, &full, Some(lease)))
             }
         };
         self.save_given(key).await;
@@ -192,15 +192,15 @@ impl Leases {
     }
 
     /// What there is no room for is revoked at once, and by nobody later: nothing piles up where a store does not revoke.
-    async fn or_give_up(&self, kept: Result<Fetched, Unkept>, store: &Store, deadline: Instant) -> Result<Fetched, BackendError> {
-        match kept {
-            Ok(fetched) => Ok(fetched),
-            Err(Unkept { error, lease: None }) => Err(error),
-            Err(Unkept { error, lease: Some(lease) }) => {
-                self.give_up(store, lease, deadline).await;
-                Err(error)
-            }
+    async fn or_give_up(&self, kept: Result<Fetched, Box<Unkept>>, store: &Store, deadline: Instant) -> Result<Fetched, BackendError> {
+        let Unkept { error, lease } = match kept {
+            Ok(fetched) => return Ok(fetched),
+            Err(unkept) => *unkept,
+        };
+        if let Some(lease) = lease {
+            self.give_up(store, lease, deadline).await;
         }
+        Err(error)
     }
 
     /// What is kept and good for this Pod; or what came without a lease before and is at hand further in.
@@ -282,7 +282,7 @@ impl Leases {
     }
 
     /// Takes a fresh answer in, in the place of a former one. Without a lease it is only passed on.
-    fn keep(&self, key: &Key, store: &Store, fetched: Fetched, pod: &PodIdentity, booking: Booking) -> Result<Fetched, Unkept> {
+    fn keep(&self, key: &Key, store: &Store, fetched: Fetched, pod: &PodIdentity, booking: Booking) -> Result<Fetched, Box<Unkept>> {
         let now = self.now();
         let mut state = self.lock();
         let Some(lease) = fetched.secret.lease.clone() else {
@@ -300,7 +300,7 @@ impl Leases {
             Ok(place) => place,
             Err(full) => {
                 self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::Issued);
-                return Err(Unkept { error: too_large(key, full.reason().unwrap_or_default()), lease: Some(lease) });
+                return Err(Unkept::new(key, &full, Some(lease)));
             }
         };
         let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
@@ -318,8 +318,7 @@ impl Leases {
             self.changed.notify_one();
         }
         state.insert(record);
-        let full = full.and_then(|full| full.reason());
-        full.map_or(Ok(fetched), |reason| Err(Unkept { error: too_large(key, reason), lease: None }))
+        full.map_or(Ok(fetched), |full| Err(Unkept::new(key, &full, None)))
     }
 
     /// A store would not issue, or there is no room for what it would. Where an old one is good, the next try is put off.
@@ -373,6 +372,14 @@ fn until(old: Old, cx: &FetchContext) -> Instant {
 /// On whose share of what tenants have it is.
 fn tenant_of(pod: &PodIdentity) -> Tenant {
     Arc::clone(&pod.namespace).into()
+}
+
+// === impl Unkept ===
+
+impl Unkept {
+    fn new(key: &Key, full: &Full, lease: Option<Lease>) -> Box<Self> {
+        Box::new(Self { error: too_large(key, full.reason().unwrap_or_default()), lease })
+    }
 }
 
 // === impl Runway ===

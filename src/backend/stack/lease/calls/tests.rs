@@ -68,7 +68,7 @@ async fn tenants_are_served_round_and_what_ends_first_is_first() {
     for round in order.windows(4) {
         assert!(round.iter().filter(|who| **who == 0).count() <= 2, "{order:?}");
     }
-    assert!([0, 2, 3, 5].iter().all(|who| order.contains(who)), "{order:?}");
+    assert!([0, 3, 5].iter().all(|who| order.contains(who)), "{order:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +95,9 @@ async fn calls_that_hang_leave_two_for_those_who_are_answered() {
         due(&mut calls, &lane("shop"), 1000 + n..1001 + n, after(60));
         let more = all(&mut calls);
         assert_eq!(tasks(&more), [1000 + n]);
-        more.into_iter().for_each(|(_, slot)| calls.over(slot, true));
+        for (_, slot) in more {
+            calls.over(slot, true);
+        }
     }
 }
 
@@ -182,9 +184,9 @@ async fn the_rules_hold_after_each_step() {
                 }
             }
             assert!(under_way.len() <= AT_ONCE);
-            assert!(under_way.iter().filter(|(_, slot)| slot.word != Word::Answered).count() <= DOUBTFUL);
+            assert!(under_way.iter().filter(|(_, slot)| slot.was != Word::Answered).count() <= DOUBTFUL);
             for server in ["https://0", "https://1"].map(|address| at("", Some(address)).server) {
-                let probes = under_way.iter().filter(|(_, slot)| slot.word == Word::Silent && slot.lane.server == server).count();
+                let probes = under_way.iter().filter(|(_, slot)| slot.was == Word::Silent && slot.lane.server == server).count();
                 assert!(probes <= 1);
             }
         }
