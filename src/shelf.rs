@@ -24,6 +24,8 @@ pub struct Shelf<K, V> {
 struct Entry<V> {
     tenant: Arc<str>,
     used: u64,
+    /// Its place in its tenant's order, which is put right only when somebody has to go: to find something costs nothing but that.
+    place: u64,
     weight: usize,
     value: V,
 }
@@ -31,6 +33,7 @@ struct Entry<V> {
 /// One tenant's.
 struct Part<K> {
     weight: usize,
+    /// By their places: none was used before its place.
     by_use: BTreeMap<u64, K>,
 }
 
@@ -54,11 +57,6 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     {
         self.uses += 1;
         let entry = self.entries.get_mut(key)?;
-        if let Some(part) = self.held.get_mut(&entry.tenant)
-            && let Some(key) = part.by_use.remove(&entry.used)
-        {
-            part.by_use.insert(self.uses, key);
-        }
         entry.used = self.uses;
         Some(&entry.value)
     }
@@ -111,8 +109,8 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     where
         K: Borrow<Q>,
     {
-        let Entry { tenant, used, weight, value } = self.entries.remove(key)?;
-        self.let_go(&tenant, used, weight);
+        let Entry { tenant, used: _, place, weight, value } = self.entries.remove(key)?;
+        self.let_go(&tenant, place, weight);
         Some(value)
     }
 
@@ -122,26 +120,26 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         self.entries.retain(|_, entry| {
             let kept = keep(&entry.value);
             if !kept {
-                gone.push((Arc::clone(&entry.tenant), entry.used, entry.weight));
+                gone.push((Arc::clone(&entry.tenant), entry.place, entry.weight));
             }
             kept
         });
-        for (tenant, used, weight) in gone {
-            self.let_go(&tenant, used, weight);
+        for (tenant, place, weight) in gone {
+            self.let_go(&tenant, place, weight);
         }
     }
 
     /// Of those that may go: of the tenants that have most, the entry that was not used for the longest. `wanted` is what `tenant` will
     /// have; `only_more`: nobody else who has less than that loses anything.
-    fn to_go(&self, wanted: usize, tenant: &str, stays: impl Fn(&V) -> bool, only_more: bool) -> Option<K> {
+    fn to_go(&mut self, wanted: usize, tenant: &str, stays: impl Fn(&V) -> bool, only_more: bool) -> Option<K> {
+        let Self { entries, held, .. } = self;
         let mut most: Option<((usize, Reverse<u64>), &K)> = None;
-        for (name, part) in &self.held {
+        for (name, part) in held {
             let has = if **name == *tenant { wanted } else { part.weight };
             if only_more && has < wanted || most.is_some_and(|((most, _), _)| has < most) {
                 continue;
             }
-            let may_go = |key: &K| self.entries.get(key).is_some_and(|entry| !stays(&entry.value));
-            let oldest = part.by_use.iter().find(|(_, key)| may_go(key)).map(|(used, key)| ((has, Reverse(*used)), key));
+            let oldest = part.oldest(entries, &stays).map(|(used, key)| ((has, Reverse(used)), key));
             if oldest.is_some_and(|(rank, _)| most.is_none_or(|(most, _)| rank > most)) {
                 most = oldest;
             }
@@ -156,18 +154,37 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         part.weight += weight;
         part.by_use.insert(self.uses, key.clone());
         self.weight += weight;
-        self.entries.insert(key, Entry { tenant, used: self.uses, weight, value });
+        self.entries.insert(key, Entry { tenant, used: self.uses, place: self.uses, weight, value });
     }
 
-    fn let_go(&mut self, tenant: &str, used: u64, weight: usize) {
+    fn let_go(&mut self, tenant: &str, place: u64, weight: usize) {
         self.weight -= weight;
         if let Some(part) = self.held.get_mut(tenant) {
             part.weight -= weight;
-            part.by_use.remove(&used);
+            part.by_use.remove(&place);
             if part.by_use.is_empty() {
                 self.held.remove(tenant);
             }
         }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Part<K> {
+    /// What was not used for the longest of what may go, and when it was.
+    fn oldest<V>(&mut self, entries: &mut HashMap<K, Entry<V>>, stays: impl Fn(&V) -> bool) -> Option<(u64, &K)> {
+        let place = loop {
+            let may_go = |key: &K| entries.get(key).is_some_and(|entry| !stays(&entry.value));
+            let (place, key) = self.by_use.iter().find(|(_, key)| may_go(key)).map(|(place, key)| (*place, key.clone()))?;
+            match entries.get_mut(&key) {
+                Some(entry) if entry.used != place => {
+                    entry.place = entry.used;
+                    self.by_use.remove(&place);
+                    self.by_use.insert(entry.used, key);
+                }
+                Some(_) | None => break place,
+            }
+        };
+        self.by_use.get_key_value(&place).map(|(place, key)| (*place, key))
     }
 }
 
@@ -270,7 +287,7 @@ mod tests {
                 let own = || shelf.entries.iter().filter(|(_, entry)| entry.tenant == *tenant);
                 assert_eq!(part.weight, own().map(|(_, entry)| entry.weight).sum::<usize>());
                 assert_eq!(part.by_use.len(), own().count());
-                assert!(own().all(|(key, entry)| part.by_use.get(&entry.used) == Some(key)));
+                assert!(own().all(|(key, entry)| part.by_use.get(&entry.place) == Some(key)));
             }
             assert_eq!(shelf.held.values().map(|part| part.by_use.len()).sum::<usize>(), shelf.entries.len());
         }

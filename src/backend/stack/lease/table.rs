@@ -142,10 +142,11 @@ impl Leases {
             match self.way(&key, store, &cx.pod) {
                 Way::Given(given) => return Ok(given),
                 Way::Lead(runway, old) => {
-                    let answer = match self.book(&tenant, &key, until(old, cx)).await {
+                    let until = until(old, cx);
+                    let answer = match self.book(&tenant, &key, until).await {
                         Ok(booking) => {
                             let issuing = HandOver::new(runway.issue(store.clone(), cx.clone(), booking));
-                            timeout_at(until(old, cx), issuing).await.unwrap_or_else(|_| Err(late()))
+                            timeout_at(until, issuing).await.unwrap_or_else(|_| Err(late()))
                         }
                         Err(full) => {
                             let error = full.reason().map_or_else(late, |reason| too_large(&key, reason));
