@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bounded by number ([`Shelf::new`]) or by weight ([`Shelf::of_bytes`]). Not synchronised: its owner has a lock around it.
 pub struct Shelf<K, V> {
@@ -21,11 +21,12 @@ pub struct Shelf<K, V> {
     uses: u64,
 }
 
+/// A [`Shelf`] by weight with its own lock, whose values are handed out as clones.
+pub struct Kept<K, V>(Mutex<Shelf<K, V>>);
+
 struct Entry<V> {
     tenant: Arc<str>,
     used: u64,
-    /// Its place in its tenant's order, which is put right only when somebody has to go: to find something costs nothing but that.
-    place: u64,
     weight: usize,
     value: V,
 }
@@ -33,7 +34,6 @@ struct Entry<V> {
 /// One tenant's.
 struct Part<K> {
     weight: usize,
-    /// By their places: none was used before its place.
     by_use: BTreeMap<u64, K>,
 }
 
@@ -56,7 +56,17 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         K: Borrow<Q>,
     {
         self.uses += 1;
+        let hardly_aged = self.entries.len() as u64 / 2;
         let entry = self.entries.get_mut(key)?;
+        // What is asked for all the time is not moved up each time: among the newer half it goes late enough.
+        if self.uses - entry.used <= hardly_aged {
+            return Some(&entry.value);
+        }
+        if let Some(part) = self.held.get_mut(&entry.tenant)
+            && let Some(key) = part.by_use.remove(&entry.used)
+        {
+            part.by_use.insert(self.uses, key);
+        }
         entry.used = self.uses;
         Some(&entry.value)
     }
@@ -109,8 +119,8 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     where
         K: Borrow<Q>,
     {
-        let Entry { tenant, used: _, place, weight, value } = self.entries.remove(key)?;
-        self.let_go(&tenant, place, weight);
+        let Entry { tenant, used, weight, value } = self.entries.remove(key)?;
+        self.let_go(&tenant, used, weight);
         Some(value)
     }
 
@@ -120,26 +130,26 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         self.entries.retain(|_, entry| {
             let kept = keep(&entry.value);
             if !kept {
-                gone.push((Arc::clone(&entry.tenant), entry.place, entry.weight));
+                gone.push((Arc::clone(&entry.tenant), entry.used, entry.weight));
             }
             kept
         });
-        for (tenant, place, weight) in gone {
-            self.let_go(&tenant, place, weight);
+        for (tenant, used, weight) in gone {
+            self.let_go(&tenant, used, weight);
         }
     }
 
     /// Of those that may go: of the tenants that have most, the entry that was not used for the longest. `wanted` is what `tenant` will
     /// have; `only_more`: nobody else who has less than that loses anything.
-    fn to_go(&mut self, wanted: usize, tenant: &str, stays: impl Fn(&V) -> bool, only_more: bool) -> Option<K> {
-        let Self { entries, held, .. } = self;
+    fn to_go(&self, wanted: usize, tenant: &str, stays: impl Fn(&V) -> bool, only_more: bool) -> Option<K> {
         let mut most: Option<((usize, Reverse<u64>), &K)> = None;
-        for (name, part) in held {
+        for (name, part) in &self.held {
             let has = if **name == *tenant { wanted } else { part.weight };
             if only_more && has < wanted || most.is_some_and(|((most, _), _)| has < most) {
                 continue;
             }
-            let oldest = part.oldest(entries, &stays).map(|(used, key)| ((has, Reverse(used)), key));
+            let may_go = |key: &K| self.entries.get(key).is_some_and(|entry| !stays(&entry.value));
+            let oldest = part.by_use.iter().find(|(_, key)| may_go(key)).map(|(used, key)| ((has, Reverse(*used)), key));
             if oldest.is_some_and(|(rank, _)| most.is_none_or(|(most, _)| rank > most)) {
                 most = oldest;
             }
@@ -154,14 +164,14 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         part.weight += weight;
         part.by_use.insert(self.uses, key.clone());
         self.weight += weight;
-        self.entries.insert(key, Entry { tenant, used: self.uses, place: self.uses, weight, value });
+        self.entries.insert(key, Entry { tenant, used: self.uses, weight, value });
     }
 
-    fn let_go(&mut self, tenant: &str, place: u64, weight: usize) {
+    fn let_go(&mut self, tenant: &str, used: u64, weight: usize) {
         self.weight -= weight;
         if let Some(part) = self.held.get_mut(tenant) {
             part.weight -= weight;
-            part.by_use.remove(&place);
+            part.by_use.remove(&used);
             if part.by_use.is_empty() {
                 self.held.remove(tenant);
             }
@@ -169,22 +179,61 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Part<K> {
-    /// What was not used for the longest of what may go, and when it was.
-    fn oldest<V>(&mut self, entries: &mut HashMap<K, Entry<V>>, stays: impl Fn(&V) -> bool) -> Option<(u64, &K)> {
-        let place = loop {
-            let may_go = |key: &K| entries.get(key).is_some_and(|entry| !stays(&entry.value));
-            let (place, key) = self.by_use.iter().find(|(_, key)| may_go(key)).map(|(place, key)| (*place, key.clone()))?;
-            match entries.get_mut(&key) {
-                Some(entry) if entry.used != place => {
-                    entry.place = entry.used;
-                    self.by_use.remove(&place);
-                    self.by_use.insert(entry.used, key);
-                }
-                Some(_) | None => break place,
-            }
-        };
-        self.by_use.get_key_value(&place).map(|(place, key)| (*place, key))
+// === impl Kept ===
+
+impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
+    /// For values of so many bytes together.
+    pub fn of_bytes(bytes: usize) -> Self {
+        Self(Mutex::new(Shelf::of_bytes(bytes)))
+    }
+
+    pub fn find<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+    {
+        self.lock().find(key).cloned()
+    }
+
+    /// Keeps a value that weighs so much for a tenant, and gives how many others went for it; or not, where the tenant has its part.
+    pub fn keep(&self, tenant: &str, key: K, value: V, weight: usize) -> usize {
+        let gone = self.lock().put(tenant, key, value, weight, |_| false);
+        gone.len()
+    }
+
+    /// Whether there was anything to take out.
+    pub fn remove<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        let gone = self.lock().remove(key);
+        gone.is_some()
+    }
+
+    /// Takes out what is not to be kept, and gives how many entries stay.
+    pub fn retain(&self, keep: impl FnMut(&V) -> bool) -> usize {
+        let mut shelf = self.lock();
+        shelf.retain(keep);
+        shelf.entries.len()
+    }
+
+    pub fn clear(&self) {
+        self.lock().retain(|_| false);
+    }
+
+    /// Bytes that are kept now.
+    pub fn weight(&self) -> usize {
+        self.lock().weight()
+    }
+
+    /// Nothing that is done under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Shelf<K, V>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V> fmt::Debug for Kept<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
     }
 }
 
@@ -287,7 +336,7 @@ mod tests {
                 let own = || shelf.entries.iter().filter(|(_, entry)| entry.tenant == *tenant);
                 assert_eq!(part.weight, own().map(|(_, entry)| entry.weight).sum::<usize>());
                 assert_eq!(part.by_use.len(), own().count());
-                assert!(own().all(|(key, entry)| part.by_use.get(&entry.place) == Some(key)));
+                assert!(own().all(|(key, entry)| part.by_use.get(&entry.used) == Some(key)));
             }
             assert_eq!(shelf.held.values().map(|part| part.by_use.len()).sum::<usize>(), shelf.entries.len());
         }
