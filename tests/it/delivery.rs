@@ -180,7 +180,7 @@ fn own_volumes_have_their_part_of_the_memory() {
         assert_eq!(seen(&next), ["db/password 0400 0:0 correct horse"]);
         on(&provider, &old, big).unwrap();
         assert!(apart("umount").arg(&there).status().unwrap().success());
-        node.runtime.block_on(tokio::time::sleep(Duration::from_millis(1100)));
+        node.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1100)).await });
         on(&provider, &new, big).unwrap();
         assert_eq!(names(&next).len(), 3);
     });
