@@ -420,6 +420,20 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn own_volumes_have_their_part_of_the_memory_first() {
+        const MIB: usize = 1 << 20;
+        let limits = |volumes: Option<usize>| Limits { memory: Some(180 * MIB), volume_bytes: volumes, ..Limits::default() };
+        let driver = commons(&limits(None), DeliveryMode::Driver).unwrap();
+        let provider = commons(&limits(Some(36 * MIB)), DeliveryMode::Provider).unwrap();
+        assert_eq!((driver.volumes.memory().capacity(), provider.volumes.memory().capacity()), (45 * 256, 36 * 256));
+        let moving = |commons: &Commons| commons.budget.moving().slots().capacity();
+        assert_eq!(moving(&driver) - moving(&provider), 36 * MIB * 3 / 8);
+        // A quarter leaves 135 MiB, which are not enough for the other limits.
+        let problem = commons(&limits(None), DeliveryMode::Provider).unwrap_err();
+        assert!(problem.contains("limits.volumeBytes = 47185920 bytes are for volumes"), "{problem}");
+    }
+
     /// A link in the draft's place is not written through, and the key is made all the same.
     #[test]
     fn the_version_key_follows_no_link() {

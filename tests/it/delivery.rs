@@ -159,29 +159,29 @@ fn own_volumes_have_their_part_of_the_memory() {
     with_mounts("delivery::own_volumes_have_their_part_of_the_memory", |dir| {
         let node = Node::new(dir, "limits: { memory: 256MiB, volumeBytes: 320KiB }");
         node.house.vault(&["set", "shop/big", &format!("value={}", "x".repeat(50_000))]);
-        const BIG: &str = "- { secret: shop/big, field: value, path: big }";
+        let big = "- { secret: shop/big, field: value, path: big }";
         let on = |provider: &Provider, pod: &PodClaims, objects: &str| {
             node.runtime.block_on(provider.mount(node.request(pod, objects))).map(drop).map_err(|error| error.message().to_owned())
         };
         let (old, new) = (web(), pod("shop", "new", "web"));
         let (there, next) = (node.volume(&old, "size=1m"), node.volume(&new, "size=1m"));
         let provider = node.house.serve();
-        on(&provider, &old, BIG).unwrap();
-        insta::assert_snapshot!(on(&provider, &new, BIG).unwrap_err(), @"TooLarge: target_path: cannot write the volume: it needs 120 KiB of limits.volumeBytes, and its namespace cannot have that much now (the former files stay: deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)");
+        on(&provider, &old, big).unwrap();
+        insta::assert_snapshot!(on(&provider, &new, big).unwrap_err(), @"TooLarge: target_path: cannot write the volume: it needs 120 KiB of limits.volumeBytes, and its namespace cannot have that much now (the former files stay: deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)");
         assert_eq!(names(&next).len(), 0);
         node.house.vault(&["set", "shop/big", &format!("value={}", "y".repeat(50_000))]);
-        on(&provider, &old, BIG).unwrap();
+        on(&provider, &old, big).unwrap();
         on(&provider, &new, PASSWORD).unwrap();
 
         // A former process's pages are still there.
         provider.stop();
         let provider = node.house.serve();
-        assert!(on(&provider, &new, BIG).is_err());
+        assert!(on(&provider, &new, big).is_err());
         assert_eq!(seen(&next), ["db/password 0400 0:0 correct horse"]);
-        on(&provider, &old, BIG).unwrap();
+        on(&provider, &old, big).unwrap();
         assert!(apart("umount").arg(&there).status().unwrap().success());
-        std::thread::sleep(Duration::from_millis(1100));
-        on(&provider, &new, BIG).unwrap();
+        node.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1100)).await });
+        on(&provider, &new, big).unwrap();
         assert_eq!(names(&next).len(), 3);
     });
 }
