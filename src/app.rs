@@ -21,7 +21,7 @@ use crate::backend::{BackendParts, Backends};
 use crate::budget;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::delivery::{Deliverer, VersionKey};
+use crate::delivery::{Deliverer, DeliveryMode, VersionKey, Volumes};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
@@ -195,7 +195,7 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (leases, problems) = open_leases(config, &clock, &metrics);
-    let commons = Arc::new(commons(&config.limits).map_err(|problem| StartError(vec![problem]))?);
+    let commons = Arc::new(commons(&config.limits, config.delivery).map_err(|problem| StartError(vec![problem]))?);
     let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
@@ -277,7 +277,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         backends,
         version_key,
         limits,
-        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock)),
+        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock), Arc::clone(&commons.volumes)),
         audit: Arc::clone(audit) as Arc<_>,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
@@ -286,10 +286,18 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     })
 }
 
-/// What the process has for mounts, by the limits that it starts with.
-pub fn commons(limits: &Limits) -> Result<Commons, String> {
-    let budget = limits.budget(budget::memory(limits.memory))?;
-    Ok(Commons::new(budget, limits.mounts))
+/// What the process has for mounts, by the limits that it starts with. Where the daemon writes volumes, the kernel charges them to it like
+/// all else that it holds: they have their part first, and the rest is divided.
+pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, String> {
+    let memory = budget::memory(limits.memory);
+    let volumes = limits.volume_bytes.unwrap_or(memory / 4);
+    let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
+    let budget = limits.budget(memory.saturating_sub(apart)).map_err(|problem| {
+        let why =
+            format!("; with `delivery: provider`, limits.volumeBytes = {apart} bytes are for volumes and not in these figures: add them");
+        if apart > 0 { problem + &why } else { problem }
+    })?;
+    Ok(Commons::new(budget, limits.mounts, Volumes::new(volumes)))
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.

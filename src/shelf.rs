@@ -95,18 +95,21 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         gone
     }
 
-    /// As [`Shelf::insert`], with a weight. There may be no room for it: all the others are of tenants that have less, or stay. Then it is
-    /// among what has to go.
+    /// As [`Shelf::insert`], with a weight. There may be no room for it, because all others are of tenants that have less: then it is among
+    /// what has to go.
     pub fn put(&mut self, tenant: &str, key: K, value: V, weight: usize, stays: impl Fn(&V) -> bool) -> Vec<V> {
         self.remove(&key);
         let mut gone = Vec::new();
         while self.weight.saturating_add(weight) > self.capacity {
             let wanted = self.weight_of(tenant).saturating_add(weight);
-            let Some(key) = (weight <= self.capacity).then(|| self.to_go(wanted, tenant, &stays, true)).flatten() else {
+            if let Some(key) = self.to_go(wanted, tenant, &stays, true).filter(|_| weight <= self.capacity) {
+                gone.extend(self.remove(&key));
+            } else if weight > self.capacity || self.to_go(wanted, tenant, |_| false, true).is_none() {
                 gone.push(value);
                 return gone;
-            };
-            gone.extend(self.remove(&key));
+            } else {
+                break;
+            }
         }
         self.add(tenant, key, value, weight);
         gone
@@ -306,8 +309,10 @@ mod tests {
         assert_eq!(shelf.put("bank", 13, 13, 800, |_| false), [13], "it would have most");
         assert_eq!(shelf.put("bank", 14, 14, 400, |_| false), [12]);
         assert_eq!(shelf.put("shop", 0, 1, 100, |_| false), [0; 0], "in the place of a former one");
-        assert_eq!(shelf.put("bank", 15, 15, 600, |value| *value == 14), [15], "the only one that may go is of one that has less");
-        assert_eq!((shelf.weight(), shelf.values().copied().min(), shelf.find(&15)), (500, Some(1), None));
+        assert!(shelf.put("bank", 15, 15, 600, |value| *value == 14).is_empty(), "rather too much than less of what is in use");
+        assert_eq!((shelf.weight(), shelf.values().copied().min(), shelf.find(&15)), (1100, Some(1), Some(&15)));
+        assert_eq!(shelf.put("mill", 16, 16, 900, |_| false), [14, 16], "who has more loses, as long as it has");
+        assert_eq!(shelf.put("mill", 17, 17, 500, |_| false), [15]);
     }
 
     /// Whatever is done, the sums are right; and it takes a bounded number of looks to find what goes.
@@ -325,7 +330,8 @@ mod tests {
                 _ => _ = shelf.put(tenant, key, step, usize::try_from(state >> 50 & 127).unwrap(), |value| value % 11 == 0),
             }
             let sum: usize = shelf.entries.values().map(|entry| entry.weight).sum();
-            assert!(shelf.weight == sum && sum <= 500);
+            let stay: usize = shelf.entries.values().filter(|entry| entry.value % 11 == 0).map(|entry| entry.weight).sum();
+            assert!(shelf.weight == sum && sum <= 500 + stay);
             for (tenant, part) in &shelf.held {
                 let own = || shelf.entries.iter().filter(|(_, entry)| entry.tenant == *tenant);
                 assert_eq!(part.weight, own().map(|(_, entry)| entry.weight).sum::<usize>());

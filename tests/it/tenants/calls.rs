@@ -41,7 +41,6 @@ fn large_calls(node: &Node, namespace: &str) -> Calls {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: killed for its memory after 2 to 3 s"]
 async fn large_calls_that_wait() {
     // Four seconds, since it takes the debug build that long to read them.
     LARGE_CALLS.try_with(SMALL, Duration::from_secs(4), 1).await.assert();
@@ -58,7 +57,6 @@ async fn calls_without_end(calls: &Calls, socket: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: killed for its memory after 1 s"]
 async fn calls_whose_request_never_ends() {
     let node = Node::new(SMALL);
     let calls = large_calls(&node, "hostile");
@@ -82,7 +80,6 @@ fn large_answers(node: &Node, namespace: &str) -> Calls {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: killed for its memory after 0.4 s"]
 async fn answers_that_nobody_reads() {
     let node = Node::new(SMALL);
     let calls = large_answers(&node, "hostile");

@@ -4,33 +4,55 @@ use std::array;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
+use thiserror::Error;
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::record::{Key, RecordId};
 use super::saved::Saved;
 use super::state::State;
 use super::{Leases, Store};
 use crate::backend::stack::sealed::{Room, Sealed};
-use crate::model::BackendName;
+use crate::files::Desk;
+use crate::model::{BackendName, Tenant};
 use crate::telemetry::LeaseEvent;
 
-/// Writings at once. Those of one record follow one another.
-const LANES: usize = 16;
+/// Writings of one record follow one another. Two records may have one lane, and wait for each other.
+const LANES: usize = 256;
+
+/// Writings at once, each on a thread. Of one tenant's records at most half of them.
+const THREADS: usize = 16;
+
+/// How long a mount, or the keeper, waits for a disk that does not answer, and goes on.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is said that the disk cannot be written.
+const TELL: Duration = Duration::from_mins(1);
 
 /// The leases' part of the sealed folder.
 pub(super) struct Disk {
     room: Room,
-    lanes: [Mutex<()>; LANES],
+    lanes: [Arc<Mutex<()>>; LANES],
+    desk: Desk,
+}
+
+/// Why the disk is otherwise than the table.
+#[derive(Debug, Error)]
+enum Unsaved {
+    #[error("the disk does not answer")]
+    Hangs,
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 // === impl Disk ===
 
 impl Disk {
     pub fn new(sealed: &Arc<Sealed>) -> Self {
-        Self { room: sealed.room("leases"), lanes: array::from_fn(|_| Mutex::default()) }
+        Self { room: sealed.room("leases"), lanes: array::from_fn(|_| Arc::default()), desk: Desk::new(THREADS) }
     }
 
     /// What is there and has not ended.
@@ -50,19 +72,41 @@ impl Disk {
         Ok(awaiting)
     }
 
-    /// Makes the disk as the table is now.
-    async fn save(&self, leases: &Leases, id: RecordId) -> io::Result<()> {
-        let _turn = self.lanes[id.lane(LANES)].lock().await;
-        let content = {
+    /// Makes the disk as the table is now. What is begun when the time is up goes on.
+    async fn save(&self, leases: &Leases, id: RecordId) -> Result<(), Unsaved> {
+        let until = Instant::now() + PATIENCE;
+        let lane = timeout_at(until, Arc::clone(&self.lanes[id.lane(LANES)]).lock_owned()).await.map_err(|_| Unsaved::Hangs)?;
+        let (content, tenant) = {
             let state = leases.lock();
-            state.records.get(&id).map(|record| Saved::of(record, |uid| state.pods.is_seen(uid), &leases.pods, leases.now()).encode())
+            match state.records.get(id) {
+                Some(record) => {
+                    let saved = Saved::of(record, |uid| state.pods.is_seen(uid), &leases.pods, leases.now());
+                    (Some((saved.encode(), Arc::clone(&record.written))), record.place.tenant().clone())
+                }
+                // Nobody's in particular.
+                None => (None, Tenant::from("")),
+            }
         };
         let (room, id) = (self.room.clone(), id.to_string());
-        let written = spawn_blocking(move || match content {
-            Some(content) => room.write(&id, &content),
-            None => room.remove(&id),
-        });
-        written.await.unwrap_or_else(|_| Err(io::Error::other("the daemon is ending")))
+        let write = move || {
+            let _lane = lane;
+            match content {
+                Some((content, written)) => {
+                    written.store(true, Ordering::Relaxed);
+                    room.write(&id, &content)
+                }
+                None => room.remove(&id),
+            }
+        };
+        Ok(self.desk.run(tenant.as_str(), until, write).await.map_err(|_| Unsaved::Hangs)??)
+    }
+}
+
+#[cfg(test)]
+impl Disk {
+    /// As if every writing hung, until what this gives is dropped.
+    pub async fn hang(&self) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
+        futures_util::future::join_all(self.lanes.iter().map(|lane| Arc::clone(lane).lock_owned())).await
     }
 }
 
@@ -70,17 +114,13 @@ impl Disk {
 
 impl Leases {
     /// A backend was built: what a former process had of it goes on.
-    pub(super) fn attach(&self, name: &BackendName, store: &Store) {
-        let mut state = self.lock();
+    pub(super) fn attach(&self, store: &Store) {
+        let (name, mut state) = (&store.name, self.lock());
         if self.disk.is_none() && !state.told {
             state.told = true;
             tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod is issued others (cache.sealed keeps them)");
         }
-        for record in state.records.values_mut().filter(|record| record.key.secret.backend == *name && record.store.origin == store.origin)
-        {
-            store.inner.adopt(&record.lease);
-            record.store = store.clone();
-        }
+        state.records.move_to(store);
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
         let (mut resumed, mut others) = (0_usize, 0_usize);
         for saved in awaiting {
@@ -105,13 +145,13 @@ impl Leases {
     fn resume(&self, state: &mut State, saved: Saved, store: &Store) -> bool {
         let now = self.now();
         let (pods, id) = (saved.pods(&self.pods), saved.id().parse::<RecordId>().ok());
-        let Some(record) = saved.resume(store.clone(), &self.metrics, now) else {
+        let Some(record) = saved.resume(store.clone(), &self.room, &self.metrics, now) else {
             state.unsaved.extend(id);
             return false;
         };
         store.inner.adopt(&record.lease);
         for (uid, seen) in pods {
-            state.pods.add(&uid, &store.inner, seen, now.at);
+            state.pods.add(record.place.tenant(), &uid, store, seen, now.at);
         }
         self.tell(&record, LeaseEvent::Resumed, "a lease of a former process is taken up");
         state.insert(record);
@@ -128,7 +168,17 @@ impl Leases {
 
     pub(super) async fn save(&self, id: RecordId) {
         let Some(disk) = &self.disk else { return };
-        if let Err(error) = disk.save(self, id).await {
+        let was_there = self.lock().records.get(id).is_some();
+        let Err(error) = disk.save(self, id).await else { return };
+        let (now, mut state) = (Instant::now(), self.lock());
+        // It may be that it was not begun: the keeper tries again, and waits as long again. What is gone meanwhile, and was never
+        // written, needs no removing.
+        if matches!(error, Unsaved::Hangs) && (!was_there || state.records.get(id).is_some()) {
+            state.unsaved.insert(id);
+            self.changed.notify_one();
+        }
+        if state.unwritten.is_none_or(|told| now.duration_since(told) >= TELL) {
+            state.unwritten = Some(now);
             tracing::warn!(%error, "a lease could not be written to the sealed folder: a restart would not know of it");
         }
     }

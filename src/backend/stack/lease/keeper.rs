@@ -1,7 +1,10 @@
 //! The one task behind the table: it renews leases in their turn, revokes those whose Pods are gone, and sleeps in between. A daemon
 //! that keeps no lease costs nothing.
+//!
+//! Calls to stores, writings to the disk and looks at kubelet's folder do not wait for each other, nor does one store for another
+//! (`calls.rs`): each kind has its own places. Each call has a deadline of its own.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,15 +14,17 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
+use super::calls::{AT_ONCE, Slot, StoreName};
 use super::record::{Record, RecordId, Stage};
-use super::state::{Farewell, State};
-use super::{Leases, pods};
+use super::records::Task;
+use super::state::{FarewellId, State};
+use super::{Leases, Store, pods};
 use crate::backend::{Backend, BackendError, Fault};
-use crate::model::{BackendName, Lease};
+use crate::model::{BackendName, Lease, Tenant};
 use crate::telemetry::LeaseEvent;
 
-/// Calls under way at once: fewer than a backend's places, so that mounts get through when hundreds of leases come up after an outage.
-const AT_ONCE: usize = 8;
+/// Records that the keeper writes at once.
+const SAVES: usize = 8;
 
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(30);
@@ -29,21 +34,28 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// What is due.
 enum Job {
-    /// Whose Pod is gone: the stores may give back what they kept for it.
-    Forget(Farewell),
+    Ask(Call, Slot),
     /// At kubelet's folder.
     Look,
-    Renew(Call),
-    Revoke(Call),
     /// To the disk.
     Save(RecordId),
 }
 
-struct Call {
+/// One call to a store.
+enum Call {
+    /// A Pod is gone: the store may give back what it kept for it.
+    Forget(FarewellId, Arc<str>, Store),
+    Renew(About),
+    Revoke(About),
+}
+
+struct About {
     id: RecordId,
     backend: Arc<dyn Backend>,
     name: BackendName,
     lease: Lease,
+    /// When it ends if nothing is done: no call about it takes longer.
+    ends: Instant,
 }
 
 /// What a failure means for its lease.
@@ -62,7 +74,7 @@ impl Leases {
         self.warn_of_orphans();
         let mut work = FuturesUnordered::new();
         loop {
-            let (jobs, wake) = self.due(AT_ONCE.saturating_sub(work.len()));
+            let (jobs, wake) = self.due();
             work.extend(jobs.into_iter().map(|job| self.perform(job)));
             tokio::select! {
                 () = self.changed.notified() => {}
@@ -75,13 +87,15 @@ impl Leases {
     /// At the end of the process, when no mount is under way any more and [`Self::run`] has been dropped: revokes
     /// everything by the deadline if it is told to, and brings the disk up to date.
     pub async fn close(&self, deadline: Instant) {
-        let calls = if self.revoke_at_end.load(Ordering::Relaxed) { self.leave_all() } else { Vec::new() };
-        let _ = timeout_at(deadline, stream::iter(calls).for_each_concurrent(AT_ONCE, |job| self.perform(job))).await;
+        if self.revoke_at_end.load(Ordering::Relaxed) {
+            let stores = self.leave_all().into_values().map(|tenants| self.revoke_all(tenants));
+            let _ = timeout_at(deadline, futures_util::future::join_all(stores)).await;
+        }
         let (unsaved, left) = {
             let mut state = self.lock();
             (self.unsaved(&mut state, usize::MAX), state.records.len())
         };
-        let _ = timeout_at(deadline + CLOSE, stream::iter(unsaved).for_each_concurrent(None, |job| self.perform(job))).await;
+        let _ = timeout_at(deadline + CLOSE, stream::iter(unsaved).for_each_concurrent(None, |id| self.save(id))).await;
         match (left, &self.disk) {
             (0, _) => {}
             (_, Some(_)) => tracing::info!(leases = left, "leases are left to the next process"),
@@ -91,42 +105,67 @@ impl Leases {
         }
     }
 
-    fn leave_all(&self) -> Vec<Job> {
-        let now = Instant::now();
+    /// By store and tenant.
+    fn leave_all(&self) -> HashMap<StoreName, BTreeMap<Tenant, Vec<Call>>> {
         let mut state = self.lock();
-        let State { records, unsaved, .. } = &mut *state;
-        // Those that are not revoked in time are written so: the next process goes on.
-        unsaved.extend(records.keys());
-        let all = records.values_mut().map(|record| {
-            record.leave(now);
-            Job::of(record)
-        });
-        all.collect()
+        state.leave_all(Instant::now());
+        let mut all: HashMap<_, BTreeMap<_, Vec<_>>> = HashMap::new();
+        for record in state.records.ids().filter_map(|id| state.records.get(id)) {
+            let tenants = all.entry(record.lane.store.clone()).or_default();
+            tenants.entry(record.lane.tenant.clone()).or_default().push(Call::of(record));
+        }
+        all
     }
 
-    /// What is to be done now, what ends soonest first, and when to look again.
-    fn due(&self, places: usize) -> (Vec<Job>, Option<Instant>) {
+    /// Of one store. Tenants have the calls at once in equal parts: there is no time for one to wait for another.
+    async fn revoke_all(&self, tenants: BTreeMap<Tenant, Vec<Call>>) {
+        let each = (AT_ONCE / tenants.len().max(1)).max(1);
+        let of_tenant = |calls| stream::iter(calls).for_each_concurrent(each, |call| async { _ = self.ask(call).await });
+        stream::iter(tenants.into_values()).for_each_concurrent(AT_ONCE / each, of_tenant).await;
+    }
+
+    /// What is to be done now, and when to look again.
+    fn due(&self) -> (Vec<Job>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.lock();
+        #[cfg(test)]
+        {
+            state.rounds += 1;
+        }
         self.end(&mut state, now);
         let mut jobs = Vec::new();
-        if state.pods.due().is_some_and(|due| due <= now) && places > 0 {
+        if state.pods.due().is_some_and(|due| due <= now) {
             state.pods.looking();
             jobs.push(Job::Look);
         }
-        jobs.extend(state.departed(places.saturating_sub(jobs.len())).into_iter().map(Job::Forget));
-        jobs.extend(self.unsaved(&mut state, places.saturating_sub(jobs.len())));
-        let idle = || state.records.values().filter(|record| !record.busy);
-        let mut due: Vec<_> = idle().filter(|record| record.due() <= now).map(|record| (record.life.ends_at(), record.id)).collect();
-        due.sort_unstable();
-        due.truncate(places.saturating_sub(jobs.len()));
-        let wake = idle().map(Record::due).chain(state.pods.due()).filter(|due| *due > now).min();
+        let free = SAVES.saturating_sub(state.saving);
+        let unsaved = self.unsaved(&mut state, free);
+        state.saving += unsaved.len();
+        jobs.extend(unsaved.into_iter().map(Job::Save));
+        while let Some((task, slot)) = state.records.next_call() {
+            let call = match task {
+                Task::Lease(id) => state.records.get(id).map(Call::of),
+                Task::Tokens(id) => {
+                    state.farewells.get(&id).map(|farewell| Call::Forget(id, Arc::clone(&farewell.pod), farewell.store.clone()))
+                }
+            };
+            match call {
+                Some(call) => jobs.push(Job::Ask(call, slot)),
+                // What is gone is not due any more.
+                None => state.records.calls.over(slot, true),
+            }
+        }
+        let wake = state.records.soonest().into_iter().chain(state.pods.due()).min();
         state.wakes = wake;
-        jobs.extend(due.into_iter().filter_map(|(_, id)| state.records.get_mut(&id).map(Job::of)));
         (jobs, wake)
     }
 
-    fn unsaved(&self, state: &mut State, most: usize) -> Vec<Job> {
+    #[cfg(test)]
+    pub(super) fn rounds(&self) -> usize {
+        self.lock().rounds
+    }
+
+    fn unsaved(&self, state: &mut State, most: usize) -> Vec<RecordId> {
         if self.disk.is_none() {
             state.unsaved.clear();
         }
@@ -134,14 +173,13 @@ impl Leases {
         for id in &some {
             state.unsaved.remove(id);
         }
-        some.into_iter().map(Job::Save).collect()
+        some
     }
 
     /// Lets go of what has come to its end.
     fn end(&self, state: &mut State, now: Instant) {
-        let over = state.records.values().filter(|record| !record.busy && record.life.ends_at() <= now);
-        let over: Vec<_> = over.map(|record| record.id).collect();
-        for record in over.into_iter().filter_map(|id| state.remove(id)) {
+        for record in state.records.come_due(now) {
+            state.forget(&record);
             let message = match record.stage {
                 Stage::Kept | Stage::Last => "a lease has ended: the next mount issues another",
                 Stage::Retired => "a replaced lease has ended",
@@ -152,24 +190,59 @@ impl Leases {
     }
 
     async fn perform(&self, job: Job) {
-        let deadline = Instant::now() + CALL;
         match job {
-            Job::Forget(Farewell { pod, asked_of, leases: _ }) => {
-                for backend in asked_of {
-                    // What it keeps for the Pod ends by itself, too.
-                    let _ = timeout_at(deadline, AssertUnwindSafe(backend.forget(&pod, deadline)).catch_unwind()).await;
-                }
+            Job::Ask(call, slot) => {
+                let answered = self.ask(call).await;
+                self.lock().records.calls.over(slot, answered);
             }
             Job::Look => self.look().await,
-            Job::Renew(Call { id, backend, name, lease }) => {
+            Job::Save(id) => {
+                self.save(id).await;
+                self.lock().saving -= 1;
+            }
+        }
+    }
+
+    /// Whether the store answered in time.
+    async fn ask(&self, call: Call) -> bool {
+        let deadline = Instant::now() + CALL;
+        match call {
+            Call::Forget(id, pod, Store { inner, .. }) => {
+                // What it keeps for the Pod ends by itself, too.
+                let forgotten = timeout_at(deadline, AssertUnwindSafe(inner.forget(&pod, deadline)).catch_unwind()).await;
+                self.lock().departed(id);
+                // It says nothing, also where it found no answer.
+                forgotten.is_ok() && Instant::now() < deadline
+            }
+            Call::Renew(About { id, backend, name, lease, ends }) => {
+                let deadline = deadline.min(ends);
                 let answer = guarded(&name, deadline, backend.renew(lease, deadline)).await;
+                let answered = is_answer(&answer);
                 self.renewed(id, answer);
+                answered
             }
-            Job::Revoke(Call { id, backend, name, lease }) => {
+            Call::Revoke(About { id, backend, name, lease, ends }) => {
+                let deadline = deadline.min(ends);
                 let answer = guarded(&name, deadline, backend.revoke(lease, deadline)).await;
+                let answered = is_answer(&answer);
                 self.revoked(id, answer);
+                answered
             }
-            Job::Save(id) => self.save(id).await,
+        }
+    }
+
+    /// Revokes what was issued and is not kept: once, and for no longer than that.
+    pub(super) async fn give_up(&self, store: &Store, lease: Lease, deadline: Instant) {
+        let (name, secret, ends) = (&store.name, lease.secret.clone(), lease.ends);
+        match guarded(name, deadline, store.inner.revoke(lease, deadline)).await {
+            Ok(()) => {
+                self.metrics.lease(name.as_str(), LeaseEvent::Revoked);
+                tracing::info!(%secret, %ends, "a lease was revoked for which there is no room");
+            }
+            Err(error) => {
+                self.metrics.lease(name.as_str(), LeaseEvent::RevokeFailed);
+                tracing::warn!(%secret, %ends, %error, "a lease for which there is no room could not be revoked: it is left to its end");
+            }
         }
     }
 
@@ -192,17 +265,24 @@ impl Leases {
     fn renewed(&self, id: RecordId, answer: Result<Lease, BackendError>) {
         let now = self.now();
         let mut state = self.lock();
+        let Some(is_kept) = state.records.get(id).map(|record| record.stage == Stage::Kept) else { return };
         state.unsaved.insert(id);
-        let Some(record) = state.records.get_mut(&id) else { return };
-        record.busy = false;
-        if record.stage != Stage::Kept {
+        if !is_kept {
             // Not given any more, or revoked soon: of a renewal only its times matter.
-            let _ = answer.map(|lease| record.renew(lease, now));
+            let _ = state.records.change(id, |record| {
+                record.busy = false;
+                answer.map(|lease| record.renew(lease, now))
+            });
             return;
         }
         let error = match answer {
             Ok(lease) => {
-                if record.renew(lease, now) {
+                let lives = state.records.change(id, |record| {
+                    record.busy = false;
+                    record.renew(lease, now)
+                });
+                let Some(record) = state.records.get(id) else { return };
+                if lives == Some(true) {
                     self.tell(record, LeaseEvent::Renewed, "a lease was renewed");
                 } else {
                     self.tell(record, LeaseEvent::Dropped, "a lease was renewed to nothing: the next mount issues another");
@@ -210,17 +290,26 @@ impl Leases {
                 }
                 return;
             }
-            Err(error) => record.told(&error),
+            Err(error) => error,
         };
-        let pod = Arc::clone(&record.issued_for);
-        match Meaning::of(&error) {
+        let meaning = Meaning::of(&error);
+        let _ = state.records.change(id, |record| {
+            record.busy = false;
+            match meaning {
+                Meaning::Again => record.failed(now.at),
+                Meaning::Never => record.last(now.at),
+                Meaning::Over => {}
+            }
+        });
+        let Some(record) = state.records.get(id) else { return };
+        let (error, pod) = (record.told(&error), Arc::clone(&record.issued_for));
+        match meaning {
             Meaning::Again => {
-                record.failed(now.at);
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RenewFailed);
                 tracing::warn!(secret = %record.key.secret, pod = &*pod, ends = %record.lease.ends, tries = record.tries, %error,
                     "a lease could not be renewed; it is tried again until its end");
             }
-            Meaning::Never => record.last(now.at),
+            Meaning::Never => {}
             Meaning::Over => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::Dropped);
                 tracing::warn!(secret = %record.key.secret, pod = &*pod, %error, "the store will not renew a lease: the next mount issues another");
@@ -232,8 +321,14 @@ impl Leases {
     fn revoked(&self, id: RecordId, answer: Result<(), BackendError>) {
         let now = Instant::now();
         let mut state = self.lock();
-        let Some(record) = state.records.get_mut(&id) else { return };
-        record.busy = false;
+        let again = answer.as_ref().is_err_and(|error| matches!(Meaning::of(error), Meaning::Again));
+        let _ = state.records.change(id, |record| {
+            record.busy = false;
+            if again {
+                record.failed(now);
+            }
+        });
+        let Some(record) = state.records.get(id) else { return };
         match answer.map_err(|error| (Meaning::of(&error), error)) {
             Ok(()) => self.tell(record, LeaseEvent::Revoked, "a lease was revoked"),
             Err((_, error)) if error.fault == Fault::NotFound => {
@@ -244,7 +339,6 @@ impl Leases {
                 tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, %error, "a lease cannot be revoked: it is left to its end");
             }
             Err((Meaning::Again, error)) => {
-                record.failed(now);
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RevokeFailed);
                 tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, tries = record.tries, %error,
                     "a lease could not be revoked; it is tried again until its end");
@@ -255,16 +349,20 @@ impl Leases {
     }
 }
 
-// === impl Job ===
+// === impl Call ===
 
-impl Job {
-    fn of(record: &mut Record) -> Self {
-        record.busy = true;
-        let (id, name) = (record.id, record.key.secret.backend.clone());
-        let call = Call { id, backend: Arc::clone(&record.store.inner), name, lease: record.lease.clone() };
+impl Call {
+    fn of(record: &Record) -> Self {
+        let about = About {
+            id: record.id,
+            backend: Arc::clone(&record.store.inner),
+            name: record.store.name.clone(),
+            lease: record.lease.clone(),
+            ends: record.life.ends_at(),
+        };
         match record.stage {
-            Stage::Kept | Stage::Last | Stage::Retired => Self::Renew(call),
-            Stage::Leaving => Self::Revoke(call),
+            Stage::Kept | Stage::Last | Stage::Retired => Self::Renew(about),
+            Stage::Leaving => Self::Revoke(about),
         }
     }
 }
@@ -279,6 +377,11 @@ impl Meaning {
             Fault::Unsupported => Self::Never,
         }
     }
+}
+
+/// A store that says no, or that something else is out of reach, has answered.
+fn is_answer<T>(answer: &Result<T, BackendError>) -> bool {
+    answer.as_ref().err().is_none_or(|error| error.fault != Fault::TimedOut)
 }
 
 /// In time, and with an error rather than a panic: one store's bug does not end the others' renewals.

@@ -12,12 +12,16 @@ use crate::backend::{Backend, BackendError, FetchContext, Origin, Scope};
 use crate::model::{BackendName, Fetched, LeaseFor, PodIdentity, SecretRef};
 use crate::yaml::{Faults, Reader};
 
+mod calls;
 mod disk;
 mod flight;
 mod keeper;
 mod life;
+mod plain;
 mod pods;
 mod record;
+mod records;
+mod room;
 mod saved;
 mod state;
 mod table;
@@ -47,6 +51,7 @@ pub struct Leased {
 #[derive(Clone, Debug)]
 struct Store {
     inner: Arc<dyn Backend>,
+    name: BackendName,
     /// Names the store and who the daemon is there: a lease of another origin means nothing here.
     origin: Origin,
 }
@@ -60,14 +65,23 @@ impl LeasesConfig {
     }
 }
 
+// === impl Store ===
+
+impl Store {
+    /// Whether it is the very same stack.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
 // === impl Leased ===
 
 impl Leased {
     /// `inner` is the rest of the stack, and `name` the backend's. What a former process, or a former stack of the same `origin`, had of
     /// this backend goes on from here.
     pub fn new(inner: Arc<dyn Backend>, name: &BackendName, origin: Origin, leases: Arc<Leases>) -> Self {
-        let store = Store { inner, origin };
-        leases.attach(name, &store);
+        let store = Store { inner, name: name.clone(), origin };
+        leases.attach(&store);
         Self { store, leases }
     }
 }

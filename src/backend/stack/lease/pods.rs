@@ -3,6 +3,9 @@
 //!
 //! To take a living Pod for gone would end its credentials: so only a folder that was seen before can be missed, not while the whole root
 //! looks empty (its volume is not mounted, or kubelet starts anew), and only when it is missed twice, a minute apart.
+//!
+//! How many are watched is bounded, and shared by tenants: a Pod counts from its first question until what its stores kept for it has been
+//! given back. A Pod for which there is no room is not watched: its leases and store tokens end by themselves.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -11,7 +14,9 @@ use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
-use crate::backend::Backend;
+use super::Store;
+use crate::model::Tenant;
+use crate::shares::{Held, Shares};
 
 /// From one look to the next.
 const LOOK: Duration = Duration::from_mins(1);
@@ -23,12 +28,13 @@ const ASK: Duration = Duration::from_secs(10);
 const UNSEEN: Duration = Duration::from_hours(24);
 
 /// The most Pods that are watched. kubelet runs 110 unless it is told otherwise.
-const MOST: usize = 8192;
+pub(super) const MOST: usize = 8192;
 
 /// The Pods that asked a store over a network.
 #[derive(Debug)]
 pub(super) struct Pods {
     known: HashMap<Arc<str>, Pod>,
+    room: Shares,
     next: Option<Instant>,
 }
 
@@ -39,46 +45,57 @@ struct Pod {
     missed: bool,
     asked: Instant,
     /// The stacks that it asked, each of which may keep a store token for it.
-    asked_of: Vec<Arc<dyn Backend>>,
+    asked_of: Vec<Store>,
+    /// For one.
+    room: Held,
 }
 
 /// A Pod that is gone.
 #[derive(Debug)]
 pub(super) struct Gone {
     pub pod: Arc<str>,
-    pub asked_of: Vec<Arc<dyn Backend>>,
+    pub asked_of: Vec<Store>,
+    /// Until it has been taken leave of.
+    pub room: Held,
 }
 
 // === impl Pods ===
 
 impl Pods {
     pub fn new() -> Self {
-        Self { known: HashMap::new(), next: None }
+        Self { known: HashMap::new(), room: Shares::new(MOST), next: None }
     }
 
     /// Notes that a Pod asks. `false`: it has to be looked for and added.
-    pub fn ask(&mut self, uid: &str, of: &Arc<dyn Backend>, now: Instant) -> bool {
+    pub fn ask(&mut self, uid: &str, of: &Store, now: Instant) -> bool {
         let Some(pod) = self.known.get_mut(uid) else { return false };
         let looked = pod.seen || now.duration_since(pod.asked) < ASK;
         if looked {
             pod.asked = now;
         }
-        looked && pod.asked_of.iter().any(|asked| Arc::ptr_eq(asked, of))
+        looked && pod.asked_of.iter().any(|asked| asked.is(of))
     }
 
-    /// Watches a Pod from now on. Whether it is the only one, so that the keeper has to be told.
-    pub fn add(&mut self, uid: &str, of: &Arc<dyn Backend>, seen: bool, now: Instant) -> bool {
-        if self.known.len() >= MOST || !is_plain(uid) {
-            return false;
+    /// Watches a tenant's Pod from now on, where there is room. Whether it is the only one, so that the keeper has to be told.
+    pub fn add(&mut self, tenant: &Tenant, uid: &str, of: &Store, seen: bool, now: Instant) -> bool {
+        if !self.known.contains_key(uid) {
+            let Some(room) = is_plain(uid).then(|| self.room.take(tenant, 1)).flatten() else { return false };
+            self.known.insert(uid.into(), Pod { seen, missed: false, asked: now, asked_of: Vec::new(), room });
         }
-        let pod = self.known.entry(uid.into()).or_insert(Pod { seen, missed: false, asked: now, asked_of: Vec::new() });
+        let Some(pod) = self.known.get_mut(uid) else { return false };
         (pod.seen, pod.asked) = (pod.seen || seen, now);
-        if !pod.asked_of.iter().any(|asked| Arc::ptr_eq(asked, of)) {
-            pod.asked_of.push(Arc::clone(of));
+        if !pod.asked_of.iter().any(|asked| asked.is(of)) {
+            pod.asked_of.push(of.clone());
         }
         let first = self.next.is_none();
         self.next.get_or_insert(now + LOOK);
         first
+    }
+
+    /// How much room there is, and who has it.
+    #[cfg(test)]
+    pub fn room(&self) -> &Shares {
+        &self.room
     }
 
     pub fn is_seen(&self, uid: &str) -> bool {
@@ -97,22 +114,22 @@ impl Pods {
 
     /// Takes up what a look has found: the Pods that are gone are not known any more. `present` is `None` where the root could not be read.
     pub fn looked(&mut self, present: Option<&HashSet<String>>, now: Instant) -> Vec<Gone> {
-        let mut gone = Vec::new();
         let present = present.filter(|present| !present.is_empty());
-        self.known.retain(|uid, pod| {
+        let left = self.known.extract_if(|uid, pod| {
             let Some(present) = present else {
                 pod.missed = false;
-                return true;
+                return false;
             };
             let there = present.contains(&**uid);
             if pod.seen && pod.missed && !there {
-                gone.push(Gone { pod: Arc::clone(uid), asked_of: std::mem::take(&mut pod.asked_of) });
-                return false;
+                return true;
             }
             pod.seen |= there;
             pod.missed = !there;
-            pod.seen || now.duration_since(pod.asked) < UNSEEN
+            !pod.seen && now.duration_since(pod.asked) >= UNSEEN
         });
+        // Of those that were never seen nobody can say that they are gone.
+        let gone = left.filter(|(_, pod)| pod.seen).map(|(pod, Pod { asked_of, room, .. })| Gone { pod, asked_of, room }).collect();
         self.next = (!self.known.is_empty()).then_some(now + LOOK);
         gone
     }

@@ -5,19 +5,29 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
 use super::Store;
+use super::calls::{Lane, Server, StoreName};
 use super::life::{Life, Moment, backoff};
+use super::room::{POD, Place, weight_of_secret};
+use super::state::FarewellId;
 use crate::backend::{BackendError, Scope};
-use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source};
+use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source, Tenant};
 use crate::redact::Hidden;
 use crate::telemetry::LeaseKept;
 
 /// The longest reason of a failure in the log, in characters.
 const LONGEST: usize = 2_000;
+
+/// Stands among the Pods of a record for those that it has no room to remember. No Pod's uid is empty, and so this one is never gone.
+const OTHERS: &str = "";
+
+/// How often a lease is renewed at the most, however short its life is.
+const PACE: Duration = Duration::from_millis(500);
 
 /// What one holder is given for one request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -43,10 +53,24 @@ pub(super) enum Stage {
     Leaving,
 }
 
+/// Where the table has noted when a record's turn comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Booked {
+    /// Its store is to be called; it ends then.
+    Due(Instant),
+    Later(Instant),
+    /// Nowhere: a call is under way.
+    No,
+}
+
 #[derive(Debug)]
 pub(super) struct Record {
     pub id: RecordId,
     pub key: Key,
+    /// Its share of what tenants have, until it is gone.
+    pub place: Place,
+    /// Where its store is called about it, and for whom.
+    pub lane: Arc<Lane>,
     /// The stack that issued it: after a reload not always the one in force.
     pub store: Store,
     /// What is given; the lease in it is as it was at issue.
@@ -68,6 +92,11 @@ pub(super) struct Record {
     pub next: Instant,
     /// Counts it while it is given.
     pub gauge: Option<LeaseKept>,
+    pub booked: Booked,
+    /// Whether the disk has it, or may: set when writing begins.
+    pub written: Arc<AtomicBool>,
+    /// Who takes leave once it is gone.
+    pub farewells: Vec<FarewellId>,
 }
 
 // === impl RecordId ===
@@ -103,13 +132,21 @@ impl FromStr for RecordId {
 // === impl Record ===
 
 impl Record {
-    /// `None`: the lease is over already.
-    pub fn issued(key: Key, store: Store, secret: &Arc<Secret>, pod: &PodIdentity, gauge: LeaseKept, now: Moment) -> Option<Self> {
-        let lease = secret.lease.clone()?;
-        let life = Life::of(&lease, now)?;
-        Some(Self {
+    /// `life`: of the lease that the secret has.
+    pub fn issued(
+        key: Key,
+        store: Store,
+        place: Place,
+        (secret, lease, life): (&Arc<Secret>, Lease, Life),
+        pod: &PodIdentity,
+        gauge: LeaseKept,
+        now: Moment,
+    ) -> Self {
+        Self {
             id: RecordId::random(),
+            lane: lane(&store, &key.secret, place.tenant()),
             key,
+            place,
             store,
             secret: Some(Arc::clone(secret)),
             stage: if lease.renewable { Stage::Kept } else { Stage::Last },
@@ -122,7 +159,10 @@ impl Record {
             tries: 0,
             next: now.at,
             gauge: Some(gauge),
-        })
+            booked: Booked::No,
+            written: Arc::default(),
+            farewells: Vec::new(),
+        }
     }
 
     /// What a mount is given, as long as it may be.
@@ -141,9 +181,23 @@ impl Record {
         BackendError { reason: hidden.clean(&error.reason, LONGEST), ..error.clone() }
     }
 
-    /// Whether that is news.
-    pub fn used_by(&mut self, pod: &PodIdentity) -> bool {
-        !self.pods.contains(&*pod.uid) && self.pods.insert(Arc::clone(&pod.uid))
+    /// As whom the table knows this Pod from now on, if that is news.
+    pub fn used_by(&mut self, pod: &PodIdentity) -> Option<Arc<str>> {
+        if self.pods.contains(&*pod.uid) || self.pods.contains(OTHERS) {
+            return None;
+        }
+        let pod = if self.place.grow(POD) { Arc::clone(&pod.uid) } else { OTHERS.into() };
+        self.pods.insert(Arc::clone(&pod));
+        Some(pod)
+    }
+
+    /// Whether it was one of those that use it.
+    pub fn left_by(&mut self, pod: &str) -> bool {
+        let was = self.pods.remove(pod);
+        if was {
+            self.place.shrink_by(POD);
+        }
+        was
     }
 
     /// Whether a mount should try for another one now, by this stack.
@@ -156,7 +210,10 @@ impl Record {
 
     /// Not given any more; still revoked if its Pods go before it ends.
     pub fn retire(&mut self) {
-        (self.secret, self.gauge) = (None, None);
+        if let Some(secret) = self.secret.take() {
+            self.place.shrink_by(weight_of_secret(&secret));
+        }
+        self.gauge = None;
         self.stage = Stage::Retired;
     }
 
@@ -168,7 +225,7 @@ impl Record {
     /// Takes a renewed lease over. Whether it lives.
     pub fn renew(&mut self, lease: Lease, now: Moment) -> bool {
         let Some((life, last)) = self.life.renewed(&lease, now) else { return false };
-        (self.lease, self.life, self.tries, self.next) = (lease, life, 0, now.at);
+        (self.lease, self.life, self.tries, self.next) = (lease, life, 0, now.at + PACE);
         if last && self.stage == Stage::Kept {
             self.stage = Stage::Last;
         }
@@ -197,4 +254,10 @@ impl Record {
         };
         turn.min(self.life.ends_at())
     }
+}
+
+/// Where a store is called about a lease.
+pub(super) fn lane(store: &Store, secret: &SecretRef, tenant: &Tenant) -> Arc<Lane> {
+    let server = Server::Leases(secret.login.address.as_deref().map(Arc::from));
+    Arc::new(Lane { store: StoreName::of(store), server, tenant: tenant.clone() })
 }

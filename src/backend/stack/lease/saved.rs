@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use data_encoding::BASE64;
 use jiff::Timestamp;
@@ -13,11 +14,12 @@ use zeroize::Zeroizing;
 
 use super::Store;
 use super::life::{Life, Moment};
-use super::record::{Key, Record, Stage};
+use super::record::{Booked, Key, Record, Stage, lane};
+use super::room::{POD, Room, weight_of_record, weight_of_secret};
 use crate::backend::Scope;
 use crate::model::{
     Account, Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretRef,
-    Version,
+    Tenant, Version,
 };
 use crate::telemetry::Metrics;
 
@@ -182,8 +184,18 @@ impl Saved {
         self.pods.iter().map(|(uid, seen)| (uid.clone(), *seen && self.seen_in == root)).collect()
     }
 
-    /// As it was, in this process. `None`: it is over, or something in it means nothing to this version.
-    pub fn resume(self, store: Store, metrics: &Metrics, now: Moment) -> Option<Record> {
+    /// Whose it is: a Pod's lease was issued for that Pod, and a shared one for one of the account's.
+    fn tenant(&self) -> Tenant {
+        match &self.holder {
+            Holder::Account { namespace, .. } => namespace.as_str().into(),
+            Holder::Pod(_) | Holder::Shared(_) => self.issued_for.split_once('/').map_or("", |(namespace, _)| namespace).into(),
+        }
+    }
+
+    /// As it was, in this process; it counts on its tenant's share, and beyond if need be. `None`: it is over, or something in it means
+    /// nothing to this version.
+    pub fn resume(self, store: Store, room: &Room, metrics: &Metrics, now: Moment) -> Option<Record> {
+        let tenant = self.tenant();
         let secret = self.secret.back()?;
         let lease = self.lease.back(&secret)?;
         let mut life = Life::resumed(&lease, Duration::from_millis(self.life), now)?;
@@ -210,8 +222,11 @@ impl Saved {
             Word::Retired => Stage::Retired,
         };
         let gauge = given.as_ref().map(|_| metrics.lease_kept(secret.backend.as_str()));
+        let weight = weight_of_record(&secret, &lease) + given.as_ref().map_or(0, weight_of_secret) + POD * self.pods.len();
         Some(Record {
             id: self.id.parse().ok()?,
+            place: room.count(&tenant, weight),
+            lane: lane(&store, &secret, &tenant),
             key: Key { holder, secret },
             store,
             secret: given,
@@ -225,6 +240,9 @@ impl Saved {
             tries: 0,
             next: now.at,
             gauge,
+            booked: Booked::No,
+            written: Arc::new(AtomicBool::new(true)),
+            farewells: Vec::new(),
         })
     }
 }

@@ -2,39 +2,50 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
+use super::Store;
+use super::calls::{Lane, Server, StoreName};
 use super::flight::Flight;
 use super::pods::{Gone, Pods};
 use super::record::{Key, Record, RecordId, Stage};
+use super::records::{Records, Task};
+use super::room::{Full, MOST_EACH};
 use super::saved::Saved;
-use crate::backend::{Backend, BackendError, Fault, Scope};
+use crate::backend::{BackendError, Fault};
 use crate::model::{BackendName, RefParts};
+use crate::shares::Held;
 
-/// The most leases of one Pod, or of one ServiceAccount's Pods that share theirs. A class has at most `limits.objects` of them, and a
-/// class that is changed again and again asks for ever more.
-const MOST_EACH: usize = 128;
-
-/// The most leases on this node.
-const MOST: usize = 4096;
+/// Store tokens are given back as if they were leases with so much left: after those of the same tenant that end sooner.
+const TOKENS_LAST: Duration = Duration::from_hours(1);
 
 pub(super) struct State {
-    pub records: HashMap<RecordId, Record>,
+    pub records: Records,
     pub slots: HashMap<Key, Slot>,
     pub pods: Pods,
-    /// Those that are gone, until their leases are revoked.
-    pub farewells: Vec<Farewell>,
+    /// Those that are gone, each from each of its stores.
+    pub farewells: HashMap<FarewellId, Farewell>,
+    /// How many there have been.
+    pub farewell: FarewellId,
     /// What a former process left, until its backend is built.
     pub awaiting: HashMap<BackendName, Vec<Saved>>,
     /// Records that are otherwise than the disk has them.
     pub unsaved: HashSet<RecordId>,
+    /// Of those, how many the keeper is writing.
+    pub saving: usize,
+    /// When it was said that the disk cannot be written.
+    pub unwritten: Option<Instant>,
     /// That no Pod can be seen was said.
     pub blind: bool,
     /// That nothing outlives the process was said.
     pub told: bool,
     /// When the keeper looks again; `None`: when it is told to.
     pub wakes: Option<Instant>,
+    /// How often it has looked.
+    #[cfg(test)]
+    pub rounds: usize,
 }
 
 /// What is known of one key.
@@ -44,11 +55,18 @@ pub(super) struct Slot {
     pub flight: Option<Flight>,
 }
 
-/// A Pod whose store tokens are given back once its leases are revoked: a token takes its leases with it, and says nothing of how that went.
+pub(super) type FarewellId = u64;
+
+/// A Pod whose store tokens are given back at one store, once its leases of there are revoked: a token takes its leases with it, and says
+/// nothing of how that went.
 pub(super) struct Farewell {
     pub pod: Arc<str>,
-    pub asked_of: Vec<Arc<dyn Backend>>,
-    pub leases: Vec<RecordId>,
+    pub store: Store,
+    pub lane: Arc<Lane>,
+    /// Leases that are still to be revoked.
+    left: usize,
+    /// The Pod's among those that are watched: it counts until its last farewell.
+    _room: Arc<Held>,
 }
 
 // === impl State ===
@@ -56,15 +74,20 @@ pub(super) struct Farewell {
 impl State {
     pub fn new() -> Self {
         Self {
-            records: HashMap::new(),
+            records: Records::new(),
             slots: HashMap::new(),
             pods: Pods::new(),
-            farewells: Vec::new(),
+            farewells: HashMap::new(),
+            farewell: 0,
             awaiting: HashMap::new(),
             unsaved: HashSet::new(),
+            saving: 0,
+            unwritten: None,
             blind: false,
             told: false,
             wakes: None,
+            #[cfg(test)]
+            rounds: 0,
         }
     }
 
@@ -72,32 +95,50 @@ impl State {
         if record.secret.is_some() {
             self.slots.entry(record.key.clone()).or_default().given = Some(record.id);
         }
-        self.records.insert(record.id, record);
+        self.records.insert(record);
     }
 
     /// What was given for the key is not given any more.
     pub fn retire(&mut self, key: &Key) -> Option<&Record> {
         let id = self.slots.get_mut(key)?.given.take()?;
-        let record = self.records.get_mut(&id)?;
-        record.retire();
+        self.records.change(id, Record::retire)?;
         self.unsaved.insert(id);
-        Some(record)
+        self.records.get(id)
     }
 
     pub fn remove(&mut self, id: RecordId) -> Option<Record> {
-        let record = self.records.remove(&id)?;
-        self.unsaved.insert(id);
-        self.forsake(&record.key.clone(), id);
+        let record = self.records.remove(id)?;
+        self.forget(&record);
         Some(record)
+    }
+
+    /// A record was taken out.
+    pub fn forget(&mut self, record: &Record) {
+        // What was never written needs no removing: while a disk hangs, nothing piles up.
+        if record.written.load(Ordering::Relaxed) {
+            self.unsaved.insert(record.id)
+        } else {
+            self.unsaved.remove(&record.id)
+        };
+        self.forsake(&record.key, record.id);
+        for id in &record.farewells {
+            let Some(farewell) = self.farewells.get_mut(id) else { continue };
+            farewell.left -= 1;
+            if farewell.left == 0 {
+                self.records.calls.put(&farewell.lane, Instant::now() + TOKENS_LAST, Task::Tokens(*id));
+            }
+        }
     }
 
     /// The next mount issues anew; what was given is left to its end.
     pub fn drop_out(&mut self, id: RecordId) {
-        if let Some(record) = self.records.get_mut(&id) {
+        let retired = self.records.change(id, |record| {
             if record.stage != Stage::Leaving {
                 record.retire();
             }
-            let key = record.key.clone();
+            record.key.clone()
+        });
+        if let Some(key) = retired {
             self.unsaved.insert(id);
             self.forsake(&key, id);
         }
@@ -105,28 +146,63 @@ impl State {
 
     /// A Pod is gone: what nobody else uses is to be revoked. On the disk that stays as it was until it is done, so that the next process
     /// would miss the Pod, too.
-    pub fn gone(&mut self, Gone { pod, asked_of }: Gone, now: Instant) {
+    pub fn gone(&mut self, Gone { pod, asked_of, room }: Gone, now: Instant) {
         let mut leaving = Vec::new();
-        for record in self.records.values_mut().filter(|record| record.pods.contains(&pod)) {
-            if record.pods.len() == 1 {
-                record.leave(now);
-                leaving.push((record.id, record.key.clone()));
-            } else {
-                record.pods.remove(&pod);
-                self.unsaved.insert(record.id);
+        for id in self.records.of_pod(&pod) {
+            if self.records.get(id).is_some_and(|record| record.pods.len() > 1) {
+                self.records.left_by(id, &pod);
+                self.unsaved.insert(id);
+            } else if let Some(key) = self.leave(id, now) {
+                leaving.push((id, key.secret.backend.clone()));
             }
         }
-        for (id, key) in &leaving {
-            self.forsake(key, *id);
+        let room = Arc::new(room);
+        for store in asked_of {
+            let leaves = leaving.iter().filter(|(_, backend)| *backend == store.name).map(|(id, _)| *id).collect();
+            self.bid_farewell(Arc::clone(&pod), store, leaves, Arc::clone(&room), now);
         }
-        self.farewells.push(Farewell { pod, asked_of, leases: leaving.into_iter().map(|(id, _)| id).collect() });
     }
 
-    /// The Pods whose leases are all revoked, or over.
-    pub fn departed(&mut self, most: usize) -> Vec<Farewell> {
-        let records = &self.records;
-        let done = self.farewells.extract_if(.., |farewell| !farewell.leases.iter().any(|id| records.contains_key(id)));
-        done.take(most).collect()
+    /// To be revoked from now on, and not given any more.
+    fn leave(&mut self, id: RecordId, now: Instant) -> Option<Key> {
+        let key = self.records.change(id, |record| {
+            record.leave(now);
+            record.key.clone()
+        })?;
+        self.forsake(&key, id);
+        Some(key)
+    }
+
+    fn bid_farewell(&mut self, pod: Arc<str>, store: Store, leases: Vec<RecordId>, room: Arc<Held>, now: Instant) {
+        self.farewell += 1;
+        let (id, tenant) = (self.farewell, room.tenant().clone());
+        let lane = Arc::new(Lane { store: StoreName::of(&store), server: Server::Tokens, tenant });
+        self.records.calls.join(&lane);
+        if leases.is_empty() {
+            self.records.calls.put(&lane, now + TOKENS_LAST, Task::Tokens(id));
+        }
+        self.farewells.insert(id, Farewell { pod, store, lane, left: leases.len(), _room: room });
+        for lease in leases {
+            self.records.change(lease, |record| record.farewells.push(id));
+        }
+    }
+
+    /// The store has been told that the Pod is gone.
+    pub fn departed(&mut self, id: FarewellId) {
+        if let Some(farewell) = self.farewells.remove(&id) {
+            self.records.calls.leave(&farewell.lane);
+        }
+    }
+
+    /// Everything is to be revoked, and nobody but the caller does it.
+    pub fn leave_all(&mut self, now: Instant) {
+        let all: Vec<_> = self.records.ids().collect();
+        for id in all {
+            self.leave(id, now);
+            self.records.change(id, |record| record.busy = true);
+            // Those that are not revoked in time are written so: the next process goes on.
+            self.unsaved.insert(id);
+        }
     }
 
     fn forsake(&mut self, key: &Key, id: RecordId) {
@@ -149,25 +225,20 @@ impl State {
         }
     }
 
-    /// Why there is no room for one more, if there is none.
-    pub fn full(&self, key: &Key) -> Option<BackendError> {
-        let replaces = self.slots.get(key).is_some_and(|slot| slot.given.is_some());
-        let each = self.records.values().filter(|record| record.stage != Stage::Leaving && record.key.holder == key.holder).count();
-        let reason = match () {
-            () if replaces => return None,
-            () if each >= MOST_EACH => format!(
-                "{MOST_EACH} leases are out for this {}, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)",
-                match key.holder {
-                    Scope::Pod(_) => "Pod",
-                    Scope::Account(_) | Scope::Node => "ServiceAccount on this node",
-                }
-            ),
-            () if self.records.len() >= MOST => {
-                format!("{MOST} leases are out on this node, the most there may be (share leases with `lease: shared`, or spread the Pods)")
-            }
-            () => return None,
-        };
-        let RefParts { backend, name, .. } = &*key.secret;
-        Some(BackendError { fault: Fault::TooLarge, backend: backend.clone(), secret: Some(name.clone()), reason, source: None })
+    /// Whether what is given for a key would only be replaced.
+    pub fn replaces(&self, key: &Key) -> bool {
+        self.slots.get(key).is_some_and(|slot| slot.given.is_some())
     }
+
+    /// Whether this holder has as many as it may.
+    pub fn full(&self, key: &Key) -> Option<Full> {
+        let is_full = !self.replaces(key) && self.records.of_holder(&key.holder) >= MOST_EACH;
+        is_full.then(|| Full::Holder(key.holder.clone()))
+    }
+}
+
+/// The answer for want of room.
+pub(super) fn too_large(key: &Key, reason: String) -> BackendError {
+    let RefParts { backend, name, .. } = &*key.secret;
+    BackendError { fault: Fault::TooLarge, backend: backend.clone(), secret: Some(name.clone()), reason, source: None }
 }

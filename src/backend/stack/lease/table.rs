@@ -11,16 +11,18 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::disk::Disk;
 use super::flight::{Flight, HandOver, Landing};
-use super::life::Moment;
+use super::life::{Life, Moment};
+use super::plain::Plain;
 use super::pods::has_folder;
-use super::record::{Key, Record};
-use super::state::State;
+use super::record::{Key, Record, RecordId};
+use super::room::{Booking, Full, POD, Room, weight_of_record, weight_of_secret};
+use super::state::{State, too_large};
 use super::{LeasesConfig, Store};
 use crate::backend::stack::sealed::Sealed;
-use crate::backend::{Backend, BackendError, Fault, FetchContext};
+use crate::backend::{BackendError, Fault, FetchContext};
 use crate::clock::Clock;
-use crate::memo::Memo;
-use crate::model::{Fetched, PodIdentity, SecretRef};
+use crate::files::Desk;
+use crate::model::{Fetched, Lease, PodIdentity, Tenant};
 use crate::telemetry::{LeaseEvent, Metrics};
 
 /// How long a mount waits for a new credential while the old one is good: a slow store costs no mount its answer.
@@ -30,8 +32,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// would make another.
 const LATE: Duration = Duration::from_secs(15);
 
-/// Requests that are known to come without a lease.
-const PLAIN: usize = 4096;
+/// How many bytes all leases may hold, with their credentials.
+const BYTES: usize = 10 * 1024 * 1024;
+
+/// Threads that look for Pods' folders. One tenant has at most half of them.
+const LOOKERS: usize = 4;
+
+/// How long a mount waits for kubelet's folder. Without an answer the Pod is seen at the keeper's next look.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Every lease of the process.
 pub struct Leases {
@@ -43,8 +51,9 @@ pub struct Leases {
     pub(super) disk: Option<Disk>,
     pub(super) revoke_at_end: AtomicBool,
     pub(super) changed: Notify,
-    /// What came without a lease when it was last asked for.
-    plain: Memo<SecretRef, ()>,
+    pub(super) room: Room,
+    pub(super) plain: Plain,
+    pub(super) lookers: Desk,
     state: Mutex<State>,
 }
 
@@ -58,6 +67,13 @@ enum Way {
 
 /// Whether a credential is there that is still good.
 type Old = bool;
+
+/// What became of a lease that is not given.
+struct Unkept {
+    error: BackendError,
+    /// To be revoked at once: the table has no room for it.
+    lease: Option<Lease>,
+}
 
 /// The right to issue for a key. Dropped, it lets the next one try.
 struct Runway {
@@ -98,7 +114,9 @@ impl Leases {
                 disk,
                 revoke_at_end,
                 changed: Notify::new(),
-                plain: Memo::with_capacity(PLAIN),
+                room: Room::new(BYTES),
+                plain: Plain::new(),
+                lookers: Desk::new(LOOKERS),
                 state: Mutex::new(state),
             }),
             problem,
@@ -112,55 +130,90 @@ impl Leases {
 
     /// What is kept for this holder and request, else the store's answer, which is kept if it has a lease.
     pub(super) async fn fetch(self: &Arc<Self>, store: &Store, key: Key, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        self.note(&cx.pod.uid, &store.inner);
-        if self.plain.find(&key.secret).is_some() {
-            return self.pass(&key, store, cx).await;
+        let tenant = tenant_of(&cx.pod);
+        self.note(&tenant, store, cx).await;
+        if self.plain.knows(&tenant, &key.secret) {
+            return self.pass(&tenant, &key, store, cx).await;
         }
         let (began, secret) = (Instant::now(), &key.secret);
+        let late = || BackendError::late(&secret.backend, Some(&secret.name), began);
         let or_old = |error| self.given(&key, &cx.pod).ok_or(error);
         loop {
             match self.way(&key, store, &cx.pod) {
                 Way::Given(given) => return Ok(given),
                 Way::Lead(runway, old) => {
-                    let issuing = HandOver::new(runway.issue(store.clone(), cx.clone()));
-                    let answer = within(issuing, old, cx)
-                        .await
-                        .unwrap_or_else(|| Err(BackendError::late(&secret.backend, Some(&secret.name), began)));
+                    let until = until(old, cx);
+                    let answer = match self.book(&tenant, &key, until).await {
+                        Ok(booking) => {
+                            let issuing = HandOver::new(runway.issue(store.clone(), cx.clone(), booking));
+                            timeout_at(until, issuing).await.unwrap_or_else(|_| Err(late()))
+                        }
+                        Err(full) => {
+                            let error = full.reason().map_or_else(late, |reason| too_large(&key, reason));
+                            self.not_issued(&key, &error);
+                            Err(error)
+                        }
+                    };
                     return answer.or_else(or_old);
                 }
-                Way::Follow(flight, old) => match within(flight, old, cx).await {
-                    None => return or_old(BackendError::late(&secret.backend, Some(&secret.name), began)),
-                    Some(Ok(Landing::Failed(error))) if old || concerns_all(&error) => return or_old(error),
-                    Some(Ok(Landing::Plain)) => return self.pass(&key, store, cx).await,
+                Way::Follow(flight, old) => match timeout_at(until(old, cx), flight).await {
+                    Err(_) => return or_old(late()),
+                    Ok(Ok(Landing::Failed(error))) if old || concerns_all(&error) => return or_old(error),
+                    Ok(Ok(Landing::Plain)) => return self.pass(&tenant, &key, store, cx).await,
                     // The failure may be that one's own: its token, its time. A try of our own, unless somebody else is at it by now.
-                    Some(Ok(Landing::Failed(_) | Landing::Kept) | Err(_)) => {}
+                    Ok(Ok(Landing::Failed(_) | Landing::Kept) | Err(_)) => {}
                 },
             }
         }
     }
 
-    /// Straight to the store, for what came without a lease before: nothing is lost if it comes to nobody.
-    async fn pass(&self, key: &Key, store: &Store, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let fetched = store.inner.fetch(&key.secret, cx).await?;
-        if fetched.secret.lease.is_none() {
-            return Ok(fetched);
+    /// Room for what may come with a lease, before it is asked for.
+    async fn book(&self, tenant: &Tenant, key: &Key, until: Instant) -> Result<Booking, Full> {
+        if let Some(full) = self.lock().full(key) {
+            return Err(full);
         }
-        self.plain.remove(&key.secret);
-        let kept = self.keep(key, store, fetched, &cx.pod);
+        self.room.book(tenant, &key.secret, until).await
+    }
+
+    /// Straight to the store, for what came without a lease before: nothing is lost if it comes to nobody.
+    async fn pass(&self, tenant: &Tenant, key: &Key, store: &Store, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let fetched = store.inner.fetch(&key.secret, cx).await?;
+        let Some(lease) = fetched.secret.lease.clone() else { return Ok(fetched) };
+        self.plain.forget(tenant, &key.secret);
+        // It needed none to be asked for; what is there is there.
+        let kept = match self.room.book(tenant, &key.secret, Instant::now()).await {
+            Ok(booking) => self.keep(key, store, fetched, &cx.pod, booking),
+            Err(full) => {
+                let full = if let Full::Late = full { self.room.full(tenant) } else { full };
+                Err(Unkept::new(key, &full, Some(lease)))
+            }
+        };
         self.save_given(key).await;
-        kept
+        self.or_give_up(kept, store, cx.deadline).await
+    }
+
+    /// What there is no room for is revoked at once, and by nobody later: nothing piles up where a store does not revoke.
+    async fn or_give_up(&self, kept: Result<Fetched, Box<Unkept>>, store: &Store, deadline: Instant) -> Result<Fetched, BackendError> {
+        let Unkept { error, lease } = match kept {
+            Ok(fetched) => return Ok(fetched),
+            Err(unkept) => *unkept,
+        };
+        if let Some(lease) = lease {
+            self.give_up(store, lease, deadline).await;
+        }
+        Err(error)
     }
 
     /// What is kept and good for this Pod; or what came without a lease before and is at hand further in.
     pub(super) fn recall(&self, store: &Store, key: &Key, cx: &FetchContext) -> Option<Fetched> {
-        if self.plain.find(&key.secret).is_some() {
+        if self.plain.knows(&tenant_of(&cx.pod), &key.secret) {
             // Whatever is kept for this Pod alone, it was seen to ask for.
             return store.inner.recall(&key.secret, cx);
         }
         let now = self.now();
         let mut state = self.lock();
         // Whoever is given a lease is watched; to find a Pod's folder may take a while.
-        if !state.pods.ask(&cx.pod.uid, &store.inner, now.at) {
+        if !state.pods.ask(&cx.pod.uid, store, now.at) {
             return None;
         }
         match self.kept(&mut state, key, store, &cx.pod, now) {
@@ -171,14 +224,20 @@ impl Leases {
 
     /// What is kept and still good, and whether it is to be replaced. What is not, is this Pod's from now on, too.
     fn kept(&self, state: &mut State, key: &Key, store: &Store, pod: &PodIdentity, now: Moment) -> Option<(Fetched, bool)> {
-        let record = state.records.get_mut(&state.slots.get(key)?.given?)?;
-        let given = record.give(now)?;
-        let wanting = record.wants_replacing(store, now);
-        if !wanting && record.used_by(pod) {
-            state.unsaved.insert(record.id);
-            self.changed.notify_one();
+        let id = state.slots.get(key)?.given?;
+        let record = state.records.get(id)?;
+        let (given, wanting) = (record.give(now)?, record.wants_replacing(store, now));
+        if !wanting {
+            self.use_by(state, id, pod);
         }
         Some((given, wanting))
+    }
+
+    fn use_by(&self, state: &mut State, id: RecordId, pod: &PodIdentity) {
+        if state.records.used_by(id, pod) {
+            state.unsaved.insert(id);
+            self.changed.notify_one();
+        }
     }
 
     fn way(self: &Arc<Self>, key: &Key, store: &Store, pod: &PodIdentity) -> Way {
@@ -199,13 +258,16 @@ impl Leases {
     }
 
     /// The Pod is watched from now on: whatever it is given here is taken back when it is gone.
-    fn note(&self, uid: &str, backend: &Arc<dyn Backend>) {
+    async fn note(&self, tenant: &Tenant, store: &Store, cx: &FetchContext) {
         let now = Instant::now();
-        if self.lock().pods.ask(uid, backend, now) {
+        if self.lock().pods.ask(&cx.pod.uid, store, now) {
             return;
         }
-        let seen = has_folder(&self.pods, uid);
-        if self.lock().pods.add(uid, backend, seen, now) {
+        // On a thread apart: the folder may be of a file system that hangs.
+        let (root, uid) = (self.pods.clone(), Arc::clone(&cx.pod.uid));
+        let looking = self.lookers.run(tenant.as_str(), cx.deadline.min(now + LOOK), move || has_folder(&root, &uid));
+        let seen = looking.await.unwrap_or(false);
+        if self.lock().pods.add(tenant, &cx.pod.uid, store, seen, Instant::now()) {
             self.changed.notify_one();
         }
     }
@@ -215,31 +277,37 @@ impl Leases {
         let now = self.now();
         let mut state = self.lock();
         let id = state.slots.get(key)?.given?;
-        let record = state.records.get_mut(&id)?;
-        let (news, given) = (record.used_by(pod), record.give(now));
-        if news {
-            state.unsaved.insert(id);
-            self.changed.notify_one();
-        }
+        let given = state.records.get(id)?.give(now);
+        self.use_by(&mut state, id, pod);
         given
     }
 
     /// Takes a fresh answer in, in the place of a former one. Without a lease it is only passed on.
-    fn keep(&self, key: &Key, store: &Store, fetched: Fetched, pod: &PodIdentity) -> Result<Fetched, BackendError> {
+    fn keep(&self, key: &Key, store: &Store, fetched: Fetched, pod: &PodIdentity, booking: Booking) -> Result<Fetched, Box<Unkept>> {
         let now = self.now();
         let mut state = self.lock();
-        if fetched.secret.lease.is_none() {
+        let Some(lease) = fetched.secret.lease.clone() else {
             if state.retire(key).is_none() {
-                self.plain.insert(key.secret.clone(), ());
+                self.plain.note(&tenant_of(pod), &key.secret);
             }
             return Ok(fetched);
-        }
-        let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
-        let Some(mut record) = Record::issued(key.clone(), store.clone(), &fetched.secret, pod, gauge, now) else {
+        };
+        let Some(life) = Life::of(&lease, now) else {
             tracing::warn!(secret = %key.secret, "a lease was over when it came: it is given once and not kept (is this node's clock right?)");
             return Ok(fetched);
         };
+        let weight = weight_of_record(&key.secret, &lease) + weight_of_secret(&fetched.secret) + POD;
+        let place = match booking.keep(weight) {
+            Ok(place) => place,
+            Err(full) => {
+                self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::Issued);
+                return Err(Unkept::new(key, &full, Some(lease)));
+            }
+        };
+        let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
+        let mut record = Record::issued(key.clone(), store.clone(), place, (&fetched.secret, lease, life), pod, gauge, now);
         self.tell(&record, LeaseEvent::Issued, "a lease was issued");
+        // Others may have been issued meanwhile.
         let full = state.full(key);
         if full.is_some() {
             record.leave(now.at);
@@ -251,22 +319,23 @@ impl Leases {
             self.changed.notify_one();
         }
         state.insert(record);
-        full.map_or(Ok(fetched), Err)
+        full.map_or(Ok(fetched), |full| Err(Unkept::new(key, &full, None)))
     }
 
-    /// A store would not issue. Where an old one is good, the next try is put off.
+    /// A store would not issue, or there is no room for what it would. Where an old one is good, the next try is put off.
     fn not_issued(&self, key: &Key, error: &BackendError) {
         let now = self.now();
         let mut state = self.lock();
-        let State { records, slots, .. } = &mut *state;
-        let old = slots.get(key).and_then(|slot| slot.given).and_then(|id| records.get_mut(&id));
-        if let Some(old) = old.filter(|old| old.life.lasts(now)) {
-            old.failed(now.at);
-            let error = old.told(error);
-            self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::ReplaceFailed);
-            tracing::warn!(secret = %key.secret, pod = &*old.issued_for, ends = %old.lease.ends, %error,
-                "a lease could not be replaced: the old one is given until its end");
+        let Some(id) = state.slots.get(key).and_then(|slot| slot.given) else { return };
+        if !state.records.get(id).is_some_and(|old| old.life.lasts(now)) {
+            return;
         }
+        state.records.change(id, |old| old.failed(now.at));
+        let Some(old) = state.records.get(id) else { return };
+        let error = old.told(error);
+        self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::ReplaceFailed);
+        tracing::warn!(secret = %key.secret, pod = &*old.issued_for, ends = %old.lease.ends, %error,
+            "a lease could not be replaced: the old one is given until its end");
     }
 
     /// One event of a lease: in the metrics, and in the log without a value.
@@ -296,30 +365,45 @@ fn concerns_all(error: &BackendError) -> bool {
     matches!(error.fault, Fault::Throttled | Fault::Unavailable)
 }
 
-/// `None`: out of time. With an old credential at hand that comes soon.
-async fn within<T>(work: impl Future<Output = T>, old: Old, cx: &FetchContext) -> Option<T> {
-    let until = if old { cx.deadline.min(Instant::now() + PATIENCE) } else { cx.deadline };
-    timeout_at(until, work).await.ok()
+/// How long a mount waits. With an old credential at hand that is not long.
+fn until(old: Old, cx: &FetchContext) -> Instant {
+    if old { cx.deadline.min(Instant::now() + PATIENCE) } else { cx.deadline }
+}
+
+/// On whose share of what tenants have it is.
+fn tenant_of(pod: &PodIdentity) -> Tenant {
+    Arc::clone(&pod.namespace).into()
+}
+
+// === impl Unkept ===
+
+impl Unkept {
+    fn new(key: &Key, full: &Full, lease: Option<Lease>) -> Box<Self> {
+        Box::new(Self { error: too_large(key, full.reason().unwrap_or_default()), lease })
+    }
 }
 
 // === impl Runway ===
 
 impl Runway {
-    async fn issue(mut self, store: Store, cx: FetchContext) -> Result<Fetched, BackendError> {
+    async fn issue(mut self, store: Store, cx: FetchContext, booking: Booking) -> Result<Fetched, BackendError> {
         let seen = self.leases.lock().pods.is_seen(&cx.pod.uid);
         let cx = FetchContext { deadline: cx.deadline + LATE, ..cx };
         let answer = match store.inner.fetch(&self.key.secret, &cx).await {
-            Ok(fetched) if fetched.secret.lease.is_some() => {
-                let kept = self.leases.keep(&self.key, &store, fetched, &cx.pod);
-                // It may have been long under way, and the Pod taken for gone meanwhile: it will be again.
-                if self.leases.lock().pods.add(&cx.pod.uid, &store.inner, seen, Instant::now()) {
-                    self.leases.changed.notify_one();
+            Ok(fetched) => {
+                let is_leased = fetched.secret.lease.is_some();
+                let kept = self.leases.keep(&self.key, &store, fetched, &cx.pod, booking);
+                if is_leased {
+                    // It may have been long under way, and the Pod taken for gone meanwhile: it will be again.
+                    if self.leases.lock().pods.add(&tenant_of(&cx.pod), &cx.pod.uid, &store, seen, Instant::now()) {
+                        self.leases.changed.notify_one();
+                    }
+                    self.leases.save_given(&self.key).await;
                 }
-                self.leases.save_given(&self.key).await;
-                kept
+                self.leases.or_give_up(kept, &store, Instant::now() + LATE).await
             }
-            Ok(fetched) => self.leases.keep(&self.key, &store, fetched, &cx.pod),
             Err(error) => {
+                drop(booking);
                 self.leases.not_issued(&self.key, &error);
                 Err(error)
             }

@@ -14,11 +14,13 @@ use crate::clock::{Clock, ManualClock};
 use crate::model::{Field, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
 use crate::telemetry::Metrics;
 
+mod calling;
 mod keeping;
 mod leaving;
 mod renewing;
 mod replacing;
 mod restarting;
+mod sharing;
 
 const HOUR: i64 = 3600;
 
@@ -52,8 +54,13 @@ fn of_account(uid: &str, service_account: &str, account_uid: &str) -> PodIdentit
 }
 
 fn context(uid: &str) -> FetchContext {
+    context_in("shop", uid)
+}
+
+fn context_in(namespace: &str, uid: &str) -> FetchContext {
     let deadline = Instant::now() + Duration::from_secs(30);
-    FetchContext { pod: Arc::new(pod(uid)), tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, deadline }
+    let pod = PodIdentity { namespace: namespace.into(), ..pod(uid) };
+    FetchContext { pod: Arc::new(pod), tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, deadline }
 }
 
 /// A store that makes a credential for whoever asks, and counts.
@@ -65,6 +72,8 @@ struct Fake {
     revoked: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<String>>,
     adopted: AtomicUsize,
+    /// Calls of the keeper under way, and the most that there were at once.
+    calls: (AtomicUsize, AtomicUsize),
     rules: Mutex<Rules>,
 }
 
@@ -82,13 +91,29 @@ struct Rules {
     revoke: Option<Fault>,
     /// How long each call takes.
     slow: Duration,
+    /// The keeper's calls about secrets below this name are never answered.
+    silent: Option<&'static str>,
+    /// The bytes of a credential's password.
+    large: usize,
     panics: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         let (fetch, renew, revoke, slow) = (None, None, None, Duration::ZERO);
-        Self { ttl: HOUR, max_ttl: 1000 * HOUR, renewable: true, leased: true, fetch, renew, revoke, slow, panics: false }
+        Self {
+            ttl: HOUR,
+            max_ttl: 1000 * HOUR,
+            renewable: true,
+            leased: true,
+            fetch,
+            renew,
+            revoke,
+            slow,
+            silent: None,
+            large: 0,
+            panics: false,
+        }
     }
 }
 
@@ -120,6 +145,29 @@ impl Fake {
             let reason = "as ordered: role \"USER-1\" is in the way".to_owned();
             Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason, source: None })
         })
+    }
+
+    /// One call of the keeper.
+    async fn call(&self, name: &str, fault: Option<Fault>) -> Result<(), BackendError> {
+        struct UnderWay<'a>(&'a AtomicUsize);
+        impl Drop for UnderWay<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        let (now, most) = &self.calls;
+        most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let _under_way = UnderWay(now);
+        let silent = self.rules.lock().unwrap().silent;
+        if silent.is_some_and(|silent| name.starts_with(silent)) {
+            std::future::pending::<()>().await;
+        }
+        self.obey(fault).await
+    }
+
+    /// The most calls of the keeper at once since this was last asked.
+    fn most(&self) -> usize {
+        self.calls.1.swap(self.calls.0.load(Ordering::Relaxed), Ordering::Relaxed)
     }
 
     fn issued(&self) -> usize {
@@ -154,7 +202,10 @@ impl Backend for Fake {
             secret: asked.clone(),
         };
         let user = Field::of_bytes(SecretBytes::new(format!("user-{number}").into()));
-        let fields = BTreeMap::from([("username".parse().unwrap(), user)]);
+        let mut fields = BTreeMap::from([("username".parse().unwrap(), user)]);
+        if rules.large > 0 {
+            fields.insert("password".parse().unwrap(), Field::of_bytes(SecretBytes::new(vec![b'x'; rules.large])));
+        }
         let secret = Secret { fields, response: None, version: None, lease: rules.leased.then_some(lease) };
         Ok(Fetched { secret: Arc::new(secret), source: Source::Store, by: "bao".parse().unwrap() })
     }
@@ -166,7 +217,7 @@ impl Backend for Fake {
     async fn renew(&self, lease: Lease, _deadline: Instant) -> Result<Lease, BackendError> {
         let rules = *self.rules.lock().unwrap();
         self.renewed.fetch_add(1, Ordering::Relaxed);
-        self.obey(rules.renew).await?;
+        self.call(lease.secret.name.as_str(), rules.renew).await?;
         let now = self.clock.now();
         let last = self.clock.set.now() + SignedDuration::from_secs(rules.max_ttl);
         Ok(Lease { since: now, ends: (now + SignedDuration::from_secs(rules.ttl)).min(last), ..lease })
@@ -174,7 +225,7 @@ impl Backend for Fake {
 
     async fn revoke(&self, lease: Lease, _deadline: Instant) -> Result<(), BackendError> {
         let rules = *self.rules.lock().unwrap();
-        self.obey(rules.revoke).await?;
+        self.call(lease.secret.name.as_str(), rules.revoke).await?;
         self.revoked.lock().unwrap().push(String::from_utf8(lease.id.expose().to_vec()).unwrap());
         Ok(())
     }
@@ -184,6 +235,7 @@ impl Backend for Fake {
     }
 
     async fn forget(&self, pod: &str, _deadline: Instant) {
+        let _ = self.call(pod, None).await;
         self.forgotten.lock().unwrap().push(pod.to_owned());
     }
 
@@ -233,6 +285,21 @@ impl Bench {
         self.leased.fetch(&secret(name), &context(uid)).await
     }
 
+    /// For a Pod of any namespace.
+    async fn ask(&self, namespace: &str, uid: &str, name: &str) -> Result<Fetched, BackendError> {
+        self.leased.fetch(&secret(name), &context_in(namespace, uid)).await
+    }
+
+    /// Leases for Pods of a namespace, 128 each, until there are so many or there is no room. How many there were, and why no more.
+    async fn fill(&self, namespace: &str, most: usize) -> (usize, Option<BackendError>) {
+        for number in 0..most {
+            if let Err(error) = self.ask(namespace, &format!("{namespace}-{}", number / 128), &format!("{namespace}/{number}")).await {
+                return (number, Some(error));
+            }
+        }
+        (most, None)
+    }
+
     /// The user that this Pod is given.
     async fn user(&self, uid: &str) -> String {
         user(&self.fetch(uid, "db/creds/app").await.unwrap())
@@ -250,7 +317,11 @@ impl Drop for Bench {
 }
 
 fn leased(fake: &Arc<Fake>, origin: &str, leases: &Arc<Leases>) -> Leased {
-    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &"bao".parse().unwrap(), Origin::new(origin), Arc::clone(leases))
+    store("bao", fake, origin, leases)
+}
+
+fn store(name: &str, fake: &Arc<Fake>, origin: &str, leases: &Arc<Leases>) -> Leased {
+    Leased::new(Arc::clone(fake) as Arc<dyn Backend>, &name.parse().unwrap(), Origin::new(origin), Arc::clone(leases))
 }
 
 fn fake(clock: &Arc<Clocks>) -> Fake {
@@ -261,6 +332,7 @@ fn fake(clock: &Arc<Clocks>) -> Fake {
         revoked: Mutex::default(),
         forgotten: Mutex::default(),
         adopted: AtomicUsize::new(0),
+        calls: (AtomicUsize::new(0), AtomicUsize::new(0)),
         rules: Mutex::default(),
     }
 }

@@ -60,6 +60,14 @@ impl Entry {
         })
     }
 
+    /// The bytes of its texts.
+    pub(super) fn weight(&self) -> usize {
+        let Self { server: Server { endpoint, tls, below: _ }, namespace, mount, role, audience } = self;
+        let files = tls.files().map(|file| file.as_os_str().len()).sum::<usize>();
+        let names = [tls.server_name.as_ref(), role.as_ref()].into_iter().flatten().map(String::len).sum::<usize>();
+        endpoint.to_string().len() + files + names + namespace.len() + mount.len() + audience.len()
+    }
+
     /// An address of the API in the login's namespace, escaped.
     pub(super) fn path(&self, rest: &str) -> String {
         within(&self.namespace, rest)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use http::{Method as HttpMethod, StatusCode};
 use tokio::time::{Duration, Instant, timeout_at};
 use zeroize::Zeroizing;
@@ -42,9 +43,7 @@ impl VaultBackend {
         self.clients.to(&entry.server, &cx.pod.namespace, cx.deadline).await?;
         let key = Key { entry: entry.clone(), who };
         let (session, idle) = self.sessions.enter(key.clone(), &cx.pod);
-        if let Some(idle) = idle {
-            self.let_go(idle).await;
-        }
+        join_all(idle.into_iter().map(|idle| self.let_go(idle))).await;
         let request = Request { secret, entry, session, cx };
         let token = self.token(&request, None).await.inspect_err(|_| self.sessions.leave(&key, &request.session))?;
         let began = Instant::now();
@@ -52,7 +51,7 @@ impl VaultBackend {
         if reply.status != StatusCode::FORBIDDEN {
             return self.secret(&request, &token, &reply);
         }
-        if let Some(denial) = request.session.denial(&token, secret.name.as_str()) {
+        if let Some(denial) = self.sessions.denial(&token, secret.name.as_str()) {
             return Err(denial);
         }
         match self.pulse(&request, &token, began).await? {
@@ -171,7 +170,7 @@ impl VaultBackend {
 
     /// Policy of the store says no. For a while this path needs no look at the token.
     async fn denied(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Refusal {
-        let Request { secret, entry, session, cx } = request;
+        let Request { secret, entry, session: _, cx } = request;
         let (told, whom) = (words(reply, needles(secret, token)), entry.whom(&self.config.auth));
         let told = if told.shown().is_empty() { "403" } else { told.shown() };
         let capability = match secret.method {
@@ -186,7 +185,7 @@ impl VaultBackend {
         });
         let asked = asked(secret.method);
         let refusal = Refusal::new(Fault::Denied, format!("{} refused {asked}: {told} for {whom} ({remedy})", self.name));
-        session.remember_denial(token, secret.name.as_str(), &refusal);
+        self.sessions.remember_denial(&cx.pod.namespace, token, secret.name.as_str(), &refusal);
         refusal
     }
 

@@ -5,7 +5,7 @@
 //! it, also when that has a newer one.
 //!
 //! Classes name roles, and a namespace may make up as many as it likes: sessions are shared by namespace, so that it pushes out its own.
-//! What is pushed out is given back.
+//! What is pushed out is given back. They are weighed, since a role's name may be long; and what policy denied is weighed and shared apart.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,14 +19,23 @@ use crate::backend::{Fault, Scope};
 use crate::model::{Lease, PodIdentity, SecretBytes};
 use crate::shelf::Shelf;
 
-/// The most sessions kept, but for those in use. A node has some hundreds of Pods.
+/// The most sessions kept, but for those in use; fewer where their logins have long names. A node has some hundreds of Pods.
 const MAX_SESSIONS: usize = 4_096;
+
+/// The bytes that a session counts for: with its token, and as long as the texts of its login are no longer than usual.
+const SESSION: usize = 1_536;
+
+/// And what it weighs besides those texts, which it and its token both have.
+const BARE: usize = 1_024;
 
 /// The most Pods a session knows by name; one that more have used is kept until its token ends.
 const MAX_PODS: usize = 4_096;
 
-/// The most denied paths a session remembers.
-const MAX_DENIED: usize = 64;
+/// The most bytes of denied paths that are remembered.
+const DENIED_BYTES: usize = 256 * 1024;
+
+/// What one weighs besides its words.
+const DENIAL: usize = 256;
 
 /// How long a denied path needs no new look at the token: longer than kubelet takes to ask again.
 const DENIED: Duration = Duration::from_mins(5);
@@ -44,8 +53,11 @@ pub(super) struct Sessions(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    sessions: Shelf<Key, Arc<Session>>,
+    sessions: Shelf<Arc<Key>, Arc<Session>>,
+    /// As many as leases live by them: the table of leases bounds those.
     bearers: HashMap<Digest, Arc<StoreToken>>,
+    /// Paths that policy denied to a token, until when that is believed, and how it was told.
+    denied: Shelf<(Digest, Digest), (Instant, Refusal)>,
 }
 
 /// A login as it stands.
@@ -60,23 +72,21 @@ pub(super) struct Session {
 struct State {
     token: Option<Arc<StoreToken>>,
     /// The Pods that use it, by uid.
-    pods: HashSet<String>,
+    pods: HashSet<Arc<str>>,
     /// More than are known by name.
     crowded: bool,
     /// Logins that came to an end, and what came of the last one where the store was in trouble.
     logins: u64,
     trouble: Option<Refusal>,
-    /// Paths that policy denied to this very token, until when that is believed, and how it was told.
-    denied: HashMap<String, (Instant, Refusal)>,
 }
 
 impl Sessions {
-    /// The session of a login, with this Pod among its users; and the token of another that went for it, to be given back.
-    pub(super) fn enter(&self, key: Key, pod: &PodIdentity) -> (Arc<Session>, Option<Arc<StoreToken>>) {
+    /// The session of a login, with this Pod among its users; and the tokens of others that went for it, to be given back.
+    pub(super) fn enter(&self, key: Key, pod: &PodIdentity) -> (Arc<Session>, Vec<Arc<StoreToken>>) {
         let mut table = self.lock();
         if let Some(session) = table.sessions.find(&key) {
             session.used_by(&pod.uid);
-            return (Arc::clone(session), None);
+            return (Arc::clone(session), Vec::new());
         }
         let tenant = match key.who {
             Scope::Node => "",
@@ -84,10 +94,33 @@ impl Sessions {
         };
         let session = Arc::new(Session::new());
         session.used_by(&pod.uid);
-        let gone = table.sessions.insert(tenant, key, Arc::clone(&session), is_in_use);
-        let idle = gone.and_then(|gone| gone.token()).filter(|token| token.is_ours() && !token.bears_leases());
-        (session, idle)
+        let weight = SESSION.max(BARE + 2 * key.entry.weight());
+        let gone = table.sessions.put(tenant, Arc::new(key), Arc::clone(&session), weight, is_in_use);
+        let tokens = gone.iter().filter_map(|gone| gone.token());
+        (session, tokens.filter(|token| token.is_ours() && !token.bears_leases()).collect())
     }
+
+    // === what policy denied ===
+
+    /// How a path was denied lately to this very token.
+    pub(super) fn denial(&self, token: &StoreToken, path: &str) -> Option<Refusal> {
+        let (key, mut table) = (of_path(token, path), self.lock());
+        let (until, refusal) = table.denied.find(&key)?;
+        if Instant::now() < *until {
+            return Some(refusal.clone());
+        }
+        table.denied.remove(&key);
+        None
+    }
+
+    /// `tenant` is the namespace that asked.
+    pub(super) fn remember_denial(&self, tenant: &str, token: &StoreToken, path: &str, refusal: &Refusal) {
+        let words = refusal.reason.len() + refusal.full.as_ref().map_or(0, String::len);
+        let (key, weight) = (of_path(token, path), DENIAL + words);
+        self.lock().denied.put(tenant, key, (Instant::now() + DENIED, refusal.clone()), weight, |_| false);
+    }
+
+    // === leases ===
 
     /// After a login that failed: nothing is kept of one that there may never be.
     pub(super) fn leave(&self, key: &Key, session: &Arc<Session>) {
@@ -158,8 +191,13 @@ impl Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { sessions: Shelf::new(MAX_SESSIONS), bearers: HashMap::new() }
+        Self { sessions: Shelf::of_bytes(MAX_SESSIONS * SESSION), bearers: HashMap::new(), denied: Shelf::of_bytes(DENIED_BYTES) }
     }
+}
+
+/// Neither the token nor the path is in the table.
+fn of_path(token: &StoreToken, path: &str) -> (Digest, Digest) {
+    (token.digest(), digest_of(&SecretBytes::new(path.into())))
 }
 
 /// A caller that uses a session now holds it beside the table.
@@ -171,7 +209,7 @@ fn is_in_use(session: &Arc<Session>) -> bool {
 
 impl Session {
     fn new() -> Self {
-        let state = State { token: None, pods: HashSet::new(), crowded: false, logins: 0, trouble: None, denied: HashMap::new() };
+        let state = State { token: None, pods: HashSet::new(), crowded: false, logins: 0, trouble: None };
         Self { turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
     }
 
@@ -208,7 +246,6 @@ impl Session {
         state.trouble = made.as_ref().err().filter(|refusal| refusal.is_of_store()).cloned();
         let token = Arc::new(made?);
         state.token = Some(Arc::clone(&token));
-        state.denied.clear();
         Ok(token)
     }
 
@@ -217,38 +254,15 @@ impl Session {
         state.trouble.clone().filter(|_| state.logins > seen)
     }
 
-    // === what policy denied ===
-
-    /// How a path was denied lately to this very token.
-    pub(super) fn denial(&self, token: &Arc<StoreToken>, path: &str) -> Option<Refusal> {
-        let state = self.state();
-        let (until, refusal) = state.denied.get(path)?;
-        let same = state.token.as_ref().is_some_and(|own| Arc::ptr_eq(own, token));
-        (same && Instant::now() < *until).then(|| refusal.clone())
-    }
-
-    pub(super) fn remember_denial(&self, token: &Arc<StoreToken>, path: &str, refusal: &Refusal) {
-        let (now, mut state) = (Instant::now(), self.state());
-        if !state.token.as_ref().is_some_and(|own| Arc::ptr_eq(own, token)) {
-            return;
-        }
-        if state.denied.len() >= MAX_DENIED {
-            state.denied.retain(|_, (until, _)| *until > now);
-        }
-        if state.denied.len() < MAX_DENIED {
-            state.denied.insert(path.to_owned(), (now + DENIED, refusal.clone()));
-        }
-    }
-
     // === who uses it ===
 
-    fn used_by(&self, pod: &str) {
+    fn used_by(&self, pod: &Arc<str>) {
         let mut state = self.state();
         if state.pods.contains(pod) {
             return;
         }
         if state.pods.len() < MAX_PODS {
-            state.pods.insert(pod.to_owned());
+            state.pods.insert(Arc::clone(pod));
         } else {
             state.crowded = true;
         }
@@ -272,6 +286,7 @@ pub(super) fn no_turn() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::store::vault::token::Term;
     use crate::backend::store::vault::wire::Server;
     use crate::model::{Account, LoginTls, PodClaims};
 
@@ -293,7 +308,7 @@ mod tests {
     }
 
     /// Logs in, and gives what had to go for it.
-    async fn log_in(sessions: &Sessions, namespace: &str, role: &str) -> Option<Arc<StoreToken>> {
+    async fn log_in(sessions: &Sessions, namespace: &str, role: &str) -> Vec<Arc<StoreToken>> {
         let key = key(namespace, role);
         let (session, gone) = sessions.enter(key.clone(), &pod(namespace));
         let made = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&key, role)) }).await;
@@ -303,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn made_up_roles_push_out_their_own_namespaces_logins_and_those_are_given_back() {
         let sessions = Sessions::default();
-        assert!(log_in(&sessions, "shop", "csi").await.is_none());
+        assert!(log_in(&sessions, "shop", "csi").await.is_empty());
         let mut gone = Vec::new();
         for n in 0..MAX_SESSIONS + 100 {
             gone.extend(log_in(&sessions, "evil", &format!("role-{n}")).await);
@@ -311,7 +326,59 @@ mod tests {
         let values: Vec<_> = gone.iter().map(|token| String::from_utf8(token.value.expose().to_vec()).unwrap()).collect();
         assert_eq!(values, (0..=100).map(|n| format!("role-{n}")).collect::<Vec<_>>(), "its own, the oldest first");
         let (session, gone) = sessions.enter(key("shop", "csi"), &pod("shop"));
-        assert!(gone.is_none() && session.token().is_some());
+        assert!(gone.is_empty() && session.token().is_some());
+    }
+
+    #[tokio::test]
+    async fn long_names_count_for_as_many_bytes_as_they_have() {
+        let sessions = Sessions::default();
+        assert!(log_in(&sessions, "shop", "csi").await.is_empty());
+        let long = "x".repeat(100_000);
+        for n in 0..200 {
+            log_in(&sessions, "evil", &format!("{n}{long}")).await;
+        }
+        let table = sessions.lock();
+        assert!((5_000_000..=MAX_SESSIONS * SESSION).contains(&table.sessions.weight()), "{}", table.sessions.weight());
+        assert_eq!((table.sessions.values().count(), table.sessions.weight_of("shop")), (32, SESSION));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn denials_are_weighed_shared_and_of_one_token() {
+        let sessions = Sessions::default();
+        let (key, refusal) = (key("shop", "csi"), Refusal::new(Fault::Denied, "no ".repeat(100)));
+        let [shop, evil] = ["a", "b"].map(|value| token(&key, value));
+        for n in 0..50 {
+            sessions.remember_denial("shop", &shop, &format!("kv/{n}"), &refusal);
+        }
+        for n in 0..10_000 {
+            sessions.remember_denial("evil", &evil, &format!("kv/{n}"), &refusal);
+        }
+        assert!((0..50).all(|n| sessions.denial(&shop, &format!("kv/{n}")).is_some()));
+        assert!(sessions.denial(&evil, "kv/9999").is_some() && sessions.denial(&evil, "kv/1").is_none());
+        assert!(sessions.denial(&token(&key, "c"), "kv/1").is_none(), "another token may do better");
+        assert!(sessions.lock().denied.weight() <= DENIED_BYTES);
+        tokio::time::advance(DENIED).await;
+        assert!(sessions.denial(&shop, "kv/1").is_none());
+    }
+
+    /// A lease may be said to live for longer than the token that it lives by.
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_over_bears_nothing_and_is_not_kept() {
+        let sessions = Sessions::default();
+        let key = key("shop", "csi");
+        let bearing = |value: &str| {
+            let token = Arc::new(token(&key, value));
+            let years = Duration::from_hours(10 * 365 * 24);
+            token.bear(digest_of(&SecretBytes::new(value.into())), Some(Term { ends: Instant::now() + years, renewable: true }));
+            sessions.keep(&token);
+        };
+        for n in 0..100 {
+            bearing(&format!("t-{n}"));
+        }
+        assert_eq!(sessions.lock().bearers.len(), 100);
+        tokio::time::advance(Duration::from_hours(1)).await;
+        bearing("next");
+        assert_eq!(sessions.lock().bearers.len(), 1);
     }
 
     #[tokio::test]
@@ -326,7 +393,7 @@ mod tests {
         drop(session);
         for n in 0..MAX_SESSIONS + 10 {
             let gone = log_in(&sessions, "evil", &format!("role-{n}")).await;
-            assert!(gone.is_none_or(|gone| gone.value.expose() != b"leased"));
+            assert!(gone.iter().all(|gone| gone.value.expose() != b"leased"));
         }
         assert!(Arc::ptr_eq(&sessions.enter(key("evil", "held"), &pod("evil")).0, &held));
         let idle = sessions.release(&token, &SecretBytes::new(b"lease".to_vec()));
@@ -344,7 +411,7 @@ mod tests {
         drop(first);
         sessions.leave(&key, &second);
         assert!(sessions.lock().sessions.find(&key).is_none());
-        assert!(log_in(&sessions, "evil", "nobody").await.is_none());
+        assert!(log_in(&sessions, "evil", "nobody").await.is_empty());
         let (session, _) = sessions.enter(key.clone(), &pod);
         sessions.leave(&key, &session);
         assert!(sessions.lock().sessions.find(&key).is_some(), "it has a token");

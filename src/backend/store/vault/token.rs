@@ -165,8 +165,12 @@ impl StoreToken {
         self.leases().get(lease).copied().flatten()
     }
 
+    /// None lives when the token is over, whatever its own end is.
     pub(super) fn bears_leases(&self) -> bool {
         let now = Instant::now();
+        if self.life().left(now).is_some_and(|left| left.is_zero()) {
+            return false;
+        }
         self.leases().values().any(|term| term.is_none_or(|term| term.ends > now))
     }
 

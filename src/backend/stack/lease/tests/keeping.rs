@@ -91,7 +91,11 @@ async fn a_caller_that_is_gone_hands_over_to_those_who_wait() {
 async fn a_failure_of_ones_own_is_not_the_others() {
     let bench = Arc::new(Bench::new());
     bench.fake.rule(|rules| (rules.slow, rules.fetch) = (Duration::from_secs(1), Some(Fault::Denied)));
-    let (first, second, ()) = tokio::join!(bench.fetch("a", "db/creds/app"), bench.fetch("a", "db/creds/app"), async {
+    let after_it = async {
+        sleep(Duration::from_millis(100)).await;
+        bench.fetch("a", "db/creds/app").await
+    };
+    let (first, second, ()) = tokio::join!(bench.fetch("a", "db/creds/app"), after_it, async {
         sleep(Duration::from_millis(500)).await;
         bench.fake.rule(|rules| rules.fetch = None);
     });
@@ -165,10 +169,27 @@ async fn there_are_at_most_so_many_a_pod() {
     let error = bench.fetch("a", "db/creds/more").await.unwrap_err();
     assert_eq!(error.fault, Fault::TooLarge);
     insta::assert_snapshot!(error, @"bao/db/creds/more: 128 leases are out for this Pod, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)");
+    assert_eq!(bench.fake.issued(), 128, "the store was not asked");
     bench.fetch("b", "db/creds/more").await.unwrap();
     pass(10).await;
-    assert_eq!(bench.fake.revoked(), ["lease-129"], "what was issued and not given is revoked");
+    assert!(bench.fake.revoked().is_empty());
     assert_eq!(user(&bench.fetch("a", "db/creds/0").await.unwrap()), "user-1");
+}
+
+/// Nobody knows which of many requests come with a lease.
+#[tokio::test(start_paused = true)]
+async fn what_is_issued_at_once_beyond_so_many_a_pod_is_revoked() {
+    let bench = Arc::new(Bench::new());
+    bench.fake.rule(|rules| rules.slow = Duration::from_secs(1));
+    let names: Vec<_> = (0..130).map(|number| format!("db/creds/{number}")).collect();
+    let all = futures_util::future::join_all(names.iter().map(|name| bench.fetch("a", name))).await;
+    let refused: Vec<_> = all.iter().filter_map(|given| given.as_ref().err()).collect();
+    assert!(refused.len() == 2 && refused.iter().all(|error| error.reason.starts_with("128 leases are out for this Pod")));
+    pass(10).await;
+    assert_eq!((bench.fake.revoked().len(), bench.leases.lock().records.len()), (2, 128));
+    bench.fake.rule(|rules| rules.leased = false);
+    let all = futures_util::future::join_all(names.iter().map(|name| bench.fetch("b", &name[3..]))).await;
+    assert!(all.iter().all(Result::is_ok), "what comes without one is not counted");
 }
 
 #[tokio::test(start_paused = true)]

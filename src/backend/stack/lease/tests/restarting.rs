@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::*;
+use crate::backend::stack::lease::record::Record;
 use crate::model::{Args, LeaseFor, Login, LoginTls};
 
 struct Node {
@@ -170,6 +171,50 @@ async fn a_shared_lease_remembers_all_its_pods() {
     let bench = bench.killed(&node);
     pass(300).await;
     assert!(bench.fake.revoked().is_empty(), "b uses it still");
+}
+
+/// Whatever a namespace had, it has; and it counts.
+#[tokio::test(start_paused = true)]
+async fn what_a_former_process_left_counts_on_its_namespaces_share_and_beyond() {
+    let node = Node::new();
+    let bench = Bench::with(Some(&node.sealed()));
+    bench.fill("evil", 300).await;
+    let shared = secret("db/creds/app").with(|asked| asked.lease = LeaseFor::Shared);
+    bench.leased.fetch(&shared, &context("a")).await.unwrap();
+    bench.task.abort();
+    // As if there had been room for more than there is.
+    as_many_as(&node, 2500);
+    let bench = bench.killed(&node);
+    let of = |bench: &Bench, namespace: &str| bench.leases.room.leases().of(namespace);
+    assert_eq!((of(&bench, "evil"), of(&bench, "shop"), bench.given_to("evil")), (2500, 1, 300));
+    assert_eq!(bench.ask("evil", "evil-0", "evil/0").await.map(|given| user(&given)).unwrap(), "user-1");
+    let error = bench.ask("evil", "evil-9", "evil/new").await.unwrap_err();
+    assert_eq!((error.fault, bench.fake.issued()), (Fault::TooLarge, 301));
+    assert_eq!(bench.fill("shop", 1000).await.0, 797, "of 1,596 that are left half, with the one it had");
+    pass(3700).await;
+    assert_eq!((of(&bench, "evil"), bench.given_to("evil")), (300, 300), "what was not given ended by itself");
+    bench.ask("evil", "evil-9", "evil/new").await.unwrap();
+}
+
+impl Bench {
+    fn given_to(&self, namespace: &str) -> usize {
+        let of = |record: &&Record| *record.place.tenant() == namespace.into() && record.secret.is_some();
+        self.leases.lock().records.values().filter(of).count()
+    }
+}
+
+/// Retired leases of the same kind besides.
+fn as_many_as(node: &Node, count: usize) {
+    let room = node.sealed().room("leases");
+    let contents = room.read_all().unwrap().contents;
+    let evil = |content: &&SecretBytes| String::from_utf8_lossy(content.expose()).contains("\"evil/0\"");
+    let mut saved: serde_json::Value = serde_json::from_slice(contents.iter().find(evil).unwrap().expose()).unwrap();
+    (saved["given"], saved["stage"]) = (serde_json::Value::Null, "Retired".into());
+    for n in 300..count {
+        let id = format!("{n:032x}");
+        saved["id"] = id.as_str().into();
+        room.write(&id, saved.to_string().as_bytes()).unwrap();
+    }
 }
 
 /// Version 0.1.0 kept a shared lease for everybody who was the same to the store.

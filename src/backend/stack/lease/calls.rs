@@ -1,0 +1,313 @@
+//! The calls that stores are owed, and which of them is next. Nothing here waits or calls.
+//!
+//! Each store has a queue of its own, with at most [`AT_ONCE`] calls under way: what one store does or does not is nothing to another.
+//! Within a queue
+//!
+//! - tenants have their share of the calls under way ([`Shares`]), so that one of them leaves others some of the eight, however long its
+//!   calls take;
+//! - they are served round: between two calls of one tenant each other one whose call is due, and that has not its share, has a turn;
+//! - of one tenant's calls that which concerns what ends first is first.
+//!
+//! A tenant's calls to one server are a *lane*. Where a call found no answer in its time, the lane is *silent* until a call of it is answered.
+//! What is silent is asked with one call at a time: one a lane, and one a server, however many tenants' lanes are silent there. Lanes that
+//! were not found silent go on as if nothing had been: it may be a path that hangs, and not the store. Two of the eight calls are for lanes
+//! whose last call was answered: however many tenants' calls hang, those who are answered go on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Store;
+use crate::backend::Origin;
+use crate::model::{BackendName, Tenant};
+use crate::shares::{Held, Shares};
+
+/// Calls to one store under way at once: fewer than a backend's places, so that mounts get through when hundreds of leases come up after
+/// an outage.
+pub(super) const AT_ONCE: usize = 8;
+
+/// Calls under way at once in lanes of which nobody knows whether they would be answered.
+const DOUBTFUL: usize = AT_ONCE - 2;
+
+/// Where a call goes, and for whom.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Lane {
+    pub store: StoreName,
+    pub server: Server,
+    pub tenant: Tenant,
+}
+
+/// A store as it was configured. After a reload that leads elsewhere it is another one.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(super) struct StoreName {
+    pub backend: BackendName,
+    pub origin: Origin,
+}
+
+/// Where a store may be silent while it speaks elsewhere.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(super) enum Server {
+    /// Leases, at the address that the class chose; `None`: the backend's own.
+    Leases(Option<Arc<str>>),
+    /// Store tokens, wherever they are given back.
+    Tokens,
+}
+
+/// The calls by their stores. `T` names what a call is about.
+#[derive(Debug)]
+pub(super) struct Calls<T>(HashMap<StoreName, Queue<T>>);
+
+/// The right to one call. To be given to [`Calls::over`] at its end.
+#[derive(Debug)]
+#[must_use = "the store's queue waits for it to come back"]
+pub(super) struct Slot {
+    lane: Arc<Lane>,
+    /// What was known of the lane.
+    was: Word,
+    _held: Held,
+}
+
+#[derive(Debug)]
+struct Queue<T> {
+    slots: Shares,
+    tenants: BTreeMap<Tenant, Tenancy<T>>,
+    /// Tenants with something due, in the order in which they are served.
+    round: BTreeMap<u64, Tenant>,
+    /// The last place in the round.
+    last: u64,
+    /// How many calls are under way in lanes that were not answered last.
+    doubtful: usize,
+    /// Servers that are asked for silent lanes now.
+    probed: BTreeSet<Server>,
+}
+
+#[derive(Debug)]
+struct Tenancy<T> {
+    /// In the round, where something is due.
+    place: Option<u64>,
+    /// How much is.
+    due: usize,
+    /// By server.
+    lanes: BTreeMap<Server, Work<T>>,
+}
+
+#[derive(Debug)]
+struct Work<T> {
+    /// Who may have calls here, due or not.
+    members: usize,
+    under_way: usize,
+    word: Word,
+    /// When it was last asked, as a place in the round.
+    asked: u64,
+    /// What ends first is first.
+    due: BTreeSet<(Instant, T)>,
+}
+
+/// How a lane's last call went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Word {
+    Answered,
+    Silent,
+    /// There was none.
+    Unknown,
+}
+
+// === impl StoreName ===
+
+impl StoreName {
+    pub fn of(store: &Store) -> Self {
+        Self { backend: store.name.clone(), origin: store.origin.clone() }
+    }
+}
+
+// === impl Calls ===
+
+impl<T: Copy + Ord> Calls<T> {
+    pub fn new() -> Self {
+        Self(HashMap::new())
+    }
+
+    /// Something may have calls in this lane from now on. What is known of a lane is kept as long as it has members.
+    pub fn join(&mut self, lane: &Lane) {
+        self.0.entry(lane.store.clone()).or_insert_with(Queue::new).work(lane).members += 1;
+    }
+
+    /// Has calls in this lane no more. Nothing of it may be due.
+    pub fn leave(&mut self, lane: &Lane) {
+        self.change(lane, |queue| queue.work(lane).members -= 1);
+    }
+
+    /// A call is due, about something that ends then.
+    pub fn put(&mut self, lane: &Lane, ends: Instant, task: T) {
+        self.change(lane, |queue| {
+            let new = queue.work(lane).due.insert((ends, task));
+            queue.count(lane, usize::from(new), 0);
+        });
+    }
+
+    /// A call is not due any more.
+    pub fn withdraw(&mut self, lane: &Lane, ends: Instant, task: T) {
+        self.change(lane, |queue| {
+            let gone = queue.work(lane).due.remove(&(ends, task));
+            queue.count(lane, 0, usize::from(gone));
+        });
+    }
+
+    /// What is to be called now.
+    pub fn next(&mut self) -> Option<(T, Slot)> {
+        self.0.iter_mut().find_map(|(store, queue)| queue.next(store))
+    }
+
+    /// A call has come to its end; `answered`: whatever the answer was.
+    pub fn over(&mut self, slot: Slot, answered: bool) {
+        let Slot { lane, was, _held: held } = slot;
+        drop(held);
+        self.change(&lane, |queue| {
+            let work = queue.work(&lane);
+            work.under_way -= 1;
+            work.word = if answered { Word::Answered } else { Word::Silent };
+            queue.doubtful -= usize::from(was != Word::Answered);
+            if was == Word::Silent {
+                queue.probed.remove(&lane.server);
+            }
+        });
+    }
+
+    /// Whether nothing is known of any store.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Lets go of what is empty afterwards.
+    fn change(&mut self, lane: &Lane, change: impl FnOnce(&mut Queue<T>)) {
+        let Some(queue) = self.0.get_mut(&lane.store) else { return };
+        change(queue);
+        queue.tidy(lane);
+        if queue.tenants.is_empty() {
+            self.0.remove(&lane.store);
+        }
+    }
+}
+
+// === impl Queue ===
+
+impl<T: Copy + Ord> Queue<T> {
+    fn new() -> Self {
+        Self {
+            slots: Shares::new(AT_ONCE),
+            tenants: BTreeMap::new(),
+            round: BTreeMap::new(),
+            last: 0,
+            doubtful: 0,
+            probed: BTreeSet::new(),
+        }
+    }
+
+    fn work(&mut self, lane: &Lane) -> &mut Work<T> {
+        let tenancy = self.tenants.entry(lane.tenant.clone()).or_insert_with(|| Tenancy { place: None, due: 0, lanes: BTreeMap::new() });
+        tenancy.lanes.entry(lane.server.clone()).or_insert_with(|| Work {
+            members: 0,
+            under_way: 0,
+            word: Word::Unknown,
+            asked: 0,
+            due: BTreeSet::new(),
+        })
+    }
+
+    /// The first tenant of the round that may have a call, and what is first of its lanes that may be asked.
+    fn next(&mut self, store: &StoreName) -> Option<(T, Slot)> {
+        if self.slots.free() == 0 {
+            return None;
+        }
+        let probes = self.probes();
+        let next = self.round.values().find_map(|tenant| {
+            let (server, task) = self.tenants.get(tenant)?.first(|server, word| match word {
+                Word::Answered => true,
+                Word::Silent => probes.get(server).is_some_and(|(_, next)| *next == tenant),
+                Word::Unknown => self.doubtful < DOUBTFUL,
+            })?;
+            Some((tenant.clone(), server.clone(), task, self.slots.take(tenant, 1)?))
+        });
+        let (tenant, server, due, held) = next?;
+        let lane = Lane { store: store.clone(), server, tenant };
+        self.last += 1;
+        let asked = self.last;
+        let work = self.work(&lane);
+        work.due.remove(&due);
+        (work.under_way, work.asked) = (work.under_way + 1, asked);
+        let was = work.word;
+        self.count(&lane, 0, 1);
+        self.doubtful += usize::from(was != Word::Answered);
+        if was == Word::Silent {
+            self.probed.insert(lane.server.clone());
+        }
+        // The last of the round from now on.
+        self.leave_round(&lane.tenant);
+        self.tidy(&lane);
+        Some((due.1, Slot { lane: Arc::new(lane), was, _held: held }))
+    }
+
+    /// Whose silent lane is to be asked next at each server: the one that was not for the longest.
+    fn probes(&self) -> BTreeMap<&Server, (u64, &Tenant)> {
+        let mut next = BTreeMap::new();
+        if self.doubtful >= DOUBTFUL {
+            return next;
+        }
+        for tenant in self.round.values() {
+            for (server, work) in self.tenants.get(tenant).iter().flat_map(|tenancy| &tenancy.lanes) {
+                let may_be = work.word == Word::Silent && work.under_way == 0 && !work.due.is_empty() && !self.probed.contains(server);
+                if may_be && next.get(server).is_none_or(|(asked, _)| work.asked < *asked) {
+                    next.insert(server, (work.asked, tenant));
+                }
+            }
+        }
+        next
+    }
+
+    /// After a change of a lane: its tenant is in the round if, and only if, it has something due; and what is empty is let go of.
+    fn tidy(&mut self, lane: &Lane) {
+        let Some(tenancy) = self.tenants.get_mut(&lane.tenant) else { return };
+        if tenancy.lanes.get(&lane.server).is_some_and(|work| work.members == 0 && work.under_way == 0 && work.due.is_empty()) {
+            tenancy.lanes.remove(&lane.server);
+        }
+        let is_empty = tenancy.lanes.is_empty();
+        match (tenancy.due > 0, tenancy.place) {
+            (true, None) => {
+                self.last += 1;
+                tenancy.place = Some(self.last);
+                self.round.insert(self.last, lane.tenant.clone());
+            }
+            (false, Some(_)) => self.leave_round(&lane.tenant),
+            (true, Some(_)) | (false, None) => {}
+        }
+        if is_empty {
+            self.tenants.remove(&lane.tenant);
+        }
+    }
+
+    /// More of a tenant's calls are due, or fewer.
+    fn count(&mut self, lane: &Lane, more: usize, fewer: usize) {
+        if let Some(tenancy) = self.tenants.get_mut(&lane.tenant) {
+            tenancy.due = tenancy.due + more - fewer;
+        }
+    }
+
+    fn leave_round(&mut self, tenant: &Tenant) {
+        if let Some(place) = self.tenants.get_mut(tenant).and_then(|tenancy| tenancy.place.take()) {
+            self.round.remove(&place);
+        }
+    }
+}
+
+impl<T: Copy + Ord> Tenancy<T> {
+    /// What ends first of what may be asked.
+    fn first(&self, may_ask: impl Fn(&Server, Word) -> bool) -> Option<(&Server, (Instant, T))> {
+        let open = self.lanes.iter().filter(|(server, work)| may_ask(server, work.word));
+        open.filter_map(|(server, work)| Some((server, *work.due.first()?))).min_by_key(|(_, due)| *due)
+    }
+}
+
+#[cfg(test)]
+mod tests;

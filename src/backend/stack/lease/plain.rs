@@ -1,0 +1,54 @@
+//! Requests that came without a lease when they were last made: they need no room among the leases, and no turn among those who ask.
+//!
+//! Each tenant has its own: what one knows or forgets is nothing to another.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::room::weight_of;
+use crate::model::{SecretRef, Tenant};
+use crate::shelf::Shelf;
+
+/// The most bytes, keys included.
+const BYTES: usize = 1024 * 1024;
+
+/// What an entry weighs besides the texts of its request.
+const ENTRY: usize = 256;
+
+pub(super) struct Plain(Mutex<Shelf<(Tenant, SecretRef), ()>>);
+
+impl Plain {
+    pub fn new() -> Self {
+        Self(Mutex::new(Shelf::of_bytes(BYTES)))
+    }
+
+    pub fn knows(&self, tenant: &Tenant, secret: &SecretRef) -> bool {
+        self.lock().find(&(tenant.clone(), secret.clone())).is_some()
+    }
+
+    pub fn note(&self, tenant: &Tenant, secret: &SecretRef) {
+        let _ = self.lock().put(tenant.as_str(), (tenant.clone(), secret.clone()), (), ENTRY + weight_of(secret), |()| false);
+    }
+
+    pub fn forget(&self, tenant: &Tenant, secret: &SecretRef) {
+        self.lock().remove(&(tenant.clone(), secret.clone()));
+    }
+
+    /// Bytes of one tenant, and of all.
+    #[cfg(test)]
+    pub fn weight(&self, tenant: &str) -> (usize, usize) {
+        let known = self.lock();
+        (known.weight_of(tenant), known.weight())
+    }
+
+    /// A panic elsewhere cannot leave the shelf half-changed: nothing in it panics.
+    fn lock(&self) -> MutexGuard<'_, Shelf<(Tenant, SecretRef), ()>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Plain")
+    }
+}

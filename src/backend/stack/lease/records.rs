@@ -1,0 +1,213 @@
+//! All records, with what is asked of them at every turn: how many a holder has, which a Pod uses, which comes next. Each answer takes
+//! about as long whether there is one record or there are thousands. A record is changed in here alone ([`Records::change`]), so that the
+//! answers are right.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Store;
+use super::calls::{Calls, Slot};
+use super::record::{Booked, Record, RecordId, Stage};
+use super::state::FarewellId;
+use crate::backend::Scope;
+use crate::model::PodIdentity;
+
+pub(super) struct Records {
+    all: HashMap<RecordId, Record>,
+    /// How many each holder has; without those that nobody uses any more.
+    each: HashMap<Scope, usize>,
+    by_pod: BTreeMap<Arc<str>, BTreeSet<RecordId>>,
+    /// When each is next looked at; without those that a call is under way about.
+    diary: BTreeSet<(Instant, RecordId)>,
+    pub calls: Calls<Task>,
+}
+
+/// What a store is called about.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Task {
+    Lease(RecordId),
+    /// What a store kept for a Pod that is gone.
+    Tokens(FarewellId),
+}
+
+// === impl Records ===
+
+impl Records {
+    pub fn new() -> Self {
+        Self { all: HashMap::new(), each: HashMap::new(), by_pod: BTreeMap::new(), diary: BTreeSet::new(), calls: Calls::new() }
+    }
+
+    pub fn get(&self, id: RecordId) -> Option<&Record> {
+        self.all.get(&id)
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = RecordId> {
+        self.all.keys().copied()
+    }
+
+    #[cfg(test)]
+    pub fn values(&self) -> impl Iterator<Item = &Record> {
+        self.all.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many are out for a holder: those that may still be used.
+    pub fn of_holder(&self, holder: &Scope) -> usize {
+        self.each.get(holder).copied().unwrap_or(0)
+    }
+
+    /// Those that a Pod was given.
+    pub fn of_pod(&self, pod: &str) -> Vec<RecordId> {
+        self.by_pod.get(pod).into_iter().flatten().copied().collect()
+    }
+
+    pub fn insert(&mut self, mut record: Record) {
+        self.calls.join(&record.lane);
+        for pod in &record.pods {
+            self.by_pod.entry(Arc::clone(pod)).or_default().insert(record.id);
+        }
+        if record.is_out() {
+            *self.each.entry(record.key.holder.clone()).or_default() += 1;
+        }
+        book(&mut self.diary, &mut record);
+        self.all.insert(record.id, record);
+    }
+
+    pub fn remove(&mut self, id: RecordId) -> Option<Record> {
+        let mut record = self.all.remove(&id)?;
+        unbook(&mut self.diary, &mut self.calls, &mut record);
+        self.calls.leave(&record.lane);
+        for pod in &record.pods {
+            self.unlink(pod, id);
+        }
+        if record.is_out() {
+            self.one_less(&record.key.holder);
+        }
+        Some(record)
+    }
+
+    /// Changes anything of a record but the Pods that use it.
+    pub fn change<T>(&mut self, id: RecordId, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        let record = self.all.get_mut(&id)?;
+        let was_out = record.is_out();
+        unbook(&mut self.diary, &mut self.calls, record);
+        let changed = change(record);
+        book(&mut self.diary, record);
+        if was_out && !record.is_out() {
+            let holder = record.key.holder.clone();
+            self.one_less(&holder);
+        }
+        Some(changed)
+    }
+
+    /// Whether it is news that this Pod uses it.
+    pub fn used_by(&mut self, id: RecordId, pod: &PodIdentity) -> bool {
+        let Some(new) = self.all.get_mut(&id).and_then(|record| record.used_by(pod)) else { return false };
+        self.by_pod.entry(new).or_default().insert(id);
+        true
+    }
+
+    /// A Pod that uses it is gone.
+    pub fn left_by(&mut self, id: RecordId, pod: &str) {
+        if self.all.get_mut(&id).is_some_and(|record| record.left_by(pod)) {
+            self.unlink(pod, id);
+        }
+    }
+
+    /// A stack was built anew: it renews what the former one of this store issued.
+    pub fn move_to(&mut self, store: &Store) {
+        for record in self.all.values_mut().filter(|record| record.store.name == store.name && record.store.origin == store.origin) {
+            store.inner.adopt(&record.lease);
+            record.store = store.clone();
+        }
+    }
+
+    /// Those whose time has come wait for their stores' calls from now on; those that are over, and that no call is under way about, are
+    /// taken out.
+    pub fn come_due(&mut self, now: Instant) -> Vec<Record> {
+        let mut over = Vec::new();
+        while let Some((_, id)) = self.diary.first().copied().filter(|(due, _)| *due <= now) {
+            match self.all.get_mut(&id) {
+                Some(record) if record.life.ends_at() > now => {
+                    unbook(&mut self.diary, &mut self.calls, record);
+                    let ends = record.life.ends_at();
+                    self.calls.put(&record.lane, ends, Task::Lease(id));
+                    // It ends all the same if its turn does not come.
+                    self.diary.insert((ends, id));
+                    record.booked = Booked::Due(ends);
+                }
+                Some(_) => over.extend(self.remove(id)),
+                None => _ = self.diary.pop_first(),
+            }
+        }
+        over
+    }
+
+    /// When something comes due, or ends, next.
+    pub fn soonest(&self) -> Option<Instant> {
+        self.diary.first().map(|(due, _)| *due)
+    }
+
+    /// What a store is to be called about now. The record is busy until it is said otherwise.
+    pub fn next_call(&mut self) -> Option<(Task, Slot)> {
+        let (task, slot) = self.calls.next()?;
+        if let Task::Lease(id) = task {
+            self.change(id, |record| record.busy = true);
+        }
+        Some((task, slot))
+    }
+
+    fn one_less(&mut self, holder: &Scope) {
+        if let Some(each) = self.each.get_mut(holder) {
+            *each -= 1;
+            if *each == 0 {
+                self.each.remove(holder);
+            }
+        }
+    }
+
+    fn unlink(&mut self, pod: &str, id: RecordId) {
+        if let Some(records) = self.by_pod.get_mut(pod) {
+            records.remove(&id);
+            if records.is_empty() {
+                self.by_pod.remove(pod);
+            }
+        }
+    }
+}
+
+fn book(diary: &mut BTreeSet<(Instant, RecordId)>, record: &mut Record) {
+    if !record.busy {
+        let due = record.due();
+        diary.insert((due, record.id));
+        record.booked = Booked::Later(due);
+    }
+}
+
+fn unbook(diary: &mut BTreeSet<(Instant, RecordId)>, calls: &mut Calls<Task>, record: &mut Record) {
+    match std::mem::replace(&mut record.booked, Booked::No) {
+        Booked::No => {}
+        Booked::Later(due) => _ = diary.remove(&(due, record.id)),
+        Booked::Due(ends) => {
+            diary.remove(&(ends, record.id));
+            calls.withdraw(&record.lane, ends, Task::Lease(record.id));
+        }
+    }
+}
+
+impl Record {
+    /// Whether somebody may still use it.
+    fn is_out(&self) -> bool {
+        self.stage != Stage::Leaving
+    }
+}
