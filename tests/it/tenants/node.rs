@@ -103,7 +103,7 @@ fn write_configuration(house: &House, limits: Limits, backends: &str, extra: &st
     let config = format!(
         "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\n\
          identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
-         limits: {{ {limits} }}\n\
+         limits: {{ {limits} }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}\n\
          backends:\n  files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }}\n{backends}\
          policy:\n  - {{ pods: {{ namespace: \"*\" }}, read: [\"*/${{namespace}}/**\"] }}\n\
          {extra}"

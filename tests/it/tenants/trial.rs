@@ -63,6 +63,8 @@ pub struct Verdict {
     /// `None`: the daemon has ended.
     after: Option<Memory>,
     back_after: Option<Duration>,
+    /// What is still drawn of the pots for what runs, in words.
+    drawn: Vec<String>,
     /// The daemon's.
     pub log: String,
 }
@@ -107,6 +109,7 @@ impl Trial {
         let began = Instant::now();
         let hostile = beside(&mut victim, self.time, async |told| attack(&provider.socket, told).await).await;
         let back_after = back(&meter, idle).await;
+        let drawn = if meter.now().is_some() { drawn(&provider).await } else { Vec::new() };
         Verdict {
             kind,
             limits: self.node.limits,
@@ -118,6 +121,7 @@ impl Trial {
             killed: meter.killed().map(|at| at.saturating_duration_since(began)),
             after: meter.now(),
             back_after,
+            drawn,
             log: provider.log(),
         }
     }
@@ -151,6 +155,22 @@ async fn back(meter: &Meter, idle: Memory) -> Option<Duration> {
             return None;
         }
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until nothing is drawn of the pots for what runs, as long as for the memory; what then still is.
+async fn drawn(provider: &Provider) -> Vec<String> {
+    let began = Instant::now();
+    loop {
+        let Ok(answer) = timeout(SOON, provider.get("/metrics")).await else { return vec!["the metrics do not answer".to_owned()] };
+        let of_what_runs = |line: &&str| {
+            line.starts_with("keyferry_memory_used_bytes") && !line.contains("plans") || line.starts_with("keyferry_mounts_in_flight")
+        };
+        let drawn: Vec<_> = answer.lines().filter(of_what_runs).filter(|line| !line.ends_with(" 0")).map(ToOwned::to_owned).collect();
+        if drawn.is_empty() || began.elapsed() > SOON {
+            return drawn;
+        }
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -204,6 +224,9 @@ impl Verdict {
         }
         if self.after.is_some() && self.back_after.is_none() {
             faults.push(format!("the daemon kept {} more than when it was idle", shown(self.kept())));
+        }
+        if !self.drawn.is_empty() {
+            faults.push(format!("nothing runs, and something is drawn: {}", self.drawn.join(", ")));
         }
         faults
     }
