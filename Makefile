@@ -73,7 +73,7 @@ bench: tools
 	$(CARGO) bench --locked --bench mount
 
 soak: tools
-	$(CARGO) test --locked --test it -- --ignored
+	$(CARGO) test --locked --test it -- --ignored --test-threads=1
 	$(CARGO) bench --locked --bench mount -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.

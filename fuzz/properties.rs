@@ -17,6 +17,7 @@ use keyferry::model::{
     Ask, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, RefParts, Request, SecretBytes,
     SecretName, SecretRef, Serving, Unresolved, Version,
 };
+use keyferry::steps::Steps;
 use keyferry::yaml::parse_all;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Duration, Instant};
@@ -57,7 +58,12 @@ impl Catalogue for Everything {
 /// A class's `objects`: no text makes parsing panic, and a class that is refused has a fault to show.
 pub fn class(input: &[u8]) {
     let parameters = BTreeMap::from([("objects".to_owned(), String::from_utf8_lossy(input).into_owned())]);
-    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: true }) {
+    match dialect::parse(
+        &parameters,
+        &Everything,
+        ClassLimits { objects: 64, files: 4096, bytes: 1 << 20, owners: true },
+        &Steps::unbounded(),
+    ) {
         Ok(plan) => assert!(plan.objects.len() <= 64),
         Err(faults) => assert!(!faults.0.is_empty()),
     }
@@ -72,7 +78,12 @@ pub fn peers(input: &[u8]) {
     let mut parameters = BTreeMap::from([("objects".to_owned(), parts.next().unwrap_or_default().to_owned())]);
     parameters.extend(parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
     parameters.insert("dialect".to_owned(), dialect.to_owned());
-    match dialect::parse(&parameters, &Everything, ClassLimits { objects: 64, owners: false }) {
+    match dialect::parse(
+        &parameters,
+        &Everything,
+        ClassLimits { objects: 64, files: 4096, bytes: 1 << 20, owners: false },
+        &Steps::unbounded(),
+    ) {
         Ok(plan) => {
             assert!((1..=64).contains(&plan.objects.len()));
             let paths: BTreeSet<_> = plan.objects.iter().map(|object| object.label().path).collect();
@@ -219,7 +230,14 @@ pub fn vault(input: &[u8]) {
     fs::write(&draft, &content).expect("a draft");
     fs::rename(&draft, &scene.file).expect("the draft in its place");
     let pod = Arc::new(PodIdentity::believed(&pod()));
-    let cx = FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, deadline: Instant::now() + Duration::from_secs(30) };
+    let cx = FetchContext {
+        pod,
+        tokens: Arc::new(PodTokens::default()),
+        fresh: None,
+        payer: None,
+        party: None,
+        deadline: Instant::now() + Duration::from_secs(30),
+    };
     let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));
     match scene.runtime.block_on(scene.backend.fetch(&secret, &cx)) {
         Ok(fetched) if sealed.is_some() => {

@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
@@ -19,12 +18,13 @@ use crate::audit::AuditLog;
 use crate::backend::stack::lease::Leases;
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
+use crate::budget::{self, Ceilings};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::delivery::{Deliverer, VersionKey};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
-use crate::pipeline::{MountLimits, Pipeline, Plans};
+use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
 use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLock, group, socket};
 use crate::telemetry::Metrics;
 use crate::telemetry::endpoint::{Endpoint, Status};
@@ -72,6 +72,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     audit: Arc<AuditLog>,
     leases: Arc<Leases>,
+    commons: Arc<Commons>,
 }
 
 /// The pipeline in force before a reload, and what it was built from.
@@ -193,8 +194,9 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
         one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (leases, problems) = open_leases(config, &clock, &metrics);
-    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases };
+    let commons = Arc::new(commons(&config.limits).map_err(|problem| StartError(vec![problem]))?);
+    let (leases, problems) = open_leases(config, &clock, &metrics, commons.budget.kept());
+    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
 }
@@ -224,6 +226,9 @@ fn warn_of_group(sockets: &SocketConfig, bound: &[BoundSocket]) {
 
 /// What works, but should be known.
 async fn warn_of_doubts(pipeline: &Pipeline) {
+    if let Some(doubt) = pipeline.commons.budget.doubt() {
+        tracing::warn!("{doubt}");
+    }
     if let Err(problem) = pipeline.deliverer.check() {
         tracing::warn!(problem, "no volume can be written now; mounts will fail until it can");
     }
@@ -235,7 +240,7 @@ async fn warn_of_doubts(pipeline: &Pipeline) {
 /// Builds the pipeline, which is everything a reload replaces; but whatever would become the same is taken over from the `former` one,
 /// with all it remembers.
 fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<Pipeline, StartError> {
-    let Parts { clock, metrics, audit, leases } = parts;
+    let Parts { clock, metrics, audit, leases, commons } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
             "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
@@ -248,14 +253,24 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let identity = kept.map_or_else(|| identity::build(&config.identity, &config.state_dir, Arc::clone(clock)), Ok);
     let identity = identity.map_err(|error| keep(format!("identity: {error}"))).ok();
     let former = former.map(|former| &former.pipeline.backends);
-    let backends = Backends::build(config.configured(), config.of_backends(), BackendParts { clock, metrics, leases }, former)
-        .map_err(|faults| faults.into_iter().for_each(&mut keep))
-        .ok();
+    let backends = Backends::build(
+        config.configured(),
+        config.of_backends(),
+        BackendParts { clock, metrics, leases, kept: *commons.budget.kept() },
+        former,
+    )
+    .map_err(|faults| faults.into_iter().for_each(&mut keep))
+    .ok();
     let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
         return Err(StartError(problems));
     };
-    let limits =
-        MountLimits { objects: config.limits.objects, secret_bytes: config.limits.secret_bytes, mount_bytes: config.limits.mount_bytes };
+    let limits = MountLimits {
+        objects: config.limits.objects,
+        class_bytes: config.limits.class_bytes,
+        files: config.limits.files,
+        secret_bytes: config.limits.secret_bytes,
+        mount_bytes: config.limits.mount_bytes,
+    };
     Ok(Pipeline {
         identity,
         policy: config.policy.clone(),
@@ -266,18 +281,24 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         audit: Arc::clone(audit) as Arc<_>,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
-        places: Arc::new(Semaphore::new(config.limits.mounts)),
-        plans: Plans::default(),
+        commons: Arc::clone(commons),
+        plans: Plans::new(commons.budget.kept().plans),
     })
 }
 
+/// What the process has for mounts, by the limits that it starts with.
+pub fn commons(limits: &Limits) -> Result<Commons, String> {
+    let budget = limits.budget(budget::memory(limits.memory))?;
+    Ok(Commons::new(budget, limits.mounts))
+}
+
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
-fn open_leases(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> (Arc<Leases>, Vec<String>) {
+fn open_leases(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>, kept: &Ceilings) -> (Arc<Leases>, Vec<String>) {
     let (sealed, mut problems) = match config.sealed.as_ref().map(Sealed::open).transpose() {
         Ok(sealed) => (sealed, Vec::new()),
         Err(problems) => (None, problems),
     };
-    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed.as_ref(), Arc::clone(clock), Arc::clone(metrics));
+    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed.as_ref(), Arc::clone(clock), Arc::clone(metrics), kept);
     problems.extend(problem.map(|problem| format!("cache.sealed.dir: {problem}")));
     leases.configure(config.leases);
     (leases, problems)
@@ -352,6 +373,10 @@ impl Status for Health {
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
+    fn measure(&self) {
+        self.pipeline.load().measure();
+    }
+
     async fn status(&self) -> serde_json::Value {
         let pipeline = self.pipeline.load_full();
         let failing: Vec<String> = pipeline.backends.check().await.iter().map(|error| error.in_full().to_string()).collect();
@@ -360,7 +385,7 @@ impl Status for Health {
             "providers": self.providers,
             "backends": pipeline.backends.names().map(ToString::to_string).collect::<Vec<_>>(),
             "failing": failing,
-            "placesFree": pipeline.places.available_permits(),
+            "placesFree": pipeline.commons.places.slots().free(),
         })
     }
 }

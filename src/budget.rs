@@ -31,7 +31,7 @@ mod purse;
 
 pub use ceilings::Ceilings;
 pub use memory::memory_of_cgroup;
-pub use purse::{FREE, NoWhole, Purse, Spent, Unpaid};
+pub use purse::{FREE, Growing, NoWhole, Payer, Purse, Spent, Unpaid};
 
 /// The memory in bytes where neither the configuration nor a cgroup says one.
 pub const MEMORY: usize = 256 * MIB;
@@ -47,6 +47,8 @@ pub struct Budget {
     calls: Calls,
     moving: Turns,
     kept: Ceilings,
+    /// The free parts of all places, in bytes.
+    free: usize,
 }
 
 /// For requests, from the moment their length is known.
@@ -81,13 +83,32 @@ impl Budget {
             return Err(too_little(memory, mount_bytes, places, whole));
         };
         let calls = Calls { small: Shares::new(calls / 2), large: Shares::new(calls / 2) };
-        Ok(Self { calls, moving: Turns::of_units(moving, whole), kept: Ceilings::of(kept) })
+        Ok(Self { calls, moving: Turns::of_units(moving, whole), kept: Ceilings::of(kept), free })
     }
 
-    /// Room for a request of so many bytes, before it is read. `None`: there is none now.
+    /// Room for a request of so many bytes, before it is read: twice as many, since it is there twice while it is decoded. `None`: there is
+    /// none now; nor ever, beyond [`Budget::largest_request`].
     pub fn read(&self, length: usize) -> Option<Unread> {
         let calls = if length <= SMALL { &self.calls.small } else { &self.calls.large };
-        calls.take(&Tenant::from(""), length).map(Unread)
+        calls.take(&Tenant::from(""), length.checked_mul(2)?).map(Unread)
+    }
+
+    /// The length in bytes of the largest request that there is room for when no other is there.
+    pub fn largest_request(&self) -> usize {
+        self.calls.large.capacity() / 4
+    }
+
+    /// What works, but should be known: a tenant that holds its share for long leaves no other a whole. So it is
+    /// where half of what is moving has no room for two wholes.
+    pub fn doubt(&self) -> Option<String> {
+        let (slots, whole) = (self.moving.slots(), self.moving.each());
+        let enough = enough_for(whole.saturating_mul(4).saturating_add(self.free));
+        (slots.capacity() / 4 < whole).then(|| {
+            format!(
+                "limits.memory: while the mounts of one namespace wait for a slow store, the largest mounts of all others may have to wait too \
+                 (set limits.memory, or the container's memory limit, to at least {enough}MiB, or lower limits.mountBytes or limits.mounts)"
+            )
+        })
     }
 
     /// Bytes in use by requests: those of up to 16 KiB, and the larger ones.
@@ -119,11 +140,15 @@ impl Parts {
     }
 }
 
+/// The memory in MiB of which so many bytes are moving: three eighths.
+fn enough_for(moving: usize) -> usize {
+    (moving / 3).saturating_add(1).saturating_mul(8).div_ceil(MIB)
+}
+
 fn too_little(memory: usize, mount_bytes: usize, places: usize, whole: usize) -> String {
     let (moving, free) = (Parts::of(memory).moving, places.saturating_mul(FREE));
     let needed = whole.saturating_mul(2).saturating_add(free);
-    // Three eighths of it are moving.
-    let enough = (needed / 3).saturating_add(1).saturating_mul(8).div_ceil(MIB);
+    let enough = enough_for(needed);
     format!(
         "limits.memory: {} is not enough. Mounts can use {} of it, and need {}: {} for two mounts of limits.mountBytes = {}, and {} for \
          limits.mounts = {places} small ones (set limits.memory, or the container's memory limit, to at least {enough}MiB, or lower \
@@ -153,7 +178,8 @@ impl fmt::Display for Mib {
 // === impl Unread ===
 
 impl Unread {
-    /// The request has been read, and is this tenant's: it counts on the tenant's share from now on. `None`: the tenant has its share.
+    /// The request has been read, and is this tenant's: it counts on the tenant's share from now on, until that is shrunk to what is kept of
+    /// the request. `None`: the tenant has its share.
     pub fn of(self, tenant: &Tenant) -> Option<Held> {
         self.0.pass_to(tenant)
     }

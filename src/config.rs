@@ -18,6 +18,7 @@ use tokio::time::Duration;
 use crate::audit::AuditConfig;
 use crate::backend::stack::sealed::SealedConfig;
 use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Configured, LeasesConfig};
+use crate::budget::Budget;
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
 use crate::model::BackendName;
@@ -69,13 +70,19 @@ pub struct Config {
 pub struct Limits {
     /// Objects in a class. Default 512.
     pub objects: usize,
+    /// Bytes of a class: keys and values of its parameters and of the volume's attributes. Default 256 KiB.
+    pub class_bytes: usize,
+    /// Files of a volume. Default 4096.
+    pub files: usize,
     /// Bytes of one secret, and of one file. Default 1 MiB.
     pub secret_bytes: usize,
     /// Bytes of one answer. Default 3.5 MiB: the driver takes 4 MiB.
     pub mount_bytes: usize,
-    /// Mounts worked on at once; more wait. Default 256.
+    /// Bytes of memory that the daemon may use; `None`: what its cgroup may, else 256 MiB.
+    pub memory: Option<usize>,
+    /// Mounts worked on at once; more wait. Default 512.
     pub mounts: usize,
-    /// Calls to one backend at once. Default 32.
+    /// Calls to one backend at once. Default 64.
     pub per_backend: usize,
     /// The longest a mount may take. Default 90 s; kubelet gives up after 2 minutes.
     pub timeout: Duration,
@@ -332,6 +339,16 @@ fn read(file: &Path) -> io::Result<String> {
 // === impl Limits ===
 
 impl Limits {
+    /// What so many bytes of memory are for.
+    ///
+    /// # Errors
+    /// They are too few for these limits: the text names the ones at fault.
+    pub fn budget(&self, memory: usize) -> Result<Budget, String> {
+        // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
+        let body = self.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
+        Budget::new(memory, self.mount_bytes, body, self.mounts)
+    }
+
     fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
         let default = Self::default();
         let mut count = |key, default, faults: &mut Faults| {
@@ -342,19 +359,28 @@ impl Limits {
             reader.parsed(key, faults, within).unwrap_or(default)
         };
         let objects = count("objects", default.objects, faults);
+        let files = count("files", default.files, faults);
         let mounts = count("mounts", default.mounts, faults);
         let per_backend = count("perBackend", default.per_backend, faults);
         let size = |text: &str| match parse_size(text)? {
             0 => Err(format!("{text:?} is nothing: no secret could be delivered")),
             size => Ok(size),
         };
+        let class_bytes = reader.parsed("classBytes", faults, size).unwrap_or(default.class_bytes);
         let secret_bytes = reader.parsed("secretBytes", faults, size).unwrap_or(default.secret_bytes);
         let mount_bytes = reader.parsed("mountBytes", faults, size).unwrap_or(default.mount_bytes);
+        let memory = reader.parsed("memory", faults, size);
         let timeout = reader.parsed("timeout", faults, |text| match parse_duration(text)? {
             short if short < Duration::from_secs(1) => Err(format!("{text:?} is under 1s: no mount could be served")),
             duration => Ok(duration),
         });
-        Self { objects, secret_bytes, mount_bytes, mounts, per_backend, timeout: timeout.unwrap_or(default.timeout) }
+        let timeout = timeout.unwrap_or(default.timeout);
+        let limits = Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout };
+        if let (Some(Err(problem)), Some(node)) = (memory.map(|memory| limits.budget(memory)), reader.get("memory")) {
+            let problem = problem.strip_prefix("limits.memory: ").unwrap_or(&problem).to_owned();
+            faults.add(node.at, reader.path("memory"), problem);
+        }
+        limits
     }
 }
 
@@ -362,10 +388,13 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             objects: 512,
+            class_bytes: 256 * 1024,
+            files: 4096,
             secret_bytes: 1024 * 1024,
             mount_bytes: 3584 * 1024,
-            mounts: 256,
-            per_backend: 32,
+            memory: None,
+            mounts: 512,
+            per_backend: 64,
             timeout: Duration::from_secs(90),
         }
     }

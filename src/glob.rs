@@ -1,54 +1,85 @@
 //! Globs: over one word (`*` is any run of characters), and over `/`-separated names (`*` stays within an element, `**` crosses them).
-//! Both run in time proportional to pattern times text: a hostile pattern cannot make them slow.
+//! Over a word they take time proportional to pattern and text together; over names, to the product of their elements. Whoever may write the
+//! pattern and the text cannot make them slow: names have at most 1,024 bytes, and their patterns are the configuration's.
+
+/// A pattern over one word, taken apart: for many words.
+#[derive(Clone, Copy, Debug)]
+pub struct Glob<'p> {
+    /// Before the first `*`.
+    first: &'p str,
+    /// Behind the first `*`; `None`: the pattern has none, and is one word.
+    rest: Option<Rest<'p>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rest<'p> {
+    /// Between the first `*` and the last one, with those between.
+    middle: &'p str,
+    /// Behind the last `*`.
+    last: &'p str,
+}
 
 /// Whether `text` is what `pattern` describes; `*` stands for any run of characters, also none.
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    // One point to go back to: the last `*`, and how much of the text it has taken.
-    let (mut p, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p) == Some(&text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((at, taken)) = star {
-            star = Some((at, taken + 1));
-            p = at + 1;
-            t = taken + 1;
-        } else {
-            return false;
-        }
+    Glob::new(pattern).matches(text, &mut 0)
+}
+
+// === impl Glob ===
+
+impl<'p> Glob<'p> {
+    pub fn new(pattern: &'p str) -> Self {
+        let Some((first, rest)) = pattern.split_once('*') else { return Self { first: pattern, rest: None } };
+        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        Self { first, rest: Some(Rest { middle, last }) }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+
+    /// Adds to `looked` how many bytes were looked at, one at least: no more than text and pattern have together.
+    pub fn matches(self, text: &str, looked: &mut u64) -> bool {
+        *looked += 1;
+        let Some(Rest { middle, last }) = self.rest else { return self.first == text };
+        let Some(mut text) = text.strip_prefix(self.first).and_then(|text| text.strip_suffix(last)) else { return false };
+        *looked += (self.first.len() + last.len()) as u64;
+        // Each part where it comes first: what follows has then the most room. `find` takes time proportional to both of its texts.
+        for part in middle.split('*').filter(|part| !part.is_empty()) {
+            let Some(at) = text.find(part) else {
+                *looked += (text.len() + part.len()) as u64;
+                return false;
+            };
+            *looked += (at + part.len()) as u64;
+            text = &text[at + part.len()..];
+        }
+        true
+    }
 }
 
 /// Whether the name is what the pattern describes. `*` stands for any run within one element; an element `**` stands for any
 /// number of whole elements, also none.
 pub fn matches_path(pattern: &str, name: &str) -> bool {
-    let pattern: Vec<&str> = pattern.split('/').collect();
-    let name: Vec<&str> = name.split('/').collect();
-    // The same walk an element at a time: on a mismatch the last `**` takes one element more.
-    let (mut p, mut n) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while n < name.len() {
-        if pattern.get(p) == Some(&"**") {
-            star = Some((p, n));
-            p += 1;
-        } else if pattern.get(p).is_some_and(|element| matches(element, name[n])) {
-            p += 1;
-            n += 1;
-        } else if let Some((at, taken)) = star {
-            star = Some((at, taken + 1));
-            p = at + 1;
-            n = taken + 1;
-        } else {
-            return false;
+    // The same walk an element at a time: on a mismatch the last `**` takes one element more. Elements are looked at as they come: most
+    // patterns differ from a name in the first ones.
+    let (mut patterns, mut names) = (pattern.split('/'), name.split('/'));
+    let mut star = None;
+    loop {
+        #[cfg(test)]
+        tests::COMPARED.set(tests::COMPARED.get() + 1);
+        let (mut after_pattern, mut after_name) = (patterns.clone(), names.clone());
+        match (after_pattern.next(), after_name.next()) {
+            (None, None) => return true,
+            (Some("**"), _) => {
+                patterns = after_pattern;
+                star = Some((patterns.clone(), names.clone()));
+            }
+            // However much more `**` takes, there is less then for the rest of the pattern.
+            (Some(_), None) => return false,
+            (Some(element), Some(text)) if matches(element, text) => (patterns, names) = (after_pattern, after_name),
+            (None | Some(_), Some(_)) => {
+                let Some((behind, mut taken)) = star.take().filter(|(_, taken)| taken.clone().next().is_some()) else { return false };
+                taken.next();
+                (patterns, names) = (behind.clone(), taken.clone());
+                star = Some((behind, taken));
+            }
         }
     }
-    pattern[p..].iter().all(|element| *element == "**")
 }
 
 /// The same, where the pattern's element `p` may stand for the name's element `n` only if `may(p, n)`; both are counted from 0. `**` asks
@@ -83,9 +114,16 @@ fn take_none(pattern: &[&str], described: &mut [bool]) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        /// How many elements of names were held against one of a pattern.
+        pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
 
     #[test]
     fn a_star_stays_within_its_element() {
@@ -107,12 +145,59 @@ mod tests {
         assert!(!matches_path("files/shop**", "files/shop/a"), "`**` is special only as a whole element");
     }
 
+    fn looked(pattern: &str, text: &str) -> u64 {
+        let mut looked = 0;
+        Glob::new(pattern).matches(text, &mut looked);
+        looked
+    }
+
+    #[test]
+    fn a_word_is_looked_at_once() {
+        type Case = fn(usize) -> (String, String);
+        let kinds: [(&str, Case); 6] = [
+            ("many stars", |n| ("*a".repeat(n), "a".repeat(n))),
+            ("a star and many letters", |n| (format!("*{}b", "a".repeat(n)), "a".repeat(2 * n))),
+            ("parts that nearly match", |n| (format!("*{}b*c", "a".repeat(n / 2)), "a".repeat(n) + "c")),
+            ("a part that comes often", |n| ("*ab*ab*abc".to_owned(), "ab".repeat(n))),
+            ("all", |n| ("*".to_owned(), "a".repeat(n))),
+            ("stars alone", |n| ("*".repeat(n), "a".repeat(n))),
+        ];
+        for (kind, case) in kinds {
+            for n in [100, 1_000] {
+                let [once, twice] = [n, 2 * n].map(case).map(|(pattern, text)| {
+                    let looked = looked(&pattern, &text);
+                    assert!(looked <= (pattern.len() + text.len()) as u64 + 1, "{kind}: {looked}");
+                    looked
+                });
+                assert!(twice * 10 <= once * 22, "{kind}: {once}, {twice}");
+            }
+        }
+        assert_eq!((looked("*", "anything"), looked("tls.*", "password"), looked("password", "password")), (1, 1, 1));
+    }
+
     #[test]
     fn a_hostile_pattern_is_not_slow() {
         let pattern = "*a".repeat(2_000);
         assert!(!matches(&pattern, &"a".repeat(1_999)));
         let pattern = "**/a/".repeat(500) + "b";
         assert!(!matches_path(&pattern, &"a/".repeat(499)));
+    }
+
+    /// The longest names have 512 elements. A pattern that begins otherwise looks at none of them.
+    #[test]
+    fn a_name_is_looked_at_as_far_as_it_matches() {
+        let compared = |pattern: &str, elements: usize| {
+            COMPARED.set(0);
+            assert!(!matches_path(pattern, &format!("bao{}", "/a".repeat(elements))));
+            COMPARED.get()
+        };
+        for pattern in ["files/**", "bao/b/**", "*/b*/**/c"] {
+            assert!(compared(pattern, 511) <= 3, "{pattern}");
+        }
+        for pattern in ["*/**/root/**", "**/b", "**/a/b/**", "bao/**/a/**/a/c*"] {
+            let (once, twice) = (compared(pattern, 250), compared(pattern, 500));
+            assert!(once < 1_100 && twice * 10 <= once * 22, "{pattern}: {once}, {twice}");
+        }
     }
 
     #[test]
@@ -175,6 +260,21 @@ mod tests {
 
         #[test]
         fn agrees_with_the_definition(pattern in "[ab*]{0,8}", text in "[ab]{0,8}") {
+            prop_assert_eq!(matches(&pattern, &text), naive(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        /// Without what must be spelled, both walks say the same.
+        #[test]
+        fn a_path_agrees_with_the_definition(
+            pattern in "(a|b|ab|\\*|a\\*|\\*\\*)(/(a|b|ab|\\*|a\\*|\\*\\*)){0,5}", name in "(a|b|ab)(/(a|b|ab)){0,5}",
+        ) {
+            let elements: Vec<_> = pattern.split('/').enumerate().collect();
+            let names: Vec<_> = name.split('/').enumerate().collect();
+            prop_assert_eq!(matches_path(&pattern, &name), naive_where(&elements, &names, &|_, _| true));
+        }
+
+        #[test]
+        fn any_word_agrees_with_the_definition(pattern in "[aü*]{0,8}", text in "[aü]{0,8}") {
             prop_assert_eq!(matches(&pattern, &text), naive(pattern.as_bytes(), text.as_bytes()));
         }
 

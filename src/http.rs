@@ -13,6 +13,7 @@ use http::header::{HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Method, Request, Response, Uri};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
+use crate::budget::Payer;
 use crate::model::SecretBytes;
 
 mod body;
@@ -155,7 +156,8 @@ impl HttpClient {
         &self.0.config
     }
 
-    /// Sends a request once and reads its whole answer, whatever its status. Its address is a path (with a query) below the endpoint, or
+    /// Sends a request once and reads its whole answer, whatever its status. With a [`Payer`] among the request's extensions the answer is
+    /// paid for as it comes, and until its own extensions are dropped. Its address is a path (with a query) below the endpoint, or
     /// an absolute one of the endpoint's own origin. A redirect of a GET to the same origin is followed, three times at most.
     ///
     /// # Errors
@@ -217,8 +219,12 @@ impl HttpClient {
     }
 
     async fn exchange(&self, request: Request<Bytes>) -> Result<Response<SecretBytes>, Failed> {
-        let (head, body) = self.0.pool.send(request).await?.into_parts();
-        let body = body::gather(body, self.0.config.max_body).await.map_err(Failed::seen)?;
+        let payer = request.extensions().get::<Payer>().cloned();
+        let (mut head, body) = self.0.pool.send(request).await?.into_parts();
+        let (body, cost) = body::gather(body, self.0.config.max_body, payer).await.map_err(Failed::seen)?;
+        if let Some(cost) = cost {
+            head.extensions.insert(Arc::new(cost));
+        }
         Ok(Response::from_parts(head, body))
     }
 

@@ -153,7 +153,7 @@ impl KubeClient {
     /// What a call without an answer means.
     fn unanswered(error: &HttpError) -> (String, String) {
         let remedy = match error {
-            HttpError::Broken(_) | HttpError::TimedOut => AGAIN.to_owned(),
+            HttpError::Broken(_) | HttpError::Short | HttpError::TimedOut => AGAIN.to_owned(),
             HttpError::Ca { .. } | HttpError::ClassFiles(_) | HttpError::ClientCertificate { .. } => {
                 "name a file with PEM certificates".to_owned()
             }

@@ -12,7 +12,7 @@
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
 //! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`files`], [`glob`], [`memo`], [`nearest`], [`redact`], [`shelf`],
-//! [`units`], [`yaml`]; and who may use how much of what all tenants share: [`shares`], [`budget`] (bytes), [`turns`], [`work`].
+//! [`steps`], [`units`], [`yaml`]; and who may use how much of what all tenants share: [`shares`], [`budget`] (bytes), [`turns`], [`work`].
 
 pub mod app;
 pub mod cli;
@@ -42,6 +42,7 @@ pub mod nearest;
 pub mod redact;
 pub mod shares;
 pub mod shelf;
+pub mod steps;
 pub mod telemetry;
 pub mod turns;
 pub mod units;

@@ -4,27 +4,30 @@
 //!
 //! Each step collects everything that is wrong before it fails; the first step that fails answers. Nothing is delivered in part.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::join_all;
-use futures_util::{FutureExt, TryFutureExt};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::audit::{AuditSink, AuditUnavailable, Event};
-use crate::backend::{Backends, Fault, Terms};
+use crate::backend::{BackendError, Backends, Fault, Terms};
+use crate::budget::{Budget, Payer, Purse, Spent, Unpaid, Unread};
 use crate::clock::Clock;
 use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey};
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
-use crate::memo::Memo;
-use crate::model::{Fetched, FileMode, MountCall, Plan, PodIdentity, Request, RequestId, Version};
+use crate::model::{Fetched, FileMode, MountCall, Object, Plan, PodIdentity, Request, RequestId, Tenant, Verb, Version};
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
+use crate::shares::Held;
+use crate::shelf::Kept;
+use crate::steps::{self, Steps};
 use crate::telemetry::Metrics;
+use crate::turns::Turns;
+use crate::work::{Unfinished, Workroom};
 
 mod error;
 mod record;
@@ -33,12 +36,24 @@ pub use error::{FetchFailure, MountError};
 
 use record::Record;
 
-/// The largest attributes in bytes. A SecretProviderClass is at most about 1.5 MiB (etcd's limit on a request); half of that
-/// is more than any class that fits `limits.objects`.
-const MAX_ATTRIBUTES: usize = 768 * 1024;
+/// What a parsed class costs in bytes: this, and so many times the bytes of its text.
+const PLAN: usize = 1024;
+const PARSED: usize = 6;
 
-/// Parsed classes that are remembered.
-const PLANS: usize = 1024;
+/// Up to so many bytes are worked over on the spot: some 200,000 steps.
+const INLINE: usize = 64 * 1024;
+
+/// Secrets of one mount that are fetched at once. Each that waits takes memory, and no mount has more calls to a backend than half of them.
+const AT_ONCE: usize = 32;
+
+/// What is kept back in bytes for the answer to a request that makes something.
+const MADE: usize = 128 * 1024;
+
+/// What a file costs besides its content and path, in bytes.
+const FILE: usize = 160;
+
+/// How often the log says who holds most, when mounts are refused.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
 
 /// How long after a mount's deadline a call that is stuck is answered in its place; less where the caller gives it less.
 const GRACE: Duration = Duration::from_secs(2);
@@ -58,8 +73,7 @@ pub struct Pipeline {
     pub audit: Arc<dyn AuditSink>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
-    /// Mounts worked on at once; shared by all pipelines of the process.
-    pub places: Arc<Semaphore>,
+    pub commons: Arc<Commons>,
     pub plans: Plans,
 }
 
@@ -67,13 +81,22 @@ pub struct Pipeline {
 #[derive(Clone, Copy, Debug)]
 pub struct MountLimits {
     pub objects: usize,
+    pub class_bytes: usize,
+    pub files: usize,
     pub secret_bytes: usize,
     pub mount_bytes: usize,
 }
 
-/// Classes parsed before, by their parameters. They belong to one pipeline: the backends' names are resolved in them.
+/// Classes parsed before, by their parameters, on the account of the tenant that mounted one first. They belong to one pipeline: the
+/// backends' names are resolved in them.
 #[derive(Debug)]
-pub struct Plans(Memo<Arc<BTreeMap<String, String>>, Arc<Plan>>);
+pub struct Plans(Kept<Arc<BTreeMap<String, String>>, Arc<Plan>>);
+
+/// A class as it was found: known from before, or parsed now and not kept yet.
+struct Class {
+    plan: Arc<Plan>,
+    parsed_from: Option<Arc<BTreeMap<String, String>>>,
+}
 
 /// One call: its name in logs, the socket it came by, and its time.
 #[derive(Clone, Debug)]
@@ -90,72 +113,229 @@ pub struct MountContext {
     pub last: Instant,
 }
 
+/// What all mounts of the process share, whatever the configuration in force: built once, so that a reload changes nothing of it.
+#[derive(Debug)]
+pub struct Commons {
+    pub budget: Budget,
+    /// Mounts worked on at once.
+    pub places: Turns,
+    /// Where work is done that would keep one of the runtime's threads for long.
+    pub work: Workroom,
+    said: Mutex<Option<Instant>>,
+}
+
+/// An answer, and what it has cost.
+#[derive(Debug)]
+pub struct Mounted {
+    pub delivery: Delivery,
+    pub paid: Paid,
+}
+
+/// What a mount holds until its answer is out: its place, and the bytes of what it answers with.
+#[derive(Debug)]
+pub struct Paid {
+    /// The secrets and the files made of them: until the answer is encoded.
+    contents: Vec<Spent>,
+    /// The encoded answer: until the last of it is read or dropped.
+    _answer: Option<Spent>,
+    _purse: Arc<Purse>,
+}
+
 /// A mount that has only to be handed over, with what it holds until then.
-struct Ready<'p> {
-    delivery: Delivery,
+struct Ready {
+    mounted: Mounted,
     volume: Reservation,
-    _place: SemaphorePermit<'p>,
+}
+
+/// What was found beside the plan's secrets, and what it has cost. `None`: absent, and optional wherever it is asked for.
+#[derive(Default)]
+struct Found {
+    secrets: Vec<Option<Fetched>>,
+    paid: Vec<Spent>,
+    /// For what is to be made of it, where it must not be had twice.
+    kept_back: Option<Spent>,
+}
+
+/// Why there is nothing found.
+enum Missed {
+    Failed(MountError),
+    /// There is not enough memory beside what other mounts hold.
+    Short,
 }
 
 // === impl Pipeline ===
 
 impl Pipeline {
-    /// Answers a mount: by its deadline, and with an error rather than a panic.
+    /// Answers a mount: by its deadline, and with an error rather than a panic. `room` is what the call's bytes have.
     ///
     /// # Errors
     /// The first step that failed, with everything that step found wrong.
-    pub async fn mount(&self, call: MountCall, cx: &MountContext) -> Result<Delivery, MountError> {
+    pub async fn mount(&self, call: MountCall, room: Option<Unread>, cx: &MountContext) -> Result<Mounted, MountError> {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
-        let ready = in_time(self.queue_and_walk(call, cx, &mut record), cx).await;
+        let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
         let answer = self.hand_over(ready, record, cx).await;
         self.count(&answer, cx.arrived.elapsed());
         answer
     }
 
-    async fn queue_and_walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<Ready<'_>, MountError> {
-        let overloaded = || MountError::Overloaded { waited: cx.arrived.elapsed() };
-        // The semaphore is never closed: an error would mean the same as no place.
-        let place = timeout_at(cx.queue_until, self.places.acquire()).await.map_err(|_| overloaded())?.map_err(|_| overloaded())?;
-        let (delivery, volume) = self.walk(call, cx, record).await?;
-        Ok(Ready { delivery, volume, _place: place })
+    async fn queue_and_walk(
+        &self,
+        call: MountCall,
+        room: Option<Unread>,
+        cx: &MountContext,
+        record: &mut Record,
+    ) -> Result<Ready, MountError> {
+        let request = Request::parse(call, self.limits.class_bytes).map_err(MountError::Request)?;
+        record.requested(&request);
+        let tenant = Tenant::from(request.claims.namespace.as_str());
+        // Only now it is known whose it is.
+        let room = match room {
+            Some(room) => Some(room.of(&tenant).ok_or_else(|| self.refuse("call", MountError::NoRoom))?),
+            None => None,
+        };
+        let overloaded = || self.refuse("place", MountError::Overloaded { waited: cx.arrived.elapsed() });
+        let place = self.commons.places.take(&tenant, cx.queue_until).await.ok_or_else(overloaded)?;
+        let purse = Purse::new(&self.commons.budget, place);
+        self.walk(request, room, &purse, cx, record).await
     }
 
-    async fn walk(&self, call: MountCall, cx: &MountContext, record: &mut Record) -> Result<(Delivery, Reservation), MountError> {
-        let request = Request::parse(call, MAX_ATTRIBUTES).map_err(MountError::Request)?;
-        record.requested(&request);
-        let plan = self.plan(&request, &cx.provider)?;
-        record.planned(&plan);
-        let attested = self.identity.attest(&request.claims, &request.tokens).await.map_err(MountError::Identity)?;
+    async fn walk(
+        &self,
+        request: Request,
+        room: Option<Held>,
+        purse: &Arc<Purse>,
+        cx: &MountContext,
+        record: &mut Record,
+    ) -> Result<Ready, MountError> {
+        let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
+        let steps = Arc::new(Steps::new(steps::OF_A_MOUNT, cx.deadline));
+        let found = self.class(parameters, purse.tenant(), &steps, cx).await?;
+        drop(room);
+        record.planned(&found.plan);
+        let attested = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
         record.identified(attested.pod.verified);
         let pod = Arc::new(attested.pod);
-        let permits = self.authorise(&pod, &plan, record)?;
-        let volume = self.deliverer.reserve(&pod, &request.target_path).await.map_err(MountError::Delivery)?;
-        let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, deadline: cx.deadline };
-        let found = self.fetch(&plan, &permits, &terms).await?;
-        let rendered = self.render(&plan, &found, request.permission)?;
-        let (delivery, versions) = self.put_together(&plan, &found, &rendered)?;
-        record.delivered(&plan, &permits, &found, &versions, &rendered);
-        Ok((delivery, volume))
+        let permits = self.authorise(&pod, &found.plan, record)?;
+        let plan = self.keep(found, purse.tenant(), class.as_deref());
+        let volume = self.deliverer.reserve(&pod, &target_path).await.map_err(MountError::Delivery)?;
+        let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
+        let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, purse, &steps, cx).await?;
+        let Found { secrets, paid, kept_back } = found;
+        let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
+        record.delivered(&plan, &permits, &secrets, &versions, &rendered);
+        let paid = Paid { contents: paid, _answer: kept_back, _purse: Arc::clone(purse) };
+        Ok(Ready { mounted: Mounted { delivery, paid }, volume })
+    }
+
+    /// Everything there is to hold is paid for as it comes. A mount that comes short gives all of it back, stands in its tenant's line for
+    /// a whole purse, and begins anew: with that it does not come short.
+    async fn fetch_and_render(
+        &self,
+        plan: &Arc<Plan>,
+        permits: &[Permit],
+        terms: &Terms,
+        permission: FileMode,
+        purse: &Arc<Purse>,
+        steps: &Arc<Steps>,
+        cx: &MountContext,
+    ) -> Result<(Found, Rendered), MountError> {
+        let overloaded = || self.refuse("memory", MountError::Overloaded { waited: cx.arrived.elapsed() });
+        loop {
+            let missed = match self.fetch(plan, permits, terms).await {
+                Ok(mut found) => {
+                    let rendered = self.render(plan, &found.secrets, permission, steps, purse, cx).await?;
+                    match found.pay_for(&rendered, self.deliverer.mode(), purse) {
+                        Ok(()) => return Ok((found, rendered)),
+                        Err(missed) => missed,
+                    }
+                }
+                Err(missed) => missed,
+            };
+            match missed {
+                Missed::Failed(error) => return Err(error),
+                // With a whole that is not so: what a mount may hold is bounded, and a whole is that much.
+                Missed::Short if purse.has_whole() => return Err(overloaded()),
+                Missed::Short => {
+                    // Whoever fetches for it in a task of their own gives back what they have.
+                    timeout_at(cx.queue_until, purse.emptied()).await.map_err(|_| overloaded())?;
+                    purse.whole(cx.queue_until).await.map_err(|_| overloaded())?;
+                }
+            }
+        }
     }
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
-    fn plan(&self, request: &Request, provider: &str) -> Result<Arc<Plan>, MountError> {
-        let mut parameters = Cow::Borrowed(&request.parameters);
-        if provider != OWN_PROVIDER && !parameters.contains_key("dialect") {
-            parameters.to_mut().insert("dialect".to_owned(), provider.to_owned());
+    async fn class(
+        &self,
+        mut parameters: BTreeMap<String, String>,
+        tenant: &Tenant,
+        steps: &Arc<Steps>,
+        cx: &MountContext,
+    ) -> Result<Class, MountError> {
+        if *cx.provider != *OWN_PROVIDER && !parameters.contains_key("dialect") {
+            parameters.insert("dialect".to_owned(), cx.provider.to_string());
         }
-        if let Some(plan) = self.plans.0.find(&*parameters) {
-            return Ok(plan);
+        if let Some(plan) = self.plans.0.find(&parameters) {
+            return Ok(Class { plan, parsed_from: None });
         }
-        let limits = ClassLimits { objects: self.limits.objects, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let plan = Arc::new(dialect::parse(&parameters, self.backends.catalogue(), limits).map_err(MountError::Class)?);
-        let (namespace, class) = (&request.claims.namespace, request.class.as_deref().unwrap_or_default());
+        let MountLimits { objects, class_bytes, files, .. } = self.limits;
+        let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
+        let (parameters, catalogue, steps) = (Arc::new(parameters), self.backends.catalogue(), Arc::clone(steps));
+        let parsed_from = Arc::clone(&parameters);
+        let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
+        let plan = self.work(bytes, tenant, cx, parse).await?.map_err(MountError::Class)?;
+        Ok(Class { plan: Arc::new(plan), parsed_from: Some(parsed_from) })
+    }
+
+    /// Counts a mount that is refused for want of what tenants share, and says now and then who holds most of it.
+    fn refuse(&self, reason: &'static str, error: MountError) -> MountError {
+        self.metrics.refused(reason);
+        self.commons.say_who_holds_most(reason);
+        error
+    }
+
+    /// Sets the gauges of what tenants share.
+    pub fn measure(&self) {
+        let Commons { budget, places, work, .. } = &*self.commons;
+        let [small, large] = budget.calls();
+        self.metrics.pot("calls", small.used() + large.used(), small.capacity() + large.capacity());
+        let moving = budget.moving().slots();
+        self.metrics.pot("mounts", moving.used(), moving.capacity());
+        self.metrics.pot("plans", self.plans.0.weight(), budget.kept().plans);
+        self.metrics.waiting("place", places.waiting());
+        self.metrics.waiting("memory", budget.moving().waiting());
+        self.metrics.waiting("work", work.turns().waiting());
+    }
+
+    /// Keeps a class that policy has let pass, and tells once what is to be known of it.
+    fn keep(&self, class: Class, tenant: &Tenant, name: Option<&str>) -> Arc<Plan> {
+        let Class { plan, parsed_from: Some(parameters) } = class else { return class.plan };
+        let name = name.unwrap_or_default();
         for warning in &plan.warnings {
-            tracing::warn!(namespace, class, %warning, "a class says what is not heeded");
+            tracing::warn!(namespace = %tenant, class = name, %warning, "a class says what is not heeded");
         }
-        self.plans.0.insert(Arc::new(parameters.into_owned()), Arc::clone(&plan));
-        Ok(plan)
+        let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.plans.0.keep(tenant.as_str(), parameters, Arc::clone(&plan), PLAN + bytes * PARSED);
+        plan
+    }
+
+    /// On the spot where it is little, else in the workroom. `bytes`: what is looked at at least.
+    async fn work<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        tenant: &Tenant,
+        cx: &MountContext,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, MountError> {
+        if bytes <= INLINE {
+            return Ok(work());
+        }
+        self.commons.work.run(tenant, cx.deadline, work).await.map_err(|unfinished| match unfinished {
+            Unfinished::Late => MountError::TimedOut { after: cx.arrived.elapsed() },
+            Unfinished::Panicked => MountError::Internal,
+        })
     }
 
     /// A permit for each of the plan's secrets; or every denial.
@@ -177,32 +357,81 @@ impl Pipeline {
         Err(MountError::Policy(denials))
     }
 
-    /// Every secret, in plan order: what is at hand on the spot, the others all at once. `None`: absent, and optional wherever it is
-    /// asked for.
-    async fn fetch(&self, plan: &Plan, permits: &[Permit], terms: &Terms) -> Result<Vec<Option<Fetched>>, MountError> {
-        let mut found = self.backends.recall(permits, terms);
-        let missing: Vec<usize> = (0..found.len()).filter(|place| found[*place].is_none()).collect();
-        let answers = join_all(missing.iter().map(|place| self.backends.fetch(&permits[*place], terms))).await;
+    /// Every secret, in plan order: what is at hand on the spot, the others all at once; but what makes something comes last, when there is
+    /// room for it.
+    async fn fetch(&self, plan: &Plan, permits: &[Permit], terms: &Terms) -> Result<Found, Missed> {
+        let mut found = Found { secrets: self.backends.recall(permits, terms), ..Found::default() };
+        for fetched in found.secrets.iter().flatten() {
+            found.paid.extend(pay(terms, fetched.secret.weight())?);
+        }
+        let missing = (0..permits.len()).filter(|place| found.secrets[*place].is_none());
+        let (reads, makes): (Vec<usize>, Vec<usize>) = missing.partition(|place| permits[*place].secret().verb() == Verb::Read);
         let mut failures = HashMap::new();
-        for (place, answer) in missing.into_iter().zip(answers) {
-            match answer {
-                Ok(answer) => found[place] = Some(answer),
-                Err(error) => drop(failures.insert(place, error)),
-            }
+        self.fetch_these(&reads, permits, terms, &mut found, &mut failures).await?;
+        if !makes.is_empty() {
+            let read: usize = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
+            // The answers, and twice everything once more: as files, and encoded.
+            found.kept_back = pay(terms, makes.len() * MADE + 2 * (read + makes.len() * MADE).min(self.limits.mount_bytes))?;
+            self.fetch_these(&makes, permits, terms, &mut found, &mut failures).await?;
         }
         let fatal = plan.objects.iter().filter_map(|object| {
-            let error = failures.get(&object.secret)?;
+            let error: &BackendError = failures.get(&object.secret)?;
             let excused = object.optional && error.fault == Fault::NotFound;
             (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
         });
         let fatal: Vec<_> = fatal.collect();
-        if fatal.is_empty() { Ok(found) } else { Err(MountError::Fetch(fatal)) }
+        if fatal.is_empty() { Ok(found) } else { Err(Missed::Failed(MountError::Fetch(fatal))) }
     }
 
-    fn render(&self, plan: &Plan, found: &[Option<Fetched>], permission: FileMode) -> Result<Rendered, MountError> {
-        let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| &*fetched.secret)).collect();
-        let MountLimits { secret_bytes, mount_bytes, objects: _ } = self.limits;
-        render::render(plan, &secrets, permission, RenderLimits { secret_bytes, mount_bytes }).map_err(MountError::Render)
+    /// The first that comes short ends the others: there is no room for them either.
+    async fn fetch_these(
+        &self,
+        places: &[usize],
+        permits: &[Permit],
+        terms: &Terms,
+        found: &mut Found,
+        failures: &mut HashMap<usize, BackendError>,
+    ) -> Result<(), Missed> {
+        let fetch = |place: usize| async move { (place, self.backends.fetch(&permits[place], terms).await) };
+        let mut waiting = places.iter().copied();
+        let mut fetches: FuturesUnordered<_> = waiting.by_ref().take(AT_ONCE).map(fetch).collect();
+        while let Some((place, answer)) = fetches.next().await {
+            fetches.extend(waiting.next().map(fetch));
+            match answer {
+                Ok(answer) => {
+                    if found.kept_back.is_none() {
+                        found.paid.extend(pay(terms, answer.secret.weight())?);
+                    }
+                    found.secrets[place] = Some(answer);
+                }
+                Err(error) if error.fault == Fault::Short => return Err(Missed::Short),
+                Err(error) => drop(failures.insert(place, error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn render(
+        &self,
+        plan: &Arc<Plan>,
+        found: &[Option<Fetched>],
+        permission: FileMode,
+        steps: &Arc<Steps>,
+        purse: &Purse,
+        cx: &MountContext,
+    ) -> Result<Rendered, MountError> {
+        let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| Arc::clone(&fetched.secret))).collect();
+        let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
+        let limits = RenderLimits { files, secret_bytes, mount_bytes };
+        // An object looks through its secret at most once for each of its patterns.
+        let looks = |object: &Object| secrets[object.secret].as_ref().map_or(0, |secret| object.looks() * secret.weight());
+        let bytes = plan.objects.iter().map(looks).sum();
+        let (plan, steps) = (Arc::clone(plan), Arc::clone(steps));
+        let render = move || {
+            let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
+            render::render(&plan, &secrets, permission, limits, &steps)
+        };
+        self.work(bytes, purse.tenant(), cx, render).await?.map_err(MountError::Render)
     }
 
     /// The answer; and beside the plan's secrets, the version that each was delivered with.
@@ -232,17 +461,17 @@ impl Pipeline {
 
     /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
     /// then fails, a second line says so.
-    async fn hand_over(&self, ready: Result<Ready<'_>, MountError>, record: Record, cx: &MountContext) -> Result<Delivery, MountError> {
+    async fn hand_over(&self, ready: Result<Ready, MountError>, record: Record, cx: &MountContext) -> Result<Mounted, MountError> {
         let second = ready.as_ref().is_ok_and(|ready| ready.volume.writes()).then(|| record.clone());
         let event = record.into_event(ready.as_ref().err(), cx.arrived.elapsed());
         self.audit_in_time(event, cx).await.map_err(MountError::Audit)?;
-        let Ready { delivery, volume, _place } = ready?;
+        let Ready { mounted: Mounted { delivery, paid }, volume } = ready?;
         let delivered = in_time(volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery), cx).await;
         if let (Err(error), Some(record)) = (&delivered, second) {
             // Nothing was delivered: what matters is why, even if this line is lost. The sink counts that.
             let _ = self.audit_in_time(record.into_event(Some(error), cx.arrived.elapsed()), cx).await;
         }
-        delivered
+        delivered.map(|delivery| Mounted { delivery, paid })
     }
 
     /// An audit that hangs (a full pipe, say) costs a mount its answer, not the caller's patience.
@@ -251,13 +480,84 @@ impl Pipeline {
         timeout_at(until, self.audit.record(event)).await.unwrap_or_else(|_| Err(AuditUnavailable::late()))
     }
 
-    fn count(&self, answer: &Result<Delivery, MountError>, took: Duration) {
+    fn count(&self, answer: &Result<Mounted, MountError>, took: Duration) {
         let code = answer.as_ref().err().map(|error| error.code().as_str());
         #[allow(clippy::cast_precision_loss)] // a metric's timestamp
         self.metrics.mount(code, took, self.clock.now().as_millisecond() as f64 / 1000.0);
-        if let Ok(delivery) = answer {
+        if let Ok(Mounted { delivery, .. }) = answer {
             self.metrics.delivered(delivery.files.len(), delivery.files.iter().map(|file| file.contents.len()).sum());
         }
+    }
+}
+
+/// Pays for so many bytes, for as long as what is given back is kept.
+fn pay(terms: &Terms, bytes: usize) -> Result<Option<Spent>, Missed> {
+    terms.payer.as_ref().map(|payer| payer.purse().spend(bytes)).transpose().map_err(Missed::from)
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Pays for the files, and for the answer that they become where they are answered.
+    fn pay_for(&mut self, rendered: &Rendered, mode: DeliveryMode, purse: &Arc<Purse>) -> Result<(), Missed> {
+        let files: usize = rendered.files.iter().map(|file| file.contents.len() + file.path.as_str().len() + FILE).sum();
+        let answered = if mode == DeliveryMode::Driver { 2 * files } else { files };
+        match &mut self.kept_back {
+            Some(spent) if spent.n() >= answered => {}
+            Some(spent) => spent.more(answered - spent.n())?,
+            none => *none = Some(purse.spend(answered)?),
+        }
+        Ok(())
+    }
+}
+
+// === impl Commons ===
+
+impl Commons {
+    /// For so many mounts at once.
+    pub fn new(budget: Budget, mounts: usize) -> Self {
+        Self { budget, places: Turns::new(mounts), work: Workroom::new(), said: Mutex::default() }
+    }
+
+    /// Once a minute, in the log alone: who holds most is nobody's business but the node's admin's.
+    fn say_who_holds_most(&self, of: &'static str) {
+        {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            if said.is_some_and(|at| at.elapsed() < SAY_AGAIN) {
+                return;
+            }
+            *said = Some(Instant::now());
+        }
+        let [_, large] = self.budget.calls();
+        let shares = match of {
+            "call" => large,
+            "place" => self.places.slots(),
+            _ => self.budget.moving().slots(),
+        };
+        let most: Vec<_> = shares.most(3).into_iter().map(|(tenant, held)| format!("{tenant} ({held})")).collect();
+        tracing::warn!(
+            of,
+            used = shares.used(),
+            all = shares.capacity(),
+            most = most.join(", "),
+            "mounts are refused: what they need is taken (who holds most of it: namespaces, with bytes or places)"
+        );
+    }
+}
+
+impl From<Unpaid> for Missed {
+    fn from(unpaid: Unpaid) -> Self {
+        match unpaid {
+            Unpaid::Short => Self::Short,
+            Unpaid::TooLarge { most } => Self::Failed(MountError::TooMuch { most }),
+        }
+    }
+}
+
+impl Paid {
+    /// The answer is encoded: what it was made of is gone.
+    pub fn encoded(&mut self) {
+        self.contents.clear();
     }
 }
 
@@ -270,9 +570,10 @@ async fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &Moun
     }
 }
 
-impl Default for Plans {
-    fn default() -> Self {
-        Self(Memo::with_capacity(PLANS))
+impl Plans {
+    /// For classes that weigh so many bytes together.
+    pub fn new(bytes: usize) -> Self {
+        Self(Kept::of_bytes(bytes))
     }
 }
 

@@ -44,9 +44,12 @@ struct Search {
 // === impl Hidden ===
 
 impl Hidden {
-    /// A value; bytes that are no text are hidden as far as they are.
+    /// A value; bytes that are no text are hidden as far as they are. What is too short to be looked for is not kept: an answer may have a
+    /// hundred thousand of them.
     pub fn value(&mut self, value: &[u8]) {
-        self.0.push(Zeroizing::new(String::from_utf8_lossy(value).into_owned()));
+        if value.len() >= WHOLE {
+            self.0.push(Zeroizing::new(String::from_utf8_lossy(value).into_owned()));
+        }
     }
 
     /// A token or the like: also as base64 and hex write it.
@@ -293,6 +296,19 @@ mod tests {
         assert_eq!(told(&[pem], "cannot parse 9w0BAQEFAASC BKcwggSjAgEAAoI: bad"), "cannot parse [redacted]: bad");
         assert_eq!(told(&["permission denied for all"], "permission is needed"), "permission is needed");
         assert_eq!(told(&[pem], "no PEM data is found"), "no PEM data is found");
+    }
+
+    /// No character has fewer bytes than letters that it becomes: what is too short in bytes is too short in letters.
+    #[test]
+    fn what_is_too_short_is_not_kept() {
+        assert!(('\0'..=char::MAX).all(|c| c.to_lowercase().count() <= c.len_utf8()));
+        let mut hidden = Hidden::default();
+        for value in ["", "abcd", "\u{130}\u{130}"] {
+            hidden.value(value.as_bytes());
+        }
+        assert_eq!(format!("{hidden:?}"), "Hidden(0)");
+        hidden.value(b"abcde");
+        assert_eq!(format!("{hidden:?}"), "Hidden(1)");
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! - **Alone, half.** No tenant is given more than `C / 2`, whatever the others do (but the one unit of a pot with a single one).
 //! - **Two have a third each**, and `k` have `C / (k + 1)` each, once what they held before has come back: each holds as much as is free.
 //! - **A newcomer finds something as long as anything is free.** A tenant that holds nothing gets any amount up to `F / 2`, and in any case
-//!   one unit. Those who have their share leave `F` as high as what each of them holds. So each newcomer
-//!   leaves at least half of what was free, and only the last single unit leaves nothing.
+//!   one unit. A grant leaves at least as much free as the tenant then holds, so that something stays free; only the last single unit
+//!   leaves nothing.
 //!
-//! Nothing here waits. What is not granted is refused, or waits in a line (`turns.rs`).
+//! Nobody is asked to give back: one that had its share when it was alone keeps it until it is done. Nothing here waits either. What is not
+//! granted is refused, or waits in a line (`turns.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,20 +1,20 @@
 //! Turns at what tenants share and may wait for: places, calls to a store, threads, whole purses. Each tenant has a line of its own, and
 //! the lines are served round.
 //!
-//! How much of it a tenant may have at once is said by [`Shares`]. A tenant that has its share waits for a turn of its own to come back. In
-//! its line the first is served first; of the lines each gets one turn before any gets a second, and one that cannot be served keeps its
-//! place before those that came later. So a tenant that holds nothing gets the first turn that comes back, or the next after those of the
-//! tenants before it that hold nothing either.
+//! [`Shares`] says how many turns a tenant may have at once. A tenant that has its share waits until one of its own comes back. In its
+//! line the first is served first. Each line gets one turn before any line gets a second, and a line that cannot be served now keeps its
+//! place before those that came later. So while a tenant that holds nothing waits, each tenant that waited before it gets one turn at
+//! most, and one that came later gets none.
 //!
 //! # What may be waited for, and in which order
 //!
 //! A mount waits in three lines, in this order and no other: for its place, for a whole purse, for a turn at a store or a thread. It
 //! holds only earlier ones while it waits, so that nobody waits for another who waits for them.
 //!
-//! Some things are both waited for and taken without waiting: [`Turns::draw`] takes from the same units beside the lines. A tenant that
-//! waits goes before those: nothing is drawn while a tenant waits that holds nothing, and no tenant draws while it waits for its own first
-//! turn. So what is drawn cannot keep a turn away: what was drawn before comes back, and nothing takes its place. The other way round,
-//! a tenant that holds something itself keeps no other tenant from drawing.
+//! Bytes are both waited for (a whole purse) and taken without waiting: [`Turns::draw`] takes from the same units beside the lines. Those
+//! in the lines go first. While a tenant waits that holds nothing, nobody draws. While a tenant waits that holds something and has no turn,
+//! it draws nothing itself: what it holds is in its way, so it is no reason to keep others from drawing. So what was drawn comes back,
+//! nothing takes its place, and nobody waits for ever because of it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +31,7 @@ use crate::shares::{Held, Shares};
 pub struct Turns(Arc<Shared>);
 
 /// A turn that is held until this is dropped.
-#[must_use = "the turn is over when it is dropped"]
+#[must_use = "the turn ends when it is dropped"]
 pub struct Turn {
     turns: Turns,
     held: Held,
@@ -206,7 +206,8 @@ impl Turns {
         Some(Turn { turns: self.clone(), held })
     }
 
-    /// Serves whoever may have a turn after the change. Units come back in here alone, so that nobody passes by those who wait for them.
+    /// Makes a change, and serves those who may have a turn after it. Units come back in here alone, and the lines are served before anybody
+    /// else looks: a newcomer cannot take what those in the lines wait for.
     fn change(&self, change: impl FnOnce(&mut Lines)) {
         let mut lines = self.lock();
         change(&mut lines);

@@ -125,11 +125,9 @@ mod tests {
             let (room, evil, work) = (room.clone(), evil.clone(), work());
             async move { room.run(&evil, late(), work).await }
         });
-        while room.turns().slots().used() < 2 {
-            sleep(Duration::from_millis(1)).await;
-        }
         // It has to have begun.
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(room.turns().slots().of("evil"), 2);
         gone.abort();
         assert!(gone.await.unwrap_err().is_cancelled());
         assert_eq!(room.run(&evil, soon(), || 7).await, Err(Unfinished::Late));

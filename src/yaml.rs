@@ -10,12 +10,19 @@ use std::fmt;
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
 use crate::nearest::nearest;
+use crate::steps::{Spent, Steps};
 
-/// The most nodes a document may have, aliases expanded.
+/// The most nodes that all documents of a text may have, with every copy that an anchor or an alias makes.
 const MAX_NODES: usize = 100_000;
 
-/// The deepest nesting.
+/// The deepest nesting, aliases expanded: who reads a tree, compares or drops it recurses that deep.
 const MAX_DEPTH: usize = 32;
+
+/// So many bytes of a text that is copied count as one more node: at most 1.6 MB are.
+const COPIED: usize = 16;
+
+/// What the parser takes for one event, in steps: up to 300 ns, whatever stands around it.
+const EVENT: u64 = 128;
 
 /// What most often is behind a fault of syntax, which the parser notices some lines late.
 const SYNTAX_REMEDY: &str =
@@ -63,9 +70,13 @@ pub struct Fault {
     pub problem: String,
 }
 
-/// Faults as they are found.
-#[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
+/// Faults as they are found: all of them, or no more than so many and how many more there are.
+#[derive(Debug)]
+pub struct Faults {
+    kept: Vec<Fault>,
+    most: usize,
+    more: usize,
+}
 
 /// A mapping being read: it knows which keys were asked for, so that it can name the others.
 #[derive(Debug)]
@@ -77,22 +88,19 @@ pub struct Reader<'n> {
     known: Vec<&'static str>,
 }
 
+/// Why a text gave no tree.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unparsed {
+    Fault(Fault),
+    Spent(Spent),
+}
+
 /// Parses all documents of a stream.
 ///
 /// # Errors
-/// The first fault of syntax, a duplicate key, or a budget passed (100,000 nodes, 32 levels).
-#[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
+/// The first fault of syntax, a duplicate key, or a budget passed (100,000 values, 32 levels).
 pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
-    let mut documents = Vec::new();
-    while let Some((event, span)) = builder.next()? {
-        match event {
-            Event::DocumentStart(..) => builder.anchors.clear(),
-            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Comment(..) => {}
-            node => documents.push(builder.node(node, span, 0)?),
-        }
-    }
-    Ok(documents)
+    documents(text, &Steps::unbounded()).map_err(Unparsed::into_fault)
 }
 
 /// Parses a text of one document. An empty text is null.
@@ -100,145 +108,211 @@ pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
 /// # Errors
 /// As [`parse_all`], and a second document.
 pub fn parse(text: &str) -> Result<Node, Fault> {
-    let mut documents = parse_all(text)?;
+    parse_within(text, &Steps::unbounded()).map_err(Unparsed::into_fault)
+}
+
+/// The same, for as long as there are steps.
+///
+/// # Errors
+/// As [`parse`], and steps that ran out.
+pub fn parse_within(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
+    let mut documents = documents(text, steps)?;
     match documents.len() {
         0 => Ok(Node { at: Position { line: 1, column: 1 }, value: Value::Null }),
         1 => Ok(documents.remove(0)),
-        _ => Err(Fault {
+        _ => Err(Unparsed::Fault(Fault {
             at: documents[1].at,
             key: String::new(),
             problem: "a second YAML document starts here; only one is read (remove the `---`)".to_owned(),
-        }),
+        })),
     }
+}
+
+#[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
+fn documents(text: &str, steps: &Steps) -> Result<Vec<Node>, Unparsed> {
+    steps.charge_bytes(text.len())?;
+    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, steps };
+    let mut documents = Vec::new();
+    while let Some((event, span)) = builder.next()? {
+        match event {
+            Event::DocumentStart(..) => builder.anchors.clear(),
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Comment(..) => {}
+            node => documents.push(builder.node(node, span, 0)?.node),
+        }
+    }
+    Ok(documents)
 }
 
 struct Builder<'t> {
     parser: Parser<'t, granit_parser::StrInput<'t>>,
-    anchors: HashMap<usize, Node>,
+    anchors: HashMap<usize, Built>,
+    /// Of all documents, those that were copied too.
     nodes: usize,
+    steps: &'t Steps,
+}
+
+/// A node, and what a copy of it takes.
+#[derive(Clone)]
+struct Built {
+    node: Node,
+    /// How many values it counts as.
+    weight: usize,
+    /// How many levels are below it.
+    height: usize,
+}
+
+// === impl Unparsed ===
+
+impl Unparsed {
+    fn into_fault(self) -> Fault {
+        match self {
+            Self::Fault(fault) => fault,
+            Self::Spent(spent) => Fault { at: Position::default(), key: String::new(), problem: format!("{spent} (write less)") },
+        }
+    }
+}
+
+impl From<Fault> for Unparsed {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Spent> for Unparsed {
+    fn from(spent: Spent) -> Self {
+        Self::Spent(spent)
+    }
 }
 
 // === impl Builder ===
 
 impl<'t> Builder<'t> {
-    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Fault> {
+    fn next(&mut self) -> Result<Option<(Event<'t>, Span)>, Unparsed> {
+        self.steps.charge(EVENT)?;
         match self.parser.next_event() {
             None => Ok(None),
             Some(Ok(event)) => Ok(Some(event)),
             Some(Err(error)) => {
                 let marker = error.marker();
                 let at = Position { line: marker.line(), column: marker.col() + 1 };
-                Err(Fault { at, key: String::new(), problem: format!("not valid YAML: {} ({SYNTAX_REMEDY})", error.info()) })
+                Err(fault(at, format!("not valid YAML: {} ({SYNTAX_REMEDY})", error.info())))
             }
         }
     }
 
     /// The next event of a node's content: comments and the like passed over.
-    fn inner(&mut self) -> Result<(Event<'t>, Span), Fault> {
+    fn inner(&mut self) -> Result<(Event<'t>, Span), Unparsed> {
         loop {
             match self.next()? {
                 Some((Event::Comment(..) | Event::Anchor(..), _)) => {}
                 Some(event) => return Ok(event),
                 None => {
-                    return Err(Fault {
-                        at: Position::default(),
-                        key: String::new(),
-                        problem: format!("not valid YAML: it ends in the middle of a value ({SYNTAX_REMEDY})"),
-                    });
+                    return Err(fault(Position::default(), format!("not valid YAML: it ends in the middle of a value ({SYNTAX_REMEDY})")));
                 }
             }
         }
     }
 
     #[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
-    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, Fault> {
+    fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Built, Unparsed> {
         let at = Position { line: span.start.line(), column: span.start.col() + 1 };
         self.count(1, at)?;
-        if depth > MAX_DEPTH {
-            return Err(Fault { at, key: String::new(), problem: format!("nested deeper than {MAX_DEPTH} levels (nest less)") });
-        }
-        let (value, anchor) = match event {
-            Event::Alias(id) => return self.alias(id, at),
+        check_depth(depth, at)?;
+        let (built, anchor) = match event {
+            Event::Alias(id) => return self.alias(id, at, depth),
             Event::Scalar(text, style, anchor, _) => {
                 let quoted = style != ScalarStyle::Plain;
                 let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                (if null { Value::Null } else { Value::Scalar { text: text.into_owned(), quoted } }, anchor)
+                let weight = 1 + text.len() / COPIED;
+                let value = if null { Value::Null } else { Value::Scalar { text: text.into_owned(), quoted } };
+                (Built { node: Node { at, value }, weight, height: 0 }, anchor)
             }
-            Event::SequenceStart(_, anchor, _) => (self.sequence(depth)?, anchor),
-            Event::MappingStart(_, anchor, _) => (self.mapping(depth)?, anchor),
-            _ => {
-                let problem = "is not a YAML value (write a text, a list or a mapping)".to_owned();
-                return Err(Fault { at, key: String::new(), problem });
-            }
+            Event::SequenceStart(_, anchor, _) => (self.sequence(at, depth)?, anchor),
+            Event::MappingStart(_, anchor, _) => (self.mapping(at, depth)?, anchor),
+            _ => return Err(fault(at, "is not a YAML value (write a text, a list or a mapping)".to_owned())),
         };
-        let node = Node { at, value };
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            // Kept for aliases, it is a copy already: anchors around anchors keep what is innermost many times.
+            self.count(built.weight, at)?;
+            self.anchors.insert(anchor, built.clone());
         }
-        Ok(node)
+        Ok(built)
     }
 
-    fn sequence(&mut self, depth: usize) -> Result<Value, Fault> {
-        let mut items = Vec::new();
+    fn sequence(&mut self, at: Position, depth: usize) -> Result<Built, Unparsed> {
+        let (mut items, mut weight, mut height) = (Vec::new(), 1, 0);
         loop {
             match self.inner()? {
-                (Event::SequenceEnd, _) => return Ok(Value::Sequence(items)),
-                (event, span) => items.push(self.node(event, span, depth + 1)?),
+                (Event::SequenceEnd, _) => return Ok(Built { node: Node { at, value: Value::Sequence(items) }, weight, height }),
+                (event, span) => {
+                    let item = self.node(event, span, depth + 1)?;
+                    (weight, height) = (weight + item.weight, height.max(item.height + 1));
+                    items.push(item.node);
+                }
             }
         }
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<Value, Fault> {
-        let mut entries: Vec<(Key, Node)> = Vec::new();
+    fn mapping(&mut self, at: Position, depth: usize) -> Result<Built, Unparsed> {
+        let (mut entries, mut weight, mut height): (Vec<(Key, Node)>, _, _) = (Vec::new(), 1, 0);
         let mut seen = HashSet::new();
         loop {
             let (event, span) = self.inner()?;
             if matches!(event, Event::MappingEnd) {
-                return Ok(Value::Mapping(entries));
+                return Ok(Built { node: Node { at, value: Value::Mapping(entries) }, weight, height });
             }
-            let key = self.node(event, span, depth + 1)?;
+            let Built { node: key, weight: of_key, .. } = self.node(event, span, depth + 1)?;
             let text = match key.value {
                 Value::Scalar { text, .. } => text,
                 Value::Null => "null".to_owned(),
                 Value::Mapping(_) | Value::Sequence(_) => {
-                    return Err(Fault {
-                        at: key.at,
-                        key: String::new(),
-                        problem: "a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)".to_owned(),
-                    });
+                    let problem = "a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)";
+                    return Err(fault(key.at, problem.to_owned()));
                 }
             };
             if !seen.insert(text.clone()) {
-                return Err(Fault { at: key.at, problem: "given twice in one mapping (remove one)".to_owned(), key: text });
+                return Err(Fault { at: key.at, problem: "given twice in one mapping (remove one)".to_owned(), key: text }.into());
             }
             let (event, span) = self.inner()?;
             let value = self.node(event, span, depth + 1)?;
-            entries.push((Key { at: key.at, text }, value));
+            (weight, height) = (weight + of_key + value.weight, height.max(value.height + 1));
+            entries.push((Key { at: key.at, text }, value.node));
         }
     }
 
-    /// An alias is a copy, and the copy counts: that is what defuses a bomb.
-    fn alias(&mut self, id: usize, at: Position) -> Result<Node, Fault> {
-        let Some(target) = self.anchors.get(&id) else {
-            return Err(Fault { at, key: String::new(), problem: "an alias of what it stands in (write the value out)".to_owned() });
+    /// An alias is a copy, and the copy counts: that is what defuses a bomb. It nests as deep as what is copied.
+    fn alias(&mut self, id: usize, at: Position, depth: usize) -> Result<Built, Unparsed> {
+        let Some(Built { weight, height, .. }) = self.anchors.get(&id) else {
+            return Err(fault(at, "an alias of what it stands in (write the value out)".to_owned()));
         };
-        let copies = target.count();
-        let value = if self.nodes + copies > MAX_NODES { Value::Null } else { target.value.clone() };
-        self.count(copies, at)?;
-        Ok(Node { at, value })
+        let (weight, height) = (*weight, *height);
+        check_depth(depth + height, at)?;
+        self.count(weight, at)?;
+        let value = self.anchors[&id].node.value.clone();
+        Ok(Built { node: Node { at, value }, weight, height })
     }
 
-    fn count(&mut self, nodes: usize, at: Position) -> Result<(), Fault> {
+    fn count(&mut self, nodes: usize, at: Position) -> Result<(), Unparsed> {
+        self.steps.charge_bytes(nodes)?;
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            return Err(Fault {
-                at,
-                key: String::new(),
-                problem: format!("over the budget of {MAX_NODES} YAML values, aliases expanded (write less, with fewer aliases)"),
-            });
+            let problem = format!("over the budget of {MAX_NODES} YAML values, aliases expanded (write less, with fewer aliases)");
+            return Err(fault(at, problem));
         }
         Ok(())
     }
+}
+
+fn check_depth(depth: usize, at: Position) -> Result<(), Unparsed> {
+    if depth > MAX_DEPTH {
+        return Err(fault(at, format!("nested deeper than {MAX_DEPTH} levels (nest less)")));
+    }
+    Ok(())
+}
+
+/// One that is at no key.
+fn fault(at: Position, problem: String) -> Unparsed {
+    Unparsed::Fault(Fault { at, key: String::new(), problem })
 }
 
 // === impl Node ===
@@ -278,12 +352,12 @@ impl Node {
         }
     }
 
-    fn count(&self) -> usize {
+    /// How many values it is, itself included; a text of more than 16 bytes counts as several.
+    pub fn weight(&self) -> usize {
         1 + match &self.value {
-            Value::Mapping(entries) => entries.iter().map(|(key, node)| 1 + key.text.len() / 64 + node.count()).sum::<usize>(),
-            Value::Sequence(items) => items.iter().map(Self::count).sum(),
-            // A copied text costs memory too: a long one counts as many values.
-            Value::Scalar { text, .. } => text.len() / 64,
+            Value::Mapping(entries) => entries.iter().map(|(key, node)| 1 + key.text.len() / COPIED + node.weight()).sum::<usize>(),
+            Value::Sequence(items) => items.iter().map(Self::weight).sum(),
+            Value::Scalar { text, .. } => text.len() / COPIED,
             Value::Null => 0,
         }
     }
@@ -292,22 +366,49 @@ impl Node {
 // === impl Faults ===
 
 impl Faults {
+    /// For what a tenant writes: no more are kept than a message has room for.
+    pub fn at_most(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     pub fn add(&mut self, at: Position, key: impl Into<String>, problem: impl Into<String>) {
-        self.0.push(Fault { at, key: key.into(), problem: problem.into() });
+        self.add_with(at, || (key.into(), problem.into()));
+    }
+
+    /// Key and problem are written only where they are kept.
+    pub fn add_with(&mut self, at: Position, words: impl FnOnce() -> (String, String)) {
+        if self.kept.len() < self.most {
+            let (key, problem) = words();
+            self.kept.push(Fault { at, key, problem });
+        } else {
+            self.more += 1;
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
+    /// How many were found, kept or not.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.kept.len() + self.more
     }
 
-    /// In the order of the text.
+    /// How many were not kept.
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
+    /// Those that were kept, in the order of the text.
     pub fn into_sorted(mut self) -> Vec<Fault> {
-        self.0.sort_by_key(|fault| fault.at);
-        self.0
+        self.kept.sort_by_key(|fault| fault.at);
+        self.kept
+    }
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { kept: Vec::new(), most: usize::MAX, more: 0 }
     }
 }
 
@@ -447,6 +548,9 @@ pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
 mod tests {
     use super::*;
 
+    /// A kind of text, and one of this size.
+    type Kind = (&'static str, fn(usize) -> String);
+
     #[test]
     fn positions_quotes_and_nulls_are_kept() {
         let node = parse("a: 0444\nb:\n  - \"0444\"\n  - ~\nc:\n").unwrap();
@@ -481,6 +585,82 @@ mod tests {
         assert!(parse(&bomb).unwrap_err().problem.contains("budget"));
         let long = format!("- &a {}\n- [{}]\n", "x".repeat(500_000), "*a,".repeat(50_000));
         assert!(parse(&long).unwrap_err().problem.contains("budget"), "50,000 copies of a long text are 25 GB");
+    }
+
+    fn nested_anchors(levels: usize, items: usize) -> String {
+        let opened: String = (0..levels).map(|level| format!("&a{level} [")).collect();
+        format!("{opened}{}{}", "x,".repeat(items), "]".repeat(levels))
+    }
+
+    #[test]
+    fn what_an_anchor_copies_counts() {
+        assert!(parse(&nested_anchors(31, 1_000)).is_ok());
+        // 31 copies of 99,000 values.
+        assert!(parse(&nested_anchors(31, 99_000)).unwrap_err().problem.contains("budget"));
+        let texts: String = (0..500).map(|n| format!("- &a{n} {}\n", "x".repeat(4_000))).collect();
+        assert!(parse(&texts).unwrap_err().problem.contains("budget"), "copies of 2 MB of text");
+    }
+
+    /// A chain of aliases nests deeper than any of its parts.
+    #[test]
+    fn an_alias_nests_as_deep_as_what_it_copies() {
+        let link = |level: usize, inner: &str| format!("- &a{level} {}{inner}{}\n", "[".repeat(10), "]".repeat(10));
+        let chain = |links: usize| {
+            let first = link(0, "x");
+            (1..links).fold(first, |chain, level| chain + &link(level, &format!("*a{}", level - 1)))
+        };
+        assert!(parse(&chain(3)).is_ok());
+        let fault = parse(&chain(4)).unwrap_err();
+        assert_eq!((fault.at.line, fault.problem.as_str()), (4, "nested deeper than 32 levels (nest less)"));
+        assert!(parse(&chain(80)).unwrap_err().problem.contains("nested"));
+    }
+
+    /// The stack of a thread of the runtime, whose frames are larger in this build than in a release.
+    #[test]
+    fn the_deepest_tree_fits_the_stack() {
+        let deepest = || {
+            let [flow, block, mapping] = [("[", "x", "]"), ("- ", "x", ""), ("{a: ", "x", "}")]
+                .map(|(open, inner, close)| parse(&format!("{}{inner}{}", open.repeat(32), close.repeat(32))).unwrap());
+            assert_eq!([&flow, &block, &mapping].map(Node::weight), [33, 33, 65]);
+            drop(flow.clone());
+            assert!(parse(&"- ".repeat(125_000)).is_err() && parse(&"[".repeat(250_000)).is_err());
+            assert!(parse(&"? ".repeat(125_000)).is_err() && parse(&"{a: ".repeat(62_500)).is_err());
+        };
+        std::thread::Builder::new().stack_size(2 << 20).spawn(deepest).unwrap().join().unwrap();
+    }
+
+    fn steps_of(text: &str) -> u64 {
+        let steps = Steps::unbounded();
+        let _ = parse_within(text, &steps);
+        steps.spent()
+    }
+
+    #[test]
+    fn twice_the_text_takes_twice_the_steps() {
+        let kinds: [Kind; 8] = [
+            ("lines", |n| "- a\n".repeat(n)),
+            ("flow", |n| format!("[{}]", "a,".repeat(n))),
+            ("members", |n| (0..n).map(|n| format!("key{n:06}: x\n")).collect()),
+            ("comments", |n| "# a\n".repeat(n)),
+            ("anchors", |n| (0..n).map(|n| format!("- &a{n:06} x\n")).collect()),
+            ("aliases", |n| format!("- &a [x, y]\n{}", "- *a\n".repeat(n))),
+            ("anchors in anchors", |n| nested_anchors(8, n)),
+            ("one text", |n| "a b ".repeat(n)),
+        ];
+        for (kind, text) in kinds {
+            let (once, twice) = (steps_of(&text(5_000)), steps_of(&text(10_000)));
+            assert!(twice * 10 <= once * 22, "{kind}: {once}, {twice}");
+        }
+    }
+
+    #[test]
+    fn parsing_ends_with_the_steps() {
+        let steps = Steps::new(10_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
+        assert_eq!(parse_within(&"- a\n".repeat(60_000), &steps).unwrap_err(), Unparsed::Spent(Spent::Steps(10_000)));
+        assert_eq!(steps.spent(), 240_000, "a text that is too long is not begun");
+        let steps = Steps::new(100_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
+        assert!(parse_within(&"- a\n".repeat(20_000), &steps).is_err());
+        assert!(steps.spent() < 101_000);
     }
 
     #[test]

@@ -138,14 +138,9 @@ impl Reloader {
     fn take_up(&self, old: &Config) -> Result<Config, String> {
         let config = Config::load(&self.file).map_err(|error| error.to_string())?;
         let former = self.pipeline.load_full();
-        let mut pipeline =
-            build(&config, &self.parts, Some(Former { config: old, pipeline: &former })).map_err(|error| error.to_string())?;
+        let pipeline = build(&config, &self.parts, Some(Former { config: old, pipeline: &former })).map_err(|error| error.to_string())?;
         for key in needs_restart(&self.started, &config) {
             tracing::warn!(key, "has changed; it takes effect at the next restart");
-        }
-        if old.limits.mounts == config.limits.mounts {
-            // Mounts under way hold places: they count on.
-            pipeline.places = Arc::clone(&former.places);
         }
         self.pipeline.store(Arc::new(pipeline));
         self.parts.leases.configure(config.leases);
@@ -167,6 +162,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("log", old.log != new.log),
         ("cache.sealed", old.sealed != new.sealed),
         ("kubeletDir, as far as leases go by it", old.kubelet_dir != new.kubelet_dir),
+        ("limits.memory or limits.mounts", (old.limits.memory, old.limits.mounts) != (new.limits.memory, new.limits.mounts)),
         ("limits.timeout", old.limits.timeout != new.limits.timeout),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
@@ -205,8 +201,9 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let audit = Arc::new(AuditLog::start(Box::new(Vec::new()), false, Arc::clone(&metrics)).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (leases, _) = super::super::open_leases(&config, &clock, &metrics);
-        let parts = Parts { clock, metrics, audit, leases };
+        let commons = Arc::new(super::super::commons(&config.limits).unwrap());
+        let (leases, _) = super::super::open_leases(&config, &clock, &metrics, commons.budget.kept());
+        let parts = Parts { clock, metrics, audit, leases, commons };
         let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None).unwrap()));
         let reloader = Reloader::new(file.clone(), config, parts, Arc::clone(&pipeline));
         let verifier = || Arc::clone(&pipeline.load().identity);

@@ -1,14 +1,28 @@
-//! The line itself. Every field is an identifier, a count or a word of ours; there is no field for a value.
+//! What there is to say of a mount. Every field is an identifier, a count or a word of ours; there is no field for a value.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::model::{Code, FieldName, FilePath, PodClaims, RequestId, SecretRef, Version};
+use super::files::Files;
+use crate::model::{Code, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Tenant, Version};
 
-/// One mount, or several that said the same.
+/// The longest namespace, name or class in bytes, as in Kubernetes. With the other limits: escaped, and be each byte six, the texts of a
+/// line still leave room in it.
+const MAX_NAME: usize = 253;
+
+/// The longest target path in bytes (Linux `PATH_MAX`).
+const MAX_TARGET: usize = 4096;
+
+/// The longest message in bytes: that of a mount's error.
+const MAX_ERROR: usize = 4096;
+
+/// The longest in a line that has been shortened.
+const SHORT_ERROR: usize = 256;
+
+/// One mount. As JSON it is the beginning of its line: `line` adds the objects and the counts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
@@ -33,13 +47,14 @@ pub struct Event {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     pub milliseconds: f64,
+    #[serde(skip)]
     pub objects: Vec<ObjectEvent>,
-    /// How many equal mounts this line stands for besides the one written before it; absent where none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub repeats: u64,
+    /// How many objects it has besides those: they were left out of a line that had to be short.
+    #[serde(skip)]
+    pub more: usize,
 }
 
-/// One object of a mount, or one file of an object that makes several.
+/// One object of a mount, with all files that it delivers.
 #[derive(Clone, Debug, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectEvent {
@@ -50,6 +65,9 @@ pub struct ObjectEvent {
     pub field: Option<FieldName>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub file: Option<FilePath>,
+    /// Where they are several; `field` and `file` are `None` then.
+    #[serde(flatten)]
+    pub files: Files,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub version: Option<Version>,
     pub outcome: Outcome,
@@ -77,18 +95,41 @@ pub enum Outcome {
 // === impl Event ===
 
 impl Event {
+    /// The namespace; empty where the request could not be read.
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant::from(self.pod.as_ref().map_or("", |pod| &pod.namespace))
+    }
+
     /// What a volume's mounts are counted under: one Pod may have several volumes.
-    pub(super) fn volume(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (&self.provider, &self.pod, &self.class, &self.target).hash(&mut hasher);
-        hasher.finish()
+    pub(super) fn volume(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((&self.provider, &self.pod, &self.class, &self.target))
     }
 
     /// Equal for mounts that say the same: all but time, request and duration.
-    pub(super) fn substance(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.outcome, self.code, &self.error, self.verified, &self.objects).hash(&mut hasher);
-        hasher.finish()
+    pub(super) fn substance(&self, hasher: &RandomState) -> u64 {
+        hasher.hash_one((self.outcome, self.code, &self.error, self.verified, &self.objects, self.more))
+    }
+
+    /// Cuts texts that are longer than any that Kubernetes and Linux allow.
+    pub(super) fn bound(&mut self) {
+        if let Some(PodClaims { namespace, name, uid, service_account }) = &mut self.pod {
+            for name in [namespace, name, uid, service_account] {
+                cut(name, MAX_NAME);
+            }
+        }
+        for (text, most) in [(&mut self.class, MAX_NAME), (&mut self.target, MAX_TARGET), (&mut self.error, MAX_ERROR)] {
+            if let Some(text) = text {
+                cut(text, most);
+            }
+        }
+    }
+
+    /// Leaves out what makes a line long: the objects, and most of a long message.
+    pub(super) fn shorten(&mut self) {
+        self.more += std::mem::take(&mut self.objects).len();
+        if let Some(error) = &mut self.error {
+            cut(error, SHORT_ERROR);
+        }
     }
 
     /// About how many bytes of memory it keeps while it waits, what it shares with others included.
@@ -100,14 +141,41 @@ impl Event {
 }
 
 impl ObjectEvent {
+    /// Takes in a file that the object delivers. An entry of one names it; an entry of several has their number and the first few names.
+    pub fn add_file(&mut self, file: &FilePath, field: Option<&FieldName>) {
+        if self.files.count() == 1 {
+            self.field = field.cloned().or_else(|| self.field.take());
+            self.file = Some(file.clone());
+            return;
+        }
+        let former = (self.field.take(), self.file.take());
+        if let (field, Some(file)) = former {
+            self.files.name(&file, field.as_ref());
+        }
+        self.files.name(file, field);
+    }
+
+    /// Counts one of the files or patterns that the object has nothing for.
+    pub fn add_absent(&mut self) {
+        self.files.count();
+    }
+
     fn weight(&self) -> usize {
         let texts = [self.field.as_ref().map(|field| field.as_str().len()), self.file.as_ref().map(|file| file.as_str().len())];
-        let secret = size_of::<SecretRef>() + self.secret.name.as_str().len() + self.secret.args.bytes();
-        size_of::<Self>() + secret + texts.into_iter().flatten().sum::<usize>()
+        let secret = size_of::<RefParts>() + self.secret.name.as_str().len() + self.secret.args.bytes();
+        size_of::<Self>() + secret + texts.into_iter().flatten().sum::<usize>() + self.files.weight()
     }
 }
 
-fn display<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+fn cut(text: &mut String, most: usize) {
+    const MARK: &str = "...";
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - MARK.len()));
+        text.push_str(MARK);
+    }
+}
+
+pub(super) fn display<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&value.to_string())
 }
 
@@ -117,12 +185,12 @@ fn maybe<T: ToString, S: Serializer>(value: &Option<T>, serializer: S) -> Result
 }
 
 #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref)] // serde's signature
-fn code<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn code<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
     code.map(Code::as_str).serialize(serializer)
 }
 
 #[allow(clippy::ref_option)] // serde's signature
-fn pod<S: Serializer>(claims: &Option<PodClaims>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn pod<S: Serializer>(claims: &Option<PodClaims>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Claims<'a> {
@@ -151,9 +219,4 @@ fn reference<S: Serializer>(secret: &SecretRef, serializer: S) -> Result<S::Ok, 
     }
     let pinned = secret.version.as_ref().map(Version::as_str);
     Reference { backend: secret.backend.as_str(), secret: secret.name.as_str(), pinned }.serialize(serializer)
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }

@@ -1,7 +1,11 @@
-//! Who got what: one JSON line a mount, written in order by a thread of its own behind a queue that is bounded in lines and in bytes.
+//! Who got what: one JSON line a mount, written in order by a thread of its own behind a queue that is bounded in bytes.
 //!
-//! A line says everything about a mount but values: the Pod, the class, and for each object its secret, file, version and outcome.
-//! kubelet asks again each minute; mounts that say the same as the one before are counted, not repeated.
+//! A line says everything about a mount but values: the Pod, the class, and for each object its secret, files, version and outcome.
+//! kubelet asks again each minute; mounts that say the same as the one before are counted, not repeated. Queue, counted volumes and
+//! the lines of an hour are shared by namespace, so that none can take the others' lines away.
+//!
+//! Reading order: `event` and `files` (what there is to say), `line` (how it is written), `repeats` (what need not be), `window` (who
+//! may write how much), `trail` (which lines are written, and at what length), `losses` (those that are not).
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions};
@@ -9,30 +13,36 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
 
 use async_trait::async_trait;
 use rustix::fs::OFlags;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Duration, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant, timeout};
 
+use crate::model::Tenant;
+use crate::shares::{Held, Shares};
 use crate::telemetry::Metrics;
 use crate::telemetry::outlet::{Patient, own_descriptor};
 use crate::yaml::{Faults, Reader};
 
 mod event;
+mod files;
+mod line;
+mod losses;
 mod repeats;
+mod trail;
+mod window;
 
 pub use event::{Event, ObjectEvent, Outcome};
+pub use files::Files;
 
-use repeats::Repeats;
+use losses::{Cause, Losses};
+use trail::{Trail, Unwritten};
 
-/// Lines that may wait to be written.
-const QUEUE: usize = 4096;
-
-/// Bytes that they may keep in memory meanwhile.
-const QUEUE_BYTES: u32 = 8 * 1024 * 1024;
+/// Bytes that lines may keep in memory while they wait to be written. Those of one namespace keep no more than they leave free.
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The mapping under `audit`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -53,44 +63,36 @@ pub trait AuditSink: Debug + Send + Sync {
 
 /// The audit line of a mount could not be written, and `audit.failClosed` is set.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error(
-    "the audit line could not be written, and audit.failClosed is set: {0} (free the disk or mend the file named by audit.file; mounts go on by themselves)"
-)]
-pub struct AuditUnavailable(String);
-
-impl AuditUnavailable {
-    /// The line was not written in the mount's time.
-    pub fn late() -> Self {
-        Self("it was not written in time".to_owned())
-    }
+#[error("the audit line could not be written, and audit.failClosed is set: {why} ({remedy})")]
+pub struct AuditUnavailable {
+    why: String,
+    remedy: &'static str,
 }
 
 /// The audit log: a queue, and the thread that empties it.
 #[derive(Debug)]
 pub struct AuditLog {
-    queue: mpsc::Sender<Message>,
-    /// A permit for each byte.
-    room: Arc<Semaphore>,
+    /// Bounded by the room that each event holds.
+    queue: Sender<Message>,
+    room: Shares,
     fail_closed: bool,
-    losses: Losses,
-}
-
-/// Lines that were not written: counted at once, and said in the log when lines are written again.
-#[derive(Clone, Debug)]
-struct Losses {
-    unsaid: Arc<AtomicU64>,
-    metrics: Arc<Metrics>,
+    losses: Arc<Losses>,
 }
 
 #[derive(Debug)]
 enum Message {
-    Event {
-        event: Box<Event>,
-        written: Option<oneshot::Sender<Result<(), String>>>,
-        _room: OwnedSemaphorePermit,
-    },
+    Event(Waiting),
     /// Writes what is held back, and answers when all is written.
     Flush(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    event: Box<Event>,
+    tenant: Tenant,
+    /// With `failClosed`: the mount waits for it.
+    written: Option<oneshot::Sender<Result<(), AuditUnavailable>>>,
+    held: Held,
 }
 
 // === impl AuditConfig ===
@@ -126,18 +128,26 @@ impl AuditLog {
     /// # Errors
     /// No thread can be had.
     pub fn start(writer: Box<dyn Write + Send>, fail_closed: bool, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let (queue, messages) = mpsc::channel(QUEUE);
-        let losses = Losses { unsaid: Arc::default(), metrics };
-        let counted = losses.clone();
-        std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(messages, writer, &counted))?;
-        Ok(Self { queue, room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)), fail_closed, losses })
+        let (queue, messages) = channel();
+        let losses = Arc::new(Losses::new(metrics));
+        let trail = Trail::new(writer, Arc::clone(&losses));
+        let thread_losses = Arc::clone(&losses);
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(&messages, trail, &thread_losses))?;
+        Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, losses })
     }
 
     /// Waits until everything recorded so far is written, the counts of repeats included; for at most `limit`. Whether it is.
     pub async fn flush(&self, limit: Duration) -> bool {
         let (done, written) = oneshot::channel();
-        let flushed = async { self.queue.send(Message::Flush(done)).await.is_ok() && written.await.is_ok() };
-        timeout(limit, flushed).await.unwrap_or(false)
+        self.queue.send(Message::Flush(done)).is_ok() && timeout(limit, written).await.is_ok_and(|written| written.is_ok())
+    }
+
+    /// Room in the queue; for the event without its objects, where there is no more.
+    fn room_for(&self, event: &mut Event, tenant: &Tenant) -> Option<Held> {
+        self.room.take(tenant, event.weight()).or_else(|| {
+            event.shorten();
+            self.room.take(tenant, event.weight())
+        })
     }
 }
 
@@ -151,83 +161,97 @@ fn open(path: &Path) -> io::Result<File> {
 
 #[async_trait]
 impl AuditSink for AuditLog {
-    async fn record(&self, event: Event) -> Result<(), AuditUnavailable> {
-        let weight = u32::try_from(event.weight()).unwrap_or(u32::MAX).min(QUEUE_BYTES);
-        let (event, room) = (Box::new(event), Arc::clone(&self.room));
-        if !self.fail_closed {
-            let room = room.try_acquire_many_owned(weight).ok();
-            let sent = room.map(|_room| self.queue.try_send(Message::Event { event, written: None, _room }).is_ok());
-            if sent != Some(true) {
-                self.losses.add(1);
+    async fn record(&self, mut event: Event) -> Result<(), AuditUnavailable> {
+        event.bound();
+        let (tenant, time, delivered) = (event.tenant(), event.time, event.outcome == Outcome::Delivered);
+        let Some(held) = self.room_for(&mut event, &tenant) else {
+            if self.fail_closed {
+                self.losses.refused(&tenant, Cause::File, time);
+                return Err(AuditUnavailable::full(tenant.as_str()));
             }
+            self.losses.lost(&tenant, Cause::File, delivered, time);
             return Ok(());
+        };
+        let (written, answer) = self.fail_closed.then(oneshot::channel).unzip();
+        let waiting = Waiting { event: Box::new(event), tenant: tenant.clone(), written, held };
+        let sent = self.queue.send(Message::Event(waiting));
+        match answer {
+            Some(answer) => answer.await.map_err(|_| AuditUnavailable::gone())?,
+            None if sent.is_err() => {
+                self.losses.lost(&tenant, Cause::File, delivered, time);
+                Ok(())
+            }
+            None => Ok(()),
         }
-        let gone = || AuditUnavailable("the writing thread is gone".to_owned());
-        let (written, answer) = oneshot::channel();
-        let room = room.acquire_many_owned(weight).await.map_err(|_| gone())?;
-        self.queue.send(Message::Event { event, written: Some(written), _room: room }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?.map_err(AuditUnavailable)
     }
 }
 
-impl Losses {
-    fn add(&self, lines: u64) {
-        self.unsaid.fetch_add(lines, Ordering::Relaxed);
-        self.metrics.audit_lines_lost(lines);
+// === impl AuditUnavailable ===
+
+impl AuditUnavailable {
+    /// The line was not written in the mount's time.
+    pub fn late() -> Self {
+        Self::of_file("it was not written in time".to_owned())
     }
 
-    /// A line was written.
-    fn say(&self) {
-        let lines = self.unsaid.swap(0, Ordering::Relaxed);
-        if lines > 0 {
-            tracing::error!(lines, "audit lines were lost: what audit.file names did not take them in time, or refused them");
-        }
+    fn gone() -> Self {
+        Self::of_file("the writing thread is gone".to_owned())
+    }
+
+    fn full(tenant: &str) -> Self {
+        Self::of_file(format!("the lines of the namespace {tenant:?} that wait to be written fill its share of the queue"))
+    }
+
+    fn of_file(why: String) -> Self {
+        Self { why, remedy: "free the disk or mend the file named by audit.file; mounts go on by themselves" }
+    }
+
+    fn over(tenant: &str) -> Self {
+        let why = format!("the namespace {tenant:?} has used up its share of the audit log");
+        Self { why, remedy: "start fewer of its Pods on this node at a time; kubelet tries again by itself" }
     }
 }
 
 /// The writing thread: lines in order, one write each, until every sender is gone.
-fn write_all(mut messages: mpsc::Receiver<Message>, mut writer: Box<dyn Write + Send>, losses: &Losses) {
-    let mut repeats = Repeats::default();
-    while let Some(message) = messages.blocking_recv() {
-        match message {
-            Message::Event { event, written, _room } => {
-                let volume = event.volume();
-                let lines = repeats.pass(*event);
-                let outcome = write_lines(&mut *writer, &lines, losses);
-                if outcome.is_err() {
-                    repeats.forget(volume);
-                }
-                if let Some(written) = written {
-                    let _ = written.send(outcome.map_err(|error| error.to_string()));
-                }
-            }
-            Message::Flush(done) => {
-                let _ = write_lines(&mut *writer, &repeats.drain(), losses);
+fn write_all(messages: &Receiver<Message>, mut trail: Trail, losses: &Losses) {
+    loop {
+        let received = match trail.say_in_time(Instant::now()) {
+            Some(wait) => messages.recv_timeout(wait),
+            None => messages.recv().map_err(|RecvError| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            // What it holds of the queue is given back before the next look at what was lost.
+            Ok(Message::Event(waiting)) => waiting.write(&mut trail, losses),
+            Ok(Message::Flush(done)) => {
+                trail.flush(Instant::now());
                 let _ = done.send(());
             }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
-    let _ = write_lines(&mut *writer, &repeats.drain(), losses);
+    trail.flush(Instant::now());
 }
 
-/// Writes all, or counts what is left as lost.
-fn write_lines(writer: &mut dyn Write, events: &[Event], losses: &Losses) -> io::Result<()> {
-    for (written, event) in events.iter().enumerate() {
-        if let Err(error) = write_line(writer, event) {
-            losses.add((events.len() - written) as u64);
-            tracing::error!(%error, "an audit line could not be written");
-            return Err(error);
+impl Waiting {
+    fn write(self, trail: &mut Trail, losses: &Losses) {
+        let Self { mut event, tenant, written, held } = self;
+        let outcome = trail.pass(&mut event, &tenant, Instant::now());
+        let (time, delivered) = (event.time, event.outcome == Outcome::Delivered && written.is_none());
+        match (&outcome, &written) {
+            (Ok(()), _) => {}
+            (Err(Unwritten::File(_)), _) => losses.lost(&tenant, Cause::File, delivered, time),
+            (Err(Unwritten::Share), None) => losses.lost(&tenant, Cause::Share, delivered, time),
+            (Err(Unwritten::Share), Some(_)) => losses.refused(&tenant, Cause::Share, time),
         }
-        losses.say();
+        drop((event, held));
+        if let Some(written) = written {
+            let _ = written.send(outcome.map_err(|unwritten| match unwritten {
+                Unwritten::File(error) => AuditUnavailable::of_file(error.to_string()),
+                Unwritten::Share => AuditUnavailable::over(tenant.as_str()),
+            }));
+        }
     }
-    Ok(())
-}
-
-fn write_line(writer: &mut dyn Write, event: &Event) -> io::Result<()> {
-    let mut line = serde_json::to_vec(event)?;
-    line.push(b'\n');
-    writer.write_all(&line)?;
-    writer.flush()
 }
 
 #[cfg(test)]

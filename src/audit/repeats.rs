@@ -1,86 +1,151 @@
 //! Mounts that say the same as the volume's last one are counted; the count is written when something changes, each hour, and at the end.
+//! Of what was said a hash is kept, and no more: a volume costs the same few bytes whatever its class.
 
-use std::collections::HashMap;
+use std::hash::RandomState;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::Event;
+use super::event::{Event, Outcome};
+use super::line::{Count, Whose};
+use crate::model::{Code, RequestId, Tenant};
+use crate::shelf::Shelf;
 
-/// Volumes remembered; past that the one heard of longest ago is written out and forgotten.
-const VOLUMES: usize = 4096;
-
-/// Bytes of the events held back; past that the one heard of longest ago goes as well.
-const HELD: usize = 4 * 1024 * 1024;
+/// Volumes remembered; past that, of the namespace that has most of them, the one heard of longest ago is written out and forgotten.
+pub(super) const VOLUMES: usize = 4096;
 
 /// A volume whose mounts go on unchanged is written again after this many seconds, so that the log shows it is alive.
 const INTERVAL_SECONDS: i64 = 3600;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Repeats {
-    volumes: HashMap<u64, Last>,
-    /// Of the events held back.
-    bytes: usize,
+    /// With a key of this process: nobody can find two mounts that count as the same.
+    hasher: RandomState,
+    volumes: Shelf<u64, Last>,
 }
 
-#[derive(Debug)]
+/// What is known of a volume: about 200 bytes with its place in the table.
+#[derive(Clone, Debug)]
 struct Last {
+    tenant: Tenant,
     substance: u64,
+    outcome: Outcome,
+    code: Option<Code>,
+    verified: bool,
+    /// Of the line that said it.
+    line: RequestId,
     written: Timestamp,
-    heard: Timestamp,
-    /// The newest of the mounts held back; its `repeats` is their number.
-    held: Option<Event>,
+    /// Mounts since, and the newest of them.
+    repeats: u64,
+    request: RequestId,
+    time: Timestamp,
+    milliseconds: f64,
+}
+
+/// What is to be written for a mount.
+#[derive(Debug)]
+pub(super) struct Passed {
+    /// First: mounts that were counted before it.
+    pub(super) counts: Vec<Count>,
+    /// Then its own line, and how many mounts before it that line counts; `None`: it was counted itself.
+    pub(super) repeats: Option<u64>,
+}
+
+// === impl Repeats ===
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), volumes: Shelf::new(VOLUMES) }
+    }
 }
 
 impl Repeats {
-    /// The lines to write now: what was held back of the volume, then the event itself, or nothing.
-    pub(super) fn pass(&mut self, mut event: Event) -> Vec<Event> {
-        let (volume, substance, now) = (event.volume(), event.substance(), event.time);
-        let mut lines = Vec::new();
-        if let Some(last) = self.volumes.get_mut(&volume) {
-            last.heard = now;
-            let held = last.held.take();
-            self.bytes -= held.as_ref().map_or(0, Event::weight);
-            if last.substance == substance {
-                event.repeats = held.map_or(0, |held| held.repeats) + 1;
-                if now.as_second() - last.written.as_second() >= INTERVAL_SECONDS {
-                    last.written = now;
-                    lines.push(event);
-                } else {
-                    self.bytes += event.weight();
-                    last.held = Some(event);
-                    while self.bytes > HELD {
-                        lines.extend(self.forget_oldest());
-                    }
-                }
-                return lines;
+    /// What is kept of a volume, in bytes, besides its place in the table.
+    #[cfg(test)]
+    pub(super) const VOLUME: usize = size_of::<Last>();
+
+    pub(super) fn pass(&mut self, event: &Event, tenant: &Tenant) -> Passed {
+        let volume = event.volume(&self.hasher);
+        let new = Last::new(event, event.substance(&self.hasher), tenant);
+        let mut counts = Vec::new();
+        let (next, repeats) = match self.volumes.find(&volume) {
+            Some(last) if last.substance == new.substance => {
+                let repeats = last.repeats + 1;
+                let is_due = event.time.as_second() - last.written.as_second() >= INTERVAL_SECONDS;
+                if is_due { (new, Some(repeats)) } else { (Last { line: last.line, written: last.written, repeats, ..new }, None) }
             }
-            lines.extend(held);
-        } else if self.volumes.len() >= VOLUMES {
-            lines.extend(self.forget_oldest());
-        }
-        self.volumes.insert(volume, Last { substance, written: now, heard: now, held: None });
-        lines.push(event);
-        lines
+            former => {
+                counts.extend(former.and_then(|last| last.count(Whose::of(event))));
+                (new, Some(0))
+            }
+        };
+        let gone = self.volumes.insert(tenant.as_str(), volume, next, |_| false);
+        counts.extend(gone.and_then(|last| last.count_by_namespace()));
+        Passed { counts, repeats }
     }
 
     /// What was to be written was not: the volume's next mount is no repeat of it.
-    pub(super) fn forget(&mut self, volume: u64) {
-        let held = self.volumes.remove(&volume).and_then(|last| last.held);
-        self.bytes -= held.as_ref().map_or(0, Event::weight);
+    pub(super) fn forget(&mut self, event: &Event) {
+        self.volumes.remove(&event.volume(&self.hasher));
     }
 
-    /// Everything held back.
-    pub(super) fn drain(&mut self) -> Vec<Event> {
-        self.bytes = 0;
-        let mut lines: Vec<Event> = self.volumes.drain().filter_map(|(_, last)| last.held).collect();
-        lines.sort_by_key(|event| event.time);
-        lines
+    /// Every count that was not written.
+    pub(super) fn drain(&mut self) -> Vec<Count> {
+        let counted = self.volumes.values().filter_map(Last::count_by_namespace);
+        let mut counts: Vec<Count> = counted.collect();
+        counts.sort_by_key(|count| count.time);
+        self.volumes = Shelf::new(VOLUMES);
+        counts
+    }
+}
+
+impl Last {
+    fn new(event: &Event, substance: u64, tenant: &Tenant) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            substance,
+            outcome: event.outcome,
+            code: event.code,
+            verified: event.verified,
+            line: event.request,
+            written: event.time,
+            repeats: 0,
+            request: event.request,
+            time: event.time,
+            milliseconds: event.milliseconds,
+        }
     }
 
-    fn forget_oldest(&mut self) -> Option<Event> {
-        let oldest = self.volumes.iter().min_by_key(|(_, last)| last.heard).map(|(volume, _)| *volume)?;
-        let held = self.volumes.remove(&oldest)?.held;
-        self.bytes -= held.as_ref().map_or(0, Event::weight);
-        held
+    fn count_by_namespace(&self) -> Option<Count> {
+        self.count(Whose::Namespace { namespace: self.tenant.clone() })
+    }
+
+    /// `None`: there is nothing to count.
+    fn count(&self, whose: Whose) -> Option<Count> {
+        (self.repeats > 0).then(|| Count {
+            tenant: self.tenant.clone(),
+            time: self.time,
+            event: "mount",
+            request: self.request,
+            outcome: self.outcome,
+            code: self.code,
+            whose,
+            verified: self.verified,
+            milliseconds: self.milliseconds,
+            objects: [],
+            repeats: self.repeats,
+            repeat_of: self.line,
+        })
+    }
+}
+
+impl Whose {
+    fn of(event: &Event) -> Self {
+        Self::Volume {
+            provider: Arc::clone(&event.provider),
+            pod: event.pod.clone(),
+            class: event.class.clone(),
+            target: event.target.clone(),
+        }
     }
 }

@@ -1,7 +1,10 @@
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 
 use super::*;
 use crate::model::{Code, PodClaims, RequestId, SecretRef, Version};
+
+mod share;
+mod size;
 
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -57,12 +60,13 @@ fn event(second: i64, version: &str) -> Event {
             secret,
             field: Some("password".parse().unwrap()),
             file: Some("db/password".parse().unwrap()),
+            files: Files::default(),
             version: Some(Version::new(version)),
             outcome: Outcome::Delivered,
             rule: Some(2),
             source: Some("store"),
         }],
-        repeats: 0,
+        more: 0,
     }
 }
 
@@ -131,6 +135,53 @@ async fn unchanged_repeats_are_counted_and_changes_are_written_at_once() {
 }
 
 #[tokio::test]
+async fn a_count_says_whose_it_is_and_which_line_has_the_rest() {
+    let written = Shared::default();
+    let log = AuditLog::start(Box::new(written.clone()), false, Arc::default()).unwrap();
+    for (request, version) in [(1, "3"), (2, "3"), (3, "3"), (4, "4"), (5, "4")] {
+        let mut mount = event(request * 60, version);
+        mount.request = RequestId::new(request.unsigned_abs());
+        log.record(mount).await.unwrap();
+    }
+    assert!(log.flush(Duration::from_secs(10)).await);
+    let lines = written.lines();
+    assert_eq!(lines.len(), 4);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&lines[1]).unwrap(), @r#"
+    {
+      "time": "1970-01-01T00:03:00Z",
+      "event": "mount",
+      "request": "0000000000000003",
+      "outcome": "delivered",
+      "provider": "keyferry",
+      "namespace": "shop",
+      "pod": "web-0",
+      "uid": "u-1",
+      "serviceAccount": "web",
+      "class": "shop",
+      "verified": true,
+      "milliseconds": 1.5,
+      "objects": [],
+      "repeats": 2,
+      "repeatOf": "0000000000000001"
+    }
+    "#);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&lines[3]).unwrap(), @r#"
+    {
+      "time": "1970-01-01T00:05:00Z",
+      "event": "mount",
+      "request": "0000000000000005",
+      "outcome": "delivered",
+      "namespace": "shop",
+      "verified": true,
+      "milliseconds": 1.5,
+      "objects": [],
+      "repeats": 1,
+      "repeatOf": "0000000000000004"
+    }
+    "#);
+}
+
+#[tokio::test]
 async fn an_unchanged_volume_shows_a_sign_of_life_each_hour() {
     let written = Shared::default();
     let log = AuditLog::start(Box::new(written.clone()), false, Arc::default()).unwrap();
@@ -149,53 +200,6 @@ async fn fail_closed_refuses_the_mount_when_the_line_cannot_be_written() {
     assert_eq!(lenient.record(event(0, "3")).await, Ok(()));
 }
 
-/// The reader has stopped: how much waits is bounded in bytes, however few lines they are.
-#[tokio::test]
-async fn large_lines_fill_the_queue_sooner() {
-    struct Stalled(std::sync::mpsc::Receiver<()>);
-    impl Write for Stalled {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Until the sender is gone.
-            let _ = self.0.recv();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-    let (hold, stall) = std::sync::mpsc::channel();
-    let metrics = Arc::new(Metrics::new());
-    let log = AuditLog::start(Box::new(Stalled(stall)), false, Arc::clone(&metrics)).unwrap();
-    for pod in 0..100 {
-        let mut large = event(pod, "3");
-        (large.target, large.error) = (Some(format!("/pods/{pod}")), Some("x".repeat(1024 * 1024)));
-        log.record(large).await.unwrap();
-    }
-    let lost = log.losses.unsaid.load(Ordering::Relaxed);
-    assert!((92..95).contains(&lost), "{lost}");
-    assert!(metrics.encode().contains(&format!("keyferry_audit_lines_lost_total {lost}")));
-    assert!(!log.flush(Duration::from_millis(50)).await, "it does not wait for ever");
-    drop(hold);
-    assert!(log.flush(Duration::from_secs(10)).await);
-    assert_eq!(log.losses.unsaid.load(Ordering::Relaxed), 0, "it was said");
-}
-
-#[tokio::test]
-async fn events_held_back_are_bounded_in_bytes() {
-    let written = Shared::default();
-    let log = AuditLog::start(Box::new(written.clone()), true, Arc::default()).unwrap();
-    for round in 0..2 {
-        for pod in 0..20 {
-            let mut large = event(round * 60 + pod, "3");
-            (large.target, large.error) = (Some(format!("/pods/{pod}")), Some("x".repeat(1024 * 1024)));
-            log.record(large).await.unwrap();
-        }
-    }
-    // The second of each would be held back: at most three of them are.
-    assert!(written.lines().len() >= 20 + 17, "{}", written.lines().len());
-}
-
 #[tokio::test]
 async fn a_pipe_that_nobody_reads_is_no_wait() {
     let folder = tempfile::tempdir().unwrap();
@@ -206,15 +210,25 @@ async fn a_pipe_that_nobody_reads_is_no_wait() {
     insta::assert_snapshot!(refused, @"No such device or address (os error 6)");
 }
 
-#[tokio::test]
-async fn remembered_volumes_are_bounded() {
-    let written = Shared::default();
-    let log = AuditLog::start(Box::new(written.clone()), true, Arc::default()).unwrap();
-    for pod in 0..5_000 {
-        let mut mount = event(pod, "3");
-        mount.target = Some(format!("/pods/{pod}"));
-        log.record(mount).await.unwrap();
+/// A mount of a volume of its own.
+fn mount_of(namespace: &str, volume: usize, second: i64) -> Event {
+    let mut mount = event(second, "3");
+    mount.pod.as_mut().unwrap().namespace = namespace.to_owned();
+    mount.target = Some(format!("/pods/{volume}"));
+    mount
+}
+
+/// What takes a line only when a test lets it.
+struct Stalled(mpsc::Receiver<()>, Shared);
+
+impl Write for Stalled {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Until the sender is gone.
+        let _ = self.0.recv();
+        self.1.write(bytes)
     }
-    assert!(log.flush(Duration::from_secs(10)).await);
-    assert_eq!(written.lines().len(), 5_000);
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

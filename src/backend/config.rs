@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::examine::{Visitor, failure};
-use super::kind::Kind;
+use super::kind::{Kind, StoreLimits};
 use super::store::file::FileConfig;
 use super::store::http::HttpBackendConfig;
 use super::store::vault::VaultConfig;
@@ -60,11 +60,11 @@ impl BackendConfig {
     pub async fn examine(
         &self,
         name: &BackendName,
-        secret_bytes: usize,
+        limits: StoreLimits,
         clock: &Arc<dyn Clock>,
         visitor: Option<Visitor>,
     ) -> Vec<Diagnosis> {
-        let looked = self.kind().examine(name, secret_bytes, clock, visitor).await;
+        let looked = self.kind().examine(name, limits, clock, visitor).await;
         looked.unwrap_or_else(|error| vec![failure(name, &error)])
     }
 

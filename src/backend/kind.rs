@@ -27,20 +27,29 @@ pub trait Kind: Debug + Send + Sync {
     /// the login that are equal to the configuration are left out of it, so that equal requests are equal references.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible>;
 
-    /// The store alone, without what stands around it. `secret_bytes` is the configuration's `limits.secretBytes`.
+    /// The store alone, without what stands around it.
     ///
     /// # Errors
     /// What it needs on this node cannot be used. A store that is out of reach is no error.
-    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError>;
+    fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError>;
 
     /// Opens it and asks it, as a mount would, for `keyferry doctor`; with a visitor it is logged in to, and out of again.
     async fn examine(
         &self,
         name: &BackendName,
-        secret_bytes: usize,
+        limits: StoreLimits,
         clock: &Arc<dyn Clock>,
         visitor: Option<Visitor>,
     ) -> Result<Vec<Diagnosis>, BackendError>;
+}
+
+/// What bounds one store, besides its own entry.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct StoreLimits {
+    /// The largest secret in bytes: the configuration's `limits.secretBytes`.
+    pub secret_bytes: usize,
+    /// For the secrets that it remembers itself, in bytes.
+    pub remembered: usize,
 }
 
 /// What the rest of the configuration, policy and the commands have to know of a store.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
+use crate::budget::Payer;
 use crate::files::Late;
-use crate::model::{Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef};
+use crate::model::{Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Tenant};
 use crate::policy::Permit;
+use crate::turns::Party;
 
 mod caching;
 mod catalogue;
@@ -29,7 +31,7 @@ pub use caching::{CacheConfig, CacheTimes};
 pub use catalogue::Configured;
 pub use config::BackendConfig;
 pub use examine::Visitor;
-pub use kind::{Audience, Facts, Inadmissible, Kind, only_reads};
+pub use kind::{Audience, Facts, Inadmissible, Kind, StoreLimits, only_reads};
 pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
 pub use stack::lease::LeasesConfig;
@@ -73,6 +75,10 @@ pub struct FetchContext {
     pub tokens: Arc<PodTokens>,
     /// The oldest answer that may come from a cache, where the class says less than the configuration.
     pub fresh: Option<Duration>,
+    /// Who pays for what is held of the answer; `None`: it is the daemon's own.
+    pub payer: Option<Payer>,
+    /// In whose lines it waits at a store; `None`: in its own tenant's.
+    pub party: Option<Party>,
     pub deadline: Instant,
 }
 
@@ -81,6 +87,7 @@ pub struct FetchContext {
 pub struct Terms {
     pub tokens: Arc<PodTokens>,
     pub fresh: Option<Duration>,
+    pub payer: Option<Payer>,
     pub deadline: Instant,
 }
 
@@ -112,6 +119,8 @@ pub enum Fault {
     /// The request means nothing to the store.
     Invalid,
     NotFound,
+    /// There is no memory for the answer now: the mount gives back what it has, and waits for its turn to have enough. No failed try.
+    Short,
     Throttled,
     TimedOut,
     TooLarge,
@@ -142,8 +151,9 @@ struct InFull(String);
 
 impl Terms {
     fn of(&self, permit: &Permit) -> FetchContext {
-        let Self { tokens, fresh, deadline } = self;
-        FetchContext { pod: Arc::clone(permit.pod()), tokens: Arc::clone(tokens), fresh: *fresh, deadline: *deadline }
+        let Self { tokens, fresh, payer, deadline } = self;
+        let (pod, tokens, payer) = (Arc::clone(permit.pod()), Arc::clone(tokens), payer.clone());
+        FetchContext { pod, tokens, fresh: *fresh, payer, party: None, deadline: *deadline }
     }
 }
 
@@ -169,6 +179,7 @@ impl Fault {
             Self::Denied => "denied",
             Self::Invalid => "invalid",
             Self::NotFound => "not_found",
+            Self::Short => "short",
             Self::Throttled => "throttled",
             Self::TimedOut => "timed_out",
             Self::TooLarge => "too_large",
@@ -185,11 +196,19 @@ impl Fault {
             Self::Denied => Code::BackendDenied,
             Self::Invalid | Self::Unsupported => Code::InvalidRequest,
             Self::NotFound => Code::SecretNotFound,
+            Self::Short => Code::Overloaded,
             Self::Throttled | Self::Unavailable => Code::BackendUnavailable,
             Self::TimedOut => Code::BackendTimeout,
             Self::TooLarge => Code::TooLarge,
             Self::Unauthenticated => Code::BackendLoginFailed,
         }
+    }
+}
+
+impl FetchContext {
+    /// For whom it is, where tenants share.
+    pub fn tenant(&self) -> Tenant {
+        Arc::clone(&self.pod.namespace).into()
     }
 }
 

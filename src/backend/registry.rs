@@ -7,9 +7,10 @@ use super::stack::cache::Cached;
 use super::stack::coalesce::Coalesced;
 use super::stack::lease::{Leased, Leases};
 use super::stack::limit::Limited;
-use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, Terms};
+use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, StoreLimits, Terms};
+use crate::budget::Ceilings;
 use crate::clock::Clock;
-use crate::model::{BackendName, Catalogue, Fetched};
+use crate::model::{BackendName, Fetched};
 use crate::policy::Permit;
 use crate::telemetry::Metrics;
 
@@ -30,12 +31,14 @@ pub struct BackendParts<'p> {
     pub clock: &'p Arc<dyn Clock>,
     pub metrics: &'p Arc<Metrics>,
     pub leases: &'p Arc<Leases>,
+    /// How many bytes all backends may keep.
+    pub kept: Ceilings,
 }
 
 /// Every backend, each behind its decorators.
 #[derive(Debug)]
 pub struct Backends {
-    configured: Configured,
+    configured: Arc<Configured>,
     stacks: BTreeMap<BackendName, Stack>,
 }
 
@@ -55,18 +58,24 @@ struct StackPlan {
     secret_bytes: usize,
     /// `None`: the store is on this node, and always current.
     cache: Option<CacheConfig>,
+    /// Bytes of secrets that it may keep: its part of what all backends may.
+    kept: usize,
 }
 
 // === impl StackPlan ===
 
 impl StackPlan {
-    fn new(config: &BackendConfig, settings: BackendSettings) -> Self {
+    /// `of_its_kind`: how many backends there are that keep secrets as this one does, by themselves or in a cache.
+    fn new(config: &BackendConfig, settings: BackendSettings, kept: Ceilings, of_its_kind: usize) -> Self {
         let BackendSettings { per_backend: calls, secret_bytes, cache } = settings;
-        Self { config: config.clone(), calls, secret_bytes, cache: config.kind().facts().cache.map(|own| own.or(cache)) }
+        let cache = config.kind().facts().cache.map(|own| own.or(cache));
+        let all = if cache.is_some() { kept.answers } else { kept.opened };
+        Self { config: config.clone(), calls, secret_bytes, cache, kept: all / of_its_kind.max(1) }
     }
 
     fn build(self, name: &BackendName, parts: BackendParts<'_>) -> Result<Stack, BackendError> {
-        let store = self.config.kind().open(name, self.secret_bytes, parts.clock)?;
+        let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept };
+        let store = self.config.kind().open(name, limits, parts.clock)?;
         Ok(Stack { top: self.decorate(store, name, parts), plan: Some(self) })
     }
 
@@ -74,7 +83,8 @@ impl StackPlan {
     fn decorate(&self, store: Arc<dyn Backend>, name: &BackendName, parts: BackendParts<'_>) -> Arc<dyn Backend> {
         let limited = Arc::new(Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics)));
         let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
-        let cached: Arc<dyn Backend> = if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, parts.metrics)) };
+        let cached: Arc<dyn Backend> =
+            if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, self.kept, parts.metrics)) };
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
         Arc::new(Leased::new(coalesced, name, self.config.kind().facts().origin, Arc::clone(parts.leases)))
     }
@@ -95,26 +105,28 @@ impl Backends {
         former: Option<&Self>,
     ) -> Result<Self, Vec<String>> {
         let (mut stacks, mut faults) = (BTreeMap::new(), Vec::new());
+        let is_cached = |config: &BackendConfig| config.kind().facts().cache.is_some();
         for (name, config) in configured.stores() {
-            let plan = StackPlan::new(config, settings);
+            let of_its_kind = configured.stores().values().filter(|other| is_cached(other) == is_cached(config)).count();
+            let plan = StackPlan::new(config, settings, parts.kept, of_its_kind);
             let kept = former.and_then(|former| former.stacks.get(name)).filter(|stack| stack.plan.as_ref() == Some(&plan));
             match kept.map_or_else(|| plan.build(name, parts), |stack| Ok(stack.clone())) {
                 Ok(stack) => _ = stacks.insert(name.clone(), stack),
                 Err(error) => faults.push(format!("backends.{}", error.in_full())),
             }
         }
-        if faults.is_empty() { Ok(Self { configured, stacks }) } else { Err(faults) }
+        if faults.is_empty() { Ok(Self { configured: Arc::new(configured), stacks }) } else { Err(faults) }
     }
 
     /// Backends that were built elsewhere.
     pub fn new(configured: Configured, backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
         let stacks = backends.into_iter().map(|(name, top)| (name, Stack { top, plan: None })).collect();
-        Self { configured, stacks }
+        Self { configured: Arc::new(configured), stacks }
     }
 
     /// What classes are judged by.
-    pub fn catalogue(&self) -> &dyn Catalogue {
-        &self.configured
+    pub fn catalogue(&self) -> Arc<Configured> {
+        Arc::clone(&self.configured)
     }
 
     /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the order of the permits. Nothing waits, and no

@@ -31,6 +31,21 @@ pub struct Spent {
     n: usize,
 }
 
+/// A purse in the hands of those who ask stores on the mount's behalf.
+#[derive(Clone, Debug)]
+pub struct Payer {
+    purse: Arc<Purse>,
+    prepaid: usize,
+}
+
+/// Something that grows, and is paid for as it does.
+#[derive(Debug, Default)]
+pub struct Growing {
+    payer: Option<Payer>,
+    bytes: usize,
+    spent: Option<Spent>,
+}
+
 /// Why bytes were not paid for.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Unpaid {
@@ -228,6 +243,51 @@ impl Spent {
 impl Drop for Spent {
     fn drop(&mut self) {
         self.shrink(0);
+    }
+}
+
+// === impl Payer ===
+
+impl Payer {
+    pub fn new(purse: &Arc<Purse>) -> Self {
+        Self { purse: Arc::clone(purse), prepaid: 0 }
+    }
+
+    /// For something of which so many bytes are paid already, by who asks for it.
+    pub fn prepaid(&self, bytes: usize) -> Self {
+        Self { prepaid: bytes, ..self.clone() }
+    }
+
+    pub fn purse(&self) -> &Arc<Purse> {
+        &self.purse
+    }
+}
+
+// === impl Growing ===
+
+impl Growing {
+    /// Without a payer it costs nothing: it is the daemon's own.
+    pub fn new(payer: Option<Payer>) -> Self {
+        Self { payer, ..Self::default() }
+    }
+
+    /// Pays for `n` bytes more.
+    ///
+    /// # Errors
+    /// As [`Purse::spend`].
+    pub fn add(&mut self, n: usize) -> Result<(), Unpaid> {
+        self.bytes = self.bytes.saturating_add(n);
+        let Some(Payer { purse, prepaid }) = &self.payer else { return Ok(()) };
+        let more = self.bytes.saturating_sub(*prepaid).saturating_sub(self.spent.as_ref().map_or(0, Spent::n));
+        match &mut self.spent {
+            Some(spent) => spent.more(more),
+            None => purse.spend(more).map(|spent| self.spent = Some(spent)),
+        }
+    }
+
+    /// What it has cost, to be kept as long as it is.
+    pub fn spent(self) -> Option<Spent> {
+        self.spent
     }
 }
 

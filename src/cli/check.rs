@@ -149,10 +149,9 @@ fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failu
 fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report: &mut Report) -> Rules {
     let configured = config.map(Config::configured);
     let catalogue: &dyn Catalogue = configured.as_ref().map_or(&Anything, |configured| configured);
-    let limits = ClassLimits {
-        objects: config.map_or_else(Limits::default, |config| config.limits).objects,
-        owners: config.is_some_and(|config| config.delivery == DeliveryMode::Provider),
-    };
+    let Limits { objects, class_bytes, files, .. } = config.map_or_else(Limits::default, |config| config.limits);
+    let limits =
+        ClassLimits { objects, files, bytes: class_bytes, owners: config.is_some_and(|config| config.delivery == DeliveryMode::Provider) };
     let pod = args.account.as_ref().map(|account| Arc::new(account.pod()));
     let mut judge = Judge {
         catalogue,

@@ -42,7 +42,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let _last = LastLines(outlet.clone());
     if let Err(error) = unsettled {
         outlet.push(
-            format!("the allocator keeps its own settings: {error} (set MALLOC_MMAP_THRESHOLD_=131072 in the daemon's environment)\n")
+            format!("the allocator keeps its own settings: {error} (set MALLOC_MMAP_THRESHOLD_=131072 and MALLOC_ARENA_MAX=2 in the daemon's environment)\n")
                 .into_bytes(),
         );
     }

@@ -15,7 +15,20 @@ fn the_least_that_is_needed_has_documented_defaults() {
     assert_eq!((config.sockets.mode, config.sockets.allowed_peers.as_slice()), (0o600, [0].as_slice()));
     assert_eq!((config.state_dir.as_path(), config.kubelet_dir.as_path()), (Path::new("/var/lib/keyferry"), Path::new("/var/lib/kubelet")));
     let (secret_bytes, mount_bytes, timeout) = (1 << 20, 3_670_016, Duration::from_secs(90));
-    assert_eq!(config.limits, Limits { objects: 512, secret_bytes, mount_bytes, mounts: 256, per_backend: 32, timeout });
+    assert_eq!(
+        config.limits,
+        Limits {
+            objects: 512,
+            class_bytes: 256 * 1024,
+            files: 4096,
+            secret_bytes,
+            mount_bytes,
+            memory: None,
+            mounts: 512,
+            per_backend: 64,
+            timeout
+        }
+    );
     assert_eq!(config.audit, AuditConfig { file: None, fail_closed: false });
     assert_eq!(config.metrics, None);
     assert_eq!((config.sealed, config.leases), (None, LeasesConfig { revoke_at_shutdown: false }));
@@ -38,7 +51,7 @@ policy: [{ pods: { namespace: \"*\" }, read: [\"files/${namespace}/**\"] }]
 cache: { fresh: 90s, stale: 24h, sealed: { dir: /cache, key: [/new, /old] } }
 leases: { revokeAtShutdown: true }
 delivery: driver
-limits: { objects: 2, secretBytes: 2MiB, mountBytes: 3MiB, mounts: 4, perBackend: 5, timeout: 6s }
+limits: { objects: 2, classBytes: 1KiB, files: 3, secretBytes: 2MiB, mountBytes: 3MiB, memory: 128MiB, mounts: 4, perBackend: 5, timeout: 6s }
 audit: { file: /audit.log, failClosed: true }
 metrics: { listen: 127.0.0.1:0 }
 events: { enabled: false }
@@ -47,7 +60,20 @@ log: { format: text, level: debug }
     let config = Config::parse(text).unwrap();
     assert_eq!((config.sockets.mode, config.sockets.allowed_peers.as_slice()), (0o660, [0, 1000].as_slice()));
     let (secret_bytes, mount_bytes, timeout) = (2 << 20, 3 << 20, Duration::from_secs(6));
-    assert_eq!(config.limits, Limits { objects: 2, secret_bytes, mount_bytes, mounts: 4, per_backend: 5, timeout });
+    assert_eq!(
+        config.limits,
+        Limits {
+            objects: 2,
+            class_bytes: 1024,
+            files: 3,
+            secret_bytes,
+            mount_bytes,
+            memory: Some(128 << 20),
+            mounts: 4,
+            per_backend: 5,
+            timeout
+        }
+    );
     assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true });
     assert_eq!(config.sealed, Some(SealedConfig { dir: "/cache".into(), keys: vec!["/new".into(), "/old".into()] }));
     assert_eq!(config.leases, LeasesConfig { revoke_at_shutdown: true });

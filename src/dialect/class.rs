@@ -6,16 +6,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::keys::Keys;
-use super::layout::Layout;
-use super::{ClassLimits, bounded, class_fault};
+use super::layout::{Layout, Room};
+use super::{ClassLimits, bounded, class_fault, too_much_work};
 use crate::model::{
-    Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, InvalidName, Label, LeaseFor, LoginKey, Method, Object, Plan, SecretRef,
-    Unresolved, clean, quoted,
+    Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, FaultList, FilePath, FolderPath, InvalidName, InvalidPath, Label,
+    LeaseFor, LoginKey, MAX_FAULTS, Method, Object, Plan, SecretRef, Unresolved, clean, quoted,
 };
-use crate::yaml::{self, Faults, Node, Position, Reader, Value};
+use crate::steps::{Spent, Steps};
+use crate::yaml::{self, Faults, Node, Position, Reader, Unparsed, Value};
 
-/// How many faulty keys are told of one object.
-const MAX_KEY_FAULTS: usize = 64;
+/// The most names in one `fields`: each must be there, and is a file. A pattern with a `*` is none.
+const MAX_NAMES: usize = 512;
+
+/// The most such names in a class.
+const MAX_NAMES_OF_CLASS: usize = 4096;
+
+/// What reading a value of the YAML takes after it was parsed, in steps: a mapping is looked through once for each known key.
+const VALUE: u64 = 32;
 
 /// Attributes of the volume that the driver puts between the parameters; they are not the class's.
 const VOLUME_KEYS: [&str; 2] = ["secretProviderClass", "providerName"];
@@ -49,17 +56,23 @@ pub(super) struct RequestKeys {
 /// A class being read.
 pub(super) struct Class<'c> {
     pub format: Format,
-    /// Paths that are known before a secret is.
-    pub layout: Layout,
     /// The class's words for the parts of a login, where they are not the native ones.
     pub login_words: BTreeMap<LoginKey, String>,
     catalogue: &'c dyn Catalogue,
+    limits: ClassLimits,
+    steps: &'c Steps,
+    /// The steps are at their end: nothing more is read.
+    spent: Option<Spent>,
+    /// Paths that are known before a secret is.
+    layout: Layout,
+    /// Names under `fields` so far.
+    names: usize,
     /// Objects of one secret share its place in the plan.
     secrets: Vec<SecretRef>,
     places: HashMap<SecretRef, usize>,
     told: Told,
-    faults: Vec<ClassFault>,
-    warnings: Vec<ClassWarning>,
+    faults: FaultList<ClassFault>,
+    warnings: FaultList<ClassWarning>,
 }
 
 /// What is said once for the class, not once for each object.
@@ -75,36 +88,57 @@ struct Told {
 // === impl Class ===
 
 impl<'c> Class<'c> {
-    pub(super) fn new(format: Format, catalogue: &'c dyn Catalogue) -> Self {
+    pub(super) fn new(format: Format, catalogue: &'c dyn Catalogue, limits: ClassLimits, steps: &'c Steps) -> Self {
         Self {
             format,
-            layout: Layout::default(),
             login_words: BTreeMap::new(),
             catalogue,
+            limits,
+            steps,
+            spent: None,
+            layout: Layout::new(limits.files),
+            names: 0,
             secrets: Vec::new(),
             places: HashMap::new(),
             told: Told::default(),
-            faults: Vec::new(),
-            warnings: Vec::new(),
+            faults: FaultList::default(),
+            warnings: FaultList::default(),
         }
     }
 
     /// Notes a fault of the class as a whole.
     pub(super) fn fault(&mut self, key: &str, problem: impl AsRef<str>) {
-        self.faults.push(class_fault(key, problem));
+        self.faults.add(class_fault(key, problem));
     }
 
     /// Notes what is not heeded, or could be meant otherwise.
     pub(super) fn warn(&mut self, object: Option<&Label>, key: &str, problem: impl AsRef<str>) {
-        self.warnings.push(ClassWarning { object: object.cloned(), key: clean(key), problem: bounded(problem.as_ref()) });
+        self.warnings.add_with(|| ClassWarning { object: object.cloned(), key: clean(key), problem: bounded(problem.as_ref()) });
+    }
+
+    /// Notes that an object is over a bound.
+    fn too_large(&mut self, label: &Label, at: Position, key: &str, problem: impl AsRef<str>) {
+        let (object, at) = (Some(label.clone()), Some((at.line, at.column)));
+        self.faults.add(ClassFault { object, code: Code::TooLarge, at, ..class_fault(key, problem) });
+    }
+
+    /// Pays for work that is to be done. `false`: it is too much.
+    pub(super) fn charge(&mut self, steps: u64) -> bool {
+        let spent = self.steps.charge(steps).err();
+        self.spent = self.spent.or(spent);
+        self.spent.is_none()
     }
 
     /// Names every key that means nothing here. A key with a `/` is the driver's or somebody else's.
     pub(super) fn check_keys(&mut self, parameters: &BTreeMap<String, String>) {
         let own = |key: &&str| !key.contains('/') && !VOLUME_KEYS.contains(key);
-        let problems = parameters.keys().map(String::as_str).filter(own);
-        let faults: Vec<_> = problems.filter_map(|key| Some(class_fault(key, self.format.class_keys.problem(key)?))).collect();
-        self.faults.extend(faults);
+        self.charge(parameters.keys().map(|key| key.len() as u64 + VALUE).sum());
+        for key in parameters.keys().map(String::as_str).filter(own) {
+            let keys = &self.format.class_keys;
+            if !keys.known.contains(&key) {
+                self.faults.add_with(|| class_fault(key, keys.problem(key)));
+            }
+        }
     }
 
     /// A class-wide value, read by `parse`; what is empty is not said at all.
@@ -122,7 +156,6 @@ impl<'c> Class<'c> {
     pub(super) fn objects(
         &mut self,
         parameters: &BTreeMap<String, String>,
-        limits: ClassLimits,
         label: impl Fn(&Node) -> String,
         mut read: impl FnMut(&mut Self, &Label, &mut Reader<'_>, &mut Faults) -> Option<Object>,
     ) -> Vec<Object> {
@@ -132,18 +165,26 @@ impl<'c> Class<'c> {
             return Vec::new();
         };
         let mut objects = Vec::new();
-        for (index, item) in (1..).zip(self.items(text, limits).unwrap_or_default()) {
-            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::default());
+        for (index, item) in (1..).zip(self.items(text).unwrap_or_default()) {
+            if !self.charge(VALUE * item.weight() as u64) {
+                break;
+            }
+            let (label, mut faults) = (Label { index, path: label(&item) }, Faults::at_most(MAX_FAULTS - self.faults.len()));
             objects.extend(self.object(&label, &item, &mut faults, &mut read));
             self.take_over(&label, faults);
         }
         objects
     }
 
-    fn items(&mut self, text: &str, limits: ClassLimits) -> Option<Vec<Node>> {
-        let document = match yaml::parse(text) {
+    fn items(&mut self, text: &str) -> Option<Vec<Node>> {
+        let most = self.limits.objects;
+        let document = match yaml::parse_within(text, self.steps) {
             Ok(document) => document,
-            Err(fault) => {
+            Err(Unparsed::Spent(spent)) => {
+                self.spent = Some(spent);
+                return None;
+            }
+            Err(Unparsed::Fault(fault)) => {
                 let problem = if fault.key.is_empty() { fault.problem } else { format!("`{}` is {}", clean(&fault.key), fault.problem) };
                 self.objects_fault(fault.at, problem);
                 return None;
@@ -153,14 +194,13 @@ impl<'c> Class<'c> {
         match document.value {
             Value::Null if !self.format.may_be_empty => self.no_objects(),
             Value::Sequence(items) if items.is_empty() && !self.format.may_be_empty => self.no_objects(),
-            Value::Sequence(items) if items.len() <= limits.objects => Some(items),
+            Value::Sequence(items) if items.len() <= most => Some(items),
             Value::Sequence(items) => {
                 let problem = format!(
-                    "has {} objects: at most {} are allowed on this node (split the class, or ask for a higher limits.objects)",
-                    items.len(),
-                    limits.objects
+                    "has {} objects: at most {most} are allowed on this node (split the class, or ask for a higher limits.objects)",
+                    items.len()
                 );
-                self.faults.push(ClassFault { code: Code::TooLarge, ..class_fault("objects", problem) });
+                self.faults.add(ClassFault { code: Code::TooLarge, ..class_fault("objects", problem) });
                 None
             }
             Value::Null => Some(Vec::new()),
@@ -180,7 +220,7 @@ impl<'c> Class<'c> {
     }
 
     fn objects_fault(&mut self, at: Position, problem: impl AsRef<str>) {
-        self.faults.push(ClassFault { at: Some((at.line, at.column)), ..class_fault("objects", problem) });
+        self.faults.add(ClassFault { at: Some((at.line, at.column)), ..class_fault("objects", problem) });
     }
 
     fn object(
@@ -197,21 +237,77 @@ impl<'c> Class<'c> {
         }
         let mut reader = Reader::of(node, "", faults)?;
         for (key, _) in reader.entries() {
-            if let Some(problem) = self.format.object_keys.problem(&key.text).filter(|_| faults.len() < MAX_KEY_FAULTS) {
-                faults.add(key.at, &key.text, problem);
+            let keys = &self.format.object_keys;
+            if !keys.known.contains(&key.text.as_str()) {
+                faults.add_with(key.at, || (key.text.clone(), keys.problem(&key.text)));
             }
         }
         read(self, label, &mut reader, faults)
     }
 
     fn take_over(&mut self, label: &Label, faults: Faults) {
-        self.faults.extend(faults.into_sorted().into_iter().map(|fault| ClassFault {
-            object: Some(label.clone()),
-            key: clean(&fault.key),
-            problem: bounded(&fault.problem),
-            code: Code::InvalidRequest,
-            at: Some((fault.at.line, fault.at.column)),
-        }));
+        self.faults.count(faults.more());
+        for fault in faults.into_sorted() {
+            self.faults.add_with(|| ClassFault {
+                object: Some(label.clone()),
+                key: clean(&fault.key),
+                problem: bounded(&fault.problem),
+                code: Code::InvalidRequest,
+                at: Some((fault.at.line, fault.at.column)),
+            });
+        }
+    }
+
+    /// Claims a path for a file of an object.
+    pub(super) fn claim_file(&mut self, label: &Label, at: Position, path: &FilePath) {
+        if self.has_room(label, at, 1, path.as_str().len()) {
+            self.layout.claim_file(label, at, path.clone());
+        }
+    }
+
+    /// Claims a folder, which others may share.
+    pub(super) fn claim_folder(&mut self, label: &Label, at: Position, path: &FilePath) {
+        if self.has_room(label, at, 0, path.as_str().len()) {
+            self.layout.claim_folder(label, at, path.clone());
+        }
+    }
+
+    /// Claims the path of a file in a folder. It is made only if there is room for it.
+    pub(super) fn claim_within(&mut self, label: &Label, at: Position, folder: &FolderPath, name: &str) -> Result<(), InvalidPath> {
+        let of_folder = folder.as_path().map_or(0, |path| path.as_str().len() + 1);
+        if self.has_room(label, at, 1, of_folder + name.len()) {
+            self.layout.claim_file(label, at, folder.join(name)?);
+        }
+        Ok(())
+    }
+
+    /// Counts what is claimed; what is too much is told once.
+    fn has_room(&mut self, label: &Label, at: Position, files: usize, bytes: usize) -> bool {
+        match self.layout.count(files, bytes) {
+            Room::Free => true,
+            Room::None => false,
+            Room::Over(problem) => {
+                self.too_large(label, at, self.format.path, problem);
+                false
+            }
+        }
+    }
+
+    /// Counts the names under `fields` of an object. `false`: there are too many.
+    pub(super) fn has_room_for_names(&mut self, label: &Label, at: Position, names: usize) -> bool {
+        let before = self.names;
+        self.names += names;
+        if names > MAX_NAMES {
+            let problem =
+                format!("names {names} fields: at most {MAX_NAMES} are allowed (use patterns such as \"*\", or split the object)");
+            self.too_large(label, at, "fields", problem);
+        } else if before <= MAX_NAMES_OF_CLASS && self.names > MAX_NAMES_OF_CLASS {
+            let problem = format!(
+                "with this object the class names more than {MAX_NAMES_OF_CLASS} fields (use patterns such as \"*\", or split the class)"
+            );
+            self.too_large(label, at, "fields", problem);
+        }
+        names <= MAX_NAMES && self.names <= MAX_NAMES_OF_CLASS
     }
 
     /// What an object asks for, as its backend makes it: its place among the plan's secrets. Its faults stand at the keys that say so.
@@ -286,7 +382,10 @@ impl<'c> Class<'c> {
 
     /// The plan, or every fault: the class's own first, then object by object, each in the order of the text.
     pub(super) fn finish(mut self, objects: Vec<Object>) -> Result<Plan, ClassFaults> {
-        self.faults.extend(self.layout.faults(self.format.path));
+        let layout = self.layout.faults(self.format.path, &mut self.faults, self.steps);
+        if let Some(spent) = self.spent.or(layout.err()) {
+            self.faults.add(too_much_work(spent));
+        }
         if !self.told.logs_in {
             for (key, problem) in std::mem::take(&mut self.told.no_logins) {
                 self.fault(&self.word(key), problem);

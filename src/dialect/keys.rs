@@ -17,19 +17,16 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// What is wrong with a key, if anything is.
-    pub(super) fn problem(&self, key: &str) -> Option<String> {
-        if self.known.contains(&key) {
-            return None;
-        }
+    /// What is wrong with a key that is not known.
+    pub(super) fn problem(&self, key: &str) -> String {
         let find =
             |table: &'static [(&'static str, &'static str)]| table.iter().find(|(known, _)| *known == key).map(|(_, remedy)| *remedy);
-        Some(match (find(self.later), find(self.foreign)) {
+        match (find(self.later), find(self.foreign)) {
             (Some(remedy), _) => format!("is not yet supported ({remedy})"),
             (None, Some(remedy)) => format!("is no known key ({remedy})"),
             (None, None) if key == "<<" => "is no known key: YAML's merge keys are not read (write the keys out)".to_owned(),
             (None, None) => self.unknown(key),
-        })
+        }
     }
 
     /// Names the nearest of all keys, those to come too.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{Catalogue, ClassFault, ClassFaults, Code, Plan, clean, quoted};
 use crate::nearest::nearest;
+use crate::steps::{Spent, Steps};
 
 mod args;
 mod class;
@@ -32,6 +33,10 @@ const MAX_PROBLEM: usize = 400;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ClassLimits {
     pub objects: usize,
+    /// Files of the volume, as far as the class names them.
+    pub files: usize,
+    /// Bytes of all parameters, keys and values.
+    pub bytes: usize,
     /// Whether a file can be given an owner: the driver cannot, only the daemon itself (`delivery: provider`).
     pub owners: bool,
 }
@@ -39,14 +44,34 @@ pub struct ClassLimits {
 /// Parses a class from its parameters, as the driver merges them with the volume's attributes.
 ///
 /// # Errors
-/// Everything that is wrong with it: each fault names object, key and remedy.
-pub fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catalogue, limits: ClassLimits) -> Result<Plan, ClassFaults> {
-    match parameters.get("dialect").map(String::as_str) {
-        None | Some(NATIVE) => native::parse(parameters, catalogue, limits),
-        Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits),
-        Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits),
-        Some(dialect) => Err(ClassFaults(vec![class_fault("dialect", unknown_dialect(dialect))])),
+/// Everything that is wrong with it: each fault names object, key and remedy. A class that takes more than `steps` is too large.
+pub fn parse(
+    parameters: &BTreeMap<String, String>,
+    catalogue: &dyn Catalogue,
+    limits: ClassLimits,
+    steps: &Steps,
+) -> Result<Plan, ClassFaults> {
+    let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > limits.bytes {
+        return Err(ClassFaults([too_large(bytes, limits.bytes)].into_iter().collect()));
     }
+    match parameters.get("dialect").map(String::as_str) {
+        None | Some(NATIVE) => native::parse(parameters, catalogue, limits, steps),
+        Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits, steps),
+        Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits, steps),
+        Some(dialect) => Err(ClassFaults([class_fault("dialect", unknown_dialect(dialect))].into_iter().collect())),
+    }
+}
+
+/// The daemon sees kubelet's keys as well, and refuses what is too large before it comes here; `keyferry check` has the class alone.
+fn too_large(bytes: usize, most: usize) -> ClassFault {
+    let problem =
+        format!("have {bytes} bytes: at most {most} are read on this node (split the class, or ask for a higher limits.classBytes)");
+    ClassFault { code: Code::TooLarge, ..class_fault("parameters", problem) }
+}
+
+fn too_much_work(spent: Spent) -> ClassFault {
+    ClassFault { code: Code::TooLarge, ..class_fault("objects", format!("{spent} (split the class)")) }
 }
 
 fn unknown_dialect(dialect: &str) -> String {

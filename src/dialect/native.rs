@@ -10,6 +10,7 @@ use crate::model::{
     Ask, Catalogue, ClassFaults, FieldPattern, FileMode, FilePath, FolderPath, Label, LeaseFor, Login, Method, Object, Owner, Plan, Query,
     Select, quoted,
 };
+use crate::steps::Steps;
 use crate::units::parse_duration;
 use crate::yaml::{Faults, Node, Reader, Value};
 
@@ -62,10 +63,18 @@ const FORMAT: Format = Format {
 /// These stand in `secret`'s place.
 const IN_PLACE_OF_SECRET: [&str; 3] = ["prefix", "secrets", "template"];
 
+/// What an expression takes to be parsed, in steps a byte.
+const QUERY: u64 = 16;
+
 const LEASES: [(&str, LeaseFor); 2] = [("pod", LeaseFor::Pod), ("shared", LeaseFor::Shared)];
 
-pub(super) fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catalogue, limits: ClassLimits) -> Result<Plan, ClassFaults> {
-    let mut class = Class::new(FORMAT, catalogue);
+pub(super) fn parse(
+    parameters: &BTreeMap<String, String>,
+    catalogue: &dyn Catalogue,
+    limits: ClassLimits,
+    steps: &Steps,
+) -> Result<Plan, ClassFaults> {
+    let mut class = Class::new(FORMAT, catalogue, limits, steps);
     class.check_keys(parameters);
     let defaults = Defaults {
         backend: parameters.get("backend").map(String::as_str),
@@ -81,7 +90,7 @@ pub(super) fn parse(parameters: &BTreeMap<String, String>, catalogue: &dyn Catal
         },
     };
     let fresh = class.parsed(parameters, "fresh", parse_duration);
-    let objects = class.objects(parameters, limits, path_for_messages, |class, label, reader, faults| {
+    let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
         ObjectReader { class, defaults: &defaults, label }.read(reader, faults)
     });
     class.finish(objects).map(|plan| Plan { fresh, ..plan })
@@ -142,10 +151,14 @@ impl ObjectReader<'_, '_> {
             let folder: FolderPath = read_path(reader, default_name, faults)?;
             return self.claim_folder(reader, patterns?, folder, faults);
         }
+        let text = reader.get("field").and_then(Node::text);
+        if !self.class.charge(text.map_or(0, |text| QUERY * text.len() as u64)) {
+            return None;
+        }
         let query = reader.get("field").is_some().then(|| reader.parsed("field", faults, query));
         let default_name = query.as_ref().map_or(default_name, |query| query.as_ref().map(Query::as_str));
         let path: FilePath = read_path(reader, default_name, faults)?;
-        self.class.layout.claim_file(self.label, position(reader, "path"), path.clone());
+        self.class.claim_file(self.label, position(reader, "path"), &path);
         match query {
             Some(query) => query.map(|query| Select::Field { query, path }),
             None => Some(Select::Whole { path }),
@@ -160,22 +173,23 @@ impl ObjectReader<'_, '_> {
         folder: FolderPath,
         faults: &mut Faults,
     ) -> Option<Select> {
-        let (at, layout, label) = (position(reader, "path"), &mut self.class.layout, self.label);
+        let (at, label) = (position(reader, "path"), self.label);
+        let names = || patterns.iter().filter(|pattern| pattern.is_literal()).map(FieldPattern::as_str);
+        if !self.class.has_room_for_names(label, position(reader, "fields"), names().count()) {
+            return None;
+        }
         if let Some(path) = folder.as_path() {
-            layout.claim_folder(label, at, path.clone());
+            self.class.claim_folder(label, at, path);
         }
         let mut fine = true;
-        for pattern in patterns.iter().filter(|pattern| pattern.is_literal()) {
-            match folder.join(pattern.as_str()) {
-                Ok(path) => layout.claim_file(label, at, path),
-                Err(cause) => {
-                    let problem = format!(
-                        "the field {} cannot name a file: the path {cause} (give it to an object of its own, with `field` and `path`)",
-                        quoted(pattern.as_str())
-                    );
-                    faults.add(position(reader, "fields"), "fields", problem);
-                    fine = false;
-                }
+        for name in names() {
+            if let Err(cause) = self.class.claim_within(label, at, &folder, name) {
+                let problem = format!(
+                    "the field {} cannot name a file: the path {cause} (give it to an object of its own, with `field` and `path`)",
+                    quoted(name)
+                );
+                faults.add(position(reader, "fields"), "fields", problem);
+                fine = false;
             }
         }
         fine.then_some(Select::Fields { patterns, folder })

@@ -17,6 +17,7 @@ use crate::model::{
     Args, Ask, Catalogue, ClassFaults, Encoding, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Query, Select,
     Unresolved, VersionIds, quoted,
 };
+use crate::steps::Steps;
 use crate::yaml::{Faults, Node, Reader, Value};
 
 mod parameters;
@@ -35,12 +36,13 @@ pub(super) fn parse(
     parameters: &BTreeMap<String, String>,
     catalogue: &dyn Catalogue,
     limits: ClassLimits,
+    steps: &Steps,
 ) -> Result<Plan, ClassFaults> {
-    let mut class = Class::new(format(peer), catalogue);
+    let mut class = Class::new(format(peer), catalogue, limits, steps);
     class.check_keys(parameters);
     let mut entry = Entry::read(peer, parameters, &mut class);
     let backend = choose_backend(peer, &mut entry, catalogue, &mut class);
-    let objects = class.objects(parameters, limits, path_for_messages, |class, label, reader, faults| {
+    let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
         ObjectReader { class, backend: backend.as_deref(), entry: &entry, label }.read(reader, faults)
     });
     class.finish(objects).map(|plan| Plan { version_ids: VersionIds::Paths, ..plan })
@@ -148,7 +150,7 @@ impl ObjectReader<'_, '_> {
             return None;
         }
         let path: FilePath = reader.parsed("objectName", faults, file_path)?;
-        self.class.layout.claim_file(self.label, position(reader, "objectName"), path.clone());
+        self.class.claim_file(self.label, position(reader, "objectName"), &path);
         Some(path)
     }
 }
@@ -169,7 +171,7 @@ fn read_path(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretPath>
 /// The path's query beside the object's own arguments.
 fn merge(mut args: Args, path: &SecretPath, reader: &mut Reader<'_>, faults: &mut Faults) -> Args {
     for (name, value) in &path.query {
-        if args.names().any(|known| known == name) {
+        if args.has(name) {
             let problem = format!("has {}, which stands in the query of `secretPath` too (keep one of them)", quoted(name));
             faults.add(position(reader, "secretArgs"), "secretArgs", problem);
         }

@@ -8,6 +8,7 @@ use hyper_util::client::legacy;
 
 use super::certificate::CertificateFault;
 use super::words;
+use crate::budget::Unpaid;
 
 /// Why a call failed before an answer was there, or while it was read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -39,6 +40,9 @@ pub enum HttpError {
     /// The request itself cannot be sent.
     #[error("the request cannot be sent: {0}")]
     Request(String),
+    /// There is no memory for its answer now.
+    #[error("there is no room for its answer at the moment")]
+    Short,
     #[error("no answer in time")]
     TimedOut,
     /// Somebody answered, and no secure connection came about, for another reason than the server's certificate.
@@ -70,6 +74,7 @@ impl HttpError {
             | Self::Proxy(_)
             | Self::Redirect { .. }
             | Self::Request(_)
+            | Self::Short
             | Self::TimedOut
             | Self::Tls(_)
             | Self::TooLarge { .. } => self.to_string(),
@@ -87,6 +92,7 @@ impl HttpError {
             | Self::Proxy(_)
             | Self::Redirect { .. }
             | Self::Request(_)
+            | Self::Short
             | Self::TimedOut
             | Self::Tls(_)
             | Self::TooLarge { .. } => false,
@@ -198,4 +204,13 @@ pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
         next = cause(inner);
     }
     said
+}
+
+impl From<Unpaid> for HttpError {
+    fn from(unpaid: Unpaid) -> Self {
+        match unpaid {
+            Unpaid::Short => Self::Short,
+            Unpaid::TooLarge { most } => Self::TooLarge { limit: most },
+        }
+    }
 }

@@ -30,7 +30,7 @@ impl Files {
         let mut add = |of: Of, file: Named| {
             let stamp = file.stamp().map_err(|error| fault(config, of, file.path(), error.to_string()))?;
             files.push((file, stamp));
-            Ok(())
+            Ok::<_, HttpError>(())
         };
         if let Some(ca) = &config.ca {
             ca_files(config, ca)?.into_iter().try_for_each(|file| add(Of::Ca, file))?;

@@ -25,6 +25,10 @@ use super::files::Files;
 use super::proxy::Proxy;
 use super::{Endpoint, HttpConfig, HttpError, Tuning, tls};
 
+/// What a server may send ahead on one call, and on all calls of a connection, in bytes.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
 /// How long a call waits for the files to be looked at. A file system that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -190,6 +194,9 @@ impl Shared {
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.tuning.idle)
+            // What a server sends ahead is in nobody's purse until it is read.
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(self.tuning.ping)
             .http2_keep_alive_timeout(self.tuning.pong)
             // hyper counts a request that was just sent as none for a moment. Its ping, due in that moment, would be left out for ever.

@@ -73,6 +73,10 @@ impl Args {
         self.0.insert(name.into(), value.to_string());
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }

@@ -5,6 +5,8 @@
 
 use std::cmp::Ordering;
 
+use crate::steps::{Spent, Steps};
+
 /// A path that somebody wants in the volume.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Claim<'p> {
@@ -23,8 +25,12 @@ pub struct Clash {
 }
 
 /// Every claim that clashes, each once: with the file it repeats, else with the innermost file it would stand in.
-/// Takes time proportional to the text of the paths, times the logarithm of their number.
-pub fn clashes(claims: &[Claim<'_>]) -> Vec<Clash> {
+///
+/// # Errors
+/// There are fewer steps than the text of the paths has bytes, times the logarithm of their number.
+pub fn clashes(claims: &[Claim<'_>], steps: &Steps) -> Result<Vec<Clash>, Spent> {
+    let text: usize = claims.iter().map(|claim| claim.path.len() + 1).sum();
+    steps.charge(text as u64 * u64::from(claims.len().checked_ilog2().unwrap_or(0) + 4))?;
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by(|a, b| compare(claims[*a], claims[*b]).then(a.cmp(b)));
     // In this order everything within a file's path follows directly behind the file.
@@ -40,24 +46,47 @@ pub fn clashes(claims: &[Claim<'_>]) -> Vec<Clash> {
             around.push(position);
         }
     }
-    found
+    Ok(found)
 }
 
 /// `/` before every other character, so that nothing comes between `a` and `a/b`; a file before a folder of its path.
 fn compare(a: Claim<'_>, b: Claim<'_>) -> Ordering {
+    #[cfg(test)]
+    tests::note(a.path, b.path);
     let key = |byte: u8| if byte == b'/' { 0 } else { byte };
     a.path.bytes().map(key).cmp(b.path.bytes().map(key)).then(a.folder.cmp(&b.folder))
 }
 
 fn is_within(path: &str, file: &str) -> bool {
+    #[cfg(test)]
+    tests::note(path, file);
     path.strip_prefix(file).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A kind of text, and one of this size.
+    type Kind = (&'static str, fn(usize) -> String);
+
+    thread_local! {
+        /// How many bytes of paths were held against each other.
+        static LOOKED: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn note(a: &str, b: &str) {
+        let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+        LOOKED.set(LOOKED.get() + same as u64 + 1);
+    }
+
+    fn clashes(claims: &[Claim<'_>]) -> Vec<Clash> {
+        super::clashes(claims, &Steps::unbounded()).unwrap()
+    }
 
     fn file(path: &str) -> Claim<'_> {
         Claim { path, folder: false }
@@ -73,6 +102,30 @@ mod tests {
         let folder = Claim { path: "a", folder: true };
         assert_eq!(clashes(&[folder, file("a/b"), folder]), []);
         assert_eq!(clashes(&[folder, file("a")]), [Clash { file: 1, other: 0 }]);
+    }
+
+    /// What is really looked at is within the steps, and grows as they do.
+    #[test]
+    fn twice_the_paths_take_twice_the_steps() {
+        let kinds: [Kind; 5] = [
+            ("apart", |n| format!("f{}", n * 7919 % 10_007)),
+            ("in one deep folder", |n| format!("{}{}", "f/".repeat(200), n * 7919 % 10_007)),
+            ("the same", |_| "a/b/c".to_owned()),
+            ("within each other", |n| format!("a{}", "/a".repeat(n % 100))),
+            ("of one beginning", |n| "a".repeat(1 + n % 500)),
+        ];
+        for (kind, path) in kinds {
+            let [once, twice] = [2_000, 4_000].map(|n| {
+                let paths: Vec<String> = (0..n).map(path).collect();
+                let claims: Vec<Claim<'_>> = paths.iter().map(|path| file(path)).collect();
+                let steps = Steps::unbounded();
+                LOOKED.set(0);
+                super::clashes(&claims, &steps).unwrap();
+                assert!(LOOKED.get() <= steps.spent(), "{kind}: {} of {}", LOOKED.get(), steps.spent());
+                (LOOKED.get(), steps.spent())
+            });
+            assert!(twice.1 * 10 <= once.1 * 22, "{kind}: {once:?}, {twice:?}");
+        }
     }
 
     proptest! {

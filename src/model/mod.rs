@@ -3,6 +3,7 @@
 mod ask;
 mod code;
 mod diagnosis;
+mod faults;
 mod file;
 mod ids;
 mod layout;
@@ -17,6 +18,7 @@ mod tenant;
 pub use ask::{Args, Ask, Login, LoginKey, LoginTls};
 pub use code::Code;
 pub use diagnosis::{Diagnosis, Level, NamedFile};
+pub use faults::{FaultList, MAX_FAULTS};
 pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidOwner, InvalidPath, Owner};
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
 pub use layout::{Claim, Clash, clashes};

@@ -6,7 +6,7 @@ use std::fmt;
 use thiserror::Error;
 use tokio::time::Duration;
 
-use super::{Ask, BackendName, Code, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
+use super::{Ask, BackendName, Code, FaultList, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
 
 /// A parsed class.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Plan {
     pub parameters: BTreeMap<LoginKey, String>,
     pub version_ids: VersionIds,
     /// What the class says and is not heeded, or could be meant otherwise. A mount goes on all the same.
-    pub warnings: Vec<ClassWarning>,
+    pub warnings: FaultList<ClassWarning>,
 }
 
 /// What the versions in an answer are named by.
@@ -62,6 +62,9 @@ pub enum Select {
     /// The lone field's bytes, else JSON of all fields.
     Whole { path: FilePath },
 }
+
+/// An expression is searched in a copy of the secret, as a tree.
+const EXPRESSION: usize = 16;
 
 /// A glob over field names: `*` stands for any run of characters, everything else for itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -152,7 +155,7 @@ pub struct ClassWarning {
 
 /// Everything that is wrong with a class: never empty.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct ClassFaults(pub Vec<ClassFault>);
+pub struct ClassFaults(pub FaultList<ClassFault>);
 
 // === impl Plan ===
 
@@ -179,6 +182,15 @@ impl Plan {
 // === impl Object ===
 
 impl Object {
+    /// How often its secret may have to be looked through.
+    pub fn looks(&self) -> usize {
+        match &self.select {
+            Select::Fields { patterns, .. } => patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1),
+            Select::Field { query, .. } if query.is_expression() => EXPRESSION,
+            Select::Field { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
+        }
+    }
+
     pub fn label(&self) -> Label {
         let path = match &self.select {
             Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),

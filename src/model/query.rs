@@ -4,13 +4,14 @@
 //! Whoever writes a class writes the expression, and one class must not harm another's mount. JMESPath has no loops, but a short
 //! expression can nest deep enough to overflow a stack (`((((`...) and double its value with every few characters (`[@,@]|[@,@]|`...).
 //! Hence three bounds, all checked before anything is evaluated: on the length, on the operators, which are what nests, and on the
-//! *growth*: how many times larger than the secret a value may become on the way.
+//! *growth*: how many times larger than the secret a value may become on the way. A fourth one, on the steps that a search takes, hangs on the
+//! document as well.
 
 use std::fmt;
 use std::str::FromStr;
 
 use jmespath::ast::Ast;
-use jmespath::{Context, DEFAULT_RUNTIME, ErrorReason, Rcvar, RuntimeError};
+use jmespath::{Context, DEFAULT_RUNTIME, ErrorReason, Rcvar, RuntimeError, Variable};
 use thiserror::Error;
 
 use super::clean;
@@ -42,7 +43,7 @@ pub struct Query {
 enum Meaning {
     Expression {
         ast: Box<Ast>,
-        growth: u64,
+        cost: Box<Cost>,
     },
     /// A plain name, or what is meant as one: there is nothing to search for where no field has it.
     Name,
@@ -108,7 +109,25 @@ impl Query {
     /// How many times larger than the searched document a value can become; at least 1.
     pub fn growth(&self) -> u64 {
         match &self.meaning {
-            Meaning::Expression { growth, .. } => *growth,
+            Meaning::Expression { cost, .. } => cost.growth,
+            Meaning::Name | Meaning::Neither(_) => 1,
+        }
+    }
+
+    /// How many values can be there at once, as a multiple of those in the searched document; at least 1.
+    pub fn values(&self) -> u64 {
+        match &self.meaning {
+            Meaning::Expression { cost, .. } => cost.values,
+            Meaning::Name | Meaning::Neither(_) => 1,
+        }
+    }
+
+    /// The most steps that a search of a document of so many bytes, and values, takes.
+    pub fn steps(&self, bytes: u64, values: u64) -> u64 {
+        match &self.meaning {
+            Meaning::Expression { cost, .. } => {
+                cost.fixed.saturating_add(cost.per_byte.saturating_mul(bytes)).saturating_add(cost.per_value.saturating_mul(values))
+            }
             Meaning::Name | Meaning::Neither(_) => 1,
         }
     }
@@ -172,8 +191,8 @@ impl Meaning {
         }
         match jmespath::parse(text) {
             Ok(ast) => {
-                let growth = growth(&ast)?;
-                if growth > MAX_GROWTH { Err(InvalidQuery::Growth) } else { Ok(Self::Expression { ast: Box::new(ast), growth }) }
+                let cost = Box::new(cost(&ast)?);
+                if cost.growth > MAX_GROWTH { Err(InvalidQuery::Growth) } else { Ok(Self::Expression { ast: Box::new(ast), cost }) }
             }
             Err(error) => Ok(Self::Neither(error.offset + 1)),
         }
@@ -197,59 +216,154 @@ impl fmt::Debug for Query {
     }
 }
 
-/// A bound `k`, so that no value on the way is larger than `k` times what the expression is applied to, sizes taken as JSON. It also
-/// bounds the work. Every part of an expression sees only what is handed to it, so that bounds multiply along a path and add up side by side;
-/// a projection applies its right side to the elements, whose sizes add up to the list's.
-fn growth(ast: &Ast) -> Result<u64, InvalidQuery> {
+/// Bounds of what an expression makes of a document, and of the work.
+///
+/// Every part of an expression sees only what is handed to it, so that bounds multiply along a path and add up side by side; a projection
+/// applies its right side to the elements, whose sizes add up to the list's.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Cost {
+    /// `k`, so that no value on the way is larger than `k` times what the expression is applied to, sizes taken as JSON.
+    growth: u64,
+    /// The same for the number of values that are made.
+    values: u64,
+    /// Steps whatever the document is.
+    fixed: u64,
+    /// Steps for each byte of the document.
+    per_byte: u64,
+    /// Steps for each value in it.
+    per_value: u64,
+}
+
+/// What looking up a name takes, in steps: an allocation where there is none.
+const LOOK: u64 = 32;
+
+/// What a new value takes, in steps: it is allocated, and freed.
+const MADE: u64 = 32;
+
+/// What it takes to put a value into a new list, in steps.
+const LISTED: u64 = 4;
+
+/// Of a sort: the logarithm of the most values that a document of 1 MiB can have.
+const SORT: u64 = 20;
+
+impl Cost {
+    /// One value that is there already.
+    fn of_one(fixed: u64) -> Self {
+        Self { growth: 1, values: 1, fixed, ..Self::default() }
+    }
+
+    /// This first, then `right` on what it found.
+    fn then(self, right: Self) -> Self {
+        Self {
+            growth: self.growth.saturating_mul(right.growth),
+            values: self.values.saturating_mul(right.values),
+            fixed: self.fixed.saturating_add(right.fixed),
+            per_byte: self.per_byte.saturating_add(self.growth.saturating_mul(right.per_byte)),
+            per_value: self.per_value.saturating_add(self.values.saturating_mul(right.per_value)),
+        }
+    }
+
+    /// This first, then `right` on each element of what it found.
+    fn then_each(self, right: Self) -> Self {
+        let each = Self { fixed: MADE, per_value: right.per_value.saturating_add(right.fixed).saturating_add(LISTED), ..right };
+        self.then(each)
+    }
+
+    /// Both on the same.
+    fn and(self, other: Self) -> Self {
+        Self {
+            growth: self.growth.saturating_add(other.growth),
+            values: self.values.saturating_add(other.values),
+            fixed: self.fixed.saturating_add(other.fixed),
+            per_byte: self.per_byte.saturating_add(other.per_byte),
+            per_value: self.per_value.saturating_add(other.per_value),
+        }
+    }
+
+    /// Something of `bytes` is made around it.
+    fn within(self, bytes: u64) -> Self {
+        self.and(Self { growth: bytes, values: 1, fixed: bytes.saturating_add(MADE), ..Self::default() })
+    }
+
+    /// Every byte and every value of what it found is looked at so many times.
+    fn looked_at(self, times: u64) -> Self {
+        self.then(Self { growth: 1, values: 1, fixed: 1, per_byte: times, per_value: times })
+    }
+
+    fn grown(self, times: u64) -> Self {
+        Self { growth: self.growth.saturating_mul(times), ..self }
+    }
+}
+
+fn cost(ast: &Ast) -> Result<Cost, InvalidQuery> {
     Ok(match ast {
-        Ast::Field { .. } | Ast::Identity { .. } | Ast::Index { .. } => 1,
-        Ast::Literal { value, .. } => size(value),
+        Ast::Field { name, .. } => Cost::of_one(LOOK + name.len() as u64),
+        Ast::Identity { .. } | Ast::Index { .. } => Cost::of_one(1),
+        Ast::Literal { value, .. } => Cost { growth: size(value), values: values(value), ..Cost::of_one(1) },
         Ast::Slice { start, stop, step, .. } => {
             let within = |number: i32| number.unsigned_abs() <= MAX_SLICE;
             if !(start.is_none_or(within) && stop.is_none_or(within) && within(*step)) {
                 return Err(InvalidQuery::Slice);
             }
-            1
+            Cost { per_value: LISTED, ..Cost::of_one(MADE) }
         }
-        Ast::Flatten { node, .. } | Ast::Not { node, .. } | Ast::ObjectValues { node, .. } => growth(node)?,
-        Ast::Projection { lhs, rhs, .. } | Ast::Subexpr { lhs, rhs, .. } => growth(lhs)?.saturating_mul(growth(rhs)?),
-        Ast::And { lhs, rhs, .. } | Ast::Comparison { lhs, rhs, .. } | Ast::Or { lhs, rhs, .. } => {
-            growth(lhs)?.saturating_add(growth(rhs)?)
+        Ast::Flatten { node, .. } | Ast::ObjectValues { node, .. } => cost(node)?.then(Cost { per_value: LISTED, ..Cost::of_one(MADE) }),
+        Ast::Not { node, .. } => cost(node)?.then(Cost::of_one(MADE)),
+        Ast::Projection { lhs, rhs, .. } => cost(lhs)?.then_each(cost(rhs)?),
+        Ast::Subexpr { lhs, rhs, .. } => cost(lhs)?.then(cost(rhs)?),
+        Ast::And { lhs, rhs, .. } | Ast::Or { lhs, rhs, .. } => cost(lhs)?.and(cost(rhs)?),
+        Ast::Comparison { lhs, rhs, .. } => {
+            let both = cost(lhs)?.and(cost(rhs)?);
+            // No more is looked at than the smaller one has.
+            let compared = match (&**lhs, &**rhs) {
+                (Ast::Literal { value, .. }, _) | (_, Ast::Literal { value, .. }) => both.then(Cost::of_one(size(value))),
+                _ => both.looked_at(1),
+            };
+            compared.then(Cost::of_one(MADE))
         }
-        Ast::Condition { predicate, then, .. } => growth(predicate)?.saturating_add(growth(then)?),
-        Ast::MultiList { elements, .. } => sum(elements.iter().map(growth))?.saturating_add(elements.len() as u64 + 1),
+        Ast::Condition { predicate, then, .. } => cost(predicate)?.and(cost(then)?),
+        Ast::MultiList { elements, .. } => all(elements.iter().map(cost))?.within(elements.len() as u64 + 1),
         Ast::MultiHash { elements, .. } => {
-            sum(elements.iter().map(|pair| Ok(growth(&pair.value)?.saturating_add(pair.key.len() as u64 + 4))))?.saturating_add(1)
+            all(elements.iter().map(|pair| Ok(cost(&pair.value)?.within(pair.key.len() as u64 + 4))))?.within(1)
         }
         Ast::Expref { .. } => return Err(InvalidQuery::StrayReference),
-        Ast::Function { name, args, .. } => growth_of_call(name, args)?,
+        Ast::Function { name, args, .. } => cost_of_call(name, args)?,
     })
 }
 
-fn growth_of_call(name: &str, args: &[Ast]) -> Result<u64, InvalidQuery> {
+fn cost_of_call(name: &str, args: &[Ast]) -> Result<Cost, InvalidQuery> {
     match (name, args) {
-        ("map", [Ast::Expref { ast, .. }, list]) | ("max_by" | "min_by" | "sort_by", [list, Ast::Expref { ast, .. }]) => {
-            Ok(growth(list)?.saturating_mul(growth(ast)?.saturating_add(1)))
-        }
-        ("join", [Ast::Literal { value, .. }, list]) => Ok(growth(list)?.saturating_mul(size(value))),
+        ("map", [Ast::Expref { ast, .. }, list]) => Ok(cost(list)?.then_each(cost(ast)?.within(1))),
+        ("max_by" | "min_by", [list, Ast::Expref { ast, .. }]) => Ok(cost(list)?.then_each(cost(ast)?.looked_at(2).within(1))),
+        ("sort_by", [list, Ast::Expref { ast, .. }]) => Ok(cost(list)?.then_each(cost(ast)?.looked_at(SORT).within(1))),
+        ("join", [Ast::Literal { value, .. }, list]) => Ok(cost(list)?.looked_at(1).grown(size(value))),
         ("join", [_, _]) => Err(InvalidQuery::OpenJoin),
         // JSON within a JSON text: each quote and backslash gets another backslash.
-        ("to_string", [value]) => Ok(growth(value)?.saturating_mul(2)),
-        _ => Ok(sum(args.iter().map(growth))?.saturating_add(1)),
+        ("to_string", [value]) => Ok(cost(value)?.looked_at(2).grown(2)),
+        ("sort", [list]) => Ok(cost(list)?.looked_at(SORT).within(1)),
+        // Types are checked first.
+        _ => Ok(all(args.iter().map(cost))?.looked_at(2).within(1)),
     }
 }
 
-fn sum(growths: impl Iterator<Item = Result<u64, InvalidQuery>>) -> Result<u64, InvalidQuery> {
-    growths.into_iter().try_fold(0u64, |sum, growth| Ok(sum.saturating_add(growth?)))
+fn all(costs: impl Iterator<Item = Result<Cost, InvalidQuery>>) -> Result<Cost, InvalidQuery> {
+    costs.into_iter().try_fold(Cost::default(), |sum, cost| Ok(sum.and(cost?)))
 }
 
 fn size(literal: &Rcvar) -> u64 {
     literal.to_string().len() as u64
 }
 
+fn values(literal: &Variable) -> u64 {
+    1 + match literal {
+        Variable::Array(items) => items.iter().map(|item| values(item)).sum::<u64>(),
+        Variable::Object(members) => members.values().map(|member| values(member)).sum(),
+        Variable::Bool(_) | Variable::Expref(_) | Variable::Null | Variable::Number(_) | Variable::String(_) => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use jmespath::Variable;
     use proptest::prelude::*;
 
     use super::*;
@@ -351,6 +465,31 @@ mod tests {
             let found = query.search(&Rcvar::new(Variable::from_json(document).unwrap())).unwrap().unwrap();
             assert!(found.to_string().len() as u64 <= query.growth() * document.len() as u64, "{text}: {}", query.growth());
         }
+    }
+
+    #[test]
+    fn a_path_costs_the_same_on_any_document() {
+        let steps = |text: &str, bytes, values| text.parse::<Query>().unwrap().steps(bytes, values);
+        for path in ["a.b.c", "db.users[0].name", "\"tls.crt\".x", "@", "[a, b]", "{x: a.b, y: c}", "a || b"] {
+            assert_eq!(steps(path, 100, 10), steps(path, 1 << 20, 40_000), "{path}");
+            assert!(steps(path, 1 << 20, 40_000) < 300, "{path}");
+        }
+        for whole in ["a[*].b", "a[?b == c]", "keys(@)", "a[::2]", "*.a", "a[]", "to_string(@)", "sort(a)", "sort_by(a, &b)"] {
+            let (once, twice) = (steps(whole, 1 << 19, 20_000), steps(whole, 1 << 20, 40_000));
+            assert!(twice > once && twice * 10 <= once * 22, "{whole}: {once}, {twice}");
+        }
+    }
+
+    /// What the library does at most, held against the time that it takes: a step is never more than some nanoseconds.
+    #[test]
+    fn many_pipes_are_paid_for() {
+        let steps = |text: &str| text.parse::<Query>().unwrap().steps(1 << 20, 40_000);
+        assert!(steps(&format!("a{}", "|[::1]".repeat(20))) >= 20 * 4 * 40_000);
+        assert!(steps("map(&[@], a)") >= 64 * 40_000 && steps("a[*].*") >= 32 * 40_000, "a new value is dear");
+        assert!(steps("a[?b == 'c'].d | [0]") < 200 * 40_000, "a name is looked up in each, and no more");
+        assert!(steps(&format!("a{}", "|sort(@)".repeat(15))) >= 15 * 20 * (1 << 20));
+        assert!(steps("`[1,2,3,4]`[*].to_string(a)") >= 4);
+        assert!(steps("a[*].[b, b, b]|[*].sort(@)") >= 20 * 40_000);
     }
 
     proptest! {

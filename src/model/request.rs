@@ -2,7 +2,7 @@
 //!
 //! Strict about what Keyferry relies on, forgiving of keys it does not know: every driver adds some. All faults are found at once.
 //! No fault quotes a value of `attributes` or `secrets` that may hold a token; the claims, which end up in Kubernetes' own records
-//! anyway, are quoted cut and escaped.
+//! anyway, are quoted cut and escaped. Of `secrets` the tokens alone are kept: nothing uses the rest.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::de::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use self::json::{Member, not_json, read_object};
-use super::{Code, FileMode, PodClaims, RawTokens, SecretBytes, quoted};
+use super::{Code, FaultList, FileMode, PodClaims, RawTokens, SecretBytes, quoted};
 
 mod json;
 
@@ -38,6 +38,18 @@ const MAX_UID: usize = 128;
 
 /// The most audiences: each token costs a verification, and where the CSIDriver object asks for none, a class can make them up.
 const MAX_AUDIENCES: usize = 32;
+
+/// The most bytes of the tokens' text: kubelet's is a few KiB for each audience.
+const MAX_TOKENS: usize = 64 * 1024;
+
+/// The most bytes of `secrets`: what a Secret of Kubernetes holds at most.
+const MAX_SECRETS: usize = 1024 * 1024;
+
+/// The most keys among the attributes: the driver and a class have two dozen.
+const MAX_KEYS: usize = 1024;
+
+/// How many times longer a text can be as JSON: `\u0000` is one byte.
+const ESCAPED: usize = 6;
 
 /// What to do where the call itself is wrong. No class can make it so: something else than the driver has called.
 const STRINGS_REMEDY: &str = "the driver sends it; any other caller must send a JSON object of strings, each key once";
@@ -67,8 +79,6 @@ pub struct Request {
     pub parameters: BTreeMap<String, String>,
     /// From `secrets` where it has any (KEP-5538), else from `attributes`.
     pub tokens: RawTokens,
-    /// From `nodePublishSecretRef`, without tokens.
-    pub secrets: BTreeMap<String, Arc<SecretBytes>>,
     pub permission: FileMode,
     pub target_path: String,
 }
@@ -85,21 +95,21 @@ pub struct RequestFault {
 // === impl Request ===
 
 impl Request {
-    /// Reads a call; `max_attributes` bounds `attributes` and `secrets`, each in bytes.
+    /// Reads a call; `max_parameters` bounds the keys and values of the attributes together, in bytes, without the tokens.
     ///
     /// # Errors
     /// Every fault there is, in the order attributes, secrets, permission, target path.
-    pub fn parse(call: MountCall, max_attributes: usize) -> Result<Self, Vec<RequestFault>> {
+    pub fn parse(call: MountCall, max_parameters: usize) -> Result<Self, FaultList<RequestFault>> {
         let MountCall { attributes, secrets, target_path, permission } = call;
         let (attributes, secrets) = (Zeroizing::new(attributes), Zeroizing::new(secrets));
-        let mut faults = Faults(Vec::new());
+        let mut faults = Faults(FaultList::default());
 
-        let attributes = Attributes::read(&attributes, max_attributes, &mut faults);
+        let attributes = Attributes::read(&attributes, max_parameters, &mut faults);
         let claims = attributes.as_ref().and_then(|attributes| attributes.claims(&mut faults));
         let class = attributes.as_ref().and_then(|attributes| attributes.class(&mut faults));
         let ephemeral = attributes.as_ref().and_then(|attributes| attributes.ephemeral(&mut faults));
-        let secrets = Secrets::read(&secrets, max_attributes, &mut faults);
-        let tokens = tokens(secrets.tokens.as_ref(), attributes.as_ref().and_then(|a| a.tokens.as_ref()), &mut faults);
+        let own = tokens_of_secrets(&secrets, &mut faults);
+        let tokens = tokens(own.as_ref(), attributes.as_ref().and_then(|a| a.tokens.as_ref()), &mut faults);
         let permission = file_mode(&permission, &mut faults);
         check_target(&target_path, claims.as_ref(), &mut faults);
 
@@ -107,7 +117,7 @@ impl Request {
             (Some(Attributes { mut parameters, .. }), Some(claims)) if faults.0.is_empty() => {
                 // What is left is the same for every Pod of a class, so that the class is parsed once for all of them.
                 parameters.retain(|key, _| !key.contains('/'));
-                Ok(Self { claims, class, ephemeral, parameters, tokens, secrets: secrets.values, permission, target_path })
+                Ok(Self { claims, class, ephemeral, parameters, tokens, permission, target_path })
             }
             _ => Err(faults.0),
         }
@@ -121,23 +131,20 @@ struct Attributes {
     tokens: Option<Zeroizing<String>>,
 }
 
-/// What `nodePublishSecretRef` and, since Kubernetes 1.35, kubelet put into `secrets`.
-#[derive(Default)]
-struct Secrets {
-    values: BTreeMap<String, Arc<SecretBytes>>,
-    tokens: Option<Zeroizing<String>>,
-}
-
-struct Faults(Vec<RequestFault>);
+struct Faults(FaultList<RequestFault>);
 
 // === impl Attributes ===
 
 impl Attributes {
     fn read(text: &str, max: usize, faults: &mut Faults) -> Option<Self> {
-        if !fits("attributes", text, max, faults) {
+        const REMEDY: &str = "make the class or the volume's attributes smaller, or ask for a higher limits.classBytes";
+        // Six signs stand around a key and its value.
+        let max_text = ESCAPED * (max + MAX_TOKENS + MAX_KEYS);
+        if text.len() > max_text {
+            faults.too_large("attributes", format!("{} bytes; at most {max_text} are read ({REMEDY})", text.len()));
             return None;
         }
-        let mut read = Self::default();
+        let (mut read, mut bytes, mut keys) = (Self::default(), 0, 0);
         let result = read_object(text, |key: Cow<'_, str>, value| {
             let Member::Text(value) = value else { return faults.not_text("attributes", &key, &value) };
             if key == TOKENS {
@@ -146,18 +153,29 @@ impl Attributes {
                 }
                 return;
             }
+            (bytes, keys) = (bytes + key.len() + value.len(), keys + 1);
+            // What is too much is counted to its end, and not kept.
+            if bytes > max || keys > MAX_KEYS {
+                return;
+            }
             match read.parameters.entry(key.into_owned()) {
                 Entry::Vacant(place) => _ = place.insert(value.into_owned()),
                 Entry::Occupied(first) => faults.twice("attributes", first.key()),
             }
         });
-        match result {
-            Ok(()) => Some(read),
-            Err(error) => {
-                faults.add("attributes", not_json(&error, "object of strings", STRINGS_REMEDY));
-                None
-            }
+        if let Err(error) = result {
+            faults.add("attributes", not_json(&error, "object of strings", STRINGS_REMEDY));
+            return None;
         }
+        if bytes > max {
+            faults.too_large("attributes", format!("{bytes} bytes without the tokens; at most {max} are read ({REMEDY})"));
+            return None;
+        }
+        if keys > MAX_KEYS {
+            faults.too_large("attributes", format!("{keys} keys; at most {MAX_KEYS} are read (remove those that nothing reads)"));
+            return None;
+        }
+        Some(read)
     }
 
     fn claims(&self, faults: &mut Faults) -> Option<PodClaims> {
@@ -204,36 +222,35 @@ impl Attributes {
     }
 }
 
-// === impl Secrets ===
-
-impl Secrets {
-    fn read(text: &str, max: usize, faults: &mut Faults) -> Self {
-        let mut read = Self::default();
-        if is_nothing(text) || !fits("secrets", text, max, faults) {
-            return read;
-        }
-        let result = read_object(text, |key: Cow<'_, str>, value| {
-            let Member::Text(value) = value else { return faults.not_text("secrets", &key, &value) };
-            let mut value = Zeroizing::new(value.into_owned());
-            if key == TOKENS {
-                if read.tokens.replace(value).is_some() {
-                    faults.twice("secrets", TOKENS);
-                }
-                return;
-            }
-            match read.values.entry(key.into_owned()) {
-                Entry::Vacant(place) => _ = place.insert(Arc::new(secret(&mut value))),
-                Entry::Occupied(first) => faults.twice("secrets", first.key()),
-            }
-        });
-        if let Err(error) = result {
-            faults.add("secrets", not_json(&error, "object of strings", STRINGS_REMEDY));
-        }
-        read
-    }
-}
-
 // === tokens ===
+
+/// What kubelet, since Kubernetes 1.35, puts into `secrets` beside the values of `nodePublishSecretRef`. Those are read past.
+fn tokens_of_secrets(text: &str, faults: &mut Faults) -> Option<Zeroizing<String>> {
+    if is_nothing(text) {
+        return None;
+    }
+    if text.len() > MAX_SECRETS {
+        let remedy = "keep the Secret of nodePublishSecretRef small";
+        faults.too_large("secrets", format!("{} bytes; at most {MAX_SECRETS} are read ({remedy})", text.len()));
+        return None;
+    }
+    let mut tokens = None;
+    let result = read_object(text, |key: Cow<'_, str>, value| {
+        let Member::Text(value) = value else { return faults.not_text("secrets", &key, &value) };
+        if key != TOKENS {
+            // Without an escape it is a part of the request's own text; else it is a copy, which is wiped.
+            if let Cow::Owned(value) = value {
+                drop(Zeroizing::new(value));
+            }
+        } else if tokens.replace(Zeroizing::new(value.into_owned())).is_some() {
+            faults.twice("secrets", TOKENS);
+        }
+    });
+    if let Err(error) = result {
+        faults.add("secrets", not_json(&error, "object of strings", STRINGS_REMEDY));
+    }
+    tokens
+}
 
 /// Those in `secrets` win: kubelet alone writes them there, while drivers copy them into `attributes`.
 fn tokens(secrets: Option<&Zeroizing<String>>, attributes: Option<&Zeroizing<String>>, faults: &mut Faults) -> RawTokens {
@@ -246,13 +263,19 @@ fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
     if is_nothing(text) {
         return tokens;
     }
+    if text.len() > MAX_TOKENS {
+        faults.too_large(TOKENS, format!("{} bytes; at most {MAX_TOKENS} are read ({TOKENS_REMEDY})", text.len()));
+        return tokens;
+    }
     let result = read_object(text, |audience: Cow<'_, str>, TokenEntry { token }| {
         if token.is_empty() {
-            faults.add(TOKENS, format!("the token for the audience {} is empty ({TOKENS_REMEDY})", quoted(&audience)));
+            faults.add_with(TOKENS, || format!("the token for the audience {} is empty ({TOKENS_REMEDY})", quoted(&audience)));
         }
         match tokens.entry(audience.into_owned()) {
             Entry::Vacant(place) => _ = place.insert(Arc::new(token)),
-            Entry::Occupied(first) => faults.add(TOKENS, format!("holds the audience {} twice ({TOKENS_REMEDY})", quoted(first.key()))),
+            Entry::Occupied(first) => {
+                faults.add_with(TOKENS, || format!("holds the audience {} twice ({TOKENS_REMEDY})", quoted(first.key())));
+            }
         }
     });
     if let Err(error) = result {
@@ -369,31 +392,24 @@ fn is_nothing(text: &str) -> bool {
     matches!(text.trim_ascii(), "" | "null")
 }
 
-fn fits(key: &str, text: &str, max: usize, faults: &mut Faults) -> bool {
-    if text.len() > max {
-        let remedy = if key == "secrets" {
-            "keep the Secret of nodePublishSecretRef small"
-        } else {
-            "make the class or the volume's attributes smaller"
-        };
-        faults.too_large(key, format!("{} bytes; at most {max} are read ({remedy})", text.len()));
-    }
-    text.len() <= max
-}
-
 // === impl Faults ===
 
 impl Faults {
     fn add(&mut self, key: &str, problem: String) {
-        self.0.push(RequestFault { key: key.to_owned(), problem, code: Code::InvalidRequest });
+        self.0.add(RequestFault { key: key.to_owned(), problem, code: Code::InvalidRequest });
     }
 
     fn too_large(&mut self, key: &str, problem: String) {
-        self.0.push(RequestFault { key: key.to_owned(), problem, code: Code::TooLarge });
+        self.0.add(RequestFault { key: key.to_owned(), problem, code: Code::TooLarge });
+    }
+
+    /// For what can be wrong as often as the text has room for: the words are written only where they are kept.
+    fn add_with(&mut self, key: &str, problem: impl FnOnce() -> String) {
+        self.0.add_with(|| RequestFault { key: key.to_owned(), problem: problem(), code: Code::InvalidRequest });
     }
 
     fn twice(&mut self, part: &str, key: &str) {
-        self.add(part, format!("holds the key {} twice ({STRINGS_REMEDY})", quoted(key)));
+        self.add_with(part, || format!("holds the key {} twice ({STRINGS_REMEDY})", quoted(key)));
     }
 
     fn not_text(&mut self, part: &str, key: &str, value: &Member<'_>) {
@@ -401,7 +417,7 @@ impl Faults {
             Member::Text(_) => "a string",
             Member::Other(kind) => kind,
         };
-        self.add(part, format!("the value of {} is {kind}, but must be a string ({STRINGS_REMEDY})", quoted(key)));
+        self.add_with(part, || format!("the value of {} is {kind}, but must be a string ({STRINGS_REMEDY})", quoted(key)));
     }
 }
 
@@ -427,7 +443,6 @@ impl fmt::Debug for Request {
             .field("ephemeral", &self.ephemeral)
             .field("parameters", &self.parameters.keys())
             .field("tokens", &self.tokens.keys())
-            .field("secrets", &self.secrets.keys())
             .field("permission", &self.permission)
             .field("target_path", &self.target_path)
             .finish()

@@ -16,6 +16,9 @@ use super::{Args, BackendName, FieldName, Login, SecretName, Version};
 /// There is one way to the content, and it is easy to search for.
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
+/// What a field costs besides its name and content, in bytes: a place in a tree, two pointers with counts.
+const FIELD: usize = 160;
+
 /// What kind of value a field holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FieldKind {
@@ -180,6 +183,16 @@ impl Field {
     pub fn of_bytes(bytes: SecretBytes) -> Self {
         let kind = if str::from_utf8(bytes.expose()).is_ok() { FieldKind::Text } else { FieldKind::Binary };
         Self { bytes: Arc::new(bytes), kind }
+    }
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// About what it costs to hold, in bytes.
+    pub fn weight(&self) -> usize {
+        let fields: usize = self.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + FIELD).sum();
+        fields + self.response.as_ref().map_or(0, |response| response.len())
     }
 }
 

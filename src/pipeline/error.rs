@@ -8,7 +8,7 @@ use crate::audit::AuditUnavailable;
 use crate::backend::BackendError;
 use crate::delivery::{DeliveryError, Oversize};
 use crate::identity::IdentityError;
-use crate::model::{ClassFaults, Code, Label, RequestFault};
+use crate::model::{ClassFaults, Code, FaultList, Label, RequestFault};
 use crate::policy::Denial;
 use crate::redact::is_invisible;
 use crate::render::RenderFault;
@@ -25,15 +25,21 @@ pub enum MountError {
     Identity(IdentityError),
     /// A bug.
     Internal,
+    /// The daemon has no memory for the call itself.
+    NoRoom,
     Overloaded {
         waited: Duration,
     },
     Oversize(Oversize),
     Policy(Vec<(Label, Denial)>),
-    Render(Vec<RenderFault>),
-    Request(Vec<RequestFault>),
+    Render(FaultList<RenderFault>),
+    Request(FaultList<RequestFault>),
     TimedOut {
         after: Duration,
+    },
+    /// It would hold more bytes than any mount may.
+    TooMuch {
+        most: usize,
     },
 }
 
@@ -54,8 +60,8 @@ impl MountError {
             Self::Fetch(failures) => failures.first().map_or(Code::Internal, |failure| failure.error.fault.code()),
             Self::Identity(_) => Code::IdentityUnverified,
             Self::Internal => Code::Internal,
-            Self::Overloaded { .. } => Code::Overloaded,
-            Self::Oversize(_) => Code::TooLarge,
+            Self::NoRoom | Self::Overloaded { .. } => Code::Overloaded,
+            Self::Oversize(_) | Self::TooMuch { .. } => Code::TooLarge,
             Self::Policy(_) => Code::PolicyDenied,
             Self::Render(faults) => faults.first().map_or(Code::Internal, |fault| fault.code),
             Self::Request(faults) => faults.first().map_or(Code::InvalidRequest, |fault| fault.code),
@@ -68,19 +74,41 @@ impl MountError {
         match self {
             Self::Fetch(failures) => {
                 let parts: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.label, failure.error.in_full())).collect();
-                bounded(self.code(), &parts)
+                bounded(self.code(), &parts, 0)
             }
             Self::Audit(_)
             | Self::Class(_)
             | Self::Delivery(_)
             | Self::Identity(_)
             | Self::Internal
+            | Self::NoRoom
             | Self::Overloaded { .. }
             | Self::Oversize(_)
             | Self::Policy(_)
             | Self::Render(_)
             | Self::Request(_)
-            | Self::TimedOut { .. } => self.to_string(),
+            | Self::TimedOut { .. }
+            | Self::TooMuch { .. } => self.to_string(),
+        }
+    }
+
+    /// How many faults there are whose words nobody kept.
+    fn unkept(&self) -> usize {
+        match self {
+            Self::Class(ClassFaults(faults)) => faults.more(),
+            Self::Render(faults) => faults.more(),
+            Self::Request(faults) => faults.more(),
+            Self::Audit(_)
+            | Self::Delivery(_)
+            | Self::Fetch(_)
+            | Self::Identity(_)
+            | Self::Internal
+            | Self::NoRoom
+            | Self::Overloaded { .. }
+            | Self::Oversize(_)
+            | Self::Policy(_)
+            | Self::TimedOut { .. }
+            | Self::TooMuch { .. } => 0,
         }
     }
 
@@ -97,6 +125,11 @@ impl MountError {
             Self::Internal => vec![
                 "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned(),
             ],
+            Self::NoRoom => vec![
+                "there is no room for this call now: other calls that wait have taken what there is (many Pods start at once; kubelet tries \
+                 again by itself)"
+                    .to_owned(),
+            ],
             Self::Overloaded { waited } => {
                 let waited = waited.as_secs();
                 vec![format!(
@@ -111,6 +144,12 @@ impl MountError {
                 let after = after.as_secs_f64();
                 vec![format!("the mount was not done after {after:.1} s (a store is slow or out of reach; kubelet tries again by itself)")]
             }
+            Self::TooMuch { most } => {
+                vec![format!(
+                    "its secrets and files take more than the {most} bytes that one mount may hold on this node (ask for less, split the class over \
+                     several volumes, or ask for a higher limits.mountBytes)"
+                )]
+            }
         }
     }
 }
@@ -118,7 +157,7 @@ impl MountError {
 /// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut message = bounded(self.code(), &self.parts());
+        let mut message = bounded(self.code(), &self.parts(), self.unkept());
         // Names of secrets and fields may have them, and would change how the rest of the line reads.
         message.retain(|c| !is_invisible(c));
         f.write_str(&message)
@@ -127,7 +166,8 @@ impl fmt::Display for MountError {
 
 impl std::error::Error for MountError {}
 
-fn bounded(code: Code, parts: &[String]) -> String {
+/// `more` faults have no words.
+fn bounded(code: Code, parts: &[String], more: usize) -> String {
     /// What `; ... and 100000 more` takes.
     const ROOM: usize = 32;
     let mut message = format!("{code}: ");
@@ -141,10 +181,10 @@ fn bounded(code: Code, parts: &[String]) -> String {
             message += &part[..part.floor_char_boundary(space)];
             message += "...";
         } else {
-            return message + &format!("; ... and {} more", parts.len() - at);
+            return message + &format!("; ... and {} more", parts.len() - at + more);
         }
     }
-    message
+    if more > 0 { message + &format!("; ... and {more} more") } else { message }
 }
 
 impl fmt::Display for FetchFailure {
@@ -179,9 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn faults_that_were_not_kept_are_counted() {
+        let message = faults(70_000, 80).to_string();
+        let told = message.matches("key").count();
+        assert!(told < 64 && message.len() <= MAX_MESSAGE && message.ends_with(&format!("; ... and {} more", 70_000 - told)), "{message}");
+        let message = faults(70, 2).to_string();
+        assert!(message.ends_with("; key63: ü; ... and 6 more"), "{message}");
+    }
+
+    #[test]
     fn nothing_in_it_is_invisible_or_turns_the_line_round() {
         let fault = RequestFault { key: "key\u{202e}".into(), problem: "a\u{2028}b\u{200b}c".into(), code: Code::InvalidRequest };
-        assert_eq!(MountError::Request(vec![fault]).to_string(), "InvalidRequest: key: abc");
+        assert_eq!(MountError::Request(FaultList::from_iter([fault])).to_string(), "InvalidRequest: key: abc");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::time::Duration;
 
 use super::{MountContext, MountError};
-use crate::audit::{Event, ObjectEvent, Outcome};
+use crate::audit::{Event, Files, ObjectEvent, Outcome};
 use crate::model::{Fetched, Label, Object, Plan, PodClaims, Request, Select, Version};
 use crate::policy::{Denial, Permit};
 use crate::render::Rendered;
@@ -32,7 +33,7 @@ impl Record {
             target: None,
             milliseconds: 0.0,
             objects: Vec::new(),
-            repeats: 0,
+            more: 0,
         };
         Self { event }
     }
@@ -70,18 +71,23 @@ impl Record {
         versions: &[Option<Version>],
         rendered: &Rendered,
     ) {
-        let files = rendered.files.iter().filter_map(|file| {
-            let object = plan.object(file.object)?;
-            let mut event = of_object(plan, object, Outcome::Delivered);
-            event.file = Some(file.path.clone());
-            event.field = file.field.clone().or(event.field);
-            event.rule = Some(permits[object.secret].rule());
-            event.source = found[object.secret].as_ref().map(|fetched| fetched.source.as_str());
-            event.version.clone_from(&versions[object.secret]);
-            Some(event)
-        });
-        let absent = rendered.skipped.iter().filter_map(|skipped| plan.object(skipped.object.index));
-        let mut objects: Vec<_> = files.chain(absent.map(|object| of_object(plan, object, Outcome::Absent))).collect();
+        let (mut made, mut absent) = (BTreeMap::new(), BTreeMap::new());
+        for file in &rendered.files {
+            let Some(object) = plan.object(file.object) else { continue };
+            let event: &mut ObjectEvent = made.entry(file.object).or_insert_with(|| ObjectEvent {
+                rule: Some(permits[object.secret].rule()),
+                source: found[object.secret].as_ref().map(|fetched| fetched.source.as_str()),
+                version: versions[object.secret].clone(),
+                ..of_object(plan, object, Outcome::Delivered)
+            });
+            event.add_file(&file.path, file.field.as_ref());
+        }
+        for skipped in &rendered.skipped {
+            let Some(object) = plan.object(skipped.object) else { continue };
+            let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(plan, object, Outcome::Absent));
+            event.add_absent();
+        }
+        let mut objects: Vec<ObjectEvent> = made.into_values().chain(absent.into_values()).collect();
         objects.sort_by_key(|object| object.object);
         self.event.objects = objects;
         self.event.outcome = Outcome::Delivered;
@@ -108,11 +114,13 @@ impl Record {
             | MountError::Delivery(_)
             | MountError::Identity(_)
             | MountError::Internal
+            | MountError::NoRoom
             | MountError::Overloaded { .. }
             | MountError::Oversize(_)
             | MountError::Policy(_)
             | MountError::Request(_)
-            | MountError::TimedOut { .. } => Vec::new(),
+            | MountError::TimedOut { .. }
+            | MountError::TooMuch { .. } => Vec::new(),
         };
         for object in &mut self.event.objects {
             // What was ready to be delivered, and then was not.
@@ -129,6 +137,6 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Fields { .. } => (None, None),
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
-    let secret = plan.secret(object).clone();
-    ObjectEvent { object: object.index, secret, field, file, version: None, outcome, rule: None, source: None }
+    let (secret, files) = (plan.secret(object).clone(), Files::default());
+    ObjectEvent { object: object.index, secret, field, file, files, version: None, outcome, rule: None, source: None }
 }

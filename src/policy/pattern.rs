@@ -37,6 +37,10 @@ impl Pattern {
 
     /// The same, where these elements of the name (counted from 0, the backend not among them) have to be spelled.
     pub(super) fn matches_spelling(&self, subject: &str, elements: &[usize]) -> bool {
+        // Most patterns match no name at all, and most names have nothing to be spelled: the dearer walk is for the others.
+        if !self.matches(subject) || elements.is_empty() {
+            return self.matches(subject);
+        }
         // In a subject the backend comes first.
         let may = |p: usize, n: usize| !n.checked_sub(1).is_some_and(|n| elements.contains(&n)) || self.spelled.get(p) == Some(&true);
         glob::matches_path_where(&self.text, subject, may)

@@ -34,6 +34,22 @@ pub(super) fn text_of(field: &Field) -> Option<&str> {
     }
 }
 
+/// How many values a JSON text has, itself included; of what is no JSON, no less than a parser makes before it notices.
+pub(super) fn values(text: &str) -> usize {
+    let (mut values, mut in_text, mut escaped) = (1, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            // Each begins another one: the next item or member, or the first.
+            b',' | b'[' | b'{' if !in_text => values += 1,
+            _ => {}
+        }
+    }
+    values
+}
+
 fn write_fields(secret: &Secret, mut sink: &mut dyn Write) -> io::Result<()> {
     let mut separator: &[u8] = b"{";
     for (name, field) in &secret.fields {
@@ -74,5 +90,36 @@ impl Write for Counter {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn counted(value: &serde_json::Value) -> usize {
+        1 + match value {
+            serde_json::Value::Array(items) => items.iter().map(counted).sum(),
+            serde_json::Value::Object(members) => members.values().map(counted).sum(),
+            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) | serde_json::Value::String(_) => 0,
+        }
+    }
+
+    proptest! {
+        /// Never less than there are, and more by no more than one for each empty list and object.
+        #[test]
+        fn values_are_counted(text in r#"[\[\]{},:"a\\0 ]{0,40}"#) {
+            if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {
+                prop_assert!(values(&text) >= counted(&value), "{}", text);
+            }
+        }
+
+        #[test]
+        fn values_of_texts_are_not_counted(text in r#"[\[\]{},:"\\]{0,20}"#, items in 0_usize..20) {
+            let list = serde_json::Value::from(vec![text; items]);
+            prop_assert_eq!(values(&list.to_string()), items.max(1) + 1);
+        }
     }
 }

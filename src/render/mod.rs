@@ -8,11 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::{
-    Claim, Code, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Object, Owner, Plan, Query, Secret, SecretBytes,
-    SecretRef, Select, clashes, clean, quoted,
+    Claim, Code, Encoding, FaultList, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Object, Owner, Plan, Query,
+    QueryError, Secret, SecretBytes, SecretRef, Select, clashes, clean, quoted,
 };
+use crate::steps::{Spent, Steps};
 
-use self::select::Documents;
+use self::select::{Expressions, Matched, Unfound};
 
 mod encoding;
 mod json;
@@ -23,12 +24,19 @@ mod tests;
 /// What a file costs in an answer besides its content and path, in bytes.
 const FILE_OVERHEAD: usize = 24;
 
-/// How many faults are told at most; a message has room for few of them.
-const MAX_FAULTS: usize = 1_000;
+/// How many faults say which fields a secret has instead: to find the nearest name is slow.
+const NAMED_FAULTS: usize = 8;
+
+/// What a byte takes that is decoded, or written as JSON twice, in steps.
+const WRITTEN: u64 = 4;
+
+/// What an object, a file, or looking up a name takes, in steps.
+const LOOK: u64 = 32;
 
 /// What may be rendered at most.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct RenderLimits {
+    pub files: usize,
     /// Of one file, in bytes.
     pub secret_bytes: usize,
     /// Of all files with their paths, in bytes. Delivery measures the answer itself; this keeps what is far too much from being made.
@@ -58,7 +66,8 @@ pub struct RenderedFile {
 /// What was absent, and could be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Skipped {
-    pub object: Label,
+    /// The object, counted from 1.
+    pub object: usize,
     pub secret: SecretRef,
     /// The field, expression or pattern that found nothing; `None`: the secret itself is absent.
     pub field: Option<String>,
@@ -75,41 +84,61 @@ pub struct RenderFault {
 }
 
 /// A fault before it is known whose it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Problem {
     code: Code,
     text: String,
+}
+
+/// Why nothing more is rendered.
+enum Over {
+    Bytes,
+    Files,
+    Steps(Spent),
 }
 
 /// Renders every file of a plan. `secrets` stand beside those that the plan asks for; `None`: absent.
 ///
 /// # Errors
 /// All faults: absent fields and secrets that are not optional (`SecretNotFound`), what cannot be decoded (`SecretCorrupt`), names that make no
-/// path or two files of one path, and expressions that fail (`InvalidRequest`), what is over a limit (`TooLarge`).
-pub fn render(plan: &Plan, secrets: &[Option<&Secret>], permission: FileMode, limits: RenderLimits) -> Result<Rendered, Vec<RenderFault>> {
+/// path or two files of one path, and expressions that fail (`InvalidRequest`), what is over a limit or takes more than `steps` (`TooLarge`).
+pub fn render(
+    plan: &Plan,
+    secrets: &[Option<&Secret>],
+    permission: FileMode,
+    limits: RenderLimits,
+    steps: &Steps,
+) -> Result<Rendered, FaultList<RenderFault>> {
     let mut renderer = Renderer {
         plan,
         permission,
         limits,
-        documents: Documents::new(limits.secret_bytes),
+        steps,
+        expressions: Expressions::of(plan, limits),
         spent: 0,
+        named: 0,
         rendered: Rendered { files: Vec::with_capacity(plan.objects.len()), skipped: Vec::new() },
-        faults: Vec::new(),
+        faults: FaultList::default(),
     };
+    let mut is_spent = false;
     for object in &plan.objects {
-        match secrets[object.secret] {
-            Some(secret) => renderer.object(object, secret),
-            None => renderer.absent(object, None, "is not in its store (store it, correct the name, or set `optional: true`)".to_owned()),
-        }
-        if renderer.spent > limits.mount_bytes {
-            renderer.fault(object, too_much(limits));
-            break;
-        }
-        if renderer.faults.len() >= MAX_FAULTS {
+        let Some(secret) = secrets[object.secret] else {
+            let text = || "is not in its store (store it, correct the name, or set `optional: true`)".to_owned();
+            renderer.absent(object, None, text);
+            continue;
+        };
+        if let Err(over) = renderer.object(object, secret) {
+            is_spent = matches!(over, Over::Steps(_));
+            renderer.fault(object, || over.problem(limits));
             break;
         }
     }
-    renderer.check_layout();
+    // Without steps there are none for the layout either, and that is told once.
+    if let Some(last) = plan.objects.last().filter(|_| !is_spent)
+        && let Err(spent) = renderer.check_layout()
+    {
+        renderer.fault(last, || Over::Steps(spent).problem(limits));
+    }
     if renderer.faults.is_empty() { Ok(renderer.rendered) } else { Err(renderer.faults) }
 }
 
@@ -117,116 +146,172 @@ struct Renderer<'p> {
     plan: &'p Plan,
     permission: FileMode,
     limits: RenderLimits,
-    documents: Documents,
+    steps: &'p Steps,
+    expressions: Expressions<'p>,
     /// Bytes of the files so far.
     spent: usize,
+    /// How many faults name the fields of a secret.
+    named: usize,
     rendered: Rendered,
-    faults: Vec<RenderFault>,
+    faults: FaultList<RenderFault>,
 }
 
 // === impl Renderer ===
 
-impl Renderer<'_> {
-    fn object(&mut self, object: &Object, secret: &Secret) {
+impl<'p> Renderer<'p> {
+    fn object(&mut self, object: &'p Object, secret: &Secret) -> Result<(), Over> {
+        self.steps.charge(LOOK)?;
         match &object.select {
             Select::Field { query, path } => self.field(object, secret, query, path),
             Select::Fields { patterns, folder } => self.fields(object, secret, patterns, folder),
             Select::Response { path } => self.file(object, path.clone(), None, select::response(secret)),
             Select::Whole { path } => {
+                let bytes = |(name, field): (&FieldName, &Field)| LOOK + WRITTEN * (name.as_str().len() + field.bytes.len()) as u64;
+                self.steps.charge(secret.fields.iter().map(bytes).sum())?;
                 let contents = select::whole(secret, object.encoding, self.limits.secret_bytes);
-                self.file(object, path.clone(), None, contents);
+                self.file(object, path.clone(), None, contents)
             }
         }
     }
 
-    fn field(&mut self, object: &Object, secret: &Secret, query: &Query, path: &FilePath) {
-        let (name, contents) = match secret.fields.get_key_value(query.as_str()) {
-            Some((name, field)) => (Some(name.clone()), Ok(Arc::clone(&field.bytes))),
-            None => (query.as_str().parse().ok(), self.documents.search(object.secret, secret, query)),
-        };
-        match contents {
-            Ok(contents) => self.file(object, path.clone(), name, encoding::decode(object.encoding, contents)),
-            Err(problem) if problem.code == Code::SecretNotFound => self.absent(object, Some(query.as_str()), problem.text),
-            Err(problem) => self.fault(object, problem),
+    fn field(&mut self, object: &'p Object, secret: &Secret, query: &Query, path: &FilePath) -> Result<(), Over> {
+        self.steps.charge(LOOK + query.as_str().len() as u64)?;
+        if let Some((name, field)) = secret.fields.get_key_value(query.as_str()) {
+            let contents = self.decode(object, Arc::clone(&field.bytes))?;
+            return self.file(object, path.clone(), Some(name.clone()), contents);
         }
+        let found = if query.is_expression() {
+            self.expressions.search(object, secret, query, self.steps)?
+        } else {
+            Err(select::without_document(query))
+        };
+        match found {
+            Ok(contents) => {
+                let contents = self.decode(object, contents)?;
+                self.file(object, path.clone(), query.as_str().parse().ok(), contents)?;
+            }
+            Err(Unfound::Absent(why)) => self.absent_field(object, secret, query.as_str(), why.as_ref()),
+            Err(Unfound::Failed(error)) => {
+                let (named, steps) = (self.names_fields(), self.steps);
+                self.fault(object, || select::failed(secret, query, &error, named.then_some(steps)));
+            }
+            Err(Unfound::Problem(problem)) => self.fault(object, || problem),
+        }
+        Ok(())
     }
 
-    fn fields(&mut self, object: &Object, secret: &Secret, patterns: &[FieldPattern], folder: &FolderPath) {
-        for pattern in patterns {
+    fn fields(&mut self, object: &Object, secret: &Secret, patterns: &[FieldPattern], folder: &FolderPath) -> Result<(), Over> {
+        let Matched { fields, unmatched } = select::matching(secret, patterns, self.steps)?;
+        for pattern in unmatched {
             if pattern.is_literal() {
-                if !secret.fields.contains_key(pattern.as_str()) {
-                    self.absent(object, Some(pattern.as_str()), select::no_field(secret, pattern.as_str(), ""));
-                }
-            } else if !secret.fields.keys().any(|name| pattern.matches(name.as_str())) {
+                self.absent_field(object, secret, pattern.as_str(), None);
+            } else {
                 self.skip(object, Some(pattern.as_str()));
             }
         }
-        for (name, field) in select::matching(secret, patterns) {
-            self.exploded(object, name, field, folder);
-            if self.spent > self.limits.mount_bytes || self.faults.len() >= MAX_FAULTS {
-                return;
-            }
-        }
+        fields.into_iter().try_for_each(|(name, field)| self.exploded(object, name, field, folder))
     }
 
-    fn exploded(&mut self, object: &Object, name: &FieldName, field: &Field, folder: &FolderPath) {
+    fn exploded(&mut self, object: &Object, name: &FieldName, field: &Field, folder: &FolderPath) -> Result<(), Over> {
+        self.steps.charge(folder.as_path().map_or(0, |path| path.as_str().len() as u64) + name.as_str().len() as u64)?;
         match folder.join(name.as_str()) {
             Ok(path) => {
-                let contents = encoding::decode(object.encoding, Arc::clone(&field.bytes));
-                self.file(object, path, Some(name.clone()), contents.map_err(|problem| problem.of_field(name)));
+                let contents = self.decode(object, Arc::clone(&field.bytes))?;
+                self.file(object, path, Some(name.clone()), contents.map_err(|problem| problem.of_field(name)))
             }
             Err(cause) => {
-                let text = format!(
-                    "its field {} cannot name a file: the path {cause} (name the fields, or give it an object of its own)",
-                    quoted(name.as_str())
-                );
-                self.fault(object, Problem { code: Code::InvalidRequest, text });
+                let text = || {
+                    format!(
+                        "its field {} cannot name a file: the path {cause} (name the fields, or give it an object of its own)",
+                        quoted(name.as_str())
+                    )
+                };
+                self.fault(object, || Problem { code: Code::InvalidRequest, text: text() });
+                Ok(())
             }
         }
     }
 
-    fn file(&mut self, object: &Object, path: FilePath, field: Option<FieldName>, contents: Result<Arc<SecretBytes>, Problem>) {
+    fn decode(&self, object: &Object, stored: Arc<SecretBytes>) -> Result<Result<Arc<SecretBytes>, Problem>, Over> {
+        if object.encoding != Encoding::Utf8 {
+            self.steps.charge(WRITTEN * stored.len() as u64)?;
+        }
+        Ok(encoding::decode(object.encoding, stored))
+    }
+
+    fn file(
+        &mut self,
+        object: &Object,
+        path: FilePath,
+        field: Option<FieldName>,
+        contents: Result<Arc<SecretBytes>, Problem>,
+    ) -> Result<(), Over> {
+        self.steps.charge(LOOK)?;
         match contents {
             Ok(contents) if contents.len() > self.limits.secret_bytes => {
-                self.fault(object, too_large(contents.len(), self.limits.secret_bytes));
+                let limit = self.limits.secret_bytes;
+                self.fault(object, || too_large(contents.len(), limit));
+                Ok(())
             }
             Ok(contents) => {
                 self.spent = self.spent.saturating_add(contents.len() + path.as_str().len() + FILE_OVERHEAD);
                 let mode = object.mode.unwrap_or(self.permission);
                 self.rendered.files.push(RenderedFile { path, mode, owner: object.owner, contents, object: object.index, field });
+                match () {
+                    () if self.spent > self.limits.mount_bytes => Err(Over::Bytes),
+                    () if self.rendered.files.len() > self.limits.files => Err(Over::Files),
+                    () => Ok(()),
+                }
             }
-            Err(problem) => self.fault(object, problem),
+            Err(problem) => {
+                self.fault(object, || problem);
+                Ok(())
+            }
         }
     }
 
-    fn absent(&mut self, object: &Object, field: Option<&str>, text: String) {
+    fn absent_field(&mut self, object: &Object, secret: &Secret, wanted: &str, why: Option<&QueryError>) {
+        let (named, steps) = (!object.optional && self.names_fields(), self.steps);
+        self.absent(object, Some(wanted), || select::no_field(secret, wanted, why, named.then_some(steps)));
+    }
+
+    fn absent(&mut self, object: &Object, field: Option<&str>, text: impl FnOnce() -> String) {
         if object.optional {
             self.skip(object, field);
         } else {
-            self.fault(object, Problem { code: Code::SecretNotFound, text });
+            self.fault(object, || Problem { code: Code::SecretNotFound, text: text() });
         }
     }
 
-    fn fault(&mut self, object: &Object, Problem { code, text }: Problem) {
-        let secret = self.plan.secret(object).clone();
-        self.faults.push(RenderFault { object: object.label(), secret, problem: text, code });
+    /// Whether the next fault names the fields that there are.
+    fn names_fields(&mut self) -> bool {
+        self.named += 1;
+        self.named <= NAMED_FAULTS
+    }
+
+    fn fault(&mut self, object: &Object, problem: impl FnOnce() -> Problem) {
+        let plan = self.plan;
+        self.faults.add_with(|| {
+            let Problem { code, text } = problem();
+            RenderFault { object: object.label(), secret: plan.secret(object).clone(), problem: text, code }
+        });
     }
 
     fn skip(&mut self, object: &Object, field: Option<&str>) {
         let secret = self.plan.secret(object).clone();
-        self.rendered.skipped.push(Skipped { object: object.label(), secret, field: field.map(clean) });
+        self.rendered.skipped.push(Skipped { object: object.index, secret, field: field.map(clean) });
     }
 
     /// The dialect has checked every path but those that fields' names make.
-    fn check_layout(&mut self) {
+    fn check_layout(&mut self) -> Result<(), Spent> {
         let plan = self.plan;
         if !plan.objects.iter().any(|object| matches!(object.select, Select::Fields { .. })) {
-            return;
+            return Ok(());
         }
         let files = &self.rendered.files;
         let claims: Vec<Claim<'_>> = files.iter().map(|file| Claim { path: file.path.as_str(), folder: false }).collect();
         let (mut faults, mut told) = (Vec::new(), HashSet::new());
-        for clash in clashes(&claims) {
+        for clash in clashes(&claims, self.steps)? {
             let (earlier, later) = (clash.file.min(clash.other), clash.file.max(clash.other));
             // One of its files is enough to say what is wrong with an object.
             if !told.insert(files[later].object) {
@@ -242,8 +327,9 @@ impl Renderer<'_> {
             faults.push((object, Problem { code: Code::InvalidRequest, text }));
         }
         for (object, problem) in faults {
-            self.fault(object, problem);
+            self.fault(object, || problem);
         }
+        Ok(())
     }
 }
 
@@ -256,17 +342,34 @@ impl Problem {
     }
 }
 
+// === impl Over ===
+
+impl Over {
+    fn problem(self, limits: RenderLimits) -> Problem {
+        let text = match self {
+            Self::Bytes => format!(
+                "with this object the volume has more than {} bytes (split the class over several volumes, or ask for a higher limits.mountBytes)",
+                limits.mount_bytes
+            ),
+            Self::Files => format!(
+                "with this object the volume has more than {} files (split the class over several volumes, or ask for a higher limits.files)",
+                limits.files
+            ),
+            Self::Steps(spent) => format!("with this object the volume {spent} (split the class over several volumes)"),
+        };
+        Problem { code: Code::TooLarge, text }
+    }
+}
+
+impl From<Spent> for Over {
+    fn from(spent: Spent) -> Self {
+        Self::Steps(spent)
+    }
+}
+
 fn too_large(bytes: usize, limit: usize) -> Problem {
     let text = format!(
         "is {bytes} bytes as a file: at most {limit} are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)"
-    );
-    Problem { code: Code::TooLarge, text }
-}
-
-fn too_much(limits: RenderLimits) -> Problem {
-    let text = format!(
-        "with this object the volume has more than {} bytes (split the class over several volumes, or ask for a higher limits.mountBytes)",
-        limits.mount_bytes
     );
     Problem { code: Code::TooLarge, text }
 }

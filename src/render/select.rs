@@ -1,17 +1,27 @@
 //! Which bytes of a secret go into a file: all of it, a field, or what an expression finds.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jmespath::{Rcvar, Variable};
 
-use super::{Problem, json, too_large};
-use crate::model::{Code, Encoding, Field, FieldKind, FieldName, FieldPattern, Query, QueryError, Secret, SecretBytes, clean, quoted};
+use super::{LOOK, Problem, RenderLimits, WRITTEN, json, too_large};
+use crate::glob::Glob;
+use crate::model::{
+    Code, Encoding, Field, FieldKind, FieldName, FieldPattern, Object, Plan, Query, QueryError, Secret, SecretBytes, Select, clean, quoted,
+};
 use crate::nearest::nearest;
+use crate::steps::{Spent, Steps};
 
 /// The most that an expression's values may reach, as a multiple of the largest file.
 /// Small values cost many times their text in memory, so that there is little to give.
-const WORKSPACE: u64 = 4;
+const WORKSPACE: usize = 4;
+
+/// What a value takes in memory besides its text, in bytes.
+const VALUE: usize = 100;
+
+/// The most that the values may take that an expression makes, as a multiple of the largest file.
+const MADE: usize = 16;
 
 /// How many of a secret's fields a message names.
 const NAMED: usize = 10;
@@ -40,94 +50,185 @@ pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
     })
 }
 
-/// The fields that a pattern matches, each once, by name.
-pub(super) fn matching<'s>(secret: &'s Secret, patterns: &[FieldPattern]) -> impl Iterator<Item = (&'s FieldName, &'s Field)> {
-    let literals: HashSet<&str> = patterns.iter().filter(|pattern| pattern.is_literal()).map(FieldPattern::as_str).collect();
-    let globs: Vec<&FieldPattern> = patterns.iter().filter(|pattern| !pattern.is_literal()).collect();
-    let is_wanted = move |name: &str| literals.contains(name) || globs.iter().any(|glob| glob.matches(name));
-    let wanted: Vec<_> = secret.fields.iter().filter(|(name, _)| is_wanted(name.as_str())).collect();
-    wanted.into_iter()
+/// What patterns match of a secret.
+pub(super) struct Matched<'s, 'p> {
+    /// Each once, by name.
+    pub fields: Vec<(&'s FieldName, &'s Field)>,
+    /// In the order of the class.
+    pub unmatched: Vec<&'p FieldPattern>,
 }
 
-/// Secrets as the values that expressions search. The last one is kept: objects of one secret stand together, and all at once could be large.
-pub(super) struct Documents {
-    limit: usize,
-    /// With its secret's place in the plan.
-    last: Option<(usize, Document)>,
+/// Looks at each field once, whatever the number of patterns; at those that are named alone where no pattern has a `*`.
+pub(super) fn matching<'s, 'p>(secret: &'s Secret, patterns: &'p [FieldPattern], steps: &Steps) -> Result<Matched<'s, 'p>, Spent> {
+    let mut tried: Vec<(Option<Glob<'_>>, bool)> = Vec::with_capacity(patterns.len());
+    let mut named = BTreeMap::new();
+    for pattern in patterns {
+        steps.charge(LOOK + pattern.as_str().len() as u64)?;
+        let field = if pattern.is_literal() { secret.fields.get_key_value(pattern.as_str()) } else { None };
+        named.extend(field);
+        tried.push(((!pattern.is_literal()).then(|| Glob::new(pattern.as_str())), field.is_some()));
+    }
+    let fields = if tried.iter().any(|(glob, _)| glob.is_some()) {
+        let mut fields = Vec::new();
+        for (name, field) in &secret.fields {
+            let (mut is_wanted, mut looked) = (named.contains_key(name), LOOK);
+            for (glob, has_matched) in &mut tried {
+                let Some(glob) = glob.filter(|_| !(is_wanted && *has_matched)) else { continue };
+                let matches = glob.matches(name.as_str(), &mut looked);
+                (is_wanted, *has_matched) = (is_wanted || matches, *has_matched || matches);
+            }
+            steps.charge(looked)?;
+            fields.extend(is_wanted.then_some((name, field)));
+        }
+        fields
+    } else {
+        named.into_iter().collect()
+    };
+    let unmatched = patterns.iter().zip(tried).filter(|(_, (_, has_matched))| !has_matched).map(|(pattern, _)| pattern).collect();
+    Ok(Matched { fields, unmatched })
 }
 
+/// What the expressions of a plan find. Those of one secret are searched together, when the first of them is asked for: a secret is made a
+/// document once, and there is never more than one document.
+pub(super) struct Expressions<'p> {
+    limits: RenderLimits,
+    /// By the secret's place in the plan: those that were not searched yet, in the order of the plan.
+    waiting: HashMap<usize, Vec<(usize, &'p Query)>>,
+    /// By the object's index: what was found ahead.
+    found: HashMap<usize, Found>,
+    /// Bytes of what was found ahead.
+    ahead: usize,
+}
+
+/// What an expression finds: a text as it is, anything else as JSON.
+pub(super) type Found = Result<Arc<SecretBytes>, Unfound>;
+
+/// Why nothing was found.
+pub(super) enum Unfound {
+    /// There is no such field; with the reason why the text is no expression either.
+    Absent(Option<QueryError>),
+    Failed(QueryError),
+    Problem(Problem),
+}
+
+/// A secret as the value that expressions search.
 struct Document {
     value: Rcvar,
     /// Of the fields in it, in bytes.
     size: usize,
+    values: usize,
 }
 
-// === impl Documents ===
+// === impl Expressions ===
 
-impl Documents {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, last: None }
+impl<'p> Expressions<'p> {
+    pub(super) fn of(plan: &'p Plan, limits: RenderLimits) -> Self {
+        let mut waiting: HashMap<_, Vec<_>> = HashMap::new();
+        for object in &plan.objects {
+            if let Select::Field { query, .. } = &object.select
+                && query.is_expression()
+            {
+                waiting.entry(object.secret).or_default().push((object.index, query));
+            }
+        }
+        Self { limits, waiting, found: HashMap::new(), ahead: 0 }
     }
 
-    /// What an expression finds: a text as it is, anything else as JSON.
-    pub(super) fn search(&mut self, place: usize, secret: &Secret, query: &Query) -> Result<Arc<SecretBytes>, Problem> {
-        if !query.is_expression() {
-            return found(query.search(&Rcvar::new(Variable::Null)), secret, query, self.limit);
+    /// What the expression of an object finds, which no field of the secret has as its name.
+    pub(super) fn search(&mut self, object: &Object, secret: &Secret, query: &Query, steps: &Steps) -> Result<Found, Spent> {
+        if let Some(found) = self.found.remove(&object.index) {
+            self.ahead -= length(&found);
+            return Ok(found);
         }
-        let document = match self.last.take() {
-            Some((of, document)) if of == place => document,
-            _ => Document::of(secret)?,
+        let document = Document::of(secret, self.limits.secret_bytes, steps)?;
+        let search = |query: &Query| match &document {
+            Ok(document) => document.search(query, self.limits.secret_bytes, steps),
+            Err(problem) => Ok(Err(Unfound::Problem(problem.clone()))),
         };
-        let document = &self.last.insert((place, document)).1;
-        let workspace = query.growth().saturating_mul(document.size as u64);
-        if workspace > WORKSPACE.saturating_mul(self.limit as u64) {
-            let text =
-                format!("the expression {} could need {workspace} bytes on this secret (write a simpler one)", quoted(query.as_str()));
-            return Err(Problem { code: Code::TooLarge, text });
+        let own = search(query)?;
+        // What is found ahead is no more than may be delivered.
+        let mut waiting = self.waiting.remove(&object.secret).unwrap_or_default().into_iter();
+        while self.ahead <= self.limits.mount_bytes {
+            let Some((index, query)) = waiting.next() else { break };
+            if index > object.index && !secret.fields.contains_key(query.as_str()) {
+                let found = search(query)?;
+                self.ahead += length(&found);
+                self.found.insert(index, found);
+            }
         }
-        found(query.search(&document.value), secret, query, self.limit)
+        self.waiting.insert(object.secret, waiting.collect());
+        Ok(own)
     }
 }
 
-fn found(result: Result<Option<Rcvar>, QueryError>, secret: &Secret, query: &Query, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
+fn length(found: &Found) -> usize {
+    found.as_ref().map_or(0, |bytes| bytes.len())
+}
+
+/// Of a text that is no expression, and no field has as its name.
+pub(super) fn without_document(query: &Query) -> Unfound {
+    Unfound::Absent(query.search(&Rcvar::new(Variable::Null)).err())
+}
+
+fn found(result: Result<Option<Rcvar>, QueryError>, limit: usize) -> Found {
     match result {
         Ok(Some(value)) => match value.as_string() {
-            Some(text) if text.len() > limit => Err(too_large(text.len(), limit)),
+            Some(text) if text.len() > limit => Err(Unfound::Problem(too_large(text.len(), limit))),
             Some(text) => Ok(Arc::new(SecretBytes::new(text.as_bytes().to_vec()))),
-            None => json::of_value(&value, limit),
+            None => json::of_value(&value, limit).map_err(Unfound::Problem),
         },
-        Ok(None) => Err(absent(secret, query, "")),
-        Err(error @ QueryError::Syntax(_)) => Err(absent(secret, query, &format!("; {error}"))),
-        Err(error @ QueryError::Failed(_)) => {
-            let text = format!(
-                "has no field {}, and {error} (correct the expression, or name {})",
-                quoted(query.as_str()),
-                names(secret, query.as_str())
-            );
-            Err(Problem { code: Code::InvalidRequest, text })
-        }
+        Ok(None) => Err(Unfound::Absent(None)),
+        Err(error @ QueryError::Syntax(_)) => Err(Unfound::Absent(Some(error))),
+        Err(error @ QueryError::Failed(_)) => Err(Unfound::Failed(error)),
     }
 }
 
 // === impl Document ===
 
 impl Document {
-    /// The text fields: texts as strings, what is JSON parsed. Binary fields cannot be searched.
+    /// The text fields: texts as strings, what is JSON parsed. Binary fields cannot be searched. Values of JSON take many times their text in
+    /// memory: they are counted before any is made.
     ///
-    /// The copies live as long as the rendering; what frees them wipes them (the allocator does).
-    fn of(secret: &Secret) -> Result<Self, Problem> {
+    /// The copies live as long as the search; what frees them wipes them (the allocator does).
+    fn of(secret: &Secret, limit: usize, steps: &Steps) -> Result<Result<Self, Problem>, Spent> {
+        let texts = || secret.fields.iter().filter_map(|(name, field)| Some((name, field, json::text_of(field)?)));
+        let size = texts().map(|(name, _, text)| text.len() + name.as_str().len()).sum();
+        let values = texts().map(|(_, field, text)| if field.kind == FieldKind::Json { json::values(text) } else { 1 }).sum::<usize>() + 1;
+        steps.charge(WRITTEN * size as u64 + LOOK * (secret.fields.len() + values) as u64)?;
+        if values * VALUE > WORKSPACE * limit {
+            let (made, most) = (secret.fields.len(), WORKSPACE * limit / VALUE);
+            let text = format!(
+                "its {made} fields hold {values} JSON values: an expression searches at most {most} on this node (name a field to deliver it as \
+                 it is, split the secret, or ask for a higher limits.secretBytes)"
+            );
+            return Ok(Err(Problem { code: Code::TooLarge, text }));
+        }
         let mut fields = BTreeMap::new();
-        let mut size = 0;
-        for (name, field) in &secret.fields {
-            let Some(text) = json::text_of(field) else { continue };
-            size += text.len() + name.as_str().len();
+        for (name, field, text) in texts() {
             let value = match field.kind {
-                FieldKind::Json => Variable::from_json(text).map_err(|_| not_json(name))?,
+                FieldKind::Json => match Variable::from_json(text) {
+                    Ok(value) => value,
+                    Err(_) => return Ok(Err(not_json(name))),
+                },
                 FieldKind::Binary | FieldKind::Text => Variable::String(text.to_owned()),
             };
             fields.insert(name.as_str().to_owned(), Rcvar::new(value));
         }
-        Ok(Self { value: Rcvar::new(Variable::Object(fields)), size })
+        Ok(Ok(Self { value: Rcvar::new(Variable::Object(fields)), size, values }))
+    }
+
+    fn search(&self, query: &Query, limit: usize, steps: &Steps) -> Result<Found, Spent> {
+        let workspace = query.growth().saturating_mul(self.size as u64);
+        let made = query.values().saturating_mul((self.values * VALUE) as u64);
+        let over = |needed: u64, most: usize| Some(needed).filter(|needed| *needed > (most * limit) as u64);
+        if let Some(needed) = over(workspace, WORKSPACE).or(over(made, MADE)) {
+            let text = format!("the expression {} could need {needed} bytes on this secret (write a simpler one)", quoted(query.as_str()));
+            return Ok(Err(Unfound::Problem(Problem { code: Code::TooLarge, text })));
+        }
+        steps.charge(query.steps(self.size as u64, self.values as u64))?;
+        let found = found(query.search(&self.value), limit);
+        steps.charge(WRITTEN * length(&found) as u64)?;
+        Ok(found)
     }
 }
 
@@ -141,21 +242,32 @@ fn not_json(name: &FieldName) -> Problem {
 
 // === absent fields ===
 
-fn absent(secret: &Secret, query: &Query, why: &str) -> Problem {
-    Problem { code: Code::SecretNotFound, text: no_field(secret, query.as_str(), why) }
-}
-
-/// Names what is there instead.
-pub(super) fn no_field(secret: &Secret, wanted: &str, why: &str) -> String {
-    match nearest(wanted, comparable(secret, wanted)) {
-        Some(near) => format!("has no field {}{why} (did you mean {}? It has {})", quoted(wanted), quoted(near), names(secret, wanted)),
-        None => format!("has no field {}{why} (it has {})", quoted(wanted), names(secret, wanted)),
+/// Names what is there instead, as long as there are steps for it; `None`: nothing is named.
+pub(super) fn no_field(secret: &Secret, wanted: &str, why: Option<&QueryError>, steps: Option<&Steps>) -> String {
+    let why = why.map_or_else(String::new, |error| format!("; {error}"));
+    let Some(steps) = steps else {
+        return format!("has no field {}{why} (correct the name, or set `optional: true`)", quoted(wanted));
+    };
+    let near = near(secret, wanted, steps);
+    let names = names(secret, near);
+    match near {
+        Some(near) => format!("has no field {}{why} (did you mean {}? It has {names})", quoted(wanted), quoted(near)),
+        None => format!("has no field {}{why} (it has {names})", quoted(wanted)),
     }
 }
 
+/// The same of an expression that fails.
+pub(super) fn failed(secret: &Secret, query: &Query, error: &QueryError, steps: Option<&Steps>) -> Problem {
+    let remedy = match steps {
+        Some(steps) => format!("correct the expression, or name {}", names(secret, near(secret, query.as_str(), steps))),
+        None => "correct the expression".to_owned(),
+    };
+    let text = format!("has no field {}, and {error} ({remedy})", quoted(query.as_str()));
+    Problem { code: Code::InvalidRequest, text }
+}
+
 /// The fields' names, the nearest first.
-fn names(secret: &Secret, wanted: &str) -> String {
-    let near = nearest(wanted, comparable(secret, wanted));
+fn names(secret: &Secret, near: Option<&str>) -> String {
     let others = secret.fields.keys().map(FieldName::as_str).filter(|name| Some(*name) != near);
     let shown: Vec<String> = near.into_iter().chain(others).take(NAMED).map(clean).collect();
     match secret.fields.len() {
@@ -163,6 +275,13 @@ fn names(secret: &Secret, wanted: &str) -> String {
         all if all > shown.len() => format!("{} and {} more", shown.join(", "), all - shown.len()),
         _ => shown.join(", "),
     }
+}
+
+fn near<'s>(secret: &'s Secret, wanted: &str, steps: &Steps) -> Option<&'s str> {
+    // Each letter of the one is held against each of the other.
+    let compared = comparable(secret, wanted).map(|name| (name.len() * wanted.len()) as u64 + LOOK).sum();
+    steps.charge(compared).ok()?;
+    nearest(wanted, comparable(secret, wanted))
 }
 
 fn comparable<'s>(secret: &'s Secret, wanted: &str) -> impl Iterator<Item = &'s str> {

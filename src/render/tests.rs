@@ -3,16 +3,17 @@ use std::sync::Arc;
 
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
-    Code, Encoding, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
+    Code, Encoding, FaultList, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
 };
+use crate::steps::Steps;
 
 /// Stands in every value of these tests, and in no message.
 const CANARY: &str = "hunter2";
 
-const LIMITS: RenderLimits = RenderLimits { secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
+const LIMITS: RenderLimits = RenderLimits { files: 4096, secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
 
 /// What the plans of these tests ask for.
-const NAMES: [&str; 3] = ["a", "b", "never"];
+const NAMES: [&str; 3] = ["a", "b", "c"];
 
 type Secrets = HashMap<SecretRef, Arc<Secret>>;
 
@@ -62,9 +63,9 @@ fn beside<'s>(plan: &Plan, secrets: &'s Secrets) -> Vec<Option<&'s Secret>> {
     plan.secrets.iter().map(|secret| secrets.get(secret).map(|secret| &**secret)).collect()
 }
 
-fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, Vec<RenderFault>> {
+fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, FaultList<RenderFault>> {
     let plan = plan(objects);
-    render(&plan, &beside(&plan, secrets), FileMode::DEFAULT, LIMITS)
+    render(&plan, &beside(&plan, secrets), FileMode::DEFAULT, LIMITS, &Steps::unbounded())
 }
 
 /// `path = content`, a line each.
@@ -177,7 +178,7 @@ fn modes_are_the_objects_else_the_drivers() {
     let mut own = object(1, "a", whole("own"));
     own.mode = FileMode::from_bits(0o400);
     let plan = plan(vec![own, object(2, "a", whole("driver"))]);
-    let rendered = render(&plan, &beside(&plan, &secrets), FileMode::from_bits(0o440).unwrap(), LIMITS).unwrap();
+    let rendered = render(&plan, &beside(&plan, &secrets), FileMode::from_bits(0o440).unwrap(), LIMITS, &Steps::unbounded()).unwrap();
     let modes: Vec<_> = rendered.files.iter().map(|file| file.mode.to_string()).collect();
     assert_eq!(modes, ["0400", "0440"]);
 }
@@ -261,16 +262,20 @@ fn absent_secrets_and_fields() {
     let optional = objects().into_iter().map(|object| Object { optional: true, ..object }).collect();
     let rendered = rendered(optional, &store).unwrap();
     assert!(rendered.files.is_empty());
-    let skipped: Vec<_> = rendered.skipped.iter().map(|skipped| format!("{} {:?}", skipped.object, skipped.field)).collect();
-    insta::assert_snapshot!(skipped.join("\n"), @r#"
-    object 1 (p) Some("pasword")
-    object 2 (k) Some("tls.key")
-    object 3 (c) Some("ca-crt")
-    object 4 (d/) Some("usernam")
-    object 4 (d/) Some("x*")
-    object 4 (d/) Some("zzz")
-    object 5 (b) None
-    "#);
+    let skipped: Vec<_> = rendered
+        .skipped
+        .iter()
+        .map(|skipped| format!("object {}: {}", skipped.object, skipped.field.as_deref().unwrap_or("all")))
+        .collect();
+    insta::assert_snapshot!(skipped.join("\n"), @"
+    object 1: pasword
+    object 2: tls.key
+    object 3: ca-crt
+    object 4: usernam
+    object 4: x*
+    object 4: zzz
+    object 5: all
+    ");
 }
 
 #[test]
@@ -345,10 +350,10 @@ fn files_that_exclude_each_other() {
 #[test]
 fn limits_hold_before_anything_large_is_made() {
     let store = secrets("a", [("x", text(&CANARY.repeat(20))), ("y", text("y"))]);
-    let small = |secret_bytes, mount_bytes| RenderLimits { secret_bytes, mount_bytes };
+    let small = |secret_bytes, mount_bytes| RenderLimits { files: 4096, secret_bytes, mount_bytes };
     let messages = |objects: Vec<Object>, limits| {
         let plan = plan(objects);
-        let faults = render(&plan, &beside(&plan, &store), FileMode::DEFAULT, limits).unwrap_err();
+        let faults = render(&plan, &beside(&plan, &store), FileMode::DEFAULT, limits, &Steps::unbounded()).unwrap_err();
         assert!(faults.iter().all(|fault| fault.code == Code::TooLarge), "{faults:?}");
         faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
@@ -376,4 +381,174 @@ fn debug_shows_no_value() {
     let secrets = secrets("a", [("x", text(CANARY)), ("y", json("\"hunter2\""))]);
     let objects = vec![object(1, "a", whole("w")), object(2, "a", field("x", "x")), object(3, "a", field("[y]", "y"))];
     assert!(!format!("{:?}", rendered(objects, &secrets).unwrap()).contains(CANARY));
+}
+
+/// A secret of `n` fields, whose names are long and alike.
+fn of_many(n: usize) -> Secrets {
+    let fields = (0..n).map(|n| (format!("{}{n:06}", "a".repeat(200)).parse().unwrap(), text("x"))).collect();
+    HashMap::from([(reference("a"), Arc::new(Secret { fields, response: None, version: None, lease: None }))])
+}
+
+/// `n` fields of JSON, each with a list of 100 values.
+fn of_json(name: &str, n: usize) -> (SecretRef, Arc<Secret>) {
+    let list = format!("[{}0]", "0,".repeat(99));
+    let fields = (0..n).map(|n| (format!("f{n}").parse().unwrap(), json(&list))).collect();
+    (reference(name), Arc::new(Secret { fields, response: None, version: None, lease: None }))
+}
+
+/// A kind of class or secret, and the steps that so many of it take.
+type Kind<'k> = (&'k str, &'k dyn Fn(usize) -> u64);
+
+/// The steps that rendering takes, whatever comes of it.
+fn steps_of(objects: Vec<Object>, secrets: &Secrets) -> u64 {
+    let (steps, limits) = (Steps::unbounded(), RenderLimits { files: 100_000, secret_bytes: 4 << 20, mount_bytes: 1 << 30 });
+    let plan = plan(objects);
+    let _ = render(&plan, &beside(&plan, secrets), FileMode::DEFAULT, limits, &steps);
+    steps.spent()
+}
+
+#[test]
+fn twice_the_work_takes_twice_the_steps() {
+    let hostile = ["*a*a*a*b", "a*a*a*c", "*aaaaaaaaab*", "*b"];
+    let globs = |n: usize| (0..n).map(|n| format!("*a*{n}b*")).collect::<Vec<_>>();
+    let exploded = |patterns: &[&str], n: usize| (1..=n).map(|n| object(n, "a", fields(patterns, &format!("d{n}")))).collect::<Vec<_>>();
+    let absent = |n: usize| (0..n).map(|n| format!("absent{n}")).collect::<Vec<_>>();
+    let lone = |patterns: &[String]| vec![object(1, "a", fields(&patterns.iter().map(String::as_str).collect::<Vec<_>>(), "d"))];
+    let kinds: [Kind<'_>; 12] = [
+        ("globs over more fields", &|n| steps_of(exploded(&hostile, 1), &of_many(n))),
+        ("globs of more objects", &|n| steps_of(exploded(&hostile, n), &of_many(100))),
+        ("more globs", &|n| steps_of(lone(&globs(n)), &of_many(100))),
+        ("all fields", &|n| steps_of(exploded(&["*"], n), &of_many(100))),
+        ("absent names", &|n| steps_of(lone(&absent(n)), &of_many(200))),
+        ("absent fields", &|n| steps_of((1..=n).map(|n| object(n, "a", field("nosuch", &format!("f{n}")))).collect(), &of_many(200))),
+        ("whole secrets", &|n| steps_of((1..=n).map(|n| object(n, "a", whole(&format!("f{n}")))).collect(), &of_many(100))),
+        ("encoded fields", &|n| {
+            let base64 = |object: Object| Object { encoding: Encoding::Base64, ..object };
+            let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000)))]);
+            steps_of((1..=n).map(|n| base64(object(n, "a", field("x", &format!("f{n}"))))).collect(), &store)
+        }),
+        ("texts that need escapes", &|n| {
+            steps_of(vec![object(1, "a", whole("w"))], &secrets("a", [("x", text(&"\u{1}\"".repeat(100 * n))), ("y", text(""))]))
+        }),
+        ("encoded fields that are wrong", &|n| {
+            let hex = |object: Object| Object { encoding: Encoding::Hex, ..object };
+            let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000)))]);
+            steps_of((1..=n).map(|n| hex(object(n, "a", field("x", &format!("f{n}"))))).collect(), &store)
+        }),
+        ("expressions", &|n| {
+            let expression = |n| object(n, "a", field("f0[?@ == `1`] | [0]", &format!("f{n}")));
+            steps_of((1..=n).map(expression).collect(), &HashMap::from([of_json("a", 10)]))
+        }),
+        ("an expression over more", &|n| steps_of(vec![object(1, "a", field("sort(f0)", "f"))], &HashMap::from([of_json("a", n)]))),
+    ];
+    for (kind, steps) in kinds {
+        let [once, twice] = [400, 800].map(steps);
+        assert!(once > 10_000 && twice * 10 <= once * 22, "{kind}: {once}, {twice}");
+    }
+}
+
+/// Every pattern is tried once on every field, and no byte of a name more often than that.
+#[test]
+fn sixteen_globs_over_long_names_look_at_each_once() {
+    let globs: Vec<String> = (0..16).map(|n| format!("*a*a*{n}b")).collect();
+    let globs: Vec<&str> = globs.iter().map(String::as_str).collect();
+    let spent = steps_of(vec![object(1, "a", fields(&globs, "d"))], &of_many(4_096));
+    assert!(spent < 16 * 4_096 * 220, "{spent}");
+    let spent = steps_of(vec![object(1, "a", fields(&["b*", "c*d"], "d"))], &of_many(4_096));
+    assert!(spent < 4_096 * 50, "a name that begins otherwise is not looked through: {spent}");
+    let spent = steps_of(vec![object(1, "a", fields(&["nosuch", "neither"], "d"))], &of_many(4_096));
+    assert!(spent < 200_000, "names alone do not look at all fields: {spent}");
+}
+
+/// Which fields there are instead is found out for the first few faults.
+#[test]
+fn many_absent_names_are_told_in_short() {
+    let absent: Vec<String> = (0..3_000).map(|n| format!("keyx{n:04}")).collect();
+    let absent: Vec<&str> = absent.iter().map(String::as_str).collect();
+    let stored = (0..200).map(|n| (format!("key{n:04}").parse().unwrap(), text("x"))).collect();
+    let store = HashMap::from([(reference("a"), Arc::new(Secret { fields: stored, response: None, version: None, lease: None }))]);
+    let found = rendered(vec![object(1, "a", fields(&absent, "d"))], &store).unwrap_err();
+    assert_eq!((found.len(), found.more()), (64, 3_000 - 64));
+    let named = found.iter().filter(|fault| fault.problem.contains("did you mean")).count();
+    assert_eq!(named, 8);
+    insta::assert_snapshot!(found[8], @r#"object 1 (d/): files/a: has no field "keyx0008" (correct the name, or set `optional: true`)"#);
+    let expressions = (1..=9).map(|n| object(n, "a", field("max(key0000)", &format!("f{n}")))).collect();
+    insta::assert_snapshot!(rendered(expressions, &store).unwrap_err()[8], @r#"object 9 (f9): files/a: has no field "max(key0000)", and the JMESPath expression fails: argument 1 of a function must be array[string]|array[number], but is string (correct the expression)"#);
+    let spent = steps_of(vec![object(1, "a", fields(&absent, "d"))], &store);
+    assert!(spent < 2_000_000, "{spent}");
+}
+
+/// A secret is made a document once, however its objects stand among others.
+#[test]
+fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
+    let store = HashMap::from([of_json("a", 50), of_json("b", 50), of_json("c", 50)]);
+    let of = |names: &[&str]| {
+        let expression = |(n, name): (usize, &&str)| object(n + 1, name, field("f0[0]", &format!("f{n}")));
+        names.iter().enumerate().map(expression).collect::<Vec<_>>()
+    };
+    let in_turn = ["a", "b", "c"].repeat(40);
+    let mut in_order = in_turn.clone();
+    in_order.sort_unstable();
+    assert_eq!(steps_of(of(&in_turn), &store), steps_of(of(&in_order), &store));
+    assert_eq!(files(of(&in_turn), &store), files(of(&in_order), &store));
+    // What is found ahead keeps its object, its fault and its decoding.
+    let mut mixed = of(&["a", "b", "a", "b", "a"]);
+    mixed[2].select = field("f1[0].nosuch(@)", "f2");
+    mixed[4].encoding = Encoding::Base64;
+    insta::assert_snapshot!(faults(mixed, &store), @r#"
+    InvalidRequest: object 3 (f2): files/a: has no field "f1[0].nosuch(@)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name f0, f1, f10, f11, f12, f13, f14, f15, f16, f17 and 40 more)
+    SecretCorrupt: object 5 (f4): files/a: is not base64: it ends in the middle of a group, after 1 bytes (store it as base64, or leave `encoding` out to deliver the text as it is)
+    "#);
+}
+
+/// What is found ahead is not kept without end: what does not fit is searched again.
+#[test]
+fn what_expressions_find_ahead_is_bounded() {
+    let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000))), ("y", text("y"))]);
+    let objects: Vec<Object> = (1..=100).map(|n| object(n, "a", field("x || y", &format!("f{n}")))).collect();
+    let limits = RenderLimits { files: 4096, secret_bytes: 1 << 20, mount_bytes: 100_000 };
+    let over = plan(objects);
+    let faults = render(&over, &beside(&over, &store), FileMode::DEFAULT, limits, &Steps::unbounded()).unwrap_err();
+    insta::assert_snapshot!(faults[0], @"object 13 (f13): files/a: with this object the volume has more than 100000 bytes (split the class over several volumes, or ask for a higher limits.mountBytes)");
+    let hex: Vec<Object> =
+        (1..=20).map(|n| Object { encoding: Encoding::Hex, ..object(n, "b", field("x || y", &format!("f{n}"))) }).collect();
+    let store = secrets("b", [("x", text(&"ab".repeat(2_500))), ("y", text("y"))]);
+    let plan = plan(hex);
+    let rendered = render(&plan, &beside(&plan, &store), FileMode::DEFAULT, limits, &Steps::unbounded()).unwrap();
+    assert_eq!(rendered.files.len(), 20, "100,000 bytes were found, and 50,000 are delivered");
+}
+
+#[test]
+fn files_values_and_work_have_bounds() {
+    let fault = |objects: Vec<Object>, store: &Secrets, files: usize, steps: u64| {
+        let limits = RenderLimits { files, secret_bytes: 100_000, mount_bytes: 3 << 20 };
+        let steps = Steps::new(steps, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
+        let plan = plan(objects);
+        let faults = render(&plan, &beside(&plan, store), FileMode::DEFAULT, limits, &steps).unwrap_err();
+        assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge), "{faults:?}");
+        faults[0].to_string()
+    };
+    let all = || vec![object(1, "a", fields(&["*"], "d")), object(2, "a", fields(&["*"], "e"))];
+    insta::assert_snapshot!(fault(all(), &of_many(100), 150, u64::MAX), @"object 2 (e/): files/a: with this object the volume has more than 150 files (split the class over several volumes, or ask for a higher limits.files)");
+    insta::assert_snapshot!(fault(all(), &of_many(1_000), 4096, 100_000), @"object 1 (d/): files/a: with this object the volume takes more than 100000 steps of work (split the class over several volumes)");
+    let zeros = secrets("a", [("list", json(&format!("[{}0]", "0,".repeat(5_000)))), ("x", text("x"))]);
+    insta::assert_snapshot!(fault(vec![object(1, "a", field("list[0]", "f"))], &zeros, 4096, u64::MAX), @"object 1 (f): files/a: its 2 fields hold 5004 JSON values: an expression searches at most 4000 on this node (name a field to deliver it as it is, split the secret, or ask for a higher limits.secretBytes)");
+    let lists = secrets("a", [("list", json(&format!("[{}0]", "0,".repeat(3_000)))), ("x", text("x"))]);
+    insta::assert_snapshot!(fault(vec![object(1, "a", field("list[*].[[[[[[@]]]]]]", "f"))], &lists, 4096, u64::MAX), @r#"object 1 (f): files/a: the expression "list[*].[[[[[[@]]]]]]" could need 2102800 bytes on this secret (write a simpler one)"#);
+    let path = object(1, "a", field("list[2999]", "f"));
+    assert_eq!(files(vec![path], &lists), "f = 0");
+}
+
+/// What nests deepest: JSON as deep as it is read, within all the brackets of an expression.
+#[test]
+fn the_deepest_values_fit_the_stack() {
+    let deepest = || {
+        let deep = format!("{}1{}", "[".repeat(126), "]".repeat(126));
+        let store = secrets("a", [("deep", json(&deep)), ("x", text("x"))]);
+        let compared = object(2, "a", field("deep == deep && deep", "g"));
+        let nested = object(1, "a", field(&format!("{}deep{}", "[".repeat(30), "]".repeat(30)), "f"));
+        let rendered = rendered(vec![nested, compared], &store).unwrap();
+        assert_eq!((rendered.files[0].contents.len(), rendered.files[1].contents.len()), (2 * 156 + 1, 2 * 126 + 1));
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(deepest).unwrap().join().unwrap();
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -21,11 +21,12 @@ use tonic::{Request, Response, Status};
 
 use crate::delivery::Delivery;
 use crate::model::{Code, MountCall, SecretBytes};
-use crate::pipeline::{MountContext, Pipeline};
+use crate::pipeline::{MountContext, Mounted, Pipeline};
 use crate::telemetry::Metrics;
 use authority::RepairAuthority;
 use calls::Calls;
 use connection::{Connection, greets, has_greeted, tend};
+use intake::Room;
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use seats::{Peer, Seats, Taken};
 use timed::Timed;
@@ -34,6 +35,7 @@ pub mod authority;
 mod calls;
 mod connection;
 pub mod group;
+mod intake;
 mod lock;
 pub mod place;
 pub mod proto;
@@ -53,6 +55,10 @@ const OVERFLOW_UID: u32 = 65534;
 
 /// The largest request in bytes; its parts have lower limits of their own, with messages that name them.
 const MAX_REQUEST: usize = 8 * 1024 * 1024;
+
+/// What a client may send ahead on a connection, and on one call, in bytes.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// Connections of a socket that have not said anything yet; one more, and the oldest of them is closed.
 const SILENT: usize = 1024;
@@ -187,9 +193,12 @@ impl Server {
     fn connection(&self, stream: UnixStream, name: Arc<str>, taken: &Taken, calls: &Calls, refusal: Option<Arc<str>>) -> Connection {
         let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(&name) };
         let inner = CsiDriverProviderServer::new(provider).max_decoding_message_size(MAX_REQUEST);
-        let service = Timed::new(inner, name, self.timeout, calls.lane(), refusal, Arc::clone(&taken.seat));
+        let commons = Arc::clone(&self.pipeline.load().commons);
+        let service = Timed::new(inner, name, self.timeout, calls.lane(), refusal, Arc::clone(&taken.seat), commons);
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new()).max_concurrent_streams(taken.streams);
+        // What h2 keeps of what nobody has read yet is in no budget: so much at most.
+        http.initial_connection_window_size(CONNECTION_WINDOW).initial_stream_window_size(STREAM_WINDOW);
         http.serve_connection(TokioIo::new(RepairAuthority::new(stream)), TowerToHyperService::new(service))
     }
 
@@ -230,13 +239,16 @@ impl CsiDriverProvider for Provider {
         let Some(cx) = request.extensions_mut().remove::<MountContext>() else {
             return Err(Status::internal("Internal: a call without its time"));
         };
+        let room = request.extensions_mut().remove::<Room>().and_then(|room| room.take());
         let proto::MountRequest { attributes, secrets, target_path, permission, current_object_version: _ } = request.into_inner();
         let call = MountCall { attributes, secrets, target_path, permission };
         let pipeline = self.pipeline.load_full();
-        match pipeline.mount(call, &cx).await {
-            Ok(delivery) => {
+        match pipeline.mount(call, room, &cx).await {
+            Ok(Mounted { delivery, paid }) => {
                 tracing::debug!(request = %cx.request, provider = &*self.name, files = delivery.files.len(), "mounted");
-                Ok(Response::new(answer(delivery)))
+                let mut answer = Response::new(answer(delivery));
+                answer.extensions_mut().insert(Arc::new(Mutex::new(Some(paid))));
+                Ok(answer)
             }
             Err(error) => {
                 tracing::warn!(request = %cx.request, provider = &*self.name, code = error.code().as_str(), error = error.in_full(), "a mount failed");

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,9 +15,10 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::calls::Lane;
+use super::intake::take_in;
 use super::seats::{Busy, Seat};
 use crate::model::{Code, RequestId};
-use crate::pipeline::MountContext;
+use crate::pipeline::{Commons, MountContext, Paid};
 
 /// How long a client may take to read an answer that came at the last moment.
 const TO_READ: Duration = Duration::from_secs(30);
@@ -34,25 +35,43 @@ pub(super) struct Timed<S> {
     /// The connection's own.
     lane: Lane,
     seat: Arc<Seat>,
+    commons: Arc<Commons>,
     /// Set where the peer may not connect at all: every call is answered with this.
     refusal: Option<Arc<str>>,
 }
 
-/// An answer on its way: its connection is busy until the last of it is written to the socket.
+/// An answer on its way: its connection is busy, and its bytes are paid for, until the last of it is written to the socket.
 struct Underway {
     body: Body,
-    busy: Arc<Busy>,
+    held: Arc<Held>,
+    /// Until it is encoded.
+    paid: Option<Paid>,
+}
+
+/// What is held until an answer is out.
+struct Held {
+    _busy: Busy,
+    /// In a lock, since it is put in late: with the first part.
+    paid: OnceLock<Paid>,
 }
 
 /// A part of it. h2 takes whole parts and keeps them while the client does not read.
 struct Part {
     bytes: Bytes,
-    _busy: Arc<Busy>,
+    _held: Arc<Held>,
 }
 
 impl<S> Timed<S> {
-    pub(super) fn new(inner: S, name: Arc<str>, longest: Duration, lane: Lane, refusal: Option<Arc<str>>, seat: Arc<Seat>) -> Self {
-        Self { inner, name, longest, lane, seat, refusal }
+    pub(super) fn new(
+        inner: S,
+        name: Arc<str>,
+        longest: Duration,
+        lane: Lane,
+        refusal: Option<Arc<str>>,
+        seat: Arc<Seat>,
+        commons: Arc<Commons>,
+    ) -> Self {
+        Self { inner, name, longest, lane, seat, commons, refusal }
     }
 }
 
@@ -60,15 +79,16 @@ impl<S> Timed<S> {
 
 impl<S> Service<http::Request<hyper::body::Incoming>> for Timed<S>
 where
-    S: Service<http::Request<hyper::body::Incoming>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+    /// The service is always ready: it is a value, and each call has a clone of it.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: http::Request<hyper::body::Incoming>) -> Self::Future {
@@ -82,18 +102,30 @@ where
         let taken_by = caller.map_or(last + TO_READ, |caller| (cx.arrived + caller + MARGIN).min(last + TO_READ));
         let busy = Busy::new(&self.seat, taken_by);
         request.extensions_mut().insert(cx);
-        let lane = self.lane.clone();
-        let call = self.inner.call(request);
+        let (lane, commons, mut inner) = (self.lane.clone(), Arc::clone(&self.commons), self.inner.clone());
         let placed = async move {
-            let _place = lane.place().await;
-            call.await
+            let (head, body) = request.into_parts();
+            // Before anything is waited for: what is not read keeps the calls behind it from being read.
+            match take_in(body, &commons.budget).await {
+                Ok((message, room)) => {
+                    let _place = lane.place().await;
+                    let mut request = http::Request::from_parts(head, message);
+                    request.extensions_mut().insert(room);
+                    inner.call(request).await
+                }
+                Err(status) => Ok(status.into_http()),
+            }
         };
         Box::pin(async move {
             let Ok(answer) = timeout_at(last, placed).await.unwrap_or_else(|_| {
                 let words = "the call was not complete in time (did the client send its whole request?)";
                 Ok(Status::failed_precondition(format!("{}: {words}", Code::BackendTimeout)).into_http())
             });
-            Ok(answer.map(|body| Body::new(Underway { body, busy: Arc::new(busy) })))
+            let mut answer = answer;
+            let paid = answer.extensions_mut().remove::<Arc<Mutex<Option<Paid>>>>();
+            let paid = paid.and_then(|paid| paid.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let held = Arc::new(Held { _busy: busy, paid: OnceLock::new() });
+            Ok(answer.map(|body| Body::new(Underway { body, held, paid })))
         })
     }
 }
@@ -106,7 +138,12 @@ impl hyper::body::Body for Underway {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let part = |bytes| Bytes::from_owner(Part { bytes, _busy: Arc::clone(&self.busy) });
+        if let Some(mut paid) = self.paid.take() {
+            paid.encoded();
+            // There is nothing in it before.
+            let _ = self.held.paid.set(paid);
+        }
+        let part = |bytes| Bytes::from_owner(Part { bytes, _held: Arc::clone(&self.held) });
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(part))))
     }
 

@@ -43,6 +43,9 @@ pub trait Status: Debug + Send + Sync {
     /// Whether a mount could be served now; if not, a line for each reason.
     async fn ready(&self) -> Result<(), Vec<String>>;
 
+    /// Sets what is measured when somebody looks.
+    fn measure(&self) {}
+
     /// The daemon's state for a person, as JSON.
     async fn status(&self) -> serde_json::Value;
 }
@@ -116,7 +119,10 @@ async fn answer(request: &Request<Incoming>, metrics: &Metrics, status: &dyn Sta
     }
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/metrics" => respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode()),
+        "/metrics" => {
+            status.measure();
+            respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
+        }
         "/readyz" => match status.ready().await {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),

@@ -52,6 +52,21 @@ struct BackendName {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct PotLabels {
+    pot: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct WaitLabels {
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RefusalLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LeaseLabels {
     backend: String,
     event: &'static str,
@@ -88,6 +103,10 @@ pub struct Metrics {
     files: Counter,
     bytes: Counter,
     in_flight: Gauge,
+    memory: Family<PotLabels, Gauge>,
+    memory_limit: Family<PotLabels, Gauge>,
+    waiting: Family<WaitLabels, Gauge>,
+    refused: Family<RefusalLabels, Counter>,
     audit_lost: Counter,
     log_lost: Counter,
     reloads: Family<ReloadLabels, Counter>,
@@ -137,6 +156,10 @@ impl Metrics {
             files: Counter::default(),
             bytes: Counter::default(),
             in_flight: Gauge::default(),
+            memory: Family::default(),
+            memory_limit: Family::default(),
+            waiting: Family::default(),
+            refused: Family::default(),
             audit_lost: Counter::default(),
             log_lost,
             reloads: Family::default(),
@@ -180,6 +203,19 @@ impl Metrics {
         registry.register("files_delivered", "Files delivered", metrics.files.clone());
         registry.register_with_unit("delivered", "File contents delivered", Unit::Bytes, metrics.bytes.clone());
         registry.register("mounts_in_flight", "Mounts being worked on or queued", metrics.in_flight.clone());
+        registry.register_with_unit(
+            "memory_used",
+            "Memory in use, by what it is for: calls (that wait), mounts (under way, beyond the 32 KiB of each place), plans (parsed classes)",
+            Unit::Bytes,
+            metrics.memory.clone(),
+        );
+        registry.register_with_unit("memory_limit", "The most that may be in use of it", Unit::Bytes, metrics.memory_limit.clone());
+        registry.register("waiting", "Mounts that wait, by what for: place, memory, work", metrics.waiting.clone());
+        registry.register(
+            "refused",
+            "Mounts refused as Overloaded, by reason: call (no memory for the call), place, memory (for what it would hold)",
+            metrics.refused.clone(),
+        );
         registry.register(
             "audit_lines_lost",
             "Audit lines that could not be written (with audit.failClosed none is lost: the mount fails)",
@@ -276,6 +312,25 @@ impl Metrics {
         let gauge = self.leases.get_or_create(&BackendName { backend: backend.to_owned() }).clone();
         gauge.inc();
         LeaseKept(gauge)
+    }
+
+    /// Memory in use of a pot, and the most there may be.
+    pub fn pot(&self, pot: &'static str, used: usize, limit: usize) {
+        let set = |family: &Family<PotLabels, Gauge>, bytes| {
+            family.get_or_create(&PotLabels { pot }).set(i64::try_from(bytes).unwrap_or(i64::MAX))
+        };
+        set(&self.memory, used);
+        set(&self.memory_limit, limit);
+    }
+
+    /// How many wait for something that tenants share.
+    pub fn waiting(&self, what: &'static str, many: usize) {
+        self.waiting.get_or_create(&WaitLabels { what }).set(i64::try_from(many).unwrap_or(i64::MAX));
+    }
+
+    /// A mount was refused for want of something that tenants share.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
     }
 
     pub fn in_flight(&self) -> InFlight {

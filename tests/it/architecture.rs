@@ -10,7 +10,7 @@ mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 15] = [
+const LEAVES: [&str; 16] = [
     "budget",
     "clock",
     "files",
@@ -20,6 +20,7 @@ const LEAVES: [&str; 15] = [
     "redact",
     "shares",
     "shelf",
+    "steps",
     "telemetry",
     "turns",
     "units",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use keyferry::app::commons;
 use keyferry::audit::AuditLog;
 use keyferry::backend::store::file::FileBackend;
 use keyferry::backend::{Backend, BackendConfig, BackendError, Backends, FetchContext};
@@ -17,7 +18,7 @@ use keyferry::model::{Fetched, SecretRef};
 use keyferry::pipeline::{MountLimits, Pipeline, Plans};
 use keyferry::server::Server;
 use keyferry::telemetry::{Metrics, Outlet, logs};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Duration;
 use tonic::Code;
 
@@ -62,13 +63,19 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         policy: config.policy.clone(),
         backends: Backends::new(config.configured(), BTreeMap::from([(name.clone(), Arc::new(buggy) as Arc<dyn Backend>)])),
         version_key: VersionKey::new(&vec![7; VersionKey::LENGTH].into()),
-        limits: MountLimits { objects: limits.objects, secret_bytes: limits.secret_bytes, mount_bytes: limits.mount_bytes },
+        limits: MountLimits {
+            objects: limits.objects,
+            class_bytes: limits.class_bytes,
+            files: limits.files,
+            secret_bytes: limits.secret_bytes,
+            mount_bytes: limits.mount_bytes,
+        },
         deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock)),
         audit: Arc::new(AuditLog::start(Box::new(audit), false, Arc::clone(&metrics)).unwrap()),
         metrics,
         clock,
-        places: Arc::new(Semaphore::new(2)),
-        plans: Plans::default(),
+        commons: Arc::new(commons(&limits).unwrap()),
+        plans: Plans::new(1 << 20),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
 use keyferry::model::{Ask, Catalogue, ClassFaults, SecretRef, Serving, Unresolved, Version};
+use keyferry::steps::Steps;
 use serde_json::{Map, Value, json};
 
 use crate::deploy::configurations;
@@ -268,7 +269,8 @@ impl Catalogue for Any {
 
 fn parse(parameters: &Map<String, Value>) -> Result<(), ClassFaults> {
     let parameters = parameters.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap().to_owned())).collect();
-    dialect::parse(&parameters, &Any, ClassLimits { objects: 512, owners: true }).map(drop)
+    dialect::parse(&parameters, &Any, ClassLimits { objects: 512, files: 4096, bytes: 1 << 20, owners: true }, &Steps::unbounded())
+        .map(drop)
 }
 
 fn objects(object: &Value) -> Map<String, Value> {
@@ -278,7 +280,7 @@ fn objects(object: &Value) -> Map<String, Value> {
 #[test]
 fn schema_and_parser_know_the_same_keys_of_a_class() {
     let schema = schema("class");
-    let said = |parameters: &Map<String, Value>| parse(parameters).unwrap_err().0.remove(0).problem;
+    let said = |parameters: &Map<String, Value>| parse(parameters).unwrap_err().0[0].problem.clone();
     let unknown = json!({ "secret": "x", "qqqqqqqqqqqq": 1 });
     assert_eq!(keys(&schema["$defs"]["object"]["properties"]), known_keys(&said(&objects(&unknown))));
     assert_ne!(validate("class", "#/$defs/object", &json!({ "unknown": unknown })), "");

@@ -35,6 +35,8 @@ async fn metrics_count_mounts_by_outcome_and_code() {
         "keyferry_backend_call_duration_seconds_count{backend=\"files\"} 4",
         "keyferry_files_delivered_total 3",
         "keyferry_mounts_in_flight 0",
+        "keyferry_memory_used_bytes{pot=\"mounts\"} 0",
+        "keyferry_waiting{what=\"place\"} 0",
         "keyferry_audit_lines_lost_total 0",
         &format!("keyferry_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
     ] {

@@ -35,6 +35,7 @@ mod servers;
 mod shutdown;
 mod stores;
 mod support;
+mod tenants;
 mod unread;
 mod vault;
 mod volume;

@@ -128,6 +128,8 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
             pod: Arc::clone(&pod),
             tokens: Arc::new(PodTokens::default()),
             fresh: None,
+            payer: None,
+            party: None,
             deadline: Instant::now() + Duration::from_mins(1),
         };
         let fetched = backend.fetch(&secret, &cx).await.unwrap();
@@ -162,8 +164,9 @@ async fn what_a_burst_of_large_mounts_took_is_given_back() {
     (0..4).for_each(|number| house.set(&format!("shop/large-{number}"), &[("v", large.as_bytes())]));
     let provider = house.serve();
     let environment = fs::read(format!("/proc/{}/environ", provider.pid())).unwrap();
-    let setting = b"MALLOC_MMAP_THRESHOLD_=131072";
-    assert!(environment.split(|byte| *byte == 0).any(|entry| entry == setting), "the daemon has executed itself with the setting");
+    for setting in [&b"MALLOC_MMAP_THRESHOLD_=131072"[..], b"MALLOC_ARENA_MAX=2"] {
+        assert!(environment.split(|byte| *byte == 0).any(|entry| entry == setting), "the daemon has executed itself with the settings");
+    }
     let idle = provider.status("RssAnon");
     for _ in 0..2 {
         let mut mounts = tokio::task::JoinSet::new();

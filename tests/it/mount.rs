@@ -138,6 +138,31 @@ async fn ids_name_secrets_and_versions_are_the_vaults_revisions() {
 }
 
 #[tokio::test]
+async fn an_object_of_many_files_is_one_entry_of_the_audit() {
+    let house = House::new("");
+    let provider = house.serve();
+    let names: Vec<String> = (0..100).map(|number| format!("field-{number:02}")).collect();
+    let fields: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), b"x".as_slice())).collect();
+    house.set("shop/many", &fields);
+    let objects = "
+        - {secret: shop/many, fields: ['*'], path: many}
+        - {secret: shop/db, field: password}
+        - {secret: shop/db, fields: [nothing, none, username], path: db, optional: true}";
+    provider.mount(house.request(&web(), objects)).await.unwrap();
+    let audit = house.audit();
+    let shown = audit[0]["objects"].as_array().unwrap().iter().map(|entry| {
+        let names = entry["first"].as_array().map_or(0, Vec::len);
+        format!("{} {} {} {} {} {names}", entry["object"], entry["outcome"], entry["field"], entry["file"], entry["files"])
+    });
+    insta::assert_snapshot!(shown.collect::<Vec<_>>().join("\n"), @r#"
+    1 "delivered" null null 100 16
+    2 "delivered" "password" "password" null 0
+    3 "delivered" "username" "db/username" null 0
+    3 "absent" null null 2 0
+    "#);
+}
+
+#[tokio::test]
 async fn what_is_optional_may_be_absent() {
     let house = House::new("");
     let provider = house.serve();

@@ -485,7 +485,7 @@ pub fn with_mounts(test: &str, body: fn(&Path)) {
         .args(["--mount", "--propagation", "private"])
         .args(user)
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .args(["--exact", test, "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(INSIDE, dir.path())
         .output()
         .expect("this test needs `unshare` (apt install util-linux)");

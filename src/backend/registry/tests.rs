@@ -7,6 +7,7 @@ use tokio::time::Duration;
 use super::*;
 use crate::backend::store::file::{FileConfig, generate_identity};
 use crate::backend::testing::fake::{Fake, Then, context, secret};
+use crate::budget::Ceilings;
 use crate::clock::SystemClock;
 use crate::model::Source;
 
@@ -18,11 +19,17 @@ fn build(configs: &BTreeMap<BackendName, BackendConfig>, settings: BackendSettin
     let (clock, metrics): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), Arc::default());
     let leases = leases(&clock, &metrics);
     let configured = Configured::new(configs.clone(), &BTreeMap::new());
-    Backends::build(configured, settings, BackendParts { clock: &clock, metrics: &metrics, leases: &leases }, former).unwrap()
+    Backends::build(
+        configured,
+        settings,
+        BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) },
+        former,
+    )
+    .unwrap()
 }
 
 fn leases(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Arc<Leases> {
-    Leases::open(Path::new("/nonexistent"), None, Arc::clone(clock), Arc::clone(metrics)).0
+    Leases::open(Path::new("/nonexistent"), None, Arc::clone(clock), Arc::clone(metrics), &Ceilings::of(64 << 20)).0
 }
 
 fn same(one: &Backends, other: &Backends, name: &str) -> bool {
@@ -65,12 +72,12 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     let metrics = Arc::new(Metrics::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let leases = leases(&clock, &metrics);
-    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases };
+    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) };
     let config = BackendConfig::File(FileConfig { vault: "/v".into(), identity: Vec::new() });
     for (fresh, source) in [(Duration::from_mins(2), "fresh"), (Duration::ZERO, "store")] {
         let store = Fake::new();
         let cache = Some(CacheConfig { fresh, ..CacheConfig::default() });
-        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache };
+        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache, kept: 1 << 20 };
         let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), parts);
         store.next([(Duration::from_millis(5), Then::Answer)]);
         let secret = secret("kv/db");

@@ -1,27 +1,82 @@
 //! The fields of a secret that came as JSON: told apart without a copy of what is not delivered, and without rounding a number.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserializer;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
 use crate::backend::Fault;
 use crate::model::{Field, FieldKind, FieldName, SecretBytes};
 
+/// The most fields of a secret, as in the file vault: each takes some 200 bytes of memory besides its text, however short that is.
+const MAX_FIELDS: usize = 4096;
+
 /// An object's members, each still the JSON that the store wrote.
 pub(in crate::backend) type Members<'a> = BTreeMap<String, &'a RawValue>;
+
+/// The members of an object that are wanted; of a name that is there twice, the last one. No more are kept than a secret has fields.
+struct Kept<'a> {
+    members: Members<'a>,
+    are_all: bool,
+}
+
+/// Reads all members, or the one of this name.
+struct Reading<'n>(Option<&'n str>);
 
 /// `None`: it is not an object.
 ///
 /// # Errors
-/// A member's name is not Unicode: nobody could ask for it, and without it the object would not be the store's.
+/// A member's name is not Unicode: nobody could ask for it, and without it the object would not be the store's. There are too many.
 pub(in crate::backend) fn members(value: &RawValue) -> Result<Option<Members<'_>>, Refusal> {
+    let Some(Kept { members, are_all }) = read(value, Reading(None))? else { return Ok(None) };
+    if !are_all {
+        let reason = format!("it has more than {MAX_FIELDS} fields; no secret may have more (split the secret)");
+        return Err(Refusal::new(Fault::TooLarge, reason));
+    }
+    Ok(Some(members))
+}
+
+/// One member of an object that may have any number of them; `None`: it has none of this name, or is no object.
+///
+/// # Errors
+/// A member's name is not Unicode.
+pub(in crate::backend) fn member<'a>(value: &'a RawValue, name: &str) -> Result<Option<&'a RawValue>, Refusal> {
+    Ok(read(value, Reading(Some(name)))?.and_then(|kept| kept.members.into_values().next()))
+}
+
+fn read<'a>(value: &'a RawValue, reading: Reading<'_>) -> Result<Option<Kept<'a>>, Refusal> {
     if !is_object(value) {
         return Ok(None);
     }
     // The text is JSON already: what can still fail is a name.
-    serde_json::from_str(value.get()).map(Some).map_err(|_| half("a member's name"))
+    serde_json::Deserializer::from_str(value.get()).deserialize_map(reading).map(Some).map_err(|_| half("a member's name"))
+}
+
+impl<'de> Visitor<'de> for Reading<'_> {
+    type Value = Kept<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kept<'de>, A::Error> {
+        let mut kept = Kept { members: Members::new(), are_all: true };
+        while let Some(name) = map.next_key::<String>()? {
+            let is_wanted = self.0.is_none_or(|wanted| wanted == name);
+            let has_room = kept.members.len() < MAX_FIELDS || kept.members.contains_key(&name);
+            if is_wanted && has_room {
+                kept.members.insert(name, map.next_value()?);
+            } else {
+                kept.are_all &= has_room;
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(kept)
+    }
 }
 
 /// `None`: it is not a text, or one with half a character in it.
@@ -94,7 +149,7 @@ pub(in crate::backend) fn has_half(json: &str) -> bool {
 }
 
 /// The number of an escape `\uXXXX` at the start.
-fn unit(escape: &[u8]) -> Option<u16> {
+pub(in crate::backend) fn unit(escape: &[u8]) -> Option<u16> {
     let digits = escape.strip_prefix(b"\\u")?.get(..4)?;
     u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
@@ -127,5 +182,34 @@ mod tests {
         for json in [r#""\ud83d\ude00""#, r#""\\ud800""#, r#""\u0000\n\"""#, r#""\ud7ff\ue000""#, "1e999", r#""x\\""#, ""] {
             assert!(!has_half(json), "{json}");
         }
+    }
+
+    fn raw(json: &str) -> &RawValue {
+        serde_json::from_str(json).unwrap()
+    }
+
+    /// `n` members of a few bytes each.
+    fn of_many(n: usize) -> String {
+        let members: Vec<String> = (0..n).map(|n| format!("\"{n:05}\":\"\"")).collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    #[test]
+    fn a_secret_has_a_bound_of_fields() {
+        assert_eq!(members(raw(&of_many(MAX_FIELDS))).unwrap().unwrap().len(), MAX_FIELDS);
+        let refusal = members(raw(&of_many(90_000))).unwrap_err();
+        assert_eq!(refusal.fault, Fault::TooLarge);
+        insta::assert_snapshot!(refusal.reason, @"it has more than 4096 fields; no secret may have more (split the secret)");
+        let twice = format!("{{{}\"a\":2}}", "\"a\":1,".repeat(MAX_FIELDS + 1));
+        assert_eq!(members(raw(&twice)).unwrap().unwrap()["a"].get(), "2", "one that is there often is one");
+    }
+
+    #[test]
+    fn one_member_is_found_among_any_number() {
+        let many = of_many(90_000);
+        assert_eq!(member(raw(&many), "89999").unwrap().unwrap().get(), "\"\"");
+        assert!(member(raw(&many), "x").unwrap().is_none() && member(raw("[1]"), "x").unwrap().is_none());
+        assert_eq!(member(raw(r#"{"a":1,"b":2,"\u0061":[3]}"#), "a").unwrap().unwrap().get(), "[3]");
+        assert!(member(raw(r#"{"a":1,"\ud800":2}"#), "a").is_err());
     }
 }

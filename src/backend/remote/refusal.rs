@@ -10,6 +10,9 @@ use crate::http::HttpError;
 use crate::model::{BackendName, SecretBytes, SecretName};
 use crate::redact::Hidden;
 
+/// The longest answer in bytes that is looked through for the store's words: refusals are short, and JSON takes many times its text in memory.
+const MAX_LOOKED_THROUGH: usize = 64 * 1024;
+
 /// A failed call: what kind of failure, why, and in brackets what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::backend) struct Refusal {
@@ -58,6 +61,7 @@ impl Refusal {
             | Fault::Denied
             | Fault::Invalid
             | Fault::NotFound
+            | Fault::Short
             | Fault::TimedOut
             | Fault::TooLarge
             | Fault::Unauthenticated
@@ -88,6 +92,7 @@ impl Refusal {
             HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
             HttpError::Redirect { .. } => (Fault::Unavailable, "that may be the address of the active node, or of what balances the load"),
             HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),
+            HttpError::Short => (Fault::Short, "kubelet tries again by itself"),
             HttpError::TimedOut => (Fault::TimedOut, "is the store slow or out of reach? kubelet tries again by itself"),
             HttpError::Tls(_) => (Fault::Unavailable, "see the backend's address, `clientCert` and `clientKey`"),
             HttpError::TooLarge { .. } => (Fault::TooLarge, "ask for less, or raise limits.secretBytes"),
@@ -119,7 +124,7 @@ impl Needles {
 
     /// Every text of an answer, but those of these members: they are its words. `false`: it cannot be looked through.
     fn answer(&mut self, body: &SecretBytes, but: &[&str]) -> bool {
-        let Ok(answer) = serde_json::from_slice::<Value>(body.expose()) else { return false };
+        let Ok(answer) = serde_json::from_slice::<Value>(short(body)) else { return false };
         self.values(&answer, but);
         true
     }
@@ -146,6 +151,11 @@ impl Needles {
             Value::Null | Value::Bool(_) => {}
         }
     }
+}
+
+/// An answer as far as it is looked through: all of it, or nothing.
+pub(in crate::backend) fn short(body: &SecretBytes) -> &[u8] {
+    Some(body.expose()).filter(|body| body.len() <= MAX_LOOKED_THROUGH).unwrap_or_default()
 }
 
 // === impl Words ===

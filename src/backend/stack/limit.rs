@@ -9,32 +9,45 @@ use tokio::time::{Instant, timeout_at};
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{BackendName, Fetched, Lease, SecretName, SecretPrefix, SecretRef};
 use crate::telemetry::Metrics;
+use crate::turns::Turns;
+
+/// The daemon's own calls to one store at once.
+const OWN: usize = 16;
 
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn Backend>,
     name: BackendName,
-    places: Semaphore,
+    places: Turns,
+    /// For the daemon's own calls, about leases: no tenant has a part in these.
+    own: Semaphore,
     metrics: Arc<Metrics>,
 }
 
 impl Limited {
-    /// Lets at most `calls` calls through at once; the others wait in line until their deadlines.
+    /// Lets at most `calls` calls of mounts through at once, shared by tenants; the others wait in their tenants' lines until their deadlines.
     pub fn new(inner: Arc<dyn Backend>, name: BackendName, calls: usize, metrics: Arc<Metrics>) -> Self {
-        Self { inner, name, places: Semaphore::new(calls.clamp(1, Semaphore::MAX_PERMITS)), metrics }
+        Self { inner, name, places: Turns::new(calls), own: Semaphore::new(OWN), metrics }
     }
 
     async fn within<T>(
         &self,
         operation: &'static str,
         secret: Option<&SecretName>,
+        whose: Option<&FetchContext>,
         deadline: Instant,
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         let began = Instant::now();
         let placed = async {
-            // The semaphore is never closed.
-            let _place = self.places.acquire().await;
+            let (_turn, _place);
+            match whose {
+                // Without a turn by the deadline the call's time is over as well.
+                Some(FetchContext { party: Some(party), .. }) => _turn = self.places.take_for(party, deadline).await,
+                Some(cx) => _turn = self.places.take(&cx.tenant(), deadline).await,
+                // The semaphore is never closed.
+                None => _place = self.own.acquire().await,
+            }
             call.await
         };
         let answer = timeout_at(deadline, placed).await.unwrap_or_else(|_| Err(BackendError::late(&self.name, secret, began)));
@@ -51,7 +64,7 @@ impl crate::backend::stack::Decorator for Limited {
     }
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        self.within("fetch", Some(&secret.name), cx.deadline, self.inner.fetch(secret, cx)).await
+        self.within("fetch", Some(&secret.name), Some(cx), cx.deadline, self.inner.fetch(secret, cx)).await
     }
 
     /// Takes no place: nothing waits for it. It is counted as the call that it spares.
@@ -63,14 +76,14 @@ impl crate::backend::stack::Decorator for Limited {
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        self.within("list", None, cx.deadline, self.inner.list(prefix, cx)).await
+        self.within("list", None, Some(cx), cx.deadline, self.inner.list(prefix, cx)).await
     }
 
     async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
-        self.within("renew", None, deadline, self.inner.renew(lease, deadline)).await
+        self.within("renew", None, None, deadline, self.inner.renew(lease, deadline)).await
     }
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
-        self.within("revoke", None, deadline, self.inner.revoke(lease, deadline)).await
+        self.within("revoke", None, None, deadline, self.inner.revoke(lease, deadline)).await
     }
 }

@@ -150,7 +150,7 @@ async fn answers_many_at_once(store: &dyn Store) {
 
 /// With no time left a store may still answer from what it has at hand; it never keeps the mount waiting.
 async fn keeps_to_the_deadline(store: &dyn Store) {
-    let cx = FetchContext { fresh: None, deadline: Instant::now(), ..context() };
+    let cx = FetchContext { deadline: Instant::now(), ..context() };
     let call = timeout(Duration::from_secs(5), async { store.backend().fetch(&secret(store, "team/never-2"), &cx).await }).await;
     let error = call.expect("it waited on past the deadline").unwrap_err();
     assert!(matches!(error.fault, Fault::TimedOut | Fault::NotFound), "{error}");
@@ -182,6 +182,8 @@ fn context() -> FetchContext {
         pod: Arc::new(pod()),
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        payer: None,
+        party: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::conformance::{self, Store};
-use crate::backend::{Backend, BackendError, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, Visitor, only_reads};
+use crate::backend::{Backend, BackendError, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, StoreLimits, Visitor, only_reads};
 use crate::clock::Clock;
 use crate::model::{
     BackendName, Diagnosis, Fetched, InvalidName, Lease, PodClaims, PodIdentity, PodTokens, RefParts, Secret, SecretBytes, SecretName,
@@ -114,6 +114,8 @@ pub fn context(pod: &str, account: &str, time: Duration) -> FetchContext {
         pod: Arc::new(PodIdentity::believed(&claims)),
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        payer: None,
+        party: None,
         deadline: Instant::now() + time,
     }
 }
@@ -205,11 +207,17 @@ impl Kind for Configured {
         only_reads(asked, "fake store")
     }
 
-    fn open(&self, _: &BackendName, _: usize, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+    fn open(&self, _: &BackendName, _: StoreLimits, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         Ok(Fake::new())
     }
 
-    async fn examine(&self, _: &BackendName, _: usize, _: &Arc<dyn Clock>, _: Option<Visitor>) -> Result<Vec<Diagnosis>, BackendError> {
+    async fn examine(
+        &self,
+        _: &BackendName,
+        _: StoreLimits,
+        _: &Arc<dyn Clock>,
+        _: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
         Ok(Vec::new())
     }
 }

@@ -12,6 +12,7 @@ use crate::model::{
 };
 use crate::nearest::nearest;
 use crate::policy::{Denial, Policy};
+use crate::steps::Steps;
 use crate::yaml::{self, Key, Node, Position, Value};
 
 /// Judges classes, and gathers what there is to say.
@@ -60,7 +61,7 @@ impl Judge<'_> {
         let words = Words::of(parameters.get("dialect").map(String::as_str));
         let subject = Subject::of(file, text, node, class, words);
         self.judge_provider(&subject, node, &class.provider);
-        match dialect::parse(&parameters, self.catalogue, self.limits) {
+        match dialect::parse(&parameters, self.catalogue, self.limits, &Steps::unbounded()) {
             Ok(plan) => {
                 self.report.objects += plan.objects.len();
                 self.pass_on_warnings(&subject, &plan);
@@ -71,8 +72,13 @@ impl Judge<'_> {
             }
             Err(ClassFaults(faults)) => {
                 self.report.objects += subject.objects.len();
+                let more = faults.more();
                 for fault in faults {
                     self.report.add(subject.fault(fault));
+                }
+                if more > 0 {
+                    let message = format!("... and {more} more faults of this class");
+                    self.report.add(subject.about(Finding::error(subject.file, subject.start, message)));
                 }
             }
         }
@@ -95,6 +101,10 @@ impl Judge<'_> {
             let at = object.map_or_else(|| subject.parameter(&warning.key), |index| subject.place_in(index, &warning.key));
             let finding = Finding { object, key: warning.key.clone(), ..Finding::warning(subject.file, at, warning.to_string()) };
             self.report.add(subject.about(finding));
+        }
+        if plan.warnings.more() > 0 {
+            let message = format!("... and {} more warnings of this class", plan.warnings.more());
+            self.report.add(subject.about(Finding::warning(subject.file, subject.start, message)));
         }
     }
 

@@ -5,6 +5,7 @@ use insta::assert_snapshot;
 
 use super::*;
 use crate::model::ClassFaults;
+use crate::steps::Steps;
 
 const HEAD: &str = "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\n";
 
@@ -164,8 +165,13 @@ fn the_words_are_those_of_a_mount() {
     let shown = Bench::with(&[("c.yaml", CONFIG), ("a.yaml", &class("shop", objects))]).run("--config DIR/c.yaml DIR/a.yaml");
     let parameters = [("backend".to_owned(), "files".to_owned()), ("objects".to_owned(), objects.to_owned())].into();
     let config = Config::parse(CONFIG).unwrap();
-    let ClassFaults(faults) =
-        crate::dialect::parse(&parameters, &config.configured(), ClassLimits { objects: 9, owners: false }).unwrap_err();
+    let ClassFaults(faults) = crate::dialect::parse(
+        &parameters,
+        &config.configured(),
+        ClassLimits { objects: 9, files: 4096, bytes: 1 << 20, owners: false },
+        &Steps::unbounded(),
+    )
+    .unwrap_err();
     assert_eq!(faults.len(), 2);
     for fault in faults {
         assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");

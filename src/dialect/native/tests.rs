@@ -4,9 +4,10 @@ use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
 use crate::model::{
-    Ask, Catalogue, ClassFault, Code, Encoding, FileMode, InvalidName, LeaseFor, Method, Plan, RefParts, SecretRef, Select, Unresolved,
-    Version,
+    Ask, Catalogue, ClassFault, Code, Encoding, FaultList, FileMode, InvalidName, LeaseFor, Method, Plan, RefParts, SecretRef, Select,
+    Unresolved, Version,
 };
+use crate::steps::Steps;
 
 /// Knows the backends `files` and `bao`; where `only` is set, `files` alone. Versions are numbers.
 #[derive(Default)]
@@ -49,8 +50,14 @@ fn parameters(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn parse_class(pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
-    parse(&parameters(pairs), &FakeCatalogue { only: true }, ClassLimits { objects: 512, owners: true }).map_err(|faults| faults.0)
+fn parse_class(pairs: &[(&str, &str)]) -> Result<Plan, FaultList<ClassFault>> {
+    parse(
+        &parameters(pairs),
+        &FakeCatalogue { only: true },
+        ClassLimits { objects: 512, files: 4096, bytes: 1 << 20, owners: true },
+        &Steps::unbounded(),
+    )
+    .map_err(|faults| faults.0)
 }
 
 fn plan(objects: &str) -> Plan {
@@ -197,8 +204,8 @@ fn an_owner_is_given_only_where_the_daemon_writes() {
     3:22 object 3 (c): owner: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     4:22 object 4 (d): owner: "4294967295:0" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
     "#);
-    let driver = ClassLimits { objects: 512, owners: false };
-    let faults = parse(&parameters(&[("objects", objects)]), &FakeCatalogue { only: true }, driver).unwrap_err();
+    let driver = ClassLimits { objects: 512, files: 4096, bytes: 1 << 20, owners: false };
+    let faults = parse(&parameters(&[("objects", objects)]), &FakeCatalogue { only: true }, driver, &Steps::unbounded()).unwrap_err();
     assert_eq!(faults.0.len(), 2);
     insta::assert_snapshot!(faults.0[0], @"object 1 (a): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`)");
 }
@@ -471,7 +478,14 @@ fn a_backend_that_is_unknown_is_told_once() {
     1:84 object 4 (d): mode: "0999" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     "#);
     let class = parameters(&[("objects", objects)]);
-    let found = parse(&class, &FakeCatalogue { only: false }, ClassLimits { objects: 9, owners: true }).unwrap_err().0;
+    let found = parse(
+        &class,
+        &FakeCatalogue { only: false },
+        ClassLimits { objects: 9, files: 4096, bytes: 1 << 20, owners: true },
+        &Steps::unbounded(),
+    )
+    .unwrap_err()
+    .0;
     insta::assert_snapshot!(found[0], @"backend: no backend is named, and this node has several (set backend to one of: bao, files)");
 }
 
@@ -519,7 +533,7 @@ fn bad_yaml() {
     for level in 1..12 {
         bomb += &format!("- &a{level} [{}]\n", format!("*a{},", level - 1).repeat(10));
     }
-    insta::assert_snapshot!(faults(&bomb), @"5:36 objects: line 5: over the budget of 100000 YAML values, aliases expanded (write less, with fewer aliases)");
+    insta::assert_snapshot!(faults(&bomb), @"5:32 objects: line 5: over the budget of 100000 YAML values, aliases expanded (write less, with fewer aliases)");
 }
 
 #[test]
@@ -553,7 +567,13 @@ fn time_to_parse_grows_with_the_class_alone() {
         let class = parameters(&[("objects", &(0..objects).map(object).collect::<Vec<_>>().concat())]);
         let time = |_| {
             let start = Instant::now();
-            parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects, owners: true }).unwrap();
+            parse(
+                &class,
+                &FakeCatalogue { only: true },
+                ClassLimits { objects, files: 4096, bytes: 1 << 20, owners: true },
+                &Steps::unbounded(),
+            )
+            .unwrap();
             start.elapsed()
         };
         let best = (0..10_000 / objects).map(time).min().unwrap();
@@ -579,4 +599,149 @@ fn the_documented_classes_parse() {
         classes += 1;
     }
     assert_eq!(classes, 3);
+}
+
+#[test]
+fn a_class_has_a_bound_of_bytes() {
+    let parse = |bytes| {
+        let class = parameters(&[("objects", "- secret: shop/db"), ("driver/key", "counts too")]);
+        parse(&class, &FakeCatalogue { only: true }, ClassLimits { objects: 512, files: 4096, bytes, owners: true }, &Steps::unbounded())
+    };
+    assert!(parse(44).is_ok());
+    let faults = parse(43).unwrap_err().0;
+    assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge));
+    insta::assert_snapshot!(faults[0], @"parameters: have 44 bytes: at most 43 are read on this node (split the class, or ask for a higher limits.classBytes)");
+}
+
+#[test]
+fn many_faults_are_counted_and_not_kept() {
+    let unknown: String = (0..1_000).map(|n| format!(", feild{n}: x")).collect();
+    let faults = parse_class(&[("objects", &format!("- {{secret: shop/db{unknown}}}\n- {{secret: shop/a, feild: x}}"))]).unwrap_err();
+    assert_eq!((faults.len(), faults.more()), (64, 1_001 - 64));
+    assert_eq!((faults[0].key.as_str(), faults[63].key.as_str()), ("feild0", "feild63"));
+}
+
+/// `n` names, as the items of a list.
+fn names(n: usize) -> String {
+    (0..n).map(|n| format!("field{n:05}, ")).collect()
+}
+
+#[test]
+fn names_and_files_and_paths_have_bounds() {
+    let too_large = |objects: &str| {
+        let faults = parse_class(&[("objects", objects)]).unwrap_err();
+        assert!(faults.iter().all(|fault| fault.code == Code::TooLarge), "{faults:?}");
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let object = |number: usize, names: &str| format!("- {{secret: a, fields: [{names}], path: \"d{number}\"}}\n");
+    assert!(parse_class(&[("objects", &object(1, &(names(512) + "\"*\"")))]).is_ok());
+    insta::assert_snapshot!(too_large(&object(1, &names(513))), @r#"object 1 (d1): fields: names 513 fields: at most 512 are allowed (use patterns such as "*", or split the object)"#);
+    assert!(parse_class(&[("objects", &(0..8).map(|n| object(n, &names(511))).collect::<String>())]).is_ok());
+    insta::assert_snapshot!(too_large(&(0..12).map(|n| object(n, &names(500))).collect::<String>()), @r#"object 9 (d8): fields: with this object the class names more than 4096 fields (use patterns such as "*", or split the class)"#);
+    let folder = "f/".repeat(2_000);
+    let deep =
+        format!("- {{secret: a, fields: [{}], path: {folder}}}\n- {{secret: b, fields: [{}], path: {folder}b}}", names(200), names(200));
+    insta::assert_snapshot!(too_large(&deep), @"object 2 (f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/f/...): path: with this object the paths of the class have more than 1048576 bytes together (shorten them, or split the class)");
+    let others: String = (0..5).map(|n| format!("- secret: x{n}\n")).collect();
+    let class = parameters(&[("objects", &format!("- {{secret: a, fields: [{}]}}\n{others}", names(8)))]);
+    let limits = ClassLimits { objects: 512, files: 10, bytes: 1 << 20, owners: true };
+    let faults = parse(&class, &FakeCatalogue { only: true }, limits, &Steps::unbounded()).unwrap_err().0;
+    insta::assert_snapshot!(faults[0], @"object 4 (x2): path: with this object the class has more than 10 files: no more are allowed on this node (split the class, or ask for a higher limits.files)");
+}
+
+/// The steps of a class, whatever comes of it.
+fn steps_of(class: &BTreeMap<String, String>) -> u64 {
+    let steps = Steps::unbounded();
+    let limits = ClassLimits { objects: 100_000, files: 100_000, bytes: 1 << 30, owners: true };
+    let _ = parse(class, &FakeCatalogue { only: true }, limits, &steps);
+    steps.spent()
+}
+
+/// A kind of class, and the parameters of one of this size.
+type Kind = (&'static str, fn(usize) -> Vec<(String, String)>);
+
+/// What a tenant may try.
+fn kinds() -> Vec<Kind> {
+    vec![
+        ("objects", |n| objects_of((0..n).map(|n| format!("- {{secret: s{n}, field: f, path: p{n}}}\n")).collect())),
+        ("objects of one path", |n| objects_of("- {secret: s, field: f, path: p}\n".repeat(n))),
+        ("objects in each other", |n| objects_of((0..n).map(|n| format!("- {{secret: s, path: {}a}}\n", "a/".repeat(n % 100))).collect())),
+        ("faulty objects", |n| objects_of("- {secret: a//b, field: \"\", path: /x, mode: 9999, encoding: base46}\n".repeat(n))),
+        ("objects of unknown backends", |n| objects_of("- {secret: a, backend: flies}\n".repeat(n))),
+        ("names", |n| objects_of(format!("- {{secret: s, fields: [{}]}}", names(n)))),
+        ("long names", |n| objects_of(format!("- {{secret: s, fields: [{}]}}", format!("{}, ", "x".repeat(200)).repeat(n / 20)))),
+        ("no names", |n| objects_of(format!("- {{secret: s, fields: [{}]}}", "[], ".repeat(n)))),
+        ("unknown keys", |n| objects_of(format!("- {{secret: s{}}}", (0..n).map(|n| format!(", feild{n}: x")).collect::<String>()))),
+        ("unknown keys of many objects", |n| {
+            let keys: String = (0..40).map(|n| format!(", fie{n:02}d: x")).collect();
+            objects_of((0..n / 20).map(|n| format!("- {{secret: s{n}{keys}}}\n")).collect())
+        }),
+        ("merge keys", |n| objects_of(format!("- &a {{secret: s}}\n{}", "- {<<: *a}\n".repeat(n)))),
+        ("control characters", |n| objects_of("- {secret: \"\\x01\\x1b[31m\", path: \"\\x01\", args: {a: \"\\x01\"}}\n".repeat(n))),
+        ("long versions", |n| objects_of(format!("- {{secret: s, version: \"{}\", path: p}}\n", "9".repeat(200)).repeat(n))),
+        ("unknown keys of the class", |n| (0..n).map(|n| (format!("objetcs{n}"), String::new())).collect()),
+        ("arguments", |n| objects_of(format!("- {{secret: s, args: {{{}}}}}", (0..n).map(|n| format!("a{n}: 1, ")).collect::<String>()))),
+        ("items under a long key", |n| objects_of(format!("- {{secret: s, args: {{? {} : [{}]}}}}", "k".repeat(n), "x, ".repeat(n)))),
+        ("faulty items under a long key", |n| {
+            objects_of(format!("- {{secret: s, args: {{? {} : [{}]}}}}", "k".repeat(n), "08, ".repeat(n)))
+        }),
+        ("items in deep keys", |n| {
+            let key = "k".repeat(n / 20);
+            objects_of(format!("- {{secret: s, args: {}[{}]{}}}", format!("{{? {key} : ").repeat(20), "08, ".repeat(n), "}".repeat(20)))
+        }),
+        ("copies", |n| objects_of(format!("- &a {{secret: s, args: {{a: [x, y, z]}}}}\n{}", "- *a\n".repeat(n)))),
+        ("a long expression", |n| objects_of(format!("- {{secret: s, field: \"{}\"}}", "a|".repeat(n)))),
+        ("expressions", |n| objects_of("- {secret: s, field: \"a[?b == 'c'] | [0].d[*].{x: e, y: f}\", path: p}\n".repeat(n))),
+    ]
+}
+
+fn objects_of(objects: String) -> Vec<(String, String)> {
+    vec![("objects".to_owned(), objects)]
+}
+
+#[test]
+fn twice_the_class_takes_twice_the_steps() {
+    for (kind, class) in kinds() {
+        let [once, twice] = [2_000, 4_000].map(|n| steps_of(&class(n).into_iter().collect()));
+        assert!(once > 10_000 && twice * 10 <= once * 22, "{kind}: {once}, {twice}");
+    }
+}
+
+/// What the steps do not see, the clock does: one class is read as fast as sixteen of a sixteenth. With a square it would take 16 times as long.
+#[test]
+fn the_time_of_a_class_grows_with_its_steps() {
+    for (kind, class) in kinds() {
+        let [small, large] = [100, 1_600].map(|n| class(n).into_iter().collect());
+        let time = |class, times| {
+            let start = Instant::now();
+            (0..times).for_each(|_| _ = steps_of(class));
+            start.elapsed()
+        };
+        // In turn: what keeps the machine busy keeps both.
+        let tries: Vec<_> = (0..5).map(|_| (time(&small, 16), time(&large, 1))).collect();
+        let [small, large] = [tries.iter().map(|(small, _)| small).min(), tries.iter().map(|(_, large)| large).min()];
+        assert!(large.unwrap() < &(5 * *small.unwrap()), "{kind}: {small:?}, {large:?}");
+    }
+}
+
+#[test]
+fn a_class_ends_with_the_steps() {
+    let class = parameters(&[("objects", &(0..512).map(|n| format!("- secret: s{n}\n")).collect::<String>())]);
+    let limits = ClassLimits { objects: 512, files: 4096, bytes: 1 << 20, owners: true };
+    let steps = Steps::new(200_000, Instant::now() + tokio::time::Duration::from_mins(1));
+    let faults = parse(&class, &FakeCatalogue { only: true }, limits, &steps).unwrap_err().0;
+    assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge));
+    insta::assert_snapshot!(faults[0], @"objects: takes more than 200000 steps of work (split the class)");
+    assert!(steps_of(&class) < 400_000, "{}", steps_of(&class));
+}
+
+/// 90,000 names and a path of 4 KB, as the largest class has them: refused before any path is made.
+#[test]
+fn names_that_are_too_many_make_no_paths() {
+    let class = |names: usize| {
+        let objects = format!("- {{secret: s, fields: [{}], path: {}}}", "f, ".repeat(names), "p/".repeat(2_000));
+        steps_of(&parameters(&[("objects", &objects)]))
+    };
+    let (some, many) = (class(513), class(80_000));
+    assert!(many / 80_000 < 200, "{some}, {many}");
 }

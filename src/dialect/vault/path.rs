@@ -1,5 +1,6 @@
 //! `secretPath`: a path of the store's API as the peers take it, with or without `/v1/` before and a query behind.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use crate::model::{Method, quoted};
@@ -23,9 +24,9 @@ impl FromStr for SecretPath {
         let path = path.strip_prefix("v1/").unwrap_or(path);
         // The peers' client joins paths so, and sends no empty element.
         let name = path.split('/').filter(|element| !element.is_empty()).collect::<Vec<_>>().join("/");
-        let mut this = Self { name, version: None, query: Vec::new() };
+        let (mut this, mut seen) = (Self { name, version: None, query: Vec::new() }, HashSet::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            this.read_pair(pair)?;
+            this.read_pair(pair, &mut seen)?;
         }
         Ok(this)
     }
@@ -40,18 +41,22 @@ impl SecretPath {
         self
     }
 
-    fn read_pair(&mut self, pair: &str) -> Result<(), String> {
+    /// `seen` are the names before it, but for a version that is none.
+    fn read_pair(&mut self, pair: &str, seen: &mut HashSet<String>) -> Result<(), String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
             return Err(
                 "has a query that cannot be read (write `name=value`, several with `&` between, other characters as %XX)".to_owned()
             );
         };
-        if self.query.iter().any(|(known, _)| *known == name) || (name == "version" && self.version.is_some()) {
+        if seen.contains(&name) {
             return Err(format!("has {} twice in its query (remove one)", quoted(&name)));
         }
+        if name == "version" && matches!(value.as_str(), "" | "0") {
+            return Ok(());
+        }
+        seen.insert(name.clone());
         match name.as_str() {
-            "version" if matches!(value.as_str(), "" | "0") => {}
             "version" => self.version = Some(value),
             _ => self.query.push((name, value)),
         }

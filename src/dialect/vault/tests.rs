@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 
 use insta::assert_snapshot;
+use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
 use crate::model::{
-    Ask, Catalogue, ClassFault, FileMode, InvalidName, LoginKey, Plan, RefParts, SecretRef, Select, Serving, Unresolved, Version,
-    VersionIds,
+    Ask, Catalogue, ClassFault, FaultList, FileMode, InvalidName, LoginKey, Plan, RefParts, SecretRef, Select, Serving, Unresolved,
+    Version, VersionIds,
 };
+use crate::steps::Steps;
 
 /// One backend, `bao`, at https://bao:8200. Its namespace stands before a name, its versions are numbers, and its role is `csi`.
 struct FakeCatalogue;
@@ -43,10 +45,11 @@ impl Catalogue for FakeCatalogue {
 
 const OBJECTS: &str = "- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}";
 
-fn parse_class(dialect: &str, pairs: &[(&str, &str)]) -> Result<Plan, Vec<ClassFault>> {
+fn parse_class(dialect: &str, pairs: &[(&str, &str)]) -> Result<Plan, FaultList<ClassFault>> {
     let mut parameters: BTreeMap<String, String> = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     parameters.insert("dialect".to_owned(), dialect.to_owned());
-    parse(&parameters, &FakeCatalogue, ClassLimits { objects: 20, owners: false }).map_err(|faults| faults.0)
+    parse(&parameters, &FakeCatalogue, ClassLimits { objects: 20, files: 4096, bytes: 1 << 20, owners: false }, &Steps::unbounded())
+        .map_err(|faults| faults.0)
 }
 
 fn plan(pairs: &[(&str, &str)]) -> Plan {
@@ -431,7 +434,45 @@ fn a_class_without_what_it_needs() {
 #[test]
 fn the_peers_to_come_say_so() {
     for dialect in ["aws", "azure", "gcp"] {
-        let fault = parse_class(dialect, &[("objects", "x")]).unwrap_err().remove(0);
+        let fault = parse_class(dialect, &[("objects", "x")]).unwrap_err()[0].clone();
         assert!(fault.to_string().starts_with(&format!("dialect: `{dialect}` is not yet supported")), "{fault}");
     }
+}
+
+/// Queries and arguments as long as a class can be: one is read as fast as sixteen of a sixteenth.
+#[test]
+fn long_queries_take_time_in_proportion() {
+    let pairs = |n: usize| (0..n).map(|n| format!("a{n}=1&")).collect::<String>();
+    let args = |n: usize| (0..n).map(|n| format!("b{n}: 1, ")).collect::<String>();
+    let kinds: [(&str, &dyn Fn(usize) -> String); 3] = [
+        ("a query", &|n| format!("- {{objectName: a, secretPath: \"x?{}\"}}", pairs(n))),
+        ("a query beside arguments", &|n| {
+            format!("- {{objectName: a, secretPath: \"x?{}\", method: PUT, secretArgs: {{{}}}}}", pairs(n), args(n))
+        }),
+        ("a path of nothing", &|n| format!("- {{objectName: a, secretPath: \"{}\"}}", "/a".repeat(n))),
+    ];
+    for (kind, objects) in kinds {
+        let [small, large] = [objects(500), objects(8_000)];
+        let time = |objects, times| {
+            let start = Instant::now();
+            (0..times).for_each(|_| drop(parse_class("vault", &[("roleName", "web"), ("objects", objects)])));
+            start.elapsed()
+        };
+        let tries: Vec<_> = (0..5).map(|_| (time(&small, 16), time(&large, 1))).collect();
+        let [small, large] = [tries.iter().map(|(small, _)| small).min(), tries.iter().map(|(_, large)| large).min()];
+        assert!(large.unwrap() < &(5 * *small.unwrap()), "{kind}: {small:?}, {large:?}");
+    }
+}
+
+#[test]
+fn many_warnings_are_counted_and_not_kept() {
+    let many = (0..1_000).map(|n| format!("- {{objectName: o{n}, secretPath: x, encoding: hex}}\n")).collect();
+    let parameters = BTreeMap::from([
+        ("objects".to_owned(), many),
+        ("roleName".to_owned(), "web".to_owned()),
+        ("dialect".to_owned(), "vault".to_owned()),
+    ]);
+    let limits = ClassLimits { objects: 1_000, files: 4096, bytes: 1 << 20, owners: false };
+    let plan = parse(&parameters, &FakeCatalogue, limits, &Steps::unbounded()).unwrap();
+    assert_eq!((plan.warnings.len(), plan.warnings.more()), (64, 936));
 }

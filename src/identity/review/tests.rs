@@ -197,6 +197,18 @@ async fn tokens_that_do_not_verify_cost_no_other_namespace_a_review() {
 }
 
 #[tokio::test]
+async fn one_that_waits_too_long_for_its_review_says_so() {
+    let scene = Scene::new().await;
+    let token = scene.token("keyferry");
+    let mut held = Vec::new();
+    for _ in 0..CALLS / 2 {
+        held.push(scene.reviewer.calls.take(&"shop".into(), Instant::now()).await.unwrap());
+    }
+    tokio::time::pause();
+    insta::assert_snapshot!(scene.attest(&token).await.unwrap_err(), @"token: it was not reviewed within 120 s: other tokens of its namespace came first (kubelet tries again by itself)");
+}
+
+#[tokio::test]
 async fn anybody_elses_token_is_refused() {
     let scene = Scene::new().await;
     let extra = |key: &'static str, value: Value| says(move |status| status["user"]["extra"][key] = value.clone());

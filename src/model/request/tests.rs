@@ -35,7 +35,7 @@ fn call(attributes: impl ToString) -> MountCall {
     }
 }
 
-fn parse(call: MountCall) -> Result<Request, Vec<RequestFault>> {
+fn parse(call: MountCall) -> Result<Request, FaultList<RequestFault>> {
     Request::parse(call, MAX)
 }
 
@@ -62,7 +62,6 @@ fn a_request_of_todays_driver_is_read() {
     assert_eq!(request.permission, FileMode::DEFAULT);
     assert!(request.parameters.keys().all(|key| !key.contains('/')), "what is kubelet's differs from Pod to Pod");
     assert_eq!(request.tokens.iter().map(|(a, t)| (a.as_str(), t.expose())).collect::<Vec<_>>(), [("", &b"aaa"[..]), ("keyferry", b"bbb")]);
-    assert!(request.secrets.is_empty());
 }
 
 #[test]
@@ -71,7 +70,7 @@ fn what_is_not_there_is_told_from_what_is_wrong() {
         assert!(tokens_of(nothing).is_empty(), "{nothing:?}");
     }
     for secrets in ["", "null", "{}"] {
-        assert!(parse(MountCall { secrets: secrets.to_owned(), ..call(attributes()) }).unwrap().secrets.is_empty(), "{secrets:?}");
+        assert!(parse(MountCall { secrets: secrets.to_owned(), ..call(attributes()) }).unwrap().tokens.is_empty(), "{secrets:?}");
     }
     let bare = json!({ POD_NAME: "a", POD_NAMESPACE: "b", POD_UID: "c", SERVICE_ACCOUNT: "d", "secretProviderClass": "" });
     let request = parse(MountCall { permission: String::new(), target_path: "/mnt".into(), ..call(bare) }).unwrap();
@@ -85,8 +84,6 @@ fn tokens_in_secrets_win() {
     let request = parse(both).unwrap();
     assert_eq!(request.tokens.len(), 1);
     assert_eq!(request.tokens["keyferry"].expose(), b"from-secrets");
-    assert_eq!(request.secrets.keys().collect::<Vec<_>>(), ["user"]);
-    assert_eq!(request.secrets["user"].expose(), b"u");
 
     let empty = MountCall { secrets: json!({ TOKENS: "" }).to_string(), ..call(with(TOKENS, r#"{"a":{"token":"t"}}"#)) };
     assert_eq!(parse(empty).unwrap().tokens["a"].expose(), b"t");
@@ -173,9 +170,9 @@ fn repeated_keys_are_refused() {
     attributes: holds the key "csi.storage.k8s.io/pod.name" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)
     "#);
     let tokens = r#"{"a":{"token":"x"},"a":{"token":"y"},"b":{"token":""}}"#;
-    let secrets = r#"{"k":"1","k":"2"}"#.to_owned();
+    let secrets = format!(r#"{{"k":"1","k":"2","{TOKENS}":"","{TOKENS}":""}}"#);
     insta::assert_snapshot!(faults(MountCall { secrets, ..call(with(TOKENS, tokens)) }), @r#"
-    secrets: holds the key "k" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)
+    secrets: holds the key "csi.storage.k8s.io/serviceAccount.tokens" twice (the driver sends it; any other caller must send a JSON object of strings, each key once)
     csi.storage.k8s.io/serviceAccount.tokens: holds the audience "a" twice (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     csi.storage.k8s.io/serviceAccount.tokens: the token for the audience "b" is empty (kubelet sends it: take it out of the class's parameters and the volume's attributes)
     "#);
@@ -198,12 +195,50 @@ fn what_is_too_large_is_not_read() {
     let faults = Request::parse(call(with("x", "y".repeat(1 << 20))), MAX).unwrap_err();
     assert_eq!(faults.len(), 1);
     assert_eq!(faults[0].code, Code::TooLarge);
-    insta::assert_snapshot!(faults[0], @"attributes: 1048885 bytes; at most 524288 are read (make the class or the volume's attributes smaller)");
-    let secrets = MountCall { secrets: " ".repeat(MAX) + "{}", ..call(attributes()) };
-    assert_eq!(parse(secrets).unwrap_err()[0].code, Code::TooLarge);
-    let exactly = attributes().to_string();
-    assert!(Request::parse(call(&exactly), exactly.len()).is_ok());
-    assert!(Request::parse(call(&exactly), exactly.len() - 1).is_err());
+    insta::assert_snapshot!(faults[0], @"attributes: 1048835 bytes without the tokens; at most 524288 are read (make the class or the volume's attributes smaller, or ask for a higher limits.classBytes)");
+    let blank = Request::parse(call(" ".repeat(1 << 22)), MAX).unwrap_err();
+    insta::assert_snapshot!(blank[0], @"attributes: 4194304 bytes; at most 3545088 are read (make the class or the volume's attributes smaller, or ask for a higher limits.classBytes)");
+    let secrets = MountCall { secrets: " ".repeat(MAX_SECRETS) + "{}", ..call(attributes()) };
+    insta::assert_snapshot!(parse(secrets).unwrap_err()[0], @"secrets: 1048578 bytes; at most 1048576 are read (keep the Secret of nodePublishSecretRef small)");
+    let keys: serde_json::Map<_, _> = (0..=MAX_KEYS).map(|n| (n.to_string(), json!(""))).collect();
+    insta::assert_snapshot!(parse(call(Value::from(keys))).unwrap_err()[0], @"attributes: 1025 keys; at most 1024 are read (remove those that nothing reads)");
+    let tokens = json!({ "a": { "token": "t".repeat(MAX_TOKENS) } }).to_string();
+    let faults = parse(call(with(TOKENS, tokens.as_str()))).unwrap_err();
+    assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge));
+    insta::assert_snapshot!(faults[0], @"csi.storage.k8s.io/serviceAccount.tokens: 65554 bytes; at most 65536 are read (kubelet sends it: take it out of the class's parameters and the volume's attributes)");
+}
+
+/// Keys and values as they are, not as JSON writes them; and the tokens apart.
+#[test]
+fn the_parameters_have_a_bound_of_their_own() {
+    let tokens = json!({ "a": { "token": "t".repeat(MAX_TOKENS - 100) } }).to_string();
+    let attributes = with(TOKENS, tokens.as_str());
+    let members = attributes.as_object().unwrap();
+    let exactly = members.iter().filter(|(key, _)| *key != TOKENS).map(|(key, value)| key.len() + value.as_str().unwrap().len()).sum();
+    assert!(Request::parse(call(&attributes), exactly).is_ok());
+    assert_eq!(Request::parse(call(&attributes), exactly - 1).unwrap_err()[0].code, Code::TooLarge);
+    let newlines = with("x", "\n".repeat(1000));
+    assert!(Request::parse(call(newlines), exactly + 1001).is_ok(), "an escape counts as what it stands for");
+}
+
+#[test]
+fn of_the_secrets_the_tokens_alone_are_kept() {
+    let secrets = json!({ "password": CANARY, "escaped": format!("{CANARY}\n"), TOKENS: r#"{"a":{"token":"t"}}"# }).to_string();
+    let request = parse(MountCall { secrets, ..call(attributes()) }).unwrap();
+    assert_eq!(request.tokens["a"].expose(), b"t");
+    let full = json!({ "password": "x".repeat(MAX_SECRETS - 15) }).to_string();
+    assert_eq!(full.len(), MAX_SECRETS);
+    assert!(parse(MountCall { secrets: full, ..call(attributes()) }).is_ok());
+}
+
+#[test]
+fn many_faults_are_counted_and_not_kept() {
+    let numbers: serde_json::Map<_, _> = (0..10_000).map(|n| (format!("k{n}"), json!(n))).collect();
+    let faults = parse(call(Value::from(numbers))).unwrap_err();
+    // Kubelet's four keys are missing too.
+    assert_eq!((faults.len(), faults.more()), (64, 10_004 - 64));
+    let repeated = format!("{{{}\"k\":\"\"}}", "\"k\":\"\",".repeat(1_000));
+    assert_eq!(parse(call(repeated)).unwrap_err().more(), 1_004 - 64);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whoever comes, leaves, stands in other lines, draws and gives back, in any order: the rules hold after each step.
+//! Tenants come, leave, go into other lines, draw and give back, in any order: the rules hold after each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 

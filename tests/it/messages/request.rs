@@ -38,7 +38,7 @@ async fn attributes_that_cannot_be_read() {
     # a key twice
     InvalidArgument InvalidRequest: attributes: holds the key "objects" twice (the driver sends it; any other caller must send a JSON object of strings, each key once); csi.storage.k8s.io/pod.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.namespace: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/pod.uid: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); csi.storage.k8s.io/serviceAccount.name: is missing (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true)
     # 1 MiB
-    FailedPrecondition TooLarge: attributes: 1048590 bytes; at most 786432 are read (make the class or the volume's attributes smaller)
+    FailedPrecondition TooLarge: attributes: 1048583 bytes without the tokens; at most 262144 are read (make the class or the volume's attributes smaller, or ask for a higher limits.classBytes)
     "#);
 }
 
@@ -104,7 +104,7 @@ async fn the_calls_other_parts() {
             ("secrets that are a list", secrets("[]")),
             ("secrets that are cut", secrets(r#"{"a": "b""#)),
             ("secrets that are numbers", secrets(r#"{"a": 1}"#)),
-            ("secrets of 1 MiB", secrets(&json!({ "a": "x".repeat(1024 * 1024) }).to_string())),
+            ("secrets of over 1 MiB", secrets(&json!({ "a": "x".repeat(1024 * 1024) }).to_string())),
             (
                 "all at once",
                 MountRequest {
@@ -139,8 +139,8 @@ async fn the_calls_other_parts() {
     InvalidArgument InvalidRequest: secrets: is not JSON: EOF while parsing an object at line 1 column 9 (the driver sends it; any other caller must send a JSON object of strings, each key once)
     # secrets that are numbers
     InvalidArgument InvalidRequest: secrets: the value of "a" is a number, but must be a string (the driver sends it; any other caller must send a JSON object of strings, each key once)
-    # secrets of 1 MiB
-    FailedPrecondition TooLarge: secrets: 1048584 bytes; at most 786432 are read (keep the Secret of nodePublishSecretRef small)
+    # secrets of over 1 MiB
+    FailedPrecondition TooLarge: secrets: 1048584 bytes; at most 1048576 are read (keep the Secret of nodePublishSecretRef small)
     # all at once
     InvalidArgument InvalidRequest: csi.storage.k8s.io/pod.uid: is empty (the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true); secretProviderClass: "/" is not the name of a SecretProviderClass (name the class in the Pod's volume); secrets: is not JSON: EOF while parsing an object at line 1 column 1 (the driver sends it; any other caller must send a JSON object of strings, each key once); permission: 9999 is over 511, that is 0777 (a decimal number from 0 to 511, such as 420 for 0644); target_path: "x" is not an absolute path (kubelet chooses it; any other caller must send the absolute path of this Pod's volume)
     "#);

@@ -27,9 +27,9 @@ pub struct Cached {
 
 impl Cached {
     /// An answer is kept for at most `fresh`, and for three quarters of it at least: each for its own time, so that neither nodes nor
-    /// Pods come to ask in step.
-    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, fresh: Duration, metrics: &Metrics) -> Self {
-        Self { inner, table: Arc::new(Table::new(fresh, metrics.cache(name.as_str()))) }
+    /// Pods come to ask in step. All of them together weigh at most so many `bytes`.
+    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, fresh: Duration, bytes: usize, metrics: &Metrics) -> Self {
+        Self { inner, table: Arc::new(Table::new(fresh, bytes, metrics.cache(name.as_str()))) }
     }
 
     fn find(&self, asked: &Asked, bound: Option<Duration>) -> Option<Fetched> {
@@ -45,7 +45,7 @@ impl Cached {
         let (since, refusals) = (Instant::now(), self.table.refusals(&asked));
         let answer = self.inner.fetch(&asked.secret, cx).await;
         match &answer {
-            Ok(fetched) if may_be_kept(fetched) => self.table.keep(&asked, fetched, since, refusals),
+            Ok(fetched) if may_be_kept(fetched) => self.table.keep(&asked, fetched, since, refusals, &cx.pod.namespace),
             Err(error) if refuses(error.fault) => self.table.refuse(&asked, error.fault),
             Ok(_) | Err(_) => {}
         }
@@ -64,6 +64,7 @@ fn refuses(fault: Fault) -> bool {
         Fault::Denied | Fault::NotFound | Fault::Unauthenticated => true,
         Fault::Corrupt
         | Fault::Invalid
+        | Fault::Short
         | Fault::Throttled
         | Fault::TimedOut
         | Fault::TooLarge

@@ -10,23 +10,18 @@ use tokio::time::{Duration, Instant};
 use crate::backend::stack::asked::Asked;
 use crate::backend::sweep::{Sweeping, Swept};
 use crate::backend::{Fault, Scope};
-use crate::memo::Memo;
 use crate::model::{BackendName, Fetched, Secret};
+use crate::shelf;
 use crate::telemetry::CacheCounters;
-
-/// How many answers are kept in each of the table's two generations: at most 8,192 in all.
-const ANSWERS: usize = 4_096;
-
-/// And how many bytes they may hold in each: at most 16 MiB in all.
-const BYTES: usize = 8 * 1024 * 1024;
 
 /// By how many counters refusals are told apart: see [`Table::refusals`].
 const SHARDS: usize = 64;
 
-/// What is kept, bounded by number, bytes and time.
+/// What is kept, bounded by bytes and time.
 pub(super) struct Table {
     fresh: Duration,
-    answers: Memo<Asked, Arc<Kept>>,
+    /// Shared by the tenants that asked first for them.
+    answers: shelf::Kept<Asked, Arc<Kept>>,
     refusals: [AtomicU64; SHARDS],
     /// Of this process alone: no two nodes cast the same dice.
     dice: RandomState,
@@ -48,10 +43,10 @@ pub(super) struct Kept {
 // === impl Table ===
 
 impl Table {
-    pub(super) fn new(fresh: Duration, counters: CacheCounters) -> Self {
+    pub(super) fn new(fresh: Duration, bytes: usize, counters: CacheCounters) -> Self {
         Self {
             fresh,
-            answers: Memo::with_bounds(ANSWERS, BYTES, |kept| kept.weight()),
+            answers: shelf::Kept::of_bytes(bytes),
             refusals: [const { AtomicU64::new(0) }; SHARDS],
             dice: RandomState::new(),
             sweeping: Sweeping::default(),
@@ -77,7 +72,7 @@ impl Table {
     }
 
     /// Keeps an answer that the store was asked for `since`, when there had been so many `refusals`.
-    pub(super) fn keep(self: &Arc<Self>, asked: &Asked, fetched: &Fetched, since: Instant, refusals: u64) {
+    pub(super) fn keep(self: &Arc<Self>, asked: &Asked, fetched: &Fetched, since: Instant, refusals: u64, tenant: &str) {
         let until = since + self.lifetime(since);
         // Two may be under way at once, where one waited for longer than another could: the younger word counts.
         let newer = self.answers.find(asked).is_some_and(|known| known.since > since);
@@ -86,7 +81,8 @@ impl Table {
         }
         let (answer, by) = (Arc::clone(&fetched.secret), fetched.by.clone());
         let kept = Kept { asked: asked.clone(), answer, by, since, until };
-        self.counters.evicted("full", self.answers.insert(asked.clone(), Arc::new(kept)));
+        let weight = kept.weight();
+        self.counters.evicted("full", self.answers.keep(tenant, asked.clone(), Arc::new(kept), weight));
         // After it is in: either this sees the refusal, or the refusal sees the answer.
         if self.refusals(asked) != refusals {
             self.answers.remove(asked);
@@ -156,8 +152,7 @@ impl fmt::Debug for Table {
 impl Kept {
     /// About what it costs to keep.
     fn weight(&self) -> usize {
-        let fields: usize = self.answer.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + 160).sum();
         let args: usize = self.asked.secret.args.to_pairs().iter().map(|(name, value)| name.len() + value.len() + 80).sum();
-        fields + args + self.answer.response.as_ref().map_or(0, |response| response.len()) + 1024
+        self.answer.weight() + args + 1024
     }
 }

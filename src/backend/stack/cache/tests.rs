@@ -19,10 +19,13 @@ struct Bench {
     metrics: Arc<Metrics>,
 }
 
+/// What the answers may weigh together.
+const BYTES: usize = 16 << 20;
+
 impl Bench {
     fn new() -> Self {
         let (store, metrics) = (Fake::new(), Arc::new(Metrics::new()));
-        let backend = Arc::new(Cached::new(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), FRESH, &metrics));
+        let backend = Arc::new(Cached::new(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), FRESH, BYTES, &metrics));
         Self { store, backend, metrics }
     }
 
@@ -244,10 +247,10 @@ async fn it_is_bounded() {
 async fn it_conforms_but_for_its_time() {
     let lag = 25 * MS;
     let store = Fake::new();
-    let cached = Cached::new(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), lag, &Metrics::new());
+    let cached = Cached::new(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), lag, BYTES, &Metrics::new());
     conformance::hold(&Around { store, backend: Arc::new(cached), lag }).await;
     let (store, name): (_, BackendName) = (Fake::new(), "bao".parse().unwrap());
     let limited = Limited::new(Arc::clone(&store) as Arc<dyn Backend>, name.clone(), 1, Arc::default());
-    let cached = Cached::new(Arc::new(limited), &name, lag, &Metrics::new());
+    let cached = Cached::new(Arc::new(limited), &name, lag, BYTES, &Metrics::new());
     conformance::hold(&Around { store, backend: Arc::new(cached), lag }).await;
 }

@@ -10,6 +10,7 @@
 //!   lasts at least half as long as it may wait itself; else it leads one. So each time halves what is left, and 250 waiters whose times
 //!   end one by one make a handful of calls.
 //! - **It panics**: that reaches the leader alone. The waiters try anew.
+//! - **It comes short of memory**: that is no failed try. A waiter with a whole purse leads anew; each other comes short itself.
 //! - **Its answer has a lease**: the answer is the leader's, and each waiter asks for itself. Where the leader is gone, it is revoked.
 //!
 //! Each waiter keeps its own deadline. Requests that make something in the store are never shared.
@@ -29,9 +30,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::asked::Asked;
-use crate::backend::{Backend, BackendError, FetchContext};
+use crate::backend::{Backend, BackendError, Fault, FetchContext};
 use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
+use crate::turns::Party;
 
 /// A flight ends this much before its leader's deadline, so that the leader still hears what the store's client has to say of it.
 const MARGIN: Duration = Duration::from_millis(20);
@@ -61,6 +63,9 @@ struct Flights(Mutex<HashMap<Asked, Flight>>);
 struct Flight {
     ends: Instant,
     landing: watch::Sender<Option<Landing>>,
+    /// Whoever boards it from another tenant has it wait in that tenant's line too: nobody waits behind what the leader's tenant asked for
+    /// before.
+    party: Party,
 }
 
 /// What a flight brings home for all but its leader.
@@ -88,6 +93,7 @@ enum Boarded {
 struct Departure {
     place: Place,
     waiting: Waiting,
+    party: Party,
 }
 
 /// A flight's place among those in the air: given back whatever ends it, so that nobody boards what is not there.
@@ -111,7 +117,7 @@ impl Coalesced {
         let late = || Err(BackendError::late(&self.name, Some(&secret.name), began));
         let (mut failures, mut failure, mut cut) = (0, None, false);
         while failures < TRIES {
-            let (waiting, ends) = match self.flights.board(&asked, cx.deadline, cut) {
+            let (waiting, ends) = match self.flights.board(&asked, cx, cut) {
                 Boarded::Leader(departure) => return self.lead(departure, cx, began).await,
                 Boarded::Waiter { waiting, ends } => (waiting, ends),
             };
@@ -121,6 +127,12 @@ impl Coalesced {
                     return Ok(fetched);
                 }
                 Ok(Landing::Answer(_) | Landing::Leased) => return self.inner.fetch(secret, cx).await,
+                Ok(Landing::Failed(error)) if error.fault == Fault::Short => {
+                    // Who has a whole leads anew, and cannot come short; who has none is short as well.
+                    if !cx.payer.as_ref().is_some_and(|payer| payer.purse().has_whole()) {
+                        return Err(error);
+                    }
+                }
                 Ok(Landing::Failed(_)) if was_cut(ends, cx.deadline) => cut = true,
                 Ok(Landing::Failed(error)) => (failures, failure) = (failures + 1, Some(error)),
                 Ok(Landing::Panicked) => failures += 1,
@@ -139,11 +151,11 @@ impl Coalesced {
     }
 
     async fn lead(&self, departure: Departure, cx: &FetchContext, began: Instant) -> Result<Fetched, BackendError> {
-        let Departure { place, waiting } = departure;
+        let Departure { place, waiting, party } = departure;
         let (name, deadline) = (place.asked.secret.name.clone(), cx.deadline);
         let margin = MARGIN.min(deadline.saturating_duration_since(began) / 10);
         let (own, mine) = oneshot::channel();
-        let cx = FetchContext { deadline: deadline - margin, ..cx.clone() };
+        let cx = FetchContext { deadline: deadline - margin, party: Some(party), ..cx.clone() };
         tokio::spawn(fly(Arc::clone(&self.inner), place, cx, own));
         let answer = timeout_at(deadline, mine).await;
         drop(waiting);
@@ -221,20 +233,23 @@ fn lasts(ends: Instant, deadline: Instant) -> bool {
 
 impl Flights {
     /// Boards what is in the air, or gives a place to a new flight. Who was `cut` short before boards only what lasts.
-    fn board(self: &Arc<Self>, asked: &Asked, deadline: Instant, cut: bool) -> Boarded {
+    fn board(self: &Arc<Self>, asked: &Asked, cx: &FetchContext, cut: bool) -> Boarded {
+        let deadline = cx.deadline;
         let mut flights = self.lock();
         let entry = flights.entry(asked.clone());
         if let Entry::Occupied(flight) = &entry {
-            let Flight { ends, landing } = flight.get();
+            let Flight { ends, landing, party } = flight.get();
             if !cut || lasts(*ends, deadline) {
+                party.join(&cx.tenant());
                 return Boarded::Waiter { waiting: landing.subscribe(), ends: *ends };
             }
         }
         let (landing, waiting) = watch::channel(None);
         // The one that was there goes on for those who wait for it.
-        entry.insert_entry(Flight { ends: deadline, landing: landing.clone() });
+        let party = Party::of(cx.tenant());
+        entry.insert_entry(Flight { ends: deadline, landing: landing.clone(), party: party.clone() });
         let place = Place { flights: Arc::clone(self), asked: asked.clone(), landing };
-        Boarded::Leader(Departure { place, waiting })
+        Boarded::Leader(Departure { place, waiting, party })
     }
 
     /// Each change above is one call of the map's: a panic elsewhere cannot leave it half-changed.

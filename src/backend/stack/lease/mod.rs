@@ -30,6 +30,9 @@ pub use table::Leases;
 
 use record::Key;
 
+/// The largest answer in bytes, as it is counted while it is read, that is read without a look at the mount's purse.
+const CREDENTIAL: usize = 64 * 1024;
+
 /// The mapping `leases`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct LeasesConfig {
@@ -102,7 +105,9 @@ impl crate::backend::stack::Decorator for Leased {
     /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let key = Key { holder: holder(secret, &cx.pod), secret: secret.clone() };
-        self.leases.fetch(&self.store, key, cx).await
+        // What is made is not lost for want of memory: so much of its answer is read in any case. A store's calls at once bound that.
+        let payer = cx.payer.as_ref().map(|payer| payer.prepaid(CREDENTIAL));
+        self.leases.fetch(&self.store, key, &FetchContext { payer, ..cx.clone() }).await
     }
 
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {

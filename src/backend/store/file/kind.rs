@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{FileBackend, FileConfig, InvalidRevision, Revision, VaultName};
 use crate::backend::examine::checked;
-use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, Visitor, only_reads};
+use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, NamedFile, RefParts, SecretName, Version};
 
@@ -30,18 +30,19 @@ impl Kind for FileConfig {
         only_reads(asked, "file vault")
     }
 
-    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(FileBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
+    fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        let store = FileBackend::open(name.clone(), self, limits.secret_bytes, Arc::clone(clock))?;
+        Ok(Arc::new(store.remembering(limits.remembered)))
     }
 
     async fn examine(
         &self,
         name: &BackendName,
-        secret_bytes: usize,
+        limits: StoreLimits,
         clock: &Arc<dyn Clock>,
         _: Option<Visitor>,
     ) -> Result<Vec<Diagnosis>, BackendError> {
-        let store = self.open(name, secret_bytes, clock)?;
+        let store = self.open(name, limits, clock)?;
         Ok(checked(&*store, name, format!("the vault {} is there, and its identities are read", self.vault.display())).await)
     }
 }

@@ -48,7 +48,7 @@ use reader::UNUSED;
 use crate::backend::sweep::Swept;
 use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
-use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source};
+use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Tenant};
 use crate::yaml;
 
 /// How long a [`Backend::check`] may take.
@@ -120,15 +120,25 @@ impl FileBackend {
         }
     }
 
+    /// With another bound in bytes on what is remembered.
+    pub fn remembering(self, bytes: usize) -> Self {
+        // Nobody else has the reader yet.
+        match Arc::try_unwrap(self.reader) {
+            Ok(reader) => Self { reader: Arc::new(reader.remembering(bytes)), ..self },
+            Err(reader) => Self { reader, ..self },
+        }
+    }
+
     /// Reads on a thread that may be kept waiting: whether a file system answers is only known once it has. A network's may hang
     /// for hours, and with it the thread, but not the mount, nor any other backend's.
     async fn read<T: Send + 'static>(
         &self,
+        tenant: &Tenant,
         deadline: Instant,
         work: impl FnOnce(&Arc<Reader>) -> Result<T, ReadFault> + Send + 'static,
     ) -> Result<T, ReadFault> {
         let reader = Arc::clone(&self.reader);
-        match timeout_at(deadline, self.queue.run(move || work(&reader))).await {
+        match timeout_at(deadline, self.queue.run(tenant, move || work(&reader))).await {
             Ok(Ok(answer)) => answer,
             // A bug: it belongs to this mount, whose handler answers for it.
             Ok(Err(Some(panic))) => std::panic::resume_unwind(panic),
@@ -141,9 +151,9 @@ impl FileBackend {
     }
 
     /// Opens a secret, and has it forgotten in time. On the very thread that opens it: the mount may have given up by then.
-    fn opening(key: Key) -> impl FnOnce(&Arc<Reader>) -> Result<Opened, ReadFault> + Send {
+    fn opening(key: Key, tenant: Tenant) -> impl FnOnce(&Arc<Reader>) -> Result<Opened, ReadFault> + Send {
         move |reader| {
-            let opened = reader.read(&key);
+            let opened = reader.read_for(&key, tenant.as_str());
             reader.sweeping().watch(reader, Instant::now() + UNUSED);
             opened
         }
@@ -191,7 +201,7 @@ impl Backend for FileBackend {
         }
         let failed = |fault| self.error(Some(&secret.name), fault);
         let key = Self::key(secret).map_err(failed)?;
-        let opened = self.read(cx.deadline, Self::opening(key)).await.map_err(failed)?;
+        let opened = self.read(&cx.tenant(), cx.deadline, Self::opening(key, cx.tenant())).await.map_err(failed)?;
         Ok(self.fetched(opened))
     }
 
@@ -203,7 +213,7 @@ impl Backend for FileBackend {
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
         let start = prefix.prefix.clone();
-        self.read(cx.deadline, move |reader| reader.list(&start)).await.map_err(|fault| self.error(None, fault))
+        self.read(&cx.tenant(), cx.deadline, move |reader| reader.list(&start)).await.map_err(|fault| self.error(None, fault))
     }
 
     async fn renew(&self, _: Lease, _: Instant) -> Result<Lease, BackendError> {
@@ -219,7 +229,7 @@ impl Backend for FileBackend {
     async fn forget(&self, _: &str, _: Instant) {}
 
     async fn check(&self) -> Result<(), BackendError> {
-        self.read(Instant::now() + CHECK_TIME, |reader| reader.check()).await.map_err(|fault| self.error(None, fault))
+        self.read(&Tenant::from(""), Instant::now() + CHECK_TIME, |reader| reader.check()).await.map_err(|fault| self.error(None, fault))
     }
 
     /// A vault does not know Pods: whoever may have a secret is given the same answer.

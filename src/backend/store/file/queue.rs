@@ -3,14 +3,18 @@
 //!
 //! Two threads are enough while they get on. One that waits for a file system that does not answer holds nobody up for long: where
 //! files wait and none is begun, another thread is taken, up to [`AT_ONCE`].
+//!
+//! Each tenant's files wait in a line of their own, and the lines are served round: whoever asks for many waits for many.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 use tokio::time::{Duration, timeout};
+
+use crate::model::Tenant;
 
 /// The most threads: a file system that hangs takes no more than these.
 pub(super) const AT_ONCE: usize = 8;
@@ -28,7 +32,10 @@ pub(super) struct Queue(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    /// Without empty lines.
+    lines: HashMap<Tenant, VecDeque<Job>>,
+    /// The tenants of the lines, the next to be served first.
+    round: VecDeque<Tenant>,
     threads: usize,
     /// Jobs begun so far.
     begun: u64,
@@ -41,15 +48,19 @@ impl Queue {
     /// The work panicked; or `None`, the runtime is ending.
     pub(super) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
+        tenant: &Tenant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Option<Box<dyn Any + Send>>> {
         let (answer, mut answered) = oneshot::channel();
-        let mut begun = self.push(Box::new(move || {
-            if !answer.is_closed() {
-                // Nobody may be left to hear it.
-                let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
-            }
-        }));
+        let mut begun = self.push(
+            tenant,
+            Box::new(move || {
+                if !answer.is_closed() {
+                    // Nobody may be left to hear it.
+                    let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
+                }
+            }),
+        );
         loop {
             match timeout(PATIENCE, &mut answered).await {
                 Ok(Ok(outcome)) => return outcome.map_err(Some),
@@ -59,10 +70,10 @@ impl Queue {
         }
     }
 
-    fn push(self: &Arc<Self>, job: Job) -> u64 {
+    fn push(self: &Arc<Self>, tenant: &Tenant, job: Job) -> u64 {
         let mut state = self.state();
-        state.jobs.push_back(job);
-        if state.threads < USUAL.min(state.jobs.len()) {
+        state.line_up(tenant, job);
+        if state.threads < USUAL.min(state.waiting()) {
             self.take_thread(&mut state);
         }
         state.begun
@@ -71,7 +82,7 @@ impl Queue {
     /// Takes another thread if nothing was begun since `before` and something waits.
     fn look_after(self: &Arc<Self>, before: u64) -> u64 {
         let mut state = self.state();
-        if state.begun == before && !state.jobs.is_empty() && state.threads < AT_ONCE {
+        if state.begun == before && !state.round.is_empty() && state.threads < AT_ONCE {
             self.take_thread(&mut state);
         }
         state.begun
@@ -86,7 +97,7 @@ impl Queue {
     /// Whether there was something to do; if not, the thread is counted out in the same breath, so that nothing pushed is overlooked.
     fn work_one(&self) -> bool {
         let mut state = self.state();
-        let Some(job) = state.jobs.pop_front() else {
+        let Some(job) = state.next() else {
             state.threads -= 1;
             return false;
         };
@@ -101,10 +112,36 @@ impl Queue {
     }
 }
 
+impl State {
+    fn line_up(&mut self, tenant: &Tenant, job: Job) {
+        let line = self.lines.entry(tenant.clone()).or_default();
+        if line.is_empty() {
+            self.round.push_back(tenant.clone());
+        }
+        line.push_back(job);
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        let tenant = self.round.pop_front()?;
+        let line = self.lines.get_mut(&tenant)?;
+        let job = line.pop_front();
+        if line.is_empty() {
+            self.lines.remove(&tenant);
+        } else {
+            self.round.push_back(tenant);
+        }
+        job
+    }
+
+    fn waiting(&self) -> usize {
+        self.lines.values().map(VecDeque::len).sum()
+    }
+}
+
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = self.state();
-        f.debug_struct("Queue").field("waiting", &state.jobs.len()).field("threads", &state.threads).finish()
+        f.debug_struct("Queue").field("waiting", &state.waiting()).field("threads", &state.threads).finish()
     }
 }
 
@@ -119,7 +156,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn many_are_worked_off_and_threads_are_given_back() {
         let queue = Arc::new(Queue::default());
-        let all = (0..500).map(|n| queue.run(move || n));
+        let shop = "shop".into();
+        let all = (0..500).map(|n| queue.run(&shop, move || n));
         let answers: Vec<_> = futures_util::future::join_all(all).await.into_iter().map(|answer| answer.ok().unwrap()).collect();
         assert_eq!(answers, (0..500).collect::<Vec<_>>());
         while queue.state().threads > 0 {
@@ -135,10 +173,10 @@ mod tests {
         let mut hanging = Vec::new();
         for _ in 0..4 {
             let (queue, held) = (Arc::clone(&queue), Arc::clone(&held));
-            hanging.push(tokio::spawn(async move { queue.run(move || held.lock().unwrap().recv().is_ok()).await.is_ok() }));
+            hanging.push(tokio::spawn(async move { queue.run(&"shop".into(), move || held.lock().unwrap().recv().is_ok()).await.is_ok() }));
         }
         let began = Instant::now();
-        assert_eq!(queue.run(|| 7).await.ok(), Some(7));
+        assert_eq!(queue.run(&"shop".into(), || 7).await.ok(), Some(7));
         assert!(began.elapsed() < Duration::from_secs(5));
         for _ in 0..4 {
             release.send(()).unwrap();
@@ -148,10 +186,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn lines_are_served_round() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut state = State::default();
+        for (tenant, n) in [("evil", 0), ("evil", 1), ("evil", 2), ("shop", 3), ("bank", 4), ("evil", 5), ("shop", 6)] {
+            let order = Arc::clone(&order);
+            state.line_up(&tenant.into(), Box::new(move || order.lock().unwrap().push(n)));
+        }
+        assert_eq!(state.waiting(), 7);
+        while let Some(job) = state.next() {
+            job();
+        }
+        assert_eq!((&*order.lock().unwrap(), state.lines.len(), state.round.len()), (&vec![0, 3, 4, 1, 6, 2, 5], 0, 0));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_panic_is_its_callers_alone() {
         let queue = Arc::new(Queue::default());
-        assert!(matches!(queue.run(|| panic!("a bug")).await, Err::<(), _>(Some(_))));
-        assert_eq!(queue.run(|| 7).await.ok(), Some(7));
+        assert!(matches!(queue.run(&"shop".into(), || panic!("a bug")).await, Err::<(), _>(Some(_))));
+        assert_eq!(queue.run(&"shop".into(), || 7).await.ok(), Some(7));
     }
 }

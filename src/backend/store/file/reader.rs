@@ -23,12 +23,10 @@ use crate::backend::sweep::{Sweeping, Swept};
 use crate::clock::Clock;
 use crate::memo::Memo;
 use crate::model::{Secret, SecretName};
+use crate::shelf::Kept;
 
-/// How many opened files are remembered in each of the table's two generations: at most 4,096 in all.
-const REMEMBERED: usize = 2_048;
-
-/// And how many bytes they may hold in each: at most 16 MiB in all.
-const REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
+/// How many bytes opened secrets may hold, unless the daemon has less.
+pub(super) const REMEMBERED: usize = 16 * 1024 * 1024;
 
 /// How long an opened secret stays in memory that no mount asks for.
 pub(super) const UNUSED: Duration = Duration::from_mins(10);
@@ -49,7 +47,8 @@ pub struct Reader {
     clock: Arc<dyn Clock>,
     born: Instant,
     sweeping: Sweeping,
-    seen: Memo<Key, Arc<Seen>>,
+    /// Shared by the tenants that asked first for them.
+    seen: Kept<Key, Arc<Seen>>,
     highest: Memo<SecretName, Revision>,
 }
 
@@ -93,9 +92,14 @@ impl Reader {
             clock,
             born: Instant::now(),
             sweeping: Sweeping::default(),
-            seen: Memo::with_bounds(REMEMBERED, REMEMBERED_BYTES, |seen| seen.weight()),
+            seen: Kept::of_bytes(REMEMBERED),
             highest: Memo::with_capacity(WATCHED),
         })
+    }
+
+    /// With another bound in bytes on the opened secrets that are remembered.
+    pub fn remembering(self, bytes: usize) -> Self {
+        Self { seen: Kept::of_bytes(bytes), ..self }
     }
 
     /// What is known already and still true, if that can be told without waiting.
@@ -107,8 +111,13 @@ impl Reader {
         (seen.local && self.holds(&seen)).then(|| self.again(&seen))
     }
 
-    /// The secret as it is now, or the pinned revision of it. Opens that file and no other.
+    /// As [`Reader::read_for`], for nobody else to share with.
     pub fn read(&self, key: &Key) -> Result<Opened, ReadFault> {
+        self.read_for(key, "")
+    }
+
+    /// The secret as it is now, or the pinned revision of it. Opens that file and no other. It is remembered on the tenant's account.
+    pub fn read_for(&self, key: &Key, tenant: &str) -> Result<Opened, ReadFault> {
         let keys = self.identities.refresh().inspect_err(|_| self.seen.clear())?;
         if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen)) {
             return Ok(self.again(&seen));
@@ -120,7 +129,8 @@ impl Reader {
         };
         let opened = seen.opened.clone();
         if seen.stamp.settled(self.clock.now(), seen.local) {
-            self.seen.insert(key.clone(), Arc::new(seen));
+            let weight = seen.weight();
+            self.seen.keep(tenant, key.clone(), Arc::new(seen), weight);
         }
         Ok(opened)
     }
@@ -371,8 +381,7 @@ impl Swept for Reader {
 impl Seen {
     /// About what it costs to remember.
     fn weight(&self) -> usize {
-        let fields: usize = self.opened.secret.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + 160).sum();
-        fields + 2 * self.path.as_os_str().len() + 512
+        self.opened.secret.weight() + 2 * self.path.as_os_str().len() + 512
     }
 }
 

@@ -116,6 +116,8 @@ fn cx() -> FetchContext {
         pod: Arc::new(pod),
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        payer: None,
+        party: None,
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

@@ -9,15 +9,19 @@ use jmespath::{Rcvar, Variable};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::exact::{Mark, Unsearchable};
+use super::exact::{MAX_VALUES, Mark, Unsearchable};
 use super::version::is_version;
 use crate::backend::Fault;
 use crate::backend::remote::fields::{self, Members};
 use crate::backend::remote::refusal::Refusal;
 use crate::model::{Field, FieldName, Query, QueryError, Secret, SecretBytes, Version, quoted};
+use crate::steps::{Spent, Steps};
 
 /// The field of a secret that has no fields of its own.
 const LONE_FIELD: &str = "value";
+
+/// The most values that an expression may make of an answer, by the bound of its cost.
+const MAX_MADE: u64 = 10 * MAX_VALUES as u64;
 
 /// How the body of an answer is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -58,7 +62,13 @@ impl Format {
     ///
     /// # Errors
     /// There is none in it, or not where the configuration says, or it is too large.
-    pub(super) fn secret(&self, headers: &HeaderMap, body: &SecretBytes, max_bytes: usize) -> Result<(Secret, usize), Refusal> {
+    pub(super) fn secret(
+        &self,
+        headers: &HeaderMap,
+        body: &SecretBytes,
+        max_bytes: usize,
+        steps: &Steps,
+    ) -> Result<(Secret, usize), Refusal> {
         if body.expose().trim_ascii().is_empty() {
             return Err(Refusal::new(Fault::NotFound, "the store answers nothing (write the secret, or correct `url` of the backend)"));
         }
@@ -66,12 +76,12 @@ impl Format {
             Self::Raw { version } => {
                 fields::check_size(body.len(), max_bytes)?;
                 let field = Field::of_bytes(SecretBytes::new(body.expose().to_vec()));
-                (lone(field)?, 0, version.as_ref().map(|version| version.read(headers, None)))
+                (lone(field)?, 0, version.as_ref().map(|version| version.read(headers, None, steps)))
             }
             Self::Json { fields, version } => {
                 let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|_| not_json())?;
-                let (found, unnamed) = self::fields(fields.as_ref(), document, max_bytes)?;
-                (found, unnamed, version.as_ref().map(|version| version.read(headers, Some(document))))
+                let (found, unnamed) = self::fields(fields.as_ref(), document, max_bytes, steps)?;
+                (found, unnamed, version.as_ref().map(|version| version.read(headers, Some(document), steps)))
             }
         };
         // What else is in the body may change at each call, and is no part of the secret: it is not kept as the response.
@@ -83,9 +93,14 @@ fn not_json() -> Refusal {
     corrupt("the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)")
 }
 
-fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+fn fields(
+    at: Option<&Expression>,
+    document: &RawValue,
+    max_bytes: usize,
+    steps: &Steps,
+) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
     let Some(at) = at else { return fields_of(document, max_bytes) };
-    let Some(found) = at.find(document, "fields")? else {
+    let Some(found) = at.find(document, "fields", steps)? else {
         let reason =
             format!("the answer has nothing at {} (is there such a secret? else correct `fields` of the backend)", quoted(at.as_str()));
         return Err(Refusal::new(Fault::NotFound, reason));
@@ -114,12 +129,12 @@ fn lone(field: Field) -> Result<BTreeMap<FieldName, Field>, Refusal> {
 
 impl VersionIn {
     /// `None`: the answer says none.
-    fn read(&self, headers: &HeaderMap, document: Option<&RawValue>) -> Result<Option<Version>, Refusal> {
+    fn read(&self, headers: &HeaderMap, document: Option<&RawValue>, steps: &Steps) -> Result<Option<Version>, Refusal> {
         let (text, at) = match (self, document) {
             (Self::Header(name), _) => {
                 (headers.get(name).and_then(|value| value.to_str().ok()).map(|tag| entity_tag(tag).to_owned()), name.as_str())
             }
-            (Self::Body(at), Some(document)) => (at.text(document)?, at.as_str()),
+            (Self::Body(at), Some(document)) => (at.text(document, steps)?, at.as_str()),
             (Self::Body(_), None) => (None, ""),
         };
         let Some(text) = text else { return Ok(None) };
@@ -148,24 +163,37 @@ impl Expression {
     }
 
     /// What it finds, as JSON; `None`: nothing. `key` is the configuration's word for it.
-    fn find(&self, document: &RawValue, key: &str) -> Result<Option<Zeroizing<String>>, Refusal> {
+    fn find(&self, document: &RawValue, key: &str, steps: &Steps) -> Result<Option<Zeroizing<String>>, Refusal> {
         if !self.0.is_expression() {
-            let member = fields::members(document)?.and_then(|members| members.get(self.as_str()).copied());
+            let member = fields::member(document, self.as_str())?;
             return Ok(member.map(RawValue::get).filter(|json| *json != "null").map(|json| Zeroizing::new(json.to_owned())));
         }
+        let too_large = |reason: String| Refusal::new(Fault::TooLarge, reason);
+        let too_much = |spent: Spent| too_large(format!("the answer {spent} to be searched (split the secret)"));
         let mark = Mark::of(document.get());
-        let document = mark.read(document).map_err(|error| match error {
+        let read = mark.read(document, steps).map_err(|error| match error {
             Unsearchable::Half => fields::half("the answer"),
+            Unsearchable::Spent(spent) => too_much(spent),
             Unsearchable::TooDeep => corrupt("the answer is nested too deep to be searched (over 64 levels)"),
+            Unsearchable::TooMany => {
+                too_large(format!("the answer has more than {MAX_VALUES} values, which are too many to be searched (split the secret)"))
+            }
         })?;
-        let found = self.0.search(&document);
+        let (bytes, values) = (document.get().len() as u64, read.values as u64);
+        if self.0.values().saturating_mul(values) > MAX_MADE {
+            let reason =
+                format!("{key} {}: could make more than {MAX_MADE} values of the answer (write a simpler one)", quoted(self.as_str()));
+            return Err(too_large(reason));
+        }
+        steps.charge(self.0.steps(bytes, values)).map_err(too_much)?;
+        let found = self.0.search(&read.value);
         let found = found.map_err(|error| corrupt(format!("{key} {}: {error} (correct it in the backend)", quoted(self.as_str()))))?;
         Ok(found.map(|value| mark.write(&value)))
     }
 
     /// A text or a number.
-    fn text(&self, document: &RawValue) -> Result<Option<String>, Refusal> {
-        let Some(found) = self.find(document, "version")? else { return Ok(None) };
+    fn text(&self, document: &RawValue, steps: &Steps) -> Result<Option<String>, Refusal> {
+        let Some(found) = self.find(document, "version", steps)? else { return Ok(None) };
         match found.as_bytes().first() {
             Some(b'"') => serde_json::from_str(&found).map(Some).map_err(|_| fields::half("the version")),
             Some(b'-' | b'0'..=b'9') => Ok(Some(found.to_string())),

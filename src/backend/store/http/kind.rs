@@ -8,7 +8,7 @@ use super::HttpBackend;
 use super::config::{Auth, HttpBackendConfig, Pins};
 use super::version::{MAX_VERSION, is_version};
 use crate::backend::examine::checked;
-use crate::backend::{Audience, Backend, BackendError, Facts, Inadmissible, Kind, Visitor, only_reads};
+use crate::backend::{Audience, Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, RefParts, SecretName, Version};
 
@@ -46,18 +46,18 @@ impl Kind for HttpBackendConfig {
         only_reads(asked, "store over HTTP")
     }
 
-    fn open(&self, name: &BackendName, secret_bytes: usize, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(HttpBackend::open(name.clone(), self, secret_bytes)?))
+    fn open(&self, name: &BackendName, limits: StoreLimits, _: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(HttpBackend::open(name.clone(), self, limits.secret_bytes)?))
     }
 
     async fn examine(
         &self,
         name: &BackendName,
-        secret_bytes: usize,
+        limits: StoreLimits,
         clock: &Arc<dyn Clock>,
         _: Option<Visitor>,
     ) -> Result<Vec<Diagnosis>, BackendError> {
-        let store = self.open(name, secret_bytes, clock)?;
+        let store = self.open(name, limits, clock)?;
         Ok(checked(&*store, name, format!("the store at {} answers", self.url.endpoint)).await)
     }
 }

@@ -39,6 +39,7 @@ use crate::http::{ClientCertificate, HttpClient, HttpConfig, Repeat};
 use crate::model::{
     BackendName, Fetched, Lease, LoginTls, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Verb, Version,
 };
+use crate::steps::{self, Steps};
 
 /// Threads that read files: a file system that hangs takes no more.
 const THREADS: usize = 4;
@@ -90,6 +91,9 @@ impl HttpBackend {
         let mut credentials = Credentials::gather(&self.desk, &self.config, cx).await?;
         let mut request = self.request(secret, &cx.pod)?;
         *request.headers_mut() = std::mem::take(&mut credentials.headers);
+        if let Some(payer) = cx.payer.clone() {
+            request.extensions_mut().insert(payer);
+        }
         // What is asked for by POST may be counted, logged or limited there.
         let repeat = if self.config.asking == Asking::Get { Repeat::Safe } else { Repeat::Never };
         let outcome = self.client.call(request, repeat, cx.deadline).await;
@@ -99,7 +103,8 @@ impl HttpBackend {
             let said = words(answer.body(), credentials.needles, self.config.store_words);
             return Err(self.config.statuses.refusal(answer.status(), &said, &whom(&self.config, &cx.pod), &after));
         }
-        let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes)?;
+        let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
+        let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes, &steps)?;
         credentials.check_answer(&read)?;
         if unnamed > 0 {
             tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");

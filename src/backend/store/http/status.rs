@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::backend::Fault;
-use crate::backend::remote::refusal::{Needles, Refusal, Words};
+use crate::backend::remote::refusal::{Needles, Refusal, Words, short};
 use crate::model::SecretBytes;
 use crate::yaml::{Faults, Reader, not_text, unknown_key};
 
@@ -74,7 +74,7 @@ impl Statuses {
                 "correct the name or version in the class, or `url`, `method` and `body` of the backend".to_owned(),
             ),
             Fault::Unavailable if status.is_server_error() => ("failed", "see its log; kubelet tries again by itself".to_owned()),
-            Fault::Unavailable | Fault::Corrupt | Fault::TooLarge | Fault::Unsupported => {
+            Fault::Unavailable | Fault::Corrupt | Fault::Short | Fault::TooLarge | Fault::Unsupported => {
                 ("gave no secret", "see its log; `statuses` of the backend says what a status means".to_owned())
             }
         };
@@ -110,7 +110,7 @@ const KINDS: [&str; 8] = ["code", "error_code", "instance", "path", "reason", "s
 
 /// What an answer gives as its reason, where that is known; a page for people is not repeated. `told`: whether it may be told.
 pub(super) fn words(body: &SecretBytes, needles: Needles, told: bool) -> Words {
-    let answer = serde_json::from_slice::<Value>(body.expose()).unwrap_or_default();
+    let answer = serde_json::from_slice::<Value>(short(body)).unwrap_or_default();
     let texts = REASONS.iter().find_map(|name| {
         let texts = texts(answer.get(name)?);
         (!texts.is_empty()).then_some(texts)
@@ -177,6 +177,8 @@ mod tests {
         assert_eq!(words(r#"{"error":"code hunter33 is wrong","data":{"code":"hunter33"}}"#), "code [redacted] is wrong");
         assert_eq!(words(r#"{"title":"Forbidden","detail":"password hunter2 is wrong","status":403}"#), "password [redacted] is wrong");
         assert_eq!(words(&format!(r#"{{"message":"{}"}}"#, "ü".repeat(1000))).chars().count(), MAX_WORDS + 3);
+        let long = format!(r#"{{"error":"no such thing","zeros":[{}0]}}"#, "0,".repeat(40_000));
+        assert_eq!(words(&long), "", "what is too long is not looked through");
         for none in ["<html>error", "", "[]", r#""hunter2""#, r#"{"value":"hunter2"}"#, r#"{"error":true}"#] {
             assert_eq!(words(none), "");
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::wire::Reply;
 use crate::backend::Fault;
 
+use crate::backend::remote::refusal::short;
 pub(super) use crate::backend::remote::refusal::{Needles, Refusal, Words};
 
 /// The most of the store's own words that a message repeats, in characters.
@@ -63,7 +64,7 @@ pub(super) fn words(reply: &Reply, needles: Needles) -> Words {
         #[serde(default)]
         errors: Option<Vec<Value>>,
     }
-    let errors = serde_json::from_slice::<Errors>(reply.body.expose()).unwrap_or_default().errors.unwrap_or_default();
+    let errors = serde_json::from_slice::<Errors>(short(&reply.body)).unwrap_or_default().errors.unwrap_or_default();
     let texts: Vec<&str> = errors.iter().filter_map(Value::as_str).collect();
     Words::of(&texts, &reply.body, &WORDS, needles, (MAX_WORDS, reply.told))
 }
@@ -75,6 +76,7 @@ pub(super) fn or_status(words: &Words, reply: &Reply) -> String {
 
 /// Warnings that came with an answer.
 pub(super) fn warnings(reply: &Reply, raw: Option<&str>, needles: impl Fn() -> Needles) -> Vec<Words> {
+    let raw = raw.filter(|_| !short(&reply.body).is_empty());
     let texts: Vec<String> = raw.and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
     let texts = texts.iter().take(MAX_WARNINGS);
     texts.map(|text| Words::of(&[text], &reply.body, &WORDS, needles(), (MAX_WORDS, reply.told))).collect()
@@ -86,7 +88,7 @@ mod tests {
     use crate::model::SecretBytes;
 
     fn reply(body: &str, told: bool) -> Reply {
-        Reply { status: StatusCode::BAD_REQUEST, body: SecretBytes::new(body.as_bytes().to_vec()), after: String::new(), told }
+        Reply::of(StatusCode::BAD_REQUEST, body, told)
     }
 
     fn told(body: &str) -> String {
@@ -118,6 +120,9 @@ mod tests {
         assert_eq!(said.iter().map(Words::shown).collect::<Vec<_>>(), ["pq: password [redacted] is weak", "second"]);
         let deep = format!(r#"{{"errors":["password hunter22"],"data":{}"hunter22"{}}}"#, "[".repeat(200), "]".repeat(200));
         assert_eq!(told(&deep), "", "what cannot be looked through is not told");
+        let long = format!(r#"{{"errors":["denied"],"data":[{}0]}}"#, "0,".repeat(40_000));
+        assert_eq!(told(&long), "", "nor what is too long for it");
+        assert!(warnings(&reply(&long, true), Some(r#"["a"]"#), Needles::default).is_empty());
     }
 
     #[test]

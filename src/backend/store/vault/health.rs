@@ -27,7 +27,7 @@ impl VaultBackend {
         let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None };
         // A standby is fine: it hands requests on to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
-        let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never };
+        let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never, payer: None };
         let reply = self.clients.call(&server, call, deadline).await?;
         Ok((server, reply))
     }

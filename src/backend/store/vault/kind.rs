@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::config::{VaultConfig, canonical, canonical_namespace, check_request, refused};
 use super::{VaultBackend, own};
-use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, Visitor};
+use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, LoginKey, RefParts, SecretName, Version};
 use crate::policy::{Bounds, Own};
@@ -60,18 +60,18 @@ impl Kind for VaultConfig {
         Ok(asked)
     }
 
-    fn open(&self, name: &BackendName, secret_bytes: usize, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?))
+    fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        Ok(Arc::new(VaultBackend::open(name.clone(), self, limits.secret_bytes, Arc::clone(clock))?))
     }
 
     async fn examine(
         &self,
         name: &BackendName,
-        secret_bytes: usize,
+        limits: StoreLimits,
         clock: &Arc<dyn Clock>,
         visitor: Option<Visitor>,
     ) -> Result<Vec<Diagnosis>, BackendError> {
-        let backend = VaultBackend::open(name.clone(), self, secret_bytes, Arc::clone(clock))?;
+        let backend = VaultBackend::open(name.clone(), self, limits.secret_bytes, Arc::clone(clock))?;
         Ok(backend.examine(visitor).await)
     }
 }

@@ -110,7 +110,8 @@ impl VaultBackend {
             Err(refusal) => return Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         };
         let deadline = Instant::now() + TIME;
-        let cx = FetchContext { pod: Arc::new(visitor.pod), tokens: Arc::new(visitor.tokens), fresh: None, deadline };
+        let cx =
+            FetchContext { pod: Arc::new(visitor.pod), tokens: Arc::new(visitor.tokens), fresh: None, payer: None, party: None, deadline };
         match log_in(&self.clients, &self.config.auth, &entry, &cx).await {
             Ok(token) => self.entered(what, &entry, &token, deadline).await,
             Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),

@@ -19,6 +19,7 @@ use super::sessions::{Key, Session, no_turn};
 use super::token::{Pulse, StoreToken, Term, digest_of};
 use super::wire::{Call, Reply};
 use crate::backend::remote::credential;
+use crate::backend::remote::refusal::short;
 use crate::backend::{Fault, FetchContext};
 use crate::http::{Repeat, escape_element, escape_path};
 use crate::model::{Lease, Method, Secret, SecretBytes, SecretRef, Verb, clean};
@@ -118,7 +119,7 @@ impl VaultBackend {
             return Ok(reply);
         }
         let (path, secret) = (target(request.secret), request.secret);
-        let mut call = Call::get(path, &token.value);
+        let mut call = Call { payer: request.cx.payer.clone(), ..Call::get(path, &token.value) };
         match secret.method {
             Method::Get | Method::List => {}
             Method::Post | Method::Put => {
@@ -195,7 +196,7 @@ impl VaultBackend {
         let inner = name.strip_prefix(&format!("{}/", entry.namespace)).unwrap_or(name);
         let call = Call::get(entry.path(&format!("sys/internal/ui/mounts/{inner}")), &token.value);
         let reply = self.clients.call(&entry.server, call, cx.deadline).await.ok().filter(|reply| reply.status.is_success())?;
-        let answer = serde_json::from_slice::<serde_json::Value>(reply.body.expose()).ok()?;
+        let answer = serde_json::from_slice::<serde_json::Value>(short(&reply.body)).ok()?;
         let mount = answer.pointer("/data/path")?.as_str()?;
         let is_second = answer.pointer("/data/options/version")?.as_str()? == "2";
         let rest = inner.strip_prefix(mount)?;

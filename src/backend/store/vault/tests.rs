@@ -89,6 +89,8 @@ impl Bench {
             pod: Arc::new(verified(claims)),
             tokens: Arc::new(PodTokens::new(BTreeMap::from([(audience.to_owned(), token)]))),
             fresh: None,
+            payer: None,
+            party: None,
             deadline: soon(),
         }
     }

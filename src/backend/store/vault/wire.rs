@@ -3,7 +3,7 @@
 //! A namespace is a part of the path (`/v1/team-a/kv/data/x`), never a header: what policy has seen is what is sent.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use super::fault::Refusal;
 use crate::backend::Fault;
+use crate::budget::{Payer, Spent};
 use crate::files::{Desk, Late};
 use crate::http::{ClientCertificate, Endpoint, HttpClient, HttpConfig, HttpError, Repeat};
 use crate::model::{LoginTls, SecretBytes};
@@ -61,6 +62,8 @@ pub(super) struct Call<'c> {
     pub(super) token: Option<&'c SecretBytes>,
     pub(super) body: Option<Zeroizing<Vec<u8>>>,
     pub(super) repeat: Repeat,
+    /// Who pays for the answer; `None`: it is the daemon's own.
+    pub(super) payer: Option<Payer>,
 }
 
 /// An answer, whatever its status.
@@ -72,6 +75,8 @@ pub(super) struct Reply {
     pub(super) after: String,
     /// Whether its words may be told.
     pub(super) told: bool,
+    /// What it has cost, and what is made of it.
+    _cost: Option<Arc<Spent>>,
 }
 
 // === impl Clients ===
@@ -147,7 +152,7 @@ impl Clients {
         match outcome.answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
-                Ok(Reply { status: head.status, body, after, told: self.store_words })
+                Ok(Reply { status: head.status, body, after, told: self.store_words, _cost: head.extensions.get().cloned() })
             }
             Err(error) => Err(Refusal::unanswered(server, &error, &after)),
         }
@@ -170,6 +175,9 @@ fn request(call: Call<'_>) -> Result<Request<Bytes>, Refusal> {
         }
         None => Bytes::new(),
     };
+    if let Some(payer) = call.payer {
+        request = request.extension(payer);
+    }
     request
         .body(body)
         .map_err(|error| Refusal::new(Fault::Invalid, format!("the request cannot be sent: {error} (correct the name in the class)")))
@@ -182,15 +190,24 @@ fn header(token: &SecretBytes) -> Result<HeaderValue, Refusal> {
     Ok(header)
 }
 
+// === impl Reply ===
+
+#[cfg(test)]
+impl Reply {
+    pub(super) fn of(status: StatusCode, body: &str, told: bool) -> Self {
+        Self { status, body: SecretBytes::new(body.into()), after: String::new(), told, _cost: None }
+    }
+}
+
 // === impl Call ===
 
 impl<'c> Call<'c> {
     pub(super) fn get(path: impl Into<String>, token: &'c SecretBytes) -> Self {
-        Self { method: Method::GET, path: path.into(), token: Some(token), body: None, repeat: Repeat::Safe }
+        Self { method: Method::GET, path: path.into(), token: Some(token), body: None, repeat: Repeat::Safe, payer: None }
     }
 
     pub(super) fn post(path: impl Into<String>, token: Option<&'c SecretBytes>, body: Zeroizing<Vec<u8>>, repeat: Repeat) -> Self {
-        Self { method: Method::POST, path: path.into(), token, body: Some(body), repeat }
+        Self { method: Method::POST, path: path.into(), token, body: Some(body), repeat, payer: None }
     }
 }
 

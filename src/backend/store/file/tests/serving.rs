@@ -161,9 +161,10 @@ async fn a_file_system_that_hangs_costs_the_mount_its_time_and_no_more() {
     let held = Arc::new(Mutex::new(held));
     let within = |millis| Instant::now() + Duration::from_millis(millis);
     // Long enough for every thread to be taken, one after another.
+    let shop = "shop".into();
     let hang = |_| {
         let held = Arc::clone(&held);
-        backend.read(within(2_000), move |_| held.lock().unwrap().recv().map_err(|_| ReadFault::new(Fault::Unavailable, "")))
+        backend.read(&shop, within(2_000), move |_| held.lock().unwrap().recv().map_err(|_| ReadFault::new(Fault::Unavailable, "")))
     };
     for hung in futures_util::future::join_all((0..queue::AT_ONCE).map(hang)).await {
         assert_eq!(hung.unwrap_err().fault, Fault::TimedOut);

@@ -1,0 +1,135 @@
+//! Which lines are written, and at what length: the writing thread's own state.
+//!
+//! kubelet keeps 50 MiB of a container's output. So that no namespace writes the others' lines out of it, each has a share of bytes for
+//! its lines; beyond that lines without objects, of which it has another share; beyond that it has none.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use tokio::time::{Duration, Instant};
+
+use super::event::Event;
+use super::line::{self, Count};
+use super::losses::{Cause, Losses, MINUTE};
+use super::repeats::Repeats;
+use super::window::Window;
+use crate::model::Tenant;
+
+/// Bytes of lines in an hour. A namespace alone on the node may write half of that.
+pub(super) const HOUR_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of shortened lines in a minute, beyond those: of half a KiB each, about one a second for a namespace alone.
+pub(super) const MINUTE_BYTES: usize = 64 * 1024;
+
+pub(super) struct Trail {
+    writer: Box<dyn Write + Send>,
+    repeats: Repeats,
+    whole: Window,
+    short: Window,
+    losses: Arc<Losses>,
+    /// When the log last said that a line could not be written.
+    complained: Option<Instant>,
+}
+
+/// Why an event has no line.
+#[derive(Debug)]
+pub(super) enum Unwritten {
+    File(io::Error),
+    Share,
+}
+
+// === impl Trail ===
+
+impl Trail {
+    pub(super) fn new(writer: Box<dyn Write + Send>, losses: Arc<Losses>) -> Self {
+        let (whole, short) = (Window::new(HOUR_BYTES, Duration::from_hours(1)), Window::new(MINUTE_BYTES, MINUTE));
+        Self { writer, repeats: Repeats::default(), whole, short, losses, complained: None }
+    }
+
+    /// Writes the event, or counts it as a repeat; before it what had been counted until then.
+    ///
+    /// # Errors
+    /// It is not written, and its volume's next mount is no repeat of it. The caller counts that.
+    pub(super) fn pass(&mut self, event: &mut Event, tenant: &Tenant, now: Instant) -> Result<(), Unwritten> {
+        let passed = self.repeats.pass(event, tenant);
+        let written = self.counts(&passed.counts, now).and_then(|()| match passed.repeats {
+            Some(repeats) => self.event(event, repeats, tenant, now),
+            None => Ok(()),
+        });
+        if written.is_err() {
+            self.repeats.forget(event);
+        }
+        written
+    }
+
+    /// Writes what has been counted so far, and what was left out.
+    pub(super) fn flush(&mut self, now: Instant) {
+        let counts = self.repeats.drain();
+        // What fails is counted there.
+        let _ = self.counts(&counts, now);
+        if self.losses.wait(now).is_some() {
+            self.say(now);
+        }
+    }
+
+    /// Says what was left out, where its minute is over; how long until that is, where it is not.
+    pub(super) fn say_in_time(&mut self, now: Instant) -> Option<Duration> {
+        if self.losses.wait(now)?.is_zero() {
+            self.say(now);
+        }
+        self.losses.wait(now)
+    }
+
+    fn say(&mut self, now: Instant) {
+        let losses = Arc::clone(&self.losses);
+        losses.say(now, |left_out| line::of(left_out).and_then(|line| self.write(&line, now)).is_ok());
+    }
+
+    fn event(&mut self, event: &mut Event, repeats: u64, tenant: &Tenant, now: Instant) -> Result<(), Unwritten> {
+        let line = line::of_event(event, repeats).map_err(Unwritten::File)?;
+        if self.whole.spend(tenant, line.len(), now) {
+            return self.write(&line, now).map_err(Unwritten::File);
+        }
+        event.shorten();
+        let line = line::of_event(event, repeats).map_err(Unwritten::File)?;
+        if !self.short.spend(tenant, line.len(), now) {
+            return Err(Unwritten::Share);
+        }
+        self.write(&line, now).map_err(Unwritten::File)
+    }
+
+    /// One that finds no share is left out; the first that cannot be written ends it.
+    fn counts(&mut self, counts: &[Count], now: Instant) -> Result<(), Unwritten> {
+        for (at, count) in counts.iter().enumerate() {
+            let line = line::of(count).map_err(Unwritten::File)?;
+            let tenant = &count.tenant;
+            if !self.whole.spend(tenant, line.len(), now) && !self.short.spend(tenant, line.len(), now) {
+                self.losses.lost(tenant, Cause::Share, false, count.time);
+            } else if let Err(error) = self.write(&line, now) {
+                for lost in &counts[at..] {
+                    self.losses.lost(&lost.tenant, Cause::File, false, lost.time);
+                }
+                return Err(Unwritten::File(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &[u8], now: Instant) -> io::Result<()> {
+        let written = self.writer.write_all(line).and_then(|()| self.writer.flush());
+        if let Err(error) = &written
+            && self.complained.is_none_or(|complained| now >= complained + MINUTE)
+        {
+            self.complained = Some(now);
+            tracing::error!(%error, "an audit line could not be written");
+        }
+        written
+    }
+}
+
+impl fmt::Debug for Trail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trail")
+    }
+}

@@ -1,0 +1,73 @@
+//! Names that a class leads to and that nobody resolves: each look-up takes a thread of the runtime's for as long as it lasts, and there are
+//! 512 of them, which read the vault too.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use keyferry::server::proto::MountRequest;
+use serde_json::json;
+
+use super::flood::{Calls, Flood, Told};
+use super::kind::objects;
+use super::node::{Limits, Node, SMALL};
+use super::trial::Trial;
+use crate::support::{apart, keyferry};
+
+/// Stores of the node whose address a class may choose. A mount of one object of each looks up as many names at once.
+const STORES: usize = 5;
+
+/// As many as there are places, so that two seconds are enough to take all threads.
+const AT_ONCE: usize = SMALL.mounts;
+
+fn backends() -> String {
+    let may = "classMay: { role: [\"*\"], address: [\"http://*:8200\"] }";
+    let auth = "auth: { method: jwt, mount: jwt, role: csi, audience: bao }";
+    (0..STORES).map(|store| format!("  bao-{store}: {{ kind: vault, address: \"http://127.0.0.1:9\", {auth}, {may} }}\n")).collect()
+}
+
+/// Each call leads to a name of its own.
+fn slow_names(node: &Node, namespace: &str) -> Calls {
+    let object = |store: usize| format!("- {{ secret: {namespace}/db, backend: bao-{store}, field: password, path: f{store} }}\n");
+    let objects = objects(STORES, object);
+    let call = node.call(namespace, 0, &json!({ "objects": objects, "address": "http://name-NUMBER:8200" }));
+    Arc::new(move |number| MountRequest { attributes: call.attributes.replacen("NUMBER", &number.to_string(), 1), ..call.clone() })
+}
+
+/// The daemon where looking up a name never ends: `/etc/hosts` is in a file system that nobody answers for.
+fn without_names(node: &Node) -> Command {
+    let (etc, hang) = (node.house.path("etc"), node.house.path("hang"));
+    fs::create_dir_all(&etc).unwrap();
+    fs::create_dir_all(&hang).unwrap();
+    fs::write(etc.join("nsswitch.conf"), "hosts: files\n").unwrap();
+    symlink(hang.join("hosts"), etc.join("hosts")).unwrap();
+    let mut command = apart("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+    }
+    let script = "exec 3<>/dev/fuse; mount -i -n -t fuse -o fd=3,rootmode=40000,user_id=$(id -u),group_id=$(id -g) hang \"$0\" || exit 3; \
+                  mount --bind \"$1\" /etc || exit 3; shift; exec \"$@\"";
+    command.args(["sh", "-c", script]).arg(hang).arg(etc).arg(keyferry().get_program());
+    command
+}
+
+/// The victim's secrets are many, so that none of them is at hand: each has to be read by a thread.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "holds but for this: 25 MiB more than when idle are kept, of at most 10"]
+async fn names_that_nobody_resolves() {
+    const SECRETS: usize = 300;
+    let node = Node::with(Limits { per_backend: 128, ..SMALL }, &backends(), "");
+    let small = |number: usize| {
+        node.set_small("victim", &format!("db-{number}"));
+        node.small("victim", 1, "files", &format!("db-{number}"))
+    };
+    let victim = (0..SECRETS).flat_map(small).collect();
+    let flood = Flood::new(AT_ONCE, slow_names(&node, "hostile"));
+    let provider = node.house.serve_by(without_names(&node));
+    let attack = async move |socket: &Path, told: &Told| flood.run(socket, told).await;
+    let trial = Trial { victim, ..Trial::new(node, "files") };
+    trial.run_on(provider, "names that nobody resolves", AT_ONCE, &["BackendUnavailable"], attack).await.assert();
+}

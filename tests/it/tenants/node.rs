@@ -1,0 +1,111 @@
+//! A node with small limits: a house with a namespace that is the victim's, one that is hostile, and one that is honest.
+
+use std::fs;
+
+use keyferry::server::proto::MountRequest;
+use serde_json::{Value, json};
+
+use super::store::Store;
+use crate::support::{House, ISSUER, TOKENS, pod, request, tokens};
+
+/// Whether the configuration names `limits.memory`.
+const KNOWS_MEMORY: bool = true;
+
+pub const MIB: u64 = 1024 * 1024;
+
+/// What the trials are held to.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes the daemon may have in memory.
+    pub memory: u64,
+    pub mount_bytes: usize,
+    pub secret_bytes: usize,
+    pub mounts: usize,
+    /// Calls to one backend at once.
+    pub per_backend: usize,
+}
+
+/// Those of the short trials.
+pub const SMALL: Limits = Limits { memory: 64 * MIB, mount_bytes: 512 * 1024, secret_bytes: 256 * 1024, mounts: 128, per_backend: 32 };
+
+/// Those of the long ones: what the manifests have.
+pub const LARGE: Limits = Limits { memory: 256 * MIB, mount_bytes: 3584 * 1024, secret_bytes: 1024 * 1024, mounts: 512, per_backend: 32 };
+
+/// What the daemon may have of its limit, in percent.
+const SHARE: u64 = 70;
+
+impl Limits {
+    /// What the daemon may have at most, in bytes.
+    pub fn most(&self) -> u64 {
+        self.memory * SHARE / 100
+    }
+}
+
+/// A house whose namespaces each may read what is theirs, of any backend: a file vault, `files`, and a store over a network, `bao`.
+pub struct Node {
+    pub house: House,
+    pub limits: Limits,
+    _store: Store,
+}
+
+/// The small secret that each namespace has, in either backend.
+pub const SMALL_VALUE: &str = "correct horse";
+
+impl Node {
+    pub fn new(limits: Limits) -> Self {
+        Self::with(limits, "", "")
+    }
+
+    /// With further backends (lines below `backends`), and further keys of the configuration.
+    pub fn with(limits: Limits, backends: &str, extra: &str) -> Self {
+        let (house, store) = (House::bare(), Store::start());
+        house.vault(&["init"]);
+        write_configuration(&house, limits, &format!("{}{backends}", store.backend()), extra);
+        let node = Self { house, limits, _store: store };
+        for namespace in ["victim", "hostile", "honest"] {
+            node.set_small(namespace, "db");
+        }
+        node
+    }
+
+    pub fn set_small(&self, namespace: &str, secret: &str) {
+        self.house.set(&format!("{namespace}/{secret}"), &[("password", SMALL_VALUE.as_bytes())]);
+    }
+
+    /// What the driver sends for a Pod of a namespace and these parameters, with tokens for the daemon and for the store.
+    pub fn call(&self, namespace: &str, number: usize, parameters: &Value) -> MountRequest {
+        let pod = pod(namespace, &format!("pod-{number}"), "sa");
+        let (own, store) = (self.house.token(&pod, "keyferry"), self.house.token(&pod, "bao"));
+        let mut attributes = json!({ TOKENS: tokens(&[("keyferry", &own), ("bao", &store)]) });
+        attributes.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());
+        request(&pod, attributes)
+    }
+
+    /// Calls of several Pods of one namespace for one class.
+    pub fn pods(&self, namespace: &str, count: usize, backend: &str, objects: &str) -> Vec<MountRequest> {
+        (0..count).map(|number| self.call(namespace, number, &json!({ "backend": backend, "objects": objects }))).collect()
+    }
+
+    /// One file of a small secret: what everybody asks for who means no harm. Each mount asks the store.
+    pub fn small(&self, namespace: &str, count: usize, backend: &str, secret: &str) -> Vec<MountRequest> {
+        let objects = format!("- {{ secret: {namespace}/{secret}, field: password, path: password }}\n");
+        let class = json!({ "backend": backend, "objects": objects, "fresh": "0" });
+        (0..count).map(|number| self.call(namespace, number, &class)).collect()
+    }
+}
+
+fn write_configuration(house: &House, limits: Limits, backends: &str, extra: &str) {
+    let Limits { memory, mount_bytes, secret_bytes, mounts, per_backend } = limits;
+    let memory = if KNOWS_MEMORY { format!("memory: {}MiB, ", memory / MIB) } else { String::new() };
+    let limits = format!("{memory}mountBytes: {mount_bytes}, secretBytes: {secret_bytes}, mounts: {mounts}, perBackend: {per_backend}");
+    let (root, uid) = (house.folder.path().display(), rustix::process::geteuid().as_raw());
+    let config = format!(
+        "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\n\
+         identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
+         limits: {{ {limits} }}\n\
+         backends:\n  files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }}\n{backends}\
+         policy:\n  - {{ pods: {{ namespace: \"*\" }}, read: [\"*/${{namespace}}/**\"] }}\n\
+         {extra}"
+    );
+    fs::write(house.path("keyferry.yaml"), config).unwrap();
+}
