@@ -18,7 +18,7 @@ use crate::audit::AuditLog;
 use crate::backend::stack::lease::Leases;
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendParts, Backends};
-use crate::budget;
+use crate::budget::{self, Ceilings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
 use crate::delivery::{Deliverer, DeliveryMode, VersionKey, Volumes};
@@ -194,8 +194,8 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
         one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (leases, problems) = open_leases(config, &clock, &metrics);
     let commons = Arc::new(commons(&config.limits, config.delivery).map_err(|problem| StartError(vec![problem]))?);
+    let (leases, problems) = open_leases(config, &clock, &metrics, commons.budget.kept());
     let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
@@ -301,12 +301,12 @@ pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, Strin
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
-fn open_leases(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> (Arc<Leases>, Vec<String>) {
+fn open_leases(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>, kept: &Ceilings) -> (Arc<Leases>, Vec<String>) {
     let (sealed, mut problems) = match config.sealed.as_ref().map(Sealed::open).transpose() {
         Ok(sealed) => (sealed, Vec::new()),
         Err(problems) => (None, problems),
     };
-    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed.as_ref(), Arc::clone(clock), Arc::clone(metrics));
+    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed.as_ref(), Arc::clone(clock), Arc::clone(metrics), kept);
     problems.extend(problem.map(|problem| format!("cache.sealed.dir: {problem}")));
     leases.configure(config.leases);
     (leases, problems)

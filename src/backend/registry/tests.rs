@@ -29,7 +29,7 @@ fn build(configs: &BTreeMap<BackendName, BackendConfig>, settings: BackendSettin
 }
 
 fn leases(clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Arc<Leases> {
-    Leases::open(Path::new("/nonexistent"), None, Arc::clone(clock), Arc::clone(metrics)).0
+    Leases::open(Path::new("/nonexistent"), None, Arc::clone(clock), Arc::clone(metrics), &Ceilings::of(64 << 20)).0
 }
 
 fn same(one: &Backends, other: &Backends, name: &str) -> bool {

@@ -9,17 +9,15 @@ use super::room::weight_of;
 use crate::model::{SecretRef, Tenant};
 use crate::shelf::Shelf;
 
-/// The most bytes, keys included.
-const BYTES: usize = 1024 * 1024;
-
 /// What an entry weighs besides the texts of its request.
 const ENTRY: usize = 256;
 
 pub(super) struct Plain(Mutex<Shelf<(Tenant, SecretRef), ()>>);
 
 impl Plain {
-    pub fn new() -> Self {
-        Self(Mutex::new(Shelf::of_bytes(BYTES)))
+    /// For so many bytes, keys included.
+    pub fn new(bytes: usize) -> Self {
+        Self(Mutex::new(Shelf::of_bytes(bytes)))
     }
 
     pub fn knows(&self, tenant: &Tenant, secret: &SecretRef) -> bool {

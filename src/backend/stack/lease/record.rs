@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant};
 use super::Store;
 use super::calls::{Lane, Server, StoreName};
 use super::life::{Life, Moment, backoff};
-use super::room::{POD, Place, weight_of_secret};
+use super::room::{POD, Place};
 use super::state::FarewellId;
 use crate::backend::{BackendError, Scope};
 use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source, Tenant};
@@ -211,7 +211,7 @@ impl Record {
     /// Not given any more; still revoked if its Pods go before it ends.
     pub fn retire(&mut self) {
         if let Some(secret) = self.secret.take() {
-            self.place.shrink_by(weight_of_secret(&secret));
+            self.place.shrink_by(secret.weight());
         }
         self.gauge = None;
         self.stage = Stage::Retired;

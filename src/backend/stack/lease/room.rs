@@ -7,12 +7,12 @@
 //! Nobody knows beforehand which requests come with a lease. Where it is such requests that have the tenant's share, and not leases, one
 //! more waits until one of them has come to its end. It waits holding its mount's place alone; who holds a turn at a store has its room.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
 use crate::backend::Scope;
-use crate::model::{Lease, Login, RefParts, Secret, SecretRef, Tenant};
+use crate::model::{Lease, Login, RefParts, SecretRef, Tenant};
 use crate::shares::{Held, Shares};
 use crate::turns::{Drawn, Turn, Turns};
 
@@ -28,9 +28,6 @@ const RECORD: usize = 1536;
 
 /// What is taken for granted of an answer's weight before it is there.
 const ANSWER: usize = 1024;
-
-/// What a field weighs besides its name and value.
-const FIELD: usize = 128;
 
 /// What it weighs that a record remembers a Pod.
 pub(super) const POD: usize = 192;
@@ -152,6 +149,10 @@ fn full_of_bytes(bytes: &Shares, tenant: &Tenant) -> Full {
 // === impl Booking ===
 
 impl Booking {
+    pub fn tenant(&self) -> &Tenant {
+        self.turn.tenant()
+    }
+
     /// For a lease that came with so much.
     pub fn keep(self, weight: usize) -> Result<Place, Full> {
         let Self { turn, bytes } = self;
@@ -232,10 +233,4 @@ pub(super) fn weight_of(secret: &SecretRef) -> usize {
 /// A record without what is given: the request, and the lease with its token.
 pub(super) fn weight_of_record(secret: &SecretRef, lease: &Lease) -> usize {
     RECORD + weight_of(secret) + lease.id.len() + lease.token.len()
-}
-
-/// What is given.
-pub(super) fn weight_of_secret(secret: &Arc<Secret>) -> usize {
-    let fields = secret.fields.iter().map(|(name, field)| FIELD + name.as_str().len() + field.bytes.len()).sum::<usize>();
-    fields + secret.response.as_ref().map_or(0, |response| response.len())
 }

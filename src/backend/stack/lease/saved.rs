@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::Store;
 use super::life::{Life, Moment};
 use super::record::{Booked, Key, Record, Stage, lane};
-use super::room::{POD, Room, weight_of_record, weight_of_secret};
+use super::room::{POD, Room, weight_of_record};
 use crate::backend::Scope;
 use crate::model::{
     Account, Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretRef,
@@ -222,7 +222,7 @@ impl Saved {
             Word::Retired => Stage::Retired,
         };
         let gauge = given.as_ref().map(|_| metrics.lease_kept(secret.backend.as_str()));
-        let weight = weight_of_record(&secret, &lease) + given.as_ref().map_or(0, weight_of_secret) + POD * self.pods.len();
+        let weight = weight_of_record(&secret, &lease) + given.as_ref().map_or(0, |secret| secret.weight()) + POD * self.pods.len();
         Some(Record {
             id: self.id.parse().ok()?,
             place: room.count(&tenant, weight),

@@ -15,11 +15,12 @@ use super::life::{Life, Moment};
 use super::plain::Plain;
 use super::pods::has_folder;
 use super::record::{Key, Record, RecordId};
-use super::room::{Booking, Full, POD, Room, weight_of_record, weight_of_secret};
+use super::room::{Booking, Full, POD, Room, weight_of_record};
 use super::state::{State, too_large};
 use super::{LeasesConfig, Store};
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendError, Fault, FetchContext};
+use crate::budget::Ceilings;
 use crate::clock::Clock;
 use crate::files::Desk;
 use crate::model::{Fetched, Lease, PodIdentity, Tenant};
@@ -31,9 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after its mount's deadline a store may still answer: a credential that it is about to make is kept for the next try, which
 /// would make another.
 const LATE: Duration = Duration::from_secs(15);
-
-/// How many bytes all leases may hold, with their credentials.
-const BYTES: usize = 10 * 1024 * 1024;
 
 /// Threads that look for Pods' folders. One tenant has at most half of them.
 const LOOKERS: usize = 4;
@@ -87,7 +85,8 @@ struct Runway {
 impl Leases {
     /// Reads what a former process has left in the sealed folder; without one, leases live as long as the process.
     ///
-    /// `kubelet_dir` is where kubelet keeps its Pods.
+    /// `kubelet_dir` is where kubelet keeps its Pods; `kept` says how many bytes leases may hold, with their credentials, and how many what is
+    /// known to come without.
     ///
     /// The second of the answer says why the sealed folder cannot be read, if it cannot: nothing of it is taken up then.
     pub fn open(
@@ -95,6 +94,7 @@ impl Leases {
         sealed: Option<&Arc<Sealed>>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        kept: &Ceilings,
     ) -> (Arc<Self>, Option<String>) {
         let mut state = State::new();
         let disk = sealed.map(Disk::new);
@@ -114,8 +114,8 @@ impl Leases {
                 disk,
                 revoke_at_end,
                 changed: Notify::new(),
-                room: Room::new(BYTES),
-                plain: Plain::new(),
+                room: Room::new(kept.leases),
+                plain: Plain::new(kept.plain),
                 lookers: Desk::new(LOOKERS),
                 state: Mutex::new(state),
             }),
@@ -130,7 +130,7 @@ impl Leases {
 
     /// What is kept for this holder and request, else the store's answer, which is kept if it has a lease.
     pub(super) async fn fetch(self: &Arc<Self>, store: &Store, key: Key, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let tenant = tenant_of(&cx.pod);
+        let tenant = cx.tenant();
         self.note(&tenant, store, cx).await;
         if self.plain.knows(&tenant, &key.secret) {
             return self.pass(&tenant, &key, store, cx).await;
@@ -206,7 +206,7 @@ impl Leases {
 
     /// What is kept and good for this Pod; or what came without a lease before and is at hand further in.
     pub(super) fn recall(&self, store: &Store, key: &Key, cx: &FetchContext) -> Option<Fetched> {
-        if self.plain.knows(&tenant_of(&cx.pod), &key.secret) {
+        if self.plain.knows(&cx.tenant(), &key.secret) {
             // Whatever is kept for this Pod alone, it was seen to ask for.
             return store.inner.recall(&key.secret, cx);
         }
@@ -288,7 +288,7 @@ impl Leases {
         let mut state = self.lock();
         let Some(lease) = fetched.secret.lease.clone() else {
             if state.retire(key).is_none() {
-                self.plain.note(&tenant_of(pod), &key.secret);
+                self.plain.note(booking.tenant(), &key.secret);
             }
             return Ok(fetched);
         };
@@ -296,7 +296,7 @@ impl Leases {
             tracing::warn!(secret = %key.secret, "a lease was over when it came: it is given once and not kept (is this node's clock right?)");
             return Ok(fetched);
         };
-        let weight = weight_of_record(&key.secret, &lease) + weight_of_secret(&fetched.secret) + POD;
+        let weight = weight_of_record(&key.secret, &lease) + fetched.secret.weight() + POD;
         let place = match booking.keep(weight) {
             Ok(place) => place,
             Err(full) => {
@@ -370,11 +370,6 @@ fn until(old: Old, cx: &FetchContext) -> Instant {
     if old { cx.deadline.min(Instant::now() + PATIENCE) } else { cx.deadline }
 }
 
-/// On whose share of what tenants have it is.
-fn tenant_of(pod: &PodIdentity) -> Tenant {
-    Arc::clone(&pod.namespace).into()
-}
-
 // === impl Unkept ===
 
 impl Unkept {
@@ -395,7 +390,7 @@ impl Runway {
                 let kept = self.leases.keep(&self.key, &store, fetched, &cx.pod, booking);
                 if is_leased {
                     // It may have been long under way, and the Pod taken for gone meanwhile: it will be again.
-                    if self.leases.lock().pods.add(&tenant_of(&cx.pod), &cx.pod.uid, &store, seen, Instant::now()) {
+                    if self.leases.lock().pods.add(&cx.tenant(), &cx.pod.uid, &store, seen, Instant::now()) {
                         self.leases.changed.notify_one();
                     }
                     self.leases.save_given(&self.key).await;
@@ -404,7 +399,10 @@ impl Runway {
             }
             Err(error) => {
                 drop(booking);
-                self.leases.not_issued(&self.key, &error);
+                // Short is no failed try: the mount asks again once it has memory for the answer.
+                if error.fault != Fault::Short {
+                    self.leases.not_issued(&self.key, &error);
+                }
                 Err(error)
             }
         };

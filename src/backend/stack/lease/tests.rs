@@ -10,6 +10,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 use super::*;
 use crate::backend::Fault;
 use crate::backend::stack::sealed::{Sealed, SealedConfig};
+use crate::budget::Ceilings;
 use crate::clock::{Clock, ManualClock};
 use crate::model::{Field, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
 use crate::telemetry::Metrics;
@@ -59,8 +60,8 @@ fn context(uid: &str) -> FetchContext {
 
 fn context_in(namespace: &str, uid: &str) -> FetchContext {
     let deadline = Instant::now() + Duration::from_secs(30);
-    let pod = PodIdentity { namespace: namespace.into(), ..pod(uid) };
-    FetchContext { pod: Arc::new(pod), tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, deadline }
+    let pod = Arc::new(PodIdentity { namespace: namespace.into(), ..pod(uid) });
+    FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, deadline }
 }
 
 /// A store that makes a credential for whoever asks, and counts.
@@ -273,7 +274,8 @@ impl Bench {
         let kubelet = tempfile::tempdir().unwrap();
         let clock = Arc::new(Clocks { began: Instant::now(), set: ManualClock::at("2026-01-02T03:04:05Z".parse().unwrap()) });
         let metrics = Arc::new(Metrics::new());
-        let leases = Leases::open(kubelet.path(), sealed, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&metrics)).0;
+        let leases =
+            Leases::open(kubelet.path(), sealed, Arc::clone(&clock) as Arc<dyn Clock>, Arc::clone(&metrics), &Ceilings::of(64 << 20)).0;
         let fake = Arc::new(fake(&clock));
         let stack = Arc::new(leased(&fake, "https://bao", &leases));
         let run = Arc::clone(&leases);

@@ -36,7 +36,9 @@ impl Bench {
         self.task.abort();
         let metrics = Arc::new(Metrics::new());
         let clock = Arc::clone(&self.clock);
-        let leases = Leases::open(self.kubelet.path(), Some(&node.sealed()), clock as Arc<dyn Clock>, Arc::clone(&metrics)).0;
+        let leases =
+            Leases::open(self.kubelet.path(), Some(&node.sealed()), clock as Arc<dyn Clock>, Arc::clone(&metrics), &Ceilings::of(64 << 20))
+                .0;
         let stack = Arc::new(leased(&self.fake, origin, &leases));
         let run = Arc::clone(&leases);
         let task = tokio::spawn(async move { run.run().await });

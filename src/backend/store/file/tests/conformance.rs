@@ -5,6 +5,7 @@ use crate::backend::stack::lease::{Leased, Leases};
 use crate::backend::stack::limit::Limited;
 use crate::backend::testing::conformance::{self, Store};
 use crate::backend::{Kind, Origin};
+use crate::budget::Ceilings;
 use crate::clock::SystemClock;
 use crate::telemetry::Metrics;
 
@@ -71,7 +72,7 @@ async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_k
         let limited = Arc::new(Limited::new(Arc::new(bench.backend()), name.clone(), 4, Arc::clone(&metrics)));
         let cached = Arc::new(Cached::new(limited, &name, lag, 1 << 20, &metrics));
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), &metrics));
-        let leases = Leases::open(bench.folder.path(), None, Arc::new(SystemClock), metrics).0;
+        let leases = Leases::open(bench.folder.path(), None, Arc::new(SystemClock), metrics, &Ceilings::of(64 << 20)).0;
         let backend = Arc::new(Leased::new(coalesced, &name, Origin::default(), leases));
         conformance::hold(&Filled { lag, ..Filled::new(bench, backend) }).await;
     }
