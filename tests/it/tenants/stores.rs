@@ -61,7 +61,6 @@ pub const LEASES: Kind =
 
 /// Each mount of the victim needs a lease of its own. It goes on until the hostile tenant gets no more, and for a second beyond.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: the victim is refused for want of room for a lease, its longest mount takes 2 s, and 30 MiB are kept"]
 async fn pods_that_make_leases_in_mass() {
     let node = Node::new(SMALL);
     let flood = Flood::new(LEASES.at_once, (LEASES.calls)(&node, "hostile"));
