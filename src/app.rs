@@ -21,7 +21,7 @@ use crate::backend::{BackendParts, Backends};
 use crate::budget::{self, Ceilings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
-use crate::delivery::{Deliverer, VersionKey};
+use crate::delivery::{Deliverer, DeliveryMode, VersionKey, Volumes};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
 use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
@@ -194,7 +194,7 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
         one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let commons = Arc::new(commons(&config.limits).map_err(|problem| StartError(vec![problem]))?);
+    let commons = Arc::new(commons(&config.limits, config.delivery).map_err(|problem| StartError(vec![problem]))?);
     let (leases, problems) = open_leases(config, &clock, &metrics, commons.budget.kept());
     let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
@@ -277,7 +277,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         backends,
         version_key,
         limits,
-        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock)),
+        deliverer: Deliverer::new(config.delivery, &config.kubelet_dir, Arc::clone(clock), Arc::clone(&commons.volumes)),
         audit: Arc::clone(audit) as Arc<_>,
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
@@ -286,10 +286,18 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     })
 }
 
-/// What the process has for mounts, by the limits that it starts with.
-pub fn commons(limits: &Limits) -> Result<Commons, String> {
-    let budget = limits.budget(budget::memory(limits.memory))?;
-    Ok(Commons::new(budget, limits.mounts))
+/// What the process has for mounts, by the limits that it starts with. Where the daemon writes volumes, the kernel charges them to it like
+/// all else that it holds: they have their part first, and the rest is divided.
+pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, String> {
+    let memory = budget::memory(limits.memory);
+    let volumes = limits.volume_bytes.unwrap_or(memory / 4);
+    let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
+    let budget = limits.budget(memory.saturating_sub(apart)).map_err(|problem| {
+        let why =
+            format!("; with `delivery: provider`, limits.volumeBytes = {apart} bytes are for volumes and not in these figures: add them");
+        if apart > 0 { problem + &why } else { problem }
+    })?;
+    Ok(Commons::new(budget, limits.mounts, Volumes::new(volumes)))
 }
 
 /// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
@@ -411,6 +419,20 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn own_volumes_have_their_part_of_the_memory_first() {
+        const MIB: usize = 1 << 20;
+        let limits = |volumes: Option<usize>| Limits { memory: Some(180 * MIB), volume_bytes: volumes, ..Limits::default() };
+        let driver = commons(&limits(None), DeliveryMode::Driver).unwrap();
+        let provider = commons(&limits(Some(36 * MIB)), DeliveryMode::Provider).unwrap();
+        assert_eq!((driver.volumes.memory().capacity(), provider.volumes.memory().capacity()), (45 * 256, 36 * 256));
+        let moving = |commons: &Commons| commons.budget.moving().slots().capacity();
+        assert_eq!(moving(&driver) - moving(&provider), 36 * MIB * 3 / 8);
+        // A quarter leaves 135 MiB, which are not enough for the other limits.
+        let problem = commons(&limits(None), DeliveryMode::Provider).unwrap_err();
+        assert!(problem.contains("limits.volumeBytes = 47185920 bytes are for volumes"), "{problem}");
+    }
 
     /// A link in the draft's place is not written through, and the key is made all the same.
     #[test]

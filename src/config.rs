@@ -80,6 +80,8 @@ pub struct Limits {
     pub mount_bytes: usize,
     /// Bytes of memory that the daemon may use; `None`: what its cgroup may, else 256 MiB.
     pub memory: Option<usize>,
+    /// Bytes of that memory for volumes that the daemon writes itself; `None`: a quarter.
+    pub volume_bytes: Option<usize>,
     /// Mounts worked on at once; more wait. Default 512.
     pub mounts: usize,
     /// Calls to one backend at once. Default 64.
@@ -370,12 +372,13 @@ impl Limits {
         let secret_bytes = reader.parsed("secretBytes", faults, size).unwrap_or(default.secret_bytes);
         let mount_bytes = reader.parsed("mountBytes", faults, size).unwrap_or(default.mount_bytes);
         let memory = reader.parsed("memory", faults, size);
+        let volume_bytes = reader.parsed("volumeBytes", faults, size);
         let timeout = reader.parsed("timeout", faults, |text| match parse_duration(text)? {
             short if short < Duration::from_secs(1) => Err(format!("{text:?} is under 1s: no mount could be served")),
             duration => Ok(duration),
         });
         let timeout = timeout.unwrap_or(default.timeout);
-        let limits = Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, mounts, per_backend, timeout };
+        let limits = Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, volume_bytes, mounts, per_backend, timeout };
         if let (Some(Err(problem)), Some(node)) = (memory.map(|memory| limits.budget(memory)), reader.get("memory")) {
             let problem = problem.strip_prefix("limits.memory: ").unwrap_or(&problem).to_owned();
             faults.add(node.at, reader.path("memory"), problem);
@@ -393,6 +396,7 @@ impl Default for Limits {
             secret_bytes: 1024 * 1024,
             mount_bytes: 3584 * 1024,
             memory: None,
+            volume_bytes: None,
             mounts: 512,
             per_backend: 64,
             timeout: Duration::from_secs(90),

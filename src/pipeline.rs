@@ -16,7 +16,7 @@ use crate::audit::{AuditSink, AuditUnavailable, Event};
 use crate::backend::{BackendError, Backends, Fault, Terms};
 use crate::budget::{Budget, Payer, Purse, Spent, Unpaid, Unread};
 use crate::clock::Clock;
-use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey};
+use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey, Volumes};
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
 use crate::model::{Fetched, FileMode, MountCall, Object, Plan, PodIdentity, Request, RequestId, Tenant, Verb, Version};
@@ -121,6 +121,8 @@ pub struct Commons {
     pub places: Turns,
     /// Where work is done that would keep one of the runtime's threads for long.
     pub work: Workroom,
+    /// The volumes that the daemon writes itself.
+    pub volumes: Arc<Volumes>,
     said: Mutex<Option<Instant>>,
 }
 
@@ -218,7 +220,7 @@ impl Pipeline {
         let pod = Arc::new(attested.pod);
         let permits = self.authorise(&pod, &found.plan, record)?;
         let plan = self.keep(found, purse.tenant(), class.as_deref());
-        let volume = self.deliverer.reserve(&pod, &target_path).await.map_err(MountError::Delivery)?;
+        let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
         let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
         let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, purse, &steps, cx).await?;
         let Found { secrets, paid, kept_back } = found;
@@ -515,8 +517,8 @@ impl Found {
 
 impl Commons {
     /// For so many mounts at once.
-    pub fn new(budget: Budget, mounts: usize) -> Self {
-        Self { budget, places: Turns::new(mounts), work: Workroom::new(), said: Mutex::default() }
+    pub fn new(budget: Budget, mounts: usize, volumes: Volumes) -> Self {
+        Self { budget, places: Turns::new(mounts), work: Workroom::new(), volumes: Arc::new(volumes), said: Mutex::default() }
     }
 
     /// Once a minute, in the log alone: who holds most is nobody's business but the node's admin's.

@@ -163,6 +163,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("cache.sealed", old.sealed != new.sealed),
         ("kubeletDir, as far as leases go by it", old.kubelet_dir != new.kubelet_dir),
         ("limits.memory or limits.mounts", (old.limits.memory, old.limits.mounts) != (new.limits.memory, new.limits.mounts)),
+        ("limits.volumeBytes", old.limits.volume_bytes != new.limits.volume_bytes),
+        ("delivery, as far as volumes have a part of the memory", old.delivery != new.delivery),
         ("limits.timeout", old.limits.timeout != new.limits.timeout),
     ];
     changed.into_iter().filter_map(|(key, changed)| changed.then_some(key)).collect()
@@ -201,7 +203,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let audit = Arc::new(AuditLog::start(Box::new(Vec::new()), false, Arc::clone(&metrics)).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let commons = Arc::new(super::super::commons(&config.limits).unwrap());
+        let commons = Arc::new(super::super::commons(&config.limits, config.delivery).unwrap());
         let (leases, _) = super::super::open_leases(&config, &clock, &metrics, commons.budget.kept());
         let parts = Parts { clock, metrics, audit, leases, commons };
         let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None).unwrap()));

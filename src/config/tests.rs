@@ -24,6 +24,7 @@ fn the_least_that_is_needed_has_documented_defaults() {
             secret_bytes,
             mount_bytes,
             memory: None,
+            volume_bytes: None,
             mounts: 512,
             per_backend: 64,
             timeout
@@ -51,7 +52,7 @@ policy: [{ pods: { namespace: \"*\" }, read: [\"files/${namespace}/**\"] }]
 cache: { fresh: 90s, stale: 24h, sealed: { dir: /cache, key: [/new, /old] } }
 leases: { revokeAtShutdown: true }
 delivery: driver
-limits: { objects: 2, classBytes: 1KiB, files: 3, secretBytes: 2MiB, mountBytes: 3MiB, memory: 128MiB, mounts: 4, perBackend: 5, timeout: 6s }
+limits: { objects: 2, classBytes: 1KiB, files: 3, secretBytes: 2MiB, mountBytes: 3MiB, memory: 128MiB, volumeBytes: 5MiB, mounts: 4, perBackend: 5, timeout: 6s }
 audit: { file: /audit.log, failClosed: true }
 metrics: { listen: 127.0.0.1:0 }
 events: { enabled: false }
@@ -69,6 +70,7 @@ log: { format: text, level: debug }
             secret_bytes,
             mount_bytes,
             memory: Some(128 << 20),
+            volume_bytes: Some(5 << 20),
             mounts: 4,
             per_backend: 5,
             timeout

@@ -3,24 +3,20 @@
 //! Apart from the answer's shape and from the writer of volumes, because this is where the two meet the clock: which mount's turn it is,
 //! how many write at once, and what a deadline does to a write.
 
-use std::collections::HashMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use thiserror::Error;
-use tokio::sync::{OwnedMutexGuard, Semaphore};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use super::volume::{self, TargetError, VolumeError, VolumeFile, open_target};
+use super::volume::{self, TargetError, VolumeError, VolumeFile, Written, check_target};
+use super::volumes::{Id, NoRoom, VolumeTurn, Volumes};
 use super::{DeliveredFile, Delivery};
 use crate::clock::Clock;
-use crate::model::{Code, PodIdentity};
-
-/// Volumes written at once. Writing to memory is quick: more would only wait for each other.
-const WRITERS: usize = 16;
+use crate::model::{Code, PodIdentity, Tenant};
+use crate::work::Unfinished;
 
 /// Who writes the volume, by the configuration's `delivery`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,6 +34,7 @@ pub struct Deliverer {
     mode: DeliveryMode,
     kubelet_dir: Arc<Path>,
     clock: Arc<dyn Clock>,
+    volumes: Arc<Volumes>,
 }
 
 /// The right to deliver one volume. While it is held no other mount delivers it, so what was fetched later is written later.
@@ -51,7 +48,9 @@ struct Volume {
     pod_uid: Arc<str>,
     target_path: String,
     clock: Arc<dyn Clock>,
-    _turn: Turn,
+    volumes: Arc<Volumes>,
+    tenant: Tenant,
+    _turn: VolumeTurn,
 }
 
 /// Why a volume was not written. Unless it is [`VolumeError::Untidy`], the former files are in force, whole.
@@ -65,19 +64,11 @@ pub enum DeliveryError {
     Volume(#[from] VolumeError),
 }
 
-type Turn = OwnedMutexGuard<()>;
-
-/// Whose turn it is at each volume. Of the process, not of a configuration: a mount under way when the configuration is taken up anew
-/// still has its turn.
-static TURNS: Mutex<Option<HashMap<String, Arc<tokio::sync::Mutex<()>>>>> = Mutex::new(None);
-
-static WRITING: Semaphore = Semaphore::const_new(WRITERS);
-
 // === impl Deliverer ===
 
 impl Deliverer {
-    pub fn new(mode: DeliveryMode, kubelet_dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self { mode, kubelet_dir: kubelet_dir.into(), clock }
+    pub fn new(mode: DeliveryMode, kubelet_dir: &Path, clock: Arc<dyn Clock>, volumes: Arc<Volumes>) -> Self {
+        Self { mode, kubelet_dir: kubelet_dir.into(), clock, volumes }
     }
 
     pub fn mode(&self) -> DeliveryMode {
@@ -101,27 +92,37 @@ impl Deliverer {
         }
     }
 
-    /// Waits for the Pod's turn at the volume, and checks that it is one to write: before anything is fetched for it.
+    /// Waits until then for the turn at the volume, and checks that it is one to write: before anything is fetched for it.
     ///
     /// # Errors
-    /// The target is not a volume of this Pod, or not in memory, or out of reach. Nothing where the driver writes.
-    pub async fn reserve(&self, pod: &PodIdentity, target_path: &str) -> Result<Reservation, DeliveryError> {
+    /// The target is not a volume of this Pod, or not in memory, or out of reach, or there was no turn. Nothing where the driver writes.
+    pub async fn reserve(
+        &self,
+        tenant: &Tenant,
+        pod: &PodIdentity,
+        target_path: &str,
+        until: Instant,
+    ) -> Result<Reservation, DeliveryError> {
         if self.mode == DeliveryMode::Driver {
             return Ok(Reservation(None));
         }
+        check_target(&self.kubelet_dir, &pod.uid, target_path)?;
+        self.volumes.find(&self.kubelet_dir, until).await;
         let volume = Volume {
             kubelet_dir: Arc::clone(&self.kubelet_dir),
             pod_uid: Arc::clone(&pod.uid),
             target_path: target_path.to_owned(),
             clock: Arc::clone(&self.clock),
-            _turn: turn(target_path).await,
+            volumes: Arc::clone(&self.volumes),
+            tenant: tenant.clone(),
+            _turn: self.volumes.turn(tenant, target_path, until).await.ok_or(DeliveryError::TooLate)?,
         };
         // Not kept open until the secrets are there: an open folder would keep the driver from unmounting it.
-        blocking(move || {
+        let open = move || {
             volume.open()?;
             Ok(Reservation(Some(volume)))
-        })
-        .await
+        };
+        on_a_thread(&self.volumes, tenant, until, open).await
     }
 }
 
@@ -145,45 +146,66 @@ impl Reservation {
             delivery.mark_if_empty();
             return Ok(delivery);
         };
-        // The semaphore is never closed.
-        let place = WRITING.acquire().await;
-        blocking(move || {
+        let (volumes, tenant) = (Arc::clone(&volume.volumes), volume.tenant.clone());
+        let write = move || {
             if Instant::now() >= deadline {
                 return Err(DeliveryError::TooLate);
             }
             volume.write(&delivery.files)?;
-            drop((volume, place));
+            drop(volume);
             delivery.in_place = true;
             Ok(delivery)
-        })
-        .await
+        };
+        on_a_thread(&volumes, &tenant, deadline, write).await
     }
 }
 
 // === impl Volume ===
 
 impl Volume {
-    fn open(&self) -> Result<impl AsFd + use<>, TargetError> {
-        open_target(&self.kubelet_dir, &self.pod_uid, &self.target_path)
+    fn open(&self) -> Result<OwnedFd, TargetError> {
+        self.volumes.node().open(&self.kubelet_dir, &self.pod_uid, &self.target_path)
     }
 
     fn write(&self, files: &[DeliveredFile]) -> Result<(), DeliveryError> {
         let files: Vec<_> = files.iter().map(VolumeFile::from).collect();
         let target = self.open()?;
-        let written = volume::write(&target, &files, self.clock.now())?;
+        let id = self.id(&target)?;
+        let written = self.write_in_room(&target, id, &files)?;
         // Unmounted in the meantime, the files went with the old mount: no success without them in the Pod's volume.
-        let now_there = self.open()?;
-        if identity(&target)? != identity(&now_there)? {
+        if id != self.id(&self.open()?)? {
             return Err(TargetError::Replaced { target: self.target_path.clone() }.into());
         }
         tracing::debug!(target_path = self.target_path, ?written, "a volume was written");
         Ok(())
     }
+
+    /// Whatever is there afterwards is counted, and nothing else.
+    fn write_in_room(&self, target: &OwnedFd, id: Id, files: &[VolumeFile<'_>]) -> Result<Written, VolumeError> {
+        let (pages, weight) = (self.volumes.pages(), volume::weight(files));
+        let mut room = None;
+        let written = volume::write_in(target, files, self.clock.now(), &mut |former| {
+            room = Some(pages.room(&self.tenant, id, former, weight).map_err(no_room)?);
+            Ok(())
+        });
+        match (&written, room) {
+            (Ok(Written::Changed), Some(room)) => pages.keep(id, room, true),
+            (Err(VolumeError::Untidy(_)), Some(room)) => pages.keep(id, room, false),
+            // What the driver wrote, before `delivery` was changed, is charged to the driver.
+            (Ok(Written::Unchanged), _) if volume::is_own(target) => pages.has(&self.tenant, id, weight),
+            (Ok(_) | Err(_), _) => {}
+        }
+        written
+    }
+
+    fn id(&self, target: &OwnedFd) -> Result<Id, VolumeError> {
+        let failed = |cause| VolumeError::Failed { step: volume::Step::Read, path: ".".to_owned(), cause };
+        self.volumes.node().id(target.as_fd()).map_err(failed)
+    }
 }
 
-fn identity(dir: impl AsFd) -> Result<(u64, u64), VolumeError> {
-    let stat = rustix::fs::fstat(dir).map_err(|cause| VolumeError::Failed { step: volume::Step::Read, path: ".".to_owned(), cause })?;
-    Ok((stat.st_dev, stat.st_ino))
+fn no_room(NoRoom { pages }: NoRoom) -> VolumeError {
+    VolumeError::NoRoom { kib: pages * (volume::PAGE / 1024) }
 }
 
 impl<'f> From<&'f DeliveredFile> for VolumeFile<'f> {
@@ -206,7 +228,7 @@ impl DeliveryError {
 
 fn code_of(error: &VolumeError) -> Code {
     match error {
-        VolumeError::Failed { cause: Errno::NOSPC | Errno::DQUOT, .. } => Code::TooLarge,
+        VolumeError::Failed { cause: Errno::NOSPC | Errno::DQUOT, .. } | VolumeError::NoRoom { .. } => Code::TooLarge,
         VolumeError::Busy | VolumeError::Failed { cause: Errno::MFILE | Errno::NFILE | Errno::NOMEM, .. } => Code::Overloaded,
         // What is left of failures is the target's: read-only, gone, or not for us.
         VolumeError::Clash { .. } | VolumeError::Failed { .. } | VolumeError::Occupied { .. } => Code::InvalidRequest,
@@ -214,89 +236,20 @@ fn code_of(error: &VolumeError) -> Code {
     }
 }
 
-/// The turn at a volume: first come, first served.
-async fn turn(target_path: &str) -> Turn {
-    let volume = {
-        let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
-        let turns = turns.get_or_insert_default();
-        // Those that nobody has or waits for.
-        turns.retain(|_, volume| Arc::strong_count(volume) > 1);
-        Arc::clone(turns.entry(target_path.to_owned()).or_default())
-    };
-    volume.lock_owned().await
-}
-
-/// Runs on a thread that may block. A panic there is a panic here.
-async fn blocking<T: Send + 'static>(job: impl FnOnce() -> Result<T, DeliveryError> + Send + 'static) -> Result<T, DeliveryError> {
-    match spawn_blocking(job).await {
+/// On one of the writers' threads. A panic there is a panic here.
+async fn on_a_thread<T: Send + 'static>(
+    volumes: &Volumes,
+    tenant: &Tenant,
+    until: Instant,
+    job: impl FnOnce() -> Result<T, DeliveryError> + Send + 'static,
+) -> Result<T, DeliveryError> {
+    match volumes.run(tenant, until, job).await {
         Ok(outcome) => outcome,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(Unfinished::Late) => Err(DeliveryError::TooLate),
+        // The hook has logged it where it was.
+        Err(Unfinished::Panicked) => std::panic::resume_unwind(Box::new("a writer panicked")),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::SystemClock;
-    use crate::delivery::VersionKey;
-    use crate::delivery::volume::Step;
-
-    fn delivery() -> Delivery {
-        Delivery::new(Vec::new(), &[], &VersionKey::new(&vec![7; VersionKey::LENGTH].into()), 4096).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_volume_is_one_mounts_at_a_time() {
-        let first = turn("/one").await;
-        let second = tokio::spawn(async { turn("/one").await });
-        drop(turn("/another").await);
-        tokio::task::yield_now().await;
-        assert!(!second.is_finished());
-        drop(first);
-        drop(second.await.unwrap());
-        drop(turn("/one").await);
-    }
-
-    #[tokio::test]
-    async fn a_write_whose_time_is_over_never_begins() {
-        let dir = tempfile::tempdir().unwrap();
-        let volume = Volume {
-            kubelet_dir: dir.path().into(),
-            pod_uid: "uid".into(),
-            target_path: "/late".to_owned(),
-            clock: Arc::new(SystemClock),
-            _turn: turn("/late").await,
-        };
-        let error = Reservation(Some(volume)).deliver(delivery(), Instant::now()).await.unwrap_err();
-        assert_eq!(error.code(), Code::BackendTimeout);
-        insta::assert_snapshot!(error, @"target_path: the mount's time was over before the volume could be written (kubelet tries again by itself)");
-        drop(turn("/late").await);
-    }
-
-    #[tokio::test]
-    async fn an_empty_answer_has_the_marker_only_where_the_driver_writes() {
-        let deliverer = Deliverer::new(DeliveryMode::Driver, Path::new("/nonexistent"), Arc::new(SystemClock));
-        deliverer.check().unwrap();
-        let pod = crate::model::PodClaims { namespace: "n".into(), name: "p".into(), uid: "u".into(), service_account: "s".into() };
-        let reservation = deliverer.reserve(&PodIdentity::believed(&pod), "anywhere").await.unwrap();
-        assert!(!reservation.writes());
-        let delivery = reservation.deliver(delivery(), Instant::now()).await.unwrap();
-        assert_eq!((delivery.files.len(), delivery.in_place), (1, false));
-    }
-
-    #[test]
-    fn what_failed_has_the_code_of_its_cause() {
-        let failed = |cause| VolumeError::Failed { step: Step::Fill, path: "a".to_owned(), cause };
-        let untidy = VolumeError::Untidy(Box::new(failed(Errno::PERM)));
-        let codes = [
-            (failed(Errno::NOSPC), Code::TooLarge),
-            (failed(Errno::NOMEM), Code::Overloaded),
-            (failed(Errno::ROFS), Code::InvalidRequest),
-            (VolumeError::Busy, Code::Overloaded),
-            (untidy, Code::InvalidRequest),
-        ];
-        for (error, code) in codes {
-            assert_eq!(DeliveryError::from(error).code(), code);
-        }
-    }
-}
+mod tests;

@@ -11,8 +11,10 @@ use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, Version};
 
 mod deliverer;
 pub mod volume;
+mod volumes;
 
 pub use deliverer::{Deliverer, DeliveryError, DeliveryMode, Reservation};
+pub use volumes::Volumes;
 
 /// The file that an empty plan is answered with: an answer without files would leave the old ones in place (`proto/provider.proto`).
 const MARKER: &str = ".keyferry";

@@ -5,10 +5,12 @@
 //! the Secrets Store CSI driver writes too, so a volume may pass from one writer to another:
 //!
 //! ```text
-//! ..2026_01_02_03_04_05.678901234/    the data folder: the files themselves
+//! ..2026_01_02_03_04_05.678901234k/   the data folder: the files themselves
 //! ..data -> ..2026_01_02_...          the pointer: to rename another over it switches every file at once
 //! db -> ..data/db                     one link for each top-level name; what a Pod opens goes through the pointer
 //! ```
+//!
+//! The other writers end the data folder's name with a number. This one puts a letter behind it: so it knows its own volumes.
 //!
 //! The order of work, and what each crash leaves:
 //!
@@ -26,6 +28,7 @@
 
 mod folder;
 mod target;
+mod weight;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -44,13 +47,17 @@ use crate::model::{FileMode, FilePath};
 use folder::{File, entries, make_folder, open_folder, open_in, remove_tree, walk};
 
 pub use crate::model::Owner;
-pub use target::{TargetError, is_in_memory, open_target};
+pub use target::{TargetError, check_target, is_in_memory, open_target};
+pub use weight::{PAGE, measure, weight};
 
 /// The link that says which data folder is in force.
 const POINTER: &str = "..data";
 
 /// The next pointer, before the switch.
 const NEXT_POINTER: &str = "..data_tmp";
+
+/// The last letter of the name of each data folder that this writer made.
+const OWN: u8 = b'k';
 
 /// Folders may be entered and listed by all; the files' own modes guard what is in them.
 const FOLDER_MODE: u16 = 0o755;
@@ -81,6 +88,11 @@ pub enum VolumeError {
     Clash { path: String },
     #[error("cannot {step} {path} in the volume: {cause}{}", remedy(*step, *cause))]
     Failed { step: Step, path: String, cause: Errno },
+    #[error(
+        "cannot write the volume: it needs {kib} KiB of limits.volumeBytes, and its namespace cannot have that much now (the former files stay: \
+         deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)"
+    )]
+    NoRoom { kib: usize },
     #[error("cannot write the volume: {name} is in the way, and was not made by a volume's writer (move it elsewhere)")]
     Occupied { name: String },
     #[error("the volume's new files are in force, but what stood there before is not all removed: {0} (the next mount tries again)")]
@@ -107,11 +119,23 @@ pub enum Step {
 /// What stands in the folder and no writer of volumes made is left alone. Two writes to one volume at the same time are
 /// kept apart within this process, not between processes. Blocks for as long as the file system does.
 pub fn write(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp) -> Result<Written, VolumeError> {
-    write_watched(dir, files, now, &mut |_| Ok(()))
+    write_in(dir, files, now, &mut |_| Ok(()))
 }
 
-/// As [`write()`], with a hook that is called before each step, and can fail it: for tests that kill the writer everywhere.
-fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, hook: Hook<'_>) -> Result<Written, VolumeError> {
+/// As [`write()`], with a question that is asked before anything new is written: whether there is room for the files. It is told whether the
+/// volume has files now. Where nothing has to be written it is not asked.
+pub fn write_in(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>) -> Result<Written, VolumeError> {
+    write_watched(dir, files, now, room, &mut |_| Ok(()))
+}
+
+/// Whether the files in force were written by this writer.
+pub fn is_own(dir: impl AsFd) -> bool {
+    let target = rustix::fs::readlinkat(dir, POINTER, Vec::new());
+    target.is_ok_and(|target| is_own_data_folder(target.to_bytes()))
+}
+
+/// As [`write_in()`], with a hook that is called before each step, and can fail it: for tests that kill the writer everywhere.
+fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: Room<'_>, hook: Hook<'_>) -> Result<Written, VolumeError> {
     let names = top_level_names(files)?;
     // An own descriptor: the caller's may be a bare path (`O_PATH`), which cannot be listed.
     let dir = open_folder(dir.as_fd(), Path::new(".")).map_err(|cause| failed(Step::Read, ".", cause))?;
@@ -124,6 +148,7 @@ fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, hook:
         volume.link(&names)?; // a no-op, unless a link was lost
         return Ok(Written::Unchanged);
     }
+    room(former.is_some())?;
     match volume.replace(files, &names, now) {
         Ok(new) => volume.sweep(Some(&new)).map(|()| Written::Changed).map_err(|error| VolumeError::Untidy(Box::new(error))),
         Err(error) => {
@@ -133,6 +158,9 @@ fn write_watched(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, hook:
         }
     }
 }
+
+/// Whether there is room for a volume's new files beside the former ones, if there are any.
+pub type Room<'r> = &'r mut dyn FnMut(bool) -> Result<(), VolumeError>;
 
 type Hook<'h> = &'h mut dyn FnMut(Step) -> Result<(), Errno>;
 
@@ -241,7 +269,7 @@ impl Volume<'_> {
         let second = now.strftime("..%Y_%m_%d_%H_%M_%S");
         let mut nanosecond = now.subsec_nanosecond().unsigned_abs();
         loop {
-            let name = format!("{second}.{nanosecond:09}");
+            let name = format!("{second}.{nanosecond:09}{}", char::from(OWN));
             let made = self.step(Step::MakeFolder, &name, |dir| match rustix::fs::mkdirat(dir, &*name, Mode::RWXU) {
                 Err(Errno::EXIST) => Ok(None),
                 made => made.and_then(|()| open_folder(dir, Path::new(&name))).map(Some),
@@ -386,6 +414,10 @@ fn is_data_folder(name: &[u8]) -> bool {
     const SHAPE: &[u8] = b"..dddd_dd_dd_dd_dd_dd.";
     let fits = |(byte, shape): (&u8, &u8)| if *shape == b'd' { byte.is_ascii_digit() } else { byte == shape };
     name.len() > SHAPE.len() && name.iter().zip(SHAPE).all(fits) && name[SHAPE.len()..].iter().all(u8::is_ascii_alphanumeric)
+}
+
+fn is_own_data_folder(name: &[u8]) -> bool {
+    is_data_folder(name) && name.last() == Some(&OWN)
 }
 
 fn failed(step: Step, path: &str, cause: Errno) -> VolumeError {

@@ -115,7 +115,7 @@ mod tests {
             ("of one beginning", |n| "a".repeat(1 + n % 500)),
         ];
         for (kind, path) in kinds {
-            let [once, twice] = [2_000, 4_000].map(|n| {
+            let [once, twice] = [1_000, 2_000].map(|n| {
                 let paths: Vec<String> = (0..n).map(path).collect();
                 let claims: Vec<Claim<'_>> = paths.iter().map(|path| file(path)).collect();
                 let steps = Steps::unbounded();

@@ -58,6 +58,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
     let (name, BackendConfig::File(file)) = config.backends.iter().next().unwrap() else { panic!("the house has a file vault") };
     let buggy = Buggy(FileBackend::open(name.clone(), file, config.limits.secret_bytes, Arc::clone(&clock)).unwrap());
     let limits = config.limits;
+    let commons = Arc::new(commons(&limits, config.delivery).unwrap());
     Pipeline {
         identity: identity::build(&config.identity, &config.state_dir, Arc::clone(&clock)).unwrap(),
         policy: config.policy.clone(),
@@ -70,11 +71,11 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
             secret_bytes: limits.secret_bytes,
             mount_bytes: limits.mount_bytes,
         },
-        deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock)),
+        deliverer: Deliverer::new(DeliveryMode::Driver, &config.kubelet_dir, Arc::clone(&clock), Arc::clone(&commons.volumes)),
         audit: Arc::new(AuditLog::start(Box::new(audit), false, Arc::clone(&metrics)).unwrap()),
         metrics,
         clock,
-        commons: Arc::new(commons(&limits).unwrap()),
+        commons,
         plans: Plans::new(1 << 20),
     }
 }

@@ -153,6 +153,39 @@ fn a_volume_from_first_mount_to_empty() {
     });
 }
 
+/// The real list of mounts, and a real restart.
+#[test]
+fn own_volumes_have_their_part_of_the_memory() {
+    with_mounts("delivery::own_volumes_have_their_part_of_the_memory", |dir| {
+        let node = Node::new(dir, "limits: { memory: 256MiB, volumeBytes: 320KiB }");
+        node.house.vault(&["set", "shop/big", &format!("value={}", "x".repeat(50_000))]);
+        let big = "- { secret: shop/big, field: value, path: big }";
+        let on = |provider: &Provider, pod: &PodClaims, objects: &str| {
+            node.runtime.block_on(provider.mount(node.request(pod, objects))).map(drop).map_err(|error| error.message().to_owned())
+        };
+        let (old, new) = (web(), pod("shop", "new", "web"));
+        let (there, next) = (node.volume(&old, "size=1m"), node.volume(&new, "size=1m"));
+        let provider = node.house.serve();
+        on(&provider, &old, big).unwrap();
+        insta::assert_snapshot!(on(&provider, &new, big).unwrap_err(), @"TooLarge: target_path: cannot write the volume: it needs 120 KiB of limits.volumeBytes, and its namespace cannot have that much now (the former files stay: deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)");
+        assert_eq!(names(&next).len(), 0);
+        node.house.vault(&["set", "shop/big", &format!("value={}", "y".repeat(50_000))]);
+        on(&provider, &old, big).unwrap();
+        on(&provider, &new, PASSWORD).unwrap();
+
+        // A former process's pages are still there.
+        provider.stop();
+        let provider = node.house.serve();
+        assert!(on(&provider, &new, big).is_err());
+        assert_eq!(seen(&next), ["db/password 0400 0:0 correct horse"]);
+        on(&provider, &old, big).unwrap();
+        assert!(apart("umount").arg(&there).status().unwrap().success());
+        node.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1100)).await });
+        on(&provider, &new, big).unwrap();
+        assert_eq!(names(&next).len(), 3);
+    });
+}
+
 #[test]
 fn only_the_pods_own_tmpfs_is_written() {
     with_mounts("delivery::only_the_pods_own_tmpfs_is_written", |dir| {
@@ -168,7 +201,7 @@ fn only_the_pods_own_tmpfs_is_written() {
         mount(&["--rbind", "/proc", target.to_str().unwrap()]);
         insta::assert_snapshot!(refusal(), @"InvalidArgument InvalidRequest: target_path: KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount is not in memory (a secret must not touch a disk; the driver mounts a tmpfs there first)");
         mount(&["-t", "tmpfs", "-o", "ro", "tmpfs", target.to_str().unwrap()]);
-        insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000 in the volume: Read-only file system (os error 00) (the volume is mounted read-only: let its writer have it read-write)");
+        insta::assert_snapshot!(refusal().replace(|c: char| c.is_ascii_digit(), "0"), @"InvalidArgument InvalidRequest: target_path: cannot make the folder ..0000_00_00_00_00_00.000000000k in the volume: Read-only file system (os error 00) (the volume is mounted read-only: let its writer have it read-write)");
 
         // Links, in the place of the target and on the way to it.
         let other = node.volume(&pod("shop", "other", "web"), "size=1m");

@@ -28,6 +28,11 @@ pub enum TargetError {
     Unreachable { target: String, cause: Errno },
 }
 
+/// Whether a path is that of a volume of this Pod, by its form alone.
+pub fn check_target(kubelet_dir: &Path, pod_uid: &str, target_path: &str) -> Result<(), TargetError> {
+    relative(kubelet_dir, pod_uid, target_path).map(drop).ok_or_else(|| elsewhere(kubelet_dir, pod_uid, target_path))
+}
+
 /// Opens the target of a Pod's volume: `<kubelet_dir>/pods/<pod_uid>/volumes/kubernetes.io~csi/<volume>/mount`.
 ///
 /// `kubelet_dir` is the admin's word and may itself be a link; from there on none is followed, and `..` leads nowhere. The folder must be

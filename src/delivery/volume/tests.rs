@@ -18,7 +18,7 @@ fn set(files: &[(&str, u64, &str)]) -> Set {
 
 fn put_watched(dir: &Path, files: &Set, hook: Hook<'_>) -> Result<Written, VolumeError> {
     let files: Vec<_> = files.iter().map(|(path, mode, contents)| VolumeFile { path, mode: *mode, contents, owner: None }).collect();
-    write_watched(fs::File::open(dir).unwrap(), &files, Timestamp::new(1_767_323_045, 678_901_234).unwrap(), hook)
+    write_watched(fs::File::open(dir).unwrap(), &files, Timestamp::new(1_767_323_045, 678_901_234).unwrap(), &mut |_| Ok(()), hook)
 }
 
 fn put(dir: &Path, files: &Set) -> Result<Written, VolumeError> {
@@ -94,7 +94,7 @@ fn files_stand_with_their_exact_modes_behind_the_pointer() {
     let dir = TempDir::new().unwrap();
     assert_eq!(put(dir.path(), &before()).unwrap(), Written::Changed);
     assert_tidy(dir.path(), &before());
-    assert_eq!(fs::read_link(dir.path().join(POINTER)).unwrap(), Path::new("..2026_01_02_03_04_05.678901234"));
+    assert_eq!(fs::read_link(dir.path().join(POINTER)).unwrap(), Path::new("..2026_01_02_03_04_05.678901234k"));
     assert_eq!(fs::metadata(dir.path().join("db/deep")).unwrap().mode() & 0o7777, 0o755);
 }
 
@@ -384,11 +384,11 @@ fn messages_name_the_file_the_cause_and_the_remedy() {
         put_watched(dir.path(), &after(), &mut |now| if now == step { Err(cause) } else { Ok(()) }).unwrap_err().to_string()
     };
     insta::assert_snapshot!(fail(Step::Fill, Errno::NOSPC), @"cannot write a in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
-    insta::assert_snapshot!(fail(Step::MakeFolder, Errno::ROFS), @"cannot make the folder ..2026_01_02_03_04_05.678901234 in the volume: Read-only file system (os error 30) (the volume is mounted read-only: let its writer have it read-write)");
+    insta::assert_snapshot!(fail(Step::MakeFolder, Errno::ROFS), @"cannot make the folder ..2026_01_02_03_04_05.678901234k in the volume: Read-only file system (os error 30) (the volume is mounted read-only: let its writer have it read-write)");
     let dir = TempDir::new().unwrap();
     put(dir.path(), &before()).unwrap();
     let error = put_watched(dir.path(), &after(), &mut |step| if step == Step::Remove { Err(Errno::PERM) } else { Ok(()) }).unwrap_err();
-    insta::assert_snapshot!(error, @"the volume's new files are in force, but what stood there before is not all removed: cannot remove ..2026_01_02_03_04_05.678901234 in the volume: Operation not permitted (os error 1) (this process may not: run it as root, or as the folder's owner) (the next mount tries again)");
+    insta::assert_snapshot!(error, @"the volume's new files are in force, but what stood there before is not all removed: cannot remove ..2026_01_02_03_04_05.678901234k in the volume: Operation not permitted (os error 1) (this process may not: run it as root, or as the folder's owner) (the next mount tries again)");
 }
 
 #[test]
@@ -439,4 +439,76 @@ fn a_target_that_is_a_link_a_disk_or_not_there_is_refused() {
     fs::rename(&real, root.path().join("moved")).unwrap();
     symlink(root.path().join("moved"), &real).unwrap();
     assert!(matches!(open(), TargetError::Unreachable { cause: Errno::LOOP, .. }), "{}", open());
+}
+
+#[test]
+fn a_volume_is_measured_as_it_was_weighed() {
+    use crate::steps::Steps;
+    let page = |n: usize| "x".repeat(n * PAGE);
+    let long = "n".repeat(200);
+    let sets = [
+        (set(&[]), 1),
+        (set(&[("a", 0o644, "")]), 3),
+        (set(&[("a", 0o644, &page(1))]), 3),
+        (set(&[("a", 0o644, &(page(1) + "x"))]), 4),
+        (set(&[("a", 0o644, &page(9))]), 11),
+        // A link to a name as long as this has a page of its own.
+        (set(&[(&long, 0o644, "")]), 4),
+        // Folders are not free.
+        (set(&[(&("d/".repeat(100) + "end"), 0o644, "")]), 34),
+        (before(), 10),
+    ];
+    let dir = TempDir::new().unwrap();
+    for (files, pages) in sets {
+        put(dir.path(), &files).unwrap();
+        let wished: Vec<_> = files.iter().map(|(path, mode, contents)| VolumeFile { path, mode: *mode, contents, owner: None }).collect();
+        let folder = fs::File::open(dir.path()).unwrap();
+        assert!(is_own(&folder));
+        assert_eq!((weight(&wished), measure(folder.as_fd(), &Steps::unbounded()).unwrap()), (pages, Some(pages)));
+    }
+    // What takes too many steps is measured as far as they last.
+    let many: Set = (0..100).map(|n| (format!("f{n}").parse().unwrap(), FileMode::DEFAULT, vec![b'x'])).collect();
+    put(dir.path(), &many).unwrap();
+    let folder = fs::File::open(dir.path()).unwrap();
+    let seen = measure(folder.as_fd(), &Steps::new(64 * 100, tokio::time::Instant::now())).unwrap();
+    assert!(seen.is_some_and(|pages| pages < 100), "{seen:?}");
+}
+
+#[test]
+fn another_writers_volume_is_not_an_own_one() {
+    use crate::steps::Steps;
+    let dir = TempDir::new().unwrap();
+    for name in ["..2026_01_02_03_04_05.678901234", "..2026_01_02_03_04_05.1", "..2026_notes_k", "mine"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    symlink("..2026_01_02_03_04_05.1", dir.path().join(POINTER)).unwrap();
+    let folder = fs::File::open(dir.path()).unwrap();
+    assert_eq!((is_own(&folder), measure(folder.as_fd(), &Steps::unbounded()).unwrap()), (false, None));
+    put(dir.path(), &before()).unwrap();
+    assert!(is_own(&folder));
+}
+
+#[test]
+fn without_room_nothing_is_written_and_the_former_files_stay() {
+    let dir = TempDir::new().unwrap();
+    let write = |files: &Set, has_room: bool| {
+        let files: Vec<_> = files.iter().map(|(path, mode, contents)| VolumeFile { path, mode: *mode, contents, owner: None }).collect();
+        let mut asked = None;
+        let written = write_in(fs::File::open(dir.path()).unwrap(), &files, Timestamp::UNIX_EPOCH, &mut |former| {
+            asked = Some(former);
+            if has_room { Ok(()) } else { Err(VolumeError::NoRoom { kib: 8 }) }
+        });
+        (written, asked)
+    };
+    let (refused, asked) = write(&before(), false);
+    insta::assert_snapshot!(refused.unwrap_err(), @"cannot write the volume: it needs 8 KiB of limits.volumeBytes, and its namespace cannot have that much now (the former files stay: deliver fewer files, stop Pods of the namespace on this node, or ask for a higher limits.volumeBytes)");
+    assert_eq!((asked, names(dir.path()).len()), (Some(false), 0));
+    assert_eq!(write(&before(), true).1, Some(false));
+    let shot = photograph(dir.path());
+    assert!(write(&after(), false).0.is_err());
+    assert_eq!(photograph(dir.path()), shot);
+    let (unchanged, asked) = write(&before(), false);
+    assert_eq!((unchanged.unwrap(), asked), (Written::Unchanged, None), "what is there needs no room");
+    assert_eq!(write(&after(), true).1, Some(true));
+    assert_tidy(dir.path(), &after());
 }

@@ -17,14 +17,15 @@ use super::flood::{Flood, Told, patiently};
 use super::kind::{Kind, together};
 use super::meter::Meter;
 use super::node::{LARGE, Limits, MIB, Node, SMALL};
-use super::stores::{ANSWERS_THAT_ADD_UP, LEASES, OBJECTS_THAT_WAIT, SLOW_OBJECTS, TINY_ENTRIES};
+use super::stores::{ANSWERS_THAT_ADD_UP, DEEP_VALUES, LEASES, OBJECTS_THAT_WAIT, RARE_CHARACTERS, SLOW_OBJECTS, TINY_ENTRIES};
 use super::trial::{Trial, Verdict, alone};
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 18] = [
     ABSENT_LITERALS,
     ALL_NAMES,
     ANSWERS_THAT_ADD_UP,
     ARGS_WITH_A_LONG_KEY,
+    DEEP_VALUES,
     DIFFERING_IN_FRESH,
     EXPRESSIONS_IN_TURN,
     GLOBS_OVER_LONG_NAMES,
@@ -35,6 +36,7 @@ const KINDS: [Kind; 16] = [
     NESTED_ANCHORS,
     OBJECTS_THAT_WAIT,
     PATHS_OF_MANY_FOLDERS,
+    RARE_CHARACTERS,
     SLOW_OBJECTS,
     TINY_ENTRIES,
 ];
@@ -43,7 +45,7 @@ const KINDS: [Kind; 16] = [
 const LONG: Duration = Duration::from_secs(10);
 
 /// All codes that any kind may have.
-const ANY: &[&str] = &["InvalidRequest", "OK", "PolicyDenied", "SecretNotFound"];
+const ANY: &[&str] = &["InvalidRequest", "OK", "PolicyDenied", "SecretCorrupt", "SecretNotFound"];
 
 /// Tells of each what was seen, and fails if one does not hold.
 fn assert_all(verdicts: &[Verdict]) {

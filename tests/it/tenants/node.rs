@@ -41,11 +41,12 @@ impl Limits {
     }
 }
 
-/// A house whose namespaces each may read what is theirs, of any backend: a file vault, `files`, and a store over a network, `bao`.
+/// A house whose namespaces each may read what is theirs, of any backend: a file vault, `files`, and a store over a network, `bao`
+/// and, without a login, `plain`.
 pub struct Node {
     pub house: House,
     pub limits: Limits,
-    _store: Store,
+    pub store: Store,
 }
 
 /// The small secret that each namespace has, in either backend.
@@ -60,8 +61,8 @@ impl Node {
     pub fn with(limits: Limits, backends: &str, extra: &str) -> Self {
         let (house, store) = (House::bare(), Store::start());
         house.vault(&["init"]);
-        write_configuration(&house, limits, &format!("{}{backends}", store.backend()), extra);
-        let node = Self { house, limits, _store: store };
+        write_configuration(&house, limits, &format!("{}{}{backends}", store.backend("bao"), store.plain_backend("plain")), extra);
+        let node = Self { house, limits, store };
         for namespace in ["victim", "hostile", "honest"] {
             node.set_small(namespace, "db");
         }
@@ -102,7 +103,7 @@ fn write_configuration(house: &House, limits: Limits, backends: &str, extra: &st
     let config = format!(
         "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\n\
          identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
-         limits: {{ {limits} }}\n\
+         limits: {{ {limits} }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}\n\
          backends:\n  files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }}\n{backends}\
          policy:\n  - {{ pods: {{ namespace: \"*\" }}, read: [\"*/${{namespace}}/**\"] }}\n\
          {extra}"

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use tokio::time::{Duration, sleep};
 
-use super::flood::{Calls, Flood, Told};
-use super::kind::{Kind, objects, of_all_pods};
+use super::flood::{Calls, Flood, Told, in_turn};
+use super::kind::{Kind, PODS, objects, of_all_pods};
 use super::node::{Node, SMALL};
+use super::store::Store;
 use super::trial::Trial;
 
 const fn kind(name: &'static str, may: &'static [&'static str], calls: fn(&Node, &str) -> Calls) -> Kind {
@@ -46,6 +47,45 @@ async fn hundreds_of_objects_of_a_slow_store() {
     SLOW_OBJECTS.try_out().await;
 }
 
+/// A value in a hundred thousand lists, one within the other.
+pub const DEEP_VALUES: Kind = kind("deep values", &["OK", "SecretCorrupt"], |node, namespace| {
+    let object = |object: usize| {
+        let field = if object.is_multiple_of(2) { "v" } else { "v[0]" };
+        format!("- {{ secret: {namespace}/deep, args: {{ n: {object} }}, field: \"{field}\", path: f{object} }}\n")
+    };
+    of_all_pods(node, namespace, "bao", &objects(16, object))
+});
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold yet: 15 MiB are kept"]
+async fn values_that_are_deep() {
+    DEEP_VALUES.try_out().await;
+}
+
+/// Answers that have each character by which numbers in them could be told.
+pub const RARE_CHARACTERS: Kind = kind("rare characters", &["OK"], |node, namespace| {
+    let of = |number: usize| node.small(namespace, 1, "plain", &format!("rare/{number}"));
+    in_turn((0..PODS).flat_map(of).collect())
+});
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold yet: a mount of the victim takes over 31 s"]
+async fn an_answer_of_all_rare_characters() {
+    RARE_CHARACTERS.try_out().await;
+}
+
+/// A store that counts requests by node, and is asked for as much as it bears.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold yet: a mount of the victim takes 3 s, and 10 MiB are kept"]
+async fn the_stores_quota_is_shared() {
+    let node = Node::new(SMALL);
+    let flood = Flood::new(2, asking(&node, "hostile", "counted", 400, "password"));
+    let victim = node.small("victim", 4, "bao", "counted");
+    let attack = async move |socket: &Path, told: &Told| flood.run(socket, told).await;
+    let trial = Trial { victim, ..Trial::new(node, "files") };
+    trial.run("a store's quota", 2, &["BackendUnavailable", "OK"], attack).await.assert();
+}
+
 /// More of them: what waits has no bytes of a secret yet, and bytes of its own.
 pub const OBJECTS_THAT_WAIT: Kind = Kind { name: "objects that wait", at_once: 64, ..SLOW_OBJECTS };
 
@@ -83,4 +123,32 @@ async fn pods_that_make_leases_in_mass() {
     };
     let trial = Trial { victim, time: Duration::from_secs(20), ..Trial::new(node, "bao") };
     trial.run(LEASES.name, LEASES.at_once, LEASES.may, attack).await.assert();
+}
+
+/// How long leases of a short life last, and a little more.
+const A_LIFE: Duration = Duration::from_secs(7);
+
+/// One store takes renewals and says nothing: the leases of another are renewed in their life all the same.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "does not hold yet: the victim's lease is not renewed in its life"]
+async fn a_store_that_never_answers_renewals() {
+    let (beside_nobody, beside_it) = tokio::join!(renewals_of_the_victim(0), renewals_of_the_victim(4));
+    assert!(beside_nobody > 0, "this trial is worth nothing");
+    assert!(beside_it > 0, "the victim's lease was not renewed in its life");
+}
+
+/// How often the victim's lease is renewed, beside so many hostile Pods with leases of the store that never answers.
+async fn renewals_of_the_victim(hostile: usize) -> usize {
+    let silent = Store::silent();
+    let node = Node::with(SMALL, &silent.backend("silent"), "");
+    let provider = node.house.serve();
+    let object = |object: usize| format!("- {{ secret: hostile/short, args: {{ n: {object} }}, field: password, path: f{object} }}\n");
+    for call in node.pods("hostile", hostile, "silent", &objects(32, object)) {
+        provider.mount(call).await.unwrap();
+    }
+    for call in node.small("victim", 1, "bao", "short") {
+        provider.mount(call).await.unwrap();
+    }
+    sleep(A_LIFE).await;
+    node.store.renewed()
 }

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::flood::{Answers, Flood, Told, in_turn};
+use super::kind::{Kind, together};
 use super::meter::{Memory, Meter};
 use super::node::{Limits, MIB, Node};
 use super::victim::{Tale, Victim};
@@ -21,7 +22,7 @@ pub async fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// How long the honest take.
-const HONEST: Duration = Duration::from_secs(2);
+const HONEST: Duration = Duration::from_secs(1);
 
 /// A mount of the victim's may take this long at most, or [`TIMES`] what it takes beside honest mounts.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -62,6 +63,8 @@ pub struct Verdict {
     /// `None`: the daemon has ended.
     after: Option<Memory>,
     back_after: Option<Duration>,
+    /// What is still drawn of the pots for what runs, in words.
+    drawn: Vec<String>,
     /// The daemon's.
     pub log: String,
 }
@@ -106,6 +109,7 @@ impl Trial {
         let began = Instant::now();
         let hostile = beside(&mut victim, self.time, async |told| attack(&provider.socket, told).await).await;
         let back_after = back(&meter, idle).await;
+        let drawn = if meter.now().is_some() { drawn(&provider).await } else { Vec::new() };
         Verdict {
             kind,
             limits: self.node.limits,
@@ -117,6 +121,7 @@ impl Trial {
             killed: meter.killed().map(|at| at.saturating_duration_since(began)),
             after: meter.now(),
             back_after,
+            drawn,
             log: provider.log(),
         }
     }
@@ -150,6 +155,22 @@ async fn back(meter: &Meter, idle: Memory) -> Option<Duration> {
             return None;
         }
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until nothing is drawn of the pots for what runs, as long as for the memory; what then still is.
+async fn drawn(provider: &Provider) -> Vec<String> {
+    let began = Instant::now();
+    loop {
+        let Ok(answer) = timeout(SOON, provider.get("/metrics")).await else { return vec!["the metrics do not answer".to_owned()] };
+        let of_what_runs = |line: &&str| {
+            line.starts_with("keyferry_memory_used_bytes") && !line.contains("plans") || line.starts_with("keyferry_mounts_in_flight")
+        };
+        let drawn: Vec<_> = answer.lines().filter(of_what_runs).filter(|line| !line.ends_with(" 0")).map(ToOwned::to_owned).collect();
+        if drawn.is_empty() || began.elapsed() > SOON {
+            return drawn;
+        }
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -204,6 +225,9 @@ impl Verdict {
         if self.after.is_some() && self.back_after.is_none() {
             faults.push(format!("the daemon kept {} more than when it was idle", shown(self.kept())));
         }
+        if !self.drawn.is_empty() {
+            faults.push(format!("nothing runs, and something is drawn: {}", self.drawn.join(", ")));
+        }
         faults
     }
 
@@ -228,5 +252,23 @@ impl fmt::Display for Verdict {
         let back = self.back_after.map_or("never".to_owned(), |after| format!("after {:.1} s", after.as_secs_f64()));
         let (idle, file, most, kept) = (shown(self.idle.own), shown(self.idle.file), shown(self.peak), shown(self.kept()));
         write!(f, "  memory: idle {idle} and {file} of the file, most {most}{killed}, {kept} kept, back {back}")
+    }
+}
+
+/// What is judged can be passed: by those who mean no harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn honest_mounts_pass_for_hostile_ones() {
+    let kind = |backend| Kind {
+        name: "honest",
+        at_once: 64,
+        may: &["OK"],
+        victims: backend,
+        calls: |node, namespace| {
+            node.set_small(namespace, "db");
+            together(["files", "bao"].map(|backend| in_turn(node.small(namespace, 8, backend, "db"))).into())
+        },
+    };
+    for backend in ["files", "bao"] {
+        kind(backend).try_out().await;
     }
 }

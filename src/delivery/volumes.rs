@@ -1,0 +1,178 @@
+//! What the volumes share that the daemon writes itself: whose turn it is at each of them, the threads that write, and the memory that they take.
+//!
+//! Built once for the life of the process and handed down: a mount that is under way at a reload still has its turn.
+
+mod node;
+mod pages;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Duration, Instant, timeout_at};
+
+use super::volume::measure;
+use crate::model::Tenant;
+use crate::shares::Shares;
+use crate::steps::Steps;
+use crate::turns::{Turn, Turns};
+use crate::work::{Unfinished, Workroom};
+
+pub(super) use node::{Id, Node};
+pub(super) use pages::{NoRoom, Pages};
+
+/// Threads that open and write volumes, at most. Writing to memory is quick: more would only wait for each other. A file system that hangs
+/// takes no more of the runtime's 512 threads than these; and of these a tenant has its share, as of all turns.
+const WRITERS: usize = 16;
+
+/// How long the first mounts wait until the volumes are found that a former process has written: to find a thousand takes less than a second.
+const FIND: Duration = Duration::from_secs(10);
+
+/// What is measured of them, in steps: about a million files.
+const FIND_STEPS: u64 = 64 * 1024 * 1024;
+
+/// All own volumes of the node.
+#[derive(Debug)]
+pub struct Volumes {
+    writers: Workroom,
+    lines: Mutex<Lines>,
+    node: Arc<dyn Node>,
+    pages: Pages,
+    /// When the first mount came that wrote, and [`FIND`] later.
+    finding: OnceLock<Instant>,
+    found: watch::Sender<bool>,
+}
+
+/// One turn at each volume, by its target path. Only those that somebody has or waits for.
+type Lines = HashMap<Arc<str>, Arc<Turns>>;
+
+/// The turn at one volume, until this is dropped.
+#[must_use = "the turn ends when it is dropped"]
+pub(super) struct VolumeTurn {
+    _turn: Turn,
+    /// Keeps the line among the [`Lines`].
+    _line: Arc<Turns>,
+}
+
+// === impl Volumes ===
+
+impl Volumes {
+    /// For volumes that take so many bytes of memory together.
+    pub fn new(bytes: usize) -> Self {
+        Self::on(Arc::new(node::ThisNode), bytes)
+    }
+
+    pub(super) fn on(node: Arc<dyn Node>, bytes: usize) -> Self {
+        Self {
+            writers: Workroom::with_threads(WRITERS),
+            lines: Mutex::default(),
+            pages: Pages::new(bytes, Arc::clone(&node)),
+            node,
+            finding: OnceLock::new(),
+            found: watch::Sender::new(false),
+        }
+    }
+
+    /// Waits until the volumes are counted that a former process has written below kubelet's folder: for the first mounts only, and not for
+    /// long. A folder that hangs keeps one thread.
+    pub(super) async fn find(self: &Arc<Self>, kubelet_dir: &Arc<Path>, until: Instant) {
+        if *self.found.borrow() {
+            return;
+        }
+        let mut first = false;
+        let last = *self.finding.get_or_init(|| {
+            first = true;
+            Instant::now() + FIND
+        });
+        if first {
+            let (volumes, kubelet_dir) = (Arc::clone(self), Arc::clone(kubelet_dir));
+            drop(spawn_blocking(move || {
+                volumes.find_now(&kubelet_dir, &Steps::new(FIND_STEPS, last));
+                volumes.found.send_replace(true);
+            }));
+        }
+        // What is late is counted all the same, once it is found.
+        let _ = timeout_at(until.min(last), self.found.subscribe().wait_for(|found| *found)).await;
+    }
+
+    /// Where something cannot be looked at, it is left out.
+    fn find_now(&self, kubelet_dir: &Path, steps: &Steps) {
+        let targets = match self.node.targets(kubelet_dir) {
+            Ok(targets) => targets,
+            Err(error) => {
+                tracing::warn!(kubelet_dir = %kubelet_dir.display(), %error, "volumes that were written before the start are not counted");
+                return;
+            }
+        };
+        for target in targets {
+            // A look at one takes some system calls at least.
+            if steps.charge(1024).is_err() {
+                tracing::warn!("not all volumes that were written before the start are counted: there are too many, or they take too long");
+                return;
+            }
+            let Ok(volume) = self.node.open(kubelet_dir, &target.pod_uid, &target.target_path) else { continue };
+            if let (Ok(id), Ok(Some(pages))) = (self.node.id(volume.as_fd()), measure(volume.as_fd(), steps)) {
+                self.pages.found(id, pages);
+            }
+        }
+        let volumes = self.pages.volumes();
+        tracing::debug!(volumes, "volumes that were written before the start are counted");
+    }
+
+    /// Waits for the turn at a volume until then: first come, first served. `None`: there was none.
+    pub(super) async fn turn(&self, tenant: &Tenant, target_path: &str, until: Instant) -> Option<VolumeTurn> {
+        let line = {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            // Those that nobody has or waits for.
+            lines.retain(|_, line| Arc::strong_count(line) > 1);
+            Arc::clone(lines.entry(target_path.into()).or_insert_with(|| Arc::new(Turns::new(1))))
+        };
+        let turn = line.take(tenant, until).await?;
+        Some(VolumeTurn { _turn: turn, _line: line })
+    }
+
+    /// Does what may hang on one of the writers' threads, when the tenant's turn has come. What has not begun by then never does. What has
+    /// begun ends by itself, and holds its thread until it does.
+    ///
+    /// # Errors
+    /// As [`Workroom::run`].
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        until: Instant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unfinished> {
+        self.writers.run(tenant, until, work).await
+    }
+
+    pub(super) fn node(&self) -> &dyn Node {
+        &*self.node
+    }
+
+    pub(super) fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// The memory of own volumes, in pages of 4 KiB. Each volume counts twice (`volumes/pages.rs`).
+    pub fn memory(&self) -> &Shares {
+        self.pages.shares()
+    }
+
+    /// Turns at the threads that write.
+    pub fn writers(&self) -> &Turns {
+        self.writers.turns()
+    }
+}
+
+impl fmt::Debug for VolumeTurn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VolumeTurn")
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
