@@ -130,7 +130,6 @@ const A_LIFE: Duration = Duration::from_secs(7);
 
 /// One store takes renewals and says nothing: the leases of another are renewed in their life all the same.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: the victim's lease is not renewed in its life"]
 async fn a_store_that_never_answers_renewals() {
     let (beside_nobody, beside_it) = tokio::join!(renewals_of_the_victim(0), renewals_of_the_victim(4));
     assert!(beside_nobody > 0, "this trial is worth nothing");
