@@ -158,6 +158,12 @@ struct Found {
     kept_back: Option<Spent>,
 }
 
+/// What a mount may use: bytes and work.
+struct Means {
+    purse: Arc<Purse>,
+    steps: Arc<Steps>,
+}
+
 /// Why there is nothing found.
 enum Missed {
     Failed(MountError),
@@ -198,21 +204,22 @@ impl Pipeline {
         };
         let overloaded = || self.refuse("place", MountError::Overloaded { waited: cx.arrived.elapsed() });
         let place = self.commons.places.take(&tenant, cx.queue_until).await.ok_or_else(overloaded)?;
-        let purse = Purse::new(&self.commons.budget, place);
-        self.walk(request, room, &purse, cx, record).await
+        let steps = Arc::new(Steps::new(steps::OF_A_MOUNT, cx.deadline));
+        let means = Means { purse: Purse::new(&self.commons.budget, place), steps };
+        self.walk(request, room, &means, cx, record).await
     }
 
     async fn walk(
         &self,
         request: Request,
         room: Option<Held>,
-        purse: &Arc<Purse>,
+        means: &Means,
         cx: &MountContext,
         record: &mut Record,
     ) -> Result<Ready, MountError> {
         let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
-        let steps = Arc::new(Steps::new(steps::OF_A_MOUNT, cx.deadline));
-        let found = self.class(parameters, purse.tenant(), &steps, cx).await?;
+        let purse = &means.purse;
+        let found = self.class(parameters, means, cx).await?;
         drop(room);
         record.planned(&found.plan);
         let attested = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
@@ -222,7 +229,7 @@ impl Pipeline {
         let plan = self.keep(found, purse.tenant(), class.as_deref());
         let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
         let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
-        let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, purse, &steps, cx).await?;
+        let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, means, cx).await?;
         let Found { secrets, paid, kept_back } = found;
         let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
         record.delivered(&plan, &permits, &secrets, &versions, &rendered);
@@ -238,15 +245,15 @@ impl Pipeline {
         permits: &[Permit],
         terms: &Terms,
         permission: FileMode,
-        purse: &Arc<Purse>,
-        steps: &Arc<Steps>,
+        means: &Means,
         cx: &MountContext,
     ) -> Result<(Found, Rendered), MountError> {
+        let purse = &means.purse;
         let overloaded = || self.refuse("memory", MountError::Overloaded { waited: cx.arrived.elapsed() });
         loop {
             let missed = match self.fetch(plan, permits, terms).await {
                 Ok(mut found) => {
-                    let rendered = self.render(plan, &found.secrets, permission, steps, purse, cx).await?;
+                    let rendered = self.render(plan, &found.secrets, permission, means, cx).await?;
                     match found.pay_for(&rendered, self.deliverer.mode(), purse) {
                         Ok(()) => return Ok((found, rendered)),
                         Err(missed) => missed,
@@ -268,13 +275,7 @@ impl Pipeline {
     }
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
-    async fn class(
-        &self,
-        mut parameters: BTreeMap<String, String>,
-        tenant: &Tenant,
-        steps: &Arc<Steps>,
-        cx: &MountContext,
-    ) -> Result<Class, MountError> {
+    async fn class(&self, mut parameters: BTreeMap<String, String>, means: &Means, cx: &MountContext) -> Result<Class, MountError> {
         if *cx.provider != *OWN_PROVIDER && !parameters.contains_key("dialect") {
             parameters.insert("dialect".to_owned(), cx.provider.to_string());
         }
@@ -283,11 +284,11 @@ impl Pipeline {
         }
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let (parameters, catalogue, steps) = (Arc::new(parameters), self.backends.catalogue(), Arc::clone(steps));
+        let (parameters, catalogue, steps) = (Arc::new(parameters), self.backends.catalogue(), Arc::clone(&means.steps));
         let parsed_from = Arc::clone(&parameters);
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
-        let plan = self.work(bytes, tenant, cx, parse).await?.map_err(MountError::Class)?;
+        let plan = self.work(bytes, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)?;
         Ok(Class { plan: Arc::new(plan), parsed_from: Some(parsed_from) })
     }
 
@@ -418,8 +419,7 @@ impl Pipeline {
         plan: &Arc<Plan>,
         found: &[Option<Fetched>],
         permission: FileMode,
-        steps: &Arc<Steps>,
-        purse: &Purse,
+        means: &Means,
         cx: &MountContext,
     ) -> Result<Rendered, MountError> {
         let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| Arc::clone(&fetched.secret))).collect();
@@ -428,12 +428,12 @@ impl Pipeline {
         // An object looks through its secret at most once for each of its patterns.
         let looks = |object: &Object| secrets[object.secret].as_ref().map_or(0, |secret| object.looks() * secret.weight());
         let bytes = plan.objects.iter().map(looks).sum();
-        let (plan, steps) = (Arc::clone(plan), Arc::clone(steps));
+        let (plan, steps) = (Arc::clone(plan), Arc::clone(&means.steps));
         let render = move || {
             let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
             render::render(&plan, &secrets, permission, limits, &steps)
         };
-        self.work(bytes, purse.tenant(), cx, render).await?.map_err(MountError::Render)
+        self.work(bytes, means.purse.tenant(), cx, render).await?.map_err(MountError::Render)
     }
 
     /// The answer; and beside the plan's secrets, the version that each was delivered with.

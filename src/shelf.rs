@@ -211,9 +211,9 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
 
     /// Takes out what is not to be kept, and gives how many entries stay.
     pub fn retain(&self, keep: impl FnMut(&V) -> bool) -> usize {
-        let mut all = self.lock();
-        all.retain(keep);
-        all.entries.len()
+        let mut inner = self.lock();
+        inner.retain(keep);
+        inner.entries.len()
     }
 
     pub fn clear(&self) {

@@ -144,8 +144,7 @@ impl Metrics {
 
     /// With the counter of the log's lost lines, which is older than the metrics.
     pub fn with_log(log_lost: Counter) -> Self {
-        let mut registry = Registry::with_prefix("keyferry");
-        let metrics = Self {
+        let mut metrics = Self {
             mounts: Family::default(),
             mount_seconds: histogram(),
             backend_calls: Family::default(),
@@ -169,8 +168,16 @@ impl Metrics {
             last_mount: Gauge::default(),
             leases: Family::default(),
             lease_events: Family::default(),
-            registry: Registry::default(),
+            registry: Registry::with_prefix("keyferry"),
         };
+        metrics.config_current.set(1);
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let metrics = self;
+        let registry = &mut metrics.registry;
         registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
         registry.register_with_unit(
             "mount_duration",
@@ -250,9 +257,7 @@ impl Metrics {
             "What happened to leases: issued, resumed (from a former process), renewed, replaced, revoked, ended, dropped (the store would not renew it), or failed and tried again",
             metrics.lease_events.clone(),
         );
-        metrics.config_current.set(1);
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        Self { registry, ..metrics }
     }
 
     /// A mount was answered. `code` is `None` where it went well.
