@@ -46,6 +46,7 @@ pub mod steps;
 pub mod telemetry;
 pub mod turns;
 pub mod units;
+pub mod window;
 pub mod work;
 pub mod yaml;
 

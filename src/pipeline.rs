@@ -31,10 +31,12 @@ use crate::work::{Unfinished, Workroom};
 
 mod error;
 mod record;
+mod told;
 
 pub use error::{FetchFailure, MountError};
 
 use record::Record;
+use told::Told;
 
 /// What a parsed class costs in bytes: this, and so many times the bytes of its text.
 const PLAN: usize = 1024;
@@ -124,6 +126,7 @@ pub struct Commons {
     /// The volumes that the daemon writes itself.
     pub volumes: Arc<Volumes>,
     said: Mutex<Option<Instant>>,
+    told: Told,
 }
 
 /// An answer, and what it has cost.
@@ -182,8 +185,12 @@ impl Pipeline {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
+        let tenant = record.tenant();
         let answer = self.hand_over(ready, record, cx).await;
         self.count(&answer, cx.arrived.elapsed());
+        if let Err(error) = &answer {
+            self.commons.told.tell(error, &tenant, cx);
+        }
         answer
     }
 
@@ -518,7 +525,14 @@ impl Found {
 impl Commons {
     /// For so many mounts at once.
     pub fn new(budget: Budget, mounts: usize, volumes: Volumes) -> Self {
-        Self { budget, places: Turns::new(mounts), work: Workroom::new(), volumes: Arc::new(volumes), said: Mutex::default() }
+        Self {
+            budget,
+            places: Turns::new(mounts),
+            work: Workroom::new(),
+            volumes: Arc::new(volumes),
+            said: Mutex::default(),
+            told: Told::default(),
+        }
     }
 
     /// Once a minute, in the log alone: who holds most is nobody's business but the node's admin's.

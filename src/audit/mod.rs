@@ -33,7 +33,6 @@ mod line;
 mod losses;
 mod repeats;
 mod trail;
-mod window;
 
 pub use event::{Event, ObjectEvent, Outcome};
 pub use files::Files;

@@ -13,8 +13,8 @@ use super::event::Event;
 use super::line::{self, Count};
 use super::losses::{Cause, Losses, MINUTE};
 use super::repeats::Repeats;
-use super::window::Window;
 use crate::model::Tenant;
+use crate::window::Window;
 
 /// Bytes of lines in an hour. A namespace alone on the node may write half of that.
 pub(super) const HOUR_BYTES: usize = 8 * 1024 * 1024;

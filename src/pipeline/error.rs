@@ -8,7 +8,7 @@ use crate::audit::AuditUnavailable;
 use crate::backend::BackendError;
 use crate::delivery::{DeliveryError, Oversize};
 use crate::identity::IdentityError;
-use crate::model::{ClassFaults, Code, FaultList, Label, RequestFault};
+use crate::model::{ClassFaults, Code, FaultList, Label, MAX_FAULTS, RequestFault};
 use crate::policy::Denial;
 use crate::redact::is_invisible;
 use crate::render::RenderFault;
@@ -174,7 +174,7 @@ fn bounded(code: Code, parts: &[String], more: usize) -> String {
     for (at, part) in parts.iter().enumerate() {
         let separator = if at == 0 { "" } else { "; " };
         let space = (MAX_MESSAGE - ROOM).saturating_sub(message.len());
-        if separator.len() + part.len() <= space {
+        if at < MAX_FAULTS && separator.len() + part.len() <= space {
             message += separator;
             message += part;
         } else if at == 0 {

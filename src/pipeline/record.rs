@@ -8,7 +8,7 @@ use tokio::time::Duration;
 
 use super::{MountContext, MountError};
 use crate::audit::{Event, Files, ObjectEvent, Outcome};
-use crate::model::{Fetched, Label, Object, Plan, PodClaims, Request, Select, Version};
+use crate::model::{Fetched, Label, Object, Plan, PodClaims, Request, Select, Tenant, Version};
 use crate::policy::{Denial, Permit};
 use crate::render::Rendered;
 
@@ -42,6 +42,11 @@ impl Record {
         self.event.pod = Some(PodClaims::clone(&request.claims));
         self.event.class.clone_from(&request.class);
         self.event.target = Some(request.target_path.clone());
+    }
+
+    /// Whose mount it is, as far as it is known; otherwise nobody's.
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant::from(self.event.pod.as_ref().map_or("", |pod| pod.namespace.as_str()))
     }
 
     /// From here on a failure names every object; until one is delivered, all are withheld.

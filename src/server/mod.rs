@@ -250,10 +250,7 @@ impl CsiDriverProvider for Provider {
                 answer.extensions_mut().insert(Arc::new(Mutex::new(Some(paid))));
                 Ok(answer)
             }
-            Err(error) => {
-                tracing::warn!(request = %cx.request, provider = &*self.name, code = error.code().as_str(), error = error.in_full(), "a mount failed");
-                Err(error.into())
-            }
+            Err(error) => Err(error.into()),
         }
     }
 }

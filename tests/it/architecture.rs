@@ -10,7 +10,7 @@ mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 16] = [
+const LEAVES: [&str; 17] = [
     "budget",
     "clock",
     "files",
@@ -24,6 +24,7 @@ const LEAVES: [&str; 16] = [
     "telemetry",
     "turns",
     "units",
+    "window",
     "work",
     "yaml",
     "model",

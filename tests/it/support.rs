@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use std::{mem, thread};
 
 use hyper_util::rt::TokioIo;
 use keyferry::backend::store::file::Vault;
@@ -132,9 +134,19 @@ impl House {
         fs::OpenOptions::new().append(true).create(true).open(self.path("audit.jsonl")).unwrap()
     }
 
-    /// The audit lines so far.
+    /// The audit lines so far. They are written by a thread apart, a moment after the answer may be out: so there is one at least, and nothing
+    /// has come for a while.
     pub fn audit(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.path("audit.jsonl")).unwrap_or_default();
+        let began = Instant::now();
+        let read = || fs::read_to_string(self.path("audit.jsonl")).unwrap_or_default();
+        let mut text = read();
+        loop {
+            thread::sleep(Duration::from_millis(50));
+            let before = mem::replace(&mut text, read());
+            if (!text.is_empty() && before == text) || began.elapsed() > Duration::from_secs(5) {
+                break;
+            }
+        }
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

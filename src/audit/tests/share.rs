@@ -2,8 +2,8 @@
 
 use super::super::line::LINE;
 use super::super::trail::{HOUR_BYTES, MINUTE_BYTES};
-use super::super::window::Window;
 use super::*;
+use crate::window::Window;
 
 /// A line of nearly this many bytes.
 fn large(namespace: &str, volume: usize, bytes: usize) -> Event {

@@ -124,7 +124,7 @@ impl Coalesced {
         let (mut failures, mut failure, mut cut, mut patience) = (0, None, false, cx.deadline);
         while failures < TRIES {
             let (waiting, ends) = match self.flights.board(&asked, cx, cut, patience) {
-                Boarded::Leader(departure) => return self.lead(departure, cx, began).await,
+                Boarded::Leader(departure) => return self.lead(departure, cx, began, failure).await,
                 Boarded::Waiter { waiting, ends } => (waiting, ends),
             };
             match timeout_at(cx.deadline, landed(waiting)).await {
@@ -156,7 +156,14 @@ impl Coalesced {
         }
     }
 
-    async fn lead(&self, departure: Departure, cx: &FetchContext, began: Instant) -> Result<Fetched, BackendError> {
+    /// `failure` is what went wrong before: it tells more than that the time is over.
+    async fn lead(
+        &self,
+        departure: Departure,
+        cx: &FetchContext,
+        began: Instant,
+        failure: Option<BackendError>,
+    ) -> Result<Fetched, BackendError> {
         let Departure { place, waiting, party, ends } = departure;
         let (name, deadline) = (place.asked.secret.name.clone(), cx.deadline);
         let margin = MARGIN.min(ends.saturating_duration_since(began) / 10);
@@ -169,7 +176,7 @@ impl Coalesced {
             Ok(Ok(Ok(answer))) => answer,
             Ok(Ok(Err(panic))) => resume_unwind(panic),
             // Out of time; or the runtime ends, and the task with it.
-            Ok(Err(_)) | Err(_) => Err(BackendError::late(&self.name, Some(&name), began)),
+            Ok(Err(_)) | Err(_) => Err(failure.unwrap_or_else(|| BackendError::late(&self.name, Some(&name), began))),
         }
     }
 }

@@ -16,7 +16,7 @@ const TENANTS: usize = 1024;
 /// the tenants of this window and one more. So the first may spend a half, and one that comes after `n` others a part of `n + 2`. All
 /// together spend at most 1.9 times the capacity where they are 8, and 4.4 times where they are 110.
 #[derive(Debug)]
-pub(super) struct Window {
+pub struct Window {
     capacity: usize,
     length: Duration,
     ends: Option<Instant>,
@@ -27,11 +27,13 @@ pub(super) struct Window {
 // === impl Window ===
 
 impl Window {
-    pub(super) fn new(capacity: usize, length: Duration) -> Self {
+    /// So many bytes in a time of that length.
+    pub fn new(capacity: usize, length: Duration) -> Self {
         Self { capacity, length, ends: None, spent: 0, by: HashMap::new() }
     }
 
-    pub(super) fn spend(&mut self, tenant: &Tenant, bytes: usize, now: Instant) -> bool {
+    /// Whether the tenant had so many bytes left; if so, they are spent.
+    pub fn spend(&mut self, tenant: &Tenant, bytes: usize, now: Instant) -> bool {
         if self.ends.is_none_or(|ends| now >= ends) {
             (self.ends, self.spent) = (Some(now + self.length), 0);
             self.by.clear();
@@ -51,7 +53,7 @@ impl Window {
     }
 
     #[cfg(test)]
-    pub(super) fn tenants(&self) -> usize {
+    pub fn tenants(&self) -> usize {
         self.by.len()
     }
 }

@@ -1,0 +1,101 @@
+//! The log's lines about failed mounts. kubelet keeps 50 MiB of a container's output (`containerLogMaxSize`, `containerLogMaxFiles`), and a Pod
+//! that cannot start tries for ever: so that no namespace writes the others' lines out of it, each has a share.
+
+use std::mem;
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::{Duration, Instant};
+
+use super::{MountContext, MountError};
+use crate::model::Tenant;
+use crate::window::Window;
+
+/// Bytes of lines in an hour. A namespace alone on the node may write half of that.
+const HOUR_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a line has besides its message, in bytes.
+const LINE: usize = 200;
+
+/// How often it is said that lines were left out.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+pub(super) struct Told(Mutex<Lines>);
+
+#[derive(Debug)]
+struct Lines {
+    spent: Window,
+    left_out: usize,
+    said: Option<Instant>,
+}
+
+/// What becomes of one line.
+#[derive(Debug, Eq, PartialEq)]
+enum Fate {
+    Written,
+    /// In its place it is said how many lines were left out.
+    Counted(usize),
+    LeftOut,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// `tenant` is nobody where the call did not say whose it is.
+    pub(super) fn tell(&self, error: &MountError, tenant: &Tenant, cx: &MountContext) {
+        let message = error.in_full();
+        let fate = self.0.lock().unwrap_or_else(PoisonError::into_inner).fate(tenant, LINE + message.len(), Instant::now());
+        match fate {
+            Fate::Written => tracing::warn!(
+                request = %cx.request, provider = &*cx.provider, code = error.code().as_str(), error = message, "a mount failed"
+            ),
+            Fate::Counted(lines) => tracing::warn!(
+                lines,
+                latest = %tenant,
+                "lines about failed mounts were left out: their namespaces have used up their share of the log for this hour (the metrics \
+                 count these mounts, and the audit tells of them)"
+            ),
+            Fate::LeftOut => {}
+        }
+    }
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self(Mutex::new(Lines { spent: Window::new(HOUR_BYTES, Duration::from_hours(1)), left_out: 0, said: None }))
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    fn fate(&mut self, tenant: &Tenant, bytes: usize, now: Instant) -> Fate {
+        if self.spent.spend(tenant, bytes, now) {
+            return Fate::Written;
+        }
+        self.left_out += 1;
+        if self.said.is_some_and(|said| now - said < SAY_AGAIN) {
+            return Fate::LeftOut;
+        }
+        self.said = Some(now);
+        Fate::Counted(mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_fails_without_end_leaves_the_others_their_lines() {
+        let told = Told::default();
+        let mut lines = told.0.lock().unwrap();
+        let (evil, shop, now) = (Tenant::from("evil"), Tenant::from("shop"), Instant::now());
+        let written = (0..100_000).take_while(|_| lines.fate(&evil, 4_300, now) == Fate::Written).count() * 4_300;
+        assert!((HOUR_BYTES / 2 - 4_300..=HOUR_BYTES / 2).contains(&written), "{written}");
+        assert_eq!(lines.fate(&evil, 4_300, now), Fate::LeftOut, "it was just said");
+        assert_eq!(lines.fate(&shop, 4_300, now), Fate::Written);
+        assert_eq!(lines.fate(&evil, 4_300, now + SAY_AGAIN), Fate::Counted(2));
+        assert_eq!(lines.fate(&evil, 4_300, now + Duration::from_hours(1)), Fate::Written, "an hour later there is another share");
+    }
+}
