@@ -21,8 +21,8 @@ use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Co
 use crate::budget::Budget;
 use crate::delivery::DeliveryMode;
 use crate::identity::IdentityConfig;
-use crate::model::BackendName;
-use crate::policy::Policy;
+use crate::model::{BackendName, LoginKey};
+use crate::policy::{Named, Policy, Store};
 use crate::server::SocketConfig;
 use crate::telemetry::logs::LogConfig;
 use crate::units::{parse_duration, parse_size};
@@ -138,11 +138,11 @@ impl Config {
         let kubelet_dir = absolute(&mut reader, "kubeletDir", faults).unwrap_or_else(|| "/var/lib/kubelet".into());
         let version_key = absolute(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
-        let backends = backends(&mut reader, faults);
+        let (names, backends) = backends(&mut reader, faults);
         let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.kind().facts().bounds)).collect();
         let own_audience = identity.as_ref().map(|identity| identity.audience.as_str()).unwrap_or_default();
         audiences::check(&mut reader, &backends, own_audience, faults);
-        let policy = policy(&mut reader, faults).within(bounds, own_audience);
+        let policy = policy(&mut reader, &named(&names, &backends), faults).within(bounds, own_audience);
         let dialects = dialects::parse(&mut reader, &backends, faults);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
         let (cache, sealed) = section(&mut reader, "cache", faults, cache).unwrap_or_default();
@@ -260,13 +260,14 @@ fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConf
     identity
 }
 
-fn backends(reader: &mut Reader<'_>, faults: &mut Faults) -> BTreeMap<BackendName, BackendConfig> {
+/// The names of all entries, and those that have no fault.
+fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, BTreeMap<BackendName, BackendConfig>) {
     let mut backends = BTreeMap::new();
     let Some(all) = reader.reader("backends", faults) else {
         if reader.get("backends").is_none() {
             reader.missing("backends", "at least one store, such as files: { kind: file, vault: ..., identity: ... }", faults);
         }
-        return backends;
+        return (Vec::new(), backends);
     };
     for (key, node) in all.entries() {
         let path = all.path(&key.text);
@@ -281,12 +282,24 @@ fn backends(reader: &mut Reader<'_>, faults: &mut Faults) -> BTreeMap<BackendNam
     if all.entries().is_empty() {
         faults.add(all.at(), "backends", "is empty (name at least one store)");
     }
-    backends
+    (all.entries().iter().map(|(key, _)| key.text.as_str()).collect(), backends)
 }
 
-fn policy(reader: &mut Reader<'_>, faults: &mut Faults) -> Policy {
+/// What patterns can name.
+fn named<'b>(names: &[&'b str], backends: &'b BTreeMap<BackendName, BackendConfig>) -> Vec<Named<'b>> {
+    let store = |backend: &'b BackendConfig| {
+        let (kind, facts) = (backend.kind(), backend.kind().facts());
+        let chosen = facts.bounds.class_may.is_some_and(|may| may.grants(LoginKey::Namespace));
+        let namespace = facts.bounds.own.filter(|_| !chosen).map(|own| own.namespace).unwrap_or_default();
+        Store { canonical: Box::new(|name| kind.canonical(name)), version: facts.version, namespace, updates: facts.updates }
+    };
+    let found = |name: &str| backends.iter().find(|(known, _)| known.as_str() == name).map(|(_, backend)| backend);
+    names.iter().map(|name| Named { name, store: found(name).map(store) }).collect()
+}
+
+fn policy(reader: &mut Reader<'_>, backends: &[Named<'_>], faults: &mut Faults) -> Policy {
     if let Some(node) = reader.get("policy") {
-        return Policy::parse(node, faults);
+        return Policy::parse(node, backends, faults);
     }
     reader.missing("policy", "nothing is allowed without rules; an empty list [] denies everything", faults);
     Policy::default()

@@ -152,8 +152,12 @@ mod tests {
             "https://s.example/{name}#x",
             "https://s.example/a b/{name}",
             "https://s.example/../{name}",
+            "https://s.example/${name}",
+            "https://s.example/$(name)/{name}",
+            "https://s.example/x?n={{name}}",
+            "https://s.example/{{ Namespace }}/{name}",
         ];
-        insta::assert_snapshot!(all.map(told).join("\n"), @r#"
+        insta::assert_snapshot!(all.map(told).join("\n"), @r"
         https://{name}.example/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
         https://s.example:{name}/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
         {name}: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
@@ -168,7 +172,11 @@ mod tests {
         https://s.example/{name}#x: has a fragment (leave out the # and what follows, or write %23)
         https://s.example/a b/{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
         https://s.example/../{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
-        "#);
+        https://s.example/${name}: has ${name}, which would keep its signs (write {name})
+        https://s.example/$(name)/{name}: has $(name), which would keep its signs (write {name})
+        https://s.example/x?n={{name}}: has {{name}}, which would keep its signs (write {name})
+        https://s.example/{{ Namespace }}/{name}: has {{ Namespace }}, which would keep its signs (write {namespace})
+        ");
     }
 
     proptest! {

@@ -23,6 +23,8 @@ impl Kind for VaultConfig {
             cache: Some(self.cache),
             files: self.files(),
             origin: self.origin(),
+            updates: true,
+            version: Some("v1"),
         }
     }
 
