@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -289,7 +288,7 @@ fn knowing_its_revision<T>(
 }
 
 fn reader(vault: &Path, identities: &[PathBuf]) -> Result<Reader, ReadFault> {
-    Reader::open(vault, identities, MAX_BYTES, Arc::new(SystemClock))
+    Reader::open_all(vault, identities, MAX_BYTES)
 }
 
 // === impl VaultCliError ===

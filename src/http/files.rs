@@ -61,6 +61,8 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<Zeroizing<Ve
                 contents.push(whole.bytes);
             }
             Err(Unreadable::Absent | Unreadable::NotAFile) if of_folder => {}
+            // One file takes nothing from the others.
+            Err(error) if of_folder => tracing::warn!(file = %file.path().display(), "a CA file is left out: {}", problem(error)),
             Err(error) => return Err(fault(config, Of::Ca, file.path(), problem(error))),
         }
     }

@@ -231,8 +231,8 @@ fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
 }
 
 fn report(path: &Path, keys: &KeySet) {
-    for why in &keys.skipped {
-        tracing::warn!(file = %path.display(), "a key is left out: {why}");
+    if let Some(why) = keys.left_out() {
+        tracing::warn!(file = %path.display(), "keys of the issuer are left out: {why}");
     }
 }
 

@@ -151,3 +151,16 @@ fn files_are_read_before_anything_is_sent() {
     fs::remove_file(&certificate.chain).unwrap();
     insta::assert_snapshot!(refused(with), @"the client certificate cannot be used: DIR/tls.crt: No such file or directory (os error 2) (name PEM files: the certificate with its chain, and its private key)");
 }
+
+/// One file takes nothing from the others: here one that is longer than any is read.
+#[tokio::test]
+async fn a_folder_of_cas_goes_on_without_a_file_that_cannot_be_read() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let cas = folder.path().join("ca.crt");
+    fs::create_dir(&cas).unwrap();
+    fs::write(cas.join("a.pem"), " ".repeat(crate::files::MAX_FILE + 1)).unwrap();
+    let server = Server::start(&authority, &Manner::default());
+    assert!(HttpClient::new("https://localhost".parse().unwrap(), config(&folder)).is_err(), "nothing is left");
+    fs::write(cas.join("b.pem"), &authority.pem).unwrap();
+    get(&client(server.address, config(&folder)), "/").await.unwrap();
+}

@@ -112,7 +112,7 @@ impl FileBackend {
     /// `max_secret_bytes` is the configuration's `limits.secretBytes`: the most bytes that the fields of one secret may hold.
     ///
     /// # Errors
-    /// An identity file is absent, unreadable, or holds no X25519 identity.
+    /// None of the identity files holds an X25519 identity.
     pub fn open(name: BackendName, config: &FileConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         match Reader::open(&config.vault, &config.identity, max_secret_bytes, clock) {
             Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default() }),
