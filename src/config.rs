@@ -20,7 +20,8 @@ use crate::backend::stack::sealed::SealedConfig;
 use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Configured, LeasesConfig};
 use crate::budget::Budget;
 use crate::delivery::DeliveryMode;
-use crate::identity::IdentityConfig;
+use crate::files::absolute;
+use crate::identity::{IdentityConfig, Verify};
 use crate::model::{BackendName, LoginKey};
 use crate::policy::{Named, Policy, Store};
 use crate::server::SocketConfig;
@@ -130,24 +131,29 @@ impl Config {
         let mut reader = Reader::of(node, "", faults)?;
         let sockets = SocketConfig {
             providers: providers(&mut reader, faults),
-            dir: absolute(&mut reader, "socketDir", faults).unwrap_or_else(|| "/var/run/secrets-store-csi-providers".into()),
+            dir: path(&mut reader, "socketDir", faults).unwrap_or_else(|| "/var/run/secrets-store-csi-providers".into()),
             mode: reader.parsed("socketMode", faults, socket_mode).unwrap_or(0o600),
             allowed_peers: allowed_peers(&mut reader, faults),
         };
-        let state_dir = absolute(&mut reader, "stateDir", faults).unwrap_or_else(|| "/var/lib/keyferry".into());
-        let kubelet_dir = absolute(&mut reader, "kubeletDir", faults).unwrap_or_else(|| "/var/lib/kubelet".into());
-        let version_key = absolute(&mut reader, "versionKey", faults);
+        check_sockets(&mut reader, &sockets, faults);
+        let state_dir = path(&mut reader, "stateDir", faults).unwrap_or_else(|| "/var/lib/keyferry".into());
+        let kubelet_dir = path(&mut reader, "kubeletDir", faults).unwrap_or_else(|| "/var/lib/kubelet".into());
+        let version_key = path(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
         let (names, backends) = backends(&mut reader, faults);
         let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.kind().facts().bounds)).collect();
         let own_audience = identity.as_ref().map(|identity| identity.audience.as_str()).unwrap_or_default();
         audiences::check(&mut reader, &backends, own_audience, faults);
+        if identity.as_ref().is_some_and(|identity| identity.verify == Verify::Driver) {
+            audiences::check_verified(&mut reader, &backends, faults);
+        }
         let policy = policy(&mut reader, &named(&names, &backends), faults).within(bounds, own_audience);
         let dialects = dialects::parse(&mut reader, &backends, faults);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
         let (cache, sealed) = section(&mut reader, "cache", faults, cache).unwrap_or_default();
         let leases = section(&mut reader, "leases", faults, LeasesConfig::parse).unwrap_or_default();
         let delivery = reader.parsed("delivery", faults, delivery).unwrap_or_default();
+        check_memory(&mut reader, limits, delivery, faults);
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
         let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
         let log = section(&mut reader, "log", faults, LogConfig::parse).unwrap_or_default();
@@ -243,11 +249,8 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
     uids
 }
 
-fn absolute(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
-    reader.parsed(key, faults, |text| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path (start it with /)")) }
-    })
+fn path(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
+    reader.parsed(key, faults, absolute)
 }
 
 /// Without the mapping its defaults are in force, and the faults say what those lack.
@@ -305,6 +308,21 @@ fn policy(reader: &mut Reader<'_>, backends: &[Named<'_>], faults: &mut Faults) 
     Policy::default()
 }
 
+fn check_sockets(reader: &mut Reader<'_>, sockets: &SocketConfig, faults: &mut Faults) {
+    if let Err(problem) = sockets.check() {
+        let at = reader.get("socketDir").map_or(reader.at(), |node| node.at);
+        faults.add(at, "socketDir", problem.to_string());
+    }
+}
+
+/// Where nothing is said of it, it is the machine's, and judged at the start.
+fn check_memory(reader: &mut Reader<'_>, limits: Limits, delivery: DeliveryMode, faults: &mut Faults) {
+    let Some(Err(problem)) = limits.memory.map(|memory| limits.divide(memory, delivery)) else { return };
+    let Some(mut limits) = reader.reader("limits", faults) else { return };
+    let at = limits.get("memory").map_or(limits.at(), |node| node.at);
+    faults.add(at, limits.path("memory"), problem.strip_prefix("limits.memory: ").unwrap_or(&problem));
+}
+
 fn delivery(text: &str) -> Result<DeliveryMode, String> {
     match text {
         "driver" => Ok(DeliveryMode::Driver),
@@ -354,10 +372,27 @@ fn read(file: &Path) -> io::Result<String> {
 // === impl Limits ===
 
 impl Limits {
-    /// What so many bytes of memory are for.
+    /// What so many bytes of memory are for: the budget of mounts, and the bytes of volumes. Where the daemon writes volumes, the kernel charges
+    /// them to it like all else that it holds: they have their part first, and the rest is divided.
     ///
     /// # Errors
     /// They are too few for these limits: the text names the ones at fault.
+    pub fn divide(&self, memory: usize, delivery: DeliveryMode) -> Result<(Budget, usize), String> {
+        let volumes = self.volume_bytes.unwrap_or(memory / 4);
+        let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
+        let budget = self.budget(memory.saturating_sub(apart)).map_err(|problem| {
+            let why = format!(
+                "; with `delivery: provider`, limits.volumeBytes = {apart} bytes are for volumes and not in these figures: add them"
+            );
+            if apart > 0 { problem + &why } else { problem }
+        })?;
+        Ok((budget, volumes))
+    }
+
+    /// The same, of memory without volumes.
+    ///
+    /// # Errors
+    /// As [`Limits::divide`].
     pub fn budget(&self, memory: usize) -> Result<Budget, String> {
         // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
         let body = self.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
@@ -391,12 +426,7 @@ impl Limits {
             duration => Ok(duration),
         });
         let timeout = timeout.unwrap_or(default.timeout);
-        let limits = Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, volume_bytes, mounts, per_backend, timeout };
-        if let (Some(Err(problem)), Some(node)) = (memory.map(|memory| limits.budget(memory)), reader.get("memory")) {
-            let problem = problem.strip_prefix("limits.memory: ").unwrap_or(&problem).to_owned();
-            faults.add(node.at, reader.path("memory"), problem);
-        }
-        limits
+        Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, volume_bytes, mounts, per_backend, timeout }
     }
 }
 

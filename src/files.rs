@@ -78,6 +78,18 @@ pub enum Unreadable {
     Unstable,
 }
 
+/// A path in the daemon's configuration. It is absolute, because nobody knows in which folder a daemon runs.
+///
+/// # Errors
+/// It is relative or empty.
+pub fn absolute(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("is empty (write a path that starts with /, or leave the key out)".to_owned()),
+        text if text.starts_with('/') => Ok(PathBuf::from(text)),
+        text => Err(format!("{text:?} is not an absolute path (start it with /)")),
+    }
+}
+
 // === impl Named ===
 
 impl Named {

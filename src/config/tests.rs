@@ -86,7 +86,7 @@ log: { format: text, level: debug }
 #[test]
 fn the_daemons_own_audience_is_no_stores() {
     let text = r#"
-identity: { verify: driver, audience: own }
+identity: { verify: token-review, audience: own }
 backends:
   a: { kind: vault, address: "https://bao", auth: { method: jwt, audience: own } }
   b:
@@ -114,10 +114,10 @@ policy: []
     insta::assert_snapshot!(faults(&format!("{defaults}  bao: {{ kind: vault, address: \"https://bao\", auth: {{ method: jwt }} }}\npolicy: []\n")), @r#"
     keyferry.yaml:4:53: backends.bao.auth.audience: is "vault" by default, and so is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
     "#);
-    let of_a_peer = MINIMAL.replace("verify: driver", "verify: driver, audience: openbao");
+    let of_a_peer = MINIMAL.replace("verify: driver", "verify: token-review, audience: openbao");
     Config::parse(&of_a_peer.replace("files: {", "bao: { kind: vault, address: \"https://bao\", auth: { method: jwt } }, files: {"))
         .unwrap();
-    let by_default = "backends: { bao: { kind: http, url: \"https://s/{name}\", auth: { bearer: { podToken: keyferry } } } }\nidentity: { verify: driver }\npolicy: []\n";
+    let by_default = "backends: { bao: { kind: http, url: \"https://s/{name}\", auth: { bearer: { podToken: keyferry } } } }\nidentity: { verify: token-review }\npolicy: []\n";
     insta::assert_snapshot!(faults(by_default), @r#"keyferry.yaml:1:85: backends.bao.auth.bearer.podToken: "keyferry" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)"#);
 }
 
@@ -191,7 +191,7 @@ fn a_text_that_is_no_configuration_says_so() {
 fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     let with = |dialects: &str| {
         format!(
-            "identity: {{ verify: driver }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
+            "identity: {{ verify: token-review }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
              bao: {{ kind: vault, address: https://bao:8200, auth: {{ method: kubernetes, role: csi }} }}\ndialects: {dialects}\n"
         )
     };
@@ -223,7 +223,7 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
 #[test]
 fn a_pattern_that_says_nothing_is_a_fault() {
     let text = r#"
-identity: { verify: driver }
+identity: { verify: token-review }
 backends:
   files: { kind: file, vault: /v, identity: /k }
   bao:

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use http::Uri;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 use super::HttpError;
@@ -111,6 +112,20 @@ impl Endpoint {
             Place::Http { port, .. } | Place::Https { port, .. } => Some(*port),
             Place::Unix(_) => None,
         }
+    }
+
+    /// Whether a server's certificate can be for this name; `None`: for the host.
+    ///
+    /// # Errors
+    /// It cannot, and TLS is spoken.
+    pub fn check_server_name(&self, name: Option<&str>) -> Result<(), String> {
+        if self.is_https() { self.server_name(name).map(drop) } else { Ok(()) }
+    }
+
+    /// The name that the server must prove, which may be another than the one it is looked up by.
+    pub(super) fn server_name(&self, name: Option<&str>) -> Result<ServerName<'static>, String> {
+        let name = name.or(self.host()).unwrap_or_default().to_owned();
+        ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is not a name that a server's certificate could be for"))
     }
 
     pub fn socket(&self) -> Option<&Path> {

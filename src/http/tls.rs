@@ -14,10 +14,8 @@ use super::certificate::CertificateFault;
 use super::files::{self, Of};
 use super::{ClientCertificate, Endpoint, HttpConfig, HttpError, words};
 
-/// The name the server must prove, which may be another than the one it is looked up by.
 pub(super) fn server_name(endpoint: &Endpoint, config: &HttpConfig) -> Result<ServerName<'static>, HttpError> {
-    let name = config.server_name.as_deref().or(endpoint.host()).unwrap_or_default().to_owned();
-    ServerName::try_from(name.clone()).map_err(|_| HttpError::Tls(format!("{name:?} is no name that a server's certificate could be for")))
+    endpoint.server_name(config.server_name.as_deref()).map_err(HttpError::Tls)
 }
 
 /// Reads the files of a configuration.

@@ -30,6 +30,7 @@ mod leaks;
 mod memory;
 mod messages;
 mod mount;
+mod refused;
 mod reload;
 mod servers;
 mod shutdown;

@@ -206,7 +206,9 @@ impl Judge<'_> {
         let secrets = field(node, "spec").and_then(|spec| field(spec, "secretObjects")).map(items).unwrap_or_default();
         for (place, secret) in (1..).zip(secrets) {
             for (entry, data) in (1..).zip(field(secret, "data").map(items).unwrap_or_default()) {
-                let Some((name, at)) = field(data, "objectName").and_then(|node| Some((node.text()?, node.at))) else { continue };
+                // The driver takes the blanks off.
+                let named = field(data, "objectName").and_then(|node| Some((node.text()?.trim(), node.at)));
+                let Some((name, at)) = named.filter(|(name, _)| !name.is_empty()) else { continue };
                 if !plan.objects.iter().any(|object| delivers(object, name)) {
                     let message = format!("secretObjects {place}: data {entry}: objectName: {}", undelivered(name, plan));
                     let key = "objectName".to_owned();

@@ -66,7 +66,7 @@ async fn a_server_may_go_by_another_name() {
     assert!(get(&client(scene.server.address, named.clone()), "/").await.is_ok());
     let impossible = HttpConfig { server_name: Some("not a name".to_owned()), ..named };
     let refused = HttpClient::new("https://localhost".parse().unwrap(), impossible).unwrap_err();
-    insta::assert_snapshot!(refused, @r#"no secure connection: "not a name" is no name that a server's certificate could be for"#);
+    insta::assert_snapshot!(refused, @r#"no secure connection: "not a name" is not a name that a server's certificate could be for"#);
 }
 
 #[tokio::test]

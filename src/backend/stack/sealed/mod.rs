@@ -19,7 +19,7 @@ use aws_lc_rs::{hkdf, hmac};
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use crate::files::{Unreadable, WholeFile, write_draft};
+use crate::files::{Unreadable, WholeFile, absolute, write_draft};
 use crate::model::SecretBytes;
 use crate::yaml::{Faults, Reader};
 
@@ -97,11 +97,6 @@ impl SealedConfig {
         }
         (!keys.is_empty()).then_some(Self { dir: dir?, keys })
     }
-}
-
-fn absolute(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path (start it with /)")) }
 }
 
 // === impl Sealed ===

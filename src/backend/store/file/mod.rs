@@ -48,6 +48,7 @@ use reader::UNUSED;
 use crate::backend::sweep::Swept;
 use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
+use crate::files::absolute;
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Tenant};
 use crate::yaml;
 
@@ -76,11 +77,11 @@ pub struct FileBackend {
 impl FileConfig {
     /// Reads `vault` (a folder) and `identity` (a file, or a list of files).
     pub fn parse(reader: &mut yaml::Reader<'_>, faults: &mut yaml::Faults) -> Option<Self> {
-        let vault = reader.parsed("vault", faults, path);
+        let vault = reader.parsed("vault", faults, absolute);
         let given = reader.texts("identity", faults);
         let mut identity = Vec::new();
         for (at, text) in given.iter().flatten() {
-            match path(text) {
+            match absolute(text) {
                 Ok(path) => identity.push(path),
                 Err(problem) => faults.add(*at, reader.path("identity"), problem),
             }
@@ -93,14 +94,6 @@ impl FileConfig {
             reader.missing("identity", "the age identity file that opens them, such as /etc/keyferry/age.key, or a list of such", faults);
         }
         (!identity.is_empty()).then_some(Self { vault: vault?, identity })
-    }
-}
-
-fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.is_empty() {
-        Err("is empty, but must be a path (write it out, such as /var/lib/keyferry/vault)")
-    } else {
-        Ok(PathBuf::from(text))
     }
 }
 

@@ -11,7 +11,7 @@ use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
 use super::version::is_version;
 use crate::backend::CacheTimes;
-use crate::backend::remote::settings::{self, file, filled, refuse_tls};
+use crate::backend::remote::settings::{self, check_server_name, file, filled, refuse_tls};
 use crate::model::{LoginTls, NamedFile};
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
@@ -118,6 +118,9 @@ impl HttpBackendConfig {
         let tls = settings::tls(reader, faults);
         if let Some(url) = url.as_ref().filter(|url| !url.endpoint.is_https()) {
             refuse_tls(reader, &format!("url is of {}", url.endpoint), faults);
+        }
+        if let Some(url) = &url {
+            check_server_name(reader, &url.endpoint, &tls, "url", faults);
         }
         let auth = auth(reader, faults);
         check_authorization(reader, &headers, &auth, faults);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::backend::remote::settings::{self, file, filled, refuse_tls};
+use crate::backend::remote::settings::{self, check_server_name, file, filled, refuse_tls};
 use crate::backend::{Audience, CacheTimes, Inadmissible, Origin};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, RefParts, SecretName};
@@ -88,6 +88,9 @@ impl VaultConfig {
         let tls = settings::tls(reader, faults);
         if let Some(address) = address.as_ref().filter(|address| !address.is_https()) {
             refuse_tls(reader, &format!("address is {address}"), faults);
+        }
+        if let Some(address) = &address {
+            check_server_name(reader, address, &tls, "address", faults);
         }
         let namespace = reader.parsed("namespace", faults, path).unwrap_or_default();
         let auth = auth(reader, tls.client.is_some(), faults);
