@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use crate::budget::Payer;
@@ -22,6 +22,8 @@ mod connect;
 mod endpoint;
 mod error;
 mod files;
+mod names;
+mod pace;
 mod pool;
 mod proxy;
 mod retry;
@@ -31,9 +33,11 @@ mod words;
 pub use certificate::{CertificateFault, CertificateProblem};
 pub use endpoint::{Endpoint, InvalidEndpoint, escape_element, escape_path};
 pub use error::HttpError;
+pub use names::Names;
 pub use retry::{Outcome, Repeat, TRIES, TRYING};
 
 use error::Failed;
+use pace::Pace;
 use pool::Pool;
 use proxy::Proxy;
 
@@ -80,6 +84,7 @@ struct Shared {
     /// Sent along where a proxy reads the request itself.
     proxy_authorization: Option<HeaderValue>,
     pool: Pool,
+    pace: Pace,
 }
 
 /// Times that only a test wants otherwise.
@@ -134,18 +139,32 @@ impl HttpClient {
     /// A file cannot be read or used, the server name can be no certificate's, or the environment names an unusable proxy for this
     /// endpoint.
     pub fn new(endpoint: Endpoint, config: HttpConfig) -> Result<Self, HttpError> {
-        Self::tuned(endpoint, config, Tuning::default(), |name| std::env::var(name).ok())
+        Self::with_names(endpoint, config, Names::default())
     }
 
-    fn tuned(endpoint: Endpoint, config: HttpConfig, tuning: Tuning, variable: impl Fn(&str) -> Option<String>) -> Result<Self, HttpError> {
+    /// As [`HttpClient::new`], with threads for looking up names that it shares with other clients.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_names(endpoint: Endpoint, config: HttpConfig, names: Names) -> Result<Self, HttpError> {
+        Self::tuned(endpoint, config, names, Tuning::default(), |name| std::env::var(name).ok())
+    }
+
+    fn tuned(
+        endpoint: Endpoint,
+        config: HttpConfig,
+        names: Names,
+        tuning: Tuning,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, HttpError> {
         let proxy = if config.proxy { Proxy::of(&endpoint, variable)? } else { None };
         let read_by_proxy = proxy.as_ref().filter(|_| !endpoint.is_https());
         let proxy_authorization = read_by_proxy.and_then(Proxy::authorization).cloned();
-        let pool = Pool::new(endpoint.clone(), config.clone(), proxy, tuning)?;
+        let pool = Pool::new(endpoint.clone(), config.clone(), names, proxy, tuning)?;
         if endpoint.is_https() && !config.verify {
             tracing::warn!(%endpoint, "the server's certificate is not verified: whoever sits in between can read and forge secrets");
         }
-        Ok(Self(Arc::new(Shared { endpoint, config, tuning, proxy_authorization, pool })))
+        Ok(Self(Arc::new(Shared { endpoint, config, tuning, proxy_authorization, pool, pace: Pace::new() })))
     }
 
     pub fn endpoint(&self) -> &Endpoint {
@@ -170,20 +189,38 @@ impl HttpClient {
     /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times, none begun later than [`TRYING`] after
     /// the first, with growing and jittered waits. Such are no or a broken connection, 412, 429 and 5xx but 501; a 429 or 503 with a
     /// `Retry-After` that is not too late is waited out. What [`Repeat::Never`] is tried again only where the server has seen nothing.
+    /// After a 429 requests leave one by one, and the tenants who pay for them take turns.
     pub async fn call(&self, request: Request<Bytes>, repeat: Repeat, deadline: Instant) -> Outcome {
         let request = match self.prepared(request) {
             Ok(request) => request,
             Err(error) => return Outcome { answer: Err(error), tries: 1 },
         };
+        let tenant = request.extensions().get::<Payer>().map(|payer| payer.purse().tenant().clone());
         let (began, mut tries) = (Instant::now(), 1);
         loop {
+            self.0.pace.wait(tenant.as_ref(), deadline).await;
             let came = self.try_once(request.clone(), deadline).await;
+            self.learn(&came);
             let wait = retry::wait(repeat, self.0.tuning.backoff, tries, &came);
             match wait.filter(|wait| retry::is_in_time(*wait, began, deadline)) {
                 Some(wait) => sleep(wait).await,
                 None => return Outcome { answer: came.map_err(|failed| failed.error), tries },
             }
             tries += 1;
+        }
+    }
+
+    /// Learns from an answer how fast this store may be asked.
+    fn learn(&self, came: &Result<Response<SecretBytes>, Failed>) {
+        match came {
+            Ok(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                if let Some(rate) = self.0.pace.refused(retry::asked_for(answer)) {
+                    let store = &self.0.endpoint;
+                    tracing::warn!(%store, "the store answers 429 (too many requests): Keyferry asks it at most {rate:.0} times per second for now");
+                }
+            }
+            Ok(_) => self.0.pace.answered(),
+            Err(_) => {}
         }
     }
 

@@ -20,7 +20,7 @@ use tower::Service;
 
 use super::error::chain;
 use super::proxy::Proxy;
-use super::{Endpoint, HttpError, Tuning};
+use super::{Endpoint, HttpError, Names, Tuning};
 
 /// Dials one endpoint, whatever address it is asked for. Clones share what they have learnt of it.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub(super) struct Connector(Arc<Route>);
 struct Route {
     endpoint: Endpoint,
     proxy: Option<Proxy>,
-    tcp: HttpConnector,
+    tcp: HttpConnector<Names>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     limit: Duration,
     seen: Arc<Seen>,
@@ -64,6 +64,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 impl Connector {
     pub(super) fn new(
         endpoint: Endpoint,
+        names: Names,
         proxy: Option<Proxy>,
         tls: Option<(TlsConnector, ServerName<'static>)>,
         tuning: &Tuning,
@@ -72,7 +73,7 @@ impl Connector {
         if tls.is_none() {
             seen.is_http1.store(true, Ordering::Relaxed);
         }
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(names);
         tcp.enforce_http(false);
         // Shared out among the addresses of a name: one that is gone leaves time for the next.
         tcp.set_connect_timeout(Some(tuning.connect));

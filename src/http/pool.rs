@@ -23,7 +23,7 @@ use super::connect::{Connector, Seen};
 use super::error::Failed;
 use super::files::Files;
 use super::proxy::Proxy;
-use super::{Endpoint, HttpConfig, HttpError, Tuning, tls};
+use super::{Endpoint, HttpConfig, HttpError, Names, Tuning, tls};
 
 /// What a server may send ahead on one call, and on all calls of a connection, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -38,6 +38,7 @@ pub(super) struct Pool(Arc<Shared>);
 struct Shared {
     endpoint: Endpoint,
     config: HttpConfig,
+    names: Names,
     proxy: Option<Proxy>,
     tuning: Tuning,
     current: Mutex<Option<Current>>,
@@ -69,12 +70,18 @@ struct Connections {
 impl Pool {
     /// Reads the files that are configured. Where there are none, nothing is made before the first call: what the system trusts takes time
     /// and memory.
-    pub(super) fn new(endpoint: Endpoint, config: HttpConfig, proxy: Option<Proxy>, tuning: Tuning) -> Result<Self, HttpError> {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        config: HttpConfig,
+        names: Names,
+        proxy: Option<Proxy>,
+        tuning: Tuning,
+    ) -> Result<Self, HttpError> {
         if endpoint.is_https() {
             tls::server_name(&endpoint, &config)?;
         }
         let (looking, hangs) = (Arc::default(), AtomicBool::new(false));
-        let shared = Shared { endpoint, config, proxy, tuning, current: Mutex::default(), looking, hangs };
+        let shared = Shared { endpoint, config, names, proxy, tuning, current: Mutex::default(), looking, hangs };
         if shared.has_files() {
             let made = shared.made_from(shared.files()?)?;
             *shared.lock() = Some(made);
@@ -189,7 +196,7 @@ impl Shared {
             None => None,
         };
         let seen = Arc::new(Seen::default());
-        let connector = Connector::new(self.endpoint.clone(), self.proxy.clone(), tls, &self.tuning, Arc::clone(&seen));
+        let connector = Connector::new(self.endpoint.clone(), self.names.clone(), self.proxy.clone(), tls, &self.tuning, Arc::clone(&seen));
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())

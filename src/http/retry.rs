@@ -74,7 +74,7 @@ fn passes(status: StatusCode) -> bool {
 /// What `Retry-After` of a 429 or 503 asks for, in seconds or as a date (RFC 9110, section 10.2.3). A date counts from the answer's own
 /// `Date`: so it does not matter how wrong the clocks are. Whole seconds are rounded down by some (OpenBao's quotas), and many are told
 /// the same: up to one is added.
-fn asked_for(answer: &Response<SecretBytes>) -> Option<Duration> {
+pub(super) fn asked_for(answer: &Response<SecretBytes>) -> Option<Duration> {
     if ![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&answer.status()) {
         return None;
     }

@@ -68,7 +68,7 @@ fn client(address: SocketAddr, config: HttpConfig) -> HttpClient {
 }
 
 fn at(endpoint: &str, config: HttpConfig) -> HttpClient {
-    HttpClient::tuned(endpoint.parse().unwrap(), config, hurried(), |_| None).unwrap()
+    HttpClient::tuned(endpoint.parse().unwrap(), config, Names::default(), hurried(), |_| None).unwrap()
 }
 
 fn request(path: &str) -> Request<Bytes> {

@@ -157,7 +157,7 @@ async fn many_calls_that_cannot_be_served_make_one_connection() {
     // Its files are not looked at meanwhile: that takes one call or another a moment longer.
     let tuning = Tuning { files: Duration::from_mins(1), ..hurried() };
     let endpoint = format!("https://localhost:{}", scene.server.address.port()).parse().unwrap();
-    let client = HttpClient::tuned(endpoint, config(&scene.folder), tuning, |_| None).unwrap();
+    let client = HttpClient::tuned(endpoint, config(&scene.folder), Names::default(), tuning, |_| None).unwrap();
     let calls = (0..50).map(|_| {
         let client = client.clone();
         tokio::spawn(async move { get(&client, "/").await.unwrap_err() })

@@ -12,7 +12,9 @@ async fn no_canary_sings() {
         let scene = Scene::of(&Manner { alpn, ..Manner::named("store.example") });
         let proxy = Middle::proxy(scene.server.address, "200 OK");
         let variable = |_: &str| Some(format!("http://ann:canary@{}", proxy.address));
-        let client = HttpClient::tuned("https://store.example".parse().unwrap(), config(&scene.folder), hurried(), variable).unwrap();
+        let client =
+            HttpClient::tuned("https://store.example".parse().unwrap(), config(&scene.folder), Names::default(), hurried(), variable)
+                .unwrap();
         let asked = |path: &str| {
             Request::get(path).header("authorization", "Bearer canary").header("x-canary", "canary").body(Bytes::from("canary")).unwrap()
         };

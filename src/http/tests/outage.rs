@@ -64,7 +64,7 @@ async fn a_connection_that_is_cut_in_silence_is_noticed() {
     let middle = Middle::before(scene.server.address);
     let endpoint = format!("https://{}", middle.address).parse().unwrap();
     let tuning = Tuning { ping: Duration::from_millis(50), pong: Duration::from_millis(100), ..hurried() };
-    let client = HttpClient::tuned(endpoint, config(&scene.folder), tuning, |_| None).unwrap();
+    let client = HttpClient::tuned(endpoint, config(&scene.folder), Names::default(), tuning, |_| None).unwrap();
     assert!(get(&client, "/").await.is_ok());
     middle.cut();
     tokio::time::sleep(Duration::from_millis(60)).await;

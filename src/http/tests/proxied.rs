@@ -5,7 +5,7 @@ use super::*;
 
 fn via(endpoint: &str, config: HttpConfig, proxy: &str) -> Result<HttpClient, HttpError> {
     let variable = |name: &str| (name == "HTTPS_PROXY" || name == "http_proxy").then(|| proxy.to_owned());
-    HttpClient::tuned(endpoint.parse().unwrap(), config, hurried(), variable)
+    HttpClient::tuned(endpoint.parse().unwrap(), config, Names::default(), hurried(), variable)
 }
 
 #[tokio::test]

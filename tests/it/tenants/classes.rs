@@ -115,7 +115,7 @@ pub const EXPRESSIONS_IN_TURN: Kind = kind("expressions over two secrets in turn
 });
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "holds but for this: 13 MiB more than when idle are kept, of at most 10"]
+#[ignore = "holds but for this: 10 to 14 MiB more than when idle are kept, of at most 10"]
 async fn expressions_over_two_secrets_in_turn() {
     EXPRESSIONS_IN_TURN.try_out().await;
 }
@@ -164,7 +164,7 @@ pub const ALL_NAMES: Kind = kind("secrets that are all names", &[], |node, names
 });
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "holds but for this: 17 MiB more than when idle are kept, of at most 10"]
+#[ignore = "does not hold yet: 43 to 48 MiB of at most 45, and 17 to 20 MiB more than when idle are kept, of at most 10"]
 async fn secrets_that_are_all_names() {
     ALL_NAMES.try_out().await;
 }

@@ -25,7 +25,7 @@ fn asking(node: &Node, namespace: &str, secret: &str, count: usize, field: &str)
 pub const ANSWERS_THAT_ADD_UP: Kind = kind("answers that add up", &[], |node, namespace| asking(node, namespace, "large", 400, "v"));
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "holds but for this: 22 MiB more than when idle are kept, of at most 10"]
+#[ignore = "holds but for this: 10 to 22 MiB more than when idle are kept, of at most 10"]
 async fn objects_of_one_large_secret_that_differ_in_args() {
     ANSWERS_THAT_ADD_UP.try_out().await;
 }
@@ -57,7 +57,6 @@ pub const DEEP_VALUES: Kind = kind("deep values", &["OK", "SecretCorrupt"], |nod
 });
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: 15 MiB are kept"]
 async fn values_that_are_deep() {
     DEEP_VALUES.try_out().await;
 }
@@ -69,14 +68,13 @@ pub const RARE_CHARACTERS: Kind = kind("rare characters", &["OK"], |node, namesp
 });
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: a mount of the victim takes over 31 s"]
 async fn an_answer_of_all_rare_characters() {
     RARE_CHARACTERS.try_out().await;
 }
 
 /// A store that counts requests by node, and is asked for as much as it bears.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: a mount of the victim takes 3 s, and 10 MiB are kept"]
+#[ignore = "does not always hold: what the store says 429 to is anybody's, and a mount of the victim takes 0.2 to 1.4 s of at most 1 s"]
 async fn the_stores_quota_is_shared() {
     let node = Node::new(SMALL);
     let flood = Flood::new(2, asking(&node, "hostile", "counted", 400, "password"));
@@ -99,13 +97,15 @@ async fn thousands_of_objects_that_wait() {
 pub const LEASES: Kind =
     Kind { at_once: 8, ..kind("leases", &["OK"], |node, namespace| asking(node, namespace, "leased", 128, "password")) };
 
-/// Each mount of the victim needs a lease of its own. It goes on until the hostile tenant gets no more, and for a second beyond.
+/// The victim's Pods: far from its share of the leases, whatever the hostile tenant has.
+const VICTIMS: usize = 300;
+
+/// Each of the victim's Pods needs a lease of its own. It goes on until the hostile tenant gets no more, and for a second beyond.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: the victim is refused for want of room for a lease, its longest mount takes 2 s, and 30 MiB are kept"]
 async fn pods_that_make_leases_in_mass() {
     let node = Node::new(SMALL);
     let flood = Flood::new(LEASES.at_once, (LEASES.calls)(&node, "hostile"));
-    let victim = node.small("victim", 2_000, "bao", "leased");
+    let victim = node.small("victim", VICTIMS, "bao", "leased");
     let attack = async move |socket: &Path, told: &Told| {
         let all_are_given = || {
             let answers = told.lock().unwrap();
@@ -123,7 +123,9 @@ async fn pods_that_make_leases_in_mass() {
         }
     };
     let trial = Trial { victim, time: Duration::from_secs(20), ..Trial::new(node, "bao") };
-    trial.run(LEASES.name, LEASES.at_once, LEASES.may, attack).await.assert();
+    let verdict = trial.run(LEASES.name, LEASES.at_once, LEASES.may, attack).await;
+    verdict.assert();
+    assert!(verdict.hostile.0.of("TooLarge") > 0, "nobody was refused a lease: {}", verdict.hostile.0);
 }
 
 /// How long leases of a short life last, and a little more.
@@ -131,7 +133,6 @@ const A_LIFE: Duration = Duration::from_secs(7);
 
 /// One store takes renewals and says nothing: the leases of another are renewed in their life all the same.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not hold yet: the victim's lease is not renewed in its life"]
 async fn a_store_that_never_answers_renewals() {
     let (beside_nobody, beside_it) = tokio::join!(renewals_of_the_victim(0), renewals_of_the_victim(4));
     assert!(beside_nobody > 0, "this trial is worth nothing");

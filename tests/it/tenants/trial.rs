@@ -54,7 +54,7 @@ pub struct Verdict {
     limits: Limits,
     idle: Memory,
     honest: (Answers, Tale),
-    hostile: (Answers, Tale),
+    pub hostile: (Answers, Tale),
     /// Codes the hostile calls may have besides [`REFUSALS`].
     may: &'static [&'static str],
     /// As [`Meter::peak`].

@@ -48,7 +48,6 @@ impl Writing {
 
 /// Files of one byte: each takes a page.
 #[test]
-#[ignore = "does not hold yet: killed for its memory after 0.6 s"]
 fn volumes_of_thousands_of_tiny_files() {
     with_mounts("tenants::volumes::volumes_of_thousands_of_tiny_files", tiny_files);
 }
@@ -66,7 +65,6 @@ async fn tiny_files(dir: &Path) {
 
 /// A volume that is never opened: its file system does not answer. Its mounts take more places than there are.
 #[test]
-#[ignore = "does not hold yet: a mount of the victim takes over 31 s"]
 fn volumes_on_a_path_that_does_not_answer() {
     with_mounts("tenants::volumes::volumes_on_a_path_that_does_not_answer", slow_path);
 }

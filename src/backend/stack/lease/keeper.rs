@@ -15,9 +15,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
 use super::calls::{AT_ONCE, Slot, StoreName};
-use super::record::{Record, RecordId, Stage};
+use super::record::{FarewellId, Record, RecordId, Stage};
 use super::records::Task;
-use super::state::{FarewellId, State};
+use super::state::State;
 use super::{Leases, Store, pods};
 use crate::backend::{Backend, BackendError, Fault};
 use crate::model::{BackendName, Lease, Tenant};

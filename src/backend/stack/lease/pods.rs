@@ -98,6 +98,11 @@ impl Pods {
         &self.room
     }
 
+    /// Whether it is watched, and its folder was never there.
+    pub fn is_sought(&self, uid: &str) -> bool {
+        self.known.get(uid).is_some_and(|pod| !pod.seen)
+    }
+
     pub fn is_seen(&self, uid: &str) -> bool {
         self.known.get(uid).is_some_and(|pod| pod.seen)
     }

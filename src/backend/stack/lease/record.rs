@@ -14,7 +14,6 @@ use super::Store;
 use super::calls::{Lane, Server, StoreName};
 use super::life::{Life, Moment, backoff};
 use super::room::{POD, Place};
-use super::state::FarewellId;
 use crate::backend::{BackendError, Scope};
 use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source, Tenant};
 use crate::redact::Hidden;
@@ -39,6 +38,9 @@ pub(super) struct Key {
 /// Names a record, in this process and on the disk.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct RecordId(u128);
+
+/// Names a farewell: of a Pod that is gone, from one of its stores.
+pub(super) type FarewellId = u64;
 
 /// What becomes of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

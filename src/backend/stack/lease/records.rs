@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::Store;
 use super::calls::{Calls, Slot};
-use super::record::{Booked, Record, RecordId, Stage};
-use super::state::FarewellId;
+use super::record::{Booked, FarewellId, Record, RecordId, Stage};
 use crate::backend::Scope;
 use crate::model::PodIdentity;
 

@@ -10,7 +10,7 @@ use super::Store;
 use super::calls::{Lane, Server, StoreName};
 use super::flight::Flight;
 use super::pods::{Gone, Pods};
-use super::record::{Key, Record, RecordId, Stage};
+use super::record::{FarewellId, Key, Record, RecordId, Stage};
 use super::records::{Records, Task};
 use super::room::{Full, MOST_EACH};
 use super::saved::Saved;
@@ -54,8 +54,6 @@ pub(super) struct Slot {
     pub given: Option<RecordId>,
     pub flight: Option<Flight>,
 }
-
-pub(super) type FarewellId = u64;
 
 /// A Pod whose store tokens are given back at one store, once its leases of there are revoked: a token takes its leases with it, and says
 /// nothing of how that went.

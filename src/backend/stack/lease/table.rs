@@ -259,16 +259,25 @@ impl Leases {
 
     /// The Pod is watched from now on: whatever it is given here is taken back when it is gone.
     async fn note(&self, tenant: &Tenant, store: &Store, cx: &FetchContext) {
-        let now = Instant::now();
-        if self.lock().pods.ask(&cx.pod.uid, store, now) {
-            return;
+        let (now, uid) = (Instant::now(), &cx.pod.uid);
+        {
+            let mut state = self.lock();
+            if state.pods.ask(uid, store, now) {
+                return;
+            }
+            // At once: who asks meanwhile does not look, too.
+            if state.pods.add(tenant, uid, store, false, now) {
+                self.changed.notify_one();
+            }
+            if !state.pods.is_sought(uid) {
+                return;
+            }
         }
         // On a thread apart: the folder may be of a file system that hangs.
-        let (root, uid) = (self.pods.clone(), Arc::clone(&cx.pod.uid));
-        let looking = self.lookers.run(tenant.as_str(), cx.deadline.min(now + LOOK), move || has_folder(&root, &uid));
-        let seen = looking.await.unwrap_or(false);
-        if self.lock().pods.add(tenant, &cx.pod.uid, store, seen, Instant::now()) {
-            self.changed.notify_one();
+        let (root, name) = (self.pods.clone(), Arc::clone(uid));
+        let looking = self.lookers.run(tenant.as_str(), cx.deadline.min(now + LOOK), move || has_folder(&root, &name));
+        if looking.await == Ok(true) {
+            self.lock().pods.add(tenant, uid, store, true, Instant::now());
         }
     }
 

@@ -7,7 +7,7 @@ use super::fault::Refusal;
 use super::wire::Server;
 use crate::backend::{Fault, Scope};
 use crate::http::escape_path;
-use crate::model::{Login, LoginTls, PodIdentity};
+use crate::model::{Login, LoginTls, PodIdentity, Tenant};
 
 /// A door of a store. Two equal ones lead in as the same, where the same Pod (or the daemon) goes through.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -24,12 +24,13 @@ pub(super) struct Entry {
 
 impl Entry {
     /// # Errors
-    /// The class's address is none.
-    pub(super) fn of(config: &VaultConfig, login: &Login) -> Result<Self, Refusal> {
+    /// The class's address is none. `tenant` is whose class it is.
+    pub(super) fn of(config: &VaultConfig, login: &Login, tenant: Option<&str>) -> Result<Self, Refusal> {
         let invalid = |key: &str, problem: &str| Refusal::new(Fault::Invalid, format!("{key} {problem} (correct it in the class)"));
-        let mut server = Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None };
+        let mut server = Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None, named_by: None };
         if let Some(address) = &login.address {
             server.endpoint = address.parse().map_err(|error: crate::http::InvalidEndpoint| invalid("address", &error.to_string()))?;
+            server.named_by = tenant.map(Tenant::from);
             // Our certificate, and the name that ours has, are for our own address.
             server.tls = LoginTls { ca: config.tls.ca.clone(), ..LoginTls::default() };
         }
@@ -62,7 +63,7 @@ impl Entry {
 
     /// The bytes of its texts.
     pub(super) fn weight(&self) -> usize {
-        let Self { server: Server { endpoint, tls, below: _ }, namespace, mount, role, audience } = self;
+        let Self { server: Server { endpoint, tls, below: _, named_by: _ }, namespace, mount, role, audience } = self;
         let files = tls.files().map(|file| file.as_os_str().len()).sum::<usize>();
         let names = [tls.server_name.as_ref(), role.as_ref()].into_iter().flatten().map(String::len).sum::<usize>();
         endpoint.to_string().len() + files + names + namespace.len() + mount.len() + audience.len()

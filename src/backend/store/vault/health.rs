@@ -24,7 +24,7 @@ impl VaultBackend {
     pub(super) async fn health_answer(&self) -> Result<(Server, Reply), Refusal> {
         let deadline = Instant::now() + TIME;
         self.has_credentials(deadline).await?;
-        let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None };
+        let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None, named_by: None };
         // A standby is fine: it hands requests on to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
         let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never, payer: None };

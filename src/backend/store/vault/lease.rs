@@ -64,7 +64,7 @@ impl VaultBackend {
     }
 
     fn bearer(&self, lease: &Lease) -> Result<Arc<StoreToken>, Refusal> {
-        let entry = Entry::of(&self.config, &lease.secret.login)?;
+        let entry = Entry::of(&self.config, &lease.secret.login, None)?;
         let ours = !matches!(self.config.auth, Auth::Token { .. });
         Ok(self.sessions.bearer(lease, entry, ours))
     }

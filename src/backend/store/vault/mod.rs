@@ -79,7 +79,7 @@ impl VaultBackend {
             health: Health::default(),
             warned: Memo::with_capacity(MAX_WARNED),
         };
-        let server = wire::Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None };
+        let server = wire::Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None, named_by: None };
         match backend.clients.open(&server) {
             Ok(()) => Ok(backend),
             Err(refusal) => Err(backend.error(None, refusal)),

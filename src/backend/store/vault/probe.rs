@@ -105,7 +105,7 @@ impl VaultBackend {
             (Auth::Pod { .. }, Some(visitor)) => visitor,
             (Auth::Cert { .. } | Auth::Token { .. }, _) => nobody(),
         };
-        let entry = match Entry::of(&self.config, &Login::default()) {
+        let entry = match Entry::of(&self.config, &Login::default(), None) {
             Ok(entry) => entry,
             Err(refusal) => return Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         };

@@ -37,7 +37,7 @@ struct Request<'r> {
 
 impl VaultBackend {
     pub(super) async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
-        let entry = Entry::of(&self.config, &secret.login)?;
+        let entry = Entry::of(&self.config, &secret.login, Some(&cx.pod.namespace))?;
         let who = sharers(&self.config, &cx.pod);
         // Its files are read on this namespace's account.
         self.clients.to(&entry.server, &cx.pod.namespace, cx.deadline).await?;

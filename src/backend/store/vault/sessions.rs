@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn key(namespace: &str, role: &str) -> Key {
-        let server = Server { endpoint: "https://bao".parse().unwrap(), tls: LoginTls::default(), below: None };
+        let server = Server { endpoint: "https://bao".parse().unwrap(), tls: LoginTls::default(), below: None, named_by: None };
         let (mount, role, audience) = ("jwt".to_owned(), Some(role.to_owned()), "bao".to_owned());
         let who = Scope::Account(Account { namespace: namespace.into(), name: "s".into(), uid: Some("sa".into()) });
         Key { entry: Entry { server, namespace: String::new(), mount, role, audience }, who }

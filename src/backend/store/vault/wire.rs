@@ -15,15 +15,19 @@ use super::fault::Refusal;
 use crate::backend::Fault;
 use crate::budget::{Payer, Spent};
 use crate::files::{Desk, Late};
-use crate::http::{ClientCertificate, Endpoint, HttpClient, HttpConfig, HttpError, Repeat};
-use crate::model::{LoginTls, SecretBytes};
+use crate::http::{ClientCertificate, Endpoint, HttpClient, HttpConfig, HttpError, Names, Repeat};
+use crate::model::{LoginTls, SecretBytes, Tenant};
 use crate::shelf::Shelf;
+use crate::turns::Turns;
 
 /// Threads that read files: a file system that hangs takes no more.
 const THREADS: usize = 4;
 
 /// The most endpoints that classes may lead to and that are kept connected.
 const MAX_CLIENTS: usize = 32;
+
+/// Names that are looked up at once, each by a thread: one that nobody resolves takes one for half a minute.
+const LOOK_UPS: usize = 8;
 
 /// The tenant of what the daemon does for itself.
 const NOBODY: &str = "";
@@ -40,6 +44,8 @@ pub(super) struct Server {
     pub(super) tls: LoginTls,
     /// The folder that the files of `tls` are below, where a class has named them.
     pub(super) below: Option<PathBuf>,
+    /// The namespace whose class has named the address; `None`: the configuration has, or it is not known any more.
+    pub(super) named_by: Option<Tenant>,
 }
 
 /// The clients in use, each with its connections.
@@ -50,6 +56,7 @@ pub(super) struct Clients {
     store_words: bool,
     /// A namespace whose classes lead to many servers pushes out its own, and not the backend's.
     known: Mutex<Shelf<Server, HttpClient>>,
+    names: Turns,
     /// Where files are read that classes name, and those of logins.
     pub(super) desk: Desk,
 }
@@ -83,7 +90,7 @@ pub(super) struct Reply {
 
 impl Clients {
     pub(super) fn new(max_body: usize, store_words: bool) -> Self {
-        Self { max_body, store_words, known: Mutex::new(Shelf::new(MAX_CLIENTS)), desk: Desk::new(THREADS) }
+        Self { max_body, store_words, known: Mutex::new(Shelf::new(MAX_CLIENTS)), names: Turns::new(LOOK_UPS), desk: Desk::new(THREADS) }
     }
 
     /// Makes the client of a configured server, on the caller's thread.
@@ -91,7 +98,8 @@ impl Clients {
     /// # Errors
     /// The TLS files cannot be used.
     pub(super) fn open(&self, server: &Server) -> Result<(), Refusal> {
-        let client = HttpClient::new(server.endpoint.clone(), self.config(server)).map_err(|error| unusable(server, &error))?;
+        let client = HttpClient::with_names(server.endpoint.clone(), self.config(server), self.names(server))
+            .map_err(|error| unusable(server, &error))?;
         self.keep(NOBODY, server, &client);
         Ok(())
     }
@@ -104,8 +112,8 @@ impl Clients {
         if let Some(client) = self.lock().find(server) {
             return Ok(client.clone());
         }
-        let (endpoint, config) = (server.endpoint.clone(), self.config(server));
-        let made = self.desk.run(tenant, deadline, move || HttpClient::new(endpoint, config)).await;
+        let (endpoint, config, names) = (server.endpoint.clone(), self.config(server), self.names(server));
+        let made = self.desk.run(tenant, deadline, move || HttpClient::with_names(endpoint, config, names)).await;
         let late = |late: Late| match &server.below {
             Some(_) => Refusal::class_files(late.into(), &late.to_string()),
             None => Refusal::new(late.into(), format!("{server}: a TLS file of the backend cannot be read: {late}")),
@@ -127,6 +135,10 @@ impl Clients {
     /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map's.
     fn lock(&self) -> MutexGuard<'_, Shelf<Server, HttpClient>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn names(&self, server: &Server) -> Names {
+        Names::new(self.names.clone(), server.named_by.clone().unwrap_or_else(|| NOBODY.into()))
     }
 
     fn config(&self, server: &Server) -> HttpConfig {

@@ -116,6 +116,6 @@ async fn a_class_that_leads_to_many_servers_pushes_out_its_own() {
         let evil = bench.cx(&pod("evil", "x", "y"));
         let _ = fetch(&backend, &secret_as(&backend, "kv/data/shop/db", login), &evil).await;
     }
-    let own = wire::Server { endpoint: backend.config.address.clone(), tls: LoginTls::default(), below: None };
+    let own = wire::Server { endpoint: backend.config.address.clone(), tls: LoginTls::default(), below: None, named_by: None };
     assert!(backend.clients.knows(&own), "the backend's own is still connected");
 }
