@@ -17,6 +17,7 @@ use super::ReadFault;
 use super::read::{Stamp, WholeFile};
 use crate::backend::Fault;
 use crate::files::create_new;
+use crate::text;
 
 /// The longest identity file in bytes.
 const MAX_FILE: usize = 64 * 1024;
@@ -154,7 +155,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Identity>, ReadFault> {
     if bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE") {
         return Err(fault("is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)"));
     }
-    let text = str::from_utf8(bytes).map_err(|_| fault("is not text (`keyferry vault init` makes an identity file)"))?;
+    let text = text::read(bytes).map_err(|problem| fault(&problem.to_string()))?;
     let mut identities = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -218,7 +219,7 @@ mod tests {
         assert_snapshot!(reason(b""), @"the identity file /etc/age.key holds no identity (`keyferry vault init` makes one)");
         assert_snapshot!(reason(b"# x\n\nAGE-SECRET-KEY-1CANARY"), @"the identity file /etc/age.key has a line 3 that is no X25519 identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
         assert_snapshot!(reason(b"age-encryption.org/v1\n"), @"the identity file /etc/age.key is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)");
-        assert_snapshot!(reason(b"\xff"), @"the identity file /etc/age.key is not text (`keyferry vault init` makes an identity file)");
+        assert_snapshot!(reason(b"\xff"), @"the identity file /etc/age.key is not UTF-8 text: line 1 has other bytes (save it as UTF-8)");
     }
 
     #[test]
