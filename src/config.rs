@@ -26,6 +26,7 @@ use crate::model::{BackendName, LoginKey};
 use crate::policy::{Named, Policy, Store};
 use crate::server::SocketConfig;
 use crate::telemetry::logs::LogConfig;
+use crate::text::{self, NotText};
 use crate::units::{parse_duration, parse_size};
 use crate::yaml::{self, Fault, Faults, Node, Position, Reader};
 
@@ -106,8 +107,10 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
-        Self::parse(&text).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
+        let bytes = read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
+        let not_text = |fault: NotText| vec![Fault { at: Position { line: 1, column: 1 }, key: String::new(), problem: fault.to_string() }];
+        let config = text::read(&bytes).map_err(not_text).and_then(Self::parse);
+        config.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
     pub fn of_backends(&self) -> BackendSettings {
@@ -360,13 +363,13 @@ fn not_yet(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) {
 }
 
 /// The command line names this file, and a shell may give it as a pipe: it need not be a regular one, and has the same bound.
-fn read(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
         return Err(io::Error::other(format!("is larger than {MAX_FILE} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 // === impl Limits ===

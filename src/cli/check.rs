@@ -32,6 +32,7 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::delivery::DeliveryMode;
 use crate::dialect::ClassLimits;
 use crate::model::{Catalogue, PodClaims, PodIdentity, quoted};
+use crate::text;
 use crate::yaml::{Faults, Node, Position, parse_all};
 
 /// The longest file in bytes.
@@ -258,13 +259,16 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
 }
 
 fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     if is_standard_input(path) {
-        input.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        input.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     } else {
-        File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     }
-    if text.len() as u64 > MAX_FILE { Err(std::io::Error::other(format!("is longer than {MAX_FILE} bytes"))) } else { Ok(text) }
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!("is longer than {MAX_FILE} bytes")));
+    }
+    Ok(text::read_manifest(&bytes)?.to_string())
 }
 
 fn is_standard_input(path: &Path) -> bool {

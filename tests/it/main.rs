@@ -25,6 +25,7 @@ mod folder;
 mod golden;
 mod hang;
 mod identity;
+mod import;
 mod isolation;
 mod leaks;
 mod memory;
@@ -40,6 +41,7 @@ mod tenants;
 mod unread;
 mod vault;
 mod volume;
+mod windows;
 
 /// As in the daemon: what is freed is wiped (`memory` looks into this process too).
 #[global_allocator]

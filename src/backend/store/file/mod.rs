@@ -19,6 +19,7 @@ mod recipients;
 mod rekey;
 mod revision;
 mod seal;
+mod secret_type;
 mod vault;
 mod write;
 
@@ -32,7 +33,7 @@ use async_trait::async_trait;
 use tokio::time::{Duration, Instant, timeout_at};
 
 pub use age::x25519::Recipient;
-pub use exchange::{Exchanged, InvalidExchange, read_exchange, write_exchange};
+pub use exchange::{Exchanged, InvalidExchange, Outgoing, read_exchange, write_exchange};
 pub use fault::ReadFault;
 pub use identity::{generate_identity, recipients_of};
 pub use layout::{Layout, VaultName};
@@ -40,6 +41,7 @@ pub use reader::{Key, Opened, Reader};
 pub use recipients::InvalidRecipients;
 pub use rekey::{RekeyError, Rekeyed};
 pub use revision::{InvalidRevision, Revision};
+pub use secret_type::{InvalidSecretType, SecretType};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 
 use queue::Queue;

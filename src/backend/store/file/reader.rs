@@ -17,7 +17,7 @@ use super::layout::{Layout, VaultName};
 use super::names::{self, Unlistable};
 use super::read::{Stamp, Unreadable, WholeFile};
 use super::seal::{self, Unopened};
-use super::{ReadFault, Revision};
+use super::{ReadFault, Revision, SecretType};
 use crate::backend::Fault;
 use crate::backend::sweep::{Sweeping, Swept};
 use crate::clock::{Clock, SystemClock};
@@ -66,6 +66,7 @@ pub struct Opened {
     pub secret: Arc<Secret>,
     pub revision: Revision,
     pub time: Timestamp,
+    pub secret_type: Option<SecretType>,
 }
 
 /// An opened file, and the state it was in.
@@ -263,7 +264,7 @@ impl Reader {
         }
         let version = Some(document.revision.into());
         let secret = Arc::new(Secret { fields: document.fields, response: None, version, lease: None });
-        Ok(Opened { secret, revision: document.revision, time: document.time })
+        Ok(Opened { secret, revision: document.revision, time: document.time, secret_type: document.secret_type })
     }
 
     fn unreadable(&self, path: &Path, cause: &Unreadable) -> ReadFault {

@@ -2,6 +2,8 @@
 
 use age::x25519::Identity;
 
+use crate::text;
+
 /// How many lines are named.
 const NAMED: usize = 5;
 
@@ -22,9 +24,9 @@ impl Lines {
         if bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE") {
             return Err("is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)".to_owned());
         }
-        let text = str::from_utf8(bytes).map_err(|_| "is not text (`keyferry vault init` makes an identity file)")?;
+        let text = text::read(bytes).map_err(|fault| fault.to_string())?;
         let (mut identities, mut others, mut within) = (Vec::new(), Vec::new(), false);
-        for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines().map(str::trim)) {
+        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
             // A PEM block is one thing.
             let inside = within;
             within = (within || line.starts_with("-----BEGIN")) && !line.starts_with("-----END");
@@ -87,7 +89,7 @@ mod tests {
         assert_snapshot!(refusal(b""), @"holds no identity (`keyferry vault init` makes one)");
         assert_snapshot!(refusal(b"# x\n\nAGE-SECRET-KEY-1CANARY"), @"holds no X25519 identity: line 3 is an X25519 identity that is damaged (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
         assert_snapshot!(refusal(b"age-encryption.org/v1\n"), @"is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)");
-        assert_snapshot!(refusal(b"\xff"), @"is not text (`keyferry vault init` makes an identity file)");
+        assert_snapshot!(refusal(b"\xff"), @"is not UTF-8 text: line 1 has other bytes (save it as UTF-8)");
     }
 
     #[test]
