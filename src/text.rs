@@ -63,6 +63,16 @@ pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotText> {
     }
 }
 
+/// The same of bytes that are kept.
+///
+/// # Errors
+/// It is UTF-16.
+pub fn owned_without_mark(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, NotText> {
+    let mark = bytes.len() - without_mark(&bytes)?.len();
+    bytes.drain(..mark);
+    Ok(bytes)
+}
+
 /// Without the one line end that an editor puts there: `\n`, `\r\n`, or `\r` alone.
 pub fn without_line_end(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
@@ -101,6 +111,7 @@ mod tests {
         assert_eq!(read(b"\xef\xbb\xbf\xef\xbb\xbfa"), Ok("\u{feff}a"), "one of them");
         assert_eq!(read(b""), Ok(""));
         assert_eq!(without_mark(b"\xef\xbb\xbf\xff"), Ok(&b"\xff"[..]));
+        assert_eq!(owned_without_mark(Zeroizing::new(b"\xef\xbb\xbfa".to_vec())).unwrap().as_slice(), b"a");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{HttpConfig, HttpError};
 use crate::files::{MAX_FILE, Named, Stamp, Unreadable};
+use crate::text;
 
 /// The most entries of a folder of certificates.
 const MAX_ENTRIES: usize = 4096;
@@ -44,8 +45,8 @@ impl Files {
 
 /// The content of a file.
 pub(super) fn read(config: &HttpConfig, of: Of, path: &Path) -> Result<Zeroizing<Vec<u8>>, HttpError> {
-    let whole = named(config, path).read(MAX_FILE);
-    whole.map(|whole| whole.bytes).map_err(|error| fault(config, of, path, problem(error)))
+    let whole = named(config, path).read(MAX_FILE).map_err(|error| fault(config, of, path, problem(error)))?;
+    text::owned_without_mark(whole.bytes).map_err(|error| fault(config, of, path, error.to_string()))
 }
 
 /// The contents of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
@@ -58,7 +59,11 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<Zeroizing<Ve
             Ok(whole) => {
                 let too_much = || fault(config, Of::Ca, ca, format!("its certificates have more than {MAX_FOLDER} bytes together"));
                 left = left.checked_sub(whole.bytes.len()).ok_or_else(too_much)?;
-                contents.push(whole.bytes);
+                match text::owned_without_mark(whole.bytes) {
+                    Ok(text) => contents.push(text),
+                    Err(error) if of_folder => tracing::warn!(file = %file.path().display(), "a CA file is left out: it {error}"),
+                    Err(error) => return Err(fault(config, Of::Ca, file.path(), error.to_string())),
+                }
             }
             Err(Unreadable::Absent | Unreadable::NotAFile) if of_folder => {}
             // One file takes nothing from the others.

@@ -22,12 +22,13 @@ const ANSIBLE: Mark = fault("encrypted by Ansible Vault", "run `ansible-vault de
 const AGE: Mark = fault("encrypted by age", "run `age --decrypt` first");
 const PGP: Mark = fault("encrypted by PGP", "run `gpg --decrypt` first");
 const DOTENV_VAULT: Mark = fault("encrypted by dotenv-vault", "run `npx dotenv-vault decrypt` first");
+const AZURE: Mark = fault("a reference to Azure Key Vault", "run `az keyvault secret show` first");
 const ONE_PASSWORD: &str = "run `op inject` first";
 
 /// A predicate over a value without blanks at its ends, and what the value is then.
 type Rule = (fn(&str) -> bool, Mark);
 
-const VALUES: [Rule; 18] = [
+const VALUES: [Rule; 23] = [
     (|text| text.starts_with("ENC[PKCS7,") || text.starts_with("ENC[GPG,"), EYAML),
     (|text| is_within(text, "ENC[", "]"), SOPS),
     (|text| text.starts_with("$ANSIBLE_VAULT;"), ANSIBLE),
@@ -55,12 +56,17 @@ const VALUES: [Rule; 18] = [
         |text| is_word(text) && text.starts_with("gcp:secretmanager:"),
         fault("a reference of Bank-Vaults", "run `gcloud secrets versions access` first"),
     ),
+    (|text| is_word(text) && (text.ends_with("@azurekeyvault") || text.starts_with("azure:keyvault:")), AZURE),
+    (|text| is_within(text, "@Microsoft.KeyVault(", ")"), AZURE),
+    (|text| is_word(text) && text.starts_with("keeper://"), fault("a reference of Keeper", "run `ksm interpolate` first")),
+    (|text| is_word(text) && text.starts_with("akeyless:/"), fault("a reference of Akeyless", "run `akeyless get-secret-value` first")),
     (
-        |text| is_word(text) && text.ends_with("@azurekeyvault"),
-        fault("a reference to Azure Key Vault", "run `az keyvault secret show` first"),
+        |text| is_word(text) && text.starts_with("arn:") && text.contains(":secretsmanager:") && text.contains(":secret:"),
+        legal("the name of a secret of AWS", "write the value that `aws secretsmanager get-secret-value` prints"),
     ),
-    (|text| is_within(text, "@Microsoft.KeyVault(", ")"), fault("a reference to Azure Key Vault", "run `az keyvault secret show` first")),
     (is_variable, legal("a reference to a variable", "write its value")),
+    (|text| is_within(text, "$(", ")"), legal("a command for a shell", "write what it prints")),
+    (is_placeholder, legal("a placeholder", "write the value itself")),
 ];
 
 /// Objects of Kubernetes from which a controller makes a Secret: groups of their API, and kinds.
@@ -154,11 +160,13 @@ fn is_transit(text: &str) -> bool {
     versioned.is_some_and(|(version, rest)| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()) && is_base64(rest))
 }
 
-/// `vault:path#key`, as Bank-Vaults reads it: <https://bank-vaults.dev/docs/mutating-webhook/annotations/>
+/// `vault:path#key`, as Bank-Vaults reads it, which takes `${vault:path#key}` too: <https://bank-vaults.dev/docs/mutating-webhook/annotations/>
 fn is_vault_reference(text: &str) -> bool {
+    let text = text.strip_prefix("${").and_then(|text| text.strip_suffix('}')).unwrap_or(text);
     let text = text.strip_prefix(">>").unwrap_or(text);
     let path = ["vault:", "bao:"].iter().find_map(|scheme| text.strip_prefix(scheme));
-    is_word(text) && path.and_then(|path| path.split_once('#')).is_some_and(|(path, key)| !path.is_empty() && !key.is_empty())
+    let parts = path.and_then(|path| path.split_once('#'));
+    is_one_line(text) && parts.is_some_and(|(path, key)| !path.is_empty() && is_word(path) && !key.is_empty())
 }
 
 /// `ref+vault://path#/key`: <https://github.com/helmfile/vals>
@@ -173,12 +181,19 @@ fn is_argocd_placeholder(text: &str) -> bool {
     is_within(text, "<path:", ">") && text.contains('#')
 }
 
-/// `${NAME}` and `$(NAME)`
+/// `${NAME}`, also with a default or a scheme: `${NAME:-x}`, `${ssm:/shop/db}`. Kubernetes writes `$(NAME)`.
 fn is_variable(text: &str) -> bool {
+    let named = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !name.contains(['{', '}', '\n']);
+    let all_named = |name: &str| named(name) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let inside = |start, end| text.strip_prefix(start).and_then(|rest: &str| rest.strip_suffix(end));
-    inside("${", '}').or_else(|| inside("$(", ')')).is_some_and(|name| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.as_bytes()[0].is_ascii_digit()
-    })
+    inside("${", '}').is_some_and(named) || inside("$(", ')').is_some_and(all_named)
+}
+
+/// `<password>`, and the `<no value>` of a template of Go.
+fn is_placeholder(text: &str) -> bool {
+    let name = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_. ".contains(c);
+    name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(is_name))
 }
 
 #[cfg(test)]
@@ -214,13 +229,29 @@ mod tests {
             "<path:kv/data/db#password>",
             "berglas://bucket/db",
             "sm://shop/db",
+            "${vault:secret/data/db#password}",
+            "vault:secret/data/db#{{ .user | b64dec }}",
+            "keeper://xpIQ/field/password",
+            "akeyless:/shop/db",
+            "azure:keyvault:db",
             "gcp:secretmanager:projects/shop/secrets/db/versions/1",
             "db@azurekeyvault",
             "@Microsoft.KeyVault(SecretUri=https://shop.vault.azure.net/secrets/db)",
         ] {
             assert_eq!(of_value(value.as_bytes()).map(|mark| mark.legal), Some(false), "{value}");
         }
-        for value in ["age-encryption.org/v1\n-> X25519 x", "# created: x\nAGE-SECRET-KEY-1X\n", "${DB_PASSWORD}", "$(DB_PASSWORD)"] {
+        for value in [
+            "age-encryption.org/v1\n-> X25519 x",
+            "# created: x\nAGE-SECRET-KEY-1X\n",
+            "${DB_PASSWORD}",
+            "${DB_PASSWORD:-none}",
+            "${ssm:/shop/db}",
+            "$(DB_PASSWORD)",
+            "$(cat /run/password)",
+            "<password>",
+            "<no value>",
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:db-AbCdEf",
+        ] {
             assert_eq!(of_value(value.as_bytes()).map(|mark| mark.legal), Some(true), "{value}");
         }
     }
@@ -247,7 +278,10 @@ mod tests {
             "ref+",
             "ref+x://",
             "encrypted: no",
-            "<path>",
+            "<a/>",
+            "<1>",
+            "<a><b>",
+            "vault:a b#c",
             "user@azurekeyvault.example",
             "${",
             "${1}",

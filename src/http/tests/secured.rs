@@ -164,3 +164,23 @@ async fn a_folder_of_cas_goes_on_without_a_file_that_cannot_be_read() {
     fs::write(cas.join("b.pem"), &authority.pem).unwrap();
     get(&client(server.address, config(&folder)), "/").await.unwrap();
 }
+
+/// As editors on Windows write them.
+#[tokio::test]
+async fn a_byte_order_mark_and_crlf_are_not_the_certificates() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    fs::write(folder.path().join("ca.crt"), marked(&authority.pem)).unwrap();
+    let certificate = authority.write_client(folder.path(), "client.example");
+    for file in [&certificate.chain, &certificate.key] {
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, marked(&text)).unwrap();
+    }
+    let server = Server::start(&authority, &Manner::default());
+    let config = HttpConfig { certificate: Some(certificate), ..config(&folder) };
+    get(&client(server.address, config.clone()), "/").await.unwrap();
+    let utf16: Vec<u8> = authority.pem.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.path().join("ca.crt"), utf16).unwrap();
+    let refused = HttpClient::new("https://localhost".parse().unwrap(), config).unwrap_err();
+    insta::assert_snapshot!(shown(&refused, &folder), @r#"the CA cannot be read: DIR/ca.crt: is UTF-16, as PowerShell writes it (save it as UTF-8) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)"#);
+}
