@@ -3,7 +3,8 @@
 //! A mark of a document says so of all of it, and is always a fault. A mark of a value counts where the whole value fits.
 
 use crate::cli::manifest::field;
-use crate::yaml::{Node, Value};
+use crate::text;
+use crate::yaml::{Node, Value, parse_all};
 
 /// What a thing is, and what to do about it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,11 +29,9 @@ const ONE_PASSWORD: &str = "run `op inject` first";
 /// A predicate over a value without blanks at its ends, and what the value is then.
 type Rule = (fn(&str) -> bool, Mark);
 
-const VALUES: [Rule; 23] = [
+const VALUES: [Rule; 21] = [
     (|text| text.starts_with("ENC[PKCS7,") || text.starts_with("ENC[GPG,"), EYAML),
     (|text| is_within(text, "ENC[", "]"), SOPS),
-    (|text| text.starts_with("$ANSIBLE_VAULT;"), ANSIBLE),
-    (|text| text.starts_with("-----BEGIN PGP MESSAGE-----"), PGP),
     (|text| text.strip_prefix("encrypted:").is_some_and(is_base64), fault("encrypted by dotenvx", "run `dotenvx decrypt` first")),
     (|text| is_one_line(text) && text.starts_with("{cipher}"), fault("encrypted by Spring Cloud Config", "run `spring decrypt` first")),
     (|text| is_within(text, "ENC(", ")"), fault("encrypted by Jasypt", "run Jasypt's `decrypt` first")),
@@ -82,16 +81,18 @@ const MAKERS: [(&str, &[&str]); 9] = [
     ("spv.no", &["AzureKeyVaultSecret"]),
 ];
 
+/// What begins like this, whatever follows, is no text that anybody reads.
+const STARTS: [(&[u8], Mark); 6] = [
+    (b"$ANSIBLE_VAULT;", ANSIBLE),
+    (b"age-encryption.org/", AGE),
+    (b"-----BEGIN AGE ENCRYPTED FILE-----", AGE),
+    (b"-----BEGIN PGP MESSAGE-----", PGP),
+    (b"\0GITCRYPT\0", fault("encrypted by git-crypt", "run `git-crypt unlock` first")),
+    (b"version https://git-lfs.github.com/", fault("a pointer of Git LFS", "run `git lfs pull` first")),
+];
+
 /// What all bytes of a file are, before anything is read in it.
 pub fn of_file(bytes: &[u8]) -> Option<Mark> {
-    const STARTS: [(&[u8], Mark); 6] = [
-        (b"$ANSIBLE_VAULT;", ANSIBLE),
-        (b"age-encryption.org/", AGE),
-        (b"-----BEGIN AGE ENCRYPTED FILE-----", AGE),
-        (b"-----BEGIN PGP MESSAGE-----", PGP),
-        (b"\0GITCRYPT\0", fault("encrypted by git-crypt", "run `git-crypt unlock` first")),
-        (b"version https://git-lfs.github.com/", fault("a pointer of Git LFS", "run `git lfs pull` first")),
-    ];
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
     STARTS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, mark)| *mark)
 }
@@ -119,12 +120,15 @@ pub fn makes_a_secret(api_version: &str, kind: &str) -> bool {
 
 /// What a value is instead.
 pub fn of_value(value: &[u8]) -> Option<Mark> {
-    if value.starts_with(b"age-encryption.org/v1") || value.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----") {
-        return Some(legal("encrypted by age", AGE.remedy));
+    if let Some(mark) = of_file(value) {
+        return Some(if mark == AGE { legal(AGE.what, AGE.remedy) } else { mark });
     }
-    let text = str::from_utf8(value).ok()?;
+    let text = text::read(value).ok()?;
     if text.lines().any(|line| line.trim_start().starts_with("AGE-SECRET-KEY-")) {
         return Some(legal("an age identity", "Pods need what it decrypts, and seldom the identity"));
+    }
+    if is_encrypted_document(text) {
+        return Some(legal("a document that is encrypted by SOPS", SOPS.remedy));
     }
     let text = text.trim_ascii();
     VALUES.iter().find(|(fits, _)| fits(text)).map(|(_, mark)| *mark)
@@ -136,6 +140,15 @@ const fn fault(what: &'static str, remedy: &'static str) -> Mark {
 
 const fn legal(what: &'static str, remedy: &'static str) -> Mark {
     Mark { what, remedy, legal: true }
+}
+
+/// A whole file of SOPS as one value: an application may decrypt it itself.
+fn is_encrypted_document(text: &str) -> bool {
+    // Most values are not looked into further.
+    text.contains("ENC[") && text.contains("sops") && {
+        let is_dotenv = || of_names(text.lines().filter_map(|line| Some(line.split_once('=')?.0))).is_some();
+        is_dotenv() || parse_all(text).is_ok_and(|documents| documents.iter().any(|document| of_document(document).is_some()))
+    }
 }
 
 fn is_one_line(text: &str) -> bool {
@@ -208,6 +221,9 @@ mod tests {
             "ENC[AES256_GCM,data:abc=,iv:def=,tag:ghi=,type:str]\n",
             "ENC[PKCS7,MIIBeQYJ]",
             "$ANSIBLE_VAULT;1.1;AES256\n6638\n",
+            "\u{feff}ENC[AES256_GCM,data:x]",
+            "\0GITCRYPT\0x",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:x\n",
             "-----BEGIN PGP MESSAGE-----\n\nhQEM\n-----END PGP MESSAGE-----\n",
             "encrypted:BD9hY3Jl/+=",
             "{cipher}682bc583f4641835fa2db009355293665d2647dade3375c0ee201de2a49f7bda",
@@ -243,6 +259,8 @@ mod tests {
         for value in [
             "age-encryption.org/v1\n-> X25519 x",
             "# created: x\nAGE-SECRET-KEY-1X\n",
+            "a: ENC[AES256_GCM,data:x]\nsops: { mac: x }\n",
+            "A=ENC[AES256_GCM,data:x]\nsops_mac=x\n",
             "${DB_PASSWORD}",
             "${DB_PASSWORD:-none}",
             "${ssm:/shop/db}",
@@ -282,6 +300,7 @@ mod tests {
             "<1>",
             "<a><b>",
             "vault:a b#c",
+            "a: ENC[x]\nb: sops\n",
             "user@azurekeyvault.example",
             "${",
             "${1}",
