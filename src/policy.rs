@@ -573,7 +573,7 @@ mod tests {
         line 6: policy rule 3.reads: is no known key (did you mean `read`?)
         line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
         line 8: policy rule 4.read: "files/a**/b": `**` stands alone between slashes (such as files/**/db); within an element write `*`
-        line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
         line 9: policy rule 5: is a text, but must be a mapping (write a line `key: value` for each key)
         line 10: policy rule 6.pods.namespace: "" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; `*` is any run of characters, and nothing else is special)
         line 12: policy rule 7.pods.namespace: "Shop" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; did you mean "shop"?)

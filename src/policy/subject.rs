@@ -38,7 +38,7 @@ pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Resu
     check_placeholders(pattern)?;
     let bare = stand_in(pattern, "x");
     if !bare.contains('/') || bare.split('/').any(str::is_empty) {
-        return Err(format!("{pattern:?} is no <backend>/<name> pattern (such as files/shop/* or files/${{namespace}}/**)"));
+        return Err(format!("{pattern:?} is no <backend>/<name> pattern ({})", slashes(pattern)));
     }
     if bare.split('/').any(|element| element != "**" && element.contains("**")) {
         return Err(format!("{pattern:?}: `**` stands alone between slashes (such as files/**/db); within an element write `*`"));
@@ -55,6 +55,16 @@ pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Resu
     match refusals.as_deref() {
         Some([problem, ..]) => Err(format!("{pattern:?}: {problem}")),
         Some([]) | None => Ok(pattern.to_owned()),
+    }
+}
+
+/// What somebody means by slashes at an end, or by two in a row.
+fn slashes(pattern: &str) -> String {
+    let elements: Vec<&str> = pattern.split('/').filter(|element| !element.is_empty()).collect();
+    let below = if pattern.ends_with('/') { "/**" } else { "" };
+    match format!("{}{below}", elements.join("/")) {
+        meant if elements.len() > 1 => format!("did you mean {meant:?}?"),
+        _ => "such as files/shop/* or files/${namespace}/**".to_owned(),
     }
 }
 
@@ -215,8 +225,8 @@ mod tests {
         "team/kv/data/db": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/kv/data/db"?)
         "team/team-a/kv": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/team-a/kv"?)
         "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
-        "/files/x" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
-        "files/x/" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
+        "files/x/" is no <backend>/<name> pattern (did you mean "files/x/**"?)
         "files/a**": `**` stands alone between slashes (such as files/**/db); within an element write `*`
         "#);
         let one = &backends()[2..3];
