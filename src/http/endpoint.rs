@@ -27,6 +27,9 @@ enum Place {
     Unix(PathBuf),
 }
 
+/// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
+const MAX_SOCKET: usize = 107;
+
 /// A text that is no endpoint. It may hold a password, so it is not repeated here.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum InvalidEndpoint {
@@ -42,6 +45,8 @@ pub enum InvalidEndpoint {
     Scheme,
     #[error("is the path of no socket (write unix:///path/to.sock)")]
     Socket,
+    #[error("has a path of over {MAX_SOCKET} bytes, which the system does not allow for a socket (choose a shorter one)")]
+    SocketLength,
     #[error("has a user in it (leave out what stands before the @)")]
     User,
 }
@@ -164,6 +169,9 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         if let Some(path) = text.strip_prefix("unix://") {
+            if path.len() > MAX_SOCKET {
+                return Err(InvalidEndpoint::SocketLength);
+            }
             let fit = path.len() > 1 && path.starts_with('/') && !path.ends_with('/') && !path.contains(char::is_control);
             return if fit { Ok(Self { place: Place::Unix(path.into()), base: String::new() }) } else { Err(InvalidEndpoint::Socket) };
         }

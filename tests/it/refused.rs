@@ -41,9 +41,11 @@ fn configurations() -> Vec<String> {
         more("nonsense: 1"),
         backend("{ kind: file, vault: vault, identity: [/k, age.key] }"),
         backend("{ kind: file, vault: \"\", identity: /k }"),
+        backend("{ kind: file, vault: \"/v\\n\", identity: /k }"),
         backend("{ kind: vault, address: \"https://bao\", ca: ca.crt, auth: { method: token, tokenFile: token } }"),
         backend("{ kind: vault, address: \"https://bao\", serverName: \"not a name\", auth: { method: kubernetes } }"),
         backend("{ kind: vault, address: \"https://under_score-.example\", auth: { method: kubernetes } }"),
+        backend(&format!("{{ kind: vault, address: \"unix:///{long}{long}\", auth: {{ method: kubernetes }} }}")),
         backend("{ kind: vault, address: bao, auth: { method: cert } }"),
         backend("{ kind: vault, address: \"https://bao\", auth: { method: jwt }, classMay: { namespace: [\"$namespace\"] } }"),
         backend("{ kind: http, url: \"https://s.example/${name}\", auth: { bearer: { file: token } } }"),
@@ -111,10 +113,12 @@ fn serve_and_check_refuse_in_the_same_words() {
     3:27: backends.b.vault: "vault" is not an absolute path (start it with /)
     3:49: backends.b.identity: "age.key" is not an absolute path (start it with /)
     3:27: backends.b.vault: is empty (write a path that starts with /, or leave the key out)
+    3:27: backends.b.vault: "/v\n" has a control character (is a quote or an escape too many there?)
     3:49: backends.b.ca: "ca.crt" is not an absolute path (start it with /)
     3:91: backends.b.auth.tokenFile: "token" is not an absolute path (start it with /)
     3:57: backends.b.serverName: "not a name" is not a name that a server's certificate could be for
     3:30: backends.b.address: "under_score-.example" is not a name that a server's certificate could be for
+    3:30: backends.b.address: has a path of over 107 bytes, which the system does not allow for a socket (choose a shorter one)
     3:30: backends.b.address: does not begin with https://, http:// or unix:///
     3:41: backends.b.auth.method: cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)
     3:92: backends.b.classMay.namespace: "$namespace": "$namespace" is no placeholder (did you mean "${namespace}"?)
