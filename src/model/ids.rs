@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::clean;
+
 /// The longest secret name in bytes; a store's own limit may be lower.
 const MAX_SECRET_NAME: usize = 1024;
 
-/// The longest field name in bytes: a Kubernetes Secret's key may have as many.
+/// The longest field name in bytes that Keyferry writes: a Kubernetes Secret's key may have as many.
 const MAX_FIELD_NAME: usize = 253;
 
 /// A configured store, by its key under `backends`.
@@ -20,7 +22,7 @@ pub struct BackendName(Arc<str>);
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SecretName(Arc<str>);
 
-/// One field of a secret.
+/// One field of a secret. What a store answers may be any text, also an empty one: `Display` shows it escaped and cut.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FieldName(Arc<str>);
 
@@ -132,11 +134,17 @@ impl fmt::Display for SecretName {
 // === impl FieldName ===
 
 impl FieldName {
+    /// As a store has it.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
+/// A name that Keyferry writes into a vault: stricter than what a store may answer.
 impl FromStr for FieldName {
     type Err = InvalidFieldName;
 
@@ -148,7 +156,7 @@ impl FromStr for FieldName {
 
 impl fmt::Display for FieldName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&clean(&self.0))
     }
 }
 
@@ -213,6 +221,16 @@ mod tests {
             assert!(name.parse::<SecretName>().is_err(), "{name:?}");
         }
         assert_eq!("x".repeat(1025).parse::<SecretName>(), Err(InvalidName::TooLong(1025)));
+    }
+
+    #[test]
+    fn field_names_of_a_store_are_any_text_and_are_shown_escaped_and_cut() {
+        let shown = |name: &str| FieldName::new(name).to_string();
+        assert_eq!(shown("tls.crt"), "tls.crt");
+        assert_eq!(shown(""), "");
+        assert_eq!(shown("a\nb\u{202e}c"), r"a\nb\u{202e}c");
+        assert_eq!(shown(&"x".repeat(300)), format!("{}...", "x".repeat(80)));
+        assert!("".parse::<FieldName>().is_err() && "a\nb".parse::<FieldName>().is_err(), "Keyferry writes none of these");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use plan::{
     Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Object, Plan, Select, Serving, Unresolved, VersionIds,
 };
 pub use pod::{Account, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
-pub use query::{InvalidQuery, Query, QueryError};
+pub use query::{InvalidQuery, Missing, Query, QueryError};
 pub use quoted::{clean, quoted};
 pub use request::{MountCall, Request, RequestFault};
 pub use secret::{

@@ -43,7 +43,8 @@ pub struct Secret {
     pub fields: BTreeMap<FieldName, Field>,
     /// The store's whole answer, for classes that deliver it as it is. Shared, as fields are.
     pub response: Option<Arc<SecretBytes>>,
-    /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields).
+    /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields). Of Vault's answers, those of KV v2
+    /// alone have one.
     pub version: Option<Version>,
     pub lease: Option<Lease>,
 }
@@ -183,6 +184,11 @@ impl Field {
     pub fn of_bytes(bytes: SecretBytes) -> Self {
         let kind = if str::from_utf8(bytes.expose()).is_ok() { FieldKind::Text } else { FieldKind::Binary };
         Self { bytes: Arc::new(bytes), kind }
+    }
+
+    /// Whether the store has a JSON `null` there: a member without a value.
+    pub fn is_null(&self) -> bool {
+        self.kind == FieldKind::Json && self.bytes.expose() == b"null"
     }
 }
 

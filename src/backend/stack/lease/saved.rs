@@ -18,8 +18,8 @@ use super::record::{Booked, Key, Record, Stage, lane};
 use super::room::{POD, Room, weight_of_record};
 use crate::backend::Scope;
 use crate::model::{
-    Account, Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretRef,
-    Tenant, Version,
+    Account, Args, BackendName, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes,
+    SecretRef, Tenant, Version,
 };
 use crate::telemetry::Metrics;
 
@@ -308,7 +308,7 @@ impl Given {
                 Kind::Json => FieldKind::Json,
                 Kind::Text => FieldKind::Text,
             };
-            Some((name.parse().ok()?, Field { bytes: Arc::new(decoded(&bytes)?), kind }))
+            Some((FieldName::new(&name), Field { bytes: Arc::new(decoded(&bytes)?), kind }))
         });
         let response = match self.response {
             Some(bytes) => Some(decoded(&bytes)?),

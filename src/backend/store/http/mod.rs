@@ -104,11 +104,8 @@ impl HttpBackend {
             return Err(self.config.statuses.refusal(answer.status(), &said, &whom(&self.config, &cx.pod), &after));
         }
         let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
-        let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes, &steps)?;
+        let read = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes, &steps)?;
         credentials.check_answer(&read)?;
-        if unnamed > 0 {
-            tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
-        }
         Ok(read)
     }
 

@@ -219,13 +219,10 @@ impl VaultBackend {
         }
         let answer = Answer::parse(&reply.body)?;
         self.heed_warnings(secret, reply, &answer, token);
-        let content = answer.content()?;
+        let content = answer.content(&secret.name)?;
         let response = delivered(&answer, token)?;
         let version = content.version();
-        let (fields, unnamed) = content.fields(self.max_secret_bytes)?;
-        if unnamed > 0 {
-            tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
-        }
+        let fields = content.fields(self.max_secret_bytes)?;
         let lease = self.lease(secret, token, &answer);
         Ok(Secret { fields, response: Some(Arc::new(response)), version, lease })
     }
