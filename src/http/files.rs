@@ -1,6 +1,6 @@
 //! The files a client is made from (the CA, its own certificate and key), and what tells that they have changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -48,8 +48,8 @@ pub(super) fn read(config: &HttpConfig, of: Of, path: &Path) -> Result<Zeroizing
     whole.map(|whole| whole.bytes).map_err(|error| fault(config, of, path, problem(error)))
 }
 
-/// The contents of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
-pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, HttpError> {
+/// The contents of the CA, with their paths: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
+pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<(PathBuf, Zeroizing<Vec<u8>>)>, HttpError> {
     let (files, mut left) = (ca_files(config, ca)?, MAX_FOLDER);
     let of_folder = files.first().is_none_or(|file| file.path() != ca);
     let mut contents = Vec::new();
@@ -58,7 +58,7 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<Zeroizing<Ve
             Ok(whole) => {
                 let too_much = || fault(config, Of::Ca, ca, format!("its certificates have more than {MAX_FOLDER} bytes together"));
                 left = left.checked_sub(whole.bytes.len()).ok_or_else(too_much)?;
-                contents.push(whole.bytes);
+                contents.push((file.path().to_owned(), whole.bytes));
             }
             Err(Unreadable::Absent | Unreadable::NotAFile) if of_folder => {}
             Err(error) => return Err(fault(config, Of::Ca, file.path(), problem(error))),

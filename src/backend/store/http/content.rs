@@ -71,7 +71,8 @@ impl Format {
                 (BTreeMap::from([(FieldName::new(LONE_FIELD), field)]), version.as_ref().map(|version| version.read(headers, None, steps)))
             }
             Self::Json { fields, version } => {
-                let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|_| not_json())?;
+                Refusal::of_charset(headers)?;
+                let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|error| not_json(&error))?;
                 let found = self::fields(fields.as_ref(), document, max_bytes, steps)?;
                 (found, version.as_ref().map(|version| version.read(headers, Some(document), steps)))
             }
@@ -81,8 +82,10 @@ impl Format {
     }
 }
 
-fn not_json() -> Refusal {
-    corrupt("the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)")
+fn not_json(error: &serde_json::Error) -> Refusal {
+    let (line, column) = (error.line(), error.column());
+    let remedy = "is `url` of the backend that of the API? `format: raw` delivers any body as it is";
+    corrupt(format!("the answer is not JSON: it goes wrong at line {line}, column {column} ({remedy})"))
 }
 
 fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize, steps: &Steps) -> Result<BTreeMap<FieldName, Field>, Refusal> {
@@ -92,7 +95,7 @@ fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize, steps:
             format!("the answer has nothing at {} (is there such a secret? else correct `fields` of the backend)", quoted(at.as_str()));
         return Err(Refusal::new(Fault::NotFound, reason));
     };
-    let found: &RawValue = serde_json::from_str(&found).map_err(|_| not_json())?;
+    let found: &RawValue = serde_json::from_str(&found).map_err(|error| not_json(&error))?;
     fields_of(found, max_bytes)
 }
 

@@ -79,12 +79,16 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// It is not what the API answers with.
     pub(super) fn parse(body: &'a SecretBytes) -> Result<Self, Refusal> {
-        let no_json = || {
-            let reason = "the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw \
-                          bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)";
+        let not_json = |error: serde_json::Error| {
+            let reason = format!(
+                "the answer is not JSON of the store's API: it goes wrong at line {}, column {} (is the address that of Vault or OpenBao itself? \
+                 paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)",
+                error.line(),
+                error.column()
+            );
             Refusal::new(Fault::Corrupt, reason)
         };
-        serde_json::from_slice(body.expose()).map_err(|_| no_json())
+        serde_json::from_slice(body.expose()).map_err(not_json)
     }
 
     /// The fields: those of KV v2's version, else the members of `data`.

@@ -80,7 +80,7 @@ fn kv_v2_is_known_by_its_path_and_its_metadata() {
 #[test]
 fn what_cannot_be_delivered_says_why() {
     let reason = |text: &str| read(text).unwrap_err();
-    insta::assert_snapshot!(reason("<html>"), @"the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
+    insta::assert_snapshot!(reason("<html>"), @"the answer is not JSON of the store's API: it goes wrong at line 1, column 1 (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
     insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path give anything to be read?)");
     insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first (no mount can wait for that; take the path out of the control group)");
     insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
