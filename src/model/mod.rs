@@ -30,6 +30,6 @@ pub use query::{InvalidQuery, Missing, Query, QueryError};
 pub use quoted::{clean, quoted};
 pub use request::{MountCall, Request, RequestFault};
 pub use secret::{
-    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb,
+    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Shown, Source, Verb,
 };
 pub use tenant::Tenant;

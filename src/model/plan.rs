@@ -178,7 +178,7 @@ impl Plan {
     pub fn versioned(&self) -> Vec<(String, usize)> {
         match self.version_ids {
             VersionIds::Paths => self.objects.iter().map(|object| (object.label().path, object.secret)).collect(),
-            VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.to_string(), place)).collect(),
+            VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.id(), place)).collect(),
         }
     }
 }

@@ -213,6 +213,14 @@ impl SecretRef {
         RefParts::read(backend, name).into()
     }
 
+    /// `<backend>/<name>`, with `@version` where one is pinned: as it is, for the ids of versions.
+    pub fn id(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{}/{}@{version}", self.backend, self.name),
+            None => format!("{}/{}", self.backend, self.name),
+        }
+    }
+
     /// Another one: the same but for what is changed.
     pub fn with(&self, change: impl FnOnce(&mut RefParts)) -> Self {
         let mut parts = self.0.parts.clone();
@@ -255,10 +263,22 @@ impl fmt::Debug for SecretRef {
     }
 }
 
-/// `<backend>/<name>`, with `@version` where one is pinned: as ids, policies and messages write it.
+/// A secret as messages write it: `<backend>/<name>`, in quotes where a blank at its end would not be seen.
+#[derive(Debug)]
+pub struct Shown<'s>(pub &'s BackendName, pub &'s SecretName);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(backend, name) = self;
+        let is_clear = !name.as_str().ends_with(char::is_whitespace);
+        if is_clear { write!(f, "{backend}/{name}") } else { write!(f, "{:?}", format!("{backend}/{name}")) }
+    }
+}
+
+/// As [`Shown`], with `@version` where one is pinned.
 impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.backend, self.name)?;
+        Shown(&self.backend, &self.name).fmt(f)?;
         match &self.version {
             Some(version) => write!(f, "@{version}"),
             None => Ok(()),

@@ -115,3 +115,26 @@ async fn a_field_without_a_value_is_told_and_never_four_letters_but_as_the_peer_
         assert_eq!(log.matches(told).count(), 1, "{told}: {log}");
     }
 }
+
+#[tokio::test]
+async fn a_name_is_asked_for_as_policy_saw_it() {
+    let shapes = Shapes::new().await;
+    for (path, value) in [("a%23b", "sharp"), ("100%25", "percent"), ("%25zz%25", "more"), ("x%252g", "digit")] {
+        shapes.write(&format!("kv/data/shop/{path}"), json!({ "data": { "v": value } })).await;
+    }
+    let names = ["a#b", "100%", "%zz%", "x%2g"];
+    let native: String = names.iter().map(|name| format!("- {{secret: \"kv/data/shop/{name}\"}}\n")).collect();
+    insta::assert_snapshot!(shapes.native(&native).await, @"
+    a#b 0644 sharp
+    100% 0644 percent
+    %zz% 0644 more
+    x%2g 0644 digit
+    ");
+    let key = |name: &str| format!("- {{objectName: f, secretPath: \"kv/data/shop/{name}\", secretKey: v}}");
+    assert_eq!(shapes.dialect(&key("a#b")).await, "f 0644 sharp");
+    for unsafe_name in ["a%2fb", "a%23b", "a\\\\b"] {
+        let told = shapes.native(&format!("- {{secret: \"kv/data/shop/{unsafe_name}\", path: f}}")).await;
+        assert!(told.contains("which cannot be asked for safely"), "{told}");
+        assert!(shapes.dialect(&key(unsafe_name)).await.contains("which cannot be asked for safely"));
+    }
+}

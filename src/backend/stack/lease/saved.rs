@@ -19,7 +19,7 @@ use super::room::{POD, Room, weight_of_record};
 use crate::backend::Scope;
 use crate::model::{
     Account, Args, BackendName, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes,
-    SecretRef, Tenant, Version,
+    SecretName, SecretRef, Tenant, Version,
 };
 use crate::telemetry::Metrics;
 
@@ -274,7 +274,7 @@ impl Reference {
         let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
         let parts = RefParts {
             backend: self.backend.parse().ok()?,
-            name: self.name.parse().ok()?,
+            name: SecretName::escapable(&self.name).ok()?,
             version: self.version.map(Version::new),
             method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
             args,
