@@ -17,6 +17,12 @@ const MAX_FOLDER: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Files(Vec<(Named, Stamp)>);
 
+/// A file with certificates that are trusted.
+pub(super) struct CaFile {
+    pub(super) path: PathBuf,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+}
+
 /// Whose file it is, for messages.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
@@ -48,8 +54,8 @@ pub(super) fn read(config: &HttpConfig, of: Of, path: &Path) -> Result<Zeroizing
     whole.map(|whole| whole.bytes).map_err(|error| fault(config, of, path, problem(error)))
 }
 
-/// The contents of the CA, with their paths: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
-pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<(PathBuf, Zeroizing<Vec<u8>>)>, HttpError> {
+/// The files of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
+pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<CaFile>, HttpError> {
     let (files, mut left) = (ca_files(config, ca)?, MAX_FOLDER);
     let of_folder = files.first().is_none_or(|file| file.path() != ca);
     let mut contents = Vec::new();
@@ -58,7 +64,7 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<(PathBuf, Ze
             Ok(whole) => {
                 let too_much = || fault(config, Of::Ca, ca, format!("its certificates have more than {MAX_FOLDER} bytes together"));
                 left = left.checked_sub(whole.bytes.len()).ok_or_else(too_much)?;
-                contents.push((file.path().to_owned(), whole.bytes));
+                contents.push(CaFile { path: file.path().to_owned(), bytes: whole.bytes });
             }
             Err(Unreadable::Absent | Unreadable::NotAFile) if of_folder => {}
             Err(error) => return Err(fault(config, Of::Ca, file.path(), problem(error))),

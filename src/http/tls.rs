@@ -63,8 +63,8 @@ fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<d
 /// None is left.
 fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), HttpError> {
     let (mut roots, mut own, mut unusable) = (RootCertStore::empty(), Vec::new(), None);
-    for (file, content) in files::read_ca(config, path)? {
-        for (number, block) in (1..).zip(blocks(&content)) {
+    for file in files::read_ca(config, path)? {
+        for (number, block) in (1..).zip(blocks(&file.bytes)) {
             let certificate = CertificateDer::from_pem_slice(block).map_err(|error| pem_problem(&error));
             let added = certificate.and_then(|certificate| {
                 roots.add(certificate.clone()).map_err(|error| format!("not a usable certificate: {}", words::of_tls(&error)))?;
@@ -72,9 +72,9 @@ fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<Cert
                 Ok(())
             });
             if let Err(problem) = added {
-                tracing::warn!(file = %file.display(), certificate = number, problem,
+                tracing::warn!(file = %file.path.display(), certificate = number, problem,
                     "a certificate of a CA file cannot be used and is left out (correct or remove it; the others are in force)");
-                unusable.get_or_insert_with(|| format!("certificate {number} of {}: {problem}", file.display()));
+                unusable.get_or_insert_with(|| format!("certificate {number} of {}: {problem}", file.path.display()));
             }
         }
     }
