@@ -325,7 +325,7 @@ fn looks_octal(text: &str) -> bool {
 
 fn delivers(object: &Object, name: &str) -> bool {
     match &object.select {
-        Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
+        Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
         Select::Fields { patterns, folder } => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
             base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
@@ -337,7 +337,9 @@ fn undelivered(name: &str, plan: &Plan) -> String {
     let mut paths = Vec::new();
     for object in &plan.objects {
         match &object.select {
-            Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => paths.push(path.to_string()),
+            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => {
+                paths.push(path.to_string());
+            }
             Select::Fields { patterns, folder } => {
                 paths.extend(
                     patterns

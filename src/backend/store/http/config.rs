@@ -190,8 +190,9 @@ fn asking(reader: &mut Reader<'_>, faults: &mut Faults) -> Asking {
 
 /// A store that is asked the same for every name has one secret, and gives it for all of them.
 fn check_name(reader: &mut Reader<'_>, url: Option<&Url>, asking: &Asking, faults: &mut Faults) {
-    let in_body = matches!(asking, Asking::Post(Some(body)) if body.holds(Slot::Name));
-    let says = in_body || url.is_none_or(|url| url.holds(Slot::Name));
+    let named = [Slot::Name, Slot::NameEscaped];
+    let in_body = matches!(asking, Asking::Post(Some(body)) if named.iter().any(|slot| body.holds(*slot)));
+    let says = in_body || url.is_none_or(|url| named.iter().any(|slot| url.holds(*slot)));
     if let (Some(node), false) = (reader.get("url"), says) {
         faults.add(node.at, reader.path("url"), "does not say where the secret's name stands (put {name} into its path or query)");
     }

@@ -9,6 +9,8 @@ use crate::nearest::nearest;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Slot {
     Name,
+    /// The whole name as one element of a path: its slashes are escaped too.
+    NameEscaped,
     Namespace,
     ServiceAccount,
     Version,
@@ -106,11 +108,12 @@ pub(super) fn escape_json(text: &str) -> String {
 // === impl Slot ===
 
 impl Slot {
-    const ALL: [Self; 4] = [Self::Name, Self::Namespace, Self::ServiceAccount, Self::Version];
+    const ALL: [Self; 5] = [Self::Name, Self::NameEscaped, Self::Namespace, Self::ServiceAccount, Self::Version];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
+            Self::NameEscaped => "nameEscaped",
             Self::Namespace => "namespace",
             Self::ServiceAccount => "serviceAccount",
             Self::Version => "version",
@@ -156,7 +159,7 @@ impl<'v> Values<'v> {
 
     fn of(self, slot: Slot) -> &'v str {
         match slot {
-            Slot::Name => self.name,
+            Slot::Name | Slot::NameEscaped => self.name,
             Slot::Namespace => self.namespace,
             Slot::ServiceAccount => self.service_account,
             Slot::Version => self.version,

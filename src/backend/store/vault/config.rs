@@ -216,7 +216,7 @@ pub(super) fn canonical(name: &str) -> Result<SecretName, InvalidName> {
         Some(_) => {
             Err(InvalidName::Store("has an element that begins or ends with a blank (write the name as its store lists it)".to_owned()))
         }
-        None => name.parse(),
+        None => SecretName::escapable(name),
     }
 }
 
@@ -260,7 +260,9 @@ pub(super) fn canonical_namespace(text: &str) -> Result<String, String> {
 
 /// Something that stands in an address as elements of its path: a mount, a namespace.
 fn path(text: &str) -> Result<String, String> {
-    match canonical(text.trim_matches('/')) {
+    let path = text.trim_matches('/');
+    // These are written by hand, and have no need of signs that are escaped.
+    match canonical(path).and_then(|_| path.parse::<SecretName>()) {
         Ok(path) => Ok(path.to_string()),
         Err(cause) => Err(format!("{cause}")),
     }
