@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden-driver bench soak fuzz clean
+.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -58,6 +58,20 @@ e2e:
 	@$(PYTHON) tests/e2e/run.py --ready
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
+
+# Asks well-known programs again what tests/golden/*.json has of them. CI only replays those files.
+golden: golden-dotenv
+
+golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
+	$(CARGO) build --locked
+	.venv/bin/python tests/golden/dotenv.py
+
+.tools/dotenv/ready: tests/install-dotenv.sh
+	sh tests/install-dotenv.sh .tools
+	mkdir -p $(@D) && touch $@
+
+.tools/kubectl-1.35.2:
+	sh tests/install-kubectl.sh $@
 
 # Records again what the driver sends and does (tests/golden/driver-*.json).
 golden-driver:

@@ -11,6 +11,7 @@ use keyferry::backend::{Backend, Called, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
+use keyferry::dotenv;
 use keyferry::glob::{matches, matches_path};
 use keyferry::identity::{Attest, Issuer, JwksVerifier};
 use keyferry::model::{
@@ -18,6 +19,7 @@ use keyferry::model::{
     SecretName, SecretRef, Serving, Unresolved, Version,
 };
 use keyferry::steps::Steps;
+use keyferry::text;
 use keyferry::yaml::parse_all;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Duration, Instant};
@@ -278,4 +280,18 @@ pub fn scratch(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("keyferry-properties-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     folder.join(name)
+}
+
+/// A dotenv file: what is read can be written, if at all, so that it is read as the same.
+pub fn dotenv(input: &[u8]) {
+    let manifest = text::read_manifest(input);
+    let Ok(text) = text::read(input) else { return };
+    assert!(manifest.is_ok_and(|manifest| manifest.as_str() == text));
+    let Ok(entries) = dotenv::read(text) else { return };
+    for entry in entries {
+        let Ok(line) = dotenv::write(entry.name, entry.value.as_bytes()) else { continue };
+        let again = dotenv::read(&line).unwrap();
+        let again: Vec<_> = again.iter().map(|entry| (entry.name, entry.value.as_str())).collect();
+        assert_eq!(again, [(entry.name, entry.value.as_str())]);
+    }
 }

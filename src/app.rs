@@ -286,17 +286,9 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     })
 }
 
-/// What the process has for mounts, by the limits that it starts with. Where the daemon writes volumes, the kernel charges them to it like
-/// all else that it holds: they have their part first, and the rest is divided.
+/// What the process has for mounts, by the limits that it starts with.
 pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, String> {
-    let memory = budget::memory(limits.memory);
-    let volumes = limits.volume_bytes.unwrap_or(memory / 4);
-    let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
-    let budget = limits.budget(memory.saturating_sub(apart)).map_err(|problem| {
-        let why =
-            format!("; with `delivery: provider`, limits.volumeBytes = {apart} bytes are for volumes and not in these figures: add them");
-        if apart > 0 { problem + &why } else { problem }
-    })?;
+    let (budget, volumes) = limits.divide(budget::memory(limits.memory), delivery)?;
     Ok(Commons::new(budget, limits.mounts, Volumes::new(volumes)))
 }
 

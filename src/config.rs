@@ -20,11 +20,13 @@ use crate::backend::stack::sealed::SealedConfig;
 use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Configured, LeasesConfig};
 use crate::budget::Budget;
 use crate::delivery::DeliveryMode;
-use crate::identity::IdentityConfig;
-use crate::model::BackendName;
-use crate::policy::Policy;
+use crate::files::absolute;
+use crate::identity::{IdentityConfig, Verify};
+use crate::model::{BackendName, LoginKey};
+use crate::policy::{Named, Policy, Store};
 use crate::server::SocketConfig;
 use crate::telemetry::logs::LogConfig;
+use crate::text::{self, NotText};
 use crate::units::{parse_duration, parse_size};
 use crate::yaml::{self, Fault, Faults, Node, Position, Reader};
 
@@ -105,8 +107,10 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let text = read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
-        Self::parse(&text).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
+        let bytes = read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
+        let not_text = |fault: NotText| vec![Fault { at: Position { line: 1, column: 1 }, key: String::new(), problem: fault.to_string() }];
+        let config = text::read(&bytes).map_err(not_text).and_then(Self::parse);
+        config.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
     pub fn of_backends(&self) -> BackendSettings {
@@ -130,24 +134,29 @@ impl Config {
         let mut reader = Reader::of(node, "", faults)?;
         let sockets = SocketConfig {
             providers: providers(&mut reader, faults),
-            dir: absolute(&mut reader, "socketDir", faults).unwrap_or_else(|| "/var/run/secrets-store-csi-providers".into()),
+            dir: path(&mut reader, "socketDir", faults).unwrap_or_else(|| "/var/run/secrets-store-csi-providers".into()),
             mode: reader.parsed("socketMode", faults, socket_mode).unwrap_or(0o600),
             allowed_peers: allowed_peers(&mut reader, faults),
         };
-        let state_dir = absolute(&mut reader, "stateDir", faults).unwrap_or_else(|| "/var/lib/keyferry".into());
-        let kubelet_dir = absolute(&mut reader, "kubeletDir", faults).unwrap_or_else(|| "/var/lib/kubelet".into());
-        let version_key = absolute(&mut reader, "versionKey", faults);
+        check_sockets(&mut reader, &sockets, faults);
+        let state_dir = path(&mut reader, "stateDir", faults).unwrap_or_else(|| "/var/lib/keyferry".into());
+        let kubelet_dir = path(&mut reader, "kubeletDir", faults).unwrap_or_else(|| "/var/lib/kubelet".into());
+        let version_key = path(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
-        let backends = backends(&mut reader, faults);
+        let (names, backends) = backends(&mut reader, faults);
         let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.kind().facts().bounds)).collect();
         let own_audience = identity.as_ref().map(|identity| identity.audience.as_str()).unwrap_or_default();
         audiences::check(&mut reader, &backends, own_audience, faults);
-        let policy = policy(&mut reader, faults).within(bounds, own_audience);
+        if identity.as_ref().is_some_and(|identity| identity.verify == Verify::Driver) {
+            audiences::check_verified(&mut reader, &backends, faults);
+        }
+        let policy = policy(&mut reader, &named(&names, &backends), faults).within(bounds, own_audience);
         let dialects = dialects::parse(&mut reader, &backends, faults);
         let limits = section(&mut reader, "limits", faults, Limits::parse).unwrap_or_default();
         let (cache, sealed) = section(&mut reader, "cache", faults, cache).unwrap_or_default();
         let leases = section(&mut reader, "leases", faults, LeasesConfig::parse).unwrap_or_default();
         let delivery = reader.parsed("delivery", faults, delivery).unwrap_or_default();
+        check_memory(&mut reader, limits, delivery, faults);
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
         let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
         let log = section(&mut reader, "log", faults, LogConfig::parse).unwrap_or_default();
@@ -243,11 +252,8 @@ fn allowed_peers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<u32> {
     uids
 }
 
-fn absolute(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
-    reader.parsed(key, faults, |text| {
-        let path = PathBuf::from(text);
-        if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path (start it with /)")) }
-    })
+fn path(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
+    reader.parsed(key, faults, absolute)
 }
 
 /// Without the mapping its defaults are in force, and the faults say what those lack.
@@ -260,13 +266,14 @@ fn identity(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<IdentityConf
     identity
 }
 
-fn backends(reader: &mut Reader<'_>, faults: &mut Faults) -> BTreeMap<BackendName, BackendConfig> {
+/// The names of all entries, and those that have no fault.
+fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, BTreeMap<BackendName, BackendConfig>) {
     let mut backends = BTreeMap::new();
     let Some(all) = reader.reader("backends", faults) else {
         if reader.get("backends").is_none() {
             reader.missing("backends", "at least one store, such as files: { kind: file, vault: ..., identity: ... }", faults);
         }
-        return backends;
+        return (Vec::new(), backends);
     };
     for (key, node) in all.entries() {
         let path = all.path(&key.text);
@@ -281,15 +288,42 @@ fn backends(reader: &mut Reader<'_>, faults: &mut Faults) -> BTreeMap<BackendNam
     if all.entries().is_empty() {
         faults.add(all.at(), "backends", "is empty (name at least one store)");
     }
-    backends
+    (all.entries().iter().map(|(key, _)| key.text.as_str()).collect(), backends)
 }
 
-fn policy(reader: &mut Reader<'_>, faults: &mut Faults) -> Policy {
+/// What patterns can name.
+fn named<'b>(names: &[&'b str], backends: &'b BTreeMap<BackendName, BackendConfig>) -> Vec<Named<'b>> {
+    let store = |backend: &'b BackendConfig| {
+        let (kind, facts) = (backend.kind(), backend.kind().facts());
+        let chosen = facts.bounds.class_may.is_some_and(|may| may.grants(LoginKey::Namespace));
+        let namespace = facts.bounds.own.filter(|_| !chosen).map(|own| own.namespace).unwrap_or_default();
+        Store { canonical: Box::new(|name| kind.canonical(name)), version: facts.version, namespace, updates: facts.updates }
+    };
+    let found = |name: &str| backends.iter().find(|(known, _)| known.as_str() == name).map(|(_, backend)| backend);
+    names.iter().map(|name| Named { name, store: found(name).map(store) }).collect()
+}
+
+fn policy(reader: &mut Reader<'_>, backends: &[Named<'_>], faults: &mut Faults) -> Policy {
     if let Some(node) = reader.get("policy") {
-        return Policy::parse(node, faults);
+        return Policy::parse(node, backends, faults);
     }
     reader.missing("policy", "nothing is allowed without rules; an empty list [] denies everything", faults);
     Policy::default()
+}
+
+fn check_sockets(reader: &mut Reader<'_>, sockets: &SocketConfig, faults: &mut Faults) {
+    if let Err(problem) = sockets.check() {
+        let at = reader.get("socketDir").map_or(reader.at(), |node| node.at);
+        faults.add(at, "socketDir", problem.to_string());
+    }
+}
+
+/// Where nothing is said of it, it is the machine's, and judged at the start.
+fn check_memory(reader: &mut Reader<'_>, limits: Limits, delivery: DeliveryMode, faults: &mut Faults) {
+    let Some(Err(problem)) = limits.memory.map(|memory| limits.divide(memory, delivery)) else { return };
+    let Some(mut limits) = reader.reader("limits", faults) else { return };
+    let at = limits.get("memory").map_or(limits.at(), |node| node.at);
+    faults.add(at, limits.path("memory"), problem.strip_prefix("limits.memory: ").unwrap_or(&problem));
 }
 
 fn delivery(text: &str) -> Result<DeliveryMode, String> {
@@ -329,22 +363,39 @@ fn not_yet(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) {
 }
 
 /// The command line names this file, and a shell may give it as a pipe: it need not be a regular one, and has the same bound.
-fn read(file: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE {
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
         return Err(io::Error::other(format!("is larger than {MAX_FILE} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
 }
 
 // === impl Limits ===
 
 impl Limits {
-    /// What so many bytes of memory are for.
+    /// What so many bytes of memory are for: the budget of mounts, and the bytes of volumes. Where the daemon writes volumes, the kernel charges
+    /// them to it like all else that it holds: they have their part first, and the rest is divided.
     ///
     /// # Errors
     /// They are too few for these limits: the text names the ones at fault.
+    pub fn divide(&self, memory: usize, delivery: DeliveryMode) -> Result<(Budget, usize), String> {
+        let volumes = self.volume_bytes.unwrap_or(memory / 4);
+        let apart = if delivery == DeliveryMode::Provider { volumes } else { 0 };
+        let budget = self.budget(memory.saturating_sub(apart)).map_err(|problem| {
+            let why = format!(
+                "; with `delivery: provider`, limits.volumeBytes = {apart} bytes are for volumes and not in these figures: add them"
+            );
+            if apart > 0 { problem + &why } else { problem }
+        })?;
+        Ok((budget, volumes))
+    }
+
+    /// The same, of memory without volumes.
+    ///
+    /// # Errors
+    /// As [`Limits::divide`].
     pub fn budget(&self, memory: usize) -> Result<Budget, String> {
         // JSON makes text longer, and an answer has more than its fields: what a backend reads at most.
         let body = self.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
@@ -378,12 +429,7 @@ impl Limits {
             duration => Ok(duration),
         });
         let timeout = timeout.unwrap_or(default.timeout);
-        let limits = Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, volume_bytes, mounts, per_backend, timeout };
-        if let (Some(Err(problem)), Some(node)) = (memory.map(|memory| limits.budget(memory)), reader.get("memory")) {
-            let problem = problem.strip_prefix("limits.memory: ").unwrap_or(&problem).to_owned();
-            faults.add(node.at, reader.path("memory"), problem);
-        }
-        limits
+        Self { objects, class_bytes, files, secret_bytes, mount_bytes, memory, volume_bytes, mounts, per_backend, timeout }
     }
 }
 

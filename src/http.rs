@@ -18,10 +18,12 @@ use crate::model::SecretBytes;
 
 mod body;
 mod certificate;
+mod coding;
 mod connect;
 mod endpoint;
 mod error;
 mod files;
+mod location;
 mod names;
 mod pace;
 mod pool;
@@ -31,6 +33,7 @@ mod tls;
 mod words;
 
 pub use certificate::{CertificateFault, CertificateProblem};
+pub use coding::foreign_charset;
 pub use endpoint::{Endpoint, InvalidEndpoint, escape_element, escape_path};
 pub use error::HttpError;
 pub use names::Names;
@@ -180,10 +183,10 @@ impl HttpClient {
     /// an absolute one of the endpoint's own origin. A redirect of a GET to the same origin is followed, three times at most.
     ///
     /// # Errors
-    /// No connection, no answer by the deadline, one over the size bound, or a redirect that is not followed.
+    /// No connection, no answer by the deadline, one over the size bound or in a coding, or a redirect that is not followed.
     pub async fn send(&self, request: Request<Bytes>, deadline: Instant) -> Result<Response<SecretBytes>, HttpError> {
         let request = self.prepared(request)?;
-        self.try_once(request, deadline).await.map_err(|failed| failed.error)
+        self.try_once(request, deadline).await.map_err(|failed| failed.error).and_then(coding::plain)
     }
 
     /// As [`HttpClient::send`], and again after a failure that may pass: at most [`TRIES`] times, none begun later than [`TRYING`] after
@@ -204,7 +207,7 @@ impl HttpClient {
             let wait = retry::wait(repeat, self.0.tuning.backoff, tries, &came);
             match wait.filter(|wait| retry::is_in_time(*wait, began, deadline)) {
                 Some(wait) => sleep(wait).await,
-                None => return Outcome { answer: came.map_err(|failed| failed.error), tries },
+                None => return Outcome { answer: came.map_err(|failed| failed.error).and_then(coding::plain), tries },
             }
             tries += 1;
         }
@@ -224,7 +227,7 @@ impl HttpClient {
         }
     }
 
-    /// A request with its whole address, which is the endpoint's, and our name.
+    /// A request with its whole address, which is the endpoint's, our name, and that no body should be coded.
     fn prepared(&self, mut request: Request<Bytes>) -> Result<Request<Bytes>, HttpError> {
         let uri = request.uri();
         if uri.authority().is_none() {
@@ -234,6 +237,7 @@ impl HttpClient {
         }
         let agent = HeaderValue::from_static(concat!("keyferry/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().entry(USER_AGENT).or_insert(agent);
+        coding::ask_for_none(&mut request);
         if let Some(authorization) = &self.0.proxy_authorization {
             request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
         }
@@ -272,7 +276,7 @@ impl HttpClient {
             return Ok(None);
         };
         let unreadable = || HttpError::Redirect { to: "an address that cannot be read".to_owned(), why: "see what the server is" };
-        let to = resolved(from, location).ok_or_else(unreadable)?;
+        let to = location::resolved(from, location).ok_or_else(unreadable)?;
         if !self.0.endpoint.is_origin_of(&to) {
             let other = Endpoint::of(&to).map_err(|_| unreadable())?;
             return Err(HttpError::Redirect {
@@ -286,18 +290,6 @@ impl HttpClient {
         }
         Ok(Some(to))
     }
-}
-
-/// A `Location`, seen from the address that answered with it (RFC 3986, section 4.2; a path that is relative is not for an API).
-fn resolved(from: &Uri, location: &HeaderValue) -> Option<Uri> {
-    let location = location.to_str().ok()?;
-    if location.starts_with("//") {
-        return format!("{}:{location}", from.scheme_str()?).parse().ok();
-    }
-    if location.starts_with('/') {
-        return format!("{}://{}{location}", from.scheme_str()?, from.authority()?).parse().ok();
-    }
-    location.parse::<Uri>().ok().filter(|to| to.authority().is_some() && to.scheme().is_some())
 }
 
 impl fmt::Debug for Shared {

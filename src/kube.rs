@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::files::Desk;
-use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError};
+use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError, foreign_charset};
 use crate::model::SecretBytes;
 
 mod csi_driver;
@@ -160,6 +160,7 @@ impl KubeClient {
             HttpError::Certificate(fault) => fault.remedy().to_owned(),
             HttpError::Connect(_) => "see that the server is up, and that network policies let the daemon out to it".to_owned(),
             HttpError::Proxy(_) => "see to the proxy, or name this host in NO_PROXY".to_owned(),
+            HttpError::Coded { .. } => "see what is between the daemon and the server".to_owned(),
             HttpError::Redirect { .. } | HttpError::Request(_) | HttpError::Tls(_) | HttpError::TooLarge { .. } => {
                 "see that the address is the right one".to_owned()
             }
@@ -171,7 +172,13 @@ impl KubeClient {
     /// The body of an answer that is what was asked for.
     fn body(&self, answer: Response<SecretBytes>, right: &str) -> Result<SecretBytes, (String, String)> {
         let remedy = match answer.status() {
-            StatusCode::OK | StatusCode::CREATED => return Ok(answer.into_body()),
+            StatusCode::OK | StatusCode::CREATED => {
+                let charset = foreign_charset(answer.headers());
+                let fault = |charset| {
+                    (format!("its answer has the charset {charset}: JSON is UTF-8"), "see that the address is the right one".to_owned())
+                };
+                return charset.map_or_else(|| Ok(answer.into_body()), |charset| Err(fault(charset)));
+            }
             StatusCode::UNAUTHORIZED => match &self.config.token {
                 Some(token) => {
                     let path = token.path().display();

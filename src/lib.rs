@@ -11,8 +11,8 @@
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
-//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`files`], [`glob`], [`memo`], [`nearest`], [`redact`], [`shelf`],
-//! [`steps`], [`units`], [`yaml`]; and who may use how much of what all tenants share: [`shares`], [`budget`] (bytes), [`turns`], [`work`].
+//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`dotenv`], [`files`], [`glob`], [`memo`], [`nearest`], [`redact`],
+//! [`shelf`], [`steps`], [`text`], [`units`], [`yaml`]; and who may use how much of what all tenants share: [`shares`], [`budget`] (bytes), [`turns`], [`work`].
 
 pub mod app;
 pub mod cli;
@@ -35,6 +35,7 @@ pub mod model;
 
 pub mod budget;
 pub mod clock;
+pub mod dotenv;
 pub mod files;
 pub mod glob;
 pub mod memo;
@@ -44,6 +45,7 @@ pub mod shares;
 pub mod shelf;
 pub mod steps;
 pub mod telemetry;
+pub mod text;
 pub mod turns;
 pub mod units;
 pub mod window;

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey, Volumes};
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
+use crate::memo::Memo;
 use crate::model::{Fetched, FileMode, MountCall, Object, Plan, PodIdentity, Request, RequestId, Tenant, Verb, Version};
 use crate::policy::{Permit, Policy};
 use crate::render::{self, RenderLimits, Rendered};
@@ -53,6 +54,9 @@ const MADE: usize = 128 * 1024;
 
 /// What a file costs besides its content and path, in bytes.
 const FILE: usize = 160;
+
+/// The most warnings about secrets that are remembered as told.
+const MAX_WARNED: usize = 1024;
 
 /// How often the log says who holds most, when mounts are refused.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
@@ -127,6 +131,8 @@ pub struct Commons {
     pub volumes: Arc<Volumes>,
     said: Mutex<Option<Instant>>,
     told: Told,
+    /// Warnings that the log has: each mount would repeat them.
+    warned: Memo<String, ()>,
 }
 
 /// An answer, and what it has cost.
@@ -237,6 +243,7 @@ impl Pipeline {
         let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
         let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
         let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, means, cx).await?;
+        self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);
         let Found { secrets, paid, kept_back } = found;
         let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
         record.delivered(&plan, &permits, &secrets, &versions, &rendered);
@@ -532,6 +539,18 @@ impl Commons {
             volumes: Arc::new(volumes),
             said: Mutex::default(),
             told: Told::default(),
+            warned: Memo::with_capacity(MAX_WARNED),
+        }
+    }
+
+    /// Tells once what is to be known of secrets that were delivered all the same.
+    fn warn(&self, tenant: &Tenant, class: &str, rendered: &Rendered) {
+        for warning in &rendered.warnings {
+            let said = format!("{tenant} {class} {warning}");
+            if self.warned.find(&said).is_none() {
+                tracing::warn!(namespace = %tenant, class, %warning, "a secret has a field without a value");
+                self.warned.insert(said, ());
+            }
         }
     }
 

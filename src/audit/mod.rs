@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, timeout};
 
+use crate::files::absolute;
 use crate::model::Tenant;
 use crate::shares::{Held, Shares};
 use crate::telemetry::Metrics;
@@ -98,7 +99,8 @@ struct Waiting {
 
 impl AuditConfig {
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
-        let file = reader.text("file", faults).filter(|file| *file != "stdout").map(PathBuf::from);
+        let path = |text: &str| if text == "stdout" { Ok(None) } else { absolute(text).map(Some) };
+        let file = reader.parsed("file", faults, path).flatten();
         let fail_closed = reader.boolean("failClosed", faults).unwrap_or(false);
         if let Some(alerts) = reader.get("alerts") {
             faults.add(alerts.at, reader.path("alerts"), "is not yet supported (leave it out)");

@@ -69,6 +69,10 @@ pub struct Facts<'k> {
     pub files: Vec<NamedFile>,
     /// What its leases hang on; empty: it gives none.
     pub origin: Origin,
+    /// Whether it is ever asked for something that policy calls an update.
+    pub updates: bool,
+    /// What stands before every name in its API, and is no part of any.
+    pub version: Option<&'static str>,
 }
 
 /// The audience of a Pod's token for a store.

@@ -10,7 +10,9 @@ use tokio::time::{Duration, Instant};
 
 use crate::budget::Payer;
 use crate::files::Late;
-use crate::model::{Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Tenant};
+use crate::model::{
+    Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Shown, Tenant,
+};
 use crate::policy::Permit;
 use crate::turns::Party;
 
@@ -245,7 +247,7 @@ impl From<Late> for Fault {
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.secret {
-            Some(secret) => write!(f, "{}/{secret}: {}", self.backend, self.reason),
+            Some(secret) => write!(f, "{}: {}", Shown(&self.backend, secret), self.reason),
             None => write!(f, "{}: {}", self.backend, self.reason),
         }
     }

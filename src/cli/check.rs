@@ -6,11 +6,14 @@
 mod catalogue;
 mod class;
 mod finding;
+mod meant;
 mod place;
 mod rules;
+mod secret_objects;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,13 +24,15 @@ use clap::{Args, ValueEnum};
 use self::catalogue::Anything;
 use self::class::Judge;
 use self::finding::{Finding, Output, Report, Severity};
+use self::meant::{Foreign, Meant};
 use self::rules::Rules;
 use super::Failure;
-use super::manifest::{ClassManifest, field, is_class, name_of, others, resources};
+use super::manifest::{ClassManifest, field, name_of, others, resources, string};
 use crate::config::{Config, ConfigError, Limits};
 use crate::delivery::DeliveryMode;
-use crate::dialect::{ClassLimits, LATER, NATIVE, PEERS};
+use crate::dialect::ClassLimits;
 use crate::model::{Catalogue, PodClaims, PodIdentity, quoted};
+use crate::text;
 use crate::yaml::{Faults, Node, Position, parse_all};
 
 /// The longest file in bytes.
@@ -74,6 +79,10 @@ pub struct CheckArgs {
     /// Print the policy's rules that the classes need, and no more: for the ServiceAccount of --as, else for all Pods of each class's namespace.
     #[arg(long)]
     pub suggest_policy: bool,
+
+    /// Do not fail if the files together contain no class.
+    #[arg(long)]
+    pub allow_none: bool,
 
     /// How findings are written.
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -142,7 +151,7 @@ fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failu
             }
             Ok(None)
         }
-        Err(ConfigError::Unreadable { file, cause }) => Err(Failure::usage(format!("{}: {cause}", file.display()))),
+        Err(error @ ConfigError::Unreadable { .. }) => Err(Failure::usage(error)),
     }
 }
 
@@ -170,7 +179,9 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
             Err(cause) => judge.report.unreadable.push(format!("{file}: {cause}")),
         }
     }
-    judge.rules
+    let rules = judge.rules;
+    report.end(args.allow_none);
+    rules
 }
 
 fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str) {
@@ -180,23 +191,62 @@ fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str) {
         Err(fault) => return judge.report.add(Finding::error(file, fault.at, fault.to_string())),
     };
     let resources = resources(&documents);
-    let classes: Vec<&Node> = resources.iter().copied().filter(|node| is_class(node)).collect();
-    if classes.is_empty() {
-        let message = format!("no SecretProviderClass is in here ({})", others(&resources));
-        judge.report.add(Finding::note(file, Position { line: 1, column: 1 }, message));
+    let mut found = 0;
+    let mut names = BTreeMap::new();
+    for node in &resources {
+        let (fault, is_class) = match Meant::of(node) {
+            Meant::Class => (None, true),
+            Meant::ClassBut(fault) => (Some(fault), true),
+            Meant::Nearly(fault) => (Some(fault), false),
+            Meant::Other => continue,
+        };
+        found += 1;
+        if let Some(meant::Fault { at, key, problem }) = fault {
+            let (class, key, message) = (name_of(node).to_owned(), key.to_owned(), format!("{key}: {problem}"));
+            judge.report.add(Finding { class, key, ..Finding::error(file, at, message) });
+        }
+        if is_class {
+            warn_of_namesake(judge, file, node, &mut names);
+            judge_resource(judge, file, text, node);
+        }
     }
-    for node in classes {
-        judge_resource(judge, file, text, node);
+    judge.report.found += found;
+    if found == 0 {
+        let message = format!("no SecretProviderClass is in here ({})", others(&resources));
+        judge.report.without.push(Finding::note(file, Position { line: 1, column: 1 }, message));
+    }
+}
+
+/// The API server keeps the last of several classes with one name.
+fn warn_of_namesake<'n>(judge: &mut Judge<'_>, file: &str, node: &'n Node, names: &mut BTreeMap<(&'n str, &'n str), Position>) {
+    let name = name_of(node);
+    let namespace = field(node, "metadata").and_then(|metadata| field(metadata, "namespace")?.text()).unwrap_or_default();
+    if let Some(before) = names.insert((namespace, name), node.at).filter(|_| !name.is_empty()) {
+        let message = format!("metadata.name: overwrites the class {} of line {} (keep one, or rename it)", quoted(name), before.line);
+        judge.report.add(Finding { class: name.to_owned(), key: "metadata.name".to_owned(), ..Finding::warning(file, node.at, message) });
     }
 }
 
 fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let provider = field(node, "spec").and_then(|spec| field(spec, "provider"));
-    if let Some((provider, why)) = provider.and_then(|node| Some((node, foreign(node.text()?)?))) {
-        let message = format!("the class is passed over: {why}");
-        return judge.report.add(Finding { class: name_of(node).to_owned(), ..Finding::note(file, provider.at, message) });
+    let about = |finding| Finding { class: name_of(node).to_owned(), ..finding };
+    match provider.and_then(|node| Some((node, Foreign::of(string(node).ok()?)?))) {
+        Some((provider, Foreign::Passed(why))) => {
+            return judge.report.add(about(Finding::note(file, provider.at, format!("the class is passed over: {why}"))));
+        }
+        Some((provider, Foreign::Wrong(why))) => {
+            judge.report.classes += 1;
+            let finding = Finding::error(file, provider.at, format!("spec.provider: {why}"));
+            return judge.report.add(about(Finding { key: "spec.provider".to_owned(), ..finding }));
+        }
+        None => {}
     }
     judge.report.classes += 1;
+    let secrets = field(node, "spec").and_then(|spec| field(spec, "secretObjects"));
+    for doubt in secrets.map(secret_objects::judge).unwrap_or_default() {
+        let finding = Finding::error(file, doubt.at, doubt.message);
+        judge.report.add(about(Finding { severity: doubt.severity, key: doubt.key.to_owned(), ..finding }));
+    }
     let mut faults = Faults::default();
     let class = ClassManifest::of(node, &mut faults);
     for fault in faults.into_sorted() {
@@ -208,25 +258,17 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     }
 }
 
-/// Why a provider's classes cannot be judged, if they cannot.
-fn foreign(provider: &str) -> Option<String> {
-    if provider == NATIVE || PEERS.contains(&provider) {
-        None
-    } else if LATER.contains(&provider) {
-        Some(format!("those of the provider {provider} are not yet understood"))
-    } else {
-        Some(format!("its provider is {}, none of {NATIVE}, {}", quoted(provider), PEERS.join(", ")))
-    }
-}
-
 fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     if is_standard_input(path) {
-        input.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        input.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     } else {
-        File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     }
-    if text.len() as u64 > MAX_FILE { Err(std::io::Error::other(format!("is longer than {MAX_FILE} bytes"))) } else { Ok(text) }
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(std::io::Error::other(format!("is longer than {MAX_FILE} bytes")));
+    }
+    Ok(text::read_manifest(&bytes)?.to_string())
 }
 
 fn is_standard_input(path: &Path) -> bool {

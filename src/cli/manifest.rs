@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::model::{is_label, is_subdomain, quoted};
 use crate::yaml::{Fault, Faults, Node, Position, Reader, Value, parse_all};
 
-const GROUP: &str = "secrets-store.csi.x-k8s.io/";
-const KIND: &str = "SecretProviderClass";
+pub(super) const GROUP: &str = "secrets-store.csi.x-k8s.io/";
+pub(super) const KIND: &str = "SecretProviderClass";
 
 /// A SecretProviderClass.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,7 +57,9 @@ impl ClassManifest {
         }
         let mut metadata = section(&mut class, "metadata", "it holds the class's `name`", faults)?;
         let name = required(&mut metadata, "name", "the class's name, as the Pod's volume names it", faults);
+        check_name(&mut metadata, "name", is_subdomain, "1 to 253 of a-z, 0-9, `-` and `.`, with a letter or digit at both ends", faults);
         let namespace = metadata.text("namespace", faults).map(str::to_owned);
+        check_name(&mut metadata, "namespace", is_label, "1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends", faults);
         let mut spec = section(&mut class, "spec", "it holds `provider` and `parameters`", faults)?;
         let provider = provider(&mut spec, faults);
         let parameters = spec.reader("parameters", faults).map(|parameters| strings(&parameters, faults)).unwrap_or_default();
@@ -93,7 +96,8 @@ pub fn strings(reader: &Reader<'_>, faults: &mut Faults) -> BTreeMap<String, Str
     strings
 }
 
-fn string(node: &Node) -> Result<&str, String> {
+/// A value of a map of strings.
+pub(super) fn string(node: &Node) -> Result<&str, String> {
     match &node.value {
         Value::Scalar { text, quoted: false } => match plain_kind(text) {
             None => Ok(text),
@@ -188,10 +192,22 @@ fn section<'n>(class: &mut Reader<'n>, key: &'static str, remedy: &str, faults: 
 }
 
 fn required(reader: &mut Reader<'_>, key: &'static str, remedy: &str, faults: &mut Faults) -> Option<String> {
-    if reader.get(key).is_none() {
+    let Some(node) = reader.get(key) else {
         reader.missing(key, remedy, faults);
+        return None;
+    };
+    let text = string(node).map_err(|problem| faults.add(node.at, reader.path(key), problem));
+    text.ok().map(str::to_owned)
+}
+
+/// The API server takes no other names.
+fn check_name(metadata: &mut Reader<'_>, key: &'static str, fits: fn(&str) -> bool, rule: &str, faults: &mut Faults) {
+    let Some(node) = metadata.get(key) else { return };
+    if let Some(name) = string(node).ok().filter(|name| !fits(name)) {
+        let near = name.trim().to_ascii_lowercase().replace(['_', ' ', '/'], "-");
+        let remedy = if fits(&near) { format!("did you mean {}?", quoted(&near)) } else { "choose another".to_owned() };
+        faults.add(node.at, metadata.path(key), format!("{} is not a name in Kubernetes: {rule} ({remedy})", quoted(name)));
     }
-    reader.text(key, faults).map(str::to_owned)
 }
 
 /// The driver finds the provider's socket by this name, and accepts only such names.
@@ -248,6 +264,13 @@ mod tests {
 
     #[test]
     fn every_fault_is_named_with_its_line() {
+        let named = |name: &str| fault(&class(name), None);
+        insta::assert_snapshot!([named("Shop_DB"), named("\"-\""), named("12"), named("shop, namespace: Team A")].join("\n"), @r#"
+        shop.yaml:3:19: metadata.name: "Shop_DB" is not a name in Kubernetes: 1 to 253 of a-z, 0-9, `-` and `.`, with a letter or digit at both ends (did you mean "shop-db"?)
+        shop.yaml:3:19: metadata.name: "-" is not a name in Kubernetes: 1 to 253 of a-z, 0-9, `-` and `.`, with a letter or digit at both ends (choose another)
+        shop.yaml:3:19: metadata.name: is a number to Kubernetes, but must be a text (put it in quotes)
+        shop.yaml:3:36: metadata.namespace: "Team A" is not a name in Kubernetes: 1 to 63 of a-z, 0-9 and `-`, with a letter or digit at both ends (did you mean "team-a"?)
+        "#);
         let text = format!(
             "{HEAD}metadata: {{ labels: {{}} }}\nspec:\n  provider: key ferry\n  paramters: {{}}\n  parameters:\n    mode: 0444\n    backend: yes\n    role:\n    objects:\n      - secret: db\nextra: 1\n"
         );

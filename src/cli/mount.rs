@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::delivery::volume::{VolumeError, Written, is_in_memory};
 use crate::model::{FileMode, RawTokens, SecretBytes};
 use crate::server::proto::MountRequest;
+use crate::text::{self, NotText};
 use crate::units::parse_duration;
 use crate::yaml::{Faults, Reader, parse};
 
@@ -369,13 +370,13 @@ fn secrets_json(secrets: &BTreeMap<String, SecretBytes>) -> Json {
 }
 
 fn read_class(file: &Path, name: Option<&str>) -> Result<ClassManifest, MountCommandError> {
-    let text = read(file)?;
+    let text = text_of(file, text::read_manifest)?;
     let shown = if file == Path::new("-") { "(standard input)".to_owned() } else { file.display().to_string() };
     Ok(ClassManifest::read(&shown, &text, name)?)
 }
 
 fn read_secrets(file: &Path) -> Result<BTreeMap<String, SecretBytes>, MountCommandError> {
-    let text = read(file)?;
+    let text = text_of(file, owned)?;
     let refuse = |faults| ManifestFaults { file: file.display().to_string(), faults };
     let node = parse(&text).map_err(|fault| refuse(vec![fault]))?;
     let mut faults = Faults::default();
@@ -388,7 +389,7 @@ fn read_secrets(file: &Path) -> Result<BTreeMap<String, SecretBytes>, MountComma
 }
 
 pub(super) fn read_token(file: &Path) -> Result<SecretBytes, MountCommandError> {
-    let text = read(file)?;
+    let text = text_of(file, owned)?;
     let token = text.trim();
     let problem = |problem| Err(MountCommandError::Token { file: file.to_owned(), problem });
     match token {
@@ -399,14 +400,19 @@ pub(super) fn read_token(file: &Path) -> Result<SecretBytes, MountCommandError> 
 }
 
 /// A file's text, or the standard input's. Secrets may be in it.
-fn read(file: &Path) -> Result<Zeroizing<String>, MountCommandError> {
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text).map(|_| text)
+fn text_of(file: &Path, read: fn(&[u8]) -> Result<Zeroizing<String>, NotText>) -> Result<Zeroizing<String>, MountCommandError> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().read_to_end(&mut bytes).map(|_| bytes)
     } else {
-        fs::read_to_string(file)
+        fs::read(file)
     };
-    text.map(Zeroizing::new).map_err(|cause| MountCommandError::Unreadable { file: file.to_owned(), cause })
+    let text = bytes.map(Zeroizing::new).and_then(|bytes| Ok(read(&bytes)?));
+    text.map_err(|cause| MountCommandError::Unreadable { file: file.to_owned(), cause })
+}
+
+fn owned(bytes: &[u8]) -> Result<Zeroizing<String>, NotText> {
+    text::read(bytes).map(|text| Zeroizing::new(text.to_owned()))
 }
 
 /// `KEY=VALUE`, split at the first `=`.

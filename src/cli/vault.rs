@@ -3,8 +3,8 @@
 //! Values go out by `get --field` alone, and come in by a file or standard input; one given as an argument is warned of.
 
 mod arguments;
-mod dotenv;
 mod incoming;
+mod marks;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -73,7 +72,7 @@ pub fn run(command: VaultCommand, input: &mut dyn Read, out: &mut dyn Write, err
         VaultCommand::List(list) => list.run(out),
         VaultCommand::Remove(remove) => remove.run(out),
         VaultCommand::Rekey(rekey) => rekey.run(out),
-        VaultCommand::Export(export) => export.run(out),
+        VaultCommand::Export(export) => export.run(out, err),
         VaultCommand::Import(import) => import.run(input, out, err),
     }
 }
@@ -153,6 +152,11 @@ impl Set {
         for Assignment { field, value } in &given {
             if fields.insert(field.clone(), Field::of_bytes(value.read(field, input)?)).is_some() {
                 return Err(usage(format!("the field {field} is given twice (remove one)")));
+            }
+        }
+        for (field, value) in &fields {
+            if let Some(mark) = marks::of_value(value.bytes.expose()) {
+                warn(err, &format!("{field}: is {}, and is taken as it is ({})", mark.what, mark.remedy))?;
             }
         }
         let argued: Vec<&str> =
@@ -235,7 +239,9 @@ impl Get {
 fn table(name: &SecretName, opened: &Opened) -> String {
     let fields = &opened.secret.fields;
     let width = fields.keys().map(|name| name.as_str().chars().count()).max().unwrap_or(0).max("FIELD".len());
-    let mut text = format!("{name}: revision {}, set {}\n{:width$}  KIND       BYTES\n", opened.revision, opened.time, "FIELD");
+    let secret_type = opened.secret_type.as_ref().map(|secret_type| format!(", type {secret_type}")).unwrap_or_default();
+    let mut text =
+        format!("{name}: revision {}, set {}{secret_type}\n{:width$}  KIND       BYTES\n", opened.revision, opened.time, "FIELD");
     for (name, field) in fields {
         let kind = match field.kind {
             FieldKind::Binary => "binary",
@@ -289,7 +295,7 @@ fn knowing_its_revision<T>(
 }
 
 fn reader(vault: &Path, identities: &[PathBuf]) -> Result<Reader, ReadFault> {
-    Reader::open(vault, identities, MAX_BYTES, Arc::new(SystemClock))
+    Reader::open_all(vault, identities, MAX_BYTES)
 }
 
 // === impl VaultCliError ===

@@ -33,6 +33,18 @@ pub(super) fn check(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, Ba
     }
 }
 
+/// Of each backend where Keyferry logs in with the Pods' tokens: without verified tokens, no mount from it could ever work.
+pub(super) fn check_verified(reader: &mut Reader<'_>, backends: &BTreeMap<BackendName, BackendConfig>, faults: &mut Faults) {
+    let Some(node) = reader.get("backends") else { return };
+    for (name, backend) in backends {
+        let Some(audience) = backend.kind().facts().audience else { continue };
+        let (at, _) = find(node, [name.as_str()].into_iter().chain(audience.key.split('.')), audience.text);
+        let problem = "Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token, and sends a \
+                       store none (set identity.verify to jwks or token-review, or choose a login of the daemon's own)";
+        faults.add(at, format!("backends.{name}.auth"), problem);
+    }
+}
+
 /// Where a key is, or what of the way to it is there; and whether the audience is written there, in a list or alone.
 fn find<'k>(node: &Node, keys: impl Iterator<Item = &'k str>, audience: &str) -> (Position, bool) {
     let mut found = node;

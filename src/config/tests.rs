@@ -86,7 +86,7 @@ log: { format: text, level: debug }
 #[test]
 fn the_daemons_own_audience_is_no_stores() {
     let text = r#"
-identity: { verify: driver, audience: own }
+identity: { verify: token-review, audience: own }
 backends:
   a: { kind: vault, address: "https://bao", auth: { method: jwt, audience: own } }
   b:
@@ -114,10 +114,10 @@ policy: []
     insta::assert_snapshot!(faults(&format!("{defaults}  bao: {{ kind: vault, address: \"https://bao\", auth: {{ method: jwt }} }}\npolicy: []\n")), @r#"
     keyferry.yaml:4:53: backends.bao.auth.audience: is "vault" by default, and so is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)
     "#);
-    let of_a_peer = MINIMAL.replace("verify: driver", "verify: driver, audience: openbao");
+    let of_a_peer = MINIMAL.replace("verify: driver", "verify: token-review, audience: openbao");
     Config::parse(&of_a_peer.replace("files: {", "bao: { kind: vault, address: \"https://bao\", auth: { method: jwt } }, files: {"))
         .unwrap();
-    let by_default = "backends: { bao: { kind: http, url: \"https://s/{name}\", auth: { bearer: { podToken: keyferry } } } }\nidentity: { verify: driver }\npolicy: []\n";
+    let by_default = "backends: { bao: { kind: http, url: \"https://s/{name}\", auth: { bearer: { podToken: keyferry } } } }\nidentity: { verify: token-review }\npolicy: []\n";
     insta::assert_snapshot!(faults(by_default), @r#"keyferry.yaml:1:85: backends.bao.auth.bearer.podToken: "keyferry" is identity.audience: a Pod's token for Keyferry itself goes to no store (name an audience of the store's own, and add it to tokenRequests of the CSIDriver object)"#);
 }
 
@@ -191,7 +191,7 @@ fn a_text_that_is_no_configuration_says_so() {
 fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     let with = |dialects: &str| {
         format!(
-            "identity: {{ verify: driver }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
+            "identity: {{ verify: token-review }}\npolicy: []\nbackends:\n  files: {{ kind: file, vault: /v, identity: /k }}\n  \
              bao: {{ kind: vault, address: https://bao:8200, auth: {{ method: kubernetes, role: csi }} }}\ndialects: {dialects}\n"
         )
     };
@@ -216,5 +216,58 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     --
     keyferry.yaml:6:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
     keyferry.yaml:6:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    "#);
+}
+
+/// A policy of patterns that match nothing looks like a policy, and denies and allows nothing.
+#[test]
+fn a_pattern_that_says_nothing_is_a_fault() {
+    let text = r#"
+identity: { verify: token-review }
+backends:
+  files: { kind: file, vault: /v, identity: /k }
+  bao:
+    kind: vault
+    address: https://bao:8200
+    namespace: team-a
+    auth: { method: kubernetes, role: csi }
+  own:
+    kind: vault
+    address: https://bao
+    auth: { method: kubernetes }
+    classMay:
+      namespace: ["", "team-${namespace}", "/team", "root", "**"]
+      role: ["*", "", "$namespace"]
+      mount: ["/kubernetes/", "jwt-*"]
+      address: ["https://BAO:8200/", "bao:8200", "*", "https://*.example:8200", "**", "unix:///run/*"]
+      audience: ["{{ .Values.audience }}", "https://**"]
+  web: { kind: http, url: "https://s.example/{name}" }
+  later: { kind: s3 }
+policy:
+  - pods: { namespace: shop }
+    deny: ["file/shop/db", "files/.x", "files/db@3", "files/a.age/x", "bao/v1/team-a/kv/data/x", "bao/kv/data/x", "own/kv/data/x"]
+  - pods: { namespace: shop }
+    update: ["files/x", "we*/x", "own/pki/issue/x", "*/x"]
+    read: ["later/x", "web/x", "bao/team-a/**", "bao/*/kv", "bao/**"]
+"#;
+    insta::assert_snapshot!(faults(text), @r#"
+    keyferry.yaml:15:19: backends.own.classMay.namespace: "" is nothing that a class can say (did you mean "root"?)
+    keyferry.yaml:15:44: backends.own.classMay.namespace: "/team" is nothing that a class can say (did you mean "team"?)
+    keyferry.yaml:16:19: backends.own.classMay.role: "" is nothing that a class can say (is empty)
+    keyferry.yaml:16:23: backends.own.classMay.role: "$namespace": "$namespace" is no placeholder (did you mean "${namespace}"?)
+    keyferry.yaml:17:15: backends.own.classMay.mount: "/kubernetes/" is nothing that a class can say (did you mean "kubernetes"?)
+    keyferry.yaml:18:17: backends.own.classMay.address: "https://BAO:8200/" is nothing that a class can say (did you mean "https://bao:8200"?)
+    keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is nothing that a class can say (does not begin with https://, http:// or unix:///)
+    keyferry.yaml:18:50: backends.own.classMay.address: "*" is nothing that a class can say (`**` is any; name what classes may say, such as https://bao.example:8200)
+    keyferry.yaml:19:18: backends.own.classMay.audience: "{{ .Values.audience }}": "{{ .Values.audience }}" is no placeholder (there are ${namespace}, ${serviceAccount})
+    keyferry.yaml:21:18: backends.later.kind: "s3" is no kind of backend (this version serves: file, http, vault)
+    keyferry.yaml:24:12: policy rule 1.deny: "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)
+    keyferry.yaml:24:28: policy rule 1.deny: "files/.x": the name has the element ".x": what starts with a dot is the vault's own (choose another name)
+    keyferry.yaml:24:40: policy rule 1.deny: "files/db@3": the name ends in `@3`, which reads as a pinned version (write `version: "3"` for that)
+    keyferry.yaml:24:54: policy rule 1.deny: "files/a.age/x": the name has the element "a.age": the vault adds `.age` by itself (write "a")
+    keyferry.yaml:24:71: policy rule 1.deny: "bao/v1/team-a/kv/data/x": `v1/` belongs to the API, and to no name (did you mean "bao/team-a/kv/data/x"?)
+    keyferry.yaml:24:98: policy rule 1.deny: "bao/kv/data/x": names there begin with the backend's namespace, "team-a" (did you mean "bao/team-a/kv/data/x"?)
+    keyferry.yaml:26:14: policy rule 2.update: "files/x": files only reads, and nothing is updated there (write it under `read`, or remove it)
+    keyferry.yaml:26:25: policy rule 2.update: "we*/x": web only reads, and nothing is updated there (write it under `read`, or remove it)
     "#);
 }

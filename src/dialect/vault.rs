@@ -14,7 +14,7 @@ use super::keys::{Keys, one_of};
 use super::native::values::mode;
 use super::{ClassLimits, args};
 use crate::model::{
-    Args, Ask, Catalogue, ClassFaults, Encoding, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Query, Select,
+    Args, Ask, Catalogue, ClassFaults, Encoding, FieldName, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Select,
     Unresolved, VersionIds, quoted,
 };
 use crate::steps::Steps;
@@ -123,10 +123,10 @@ impl ObjectReader<'_, '_> {
         let target = read_path(reader, faults);
         let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
         let args = args::read("secretArgs", reader, faults).unwrap_or_default();
-        let query = says(reader, "secretKey").then(|| reader.parsed("secretKey", faults, field_name));
+        let key = says(reader, "secretKey").then(|| reader.text("secretKey", faults).map(FieldName::new));
         let mode = reader.parsed("filePermission", faults, mode).filter(|mode| *mode != FileMode::NONE);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
-        if query.is_none() && encoding != Encoding::Utf8 {
+        if key.is_none() && encoding != Encoding::Utf8 {
             self.class.warn(Some(self.label), "encoding", "is not heeded without `secretKey`: a whole response is delivered as JSON");
         }
         let secret = target.and_then(|target| {
@@ -137,8 +137,8 @@ impl ObjectReader<'_, '_> {
             self.class.resolve(Ask { backend: Some(self.backend?), name, version, method, args, lease, login }, false, reader, faults)
         });
         let path = path?;
-        let select = match query {
-            Some(query) => Select::Field { query: query?, path },
+        let select = match key {
+            Some(key) => Select::Key { key: key?, path },
             None => Select::Response { path },
         };
         Some(Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false })
@@ -178,10 +178,6 @@ fn merge(mut args: Args, path: &SecretPath, reader: &mut Reader<'_>, faults: &mu
         args.insert(name, &value.as_str().into());
     }
     args
-}
-
-fn field_name(text: &str) -> Result<Query, String> {
-    Query::name(text).map_err(|invalid| format!("{invalid} (write a field's name)"))
 }
 
 fn encoding(text: &str) -> Result<Encoding, String> {

@@ -33,6 +33,11 @@ pub struct CertificateFault {
 /// What is wrong with a certificate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum CertificateProblem {
+    /// It is a CA's (CA:TRUE), and not one that is trusted as it is.
+    Authority {
+        /// Whether it says that it signed itself.
+        is_own: bool,
+    },
     Expired,
     NotYetValid,
     /// In words that follow a colon.
@@ -54,7 +59,7 @@ impl CertificateFault {
     pub(super) fn new(error: &CertificateError, certificate: &CertificateDer<'_>, wanted: &ServerName<'_>, trusted: &str) -> Self {
         let facts = Facts::of(certificate);
         Self {
-            problem: CertificateProblem::of(error, facts.valid),
+            problem: CertificateProblem::of(error, &facts),
             names: facts.names,
             issuer: facts.issuer,
             valid: facts.valid,
@@ -66,6 +71,8 @@ impl CertificateFault {
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self.problem {
+            CertificateProblem::Authority { is_own: true } => "name this very certificate as the CA, or issue one with CA:FALSE",
+            CertificateProblem::Authority { is_own: false } => "issue the server a certificate with CA:FALSE",
             CertificateProblem::Expired => "renew the server's certificate",
             CertificateProblem::NotYetValid => "see that this node's clock is right",
             CertificateProblem::Other(_) => "give the server another certificate",
@@ -90,6 +97,17 @@ impl fmt::Display for CertificateFault {
         let day = |time: Timestamp| time.strftime("%Y-%m-%d");
         let valid = self.valid.map_or_else(String::new, |(from, to)| format!(" (valid {} to {})", day(from), day(to)));
         match &self.problem {
+            CertificateProblem::Authority { is_own: true } => write!(
+                f,
+                "the server's certificate for {names}{valid} is a CA's own (CA:TRUE), and not byte for byte in {}: name this very certificate \
+                 there, or give the server one with CA:FALSE",
+                self.trusted
+            ),
+            CertificateProblem::Authority { is_own: false } => write!(
+                f,
+                "the server's certificate for {names}{valid}, issued by {}, is itself a CA's (CA:TRUE): give the server one with CA:FALSE",
+                self.issuer
+            ),
             CertificateProblem::Expired => write!(f, "the server's certificate for {names} has expired{valid}"),
             CertificateProblem::NotYetValid => write!(f, "the server's certificate for {names} is not valid yet{valid}"),
             CertificateProblem::Other(problem) => write!(f, "the server's certificate for {names}{valid} cannot be used: {problem}"),
@@ -105,10 +123,10 @@ impl std::error::Error for CertificateFault {}
 
 impl CertificateProblem {
     #[allow(clippy::wildcard_enum_match_arm)] // rustls's errors may become more; its words will do
-    fn of(error: &CertificateError, valid: Option<(Timestamp, Timestamp)>) -> Self {
+    fn of(error: &CertificateError, facts: &Facts) -> Self {
         // Not the server's own certificate may be the one that is out of date, but one on the way to the CA.
         let own = |time: &UnixTime, end: fn((Timestamp, Timestamp)) -> Timestamp| {
-            i64::try_from(time.as_secs()).ok() == valid.map(|valid| end(valid).as_second())
+            i64::try_from(time.as_secs()).ok() == facts.valid.map(|valid| end(valid).as_second())
         };
         match error {
             CertificateError::Expired => Self::Expired,
@@ -120,8 +138,39 @@ impl CertificateProblem {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
             // A signature that does not fit: another CA of the same name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
+            other if is_ca(other) => Self::Authority { is_own: facts.is_own },
             other => Self::Other(words::of_certificate(other)),
         }
+    }
+}
+
+/// Whether a server's certificate is refused for this alone: it is a CA's. The usual verifier has no error of its own for it.
+pub(super) fn is_of_authority(error: &rustls::Error) -> bool {
+    matches!(error, rustls::Error::InvalidCertificate(why) if is_ca(why))
+}
+
+fn is_ca(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::Other(OtherError(inner)) if inner.to_string() == "CaUsedAsEndEntity")
+}
+
+/// Whether a certificate is in force now and may be a server's, by what it says itself (RFC 5280, sections 4.1.2.5 and 4.2.1.12).
+///
+/// # Errors
+/// It is not, or cannot be read.
+pub(super) fn check_dates_and_usage(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let Ok(([], parsed)) = X509Certificate::from_der(certificate) else { return Err(CertificateError::BadEncoding) };
+    let now = i64::try_from(now.as_secs()).map_err(|_| CertificateError::Expired)?;
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired);
+    }
+    match parsed.extended_key_usage() {
+        Ok(None) => Ok(()),
+        Ok(Some(usage)) if usage.value.server_auth => Ok(()),
+        Ok(Some(_)) => Err(CertificateError::InvalidPurpose),
+        Err(_) => Err(CertificateError::BadEncoding),
     }
 }
 
@@ -130,6 +179,7 @@ impl CertificateProblem {
 struct Facts {
     names: Vec<String>,
     issuer: String,
+    is_own: bool,
     valid: Option<(Timestamp, Timestamp)>,
 }
 
@@ -142,7 +192,8 @@ impl Facts {
         };
         let validity = parsed.validity();
         let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
-        Self { names, issuer: clean(&parsed.issuer().to_string()), valid: at(validity.not_before).zip(at(validity.not_after)) }
+        let valid = at(validity.not_before).zip(at(validity.not_after));
+        Self { names, issuer: clean(&parsed.issuer().to_string()), is_own: parsed.issuer() == parsed.subject(), valid }
     }
 }
 

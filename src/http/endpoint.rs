@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use http::Uri;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 use super::HttpError;
@@ -26,6 +27,9 @@ enum Place {
     Unix(PathBuf),
 }
 
+/// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
+const MAX_SOCKET: usize = 107;
+
 /// A text that is no endpoint. It may hold a password, so it is not repeated here.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum InvalidEndpoint {
@@ -41,6 +45,8 @@ pub enum InvalidEndpoint {
     Scheme,
     #[error("is the path of no socket (write unix:///path/to.sock)")]
     Socket,
+    #[error("has a path of over {MAX_SOCKET} bytes, which the system does not allow for a socket (choose a shorter one)")]
+    SocketLength,
     #[error("has a user in it (leave out what stands before the @)")]
     User,
 }
@@ -113,6 +119,20 @@ impl Endpoint {
         }
     }
 
+    /// Whether a server's certificate can be for this name; `None`: for the host.
+    ///
+    /// # Errors
+    /// It cannot, and TLS is spoken.
+    pub fn check_server_name(&self, name: Option<&str>) -> Result<(), String> {
+        if self.is_https() { self.server_name(name).map(drop) } else { Ok(()) }
+    }
+
+    /// The name that the server must prove, which may be another than the one it is looked up by.
+    pub(super) fn server_name(&self, name: Option<&str>) -> Result<ServerName<'static>, String> {
+        let name = name.or(self.host()).unwrap_or_default().to_owned();
+        ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is not a name that a server's certificate could be for"))
+    }
+
     pub fn socket(&self) -> Option<&Path> {
         match &self.place {
             Place::Http { .. } | Place::Https { .. } => None,
@@ -149,6 +169,9 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         if let Some(path) = text.strip_prefix("unix://") {
+            if path.len() > MAX_SOCKET {
+                return Err(InvalidEndpoint::SocketLength);
+            }
             let fit = path.len() > 1 && path.starts_with('/') && !path.ends_with('/') && !path.contains(char::is_control);
             return if fit { Ok(Self { place: Place::Unix(path.into()), base: String::new() }) } else { Err(InvalidEndpoint::Socket) };
         }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use http::StatusCode;
 use hyper_util::client::legacy;
 
 use super::certificate::CertificateFault;
@@ -28,6 +29,9 @@ pub enum HttpError {
     /// A file that a class names cannot be used. Which and why is for the node's admin.
     #[error("a TLS file that the class names cannot be used")]
     ClassFiles(String),
+    /// The answer's body is not as the store has it. `value` is quoted.
+    #[error("its answer ({status}) has {header} {value}, which Keyferry does not take: it asks for the plain body")]
+    Coded { status: StatusCode, header: &'static str, value: String },
     /// Nothing was sent: nobody is there, or cannot be reached.
     #[error("no connection: {0}")]
     Connect(String),
@@ -70,6 +74,7 @@ impl HttpError {
             | Self::Ca { .. }
             | Self::Certificate(_)
             | Self::ClientCertificate { .. }
+            | Self::Coded { .. }
             | Self::Connect(_)
             | Self::Proxy(_)
             | Self::Redirect { .. }
@@ -89,6 +94,7 @@ impl HttpError {
             | Self::Certificate(_)
             | Self::ClassFiles(_)
             | Self::ClientCertificate { .. }
+            | Self::Coded { .. }
             | Self::Proxy(_)
             | Self::Redirect { .. }
             | Self::Request(_)

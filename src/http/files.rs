@@ -1,11 +1,12 @@
 //! The files a client is made from (the CA, its own certificate and key), and what tells that they have changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::{HttpConfig, HttpError};
 use crate::files::{MAX_FILE, Named, Stamp, Unreadable};
+use crate::text;
 
 /// The most entries of a folder of certificates.
 const MAX_ENTRIES: usize = 4096;
@@ -16,6 +17,12 @@ const MAX_FOLDER: usize = 4 * 1024 * 1024;
 /// The files as they were when they were read. They change with every file: Kubernetes swaps a link, others write in place.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Files(Vec<(Named, Stamp)>);
+
+/// A file with certificates that are trusted.
+pub(super) struct CaFile {
+    pub(super) path: PathBuf,
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+}
 
 /// Whose file it is, for messages.
 #[derive(Clone, Copy)]
@@ -44,12 +51,12 @@ impl Files {
 
 /// The content of a file.
 pub(super) fn read(config: &HttpConfig, of: Of, path: &Path) -> Result<Zeroizing<Vec<u8>>, HttpError> {
-    let whole = named(config, path).read(MAX_FILE);
-    whole.map(|whole| whole.bytes).map_err(|error| fault(config, of, path, problem(error)))
+    let whole = named(config, path).read(MAX_FILE).map_err(|error| fault(config, of, path, problem(error)))?;
+    text::owned_without_mark(whole.bytes).map_err(|error| fault(config, of, path, error.to_string()))
 }
 
-/// The contents of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
-pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<Zeroizing<Vec<u8>>>, HttpError> {
+/// The files of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
+pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<CaFile>, HttpError> {
     let (files, mut left) = (ca_files(config, ca)?, MAX_FOLDER);
     let of_folder = files.first().is_none_or(|file| file.path() != ca);
     let mut contents = Vec::new();
@@ -58,9 +65,15 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<Zeroizing<Ve
             Ok(whole) => {
                 let too_much = || fault(config, Of::Ca, ca, format!("its certificates have more than {MAX_FOLDER} bytes together"));
                 left = left.checked_sub(whole.bytes.len()).ok_or_else(too_much)?;
-                contents.push(whole.bytes);
+                match text::owned_without_mark(whole.bytes) {
+                    Ok(bytes) => contents.push(CaFile { path: file.path().to_owned(), bytes }),
+                    Err(error) if of_folder => tracing::warn!(file = %file.path().display(), "a CA file is left out: it {error}"),
+                    Err(error) => return Err(fault(config, Of::Ca, file.path(), error.to_string())),
+                }
             }
             Err(Unreadable::Absent | Unreadable::NotAFile) if of_folder => {}
+            // One file takes nothing from the others.
+            Err(error) if of_folder => tracing::warn!(file = %file.path().display(), "a CA file is left out: {}", problem(error)),
             Err(error) => return Err(fault(config, Of::Ca, file.path(), problem(error))),
         }
     }

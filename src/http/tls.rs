@@ -3,21 +3,20 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::certificate::CertificateFault;
+use super::certificate::{self, CertificateFault};
 use super::files::{self, Of};
 use super::{ClientCertificate, Endpoint, HttpConfig, HttpError, words};
 
-/// The name the server must prove, which may be another than the one it is looked up by.
 pub(super) fn server_name(endpoint: &Endpoint, config: &HttpConfig) -> Result<ServerName<'static>, HttpError> {
-    let name = config.server_name.as_deref().or(endpoint.host()).unwrap_or_default().to_owned();
-    ServerName::try_from(name.clone()).map_err(|_| HttpError::Tls(format!("{name:?} is no name that a server's certificate could be for")))
+    endpoint.server_name(config.server_name.as_deref()).map_err(HttpError::Tls)
 }
 
 /// Reads the files of a configuration.
@@ -41,27 +40,54 @@ pub(super) fn client_config(config: &HttpConfig) -> Result<ClientConfig, HttpErr
 }
 
 fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, HttpError> {
-    let (roots, trusted) = match &config.ca {
+    let (roots, own, trusted) = match &config.ca {
         // Also where nothing is verified: it is in force again once something is.
-        Some(path) => (Arc::new(roots_of(config, path)?), path.display().to_string()),
-        None if config.verify => (system_roots()?, "a CA that the system trusts".to_owned()),
+        Some(path) => {
+            let (roots, own) = roots_of(config, path)?;
+            (Arc::new(roots), own, path.display().to_string())
+        }
+        None if config.verify => (system_roots()?, Vec::new(), "a CA that the system trusts".to_owned()),
         None => return Ok(Arc::new(Verifier { usual: None, provider: Arc::clone(provider) })),
     };
     let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
-    let usual = Usual { inner: inner.map_err(|error| HttpError::Tls(words::plain(&error.to_string())))?, trusted };
+    let usual = Usual { inner: inner.map_err(|error| HttpError::Tls(words::plain(&error.to_string())))?, own, trusted };
     Ok(Arc::new(Verifier { usual: config.verify.then_some(usual), provider: Arc::clone(provider) }))
 }
 
-fn roots_of(config: &HttpConfig, path: &Path) -> Result<RootCertStore, HttpError> {
-    let fault = |problem: String| files::fault(config, Of::Ca, path, problem);
-    let mut roots = RootCertStore::empty();
+/// The certificates that are trusted, and each of them as it is in the files. One that cannot be used is left out, with a warning: a bundle may hold
+/// one that only another library reads.
+///
+/// # Errors
+/// None is left.
+fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), HttpError> {
+    let (mut roots, mut own, mut unusable) = (RootCertStore::empty(), Vec::new(), None);
     for file in files::read_ca(config, path)? {
-        for certificate in CertificateDer::pem_slice_iter(&file) {
-            let certificate = certificate.map_err(|error| fault(pem_problem(&error)))?;
-            roots.add(certificate).map_err(|error| fault(format!("not a usable certificate: {}", words::of_tls(&error))))?;
+        for (number, block) in (1..).zip(blocks(&file.bytes)) {
+            let certificate = CertificateDer::from_pem_slice(block).map_err(|error| pem_problem(&error));
+            let added = certificate.and_then(|certificate| {
+                roots.add(certificate.clone()).map_err(|error| format!("not a usable certificate: {}", words::of_tls(&error)))?;
+                own.push(certificate);
+                Ok(())
+            });
+            if let Err(problem) = added {
+                tracing::warn!(file = %file.path.display(), certificate = number, problem,
+                    "a certificate of a CA file cannot be used and is left out (correct or remove it; the others are in force)");
+                unusable.get_or_insert_with(|| format!("certificate {number} of {}: {problem}", file.path.display()));
+            }
         }
     }
-    if roots.is_empty() { Err(fault("holds no certificate".to_owned())) } else { Ok(roots) }
+    let problem = || unusable.unwrap_or_else(|| "holds no certificate".to_owned());
+    if roots.is_empty() { Err(files::fault(config, Of::Ca, path, problem())) } else { Ok((roots, own)) }
+}
+
+/// The certificates of a PEM file, each as text. One that does not end, or is not PEM inside, does not spoil those behind it.
+fn blocks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    let mut starts = (0..file.len()).filter(|at| file[*at..].starts_with(BEGIN)).peekable();
+    std::iter::from_fn(move || {
+        let start = starts.next()?;
+        Some(&file[start..starts.peek().copied().unwrap_or(file.len())])
+    })
 }
 
 /// What the system trusts, read once for all endpoints: it comes with the image.
@@ -114,7 +140,7 @@ impl ClientCertificate {
     }
 }
 
-/// The usual verifier, which also says what the certificate was; or, as `verify: false` asks, one that takes any. That the server holds
+/// The usual verifier, which also says what the certificate was and takes one that is itself in `ca`; or, as `verify: false` asks, one that takes any. That the server holds
 /// the certificate's key is seen to in either case.
 #[derive(Debug)]
 struct Verifier {
@@ -125,6 +151,8 @@ struct Verifier {
 #[derive(Debug)]
 struct Usual {
     inner: Arc<WebPkiServerVerifier>,
+    /// The certificates of this endpoint's own `ca`. Those that the system trusts are not among them.
+    own: Vec<CertificateDer<'static>>,
     trusted: String,
 }
 
@@ -137,10 +165,13 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let Some(Usual { inner, trusted }) = &self.usual else { return Ok(ServerCertVerified::assertion()) };
-        inner.verify_server_cert(certificate, intermediates, name, ocsp, now).map_err(|error| {
+        let Some(usual) = &self.usual else { return Ok(ServerCertVerified::assertion()) };
+        let verified = usual.inner.verify_server_cert(certificate, intermediates, name, ocsp, now);
+        let verified =
+            verified.or_else(|error| if usual.is_pinned(&error, certificate) { itself(certificate, name, now) } else { Err(error) });
+        verified.map_err(|error| {
             let rustls::Error::InvalidCertificate(why) = &error else { return error };
-            CertificateFault::new(why, certificate, name, trusted).into_tls()
+            CertificateFault::new(why, certificate, name, &usual.trusted).into_tls()
         })
     }
 
@@ -165,4 +196,24 @@ impl ServerCertVerifier for Verifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+// === impl Usual ===
+
+impl Usual {
+    /// Whether all that is wrong with a server's certificate is that it is a CA's, and it is byte for byte in this endpoint's own `ca`.
+    ///
+    /// `openssl req -x509` makes such certificates (CA:TRUE), and other clients take them. Whoever named it as `ca` trusts its key to sign for any
+    /// server; that it is shown by a server itself asks for less.
+    fn is_pinned(&self, error: &rustls::Error, certificate: &CertificateDer<'_>) -> bool {
+        certificate::is_of_authority(error) && self.own.iter().any(|own| own.as_ref() == certificate.as_ref())
+    }
+}
+
+/// What the usual verifier would have gone on to look at, in a certificate that is trusted as it is: dates, extended key usage and the name. Nothing
+/// leads to it, so there are no signatures to verify but the handshake's, which is verified as ever.
+fn itself(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
+    certificate::check_dates_and_usage(certificate, now)?;
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+    Ok(ServerCertVerified::assertion())
 }

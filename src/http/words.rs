@@ -25,6 +25,7 @@ pub(super) fn of_certificate(error: &CertificateError) -> String {
         | "MalformedExtensions"
         | "MalformedNameConstraint"
         | "TrailingData" => "it cannot be read",
+        "BadSignature" => "the server does not prove that it has its key",
         "CaUsedAsEndEntity" => "it is the certificate of a CA, and not of a server",
         "CertDistrusted" | "CertRevoked" | "Revoked" => "it was revoked",
         "EndEntityUsedAsCa" => "it was signed by a certificate that is not a CA's",

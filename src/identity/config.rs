@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::files::absolute;
+use crate::http::Endpoint;
 use crate::kube::OwnToken;
 use crate::yaml::{Faults, Reader, unknown_key};
 
@@ -83,10 +85,9 @@ fn filled(text: &str) -> Result<String, &'static str> {
 /// Keys that come over an open line could be anybody's.
 fn https(text: &str) -> Result<String, String> {
     let uri = text.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-    match uri {
-        Some(_) => Ok(text.to_owned()),
-        None => Err(format!("{text:?} is no address of https (such as https://oidc.example/openid/v1/jwks)")),
-    }
+    let Some(uri) = uri else { return Err(format!("{text:?} is no address of https (such as https://oidc.example/openid/v1/jwks)")) };
+    let endpoint = Endpoint::of(&uri).map_err(|problem| problem.to_string())?;
+    endpoint.check_server_name(None).map(|()| text.to_owned())
 }
 
 /// The `jwks` mapping; without it, or empty, the API server. `None` where a fault was noted.
@@ -96,10 +97,10 @@ fn keys(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Keys> {
         return Some(Keys::ApiServer);
     }
     let mut jwks = reader.reader("jwks", faults)?;
-    let file = jwks.parsed("file", faults, filled).map(PathBuf::from);
+    let file = jwks.parsed("file", faults, absolute);
     let url = jwks.parsed("url", faults, https);
-    let ca = jwks.parsed("ca", faults, filled).map(PathBuf::from);
-    let token = jwks.parsed("tokenFile", faults, filled).map(OwnToken::at);
+    let ca = jwks.parsed("ca", faults, absolute);
+    let token = jwks.parsed("tokenFile", faults, absolute).map(OwnToken::at);
     let (has_file, has_url) = (jwks.get("file").is_some(), jwks.get("url").is_some());
     if let (true, Some(node)) = (has_file, jwks.get("url")) {
         faults.add(node.at, jwks.path("url"), "stands beside `file`: keys come from one of them (remove the other)");
@@ -164,13 +165,13 @@ mod tests {
     #[test]
     fn each_fault_says_what_to_do() {
         insta::assert_snapshot!(read("verify: jkws").unwrap_err(), @"1: identity.verify: is no way to verify (did you mean `jwks`?)");
-        insta::assert_snapshot!(read("audience: ''\nissuer: ' '\njwks:\n  file: ''\n  url: https://x\n  flie: x\n").unwrap_err(), @"
+        insta::assert_snapshot!(read("audience: ''\nissuer: ' '\njwks:\n  file: ''\n  url: https://x\n  flie: x\n").unwrap_err(), @r#"
         1: identity.audience: is empty (write a value, or leave the key out)
         2: identity.issuer: is empty (write a value, or leave the key out)
-        4: identity.jwks.file: is empty (write a value, or leave the key out)
+        4: identity.jwks.file: is empty (write a path that starts with /, or leave the key out)
         5: identity.jwks.url: stands beside `file`: keys come from one of them (remove the other)
         6: identity.jwks.flie: is no known key (did you mean `file`?)
-        ");
+        "#);
         insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is no address of https (such as https://oidc.example/openid/v1/jwks)"#);
         insta::assert_snapshot!(read("jwks: { file: /x, ca: /y, tokenFile: /z }").unwrap_err(), @"
         1: identity.jwks.ca: goes with `url`, which is not there (the API server of this cluster needs neither)

@@ -13,6 +13,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::keys::KeySet;
 use crate::files::{MAX_FILE, Stamp, Unreadable, WholeFile};
+use crate::text;
 
 /// How old the last look at the file may be. Also how often a file that is faulty, or may have been read in the middle of a change, is read
 /// again.
@@ -222,7 +223,10 @@ fn nanos(time: Duration) -> u64 {
 /// The stamp is the open file's own: of two files that are swapped in between, never one's stamp with the other's text.
 fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
     match WholeFile::read(path, MAX_FILE) {
-        Ok(file) => Ok((file.stamp, file.bytes.to_vec())),
+        Ok(file) => {
+            let text = text::without_mark(&file.bytes).map_err(|fault| format!("it {fault}"))?;
+            Ok((file.stamp, text.to_vec()))
+        }
         Err(Unreadable::Absent) => Err("it cannot be read: No such file or directory (os error 2)".to_owned()),
         Err(Unreadable::NotAFile) => Err("it is not a file".to_owned()),
         Err(Unreadable::TooLarge { .. }) => Err(format!("it is over {MAX_FILE} bytes")),
@@ -231,8 +235,8 @@ fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
 }
 
 fn report(path: &Path, keys: &KeySet) {
-    for why in &keys.skipped {
-        tracing::warn!(file = %path.display(), "a key is left out: {why}");
+    if let Some(why) = keys.left_out() {
+        tracing::warn!(file = %path.display(), "keys of the issuer are left out: {why}");
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) struct KeySet {
     keys: Vec<Key>,
     pub(super) verified: Memo<TokenDigest, Arc<Verified>>,
     /// Keys left out, and why.
-    pub(super) skipped: Vec<String>,
+    skipped: Vec<String>,
 }
 
 /// One public key.
@@ -103,9 +103,6 @@ impl KeySet {
             keys: Vec<Value>,
         }
         let Wire { keys: wire } = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
-        if wire.len() > MAX_KEYS {
-            return Err(format!("it holds {} keys; at most {MAX_KEYS} are read", wire.len()));
-        }
         let (mut keys, mut skipped) = (Vec::new(), Vec::new());
         for (index, value) in wire.into_iter().enumerate() {
             match Key::read(value) {
@@ -116,8 +113,11 @@ impl KeySet {
                 }),
             }
         }
+        if keys.len() > MAX_KEYS {
+            return Err(format!("it holds {} keys; at most {MAX_KEYS} are read", keys.len()));
+        }
         if keys.is_empty() {
-            let why = if skipped.is_empty() { "its list is empty".to_owned() } else { skipped.join("; ") };
+            let why = if skipped.is_empty() { "its list is empty".to_owned() } else { some(&skipped) };
             return Err(format!("it holds no key that could be used: {why}"));
         }
         Ok(Self { keys, verified: Memo::with_capacity(MEMO), skipped })
@@ -125,6 +125,21 @@ impl KeySet {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter()
+    }
+
+    /// Which keys are not among them, and why, for one warning. `None`: all are.
+    pub(super) fn left_out(&self) -> Option<String> {
+        (!self.skipped.is_empty()).then(|| some(&self.skipped))
+    }
+}
+
+/// A few of them, and how many more there are.
+fn some(problems: &[String]) -> String {
+    const FEW: usize = 10;
+    let shown = problems.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match problems.len().saturating_sub(FEW) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
     }
 }
 

@@ -191,8 +191,8 @@ impl Shared {
         }
         if self.keys.load().is_none() || state.text != text {
             tracing::info!(url = self.url, keys = keys.iter().count(), "the issuer's keys have been fetched, and are new");
-            for why in &keys.skipped {
-                tracing::warn!(url = self.url, "a key is left out: {why}");
+            if let Some(why) = keys.left_out() {
+                tracing::warn!(url = self.url, "keys of the issuer are left out: {why}");
             }
             self.keys.store(Some(Arc::new(keys)));
         }

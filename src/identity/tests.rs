@@ -490,6 +490,11 @@ fn a_file_without_a_usable_key_is_refused() {
     "#);
     let many = json!({ "keys": vec![rsa_jwk(); 65] });
     insta::assert_snapshot!(refused_file(&many.to_string()), @"[folder]/jwks.json: it holds 65 keys; at most 64 are read");
+    // Those of other kinds do not count.
+    let mixed: Vec<_> = (0..200).map(|_| json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA" })).chain([rsa_jwk()]).collect();
+    let keys = super::keys::KeySet::parse(json!({ "keys": mixed }).to_string().as_bytes()).unwrap();
+    assert_eq!(keys.iter().count(), 1);
+    assert!(keys.left_out().unwrap().ends_with(r#"keys[9] is of the type "AKP", which is not known here; and 190 more"#));
     assert!(refused_file(&" ".repeat(1024 * 1024 + 1)).ends_with("is over 1048576 bytes"));
     let nowhere = JwksVerifier::open(Path::new("/nonexistent/jwks.json"), ISSUER, "keyferry", Arc::new(ManualClock::at(start())));
     insta::assert_snapshot!(without_remedy(&nowhere.unwrap_err()), @"/nonexistent/jwks.json: it cannot be read: No such file or directory (os error 2)");

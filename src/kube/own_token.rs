@@ -9,6 +9,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::files::{Unreadable, WholeFile};
+use crate::text;
 
 /// The longest token in bytes. Kubernetes' are about 1 KiB.
 const MAX_LEN: usize = 16 * 1024;
@@ -69,7 +70,7 @@ impl OwnToken {
             Unreadable::TooLarge { .. } => self.fault(format!("it is over {MAX_LEN} bytes")),
             Unreadable::Io(_) | Unreadable::NotAFile | Unreadable::TooMany(_) | Unreadable::Unstable => self.fault(format!("it {cause}")),
         })?;
-        let trimmed = file.bytes.trim_ascii();
+        let trimmed = text::without_mark(&file.bytes).map_err(|cause| self.fault(format!("it {cause}")))?.trim_ascii();
         if trimmed.is_empty() {
             return Err(self.fault("it is empty"));
         }

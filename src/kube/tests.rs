@@ -127,6 +127,8 @@ fn the_own_token_names_its_issuer() {
     let payload = BASE64URL_NOPAD.encode(br#"{"iss":"https://oidc.example","sub":"x"}"#);
     fs::write(&path, format!("e30.{payload}.c2ln\n")).unwrap();
     assert_eq!(token.issuer().unwrap(), "https://oidc.example");
+    fs::write(&path, format!("\u{feff}e30.{payload}.c2ln\r\n")).unwrap();
+    assert_eq!(token.issuer().unwrap(), "https://oidc.example");
     for text in ["canary", "a.b.c", "e30.e30.e30", "e30.eyJpc3MiOiIifQ.e30"] {
         fs::write(&path, text).unwrap();
         let error = token.issuer().unwrap_err().to_string().replace(path.to_str().unwrap(), "[token]");

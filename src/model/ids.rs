@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::clean;
+
 /// The longest secret name in bytes; a store's own limit may be lower.
 const MAX_SECRET_NAME: usize = 1024;
 
-/// The longest field name in bytes: a Kubernetes Secret's key may have as many.
+/// The longest field name in bytes that Keyferry writes: a Kubernetes Secret's key may have as many.
 const MAX_FIELD_NAME: usize = 253;
 
 /// A configured store, by its key under `backends`.
@@ -20,7 +22,7 @@ pub struct BackendName(Arc<str>);
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct SecretName(Arc<str>);
 
-/// One field of a secret.
+/// One field of a secret. What a store answers may be any text, also an empty one: `Display` shows it escaped and cut.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FieldName(Arc<str>);
 
@@ -53,6 +55,8 @@ pub enum InvalidName {
     Store(String),
     #[error("is {0} bytes long; at most {MAX_SECRET_NAME} are allowed")]
     TooLong(usize),
+    #[error("has {0:?}, which cannot be asked for safely: some servers read it as another name")]
+    Unsafe(String),
 }
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
@@ -89,6 +93,45 @@ impl SecretName {
         &self.0
     }
 
+    /// A name for a store that is asked with every byte escaped: it may have a `#`, and a `%` that no two hexadecimal digits follow. A server that decodes
+    /// it once sees this name, and one that does so twice sees it too. That is not so of `%2f`; and a `\` is a slash to some.
+    ///
+    /// # Errors
+    /// As of [`FromStr`] otherwise.
+    pub fn escapable(text: &str) -> Result<Self, InvalidName> {
+        let is_digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
+        Self::checked(text, || {
+            if let Some((at, _)) = text.match_indices('%').find(|(at, _)| is_digit(at + 1) && is_digit(at + 2)) {
+                return Some(InvalidName::Unsafe(text[at..at + 3].to_owned()));
+            }
+            let escape = text.chars().find(|c| matches!(c, '?' | '\\'))?;
+            Some(if escape == '?' { InvalidName::Escape(escape) } else { InvalidName::Unsafe(escape.to_string()) })
+        })
+    }
+
+    fn checked(text: &str, escape: impl FnOnce() -> Option<InvalidName>) -> Result<Self, InvalidName> {
+        if text.is_empty() {
+            return Err(InvalidName::Empty);
+        }
+        if text.len() > MAX_SECRET_NAME {
+            return Err(InvalidName::TooLong(text.len()));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(InvalidName::ControlCharacter);
+        }
+        if let Some(escape) = escape() {
+            return Err(escape);
+        }
+        for element in text.split('/') {
+            match element {
+                "" => return Err(InvalidName::EmptyElement),
+                "." | ".." => return Err(InvalidName::DotElement(element.to_owned())),
+                _ => {}
+            }
+        }
+        Ok(Self(text.into()))
+    }
+
     /// The part after the last `/`: the default file name.
     pub fn last_element(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or(&self.0)
@@ -100,26 +143,7 @@ impl FromStr for SecretName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        if text.is_empty() {
-            return Err(InvalidName::Empty);
-        }
-        if text.len() > MAX_SECRET_NAME {
-            return Err(InvalidName::TooLong(text.len()));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(InvalidName::ControlCharacter);
-        }
-        if let Some(escape) = text.chars().find(|c| matches!(c, '%' | '?' | '#' | '\\')) {
-            return Err(InvalidName::Escape(escape));
-        }
-        for element in text.split('/') {
-            match element {
-                "" => return Err(InvalidName::EmptyElement),
-                "." | ".." => return Err(InvalidName::DotElement(element.to_owned())),
-                _ => {}
-            }
-        }
-        Ok(Self(text.into()))
+        Self::checked(text, || text.chars().find(|c| matches!(c, '%' | '?' | '#' | '\\')).map(InvalidName::Escape))
     }
 }
 
@@ -132,11 +156,17 @@ impl fmt::Display for SecretName {
 // === impl FieldName ===
 
 impl FieldName {
+    /// As a store has it.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
+/// A name that Keyferry writes into a vault: stricter than what a store may answer.
 impl FromStr for FieldName {
     type Err = InvalidFieldName;
 
@@ -148,7 +178,7 @@ impl FromStr for FieldName {
 
 impl fmt::Display for FieldName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&clean(&self.0))
     }
 }
 
@@ -213,6 +243,40 @@ mod tests {
             assert!(name.parse::<SecretName>().is_err(), "{name:?}");
         }
         assert_eq!("x".repeat(1025).parse::<SecretName>(), Err(InvalidName::TooLong(1025)));
+    }
+
+    #[test]
+    fn what_is_escaped_byte_by_byte_may_have_more_characters() {
+        for name in ["a#b", "100%", "a%", "a%/b", "a%2", "%zz", "a%2/f", "#", "a%%b", "a%ü", "50% off", "a%2g", "a%\u{2f1}"] {
+            assert_eq!(SecretName::escapable(name).unwrap().as_str(), name);
+        }
+        let told = ["a%2fb", "a%2Fb", "%41", "a%%41", "%00", "a%25", "a\\b", "a?b", "a/../b", "a//b", "a\nb", ""];
+        let told = told.map(|name| format!("{name:?} {}", SecretName::escapable(name).unwrap_err()));
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        "a%2fb" has "%2f", which cannot be asked for safely: some servers read it as another name
+        "a%2Fb" has "%2F", which cannot be asked for safely: some servers read it as another name
+        "%41" has "%41", which cannot be asked for safely: some servers read it as another name
+        "a%%41" has "%41", which cannot be asked for safely: some servers read it as another name
+        "%00" has "%00", which cannot be asked for safely: some servers read it as another name
+        "a%25" has "%25", which cannot be asked for safely: some servers read it as another name
+        "a\\b" has "\\", which cannot be asked for safely: some servers read it as another name
+        "a?b" has the character '?', which stores read as an escape or a query
+        "a/../b" has the element ".."
+        "a//b" has an empty element (`//`, or a `/` at its start or end)
+        "a\nb" has a control character
+        "" is empty
+        "#);
+        assert_eq!(SecretName::escapable(&"x".repeat(1025)), Err(InvalidName::TooLong(1025)));
+    }
+
+    #[test]
+    fn field_names_of_a_store_are_any_text_and_are_shown_escaped_and_cut() {
+        let shown = |name: &str| FieldName::new(name).to_string();
+        assert_eq!(shown("tls.crt"), "tls.crt");
+        assert_eq!(shown(""), "");
+        assert_eq!(shown("a\nb\u{202e}c"), r"a\nb\u{202e}c");
+        assert_eq!(shown(&"x".repeat(300)), format!("{}...", "x".repeat(80)));
+        assert!("".parse::<FieldName>().is_err() && "a\nb".parse::<FieldName>().is_err(), "Keyferry writes none of these");
     }
 
     #[test]

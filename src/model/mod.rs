@@ -26,10 +26,10 @@ pub use plan::{
     Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Object, Plan, Select, Serving, Unresolved, VersionIds,
 };
 pub use pod::{Account, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
-pub use query::{InvalidQuery, Query, QueryError};
+pub use query::{InvalidQuery, Missing, Query, QueryError};
 pub use quoted::{clean, quoted};
-pub use request::{MountCall, Request, RequestFault};
+pub use request::{MountCall, Request, RequestFault, is_label, is_subdomain};
 pub use secret::{
-    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Source, Verb,
+    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Shown, Source, Verb,
 };
 pub use tenant::Tenant;

@@ -6,7 +6,9 @@ use std::fmt;
 use thiserror::Error;
 use tokio::time::Duration;
 
-use super::{Ask, BackendName, Code, FaultList, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean};
+use super::{
+    Ask, BackendName, Code, FaultList, FieldName, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean,
+};
 
 /// A parsed class.
 #[derive(Debug, Default)]
@@ -55,6 +57,8 @@ pub struct Object {
 pub enum Select {
     /// A field of exactly this name, else what the JMESPath expression yields.
     Field { query: Query, path: FilePath },
+    /// A field of exactly this name, as the peers' `secretKey` finds it: within a map called `data` first.
+    Key { key: FieldName, path: FilePath },
     /// A file for each field that one of the patterns matches.
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
     /// The store's whole answer, as its backend gives it.
@@ -174,7 +178,7 @@ impl Plan {
     pub fn versioned(&self) -> Vec<(String, usize)> {
         match self.version_ids {
             VersionIds::Paths => self.objects.iter().map(|object| (object.label().path, object.secret)).collect(),
-            VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.to_string(), place)).collect(),
+            VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.id(), place)).collect(),
         }
     }
 }
@@ -187,13 +191,13 @@ impl Object {
         match &self.select {
             Select::Fields { patterns, .. } => patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1),
             Select::Field { query, .. } if query.is_expression() => EXPRESSION,
-            Select::Field { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
+            Select::Field { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
         }
     }
 
     pub fn label(&self) -> Label {
         let path = match &self.select {
-            Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),
+            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),
             Select::Fields { folder, .. } => folder.to_string(),
         };
         Label { index: self.index, path }

@@ -16,6 +16,10 @@ use thiserror::Error;
 
 use super::clean;
 
+pub use multiselect::Missing;
+
+mod multiselect;
+
 /// The longest expression in bytes.
 const MAX_LENGTH: usize = 1024;
 
@@ -24,6 +28,9 @@ const MAX_OPERATORS: usize = 64;
 
 /// What opens a nesting or links two parts; counted in quoted texts as well, since a few more there harm nobody.
 const OPERATORS: &[char] = &['.', '[', '(', '{', '!', '&', '|', '*', '<', '>', '=', '?'];
+
+/// What no field's name has by habit, and most expressions have. Dots and dashes are in names such as `tls.crt` and `ca-cert`.
+const EXPRESSION: &[char] = &['[', ']', '{', '}', '(', ')', '|', '&', '*', '@'];
 
 /// The most that a value may grow, whatever the secret's size. A renderer multiplies the growth with the size, and has a bound of its own.
 const MAX_GROWTH: u64 = 100_000;
@@ -84,24 +91,6 @@ pub enum QueryError {
 // === impl Query ===
 
 impl Query {
-    /// A field of exactly this name, and never an expression.
-    ///
-    /// # Errors
-    /// The name is empty or too long.
-    pub fn name(text: &str) -> Result<Self, InvalidQuery> {
-        Self::of(text, |_| Ok(Meaning::Name))
-    }
-
-    fn of(text: &str, meaning: impl FnOnce(&str) -> Result<Meaning, InvalidQuery>) -> Result<Self, InvalidQuery> {
-        if text.is_empty() {
-            return Err(InvalidQuery::Empty);
-        }
-        if text.len() > MAX_LENGTH {
-            return Err(InvalidQuery::TooLong(text.len()));
-        }
-        Ok(Self { text: text.to_owned(), meaning: meaning(text)? })
-    }
-
     pub fn as_str(&self) -> &str {
         &self.text
     }
@@ -135,6 +124,22 @@ impl Query {
     /// Whether it needs a document to search, once no field of the name was found.
     pub fn is_expression(&self) -> bool {
         matches!(self.meaning, Meaning::Expression { .. })
+    }
+
+    /// Where a text that looks like an expression does not parse as one, counted in characters from 1. A field may still have that name.
+    pub fn suspicious(&self) -> Option<usize> {
+        match self.meaning {
+            Meaning::Neither(character) if self.text.contains(EXPRESSION) => Some(character),
+            Meaning::Expression { .. } | Meaning::Name | Meaning::Neither(_) => None,
+        }
+    }
+
+    /// The first member of `{a: x, b: y}` or `[x, y]` that is a plain path and finds nothing.
+    pub fn missing(&self, document: &Rcvar) -> Option<Missing> {
+        match &self.meaning {
+            Meaning::Expression { ast, .. } => multiselect::missing(ast, document),
+            Meaning::Name | Meaning::Neither(_) => None,
+        }
     }
 
     /// What the expression finds; `None` is null, which is absent.
@@ -176,7 +181,13 @@ impl FromStr for Query {
     type Err = InvalidQuery;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuery> {
-        Self::of(text, Meaning::of)
+        if text.is_empty() {
+            return Err(InvalidQuery::Empty);
+        }
+        if text.len() > MAX_LENGTH {
+            return Err(InvalidQuery::TooLong(text.len()));
+        }
+        Ok(Self { text: text.to_owned(), meaning: Meaning::of(text)? })
     }
 }
 
@@ -397,12 +408,14 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_never_an_expression() {
-        let query = Query::name("db.users[0]").unwrap();
-        assert!(!query.is_expression());
-        assert_eq!(query.search(&Rcvar::new(Variable::from_json(r#"{"db": {"users": [1]}}"#).unwrap())), Ok(None));
-        assert_eq!(Query::name("").unwrap_err(), InvalidQuery::Empty);
-        assert_eq!(Query::name(&"x".repeat(1025)).unwrap_err(), InvalidQuery::TooLong(1025));
+    fn what_was_likely_meant_as_an_expression_is_told_from_a_name() {
+        let suspicious = |text: &str| text.parse::<Query>().unwrap().suspicious();
+        for name in ["password", "ca-cert", "tls.crt", ".dockerconfigjson", "a b", "a/b", "db.users[0]", "a || b"] {
+            assert_eq!(suspicious(name), None, "{name}");
+        }
+        for (text, character) in [("hosts[", 7), ("{a: b", 6), ("join(',', x", 12), ("a |", 4), ("@foo", 2), ("a]", 2), ("*a", 2)] {
+            assert_eq!(suspicious(text), Some(character), "{text}");
+        }
     }
 
     #[test]

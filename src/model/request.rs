@@ -367,11 +367,12 @@ fn secret(text: &mut Zeroizing<String>) -> SecretBytes {
 // === shapes ===
 
 /// RFC 1123: labels of lower-case letters, digits and inner `-`, joined by dots.
-fn is_subdomain(text: &str) -> bool {
+pub fn is_subdomain(text: &str) -> bool {
     text.len() <= MAX_NAME && text.split('.').all(is_dns_element)
 }
 
-fn is_label(text: &str) -> bool {
+/// RFC 1123.
+pub fn is_label(text: &str) -> bool {
     text.len() <= MAX_LABEL && is_dns_element(text)
 }
 

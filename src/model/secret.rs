@@ -43,7 +43,8 @@ pub struct Secret {
     pub fields: BTreeMap<FieldName, Field>,
     /// The store's whole answer, for classes that deliver it as it is. Shared, as fields are.
     pub response: Option<Arc<SecretBytes>>,
-    /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields).
+    /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields). Of Vault's answers, those of KV v2
+    /// alone have one.
     pub version: Option<Version>,
     pub lease: Option<Lease>,
 }
@@ -184,6 +185,11 @@ impl Field {
         let kind = if str::from_utf8(bytes.expose()).is_ok() { FieldKind::Text } else { FieldKind::Binary };
         Self { bytes: Arc::new(bytes), kind }
     }
+
+    /// Whether the store has a JSON `null` there: a member without a value.
+    pub fn is_null(&self) -> bool {
+        self.kind == FieldKind::Json && self.bytes.expose() == b"null"
+    }
 }
 
 // === impl Secret ===
@@ -205,6 +211,14 @@ impl SecretRef {
     /// The latest version of a secret, read with the backend's own login.
     pub fn read(backend: BackendName, name: SecretName) -> Self {
         RefParts::read(backend, name).into()
+    }
+
+    /// `<backend>/<name>`, with `@version` where one is pinned: as it is, for the ids of versions.
+    pub fn id(&self) -> String {
+        match &self.version {
+            Some(version) => format!("{}/{}@{version}", self.backend, self.name),
+            None => format!("{}/{}", self.backend, self.name),
+        }
     }
 
     /// Another one: the same but for what is changed.
@@ -249,10 +263,22 @@ impl fmt::Debug for SecretRef {
     }
 }
 
-/// `<backend>/<name>`, with `@version` where one is pinned: as ids, policies and messages write it.
+/// A secret as messages write it: `<backend>/<name>`, in quotes where a blank at its end would not be seen.
+#[derive(Debug)]
+pub struct Shown<'s>(pub &'s BackendName, pub &'s SecretName);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(backend, name) = self;
+        let is_clear = !name.as_str().ends_with(char::is_whitespace);
+        if is_clear { write!(f, "{backend}/{name}") } else { write!(f, "{:?}", format!("{backend}/{name}")) }
+    }
+}
+
+/// As [`Shown`], with `@version` where one is pinned.
 impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.backend, self.name)?;
+        Shown(&self.backend, &self.name).fmt(f)?;
         match &self.version {
             Some(version) => write!(f, "@{version}"),
             None => Ok(()),

@@ -8,7 +8,7 @@ use tokio::time::Duration;
 
 use super::{MountContext, MountError};
 use crate::audit::{Event, Files, ObjectEvent, Outcome};
-use crate::model::{Fetched, Label, Object, Plan, PodClaims, Request, Select, Tenant, Version};
+use crate::model::{Fetched, FieldName, Label, Object, Plan, PodClaims, Request, Select, Tenant, Version};
 use crate::policy::{Denial, Permit};
 use crate::render::Rendered;
 
@@ -138,7 +138,8 @@ impl Record {
 
 fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
     let (field, file) = match &object.select {
-        Select::Field { query, path } => (query.as_str().parse().ok(), Some(path.clone())),
+        Select::Field { query, path } => (Some(FieldName::new(query.as_str())), Some(path.clone())),
+        Select::Key { key, path } => (Some(key.clone()), Some(path.clone())),
         Select::Fields { .. } => (None, None),
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::fill_in;
+use super::placeholder::{check as check_placeholders, fill_in, samples};
 use crate::glob;
 use crate::model::{LoginKey, PodIdentity};
 use crate::yaml::{Faults, Reader};
@@ -33,14 +33,17 @@ impl Default for ClassMay {
 }
 
 impl ClassMay {
-    /// Reads the mapping; a key that it does not have keeps its default.
-    pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
+    /// Reads the mapping; a key that it does not have keeps its default. A pattern that grants nothing is a fault: `spelled` gives the one
+    /// spelling of what a class says under a key, or why it cannot say it.
+    pub fn parse(reader: &mut Reader<'_>, spelled: impl Fn(LoginKey, &str) -> Result<String, String>, faults: &mut Faults) -> Self {
         let mut may = Self::default();
         for key in LISTS {
             let Some(texts) = reader.texts(key.as_str(), faults) else { continue };
             let path = reader.path(key.as_str());
-            let known = texts.into_iter().filter_map(|(at, text)| super::check_placeholders(text, at, &path, faults));
-            may.patterns.insert(key, known.collect());
+            let sound = texts.into_iter().filter_map(|(at, text)| {
+                check(text, |value| spelled(key, value)).map_err(|problem| faults.add(at, path.clone(), problem)).ok()
+            });
+            may.patterns.insert(key, sound.collect());
         }
         may.tls = reader.boolean(LoginKey::Tls.as_str(), faults).unwrap_or(false);
         may.tls_dir = reader.parsed(LoginKey::TlsDir.as_str(), faults, folder);
@@ -87,6 +90,23 @@ impl ClassMay {
         let patterns = self.patterns(key).iter().filter(reaches).filter_map(|pattern| fill_in(pattern, pod));
         patterns.into_iter().any(|pattern| glob::matches_path(&pattern, value))
     }
+}
+
+/// Whether there is something that a class could say, and the pattern describes.
+fn check(pattern: &str, spelled: impl Fn(&str) -> Result<String, String>) -> Result<String, String> {
+    check_placeholders(pattern)?;
+    let fits = |sample: &String| spelled(sample).is_ok_and(|one| one == *sample);
+    if samples(pattern, &["x", "/x", "https://x", "unix:///x"]).iter().any(fits) {
+        return Ok(pattern.to_owned());
+    }
+    let remedy = match spelled(pattern) {
+        Ok(one) if !pattern.contains(['*', '$']) => format!("did you mean {one:?}?"),
+        Err(problem) if !pattern.contains(['*', '$']) => problem,
+        // `*` stays within an element, and an address has several.
+        _ if pattern == "*" => "`**` is any; name what classes may say, such as https://bao.example:8200".to_owned(),
+        _ => "write it as the configuration does, with `*` for any run of characters".to_owned(),
+    };
+    Err(format!("{pattern:?} is nothing that a class can say ({remedy})"))
 }
 
 fn folder(text: &str) -> Result<PathBuf, String> {

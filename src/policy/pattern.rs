@@ -1,6 +1,6 @@
 //! One `<backend>/<name>` pattern of a rule: as the configuration writes it, and with one Pod's names in it.
 
-use super::{PLACEHOLDERS, fill_in};
+use super::placeholder::{borrows, fill_in};
 use crate::glob;
 use crate::model::PodIdentity;
 
@@ -17,7 +17,7 @@ pub(super) struct Pattern {
 impl Pattern {
     /// `None`: the Pod's names make it match nothing.
     pub(super) fn of(pattern: &str, pod: &PodIdentity) -> Option<Self> {
-        let is_spelled = |element: &str| !element.contains('*') && PLACEHOLDERS.iter().all(|placeholder| !element.contains(placeholder));
+        let is_spelled = |element: &str| !element.contains('*') && !borrows(element);
         // A name of a Pod has no `/`: the elements are the same before and after.
         let (source, text) = (pattern.to_owned(), fill_in(pattern, pod)?);
         Some(Self { source, text, spelled: pattern.split('/').map(is_spelled).collect() })

@@ -1,9 +1,11 @@
 //! Secrets as JSON, written into memory that is wiped: sized before it is filled, so that no half-grown copy is left behind.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use jmespath::{Rcvar, Variable};
+use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use super::{Problem, too_large};
@@ -32,6 +34,18 @@ pub(super) fn text_of(field: &Field) -> Option<&str> {
         FieldKind::Binary => None,
         FieldKind::Json | FieldKind::Text => str::from_utf8(field.bytes.expose()).ok(),
     }
+}
+
+/// A member of a JSON object as a field; `None`: it has none of this name, or is not an object. Of a name that is there twice the last one
+/// counts, as for Go.
+pub(super) fn member(json: &str, name: &str) -> Option<Field> {
+    let mut members: HashMap<String, &RawValue> = serde_json::from_str(json).ok()?;
+    let value = members.remove(name)?.get();
+    if value.starts_with('"') {
+        let text: String = serde_json::from_str(value).ok()?;
+        return Some(Field::of_bytes(SecretBytes::new(text.into_bytes())));
+    }
+    Some(Field { bytes: Arc::new(SecretBytes::new(value.as_bytes().to_vec())), kind: FieldKind::Json })
 }
 
 /// How many values a JSON text has, itself included; of what is no JSON, no less than a parser makes before it notices.

@@ -49,6 +49,8 @@ pub struct Rendered {
     pub files: Vec<RenderedFile>,
     /// What optional objects and patterns did not find.
     pub skipped: Vec<Skipped>,
+    /// What was delivered, or left out, otherwise than a class's author may expect.
+    pub warnings: FaultList<RenderWarning>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,14 @@ pub struct Skipped {
     pub secret: SecretRef,
     /// The field, expression or pattern that found nothing; `None`: the secret itself is absent.
     pub field: Option<String>,
+}
+
+/// Something to know about a secret that was delivered all the same.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RenderWarning {
+    pub object: Label,
+    pub secret: SecretRef,
+    pub problem: String,
 }
 
 /// One thing that keeps a plan from being rendered.
@@ -117,7 +127,7 @@ pub fn render(
         expressions: Expressions::of(plan, limits),
         spent: 0,
         named: 0,
-        rendered: Rendered { files: Vec::with_capacity(plan.objects.len()), skipped: Vec::new() },
+        rendered: Rendered { files: Vec::with_capacity(plan.objects.len()), ..Rendered::default() },
         faults: FaultList::default(),
     };
     let mut is_spent = false;
@@ -164,10 +174,17 @@ impl<'p> Renderer<'p> {
         match &object.select {
             Select::Field { query, path } => self.field(object, secret, query, path),
             Select::Fields { patterns, folder } => self.fields(object, secret, patterns, folder),
+            Select::Key { key, path } => self.key(object, secret, key, path),
             Select::Response { path } => self.file(object, path.clone(), None, select::response(secret)),
             Select::Whole { path } => {
                 let bytes = |(name, field): (&FieldName, &Field)| LOOK + WRITTEN * (name.as_str().len() + field.bytes.len()) as u64;
                 self.steps.charge(secret.fields.iter().map(bytes).sum())?;
+                if let (1, Some((name, field))) = (secret.fields.len(), secret.fields.first_key_value())
+                    && field.is_null()
+                {
+                    self.absent(object, Some(name.as_str()), || select::null(name));
+                    return Ok(());
+                }
                 let contents = select::whole(secret, object.encoding, self.limits.secret_bytes);
                 self.file(object, path.clone(), None, contents)
             }
@@ -177,6 +194,10 @@ impl<'p> Renderer<'p> {
     fn field(&mut self, object: &'p Object, secret: &Secret, query: &Query, path: &FilePath) -> Result<(), Over> {
         self.steps.charge(LOOK + query.as_str().len() as u64)?;
         if let Some((name, field)) = secret.fields.get_key_value(query.as_str()) {
+            if field.is_null() {
+                self.absent(object, Some(name.as_str()), || select::null(name));
+                return Ok(());
+            }
             let contents = self.decode(object, Arc::clone(&field.bytes))?;
             return self.file(object, path.clone(), Some(name.clone()), contents);
         }
@@ -188,16 +209,39 @@ impl<'p> Renderer<'p> {
         match found {
             Ok(contents) => {
                 let contents = self.decode(object, contents)?;
-                self.file(object, path.clone(), query.as_str().parse().ok(), contents)?;
+                self.file(object, path.clone(), Some(FieldName::new(query.as_str())), contents)?;
             }
             Err(Unfound::Absent(why)) => self.absent_field(object, secret, query.as_str(), why.as_ref()),
             Err(Unfound::Failed(error)) => {
                 let (named, steps) = (self.names_fields(), self.steps);
                 self.fault(object, || select::failed(secret, query, &error, named.then_some(steps)));
             }
+            Err(Unfound::Member { path, near }) => {
+                let named = !object.optional && self.names_fields();
+                let text = || select::no_member(secret, query.as_str(), &path, near.as_deref(), named);
+                self.absent(object, Some(query.as_str()), text);
+            }
             Err(Unfound::Problem(problem)) => self.fault(object, || problem),
         }
         Ok(())
+    }
+
+    fn key(&mut self, object: &Object, secret: &Secret, key: &FieldName, path: &FilePath) -> Result<(), Over> {
+        self.steps.charge(LOOK + key.as_str().len() as u64)?;
+        let Some(field) = select::key(secret, key.as_str(), self.steps)? else {
+            self.absent_field(object, secret, key.as_str(), None);
+            return Ok(());
+        };
+        if field.is_null() {
+            self.warn(object, || {
+                format!(
+                    "its field {} is null in the store: the file has the four letters null, as vault-csi-provider writes it (give it a value)",
+                    quoted(key.as_str())
+                )
+            });
+        }
+        let contents = self.decode(object, field.bytes)?;
+        self.file(object, path.clone(), Some(key.clone()), contents)
     }
 
     fn fields(&mut self, object: &Object, secret: &Secret, patterns: &[FieldPattern], folder: &FolderPath) -> Result<(), Over> {
@@ -209,7 +253,20 @@ impl<'p> Renderer<'p> {
                 self.skip(object, Some(pattern.as_str()));
             }
         }
-        fields.into_iter().try_for_each(|(name, field)| self.exploded(object, name, field, folder))
+        for (name, field, is_named) in fields {
+            match (field.is_null(), is_named) {
+                (false, _) => self.exploded(object, name, field, folder)?,
+                (true, true) => self.absent(object, Some(name.as_str()), || select::null(name)),
+                (true, false) => {
+                    self.skip(object, Some(name.as_str()));
+                    self.warn(object, || {
+                        let name = quoted(name.as_str());
+                        format!("its field {name} is null in the store: no file is delivered for it (give it a value, or remove it)")
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn exploded(&mut self, object: &Object, name: &FieldName, field: &Field, folder: &FolderPath) -> Result<(), Over> {
@@ -297,6 +354,15 @@ impl<'p> Renderer<'p> {
         });
     }
 
+    fn warn(&mut self, object: &Object, problem: impl FnOnce() -> String) {
+        let plan = self.plan;
+        self.rendered.warnings.add_with(|| RenderWarning {
+            object: object.label(),
+            secret: plan.secret(object).clone(),
+            problem: problem(),
+        });
+    }
+
     fn skip(&mut self, object: &Object, field: Option<&str>) {
         let secret = self.plan.secret(object).clone();
         self.rendered.skipped.push(Skipped { object: object.index, secret, field: field.map(clean) });
@@ -372,6 +438,12 @@ fn too_large(bytes: usize, limit: usize) -> Problem {
         "is {bytes} bytes as a file: at most {limit} are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)"
     );
     Problem { code: Code::TooLarge, text }
+}
+
+impl fmt::Display for RenderWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.object, self.secret, self.problem)
+    }
 }
 
 impl fmt::Display for RenderFault {

@@ -30,6 +30,20 @@ const NAMED: usize = 10;
 const COMPARED: usize = 200;
 const COMPARED_LENGTH: usize = 64;
 
+/// A field as vault-csi-provider finds a `secretKey`: in a map called `data`, where the secret has one, else beside it. What KV v2 answers has lost
+/// that map already, and its user's own field `data` is not one: it has a version, as no other answer of those stores has.
+pub(super) fn key(secret: &Secret, key: &str, steps: &Steps) -> Result<Option<Field>, Spent> {
+    let outer = secret.fields.get("data").filter(|field| secret.version.is_none() && field.kind == FieldKind::Json);
+    let inner = match outer.and_then(json::text_of) {
+        Some(text) => {
+            steps.charge(WRITTEN * text.len() as u64 + LOOK * json::values(text) as u64)?;
+            json::member(text, key)
+        }
+        None => None,
+    };
+    Ok(inner.or_else(|| secret.fields.get(key).cloned()))
+}
+
 /// A lone field's bytes, else JSON of all fields.
 pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
     if let (1, Some(field)) = (secret.fields.len(), secret.fields.values().next()) {
@@ -52,8 +66,8 @@ pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
 
 /// What patterns match of a secret.
 pub(super) struct Matched<'s, 'p> {
-    /// Each once, by name.
-    pub fields: Vec<(&'s FieldName, &'s Field)>,
+    /// Each once, by name; and whether a pattern without `*` names it.
+    pub fields: Vec<(&'s FieldName, &'s Field, bool)>,
     /// In the order of the class.
     pub unmatched: Vec<&'p FieldPattern>,
 }
@@ -71,18 +85,19 @@ pub(super) fn matching<'s, 'p>(secret: &'s Secret, patterns: &'p [FieldPattern],
     let fields = if tried.iter().any(|(glob, _)| glob.is_some()) {
         let mut fields = Vec::new();
         for (name, field) in &secret.fields {
-            let (mut is_wanted, mut looked) = (named.contains_key(name), LOOK);
+            let is_named = named.contains_key(name);
+            let (mut is_wanted, mut looked) = (is_named, LOOK);
             for (glob, has_matched) in &mut tried {
                 let Some(glob) = glob.filter(|_| !(is_wanted && *has_matched)) else { continue };
                 let matches = glob.matches(name.as_str(), &mut looked);
                 (is_wanted, *has_matched) = (is_wanted || matches, *has_matched || matches);
             }
             steps.charge(looked)?;
-            fields.extend(is_wanted.then_some((name, field)));
+            fields.extend(is_wanted.then_some((name, field, is_named)));
         }
         fields
     } else {
-        named.into_iter().collect()
+        named.into_iter().map(|(name, field)| (name, field, true)).collect()
     };
     let unmatched = patterns.iter().zip(tried).filter(|(_, (_, has_matched))| !has_matched).map(|(pattern, _)| pattern).collect();
     Ok(Matched { fields, unmatched })
@@ -108,6 +123,11 @@ pub(super) enum Unfound {
     /// There is no such field; with the reason why the text is no expression either.
     Absent(Option<QueryError>),
     Failed(QueryError),
+    /// A member of a multiselect is absent: its path, and the name that was likely meant.
+    Member {
+        path: String,
+        near: Option<String>,
+    },
     Problem(Problem),
 }
 
@@ -226,6 +246,9 @@ impl Document {
             return Ok(Err(Unfound::Problem(Problem { code: Code::TooLarge, text })));
         }
         steps.charge(query.steps(self.size as u64, self.values as u64))?;
+        if let Some(missing) = query.missing(&self.value) {
+            return Ok(Err(Unfound::Member { near: missing.near(steps), path: missing.path }));
+        }
         let found = found(query.search(&self.value), limit);
         steps.charge(WRITTEN * length(&found) as u64)?;
         Ok(found)
@@ -256,6 +279,26 @@ pub(super) fn no_field(secret: &Secret, wanted: &str, why: Option<&QueryError>, 
     }
 }
 
+/// The same of a member of a multiselect.
+pub(super) fn no_member(secret: &Secret, query: &str, path: &str, near: Option<&str>, names_fields: bool) -> String {
+    if secret.fields.get(path).is_some_and(|field| json::text_of(field).is_none()) {
+        let path = quoted(path);
+        return format!("the expression {}: its member {path} is binary, which JSON cannot hold (deliver it with `field`)", quoted(query));
+    }
+    let hint = match near {
+        Some(near) => format!("did you mean {}? If", quoted(near)),
+        None if names_fields => format!("the secret has {}; if", names(secret, None)),
+        None => "if".to_owned(),
+    };
+    let path = clean(path);
+    format!("the expression {}: its member {path} finds nothing ({hint} it may be absent, write {path} || `\"\"`)", quoted(query))
+}
+
+/// A field that is there and has no value.
+pub(super) fn null(name: &FieldName) -> String {
+    format!("its field {} is null in the store (give it a value, or set `optional: true`)", quoted(name.as_str()))
+}
+
 /// The same of an expression that fails.
 pub(super) fn failed(secret: &Secret, query: &Query, error: &QueryError, steps: Option<&Steps>) -> Problem {
     let remedy = match steps {
@@ -269,7 +312,7 @@ pub(super) fn failed(secret: &Secret, query: &Query, error: &QueryError, steps: 
 /// The fields' names, the nearest first.
 fn names(secret: &Secret, near: Option<&str>) -> String {
     let others = secret.fields.keys().map(FieldName::as_str).filter(|name| Some(*name) != near);
-    let shown: Vec<String> = near.into_iter().chain(others).take(NAMED).map(clean).collect();
+    let shown: Vec<String> = near.into_iter().chain(others).take(NAMED).map(quoted).collect();
     match secret.fields.len() {
         0 => "no fields at all".to_owned(),
         all if all > shown.len() => format!("{} and {} more", shown.join(", "), all - shown.len()),
@@ -286,7 +329,7 @@ fn near<'s>(secret: &'s Secret, wanted: &str, steps: &Steps) -> Option<&'s str> 
 
 fn comparable<'s>(secret: &'s Secret, wanted: &str) -> impl Iterator<Item = &'s str> {
     let compared = if wanted.len() > COMPARED_LENGTH { 0 } else { COMPARED };
-    secret.fields.keys().take(compared).map(FieldName::as_str).filter(|name| name.len() <= COMPARED_LENGTH)
+    secret.fields.keys().take(compared).map(FieldName::as_str).filter(|name| (1..=COMPARED_LENGTH).contains(&name.len()))
 }
 
 fn count(secret: &Secret) -> String {

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
-    Code, Encoding, FaultList, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
+    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select,
+    Version,
 };
 use crate::steps::Steps;
 
@@ -34,7 +35,7 @@ fn json(value: &str) -> Field {
 }
 
 fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
-    let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, field)| (name.parse().unwrap(), field)).collect();
+    let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, field)| (FieldName::new(name), field)).collect();
     HashMap::from([(reference(name), Arc::new(Secret { fields, response: None, version: Some(Version::new("1")), lease: None }))])
 }
 
@@ -252,11 +253,11 @@ fn absent_secrets_and_fields() {
         ]
     };
     insta::assert_snapshot!(faults(objects(), &store), @r#"
-    SecretNotFound: object 1 (p): files/a: has no field "pasword" (did you mean "password"? It has password, tls, username)
-    SecretNotFound: object 2 (k): files/a: has no field "tls.key" (it has password, tls, username)
-    SecretNotFound: object 3 (c): files/a: has no field "ca-crt"; as a JMESPath expression it is wrong at character 3 (it has password, tls, username)
-    SecretNotFound: object 4 (d/): files/a: has no field "usernam" (did you mean "username"? It has username, password, tls)
-    SecretNotFound: object 4 (d/): files/a: has no field "zzz" (it has password, tls, username)
+    SecretNotFound: object 1 (p): files/a: has no field "pasword" (did you mean "password"? It has "password", "tls", "username")
+    SecretNotFound: object 2 (k): files/a: has no field "tls.key" (it has "password", "tls", "username")
+    SecretNotFound: object 3 (c): files/a: has no field "ca-crt"; as a JMESPath expression it is wrong at character 3 (it has "password", "tls", "username")
+    SecretNotFound: object 4 (d/): files/a: has no field "usernam" (did you mean "username"? It has "username", "password", "tls")
+    SecretNotFound: object 4 (d/): files/a: has no field "zzz" (it has "password", "tls", "username")
     SecretNotFound: object 5 (b): files/b: is not in its store (store it, correct the name, or set `optional: true`)
     "#);
     let optional = objects().into_iter().map(|object| Object { optional: true, ..object }).collect();
@@ -290,7 +291,7 @@ fn a_glob_may_match_nothing_but_a_name_may_not() {
 fn many_fields_are_named_in_part() {
     let fields: BTreeMap<_, _> = (0..500).map(|n| (format!("key{n:03}").parse().unwrap(), text(CANARY))).collect();
     let secrets = HashMap::from([(reference("a"), Arc::new(Secret { fields, response: None, version: None, lease: None }))]);
-    insta::assert_snapshot!(faults(vec![object(1, "a", field("key077x", "p"))], &secrets), @r#"SecretNotFound: object 1 (p): files/a: has no field "key077x" (did you mean "key077"? It has key077, key000, key001, key002, key003, key004, key005, key006, key007, key008 and 490 more)"#);
+    insta::assert_snapshot!(faults(vec![object(1, "a", field("key077x", "p"))], &secrets), @r#"SecretNotFound: object 1 (p): files/a: has no field "key077x" (did you mean "key077"? It has "key077", "key000", "key001", "key002", "key003", "key004", "key005", "key006", "key007", "key008" and 490 more)"#);
 }
 
 #[test]
@@ -322,9 +323,9 @@ fn what_cannot_be_rendered() {
     SecretCorrupt: object 3 (b64): files/a: is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     SecretCorrupt: object 4 (d/): files/a: its field "b64": is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
-    InvalidRequest: object 6 (f): files/a: has no field "join(',', password)", and the JMESPath expression fails: argument 2 of a function must be array[string], but is string (correct the expression, or name ../evil, b64, key, list, password)
-    InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name ../evil, b64, key, list, password)
-    InvalidRequest: object 8 (h): files/a: has no field "max_by(list, &foo)", and the JMESPath expression fails: `&` must give number|string, but gives null (correct the expression, or name ../evil, b64, key, list, password)
+    InvalidRequest: object 6 (f): files/a: has no field "join(',', password)", and the JMESPath expression fails: argument 2 of a function must be array[string], but is string (correct the expression, or name "../evil", "b64", "key", "list", "password")
+    InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name "../evil", "b64", "key", "list", "password")
+    InvalidRequest: object 8 (h): files/a: has no field "max_by(list, &foo)", and the JMESPath expression fails: `&` must give number|string, but gives null (correct the expression, or name "../evil", "b64", "key", "list", "password")
     "#);
     let broken = secrets("a", [("deep", json(&format!("{}\"hunter2\"{}", "[".repeat(200), "]".repeat(200)))), ("x", text(CANARY))]);
     insta::assert_snapshot!(faults(vec![object(1, "a", field("deep[0]", "x"))], &broken), @r#"SecretCorrupt: object 1 (x): files/a: its field "deep" came as JSON and cannot be read as such (its nesting may be too deep, or a number too large)"#);
@@ -496,7 +497,7 @@ fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
     mixed[2].select = field("f1[0].nosuch(@)", "f2");
     mixed[4].encoding = Encoding::Base64;
     insta::assert_snapshot!(faults(mixed, &store), @r#"
-    InvalidRequest: object 3 (f2): files/a: has no field "f1[0].nosuch(@)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name f0, f1, f10, f11, f12, f13, f14, f15, f16, f17 and 40 more)
+    InvalidRequest: object 3 (f2): files/a: has no field "f1[0].nosuch(@)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name "f0", "f1", "f10", "f11", "f12", "f13", "f14", "f15", "f16", "f17" and 40 more)
     SecretCorrupt: object 5 (f4): files/a: is not base64: it ends in the middle of a group, after 1 bytes (store it as base64, or leave `encoding` out to deliver the text as it is)
     "#);
 }
@@ -551,4 +552,143 @@ fn the_deepest_values_fit_the_stack() {
         assert_eq!((rendered.files[0].contents.len(), rendered.files[1].contents.len()), (2 * 156 + 1, 2 * 126 + 1));
     };
     std::thread::Builder::new().stack_size(2 << 20).spawn(deepest).unwrap().join().unwrap();
+}
+
+// === fields without a value ===
+
+fn with_null() -> Secrets {
+    secrets("a", [("user", text("u")), ("password", json("null")), ("port", json("5432")), ("", text("nameless"))])
+}
+
+#[test]
+fn a_whole_is_every_member() {
+    let all = files(vec![object(1, "a", whole("x"))], &with_null());
+    assert_eq!(all, r#"x = {"":"nameless","password":null,"port":5432,"user":"u"}"#);
+    let two = secrets("a", [("only", text(CANARY)), ("", json("null"))]);
+    assert_eq!(files(vec![object(1, "a", whole("x"))], &two), r#"x = {"":null,"only":"hunter2"}"#, "two members are not a lone field");
+}
+
+#[test]
+fn a_field_without_a_value_is_absent() {
+    let lone = secrets("b", [("password", json("null"))]);
+    let objects =
+        vec![object(1, "a", field("password", "p")), object(2, "a", fields(&["user", "password"], "d")), object(3, "b", whole("w"))];
+    let secrets = with_null().into_iter().chain(lone).collect();
+    insta::assert_snapshot!(faults(objects, &secrets), @r#"
+    SecretNotFound: object 1 (p): files/a: its field "password" is null in the store (give it a value, or set `optional: true`)
+    SecretNotFound: object 2 (d/): files/a: its field "password" is null in the store (give it a value, or set `optional: true`)
+    SecretNotFound: object 3 (w): files/b: its field "password" is null in the store (give it a value, or set `optional: true`)
+    "#);
+    let optional = |object| Object { optional: true, ..object };
+    let objects = vec![
+        optional(object(1, "a", field("password", "p"))),
+        optional(object(2, "a", fields(&["user", "password"], "d"))),
+        optional(object(3, "b", whole("w"))),
+    ];
+    let rendered = rendered(objects, &secrets).unwrap();
+    let skipped: Vec<_> = rendered.skipped.iter().map(|skipped| (skipped.object, skipped.field.as_deref().unwrap())).collect();
+    assert_eq!(skipped, [(1, "password"), (2, "password"), (3, "password")]);
+    assert_eq!(rendered.files.len(), 1);
+}
+
+#[test]
+fn a_glob_leaves_out_what_has_no_value_and_says_so() {
+    let rendered = rendered(vec![object(1, "a", fields(&["p*"], "d"))], &with_null()).unwrap();
+    assert_eq!(rendered.files.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["d/port"]);
+    assert_eq!(rendered.skipped[0].field.as_deref(), Some("password"));
+    let warnings: Vec<_> = rendered.warnings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(warnings.join("\n"), @r#"object 1 (d/): files/a: its field "password" is null in the store: no file is delivered for it (give it a value, or remove it)"#);
+}
+
+#[test]
+fn names_that_make_no_file_are_told_and_not_left_out() {
+    let secrets = secrets(
+        "a",
+        [
+            ("", text("1")),
+            ("a\nb", text("2")),
+            ("\u{202e}c", text("3")),
+            (&"x".repeat(300), text("4")),
+            ("fine", text("5")),
+            ("..", text("6")),
+        ],
+    );
+    insta::assert_snapshot!(faults(vec![object(1, "a", fields(&["*"], "d"))], &secrets), @r#"
+    InvalidRequest: object 1 (d/): files/a: its field "" cannot name a file: the path has an empty element (`//`, or a `/` at its end) (name the fields, or give it an object of its own)
+    InvalidRequest: object 1 (d/): files/a: its field ".." cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
+    InvalidRequest: object 1 (d/): files/a: its field "a\nb" cannot name a file: the path has a control character (name the fields, or give it an object of its own)
+    InvalidRequest: object 1 (d/): files/a: its field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a file: the path has an element of 300 bytes: a file name has at most 255 (name the fields, or give it an object of its own)
+    "#);
+    // By its name, each can be delivered under another one.
+    let by_name = |name: &str| field(name, "x");
+    assert_eq!(files(vec![object(1, "a", by_name("a\nb"))], &secrets), "x = 2");
+    assert_eq!(files(vec![object(1, "a", by_name(&"x".repeat(300)))], &secrets), "x = 4");
+    insta::assert_snapshot!(faults(vec![object(1, "a", by_name("b"))], &secrets), @r#"SecretNotFound: object 1 (x): files/a: has no field "b" (it has "", "..", "a\nb", "fine", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"..., "\u{202e}c")"#);
+}
+
+#[test]
+fn a_member_of_a_multiselect_that_finds_nothing_fails() {
+    let secrets = secrets(
+        "a",
+        [("username", text(CANARY)), ("db", json(r#"{"host": "h", "name": null}"#)), ("none", json("null")), ("key", binary(b"\xff"))],
+    );
+    let queries = ["{u: usernme}", "[username, db.hots]", "{a: db.name}", "{n: none}", "{k: key}", "{a: username, b: db.host[0]}"];
+    let objects = queries.iter().enumerate().map(|(n, query)| object(n + 1, "a", field(query, &format!("f{n}")))).collect();
+    insta::assert_snapshot!(faults(objects, &secrets), @r#"
+    SecretNotFound: object 1 (f0): files/a: the expression "{u: usernme}": its member usernme finds nothing (did you mean "username"? If it may be absent, write usernme || `""`)
+    SecretNotFound: object 2 (f1): files/a: the expression "[username, db.hots]": its member db.hots finds nothing (did you mean "host"? If it may be absent, write db.hots || `""`)
+    SecretNotFound: object 3 (f2): files/a: the expression "{a: db.name}": its member db.name finds nothing (the secret has "db", "key", "none", "username"; if it may be absent, write db.name || `""`)
+    SecretNotFound: object 4 (f3): files/a: the expression "{n: none}": its member none finds nothing (the secret has "db", "key", "none", "username"; if it may be absent, write none || `""`)
+    SecretNotFound: object 5 (f4): files/a: the expression "{k: key}": its member "key" is binary, which JSON cannot hold (deliver it with `field`)
+    SecretNotFound: object 6 (f5): files/a: the expression "{a: username, b: db.host[0]}": its member db.host[0] finds nothing (the secret has "db", "key", "none", "username"; if it may be absent, write db.host[0] || `""`)
+    "#);
+    let fine = ["{u: username, p: password || `\"\"`}", "[db.host, db.name || 'x']", "{h: db.[host, name]}"];
+    let objects = fine.iter().enumerate().map(|(n, query)| object(n + 1, "a", field(query, &format!("f{n}")))).collect();
+    insta::assert_snapshot!(files(objects, &secrets), @r#"
+    f0 = {"p":"","u":"hunter2"}
+    f1 = ["h","x"]
+    f2 = {"h":["h",null]}
+    "#);
+    let optional = Object { optional: true, ..object(1, "a", field("{u: usernme}", "f")) };
+    assert_eq!(rendered(vec![optional], &secrets).unwrap().skipped.len(), 1);
+}
+
+fn key(name: &str, path: &str) -> Select {
+    Select::Key { key: FieldName::new(name), path: path.parse().unwrap() }
+}
+
+/// As vault-csi-provider 1.7.4 looks for it (`keyFromData`), and then beside the map.
+#[test]
+fn a_peers_key_is_looked_for_in_a_map_called_data_first() {
+    let keys = |secret: Secret| {
+        let secrets = HashMap::from([(reference("a"), Arc::new(secret))]);
+        let names = ["password", "kind", "null", "list", "data", "twice"];
+        let objects = names.iter().enumerate().map(|(n, name)| Object { optional: true, ..object(n + 1, "a", key(name, name)) });
+        let rendered = rendered(objects.collect(), &secrets).unwrap();
+        let files = rendered.files.iter().map(|file| format!("{} = {}", file.path, String::from_utf8_lossy(file.contents.expose())));
+        files.chain(rendered.warnings.iter().map(ToString::to_string)).collect::<Vec<_>>().join("\n")
+    };
+    let fields = |fields: &[(&str, Field)]| fields.iter().map(|(name, field)| (FieldName::new(name), field.clone())).collect();
+    let data = json(r#"{"password":"in\u00e4","null":null,"list":[1, 2.50],"twice":"1","twice":"2"}"#);
+    let outer = [("kind", text("Secret")), ("password", text("out")), ("data", data.clone())];
+    let secret = |version| Secret { fields: fields(&outer), response: None, version, lease: None };
+    insta::assert_snapshot!(keys(secret(None)), @r#"
+    password = inä
+    kind = Secret
+    null = null
+    list = [1, 2.50]
+    data = {"password":"in\u00e4","null":null,"list":[1, 2.50],"twice":"1","twice":"2"}
+    twice = 2
+    object 3 (null): files/a: its field "null" is null in the store: the file has the four letters null, as vault-csi-provider writes it (give it a value)
+    "#);
+    insta::assert_snapshot!(keys(secret(Some(Version::new("1")))), @r#"
+    password = out
+    kind = Secret
+    data = {"password":"in\u00e4","null":null,"list":[1, 2.50],"twice":"1","twice":"2"}
+    "#);
+    let of_text = Secret { fields: fields(&[("data", text(r#"{"password":"x"}"#))]), response: None, version: None, lease: None };
+    insta::assert_snapshot!(keys(of_text), @r#"data = {"password":"x"}"#);
+    // Native classes never look inside.
+    let secrets = HashMap::from([(reference("a"), Arc::new(secret(None)))]);
+    assert_eq!(files(vec![object(1, "a", field("password", "x"))], &secrets), "x = out");
 }

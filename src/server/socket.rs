@@ -18,6 +18,9 @@ use crate::telemetry::Metrics;
 /// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
 const MAX_PATH: usize = 107;
 
+/// How many bytes the end of a temporary name has, before it is written in hex.
+const MADE_UP: usize = 4;
+
 /// A live provider answers a connection attempt at once.
 const PROBE: Duration = Duration::from_secs(2);
 
@@ -77,7 +80,9 @@ pub enum SocketError {
     Live { path: PathBuf },
     #[error("{path}: is there and is not a socket; it is left alone (remove it if nothing needs it)")]
     NotASocket { path: PathBuf },
-    #[error("{path}: the path has {length} bytes; a socket's has at most {MAX_PATH} (name a shorter socketDir)")]
+    #[error(
+        "{path}: while it is made, the socket's path has {length} bytes, and the system allows {MAX_PATH} (choose a shorter socketDir)"
+    )]
     PathTooLong { path: PathBuf, length: usize },
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
@@ -86,6 +91,14 @@ pub enum SocketError {
 impl SocketConfig {
     pub fn path(&self, provider: &str) -> PathBuf {
         self.dir.join(format!("{provider}.sock"))
+    }
+
+    /// Checks what can be checked on any machine.
+    ///
+    /// # Errors
+    /// A path is too long for a socket.
+    pub fn check(&self) -> Result<(), SocketError> {
+        self.providers.iter().try_for_each(|provider| check_length(self.path(provider)))
     }
 
     /// Binds every socket, or none.
@@ -114,15 +127,18 @@ fn guarded_folder(dir: &Path) -> Result<(), SocketError> {
     Ok(judge(dir, LastLink::Refused)?)
 }
 
+/// The socket is bound under a longer name first, see [`bind`].
+fn check_length(path: PathBuf) -> Result<(), SocketError> {
+    let length = path.as_os_str().len() + ".".len() + 2 * MADE_UP;
+    if length > MAX_PATH { Err(SocketError::PathTooLong { path, length }) } else { Ok(()) }
+}
+
 async fn bind(path: PathBuf, provider: &str, mode: u32) -> Result<BoundSocket, SocketError> {
     // The socket is bound under a private name and moved into place when its mode is set: whoever finds it finds it guarded, and a
     // stale one is replaced in one step. The name is made up each time: in containers every daemon is process 1.
     let failed = |cause| SocketError::Bind { path: path.clone(), cause };
     let private = path.with_extension(format!("sock.{}", made_up().map_err(failed)?));
-    let length = private.as_os_str().len();
-    if length > MAX_PATH {
-        return Err(SocketError::PathTooLong { path, length });
-    }
+    check_length(path.clone())?;
     let mut former = find(&path).await?;
     let ready = UnixListener::bind(&private).and_then(|listener| {
         fs::set_permissions(&private, fs::Permissions::from_mode(mode))?;
@@ -186,7 +202,7 @@ fn put(private: &Path, path: &Path, former: Option<Identity>) -> io::Result<bool
 }
 
 fn made_up() -> io::Result<String> {
-    let mut bytes = [0; 4];
+    let mut bytes = [0; MADE_UP];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| io::Error::other("no randomness"))?;
     Ok(data_encoding::HEXLOWER.encode(&bytes))
 }

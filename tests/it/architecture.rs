@@ -10,9 +10,10 @@ mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 17] = [
+const LEAVES: [&str; 19] = [
     "budget",
     "clock",
+    "dotenv",
     "files",
     "glob",
     "memo",
@@ -22,6 +23,7 @@ const LEAVES: [&str; 17] = [
     "shelf",
     "steps",
     "telemetry",
+    "text",
     "turns",
     "units",
     "window",

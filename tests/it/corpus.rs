@@ -21,6 +21,7 @@ fn replay(target: &str, property: fn(&[u8])) {
 fn every_seed_holds() {
     replay("attributes", properties::attributes);
     replay("class", properties::class);
+    replay("dotenv", properties::dotenv);
     replay("keys", properties::keys);
     replay("paths", properties::paths);
     replay("patterns", properties::patterns);

@@ -120,7 +120,7 @@ async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
     }
     insta::assert_snapshot!(told.join("\n"), @r#"
     # no such key
-    NotFound SecretNotFound: object 1 (a): bao/kv/data/shop/db: has no field "pasword" (did you mean "password"? It has password, key, port)
+    NotFound SecretNotFound: object 1 (a): bao/kv/data/shop/db: has no field "pasword" (did you mean "password"? It has "password", "key", "port")
     # another role's audience
     FailedPrecondition BackendLoginFailed: object 1 (a): bao/kv/data/shop/db: the store refuses to log in role openbao at auth/kubernetes with the Pod's token for vault: error validating token: invalid audience (aud) claim: audience claim does not match any expected audience (does role openbao exist at auth/kubernetes, with bound_audiences vault and claims that a token of ServiceAccount shop/web has?)
     # no rule

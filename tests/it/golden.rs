@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::support::{House, TOKENS, tokens, web};
 
+mod dotenv;
+
 fn recorded() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/driver-v1.6.0.json");
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()

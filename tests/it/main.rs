@@ -25,11 +25,13 @@ mod folder;
 mod golden;
 mod hang;
 mod identity;
+mod import;
 mod isolation;
 mod leaks;
 mod memory;
 mod messages;
 mod mount;
+mod refused;
 mod reload;
 mod servers;
 mod shutdown;
@@ -39,6 +41,7 @@ mod tenants;
 mod unread;
 mod vault;
 mod volume;
+mod windows;
 
 /// As in the daemon: what is freed is wiped (`memory` looks into this process too).
 #[global_allocator]

@@ -1,4 +1,5 @@
 //! A file that holds one credential: a store token, a secret id, a password. Read when it is needed, so that a new one is used at once.
+//! A byte order mark is not the credential's.
 
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use super::refusal::Refusal;
 use crate::backend::Fault;
 use crate::files::{Desk, Unreadable, WholeFile};
 use crate::model::SecretBytes;
+use crate::text;
 
 /// The longest credential in bytes.
 const MAX_LEN: usize = 16 * 1024;
@@ -15,7 +17,7 @@ const MAX_LEN: usize = 16 * 1024;
 /// Its content without blanks at its ends.
 ///
 /// # Errors
-/// It cannot be read, or not in time, is empty, or is too large.
+/// It cannot be read, or not in time, is empty, too large, or UTF-16.
 pub(in crate::backend) async fn read(desk: &Desk, path: &Path, deadline: Instant) -> Result<SecretBytes, Refusal> {
     trimmed(desk, path, deadline, <[u8]>::trim_ascii).await
 }
@@ -25,12 +27,7 @@ pub(in crate::backend) async fn read(desk: &Desk, path: &Path, deadline: Instant
 /// # Errors
 /// As [`read`].
 pub(in crate::backend) async fn read_line(desk: &Desk, path: &Path, deadline: Instant) -> Result<SecretBytes, Refusal> {
-    trimmed(desk, path, deadline, without_end).await
-}
-
-fn without_end(text: &[u8]) -> &[u8] {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    text.strip_suffix(b"\r").unwrap_or(text)
+    trimmed(desk, path, deadline, text::without_line_end).await
 }
 
 async fn trimmed(desk: &Desk, path: &Path, deadline: Instant, trim: fn(&[u8]) -> &[u8]) -> Result<SecretBytes, Refusal> {
@@ -49,7 +46,9 @@ async fn trimmed(desk: &Desk, path: &Path, deadline: Instant, trim: fn(&[u8]) ->
             fault(Fault::Unauthenticated, &cause.to_string())
         }
     })?;
-    match trim(&file.bytes) {
+    let text =
+        text::without_mark(&file.bytes).map_err(|cause| Refusal::new(Fault::Unauthenticated, format!("{}: {cause}", path.display())))?;
+    match trim(text) {
         [] => Err(fault(Fault::Unauthenticated, "is empty")),
         credential => Ok(SecretBytes::new(credential.to_vec())),
     }

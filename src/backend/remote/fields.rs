@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::refusal::Refusal;
 use crate::backend::Fault;
-use crate::model::{Field, FieldKind, FieldName, SecretBytes};
+use crate::model::{Field, FieldKind, FieldName, SecretBytes, quoted};
 
 /// The most fields of a secret, as in the file vault: each takes some 200 bytes of memory besides its text, however short that is.
 const MAX_FIELDS: usize = 4096;
@@ -88,21 +88,17 @@ pub(in crate::backend) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// The fields, and the number of those whose names cannot be asked for.
+/// Every member as a field, whatever its name: one that was left out would be missing from the whole secret, and nobody would know.
 ///
 /// # Errors
 /// A text that is not Unicode, or all of them together are over the bound.
-pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
-    let (mut fields, mut unnamed, mut bytes, mut names) = (BTreeMap::new(), 0, 0, 0);
+pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Result<BTreeMap<FieldName, Field>, Refusal> {
+    let (mut fields, mut bytes, mut names) = (BTreeMap::new(), 0, 0);
     for (name, value) in members {
-        let Ok(name) = name.parse::<FieldName>() else {
-            unnamed += 1;
-            continue;
-        };
-        let field = field(value).ok_or_else(|| half(&format!("field {:?}", name.as_str())))?;
+        let field = field(value).ok_or_else(|| half(&format!("field {}", quoted(name))))?;
         bytes += field.bytes.len();
-        names += name.as_str().len();
-        fields.insert(name, field);
+        names += name.len();
+        fields.insert(FieldName::new(name), field);
     }
     check_size(bytes, max_bytes)?;
     if names > max_bytes {
@@ -111,7 +107,7 @@ pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Res
         );
         return Err(Refusal::new(Fault::TooLarge, reason));
     }
-    Ok((fields, unnamed))
+    Ok(fields)
 }
 
 /// # Errors
@@ -209,6 +205,16 @@ mod tests {
         insta::assert_snapshot!(refusal.reason, @"it has more than 4096 fields; no secret may have more (split the secret)");
         let twice = format!("{{{}\"a\":2}}", "\"a\":1,".repeat(MAX_FIELDS + 1));
         assert_eq!(members(raw(&twice)).unwrap().unwrap()["a"].get(), "2", "one that is there often is one");
+    }
+
+    #[test]
+    fn every_member_is_a_field_whatever_its_name() {
+        let long = "x".repeat(300);
+        let json = format!(r#"{{"":"1","a\nb":"2","\u202ec":null,"{long}":"3","a/b":[]}}"#);
+        let fields = fields(&members(raw(&json)).unwrap().unwrap(), 1000).unwrap();
+        let names: Vec<&str> = fields.keys().map(FieldName::as_str).collect();
+        assert_eq!(names, ["", "a\nb", "a/b", &long, "\u{202e}c"]);
+        assert!(fields["\u{202e}c"].is_null() && !fields[""].is_null());
     }
 
     #[test]

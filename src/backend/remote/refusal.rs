@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::backend::{BackendError, Fault};
-use crate::http::HttpError;
+use crate::http::{HttpError, foreign_charset};
 use crate::model::{BackendName, SecretBytes, SecretName};
 use crate::redact::Hidden;
 
@@ -78,6 +79,32 @@ impl Refusal {
         Self::new(fault, format!("{WORDS} ({REMEDY})")).in_full(format!("{WORDS}: {why} ({REMEDY})"))
     }
 
+    /// An answer of success that is not all that was asked for (RFC 9110, section 15.3; RFC 4918, section 11.1).
+    ///
+    /// # Errors
+    /// It is one.
+    pub(in crate::backend) fn of_partial(status: StatusCode) -> Result<(), Self> {
+        let problem = match status.as_u16() {
+            202 => "the store has only begun with it",
+            205 => "that has no content",
+            206 => "that is a part of it",
+            207 => "that is several answers in one",
+            _ => return Ok(()),
+        };
+        let reason = format!("the store answered {status}: {problem} (see the address; a secret comes with 200)");
+        Err(Self::new(Fault::Corrupt, reason))
+    }
+
+    /// JSON that says it is written in something else than UTF-8.
+    ///
+    /// # Errors
+    /// It does.
+    pub(in crate::backend) fn of_charset(headers: &HeaderMap) -> Result<(), Self> {
+        let Some(charset) = foreign_charset(headers) else { return Ok(()) };
+        let reason = format!("the answer has the charset {charset}: JSON is UTF-8 (see the store's Content-Type)");
+        Err(Self::new(Fault::Corrupt, reason))
+    }
+
     /// A call that brought no answer; `after` says after how many tries.
     pub(in crate::backend) fn unanswered(server: &dyn fmt::Display, error: &HttpError, after: &str) -> Self {
         let (fault, remedy) = match error {
@@ -89,6 +116,11 @@ impl Refusal {
             HttpError::Certificate(_) => {
                 (Fault::Unavailable, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
             }
+            HttpError::Coded { .. } => (
+                Fault::Corrupt,
+                "turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a \
+                 usual cause",
+            ),
             HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
             HttpError::Redirect { .. } => (Fault::Unavailable, "that may be the address of the active node, or of what balances the load"),
             HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::files::absolute;
+use crate::http::Endpoint;
 use crate::model::{LoginTls, NamedFile};
 use crate::yaml::{Faults, Reader};
 
@@ -27,6 +29,20 @@ pub(in crate::backend) fn refuse_tls(reader: &mut Reader<'_>, plain: &str, fault
     }
 }
 
+/// That the server can prove the name that it must have.
+pub(in crate::backend) fn check_server_name(
+    reader: &mut Reader<'_>,
+    endpoint: &Endpoint,
+    tls: &LoginTls,
+    address: &'static str,
+    faults: &mut Faults,
+) {
+    let key = if tls.server_name.is_some() { "serverName" } else { address };
+    if let (Err(problem), Some(node)) = (endpoint.check_server_name(tls.server_name.as_deref()), reader.get(key)) {
+        faults.add(node.at, reader.path(key), problem);
+    }
+}
+
 /// The files that it names, under their keys.
 pub(in crate::backend) fn files(tls: &LoginTls) -> Vec<NamedFile> {
     let mut files: Vec<NamedFile> = tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
@@ -37,7 +53,7 @@ pub(in crate::backend) fn files(tls: &LoginTls) -> Vec<NamedFile> {
 }
 
 pub(in crate::backend) fn file(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) -> Option<PathBuf> {
-    reader.parsed(key, faults, filled).map(PathBuf::from)
+    reader.parsed(key, faults, absolute)
 }
 
 pub(in crate::backend) fn filled(text: &str) -> Result<String, &'static str> {

@@ -116,7 +116,7 @@ async fn says_that_a_secret_is_absent(store: &dyn Store) {
 
 fn refuses_names_that_could_mean_two_things(store: &dyn Store) {
     let kind = store.kind();
-    for name in ["", "/a", "a/", "a//b", "a/../b", "..", ".", "a%2fb", "a?b", "a#b", "a\\b", "a\0b", "a\nb"] {
+    for name in ["", "/a", "a/", "a//b", "a/../b", "..", ".", "a%2fb", "a?b", "a\\b", "a\0b", "a\nb"] {
         assert!(kind.canonical(name).is_err(), "{name:?}");
     }
     assert_eq!(kind.canonical("team/db").unwrap().as_str(), "team/db", "a name is never rewritten");

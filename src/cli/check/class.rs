@@ -206,7 +206,9 @@ impl Judge<'_> {
         let secrets = field(node, "spec").and_then(|spec| field(spec, "secretObjects")).map(items).unwrap_or_default();
         for (place, secret) in (1..).zip(secrets) {
             for (entry, data) in (1..).zip(field(secret, "data").map(items).unwrap_or_default()) {
-                let Some((name, at)) = field(data, "objectName").and_then(|node| Some((node.text()?, node.at))) else { continue };
+                // The driver takes the blanks off.
+                let named = field(data, "objectName").and_then(|node| Some((node.text()?.trim(), node.at)));
+                let Some((name, at)) = named.filter(|(name, _)| !name.is_empty()) else { continue };
                 if !plan.objects.iter().any(|object| delivers(object, name)) {
                     let message = format!("secretObjects {place}: data {entry}: objectName: {}", undelivered(name, plan));
                     let key = "objectName".to_owned();
@@ -323,7 +325,7 @@ fn looks_octal(text: &str) -> bool {
 
 fn delivers(object: &Object, name: &str) -> bool {
     match &object.select {
-        Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
+        Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
         Select::Fields { patterns, folder } => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
             base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
@@ -335,7 +337,9 @@ fn undelivered(name: &str, plan: &Plan) -> String {
     let mut paths = Vec::new();
     for object in &plan.objects {
         match &object.select {
-            Select::Field { path, .. } | Select::Response { path } | Select::Whole { path } => paths.push(path.to_string()),
+            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => {
+                paths.push(path.to_string());
+            }
             Select::Fields { patterns, folder } => {
                 paths.extend(
                     patterns

@@ -48,6 +48,10 @@ pub struct Report {
     pub files: usize,
     pub classes: usize,
     pub objects: usize,
+    /// How many classes there are, those of other providers too.
+    pub found: usize,
+    /// A note for each file that contains no class.
+    pub without: Vec<Finding>,
     /// A line for each file that could not be read.
     pub unreadable: Vec<String>,
 }
@@ -130,6 +134,17 @@ impl Severity {
 impl Report {
     pub fn add(&mut self, finding: Finding) {
         self.findings.push(finding);
+    }
+
+    /// Adds the notes about files without a class. If no file has one, nothing was judged, which is a fault unless it is allowed.
+    pub fn end(&mut self, allow_none: bool) {
+        let mut without = std::mem::take(&mut self.without);
+        let parsed = self.count(Severity::Error) == 0 && self.unreadable.is_empty();
+        if let (Some(first), 0, true, false) = (without.first_mut(), self.found, parsed, allow_none) {
+            first.severity = Severity::Error;
+            first.message.push_str(", so no class was judged (name other files, or use --allow-none)");
+        }
+        self.findings.append(&mut without);
     }
 
     pub fn count(&self, severity: Severity) -> usize {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::catalogue::UNNAMED;
 use crate::model::{BackendName, LoginKey, SecretRef, Verb};
+use crate::policy::literal;
 
 /// The rules by whom they are for, and what backends have to grant of logins.
 #[derive(Debug, Default)]
@@ -96,16 +97,12 @@ fn shown(backend: &BackendName) -> &str {
 
 impl Pattern {
     fn of(secret: &SecretRef) -> Self {
-        // A pattern has no escapes: what it would read as something else becomes `*`.
-        let name = secret.name.as_str();
-        let mut text = name.replace("${", "*{");
-        while text.contains("**") {
-            text = text.replace("**", "*");
-        }
+        // A pattern has no escapes.
+        let text = literal(secret.name.as_str());
         let backend = shown(&secret.backend);
         let wider = match (backend == "*", text.contains('*')) {
             (true, _) => Some("the class names no backend: give --config, or write its name for the `*`"),
-            (false, true) => Some("allows more than this one name: a pattern cannot say `*` or `${` itself"),
+            (false, true) => Some("allows more than this one name: a pattern cannot say it itself"),
             (false, false) => None,
         };
         Self { text: format!("{backend}/{text}"), wider }

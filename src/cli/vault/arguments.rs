@@ -84,9 +84,12 @@ Files are made 0600 in a new folder (0700). What is written is in the clear: a t
   kubectl get secret -n shop -o yaml | keyferry vault import --dry-run -
   keyferry vault import --on-conflict skip ./dotenv-folder
   keyferry vault import /dev/shm/vault.json
+  keyferry vault import --format dotenv --name shop/db - < db.txt
 
-A folder: each *.env below it is a secret named by its path, shop/db.env is shop/db.
-Secrets of Kubernetes' own (ServiceAccount tokens, Helm releases) are passed over.")]
+A folder: each dotenv file below it is a secret named by its path. shop/db.env is shop/db, shop/.env is shop, shop/.env.production is
+shop/production. With --format json or kubernetes, files of that format are read instead.
+Ciphertext (SOPS, Ansible Vault, ...) and references (vault:path#key, op://, ...) are faults. The message names what to run first.
+Secrets of Kubernetes' own (ServiceAccount tokens, Helm releases) are not imported.")]
     Import(Import),
 }
 
@@ -140,13 +143,17 @@ pub struct Import {
     #[arg(long, value_enum)]
     pub(super) format: Option<Format>,
 
-    /// What a Kubernetes Secret is called in the vault
-    #[arg(long, value_name = "TEMPLATE", default_value = "{namespace}/{name}")]
-    pub(super) name: String,
+    /// What a secret is called in the vault. Without it: {namespace}/{name} for Secrets of Kubernetes, {name} for dotenv files
+    #[arg(long, value_name = "TEMPLATE", value_parser = name_template)]
+    pub(super) name: Option<String>,
 
     /// The namespace of Secrets that name none
     #[arg(long, value_name = "NAMESPACE")]
     pub(super) namespace: Option<String>,
+
+    /// Take ciphertext and references as they are: without it they are faults
+    #[arg(long)]
+    pub(super) as_is: bool,
 
     /// What becomes of secrets that are in the vault already
     #[arg(long, value_enum, default_value_t = Conflict::Fail)]
@@ -156,7 +163,7 @@ pub struct Import {
     #[arg(long)]
     pub(super) dry_run: bool,
 
-    /// Files, or folders of dotenv files; `-` is the standard input
+    /// Files, or folders of files; `-` is the standard input
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
 }
@@ -326,6 +333,14 @@ pub(super) fn assignment(place: usize, text: &str) -> Result<Assignment<'_>, Vau
 
 fn secret_name(text: &str) -> Result<SecretName, String> {
     text.parse().map(VaultName::into).map_err(|cause| format!("the name {cause}"))
+}
+
+/// `{namespace}` and `{name}` stand for what a Secret or a file says; a name has no other braces by mistake.
+fn name_template(text: &str) -> Result<String, String> {
+    if text.replace("{namespace}", "").replace("{name}", "").contains(['{', '}']) {
+        return Err("has braces around something else (write {namespace} or {name})".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 pub(super) fn recipient(text: &str) -> Result<Recipient, VaultCliError> {

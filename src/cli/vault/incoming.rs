@@ -1,36 +1,47 @@
 //! What `keyferry vault import` is given, read whole before anything is written: every fault at once, and never a value in one.
 
+mod manifests;
+mod sources;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
-use data_encoding::BASE64;
-use zeroize::Zeroizing;
-
+use self::manifests::{Object, objects, values};
 use super::arguments::{Format, Import};
-use super::{VaultCliError, dotenv};
-use crate::backend::store::file::{Vault, VaultName, read_exchange};
-use crate::cli::manifest::{field, resources, strings};
-use crate::model::{Field, FieldName, SecretBytes, SecretName};
-use crate::yaml::{Faults, Node, Reader, parse_all};
-
-/// The longest file in bytes.
-const MAX_FILE: u64 = 256 * 1024 * 1024;
-
-/// Secrets that Kubernetes and Helm keep for themselves.
-const PASSED_OVER: [&str; 3] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];
+use super::marks::{self, Mark};
+use super::{VaultCliError, count, usage};
+use crate::backend::store::file::{InvalidExchange, SecretType, Vault, VaultName, read_exchange};
+use crate::dotenv::{self, Difference};
+use crate::model::{Field, FieldName, SecretBytes, SecretName, clean};
+use crate::text;
+use crate::yaml::parse_all;
 
 type Fields = BTreeMap<FieldName, Field>;
 
 /// All secrets that are to be set.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Incoming {
-    pub secrets: BTreeMap<SecretName, Fields>,
-    /// What was passed over, and why.
+    pub secrets: BTreeMap<SecretName, Given>,
+    /// What was left out, and what may not be meant.
     pub notes: Vec<String>,
     faults: Vec<String>,
+    /// Whether `--name` and `--namespace` had an effect.
+    used: Used,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Given {
+    pub secret_type: Option<SecretType>,
+    pub fields: Fields,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    name: bool,
+    namespace: bool,
 }
 
 /// Reads every file.
@@ -43,99 +54,225 @@ pub fn read_all(arguments: &Import, input: &mut dyn Read) -> Result<Incoming, Va
         incoming.read(arguments, path, input);
     }
     if incoming.secrets.is_empty() && incoming.faults.is_empty() {
-        incoming
-            .faults
-            .push("there is no secret in what was given (it takes an export, dotenv files, or Secrets of Kubernetes)".to_owned());
+        let mut nothing = incoming.notes;
+        nothing.push("there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say \
+                      so, and from standard input, with --format dotenv)".to_owned());
+        return Err(VaultCliError::Faults(nothing));
     }
-    if incoming.faults.is_empty() { Ok(incoming) } else { Err(VaultCliError::Faults(incoming.faults)) }
+    if !incoming.faults.is_empty() {
+        return Err(VaultCliError::Faults(incoming.faults));
+    }
+    incoming.check_options(arguments)?;
+    Ok(incoming)
 }
 
 impl Incoming {
     fn read(&mut self, arguments: &Import, path: &Path, input: &mut dyn Read) {
-        let shown = if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() };
-        if path.is_dir() {
-            return match dotenv_files(path) {
-                Ok(files) => files.iter().for_each(|(name, file)| self.read_dotenv(name, &file.display().to_string(), &open(file, input))),
-                Err(cause) => self.faults.push(format!("{shown}: cannot be read: {cause}")),
-            };
+        if !path.is_dir() {
+            let shown = if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() };
+            return self.read_file(arguments, None, path, &shown, input);
         }
-        let text = open(path, input);
-        match arguments.format.unwrap_or_else(|| guess(path, text.as_ref().map_or("", |text| text.as_str()))) {
-            Format::Dotenv => self.read_dotenv(&path.file_stem().unwrap_or_default().to_string_lossy(), &shown, &text),
-            Format::Json => self.read_json(&shown, &text),
-            Format::Kubernetes => self.read_manifests(arguments, &shown, &text),
-        }
-    }
-
-    fn read_dotenv(&mut self, name: &str, file: &str, text: &io::Result<Zeroizing<String>>) {
-        let Some(text) = self.opened(file, text) else { return };
-        match dotenv::read(text) {
-            Ok(entries) => {
-                let fields = entries.into_iter().map(|(name, value)| (name, value.to_vec()));
-                self.add(name, file, fields.collect());
+        match sources::below(path, arguments.format) {
+            Ok(found) => {
+                found.files.iter().for_each(|file| self.read_file(arguments, Some(path), file, &file.display().to_string(), input));
+                if found.others > 0 {
+                    let (others, folder) = (count(found.others, "file"), path.display());
+                    self.notes.push(format!(
+                        "{folder}: not read: {others} (name them, or give --format; without it a folder's dotenv files are read)"
+                    ));
+                }
             }
-            Err(faults) => self.faults.extend(faults.into_iter().map(|fault| format!("{file}: {fault}"))),
+            Err(cause) => self.faults.push(format!("{}: cannot be read: {cause}", path.display())),
         }
     }
 
-    fn read_json(&mut self, file: &str, text: &io::Result<Zeroizing<String>>) {
-        let Some(text) = self.opened(file, text) else { return };
+    fn read_file(&mut self, arguments: &Import, root: Option<&Path>, path: &Path, shown: &str, input: &mut dyn Read) {
+        let bytes = match sources::open(path, input) {
+            Ok(bytes) => bytes,
+            Err(cause) => return self.faults.push(format!("{shown}: cannot be read: {cause}")),
+        };
+        if let Some(mark) = marks::of_file(&bytes) {
+            return self.not_values(shown, mark);
+        }
+        // kubectl reads UTF-16, and so a manifest may be; what else is UTF-16 is named below.
+        let manifest = text::read_manifest(&bytes);
+        let format = arguments.format.unwrap_or_else(|| sources::guess(path, manifest.as_ref().map_or("", |text| text.as_str())));
+        let text = text::read(&bytes);
+        match (format, manifest, text) {
+            (Format::Kubernetes, Ok(text), _) => self.read_manifests(arguments, shown, &text),
+            (Format::Dotenv, _, Ok(text)) => self.read_dotenv(arguments, sources::secret_name(root, path).as_deref(), shown, text),
+            (Format::Json, _, Ok(text)) => self.read_json(arguments, shown, text),
+            (Format::Kubernetes, Err(fault), _) | (Format::Dotenv | Format::Json, _, Err(fault)) => {
+                self.faults.push(format!("{shown}: {fault}"));
+            }
+        }
+    }
+
+    fn read_dotenv(&mut self, arguments: &Import, name: Option<&str>, file: &str, text: &str) {
+        let entries = match dotenv::read(text) {
+            Ok(entries) => entries,
+            Err(faults) => return self.faults.extend(faults.into_iter().map(|fault| format!("{file}: {fault}"))),
+        };
+        if let Some(mark) = marks::of_names(entries.iter().map(|entry| entry.name)) {
+            return self.not_values(file, mark);
+        }
+        let Some(name) = self.named(arguments, "{name}", file, None, name) else { return };
+        self.note_differences(file, &entries);
+        let mut fields = Vec::new();
+        for entry in entries {
+            let at = format!("{file}: line {}: {}", entry.line, entry.name);
+            // What follows a `#` belongs to a reference such as vault:path#key.
+            let mark = marks::of_value(entry.value.as_bytes()).or_else(|| marks::of_value(entry.whole.as_bytes()));
+            self.check_value(arguments, &at, mark);
+            fields.push((entry.name.to_owned(), entry.value.as_bytes().to_vec()));
+        }
+        self.add(&name, file, None, fields);
+    }
+
+    /// A note for each way in which kubectl reads values of the file otherwise.
+    fn note_differences(&mut self, file: &str, entries: &[dotenv::Entry<'_>]) {
+        let mut places: BTreeMap<Difference, Vec<String>> = BTreeMap::new();
+        for entry in entries {
+            if let Some(difference) = entry.kubectl {
+                places.entry(difference).or_default().push(format!("line {} ({})", entry.line, entry.name));
+            }
+        }
+        for (difference, places) in places {
+            let what = match difference {
+                Difference::Blanks => "the blanks around the value",
+                Difference::Comment => "`#` and what follows (if that belongs to the value, put the value in quotes)",
+                Difference::Quotes => "the quotes",
+            };
+            let places = places.join(", ");
+            self.notes.push(format!("{file}: {places}: read as node's dotenv does; `kubectl create secret --from-env-file` keeps {what}"));
+        }
+    }
+
+    fn read_json(&mut self, arguments: &Import, file: &str, text: &str) {
         match read_exchange(text.as_bytes()) {
             Ok(secrets) => {
                 for secret in secrets {
                     match secret.fields {
-                        Ok(fields) => self.insert(&secret.name, file, fields),
+                        Ok(fields) => {
+                            for (field, value) in &fields {
+                                let at = format!("{file}: {}: {field}", clean(&secret.name));
+                                self.check_value(arguments, &at, marks::of_value(value.bytes.expose()));
+                            }
+                            self.insert(&secret.name, file, Given { secret_type: secret.secret_type, fields });
+                        }
                         Err(fault) => self.faults.push(format!("{file}: {:?} {fault}", secret.name)),
                     }
                 }
             }
-            Err(fault) => self.faults.push(format!("{file} {fault}")),
+            Err(fault) => self.no_exchange(file, text, &fault),
         }
     }
 
-    fn read_manifests(&mut self, arguments: &Import, file: &str, text: &io::Result<Zeroizing<String>>) {
-        let Some(text) = self.opened(file, text) else { return };
+    /// SOPS leaves the form of a JSON text, and puts its own member beside what it has encrypted.
+    fn no_exchange(&mut self, file: &str, text: &str, fault: &InvalidExchange) {
+        match parse_all(text).ok().and_then(|documents| documents.iter().find_map(marks::of_document)) {
+            Some(mark) => self.not_values(file, mark),
+            None => self.faults.push(format!("{file} {fault}")),
+        }
+    }
+
+    fn read_manifests(&mut self, arguments: &Import, file: &str, text: &str) {
         let documents = match parse_all(text) {
             Ok(documents) => documents,
             // What else the fault says may quote the text.
             Err(fault) => return self.faults.push(format!("{file}:{}:{}: is not valid YAML", fault.at.line, fault.at.column)),
         };
-        for node in resources(&documents) {
-            let text = |key| field(node, key).and_then(Node::text).unwrap_or_default();
-            if text("kind") == "Secret" && text("apiVersion") == "v1" {
-                self.read_secret(arguments, file, node);
+        for document in &documents {
+            if let Some(mark) = marks::of_document(document) {
+                self.not_values(&format!("{file}:{}", document.at.line), mark);
             }
         }
+        let mut others = Vec::new();
+        for object in objects(documents.iter().filter(|document| marks::of_document(document).is_none())) {
+            let at = format!("{file}:{}", object.node.at.line);
+            if object.is_secret() {
+                self.read_secret(arguments, &at, object);
+            } else if marks::makes_a_secret(object.api_version, object.kind) {
+                self.maker(&at, object);
+            } else {
+                others.push(object);
+            }
+        }
+        if !others.is_empty() {
+            self.notes.push(format!("{file}: not imported: {} (only Secrets of apiVersion v1 are)", kinds(&others)));
+        }
     }
 
-    fn read_secret(&mut self, arguments: &Import, file: &str, node: &Node) {
-        let of = |key| field(node, "metadata").and_then(|metadata| field(metadata, key)).and_then(Node::text);
-        let at = format!("{file}:{}", node.at.line);
-        let Some(name) = of("name") else { return self.faults.push(format!("{at}: a Secret without metadata.name")) };
-        let kind = field(node, "type").and_then(Node::text).unwrap_or_default();
-        if PASSED_OVER.contains(&kind) {
-            return self.notes.push(format!("{at}: the Secret {name} is passed over: its type is {kind}"));
+    fn read_secret(&mut self, arguments: &Import, at: &str, object: Object<'_>) {
+        let Some(name) = object.metadata("name") else { return self.faults.push(format!("{at}: a Secret without metadata.name")) };
+        if object.is_their_own() {
+            let secret_type = object.secret_type().unwrap_or_default();
+            return self.notes.push(format!("{at}: the Secret {name} is not imported: its type is {secret_type}"));
         }
-        let namespace = of("namespace").or(arguments.namespace.as_deref());
-        if namespace.is_none() && arguments.name.contains("{namespace}") {
-            return self.faults.push(format!("{at}: the Secret {name} names no namespace (give --namespace, or a --name without it)"));
-        }
-        let fields = match values(node) {
-            Ok(fields) => fields,
+        let marked = |text: &str| marks::of_value(text.as_bytes()).filter(|mark| !mark.legal).map(problem);
+        let values = match values(object.node, marked) {
+            Ok(values) => values,
             Err(faults) => return self.faults.extend(faults.into_iter().map(|fault| format!("{at}: the Secret {name}: {fault}"))),
         };
-        if fields.is_empty() {
-            return self.notes.push(format!("{at}: the Secret {name} is passed over: it has no data"));
+        if values.is_empty() {
+            return self.notes.push(format!("{at}: the Secret {name} is not imported: it has no data"));
         }
-        let name = arguments.name.replace("{namespace}", namespace.unwrap_or_default()).replace("{name}", name);
-        self.add(&name, &at, fields);
+        let secret_type = match object.secret_type().map(str::parse).transpose() {
+            Ok(secret_type) => secret_type,
+            Err(fault) => return self.faults.push(format!("{at}: the Secret {name}: {fault}")),
+        };
+        for (key, value) in &values {
+            self.check_value(arguments, &format!("{at}: the Secret {name}: {key}"), marks::of_value(value));
+        }
+        let shown = format!("{at}: the Secret {name}");
+        if let Some(name) = self.named(arguments, "{namespace}/{name}", &shown, object.metadata("namespace"), Some(name)) {
+            self.add(&name, at, secret_type, values);
+        }
     }
 
-    fn opened<'t>(&mut self, file: &str, text: &'t io::Result<Zeroizing<String>>) -> Option<&'t str> {
-        text.as_ref().map(|text| text.as_str()).map_err(|cause| self.faults.push(format!("{file}: cannot be read: {cause}"))).ok()
+    /// An object that a controller makes a Secret from.
+    fn maker(&mut self, at: &str, object: Object<'_>) {
+        let (kind, name) = (object.kind, object.metadata("name").unwrap_or("NAME"));
+        let namespace = object.metadata("namespace").map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
+        let remedy = format!("import the Secret that the cluster makes from it: kubectl get secret{namespace} {name} -o yaml");
+        self.faults.push(format!("{at}: the {kind} {name} has no values ({remedy})"));
     }
 
-    fn add(&mut self, name: &str, from: &str, values: Vec<(String, Vec<u8>)>) {
+    /// The secret's name in the vault, by `--name` or the form's own template.
+    fn named(&mut self, arguments: &Import, usual: &str, at: &str, own_namespace: Option<&str>, own_name: Option<&str>) -> Option<String> {
+        self.used.name |= arguments.name.is_some();
+        let mut name = arguments.name.as_deref().unwrap_or(usual).to_owned();
+        if name.contains("{namespace}") {
+            self.used.namespace |= own_namespace.is_none();
+            let Some(namespace) = own_namespace.or(arguments.namespace.as_deref()) else {
+                self.faults.push(format!("{at}: has no namespace (give --namespace, or a --name without {{namespace}})"));
+                return None;
+            };
+            name = name.replace("{namespace}", namespace);
+        }
+        if name.contains("{name}") {
+            let Some(own_name) = own_name else {
+                self.faults.push(format!("{at}: has no name of its own for the secret (give --name)"));
+                return None;
+            };
+            name = name.replace("{name}", own_name);
+        }
+        Some(name)
+    }
+
+    fn not_values(&mut self, at: &str, mark: Mark) {
+        self.faults.push(format!("{at}: is {} ({})", mark.what, mark.remedy));
+    }
+
+    fn check_value(&mut self, arguments: &Import, at: &str, mark: Option<Mark>) {
+        match mark {
+            Some(mark) if mark.legal => self.notes.push(format!("{at}: is {}, and is taken as it is ({})", mark.what, mark.remedy)),
+            Some(mark) if !arguments.as_is => self.faults.push(format!("{at}: {}", problem(mark))),
+            Some(_) | None => {}
+        }
+    }
+
+    fn add(&mut self, name: &str, from: &str, secret_type: Option<SecretType>, values: Vec<(String, Vec<u8>)>) {
         let mut fields = Fields::new();
         for (field, value) in values {
             match field.parse() {
@@ -143,86 +280,49 @@ impl Incoming {
                 Err(cause) => self.faults.push(format!("{from}: {cause}")),
             }
         }
-        self.insert(name, from, fields);
+        self.insert(name, from, Given { secret_type, fields });
     }
 
-    fn insert(&mut self, name: &str, from: &str, fields: Fields) {
+    fn insert(&mut self, name: &str, from: &str, given: Given) {
         let name: SecretName = match name.parse::<VaultName>() {
             Ok(name) => name.into(),
             Err(cause) => return self.faults.push(format!("{from}: the name {name:?} {cause}")),
         };
-        if let Err(fault) = Vault::check(&name, &fields) {
+        if let Err(fault) = Vault::check(&name, &given.fields) {
             return self.faults.push(format!("{from}: {name}: {fault}"));
         }
         match self.secrets.entry(name) {
-            Entry::Vacant(place) => drop(place.insert(fields)),
+            Entry::Vacant(place) => drop(place.insert(given)),
             Entry::Occupied(there) => self.faults.push(format!("{from}: {} is given twice (remove one)", there.key())),
         }
     }
-}
 
-/// `stringData` wins over `data`, as the API server has it.
-fn values(node: &Node) -> Result<Vec<(String, Vec<u8>)>, Vec<String>> {
-    let (mut values, mut faults) = (BTreeMap::new(), Faults::default());
-    let section = |key: &'static str, faults: &mut Faults| {
-        let node = field(node, key)?;
-        Reader::of(node, key, faults).map(|reader| (node.at, strings(&reader, faults)))
-    };
-    if let Some((at, data)) = section("data", &mut faults) {
-        for (key, text) in data {
-            let text = Zeroizing::new(text.split_ascii_whitespace().collect::<String>());
-            match BASE64.decode(text.as_bytes()) {
-                Ok(value) => drop(values.insert(key, value)),
-                Err(_) => faults.add(at, format!("data.{key}"), "is not valid base64"),
-            }
+    /// An option that changes nothing is one that did not do what it was given for.
+    fn check_options(&self, arguments: &Import) -> Result<(), VaultCliError> {
+        if arguments.name.is_some() && !self.used.name {
+            return Err(usage("--name has no effect: an export has its secrets' names (remove it)"));
         }
-    }
-    if let Some((_, data)) = section("stringData", &mut faults) {
-        values.extend(data.into_iter().map(|(key, text)| (key, text.into_bytes())));
-    }
-    if faults.is_empty() {
-        return Ok(values.into_iter().collect());
-    }
-    Err(faults.into_sorted().iter().map(ToString::to_string).collect())
-}
-
-/// An export says so at its start.
-fn guess(path: &Path, text: &str) -> Format {
-    const EXPORT: &str = "\"keyferry-export-";
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("env") => Format::Dotenv,
-        _ if text.find(EXPORT).is_some_and(|at| at < 64) => Format::Json,
-        _ => Format::Kubernetes,
-    }
-}
-
-/// Every `*.env` below the folder, by the name it stands for.
-fn dotenv_files(root: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
-    let (mut files, mut folders) = (BTreeMap::new(), vec![root.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            let name = path.strip_prefix(root).ok().and_then(Path::to_str).and_then(|name| name.strip_suffix(".env")).map(str::to_owned);
-            match name {
-                // A link to a folder may lead back here.
-                _ if path.is_dir() && !path.is_symlink() => folders.push(path),
-                Some(name) if path.is_file() => drop(files.insert(name, path)),
-                _ => {}
-            }
+        if arguments.namespace.is_some() && !self.used.namespace {
+            return Err(usage("--namespace has no effect: no Secret without a namespace was read (remove it)"));
         }
+        Ok(())
     }
-    Ok(files)
 }
 
-/// The buffer has its full size from the start: one that grows would leave copies behind.
-fn open(path: &Path, input: &mut dyn Read) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    if path == Path::new("-") {
-        input.take(MAX_FILE).read_to_string(&mut text)?;
-    } else {
-        let file = File::open(path)?;
-        text.reserve(usize::try_from(file.metadata()?.len().min(MAX_FILE)).unwrap_or_default() + 1);
-        file.take(MAX_FILE).read_to_string(&mut text)?;
+fn problem(mark: Mark) -> String {
+    format!("is {}, not a value ({}; --as-is takes the text itself)", mark.what, mark.remedy)
+}
+
+/// Such as `2 ConfigMap, 1 document without a kind`.
+fn kinds(objects: &[Object<'_>]) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for object in objects {
+        let kind = match (object.kind, object.api_version) {
+            ("", _) => "document without a kind".to_owned(),
+            ("Secret", api_version) => format!("Secret of apiVersion {api_version:?}"),
+            (kind, _) => clean(kind),
+        };
+        *counts.entry(kind).or_default() += 1;
     }
-    if text.len() as u64 == MAX_FILE { Err(io::Error::other(format!("has {MAX_FILE} bytes or more"))) } else { Ok(text) }
+    counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
 }

@@ -5,16 +5,16 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use super::arguments::{Conflict, Export, Format, Import, Rekey, recipient};
-use super::incoming::{Incoming, read_all};
-use super::{VaultCliError, count, dotenv, emit, reader, say, warn};
-use crate::backend::store::file::{Key, Vault, write_exchange};
-use crate::model::{Field, FieldName, Secret, SecretName};
+use super::incoming::{Given, Incoming, read_all};
+use super::{VaultCliError, count, emit, reader, say, warn};
+use crate::backend::store::file::{Key, Opened, Outgoing, SecretType, Vault, write_exchange};
+use crate::dotenv;
+use crate::model::{Field, FieldName, SecretName};
 
 // === impl Rekey ===
 
@@ -33,13 +33,13 @@ impl Rekey {
 
 // === impl Export ===
 
-type Secrets = Vec<(SecretName, Arc<Secret>)>;
+type Secrets = Vec<(SecretName, Opened)>;
 
 /// Paths below a folder, and texts.
 type Texts = Vec<(String, Zeroizing<Vec<u8>>)>;
 
 impl Export {
-    pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+    pub(super) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
         if self.to.is_none() && !self.force && io::stdout().is_terminal() {
             return Err(VaultCliError::Usage(
                 "the values would be shown on this terminal (send the output elsewhere, write files with --to DIR, or say --force)"
@@ -48,12 +48,15 @@ impl Export {
         }
         let secrets = self.read()?;
         let files = self.files(&secrets)?;
+        if self.format == Format::Dotenv {
+            warn_of_names(&secrets, err)?;
+        }
         match &self.to {
             Some(folder) => {
                 write_files(folder, &files)?;
                 say(out, &format!("wrote {} in the clear to {}", count(secrets.len(), "secret"), folder.display()))
             }
-            None if self.format == Format::Json => emit(out, &write_exchange(secrets.iter().map(|(name, secret)| (name, &secret.fields)))),
+            None if self.format == Format::Json => emit(out, &write_exchange(secrets.iter().map(outgoing))),
             None if self.format == Format::Dotenv && files.len() > 1 => Err(VaultCliError::Usage(format!(
                 "{} secrets do not go into one dotenv file (name one, or write files with --to DIR)",
                 files.len()
@@ -67,7 +70,13 @@ impl Export {
         let mut names = BTreeSet::new();
         for name in &self.names {
             if name.ends_with('/') {
-                names.extend(vault.list(name)?);
+                let below = vault.list(name)?;
+                if below.is_empty() {
+                    return Err(VaultCliError::Faults(vec![format!(
+                        "{name}: no secret has a name that starts so (`keyferry vault list` shows them)"
+                    )]));
+                }
+                names.extend(below);
             } else {
                 let name = name.parse::<SecretName>().map_err(|cause| VaultCliError::Usage(format!("the name {name:?} {cause}")))?;
                 names.insert(name);
@@ -80,7 +89,7 @@ impl Export {
         let (mut secrets, mut faults) = (Secrets::new(), Vec::new());
         for name in names {
             match reader.read(&Key { name: name.clone(), pin: None }) {
-                Ok(opened) => secrets.push((name, opened.secret)),
+                Ok(opened) => secrets.push((name, opened)),
                 Err(fault) => faults.push(format!("{name}: {fault}")),
             }
         }
@@ -90,38 +99,64 @@ impl Export {
     /// A file a secret: its path below the folder, and its text.
     fn files(&self, secrets: &Secrets) -> Result<Texts, VaultCliError> {
         let (mut files, mut faults) = (Texts::new(), Vec::new());
-        for (name, secret) in secrets {
-            let fields = &secret.fields;
+        for secret in secrets {
+            let Outgoing { name, secret_type, fields } = outgoing(secret);
             let (ending, text) = match self.format {
-                Format::Dotenv => ("env", to_dotenv(fields)),
-                Format::Json => ("json", Ok(write_exchange([(name, fields)]))),
-                Format::Kubernetes => ("yaml", to_manifest(name, fields)),
+                Format::Dotenv => ("env", to_dotenv(name, fields)),
+                Format::Json => ("json", Ok(write_exchange([outgoing(secret)]))),
+                Format::Kubernetes => {
+                    ("yaml", to_manifest(name, secret_type, fields).map_err(|problem| vec![format!("{name}: {problem}")]))
+                }
             };
             match text {
                 Ok(text) => files.push((format!("{name}.{ending}"), text)),
-                Err(problem) => faults.push(format!("{name}: {problem}")),
+                Err(problems) => faults.extend(problems),
             }
         }
         if faults.is_empty() { Ok(files) } else { Err(VaultCliError::Faults(faults)) }
     }
 }
 
-fn to_dotenv(fields: &BTreeMap<FieldName, Field>) -> Result<Zeroizing<Vec<u8>>, String> {
-    let lines: Vec<_> = fields.iter().map(|(name, field)| (name, dotenv::write(name.as_str(), field.bytes.expose()))).collect();
-    let unfit: Vec<&str> = lines.iter().filter(|(_, line)| line.is_none()).map(|(name, _)| name.as_str()).collect();
-    if !unfit.is_empty() {
-        return Err(format!(
-            "a dotenv file cannot hold {} (binary, or no name of letters, digits, `_`, `-` and `.`): use json",
-            unfit.join(", ")
-        ));
+fn outgoing((name, opened): &(SecretName, Opened)) -> Outgoing<'_> {
+    Outgoing { name, secret_type: opened.secret_type.as_ref(), fields: &opened.secret.fields }
+}
+
+fn to_dotenv(secret: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<Zeroizing<Vec<u8>>, Vec<String>> {
+    let (mut lines, mut faults) = (Vec::new(), Vec::new());
+    for (name, field) in fields {
+        match dotenv::write(name.as_str(), field.bytes.expose()) {
+            Ok(line) => lines.push(line),
+            Err(why) => faults.push(format!("{secret}: the field {name} {why} (use json)")),
+        }
     }
-    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().filter_map(|(_, line)| line.as_ref()).map(|line| line.len()).sum()));
-    lines.iter().filter_map(|(_, line)| line.as_ref()).for_each(|line| text.extend_from_slice(line.as_bytes()));
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().map(|line| line.len()).sum()));
+    for line in &lines {
+        text.extend_from_slice(line.as_bytes());
+    }
     Ok(text)
 }
 
+fn warn_of_names(secrets: &Secrets, err: &mut dyn Write) -> Result<(), VaultCliError> {
+    for (name, opened) in secrets {
+        let fields = opened.secret.fields.keys().map(FieldName::as_str);
+        let unfit: Vec<&str> = fields.filter(|field| !dotenv::fits_a_shell(field)).collect();
+        if !unfit.is_empty() {
+            let fields = unfit.join(", ");
+            warn(err, &format!("{name}: sh cannot read {fields} from this file by `. FILE` (node's dotenv and python-dotenv can)"))?;
+        }
+    }
+    Ok(())
+}
+
 /// <https://kubernetes.io/docs/concepts/configuration/secret/>
-fn to_manifest(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<Zeroizing<Vec<u8>>, String> {
+fn to_manifest(
+    name: &SecretName,
+    secret_type: Option<&SecretType>,
+    fields: &BTreeMap<FieldName, Field>,
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let Some((namespace, secret)) =
         name.as_str().split_once('/').filter(|(namespace, secret)| is_dns(namespace, 63) && is_dns(secret, 253))
     else {
@@ -133,8 +168,11 @@ fn to_manifest(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result
     if !unfit.is_empty() {
         return Err(format!("a Secret cannot have the keys {} (letters, digits, `_`, `-` and `.`): use json", unfit.join(", ")));
     }
-    let head =
-        format!("---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{secret}\"\n  namespace: \"{namespace}\"\ntype: Opaque\ndata:\n");
+    // JSON's quotes are YAML's too.
+    let secret_type = secret_type.map_or("Opaque".to_owned(), |secret_type| serde_json::json!(secret_type.as_str()).to_string());
+    let head = format!(
+        "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"{secret}\"\n  namespace: \"{namespace}\"\ntype: {secret_type}\ndata:\n"
+    );
     let room: usize = fields.iter().map(|(key, field)| key.as_str().len() + field.bytes.len() / 3 * 4 + 16).sum();
     let mut text = Zeroizing::new(Vec::with_capacity(head.len() + room));
     text.extend_from_slice(head.as_bytes());
@@ -201,7 +239,7 @@ impl Import {
         out: &mut dyn Write,
     ) -> Result<(), VaultCliError> {
         let (mut set, mut skipped) = (0, 0);
-        for (name, fields) in &incoming.secrets {
+        for (name, Given { secret_type, fields }) in &incoming.secrets {
             let (is_there, fields_shown) = (existing.contains(name), count(fields.len(), "field"));
             if is_there && self.on_conflict == Conflict::Skip {
                 skipped += 1;
@@ -212,7 +250,9 @@ impl Import {
                 let verb = if is_there { "would be replaced" } else { "would be set" };
                 say(out, &format!("{name}: {verb}, {fields_shown} ({})", names.join(", ")))?;
             } else {
-                let revision = vault.set(name, fields).map_err(|cause| VaultCliError::Interrupted { set, cause: Box::new(cause) })?;
+                let revision = vault
+                    .set_typed(name, secret_type.as_ref(), fields)
+                    .map_err(|cause| VaultCliError::Interrupted { set, cause: Box::new(cause) })?;
                 set += 1;
                 say(out, &format!("{name}: revision {revision}, {fields_shown}"))?;
             }

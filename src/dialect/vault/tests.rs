@@ -81,9 +81,9 @@ fn warnings(plan: &Plan) -> String {
 fn shown(plan: &Plan) -> String {
     let line = |object: &crate::model::Object| {
         let select = match &object.select {
-            Select::Field { query, path } => format!("{path} = {query:?}"),
+            Select::Key { key, path } => format!("{path} = Query({:?})", key.as_str()),
             Select::Response { path } => format!("{path} = response"),
-            Select::Fields { .. } | Select::Whole { .. } => unreachable!(),
+            Select::Field { .. } | Select::Fields { .. } | Select::Whole { .. } => unreachable!(),
         };
         let secret = plan.secret(object);
         let RefParts { method, args, login, .. } = &**secret;

@@ -54,6 +54,11 @@ async fn a_redirect_is_followed_within_the_origin_only() {
     assert_eq!(scene.get("/first").await.unwrap().1, "/last");
     assert_eq!(scene.server.requests().len(), 3);
 
+    scene.server.script([redirect("../other/./x?y"), redirect("?z")]);
+    assert_eq!(scene.get("/v1/a/b").await.unwrap().1, "/v1/other/x?z", "a path from where it was said");
+    scene.server.script([redirect("../..//elsewhere.example/")]);
+    assert_eq!(scene.get("/v1/a").await.unwrap().1, "//elsewhere.example/", "a path, and no server");
+
     scene.server.script([redirect("https://user:canary@elsewhere.example/?canary")]);
     assert!(!scene.get("/").await.unwrap_err().to_string().contains("canary"));
     scene.server.script([redirect("https://elsewhere.example:8200/canary?canary")]);

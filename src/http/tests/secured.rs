@@ -1,6 +1,6 @@
 //! TLS: whom the client trusts, who it is, and what it says of a server's certificate.
 
-use rcgen::{CertificateParams, date_time_ymd};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
 
 use super::log::Log;
 use super::*;
@@ -47,9 +47,134 @@ async fn an_odd_certificate_is_refused_in_words() {
         shown(&get(&client(server.address, config(&folder)), "/").await.unwrap_err(), &folder)
     };
     let of_ca = refused(&|params| params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained)).await;
-    insta::assert_snapshot!(of_ca, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01) cannot be used: it is the certificate of a CA, and not of a server");
+    insta::assert_snapshot!(of_ca, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01), issued by CN=Test CA, is itself a CA's (CA:TRUE): give the server one with CA:FALSE");
     let for_clients = refused(&|params| params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth]).await;
     insta::assert_snapshot!(for_clients, @"the server's certificate for localhost (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)");
+}
+
+// === a server's certificate that is itself named as `ca` ===
+
+/// As `openssl req -x509` makes them.
+fn of_authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2090, 2, 1));
+    params
+}
+
+/// A folder with `ca.crt` of these certificates.
+fn trusting(certificates: &[&Certificate]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("ca.crt"), certificates.iter().map(|certificate| certificate.pem()).collect::<String>()).unwrap();
+    folder
+}
+
+/// What a client that trusts these says of a server that shows this chain.
+async fn told(chain: &[&Certificate], key: &KeyPair, trusted: &[&Certificate]) -> String {
+    let (server, folder) = (Server::showing(chain, key), trusting(trusted));
+    get(&client(server.address, config(&folder)), "/").await.map_or_else(|error| shown(&error, &folder), |_| "taken".to_owned())
+}
+
+#[tokio::test]
+async fn a_servers_certificate_may_be_its_own_ca_byte_for_byte() {
+    let (key, stranger) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let signed = |params: CertificateParams| params.self_signed(&key).unwrap();
+    let changed = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = of_authority("127.0.0.1");
+        change(&mut params);
+        signed(params)
+    };
+    let good = signed(of_authority("127.0.0.1"));
+    let another = of_authority("127.0.0.1").self_signed(&stranger).unwrap();
+    assert_eq!(told(&[&good], &key, &[&good]).await, "taken");
+    assert_eq!(told(&[&good], &key, &[&another, &good]).await, "taken");
+    let for_servers =
+        changed(&|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth]);
+    assert_eq!(told(&[&for_servers], &key, &[&for_servers]).await, "taken");
+
+    let expired = changed(&|params| params.not_after = date_time_ymd(2021, 2, 1));
+    let early = changed(&|params| params.not_before = date_time_ymd(2089, 2, 1));
+    let other_name = signed(of_authority("other.example"));
+    let no_name = changed(&|params| params.subject_alt_names.clear());
+    let for_clients = changed(&|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    let for_any = changed(&|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
+    let other_bytes = changed(&|params| params.not_after = date_time_ymd(2090, 2, 2));
+    let refused = [
+        ("expired", told(&[&expired], &key, &[&expired]).await),
+        ("not yet valid", told(&[&early], &key, &[&early]).await),
+        ("other name", told(&[&other_name], &key, &[&other_name]).await),
+        ("no name", told(&[&no_name], &key, &[&no_name]).await),
+        ("for clients", told(&[&for_clients], &key, &[&for_clients]).await),
+        ("for any use", told(&[&for_any], &key, &[&for_any]).await),
+        ("same key, other bytes", told(&[&good], &key, &[&other_bytes]).await),
+        ("another's key", told(&[&good], &key, &[&another]).await),
+        ("signed by another key", told(&[&good], &stranger, &[&good]).await),
+        ("second in the chain", told(&[&another, &good], &stranger, &[&good]).await),
+    ];
+    let refused: Vec<_> = refused.iter().map(|(what, told)| format!("{what}: {told}")).collect();
+    insta::assert_snapshot!(refused.join("\n"), @"
+    expired: the server's certificate for 127.0.0.1 has expired (valid 2020-01-01 to 2021-02-01)
+    not yet valid: the server's certificate for 127.0.0.1 is not valid yet (valid 2089-02-01 to 2090-02-01)
+    other name: the server's certificate is for other.example (valid 2020-01-01 to 2090-02-01), not for 127.0.0.1
+    no name: the server's certificate is for no name (valid 2020-01-01 to 2090-02-01), not for 127.0.0.1
+    for clients: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)
+    for any use: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)
+    same key, other bytes: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) is a CA's own (CA:TRUE), and not byte for byte in DIR/ca.crt: name this very certificate there, or give the server one with CA:FALSE
+    another's key: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) is a CA's own (CA:TRUE), and not byte for byte in DIR/ca.crt: name this very certificate there, or give the server one with CA:FALSE
+    signed by another key: no secure connection: the certificate cannot be used: the server does not prove that it has its key
+    second in the chain: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) is a CA's own (CA:TRUE), and not byte for byte in DIR/ca.crt: name this very certificate there, or give the server one with CA:FALSE
+    ");
+}
+
+#[tokio::test]
+async fn it_is_taken_for_the_endpoint_alone_whose_ca_it_is_in() {
+    let (key, other_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let (certificate, other) =
+        (of_authority("127.0.0.1").self_signed(&key).unwrap(), of_authority("127.0.0.1").self_signed(&other_key).unwrap());
+    let (server, own, others) = (Server::showing(&[&certificate], &key), trusting(&[&certificate]), trusting(&[&other]));
+    let (first, second) = (client(server.address, config(&own)), client(server.address, config(&others)));
+    assert!(get(&first, "/").await.is_ok());
+    assert!(matches!(get(&second, "/").await, Err(HttpError::Certificate(_))), "what one endpoint trusts is nothing to another");
+    // Nor is it once it is taken out of the file.
+    fs::copy(others.path().join("ca.crt"), own.path().join("ca.crt")).unwrap();
+    assert!(matches!(get(&first, "/").await, Err(HttpError::Certificate(_))));
+}
+
+#[tokio::test]
+async fn a_ca_below_another_ca_is_no_server() {
+    let authority = Authority::new("Test CA");
+    let (below, key) = authority.issue(&of_authority("127.0.0.1"));
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("ca.crt"), &authority.pem).unwrap();
+    let server = Server::showing(&[&below], &key);
+    let refused = get(&client(server.address, config(&folder)), "/").await.unwrap_err();
+    insta::assert_snapshot!(shown(&refused, &folder), @"the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01), issued by CN=Test CA, is itself a CA's (CA:TRUE): give the server one with CA:FALSE");
+}
+
+#[tokio::test]
+async fn what_is_no_certificate_in_a_ca_file_is_named_and_left_out() {
+    let scene = Scene::new();
+    let (ca, good) = (scene.folder.path().join("ca.crt"), &scene.authority.pem);
+    let broken = "-----BEGIN CERTIFICATE-----\nTm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+    let endless = "-----BEGIN CERTIFICATE-----\nTm90IGEg\n";
+    let no_base64 = "-----BEGIN CERTIFICATE-----\n???\n-----END CERTIFICATE-----\n";
+    for (content, numbers) in [
+        (format!("{broken}{good}"), vec![1]),
+        (format!("{good}{broken}"), vec![2]),
+        (format!("{endless}{good}{no_base64}{broken}"), vec![1, 3, 4]),
+        (format!("a comment\n{good}\n-----BEGIN PRIVATE KEY-----\n???\n"), vec![]),
+    ] {
+        fs::write(&ca, content).unwrap();
+        let (log, _logging) = Log::start();
+        assert!(get(&client(scene.server.address, config(&scene.folder)), "/").await.is_ok());
+        assert_eq!(log.count("a certificate of a CA file cannot be used"), numbers.len(), "{}", log.text());
+        for number in numbers {
+            assert_eq!(log.count(&format!("certificate={number} ")), 1, "{}", log.text());
+        }
+    }
+    fs::write(&ca, format!("{broken}{endless}")).unwrap();
+    let refused = HttpClient::new("https://localhost".parse().unwrap(), config(&scene.folder)).unwrap_err();
+    insta::assert_snapshot!(shown(&refused, &scene.folder), @"the CA cannot be read: DIR/ca.crt: certificate 1 of DIR/ca.crt: not a usable certificate: the certificate cannot be used: it cannot be read (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
 }
 
 #[tokio::test]
@@ -66,7 +191,7 @@ async fn a_server_may_go_by_another_name() {
     assert!(get(&client(scene.server.address, named.clone()), "/").await.is_ok());
     let impossible = HttpConfig { server_name: Some("not a name".to_owned()), ..named };
     let refused = HttpClient::new("https://localhost".parse().unwrap(), impossible).unwrap_err();
-    insta::assert_snapshot!(refused, @r#"no secure connection: "not a name" is no name that a server's certificate could be for"#);
+    insta::assert_snapshot!(refused, @r#"no secure connection: "not a name" is not a name that a server's certificate could be for"#);
 }
 
 #[tokio::test]
@@ -150,4 +275,37 @@ fn files_are_read_before_anything_is_sent() {
     insta::assert_snapshot!(refused(with.clone()), @"the client certificate cannot be used: DIR/tls.crt: DIR/tls.key is not its private key (name PEM files: the certificate with its chain, and its private key)");
     fs::remove_file(&certificate.chain).unwrap();
     insta::assert_snapshot!(refused(with), @"the client certificate cannot be used: DIR/tls.crt: No such file or directory (os error 2) (name PEM files: the certificate with its chain, and its private key)");
+}
+
+/// One file takes nothing from the others: here one that is longer than any is read.
+#[tokio::test]
+async fn a_folder_of_cas_goes_on_without_a_file_that_cannot_be_read() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let cas = folder.path().join("ca.crt");
+    fs::create_dir(&cas).unwrap();
+    fs::write(cas.join("a.pem"), " ".repeat(crate::files::MAX_FILE + 1)).unwrap();
+    let server = Server::start(&authority, &Manner::default());
+    assert!(HttpClient::new("https://localhost".parse().unwrap(), config(&folder)).is_err(), "nothing is left");
+    fs::write(cas.join("b.pem"), &authority.pem).unwrap();
+    get(&client(server.address, config(&folder)), "/").await.unwrap();
+}
+
+/// As editors on Windows write them.
+#[tokio::test]
+async fn a_byte_order_mark_and_crlf_are_not_the_certificates() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    fs::write(folder.path().join("ca.crt"), marked(&authority.pem)).unwrap();
+    let certificate = authority.write_client(folder.path(), "client.example");
+    for file in [&certificate.chain, &certificate.key] {
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, marked(&text)).unwrap();
+    }
+    let server = Server::start(&authority, &Manner::default());
+    let config = HttpConfig { certificate: Some(certificate), ..config(&folder) };
+    get(&client(server.address, config.clone()), "/").await.unwrap();
+    let utf16: Vec<u8> = authority.pem.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    fs::write(folder.path().join("ca.crt"), utf16).unwrap();
+    let refused = HttpClient::new("https://localhost".parse().unwrap(), config).unwrap_err();
+    insta::assert_snapshot!(shown(&refused, &folder), @r#"the CA cannot be read: DIR/ca.crt: is UTF-16, as PowerShell writes it (save it as UTF-8) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)"#);
 }

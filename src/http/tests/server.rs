@@ -17,6 +17,7 @@ use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, D
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::watch;
@@ -120,6 +121,16 @@ impl Server {
         Self::at(bind(0), None)
     }
 
+    /// Shows these certificates, and signs with this key, whether it is theirs or not.
+    pub fn showing(chain: &[&Certificate], key: &KeyPair) -> Self {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let signer = provider.key_provider.load_private_key(PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap();
+        let shown = CertifiedKey::new(chain.iter().map(|certificate| certificate.der().clone()).collect(), signer);
+        let builder = ServerConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_no_client_auth().with_cert_resolver(Arc::new(SingleCertAndKey::from(shown)));
+        Self::at(bind(0), Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
     /// Gone, with all its connections; its address.
     pub async fn stop(mut self) -> SocketAddr {
         self.tasks.shutdown().await;
@@ -206,6 +217,7 @@ async fn answer(request: Request<Incoming>, calls: Arc<Calls>) -> Result<Respons
     let path = head.uri.path_and_query().map_or("", |path| path.as_str());
     let told = |name: &str| head.headers.get(name).map_or(String::new(), |value| format!(" {name}={}", value.to_str().unwrap()));
     let proxied = if head.version < http::Version::HTTP_2 && head.uri.authority().is_some() { " absolute" } else { "" };
+    assert_eq!(told("accept-encoding"), " accept-encoding=identity");
     calls.requests.lock().unwrap().push(format!(
         "{:?} {} {path}{}{}{proxied}",
         head.version,

@@ -81,7 +81,7 @@ async fn keys_of_a_class() {
     # no version
     InvalidArgument InvalidRequest: object 1 (db): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest); object 2 (x): version: "03" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
     # no expression
-    NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a["; as a JMESPath expression it is wrong at character 3 (it has password, username)
+    NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a["; as a JMESPath expression it is wrong at character 3 (it has "password", "username")
     "#);
 }
 

@@ -73,11 +73,11 @@ async fn what_is_not_there() {
     # a secret taken for a folder
     NotFound SecretNotFound: object 1 (password): files/shop/db/password: there is no such secret in the vault: shop/db/password.age is absent (make it with `keyferry vault set shop/db/password FIELD=@FILE`)
     # no field
-    NotFound SecretNotFound: object 1 (pasword): files/shop/db: has no field "pasword" (did you mean "password"? It has password, username)
+    NotFound SecretNotFound: object 1 (pasword): files/shop/db: has no field "pasword" (did you mean "password"? It has "password", "username")
     # no field of a list
-    NotFound SecretNotFound: object 1 (x/): files/shop/db: has no field "nothing" (it has password, username)
+    NotFound SecretNotFound: object 1 (x/): files/shop/db: has no field "nothing" (it has "password", "username")
     # an expression that finds nothing
-    NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a.b" (it has password, username)
+    NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a.b" (it has "password", "username")
     # no version
     NotFound SecretNotFound: object 1 (db): files/shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
     # a version that is no more kept

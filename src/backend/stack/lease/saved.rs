@@ -18,8 +18,8 @@ use super::record::{Booked, Key, Record, Stage, lane};
 use super::room::{POD, Room, weight_of_record};
 use crate::backend::Scope;
 use crate::model::{
-    Account, Args, BackendName, Field, FieldKind, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretRef,
-    Tenant, Version,
+    Account, Args, BackendName, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes,
+    SecretName, SecretRef, Tenant, Version,
 };
 use crate::telemetry::Metrics;
 
@@ -274,7 +274,7 @@ impl Reference {
         let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
         let parts = RefParts {
             backend: self.backend.parse().ok()?,
-            name: self.name.parse().ok()?,
+            name: SecretName::escapable(&self.name).ok()?,
             version: self.version.map(Version::new),
             method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
             args,
@@ -308,7 +308,7 @@ impl Given {
                 Kind::Json => FieldKind::Json,
                 Kind::Text => FieldKind::Text,
             };
-            Some((name.parse().ok()?, Field { bytes: Arc::new(decoded(&bytes)?), kind }))
+            Some((FieldName::new(&name), Field { bytes: Arc::new(decoded(&bytes)?), kind }))
         });
         let response = match self.response {
             Some(bytes) => Some(decoded(&bytes)?),

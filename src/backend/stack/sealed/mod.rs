@@ -19,7 +19,7 @@ use aws_lc_rs::{hkdf, hmac};
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
-use crate::files::{Unreadable, WholeFile, write_draft};
+use crate::files::{Unreadable, WholeFile, absolute, write_draft};
 use crate::model::SecretBytes;
 use crate::yaml::{Faults, Reader};
 
@@ -44,7 +44,7 @@ const MAX_FILES: usize = 16_384;
 pub struct SealedConfig {
     /// Made (0700) if absent.
     pub dir: PathBuf,
-    /// Files of exactly 32 bytes: the first one writes, the others still open. At least one.
+    /// Files of exactly 32 bytes: the first one that can be used writes, the others still open. At least one.
     pub keys: Vec<PathBuf>,
 }
 
@@ -99,24 +99,24 @@ impl SealedConfig {
     }
 }
 
-fn absolute(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path (start it with /)")) }
-}
-
 // === impl Sealed ===
 
 impl Sealed {
-    /// Reads the keys and makes the folder.
+    /// Reads the keys and makes the folder. A key that cannot be used is left out, with a warning: what is sealed with it stays where it is.
     ///
     /// # Errors
-    /// A key cannot be read or is none, or the folder cannot be made: a line for each, with the configuration's key.
+    /// No key can be used, or the folder cannot be made: a line for each, with the configuration's key.
     pub fn open(config: &SealedConfig) -> Result<Arc<Self>, Vec<String>> {
         let (mut keys, mut problems) = (Vec::new(), Vec::new());
         for path in &config.keys {
             match Key::read(path) {
                 Ok(key) => keys.push(key),
                 Err(problem) => problems.push(format!("cache.sealed.key: {}: {problem}", path.display())),
+            }
+        }
+        if !keys.is_empty() {
+            for problem in problems.drain(..) {
+                tracing::warn!("{problem}; the other keys of the sealed folder are used, and the first of them seals");
             }
         }
         if let Err(error) = make_folder(&config.dir) {

@@ -149,6 +149,23 @@ fn a_draft_that_a_crash_left_is_removed() {
     assert_eq!(folder.files().len(), 1);
 }
 
+/// One key takes nothing from the others: what it alone opens stays where it is.
+#[test]
+fn a_key_that_is_none_is_left_out() {
+    let folder = Folder::new();
+    folder.room(&[1]).write("a", b"1").unwrap();
+    folder.room(&[2]).write("b", b"2").unwrap();
+    let config = folder.config(&[1, 2, 3]);
+    for unusable in [&config.keys[0], &config.keys[2]] {
+        fs::write(unusable, [0; 33]).unwrap();
+    }
+    let room = Sealed::open(&config).unwrap().room("leases");
+    assert_eq!(contents(&room), BTreeSet::from(["2".to_owned()]));
+    room.write("c", b"3").unwrap();
+    assert_eq!(contents(&folder.room(&[2])), BTreeSet::from(["2".to_owned(), "3".to_owned()]), "the first usable key seals");
+    assert_eq!(contents(&folder.room(&[1])), BTreeSet::from(["1".to_owned()]));
+}
+
 #[test]
 fn a_key_that_is_none_is_said_at_start() {
     let folder = Folder::new();

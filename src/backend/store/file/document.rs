@@ -13,11 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::Revision;
+use super::{InvalidSecretType, Revision, SecretType};
 use crate::model::{Field, FieldKind, FieldName, SecretBytes};
 
-/// The format this code writes, and the only one it reads.
-const FORMAT: u32 = 1;
+/// The newest format that this code reads: format 1 with the `type` of a Secret. A document without one is written as format 1, so that
+/// version 0.1.0 reads it too.
+const FORMAT: u32 = 2;
+const FORMAT_WITHOUT_TYPE: u32 = 1;
 
 /// The most fields a secret may have.
 pub const MAX_FIELDS: usize = 4096;
@@ -28,6 +30,7 @@ pub struct Document {
     pub name: String,
     pub revision: Revision,
     pub time: Timestamp,
+    pub secret_type: Option<SecretType>,
     pub fields: BTreeMap<FieldName, Field>,
 }
 
@@ -38,7 +41,7 @@ pub enum InvalidDocument {
     Base64 { field: FieldName },
     #[error("has a bad field name: {0}")]
     FieldName(#[from] crate::model::InvalidFieldName),
-    #[error("is in format {0}; this keyferry reads format {FORMAT} (use a newer one)")]
+    #[error("is in format {0}; this keyferry reads formats up to {FORMAT} (use a newer one)")]
     Format(u32),
     #[error("is not the vault's JSON: it goes wrong at line {line}, column {column}")]
     Json { line: usize, column: usize },
@@ -46,6 +49,8 @@ pub enum InvalidDocument {
     Revision,
     #[error("has a time that is no RFC 3339 timestamp")]
     Time,
+    #[error("has a bad type: {0}")]
+    Type(#[from] InvalidSecretType),
     #[error("has more than {MAX_FIELDS} fields")]
     TooManyFields,
     #[error("has the field `{field}` twice")]
@@ -57,24 +62,33 @@ impl Document {
     pub fn parse(plaintext: &[u8]) -> Result<Self, InvalidDocument> {
         let wire: Wire =
             serde_json::from_slice(plaintext).map_err(|error| newer_format(plaintext).unwrap_or_else(|| json_fault(&error)))?;
-        if wire.format != FORMAT {
+        if !is_known(wire.format) {
             return Err(InvalidDocument::Format(wire.format));
         }
         Ok(Self {
             name: wire.name,
             revision: Revision::new(wire.revision).ok_or(InvalidDocument::Revision)?,
             time: wire.time.parse().map_err(|_| InvalidDocument::Time)?,
+            secret_type: wire.secret_type.map(|text| text.parse()).transpose()?,
             fields: fields(wire.fields)?,
         })
     }
 
     /// The plaintext, on one line.
-    pub fn write(name: &str, revision: Revision, time: Timestamp, fields: &BTreeMap<FieldName, Field>) -> Zeroizing<Vec<u8>> {
+    pub fn write(
+        name: &str,
+        revision: Revision,
+        time: Timestamp,
+        secret_type: Option<&SecretType>,
+        fields: &BTreeMap<FieldName, Field>,
+    ) -> Zeroizing<Vec<u8>> {
         let values: BTreeMap<&str, Written<'_>> = fields.iter().map(|(name, field)| (name.as_str(), Written::of(field))).collect();
-        let document = WrittenDocument { format: FORMAT, name, revision: revision.number(), time: time.to_string(), fields: values };
+        let format = if secret_type.is_some() { FORMAT } else { FORMAT_WITHOUT_TYPE };
+        let (revision, time, secret_type) = (revision.number(), time.to_string(), secret_type.map(SecretType::as_str));
+        let document = WrittenDocument { format, name, revision, time, secret_type, fields: values };
         // Room for all of it at once: a buffer that grows leaves copies of secrets behind. JSON's longest escape is six bytes.
         let room: usize = fields.iter().map(|(name, field)| 6 * (name.as_str().len() + field.bytes.len()) + 32).sum();
-        let mut plaintext = Zeroizing::new(Vec::with_capacity(room + 6 * name.len() + 256));
+        let mut plaintext = Zeroizing::new(Vec::with_capacity(room + 6 * (name.len() + 256) + 256));
         // Strings and numbers into memory: there is nothing that could fail.
         let written = serde_json::to_writer(&mut *plaintext, &document);
         debug_assert!(written.is_ok());
@@ -91,6 +105,8 @@ struct Wire {
     name: String,
     revision: u64,
     time: String,
+    #[serde(default, rename = "type")]
+    secret_type: Option<String>,
     fields: WireFields,
 }
 
@@ -110,6 +126,8 @@ struct WrittenDocument<'a> {
     name: &'a str,
     revision: u64,
     time: String,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    secret_type: Option<&'a str>,
     fields: BTreeMap<&'a str, Written<'a>>,
 }
 
@@ -138,7 +156,11 @@ fn newer_format(plaintext: &[u8]) -> Option<InvalidDocument> {
         format: u32,
     }
     let head: Head = serde_json::from_slice(plaintext).ok()?;
-    (head.format != FORMAT).then_some(InvalidDocument::Format(head.format))
+    (!is_known(head.format)).then_some(InvalidDocument::Format(head.format))
+}
+
+fn is_known(format: u32) -> bool {
+    (FORMAT_WITHOUT_TYPE..=FORMAT).contains(&format)
 }
 
 /// serde_json's own message quotes values; only its position is fit to be shown.
@@ -217,8 +239,19 @@ mod tests {
             ("user".parse().unwrap(), Field::of_bytes(SecretBytes::new(b"app".to_vec()))),
             ("key.bin".parse().unwrap(), Field::of_bytes(SecretBytes::new(vec![0xff, 0]))),
         ]);
-        let written = Document::write("shop/db", Revision::new(7).unwrap(), "2026-01-02T03:04:05Z".parse().unwrap(), &fields);
+        let written = Document::write("shop/db", Revision::new(7).unwrap(), "2026-01-02T03:04:05Z".parse().unwrap(), None, &fields);
         assert_snapshot!(str::from_utf8(&written).unwrap().trim_end(), @r#"{"format":1,"name":"shop/db","revision":7,"time":"2026-01-02T03:04:05Z","fields":{"key.bin":{"base64":"/wA="},"user":{"text":"app"}}}"#);
+    }
+
+    #[test]
+    fn a_type_makes_it_format_2() {
+        let fields = BTreeMap::from([("a".parse().unwrap(), Field::of_bytes(SecretBytes::new(b"x".to_vec())))]);
+        let (time, tls) = ("2026-01-02T03:04:05Z".parse().unwrap(), "kubernetes.io/tls".parse().unwrap());
+        let written = Document::write("shop/tls", Revision::FIRST, time, Some(&tls), &fields);
+        assert_snapshot!(str::from_utf8(&written).unwrap().trim_end(), @r#"{"format":2,"name":"shop/tls","revision":1,"time":"2026-01-02T03:04:05Z","type":"kubernetes.io/tls","fields":{"a":{"text":"x"}}}"#);
+        assert_eq!(Document::parse(&written).unwrap().secret_type, Some(tls));
+        let bad = str::from_utf8(&written).unwrap().replace("kubernetes.io/tls", "canary\\n");
+        assert_snapshot!(refusal(&bad), @"has a bad type: a Secret's type has 1 to 253 bytes and no control character");
     }
 
     #[test]
@@ -226,7 +259,7 @@ mod tests {
         let with = |fields: &str| format!(r#"{{"format":1,"name":"a","revision":1,"time":"2026-01-02T03:04:05Z","fields":{fields}}}"#);
         assert_snapshot!(refusal("canary"), @"is not the vault's JSON: it goes wrong at line 1, column 1");
         assert_snapshot!(refusal(""), @"is not the vault's JSON: it goes wrong at line 1, column 0");
-        assert_snapshot!(refusal(r#"{"format":2,"sealed":"canary"}"#), @"is in format 2; this keyferry reads format 1 (use a newer one)");
+        assert_snapshot!(refusal(r#"{"format":3,"sealed":"canary"}"#), @"is in format 3; this keyferry reads formats up to 2 (use a newer one)");
         assert_snapshot!(refusal(&with(r#"{"f":"canary"}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 88");
         assert_snapshot!(refusal(&with(r#"{"f":{"hex":"canary"}}"#)), @"is not the vault's JSON: it goes wrong at line 1, column 86");
         assert_snapshot!(refusal(&with(r#"{"f":{"base64":"canary!"}}"#)), @"has the field `f`, which is not valid base64");
@@ -245,7 +278,7 @@ mod tests {
             let fields: BTreeMap<FieldName, Field> =
                 pairs.iter().map(|(name, bytes)| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new(bytes.clone())))).collect();
             let time = "2026-01-02T03:04:05Z".parse().unwrap();
-            let written = Document::write("a/\"b", Revision::FIRST, time, &fields);
+            let written = Document::write("a/\"b", Revision::FIRST, time, None, &fields);
             let read = Document::parse(&written).unwrap();
             prop_assert_eq!((read.name.as_str(), read.revision, read.time), ("a/\"b", Revision::FIRST, time));
             prop_assert_eq!(read.fields.len(), pairs.len());

@@ -12,22 +12,33 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::document::{InvalidDocument, WireFields, Written, fields};
+use super::{InvalidSecretType, SecretType};
 use crate::model::{Field, FieldName, SecretName};
 
-/// What this code writes under `format`, and all that it reads.
-const FORMAT: &str = "keyferry-export-1";
+/// What this code writes under `format`, and all that it reads. The second has the types of Secrets; an export without one is written as the
+/// first, so that version 0.1.0 reads it too.
+const FORMATS: [&str; 2] = ["keyferry-export-1", "keyferry-export-2"];
 
 /// A secret on its way. Its name is not yet held against a vault's rules.
 #[derive(Debug)]
 pub struct Exchanged {
     pub name: String,
+    pub secret_type: Option<SecretType>,
     pub fields: Result<BTreeMap<FieldName, Field>, InvalidDocument>,
+}
+
+/// A secret on its way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    pub name: &'a SecretName,
+    pub secret_type: Option<&'a SecretType>,
+    pub fields: &'a BTreeMap<FieldName, Field>,
 }
 
 /// Why a text is no export. It never quotes the text.
 #[derive(Debug, Error)]
 pub enum InvalidExchange {
-    #[error("has another `format` than {FORMAT:?} (use a newer keyferry)")]
+    #[error("has another `format` than {} (use a newer keyferry)", FORMATS.map(|format| format!("{format:?}")).join(" and "))]
     Format,
     #[error("is not an export's JSON: it goes wrong at line {line}, column {column} (give it what `keyferry vault export` wrote)")]
     Json { line: usize, column: usize },
@@ -40,21 +51,30 @@ pub enum InvalidExchange {
 pub fn read_exchange(text: &[u8]) -> Result<Vec<Exchanged>, InvalidExchange> {
     let fault = |error: serde_json::Error| InvalidExchange::Json { line: error.line(), column: error.column() };
     let wire: Wire = serde_json::from_slice(text).map_err(fault)?;
-    if wire.format != FORMAT {
+    if !FORMATS.contains(&wire.format.as_str()) {
         return Err(InvalidExchange::Format);
     }
-    Ok(wire.secrets.0.into_iter().map(|(name, wire)| Exchanged { name, fields: fields(wire) }).collect())
+    let mut types = wire.types;
+    let exchanged = wire.secrets.0.into_iter().map(|(name, wire)| match types.remove(&name).map(|text| text.parse()).transpose() {
+        Ok(secret_type) => Exchanged { name, secret_type, fields: fields(wire) },
+        Err::<_, InvalidSecretType>(fault) => Exchanged { name, secret_type: None, fields: Err(fault.into()) },
+    });
+    Ok(exchanged.collect())
 }
 
 /// Writes an export, a line a secret.
-pub fn write_exchange<'a>(secrets: impl IntoIterator<Item = (&'a SecretName, &'a BTreeMap<FieldName, Field>)>) -> Zeroizing<Vec<u8>> {
-    let mut lines = Vec::new();
-    for (name, fields) in secrets {
-        lines.push(line(name, fields));
+pub fn write_exchange<'a>(secrets: impl IntoIterator<Item = Outgoing<'a>>) -> Zeroizing<Vec<u8>> {
+    let (mut lines, mut types) = (Vec::new(), BTreeMap::new());
+    for secret in secrets {
+        lines.push(line(secret.name, secret.fields));
+        types.extend(secret.secret_type.map(|secret_type| (secret.name.as_str(), secret_type.as_str())));
     }
+    let [without_types, with_types] = FORMATS;
+    let (format, types) =
+        if types.is_empty() { (without_types, String::new()) } else { (with_types, format!("\"types\":{},", serde_json::json!(types))) };
     // Room for all of it at once: a buffer that grows leaves copies of secrets behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().map(|line| line.len() + 8).sum::<usize>() + 128));
-    text.extend_from_slice(format!("{{\"format\":{FORMAT:?},\"secrets\":{{").as_bytes());
+    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().map(|line| line.len() + 8).sum::<usize>() + types.len() + 128));
+    text.extend_from_slice(format!("{{\"format\":{format:?},{types}\"secrets\":{{").as_bytes());
     for (at, line) in lines.iter().enumerate() {
         text.extend_from_slice(if at == 0 { b"\n" } else { b",\n" });
         text.extend_from_slice(line);
@@ -83,6 +103,8 @@ struct Values<'a>(BTreeMap<&'a str, Written<'a>>);
 #[serde(deny_unknown_fields)]
 struct Wire {
     format: String,
+    #[serde(default)]
+    types: BTreeMap<String, String>,
     secrets: WireSecrets,
 }
 
@@ -125,7 +147,8 @@ mod tests {
             ("key.bin".parse().unwrap(), Field::of_bytes(SecretBytes::new(vec![0xff, 0]))),
         ]);
         let (a, b) = ("shop/db".parse().unwrap(), "b".parse().unwrap());
-        let text = write_exchange([(&a, &fields), (&b, &fields)]);
+        let without_type = |name| Outgoing { name, secret_type: None, fields: &fields };
+        let text = write_exchange([&a, &b].map(without_type));
         assert_snapshot!(str::from_utf8(&text).unwrap(), @r#"
         {"format":"keyferry-export-1","secrets":{
         "shop/db":{"key.bin":{"base64":"/wA="},"user":{"text":"app\n\""}},
@@ -138,10 +161,23 @@ mod tests {
     }
 
     #[test]
+    fn types_make_it_the_second_format() {
+        let fields = BTreeMap::from([("a".parse().unwrap(), Field::of_bytes(SecretBytes::new(b"x".to_vec())))]);
+        let (name, tls) = ("shop/tls".parse().unwrap(), "kubernetes.io/tls".parse().unwrap());
+        let text = write_exchange([Outgoing { name: &name, secret_type: Some(&tls), fields: &fields }]);
+        assert_snapshot!(str::from_utf8(&text).unwrap(), @r#"
+        {"format":"keyferry-export-2","types":{"shop/tls":"kubernetes.io/tls"},"secrets":{
+        "shop/tls":{"a":{"text":"x"}}
+        }}
+        "#);
+        assert_eq!(read_exchange(&text).unwrap()[0].secret_type, Some(tls));
+    }
+
+    #[test]
     fn what_is_no_export_is_refused_without_a_word_of_it() {
         let refusal = |text: &str| read_exchange(text.as_bytes()).unwrap_err().to_string();
         assert_snapshot!(refusal("canary"), @"is not an export's JSON: it goes wrong at line 1, column 1 (give it what `keyferry vault export` wrote)");
-        assert_snapshot!(refusal(r#"{"format":"keyferry-export-2","secrets":{}}"#), @r#"has another `format` than "keyferry-export-1" (use a newer keyferry)"#);
+        assert_snapshot!(refusal(r#"{"format":"keyferry-export-3","secrets":{}}"#), @r#"has another `format` than "keyferry-export-1" and "keyferry-export-2" (use a newer keyferry)"#);
         assert_snapshot!(refusal(r#"{"format":"keyferry-export-1","secrets":{"a":{"f":"canary"}}}"#), @"is not an export's JSON: it goes wrong at line 1, column 58 (give it what `keyferry vault export` wrote)");
     }
 }

@@ -1,4 +1,7 @@
 //! The keys that open a vault: age identity files, read again when they change.
+//!
+//! What is in force is what the files hold now. One line that nobody here can read takes nothing from the lines beside it, and one file
+//! nothing from the others.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -10,13 +13,18 @@ use age::secrecy::ExposeSecret;
 use age::x25519::{Identity, Recipient};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::ReadFault;
-use super::read::{Stamp, WholeFile};
+use super::read::{Stamp, Unreadable, WholeFile};
 use crate::backend::Fault;
+use crate::clock::{Clock, SystemClock};
 use crate::files::create_new;
+
+mod lines;
+
+use lines::Lines;
 
 /// The longest identity file in bytes.
 const MAX_FILE: usize = 64 * 1024;
@@ -24,12 +32,16 @@ const MAX_FILE: usize = 64 * 1024;
 /// How long the files' state is believed without another look, in milliseconds.
 const BELIEVED: u64 = 1_000;
 
+/// How long the identities of a file stay in force that cannot be read any more, or holds none: it may be in the middle of a change.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// The identity files of a backend, and what they last held.
 #[derive(Debug)]
 pub struct Identities {
     paths: Vec<PathBuf>,
+    clock: Arc<dyn Clock>,
     keys: ArcSwap<Keys>,
-    /// Changes with the keys, and when they cannot be read: what was opened with others does not count any more.
+    /// Changes with the keys: what was opened with others does not count any more.
     generation: AtomicU64,
     since: Instant,
     checked: AtomicU64,
@@ -38,7 +50,24 @@ pub struct Identities {
 /// The identities of all files, and the state the files were in.
 pub struct Keys {
     pub identities: Vec<Identity>,
-    stamps: Vec<Stamp>,
+    files: Vec<KeyFile>,
+}
+
+/// One file as it was last seen.
+struct KeyFile {
+    identities: Vec<Identity>,
+    state: State,
+    /// What somebody should know of it.
+    doubts: Option<String>,
+}
+
+enum State {
+    /// There is no such file.
+    Absent(ReadFault),
+    /// It cannot be read, or holds no identity, since then.
+    Faulty(ReadFault, Instant),
+    /// `settled`: a later change is sure to be seen.
+    Read { stamp: Stamp, settled: bool },
 }
 
 // === impl Identities ===
@@ -47,11 +76,14 @@ impl Identities {
     /// Reads the files.
     ///
     /// # Errors
-    /// One of them is absent, unreadable, or holds no X25519 identity.
-    pub fn open(paths: &[PathBuf]) -> Result<Self, ReadFault> {
-        let keys = Keys::read(paths)?;
+    /// None of them holds an X25519 identity: what is wrong with the first.
+    pub fn open(paths: &[PathBuf], clock: Arc<dyn Clock>) -> Result<Self, ReadFault> {
+        let keys = Keys::read(paths, None, clock.now());
+        keys.usable()?;
+        keys.warn(None);
         Ok(Self {
             paths: paths.to_vec(),
+            clock,
             keys: ArcSwap::from_pointee(keys),
             generation: AtomicU64::new(0),
             since: Instant::now(),
@@ -59,11 +91,18 @@ impl Identities {
         })
     }
 
-    /// Whether it is time to look at the files again. Of several callers one is told so, and that one must call [`Self::refresh`].
+    /// For a person who has named the files: all of them have to be there.
+    ///
+    /// # Errors
+    /// One of them is absent, cannot be read, or holds no X25519 identity.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Self, ReadFault> {
+        let identities = Self::open(paths, Arc::new(SystemClock))?;
+        identities.keys.load().fault().map_or(Ok(identities), Err)
+    }
+
+    /// Whether it is time to look at the files again, by [`Self::refresh`].
     pub fn due(&self) -> bool {
-        let last = self.checked.load(Ordering::Relaxed);
-        let now = self.elapsed();
-        now.saturating_sub(last) >= BELIEVED && self.checked.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.elapsed().saturating_sub(self.checked.load(Ordering::Relaxed)) >= BELIEVED
     }
 
     /// Names the present keys, without a look at the files.
@@ -72,27 +111,37 @@ impl Identities {
     }
 
     /// The keys as the files hold them now. A stat a file, where nothing changed.
+    ///
+    /// # Errors
+    /// There are none.
     pub fn refresh(&self) -> Result<Arc<Keys>, ReadFault> {
-        self.checked.store(self.elapsed(), Ordering::Relaxed);
-        let keys = self.keys.load_full();
-        let same = self.paths.iter().zip(&keys.stamps).all(|(path, stamp)| Stamp::of(path).is_ok_and(|now| now == *stamp));
-        if same { Ok(keys) } else { self.read_again(&keys) }
+        let (now, old) = (self.elapsed(), self.keys.load_full());
+        let keys = if old.are_current(&self.paths) { old } else { self.read_again(&old) };
+        self.checked.store(now, Ordering::Relaxed);
+        keys.usable()?;
+        Ok(keys)
     }
 
-    fn read_again(&self, old: &Keys) -> Result<Arc<Keys>, ReadFault> {
-        let keys = match Keys::read(&self.paths) {
-            Ok(keys) => Arc::new(keys),
-            Err(fault) => {
-                self.generation.fetch_add(1, Ordering::AcqRel);
-                return Err(fault);
-            }
-        };
+    /// # Errors
+    /// A file cannot be read, or holds no identity; also while its former ones are in force, or those of other files.
+    pub fn check(&self) -> Result<(), ReadFault> {
+        let keys = self.refresh()?;
+        let faulty = keys.files.iter().find_map(|file| match &file.state {
+            State::Faulty(fault, _) => Some(fault.clone()),
+            State::Absent(_) | State::Read { .. } => None,
+        });
+        faulty.map_or(Ok(()), Err)
+    }
+
+    fn read_again(&self, old: &Keys) -> Arc<Keys> {
+        let keys = Arc::new(Keys::read(&self.paths, Some(old), self.clock.now()));
+        keys.warn(Some(old));
         self.keys.store(Arc::clone(&keys));
         if keys.recipients() != old.recipients() {
             self.generation.fetch_add(1, Ordering::AcqRel);
             tracing::info!(identities = keys.identities.len(), "the identities of the file vault changed, and are in force");
         }
-        Ok(keys)
+        keys
     }
 
     /// For messages: the files, and the recipients whose secrets they open.
@@ -126,19 +175,40 @@ impl Keys {
         self.identities.iter().map(Identity::to_public).collect()
     }
 
-    fn read(paths: &[PathBuf]) -> Result<Self, ReadFault> {
-        let mut keys = Self { identities: Vec::new(), stamps: Vec::new() };
-        for path in paths {
-            let file = WholeFile::read(path, MAX_FILE)
-                .map_err(|cause| fault_of(path, |file| format!("{file} {cause} (is its volume mounted, and may this user read it?)")))?;
-            if file.mode & 0o077 != 0 {
-                tracing::warn!(file = %path.display(), mode = %format!("{:04o}", file.mode & 0o7777),
-                    "the identity file is open to other users (chmod 0400; in a volume of a Secret: defaultMode: 0400)");
+    fn read(paths: &[PathBuf], former: Option<&Self>, now: Timestamp) -> Self {
+        let former = |at: usize| former.and_then(|keys| keys.files.get(at));
+        let files: Vec<KeyFile> = paths.iter().enumerate().map(|(at, path)| KeyFile::read(path, former(at), now)).collect();
+        Self { identities: files.iter().flat_map(|file| file.identities.iter().cloned()).collect(), files }
+    }
+
+    fn are_current(&self, paths: &[PathBuf]) -> bool {
+        paths.iter().zip(&self.files).all(|(path, file)| match &file.state {
+            State::Absent(_) => Stamp::of(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound),
+            State::Faulty(..) | State::Read { settled: false, .. } => false,
+            State::Read { stamp, settled: true } => Stamp::of(path).is_ok_and(|now| now == *stamp),
+        })
+    }
+
+    fn usable(&self) -> Result<(), ReadFault> {
+        self.fault().filter(|_| self.identities.is_empty()).map_or(Ok(()), Err)
+    }
+
+    /// Tells what is to be known of each file, unless it was told of the former state.
+    fn warn(&self, former: Option<&Self>) {
+        for (at, file) in self.files.iter().enumerate() {
+            let told = former.and_then(|keys| keys.files.get(at)).and_then(|file| file.doubts.as_ref());
+            if let Some(doubts) = file.doubts.as_ref().filter(|doubts| told != Some(*doubts)) {
+                tracing::warn!("{doubts}");
             }
-            keys.identities.extend(parse(path, &file.bytes)?);
-            keys.stamps.push(file.stamp);
         }
-        Ok(keys)
+    }
+
+    /// Of the first file that has none.
+    fn fault(&self) -> Option<ReadFault> {
+        self.files.iter().find_map(|file| match &file.state {
+            State::Absent(fault) | State::Faulty(fault, _) => Some(fault.clone()),
+            State::Read { .. } => None,
+        })
     }
 }
 
@@ -148,27 +218,45 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// An identity a line; empty lines and `#` comments between them. Messages name lines, and never quote one.
-fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Identity>, ReadFault> {
-    let fault = |why: &str| fault_of(path, |file| format!("{file} {why}"));
-    if bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE") {
-        return Err(fault("is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)"));
-    }
-    let text = str::from_utf8(bytes).map_err(|_| fault("is not text (`keyferry vault init` makes an identity file)"))?;
-    let mut identities = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+// === impl KeyFile ===
+
+impl KeyFile {
+    /// Looks at the file. Of one that is faulty the former identities stay for [`GRACE`].
+    fn read(path: &Path, former: Option<&Self>, now: Timestamp) -> Self {
+        let unreadable =
+            |cause: &Unreadable| fault_of(path, |file| format!("{file} {cause} (is its volume mounted, and may this user read it?)"));
+        let file = match WholeFile::read(path, MAX_FILE) {
+            Ok(file) => file,
+            Err(cause @ Unreadable::Absent) => return Self::without(Vec::new(), State::Absent, unreadable(&cause)),
+            Err(cause) => return Self::faulty(unreadable(&cause), former),
+        };
+        match Lines::parse(&file.bytes) {
+            Ok(Lines { identities, left_out }) => {
+                let open = (file.mode & 0o077 != 0).then(|| {
+                    let mode = file.mode & 0o7777;
+                    format!("is open to other users, its mode is {mode:04o} (chmod 0400; in a volume of a Secret: defaultMode: 0400)")
+                });
+                let doubts: Vec<String> = open.into_iter().chain(left_out).collect();
+                let doubts = (!doubts.is_empty()).then(|| format!("the identity file {} {}", path.display(), doubts.join("; it ")));
+                let state = State::Read { stamp: file.stamp, settled: file.stamp.settled(now, file.local) };
+                Self { identities, state, doubts }
+            }
+            Err(problem) => Self::faulty(fault_of(path, |file| format!("{file} {problem}")), former),
         }
-        let identity = line.parse().map_err(|_| {
-            fault(&format!(
-                "has a line {number} that is no X25519 identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)"
-            ))
-        })?;
-        identities.push(identity);
     }
-    if identities.is_empty() { Err(fault("holds no identity (`keyferry vault init` makes one)")) } else { Ok(identities) }
+
+    fn faulty(fault: ReadFault, former: Option<&Self>) -> Self {
+        let since = match former.map(|former| &former.state) {
+            Some(State::Faulty(_, since)) => *since,
+            Some(State::Absent(_) | State::Read { .. }) | None => Instant::now(),
+        };
+        let former = former.filter(|_| since.elapsed() < GRACE);
+        Self::without(former.map(|former| former.identities.clone()).unwrap_or_default(), |fault| State::Faulty(fault, since), fault)
+    }
+
+    fn without(identities: Vec<Identity>, state: impl FnOnce(ReadFault) -> State, fault: ReadFault) -> Self {
+        Self { identities, doubts: Some(fault.reason.clone()), state: state(fault) }
+    }
 }
 
 fn fault_of(path: &Path, say: impl Fn(&str) -> String) -> ReadFault {
@@ -196,7 +284,7 @@ pub fn generate_identity(path: &Path, now: Timestamp) -> io::Result<Recipient> {
 
 /// The recipients of the identities in a file.
 pub fn recipients_of(path: &Path) -> Result<Vec<Recipient>, ReadFault> {
-    Ok(Keys::read(&[path.to_owned()])?.recipients())
+    Ok(Identities::open_all(&[path.to_owned()])?.keys.load().recipients())
 }
 
 #[cfg(test)]
@@ -206,19 +294,27 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
+    use crate::clock::ManualClock;
 
     const NOW: &str = "2026-01-02T03:04:05.678Z";
 
-    fn reason(bytes: &[u8]) -> String {
-        parse(Path::new("/etc/age.key"), bytes).err().unwrap().reason
+    fn clock() -> Arc<dyn Clock> {
+        let clock = ManualClock::at(Clock::now(&SystemClock));
+        clock.advance(3_600);
+        Arc::new(clock)
     }
 
-    #[test]
-    fn what_is_no_identity_is_named_by_its_line_and_never_quoted() {
-        assert_snapshot!(reason(b""), @"the identity file /etc/age.key holds no identity (`keyferry vault init` makes one)");
-        assert_snapshot!(reason(b"# x\n\nAGE-SECRET-KEY-1CANARY"), @"the identity file /etc/age.key has a line 3 that is no X25519 identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
-        assert_snapshot!(reason(b"age-encryption.org/v1\n"), @"the identity file /etc/age.key is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)");
-        assert_snapshot!(reason(b"\xff"), @"the identity file /etc/age.key is not text (`keyferry vault init` makes an identity file)");
+    /// A file with these lines.
+    fn write(path: &Path, lines: &[&str]) {
+        fs::write(path, lines.join("\n")).unwrap();
+    }
+
+    fn line(folder: &Path) -> (String, Recipient) {
+        let path = folder.join("made.key");
+        let recipient = generate_identity(&path, NOW.parse().unwrap()).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        (text.lines().last().unwrap().to_owned(), recipient)
     }
 
     #[test]
@@ -241,7 +337,7 @@ mod tests {
         let (path, other) = (folder.path().join("age.key"), folder.path().join("other.key"));
         let first = generate_identity(&path, NOW.parse().unwrap()).unwrap();
         let second = generate_identity(&other, NOW.parse().unwrap()).unwrap();
-        let identities = Identities::open(std::slice::from_ref(&path)).unwrap();
+        let identities = Identities::open(std::slice::from_ref(&path), clock()).unwrap();
         assert_eq!(identities.refresh().unwrap().recipients(), std::slice::from_ref(&first));
         assert_eq!(identities.generation(), 0);
 
@@ -256,12 +352,89 @@ mod tests {
         assert_eq!(identities.generation(), 2);
     }
 
+    /// Each line, and each file, for itself.
+    #[test]
+    fn a_line_taken_out_is_gone_and_a_line_of_another_kind_takes_nothing_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one.key"), folder.path().join("two.key"));
+        let ((first, ours), (second, theirs)) = (line(folder.path()), line(folder.path()));
+        write(&one, &["# ours", "AGE-SECRET-KEY-PQ-1QQQ", &first, "AGE-PLUGIN-YUBIKEY-1QQQ", &second]);
+        let identities = Identities::open(&[one.clone(), two.clone()], clock()).unwrap();
+        let known = || identities.refresh().unwrap().recipients();
+        assert_eq!(known(), [ours.clone(), theirs.clone()], "the second file is absent");
+        identities.check().unwrap();
+        write(&one, &[&second]);
+        assert_eq!(known(), std::slice::from_ref(&theirs));
+        write(&two, &[&first, "garbage"]);
+        assert_eq!(known(), [theirs, ours.clone()]);
+        fs::remove_file(&one).unwrap();
+        assert_eq!(known(), [ours], "absent, it has none");
+        identities.check().unwrap();
+        fs::remove_file(&two).unwrap();
+        assert_snapshot!(identities.refresh().unwrap_err().told, @"an identity file of the backend is absent (is its volume mounted, and may this user read it?)");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_any_more_has_ten_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (folder.path().join("one.key"), folder.path().join("two.key"));
+        let ((first, ours), (second, theirs)) = (line(folder.path()), line(folder.path()));
+        write(&one, &[&first]);
+        write(&two, &[&second]);
+        let identities = Identities::open(&[one.clone(), two], clock()).unwrap();
+        let known = || identities.refresh().unwrap().recipients();
+        for fault in [&["garbage"][..], &[], &["# nothing", "AGE-SECRET-KEY-1CUT"], &["-----BEGIN AGE ENCRYPTED FILE-----"]] {
+            write(&one, fault);
+            assert_eq!(known(), [ours.clone(), theirs.clone()], "{fault:?}");
+            assert!(identities.check().is_err());
+            tokio::time::advance(Duration::from_millis(9_999)).await;
+            assert_eq!(known().len(), 2);
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(known(), std::slice::from_ref(&theirs), "{fault:?}");
+            assert!(identities.check().is_err(), "not ready until it is mended");
+            write(&one, &[&first]);
+            assert_eq!(known(), [ours.clone(), theirs.clone()]);
+            identities.check().unwrap();
+        }
+        fs::remove_file(&one).unwrap();
+        fs::create_dir(&one).unwrap();
+        assert_eq!(known().len(), 2, "a folder is in its place");
+        fs::remove_dir(&one).unwrap();
+        assert_eq!(known(), [theirs], "an absent file has none, whatever was before");
+    }
+
+    #[test]
+    fn without_any_identity_nothing_starts_and_the_first_file_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let [absent, bad] = ["absent.key", "bad.key"].map(|name| folder.path().join(name));
+        write(&bad, &["age1qqq", "AGE-PLUGIN-X-1QQQ"]);
+        let told = |paths: &[PathBuf]| Identities::open(paths, clock()).unwrap_err().told;
+        assert_snapshot!(told(&[absent.clone(), bad.clone()]), @"an identity file of the backend is absent (is its volume mounted, and may this user read it?)");
+        assert_snapshot!(told(&[bad, absent]), @"an identity file of the backend holds no X25519 identity: line 1 is a recipient, which opens nothing, line 2 is a plugin's identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
+    }
+
+    /// Two writes within the file system's tick, of the same length.
+    #[test]
+    fn a_change_that_leaves_no_trace_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("age.key");
+        let ((first, ours), (second, theirs)) = (line(folder.path()), line(folder.path()));
+        write(&path, &[&first]);
+        let identities = Identities::open(std::slice::from_ref(&path), Arc::new(SystemClock)).unwrap();
+        assert_eq!(identities.refresh().unwrap().recipients(), [ours]);
+        write(&path, &[&second]);
+        let keys = identities.keys.load_full();
+        let State::Read { settled, .. } = &keys.files[0].state else { panic!() };
+        assert!(!settled, "it was written a moment ago");
+        assert_eq!(identities.refresh().unwrap().recipients(), [theirs]);
+    }
+
     #[test]
     fn debug_shows_public_keys_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("age.key");
         let recipient = generate_identity(&path, NOW.parse().unwrap()).unwrap();
-        let shown = format!("{:?}", Identities::open(&[path]).unwrap());
+        let shown = format!("{:?}", Identities::open(&[path], clock()).unwrap());
         assert!(shown.contains(&recipient.to_string()) && !shown.contains("SECRET"), "{shown}");
     }
 }

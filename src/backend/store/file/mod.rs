@@ -19,6 +19,7 @@ mod recipients;
 mod rekey;
 mod revision;
 mod seal;
+mod secret_type;
 mod vault;
 mod write;
 
@@ -32,7 +33,7 @@ use async_trait::async_trait;
 use tokio::time::{Duration, Instant, timeout_at};
 
 pub use age::x25519::Recipient;
-pub use exchange::{Exchanged, InvalidExchange, read_exchange, write_exchange};
+pub use exchange::{Exchanged, InvalidExchange, Outgoing, read_exchange, write_exchange};
 pub use fault::ReadFault;
 pub use identity::{generate_identity, recipients_of};
 pub use layout::{Layout, VaultName};
@@ -40,6 +41,7 @@ pub use reader::{Key, Opened, Reader};
 pub use recipients::InvalidRecipients;
 pub use rekey::{RekeyError, Rekeyed};
 pub use revision::{InvalidRevision, Revision};
+pub use secret_type::{InvalidSecretType, SecretType};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
 
 use queue::Queue;
@@ -48,6 +50,7 @@ use reader::UNUSED;
 use crate::backend::sweep::Swept;
 use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
+use crate::files::absolute;
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Tenant};
 use crate::yaml;
 
@@ -76,11 +79,11 @@ pub struct FileBackend {
 impl FileConfig {
     /// Reads `vault` (a folder) and `identity` (a file, or a list of files).
     pub fn parse(reader: &mut yaml::Reader<'_>, faults: &mut yaml::Faults) -> Option<Self> {
-        let vault = reader.parsed("vault", faults, path);
+        let vault = reader.parsed("vault", faults, absolute);
         let given = reader.texts("identity", faults);
         let mut identity = Vec::new();
         for (at, text) in given.iter().flatten() {
-            match path(text) {
+            match absolute(text) {
                 Ok(path) => identity.push(path),
                 Err(problem) => faults.add(*at, reader.path("identity"), problem),
             }
@@ -96,14 +99,6 @@ impl FileConfig {
     }
 }
 
-fn path(text: &str) -> Result<PathBuf, &'static str> {
-    if text.is_empty() {
-        Err("is empty, but must be a path (write it out, such as /var/lib/keyferry/vault)")
-    } else {
-        Ok(PathBuf::from(text))
-    }
-}
-
 // === impl FileBackend ===
 
 impl FileBackend {
@@ -112,7 +107,7 @@ impl FileBackend {
     /// `max_secret_bytes` is the configuration's `limits.secretBytes`: the most bytes that the fields of one secret may hold.
     ///
     /// # Errors
-    /// An identity file is absent, unreadable, or holds no X25519 identity.
+    /// None of the identity files holds an X25519 identity.
     pub fn open(name: BackendName, config: &FileConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         match Reader::open(&config.vault, &config.identity, max_secret_bytes, clock) {
             Ok(reader) => Ok(Self { name, reader: Arc::new(reader), queue: Arc::default() }),

@@ -17,10 +17,10 @@ use super::layout::{Layout, VaultName};
 use super::names::{self, Unlistable};
 use super::read::{Stamp, Unreadable, WholeFile};
 use super::seal::{self, Unopened};
-use super::{ReadFault, Revision};
+use super::{ReadFault, Revision, SecretType};
 use crate::backend::Fault;
 use crate::backend::sweep::{Sweeping, Swept};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 use crate::memo::Memo;
 use crate::model::{Secret, SecretName};
 use crate::shelf::Kept;
@@ -70,6 +70,7 @@ pub struct Opened {
     pub secret: Arc<Secret>,
     pub revision: Revision,
     pub time: Timestamp,
+    pub secret_type: Option<SecretType>,
 }
 
 /// An opened file, and the state it was in.
@@ -87,11 +88,23 @@ struct Seen {
 
 impl Reader {
     /// # Errors
-    /// An identity file cannot be read. A vault that is not there yet is none: it may still be on its way.
+    /// No identity file holds an identity. A vault that is not there yet is none: it may still be on its way.
     pub fn open(root: &Path, identities: &[PathBuf], max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, ReadFault> {
-        Ok(Self {
+        Ok(Self::with(Identities::open(identities, Arc::clone(&clock))?, root, max_secret_bytes, clock))
+    }
+
+    /// For a person, who has named the identity files.
+    ///
+    /// # Errors
+    /// One of them holds no identity.
+    pub fn open_all(root: &Path, identities: &[PathBuf], max_secret_bytes: usize) -> Result<Self, ReadFault> {
+        Ok(Self::with(Identities::open_all(identities)?, root, max_secret_bytes, Arc::new(SystemClock)))
+    }
+
+    fn with(identities: Identities, root: &Path, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Self {
+        Self {
             layout: Layout::of(root),
-            identities: Identities::open(identities)?,
+            identities,
             max_secret_bytes,
             clock,
             born: Instant::now(),
@@ -99,7 +112,7 @@ impl Reader {
             large: Mutex::new(()),
             seen: Kept::of_bytes(REMEMBERED),
             highest: Memo::with_capacity(WATCHED),
-        })
+        }
     }
 
     /// With another bound in bytes on the opened secrets that are remembered.
@@ -156,7 +169,7 @@ impl Reader {
 
     /// Whether secrets could be served: the vault is there, and the identities can be read.
     pub fn check(&self) -> Result<(), ReadFault> {
-        self.identities.refresh()?;
+        self.identities.check()?;
         self.present()?;
         std::fs::read_dir(self.layout.root()).map(drop).map_err(|cause| self.unavailable(self.layout.root(), &cause))
     }
@@ -265,7 +278,7 @@ impl Reader {
         }
         let version = Some(document.revision.into());
         let secret = Arc::new(Secret { fields: document.fields, response: None, version, lease: None });
-        Ok(Opened { secret, revision: document.revision, time: document.time })
+        Ok(Opened { secret, revision: document.revision, time: document.time, secret_type: document.secret_type })
     }
 
     fn unreadable(&self, path: &Path, cause: &Unreadable) -> ReadFault {

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::Layout;
 use super::read::{Unreadable, WholeFile};
+use crate::text::{self, NotText};
 
 /// The most recipients: each adds some 110 bytes and one key agreement to every file.
 pub const MAX_RECIPIENTS: usize = 64;
@@ -33,6 +34,8 @@ pub enum InvalidRecipients {
     Empty { path: PathBuf },
     #[error("{path}:{line} is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)")]
     NotOne { path: PathBuf, line: usize },
+    #[error("{path} {cause}")]
+    NotText { path: PathBuf, cause: NotText },
     #[error("{path}:{line} is a secret key, and whoever can read the vault has it now (remove it, and make a new identity)")]
     SecretKey { path: PathBuf, line: usize },
     #[error("{path} holds {count} recipients; at most {MAX_RECIPIENTS} are allowed (remove some)")]
@@ -50,7 +53,10 @@ impl Recipients {
     pub fn read(layout: &Layout) -> Result<Self, InvalidRecipients> {
         let path = layout.recipients();
         match WholeFile::read(&path, MAX_FILE) {
-            Ok(file) => Self::parse(&path, String::from_utf8_lossy(&file.bytes).into_owned()),
+            Ok(file) => match text::read(&file.bytes) {
+                Ok(text) => Self::parse(&path, text.to_owned()),
+                Err(cause) => Err(InvalidRecipients::NotText { path, cause }),
+            },
             Err(cause) => Err(InvalidRecipients::Unreadable { path, cause }),
         }
     }

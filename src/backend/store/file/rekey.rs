@@ -59,7 +59,7 @@ struct Sealed {
 impl Vault {
     /// Seals everything anew, with these recipients added to the list and those taken off it.
     pub fn rekey(&self, identities: &[PathBuf], add: &[Recipient], remove: &[Recipient]) -> Result<Rekeyed, RekeyError> {
-        let keys = Identities::open(identities).and_then(|identities| identities.refresh()).map_err(RekeyError::Identity)?;
+        let keys = Identities::open_all(identities).and_then(|identities| identities.refresh()).map_err(RekeyError::Identity)?;
         self.recipients()?;
         let layout = self.layout();
         let _lock = lock(layout)?;

@@ -20,7 +20,7 @@ use super::lock::Lock;
 use super::names::{self, Unlistable};
 use super::read::{Unreadable, is_absence};
 use super::recipients::{InvalidRecipients, Recipients};
-use super::{Revision, seal, write};
+use super::{Revision, SecretType, seal, write};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Field, FieldName, InvalidName, SecretName};
 
@@ -137,8 +137,18 @@ impl Vault {
         }
     }
 
-    /// Replaces all fields of a secret, or makes it. The fields it had become an earlier revision.
+    /// Replaces all fields of a secret, or makes it. The fields it had become an earlier revision. It has no type.
     pub fn set(&self, name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<Revision, VaultError> {
+        self.set_typed(name, None, fields)
+    }
+
+    /// The same, for a Secret of Kubernetes that has a type.
+    pub fn set_typed(
+        &self,
+        name: &SecretName,
+        secret_type: Option<&SecretType>,
+        fields: &BTreeMap<FieldName, Field>,
+    ) -> Result<Revision, VaultError> {
         let name = vault_name(name)?;
         check_size(fields)?;
         let recipients = self.recipients()?;
@@ -147,7 +157,7 @@ impl Vault {
         let fault = doing("write", &path);
         let highest = self.archive(&name)?;
         let revision = highest.map_or(Revision::FIRST, Revision::next);
-        let document = Document::write(name.as_str(), revision, now(), fields);
+        let document = Document::write(name.as_str(), revision, now(), secret_type, fields);
         let sealed = seal::seal(&document, &recipients).map_err(&fault)?;
         let history = History::of(&self.layout, &name);
         history.write_counter(revision).map_err(doing("write", &self.layout.counter(&name)))?;

@@ -11,7 +11,7 @@ use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
 use super::version::is_version;
 use crate::backend::CacheTimes;
-use crate::backend::remote::settings::{self, file, filled, refuse_tls};
+use crate::backend::remote::settings::{self, check_server_name, file, filled, refuse_tls};
 use crate::model::{LoginTls, NamedFile};
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
@@ -119,6 +119,9 @@ impl HttpBackendConfig {
         if let Some(url) = url.as_ref().filter(|url| !url.endpoint.is_https()) {
             refuse_tls(reader, &format!("url is of {}", url.endpoint), faults);
         }
+        if let Some(url) = &url {
+            check_server_name(reader, &url.endpoint, &tls, "url", faults);
+        }
         let auth = auth(reader, faults);
         check_authorization(reader, &headers, &auth, faults);
         let share = share(reader, &auth, faults);
@@ -187,8 +190,9 @@ fn asking(reader: &mut Reader<'_>, faults: &mut Faults) -> Asking {
 
 /// A store that is asked the same for every name has one secret, and gives it for all of them.
 fn check_name(reader: &mut Reader<'_>, url: Option<&Url>, asking: &Asking, faults: &mut Faults) {
-    let in_body = matches!(asking, Asking::Post(Some(body)) if body.holds(Slot::Name));
-    let says = in_body || url.is_none_or(|url| url.holds(Slot::Name));
+    let named = [Slot::Name, Slot::NameEscaped];
+    let in_body = matches!(asking, Asking::Post(Some(body)) if named.iter().any(|slot| body.holds(*slot)));
+    let says = in_body || url.is_none_or(|url| named.iter().any(|slot| url.holds(*slot)));
     if let (Some(node), false) = (reader.get("url"), says) {
         faults.add(node.at, reader.path("url"), "does not say where the secret's name stands (put {name} into its path or query)");
     }

@@ -14,7 +14,7 @@ use super::version::is_version;
 use crate::backend::Fault;
 use crate::backend::remote::fields::{self, Members};
 use crate::backend::remote::refusal::Refusal;
-use crate::model::{Field, FieldName, Query, QueryError, Secret, SecretBytes, Version, quoted};
+use crate::model::{Field, FieldName, Query, QueryError, Secret, SecretBytes, Version, clean, quoted};
 use crate::steps::{Spent, Steps};
 
 /// The field of a secret that has no fields of its own.
@@ -58,59 +58,49 @@ impl Format {
         matches!(self, Self::Json { .. })
     }
 
-    /// The secret, and the number of fields whose names cannot be asked for.
-    ///
     /// # Errors
     /// There is none in it, or not where the configuration says, or it is too large.
-    pub(super) fn secret(
-        &self,
-        headers: &HeaderMap,
-        body: &SecretBytes,
-        max_bytes: usize,
-        steps: &Steps,
-    ) -> Result<(Secret, usize), Refusal> {
+    pub(super) fn secret(&self, headers: &HeaderMap, body: &SecretBytes, max_bytes: usize, steps: &Steps) -> Result<Secret, Refusal> {
         if body.expose().trim_ascii().is_empty() {
             return Err(Refusal::new(Fault::NotFound, "the store answers nothing (write the secret, or correct `url` of the backend)"));
         }
-        let (fields, unnamed, version) = match self {
+        let (fields, version) = match self {
             Self::Raw { version } => {
                 fields::check_size(body.len(), max_bytes)?;
                 let field = Field::of_bytes(SecretBytes::new(body.expose().to_vec()));
-                (lone(field)?, 0, version.as_ref().map(|version| version.read(headers, None, steps)))
+                (BTreeMap::from([(FieldName::new(LONE_FIELD), field)]), version.as_ref().map(|version| version.read(headers, None, steps)))
             }
             Self::Json { fields, version } => {
-                let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|_| not_json())?;
-                let (found, unnamed) = self::fields(fields.as_ref(), document, max_bytes, steps)?;
-                (found, unnamed, version.as_ref().map(|version| version.read(headers, Some(document), steps)))
+                Refusal::of_charset(headers)?;
+                let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|error| not_json(&error))?;
+                let found = self::fields(fields.as_ref(), document, max_bytes, steps)?;
+                (found, version.as_ref().map(|version| version.read(headers, Some(document), steps)))
             }
         };
         // What else is in the body may change at each call, and is no part of the secret: it is not kept as the response.
-        Ok((Secret { fields, response: None, version: version.transpose()?.flatten(), lease: None }, unnamed))
+        Ok(Secret { fields, response: None, version: version.transpose()?.flatten(), lease: None })
     }
 }
 
-fn not_json() -> Refusal {
-    corrupt("the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)")
+fn not_json(error: &serde_json::Error) -> Refusal {
+    let (line, column) = (error.line(), error.column());
+    let remedy = "is `url` of the backend that of the API? `format: raw` delivers any body as it is";
+    corrupt(format!("the answer is not JSON: it goes wrong at line {line}, column {column} ({remedy})"))
 }
 
-fn fields(
-    at: Option<&Expression>,
-    document: &RawValue,
-    max_bytes: usize,
-    steps: &Steps,
-) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize, steps: &Steps) -> Result<BTreeMap<FieldName, Field>, Refusal> {
     let Some(at) = at else { return fields_of(document, max_bytes) };
     let Some(found) = at.find(document, "fields", steps)? else {
         let reason =
             format!("the answer has nothing at {} (is there such a secret? else correct `fields` of the backend)", quoted(at.as_str()));
         return Err(Refusal::new(Fault::NotFound, reason));
     };
-    let found: &RawValue = serde_json::from_str(&found).map_err(|_| not_json())?;
+    let found: &RawValue = serde_json::from_str(&found).map_err(|error| not_json(&error))?;
     fields_of(found, max_bytes)
 }
 
 /// The members of an object; anything else is a secret of one field.
-fn fields_of(value: &RawValue, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+fn fields_of(value: &RawValue, max_bytes: usize) -> Result<BTreeMap<FieldName, Field>, Refusal> {
     if let Some(members) = fields::members(value)? {
         return fields::fields(&members, max_bytes);
     }
@@ -118,11 +108,6 @@ fn fields_of(value: &RawValue, max_bytes: usize) -> Result<(BTreeMap<FieldName, 
         return Err(Refusal::new(Fault::NotFound, "the answer is null (write the secret, or correct the name)"));
     }
     fields::fields(&Members::from([(LONE_FIELD.to_owned(), value)]), max_bytes)
-}
-
-fn lone(field: Field) -> Result<BTreeMap<FieldName, Field>, Refusal> {
-    let name = LONE_FIELD.parse().map_err(|_| corrupt("its field has no name"))?;
-    Ok(BTreeMap::from([(name, field)]))
 }
 
 // === impl VersionIn ===
@@ -186,6 +171,12 @@ impl Expression {
             return Err(too_large(reason));
         }
         steps.charge(self.0.steps(bytes, values)).map_err(too_much)?;
+        if let Some(missing) = self.0.missing(&read.value) {
+            let (expression, path) = (quoted(self.as_str()), clean(&missing.path));
+            let near = missing.near(steps).map_or_else(String::new, |near| format!("did you mean {}? ", quoted(&near)));
+            let remedy = format!("{near}see the backend's `{key}`; for what may be absent it says {path} || `\"\"`");
+            return Err(Refusal::new(Fault::NotFound, format!("{key} {expression}: its member {path} finds nothing ({remedy})")));
+        }
         let found = self.0.search(&read.value);
         let found = found.map_err(|error| corrupt(format!("{key} {}: {error} (correct it in the backend)", quoted(self.as_str()))))?;
         Ok(found.map(|value| mark.write(&value)))

@@ -27,6 +27,7 @@ pub(super) async fn ask(client: &HttpClient, desk: &Desk, config: &HttpBackendCo
         Ok(answer) => Err(Refusal::new(Fault::Unavailable, format!("{server}{path} answers {} (see the store's log)", answer.status()))),
         // It answers, be it with a page for people or the way to one.
         Err(HttpError::Redirect { .. } | HttpError::TooLarge { .. }) => Ok(()),
+        Err(HttpError::Coded { status, .. }) if !status.is_server_error() => Ok(()),
         Err(error) => Err(unfit(error)),
     }
 }

@@ -29,13 +29,13 @@ pub use config::HttpBackendConfig;
 use config::{Asking, Auth, Pins, Share};
 use credentials::{Credentials, whom};
 use status::words;
-use template::{Values, escape_json};
+use template::{Slot, Values, escape_json};
 
 use crate::backend::remote::health::Health;
 use crate::backend::remote::refusal::Refusal;
 use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::files::Desk;
-use crate::http::{ClientCertificate, HttpClient, HttpConfig, Repeat};
+use crate::http::{ClientCertificate, HttpClient, HttpConfig, Repeat, escape_element};
 use crate::model::{
     BackendName, Fetched, Lease, LoginTls, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Verb, Version,
 };
@@ -103,12 +103,10 @@ impl HttpBackend {
             let said = words(answer.body(), credentials.needles, self.config.store_words);
             return Err(self.config.statuses.refusal(answer.status(), &said, &whom(&self.config, &cx.pod), &after));
         }
+        Refusal::of_partial(answer.status())?;
         let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
-        let (read, unnamed) = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes, &steps)?;
+        let read = self.config.format.secret(answer.headers(), answer.body(), self.max_secret_bytes, &steps)?;
         credentials.check_answer(&read)?;
-        if unnamed > 0 {
-            tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
-        }
         Ok(read)
     }
 
@@ -125,9 +123,15 @@ impl HttpBackend {
         let parameter = if let Pins::Query(name) = &self.config.pins { pinned.map(|version| (name.as_str(), version)) } else { None };
         let (method, body) = match &self.config.asking {
             Asking::Get => (Method::GET, String::new()),
-            Asking::Post(body) => {
-                (Method::POST, body.as_ref().map_or(String::new(), |body| body.fill(values, |_, value| escape_json(value))))
-            }
+            Asking::Post(body) => (
+                Method::POST,
+                body.as_ref().map_or(String::new(), |body| {
+                    body.fill(values, |slot, value| match slot {
+                        Slot::NameEscaped => escape_element(value),
+                        Slot::Name | Slot::Namespace | Slot::ServiceAccount | Slot::Version => escape_json(value),
+                    })
+                }),
+            ),
         };
         let mut request = Request::new(Bytes::from(body));
         *request.method_mut() = method;

@@ -9,6 +9,8 @@ use crate::nearest::nearest;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Slot {
     Name,
+    /// The whole name as one element of a path: its slashes are escaped too.
+    NameEscaped,
     Namespace,
     ServiceAccount,
     Version,
@@ -48,6 +50,9 @@ impl Template {
     /// # Errors
     /// There is no such place, or a brace where none may stand.
     pub(super) fn parse(text: &str, braces: Braces) -> Result<Self, String> {
+        if let Some((written, slot)) = Slot::misspelt(text) {
+            return Err(format!("has {written}, which would keep its signs (write {slot})"));
+        }
         let (mut parts, mut rest, mut literal) = (Vec::new(), text, String::new());
         while let Some(open) = rest.find(['{', '}']) {
             let (before, from) = rest.split_at(open);
@@ -103,15 +108,29 @@ pub(super) fn escape_json(text: &str) -> String {
 // === impl Slot ===
 
 impl Slot {
-    const ALL: [Self; 4] = [Self::Name, Self::Namespace, Self::ServiceAccount, Self::Version];
+    const ALL: [Self; 5] = [Self::Name, Self::NameEscaped, Self::Namespace, Self::ServiceAccount, Self::Version];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Name => "name",
+            Self::NameEscaped => "nameEscaped",
             Self::Namespace => "namespace",
             Self::ServiceAccount => "serviceAccount",
             Self::Version => "version",
         }
+    }
+
+    /// A place as other programs write it, and how it is written here.
+    fn misspelt(text: &str) -> Option<(&str, Self)> {
+        const FORMS: [(&str, &str); 3] = [("${", "}"), ("$(", ")"), ("{{", "}}")];
+        let mut found = text.match_indices(['$', '{']).filter_map(|(at, _)| {
+            let (open, close) = FORMS.into_iter().find(|(open, _)| text[at..].starts_with(open))?;
+            let length = text[at + open.len()..].find(close)?;
+            let word = text[at + open.len()..][..length].trim();
+            let slot = Self::ALL.into_iter().find(|slot| slot.as_str().eq_ignore_ascii_case(word))?;
+            Some((&text[at..at + open.len() + length + close.len()], slot))
+        });
+        found.next()
     }
 
     fn find(word: &str) -> Result<Self, String> {
@@ -140,7 +159,7 @@ impl<'v> Values<'v> {
 
     fn of(self, slot: Slot) -> &'v str {
         match slot {
-            Slot::Name => self.name,
+            Slot::Name | Slot::NameEscaped => self.name,
             Slot::Namespace => self.namespace,
             Slot::ServiceAccount => self.service_account,
             Slot::Version => self.version,

@@ -63,7 +63,7 @@ impl Url {
     pub(super) fn fill(&self, values: Values<'_>, parameter: Option<(&str, &str)>) -> Result<Uri, Refusal> {
         let path = self.path.fill(values, |slot, value| match slot {
             Slot::Name => escape_path(value),
-            Slot::Namespace | Slot::ServiceAccount | Slot::Version => escape_element(value),
+            Slot::NameEscaped | Slot::Namespace | Slot::ServiceAccount | Slot::Version => escape_element(value),
         });
         let invalid = |problem: &str| Refusal::new(Fault::Invalid, format!("its address {problem} (correct the name in the class)"));
         if path.split('/').any(|element| matches!(element, "." | "..")) {
@@ -95,6 +95,8 @@ mod tests {
     #[test]
     fn a_name_is_a_path_or_a_value_and_nothing_else() {
         assert_eq!(filled("https://s.example/v1/{name}", "shop/db"), "https://s.example/v1/shop/db");
+        assert_eq!(filled("https://s.example/v1/{nameEscaped}/value", "a b/c.d"), "https://s.example/v1/a%20b%2Fc.d/value");
+        assert_eq!(filled("https://s.example?path={nameEscaped}", "a/b&c"), "https://s.example/?path=a%2Fb%26c");
         assert_eq!(filled("https://s.example/v1/{name}/value", "a b&c=d"), "https://s.example/v1/a%20b%26c%3Dd/value");
         assert_eq!(filled("https://s.example?path={name}&x=y", "a/b&c"), "https://s.example/?path=a%2Fb%26c&x=y");
         assert_eq!(
@@ -152,8 +154,12 @@ mod tests {
             "https://s.example/{name}#x",
             "https://s.example/a b/{name}",
             "https://s.example/../{name}",
+            "https://s.example/${name}",
+            "https://s.example/$(name)/{name}",
+            "https://s.example/x?n={{name}}",
+            "https://s.example/{{ Namespace }}/{name}",
         ];
-        insta::assert_snapshot!(all.map(told).join("\n"), @r#"
+        insta::assert_snapshot!(all.map(told).join("\n"), @r"
         https://{name}.example/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
         https://s.example:{name}/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
         {name}: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
@@ -162,19 +168,23 @@ mod tests {
         https://user:canary@s.example/{name}: has a user in it (leave out what stands before the @)
         https://good\@evil/{name}: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
         https://s.example/{nmae}: {nmae} is no placeholder (did you mean {name}?)
-        https://s.example/{secret}: {secret} is no placeholder (there are {name}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{secret}: {secret} is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
         https://s.example/{name}}: has a brace that is part of no placeholder (write %7B or %7D)
         https://s.example/{}: has a brace that is part of no placeholder (write %7B or %7D)
         https://s.example/{name}#x: has a fragment (leave out the # and what follows, or write %23)
         https://s.example/a b/{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
         https://s.example/../{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
-        "#);
+        https://s.example/${name}: has ${name}, which would keep its signs (write {name})
+        https://s.example/$(name)/{name}: has $(name), which would keep its signs (write {name})
+        https://s.example/x?n={{name}}: has {{name}}, which would keep its signs (write {name})
+        https://s.example/{{ Namespace }}/{name}: has {{ Namespace }}, which would keep its signs (write {namespace})
+        ");
     }
 
     proptest! {
         #[test]
         fn no_value_changes_the_host(name in "\\PC{0,20}", version in "\\PC{0,8}") {
-            let url = Url::parse("https://s.example/v1/{name}/{version}?q={name}").unwrap();
+            let url = Url::parse("https://s.example/v1/{name}/{nameEscaped}/{version}?q={name}").unwrap();
             if let Ok(uri) = url.fill(Values { version: &version, ..values(&name) }, Some(("v", &name))) {
                 prop_assert_eq!(uri.authority().unwrap().as_str(), "s.example");
                 prop_assert!(uri.path().starts_with("/v1/"));

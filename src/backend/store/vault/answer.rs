@@ -10,7 +10,7 @@ use tokio::time::Duration;
 use super::fault::Refusal;
 use crate::backend::Fault;
 use crate::backend::remote::fields::{self, Members, is_object, members, text};
-use crate::model::{Field, FieldName, SecretBytes, Version};
+use crate::model::{Field, FieldName, SecretBytes, SecretName, Version};
 
 /// The members every answer may have. `null` is as good as absent.
 #[derive(Deserialize)]
@@ -62,15 +62,15 @@ pub(super) struct Issued {
     pub(super) lasts: Duration,
 }
 
-/// The metadata that KV v2 sends beside a version.
-#[derive(Default, Deserialize)]
+/// The metadata that KV v2 sends beside a version: always all of it, and more.
+#[derive(Deserialize)]
 pub(super) struct Metadata {
-    #[serde(default)]
-    pub(super) version: Option<u64>,
-    #[serde(default)]
-    pub(super) deletion_time: Option<String>,
-    #[serde(default)]
-    pub(super) destroyed: bool,
+    #[serde(rename = "created_time")]
+    _created_time: String,
+    /// Empty: it was not deleted.
+    deletion_time: String,
+    destroyed: bool,
+    version: u64,
 }
 
 // === impl Answer ===
@@ -79,19 +79,26 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// It is not what the API answers with.
     pub(super) fn parse(body: &'a SecretBytes) -> Result<Self, Refusal> {
-        let no_json = || {
-            let reason = "the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw \
-                          bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)";
+        let not_json = |error: serde_json::Error| {
+            let reason = format!(
+                "the answer is not JSON of the store's API: it goes wrong at line {}, column {} (is the address that of Vault or OpenBao itself? \
+                 paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)",
+                error.line(),
+                error.column()
+            );
             Refusal::new(Fault::Corrupt, reason)
         };
-        serde_json::from_slice(body.expose()).map_err(|_| no_json())
+        serde_json::from_slice(body.expose()).map_err(not_json)
     }
 
     /// The fields: those of KV v2's version, else the members of `data`.
     ///
+    /// What a user has written into KV v1 may look much like an answer of KV v2. So the name decides first: KV v2 is read below `data/`, which is
+    /// behind a mount; then the metadata, which a user would have to forge member by member.
+    ///
     /// # Errors
     /// There is nothing to deliver.
-    pub(super) fn content(&self) -> Result<Content<'a>, Refusal> {
+    pub(super) fn content(&self, name: &SecretName) -> Result<Content<'a>, Refusal> {
         // A login is no secret, whatever comes with it.
         let Some(data) = self.data.filter(|_| self.auth.is_none()) else { return Err(self.without_data()) };
         // A lease without its id could not be revoked; and the whole answer may be delivered as it is.
@@ -102,23 +109,19 @@ impl<'a> Answer<'a> {
         let Some(members) = members(data)? else {
             return Err(Refusal::new(Fault::Unsupported, "the answer's data is no object of fields (it cannot be delivered)"));
         };
-        match (members.get("data").copied(), members.get("metadata").copied().filter(|metadata| is_object(metadata))) {
+        let metadata = if is_below_data(name) { Metadata::of(&members) } else { None };
+        match (members.get("data").copied(), metadata) {
             (Some(inner), Some(metadata)) if is_object(inner) => {
-                let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
-                Ok(Content { members: fields::members(inner)?.unwrap_or_default(), version: metadata.version })
+                Ok(Content { members: fields::members(inner)?.unwrap_or_default(), version: Some(metadata.version) })
             }
-            (Some(inner), Some(metadata)) if inner.get() == "null" => {
-                let metadata: Metadata = serde_json::from_str(metadata.get()).unwrap_or_default();
-                Err(Refusal::new(Fault::NotFound, metadata.absence(None)))
-            }
+            (Some(inner), Some(metadata)) if inner.get() == "null" => Err(Refusal::new(Fault::NotFound, metadata.absence(None))),
             _ => Ok(Content { members, version: None }),
         }
     }
 
     /// The metadata of a version of KV v2 that has no content any more.
     pub(super) fn metadata(&self) -> Option<Metadata> {
-        let data = members(self.data?).ok()??;
-        serde_json::from_str(data.get("metadata")?.get()).ok()
+        Metadata::of(&members(self.data?).ok()??)
     }
 
     pub(super) fn warnings(&self) -> Option<&'a str> {
@@ -192,9 +195,14 @@ impl Content<'_> {
     }
 
     /// As [`fields::fields`].
-    pub(super) fn fields(self, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
+    pub(super) fn fields(self, max_bytes: usize) -> Result<BTreeMap<FieldName, Field>, Refusal> {
         fields::fields(&self.members, max_bytes)
     }
+}
+
+/// Whether it could be a secret of KV v2: `<mount>/data/<path>`, the mount of any length.
+fn is_below_data(name: &SecretName) -> bool {
+    name.as_str().split('/').skip(1).any(|element| element == "data")
 }
 
 /// In Unix seconds.
@@ -206,21 +214,24 @@ fn not_after(pem: &SecretBytes) -> Option<i64> {
 // === impl Metadata ===
 
 impl Metadata {
+    fn of(data: &Members<'_>) -> Option<Self> {
+        serde_json::from_str(data.get("metadata")?.get()).ok()
+    }
+
     /// Why a version has no content. `pinned`: the class asked for it by number.
     pub(super) fn absence(&self, pinned: Option<&str>) -> String {
-        let version = self.version.map_or_else(|| "the version".to_owned(), |version| format!("version {version}"));
+        let version = format!("version {}", self.version);
         let latest = if pinned.is_none() { ", the latest," } else { "" };
-        let deleted = self.deletion_time.as_deref().filter(|time| !time.is_empty());
-        match deleted {
+        match self.deletion_time.as_str() {
             _ if self.destroyed => {
                 format!("{version}{latest} is destroyed: its content is gone for good (write it anew, or pin another version)")
             }
-            Some(time) => {
+            "" => format!("{version}{latest} has no content (write it anew, or pin another version)"),
+            time => {
                 // What is no time is a word of the store's, and not told.
                 let at = time.parse::<Timestamp>().map_or_else(|_| String::new(), |time| format!(" at {time:.0}"));
                 format!("{version}{latest} was deleted{at} (undelete or write it anew, or pin another version)")
             }
-            None => format!("{version}{latest} has no content (write it anew, or pin another version)"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::backend::remote::settings::{self, file, filled, refuse_tls};
+use crate::backend::remote::settings::{self, check_server_name, file, filled, refuse_tls};
 use crate::backend::{Audience, CacheTimes, Inadmissible, Origin};
 use crate::http::Endpoint;
 use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, RefParts, SecretName};
@@ -88,6 +88,9 @@ impl VaultConfig {
         let tls = settings::tls(reader, faults);
         if let Some(address) = address.as_ref().filter(|address| !address.is_https()) {
             refuse_tls(reader, &format!("address is {address}"), faults);
+        }
+        if let Some(address) = &address {
+            check_server_name(reader, address, &tls, "address", faults);
         }
         let namespace = reader.parsed("namespace", faults, path).unwrap_or_default();
         let auth = auth(reader, tls.client.is_some(), faults);
@@ -193,19 +196,13 @@ impl VaultConfig {
     pub(super) fn without_equals(&self, login: &Login) -> Result<Login, Inadmissible> {
         let mut own = Login::default();
         for (key, value) in login.said().into_iter().filter(|(key, value)| !self.says(*key, value, login)) {
-            let problem = |problem: String| refused(key, problem);
+            let said = || spelled(key, value).map_err(|problem| refused(key, problem));
             match key {
-                LoginKey::Address => {
-                    let endpoint = value.parse::<Endpoint>().map_err(|error| problem(error.to_string()))?;
-                    own.address = Some(endpoint.to_string());
-                }
-                LoginKey::Audience => own.audience = Some(filled(value).map_err(|fault| problem(fault.to_owned()))?),
-                LoginKey::Mount => own.mount = Some(path(value).map_err(problem)?),
-                LoginKey::Namespace => {
-                    let namespace = canonical_namespace(value).map_err(problem)?;
-                    own.namespace = Some(if namespace.is_empty() { ROOT_NAMESPACE.to_owned() } else { namespace });
-                }
-                LoginKey::Role => own.role = Some(filled(value).map_err(|fault| problem(fault.to_owned()))?),
+                LoginKey::Address => own.address = Some(said()?),
+                LoginKey::Audience => own.audience = Some(said()?),
+                LoginKey::Mount => own.mount = Some(said()?),
+                LoginKey::Namespace => own.namespace = Some(said()?),
+                LoginKey::Role => own.role = Some(said()?),
                 LoginKey::Tls | LoginKey::TlsDir => own.tls.clone_from(&login.tls),
             }
         }
@@ -219,7 +216,7 @@ pub(super) fn canonical(name: &str) -> Result<SecretName, InvalidName> {
         Some(_) => {
             Err(InvalidName::Store("has an element that begins or ends with a blank (write the name as its store lists it)".to_owned()))
         }
-        None => name.parse(),
+        None => SecretName::escapable(name),
     }
 }
 
@@ -233,6 +230,19 @@ pub(super) fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
             problem("args", "say a version beside the key `version` (remove one)")
         }
         Method::Get | Method::List | Method::Post | Method::Put => Ok(()),
+    }
+}
+
+/// The one spelling of what a class says of its login.
+fn spelled(key: LoginKey, value: &str) -> Result<String, String> {
+    match key {
+        LoginKey::Address => value.parse().map(|endpoint: Endpoint| endpoint.to_string()).map_err(|error| error.to_string()),
+        LoginKey::Audience | LoginKey::Role => filled(value).map_err(str::to_owned),
+        LoginKey::Mount => path(value),
+        LoginKey::Namespace => {
+            canonical_namespace(value).map(|namespace| if namespace.is_empty() { ROOT_NAMESPACE.to_owned() } else { namespace })
+        }
+        LoginKey::Tls | LoginKey::TlsDir => Ok(value.to_owned()),
     }
 }
 
@@ -250,7 +260,9 @@ pub(super) fn canonical_namespace(text: &str) -> Result<String, String> {
 
 /// Something that stands in an address as elements of its path: a mount, a namespace.
 fn path(text: &str) -> Result<String, String> {
-    match canonical(text.trim_matches('/')) {
+    let path = text.trim_matches('/');
+    // These are written by hand, and have no need of signs that are escaped.
+    match canonical(path).and_then(|_| path.parse::<SecretName>()) {
         Ok(path) => Ok(path.to_string()),
         Err(cause) => Err(format!("{cause}")),
     }
@@ -268,7 +280,7 @@ fn share(text: &str) -> Result<Share, String> {
 
 fn class_may(reader: &mut Reader<'_>, auth: Option<&Auth>, faults: &mut Faults) -> ClassMay {
     let Some(mut inner) = reader.reader("classMay", faults) else { return ClassMay::default() };
-    let may = ClassMay::parse(&mut inner, faults);
+    let may = ClassMay::parse(&mut inner, spelled, faults);
     let own = matches!(auth, Some(Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. }));
     for key in [LoginKey::Address, LoginKey::Tls].into_iter().filter(|key| own && may.grants(*key)) {
         let at = inner.get(key.as_str()).map_or(inner.at(), |node| node.at);

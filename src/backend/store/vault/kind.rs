@@ -23,6 +23,8 @@ impl Kind for VaultConfig {
             cache: Some(self.cache),
             files: self.files(),
             origin: self.origin(),
+            updates: true,
+            version: Some("v1"),
         }
     }
 
@@ -55,7 +57,7 @@ impl Kind for VaultConfig {
         if !namespace.is_empty() {
             let within = format!("{namespace}/{}", asked.name);
             let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
-            asked.name = within.parse().map_err(too_long)?;
+            asked.name = SecretName::escapable(&within).map_err(too_long)?;
         }
         Ok(asked)
     }

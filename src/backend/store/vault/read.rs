@@ -212,6 +212,7 @@ impl VaultBackend {
         if !reply.status.is_success() {
             return Err(refused(secret, reply, needles(secret, token)));
         }
+        Refusal::of_partial(reply.status)?;
         if reply.body.expose().trim_ascii().is_empty() {
             let asked = asked(secret.method);
             let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
@@ -219,13 +220,10 @@ impl VaultBackend {
         }
         let answer = Answer::parse(&reply.body)?;
         self.heed_warnings(secret, reply, &answer, token);
-        let content = answer.content()?;
+        let content = answer.content(&secret.name)?;
         let response = delivered(&answer, token)?;
         let version = content.version();
-        let (fields, unnamed) = content.fields(self.max_secret_bytes)?;
-        if unnamed > 0 {
-            tracing::warn!(backend = %self.name, secret = %secret.name, unnamed, "fields without a usable name are left out");
-        }
+        let fields = content.fields(self.max_secret_bytes)?;
         let lease = self.lease(secret, token, &answer);
         Ok(Secret { fields, response: Some(Arc::new(response)), version, lease })
     }
@@ -391,4 +389,68 @@ fn with_data(name: &str) -> String {
 
 fn namespace_hint(secret: &SecretRef) -> &'static str {
     if secret.login.namespace.is_some() { " or the namespace" } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use percent::{once, strict};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{RefParts, SecretName};
+
+    mod percent {
+        /// As most servers decode: what is no escape stays as it is.
+        pub fn once(text: &str) -> String {
+            let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+            while let [first, after @ ..] = rest {
+                let digits = after.get(..2).and_then(|digits| str::from_utf8(digits).ok()).filter(|_| *first == b'%');
+                let byte = digits.filter(|digits| !digits.starts_with('+')).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                bytes.push(byte.unwrap_or(*first));
+                rest = if byte.is_some() { &after[2..] } else { after };
+            }
+            String::from_utf8(bytes).unwrap_or_else(|_| "not UTF-8".to_owned())
+        }
+
+        /// As Go does: what is no escape is an error.
+        pub fn strict(text: &str) -> Option<String> {
+            let bad = text
+                .match_indices('%')
+                .any(|(at, _)| !text.as_bytes().get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)));
+            (!bad).then(|| once(text))
+        }
+    }
+
+    fn asked_for(name: &SecretName) -> String {
+        target(&RefParts::read("bao".parse().unwrap(), name.clone()).into())
+    }
+
+    #[test]
+    fn a_name_is_escaped_byte_by_byte() {
+        for (name, asked) in [
+            ("kv/data/a#b", "kv/data/a%23b"),
+            ("kv/data/100%", "kv/data/100%25"),
+            ("kv/data/a%/b", "kv/data/a%25/b"),
+            ("kv/data/a%zz", "kv/data/a%25zz"),
+            ("kv/data/ü b+c", "kv/data/%C3%BC%20b%2Bc"),
+        ] {
+            assert_eq!(asked_for(&SecretName::escapable(name).unwrap()), asked);
+        }
+    }
+
+    proptest! {
+        /// Between Keyferry and the store may be a proxy that decodes too: it must not see a name that policy did not.
+        #[test]
+        fn what_a_server_sees_is_the_name_that_policy_saw(name in "([%#\\\\?.a-f0-9G/ +]|\\PC){0,16}") {
+            if let Ok(name) = SecretName::escapable(&name) {
+                let asked = asked_for(&name);
+                prop_assert!(!asked.contains(['#', '?', '\\']), "{}", asked);
+                let seen = once(&asked);
+                prop_assert_eq!(&seen, name.as_str());
+                prop_assert_eq!(&once(&seen), name.as_str());
+                prop_assert_eq!(strict(&asked).unwrap(), name.as_str());
+                prop_assert!(strict(&seen).is_none_or(|twice| twice == name.as_str()), "{}", seen);
+            }
+        }
+    }
 }

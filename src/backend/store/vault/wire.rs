@@ -164,6 +164,9 @@ impl Clients {
         match outcome.answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
+                if head.status.is_success() {
+                    Refusal::of_charset(&head.headers)?;
+                }
                 Ok(Reply { status: head.status, body, after, told: self.store_words, _cost: head.extensions.get().cloned() })
             }
             Err(error) => Err(Refusal::unanswered(server, &error, &after)),

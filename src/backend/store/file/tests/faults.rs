@@ -150,5 +150,5 @@ fn an_identity_that_others_can_read_is_warned_of() {
     let bench = Bench::new();
     fs::set_permissions(bench.at("age.key"), fs::Permissions::from_mode(0o644)).unwrap();
     let log = logged(|| drop(bench.reader()));
-    assert_snapshot!(bench.shown(log.trim()), @"WARN keyferry::backend::store::file::identity: the identity file is open to other users (chmod 0400; in a volume of a Secret: defaultMode: 0400) file=/age.key mode=0644");
+    assert_snapshot!(bench.shown(log.trim()), @"WARN keyferry::backend::store::file::identity: the identity file /age.key is open to other users, its mode is 0644 (chmod 0400; in a volume of a Secret: defaultMode: 0400)");
 }

@@ -48,11 +48,11 @@ fn the_configuration_names_what_is_missing() {
     backends.files.identity: is missing (the age identity file that opens them, such as /etc/keyferry/age.key, or a list of such)
     backends.files.valut: is no known key (did you mean `vault`?)
     ");
-    assert_snapshot!(read("vault: ''\nidentity: [{}, '']").1, @r"
-    backends.files.vault: is empty, but must be a path (write it out, such as /var/lib/keyferry/vault)
+    assert_snapshot!(read("vault: ''\nidentity: [{}, '']").1, @r#"
+    backends.files.vault: is empty (write a path that starts with /, or leave the key out)
     backends.files.identity: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
-    backends.files.identity: is empty, but must be a path (write it out, such as /var/lib/keyferry/vault)
-    ");
+    backends.files.identity: is empty (write a path that starts with /, or leave the key out)
+    "#);
 }
 
 #[test]

@@ -176,3 +176,19 @@ async fn a_file_system_that_hangs_costs_the_mount_its_time_and_no_more() {
     drop(release);
     backend.fetch(&reference("db"), &cx()).await.unwrap();
 }
+
+/// As the pipeline asks: what is at hand first.
+#[tokio::test(start_paused = true)]
+async fn what_an_identity_opened_is_not_served_a_second_after_it_is_gone() {
+    let bench = Bench::new();
+    bench.set("db", "value");
+    let backend = FileBackend { name: "files".parse().unwrap(), reader: Arc::new(bench.reader()), queue: Arc::default() };
+    backend.fetch(&reference("db"), &cx()).await.unwrap();
+    assert!(backend.recall(&reference("db"), &cx()).is_some());
+    let other = generate_identity(&bench.at("other.key"), now()).unwrap();
+    fs::rename(bench.at("other.key"), bench.at("age.key")).unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(backend.recall(&reference("db"), &cx()).is_none());
+    let error = backend.fetch(&reference("db"), &cx()).await.unwrap_err();
+    assert!(error.to_string().contains(&other.to_string()), "{error}");
+}

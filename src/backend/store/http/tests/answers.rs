@@ -46,7 +46,7 @@ async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
 #[tokio::test]
 async fn an_answer_without_the_secret_is_told() {
     let told = async |body: &'static str, rest: &str| Bench::saying(200, body).fails(rest).await;
-    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is no JSON (is `url` of the backend that of the API? format: raw delivers any body as it is)");
+    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is not JSON: it goes wrong at line 1, column 1 (is `url` of the backend that of the API? `format: raw` delivers any body as it is)");
     insta::assert_snapshot!(told("", "").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
     insta::assert_snapshot!(told(" \n", "format: raw").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
     insta::assert_snapshot!(told("null", "").await, @"NotFound: intranet/shop/db: the answer is null (write the secret, or correct the name)");
@@ -56,6 +56,83 @@ async fn an_answer_without_the_secret_is_told() {
     insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is neither text nor number (correct `version` of the backend)"#);
     insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer says at "v" can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)"#);
     insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @r#"Corrupt: intranet/shop/db: field "a" has half a character in it (half of a surrogate pair: write the secret again)"#);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_coded_or_in_parts_is_refused_by_name() {
+    let told = async |status: u16, headers: &[(&'static str, &str)], rest: &str| {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let bench = Bench::new(move |asked| {
+            assert_eq!(asked.header("accept-encoding"), "identity");
+            let answer = Answer::new(status, r#"{"value":"hunter2"}"#);
+            headers.iter().fold(answer, |answer, (name, value)| answer.header(name, value.clone()))
+        });
+        bench.read(rest).await.map_or_else(|error| bench.told(&error), |secret| shown(&secret))
+    };
+    let all = [
+        told(200, &[("content-encoding", "gzip")], "format: raw").await,
+        told(200, &[("content-encoding", "zstd")], "").await,
+        told(403, &[("content-encoding", "br")], "").await,
+        told(404, &[("content-encoding", "x\u{9}y")], "").await,
+        told(200, &[("content-type", "multipart/mixed; boundary=x")], "format: raw").await,
+        told(202, &[], "").await,
+        told(205, &[], "format: raw").await,
+        told(206, &[("content-range", "bytes 0-3/10")], "format: raw").await,
+        told(207, &[], "").await,
+        told(200, &[("content-type", "application/json; charset=iso-8859-1")], "").await,
+        told(200, &[("content-type", "text/plain; charset=\"UTF-16\"")], "").await,
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "zstd", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (403 Forbidden) has Content-Encoding "br", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (404 Not Found) has Content-Encoding "x\ty", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Type "multipart/mixed; boundary=x", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
+    Corrupt: intranet/shop/db: the store answered 202 Accepted: the store has only begun with it (see the address; a secret comes with 200)
+    Corrupt: intranet/shop/db: the store answered 205 Reset Content: that has no content (see the address; a secret comes with 200)
+    Corrupt: intranet/shop/db: the store answered 206 Partial Content: that is a part of it (see the address; a secret comes with 200)
+    Corrupt: intranet/shop/db: the store answered 207 Multi-Status: that is several answers in one (see the address; a secret comes with 200)
+    Corrupt: intranet/shop/db: the answer has the charset "iso-8859-1": JSON is UTF-8 (see the store's Content-Type)
+    Corrupt: intranet/shop/db: the answer has the charset "UTF-16": JSON is UTF-8 (see the store's Content-Type)
+    "#);
+    let fine = [
+        told(200, &[("content-encoding", "identity")], "").await,
+        told(200, &[("content-encoding", "")], "").await,
+        told(200, &[("content-encoding", "aws-chunked")], "").await,
+        told(203, &[("content-type", "application/json; charset=utf-8")], "").await,
+    ];
+    assert_eq!(fine, ["value=hunter2"; 4]);
+    assert_eq!(told(200, &[("content-type", "text/plain; charset=latin1")], "format: raw").await, r#"value={"value":"hunter2"}"#);
+}
+
+#[tokio::test]
+async fn what_is_not_json_says_where() {
+    for (body, place) in [
+        ("{\"a\":\n  hunter2}", "line 2, column 3"),
+        ("\u{feff}{}", "line 1, column 1"),
+        ("{\"a\":1", "line 1, column 6"),
+        ("{} {}", "line 1, column 4"),
+    ] {
+        let told = Bench::saying(200, body).fails("").await;
+        assert!(told.contains(place) && !told.contains("hunter2"), "{body:?}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_name_may_be_one_element() {
+    let bench = Bench::saying(200, r#"{"v":"1"}"#);
+    fetch(&bench.backend_at("/projects/7/variables/{nameEscaped}", ""), "shop/db").await.unwrap();
+    fetch(&bench.backend_at("/x", "method: POST\nbody: '{\"path\": \"{nameEscaped}\", \"name\": \"{name}\"}'"), "shop/db").await.unwrap();
+    let asked = bench.server.asked();
+    assert_eq!(asked[0].line, "GET /projects/7/variables/shop%2Fdb");
+    assert_eq!(asked[1].body, r#"{"path": "shop%2Fdb", "name": "shop/db"}"#);
+}
+
+#[tokio::test]
+async fn a_blank_at_the_end_of_a_name_is_seen() {
+    let bench = Bench::saying(404, "{}");
+    let error = fetch(&bench.backend(""), "shop/db ").await.unwrap_err();
+    insta::assert_snapshot!(bench.told(&error), @r#"NotFound: "intranet/shop/db ": the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)"#);
 }
 
 /// Nothing is put in its place, and nothing is left out for it: the store has no such secret.

@@ -32,6 +32,15 @@ async fn files_are_read_when_they_are_needed() {
     bench.read(&format!("auth: {{ basic: {{ user: app, passwordFile: {} }} }}", password.display())).await.unwrap();
     let basic = data_encoding::BASE64.encode(b"app: pass:word ");
     assert_eq!(bench.server.asked()[0].header("authorization"), format!("Basic {basic}"));
+    bench.file("key", "\u{feff}three\r\n");
+    bench.file("password", "\u{feff}pass:word\r\n");
+    fetch(&with_token, "db").await.unwrap();
+    bench.read(&format!("auth: {{ basic: {{ user: app, passwordFile: {} }} }}", password.display())).await.unwrap();
+    let seen = bench.server.asked();
+    assert_eq!(seen[0].header("x-api-key"), "three", "without what Windows puts around it");
+    assert_eq!(seen[1].header("authorization"), format!("Basic {}", data_encoding::BASE64.encode(b"app:pass:word")));
+    bench.file("key", "h\0u\0n\0t\0e\0r\0");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is UTF-16, as PowerShell writes it (save it as UTF-8)");
     bench.file("key", "a\nhunter2");
     insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: holds a control character, which no header can carry (a line's end within it? it must be one line)");
     bench.file("key", "\n");

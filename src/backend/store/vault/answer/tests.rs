@@ -5,10 +5,14 @@ fn body(text: &str) -> SecretBytes {
     SecretBytes::new(text.as_bytes().to_vec())
 }
 
+fn name(text: &str) -> SecretName {
+    text.parse().unwrap()
+}
+
 fn read(text: &str) -> Result<Vec<(String, String, FieldKind)>, String> {
     let body = body(text);
     let answer = Answer::parse(&body).map_err(|refusal| refusal.reason)?;
-    let (fields, _) = answer.content().and_then(|content| content.fields(1000)).map_err(|refusal| refusal.reason)?;
+    let fields = answer.content(&name("kv/data/shop/db")).and_then(|content| content.fields(1000)).map_err(|refusal| refusal.reason)?;
     let shown = |field: &Field| String::from_utf8(field.bytes.expose().to_vec()).unwrap();
     Ok(fields.iter().map(|(name, field)| (name.to_string(), shown(field), field.kind)).collect())
 }
@@ -37,21 +41,46 @@ fn texts_are_raw_and_all_else_is_json_to_the_digit() {
     );
 }
 
+/// KV v2's metadata as OpenBao 2.7.2 writes it.
+const METADATA: &str =
+    r#"{"created_time":"2026-11-22T06:15:14.1Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":7}"#;
+
 #[test]
-fn kv_v2_is_known_by_its_shape() {
-    let second = r#"{"data":{"data":{"a":"1"},"metadata":{"version":7,"deletion_time":"","destroyed":false}}}"#;
-    assert_eq!(plain(second), [("a".to_owned(), "1".to_owned())]);
-    let second = body(second);
-    assert_eq!(Answer::parse(&second).unwrap().content().unwrap().version().unwrap().as_str(), "7");
-    let first = r#"{"data":{"data":{"a":"1"},"x":"2"}}"#;
-    assert_eq!(plain(first).len(), 2, "a secret of KV v1 may have a field `data`");
-    assert_eq!(plain(r#"{"data":{"data":"text","metadata":{}}}"#).len(), 2);
+fn kv_v2_is_known_by_its_path_and_its_metadata() {
+    let versions = |path: &str, data: &str| {
+        let body = body(&format!(r#"{{"data":{data}}}"#));
+        let content = Answer::parse(&body).unwrap().content(&name(path)).map_err(|refusal| refusal.reason)?;
+        let version = content.version().map(|version| version.to_string());
+        Ok::<_, String>((content.fields(1000).unwrap().into_keys().map(|name| name.to_string()).collect::<Vec<_>>().join(" "), version))
+    };
+    let second = format!(r#"{{"data":{{"a":"1","b":null}},"metadata":{METADATA}}}"#);
+    for path in ["kv/data/shop/db", "team-a/kv/data/x", "kv/v2/data/x", "secret/data/data"] {
+        assert_eq!(versions(path, &second), Ok(("a b".to_owned(), Some("7".to_owned()))), "{path}");
+    }
+    let whole = Ok(("data metadata".to_owned(), None));
+    for path in ["kv1/shop/db", "data/shop/db", "kv1/shop/data-base", "kv1/my-data/x"] {
+        assert_eq!(versions(path, &second), whole, "{path}");
+    }
+    for data in [
+        r#"{"kind":"Secret"}"#.to_owned(),
+        "{}".to_owned(),
+        r#"{"version":7,"deletion_time":"","destroyed":false}"#.to_owned(),
+        METADATA.replace("false", "\"no\""),
+        METADATA.replace('7', "\"7\""),
+        format!("[{METADATA}]"),
+        "null".to_owned(),
+    ] {
+        assert_eq!(versions("kv1/data/x", &format!(r#"{{"data":{{"a":"1"}},"metadata":{data}}}"#)), whole, "{data}");
+    }
+    assert_eq!(versions("kv1/data/x", &format!(r#"{{"data":"text","metadata":{METADATA}}}"#)), whole);
+    assert_eq!(versions("kv1/data/x", r#"{"data":null,"metadata":{}}"#), whole);
+    assert_eq!(versions("kv1/data/x", r#"{"data":{"a":"1"},"x":"2"}"#), Ok(("data x".to_owned(), None)));
 }
 
 #[test]
 fn what_cannot_be_delivered_says_why() {
     let reason = |text: &str| read(text).unwrap_err();
-    insta::assert_snapshot!(reason("<html>"), @"the answer is no JSON of the store's API (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
+    insta::assert_snapshot!(reason("<html>"), @"the answer is not JSON of the store's API: it goes wrong at line 1, column 1 (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
     insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path give anything to be read?)");
     insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first (no mount can wait for that; take the path out of the control group)");
     insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
@@ -61,9 +90,9 @@ fn what_cannot_be_delivered_says_why() {
     insta::assert_snapshot!(reason(&format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(1001))), @"its fields have 1001 bytes; at most 1000 are allowed (raise limits.secretBytes)");
     let names: String = (0..5).map(|n| format!(r#""{n}{}":"","#, "n".repeat(249))).collect();
     insta::assert_snapshot!(reason(&format!(r#"{{"data":{{{names}"a":""}}}}"#)), @"the names of its fields have 1251 bytes; at most 1000 are allowed (split the secret, or raise limits.secretBytes)");
-    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete or write it anew, or pin another version)");
-    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it anew, or pin another version)");
-    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{}}}"#), @"the version, the latest, has no content (write it anew, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete or write it anew, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it anew, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"","destroyed":false}}}"#), @"version 2, the latest, has no content (write it anew, or pin another version)");
 }
 
 #[test]
@@ -73,8 +102,8 @@ fn half_a_character_is_never_left_out() {
         r#"{"data":{"\ud800":"x"}}"#,
         r#"{"data":{"a":{"\ud800":"x"}}}"#,
         r#"{"data":{"a":["\ud800"]}}"#,
-        r#"{"data":{"data":{"a":"\ud800"},"metadata":{"version":7}}}"#,
-        r#"{"data":{"data":{"\ud800":"x"},"metadata":{"version":7}}}"#,
+        r#"{"data":{"data":{"a":"\ud800"},"metadata":{"created_time":"","version":7,"deletion_time":"","destroyed":false}}}"#,
+        r#"{"data":{"data":{"\ud800":"x"},"metadata":{"created_time":"","version":7,"deletion_time":"","destroyed":false}}}"#,
         r#"{"lease_id":"x\ud800","data":{"a":"x"}}"#,
         r#"{"warnings":["\ud800"],"data":{"a":"x"}}"#,
     ] {
@@ -86,7 +115,7 @@ fn half_a_character_is_never_left_out() {
 
 #[test]
 fn nothing_that_is_answered_panics() {
-    let whole = r#"{"request_id":"x","lease_id":"l","renewable":true,"lease_duration":9,"data":{"data":{"a":1},"metadata":{"version":1}},"wrap_info":null,"warnings":["w"],"auth":{"client_token":"t"}}"#;
+    let whole = r#"{"request_id":"x","lease_id":"l","renewable":true,"lease_duration":9,"data":{"data":{"a":1},"metadata":{"created_time":"","version":1,"deletion_time":"","destroyed":false}},"wrap_info":null,"warnings":["w"],"auth":{"client_token":"t"}}"#;
     for end in 0..whole.len() {
         let _ = read(&whole[..end]);
         let mutated = format!("{}[]{}", &whole[..end], &whole[end..]);
@@ -104,7 +133,8 @@ fn nothing_that_is_answered_panics() {
     ] {
         let body = body(odd);
         if let Ok(answer) = Answer::parse(&body) {
-            let (_, _, _, _) = (answer.content().is_ok(), answer.issued().is_some(), answer.expiration(), answer.response(None));
+            let (_, _, _, _) =
+                (answer.content(&name("kv/data/x")).is_ok(), answer.issued().is_some(), answer.expiration(), answer.response(None));
         }
     }
     assert!(read(&format!("{{\"data\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000))).is_err());

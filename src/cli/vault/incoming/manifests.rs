@@ -1,0 +1,108 @@
+//! Kubernetes Secrets as manifests: what `kubectl get secret -o yaml` and `kubectl get --raw` print, and what people write.
+
+use std::collections::BTreeMap;
+
+use data_encoding::BASE64;
+use zeroize::Zeroizing;
+
+use crate::cli::manifest::{field, strings};
+use crate::yaml::{Faults, Node, Reader, Value};
+
+/// Secrets that Kubernetes and Helm keep for themselves.
+const THEIR_OWN: [&str; 3] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];
+
+/// An object of Kubernetes. What a list says of its objects counts for those that say nothing themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'n> {
+    pub node: &'n Node,
+    pub kind: &'n str,
+    pub api_version: &'n str,
+}
+
+/// The objects of a stream, those in lists too.
+pub fn objects<'n>(documents: impl IntoIterator<Item = &'n Node>) -> Vec<Object<'n>> {
+    let mut objects = Vec::new();
+    for document in documents.into_iter().filter(|document| !document.is_null()) {
+        flatten(document, "", "", &mut objects);
+    }
+    objects
+}
+
+/// As deep as lists are in lists; YAML has a bound for that.
+fn flatten<'n>(node: &'n Node, kind: &'n str, api_version: &'n str, objects: &mut Vec<Object<'n>>) {
+    let text = |key| field(node, key).and_then(Node::text);
+    let (kind, api_version) = (text("kind").unwrap_or(kind), text("apiVersion").unwrap_or(api_version));
+    match (kind.strip_suffix("List"), field(node, "items").map(|items| &items.value)) {
+        // `List` itself is of any kind; a `SecretList` is of Secrets, and its items do not say so.
+        (Some(of), Some(Value::Sequence(items))) => items.iter().for_each(|item| flatten(item, of, api_version, objects)),
+        (Some(_), Some(Value::Null)) => {}
+        _ => objects.push(Object { node, kind, api_version }),
+    }
+}
+
+impl<'n> Object<'n> {
+    pub fn is_secret(&self) -> bool {
+        self.kind == "Secret" && self.api_version == "v1"
+    }
+
+    /// What is in `metadata`, such as `name`.
+    pub fn metadata(&self, key: &str) -> Option<&'n str> {
+        field(self.node, "metadata").and_then(|metadata| field(metadata, key)).and_then(Node::text).filter(|text| !text.is_empty())
+    }
+
+    /// A Secret's type, if it has one that says anything.
+    pub fn secret_type(&self) -> Option<&'n str> {
+        field(self.node, "type").and_then(Node::text).filter(|text| !text.is_empty() && *text != "Opaque")
+    }
+
+    pub fn is_their_own(&self) -> bool {
+        self.secret_type().is_some_and(|secret_type| THEIR_OWN.contains(&secret_type))
+    }
+}
+
+/// A Secret's values. `stringData` wins over `data`, as the API server has it.
+///
+/// # Errors
+/// All that is wrong. A text that is not base64 is handed to `explain` first.
+pub fn values(node: &Node, explain: impl Fn(&str) -> Option<String>) -> Result<Vec<(String, Vec<u8>)>, Vec<String>> {
+    let (mut values, mut faults) = (BTreeMap::new(), Faults::default());
+    let section = |key: &'static str, faults: &mut Faults| {
+        let node = field(node, key)?;
+        Reader::of(node, key, faults).map(|reader| (node.at, strings(&reader, faults)))
+    };
+    if let Some((at, data)) = section("data", &mut faults) {
+        for (key, text) in data {
+            let squeezed = Zeroizing::new(text.split_ascii_whitespace().collect::<String>());
+            if let Ok(value) = BASE64.decode(squeezed.as_bytes()) {
+                values.insert(key, value);
+            } else {
+                let problem = explain(&text).unwrap_or_else(|| "is not valid base64".to_owned());
+                faults.add(at, format!("data.{key}"), problem);
+            }
+        }
+    }
+    if let Some((_, data)) = section("stringData", &mut faults) {
+        values.extend(data.into_iter().map(|(key, text)| (key, text.into_bytes())));
+    }
+    if faults.is_empty() {
+        return Ok(values.into_iter().collect());
+    }
+    Err(faults.into_sorted().iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::parse_all;
+
+    #[test]
+    fn lists_are_looked_into_and_say_what_their_items_are() {
+        let text = "kind: SecretList\napiVersion: v1\nitems: [{ metadata: { name: a } }, { kind: Secret, apiVersion: v1, metadata: { name: b } }]\n---\n\
+                    kind: List\napiVersion: v1\nitems: [{ kind: SecretList, apiVersion: v1, items: [{ metadata: { name: c } }] }, { kind: ConfigMap, apiVersion: v1 }]\n---\n---\n\
+                    kind: SecretList\napiVersion: v1\nitems:\n---\nkind: Secret\napiVersion: v2\n";
+        let documents = parse_all(text).unwrap();
+        let seen: Vec<_> = objects(&documents).iter().map(|object| (object.kind, object.is_secret(), object.metadata("name"))).collect();
+        let secret = |name| ("Secret", true, Some(name));
+        assert_eq!(seen, [secret("a"), secret("b"), secret("c"), ("ConfigMap", false, None), ("Secret", false, None)]);
+    }
+}

@@ -1,0 +1,331 @@
+//! What looks like a secret and is not one yet: ciphertext, and references that another program puts a value for.
+//!
+//! A mark of a document says so of all of it, and is always a fault. A mark of a value counts where the whole value fits.
+
+use crate::cli::manifest::field;
+use crate::text;
+use crate::yaml::{Node, Value, parse_all};
+
+/// What a thing is, and what to do about it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mark {
+    /// Completes "is ...".
+    pub what: &'static str,
+    /// An order: what to run first.
+    pub remedy: &'static str,
+    /// It may be meant: an application may decrypt it itself.
+    pub legal: bool,
+}
+
+const SOPS: Mark = fault("encrypted by SOPS", "run `sops decrypt` first");
+const EYAML: Mark = fault("encrypted by hiera-eyaml", "run `eyaml decrypt` first");
+const ANSIBLE: Mark = fault("encrypted by Ansible Vault", "run `ansible-vault decrypt` first");
+const AGE: Mark = fault("encrypted by age", "run `age --decrypt` first");
+const PGP: Mark = fault("encrypted by PGP", "run `gpg --decrypt` first");
+const DOTENV_VAULT: Mark = fault("encrypted by dotenv-vault", "run `npx dotenv-vault decrypt` first");
+const AZURE: Mark = fault("a reference to Azure Key Vault", "run `az keyvault secret show` first");
+const ONE_PASSWORD: &str = "run `op inject` first";
+
+/// A predicate over a value without blanks at its ends, and what the value is then.
+type Rule = (fn(&str) -> bool, Mark);
+
+const VALUES: [Rule; 21] = [
+    (|text| text.starts_with("ENC[PKCS7,") || text.starts_with("ENC[GPG,"), EYAML),
+    (|text| is_within(text, "ENC[", "]"), SOPS),
+    (|text| text.strip_prefix("encrypted:").is_some_and(is_base64), fault("encrypted by dotenvx", "run `dotenvx decrypt` first")),
+    (|text| is_one_line(text) && text.starts_with("{cipher}"), fault("encrypted by Spring Cloud Config", "run `spring decrypt` first")),
+    (|text| is_within(text, "ENC(", ")"), fault("encrypted by Jasypt", "run Jasypt's `decrypt` first")),
+    (is_transit, fault("encrypted by Vault's transit engine", "run `vault write transit/decrypt/KEY` first")),
+    (is_vault_reference, fault("a reference to a field in Vault", "write the value that `vault kv get -field=KEY PATH` prints")),
+    (
+        |text| is_one_line(text) && text.strip_prefix("op://").is_some_and(|path| path.contains('/')),
+        fault("a reference of 1Password", ONE_PASSWORD),
+    ),
+    (is_vals_reference, fault("a reference of vals", "run `vals eval` first")),
+    (
+        |text| is_within(text, "{{", "}}") || is_within(text, "${{", "}}"),
+        fault("a template", "let the program that fills it in run first, such as `helm template`"),
+    ),
+    (is_argocd_placeholder, fault("a placeholder of argocd-vault-plugin", "run `argocd-vault-plugin generate` first")),
+    (
+        |text| is_word(text) && (text.starts_with("berglas://") || text.starts_with("sm://")),
+        fault("a reference of Berglas", "run `berglas access` first"),
+    ),
+    (
+        |text| is_word(text) && text.starts_with("gcp:secretmanager:"),
+        fault("a reference of Bank-Vaults", "run `gcloud secrets versions access` first"),
+    ),
+    (|text| is_word(text) && (text.ends_with("@azurekeyvault") || text.starts_with("azure:keyvault:")), AZURE),
+    (|text| is_within(text, "@Microsoft.KeyVault(", ")"), AZURE),
+    (|text| is_word(text) && text.starts_with("keeper://"), fault("a reference of Keeper", "run `ksm interpolate` first")),
+    (|text| is_word(text) && text.starts_with("akeyless:/"), fault("a reference of Akeyless", "run `akeyless get-secret-value` first")),
+    (
+        |text| is_word(text) && text.starts_with("arn:") && text.contains(":secretsmanager:") && text.contains(":secret:"),
+        legal("the name of a secret of AWS", "write the value that `aws secretsmanager get-secret-value` prints"),
+    ),
+    (is_variable, legal("a reference to a variable", "write its value")),
+    (|text| is_within(text, "$(", ")"), legal("a command for a shell", "write what it prints")),
+    (is_placeholder, legal("a placeholder", "write the value itself")),
+];
+
+/// Objects of Kubernetes from which a controller makes a Secret: groups of their API, and kinds.
+const MAKERS: [(&str, &[&str]); 9] = [
+    ("bitnami.com", &["SealedSecret"]),
+    ("external-secrets.io", &["ClusterExternalSecret", "ExternalSecret"]),
+    ("secrets.hashicorp.com", &["VaultDynamicSecret", "VaultPKISecret", "VaultStaticSecret"]),
+    ("isindir.github.com", &["SopsSecret"]),
+    ("onepassword.com", &["OnePasswordItem"]),
+    ("secrets.infisical.com", &["InfisicalSecret"]),
+    ("secrets.doppler.com", &["DopplerSecret"]),
+    ("k8s.bitwarden.com", &["BitwardenSecret"]),
+    ("spv.no", &["AzureKeyVaultSecret"]),
+];
+
+/// What begins like this, whatever follows, is no text that anybody reads.
+const STARTS: [(&[u8], Mark); 6] = [
+    (b"$ANSIBLE_VAULT;", ANSIBLE),
+    (b"age-encryption.org/", AGE),
+    (b"-----BEGIN AGE ENCRYPTED FILE-----", AGE),
+    (b"-----BEGIN PGP MESSAGE-----", PGP),
+    (b"\0GITCRYPT\0", fault("encrypted by git-crypt", "run `git-crypt unlock` first")),
+    (b"version https://git-lfs.github.com/", fault("a pointer of Git LFS", "run `git lfs pull` first")),
+];
+
+/// What all bytes of a file are, before anything is read in it.
+pub fn of_file(bytes: &[u8]) -> Option<Mark> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start();
+    STARTS.iter().find(|(start, _)| bytes.starts_with(start)).map(|(_, mark)| *mark)
+}
+
+/// What a YAML or JSON document is. SOPS puts its own mapping beside what it has encrypted.
+pub fn of_document(node: &Node) -> Option<Mark> {
+    let sops = field(node, "sops")?;
+    matches!(sops.value, Value::Mapping(_)).then_some(SOPS)
+}
+
+/// What a dotenv file is, by the names in it.
+pub fn of_names<'n>(mut names: impl Iterator<Item = &'n str>) -> Option<Mark> {
+    names.find_map(|name| {
+        let is_sops = name.starts_with("sops_");
+        let is_dotenv_vault = name == "DOTENV_VAULT" || name.starts_with("DOTENV_VAULT_");
+        if is_sops { Some(SOPS) } else { is_dotenv_vault.then_some(DOTENV_VAULT) }
+    })
+}
+
+/// Whether a controller makes a Secret from objects of this kind.
+pub fn makes_a_secret(api_version: &str, kind: &str) -> bool {
+    let group = api_version.split('/').next().unwrap_or_default();
+    MAKERS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind))
+}
+
+/// What a value is instead.
+pub fn of_value(value: &[u8]) -> Option<Mark> {
+    if let Some(mark) = of_file(value) {
+        return Some(if mark == AGE { legal(AGE.what, AGE.remedy) } else { mark });
+    }
+    let text = text::read(value).ok()?;
+    if text.lines().any(|line| line.trim_start().starts_with("AGE-SECRET-KEY-")) {
+        return Some(legal("an age identity", "Pods need what it decrypts, and seldom the identity"));
+    }
+    if is_encrypted_document(text) {
+        return Some(legal("a document that is encrypted by SOPS", SOPS.remedy));
+    }
+    let text = text.trim_ascii();
+    VALUES.iter().find(|(fits, _)| fits(text)).map(|(_, mark)| *mark)
+}
+
+const fn fault(what: &'static str, remedy: &'static str) -> Mark {
+    Mark { what, remedy, legal: false }
+}
+
+const fn legal(what: &'static str, remedy: &'static str) -> Mark {
+    Mark { what, remedy, legal: true }
+}
+
+/// A whole file of SOPS as one value: an application may decrypt it itself.
+fn is_encrypted_document(text: &str) -> bool {
+    // Most values are not looked into further.
+    text.contains("ENC[") && text.contains("sops") && {
+        let is_dotenv = || of_names(text.lines().filter_map(|line| Some(line.split_once('=')?.0))).is_some();
+        is_dotenv() || parse_all(text).is_ok_and(|documents| documents.iter().any(|document| of_document(document).is_some()))
+    }
+}
+
+fn is_one_line(text: &str) -> bool {
+    !text.contains('\n')
+}
+
+fn is_word(text: &str) -> bool {
+    !text.contains(|c: char| c.is_ascii_whitespace())
+}
+
+fn is_within(text: &str, start: &str, end: &str) -> bool {
+    is_one_line(text) && text.strip_prefix(start).is_some_and(|rest| rest.ends_with(end))
+}
+
+fn is_base64(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte))
+}
+
+/// `vault:v1:...`: <https://developer.hashicorp.com/vault/docs/secrets/transit>
+fn is_transit(text: &str) -> bool {
+    let versioned = text.strip_prefix("vault:v").and_then(|rest| rest.split_once(':'));
+    versioned.is_some_and(|(version, rest)| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()) && is_base64(rest))
+}
+
+/// `vault:path#key`, as Bank-Vaults reads it, which takes `${vault:path#key}` too: <https://bank-vaults.dev/docs/mutating-webhook/annotations/>
+fn is_vault_reference(text: &str) -> bool {
+    let text = text.strip_prefix("${").and_then(|text| text.strip_suffix('}')).unwrap_or(text);
+    let text = text.strip_prefix(">>").unwrap_or(text);
+    let path = ["vault:", "bao:"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let parts = path.and_then(|path| path.split_once('#'));
+    is_one_line(text) && parts.is_some_and(|(path, key)| !path.is_empty() && is_word(path) && !key.is_empty())
+}
+
+/// `ref+vault://path#/key`: <https://github.com/helmfile/vals>
+fn is_vals_reference(text: &str) -> bool {
+    let reference = text.strip_prefix("ref+").or_else(|| text.strip_prefix("secretref+"));
+    let scheme = reference.and_then(|reference| reference.split_once("://"));
+    is_one_line(text) && scheme.is_some_and(|(scheme, path)| !path.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// `<path:kv/data/db#password>`
+fn is_argocd_placeholder(text: &str) -> bool {
+    is_within(text, "<path:", ">") && text.contains('#')
+}
+
+/// `${NAME}`, also with a default or a scheme: `${NAME:-x}`, `${ssm:/shop/db}`. Kubernetes writes `$(NAME)`.
+fn is_variable(text: &str) -> bool {
+    let named = |name: &str| name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !name.contains(['{', '}', '\n']);
+    let all_named = |name: &str| named(name) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let inside = |start, end| text.strip_prefix(start).and_then(|rest: &str| rest.strip_suffix(end));
+    inside("${", '}').is_some_and(named) || inside("$(", ')').is_some_and(all_named)
+}
+
+/// `<password>`, and the `<no value>` of a template of Go.
+fn is_placeholder(text: &str) -> bool {
+    let name = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_. ".contains(c);
+    name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(is_name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::parse;
+
+    #[test]
+    fn what_is_not_a_value_is_told_apart() {
+        for value in [
+            "ENC[AES256_GCM,data:abc=,iv:def=,tag:ghi=,type:str]",
+            "ENC[AES256_GCM,data:abc=,iv:def=,tag:ghi=,type:str]\n",
+            "ENC[PKCS7,MIIBeQYJ]",
+            "$ANSIBLE_VAULT;1.1;AES256\n6638\n",
+            "\u{feff}ENC[AES256_GCM,data:x]",
+            "\0GITCRYPT\0x",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:x\n",
+            "-----BEGIN PGP MESSAGE-----\n\nhQEM\n-----END PGP MESSAGE-----\n",
+            "encrypted:BD9hY3Jl/+=",
+            "{cipher}682bc583f4641835fa2db009355293665d2647dade3375c0ee201de2a49f7bda",
+            "ENC(nrmZtkF7T0kjG/VodDvBw93Ct8EgjCA+)",
+            "vault:v1:8SDd3WHDOjf7mq69CyCqYjBXAiQQAVZRkFM13ok481zoCmHnSeDX9vyf7w==",
+            "vault:path#key",
+            "vault:secret/data/shop/db#password",
+            ">>vault:secret/data/db#password",
+            "vault://kv/db#password",
+            "bao:kv/data/db#password",
+            "op://Shop/db/password",
+            "op://My Shop/db/password",
+            "ref+vault://kv/shop/db#/password",
+            "ref+awsssm://shop/db",
+            "secretref+gcpsecrets://shop/db",
+            "{{ .Values.password }}",
+            "{{resolve:secretsmanager:shop:SecretString:password}}",
+            "${{ secrets.PASSWORD }}",
+            "<path:kv/data/db#password>",
+            "berglas://bucket/db",
+            "sm://shop/db",
+            "${vault:secret/data/db#password}",
+            "vault:secret/data/db#{{ .user | b64dec }}",
+            "keeper://xpIQ/field/password",
+            "akeyless:/shop/db",
+            "azure:keyvault:db",
+            "gcp:secretmanager:projects/shop/secrets/db/versions/1",
+            "db@azurekeyvault",
+            "@Microsoft.KeyVault(SecretUri=https://shop.vault.azure.net/secrets/db)",
+        ] {
+            assert_eq!(of_value(value.as_bytes()).map(|mark| mark.legal), Some(false), "{value}");
+        }
+        for value in [
+            "age-encryption.org/v1\n-> X25519 x",
+            "# created: x\nAGE-SECRET-KEY-1X\n",
+            "a: ENC[AES256_GCM,data:x]\nsops: { mac: x }\n",
+            "A=ENC[AES256_GCM,data:x]\nsops_mac=x\n",
+            "${DB_PASSWORD}",
+            "${DB_PASSWORD:-none}",
+            "${ssm:/shop/db}",
+            "$(DB_PASSWORD)",
+            "$(cat /run/password)",
+            "<password>",
+            "<no value>",
+            "arn:aws:secretsmanager:eu-west-1:111122223333:secret:db-AbCdEf",
+        ] {
+            assert_eq!(of_value(value.as_bytes()).map(|mark| mark.legal), Some(true), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_value_with_a_mark_somewhere_in_it_is_a_value() {
+        for value in [
+            "",
+            "ENC",
+            "ENC[",
+            "x ENC[a]",
+            "ENC[a] x",
+            "ENC[a]\nx",
+            "see op://Shop/db/password",
+            "op://x",
+            "vault:",
+            "vault:hunter2",
+            "vault: a#b",
+            "#vault",
+            "{{",
+            "{{ a }} and more",
+            "postgres://{{ user }}@db",
+            "{\"a\":{}}",
+            "ref+",
+            "ref+x://",
+            "encrypted: no",
+            "<a/>",
+            "<1>",
+            "<a><b>",
+            "vault:a b#c",
+            "a: ENC[x]\nb: sops\n",
+            "user@azurekeyvault.example",
+            "${",
+            "${1}",
+            "a${DB}",
+            "correct horse",
+            "age1qqqq",
+        ] {
+            assert_eq!(of_value(value.as_bytes()), None, "{value}");
+        }
+        assert_eq!(of_value(&[0xff, 0]), None);
+    }
+
+    #[test]
+    fn documents_are_known_by_what_is_beside_the_values() {
+        for text in ["a: 1\nsops: { mac: x }", r#"{"data":"ENC[x]","sops":{"version":"3.9.0"}}"#] {
+            assert_eq!(of_document(&parse(text).unwrap()), Some(SOPS), "{text}");
+        }
+        for text in ["sops: yes", "a: { sops: { mac: x } }", "- sops", ""] {
+            assert_eq!(of_document(&parse(text).unwrap()), None, "{text}");
+        }
+        assert_eq!(of_names(["A", "sops_mac"].into_iter()), Some(SOPS));
+        assert_eq!(of_names(["DOTENV_VAULT_PRODUCTION"].into_iter()), Some(DOTENV_VAULT));
+        assert_eq!(of_names(["SOPS", "my_sops_key"].into_iter()), None);
+        assert_eq!(of_file(b"\xef\xbb\xbf\n$ANSIBLE_VAULT;1.2;AES256;shop\n"), Some(ANSIBLE));
+        assert!(makes_a_secret("external-secrets.io/v1beta1", "ExternalSecret") && !makes_a_secret("v1", "Secret"));
+        assert!(!makes_a_secret("example.com/v1", "SealedSecret"));
+    }
+}

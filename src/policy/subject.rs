@@ -1,0 +1,278 @@
+//! Patterns of a rule's lists, held against the stores that there are. One that names no store, or no name that its store could have, says
+//! nothing, and of a `deny` nobody would ever notice.
+
+use std::fmt;
+
+use super::placeholder::{check as check_placeholders, samples, stand_in};
+use crate::glob;
+use crate::model::{InvalidName, SecretName};
+use crate::nearest::nearest;
+
+/// A configured backend, as patterns name it.
+#[derive(Debug)]
+pub struct Named<'k> {
+    pub name: &'k str,
+    /// `None`: its own entry has faults, and could be anything.
+    pub store: Option<Store<'k>>,
+}
+
+pub type Canonical<'k> = Box<dyn Fn(&str) -> Result<SecretName, InvalidName> + 'k>;
+
+/// Which names a store can have.
+pub struct Store<'k> {
+    /// As `Kind::canonical`.
+    pub canonical: Canonical<'k>,
+    /// What stands before every name in the store's API, and is no part of any.
+    pub version: Option<&'static str>,
+    /// What every name begins with; empty: nothing in common.
+    pub namespace: String,
+    /// Whether anything there is ever asked for with the verb `update`.
+    pub updates: bool,
+}
+
+/// Checks one pattern, of `update` or of another list.
+///
+/// # Errors
+/// What is wrong with it, with the right spelling where it can be told.
+pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Result<String, String> {
+    check_placeholders(pattern)?;
+    let bare = stand_in(pattern, "x");
+    if !bare.contains('/') || bare.split('/').any(str::is_empty) {
+        return Err(format!("{pattern:?} is no <backend>/<name> pattern ({})", slashes(pattern)));
+    }
+    if bare.split('/').any(|element| element != "**" && element.contains("**")) {
+        return Err(format!("{pattern:?}: `**` stands alone between slashes (such as files/**/db); within an element write `*`"));
+    }
+    check_escapes(pattern)?;
+    // Where an entry has faults, its own have to be mended first.
+    let meant = meant(pattern, backends)?.into_iter().map(|backend| Some((backend.name, backend.store.as_ref()?)));
+    let Some(stores) = meant.collect::<Option<Vec<_>>>() else { return Ok(pattern.to_owned()) };
+    if update && !stores.is_empty() && stores.iter().all(|(_, store)| !store.updates) {
+        let names = stores.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        return Err(format!("{pattern:?}: {names} only reads, and nothing is updated there (write it under `read`, or remove it)"));
+    }
+    let refusals = stores.iter().map(|(_, store)| store.refusal(pattern)).collect::<Option<Vec<_>>>();
+    match refusals.as_deref() {
+        Some([problem, ..]) => Err(format!("{pattern:?}: {problem}")),
+        Some([]) | None => Ok(pattern.to_owned()),
+    }
+}
+
+/// What somebody means by slashes at an end, or by two in a row.
+fn slashes(pattern: &str) -> String {
+    let elements: Vec<&str> = pattern.split('/').filter(|element| !element.is_empty()).collect();
+    let below = if pattern.ends_with('/') { "/**" } else { "" };
+    match format!("{}{below}", elements.join("/")) {
+        meant if elements.len() > 1 => format!("did you mean {meant:?}?"),
+        _ => "such as files/shop/* or files/${namespace}/**".to_owned(),
+    }
+}
+
+/// A name is what the store calls it, and escapes are how an address writes one.
+fn check_escapes(pattern: &str) -> Result<(), String> {
+    let is_escape = |at: &usize| pattern.as_bytes().get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let Some(at) = pattern.match_indices('%').map(|(at, _)| at).find(is_escape) else { return Ok(()) };
+    let escape = &pattern[at..at + 3];
+    let meant = u8::from_str_radix(&escape[1..], 16).ok().filter(|byte| byte.is_ascii_graphic() || *byte == b' ').map(char::from);
+    let remedy = match meant {
+        Some(meant) => format!("did you mean {:?}?", pattern.replace(escape, &meant.to_string())),
+        None => "write the character itself".to_owned(),
+    };
+    Err(format!("{pattern:?}: {escape:?} is an escape of addresses, and policy sees names as their store lists them ({remedy})"))
+}
+
+/// The backends that the first element names.
+fn meant<'b, 'k>(pattern: &str, backends: &'b [Named<'k>]) -> Result<Vec<&'b Named<'k>>, String> {
+    let (first, rest) = pattern.split_once('/').unwrap_or((pattern, ""));
+    let glob = stand_in(first, "*");
+    let found: Vec<_> = backends.iter().filter(|backend| glob::matches(&glob, backend.name)).collect();
+    if !found.is_empty() || backends.is_empty() {
+        return Ok(found);
+    }
+    let names = || backends.iter().map(|backend| backend.name);
+    let near = nearest(&first.replace('*', ""), names()).map(|near| format!("{near}/{rest}"));
+    let remedy = match (near, backends) {
+        (Some(near), _) => format!("did you mean {near:?}?"),
+        (None, [only]) => format!("it comes first: did you mean {:?}?", format!("{}/{pattern}", only.name)),
+        (None, _) => format!("it comes first, and is one of {}", names().collect::<Vec<_>>().join(", ")),
+    };
+    let problem = if glob.contains('*') { format!("no backend is called {first:?}") } else { format!("there is no backend {first:?}") };
+    Err(format!("{pattern:?}: {problem} ({remedy})"))
+}
+
+// === impl Store ===
+
+impl Store<'_> {
+    /// Why no name of the store can be what the pattern describes, if none can.
+    fn refusal(&self, pattern: &str) -> Option<String> {
+        let (first, rest) = pattern.split_once('/')?;
+        let cause = |text: &str| match (self.canonical)(text) {
+            Ok(_) => None,
+            Err(InvalidName::Store(problem)) => Some(format!("the name {problem}")),
+            Err(problem) => Some(format!("the name {problem} (write it as its store lists it)")),
+        };
+        // `**` may stand for more than the backend.
+        let name = if first == "**" { pattern } else { rest };
+        let samples = samples(name, &["x"]);
+        let first_cause = samples.first().and_then(|sample| cause(sample));
+        if samples.iter().all(|sample| cause(sample).is_some()) {
+            return first_cause;
+        }
+        if let Some(version) = self.version
+            && let Some(("", behind)) = rest.split_once(version).filter(|(_, behind)| behind.starts_with('/'))
+        {
+            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {:?}?)", format!("{first}{behind}")));
+        }
+        let outside = !self.namespace.is_empty() && first != "**" && !begins(rest, &self.namespace);
+        outside.then(|| {
+            let inside = format!("{first}/{}/{rest}", self.namespace);
+            format!("names there begin with the backend's namespace, {:?} (did you mean {inside:?}?)", self.namespace)
+        })
+    }
+}
+
+impl fmt::Debug for Store<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("namespace", &self.namespace).field("updates", &self.updates).finish_non_exhaustive()
+    }
+}
+
+/// Whether a name that the pattern describes can begin with these elements.
+fn begins(pattern: &str, elements: &str) -> bool {
+    let mut patterns = pattern.split('/');
+    for element in elements.split('/') {
+        match patterns.next() {
+            Some("**") => return true,
+            Some(pattern) if glob::matches(&stand_in(pattern, "*"), element) => {}
+            Some(_) | None => return false,
+        }
+    }
+    patterns.next().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A vault that refuses what begins with a dot, a server with an API and without, one with a namespace, and one that is broken.
+    fn backends() -> Vec<Named<'static>> {
+        let store = |updates, version, namespace: &str| {
+            Some(Store {
+                canonical: Box::new(|name| match name.parse::<SecretName>() {
+                    Ok(name) if name.as_str().split('/').any(|element| element.starts_with('.')) => {
+                        Err(InvalidName::Store("has an element with a dot before it (choose another name)".to_owned()))
+                    }
+                    other => other,
+                }),
+                version,
+                namespace: namespace.to_owned(),
+                updates,
+            })
+        };
+        vec![
+            Named { name: "bao", store: store(true, Some("v1"), "") },
+            Named { name: "broken", store: None },
+            Named { name: "files", store: store(false, None, "") },
+            Named { name: "team", store: store(true, None, "team-a/web") },
+        ]
+    }
+
+    fn told(pattern: &str) -> String {
+        check(pattern, false, &backends()).unwrap_err()
+    }
+
+    #[test]
+    fn what_says_nothing_is_told_with_the_right_spelling() {
+        let all = [
+            "file/shop/db",
+            "Files/shop/db",
+            "shop/db",
+            "intranet*/x",
+            "fil/**",
+            "files/../x",
+            "files/./x",
+            "files/.x",
+            "files/**/.x/*",
+            "files/.*",
+            "files/a?b",
+            "files/shop%2Fdb",
+            "bao/kv/data/a%20b",
+            "files/%00x",
+            "bao/v1/kv/data/db",
+            "team/kv/data/db",
+            "team/team-a/kv",
+            "files",
+            "/files/x",
+            "files/x/",
+            "files/a**",
+        ];
+        insta::assert_snapshot!(all.map(told).join("\n"), @r#"
+        "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)
+        "Files/shop/db": there is no backend "Files" (did you mean "files/shop/db"?)
+        "shop/db": there is no backend "shop" (it comes first, and is one of bao, broken, files, team)
+        "intranet*/x": no backend is called "intranet*" (it comes first, and is one of bao, broken, files, team)
+        "fil/**": there is no backend "fil" (it comes first, and is one of bao, broken, files, team)
+        "files/../x": the name has the element ".." (write it as its store lists it)
+        "files/./x": the name has the element "." (write it as its store lists it)
+        "files/.x": the name has an element with a dot before it (choose another name)
+        "files/**/.x/*": the name has an element with a dot before it (choose another name)
+        "files/.*": the name has an element with a dot before it (choose another name)
+        "files/a?b": the name has the character '?', which stores read as an escape or a query (write it as its store lists it)
+        "files/shop%2Fdb": "%2F" is an escape of addresses, and policy sees names as their store lists them (did you mean "files/shop/db"?)
+        "bao/kv/data/a%20b": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/kv/data/a b"?)
+        "files/%00x": "%00" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
+        "bao/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "bao/kv/data/db"?)
+        "team/kv/data/db": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/kv/data/db"?)
+        "team/team-a/kv": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/team-a/kv"?)
+        "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
+        "/files/x" is no <backend>/<name> pattern (did you mean "files/x"?)
+        "files/x/" is no <backend>/<name> pattern (did you mean "files/x/**"?)
+        "files/a**": `**` stands alone between slashes (such as files/**/db); within an element write `*`
+        "#);
+        let one = &backends()[2..3];
+        insta::assert_snapshot!(check("shop/db", false, one).unwrap_err(), @r#""shop/db": there is no backend "shop" (it comes first: did you mean "files/shop/db"?)"#);
+        insta::assert_snapshot!(["files/shop/db", "file*/**"].map(|pattern| check(pattern, true, &backends()).unwrap_err()).join("\n"), @r#"
+        "files/shop/db": files only reads, and nothing is updated there (write it under `read`, or remove it)
+        "file*/**": files only reads, and nothing is updated there (write it under `read`, or remove it)
+        "#);
+    }
+
+    #[test]
+    fn what_some_name_fits_is_taken() {
+        for fine in [
+            "files/shop/db",
+            "*/**/root/**",
+            "**",
+            "**/x",
+            "files/**",
+            "f*/x",
+            "files/*.x",
+            "files/x@3",
+            "bao/v1*/x",
+            "bao/v1",
+            "bao/v2/x",
+            "team/team-a/web/kv",
+            "team/*/web/kv",
+            "team/**",
+            "team/${namespace}/web/x",
+            "broken/.x/../y",
+            "*/.x",
+            "${namespace}/x",
+            "bao/a%x",
+        ] {
+            let judged = check(fine, false, &backends());
+            if fine == "bao/a%x" {
+                // The names' own parser decides.
+                assert_eq!(judged.is_ok(), "a%x".parse::<SecretName>().is_ok());
+                continue;
+            }
+            if fine == "**" {
+                assert!(judged.is_err(), "no slash");
+                continue;
+            }
+            assert_eq!(judged.as_deref(), Ok(fine));
+        }
+        assert_eq!(check("*/x", true, &backends()).as_deref(), Ok("*/x"), "one of them is updated");
+        assert_eq!(check("any/x", false, &[]).as_deref(), Ok("any/x"), "where no backend is known, all are");
+    }
+}

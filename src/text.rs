@@ -1,0 +1,146 @@
+//! Text that comes from outside as bytes: the one place that knows what Windows puts around it.
+//!
+//! Editors on Windows begin a file with a byte order mark, and PowerShell's `>` writes UTF-16. What is read as text is read through here;
+//! a secret's value is not text, and stays the bytes that it is.
+
+use std::io;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// U+FEFF in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Why bytes are not text. The message follows the file's name.
+#[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
+pub enum NotText {
+    #[error("is UTF-16, as PowerShell writes it (save it as UTF-8)")]
+    Utf16,
+    #[error("is not UTF-8 text: line {line} has other bytes (save it as UTF-8)")]
+    Utf8 { line: usize },
+}
+
+/// The text without its byte order mark.
+///
+/// # Errors
+/// It is UTF-16, or not UTF-8.
+pub fn read(bytes: &[u8]) -> Result<&str, NotText> {
+    let bytes = without_mark(bytes)?;
+    str::from_utf8(bytes).map_err(|fault| not_utf8(&bytes[..fault.valid_up_to()]))
+}
+
+/// The same, and UTF-16 that begins with a byte order mark: so much kubectl reads of a manifest
+/// (<https://pkg.go.dev/golang.org/x/text/encoding/unicode#BOMOverride> in its FileVisitor).
+///
+/// # Errors
+/// It is UTF-16 that no byte order mark announces or that has half a surrogate pair, or is not UTF-8.
+pub fn read_manifest(bytes: &[u8]) -> Result<Zeroizing<String>, NotText> {
+    let units = match bytes {
+        // UTF-32 begins so, and is nothing that anybody writes.
+        [0xff, 0xfe, 0, 0, ..] => return Err(not_utf8(&[])),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => return read(bytes).map(|text| Zeroizing::new(text.to_owned())),
+    };
+    // Room for all of it at once: a buffer that grows leaves copies of secrets behind. A unit becomes at most three bytes.
+    let mut text = Zeroizing::new(String::with_capacity(3 * bytes.len() / 2));
+    for unit in units {
+        text.push(unit.map_err(|_| NotText::Utf16)?);
+    }
+    Ok(text)
+}
+
+/// What a file of one credential holds, without the byte order mark: bytes, because a password need not be UTF-8.
+///
+/// # Errors
+/// It is UTF-16.
+pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotText> {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(NotText::Utf16),
+        // ASCII in UTF-16 has a zero in every second byte. Text has none.
+        [0, other, ..] | [other, 0, ..] if *other != 0 => Err(NotText::Utf16),
+        _ => Ok(bytes.strip_prefix(MARK).unwrap_or(bytes)),
+    }
+}
+
+/// The same of bytes that are kept.
+///
+/// # Errors
+/// It is UTF-16.
+pub fn owned_without_mark(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, NotText> {
+    let mark = bytes.len() - without_mark(&bytes)?.len();
+    bytes.drain(..mark);
+    Ok(bytes)
+}
+
+/// Without the one line end that an editor puts there: `\n`, `\r\n`, or `\r` alone.
+pub fn without_line_end(bytes: &[u8]) -> &[u8] {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    bytes.strip_suffix(b"\r").unwrap_or(bytes)
+}
+
+impl From<NotText> for io::Error {
+    fn from(fault: NotText) -> Self {
+        Self::other(format!("it {fault}"))
+    }
+}
+
+/// An odd byte at the end is half a unit, as half a surrogate pair is.
+fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> impl Iterator<Item = Result<char, std::char::DecodeUtf16Error>> {
+    const HALF_A_PAIR: u16 = 0xd800;
+    let (pairs, odd) = bytes.as_chunks::<2>();
+    char::decode_utf16(pairs.iter().map(move |pair| unit(*pair)).chain(odd.iter().map(|_| HALF_A_PAIR)))
+}
+
+fn not_utf8(before: &[u8]) -> NotText {
+    NotText::Utf8 { line: before.split(|byte| *byte == b'\n').count() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utf16_of(text: &str, mark: bool, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        mark.then_some(0xfeff).into_iter().chain(text.encode_utf16()).flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_start_goes() {
+        assert_eq!(read(b"\xef\xbb\xbfa: 1\r\n"), Ok("a: 1\r\n"));
+        assert_eq!(read(b"a\xef\xbb\xbf"), Ok("a\u{feff}"), "elsewhere it is a character");
+        assert_eq!(read(b"\xef\xbb\xbf\xef\xbb\xbfa"), Ok("\u{feff}a"), "one of them");
+        assert_eq!(read(b""), Ok(""));
+        assert_eq!(without_mark(b"\xef\xbb\xbf\xff"), Ok(&b"\xff"[..]));
+        assert_eq!(owned_without_mark(Zeroizing::new(b"\xef\xbb\xbfa".to_vec())).unwrap().as_slice(), b"a");
+    }
+
+    #[test]
+    fn utf16_is_read_in_manifests_and_named_elsewhere() {
+        let text = "kind: Sécret 🔑\n";
+        for bytes in [utf16_of(text, true, u16::to_le_bytes), utf16_of(text, true, u16::to_be_bytes)] {
+            assert_eq!(read_manifest(&bytes).unwrap().as_str(), text);
+            assert_eq!((read(&bytes), without_mark(&bytes)), (Err(NotText::Utf16), Err(NotText::Utf16)));
+            assert_eq!(read_manifest(&bytes[..bytes.len() - 1]), Err(NotText::Utf16), "cut in the middle");
+        }
+        for bytes in [utf16_of(text, false, u16::to_le_bytes), utf16_of(text, false, u16::to_be_bytes)] {
+            assert_eq!((read(&bytes), read_manifest(&bytes)), (Err(NotText::Utf16), Err(NotText::Utf16)));
+        }
+        assert_eq!(read_manifest(&[0xff, 0xfe, 0x3d, 0xd8, b'a', 0]), Err(NotText::Utf16), "half a surrogate pair");
+        assert_eq!(read_manifest(b"\xff\xfe\0\0a\0\0\0"), Err(NotText::Utf8 { line: 1 }));
+    }
+
+    #[test]
+    fn other_bytes_are_named_by_their_line() {
+        insta::assert_snapshot!(read(b"a: 1\nb: caf\xe9\n").unwrap_err(), @"is not UTF-8 text: line 2 has other bytes (save it as UTF-8)");
+        insta::assert_snapshot!(NotText::Utf16, @"is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    }
+
+    #[test]
+    fn one_line_end_is_not_the_credentials() {
+        for (file, credential) in
+            [("pw", "pw"), ("pw\n", "pw"), ("pw\r\n", "pw"), ("pw\r", "pw"), ("pw\n\n", "pw\n"), (" pw \r\n", " pw "), ("\n", ""), ("", "")]
+        {
+            assert_eq!(without_line_end(file.as_bytes()), credential.as_bytes(), "{file:?}");
+        }
+    }
+}
