@@ -1,5 +1,5 @@
-//! How the body of an answer is coded. Whoever asks wants the bytes that the store has, so each request says `Accept-Encoding: identity`; what is
-//! coded all the same is refused by name. A key file full of gzip would be delivered otherwise, and nobody would know.
+//! How the body of an answer is coded. Whoever asks wants the bytes that the store has, so each request says `Accept-Encoding: identity`;
+//! what is coded all the same is refused by name. A key file full of gzip would be delivered otherwise, and nobody would know.
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode};

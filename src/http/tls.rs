@@ -54,8 +54,8 @@ fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<d
     Ok(Arc::new(Verifier { usual: config.verify.then_some(usual), provider: Arc::clone(provider) }))
 }
 
-/// The certificates that are trusted, and each of them as it is in the files. One that cannot be used is left out, with a warning: a bundle may hold
-/// one that only another library reads.
+/// The certificates that are trusted, and each of them as it is in the files. One that cannot be used is left out, with a warning: a bundle
+/// may hold one that only another library reads.
 ///
 /// # Errors
 /// None is left.
@@ -140,8 +140,8 @@ impl ClientCertificate {
     }
 }
 
-/// The usual verifier, which also says what the certificate was and takes one that is itself in `ca`; or, as `verify: false` asks, one that takes any. That the server holds
-/// the certificate's key is seen to in either case.
+/// The usual verifier, which also says what the certificate was and takes one that is itself in `ca`; or, as `verify: false` asks, one that
+/// takes any. That the server holds the certificate's key is seen to in either case.
 #[derive(Debug)]
 struct Verifier {
     usual: Option<Usual>,
@@ -203,15 +203,15 @@ impl ServerCertVerifier for Verifier {
 impl Usual {
     /// Whether all that is wrong with a server's certificate is that it is a CA's, and it is byte for byte in this endpoint's own `ca`.
     ///
-    /// `openssl req -x509` makes such certificates (CA:TRUE), and other clients take them. Whoever named it as `ca` trusts its key to sign for any
-    /// server; that it is shown by a server itself asks for less.
+    /// `openssl req -x509` makes such certificates (CA:TRUE), and other clients take them. Whoever named it as `ca` trusts its key to sign for
+    /// any server; that a server shows it itself asks for less.
     fn is_pinned(&self, error: &rustls::Error, certificate: &CertificateDer<'_>) -> bool {
         certificate::is_of_authority(error) && self.own.iter().any(|own| own.as_ref() == certificate.as_ref())
     }
 }
 
-/// What the usual verifier would have gone on to look at, in a certificate that is trusted as it is: dates, extended key usage and the name. Nothing
-/// leads to it, so there are no signatures to verify but the handshake's, which is verified as ever.
+/// What the usual verifier would have gone on to look at, in a certificate that is trusted as it is: dates, extended key usage and the name.
+/// It is an anchor, so there is no signature to verify but the handshake's, which is verified as ever.
 fn itself(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<ServerCertVerified, rustls::Error> {
     certificate::check_dates_and_usage(certificate, now)?;
     verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;

@@ -93,8 +93,8 @@ impl SecretName {
         &self.0
     }
 
-    /// A name for a store that is asked with every byte escaped: it may have a `#`, and a `%` that no two hexadecimal digits follow. A server that decodes
-    /// it once sees this name, and one that does so twice sees it too. That is not so of `%2f`; and a `\` is a slash to some.
+    /// A name for a store that is asked with every byte escaped: it may have a `#`, and a `%` that no two hexadecimal digits follow. A server
+    /// that decodes it once sees this name, and one that does so twice sees it too. That is not so of `%2f`; and a `\` is a slash to some.
     ///
     /// # Errors
     /// As of [`FromStr`] otherwise.

@@ -74,6 +74,43 @@ async fn a_redirect_is_followed_within_the_origin_only() {
     assert_eq!(scene.get("/").await.unwrap().0, 302);
 }
 
+// === codings ===
+
+/// What a client says of these bytes as an answer.
+async fn raw(answer: &'static str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = server::bind(0);
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let read = stream.read(&mut request).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8(request[..read].to_vec()).unwrap()
+    });
+    let told = get(&at(&format!("http://{address}"), HttpConfig::default()), "/").await;
+    assert!(serving.await.unwrap().to_lowercase().contains("accept-encoding: identity\r\n"));
+    told.map_or_else(|error| error.to_string(), |(status, body)| format!("{status} {body}"))
+}
+
+#[tokio::test]
+async fn what_is_still_coded_on_the_wire_is_refused() {
+    let plain = raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+    assert_eq!(plain, "200 ok");
+    let all = [
+        raw("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await,
+        raw("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await,
+        raw("HTTP/1.1 500 Oh\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nok").await,
+        raw("HTTP/1.1 200 OK\r\ncontent-encoding: aws-chunked, gzip\r\ncontent-length: 2\r\n\r\nok").await,
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    its answer (200 OK) has Transfer-Encoding "gzip", which Keyferry does not take: it asks for the plain body
+    its answer (200 OK) has Transfer-Encoding "gzip", which Keyferry does not take: it asks for the plain body
+    its answer (500 Internal Server Error) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body
+    its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body
+    "#);
+}
+
 // === retries ===
 
 fn status(status: u16) -> server::Answer {

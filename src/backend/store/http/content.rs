@@ -174,7 +174,7 @@ impl Expression {
         if let Some(missing) = self.0.missing(&read.value) {
             let (expression, path) = (quoted(self.as_str()), clean(&missing.path));
             let near = missing.near(steps).map_or_else(String::new, |near| format!("did you mean {}? ", quoted(&near)));
-            let remedy = format!("{near}see the backend's `{key}`; for what may be absent it says {path} || `\"\"`");
+            let remedy = format!("{near}correct the backend's `{key}`; for what may be absent write {path} || `\"\"`");
             return Err(Refusal::new(Fault::NotFound, format!("{key} {expression}: its member {path} finds nothing ({remedy})")));
         }
         let found = self.0.search(&read.value);

@@ -106,6 +106,15 @@ async fn an_answer_that_is_coded_or_in_parts_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_member_that_finds_nothing_is_no_null() {
+    let body = r#"{"data":{"user":"u","password":null}}"#;
+    let told = async |rest: &str| Bench::saying(200, body).fails(rest).await;
+    insta::assert_snapshot!(told("fields: '{u: data.usr}'").await, @r#"NotFound: intranet/shop/db: fields "{u: data.usr}": its member data.usr finds nothing (did you mean "user"? correct the backend's `fields`; for what may be absent write data.usr || `""`)"#);
+    insta::assert_snapshot!(told("fields: '[data.user, data.password]'").await, @r#"NotFound: intranet/shop/db: fields "[data.user, data.password]": its member data.password finds nothing (correct the backend's `fields`; for what may be absent write data.password || `""`)"#);
+    assert_eq!(read(body, "fields: '{u: data.user, p: data.password || `\"\"`}'").await, "p= u=u");
+}
+
+#[tokio::test]
 async fn what_is_not_json_says_where() {
     for (body, place) in [
         ("{\"a\":\n  hunter2}", "line 2, column 3"),
