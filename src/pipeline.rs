@@ -331,7 +331,7 @@ impl Pipeline {
         let Class { plan, parsed_from: Some(parameters) } = class else { return class.plan };
         let name = name.unwrap_or_default();
         for warning in &plan.warnings {
-            tracing::warn!(namespace = %tenant, class = name, %warning, "a class says what is not heeded");
+            self.commons.told.warn_of_class(tenant, name, warning);
         }
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         self.plans.0.keep(tenant.as_str(), parameters, Arc::clone(&plan), PLAN + bytes * PARSED);
@@ -548,7 +548,7 @@ impl Commons {
         for warning in &rendered.warnings {
             let said = format!("{tenant} {class} {warning}");
             if self.warned.find(&said).is_none() {
-                tracing::warn!(namespace = %tenant, class, %warning, "a secret has a field without a value");
+                self.told.warn_of_secret(tenant, class, warning);
                 self.warned.insert(said, ());
             }
         }

@@ -1,6 +1,7 @@
-//! The log's lines about failed mounts. kubelet keeps 50 MiB of a container's output (`containerLogMaxSize`, `containerLogMaxFiles`), and a Pod
+//! The log's lines about mounts that failed, and about classes and secrets that are not quite right. kubelet keeps 50 MiB of a container's output (`containerLogMaxSize`, `containerLogMaxFiles`), and a Pod
 //! that cannot start tries for ever: so that no namespace writes the others' lines out of it, each has a share.
 
+use std::fmt;
 use std::mem;
 use std::sync::{Mutex, PoisonError};
 
@@ -44,19 +45,41 @@ impl Told {
     /// `tenant` is nobody where the call did not say whose it is.
     pub(super) fn tell(&self, error: &MountError, tenant: &Tenant, cx: &MountContext) {
         let message = error.in_full();
-        let fate = self.0.lock().unwrap_or_else(PoisonError::into_inner).fate(tenant, LINE + message.len(), Instant::now());
-        match fate {
-            Fate::Written => tracing::warn!(
-                request = %cx.request, provider = &*cx.provider, code = error.code().as_str(), error = message, "a mount failed"
-            ),
-            Fate::Counted(lines) => tracing::warn!(
+        if self.may(tenant, message.len()) {
+            let code = error.code().as_str();
+            tracing::warn!(request = %cx.request, provider = &*cx.provider, code, error = message, "a mount failed");
+        }
+    }
+
+    /// What is to be known of a class that is served all the same.
+    pub(super) fn warn_of_class(&self, tenant: &Tenant, class: &str, warning: &impl fmt::Display) {
+        let warning = warning.to_string();
+        if self.may(tenant, class.len() + warning.len()) {
+            tracing::warn!(namespace = %tenant, class, warning, "a class says what is not heeded");
+        }
+    }
+
+    /// What is to be known of secrets that were delivered all the same.
+    pub(super) fn warn_of_secret(&self, tenant: &Tenant, class: &str, warning: &impl fmt::Display) {
+        let warning = warning.to_string();
+        if self.may(tenant, class.len() + warning.len()) {
+            tracing::warn!(namespace = %tenant, class, warning, "a secret has a field without a value");
+        }
+    }
+
+    /// Whether there is a share left for a line of so many bytes, besides what each has. Where there is none, it is said how many lines were
+    /// left out.
+    fn may(&self, tenant: &Tenant, bytes: usize) -> bool {
+        let fate = self.0.lock().unwrap_or_else(PoisonError::into_inner).fate(tenant, LINE + bytes, Instant::now());
+        if let Fate::Counted(lines) = fate {
+            tracing::warn!(
                 lines,
                 latest = %tenant,
-                "lines about failed mounts were left out: their namespaces have used up their share of the log for this hour (the metrics \
-                 count these mounts, and the audit tells of them)"
-            ),
-            Fate::LeftOut => {}
+                "lines about mounts were left out: their namespaces have used up their share of the log for this hour (the metrics count \
+                 these mounts, and the audit tells of them)"
+            );
         }
+        fate == Fate::Written
     }
 }
 
