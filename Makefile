@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden-driver bench soak fuzz clean
+.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-driver golden-yaml bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -62,6 +62,14 @@ e2e:
 # Records again what the driver sends and does (tests/golden/driver-*.json).
 golden-driver:
 	GOLDEN=write $(MAKE) --no-print-directory e2e SCENARIO=driver
+
+# What well-known programs make of the inputs in tests/golden: CI replays their answers without them.
+golden: golden-yaml
+
+# Needs Go. What Keyferry refuses on purpose is listed in yaml-refused.txt.
+golden-yaml: tools
+	cd tests/golden/yaml && go run . > ../yaml.json
+	GOLDEN=write $(TOOLS)/cargo-nextest nextest run --locked --lib -E 'test(dialect::golden::)'
 
 # A shell on such a node, with Keyferry installed and KUBECONFIG set.
 e2e-shell:

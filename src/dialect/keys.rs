@@ -24,7 +24,6 @@ impl Keys {
         match (find(self.later), find(self.foreign)) {
             (Some(remedy), _) => format!("is not yet supported ({remedy})"),
             (None, Some(remedy)) => format!("is no known key ({remedy})"),
-            (None, None) if key == "<<" => "is no known key: YAML's merge keys are not read (write the keys out)".to_owned(),
             (None, None) => self.unknown(key),
         }
     }

@@ -11,6 +11,8 @@ use crate::steps::{Spent, Steps};
 
 mod args;
 mod class;
+#[cfg(test)]
+mod golden;
 mod keys;
 mod layout;
 mod login;
