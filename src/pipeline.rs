@@ -276,7 +276,7 @@ impl Pipeline {
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
     async fn class(&self, mut parameters: BTreeMap<String, String>, means: &Means, cx: &MountContext) -> Result<Class, MountError> {
-        if *cx.provider != *OWN_PROVIDER && !parameters.contains_key("dialect") {
+        if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(String::is_empty) {
             parameters.insert("dialect".to_owned(), cx.provider.to_string());
         }
         if let Some(plan) = self.plans.0.find(&parameters) {
@@ -317,7 +317,7 @@ impl Pipeline {
         let Class { plan, parsed_from: Some(parameters) } = class else { return class.plan };
         let name = name.unwrap_or_default();
         for warning in &plan.warnings {
-            tracing::warn!(namespace = %tenant, class = name, %warning, "a class says what is not heeded");
+            tracing::warn!(namespace = %tenant, class = name, %warning, "a class can be mounted, and its author should know");
         }
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         self.plans.0.keep(tenant.as_str(), parameters, Arc::clone(&plan), PLAN + bytes * PARSED);

@@ -17,6 +17,7 @@ mod keys;
 mod layout;
 mod login;
 mod native;
+mod twice;
 mod vault;
 
 /// The native format.
@@ -58,7 +59,7 @@ pub fn parse(
         return Err(ClassFaults([too_large(bytes, limits.bytes)].into_iter().collect()));
     }
     match parameters.get("dialect").map(String::as_str) {
-        None | Some(NATIVE) => native::parse(parameters, catalogue, limits, steps),
+        None | Some("" | NATIVE) => native::parse(parameters, catalogue, limits, steps),
         Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits, steps),
         Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits, steps),
         Some(dialect) => Err(ClassFaults([class_fault("dialect", unknown_dialect(dialect))].into_iter().collect())),

@@ -55,6 +55,7 @@ const FORMAT: Format = Format {
     object_keys: OBJECT_KEYS,
     path: "path",
     request: RequestKeys { name: "secret", version: "version", method: "method", args: "args", lease: "lease" },
+    blank: &["backend", "mode", "version", "encoding", "method", "lease", "owner"],
     sample: "secret: shop/db",
     without_objects: "add it: a list of objects, each with at least `secret: <name>`; `objects: \"[]\"` for an empty volume",
     may_be_empty: true,
@@ -77,7 +78,7 @@ pub(super) fn parse(
     let mut class = Class::new(FORMAT, catalogue, limits, steps);
     class.check_keys(parameters);
     let defaults = Defaults {
-        backend: parameters.get("backend").map(String::as_str),
+        backend: parameters.get("backend").map(String::as_str).filter(|backend| !backend.is_empty()),
         mode: class.parsed(parameters, "mode", mode),
         owners: limits.owners,
         login: Login {

@@ -5,7 +5,7 @@
 //! `internal/provider`). Where this module is stricter, a class that the peer would have mounted in part or by chance is refused with what to
 //! write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use self::parameters::Entry;
 use self::path::SecretPath;
@@ -15,7 +15,7 @@ use super::native::values::mode;
 use super::{ClassLimits, args};
 use crate::model::{
     Args, Ask, Catalogue, ClassFaults, Encoding, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Query, Select,
-    Unresolved, VersionIds, quoted,
+    Unresolved, Verb, VersionIds, quoted,
 };
 use crate::steps::Steps;
 use crate::yaml::{Faults, Node, Reader, Value};
@@ -42,9 +42,13 @@ pub(super) fn parse(
     class.check_keys(parameters);
     let mut entry = Entry::read(peer, parameters, &mut class);
     let backend = choose_backend(peer, &mut entry, catalogue, &mut class);
-    let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
-        ObjectReader { class, backend: backend.as_deref(), entry: &entry, label }.read(reader, faults)
+    let mut asked = Vec::new();
+    let mut objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
+        let (object, request) = ObjectReader { peer, class, backend: backend.as_deref(), entry: &entry, label }.read(reader, faults)?;
+        asked.push(request);
+        Some(object)
     });
+    share(&mut objects, &asked);
     class.finish(objects).map(|plan| Plan { version_ids: VersionIds::Paths, ..plan })
 }
 
@@ -68,6 +72,7 @@ fn format(peer: &'static Peer) -> Format {
         },
         path: "objectName",
         request: RequestKeys { name: "secretPath", version: "secretPath", method: "method", args: "secretArgs", lease: "secretPath" },
+        blank: &["method", "encoding", "filePermission", "secretArgs"],
         sample: "{objectName: password, secretPath: kv/data/shop/db, secretKey: password}",
         without_objects: "add it: a list of objects, each with `objectName` and `secretPath`",
         may_be_empty: false,
@@ -106,8 +111,30 @@ fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, cla
     }
 }
 
+/// What an object asks for. The peers ask once for all objects of one path and method, and never compare `secretArgs`.
+struct Asked {
+    request: (SecretPath, Method),
+    has_args: bool,
+}
+
+/// Lets an object without arguments share the answer to the first object of the same request that has them, wherever that one is: so a
+/// key is the certificate's own. This is for requests that create something.
+fn share(objects: &mut [Object], asked: &[Asked]) {
+    let mut firsts: HashMap<&(SecretPath, Method), usize> = HashMap::new();
+    for (object, asked) in objects.iter().zip(asked).filter(|(_, asked)| asked.has_args) {
+        firsts.entry(&asked.request).or_insert(object.secret);
+    }
+    let creates = |asked: &Asked| asked.request.1.verb() == Verb::Update;
+    for (object, asked) in objects.iter_mut().zip(asked).filter(|(_, asked)| creates(asked) && !asked.has_args) {
+        if let Some(secret) = firsts.get(&asked.request) {
+            object.secret = *secret;
+        }
+    }
+}
+
 /// Reads one object.
 struct ObjectReader<'r, 'c> {
+    peer: &'static Peer,
     class: &'r mut Class<'c>,
     /// `None`: none could be chosen, and that has been said.
     backend: Option<&'r str>,
@@ -118,7 +145,7 @@ struct ObjectReader<'r, 'c> {
 // === impl ObjectReader ===
 
 impl ObjectReader<'_, '_> {
-    fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Object> {
+    fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<(Object, Asked)> {
         let path = self.read_name(reader, faults);
         let target = read_path(reader, faults);
         let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
@@ -129,10 +156,20 @@ impl ObjectReader<'_, '_> {
         if query.is_none() && encoding != Encoding::Utf8 {
             self.class.warn(Some(self.label), "encoding", "is not heeded without `secretKey`: a whole response is delivered as JSON");
         }
-        let secret = target.and_then(|target| {
-            let (method, lease, login) = (method.unwrap_or_default(), LeaseFor::Pod, self.entry.login.clone());
-            let target = target.of(method);
-            let args = merge(args, &target, reader, faults);
+        let (method, has_args) = (method.unwrap_or_default(), !args.is_empty());
+        if has_args && method.verb() == Verb::Read {
+            let problem = format!(
+                "Keyferry sends them as the query of this {}; the provider for {} sends them as a body, which the store ignores (remove \
+                 them, or add `method: POST`)",
+                method.as_str(),
+                self.peer.title
+            );
+            self.class.warn(Some(self.label), "secretArgs", problem);
+        }
+        let target = target.map(|target| target.of(method));
+        let secret = target.as_ref().and_then(|target| {
+            let (lease, login) = (LeaseFor::Pod, self.entry.login.clone());
+            let args = merge(args, target, reader, faults);
             let (name, version) = (target.name.as_str(), target.version.as_deref());
             self.class.resolve(Ask { backend: Some(self.backend?), name, version, method, args, lease, login }, false, reader, faults)
         });
@@ -141,7 +178,8 @@ impl ObjectReader<'_, '_> {
             Some(query) => Select::Field { query: query?, path },
             None => Select::Response { path },
         };
-        Some(Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false })
+        let object = Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false };
+        Some((object, Asked { request: (target?, method), has_args }))
     }
 
     fn read_name(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FilePath> {

@@ -394,6 +394,23 @@ fn what_cannot_be_judged_has_exit_code_2() {
 }
 
 /// A class of a peer, at line 1 of its file; its parameters start at line 6.
+#[test]
+fn objects_that_are_no_text_and_empty_documents_are_judged_once() {
+    let class =
+        |objects: &str| format!("{HEAD}metadata: {{ name: a }}\nspec: {{ provider: keyferry, parameters: {{ objects: {objects} }} }}\n");
+    let bench = Bench::with(&[
+        ("null.yaml", &class("null")),
+        ("list.yaml", &class("[{ secret: a }]")),
+        ("empty.yaml", &(class("\"[{ secret: a }]\"") + "---\n# nothing\n---\n")),
+    ]);
+    assert_snapshot!(bench.run("DIR/null.yaml DIR/list.yaml DIR/empty.yaml"), @r#"
+    1
+    DIR/null.yaml:4:52: error: spec.parameters.objects: is nothing, but must be a text ("" is the empty one)
+    DIR/list.yaml:4:52: error: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    ! 1 object in 3 classes: 2 faults
+    "#);
+}
+
 fn peers_class(provider: &str, parameters: &str, objects: &str) -> String {
     let indented = |text: &str, depth: &str| text.lines().map(|line| format!("{depth}{line}\n")).collect::<String>();
     let (parameters, objects) = (indented(parameters, "    "), indented(objects, "      "));

@@ -319,6 +319,51 @@ fn a_login_is_the_whole_classs() {
 }
 
 #[test]
+fn two_requests_for_one_path_are_warned_of() {
+    let objects = "
+- { backend: bao, secret: pki/issue/web, method: POST, args: { common_name: web, ttl: 3600 }, field: certificate, path: tls.crt }
+- { backend: bao, secret: pki/issue/web, method: POST, args: { common_name: web, ttl: '3600' }, field: private_key, path: tls.key }
+- { backend: bao, secret: pki/issue/web, method: POST, field: issuing_ca, path: ca.crt }
+";
+    let plan = plan(objects);
+    assert_eq!(plan.objects.iter().map(|object| object.secret).collect::<Vec<_>>(), [0, 1, 2], "nothing is shared that was not asked for");
+    insta::assert_snapshot!(plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
+    object 2 (tls.key): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 3 (ca.crt): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
+    ");
+}
+
+/// As a chart writes what its values do not say.
+#[test]
+fn what_is_empty_is_left_out() {
+    let rest = r#", backend: "", mode: "", version: "", encoding: "", method: "", lease: "", owner: """#;
+    let class = |rest: &str| {
+        [
+            ("backend", ""),
+            ("mode", ""),
+            ("fresh", ""),
+            ("dialect", ""),
+            ("objects", "[{secret: a, field: b REST}, {secret: c, fields: [d], path: \"\" REST}]"),
+        ]
+        .map(|(key, value)| (key, value.replace("REST", rest)))
+    };
+    let plan = |rest: &str| {
+        let class = class(rest);
+        format!("{:?}", parse_class(&class.each_ref().map(|(key, value)| (*key, value.as_str()))).unwrap())
+    };
+    assert_eq!(plan(rest), plan(""));
+    assert_eq!(plan(&rest.replace("\"\"", "")), plan(""), "as is a key without a value");
+    insta::assert_snapshot!(faults_of(&[("objects", "[{secret: \"\"}, {secret: a, field: \"\"}, {secret: b, fields: \"\", path: b/}, {secret: c, path: \"\"}, {secret: d, optional: \"\"}, {secret: e, fields: [\"\"], path: e/}]")]), @r#"
+    1:11 object 1: secret: the name "" is empty (write the name as its store lists it)
+    1:35 object 2: field: is empty (write a field's name, or a simpler JMESPath expression)
+    1:60 object 3 (b/): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    1:93 object 4: path: "" is empty (name the file, or leave `path` out)
+    1:120 object 5 (d): optional: must be true or false (write one of them, without quotes)
+    1:146 object 6 (e/): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    "#);
+}
+
+#[test]
 fn words_of_the_peers_are_known_for_what_they_are() {
     let class = [
         ("roleName", "x"),

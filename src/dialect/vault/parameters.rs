@@ -14,6 +14,8 @@ use crate::model::{Login, LoginKey, LoginTls, quoted};
 pub(in crate::dialect) struct Peer {
     /// The dialect.
     pub name: &'static str,
+    /// The server's name, for messages.
+    pub title: &'static str,
     /// The audience of a Pod's token where nobody names one; the peers' own default.
     pub audience: &'static str,
     /// By [`Parameter`]: all names, the one that wins first.
@@ -43,6 +45,7 @@ const SHARED: [&str; 3] = ["objects", "audience", "dialect"];
 
 pub(in crate::dialect) const VAULT: Peer = Peer {
     name: "vault",
+    title: "Vault",
     audience: "vault",
     names: [
         &["roleName"],
@@ -90,6 +93,7 @@ pub(in crate::dialect) const VAULT: Peer = Peer {
 /// It answers to its former names as well, so that classes of the other peer work with it.
 pub(in crate::dialect) const OPENBAO: Peer = Peer {
     name: "openbao",
+    title: "OpenBao",
     audience: "openbao",
     names: [
         &["baoRoleName", "openbaoRoleName", "vaultRoleName", "roleName"],

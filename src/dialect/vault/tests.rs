@@ -221,6 +221,13 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
     assert_eq!(named.secrets[0].login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
 }
 
+/// As a chart writes what its values do not say.
+#[test]
+fn what_is_empty_in_an_object_is_left_out() {
+    let object = |rest: &str| shown(&plan_of(&format!("- {{objectName: a, secretPath: kv/data/b{rest}}}\n---\n")));
+    assert_eq!(object(r#", method: "", encoding: "", filePermission: "", secretArgs: "", secretKey: """#), object(""));
+}
+
 #[test]
 fn the_openbao_dialect_has_three_names_for_everything() {
     let names = [
@@ -298,6 +305,65 @@ fn what_is_not_heeded_is_warned_of() {
     vaultCADirectory: is not heeded: `vaultCACertPath` stands beside it, and wins (remove one)
     object 1 (a.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
     ");
+}
+
+/// Which object shares the request of which: one number for each request.
+fn requests(objects: &str) -> Vec<usize> {
+    plan_of(objects).objects.iter().map(|object| object.secret).collect()
+}
+
+#[test]
+fn without_arguments_an_object_shares_the_request_that_has_them() {
+    let of = |name: &str, rest: &str| format!("- {{objectName: {name}, secretPath: pki/issue/web, method: POST{rest}}}\n");
+    let args = ", secretArgs: {common_name: web.shop}";
+    for none in ["", ", secretArgs: ~", ", secretArgs: {}", ", secretArgs: \"\"", ", secretKey: certificate"] {
+        let (with, without) = (of("a", args), of("b", none));
+        assert_eq!(requests(&format!("{with}{without}")), [0, 0], "{none}");
+        assert_eq!(requests(&format!("{without}{with}")), [0, 0], "{none}");
+        assert_eq!(requests(&format!("{without}{}", of("c", none))), [0, 0], "{none}");
+    }
+    let other = of("c", ", secretArgs: {common_name: other.shop}");
+    assert_eq!(requests(&[of("a", args), other.clone(), of("b", "")].concat()), [0, 1, 0], "the first that has them");
+    assert_eq!(requests(&[of("b", ""), other, of("a", args)].concat()), [0, 0, 1], "wherever it is");
+    let query = |name: &str, query: &str, rest: &str| of(name, rest).replace("pki/issue/web", &format!("/v1/pki/issue/web{query}"));
+    assert_eq!(requests(&[query("a", "?ttl=1h", args), query("b", "?ttl=1h", ""), of("c", "")].concat()), [0, 0, 1]);
+    assert_eq!(requests(&[of("a", args), query("b", "", "")].concat()), [0, 0]);
+}
+
+#[test]
+fn other_requests_are_not_shared() {
+    let args = "objectName: a, secretPath: pki/issue/web, secretArgs: {common_name: web.shop}";
+    for (first, second) in [("POST", "PUT"), ("PUT", "POST"), ("POST", "GET"), ("GET", "GET"), ("LIST", "LIST"), ("LIST", "GET")] {
+        let objects = format!("- {{{args}, method: {first}}}\n- {{objectName: b, secretPath: pki/issue/web, method: {second}}}");
+        assert_eq!(requests(&objects), [0, 1], "{first} {second}");
+    }
+    assert_eq!(requests(&format!("- {{{args}, method: PUT}}\n- {{objectName: b, secretPath: pki/issue/api, method: PUT}}")), [0, 1]);
+}
+
+#[test]
+fn two_requests_where_the_peer_makes_one_are_warned_of() {
+    let objects = "
+- {objectName: tls.crt, secretPath: pki/issue/web, secretKey: certificate, method: POST, secretArgs: {common_name: web, ttl: 3600}}
+- {objectName: tls.key, secretPath: pki/issue/web, secretKey: private_key, method: POST, secretArgs: {common_name: web, ttl: '3600'}}
+- {objectName: api.crt, secretPath: pki/issue/web, secretKey: certificate, method: POST, secretArgs: {common_name: api, ttl: 3600}}
+- {objectName: ca.crt, secretPath: pki/issue/web, secretKey: issuing_ca, method: POST}
+- {objectName: put.crt, secretPath: pki/issue/web, method: PUT, secretArgs: {common_name: api}}
+- {objectName: list, secretPath: kv/metadata, method: LIST, secretArgs: {after: a}}
+- {objectName: get, secretPath: kv/data/a, secretArgs: {version: 1}}
+";
+    let plan = plan_of(objects);
+    assert_eq!(plan.objects.iter().map(|object| object.secret).collect::<Vec<_>>(), [0, 1, 2, 0, 3, 4, 5]);
+    assert_snapshot!(warnings(&plan), @"
+    object 6 (list): secretArgs: Keyferry sends them as the query of this LIST; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
+    object 7 (get): secretArgs: Keyferry sends them as the query of this GET; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
+    object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 3 (api.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
+    ");
+    let several = "- {objectName: a, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: 1.50}], d: 0x10}}
+- {objectName: b, secretPath: x, method: PUT, secretArgs: {a: 'true', b: ['1', {c: '1.5'}], d: '16'}}
+- {objectName: c, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: '1.50'}], d: 16}}";
+    let several = warnings(&plan_of(several));
+    assert_eq!((several.matches("spelling alone").count(), several.matches("different arguments").count()), (1, 1), "{several}");
 }
 
 #[test]
