@@ -29,6 +29,7 @@ const CLASS_KEYS: Keys = Keys {
         ("vaultAuthMountPath", "here it is `mount`; a class in the format of the vault provider says `dialect: vault`"),
         ("vaultNamespace", "here it is `namespace`; a class in the format of the vault provider says `dialect: vault`"),
     ],
+    of_others: |_| None,
 };
 
 /// Keys of an object.
@@ -48,6 +49,7 @@ const OBJECT_KEYS: Keys = Keys {
         ("secretKey", "here it is `field`"),
         ("secretPath", "here it is `secret`"),
     ],
+    of_others: |_| None,
 };
 
 const FORMAT: Format = Format {
@@ -90,6 +92,9 @@ pub(super) fn parse(
             ..Login::default()
         },
     };
+    if let Some(problem) = defaults.login.mount.as_deref().and_then(login::doubt_of_mount) {
+        class.warn(None, "mount", problem);
+    }
     let fresh = class.parsed(parameters, "fresh", parse_duration);
     let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
         ObjectReader { class, defaults: &defaults, label }.read(reader, faults)

@@ -69,6 +69,7 @@ fn format(peer: &'static Peer) -> Format {
                 ("secret", "here it is `secretPath`"),
                 ("version", "here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`"),
             ],
+            of_others: |_| None,
         },
         path: "objectName",
         request: RequestKeys { name: "secretPath", version: "secretPath", method: "method", args: "secretArgs", lease: "secretPath" },
@@ -87,24 +88,33 @@ fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, cla
             if !serving.names_audience && entry.login.audience.is_none() {
                 entry.login.audience = Some(peer.audience.to_owned());
             }
-            if serving.by_address {
-                entry.login.address = None;
+            // At the backend's own address its own TLS settings are right: the class's files were in the peer's container.
+            if serving.by_address || entry.login.address.is_none() {
+                let why = if serving.by_address {
+                    format!("the class's address is that of the backend `{}`, whose own TLS settings apply", serving.backend)
+                } else {
+                    "the class has no address, so the TLS settings of the node's backend apply".to_owned()
+                };
                 for word in std::mem::take(&mut entry.tls_words) {
-                    let problem = format!(
-                        "is not heeded: the class's address is that of the backend `{}`, whose own TLS settings stand in for it",
-                        serving.backend
-                    );
-                    class.warn(None, word, problem);
+                    class.warn(None, word, format!("is not used: {why} (remove it if the class is for Keyferry alone)"));
                 }
-                entry.login.tls = None;
+                (entry.login.address, entry.login.tls) = (None, None);
             }
+            entry.check_role(class);
             Some(serving.backend.as_str().to_owned())
         }
+        // What the class says of its role is then of no account.
+        Err(Unresolved::NoLogin { problem, .. }) => {
+            class.fault(entry.address_word.unwrap_or("dialect"), problem);
+            None
+        }
         Err(Unresolved::Backend(problem)) => {
+            entry.check_role(class);
             class.fault(entry.address_word.unwrap_or("dialect"), problem);
             None
         }
         Err(other) => {
+            entry.check_role(class);
             class.fault("dialect", other.to_string());
             None
         }
@@ -154,7 +164,11 @@ impl ObjectReader<'_, '_> {
         let mode = reader.parsed("filePermission", faults, mode).filter(|mode| *mode != FileMode::NONE);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
         if query.is_none() && encoding != Encoding::Utf8 {
-            self.class.warn(Some(self.label), "encoding", "is not heeded without `secretKey`: a whole response is delivered as JSON");
+            self.class.warn(
+                Some(self.label),
+                "encoding",
+                "is not used without `secretKey`: a whole response is delivered as JSON (remove it)",
+            );
         }
         let (method, has_args) = (method.unwrap_or_default(), !args.is_empty());
         if has_args && method.verb() == Verb::Read {
@@ -223,7 +237,12 @@ fn field_name(text: &str) -> Result<Query, String> {
 }
 
 fn encoding(text: &str) -> Result<Encoding, String> {
-    if text.is_empty() { Ok(Encoding::Utf8) } else { one_of("encoding", &ENCODINGS, &text.to_ascii_lowercase()) }
+    match text.to_ascii_lowercase().as_str() {
+        "base64url" => {
+            Err("base64url is not an encoding of this format (there are: utf-8, base64, hex; the native format has it)".to_owned())
+        }
+        text => one_of("encoding", &ENCODINGS, text),
+    }
 }
 
 fn file_path(text: &str) -> Result<FilePath, String> {

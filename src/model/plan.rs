@@ -119,7 +119,7 @@ pub enum Unresolved {
     Login { key: LoginKey, problem: String },
     #[error("the name {name:?} {cause}")]
     Name { name: String, cause: InvalidName },
-    /// The store has no logins at all: the class may mean its other stores.
+    /// The store has no logins at all, or none as the Pod: the class may mean its other stores.
     #[error("{problem}")]
     NoLogin { key: LoginKey, problem: String },
     /// The method, its arguments, or whom the answer's lease is for: named by the native format's key.

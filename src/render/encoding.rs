@@ -84,6 +84,8 @@ fn problem(encoding: Encoding, text: &[u8], fault: Fault) -> Problem {
         Fault::Padding(place) => format!("wrong padding at byte {place} of {}", text.len()),
     };
     let remedy = match (encoding, other_alphabet(encoding, text)) {
+        // Classes in other formats do not know it.
+        (_, Some(other @ "base64url")) => format!("it may be {other}, which `encoding: {other}` of the native format decodes"),
         (_, Some(other)) => format!("it may be {other}: set `encoding: {other}`"),
         _ => format!("store it as {name}, or leave `encoding` out to deliver the text as it is"),
     };

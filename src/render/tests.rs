@@ -227,7 +227,7 @@ fn encodings_are_strict_otherwise() {
     let problems: Vec<String> = stored.iter().map(|(encoding, stored)| decoded(*encoding, stored).unwrap_err()).collect();
     insta::assert_snapshot!(problems.join("\n"), @"
     is not base64: a character outside its alphabet at byte 7 of 9 (store it as base64, or leave `encoding` out to deliver the text as it is)
-    is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url: set `encoding: base64url`)
+    is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url, which `encoding: base64url` of the native format decodes)
     is not base64url: a character outside its alphabet at byte 11 of 12 (it may be base64: set `encoding: base64`)
     is not base64: it ends in the middle of a group, after 5 bytes (store it as base64, or leave `encoding` out to deliver the text as it is)
     is not base64: bits are left over at byte 1 of 4: it seems cut (store it as base64, or leave `encoding` out to deliver the text as it is)

@@ -95,9 +95,9 @@ async fn classes_of_the_peers_work_unchanged() {
     assert_eq!(response["data"]["data"], json!({ "password": "hunter2", "port": 5432, "key": "aGk=" }));
     assert_eq!(whole.object_version[0].id, "db.json");
 
-    let warned = peers.provider.log().matches("vaultCACertPath: is not heeded").count();
+    let warned = peers.provider.log().matches("vaultCACertPath: is not used").count();
     peers.mount("vault", &class).await.unwrap();
-    assert_eq!((warned, peers.provider.log().matches("vaultCACertPath: is not heeded").count()), (1, 1), "once a class");
+    assert_eq!((warned, peers.provider.log().matches("vaultCACertPath: is not used").count()), (1, 1), "once a class");
 }
 
 #[tokio::test]

@@ -449,8 +449,8 @@ fn classes_of_the_peers_are_judged_in_their_own_words() {
     DIR/faulty.yaml:12:9: error: object 2 (token): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
     DIR/faulty.yaml:13:9: error: object 2 (token): secretpath: is no known key (did you mean `secretPath`?)
     DIR/faulty.yaml:14:25: error: object 2 (token): filePermission: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    DIR/warned.yaml:9:5: warning: vaultNamespace: is not heeded: `baoNamespace` stands beside it, says otherwise and wins (remove one)
-    DIR/warned.yaml:13:19: warning: object 1 (db.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
+    DIR/warned.yaml:9:5: warning: vaultNamespace: is not used: `baoNamespace` has another value, and wins (remove one)
+    DIR/warned.yaml:13:19: warning: object 1 (db.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
     DIR/warned.yaml:17:25: warning: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
     DIR/own.yaml:7:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     DIR/later.yaml:5:13: note: the class is passed over: those of the provider azure are not yet understood
@@ -526,7 +526,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --as shop/web {all}")), @r#"
     1
     DIR/named.yaml:10:21: note: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
-    DIR/address.yaml:9:5: warning: vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    DIR/address.yaml:9:5: warning: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
     DIR/address.yaml:12:21: note: object 1 (password): ServiceAccount shop/web may read bao/team-a/kv/data/db, by policy rule 1
     DIR/namespace.yaml:11:21: note: object 1 (password): ServiceAccount shop/web may read hashi/team-shop/kv/data/db, by policy rule 1
     DIR/denied.yaml:13:21: error: object 1 (password): hashi/team-b/kv/data/db: the class sets vaultAddress to "https://elsewhere", and backends.hashi.classMay.address does not grant that to ServiceAccount shop/web (leave vaultAddress out; or the cluster's admin can add it there)
@@ -554,7 +554,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     #   address: ["https://elsewhere"]
     #   audience: ["other"]
     #   namespace: ["team-b"]
-    ! DIR/address.yaml:9:5: warning: vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    ! DIR/address.yaml:9:5: warning: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
     ! DIR/openbao.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
     ! DIR/openbao.yaml:7:5: error: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
     ! DIR/openbao2.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)

@@ -33,6 +33,10 @@ impl Catalogue for FakeCatalogue {
 
     fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
         match address {
+            Some("https://own") => Err(Unresolved::NoLogin {
+                key: LoginKey::Role,
+                problem: "that backend cannot serve them (write a native class)".to_owned(),
+            }),
             Some("https://nowhere") => Err(Unresolved::Backend(format!("several backends could serve `{dialect}`: bao, dr"))),
             address => Ok(Serving {
                 backend: "bao".parse().unwrap(),
@@ -274,8 +278,8 @@ fn the_openbao_dialect_has_three_names_for_everything() {
     let plan = parse_class("openbao", &mixed).unwrap();
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | audience=openbao namespace=same role=first"#);
     assert_snapshot!(warnings(&plan), @"
-    roleName: is not heeded: `vaultRoleName` stands beside it, says otherwise and wins (remove one)
-    vaultAuthMountPath: is not heeded: `baoAuthMountPath` stands beside it, says otherwise and wins (remove one)
+    roleName: is not used: `vaultRoleName` has another value, and wins (remove one)
+    vaultAuthMountPath: is not used: `baoAuthMountPath` has another value, and wins (remove one)
     ");
 }
 
@@ -289,21 +293,53 @@ fn an_address_that_is_configured_stands_for_its_tls() {
     ]);
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | namespace=team-a role=web"#);
     assert_snapshot!(warnings(&plan), @"
-    vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
-    vaultSkipTLSVerify: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
+    vaultSkipTLSVerify: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
     ");
+}
+
+#[test]
+fn without_an_address_the_backend_stands_for_the_tls() {
+    let tls = [("vaultTLSServerName", "vault.example"), ("vaultSkipTLSVerify", "1"), ("vaultCACertPath", "/tls/ca.crt")];
+    let plan = plan(&tls);
+    assert_eq!(shown(&plan), shown(&super::tests::plan(&[])));
+    assert_snapshot!(warnings(&plan), @"
+    vaultCACertPath: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    vaultTLSServerName: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    vaultSkipTLSVerify: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    ");
+}
+
+/// One fault, whatever else the class says or leaves out of its login.
+#[test]
+fn a_backend_that_cannot_serve_the_class_is_the_one_fault() {
+    for role in [&[("roleName", "web")][..], &[], &[("roleName", "web"), ("audience", "x"), ("vaultCACertPath", "/tls/ca.crt")]] {
+        let class = [&[("vaultAddress", "https://own"), ("objects", OBJECTS)], role].concat();
+        assert_eq!(faults("vault", &class), "- vaultAddress: that backend cannot serve them (write a native class)");
+    }
+}
+
+#[test]
+fn a_mount_with_auth_before_it_is_warned_of() {
+    let of = |word| warnings(&plan(&[(word, "/auth/kubernetes/")]));
+    assert_snapshot!([of("vaultAuthMountPath"), of("vaultKubernetesMountPath")].join("\n"), @"
+    vaultAuthMountPath: begins with `auth/`, which Keyferry adds itself, so the login is at auth/auth/kubernetes (write kubernetes for auth/kubernetes)
+    vaultKubernetesMountPath: begins with `auth/`, which Keyferry adds itself, so the login is at auth/auth/kubernetes (write kubernetes for auth/kubernetes)
+    ");
+    assert_eq!(warnings(&plan(&[("vaultAuthMountPath", "authority/k8s")])), "");
 }
 
 #[test]
 fn what_is_not_heeded_is_warned_of() {
     let plan = plan(&[
+        ("vaultAddress", "https://elsewhere:8200"),
         ("vaultCACertPath", "/tls/ca.crt"),
         ("vaultCADirectory", "/tls"),
         ("objects", "- {objectName: a.json, secretPath: kv/data/a, encoding: base64}"),
     ]);
     assert_snapshot!(warnings(&plan), @"
-    vaultCADirectory: is not heeded: `vaultCACertPath` stands beside it, and wins (remove one)
-    object 1 (a.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
+    vaultCADirectory: is not used: the class has `vaultCACertPath` too, which wins (remove one)
+    object 1 (a.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
     ");
 }
 
@@ -405,6 +441,15 @@ fn unknown_words_and_words_of_other_formats() {
     5:3 object 1: version: is no known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
     6:3 object 1: secretpath: is no known key (did you mean `secretPath`?)
     ");
+    let others =
+        ["vaultRole", "openbaoTLSServerName", "baoRoleName", "openbaoKubernetesMountPath", "baoTlsServerName"].map(|key| (key, "x"));
+    assert_snapshot!(faults("vault", &[&[("roleName", "web"), ("objects", OBJECTS)], &others[..]].concat()), @"
+    - baoRoleName: is no known key (here it is `roleName`; with the provider `openbao` this name works)
+    - baoTlsServerName: is no known key (did you mean `vaultTLSServerName`?)
+    - openbaoKubernetesMountPath: is no known key (here it is `vaultKubernetesMountPath`; with the provider `openbao` this name works)
+    - openbaoTLSServerName: is no known key (here it is `vaultTLSServerName`; with the provider `openbao` this name works)
+    - vaultRole: is no known key (here it is `roleName`)
+    ");
     assert_snapshot!(faults("openbao", &[("bao_address", "x"), ("zzz", "x"), ("role", "x")]), @"
     - bao_address: is no known key (did you mean `baoAddress`?)
     - role: is no known key (here it is `roleName`)
@@ -453,12 +498,12 @@ fn all_faults_of_a_class_at_once() {
         ),
     ];
     assert_snapshot!(faults("vault", &class), @r#"
-    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - vaultNamespace: "team/../other" has the element ".." (write it as the store lists it)
     - vaultSkipTLSVerify: "yes" is neither true nor false (write "true" or "false")
     - vaultTLSClientCertPath: stands without `vaultTLSClientKeyPath`: a certificate and its key go together (add `vaultTLSClientKeyPath`, or remove it)
     - vaultKubernetesMountPath: stands beside `vaultAuthMountPath`, and both mean the same (remove `vaultKubernetesMountPath`)
     - audience: "a\u{7}" has a control character (remove it)
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - vaultAddress: is no address (write https://host:port)
     2:3 object 1 (a): objectName: is missing (write the file's path in the volume, such as `objectName: password`)
     3:15 object 2 (/etc/passwd): objectName: "/etc/passwd" is absolute: paths are relative to the volume (remove the `/` at its start)
@@ -487,8 +532,8 @@ fn a_class_without_what_it_needs() {
     - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     ");
     assert_snapshot!(faults("openbao", &[("baoTLSClientKeyPath", "/k"), ("objects", "[]")]), @"
-    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - baoTLSClientKeyPath: stands without `baoTLSClientCertPath`: a certificate and its key go together (add `baoTLSClientCertPath`, or remove it)
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
     ");
     assert_snapshot!(faults_of(""), @"- objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)");

@@ -156,15 +156,15 @@ impl VaultConfig {
             return Err(refused(LoginKey::Role, problem));
         }
         let own = match &self.auth {
-            Auth::AppRole { .. } => "approle",
-            Auth::Cert { .. } => "cert",
+            Auth::AppRole { .. } => "AppRole",
+            Auth::Cert { .. } => "client certificate",
             Auth::Token { .. } => "token",
             Auth::Pod { .. } => return Ok(()),
         };
         let foreign = login.said().into_iter().find(|(key, _)| *key != LoginKey::Namespace);
         match foreign {
             Some((key, value)) if !self.says(key, value, login) => {
-                let problem = format!("cannot be chosen: this backend is entered as the daemon itself, by {own} (remove it)");
+                let problem = format!("Keyferry logs in to this backend with its own {own}, so a class cannot choose it (remove it)");
                 Err(refused(key, problem))
             }
             _ => Ok(()),

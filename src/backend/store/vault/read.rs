@@ -15,6 +15,7 @@ use super::fault::{Needles, Refusal, Words, of_status, or_status, warnings, word
 use super::lease::as_it_stands;
 use super::login::log_in;
 use super::own;
+use super::raw;
 use super::sessions::{Key, Session, no_turn};
 use super::token::{Pulse, StoreToken, Term, digest_of};
 use super::wire::{Call, Reply};
@@ -217,7 +218,7 @@ impl VaultBackend {
             let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
-        let answer = Answer::parse(&reply.body)?;
+        let answer = Answer::parse(&reply.body).map_err(|refusal| raw::explained(refusal, &secret.name))?;
         self.heed_warnings(secret, reply, &answer, token);
         let content = answer.content()?;
         let response = delivered(&answer, token)?;
