@@ -317,7 +317,7 @@ impl Pipeline {
         let Class { plan, parsed_from: Some(parameters) } = class else { return class.plan };
         let name = name.unwrap_or_default();
         for warning in &plan.warnings {
-            tracing::warn!(namespace = %tenant, class = name, %warning, "a class can be mounted, and its author should know");
+            tracing::warn!(namespace = %tenant, class = name, %warning, "a class has a warning");
         }
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         self.plans.0.keep(tenant.as_str(), parameters, Arc::clone(&plan), PLAN + bytes * PARSED);

@@ -170,6 +170,14 @@ impl Plan {
         self.objects.get(index.checked_sub(1)?)
     }
 
+    /// Whether the class is in the native format: remedies may name its words. The peers' formats have others, and fewer.
+    pub fn is_native(&self) -> bool {
+        match self.version_ids {
+            VersionIds::Paths => false,
+            VersionIds::Secrets => true,
+        }
+    }
+
     /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`].
     pub fn versioned(&self) -> Vec<(String, usize)> {
         match self.version_ids {

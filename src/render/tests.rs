@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
     Code, Encoding, FaultList, Field, FieldKind, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select, Version,
+    VersionIds,
 };
 use crate::steps::Steps;
 
@@ -210,6 +211,20 @@ fn encodings_forgive_what_tools_add() {
     assert_eq!(decoded(Encoding::Base64, "").unwrap(), b"");
 }
 
+/// A class in another format knows neither `optional` nor base64url.
+#[test]
+fn remedies_name_no_words_that_a_format_does_not_have() {
+    let coded = Object { encoding: Encoding::Base64, ..object(2, "a", field("coded", "y")) };
+    let objects = vec![object(1, "b", field("x", "x")), coded];
+    let plan = Plan { version_ids: VersionIds::Paths, ..plan(objects) };
+    let secrets = secrets("a", [("coded", text("aHVudGVyMj8_"))]);
+    let faults = render(&plan, &beside(&plan, &secrets), FileMode::DEFAULT, LIMITS, &Steps::unbounded()).unwrap_err();
+    insta::assert_snapshot!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
+    object 1 (x): files/b: is not in its store (store it, correct the name)
+    object 2 (y): files/a: is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url, which only classes in the native format decode)
+    ");
+}
+
 #[test]
 fn encodings_are_strict_otherwise() {
     let stored = [
@@ -227,7 +242,7 @@ fn encodings_are_strict_otherwise() {
     let problems: Vec<String> = stored.iter().map(|(encoding, stored)| decoded(*encoding, stored).unwrap_err()).collect();
     insta::assert_snapshot!(problems.join("\n"), @"
     is not base64: a character outside its alphabet at byte 7 of 9 (store it as base64, or leave `encoding` out to deliver the text as it is)
-    is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url, which `encoding: base64url` of the native format decodes)
+    is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url: set `encoding: base64url`)
     is not base64url: a character outside its alphabet at byte 11 of 12 (it may be base64: set `encoding: base64`)
     is not base64: it ends in the middle of a group, after 5 bytes (store it as base64, or leave `encoding` out to deliver the text as it is)
     is not base64: bits are left over at byte 1 of 4: it seems cut (store it as base64, or leave `encoding` out to deliver the text as it is)

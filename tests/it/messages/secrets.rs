@@ -114,7 +114,7 @@ async fn texts_that_are_not_what_the_class_says() {
     # cut base64
     DataLoss SecretCorrupt: object 1 (cut): files/shop/bad: is not base64: bits are left over at byte 2 of 3: it seems cut (store it as base64, or leave `encoding` out to deliver the text as it is); object 2 (odd): files/shop/bad: is not hex: it ends in the middle of a group, after 3 bytes (store it as hex, or leave `encoding` out to deliver the text as it is)
     # the other base64
-    DataLoss SecretCorrupt: object 1 (url): files/shop/bad: is not base64: a character outside its alphabet at byte 0 of 4 (it may be base64url, which `encoding: base64url` of the native format decodes)
+    DataLoss SecretCorrupt: object 1 (url): files/shop/bad: is not base64: a character outside its alphabet at byte 0 of 4 (it may be base64url: set `encoding: base64url`)
     # not hex
     DataLoss SecretCorrupt: object 1 (url): files/shop/bad: is not hex: a character outside its alphabet at byte 0 of 4 (store it as hex, or leave `encoding` out to deliver the text as it is)
     # binary, to be decoded

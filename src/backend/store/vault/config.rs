@@ -230,7 +230,7 @@ pub(super) fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
             problem("version", "goes with GET alone: only a read has versions (remove it)")
         }
         Method::Get if asked.version.is_some() && asked.args.names().any(|name| name == "version") => {
-            problem("args", "say a version beside the key `version` (remove one)")
+            problem("args", "have a version, and so has the object itself (remove one)")
         }
         Method::Get | Method::List | Method::Post | Method::Put => Ok(()),
     }

@@ -151,7 +151,7 @@ impl VaultBackend {
         let (word, namespace) = (elements[root], elements[..root].join("/"));
         let reason = format!(
             "the store does not say that this is a secret of a KV engine, and so it may be what is its own below {word}, in the namespace \
-             {namespace} (name the namespace by the key `namespace` of the class, and let a rule of the policy spell {word})"
+             {namespace} (name the namespace by the class's own key for it, and let a rule of the policy spell {word})"
         );
         Err(Refusal::new(Fault::Denied, reason))
     }
@@ -350,9 +350,9 @@ fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
     match reply.status.as_u16() {
         401 => refusal(Fault::Unauthenticated, "something before the store wants a login of its own"),
         405 => refusal(Fault::Invalid, &format!("the path does not take {}: see `method`", secret.method)),
-        413 => refusal(Fault::TooLarge, "send less in `args`"),
+        413 => refusal(Fault::TooLarge, "send less in the arguments"),
         300..=399 => refusal(Fault::Unavailable, "name the address that answers itself"),
-        _ => refusal(Fault::Invalid, "correct the class: the path, `method` or `args`"),
+        _ => refusal(Fault::Invalid, "correct the class: the path, the method or the arguments"),
     }
 }
 
