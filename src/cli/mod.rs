@@ -12,7 +12,6 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
 
-mod allocator;
 mod answer;
 mod check;
 mod client;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Duration;
 
-use super::{Failure, allocator, daemon, to_the_end};
+use super::{Failure, daemon, to_the_end};
 use crate::app::App;
 use crate::app::hardening::harden;
 use crate::config::Config;
@@ -30,8 +30,6 @@ pub struct ServeArgs {
 
 /// Runs the daemon to its end. What there is to say goes to standard error by the log's own way, so that nothing waits for a reader.
 pub fn run(args: ServeArgs) -> ExitCode {
-    // Before there is a thread: it may execute this program again.
-    let unsettled = allocator::settle();
     let outlet = match Outlet::stderr() {
         Ok(outlet) => outlet,
         Err(error) => {
@@ -40,12 +38,6 @@ pub fn run(args: ServeArgs) -> ExitCode {
         }
     };
     let _last = LastLines(outlet.clone());
-    if let Err(error) = unsettled {
-        outlet.push(
-            format!("the allocator keeps its own settings: {error} (set MALLOC_MMAP_THRESHOLD_=131072 and MALLOC_ARENA_MAX=2 in the daemon's environment)\n")
-                .into_bytes(),
-        );
-    }
     match daemon().and_then(|runtime| to_the_end(runtime, serve(args, outlet.clone()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

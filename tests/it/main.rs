@@ -42,4 +42,4 @@ mod volume;
 
 /// As in the daemon: what is freed is wiped (`memory` looks into this process too).
 #[global_allocator]
-static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<tikv_jemallocator::Jemalloc> = zeroizing_alloc::ZeroAlloc(tikv_jemallocator::Jemalloc);

@@ -153,8 +153,8 @@ async fn the_process_cannot_dump_core() {
     assert!(status.lines().any(|line| line == "Umask:\t0077"), "{status}");
 }
 
-/// The most that a burst may leave behind: the heaps of the allocator's threads, without the blocks of values.
-const LEFT: u64 = 24 * 1024;
+/// The most that a burst may leave behind, in KiB.
+const LEFT: u64 = 10 * 1024;
 
 #[tokio::test]
 async fn what_a_burst_of_large_mounts_took_is_given_back() {
@@ -163,10 +163,6 @@ async fn what_a_burst_of_large_mounts_took_is_given_back() {
     let objects: String = (0..4).map(|number| format!("- {{ secret: shop/large-{number}, field: v, path: f{number} }}\n")).collect();
     (0..4).for_each(|number| house.set(&format!("shop/large-{number}"), &[("v", large.as_bytes())]));
     let provider = house.serve();
-    let environment = fs::read(format!("/proc/{}/environ", provider.pid())).unwrap();
-    for setting in [&b"MALLOC_MMAP_THRESHOLD_=131072"[..], b"MALLOC_ARENA_MAX=2"] {
-        assert!(environment.split(|byte| *byte == 0).any(|entry| entry == setting), "the daemon has executed itself with the settings");
-    }
     let idle = provider.status("RssAnon");
     for _ in 0..2 {
         let mut mounts = tokio::task::JoinSet::new();

@@ -93,7 +93,7 @@ pub(in crate::backend) fn is_object(value: &RawValue) -> bool {
 /// # Errors
 /// A text that is not Unicode, or all of them together are over the bound.
 pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Result<(BTreeMap<FieldName, Field>, usize), Refusal> {
-    let (mut fields, mut unnamed, mut bytes) = (BTreeMap::new(), 0, 0);
+    let (mut fields, mut unnamed, mut bytes, mut names) = (BTreeMap::new(), 0, 0, 0);
     for (name, value) in members {
         let Ok(name) = name.parse::<FieldName>() else {
             unnamed += 1;
@@ -101,9 +101,14 @@ pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Res
         };
         let field = field(value).ok_or_else(|| half(&format!("field {:?}", name.as_str())))?;
         bytes += field.bytes.len();
+        names += name.as_str().len();
         fields.insert(name, field);
     }
     check_size(bytes, max_bytes)?;
+    if names > max_bytes {
+        let reason = format!("the names of its fields have {names} bytes; at most {max_bytes} are allowed (split the secret, or raise limits.secretBytes)");
+        return Err(Refusal::new(Fault::TooLarge, reason));
+    }
     Ok((fields, unnamed))
 }
 

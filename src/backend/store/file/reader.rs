@@ -249,6 +249,13 @@ impl Reader {
                 format!("{at} holds {bytes} bytes; at most {most} are served (make it smaller, or ask for a higher limits.secretBytes)")
             }));
         }
+        let names: usize = document.fields.keys().map(|name| name.as_str().len()).sum();
+        if names > self.max_secret_bytes {
+            let most = self.max_secret_bytes;
+            return Err(self.about(Fault::TooLarge, path, |at| {
+                format!("{at} has field names of {names} bytes together; at most {most} are served (split the secret, or ask for a higher limits.secretBytes)")
+            }));
+        }
         let version = Some(document.revision.into());
         let secret = Arc::new(Secret { fields: document.fields, response: None, version, lease: None });
         Ok(Opened { secret, revision: document.revision, time: document.time })

@@ -59,6 +59,8 @@ fn what_cannot_be_delivered_says_why() {
     insta::assert_snapshot!(reason(r#"{"errors":["x"]}"#), @"the store answered 200 with errors (see its log)");
     insta::assert_snapshot!(reason(r#"{"data":{"a":"\ud800"}}"#), @r#"field "a" has half a character in it (half of a surrogate pair: write the secret again)"#);
     insta::assert_snapshot!(reason(&format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(1001))), @"its fields have 1001 bytes; at most 1000 are allowed (raise limits.secretBytes)");
+    let names: String = (0..5).map(|n| format!(r#""{n}{}":"","#, "n".repeat(249))).collect();
+    insta::assert_snapshot!(reason(&format!(r#"{{"data":{{{names}"a":""}}}}"#)), @"the names of its fields have 1251 bytes; at most 1000 are allowed (split the secret, or raise limits.secretBytes)");
     insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete or write it anew, or pin another version)");
     insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it anew, or pin another version)");
     insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{}}}"#), @"the version, the latest, has no content (write it anew, or pin another version)");
