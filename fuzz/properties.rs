@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use keyferry::backend::store::file::{FileBackend, FileConfig, Recipient, Vault, generate_identity};
-use keyferry::backend::{Backend, FetchContext};
+use keyferry::backend::{Backend, Called, FetchContext};
 use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
@@ -236,6 +236,7 @@ pub fn vault(input: &[u8]) {
         fresh: None,
         payer: None,
         party: None,
+        called: Called::default(),
         deadline: Instant::now() + Duration::from_secs(30),
     };
     let secret = SecretRef::read("files".parse().expect("a name"), "db".parse().expect("a name"));

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::{self, Debug};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
@@ -79,8 +80,13 @@ pub struct FetchContext {
     pub payer: Option<Payer>,
     /// In whose lines it waits at a store; `None`: in its own tenant's.
     pub party: Option<Party>,
+    pub called: Called,
     pub deadline: Instant,
 }
+
+/// Whether a store was called on behalf of a fetch: what only waits for its turn may be dropped, and nothing is lost.
+#[derive(Clone, Debug, Default)]
+pub struct Called(Arc<AtomicBool>);
 
 /// What is the same for all secrets of a mount; whose mount it is, each permit says. The fields are those of [`FetchContext`].
 #[derive(Clone, Debug)]
@@ -153,7 +159,19 @@ impl Terms {
     fn of(&self, permit: &Permit) -> FetchContext {
         let Self { tokens, fresh, payer, deadline } = self;
         let (pod, tokens, payer) = (Arc::clone(permit.pod()), Arc::clone(tokens), payer.clone());
-        FetchContext { pod, tokens, fresh: *fresh, payer, party: None, deadline: *deadline }
+        FetchContext { pod, tokens, fresh: *fresh, payer, party: None, called: Called::default(), deadline: *deadline }
+    }
+}
+
+// === impl Called ===
+
+impl Called {
+    pub(in crate::backend) fn mark(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::backend) fn is_marked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

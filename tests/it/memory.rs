@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use keyferry::backend::store::file::{FileBackend, FileConfig};
-use keyferry::backend::{Backend, FetchContext};
+use keyferry::backend::{Backend, Called, FetchContext};
 use keyferry::clock::{Clock, ManualClock, SystemClock};
 use keyferry::model::{PodIdentity, PodTokens, SecretRef};
 use tokio::time::{Duration, Instant, sleep};
@@ -130,6 +130,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
             fresh: None,
             payer: None,
             party: None,
+            called: Called::default(),
             deadline: Instant::now() + Duration::from_mins(1),
         };
         let fetched = backend.fetch(&secret, &cx).await.unwrap();

@@ -106,7 +106,9 @@ pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Res
     }
     check_size(bytes, max_bytes)?;
     if names > max_bytes {
-        let reason = format!("the names of its fields have {names} bytes; at most {max_bytes} are allowed (split the secret, or raise limits.secretBytes)");
+        let reason = format!(
+            "the names of its fields have {names} bytes; at most {max_bytes} are allowed (split the secret, or raise limits.secretBytes)"
+        );
         return Err(Refusal::new(Fault::TooLarge, reason));
     }
     Ok((fields, unnamed))

@@ -48,6 +48,9 @@ impl Limited {
                 // The semaphore is never closed.
                 None => _place = self.own.acquire().await,
             }
+            if let Some(cx) = whose {
+                cx.called.mark();
+            }
             call.await
         };
         let answer = timeout_at(deadline, placed).await.unwrap_or_else(|_| Err(BackendError::late(&self.name, secret, began)));

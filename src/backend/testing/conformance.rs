@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Kind, Scope};
+use crate::backend::{Backend, BackendError, Called, Fault, FetchContext, Kind, Scope};
 use crate::model::{
     Field, FieldKind, FieldName, Login, Method, PodClaims, PodIdentity, PodTokens, SecretBytes, SecretPrefix, SecretRef, Source,
 };
@@ -184,6 +184,7 @@ fn context() -> FetchContext {
         fresh: None,
         payer: None,
         party: None,
+        called: Called::default(),
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

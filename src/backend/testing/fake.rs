@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::conformance::{self, Store};
-use crate::backend::{Backend, BackendError, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, StoreLimits, Visitor, only_reads};
+use crate::backend::{
+    Backend, BackendError, Called, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, StoreLimits, Visitor, only_reads,
+};
 use crate::clock::Clock;
 use crate::model::{
     BackendName, Diagnosis, Fetched, InvalidName, Lease, PodClaims, PodIdentity, PodTokens, RefParts, Secret, SecretBytes, SecretName,
@@ -116,6 +118,7 @@ pub fn context(pod: &str, account: &str, time: Duration) -> FetchContext {
         fresh: None,
         payer: None,
         party: None,
+        called: Called::default(),
         deadline: Instant::now() + time,
     }
 }
@@ -143,6 +146,7 @@ fn error(fault: Fault, secret: &SecretRef, reason: &str) -> BackendError {
 #[async_trait]
 impl Backend for Fake {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        cx.called.mark();
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.in_the_air.fetch_add(1, Ordering::SeqCst);
         let _landing = InTheAir(&self.in_the_air);

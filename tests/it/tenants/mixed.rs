@@ -11,7 +11,7 @@ use tonic::Status;
 use super::calls::LARGE_CALLS;
 use super::classes::{
     ABSENT_LITERALS, ALL_NAMES, ARGS_WITH_A_LONG_KEY, DIFFERING_IN_FRESH, EXPRESSIONS_IN_TURN, GLOBS_OVER_LONG_NAMES, LARGE_SECRETS,
-    MANY_FILES, NESTED_ANCHORS, PATHS_OF_MANY_FOLDERS,
+    MANY_FILES, NESTED_ANCHORS, PATHS_OF_MANY_FOLDERS, TOO_MANY_NAMES,
 };
 use super::flood::{Flood, Told, patiently};
 use super::kind::{Kind, together};
@@ -20,7 +20,7 @@ use super::node::{LARGE, Limits, MIB, Node, SMALL};
 use super::stores::{ANSWERS_THAT_ADD_UP, DEEP_VALUES, LEASES, OBJECTS_THAT_WAIT, RARE_CHARACTERS, SLOW_OBJECTS, TINY_ENTRIES};
 use super::trial::{Trial, Verdict, alone};
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     ABSENT_LITERALS,
     ALL_NAMES,
     ANSWERS_THAT_ADD_UP,
@@ -39,6 +39,7 @@ const KINDS: [Kind; 18] = [
     RARE_CHARACTERS,
     SLOW_OBJECTS,
     TINY_ENTRIES,
+    TOO_MANY_NAMES,
 ];
 
 /// Of the long forms.

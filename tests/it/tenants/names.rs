@@ -56,7 +56,6 @@ fn without_names(node: &Node) -> Command {
 
 /// The victim's secrets are many, so that none of them is at hand: each has to be read by a thread.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "holds but for this: 25 MiB more than when idle are kept, of at most 10"]
 async fn names_that_nobody_resolves() {
     const SECRETS: usize = 300;
     let node = Node::with(Limits { per_backend: 128, ..SMALL }, &backends(), "");

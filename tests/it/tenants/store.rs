@@ -27,7 +27,7 @@ const LARGE: usize = 250_000;
 const SLOW: Duration = Duration::from_secs(20);
 
 /// Requests for counted secrets that it answers each second; it says 429 to more, whoever asks: as a store that counts by node or token.
-const QUOTA: usize = 400;
+const QUOTA: usize = 200;
 
 /// How long a lease of a short life lasts.
 const SHORT_SECONDS: u64 = 6;

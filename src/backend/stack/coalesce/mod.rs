@@ -6,9 +6,9 @@
 //! - **It is cancelled** (its client went away): the flight goes on while anybody waits for it, and is given up when nobody does.
 //! - **It fails**: each waiter may try anew, once; these tries are coalesced as well, so that 250 waiters on a dead store make one more call,
 //!   not 249 after one another. What the second try says is final.
-//! - **Its deadline is short**: the flight ends with it. A waiter with more time tries anew, and from then on waits only for a flight that
-//!   lasts at least half as long as it may wait itself; else it leads one. So each time halves what is left, and 250 waiters whose times
-//!   end one by one make a handful of calls.
+//! - **Its deadline is short**: the flight ends with it. Of the waiters with more time one leads the next flight, which lasts as long as the
+//!   most patient of them may wait: 250 waiters whose times end one by one make three calls, whichever of them wakes first. From then on they
+//!   wait only for a flight that lasts at least half as long as they may wait themselves, so that nobody is cut by each that comes later.
 //! - **It panics**: that reaches the leader alone. The waiters try anew.
 //! - **It comes short of memory**: that is no failed try. A waiter with a whole purse leads anew; each other comes short itself.
 //! - **Its answer has a lease**: the answer is the leader's, and each waiter asks for itself. Where the leader is gone, it is revoked.
@@ -62,6 +62,7 @@ struct Flights(Mutex<HashMap<Asked, Flight>>);
 /// One request in the air, as those see it who may board.
 struct Flight {
     ends: Instant,
+    patience: Arc<Mutex<Patience>>,
     landing: watch::Sender<Option<Landing>>,
     /// Whoever boards it from another tenant has it wait in that tenant's line too: nobody waits behind what the leader's tenant asked for
     /// before.
@@ -72,11 +73,14 @@ struct Flight {
 #[derive(Clone)]
 enum Landing {
     Answer(Fetched),
-    Failed(BackendError),
+    Failed(BackendError, Patience),
     /// The answer has a lease: it is the leader's alone.
     Leased,
     Panicked,
 }
+
+/// The latest deadline of those who waited for a flight.
+type Patience = Instant;
 
 /// What it brings home for its leader.
 type Own = Result<Result<Fetched, BackendError>, Box<dyn Any + Send>>;
@@ -94,6 +98,7 @@ struct Departure {
     place: Place,
     waiting: Waiting,
     party: Party,
+    ends: Instant,
 }
 
 /// A flight's place among those in the air: given back whatever ends it, so that nobody boards what is not there.
@@ -101,6 +106,7 @@ struct Place {
     flights: Arc<Flights>,
     asked: Asked,
     landing: watch::Sender<Option<Landing>>,
+    patience: Arc<Mutex<Patience>>,
 }
 
 // === impl Coalesced ===
@@ -115,9 +121,9 @@ impl Coalesced {
         let began = Instant::now();
         let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
         let late = || Err(BackendError::late(&self.name, Some(&secret.name), began));
-        let (mut failures, mut failure, mut cut) = (0, None, false);
+        let (mut failures, mut failure, mut cut, mut patience) = (0, None, false, cx.deadline);
         while failures < TRIES {
-            let (waiting, ends) = match self.flights.board(&asked, cx, cut) {
+            let (waiting, ends) = match self.flights.board(&asked, cx, cut, patience) {
                 Boarded::Leader(departure) => return self.lead(departure, cx, began).await,
                 Boarded::Waiter { waiting, ends } => (waiting, ends),
             };
@@ -127,14 +133,14 @@ impl Coalesced {
                     return Ok(fetched);
                 }
                 Ok(Landing::Answer(_) | Landing::Leased) => return self.inner.fetch(secret, cx).await,
-                Ok(Landing::Failed(error)) if error.fault == Fault::Short => {
+                Ok(Landing::Failed(error, _)) if error.fault == Fault::Short => {
                     // Who has a whole leads anew, and cannot come short; who has none is short as well.
                     if !cx.payer.as_ref().is_some_and(|payer| payer.purse().has_whole()) {
                         return Err(error);
                     }
                 }
-                Ok(Landing::Failed(_)) if was_cut(ends, cx.deadline) => cut = true,
-                Ok(Landing::Failed(error)) => (failures, failure) = (failures + 1, Some(error)),
+                Ok(Landing::Failed(_, theirs)) if was_cut(ends, cx.deadline) => (cut, patience) = (true, theirs),
+                Ok(Landing::Failed(error, theirs)) => (failures, failure, patience) = (failures + 1, Some(error), theirs),
                 Ok(Landing::Panicked) => failures += 1,
                 // What went wrong before tells more than that the time is over.
                 Err(_) => return failure.map_or_else(late, Err),
@@ -151,11 +157,11 @@ impl Coalesced {
     }
 
     async fn lead(&self, departure: Departure, cx: &FetchContext, began: Instant) -> Result<Fetched, BackendError> {
-        let Departure { place, waiting, party } = departure;
+        let Departure { place, waiting, party, ends } = departure;
         let (name, deadline) = (place.asked.secret.name.clone(), cx.deadline);
-        let margin = MARGIN.min(deadline.saturating_duration_since(began) / 10);
+        let margin = MARGIN.min(ends.saturating_duration_since(began) / 10);
         let (own, mine) = oneshot::channel();
-        let cx = FetchContext { deadline: deadline - margin, party: Some(party), ..cx.clone() };
+        let cx = FetchContext { deadline: ends - margin, party: Some(party), ..cx.clone() };
         tokio::spawn(fly(Arc::clone(&self.inner), place, cx, own));
         let answer = timeout_at(deadline, mine).await;
         drop(waiting);
@@ -180,11 +186,12 @@ async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: onesh
         }
     };
     // Off the board first: who comes now asks anew, and finds in the cache what there is.
+    let patience = *locked(&place.patience);
     drop(place);
     let shared = match &outcome {
         Ok(Ok(fetched)) if fetched.secret.lease.is_some() => Landing::Leased,
         Ok(Ok(fetched)) => Landing::Answer(fetched.clone()),
-        Ok(Err(error)) => Landing::Failed(error.clone()),
+        Ok(Err(error)) => Landing::Failed(error.clone(), patience),
         Err(_) => Landing::Panicked,
     };
     let unclaimed = own.send(outcome).err();
@@ -229,17 +236,25 @@ fn lasts(ends: Instant, deadline: Instant) -> bool {
     ends + TOGETHER >= deadline || 2 * ends.saturating_duration_since(now) >= deadline.saturating_duration_since(now)
 }
 
+/// Each change is one call or one word: a panic elsewhere cannot leave it half-changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 // === impl Flights ===
 
 impl Flights {
-    /// Boards what is in the air, or gives a place to a new flight. Who was `cut` short before boards only what lasts.
-    fn board(self: &Arc<Self>, asked: &Asked, cx: &FetchContext, cut: bool) -> Boarded {
+    /// Boards what is in the air, or gives a place to a new flight. Who was `cut` short before boards only what lasts. Who leads does
+    /// so for the most patient of those with whom it waited.
+    fn board(self: &Arc<Self>, asked: &Asked, cx: &FetchContext, cut: bool, patience: Patience) -> Boarded {
         let deadline = cx.deadline;
         let mut flights = self.lock();
         let entry = flights.entry(asked.clone());
         if let Entry::Occupied(flight) = &entry {
-            let Flight { ends, landing, party } = flight.get();
+            let Flight { ends, patience: latest, landing, party } = flight.get();
             if !cut || lasts(*ends, deadline) {
+                let mut latest = locked(latest);
+                *latest = deadline.max(*latest);
                 party.join(&cx.tenant());
                 return Boarded::Waiter { waiting: landing.subscribe(), ends: *ends };
             }
@@ -247,14 +262,15 @@ impl Flights {
         let (landing, waiting) = watch::channel(None);
         // The one that was there goes on for those who wait for it.
         let party = Party::of(cx.tenant());
-        entry.insert_entry(Flight { ends: deadline, landing: landing.clone(), party: party.clone() });
-        let place = Place { flights: Arc::clone(self), asked: asked.clone(), landing };
-        Boarded::Leader(Departure { place, waiting, party })
+        let ends = deadline.max(patience);
+        let patience = Arc::new(Mutex::new(ends));
+        entry.insert_entry(Flight { ends, patience: Arc::clone(&patience), landing: landing.clone(), party: party.clone() });
+        let place = Place { flights: Arc::clone(self), asked: asked.clone(), landing, patience };
+        Boarded::Leader(Departure { place, waiting, party, ends })
     }
 
-    /// Each change above is one call of the map's: a panic elsewhere cannot leave it half-changed.
     fn lock(&self) -> MutexGuard<'_, HashMap<Asked, Flight>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

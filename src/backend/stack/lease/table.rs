@@ -19,7 +19,7 @@ use super::room::{Booking, Full, POD, Room, weight_of_record};
 use super::state::{State, too_large};
 use super::{LeasesConfig, Store};
 use crate::backend::stack::sealed::Sealed;
-use crate::backend::{BackendError, Fault, FetchContext};
+use crate::backend::{BackendError, Called, Fault, FetchContext};
 use crate::budget::Ceilings;
 use crate::clock::Clock;
 use crate::files::Desk;
@@ -145,7 +145,9 @@ impl Leases {
                     let until = until(old, cx);
                     let answer = match self.book(&tenant, &key, until).await {
                         Ok(booking) => {
-                            let issuing = HandOver::new(runway.issue(store.clone(), cx.clone(), booking));
+                            let called = Called::default();
+                            let cx = FetchContext { called: called.clone(), ..cx.clone() };
+                            let issuing = HandOver::new(called, runway.issue(store.clone(), cx, booking));
                             timeout_at(until, issuing).await.unwrap_or_else(|_| Err(late()))
                         }
                         Err(full) => {

@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::*;
-use crate::backend::Fault;
 use crate::backend::stack::sealed::{Sealed, SealedConfig};
+use crate::backend::{Called, Fault};
 use crate::budget::Ceilings;
 use crate::clock::{Clock, ManualClock};
 use crate::model::{Field, Lease, Method, PodClaims, PodTokens, Secret, SecretBytes, SecretName, SecretPrefix, Source, Version};
@@ -61,7 +61,7 @@ fn context(uid: &str) -> FetchContext {
 fn context_in(namespace: &str, uid: &str) -> FetchContext {
     let deadline = Instant::now() + Duration::from_secs(30);
     let pod = Arc::new(PodIdentity { namespace: namespace.into(), ..pod(uid) });
-    FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, deadline }
+    FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, called: Called::default(), deadline }
 }
 
 /// A store that makes a credential for whoever asks, and counts.
@@ -90,6 +90,8 @@ struct Rules {
     fetch: Option<Fault>,
     renew: Option<Fault>,
     revoke: Option<Fault>,
+    /// How long a fetch waits for its turn.
+    queue: Duration,
     /// How long each call takes.
     slow: Duration,
     /// The keeper's calls about secrets below this name are never answered.
@@ -110,6 +112,7 @@ impl Default for Rules {
             fetch,
             renew,
             revoke,
+            queue: Duration::ZERO,
             slow,
             silent: None,
             large: 0,
@@ -188,8 +191,10 @@ impl Fake {
 
 #[async_trait]
 impl Backend for Fake {
-    async fn fetch(&self, asked: &SecretRef, _cx: &FetchContext) -> Result<Fetched, BackendError> {
+    async fn fetch(&self, asked: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let rules = *self.rules.lock().unwrap();
+        sleep(rules.queue).await;
+        cx.called.mark();
         self.obey(rules.fetch).await?;
         let number = self.issued.fetch_add(1, Ordering::Relaxed) + 1;
         let now = self.clock.now();

@@ -4,8 +4,8 @@
 //! into a table and one system call to a file system that answers at once.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
@@ -38,6 +38,9 @@ const WATCHED: usize = 4_096;
 const SEALED_FACTOR: usize = 6;
 const SEALED_EXTRA: usize = 64 * 1024;
 
+/// A file of more bytes is opened alone: while it is decrypted and parsed it takes several times its size, which no mount pays for.
+const LARGE: usize = 128 * 1024;
+
 /// Reads one vault.
 #[derive(Debug)]
 pub struct Reader {
@@ -47,6 +50,7 @@ pub struct Reader {
     clock: Arc<dyn Clock>,
     born: Instant,
     sweeping: Sweeping,
+    large: Mutex<()>,
     /// Shared by the tenants that asked first for them.
     seen: Kept<Key, Arc<Seen>>,
     highest: Memo<SecretName, Revision>,
@@ -92,6 +96,7 @@ impl Reader {
             clock,
             born: Instant::now(),
             sweeping: Sweeping::default(),
+            large: Mutex::new(()),
             seen: Kept::of_bytes(REMEMBERED),
             highest: Memo::with_capacity(WATCHED),
         })
@@ -224,6 +229,8 @@ impl Reader {
             Err(Unreadable::Absent) => return Ok(None),
             Err(cause) => return Err(self.unreadable(path, &cause)),
         };
+        // No file system is waited for behind it.
+        let _alone = (file.bytes.len() > LARGE).then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
         let plaintext = seal::open(&file.bytes, &keys.identities).map_err(|cause| self.unopened(path, cause, keys))?;
         let document = Document::parse(&plaintext).map_err(|cause| {
             self.about(Fault::Corrupt, path, |at| format!("{at} opens, but what it holds {cause} (set the secret anew)"))

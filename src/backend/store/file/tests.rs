@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use rustix::fs::inotify;
 
 use super::*;
+use crate::backend::Called;
 use crate::clock::{ManualClock, SystemClock};
 use crate::model::{Field, FieldKind, FieldName, PodTokens, SecretBytes};
 use crate::yaml::{Faults, parse};
@@ -118,6 +119,7 @@ fn cx() -> FetchContext {
         fresh: None,
         payer: None,
         party: None,
+        called: Called::default(),
         deadline: Instant::now() + Duration::from_secs(30),
     }
 }

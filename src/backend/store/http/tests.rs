@@ -15,7 +15,7 @@ use tokio::time::Duration;
 
 use self::server::{Answer, Server};
 use super::*;
-use crate::backend::Kind;
+use crate::backend::{Called, Kind};
 use crate::clock::{Clock, SystemClock};
 use crate::http::tests::server::{Authority, Manner};
 use crate::model::{Method, PodClaims, PodToken, PodTokens, RefParts, SecretBytes};
@@ -115,6 +115,7 @@ fn cx() -> FetchContext {
         fresh: None,
         payer: None,
         party: None,
+        called: Called::default(),
         deadline: Instant::now() + Duration::from_secs(20),
     }
 }

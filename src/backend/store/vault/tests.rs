@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Duration;
 
 use super::*;
-use crate::backend::Kind;
+use crate::backend::{Called, Kind};
 use crate::clock::SystemClock;
 use crate::identity::Issuer;
 use crate::kube::api_server;
@@ -91,6 +91,7 @@ impl Bench {
             fresh: None,
             payer: None,
             party: None,
+            called: Called::default(),
             deadline: soon(),
         }
     }

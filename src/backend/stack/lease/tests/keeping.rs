@@ -88,6 +88,28 @@ async fn a_caller_that_is_gone_hands_over_to_those_who_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_only_waits_for_its_turn_ends_with_its_caller() {
+    let bench = Arc::new(Bench::new());
+    bench.fake.rule(|rules| rules.queue = Duration::from_secs(4));
+    let start = |bench: &Arc<Bench>| {
+        let bench = Arc::clone(bench);
+        tokio::spawn(async move { bench.user("a").await })
+    };
+    let first = start(&bench);
+    sleep(Duration::from_secs(1)).await;
+    first.abort();
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(bench.fake.issued(), 0, "nobody wants it");
+    // Who waits for the same goes on by itself.
+    let first = start(&bench);
+    sleep(Duration::from_secs(1)).await;
+    let second = start(&bench);
+    sleep(Duration::from_secs(1)).await;
+    first.abort();
+    assert_eq!((second.await.unwrap().as_str(), bench.fake.issued()), ("user-1", 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failure_of_ones_own_is_not_the_others() {
     let bench = Arc::new(Bench::new());
     bench.fake.rule(|rules| (rules.slow, rules.fetch) = (Duration::from_secs(1), Some(Fault::Denied)));
