@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver bench soak fuzz clean
+.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -60,7 +60,7 @@ e2e:
 	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
 
 # Asks well-known programs again what tests/golden/*.json has of them. CI only replays those files.
-golden: golden-dotenv
+golden: golden-dotenv golden-yaml
 
 golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
 	$(CARGO) build --locked
@@ -76,6 +76,11 @@ golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
 # Records again what the driver sends and does (tests/golden/driver-*.json).
 golden-driver:
 	GOLDEN=write $(MAKE) --no-print-directory e2e SCENARIO=driver
+
+# Needs Go. What Keyferry refuses on purpose is listed in yaml-refused.txt.
+golden-yaml: tools
+	cd tests/golden/yaml && go run . > ../yaml.json
+	GOLDEN=write $(TOOLS)/cargo-nextest nextest run --locked --lib -E 'test(dialect::golden::)'
 
 # A shell on such a node, with Keyferry installed and KUBECONFIG set.
 e2e-shell:

@@ -290,7 +290,7 @@ impl Pipeline {
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
     async fn class(&self, mut parameters: BTreeMap<String, String>, means: &Means, cx: &MountContext) -> Result<Class, MountError> {
-        if *cx.provider != *OWN_PROVIDER && !parameters.contains_key("dialect") {
+        if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(String::is_empty) {
             parameters.insert("dialect".to_owned(), cx.provider.to_string());
         }
         if let Some(plan) = self.plans.0.find(&parameters) {

@@ -3,14 +3,29 @@
 //! serde stops at the first fault and forgets positions; the configuration and the classes owe their readers all faults at once,
 //! each with its line. The parser is granit-parser's (the one under serde-saphyr); the tree has budgets of its own, so that a
 //! document of a few hundred bytes cannot become a million nodes through aliases.
+//!
+//! Others read the same texts: kubectl the manifests, the providers for Vault and OpenBao the `objects`, and whatever judges a class before it
+//! is admitted. Where two readers of one text disagree, one of them can be deceived. So a value is what those programs make of it, or a fault:
+//! `tests/golden/yaml.json` holds their answers.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
-use granit_parser::{Event, Parser, ScalarStyle, Span};
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 
-use crate::nearest::nearest;
+use self::merge::{MERGE, Merge, is_merge};
+use self::scalar::{Plain, Scalar};
 use crate::steps::{Spent, Steps};
+
+mod merge;
+mod reader;
+mod scalar;
+mod source;
+#[cfg(test)]
+mod tests;
+mod time;
+
+pub use reader::{Fault, Faults, Reader, not_text, unknown_key};
+pub use scalar::Kind;
 
 /// The most nodes that all documents of a text may have, with every copy that an anchor or an alias makes.
 const MAX_NODES: usize = 100_000;
@@ -47,10 +62,10 @@ pub enum Value {
     /// In the order of the text; keys are unique.
     Mapping(Vec<(Key, Node)>),
     Null,
-    /// The text as written, without quotes. Numbers and booleans are texts too: who reads them knows what they should be.
+    /// The text as written, without quotes: of numbers and booleans too, since who reads them knows what they should be.
     Scalar {
         text: String,
-        quoted: bool,
+        kind: Kind,
     },
     Sequence(Vec<Node>),
 }
@@ -59,33 +74,17 @@ pub enum Value {
 pub struct Key {
     pub at: Position,
     pub text: String,
+    /// What it was before it became a key.
+    pub kind: Kind,
 }
 
-/// One thing that is wrong, where, and what to do.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Fault {
-    pub at: Position,
-    /// The full key, such as `backends.files.vault` or `mode`.
-    pub key: String,
-    pub problem: String,
-}
-
-/// Faults as they are found: all of them, or no more than so many and how many more there are.
-#[derive(Debug)]
-pub struct Faults {
-    kept: Vec<Fault>,
-    most: usize,
-    more: usize,
-}
-
-/// A mapping being read: it knows which keys were asked for, so that it can name the others.
-#[derive(Debug)]
-pub struct Reader<'n> {
-    /// The mapping's own key, empty for the whole document.
-    path: String,
-    at: Position,
-    entries: &'n [(Key, Node)],
-    known: Vec<&'static str>,
+/// Whose rules say what a text means.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Schema {
+    /// kubectl's (sigs.k8s.io/yaml): for manifests.
+    Kubernetes,
+    /// Those of gopkg.in/yaml.v3, with which the providers for Vault and OpenBao read `objects`: for these, and for what is Keyferry's own.
+    V3,
 }
 
 /// Why a text gave no tree.
@@ -95,15 +94,15 @@ pub enum Unparsed {
     Spent(Spent),
 }
 
-/// Parses all documents of a stream.
+/// Parses all documents of a stream of manifests, as kubectl reads them.
 ///
 /// # Errors
-/// The first fault of syntax, a duplicate key, or a budget passed (100,000 values, 32 levels).
+/// The first fault of syntax, a duplicate key, what kubectl would read otherwise, or a budget passed (100,000 values, 32 levels).
 pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
-    documents(text, &Steps::unbounded()).map_err(Unparsed::into_fault)
+    documents(text, Schema::Kubernetes, &Steps::unbounded()).map_err(Unparsed::into_fault)
 }
 
-/// Parses a text of one document. An empty text is null.
+/// Parses a text of one document. An empty text is null, and an empty document at its end is nothing.
 ///
 /// # Errors
 /// As [`parse_all`], and a second document.
@@ -116,7 +115,10 @@ pub fn parse(text: &str) -> Result<Node, Fault> {
 /// # Errors
 /// As [`parse`], and steps that ran out.
 pub fn parse_within(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
-    let mut documents = documents(text, steps)?;
+    let mut documents = documents(text, Schema::V3, steps)?;
+    while documents.len() > 1 && documents.last().is_some_and(Node::is_null) {
+        documents.pop();
+    }
     match documents.len() {
         0 => Ok(Node { at: Position { line: 1, column: 1 }, value: Value::Null }),
         1 => Ok(documents.remove(0)),
@@ -129,22 +131,46 @@ pub fn parse_within(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
 }
 
 #[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
-fn documents(text: &str, steps: &Steps) -> Result<Vec<Node>, Unparsed> {
+fn documents(text: &str, schema: Schema, steps: &Steps) -> Result<Vec<Node>, Unparsed> {
     steps.charge_bytes(text.len())?;
-    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, steps };
+    source::check(text, schema)?;
+    let parser = Parser::new_from_str_with_options(text, options());
+    let mut builder = Builder {
+        text,
+        is_json: schema == Schema::Kubernetes && text.trim_start().starts_with('{'),
+        parser,
+        schema,
+        anchors: HashMap::new(),
+        nodes: 0,
+        steps,
+    };
     let mut documents = Vec::new();
     while let Some((event, span)) = builder.next()? {
         match event {
+            // Both programs pass over such a document in silence.
+            Event::DocumentStart(false, _) if !documents.is_empty() => {
+                let problem = "a document starts here without `---`, and others would not read it (write `---` before it)";
+                return Err(fault(position(span), problem.to_owned()));
+            }
             Event::DocumentStart(..) => builder.anchors.clear(),
-            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Comment(..) => {}
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | Event::Comment(..) | Event::Anchor(..) => {}
             node => documents.push(builder.node(node, span, 0)?.node),
         }
     }
     Ok(documents)
 }
 
+/// Directives change how tags are read, and not all readers take them.
+fn options() -> Options {
+    granit_parser::options! { disallow_directives: true, emit_anchor_events: true }
+}
+
 struct Builder<'t> {
+    text: &'t str,
+    /// kubectl reads what starts so as JSON first.
+    is_json: bool,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
+    schema: Schema,
     anchors: HashMap<usize, Built>,
     /// Of all documents, those that were copied too.
     nodes: usize,
@@ -191,6 +217,12 @@ impl<'t> Builder<'t> {
         self.steps.charge(EVENT)?;
         match self.parser.next_event() {
             None => Ok(None),
+            Some(Ok((Event::Anchor(_, name), span))) if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) => {
+                Err(fault(
+                    position(span),
+                    "the name of an anchor has a character that not all readers take (use letters, digits, `-` and `_`)".to_owned(),
+                ))
+            }
             Some(Ok(event)) => Ok(Some(event)),
             Some(Err(error)) => {
                 let marker = error.marker();
@@ -215,20 +247,25 @@ impl<'t> Builder<'t> {
 
     #[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
     fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Built, Unparsed> {
-        let at = Position { line: span.start.line(), column: span.start.col() + 1 };
+        let at = position(span);
         self.count(1, at)?;
         check_depth(depth, at)?;
+        self.check_source(&event, span, at)?;
         let (built, anchor) = match event {
             Event::Alias(id) => return self.alias(id, at, depth),
-            Event::Scalar(text, style, anchor, _) => {
-                let quoted = style != ScalarStyle::Plain;
-                let null = !quoted && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+            Event::Scalar(text, style, anchor, tag) => {
                 let weight = 1 + text.len() / COPIED;
-                let value = if null { Value::Null } else { Value::Scalar { text: text.into_owned(), quoted } };
+                let value = self.scalar(text.into_owned(), style, tag.as_deref(), at)?;
                 (Built { node: Node { at, value }, weight, height: 0 }, anchor)
             }
-            Event::SequenceStart(_, anchor, _) => (self.sequence(at, depth)?, anchor),
-            Event::MappingStart(_, anchor, _) => (self.mapping(at, depth)?, anchor),
+            Event::SequenceStart(_, anchor, tag) => {
+                check_tag(tag.as_deref(), "seq", at)?;
+                (self.sequence(at, depth)?, anchor)
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                check_tag(tag.as_deref(), "map", at)?;
+                (self.mapping(at, depth)?, anchor)
+            }
             _ => return Err(fault(at, "is not a YAML value (write a text, a list or a mapping)".to_owned())),
         };
         if anchor != 0 {
@@ -237,6 +274,28 @@ impl<'t> Builder<'t> {
             self.anchors.insert(anchor, built.clone());
         }
         Ok(built)
+    }
+
+    /// Judges how a value is written, where that makes a difference to some readers.
+    fn check_source(&self, event: &Event<'_>, span: Span, at: Position) -> Result<(), Unparsed> {
+        if let Some(start) = span.start.byte_offset() {
+            source::check_before(self.text.get(..start).unwrap_or_default(), at)?;
+        }
+        if matches!(event, Event::Scalar(_, ScalarStyle::DoubleQuoted, ..)) && !self.is_json {
+            source::check_escapes(span.slice(self.text).unwrap_or_default(), at)?;
+        }
+        Ok(())
+    }
+
+    fn scalar(&self, text: String, style: ScalarStyle, tag: Option<&Tag>, at: Position) -> Result<Value, Unparsed> {
+        let quoted = style != ScalarStyle::Plain;
+        let tag = tag.map(|tag| name_of(tag).ok_or_else(|| fault(at, unread_tag(None)))).transpose()?;
+        let plain = Plain { text: &text, quoted, tag: tag.as_deref() };
+        Ok(match plain.read(self.schema).map_err(|problem| fault(at, problem))? {
+            Scalar::Null => Value::Null,
+            Scalar::Decoded(text) => Value::Scalar { text, kind: Kind::Text },
+            Scalar::Is(kind) => Value::Scalar { text, kind },
+        })
     }
 
     fn sequence(&mut self, at: Position, depth: usize) -> Result<Built, Unparsed> {
@@ -255,28 +314,59 @@ impl<'t> Builder<'t> {
 
     fn mapping(&mut self, at: Position, depth: usize) -> Result<Built, Unparsed> {
         let (mut entries, mut weight, mut height): (Vec<(Key, Node)>, _, _) = (Vec::new(), 1, 0);
-        let mut seen = HashSet::new();
+        let (mut seen, mut merge): (_, Option<Merge>) = (HashSet::new(), None);
         loop {
             let (event, span) = self.inner()?;
             if matches!(event, Event::MappingEnd) {
+                if let Some(merge) = merge {
+                    merge.into_entries(&mut entries, self.schema)?;
+                }
                 return Ok(Built { node: Node { at, value: Value::Mapping(entries) }, weight, height });
             }
-            let Built { node: key, weight: of_key, .. } = self.node(event, span, depth + 1)?;
-            let text = match key.value {
-                Value::Scalar { text, .. } => text,
-                Value::Null => "null".to_owned(),
-                Value::Mapping(_) | Value::Sequence(_) => {
-                    let problem = "a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)";
-                    return Err(fault(key.at, problem.to_owned()));
-                }
+            let is_merge = is_merge(&event);
+            let at = position(span);
+            let (key, of_key) = if is_merge {
+                self.count(1, at)?;
+                (Key { at, text: MERGE.to_owned(), kind: Kind::Text }, 1)
+            } else {
+                check_key_tag(&event, at)?;
+                let built = self.node(event, span, depth + 1)?;
+                (self.key(built.node)?, built.weight)
             };
-            if !seen.insert(text.clone()) {
-                return Err(Fault { at: key.at, problem: "given twice in one mapping (remove one)".to_owned(), key: text }.into());
+            if !seen.insert(key.text.clone()) {
+                return Err(Fault { at: key.at, problem: "given twice in one mapping (remove one)".to_owned(), key: key.text }.into());
             }
             let (event, span) = self.inner()?;
             let value = self.node(event, span, depth + 1)?;
-            (weight, height) = (weight + of_key + value.weight, height.max(value.height + 1));
-            entries.push((Key { at: key.at, text }, value.node));
+            weight += of_key + value.weight;
+            if is_merge {
+                // What is merged moves up: one level, two out of a list.
+                height = height.max(value.height);
+                merge = Some(Merge { at: key.at, after: entries.len(), from: value.node });
+            } else {
+                height = height.max(value.height + 1);
+                entries.push((key, value.node));
+            }
+        }
+    }
+
+    fn key(&self, node: Node) -> Result<Key, Unparsed> {
+        let at = node.at;
+        match node.value {
+            Value::Scalar { text, kind } => {
+                let written = match self.schema {
+                    Schema::Kubernetes => kind.to_key(&text),
+                    Schema::V3 => Some(text),
+                };
+                written
+                    .map(|text| Key { at, text, kind })
+                    .ok_or_else(|| fault(at, "a key is a number that Kubernetes does not take as a key (put it in quotes)".to_owned()))
+            }
+            Value::Null => Err(fault(at, "a key is empty or null; keys are texts (write one, or put it in quotes)".to_owned())),
+            Value::Mapping(_) | Value::Sequence(_) => {
+                let problem = "a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)";
+                Err(fault(at, problem.to_owned()))
+            }
         }
     }
 
@@ -310,6 +400,40 @@ fn check_depth(depth: usize, at: Position) -> Result<(), Unparsed> {
     Ok(())
 }
 
+fn position(span: Span) -> Position {
+    Position { line: span.start.line(), column: span.start.col() + 1 }
+}
+
+/// The name of one of YAML's own tags, such as `int` of `!!int`.
+fn name_of(tag: &Tag) -> Option<String> {
+    tag.suffix_in_namespace("tag:yaml.org,2002:").map(std::borrow::Cow::into_owned)
+}
+
+/// Tags of lists and mappings say nothing, or are not read.
+fn check_tag(tag: Option<&Tag>, natural: &str, at: Position) -> Result<(), Unparsed> {
+    match tag {
+        Some(tag) if name_of(tag).as_deref() != Some(natural) => Err(fault(at, unread_tag(name_of(tag).as_deref()))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A key that is decoded is not a text to all readers.
+fn check_key_tag(event: &Event<'_>, at: Position) -> Result<(), Unparsed> {
+    let Event::Scalar(_, _, _, Some(tag)) = event else { return Ok(()) };
+    if name_of(tag).as_deref() == Some("binary") { Err(fault(at, unread_tag(name_of(tag).as_deref()))) } else { Ok(()) }
+}
+
+/// Tags are shown only where they are YAML's: any other text may be a value that begins with `!`.
+/// `name`: of one of YAML's own namespace.
+fn unread_tag(name: Option<&str>) -> String {
+    const OWN: [&str; 15] =
+        ["binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set", "str", "timestamp", "value", "yaml"];
+    match name.filter(|name| OWN.contains(name)) {
+        Some(name) => format!("the tag `!!{name}` is not read here (remove it; `!!str` makes a text)"),
+        None => "a tag is not read, which is a word that begins with `!` (put a text that begins so in quotes)".to_owned(),
+    }
+}
+
 /// One that is at no key.
 fn fault(at: Position, problem: String) -> Unparsed {
     Unparsed::Fault(Fault { at, key: String::new(), problem })
@@ -333,11 +457,7 @@ impl Node {
     /// A plain `true` or `false`.
     pub fn boolean(&self) -> Option<bool> {
         match &self.value {
-            Value::Scalar { text, quoted: false } => match text.as_str() {
-                "true" | "True" | "TRUE" => Some(true),
-                "false" | "False" | "FALSE" => Some(false),
-                _ => None,
-            },
+            Value::Scalar { kind: Kind::Boolean(value), .. } => Some(*value),
             Value::Mapping(_) | Value::Null | Value::Scalar { .. } | Value::Sequence(_) => None,
         }
     }
@@ -360,329 +480,5 @@ impl Node {
             Value::Scalar { text, .. } => text.len() / COPIED,
             Value::Null => 0,
         }
-    }
-}
-
-// === impl Faults ===
-
-impl Faults {
-    /// For what a tenant writes: no more are kept than a message has room for.
-    pub fn at_most(most: usize) -> Self {
-        Self { most, ..Self::default() }
-    }
-
-    pub fn add(&mut self, at: Position, key: impl Into<String>, problem: impl Into<String>) {
-        self.add_with(at, || (key.into(), problem.into()));
-    }
-
-    /// Key and problem are written only where they are kept.
-    pub fn add_with(&mut self, at: Position, words: impl FnOnce() -> (String, String)) {
-        if self.kept.len() < self.most {
-            let (key, problem) = words();
-            self.kept.push(Fault { at, key, problem });
-        } else {
-            self.more += 1;
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
-    }
-
-    /// How many were found, kept or not.
-    pub fn len(&self) -> usize {
-        self.kept.len() + self.more
-    }
-
-    /// How many were not kept.
-    pub fn more(&self) -> usize {
-        self.more
-    }
-
-    /// Those that were kept, in the order of the text.
-    pub fn into_sorted(mut self) -> Vec<Fault> {
-        self.kept.sort_by_key(|fault| fault.at);
-        self.kept
-    }
-}
-
-impl Default for Faults {
-    fn default() -> Self {
-        Self { kept: Vec::new(), most: usize::MAX, more: 0 }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() { f.write_str(&self.problem) } else { write!(f, "{}: {}", self.key, self.problem) }
-    }
-}
-
-// === impl Reader ===
-
-impl<'n> Reader<'n> {
-    /// Starts to read a mapping. Anything else is a fault; null is an empty mapping.
-    pub fn of(node: &'n Node, path: impl Into<String>, faults: &mut Faults) -> Option<Self> {
-        let path = path.into();
-        let entries: &[(Key, Node)] = match &node.value {
-            Value::Mapping(entries) => entries,
-            Value::Null => &[],
-            Value::Scalar { .. } | Value::Sequence(_) => {
-                faults.add(node.at, path, format!("is {}, but must be a mapping (write a line `key: value` for each key)", node.kind()));
-                return None;
-            }
-        };
-        Some(Self { path, at: node.at, entries, known: Vec::new() })
-    }
-
-    /// Where the mapping stands.
-    pub fn at(&self) -> Position {
-        self.at
-    }
-
-    /// The full name of one of its keys.
-    pub fn path(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
-    }
-
-    /// The value of a key; null is as good as absent. From now on the key is known.
-    pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
-        if !self.known.contains(&key) {
-            self.known.push(key);
-        }
-        self.entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node).filter(|node| !node.is_null())
-    }
-
-    /// Every entry, for a mapping whose keys are names.
-    pub fn entries(&self) -> &'n [(Key, Node)] {
-        self.entries
-    }
-
-    /// The scalar text of a key; a list or mapping is a fault.
-    pub fn text(&mut self, key: &'static str, faults: &mut Faults) -> Option<&'n str> {
-        let node = self.get(key)?;
-        if node.text().is_none() {
-            faults.add(node.at, self.path(key), not_text(node));
-        }
-        node.text()
-    }
-
-    /// A key's text parsed; what the parser says is the fault.
-    pub fn parsed<T, E: fmt::Display>(
-        &mut self,
-        key: &'static str,
-        faults: &mut Faults,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        let text = self.text(key, faults)?;
-        let at = self.get(key)?.at;
-        parse(text).map_err(|error| faults.add(at, self.path(key), error.to_string())).ok()
-    }
-
-    /// A plain `true` or `false`.
-    pub fn boolean(&mut self, key: &'static str, faults: &mut Faults) -> Option<bool> {
-        let node = self.get(key)?;
-        let value = node.boolean();
-        if value.is_none() {
-            faults.add(node.at, self.path(key), "must be true or false (write one of them, without quotes)");
-        }
-        value
-    }
-
-    /// A list of texts; one text alone stands for a list of one.
-    pub fn texts(&mut self, key: &'static str, faults: &mut Faults) -> Option<Vec<(Position, &'n str)>> {
-        let node = self.get(key)?;
-        let items = match &node.value {
-            Value::Sequence(items) => items.as_slice(),
-            Value::Mapping(_) | Value::Null | Value::Scalar { .. } => std::slice::from_ref(node),
-        };
-        let mut texts = Vec::with_capacity(items.len());
-        for item in items {
-            match item.text() {
-                Some(text) => texts.push((item.at, text)),
-                None => faults.add(
-                    item.at,
-                    self.path(key),
-                    format!("holds {}, but must be a list of texts (write each on a line of its own, after `- `)", item.kind()),
-                ),
-            }
-        }
-        Some(texts)
-    }
-
-    /// The mapping under a key.
-    pub fn reader(&mut self, key: &'static str, faults: &mut Faults) -> Option<Reader<'n>> {
-        let node = self.get(key)?;
-        Reader::of(node, self.path(key), faults)
-    }
-
-    /// Notes a key that must be there and is not.
-    pub fn missing(&self, key: &str, remedy: &str, faults: &mut Faults) {
-        faults.add(self.at, self.path(key), format!("is missing ({remedy})"));
-    }
-
-    /// Ends the reading: every key that nobody asked for is a fault that names the nearest known one.
-    pub fn finish(self, faults: &mut Faults) {
-        for (key, _) in self.entries {
-            if !self.known.contains(&key.text.as_str()) {
-                faults.add(key.at, self.path(&key.text), unknown_key(&key.text, &self.known));
-            }
-        }
-    }
-}
-
-/// What to say of a value that is no text.
-pub fn not_text(node: &Node) -> String {
-    format!("is {}, but must be a text (write one value; one that starts with `[` or `{{` needs quotes)", node.kind())
-}
-
-/// `is unknown (did you mean `path`?)`, or, where nothing is near, the keys there are.
-pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
-    match nearest(key, known.iter().copied()) {
-        Some(near) => format!("is no known key (did you mean `{near}`?)"),
-        None => format!("is no known key (known here: {})", known.join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A kind of text, and one of this size.
-    type Kind = (&'static str, fn(usize) -> String);
-
-    #[test]
-    fn positions_quotes_and_nulls_are_kept() {
-        let node = parse("a: 0444\nb:\n  - \"0444\"\n  - ~\nc:\n").unwrap();
-        let Value::Mapping(entries) = &node.value else { panic!() };
-        assert_eq!(entries[0].1.at, Position { line: 1, column: 4 });
-        assert!(matches!(&entries[0].1.value, Value::Scalar { text, quoted: false } if text == "0444"));
-        let Value::Sequence(items) = &entries[1].1.value else { panic!() };
-        assert!(matches!(&items[0].value, Value::Scalar { text, quoted: true } if text == "0444"));
-        assert!(items[1].is_null() && entries[2].1.is_null());
-        assert_eq!(items[0].at, Position { line: 3, column: 5 });
-    }
-
-    #[test]
-    fn every_unknown_key_is_named_with_the_nearest() {
-        let node = parse("path: x\nmoed: 1\nzzz: 2").unwrap();
-        let mut faults = Faults::default();
-        let mut reader = Reader::of(&node, "top", &mut faults).unwrap();
-        assert_eq!(reader.text("path", &mut faults), Some("x"));
-        assert_eq!(reader.text("mode", &mut faults), None);
-        reader.finish(&mut faults);
-        let shown: Vec<_> = faults.into_sorted().iter().map(|f| format!("{}: {f}", f.at.line)).collect();
-        assert_eq!(shown, ["2: top.moed: is no known key (did you mean `mode`?)", "3: top.zzz: is no known key (known here: path, mode)"]);
-    }
-
-    #[test]
-    fn an_alias_bomb_is_refused_quickly() {
-        let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
-        for level in 1..12 {
-            let before = format!("*a{},", level - 1).repeat(10);
-            bomb += &format!("a{level}: &a{level} [{before}]\n");
-        }
-        assert!(parse(&bomb).unwrap_err().problem.contains("budget"));
-        let long = format!("- &a {}\n- [{}]\n", "x".repeat(500_000), "*a,".repeat(50_000));
-        assert!(parse(&long).unwrap_err().problem.contains("budget"), "50,000 copies of a long text are 25 GB");
-    }
-
-    fn nested_anchors(levels: usize, items: usize) -> String {
-        let opened: String = (0..levels).map(|level| format!("&a{level} [")).collect();
-        format!("{opened}{}{}", "x,".repeat(items), "]".repeat(levels))
-    }
-
-    #[test]
-    fn what_an_anchor_copies_counts() {
-        assert!(parse(&nested_anchors(31, 1_000)).is_ok());
-        // 31 copies of 99,000 values.
-        assert!(parse(&nested_anchors(31, 99_000)).unwrap_err().problem.contains("budget"));
-        let texts: String = (0..500).map(|n| format!("- &a{n} {}\n", "x".repeat(4_000))).collect();
-        assert!(parse(&texts).unwrap_err().problem.contains("budget"), "copies of 2 MB of text");
-    }
-
-    /// A chain of aliases nests deeper than any of its parts.
-    #[test]
-    fn an_alias_nests_as_deep_as_what_it_copies() {
-        let link = |level: usize, inner: &str| format!("- &a{level} {}{inner}{}\n", "[".repeat(10), "]".repeat(10));
-        let chain = |links: usize| {
-            let first = link(0, "x");
-            (1..links).fold(first, |chain, level| chain + &link(level, &format!("*a{}", level - 1)))
-        };
-        assert!(parse(&chain(3)).is_ok());
-        let fault = parse(&chain(4)).unwrap_err();
-        assert_eq!((fault.at.line, fault.problem.as_str()), (4, "nested deeper than 32 levels (nest less)"));
-        assert!(parse(&chain(80)).unwrap_err().problem.contains("nested"));
-    }
-
-    /// The stack of a thread of the runtime, whose frames are larger in this build than in a release.
-    #[test]
-    fn the_deepest_tree_fits_the_stack() {
-        let deepest = || {
-            let [flow, block, mapping] = [("[", "x", "]"), ("- ", "x", ""), ("{a: ", "x", "}")]
-                .map(|(open, inner, close)| parse(&format!("{}{inner}{}", open.repeat(32), close.repeat(32))).unwrap());
-            assert_eq!([&flow, &block, &mapping].map(Node::weight), [33, 33, 65]);
-            drop(flow.clone());
-            assert!(parse(&"- ".repeat(125_000)).is_err() && parse(&"[".repeat(250_000)).is_err());
-            assert!(parse(&"? ".repeat(125_000)).is_err() && parse(&"{a: ".repeat(62_500)).is_err());
-        };
-        std::thread::Builder::new().stack_size(2 << 20).spawn(deepest).unwrap().join().unwrap();
-    }
-
-    fn steps_of(text: &str) -> u64 {
-        let steps = Steps::unbounded();
-        let _ = parse_within(text, &steps);
-        steps.spent()
-    }
-
-    #[test]
-    fn twice_the_text_takes_twice_the_steps() {
-        let kinds: [Kind; 8] = [
-            ("lines", |n| "- a\n".repeat(n)),
-            ("flow", |n| format!("[{}]", "a,".repeat(n))),
-            ("members", |n| (0..n).map(|n| format!("key{n:06}: x\n")).collect()),
-            ("comments", |n| "# a\n".repeat(n)),
-            ("anchors", |n| (0..n).map(|n| format!("- &a{n:06} x\n")).collect()),
-            ("aliases", |n| format!("- &a [x, y]\n{}", "- *a\n".repeat(n))),
-            ("anchors in anchors", |n| nested_anchors(8, n)),
-            ("one text", |n| "a b ".repeat(n)),
-        ];
-        for (kind, text) in kinds {
-            let (once, twice) = (steps_of(&text(5_000)), steps_of(&text(10_000)));
-            assert!(twice * 10 <= once * 22, "{kind}: {once}, {twice}");
-        }
-    }
-
-    #[test]
-    fn parsing_ends_with_the_steps() {
-        let steps = Steps::new(10_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
-        assert_eq!(parse_within(&"- a\n".repeat(60_000), &steps).unwrap_err(), Unparsed::Spent(Spent::Steps(10_000)));
-        assert_eq!(steps.spent(), 240_000, "a text that is too long is not begun");
-        let steps = Steps::new(100_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
-        assert!(parse_within(&"- a\n".repeat(20_000), &steps).is_err());
-        assert!(steps.spent() < 101_000);
-    }
-
-    #[test]
-    fn deep_nesting_duplicate_keys_and_bad_syntax_are_faults() {
-        assert!(parse(&"[".repeat(100_000)).is_err());
-        assert!(parse(&"- ".repeat(40)).unwrap_err().problem.contains("nested"));
-        let twice = parse("a: 1\nb: 2\na: 3").unwrap_err();
-        assert_eq!((twice.at.line, twice.key.as_str()), (3, "a"));
-        assert!(parse("a: [1, 2").unwrap_err().problem.contains("not valid YAML"));
-        assert!(parse("a: &x [*x]").is_err());
-        assert!(parse("a: 1\n---\nb: 2").unwrap_err().problem.contains("second"));
-    }
-
-    #[test]
-    fn aliases_and_several_documents_are_read() {
-        let node = parse("a: &x {k: v}\nb: *x").unwrap();
-        let mut faults = Faults::default();
-        let mut reader = Reader::of(&node, "", &mut faults).unwrap();
-        let mut b = reader.reader("b", &mut faults).unwrap();
-        assert_eq!(b.text("k", &mut faults), Some("v"));
-        assert_eq!(parse_all("a: 1\n---\nb: 2\n").unwrap().len(), 2);
-        assert!(parse("").unwrap().is_null());
-        assert!(parse("# only a comment\n").unwrap().is_null());
     }
 }

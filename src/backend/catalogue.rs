@@ -69,6 +69,6 @@ impl Catalogue for Configured {
     }
 
     fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
-        self.dialects.find(dialect, address).map_err(Unresolved::Backend)
+        self.dialects.find(dialect, address)
     }
 }

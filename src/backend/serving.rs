@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::BackendConfig;
 use crate::http::Endpoint;
-use crate::model::{BackendName, Serving};
+use crate::model::{BackendName, LoginKey, Serving, Unresolved};
 
 /// What is configured of the peers' dialects.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +21,8 @@ struct Candidate {
     address: Option<Endpoint>,
     dialects: &'static [&'static str],
     names_audience: bool,
+    /// Whether it is logged in to as the Pod: the peers' classes know no other way.
+    as_pod: bool,
 }
 
 // === impl ServedDialects ===
@@ -34,36 +36,55 @@ impl ServedDialects {
                 address: facts.address.cloned(),
                 dialects: facts.dialects,
                 names_audience: facts.audience.is_some_and(|audience| audience.named),
+                as_pod: facts.audience.is_some(),
             }
         };
         Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
     }
 
-    /// The backend of this very address; else the one that the configuration names for the dialect; else the only one that speaks it.
+    /// The backend of this very address; else the one that the configuration names for the dialect; else the only one that speaks it. Those
+    /// that are not logged in to as the Pod serve no such class, and are chosen only where there is nothing else.
     ///
     /// # Errors
-    /// There is none, or nothing says which of several.
-    pub(super) fn find(&self, dialect: &str, address: Option<&str>) -> Result<Serving, String> {
+    /// There is none, nothing says which of several, or the one that is meant is not logged in to as the Pod.
+    pub(super) fn find(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
         let speakers: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.dialects.contains(&dialect)).collect();
         let address = address.and_then(|address| address.parse::<Endpoint>().ok());
         let at_address: Vec<&Candidate> =
             speakers.iter().copied().filter(|speaker| address.is_some() && speaker.address == address).collect();
         let by_address = !at_address.is_empty();
-        let left = if by_address { &at_address } else { &speakers };
+        let at_hand = if by_address { &at_address } else { &speakers };
+        let left: Vec<&Candidate> = at_hand.iter().copied().filter(|candidate| candidate.as_pod).collect();
+        if left.is_empty() && !at_hand.is_empty() {
+            return Err(no_login(dialect, at_hand));
+        }
         let named = self.named.get(dialect).filter(|named| !by_address || left.iter().any(|candidate| candidate.name == **named));
-        let chosen = |backend: &BackendName| {
-            let names_audience = speakers.iter().any(|speaker| speaker.name == *backend && speaker.names_audience);
-            Ok(Serving { backend: backend.clone(), by_address, names_audience })
+        let chosen = |backend: &BackendName| match speakers.iter().find(|speaker| speaker.name == *backend) {
+            Some(speaker) if !speaker.as_pod => Err(no_login(dialect, &[*speaker])),
+            speaker => {
+                let names_audience = speaker.is_some_and(|speaker| speaker.names_audience);
+                Ok(Serving { backend: backend.clone(), by_address, names_audience })
+            }
         };
         match (named, left.as_slice()) {
             (Some(named), _) => chosen(named),
             (None, [only]) => chosen(&only.name),
-            (None, []) => Err(format!(
+            (None, []) => Err(Unresolved::Backend(format!(
                 "no backend of this node serves classes of the dialect `{dialect}` (the cluster's admin can add one of the kind vault)"
-            )),
-            (None, several) => Err(several_could(dialect, several, by_address)),
+            ))),
+            (None, several) => Err(Unresolved::Backend(several_could(dialect, several, by_address))),
         }
     }
+}
+
+fn no_login(dialect: &str, backends: &[&Candidate]) -> Unresolved {
+    let names = backends.iter().map(|backend| backend.name.as_str()).collect::<Vec<_>>().join(", ");
+    let problem = format!(
+        "this class cannot be served by {names}: classes of the dialect `{dialect}` log in as the Pod, and Keyferry logs in there with a \
+         credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can \
+         add a backend with auth.method kubernetes or jwt, and name it in dialects.{dialect}.backend)"
+    );
+    Unresolved::NoLogin { key: LoginKey::Role, problem }
 }
 
 fn several_could(dialect: &str, several: &[&Candidate], by_address: bool) -> String {
@@ -86,6 +107,7 @@ mod tests {
             address: address.map(|address| address.parse().unwrap()),
             dialects,
             names_audience: name == "dr",
+            as_pod: !name.starts_with("own"),
         }
     }
 
@@ -97,7 +119,7 @@ mod tests {
                 assert_eq!(names_audience, backend.as_str() == "dr");
                 format!("{backend}{}", if by_address { "!" } else { "" })
             }
-            Err(problem) => problem,
+            Err(problem) => problem.to_string(),
         }
     }
 
@@ -126,6 +148,27 @@ mod tests {
         several backends of this node could serve this class of the dialect `vault`: bao, dr (write the address of one of them, as it is configured; or the cluster's admin can set dialects.vault.backend)
         several backends of this node could serve this class of the dialect `vault`: bao, tenants (the cluster's admin can set dialects.vault.backend)
         no backend of this node serves classes of the dialect `vault` (the cluster's admin can add one of the kind vault)
+        ");
+    }
+
+    #[test]
+    fn what_is_not_logged_in_to_as_the_pod_serves_no_class_of_a_peer() {
+        let bao = candidate("bao", Some("https://bao:8200"));
+        let [own, other] = ["own", "own2"].map(|name| candidate(name, Some("https://bao:8200")));
+        let far = candidate("own-far", Some("https://far:8200"));
+        assert_eq!(found(&[own.clone(), bao.clone()], None, None), "bao");
+        assert_eq!(found(&[own.clone(), bao.clone()], None, Some("https://bao:8200")), "bao!");
+        let problems = [
+            found(std::slice::from_ref(&own), None, None),
+            found(&[own.clone(), bao.clone()], Some("own"), None),
+            found(&[bao, far], None, Some("https://far:8200")),
+            found(&[own, other], None, None),
+        ];
+        insta::assert_snapshot!(problems.join("\n"), @"
+        this class cannot be served by own: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
+        this class cannot be served by own: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
+        this class cannot be served by own-far: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
+        this class cannot be served by own, own2: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
         ");
     }
 }

@@ -249,11 +249,14 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     }
     let mut faults = Faults::default();
     let class = ClassManifest::of(node, &mut faults);
-    for fault in faults.into_sorted() {
+    let faults = faults.into_sorted();
+    // What is not a text has no objects to be judged.
+    let has_objects = faults.iter().all(|fault| fault.key != "spec.parameters.objects");
+    for fault in faults {
         let (class, key) = (name_of(node).to_owned(), fault.key.clone());
         judge.report.add(Finding { class, key, ..Finding::error(file, fault.at, fault.to_string()) });
     }
-    if let Some(class) = class {
+    if let Some(class) = class.filter(|_| has_objects) {
         judge.judge(file, text, node, &class);
     }
 }

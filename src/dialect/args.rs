@@ -1,13 +1,10 @@
 //! A request's arguments: YAML as a class writes it, as the JSON that a store reads.
 //!
-//! A plain `true`, a number and a null are what YAML 1.2's core schema says they are; everything else is a text. What one YAML reads so
-//! and another otherwise is refused: nobody would look for the cause of a wrong argument there. No message shows a value, since
-//! arguments may be secret.
-
-use serde_json::{Map, Number, Value as Json};
+//! It is the very JSON that the providers for Vault and OpenBao send (yaml.v3, then Go's `encoding/json`), or a fault; in native classes too.
+//! No message shows a value, since arguments may be secret.
 
 use crate::model::{Args, clean};
-use crate::yaml::{Faults, Node, Reader, Value};
+use crate::yaml::{Faults, Key, Kind, Node, Reader, Value};
 
 /// How many characters of a place are written: more than a message shows.
 const SHOWN: usize = 128;
@@ -37,33 +34,43 @@ pub(super) fn read(key: &'static str, reader: &mut Reader<'_>, faults: &mut Faul
     let place = Place { outer: None, step: Step::Key(key) };
     for (name, node) in inner.entries() {
         if let Some(value) = json(&place.within(Step::Key(&name.text)), node, faults) {
-            args.insert(&name.text, &value);
+            args.insert_json(&name.text, value);
         }
     }
     (faults.len() == before).then_some(args)
 }
 
-fn json(place: &Place<'_>, node: &Node, faults: &mut Faults) -> Option<Json> {
+fn json(place: &Place<'_>, node: &Node, faults: &mut Faults) -> Option<String> {
     match &node.value {
-        Value::Null => Some(Json::Null),
-        Value::Scalar { text, quoted: true } => Some(Json::from(text.as_str())),
-        Value::Scalar { text, quoted: false } => {
+        Value::Null => Some("null".to_owned()),
+        Value::Scalar { text, kind } => {
             let fault =
                 |problem| faults.add_with(node.at, || (clean(&place.shown()), format!("{problem} (put it in quotes for the text)")));
-            plain(text).map_err(fault).ok()
+            kind.to_json(text).map_err(fault).ok()
         }
         Value::Sequence(items) => {
             // Every item is read, so that every fault is told.
             let items: Vec<_> = (0..).zip(items).map(|(at, item)| json(&place.within(Step::Item(at)), item, faults)).collect();
-            items.into_iter().collect::<Option<Vec<_>>>().map(Json::from)
+            Some(format!("[{}]", items.into_iter().collect::<Option<Vec<_>>>()?.join(",")))
         }
         Value::Mapping(entries) => {
-            let members =
-                entries.iter().map(|(key, node)| Some((key.text.clone(), json(&place.within(Step::Key(&key.text)), node, faults)?)));
-            let members: Vec<_> = members.collect();
-            members.into_iter().collect::<Option<Map<_, _>>>().map(Json::Object)
+            // In the order of their names, as Go writes them.
+            let mut members: Vec<(&str, Option<String>)> =
+                entries.iter().map(|(key, node)| (&*key.text, member(place, key, node, faults))).collect();
+            members.sort_by_key(|(name, _)| *name);
+            Some(format!("{{{}}}", members.into_iter().map(|(_, member)| member).collect::<Option<Vec<_>>>()?.join(",")))
         }
     }
+}
+
+/// A member of a mapping within the arguments. The providers fail where its key is not a text.
+fn member(place: &Place<'_>, key: &Key, node: &Node, faults: &mut Faults) -> Option<String> {
+    let within = place.within(Step::Key(&key.text));
+    if key.kind != Kind::Text {
+        faults.add_with(key.at, || (clean(&within.shown()), "the key is not a text (put the key in quotes)".to_owned()));
+        return None;
+    }
+    Some(format!("{}:{}", serde_json::Value::from(key.text.as_str()), json(&within, node, faults)?))
 }
 
 // === impl Place ===
@@ -86,41 +93,6 @@ impl<'p> Place<'p> {
         }
         shown
     }
-}
-
-/// A text without quotes.
-fn plain(text: &str) -> Result<Json, &'static str> {
-    match text {
-        "true" | "True" | "TRUE" => return Ok(Json::Bool(true)),
-        "false" | "False" | "FALSE" => return Ok(Json::Bool(false)),
-        _ => {}
-    }
-    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if !digits.starts_with(|first: char| first.is_ascii_digit()) {
-        return Ok(Json::from(text));
-    }
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return whole_number(text, digits).map(Json::Number);
-    }
-    let prefixed = |prefix: &str, radix| digits.strip_prefix(prefix).is_some_and(|rest| u64::from_str_radix(rest, radix).is_ok());
-    if prefixed("0x", 16) || prefixed("0o", 8) || prefixed("0b", 2) {
-        return Err("is a number that JSON cannot write so: write it in decimal");
-    }
-    let is_decimal = digits.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-'));
-    match text.parse::<f64>().ok().filter(|_| is_decimal).map(Number::from_f64) {
-        // A version such as 1.2.3, a duration, a date, an address: texts.
-        None => Ok(Json::from(text)),
-        Some(None) => Err("is too large a number for JSON"),
-        Some(Some(number)) => Ok(Json::Number(number)),
-    }
-}
-
-fn whole_number(text: &str, digits: &str) -> Result<Number, &'static str> {
-    if digits.len() > 1 && digits.starts_with('0') {
-        return Err("starts with a 0: to one YAML that is an octal number, to another a decimal one");
-    }
-    let (signed, unsigned) = (text.parse::<i64>(), text.parse::<u64>());
-    signed.map(Number::from).or_else(|_| unsigned.map(Number::from)).map_err(|_| "is a number of more than 64 bits")
 }
 
 #[cfg(test)]
@@ -163,7 +135,7 @@ mod tests {
 "#;
         let (args, faults) = read_from(text);
         assert_eq!(faults, "");
-        insta::assert_snapshot!(args.unwrap(), @r#"{"address":"10.0.0.1","block":"a\nb\n","common_name":"web.shop","date":"2026-01-31","empty":null,"exponent":1000.0,"fraction":1.5,"large":18446744073709551615,"negative":-3,"nested":{"list":["a",1,[true]],"deeper":{"n":null}},"nothing":null,"number":24,"quoted":"24","single":"true","truth":true,"ttl":"24h","version":"1.2.3","yes":"yes"}"#);
+        insta::assert_snapshot!(args.unwrap(), @r#"{"address":"10.0.0.1","block":"a\nb\n","common_name":"web.shop","date":"2026-01-31T00:00:00Z","empty":null,"exponent":1000,"fraction":1.5,"large":18446744073709551615,"negative":-3,"nested":{"deeper":{"n":null},"list":["a",1,[true]]},"nothing":null,"number":24,"quoted":"24","single":"true","truth":true,"ttl":"24h","version":"1.2.3","yes":"yes"}"#);
     }
 
     #[test]
@@ -174,27 +146,26 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_meant_otherwise_is_refused_without_being_shown() {
+    fn what_json_does_not_have_is_refused_without_being_shown() {
         let text = r"args:
-  pin: 0123
-  list: [1, 0777, { deep: 0x1f }]
-  large: 99999999999999999999
-  huge: 1e999
+  nan: .nan
+  list: [1, .inf, { deep: -.inf }]
+  time: 2026-01-31T10:00:00+24:00
+  map: { 12345: a }
 ";
         let (args, faults) = read_from(text);
         assert_eq!(args, None);
         insta::assert_snapshot!(faults, @"
-        2:8 args.pin: starts with a 0: to one YAML that is an octal number, to another a decimal one (put it in quotes for the text)
-        3:13 args.list[1]: starts with a 0: to one YAML that is an octal number, to another a decimal one (put it in quotes for the text)
-        3:27 args.list[2].deep: is a number that JSON cannot write so: write it in decimal (put it in quotes for the text)
-        4:10 args.large: is a number of more than 64 bits (put it in quotes for the text)
-        5:9 args.huge: is too large a number for JSON (put it in quotes for the text)
+        2:8 args.nan: is a number that JSON does not have (put it in quotes for the text)
+        3:13 args.list[1]: is a number that JSON does not have (put it in quotes for the text)
+        3:27 args.list[2].deep: is a number that JSON does not have (put it in quotes for the text)
+        4:9 args.time: is a time with an offset of a day or more, which JSON does not have (put it in quotes for the text)
+        5:10 args.map.12345: the key is not a text (put the key in quotes)
         ");
-        assert!(!faults.contains("123") && !faults.contains("777"));
-        let long = format!("args: {{ {}: [[1, 0777]], \"a\\n\": [[{{ {}: 0777 }}]] }}", "k".repeat(500), "x".repeat(200));
+        let long = format!("args: {{ {}: [[1, .inf]], \"a\\n\": [[{{ {}: .inf }}]] }}", "k".repeat(500), "x".repeat(200));
         insta::assert_snapshot!(read_from(&long).1, @r"
-        1:516 args.kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...: starts with a 0: to one YAML that is an octal number, to another a decimal one (put it in quotes for the text)
-        1:737 args.a\n[0][0].xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...: starts with a 0: to one YAML that is an octal number, to another a decimal one (put it in quotes for the text)
+        1:516 args.kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...: is a number that JSON does not have (put it in quotes for the text)
+        1:737 args.a\n[0][0].xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...: is a number that JSON does not have (put it in quotes for the text)
         ");
         insta::assert_snapshot!(read_from("args: common_name=web").1, @"1:7 args: is a text, but must be a mapping (write a line `key: value` for each key)");
         insta::assert_snapshot!(read_from("args: [a]").1, @"1:7 args: is a list, but must be a mapping (write a line `key: value` for each key)");

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::keys::Keys;
 use super::layout::{Layout, Room};
-use super::{ClassLimits, bounded, class_fault, too_much_work};
+use super::{ClassLimits, bounded, class_fault, too_much_work, twice};
 use crate::model::{
     Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, FaultList, FilePath, FolderPath, InvalidName, InvalidPath, Label,
     LeaseFor, LoginKey, MAX_FAULTS, Method, Object, Plan, SecretRef, Unresolved, clean, quoted,
@@ -35,6 +35,8 @@ pub(super) struct Format {
     /// The key under which an object names its file.
     pub path: &'static str,
     pub request: RequestKeys,
+    /// Keys of an object that count as left out where they are `""`: so a chart writes what its values do not say.
+    pub blank: &'static [&'static str],
     /// How an object starts, for messages.
     pub sample: &'static str,
     /// What to do where `objects` is missing.
@@ -148,8 +150,8 @@ impl<'c> Class<'c> {
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let parsed = parse(parameters.get(key)?.trim());
-        parsed.map_err(|problem| self.fault(key, problem)).ok()
+        let text = Some(parameters.get(key)?.trim()).filter(|text| !text.is_empty())?;
+        parse(text).map_err(|problem| self.fault(key, problem)).ok()
     }
 
     /// Reads the list under `objects`. `label` finds the path that names an object in messages, before anything is known to be right.
@@ -235,7 +237,7 @@ impl<'c> Class<'c> {
             faults.add(node.at, "objects", format!("is {}, but an object is a mapping (write `- {sample}`, say)", node.kind()));
             return None;
         }
-        let mut reader = Reader::of(node, "", faults)?;
+        let mut reader = Reader::of(node, "", faults)?.with_blanks(self.format.blank);
         for (key, _) in reader.entries() {
             let keys = &self.format.object_keys;
             if !keys.known.contains(&key.text.as_str()) {
@@ -391,10 +393,30 @@ impl<'c> Class<'c> {
                 self.fault(&self.word(key), problem);
             }
         }
-        let Self { mut faults, warnings, secrets, login_words: parameters, .. } = self;
+        let (secrets, objects) = used(std::mem::take(&mut self.secrets), objects);
+        for (object, warning) in twice::warnings(&secrets, &objects) {
+            self.warn(Some(&object), self.format.request.args, warning);
+        }
+        let Self { mut faults, warnings, login_words: parameters, .. } = self;
         faults.sort_by_key(|fault| (fault.object.as_ref().map_or(0, |label| label.index), fault.at));
         if faults.is_empty() { Ok(Plan { secrets, objects, parameters, warnings, ..Plan::default() }) } else { Err(ClassFaults(faults)) }
     }
+}
+
+/// The secrets that objects ask for, in their order, and the objects with their new places: where a format lets two objects share a
+/// request, one of the secrets is not asked for.
+fn used(secrets: Vec<SecretRef>, mut objects: Vec<Object>) -> (Vec<SecretRef>, Vec<Object>) {
+    let mut places = vec![None; secrets.len()];
+    let asked: HashSet<usize> = objects.iter().map(|object| object.secret).collect();
+    let mut kept = Vec::with_capacity(asked.len());
+    for (index, secret) in secrets.into_iter().enumerate().filter(|(index, _)| asked.contains(index)) {
+        places[index] = Some(kept.len());
+        kept.push(secret);
+    }
+    for object in &mut objects {
+        object.secret = places[object.secret].unwrap_or(object.secret);
+    }
+    (kept, objects)
 }
 
 /// Takes out of a request what was refused of it; whether there was anything to take.

@@ -14,6 +14,8 @@ pub(super) struct Keys {
     pub later: &'static [(&'static str, &'static str)],
     /// Words of other formats, each with what to write here.
     pub foreign: &'static [(&'static str, &'static str)],
+    /// The same, where the words follow a pattern.
+    pub of_others: fn(&str) -> Option<String>,
 }
 
 impl Keys {
@@ -24,8 +26,7 @@ impl Keys {
         match (find(self.later), find(self.foreign)) {
             (Some(remedy), _) => format!("is not yet supported ({remedy})"),
             (None, Some(remedy)) => format!("is no known key ({remedy})"),
-            (None, None) if key == "<<" => "is no known key: YAML's merge keys are not read (write the keys out)".to_owned(),
-            (None, None) => self.unknown(key),
+            (None, None) => (self.of_others)(key).map_or_else(|| self.unknown(key), |remedy| format!("is no known key ({remedy})")),
         }
     }
 

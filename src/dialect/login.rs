@@ -27,3 +27,9 @@ pub(super) fn path(path: &str) -> Result<Option<String>, String> {
         Err(cause) => Err(format!("{} {cause} (write it as the store lists it)", quoted(path))),
     }
 }
+
+/// What to say of a mount that is most likely none: Keyferry puts `auth/` before it, as the peers do.
+pub(super) fn doubt_of_mount(mount: &str) -> Option<String> {
+    let rest = mount.strip_prefix("auth/")?;
+    Some(format!("begins with `auth/`, which Keyferry adds itself, so the login is at auth/{mount} (write {rest} for auth/{rest})"))
+}

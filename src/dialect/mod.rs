@@ -11,10 +11,13 @@ use crate::steps::{Spent, Steps};
 
 mod args;
 mod class;
+#[cfg(test)]
+mod golden;
 mod keys;
 mod layout;
 mod login;
 mod native;
+mod twice;
 mod vault;
 
 /// The native format.
@@ -56,7 +59,7 @@ pub fn parse(
         return Err(ClassFaults([too_large(bytes, limits.bytes)].into_iter().collect()));
     }
     match parameters.get("dialect").map(String::as_str) {
-        None | Some(NATIVE) => native::parse(parameters, catalogue, limits, steps),
+        None | Some("" | NATIVE) => native::parse(parameters, catalogue, limits, steps),
         Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits, steps),
         Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits, steps),
         Some(dialect) => Err(ClassFaults([class_fault("dialect", unknown_dialect(dialect))].into_iter().collect())),

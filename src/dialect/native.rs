@@ -29,6 +29,7 @@ const CLASS_KEYS: Keys = Keys {
         ("vaultAuthMountPath", "here it is `mount`; a class in the format of the vault provider says `dialect: vault`"),
         ("vaultNamespace", "here it is `namespace`; a class in the format of the vault provider says `dialect: vault`"),
     ],
+    of_others: |_| None,
 };
 
 /// Keys of an object.
@@ -48,6 +49,7 @@ const OBJECT_KEYS: Keys = Keys {
         ("secretKey", "here it is `field`"),
         ("secretPath", "here it is `secret`"),
     ],
+    of_others: |_| None,
 };
 
 const FORMAT: Format = Format {
@@ -55,6 +57,7 @@ const FORMAT: Format = Format {
     object_keys: OBJECT_KEYS,
     path: "path",
     request: RequestKeys { name: "secret", version: "version", method: "method", args: "args", lease: "lease" },
+    blank: &["backend", "mode", "version", "encoding", "method", "lease", "owner"],
     sample: "secret: shop/db",
     without_objects: "add it: a list of objects, each with at least `secret: <name>`; `objects: \"[]\"` for an empty volume",
     may_be_empty: true,
@@ -77,7 +80,7 @@ pub(super) fn parse(
     let mut class = Class::new(FORMAT, catalogue, limits, steps);
     class.check_keys(parameters);
     let defaults = Defaults {
-        backend: parameters.get("backend").map(String::as_str),
+        backend: parameters.get("backend").map(String::as_str).filter(|backend| !backend.is_empty()),
         mode: class.parsed(parameters, "mode", mode),
         owners: limits.owners,
         login: Login {
@@ -89,6 +92,9 @@ pub(super) fn parse(
             ..Login::default()
         },
     };
+    if let Some(problem) = defaults.login.mount.as_deref().and_then(login::doubt_of_mount) {
+        class.warn(None, "mount", problem);
+    }
     let fresh = class.parsed(parameters, "fresh", parse_duration);
     let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
         ObjectReader { class, defaults: &defaults, label }.read(reader, faults)

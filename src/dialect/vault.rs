@@ -5,7 +5,7 @@
 //! `internal/provider`). Where this module is stricter, a class that the peer would have mounted in part or by chance is refused with what to
 //! write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use self::parameters::Entry;
 use self::path::SecretPath;
@@ -15,7 +15,7 @@ use super::native::values::mode;
 use super::{ClassLimits, args};
 use crate::model::{
     Args, Ask, Catalogue, ClassFaults, Encoding, FieldName, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Select,
-    Unresolved, VersionIds, quoted,
+    Unresolved, Verb, VersionIds, quoted,
 };
 use crate::steps::Steps;
 use crate::yaml::{Faults, Node, Reader, Value};
@@ -42,9 +42,13 @@ pub(super) fn parse(
     class.check_keys(parameters);
     let mut entry = Entry::read(peer, parameters, &mut class);
     let backend = choose_backend(peer, &mut entry, catalogue, &mut class);
-    let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
-        ObjectReader { class, backend: backend.as_deref(), entry: &entry, label }.read(reader, faults)
+    let mut asked = Vec::new();
+    let mut objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
+        let (object, request) = ObjectReader { peer, class, backend: backend.as_deref(), entry: &entry, label }.read(reader, faults)?;
+        asked.push(request);
+        Some(object)
     });
+    share(&mut objects, &asked);
     class.finish(objects).map(|plan| Plan { version_ids: VersionIds::Paths, ..plan })
 }
 
@@ -65,9 +69,11 @@ fn format(peer: &'static Peer) -> Format {
                 ("secret", "here it is `secretPath`"),
                 ("version", "here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`"),
             ],
+            of_others: |_| None,
         },
         path: "objectName",
         request: RequestKeys { name: "secretPath", version: "secretPath", method: "method", args: "secretArgs", lease: "secretPath" },
+        blank: &["method", "encoding", "filePermission", "secretArgs"],
         sample: "{objectName: password, secretPath: kv/data/shop/db, secretKey: password}",
         without_objects: "add it: a list of objects, each with `objectName` and `secretPath`",
         may_be_empty: false,
@@ -82,32 +88,63 @@ fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, cla
             if !serving.names_audience && entry.login.audience.is_none() {
                 entry.login.audience = Some(peer.audience.to_owned());
             }
-            if serving.by_address {
-                entry.login.address = None;
+            // At the backend's own address its own TLS settings are right: the class's files were in the peer's container.
+            if serving.by_address || entry.login.address.is_none() {
+                let why = if serving.by_address {
+                    format!("the class's address is that of the backend `{}`, whose own TLS settings apply", serving.backend)
+                } else {
+                    "the class has no address, so the TLS settings of the node's backend apply".to_owned()
+                };
                 for word in std::mem::take(&mut entry.tls_words) {
-                    let problem = format!(
-                        "is not heeded: the class's address is that of the backend `{}`, whose own TLS settings stand in for it",
-                        serving.backend
-                    );
-                    class.warn(None, word, problem);
+                    class.warn(None, word, format!("is not used: {why} (remove it if the class is for Keyferry alone)"));
                 }
-                entry.login.tls = None;
+                (entry.login.address, entry.login.tls) = (None, None);
             }
+            entry.check_role(class);
             Some(serving.backend.as_str().to_owned())
         }
+        // What the class says of its role is then of no account.
+        Err(Unresolved::NoLogin { problem, .. }) => {
+            class.fault(entry.address_word.unwrap_or("dialect"), problem);
+            None
+        }
         Err(Unresolved::Backend(problem)) => {
+            entry.check_role(class);
             class.fault(entry.address_word.unwrap_or("dialect"), problem);
             None
         }
         Err(other) => {
+            entry.check_role(class);
             class.fault("dialect", other.to_string());
             None
         }
     }
 }
 
+/// What an object asks for. The peers ask once for all objects of one path and method, and never compare `secretArgs`.
+struct Asked {
+    request: (SecretPath, Method),
+    has_args: bool,
+}
+
+/// Lets an object without arguments share the answer to the first object of the same request that has them, wherever that one is: so a
+/// key is the certificate's own. This is for requests that create something.
+fn share(objects: &mut [Object], asked: &[Asked]) {
+    let mut firsts: HashMap<&(SecretPath, Method), usize> = HashMap::new();
+    for (object, asked) in objects.iter().zip(asked).filter(|(_, asked)| asked.has_args) {
+        firsts.entry(&asked.request).or_insert(object.secret);
+    }
+    let creates = |asked: &Asked| asked.request.1.verb() == Verb::Update;
+    for (object, asked) in objects.iter_mut().zip(asked).filter(|(_, asked)| creates(asked) && !asked.has_args) {
+        if let Some(secret) = firsts.get(&asked.request) {
+            object.secret = *secret;
+        }
+    }
+}
+
 /// Reads one object.
 struct ObjectReader<'r, 'c> {
+    peer: &'static Peer,
     class: &'r mut Class<'c>,
     /// `None`: none could be chosen, and that has been said.
     backend: Option<&'r str>,
@@ -118,7 +155,7 @@ struct ObjectReader<'r, 'c> {
 // === impl ObjectReader ===
 
 impl ObjectReader<'_, '_> {
-    fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Object> {
+    fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<(Object, Asked)> {
         let path = self.read_name(reader, faults);
         let target = read_path(reader, faults);
         let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
@@ -127,12 +164,26 @@ impl ObjectReader<'_, '_> {
         let mode = reader.parsed("filePermission", faults, mode).filter(|mode| *mode != FileMode::NONE);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
         if key.is_none() && encoding != Encoding::Utf8 {
-            self.class.warn(Some(self.label), "encoding", "is not heeded without `secretKey`: a whole response is delivered as JSON");
+            self.class.warn(
+                Some(self.label),
+                "encoding",
+                "is not used without `secretKey`: a whole response is delivered as JSON (remove it)",
+            );
         }
-        let secret = target.and_then(|target| {
-            let (method, lease, login) = (method.unwrap_or_default(), LeaseFor::Pod, self.entry.login.clone());
-            let target = target.of(method);
-            let args = merge(args, &target, reader, faults);
+        let (method, has_args) = (method.unwrap_or_default(), !args.is_empty());
+        if has_args && method.verb() == Verb::Read {
+            let problem = format!(
+                "Keyferry sends them as the query of this {}; the provider for {} sends them as a body, which the store ignores (remove \
+                 them, or add `method: POST`)",
+                method.as_str(),
+                self.peer.title
+            );
+            self.class.warn(Some(self.label), "secretArgs", problem);
+        }
+        let target = target.map(|target| target.of(method));
+        let secret = target.as_ref().and_then(|target| {
+            let (lease, login) = (LeaseFor::Pod, self.entry.login.clone());
+            let args = merge(args, target, reader, faults);
             let (name, version) = (target.name.as_str(), target.version.as_deref());
             self.class.resolve(Ask { backend: Some(self.backend?), name, version, method, args, lease, login }, false, reader, faults)
         });
@@ -141,7 +192,8 @@ impl ObjectReader<'_, '_> {
             Some(key) => Select::Key { key: key?, path },
             None => Select::Response { path },
         };
-        Some(Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false })
+        let object = Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false };
+        Some((object, Asked { request: (target?, method), has_args }))
     }
 
     fn read_name(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FilePath> {
@@ -181,7 +233,12 @@ fn merge(mut args: Args, path: &SecretPath, reader: &mut Reader<'_>, faults: &mu
 }
 
 fn encoding(text: &str) -> Result<Encoding, String> {
-    if text.is_empty() { Ok(Encoding::Utf8) } else { one_of("encoding", &ENCODINGS, &text.to_ascii_lowercase()) }
+    match text.to_ascii_lowercase().as_str() {
+        "base64url" => {
+            Err("base64url is not an encoding of this format (there are: utf-8, base64, hex; the native format has it)".to_owned())
+        }
+        text => one_of("encoding", &ENCODINGS, text),
+    }
 }
 
 fn file_path(text: &str) -> Result<FilePath, String> {

@@ -73,6 +73,11 @@ impl Args {
         self.0.insert(name.into(), value.to_string());
     }
 
+    /// A value that is JSON already. Two spellings of one value are two values.
+    pub fn insert_json(&mut self, name: impl Into<String>, json: String) {
+        self.0.insert(name.into(), json);
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }

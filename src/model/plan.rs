@@ -123,7 +123,7 @@ pub enum Unresolved {
     Login { key: LoginKey, problem: String },
     #[error("the name {name:?} {cause}")]
     Name { name: String, cause: InvalidName },
-    /// The store has no logins at all: the class may mean its other stores.
+    /// The store has no logins at all, or none as the Pod: the class may mean its other stores.
     #[error("{problem}")]
     NoLogin { key: LoginKey, problem: String },
     /// The method, its arguments, or whom the answer's lease is for: named by the native format's key.
@@ -172,6 +172,14 @@ impl Plan {
     /// The object at this place in the class, counted from 1.
     pub fn object(&self, index: usize) -> Option<&Object> {
         self.objects.get(index.checked_sub(1)?)
+    }
+
+    /// Whether the class is in the native format: remedies may name its words. The peers' formats have others, and fewer.
+    pub fn is_native(&self) -> bool {
+        match self.version_ids {
+            VersionIds::Paths => false,
+            VersionIds::Secrets => true,
+        }
     }
 
     /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`].

@@ -55,7 +55,7 @@ impl Told {
     pub(super) fn warn_of_class(&self, tenant: &Tenant, class: &str, warning: &impl fmt::Display) {
         let warning = warning.to_string();
         if self.may(tenant, class.len() + warning.len()) {
-            tracing::warn!(namespace = %tenant, class, warning, "a class says what is not heeded");
+            tracing::warn!(namespace = %tenant, class, warning, "a class has a warning");
         }
     }
 

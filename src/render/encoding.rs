@@ -12,14 +12,15 @@ use super::Problem;
 use crate::model::{Code, Encoding, SecretBytes};
 
 /// The bytes that a text stands for. `utf-8` is the bytes themselves, shared.
-pub(super) fn decode(encoding: Encoding, text: Arc<SecretBytes>) -> Result<Arc<SecretBytes>, Problem> {
+/// `is_native`: the class is in the native format, whose words a remedy may name.
+pub(super) fn decode(encoding: Encoding, text: Arc<SecretBytes>, is_native: bool) -> Result<Arc<SecretBytes>, Problem> {
     let decoded = match encoding {
         Encoding::Utf8 => return Ok(text),
         Encoding::Base64 => decode_base64(&BASE64_NOPAD, text.expose()),
         Encoding::Base64Url => decode_base64(&BASE64URL_NOPAD, text.expose()),
         Encoding::Hex => decode_with(&HEXLOWER_PERMISSIVE, text.expose(), &without_space(text.expose())),
     };
-    decoded.map(|bytes| Arc::new(SecretBytes::from(bytes))).map_err(|fault| problem(encoding, text.expose(), fault))
+    decoded.map(|bytes| Arc::new(SecretBytes::from(bytes))).map_err(|fault| problem(encoding, text.expose(), fault, is_native))
 }
 
 /// Why a text is not what it should be, at which byte from 0.
@@ -70,7 +71,7 @@ fn place(text: &[u8], position: usize) -> usize {
     text.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace()).nth(position).map_or(text.len(), |(place, _)| place)
 }
 
-fn problem(encoding: Encoding, text: &[u8], fault: Fault) -> Problem {
+fn problem(encoding: Encoding, text: &[u8], fault: Fault, is_native: bool) -> Problem {
     let name = match encoding {
         Encoding::Base64 => "base64",
         Encoding::Base64Url => "base64url",
@@ -84,6 +85,7 @@ fn problem(encoding: Encoding, text: &[u8], fault: Fault) -> Problem {
         Fault::Padding(place) => format!("wrong padding at byte {place} of {}", text.len()),
     };
     let remedy = match (encoding, other_alphabet(encoding, text)) {
+        (_, Some(other)) if !is_native => format!("it may be {other}, which only classes in the native format decode"),
         (_, Some(other)) => format!("it may be {other}: set `encoding: {other}`"),
         _ => format!("store it as {name}, or leave `encoding` out to deliver the text as it is"),
     };

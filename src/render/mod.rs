@@ -27,6 +27,9 @@ const FILE_OVERHEAD: usize = 24;
 /// How many faults say which fields a secret has instead: to find the nearest name is slow.
 const NAMED_FAULTS: usize = 8;
 
+/// A remedy that only classes in the native format know.
+const MAY_BE_OPTIONAL: &str = ", or set `optional: true`";
+
 /// What a byte takes that is decoded, or written as JSON twice, in steps.
 const WRITTEN: u64 = 4;
 
@@ -293,7 +296,7 @@ impl<'p> Renderer<'p> {
         if object.encoding != Encoding::Utf8 {
             self.steps.charge(WRITTEN * stored.len() as u64)?;
         }
-        Ok(encoding::decode(object.encoding, stored))
+        Ok(encoding::decode(object.encoding, stored, self.plan.is_native()))
     }
 
     fn file(
@@ -336,7 +339,8 @@ impl<'p> Renderer<'p> {
         if object.optional {
             self.skip(object, field);
         } else {
-            self.fault(object, || Problem { code: Code::SecretNotFound, text: text() });
+            let known = |text: String| if self.plan.is_native() { text } else { text.replace(MAY_BE_OPTIONAL, "") };
+            self.fault(object, || Problem { code: Code::SecretNotFound, text: known(text()) });
         }
     }
 

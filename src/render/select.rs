@@ -47,7 +47,8 @@ pub(super) fn key(secret: &Secret, key: &str, steps: &Steps) -> Result<Option<Fi
 /// A lone field's bytes, else JSON of all fields.
 pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
     if let (1, Some(field)) = (secret.fields.len(), secret.fields.values().next()) {
-        return super::encoding::decode(encoding, Arc::clone(&field.bytes));
+        // Only the native format has whole secrets.
+        return super::encoding::decode(encoding, Arc::clone(&field.bytes), true);
     }
     if encoding != Encoding::Utf8 {
         let text = format!("`encoding` decodes one text, and the secret has {} (add `field`, or `fields` for a file each)", count(secret));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
     Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select,
-    Version,
+    Version, VersionIds,
 };
 use crate::steps::Steps;
 
@@ -209,6 +209,20 @@ fn encodings_forgive_what_tools_add() {
     assert_eq!(decoded(Encoding::Hex, "fF 00\nAb\n").unwrap(), [0xff, 0, 0xab]);
     assert_eq!(decoded(Encoding::Utf8, "as it is\n").unwrap(), b"as it is\n");
     assert_eq!(decoded(Encoding::Base64, "").unwrap(), b"");
+}
+
+/// A class in another format knows neither `optional` nor base64url.
+#[test]
+fn remedies_name_no_words_that_a_format_does_not_have() {
+    let coded = Object { encoding: Encoding::Base64, ..object(2, "a", field("coded", "y")) };
+    let objects = vec![object(1, "b", field("x", "x")), coded];
+    let plan = Plan { version_ids: VersionIds::Paths, ..plan(objects) };
+    let secrets = secrets("a", [("coded", text("aHVudGVyMj8_"))]);
+    let faults = render(&plan, &beside(&plan, &secrets), FileMode::DEFAULT, LIMITS, &Steps::unbounded()).unwrap_err();
+    insta::assert_snapshot!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
+    object 1 (x): files/b: is not in its store (store it, correct the name)
+    object 2 (y): files/a: is not base64: a character outside its alphabet at byte 11 of 12 (it may be base64url, which only classes in the native format decode)
+    ");
 }
 
 #[test]

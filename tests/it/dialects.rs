@@ -95,9 +95,31 @@ async fn classes_of_the_peers_work_unchanged() {
     assert_eq!(response["data"]["data"], json!({ "password": "hunter2", "port": 5432, "key": "aGk=" }));
     assert_eq!(whole.object_version[0].id, "db.json");
 
-    let warned = peers.provider.log().matches("vaultCACertPath: is not heeded").count();
+    let warned = peers.provider.log().matches("vaultCACertPath: is not used").count();
     peers.mount("vault", &class).await.unwrap();
-    assert_eq!((warned, peers.provider.log().matches("vaultCACertPath: is not heeded").count()), (1, 1), "once a class");
+    assert_eq!((warned, peers.provider.log().matches("vaultCACertPath: is not used").count()), (1, 1), "once a class");
+}
+
+/// The key stands before the object whose arguments say of which certificate.
+#[tokio::test]
+async fn a_certificate_and_its_key_are_one_request() {
+    let peers = Peers::open().await;
+    peers.bao.pki("pki", "web", "24h", false).await;
+    let policy = "path \"pki/issue/web\" { capabilities = [\"update\"] }";
+    peers.bao.policy("web", policy).await;
+    let objects = "
+- { objectName: tls.key, secretPath: pki/issue/web, secretKey: private_key, method: POST }
+- { objectName: tls.crt, secretPath: v1/pki/issue/web, secretKey: certificate, method: POST, secretArgs: { common_name: web.shop, ttl: 1h } }
+- { objectName: serial, secretPath: pki/issue/web, secretKey: serial_number, method: POST, secretArgs: {} }
+";
+    let _ = peers.bao.counted();
+    peers.mount("vault", &json!({ "roleName": "vault", "objects": objects })).await.unwrap();
+    assert_eq!(peers.bao.counted().get("update pki/issue/web"), Some(&1));
+    let other = objects.replace("secretArgs: {} }", "secretArgs: { common_name: api.shop, ttl: 1h } }");
+    peers.mount("vault", &json!({ "roleName": "vault", "objects": other })).await.unwrap();
+    assert_eq!(peers.bao.counted().get("update pki/issue/web"), Some(&1), "one more: the arguments differ");
+    let warned = peers.provider.log().matches("object 3 (serial): secretArgs: the store creates one thing").count();
+    assert_eq!(warned, 1, "{}", peers.provider.log());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use keyferry::model::PodClaims;
 use keyferry::server::proto::{File, MountRequest};
-use keyferry::yaml::{Node, Value as Yaml, parse_all};
+use keyferry::yaml::{Kind, Node, Value as Yaml, parse_all};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tonic::Status;
@@ -100,7 +100,7 @@ fn parameters_are_texts_for_every_reader_of_yaml() {
         let parameters = under(under(&class, "spec"), "parameters");
         let Yaml::Mapping(entries) = &parameters.value else { panic!("{name}") };
         for (key, value) in entries {
-            assert!(matches!(&value.value, Yaml::Scalar { quoted: true, .. }), "{name}: {} is not in quotes", key.text);
+            assert!(matches!(&value.value, Yaml::Scalar { kind: Kind::Text, .. }), "{name}: {} is not a text", key.text);
         }
     }
 }

@@ -55,8 +55,8 @@ impl Judge<'_> {
     pub fn judge(&mut self, file: &str, text: &str, node: &Node, class: &ClassManifest) {
         let mut parameters = class.parameters.clone();
         // As the daemon does for what comes by a peer's socket.
-        if class.provider != NATIVE {
-            parameters.entry("dialect".to_owned()).or_insert_with(|| class.provider.clone());
+        if class.provider != NATIVE && parameters.get("dialect").is_none_or(String::is_empty) {
+            parameters.insert("dialect".to_owned(), class.provider.clone());
         }
         let words = Words::of(parameters.get("dialect").map(String::as_str));
         let subject = Subject::of(file, text, node, class, words);

@@ -261,7 +261,7 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
         ("b.yaml", &class("b", "- secret: z/last\n- secret: shop/db\n  field: a\n- secret: shop/db\n  field: b")),
         ("a.yaml", &class("a", "- secret: shop/db\n- secret: odd/**/${x}\n  backend: spare")),
         ("d.yaml", &class("d", "- secret: shop/db").replace("    backend: files\n", "")),
-        ("n.yaml", &class("n", "- secret: shop/db").replace(", namespace: shop", "")),
+        ("n.yaml", &class("nameless", "- secret: shop/db").replace(", namespace: shop", "")),
     ]);
     assert_snapshot!(bench.run("--suggest-policy DIR/b.yaml DIR/a.yaml"), @r#"
     0
@@ -396,6 +396,23 @@ fn what_cannot_be_judged_has_exit_code_2() {
 }
 
 /// A class of a peer, at line 1 of its file; its parameters start at line 6.
+#[test]
+fn objects_that_are_no_text_and_empty_documents_are_judged_once() {
+    let class =
+        |objects: &str| format!("{HEAD}metadata: {{ name: a }}\nspec: {{ provider: keyferry, parameters: {{ objects: {objects} }} }}\n");
+    let bench = Bench::with(&[
+        ("null.yaml", &class("null")),
+        ("list.yaml", &class("[{ secret: a }]")),
+        ("empty.yaml", &(class("\"[{ secret: a }]\"") + "---\n# nothing\n---\n")),
+    ]);
+    assert_snapshot!(bench.run("DIR/null.yaml DIR/list.yaml DIR/empty.yaml"), @r#"
+    1
+    DIR/null.yaml:4:52: error: spec.parameters.objects: is nothing, but must be a text ("" is the empty one)
+    DIR/list.yaml:4:52: error: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    ! 1 object in 3 classes: 2 faults
+    "#);
+}
+
 fn peers_class(provider: &str, parameters: &str, objects: &str) -> String {
     let indented = |text: &str, depth: &str| text.lines().map(|line| format!("{depth}{line}\n")).collect::<String>();
     let (parameters, objects) = (indented(parameters, "    "), indented(objects, "      "));
@@ -434,8 +451,8 @@ fn classes_of_the_peers_are_judged_in_their_own_words() {
     DIR/faulty.yaml:12:9: error: object 2 (token): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
     DIR/faulty.yaml:13:9: error: object 2 (token): secretpath: is no known key (did you mean `secretPath`?)
     DIR/faulty.yaml:14:25: error: object 2 (token): filePermission: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    DIR/warned.yaml:9:5: warning: vaultNamespace: is not heeded: `baoNamespace` stands beside it, says otherwise and wins (remove one)
-    DIR/warned.yaml:13:19: warning: object 1 (db.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
+    DIR/warned.yaml:9:5: warning: vaultNamespace: is not used: `baoNamespace` has another value, and wins (remove one)
+    DIR/warned.yaml:13:19: warning: object 1 (db.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
     DIR/warned.yaml:17:25: warning: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
     DIR/own.yaml:7:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     DIR/later.yaml:5:13: note: the class is passed over: those of the provider azure are not yet understood
@@ -511,7 +528,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --as shop/web {all}")), @r#"
     1
     DIR/named.yaml:10:21: note: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
-    DIR/address.yaml:9:5: warning: vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    DIR/address.yaml:9:5: warning: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
     DIR/address.yaml:12:21: note: object 1 (password): ServiceAccount shop/web may read bao/team-a/kv/data/db, by policy rule 1
     DIR/namespace.yaml:11:21: note: object 1 (password): ServiceAccount shop/web may read hashi/team-shop/kv/data/db, by policy rule 1
     DIR/denied.yaml:13:21: error: object 1 (password): hashi/team-b/kv/data/db: the class sets vaultAddress to "https://elsewhere", and backends.hashi.classMay.address does not grant that to ServiceAccount shop/web (leave vaultAddress out; or the cluster's admin can add it there)
@@ -539,7 +556,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     #   address: ["https://elsewhere"]
     #   audience: ["other"]
     #   namespace: ["team-b"]
-    ! DIR/address.yaml:9:5: warning: vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    ! DIR/address.yaml:9:5: warning: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
     ! DIR/openbao.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
     ! DIR/openbao.yaml:7:5: error: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
     ! DIR/openbao2.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)

@@ -258,7 +258,7 @@ fn how_a_request_is_put_and_for_whom() {
 
     let wrong = r"
 - { secret: a, method: post, lease: node, args: [a] }
-- { secret: b, method: DELETE, lease: shared, args: { serial: 0123 } }
+- { secret: b, method: DELETE, lease: shared, args: { serial: .inf } }
 - { secret: c, method: PUT, args: { a: b }, lease: shared }
 ";
     insta::assert_snapshot!(faults(wrong), @r#"
@@ -267,7 +267,7 @@ fn how_a_request_is_put_and_for_whom() {
     2:49 object 1 (a): args: is a list, but must be a mapping (write a line `key: value` for each key)
     3:24 object 2 (b): method: there is no method "DELETE" (there are: GET, LIST, POST, PUT)
     3:39 object 2 (b): lease: means nothing to a file vault (remove it)
-    3:63 object 2 (b): args.serial: starts with a 0: to one YAML that is an octal number, to another a decimal one (put it in quotes for the text)
+    3:63 object 2 (b): args.serial: is a number that JSON does not have (put it in quotes for the text)
     4:24 object 3 (c): method: means nothing to a file vault (remove it)
     4:35 object 3 (c): args: means nothing to a file vault (remove it)
     4:52 object 3 (c): lease: means nothing to a file vault (remove it)
@@ -319,11 +319,56 @@ fn a_login_is_the_whole_classs() {
 }
 
 #[test]
+fn two_requests_for_one_path_are_warned_of() {
+    let objects = "
+- { backend: bao, secret: pki/issue/web, method: POST, args: { common_name: web, ttl: 3600 }, field: certificate, path: tls.crt }
+- { backend: bao, secret: pki/issue/web, method: POST, args: { common_name: web, ttl: '3600' }, field: private_key, path: tls.key }
+- { backend: bao, secret: pki/issue/web, method: POST, field: issuing_ca, path: ca.crt }
+";
+    let plan = plan(objects);
+    assert_eq!(plan.objects.iter().map(|object| object.secret).collect::<Vec<_>>(), [0, 1, 2], "nothing is shared that was not asked for");
+    insta::assert_snapshot!(plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
+    object 2 (tls.key): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 3 (ca.crt): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
+    ");
+}
+
+/// As a chart writes what its values do not say.
+#[test]
+fn what_is_empty_is_left_out() {
+    let rest = r#", backend: "", mode: "", version: "", encoding: "", method: "", lease: "", owner: """#;
+    let class = |rest: &str| {
+        [
+            ("backend", ""),
+            ("mode", ""),
+            ("fresh", ""),
+            ("dialect", ""),
+            ("objects", "[{secret: a, field: b REST}, {secret: c, fields: [d], path: \"\" REST}]"),
+        ]
+        .map(|(key, value)| (key, value.replace("REST", rest)))
+    };
+    let plan = |rest: &str| {
+        let class = class(rest);
+        format!("{:?}", parse_class(&class.each_ref().map(|(key, value)| (*key, value.as_str()))).unwrap())
+    };
+    assert_eq!(plan(rest), plan(""));
+    assert_eq!(plan(&rest.replace("\"\"", "")), plan(""), "as is a key without a value");
+    insta::assert_snapshot!(faults_of(&[("objects", "[{secret: \"\"}, {secret: a, field: \"\"}, {secret: b, fields: \"\", path: b/}, {secret: c, path: \"\"}, {secret: d, optional: \"\"}, {secret: e, fields: [\"\"], path: e/}]")]), @r#"
+    1:11 object 1: secret: the name "" is empty (write the name as its store lists it)
+    1:35 object 2: field: is empty (write a field's name, or a simpler JMESPath expression)
+    1:60 object 3 (b/): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    1:93 object 4: path: "" is empty (name the file, or leave `path` out)
+    1:120 object 5 (d): optional: must be true or false (write one of them, without quotes)
+    1:146 object 6 (e/): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    "#);
+}
+
+#[test]
 fn words_of_the_peers_are_known_for_what_they_are() {
     let class = [
         ("roleName", "x"),
         ("vaultAddress", "x"),
-        ("objects", "- {objectName: a, secretPath: b, secretKey: c, filePermission: 0400, secretArgs: {}, <<: {}}"),
+        ("objects", "- {objectName: a, secretPath: b, secretKey: c, filePermission: 0400, secretArgs: {}}"),
     ];
     insta::assert_snapshot!(faults_of(&class), @"
     - roleName: is no known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
@@ -334,7 +379,6 @@ fn words_of_the_peers_are_known_for_what_they_are() {
     1:34 object 1: secretKey: is no known key (here it is `field`)
     1:48 object 1: filePermission: is no known key (here it is `mode`)
     1:70 object 1: secretArgs: is no known key (here it is `args`)
-    1:86 object 1: <<: is no known key: YAML's merge keys are not read (write the keys out)
     ");
 }
 

@@ -14,6 +14,8 @@ use crate::model::{Login, LoginKey, LoginTls, quoted};
 pub(in crate::dialect) struct Peer {
     /// The dialect.
     pub name: &'static str,
+    /// The server's name, for messages.
+    pub title: &'static str,
     /// The audience of a Pod's token where nobody names one; the peers' own default.
     pub audience: &'static str,
     /// By [`Parameter`]: all names, the one that wins first.
@@ -21,6 +23,8 @@ pub(in crate::dialect) struct Peer {
     /// The names that messages list.
     shown: &'static [&'static str],
     foreign: &'static [(&'static str, &'static str)],
+    /// What to do about a name that the other peer alone has.
+    of_others: fn(&str) -> Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +47,7 @@ const SHARED: [&str; 3] = ["objects", "audience", "dialect"];
 
 pub(in crate::dialect) const VAULT: Peer = Peer {
     name: "vault",
+    title: "Vault",
     audience: "vault",
     names: [
         &["roleName"],
@@ -74,22 +79,22 @@ pub(in crate::dialect) const VAULT: Peer = Peer {
     foreign: &[
         ("address", "here it is `vaultAddress`"),
         ("backend", "here the address says which backend, or the node's configuration"),
-        ("baoAddress", "here it is `vaultAddress`; with the provider `openbao` this name works"),
-        ("baoNamespace", "here it is `vaultNamespace`; with the provider `openbao` this name works"),
         ("fresh", "only classes in the native format say that"),
         ("mode", "here each object has its `filePermission`"),
         ("mount", "here it is `vaultAuthMountPath`"),
         ("namespace", "here it is `vaultNamespace`"),
-        ("openbaoAddress", "here it is `vaultAddress`; with the provider `openbao` this name works"),
         ("role", "here it is `roleName`"),
         ("vaultCAPem", "here it is `vaultCACertPath`, a file"),
+        ("vaultRole", "here it is `roleName`"),
         ("vaultRoleName", "here it is `roleName`"),
     ],
+    of_others: of_openbao,
 };
 
 /// It answers to its former names as well, so that classes of the other peer work with it.
 pub(in crate::dialect) const OPENBAO: Peer = Peer {
     name: "openbao",
+    title: "OpenBao",
     audience: "openbao",
     names: [
         &["baoRoleName", "openbaoRoleName", "vaultRoleName", "roleName"],
@@ -120,14 +125,27 @@ pub(in crate::dialect) const OPENBAO: Peer = Peer {
     ],
     foreign: &[
         ("address", "here it is `baoAddress`"),
+        ("baoCAPem", "here it is `baoCACertPath`, a file"),
+        ("baoRole", "here it is `roleName`"),
         ("backend", "here the address says which backend, or the node's configuration"),
         ("fresh", "only classes in the native format say that"),
         ("mode", "here each object has its `filePermission`"),
         ("mount", "here it is `baoAuthMountPath`"),
         ("namespace", "here it is `baoNamespace`"),
+        ("openbaoCAPem", "here it is `openbaoCACertPath`, a file"),
+        ("openbaoRole", "here it is `roleName`"),
         ("role", "here it is `roleName`"),
+        ("vaultCAPem", "here it is `vaultCACertPath`, a file"),
+        ("vaultRole", "here it is `roleName`"),
     ],
+    of_others: |_| None,
 };
+
+/// What a name of OpenBao's provider is called in a class for Vault.
+fn of_openbao(key: &str) -> Option<String> {
+    let place = OPENBAO.names.iter().position(|names| names.contains(&key))?;
+    Some(format!("here it is `{}`; with the provider `openbao` this name works", VAULT.names[place][0]))
+}
 
 static VAULT_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| VAULT.all());
 static OPENBAO_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| OPENBAO.all());
@@ -147,7 +165,7 @@ pub(super) struct Entry {
 impl Peer {
     pub(super) fn keys(&'static self) -> Keys {
         let known: &'static [&'static str] = if self.name == OPENBAO.name { &OPENBAO_KEYS } else { &VAULT_KEYS };
-        Keys { known, shown: self.shown, later: &[], foreign: self.foreign }
+        Keys { known, shown: self.shown, later: &[], foreign: self.foreign, of_others: self.of_others }
     }
 
     fn all(&self) -> Vec<&'static str> {
@@ -179,9 +197,6 @@ impl Entry {
         class.login_words = peer.login_words();
         let mut words = Words { peer, parameters, class };
         let role = words.text(Parameter::Role, Some(LoginKey::Role), login::text);
-        if role.is_none() {
-            words.class.fault("roleName", "is missing (add it: the role that the Pod's ServiceAccount logs in with)");
-        }
         let address = words.text(Parameter::Address, Some(LoginKey::Address), login::text);
         let namespace = words.text(Parameter::Namespace, Some(LoginKey::Namespace), login::path);
         let (tls, tls_words) = words.tls();
@@ -194,6 +209,13 @@ impl Entry {
             address: address.as_ref().map(|(_, address)| address.clone()),
         };
         Self { login, address_word: address.map(|(word, _)| word), tls_words }
+    }
+
+    /// Judged once it is known that there is a backend to log in to with a role.
+    pub(super) fn check_role(&self, class: &mut Class<'_>) {
+        if self.login.role.is_none() {
+            class.fault("roleName", "is missing (add it: the role that the Pod's ServiceAccount logs in with)");
+        }
     }
 }
 
@@ -211,7 +233,7 @@ impl<'w> Words<'w, '_> {
         let mut found = self.peer.names(parameter).iter().filter_map(|name| Some((*name, parameters.get(*name)?.as_str())));
         let (word, value) = found.next()?;
         for (other, _) in found.filter(|(_, other)| *other != value) {
-            self.class.warn(None, other, format!("is not heeded: `{word}` stands beside it, says otherwise and wins (remove one)"));
+            self.class.warn(None, other, format!("is not used: `{word}` has another value, and wins (remove one)"));
         }
         Some((word, value))
     }
@@ -243,7 +265,11 @@ impl<'w> Words<'w, '_> {
             self.class.fault(former, format!("stands beside `{word}`, and both mean the same (remove `{former}`)"));
         }
         let parameter = if former.is_some() { Parameter::KubernetesMount } else { Parameter::AuthMount };
-        self.text(parameter, Some(LoginKey::Mount), login::path).map(|(_, mount)| mount)
+        let (word, mount) = self.text(parameter, Some(LoginKey::Mount), login::path)?;
+        if let Some(problem) = login::doubt_of_mount(&mount) {
+            self.class.warn(None, word, problem);
+        }
+        Some(mount)
     }
 
     fn tls(&mut self) -> (Option<LoginTls>, Vec<&'static str>) {
@@ -261,7 +287,7 @@ impl<'w> Words<'w, '_> {
             self.class.login_words.insert(LoginKey::TlsDir, (*word).to_owned());
         }
         if let (Some((file, _)), Some((folder, _))) = (&ca_file, &ca_folder) {
-            self.class.warn(None, folder, format!("is not heeded: `{file}` stands beside it, and wins (remove one)"));
+            self.class.warn(None, folder, format!("is not used: the class has `{file}` too, which wins (remove one)"));
         }
         self.check_pair(certificate.as_ref(), Parameter::ClientKey, key.is_some());
         self.check_pair(key.as_ref(), Parameter::ClientCertificate, certificate.is_some());

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::model::{Method, quoted};
 
 /// The path as the store calls it, and what its query says.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug, Eq, Hash, PartialEq)]
 pub(super) struct SecretPath {
     pub name: String,
     /// `?version=N`: a pinned version of a KV secret. 0 is the latest there, and so none.

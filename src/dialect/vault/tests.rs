@@ -33,6 +33,10 @@ impl Catalogue for FakeCatalogue {
 
     fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
         match address {
+            Some("https://own") => Err(Unresolved::NoLogin {
+                key: LoginKey::Role,
+                problem: "that backend cannot serve them (write a native class)".to_owned(),
+            }),
             Some("https://nowhere") => Err(Unresolved::Backend(format!("several backends could serve `{dialect}`: bao, dr"))),
             address => Ok(Serving {
                 backend: "bao".parse().unwrap(),
@@ -221,6 +225,13 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
     assert_eq!(named.secrets[0].login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
 }
 
+/// As a chart writes what its values do not say.
+#[test]
+fn what_is_empty_in_an_object_is_left_out() {
+    let object = |rest: &str| shown(&plan_of(&format!("- {{objectName: a, secretPath: kv/data/b{rest}}}\n---\n")));
+    assert_eq!(object(r#", method: "", encoding: "", filePermission: "", secretArgs: "", secretKey: """#), object(""));
+}
+
 #[test]
 fn the_openbao_dialect_has_three_names_for_everything() {
     let names = [
@@ -267,8 +278,8 @@ fn the_openbao_dialect_has_three_names_for_everything() {
     let plan = parse_class("openbao", &mixed).unwrap();
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | audience=openbao namespace=same role=first"#);
     assert_snapshot!(warnings(&plan), @"
-    roleName: is not heeded: `vaultRoleName` stands beside it, says otherwise and wins (remove one)
-    vaultAuthMountPath: is not heeded: `baoAuthMountPath` stands beside it, says otherwise and wins (remove one)
+    roleName: is not used: `vaultRoleName` has another value, and wins (remove one)
+    vaultAuthMountPath: is not used: `baoAuthMountPath` has another value, and wins (remove one)
     ");
 }
 
@@ -282,22 +293,113 @@ fn an_address_that_is_configured_stands_for_its_tls() {
     ]);
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | namespace=team-a role=web"#);
     assert_snapshot!(warnings(&plan), @"
-    vaultCACertPath: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
-    vaultSkipTLSVerify: is not heeded: the class's address is that of the backend `bao`, whose own TLS settings stand in for it
+    vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
+    vaultSkipTLSVerify: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
     ");
+}
+
+#[test]
+fn without_an_address_the_backend_stands_for_the_tls() {
+    let tls = [("vaultTLSServerName", "vault.example"), ("vaultSkipTLSVerify", "1"), ("vaultCACertPath", "/tls/ca.crt")];
+    let plan = plan(&tls);
+    assert_eq!(shown(&plan), shown(&super::tests::plan(&[])));
+    assert_snapshot!(warnings(&plan), @"
+    vaultCACertPath: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    vaultTLSServerName: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    vaultSkipTLSVerify: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    ");
+}
+
+/// One fault, whatever else the class says or leaves out of its login.
+#[test]
+fn a_backend_that_cannot_serve_the_class_is_the_one_fault() {
+    for role in [&[("roleName", "web")][..], &[], &[("roleName", "web"), ("audience", "x"), ("vaultCACertPath", "/tls/ca.crt")]] {
+        let class = [&[("vaultAddress", "https://own"), ("objects", OBJECTS)], role].concat();
+        assert_eq!(faults("vault", &class), "- vaultAddress: that backend cannot serve them (write a native class)");
+    }
+}
+
+#[test]
+fn a_mount_with_auth_before_it_is_warned_of() {
+    let of = |word| warnings(&plan(&[(word, "/auth/kubernetes/")]));
+    assert_snapshot!([of("vaultAuthMountPath"), of("vaultKubernetesMountPath")].join("\n"), @"
+    vaultAuthMountPath: begins with `auth/`, which Keyferry adds itself, so the login is at auth/auth/kubernetes (write kubernetes for auth/kubernetes)
+    vaultKubernetesMountPath: begins with `auth/`, which Keyferry adds itself, so the login is at auth/auth/kubernetes (write kubernetes for auth/kubernetes)
+    ");
+    assert_eq!(warnings(&plan(&[("vaultAuthMountPath", "authority/k8s")])), "");
 }
 
 #[test]
 fn what_is_not_heeded_is_warned_of() {
     let plan = plan(&[
+        ("vaultAddress", "https://elsewhere:8200"),
         ("vaultCACertPath", "/tls/ca.crt"),
         ("vaultCADirectory", "/tls"),
         ("objects", "- {objectName: a.json, secretPath: kv/data/a, encoding: base64}"),
     ]);
     assert_snapshot!(warnings(&plan), @"
-    vaultCADirectory: is not heeded: `vaultCACertPath` stands beside it, and wins (remove one)
-    object 1 (a.json): encoding: is not heeded without `secretKey`: a whole response is delivered as JSON
+    vaultCADirectory: is not used: the class has `vaultCACertPath` too, which wins (remove one)
+    object 1 (a.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
     ");
+}
+
+/// Which object shares the request of which: one number for each request.
+fn requests(objects: &str) -> Vec<usize> {
+    plan_of(objects).objects.iter().map(|object| object.secret).collect()
+}
+
+#[test]
+fn without_arguments_an_object_shares_the_request_that_has_them() {
+    let of = |name: &str, rest: &str| format!("- {{objectName: {name}, secretPath: pki/issue/web, method: POST{rest}}}\n");
+    let args = ", secretArgs: {common_name: web.shop}";
+    for none in ["", ", secretArgs: ~", ", secretArgs: {}", ", secretArgs: \"\"", ", secretKey: certificate"] {
+        let (with, without) = (of("a", args), of("b", none));
+        assert_eq!(requests(&format!("{with}{without}")), [0, 0], "{none}");
+        assert_eq!(requests(&format!("{without}{with}")), [0, 0], "{none}");
+        assert_eq!(requests(&format!("{without}{}", of("c", none))), [0, 0], "{none}");
+    }
+    let other = of("c", ", secretArgs: {common_name: other.shop}");
+    assert_eq!(requests(&[of("a", args), other.clone(), of("b", "")].concat()), [0, 1, 0], "the first that has them");
+    assert_eq!(requests(&[of("b", ""), other, of("a", args)].concat()), [0, 0, 1], "wherever it is");
+    let query = |name: &str, query: &str, rest: &str| of(name, rest).replace("pki/issue/web", &format!("/v1/pki/issue/web{query}"));
+    assert_eq!(requests(&[query("a", "?ttl=1h", args), query("b", "?ttl=1h", ""), of("c", "")].concat()), [0, 0, 1]);
+    assert_eq!(requests(&[of("a", args), query("b", "", "")].concat()), [0, 0]);
+}
+
+#[test]
+fn other_requests_are_not_shared() {
+    let args = "objectName: a, secretPath: pki/issue/web, secretArgs: {common_name: web.shop}";
+    for (first, second) in [("POST", "PUT"), ("PUT", "POST"), ("POST", "GET"), ("GET", "GET"), ("LIST", "LIST"), ("LIST", "GET")] {
+        let objects = format!("- {{{args}, method: {first}}}\n- {{objectName: b, secretPath: pki/issue/web, method: {second}}}");
+        assert_eq!(requests(&objects), [0, 1], "{first} {second}");
+    }
+    assert_eq!(requests(&format!("- {{{args}, method: PUT}}\n- {{objectName: b, secretPath: pki/issue/api, method: PUT}}")), [0, 1]);
+}
+
+#[test]
+fn two_requests_where_the_peer_makes_one_are_warned_of() {
+    let objects = "
+- {objectName: tls.crt, secretPath: pki/issue/web, secretKey: certificate, method: POST, secretArgs: {common_name: web, ttl: 3600}}
+- {objectName: tls.key, secretPath: pki/issue/web, secretKey: private_key, method: POST, secretArgs: {common_name: web, ttl: '3600'}}
+- {objectName: api.crt, secretPath: pki/issue/web, secretKey: certificate, method: POST, secretArgs: {common_name: api, ttl: 3600}}
+- {objectName: ca.crt, secretPath: pki/issue/web, secretKey: issuing_ca, method: POST}
+- {objectName: put.crt, secretPath: pki/issue/web, method: PUT, secretArgs: {common_name: api}}
+- {objectName: list, secretPath: kv/metadata, method: LIST, secretArgs: {after: a}}
+- {objectName: get, secretPath: kv/data/a, secretArgs: {version: 1}}
+";
+    let plan = plan_of(objects);
+    assert_eq!(plan.objects.iter().map(|object| object.secret).collect::<Vec<_>>(), [0, 1, 2, 0, 3, 4, 5]);
+    assert_snapshot!(warnings(&plan), @"
+    object 6 (list): secretArgs: Keyferry sends them as the query of this LIST; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
+    object 7 (get): secretArgs: Keyferry sends them as the query of this GET; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
+    object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 3 (api.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
+    ");
+    let several = "- {objectName: a, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: 1.50}], d: 0x10}}
+- {objectName: b, secretPath: x, method: PUT, secretArgs: {a: 'true', b: ['1', {c: '1.5'}], d: '16'}}
+- {objectName: c, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: '1.50'}], d: 16}}";
+    let several = warnings(&plan_of(several));
+    assert_eq!((several.matches("spelling alone").count(), several.matches("different arguments").count()), (1, 1), "{several}");
 }
 
 #[test]
@@ -321,7 +423,7 @@ fn unknown_words_and_words_of_other_formats() {
         ("baoAddress", "x"),
         ("roleName", "web"),
         ("zzz", "x"),
-        ("objects", "- secret: a\n  field: b\n  path: c\n  objectPath: d\n  version: 1\n  secretpath: e\n  <<: {}\n"),
+        ("objects", "- secret: a\n  field: b\n  path: c\n  objectPath: d\n  version: 1\n  secretpath: e\n"),
     ];
     assert_snapshot!(faults("vault", &class), @"
     - backend: is no known key (here the address says which backend, or the node's configuration)
@@ -338,7 +440,15 @@ fn unknown_words_and_words_of_other_formats() {
     4:3 object 1: objectPath: is no known key (here it is `secretPath`)
     5:3 object 1: version: is no known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
     6:3 object 1: secretpath: is no known key (did you mean `secretPath`?)
-    7:3 object 1: <<: is no known key: YAML's merge keys are not read (write the keys out)
+    ");
+    let others =
+        ["vaultRole", "openbaoTLSServerName", "baoRoleName", "openbaoKubernetesMountPath", "baoTlsServerName"].map(|key| (key, "x"));
+    assert_snapshot!(faults("vault", &[&[("roleName", "web"), ("objects", OBJECTS)], &others[..]].concat()), @"
+    - baoRoleName: is no known key (here it is `roleName`; with the provider `openbao` this name works)
+    - baoTlsServerName: is no known key (did you mean `vaultTLSServerName`?)
+    - openbaoKubernetesMountPath: is no known key (here it is `vaultKubernetesMountPath`; with the provider `openbao` this name works)
+    - openbaoTLSServerName: is no known key (here it is `vaultTLSServerName`; with the provider `openbao` this name works)
+    - vaultRole: is no known key (here it is `roleName`)
     ");
     assert_snapshot!(faults("openbao", &[("bao_address", "x"), ("zzz", "x"), ("role", "x")]), @"
     - bao_address: is no known key (did you mean `baoAddress`?)
@@ -388,12 +498,12 @@ fn all_faults_of_a_class_at_once() {
         ),
     ];
     assert_snapshot!(faults("vault", &class), @r#"
-    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - vaultNamespace: "team/../other" has the element ".." (write it as the store lists it)
     - vaultSkipTLSVerify: "yes" is neither true nor false (write "true" or "false")
     - vaultTLSClientCertPath: stands without `vaultTLSClientKeyPath`: a certificate and its key go together (add `vaultTLSClientKeyPath`, or remove it)
     - vaultKubernetesMountPath: stands beside `vaultAuthMountPath`, and both mean the same (remove `vaultKubernetesMountPath`)
     - audience: "a\u{7}" has a control character (remove it)
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - vaultAddress: is no address (write https://host:port)
     2:3 object 1 (a): objectName: is missing (write the file's path in the volume, such as `objectName: password`)
     3:15 object 2 (/etc/passwd): objectName: "/etc/passwd" is absolute: paths are relative to the volume (remove the `/` at its start)
@@ -422,8 +532,8 @@ fn a_class_without_what_it_needs() {
     - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     ");
     assert_snapshot!(faults("openbao", &[("baoTLSClientKeyPath", "/k"), ("objects", "[]")]), @"
-    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - baoTLSClientKeyPath: stands without `baoTLSClientCertPath`: a certificate and its key go together (add `baoTLSClientCertPath`, or remove it)
+    - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
     ");
     assert_snapshot!(faults_of(""), @"- objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)");

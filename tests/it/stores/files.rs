@@ -20,14 +20,17 @@ async fn store(may: &str) -> (Store, PathBuf) {
     fs::create_dir(&folder).unwrap();
     fs::copy(store.bao.ca_file(), folder.join("ca.pem")).unwrap();
     let may = may.replace("DIR", &folder.display().to_string());
-    store.configure(&store.bao.url(), &format!(", classMay: {{ role: [\"*\"], {may} }}"), "");
+    store.configure(&store.bao.url(), &format!(", classMay: {{ role: [\"*\"], address: [\"https://localhost:*\"], {may} }}"), "");
     (store, folder)
 }
 
 impl Store {
-    /// A peer's class that says this beside its role.
+    /// A peer's class that says this beside its role. At the backend's own address its TLS settings would be the backend's.
     fn class(&self, pod: &PodClaims, more: &[(&str, &str)]) -> MountRequest {
         let mut class = json!({ "dialect": "vault", "roleName": "csi", "audience": "bao", "objects": OBJECTS });
+        if !more.is_empty() {
+            class["vaultAddress"] = json!(self.bao.url().replace("127.0.0.1", "localhost"));
+        }
         for (key, value) in more {
             class[*key] = json!(value);
         }

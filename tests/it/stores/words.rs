@@ -91,7 +91,7 @@ async fn neither_the_token_nor_a_value_is_told_by_the_stores_words() {
     BackendUnavailable: object 1 (p): bao/kv/plain: the store failed: 500: bad token [redacted]! after 3 tries (see its log; kubelet tries again by itself)
     BackendUnavailable: object 1 (p): bao/kv/shorter: the store failed: 500: bad token [redacted]! after 3 tries (see its log; kubelet tries again by itself)
     BackendDenied: object 1 (p): bao/kv/case: bao refused the read: bad token [redacted]! for the token in DIR/token (does the policy allow read on kv/case?)
-    InvalidRequest: object 1 (p): bao/kv/broken: the store refused the read: bad token [redacted]! (correct the class: the path, `method` or `args`)
+    InvalidRequest: object 1 (p): bao/kv/broken: the store refused the read: bad token [redacted]! (correct the class: the path, the method or the arguments)
     SecretNotFound: object 1 (p): bao/kv/hidden: there is no such secret: bad token [redacted]! (write it, or correct the path)
     BackendUnavailable: object 1 (p): bao/kv/base64: the store failed: 503: bad token [redacted]! after 3 tries (see its log; kubelet tries again by itself)
     BackendUnavailable: object 1 (p): bao/kv/value: the store failed: 500: pq: password "[redacted]" is wrong after 3 tries (see its log; kubelet tries again by itself)
@@ -130,7 +130,7 @@ async fn where_the_admin_wants_it_the_store_is_not_quoted_at_all() {
     insta::assert_snapshot!(told.join("\n"), @"
     BackendUnavailable: object 1 (p): bao/kv/words: the store failed: 500 Internal Server Error after 3 tries (see its log; kubelet tries again by itself)
     BackendDenied: object 1 (p): bao/kv/case: bao refused the read: 403 for the token in DIR/token (does the policy allow read on kv/case?)
-    InvalidRequest: object 1 (p): bao/kv/broken: the store refused the read: 400 Bad Request (correct the class: the path, `method` or `args`)
+    InvalidRequest: object 1 (p): bao/kv/broken: the store refused the read: 400 Bad Request (correct the class: the path, the method or the arguments)
     SecretNotFound: object 1 (p): bao/kv/hidden: there is no such secret (write it, or correct the path)
     BackendUnavailable: object 1 (p): http/kv/words: the store failed: 500 Internal Server Error after 3 tries (see its log; kubelet tries again by itself)
     BackendDenied: object 1 (p): http/kv/case: the store refused the read: 403 Forbidden (may the token in DIR/token read it there?)

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
@@ -267,8 +268,8 @@ impl Reference {
 
     fn back(self) -> Option<SecretRef> {
         let mut args = Args::default();
-        for (name, value) in serde_json::from_str::<serde_json::Map<_, _>>(&self.args).ok()? {
-            args.insert(name, &value);
+        for (name, value) in serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&self.args).ok()? {
+            args.insert_json(name, value.get().to_owned());
         }
         let Entry { address, audience, mount, namespace, role, tls } = self.login;
         let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));

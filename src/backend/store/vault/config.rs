@@ -159,15 +159,15 @@ impl VaultConfig {
             return Err(refused(LoginKey::Role, problem));
         }
         let own = match &self.auth {
-            Auth::AppRole { .. } => "approle",
-            Auth::Cert { .. } => "cert",
+            Auth::AppRole { .. } => "AppRole",
+            Auth::Cert { .. } => "client certificate",
             Auth::Token { .. } => "token",
             Auth::Pod { .. } => return Ok(()),
         };
         let foreign = login.said().into_iter().find(|(key, _)| *key != LoginKey::Namespace);
         match foreign {
             Some((key, value)) if !self.says(key, value, login) => {
-                let problem = format!("cannot be chosen: this backend is entered as the daemon itself, by {own} (remove it)");
+                let problem = format!("Keyferry logs in to this backend with its own {own}, so a class cannot choose it (remove it)");
                 Err(refused(key, problem))
             }
             _ => Ok(()),
@@ -227,7 +227,7 @@ pub(super) fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
             problem("version", "goes with GET alone: only a read has versions (remove it)")
         }
         Method::Get if asked.version.is_some() && asked.args.names().any(|name| name == "version") => {
-            problem("args", "say a version beside the key `version` (remove one)")
+            problem("args", "have a version, and so has the object itself (remove one)")
         }
         Method::Get | Method::List | Method::Post | Method::Put => Ok(()),
     }

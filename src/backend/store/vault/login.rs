@@ -112,7 +112,11 @@ fn no_token(entry: &Entry, cx: &FetchContext) -> Refusal {
 
 fn token(reply: &Reply, entry: &Entry) -> Result<StoreToken, Refusal> {
     let refusal = |problem: &str| Refusal::new(Fault::Unauthenticated, format!("auth/{} answers {problem}", entry.mount));
-    let answer = Answer::parse(&reply.body)?;
+    if reply.body.expose().trim_ascii().is_empty() {
+        return Err(refusal("with nothing, and so without a token (correct the backend's address and auth.mount)"));
+    }
+    let not_json = |_| refusal("with something else than JSON (is the backend's address that of Vault or OpenBao itself?)");
+    let answer = Answer::parse(&reply.body).map_err(not_json)?;
     let Some(auth) = answer.auth else {
         return Err(match answer.wrap_info {
             Some(_) => refusal("with a wrapped token (take the wrapping TTL off the login's role)"),
@@ -148,7 +152,12 @@ fn refused(auth: &Auth, entry: &Entry, cx: &FetchContext, reply: &Reply, needles
     let account = format!("{}/{}", pod.namespace, pod.service_account);
     let place = if entry.namespace.is_empty() { String::new() } else { format!(" in namespace {}", entry.namespace) };
     let remedy = match auth {
-        _ if reply.status == StatusCode::NOT_FOUND => format!("is a login of that kind enabled at {at}{place}? see auth.mount"),
+        _ if entry.mount.starts_with("auth/") => {
+            "leave the `auth/` out of the mount, in the class or in auth.mount of the backend: Keyferry adds it itself".to_owned()
+        }
+        _ if reply.status == StatusCode::NOT_FOUND => {
+            format!("is a login of that kind enabled at {at}{place}? see the mount that the class names, or auth.mount of the backend")
+        }
         Auth::Pod { method: PodMethod::Kubernetes, .. } => format!(
             "does {whom} exist at {at}{place}, bound to ServiceAccount {account} and audience {}? the store also says no when it cannot \
              reach the cluster's API server",
@@ -164,4 +173,41 @@ fn refused(auth: &Auth, entry: &Entry, cx: &FetchContext, reply: &Reply, needles
     };
     let with = if entry.audience.is_empty() { String::new() } else { format!(" with the Pod's token for {}", clean(&entry.audience)) };
     Refusal::new(Fault::Unauthenticated, format!("the store refuses to log in {whom} at {at}{place}{with}: {told} ({remedy})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::store::vault::wire::Server;
+    use crate::model::LoginTls;
+
+    fn refused(status: StatusCode, body: &str) -> Refusal {
+        let endpoint = "https://bao:8200".parse().unwrap();
+        let entry = Entry {
+            server: Server { endpoint, tls: LoginTls::default(), below: None, named_by: None },
+            namespace: String::new(),
+            mount: "kubernetes".to_owned(),
+            role: None,
+            audience: "vault".to_owned(),
+        };
+        token(&Reply::of(status, body, true), &entry).err().unwrap()
+    }
+
+    #[test]
+    fn an_answer_without_a_token_is_a_failed_login() {
+        let bodies = ["", "\n", "<html>", "{}", "null", r#"{"auth":null,"data":{}}"#, r#"{"auth":{"client_token":""}}"#];
+        let refused: Vec<_> =
+            bodies.iter().map(|body| refused(StatusCode::OK, body)).chain([refused(StatusCode::NO_CONTENT, "")]).collect();
+        assert!(refused.iter().all(|refusal| refusal.fault == Fault::Unauthenticated));
+        insta::assert_snapshot!(refused.into_iter().map(|refusal| refusal.reason).collect::<Vec<_>>().join("\n"), @"
+        auth/kubernetes answers with nothing, and so without a token (correct the backend's address and auth.mount)
+        auth/kubernetes answers with nothing, and so without a token (correct the backend's address and auth.mount)
+        auth/kubernetes answers with something else than JSON (is the backend's address that of Vault or OpenBao itself?)
+        auth/kubernetes answers without a token: it is no login (correct auth.mount)
+        auth/kubernetes answers with something else than JSON (is the backend's address that of Vault or OpenBao itself?)
+        auth/kubernetes answers without a token: it is no login (correct auth.mount)
+        auth/kubernetes answers without a token (see the store's log)
+        auth/kubernetes answers with nothing, and so without a token (correct the backend's address and auth.mount)
+        ");
+    }
 }

@@ -15,6 +15,7 @@ mod lease;
 mod login;
 mod own;
 mod probe;
+mod raw;
 mod read;
 mod sessions;
 mod ssh;

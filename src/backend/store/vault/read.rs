@@ -15,6 +15,7 @@ use super::fault::{Needles, Refusal, Words, of_status, or_status, warnings, word
 use super::lease::as_it_stands;
 use super::login::log_in;
 use super::own;
+use super::raw;
 use super::sessions::{Key, Session, no_turn};
 use super::token::{Pulse, StoreToken, Term, digest_of};
 use super::wire::{Call, Reply};
@@ -150,7 +151,7 @@ impl VaultBackend {
         let (word, namespace) = (elements[root], elements[..root].join("/"));
         let reason = format!(
             "the store does not say that this is a secret of a KV engine, and so it may be what is its own below {word}, in the namespace \
-             {namespace} (name the namespace by the key `namespace` of the class, and let a rule of the policy spell {word})"
+             {namespace} (name the namespace by the class's own key for it, and let a rule of the policy spell {word})"
         );
         Err(Refusal::new(Fault::Denied, reason))
     }
@@ -218,7 +219,7 @@ impl VaultBackend {
             let reason = format!("the store did {asked} and answered nothing: there is nothing to deliver (ask for a path that answers)");
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
-        let answer = Answer::parse(&reply.body)?;
+        let answer = Answer::parse(&reply.body).map_err(|refusal| raw::explained(refusal, &secret.name))?;
         self.heed_warnings(secret, reply, &answer, token);
         let content = answer.content(&secret.name)?;
         let response = delivered(&answer, token)?;
@@ -347,9 +348,9 @@ fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
     match reply.status.as_u16() {
         401 => refusal(Fault::Unauthenticated, "something before the store wants a login of its own"),
         405 => refusal(Fault::Invalid, &format!("the path does not take {}: see `method`", secret.method)),
-        413 => refusal(Fault::TooLarge, "send less in `args`"),
+        413 => refusal(Fault::TooLarge, "send less in the arguments"),
         300..=399 => refusal(Fault::Unavailable, "name the address that answers itself"),
-        _ => refusal(Fault::Invalid, "correct the class: the path, `method` or `args`"),
+        _ => refusal(Fault::Invalid, "correct the class: the path, the method or the arguments"),
     }
 }
 

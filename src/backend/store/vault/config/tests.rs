@@ -183,7 +183,7 @@ fn what_means_nothing_there_is_refused() {
     (posted.version, posted.lease) = (None, LeaseFor::Shared);
     assert!(config.admit(posted).is_ok());
     let own = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
-    insta::assert_snapshot!(problem(own.admit(asked("kv/x", role)).unwrap_err()), @"role cannot be chosen: this backend is entered as the daemon itself, by token (remove it)");
+    insta::assert_snapshot!(problem(own.admit(asked("kv/x", role)).unwrap_err()), @"role Keyferry logs in to this backend with its own token, so a class cannot choose it (remove it)");
     let namespace = Login { namespace: Some("team-a".into()), ..Login::default() };
     assert_eq!(own.admit(asked("kv/x", namespace)).unwrap().name.as_str(), "team-a/kv/x");
 }

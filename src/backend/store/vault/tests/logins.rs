@@ -76,6 +76,8 @@ async fn a_refused_login_says_why_and_what_to_do() {
     insta::assert_snapshot!(fetch(&backend, &role, &bench.cx(&web())).await.unwrap_err(), @r#"bao/kv/data/shop/db: the store refuses to log in role nobody at auth/jwt with the Pod's token for bao: role "nobody" could not be found (does role nobody exist at auth/jwt, with bound_audiences bao and claims that a token of ServiceAccount shop/web has?)"#);
     let mount = secret_as(&backend, "kv/data/shop/db", Login { mount: Some("nowhere".into()), ..Login::default() });
     insta::assert_snapshot!(fetch(&backend, &mount, &bench.cx(&web())).await.unwrap_err(), @"bao/kv/data/shop/db: the store refuses to log in role csi at auth/nowhere with the Pod's token for bao: permission denied (does role csi exist at auth/nowhere, with bound_audiences bao and claims that a token of ServiceAccount shop/web has?)");
+    let doubled = secret_as(&backend, "kv/data/shop/db", Login { mount: Some("auth/jwt".into()), ..Login::default() });
+    insta::assert_snapshot!(fetch(&backend, &doubled, &bench.cx(&web())).await.unwrap_err(), @"bao/kv/data/shop/db: the store refuses to log in role csi at auth/auth/jwt with the Pod's token for bao: permission denied (leave the `auth/` out of the mount, in the class or in auth.mount of the backend: Keyferry adds it itself)");
 
     let long_ago = crate::clock::ManualClock::at("2020-01-01T00:00:00Z".parse().unwrap());
     let expired = bench.issuer.token(&web(), AUDIENCE, std::time::Duration::from_mins(1), &long_ago).unwrap();

@@ -83,9 +83,9 @@ async fn any_path_is_asked_by_method_and_arguments() {
     insta::assert_snapshot!(fetch(&backend, &get, &cx).await.unwrap_err(), @"bao/auth/token/create: the store refused the read: unsupported operation (the path does not take GET: see `method`)");
     bench.bao.pki("pki", "web", "1h", false).await;
     let wrong = posted(&backend, "pki/issue/web", &[("common_name", json!("x")), ("ttl", json!("not-a-ttl"))]);
-    insta::assert_snapshot!(fetch(&backend, &wrong, &cx).await.unwrap_err(), @r#"bao/pki/issue/web: the store refused the POST: Field validation failed: error converting input for field "ttl": time: invalid duration "[redacted]" (correct the class: the path, `method` or `args`)"#);
+    insta::assert_snapshot!(fetch(&backend, &wrong, &cx).await.unwrap_err(), @r#"bao/pki/issue/web: the store refused the POST: Field validation failed: error converting input for field "ttl": time: invalid duration "[redacted]" (correct the class: the path, the method or the arguments)"#);
     let raw = secret(&backend, "pki/ca/pem");
-    insta::assert_snapshot!(fetch(&backend, &raw, &cx).await.unwrap_err(), @"bao/pki/ca/pem: the answer is not JSON of the store's API: it goes wrong at line 1, column 2 (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
+    insta::assert_snapshot!(fetch(&backend, &raw, &cx).await.unwrap_err(), @"bao/pki/ca/pem: pki/ca/pem answers with raw bytes, and not with JSON (ask for pki/cert/ca, and take its field `certificate`)");
 }
 
 #[tokio::test]

@@ -1,0 +1,66 @@
+//! Two requests of a class that create two things at one path, where its author may have meant one: a certificate, and the key of another.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::model::{Args, Label, Object, SecretRef, Verb};
+
+/// What to say, and of which object: once for each further request. The work grows with the class alone: arguments are looked at once.
+pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label, String)> {
+    let mut firsts: HashMap<(&str, &str, &str), First<'_>> = HashMap::new();
+    let mut asking: HashMap<usize, &Object> = HashMap::with_capacity(objects.len());
+    for object in objects {
+        asking.entry(object.secret).or_insert(object);
+    }
+    let mut warnings = Vec::new();
+    for (index, secret) in secrets.iter().enumerate().filter(|(_, secret)| secret.verb() == Verb::Update) {
+        let Some(object) = asking.get(&index) else { continue };
+        let request = (secret.backend.as_str(), secret.name.as_str(), secret.method.as_str());
+        let first = firsts.entry(request).or_insert_with(|| First { args: &secret.args, spelled: None, object: object.label() });
+        if *first.args == secret.args {
+            continue;
+        }
+        let difference = if first.is_spelled_as(&secret.args) { "arguments that differ in spelling alone" } else { "different arguments" };
+        let problem = format!(
+            "the store creates one thing for this object and another one for {}: both send {} {}, with {difference} (write the same \
+             arguments if the two belong together, such as a certificate and its key)",
+            first.object,
+            secret.method.as_str(),
+            secret.name
+        );
+        warnings.push((object.label(), problem));
+    }
+    warnings
+}
+
+/// The first request of its kind.
+struct First<'s> {
+    args: &'s Args,
+    /// Its arguments without their spelling, once that has been asked.
+    spelled: Option<Value>,
+    object: Label,
+}
+
+// === impl First ===
+
+impl First<'_> {
+    /// Whether other arguments are these but for the difference between `3600` and `"3600"`.
+    fn is_spelled_as(&mut self, other: &Args) -> bool {
+        *self.spelled.get_or_insert_with(|| spelled(self.args)) == spelled(other)
+    }
+}
+
+fn spelled(args: &Args) -> Value {
+    as_texts(serde_json::from_str(&args.to_json()).unwrap_or_default())
+}
+
+fn as_texts(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(as_texts).collect(),
+        Value::Bool(value) => Value::from(value.to_string()),
+        Value::Null | Value::String(_) => value,
+        Value::Number(value) => Value::from(value.to_string()),
+        Value::Object(members) => Value::Object(members.into_iter().map(|(name, value)| (name, as_texts(value))).collect()),
+    }
+}

@@ -1,0 +1,94 @@
+//! What is judged in the text itself: characters at which readers of YAML part ways, and the separators of kubectl.
+//!
+//! The parser reads YAML 1.2; the programs of Kubernetes read 1.1, with fewer escapes, and tabs in fewer places.
+
+use super::{Position, Schema, Unparsed, fault};
+
+/// YAML 1.1, which the programs of Kubernetes read, ends lines at these too; YAML 1.2 does not.
+const OTHER_LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+/// # Errors
+/// The first character or separator that is not read, and where it is.
+pub(super) fn check(text: &str, schema: Schema) -> Result<(), Unparsed> {
+    let (mut line_start, mut is_at_start) = (0, true);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for (index, line) in text.split('\n').enumerate() {
+        let line_number = index + 1;
+        check_line(line, line_number, line_start + line.len() == text.len())?;
+        let content = line.trim();
+        if is_at_start && line.starts_with("...") || line.starts_with('\t') && (content.is_empty() || content.starts_with('#')) {
+            let problem = "is a line that not all readers take (remove it, or its tab)";
+            return Err(fault(Position { line: line_number, column: 1 }, problem.to_owned()));
+        }
+        is_at_start &= content.is_empty() || content.starts_with('#');
+        if schema == Schema::Kubernetes {
+            check_separator(line, line_number)?;
+        }
+        line_start += line.len() + 1;
+    }
+    Ok(())
+}
+
+fn check_line(line: &str, number: usize, is_last: bool) -> Result<(), Unparsed> {
+    // With the line feed behind it, which the last line does not have.
+    let line = if is_last { line } else { line.strip_suffix('\r').unwrap_or(line) };
+    let Some((index, wrong)) = line.char_indices().find(|(_, c)| is_wrong(*c)) else { return Ok(()) };
+    let at = Position { line: number, column: line[..index].chars().count() + 1 };
+    let code = u32::from(wrong);
+    Err(fault(
+        at,
+        match wrong {
+            '\r' => "a carriage return without a line feed ends lines for some readers alone (use line feeds)".to_owned(),
+            wrong if OTHER_LINE_ENDS.contains(&wrong) => {
+                format!("the character U+{code:04X} ends lines for some readers alone (write \"\\u{code:04X}\" in double quotes)")
+            }
+            _ => format!("the character U+{code:04X} is not allowed in YAML (remove it, or write an escape in double quotes)"),
+        },
+    ))
+}
+
+/// Controls and what is no character; a mark of byte order inside the text shows nothing and is part of a value to some readers alone.
+fn is_wrong(c: char) -> bool {
+    match c {
+        '\t' => false,
+        '\u{feff}' | '\u{fffe}' | '\u{ffff}' => true,
+        c => c.is_control() || OTHER_LINE_ENDS.contains(&c),
+    }
+}
+
+/// kubectl cuts a stream at lines that start with `---`, and takes nothing behind that but a comment.
+fn check_separator(line: &str, number: usize) -> Result<(), Unparsed> {
+    let rest = line.strip_prefix("---").map_or("", str::trim);
+    if rest.is_empty() || rest.starts_with('#') {
+        return Ok(());
+    }
+    let problem = "has more than `---`, which kubectl refuses (start the document on the next line)";
+    Err(fault(Position { line: number, column: 1 }, problem.to_owned()))
+}
+
+/// Judges a value in double quotes, as it is written: escapes that YAML 1.1 does not have. JSON has them.
+pub(super) fn check_escapes(written: &str, at: Position) -> Result<(), Unparsed> {
+    let mut rest = written;
+    while let Some(index) = rest.find('\\') {
+        let escape = &rest[index + 1..];
+        let is_surrogate = escape.strip_prefix(['u', 'U']).is_some_and(|code| {
+            let code = code.trim_start_matches('0').as_bytes();
+            matches!(code, [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..])
+        });
+        if escape.starts_with('/') || is_surrogate {
+            let problem = "an escape is not read by all readers: `\\/`, or half of a pair (write the character itself)";
+            return Err(fault(at, problem.to_owned()));
+        }
+        rest = escape.get(1..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Judges what is before a value on its line: a tab behind `-` or `?`.
+pub(super) fn check_before(before: &str, at: Position) -> Result<(), Unparsed> {
+    let outer = before.trim_end_matches([' ', '\t']);
+    if outer.ends_with(['-', '?']) && before[outer.len()..].contains('\t') {
+        return Err(fault(at, "a tab follows `-` or `?`, which not all readers take (use spaces)".to_owned()));
+    }
+    Ok(())
+}
