@@ -10,7 +10,7 @@ use super::changes::Changes;
 use super::fields::{Assignments, Fields};
 use super::prompt::Input;
 use super::{USUAL_LIMIT, VaultCliError, count, fault, open, open_revision, reader, say, take_up, warn};
-use crate::backend::store::file::{KEPT, Opened, Revision, SecretType, Vault};
+use crate::backend::store::file::{KEPT, Opened, Revision, SecretType, Vault, Writer};
 use crate::model::{FieldName, SecretName};
 
 #[derive(Args, Debug)]
@@ -201,8 +201,8 @@ impl Patch {
 }
 
 /// Sets a secret that somebody has changed, unless nothing has changed.
-pub(super) fn put(
-    writer: &crate::backend::store::file::Writer,
+fn put(
+    writer: &Writer,
     name: &SecretName,
     former: &Opened,
     (fields, secret_type): (&Fields, Option<&SecretType>),

@@ -11,7 +11,7 @@ use super::arguments::{Folder, Form, Keys, OutputForm, secret_name};
 use super::changes::{Changes, Side};
 use super::{VaultCliError, document, emit, fault, open, open_revision, reader, say};
 use crate::backend::store::file::{Key, Opened, ReadFault, Revision, Vault};
-use crate::model::SecretName;
+use crate::model::{FieldName, SecretName};
 
 #[derive(Args, Debug)]
 pub struct History {
@@ -154,7 +154,7 @@ impl Past {
             (Ok(_), Some(changes)) if changes.is_empty() => "unchanged".to_owned(),
             (Ok(_), Some(changes)) => changes.marks().join(", "),
             (Ok(opened), None) => {
-                let names: Vec<&str> = opened.secret.fields.keys().map(|name| name.as_str()).collect();
+                let names: Vec<&str> = opened.secret.fields.keys().map(FieldName::as_str).collect();
                 format!("{} (the revision before it is not kept)", names.join(", "))
             }
         }
@@ -167,7 +167,7 @@ impl Past {
         match &self.opened {
             Ok(opened) => {
                 object.insert("time".to_owned(), json!(opened.time.to_string()));
-                object.insert("fields".to_owned(), json!(opened.secret.fields.keys().map(|name| name.as_str()).collect::<Vec<_>>()));
+                object.insert("fields".to_owned(), json!(opened.secret.fields.keys().map(FieldName::as_str).collect::<Vec<_>>()));
                 object.extend(self.changes.as_ref().map(Changes::to_json).unwrap_or_default());
             }
             Err(fault) => drop(object.insert("error".to_owned(), json!(fault.to_string()))),
@@ -187,15 +187,12 @@ impl Diff {
             Some(revision) => open_revision(&reader, &vault, name, revision)?,
             None => open(&reader, folder, name)?,
         };
-        let from = match self.from {
-            Some(revision) => open_revision(&reader, &vault, name, revision)?,
-            None => {
-                let kept = vault.revisions(name)?.kept;
-                let before = kept.into_iter().filter(|revision| *revision < to.revision).next_back();
-                let before = before.ok_or_else(|| fault(format!("{name}: revision {} is the only one that is kept", to.revision)))?;
-                open_revision(&reader, &vault, name, before)?
-            }
+        let before = || {
+            let before = vault.revisions(name)?.kept.into_iter().rfind(|revision| *revision < to.revision);
+            before.ok_or_else(|| fault(format!("{name}: revision {} is the only one that is kept", to.revision)))
         };
+        let from = self.from.map_or_else(before, Ok)?;
+        let from = open_revision(&reader, &vault, name, from)?;
         let changes = Changes::between(side(&from), side(&to));
         match self.form.output {
             Form::Json => {

@@ -75,7 +75,9 @@ impl Prune {
             self.retain_unreadable(&mut histories)?;
         } else {
             let keep = self.keep.unwrap_or(KEPT);
-            histories.values_mut().for_each(|revisions| revisions.truncate(revisions.len().saturating_sub(keep)));
+            for revisions in histories.values_mut() {
+                revisions.truncate(revisions.len().saturating_sub(keep));
+            }
         }
         histories.retain(|_, revisions| !revisions.is_empty());
         Ok(histories)

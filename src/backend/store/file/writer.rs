@@ -42,11 +42,14 @@ pub struct Revisions {
     pub kept: BTreeSet<Revision>,
 }
 
+/// A revision on its way into the history: its number, and its file.
+type Earlier = (Revision, Vec<u8>);
+
 /// What one change writes, in this order.
 struct Plan {
     revision: Revision,
     /// The current revision, into the history.
-    earlier: Option<(Revision, Vec<u8>)>,
+    earlier: Option<Earlier>,
     path: PathBuf,
     sealed: Vec<u8>,
 }
@@ -210,7 +213,7 @@ impl Writer {
     }
 
     /// The highest number that was ever given, and the current revision where the history does not have it yet.
-    fn earlier(&self, name: &VaultName) -> Result<(Option<Revision>, Option<(Revision, Vec<u8>)>), VaultError> {
+    fn earlier(&self, name: &VaultName) -> Result<(Option<Revision>, Option<Earlier>), VaultError> {
         let current = self.layout.current(name);
         let sealed = match fs::read(&current) {
             Ok(sealed) => sealed,
