@@ -119,7 +119,7 @@ A value that itself starts with @, or is -, is given by a file.")]
   keyferry vault recipients
   keyferry vault recipients --add age1... --remove age1...
 
-Whoever was removed can still open the files of before, and old copies of them: run rekey, and change the values.")]
+A recipient that was removed can still open the files of before, and old copies of them: run rekey, and change the values.")]
     Recipients(Recipients),
 
     /// Remove earlier revisions
@@ -140,7 +140,7 @@ Whoever was removed can still open the files of before, and old copies of them: 
   keyferry vault rekey --vault ./vault --identity ./age.key --add age1new... --remove age1old...
 
 After a run that was cut short give both the old and the new identity: each opens a part.
-Whoever had an identity that is removed can still open old copies of the files: replace the secrets as well.")]
+Who had an identity that is removed can still open old copies of the files: replace the secrets as well.")]
     Rekey(Rekey),
 
     /// Print secrets in the clear, or write them to files

@@ -10,13 +10,16 @@ use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use super::arguments::{Conflict, Export, Format, Import, Rekey, recipients};
-use super::incoming::{Given, Incoming, read_all, secret_name};
+use super::incoming::{Given, read_all, secret_name};
 use super::progress::{Progress, Stop};
 use super::prompt::Input;
 use super::{VaultCliError, count, emit, reader_of, say, warn};
-use crate::backend::store::file::{Key, Opened, Outgoing, Rekeying, SecretType, Vault, write_exchange};
+use crate::backend::store::file::{Key, Opened, Outgoing, Rekeying, SecretType, Vault, Writer, write_exchange};
 use crate::dotenv;
 use crate::model::{Field, FieldName, SecretName};
+
+/// How many secrets are written with one sync.
+const BATCH: usize = 1_000;
 
 // === impl Rekey ===
 
@@ -246,45 +249,50 @@ impl Import {
         for note in &incoming.notes {
             warn(err, note)?;
         }
-        let there = |name: &SecretName| vault.has(name);
-        let existing = incoming.secrets.keys().map(|name| Ok((name, there(name)?))).collect::<Result<Vec<_>, VaultCliError>>()?;
+        let writer = vault.lock()?;
+        let existing = incoming.secrets.keys().map(|name| Ok((name, vault.has(name)?))).collect::<Result<Vec<_>, VaultCliError>>()?;
         let existing: BTreeSet<&SecretName> = existing.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect();
         if self.on_conflict == Conflict::Fail && !existing.is_empty() {
             let remedy = "is in the vault already (--on-conflict skip, or replace)";
             return Err(VaultCliError::Faults(existing.iter().map(|name| format!("{name}: {remedy}")).collect()));
         }
-        self.write(&vault, &incoming, &existing, out)
-    }
-
-    fn write(
-        &self,
-        vault: &Vault,
-        incoming: &Incoming,
-        existing: &BTreeSet<&SecretName>,
-        out: &mut dyn Write,
-    ) -> Result<(), VaultCliError> {
-        let _stop = Stop::with("a part of the secrets was set (run it again with --on-conflict skip)");
-        let (mut set, mut skipped) = (0, 0);
-        for (name, Given { secret_type, fields }) in &incoming.secrets {
-            let (is_there, fields_shown) = (existing.contains(name), count(fields.len(), "field"));
-            if is_there && self.on_conflict == Conflict::Skip {
-                skipped += 1;
-                say(out, &format!("{name}: skipped, it is in the vault already"))?;
-            } else if self.trial.dry_run {
-                set += 1;
-                let names: Vec<&str> = fields.keys().map(FieldName::as_str).collect();
-                let verb = if is_there { "would be replaced" } else { "would be set" };
-                say(out, &format!("{name}: {verb}, {fields_shown} ({})", names.join(", ")))?;
-            } else {
-                let revision = vault
-                    .lock()
-                    .and_then(|writer| writer.set(name, secret_type.as_ref(), fields))
-                    .map_err(|cause| VaultCliError::Interrupted { set, cause: Box::new(cause) })?;
-                set += 1;
-                say(out, &format!("{name}: revision {revision}, {fields_shown}"))?;
+        let skips = |name: &SecretName| self.on_conflict == Conflict::Skip && existing.contains(name);
+        let (skipped, set): (Vec<_>, Vec<_>) = incoming.secrets.iter().partition(|(name, _)| skips(name));
+        if self.trial.dry_run {
+            for (name, given) in &set {
+                let verb = if existing.contains(name) { "would be replaced" } else { "would be set" };
+                let names: Vec<&str> = given.fields.keys().map(FieldName::as_str).collect();
+                say(out, &format!("{name}: {verb}, {} ({})", count(given.fields.len(), "field"), names.join(", ")))?;
             }
+        } else {
+            let mut progress = Progress::of("importing", input.shows_progress, err);
+            write(&writer, &set, &mut progress, out)?;
+        }
+        for (name, _) in &skipped {
+            say(out, &format!("{name}: skipped, it is in the vault already"))?;
         }
         let verb = if self.trial.dry_run { "would be set" } else { "set" };
-        say(out, &format!("{} {verb}, {skipped} skipped", count(set, "secret")))
+        say(out, &format!("{} {verb}, {} skipped", count(set.len(), "secret"), skipped.len()))
     }
+}
+
+/// Batch by batch: what is said to be set is on the disk.
+fn write(
+    writer: &Writer,
+    secrets: &[(&SecretName, &Given)],
+    progress: &mut Progress<'_>,
+    out: &mut dyn Write,
+) -> Result<(), VaultCliError> {
+    let _stop = Stop::with("a part of the secrets was set (run it again with --on-conflict skip)");
+    let mut set = 0;
+    for batch in secrets.chunks(BATCH) {
+        progress.tick(set, secrets.len());
+        let given = batch.iter().map(|(name, given)| (*name, given.secret_type.as_ref(), &given.fields));
+        let revisions = writer.set_all(given).map_err(|cause| VaultCliError::Interrupted { set, cause: Box::new(cause) })?;
+        for ((name, given), revision) in batch.iter().zip(revisions) {
+            say(out, &format!("{name}: revision {revision}, {}", count(given.fields.len(), "field")))?;
+        }
+        set += batch.len();
+    }
+    Ok(())
 }

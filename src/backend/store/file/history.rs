@@ -60,13 +60,19 @@ impl<'a> History<'a> {
 
     /// Removes all but the last few, and gives how many went.
     pub fn prune(&self, keep: usize) -> io::Result<usize> {
+        let surplus = self.drop_surplus(keep)?;
+        if surplus > 0 {
+            write::sync_folder_of(&self.layout.counter(self.name))?;
+        }
+        Ok(surplus)
+    }
+
+    /// The same for many secrets: after a power cut some may be there again.
+    pub fn drop_surplus(&self, keep: usize) -> io::Result<usize> {
         let kept = self.kept()?;
         let surplus = kept.len().saturating_sub(keep);
         for revision in &kept[..surplus] {
             write::remove_if_there(&self.path(*revision))?;
-        }
-        if surplus > 0 {
-            write::sync_folder_of(&self.layout.counter(self.name))?;
         }
         Ok(surplus)
     }

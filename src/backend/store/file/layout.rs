@@ -61,6 +61,11 @@ impl Layout {
         self.root.join(".recipients")
     }
 
+    /// `.history/.unfinished`: where a batch of files is written. No name of a secret reaches it.
+    pub fn batch(&self) -> PathBuf {
+        self.root.join(".history").join(super::write::UNFINISHED)
+    }
+
     /// `.lock`: held by a writer.
     pub fn lock(&self) -> PathBuf {
         self.root.join(".lock")

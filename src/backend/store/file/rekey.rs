@@ -21,6 +21,9 @@ use super::vault::{doing, vault_name};
 use super::writer::lock;
 use super::{ReadFault, Revision, Vault, VaultError, seal, write};
 
+/// How many files are written with one sync.
+const BATCH: usize = 1_000;
+
 /// Plaintexts and what they were sealed to, by revision.
 type Resealed = BTreeMap<Revision, (Zeroizing<Vec<u8>>, Vec<u8>)>;
 
@@ -94,7 +97,7 @@ impl Vault {
             return Err(RekeyError::Unopened(skipped));
         }
         if !wanted.dry_run {
-            encrypt_again(&files, &keys, &list.keys, progress)?;
+            encrypt_again(layout, &files, &keys, &list.keys, progress)?;
             if added + removed > 0 {
                 write::replace(&layout.recipients(), list.as_str().as_bytes()).map_err(doing("write", &layout.recipients()))?;
             }
@@ -107,28 +110,35 @@ impl Vault {
 /// Earlier revisions come before the current one of a secret: where the history keeps the current one too (a change was cut short, a
 /// revision was put back), both stay one and the same file, by which the next change knows it.
 fn encrypt_again(
+    layout: &Layout,
     files: &[Sealed],
     keys: &Keys,
     recipients: &[Recipient],
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<(), RekeyError> {
+    let (batch, fault) = (layout.batch(), doing("write", &layout.batch()));
     let mut last: (Option<&VaultName>, Resealed) = (None, BTreeMap::new());
-    for (done, file) in files.iter().enumerate() {
-        progress(done, files.len());
-        let plaintext = file.open(keys).map_err(|fault| RekeyError::Unopened(vec![fault]))?;
-        if last.0 != Some(&file.name) {
-            last = (Some(&file.name), BTreeMap::new());
+    let mut done = 0;
+    for files_of_batch in files.chunks(BATCH) {
+        let mut drafts = write::Batch::begin(batch.clone()).map_err(&fault)?;
+        for file in files_of_batch {
+            progress(done, files.len());
+            done += 1;
+            let plaintext = file.open(keys).map_err(|fault| RekeyError::Unopened(vec![fault]))?;
+            if last.0 != Some(&file.name) {
+                last = (Some(&file.name), BTreeMap::new());
+            }
+            let same = last.1.values().find(|(kept, _)| kept.as_slice() == plaintext.as_slice()).map(|(_, sealed)| sealed.clone());
+            let sealed = match same {
+                Some(sealed) => sealed,
+                None => seal::seal(&plaintext, recipients).map_err(doing("write", &file.path))?,
+            };
+            drafts.put(write::Turn::Second, file.path.clone(), &sealed).map_err(&fault)?;
+            if let Some(revision) = file.revision {
+                last.1.insert(revision, (plaintext, sealed));
+            }
         }
-        let same = last.1.values().find(|(kept, _)| kept.as_slice() == plaintext.as_slice()).map(|(_, sealed)| sealed.clone());
-        let fault = doing("write", &file.path);
-        let sealed = match same {
-            Some(sealed) => sealed,
-            None => seal::seal(&plaintext, recipients).map_err(&fault)?,
-        };
-        write::replace(&file.path, &sealed).map_err(fault)?;
-        if let Some(revision) = file.revision {
-            last.1.insert(revision, (plaintext, sealed));
-        }
+        drafts.commit().map_err(&fault)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The vault as a whole: what one side writes, the other reads; and everything that may befall the files in between.
 
 mod age;
+mod batches;
 mod conformance;
 mod faults;
 mod forgetting;

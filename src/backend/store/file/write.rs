@@ -1,11 +1,11 @@
 //! Files that are there whole or not at all, also after a power cut.
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::files::write_draft;
+use crate::files::{create_new, write_draft};
 
 /// The name a file has until it is whole. One a folder is enough, since writers hold the vault's lock; what a crash leaves behind is
 /// replaced by the next write there.
@@ -15,9 +15,110 @@ pub const UNFINISHED: &str = ".unfinished";
 /// When this returns, the content is on the disk.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = folder_of(path).join(UNFINISHED);
+    step()?;
     write_draft(&unfinished, content)?;
+    step()?;
     fs::rename(&unfinished, path)?;
     sync_folder_of(path)
+}
+
+/// Files that take their places together: one sync of the file system serves for all of them, where [`replace`] needs two for each.
+///
+/// They are written in a folder of their own. Those of the first turn are in their places, also after a power cut, before the first one of the
+/// second turn is.
+#[derive(Debug)]
+pub struct Batch {
+    folder: PathBuf,
+    turns: [Vec<(PathBuf, PathBuf)>; 2],
+}
+
+/// When a file of a batch takes its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Turn {
+    First,
+    Second,
+}
+
+impl Batch {
+    /// `folder` is the batch's own. What a batch that was cut short has left there goes.
+    pub fn begin(folder: PathBuf) -> io::Result<Self> {
+        make_folder(&folder)?;
+        for entry in fs::read_dir(&folder)? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(Self { folder, turns: [Vec::new(), Vec::new()] })
+    }
+
+    /// Writes a file (0600) that is to be at this path.
+    pub fn put(&mut self, turn: Turn, path: PathBuf, content: &[u8]) -> io::Result<()> {
+        let [first, second] = &mut self.turns;
+        let draft = self.folder.join((first.len() + second.len()).to_string());
+        step()?;
+        create_new(&draft)?.write_all(content)?;
+        match turn {
+            Turn::First => first.push((draft, path)),
+            Turn::Second => second.push((draft, path)),
+        }
+        Ok(())
+    }
+
+    /// Moves every file to its place. When this returns, all are on the disk.
+    pub fn commit(self) -> io::Result<()> {
+        for (_, path) in self.turns.iter().flatten() {
+            DirBuilder::new().mode(0o700).recursive(true).create(folder_of(path))?;
+        }
+        sync_file_system(&self.folder)?;
+        for turn in self.turns.iter().filter(|turn| !turn.is_empty()) {
+            for (draft, path) in turn {
+                step()?;
+                match fs::rename(draft, path) {
+                    // A folder of the vault may be a link to another file system.
+                    Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                        replace(path, &fs::read(draft)?)?;
+                        fs::remove_file(draft)?;
+                    }
+                    done => done?,
+                }
+            }
+            sync_file_system(&self.folder)?;
+        }
+        fs::remove_dir(&self.folder)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_: &Path) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+/// A moment at which the process may end: tests end the work here.
+#[cfg(not(test))]
+#[allow(clippy::unnecessary_wraps)] // in tests it fails
+fn step() -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+fn step() -> io::Result<()> {
+    STEPS.with(|steps| match steps.get() {
+        Some(0) => Err(io::Error::other("cut short")),
+        left => {
+            steps.set(left.map(|left| left - 1));
+            Ok(())
+        }
+    })
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many steps this thread may take before it is cut short.
+    pub static STEPS: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) };
 }
 
 /// Whether there was a file to remove.

@@ -106,6 +106,32 @@ impl Writer {
         Ok(revision)
     }
 
+    /// Sets many secrets as [`Self::set`] does each, with a sync for all of them. Cut short, each is the old or the new one.
+    pub fn set_all<'s>(
+        &self,
+        secrets: impl IntoIterator<Item = (&'s SecretName, Option<&'s SecretType>, &'s BTreeMap<FieldName, Field>)>,
+    ) -> Result<Vec<Revision>, VaultError> {
+        let fault = doing("write", &self.layout.batch());
+        let mut batch = write::Batch::begin(self.layout.batch()).map_err(&fault)?;
+        let (mut names, mut revisions) = (Vec::new(), Vec::new());
+        for (name, secret_type, fields) in secrets {
+            let name = vault_name(name)?;
+            let Plan { revision, earlier, path, sealed } = self.plan(&name, secret_type, fields)?;
+            if let Some((earlier, sealed)) = earlier {
+                batch.put(write::Turn::First, self.layout.earlier(&name, earlier), &sealed).map_err(&fault)?;
+            }
+            batch.put(write::Turn::First, self.layout.counter(&name), format!("{revision}\n").as_bytes()).map_err(&fault)?;
+            batch.put(write::Turn::Second, path, &sealed).map_err(&fault)?;
+            names.push(name);
+            revisions.push(revision);
+        }
+        batch.commit().map_err(&fault)?;
+        for name in &names {
+            History::of(&self.layout, name).drop_surplus(self.keep).map_err(doing("tidy", &self.layout.history(name)))?;
+        }
+        Ok(revisions)
+    }
+
     /// Removes a secret with all its revisions, and gives how many earlier ones those were. Only its count stays, so that a secret
     /// made again under that name starts after it.
     pub fn remove(&self, name: &SecretName) -> Result<usize, VaultError> {
