@@ -96,8 +96,9 @@ e2e-shell:
 bench: tools
 	$(CARGO) bench --locked --bench mount
 
+# Built for release, without fat LTO: what is judged are times.
 soak: tools
-	$(CARGO) test --locked --test it -- --ignored --test-threads=1
+	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --test it -- --ignored --test-threads=1
 	$(CARGO) bench --locked --bench mount -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.

@@ -90,6 +90,7 @@ pub struct StartError(Vec<String>);
 #[derive(Debug)]
 struct Health {
     pipeline: Arc<ArcSwap<Pipeline>>,
+    leases: Arc<Leases>,
     providers: Vec<String>,
     marks: Arc<[Mark]>,
     reloader: Option<Arc<Reloader>>,
@@ -122,9 +123,15 @@ impl App {
         drop(lock);
         warn_of_group(&sockets, &bound);
         let marks = bound.iter().map(|socket| socket.mark().clone()).collect();
-        let health = Arc::new(Health { pipeline: Arc::clone(&pipeline), providers: sockets.providers, marks, reloader: reloader.clone() });
+        let health = Health {
+            pipeline: Arc::clone(&pipeline),
+            leases: Arc::clone(&leases),
+            providers: sockets.providers,
+            marks,
+            reloader: reloader.clone(),
+        };
         let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
-        Ok(Self { server, sockets: bound, endpoint, health, audit, leases, reloader })
+        Ok(Self { server, sockets: bound, endpoint, health: Arc::new(health), audit, leases, reloader })
     }
 
     /// For whoever hears the signal.
@@ -375,6 +382,7 @@ impl Status for Health {
 
     fn measure(&self) {
         self.pipeline.load().measure();
+        self.leases.measure();
     }
 
     async fn status(&self) -> serde_json::Value {

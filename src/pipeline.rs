@@ -315,12 +315,14 @@ impl Pipeline {
 
     /// Sets the gauges of what tenants share.
     pub fn measure(&self) {
-        let Commons { budget, places, work, .. } = &*self.commons;
+        let Commons { budget, places, work, volumes, .. } = &*self.commons;
         let [small, large] = budget.calls();
         self.metrics.pot("calls", small.used() + large.used(), small.capacity() + large.capacity());
         let moving = budget.moving().slots();
         self.metrics.pot("mounts", moving.used(), moving.capacity());
         self.metrics.pot("plans", self.plans.0.weight(), budget.kept().plans);
+        let (used, limit) = volumes.bytes();
+        self.metrics.pot("volumes", used, limit);
         self.metrics.waiting("place", places.waiting());
         self.metrics.waiting("memory", budget.moving().waiting());
         self.metrics.waiting("work", work.turns().waiting());

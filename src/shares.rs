@@ -9,6 +9,9 @@
 //!   one unit. A grant leaves at least as much free as the tenant then holds, so that something stays free; only the last single unit
 //!   leaves nothing.
 //!
+//! Where there are units for *firsts* beside those, a tenant that holds nothing has one of them when nothing else is free: as many tenants
+//! as there are such units find something after the others have taken all.
+//!
 //! Nobody is asked to give back: one that had its share when it was alone keeps it until it is done. Nothing here waits either. What is not
 //! granted is refused, or waits in a line (`turns.rs`).
 
@@ -32,6 +35,7 @@ pub struct Held {
 
 struct Shared {
     capacity: usize,
+    firsts: usize,
     state: Mutex<State>,
 }
 
@@ -46,13 +50,19 @@ struct State {
 
 impl Shares {
     pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Shared { capacity, state: Mutex::default() }))
+        Self::with_firsts(capacity, 0)
+    }
+
+    /// So many units, and others for tenants that hold nothing.
+    pub fn with_firsts(capacity: usize, firsts: usize) -> Self {
+        Self(Arc::new(Shared { capacity, firsts, state: Mutex::default() }))
     }
 
     /// `n` units for a tenant, by the rule above, or none of them. Zero is always granted.
     pub fn take(&self, tenant: &Tenant, n: usize) -> Option<Held> {
         let mut state = self.lock();
-        if !state.may_have(tenant, n, self.free_of(&state)) {
+        let first = n == 1 && state.of(tenant.as_str()) == 0 && state.used < self.0.capacity.saturating_add(self.0.firsts);
+        if !first && !state.may_have(tenant, n, self.free_of(&state)) {
             return None;
         }
         state.used += n;
@@ -85,6 +95,12 @@ impl Shares {
 
     pub fn free(&self) -> usize {
         self.free_of(&self.lock())
+    }
+
+    /// Whether anybody could be given `n` units.
+    pub fn may_give(&self, n: usize) -> bool {
+        let used = self.used();
+        used.saturating_add(n) <= self.0.capacity || (n == 1 && used < self.0.capacity.saturating_add(self.0.firsts))
     }
 
     /// Units that one tenant holds.

@@ -116,7 +116,17 @@ impl Turns {
 
     /// Turns of `each` units out of so many. By the rule of shares a turn is only ever had where there are at least two.
     pub fn of_units(units: usize, each: usize) -> Self {
-        Self(Arc::new(Shared { slots: Shares::new(units), each: each.max(1), lines: Mutex::default() }))
+        Self::of(Shares::new(units), each)
+    }
+
+    /// So many at once, at least 1, of which every fifth is for a tenant that has none.
+    pub fn with_firsts(turns: usize) -> Self {
+        let firsts = turns / 5;
+        Self::of(Shares::with_firsts(turns.max(1) - firsts, firsts), 1)
+    }
+
+    fn of(slots: Shares, each: usize) -> Self {
+        Self(Arc::new(Shared { slots, each: each.max(1), lines: Mutex::default() }))
     }
 
     /// Waits for a turn until then. `None`: there was none. Dropping the future leaves the line.
@@ -223,7 +233,7 @@ impl Turns {
     fn serve(&self, lines: &mut Lines) -> Served {
         let Shared { slots, each, .. } = &*self.0;
         let (mut served, mut from) = (Vec::new(), 0);
-        while slots.free() >= *each
+        while slots.may_give(*each)
             && let Some((place, tenant)) = lines.round.range(from..).next()
         {
             let (place, tenant) = (*place, tenant.clone());

@@ -22,7 +22,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 set_secret() {
-    "$keyferry" vault set --vault "$vault" "$@"
+    "$keyferry" vault set --vault "$vault" --replace "$@"
 }
 
 # Values go by files: an argument could be seen by every user of the machine.

@@ -110,7 +110,9 @@ impl Cli {
             }
             Command::Check(args) => check::run(&args, &mut io::stdin().lock(), &mut out, &mut err, colours()),
             Command::Vault(command) => {
-                let outcome = vault::run(command, &mut io::stdin().lock(), &mut out, &mut err);
+                let (terminal, shows_progress) = (io::stdin().is_terminal(), io::stderr().is_terminal());
+                let input = &mut vault::Input { stream: &mut io::stdin().lock(), terminal, shows_progress };
+                let outcome = vault::run(command, input, &mut out, &mut err);
                 outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
             }
             Command::Doctor(args) => {
@@ -130,10 +132,8 @@ impl Cli {
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
-                if !failure.message.is_empty() {
-                    // Where standard error is gone, the exit code still speaks.
-                    let _ = writeln!(io::stderr(), "{failure}");
-                }
+                // Without a message the command has said it all. Where standard error is gone, the exit code still speaks.
+                let _ = if failure.message.is_empty() { Ok(()) } else { writeln!(io::stderr(), "{failure}") };
                 ExitCode::from(failure.code)
             }
         }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::volume::measure;
+use super::volume::{PAGE, measure};
 use crate::model::Tenant;
 use crate::shares::Shares;
 use crate::steps::Steps;
@@ -155,6 +155,11 @@ impl Volumes {
 
     pub(super) fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// How many bytes own volumes use, each counted twice, and how many they may.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.memory().used() * PAGE, self.memory().capacity() * PAGE)
     }
 
     /// The memory of own volumes, in pages of 4 KiB. Each volume counts twice (`volumes/pages.rs`).

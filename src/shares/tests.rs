@@ -28,6 +28,20 @@ fn alone_half_and_a_newcomer_half_of_what_is_free() {
     assert_eq!((shares.used(), shares.most(9)), (0, Vec::new()));
 }
 
+#[test]
+fn firsts_are_for_those_who_hold_nothing_when_the_others_have_all() {
+    let shares = Shares::with_firsts(8, 2);
+    let held: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| all(&shares, name)).collect();
+    assert_eq!(held.iter().map(Vec::len).collect::<Vec<_>>(), [4, 2, 1, 1], "as without them");
+    assert!(shares.may_give(1) && !shares.may_give(2));
+    let (e, f) = (all(&shares, "e"), all(&shares, "f"));
+    assert_eq!((e.len(), f.len(), shares.used(), shares.free()), (1, 1, 10, 0));
+    assert!(!shares.may_give(1) && shares.take(&tenant("g"), 1).is_none());
+    drop(e);
+    assert!(shares.take(&tenant("a"), 1).is_none(), "it has its share");
+    assert!(shares.take(&tenant("g"), 1).is_some());
+}
+
 /// What `k` tenants hold that give back and take again for long enough.
 #[test]
 fn two_have_a_third_each_and_three_a_quarter() {

@@ -54,6 +54,19 @@ async fn a_lone_slot_is_everybodys() {
 }
 
 #[tokio::test]
+async fn one_that_has_none_finds_a_turn_when_eight_others_have_all() {
+    let turns = Turns::with_firsts(64);
+    let held: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"].iter().map(|name| all(&turns, name)).collect();
+    assert!(held[0].len() >= 25 && held.iter().all(|turns| !turns.is_empty()), "{:?}", held.iter().map(Vec::len).collect::<Vec<_>>());
+    let (one, mut other) = (at_once(&turns, "victim").unwrap(), turns.line_up(&tenant("victim")));
+    assert!((&mut other.served).now_or_never().is_none(), "only the first");
+    drop(one);
+    assert!(served(other).is_some(), "one after the other");
+    drop(held);
+    assert!(is_empty(&turns));
+}
+
+#[tokio::test]
 async fn lines_are_served_round_and_a_long_one_holds_nobody_up() {
     let turns = Turns::new(2);
     let held = at_once(&turns, "a").unwrap();

@@ -372,18 +372,18 @@ fn a_vault_from_its_making_to_its_last_secret() {
         "{made}"
     );
     assert_eq!(house.done(&["init"], ""), "ROOT/v is a vault already, with 1 recipient; nothing to change\n");
-    assert_eq!(house.done(&["set", "shop/db", "password=-"], "from stdin\n"), "shop/db: revision 1, 1 field, sealed to 1 recipient\n");
+    assert_eq!(house.done(&["set", "shop/db", "password=-"], "from stdin"), "shop/db: revision 1, 1 field, encrypted for 1 recipient\n");
     let file = house.0.path().join("binary");
     fs::write(&file, [0, 255, 10]).unwrap();
     let from_file = format!("password=@{}", file.display());
-    assert_eq!(house.done(&["set", "shop/db", &from_file], ""), "shop/db: revision 2, 1 field, sealed to 1 recipient\n");
+    assert_eq!(house.done(&["set", "shop/db", &from_file], ""), "shop/db: revision 2, 1 field, encrypted for 1 recipient\n");
     house.done(&["set", "shop/web", "key=-"], "hunter2");
     assert_eq!(house.done(&["list"], ""), "shop/db\nshop/web\n");
     assert_eq!(house.done(&["list", "shop/w"], ""), "shop/web\n");
     // Names and sizes, never a value; the bytes as they are where they are asked for.
     let table = house.done(&["get", "shop/web"], "");
     assert!(table.contains("key") && table.contains("text") && !table.contains("hunter2"), "{table}");
-    assert_eq!(house.done(&["get", "shop/db", "--field", "password", "--version", "1"], ""), "from stdin\n");
+    assert_eq!(house.done(&["get", "shop/db", "--field", "password", "--version", "1"], ""), "from stdin");
     assert_eq!(house.done(&["remove", "shop/db"], ""), "removed shop/db and 1 earlier revision\n");
     assert_eq!(house.done(&["list"], ""), "shop/web\n");
 }
@@ -393,8 +393,8 @@ fn a_value_in_the_arguments_is_warned_of_and_not_repeated() {
     let house = VaultHouse(crate::folder::new());
     house.done(&["init"], "");
     let (code, out, errors) = house.run(&["set", "shop/db", "username=hunter2", "password=hunter2"], "");
-    assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 2 fields, sealed to 1 recipient\n"));
-    insta::assert_snapshot!(errors, @"warning: given as an argument, which other users of this machine can see: username, password (for what is secret: FIELD=@FILE or FIELD=-)");
+    assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 2 fields, encrypted for 1 recipient\n"));
+    insta::assert_snapshot!(errors, @"warning: other users of this machine can see the values of username, password, because they are on the command line (for secrets use FIELD=@FILE or FIELD=-)");
     // Nor where the `=` was forgotten.
     let (code, out, errors) = house.run(&["set", "shop/db", "hunter2"], "");
     assert_eq!((code, out.as_str(), errors.contains("hunter2")), (2, "", false), "{errors}");

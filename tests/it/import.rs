@@ -216,7 +216,7 @@ fn what_may_be_meant_is_a_warning() {
     assert_eq!(code, 0);
     insta::assert_snapshot!(err, @r"
     warning: key: is an age identity, and is taken as it is (Pods need what it decrypts, and seldom the identity)
-    warning: given as an argument, which other users of this machine can see: plain (for what is secret: FIELD=@FILE or FIELD=-)
+    warning: other users of this machine can see the value of plain, because it is on the command line (for secrets use plain=@FILE or plain=-)
     ");
 }
 

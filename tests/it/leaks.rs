@@ -440,6 +440,29 @@ fn keyferry_vault_prints_no_canary_but_the_field_asked_for() {
     said += &vault(&["init", "--recipient", PASTED], "");
     said += &vault(&["list"], "");
     said += &vault(&["list", "shop/"], "");
+    for arguments in [
+        &["set", "shop/canary", "a=x"][..],
+        &["set", "shop/new", "a=-", "--replace"],
+        &["patch", "shop/new", "a=-", &at_file],
+        &["patch", "shop/canary", "b=-", "--unset", "none"],
+        &["patch", "shop/canary", TEXT],
+        &["history", "shop/new"],
+        &["history", "shop/new", "-o", "json"],
+        &["diff", "shop/new"],
+        &["diff", "shop/new", "-o", "json"],
+        &["list", "-o", "wide"],
+        &["list", "-o", "json"],
+        &["get", "shop/canary", "-o", "json"],
+        &["rollback", "shop/new", "--to", "1"],
+        &["copy", "shop/new", "shop/copied"],
+        &["rename", "shop/copied", "shop/renamed"],
+        &["remove", "shop/renamed", "--dry-run"],
+        &["prune", "--unreadable", "--dry-run"],
+        &["recipients", "--add", PASTED],
+        &["rekey", "--skip-unreadable"],
+    ] {
+        said += &vault(arguments, TEXT);
+    }
     said += &vault(&["remove", "shop/new"], "");
     // A recipient or an identity that is none.
     for (file, content) in [("bad.key", format!("{PASTED}\n")), ("worse.key", format!("AGE-SECRET-KEY-1{PASTED}\n"))] {

@@ -26,8 +26,9 @@ pub struct Limited {
 
 impl Limited {
     /// Lets at most `calls` calls of mounts through at once, shared by tenants; the others wait in their tenants' lines until their deadlines.
+    /// A tenant that has none under way finds one longer than by the shares alone: a slow store's calls may all take minutes.
     pub fn new(inner: Arc<dyn Backend>, name: BackendName, calls: usize, metrics: Arc<Metrics>) -> Self {
-        Self { inner, name, places: Turns::new(calls), own: Semaphore::new(OWN), metrics }
+        Self { inner, name, places: Turns::with_firsts(calls), own: Semaphore::new(OWN), metrics }
     }
 
     async fn within<T>(

@@ -1,14 +1,19 @@
 //! What is typed after `keyferry vault`, and its help.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 use zeroize::Zeroizing;
 
 use super::VaultCliError;
-use crate::backend::store::file::{KEPT, Recipient, Revision, VaultName};
-use crate::model::{FieldName, SecretName};
+use super::change::{Patch, Rollback, Set};
+use super::past::{Diff, History};
+use super::place::{Copy, Remove, Rename};
+use super::prune::Prune;
+use super::recipients::Recipients;
+use crate::backend::store::file::{Recipient, Revision, VaultName};
+use crate::model::SecretName;
 
 #[derive(Debug, Subcommand)]
 pub enum VaultCommand {
@@ -26,15 +31,26 @@ A new recipient can open what is set from then on; `keyferry vault rekey` seals 
 
     /// Make a secret, or replace all its fields
     ///
-    /// Needs no identity: the secret is sealed to the vault's recipients. The fields it had are kept as an earlier revision.
+    /// A new secret needs no identity: it is encrypted for the vault's recipients. A secret that exists gets exactly these fields; where it
+    /// would lose some, and always without an identity, --replace is needed. The fields it had are kept as an earlier revision.
     #[command(after_help = "Examples:
-  keyferry vault set shop/db username=app password=@./password
-  pwgen -s 32 1 | tr -d '\\n' | keyferry vault set shop/db username=app password=-
+  keyferry vault set shop/db username=app password=-
+  keyferry vault set shop/db username=app password=@./password --replace
+  pwgen -s 32 1 | tr -d '\\n' | keyferry vault set shop/api token=-
 
-The bytes of a file or of standard input are taken as they are: a newline at the end is part of the value.
-An argument can be seen by every user of this machine (`ps`) and stays in the shell's history: give secret values by @FILE or -.
+At a terminal FIELD=- asks for the value, and does not show it: one line, without its end.
+The bytes of a file or of a pipe are taken as they are: a newline at the end is part of the value.
+Every user of this machine can see an argument (`ps`), and it stays in the shell's history: give secret values by @FILE or -.
 A value that itself starts with @, or is -, is given by a file.")]
     Set(Set),
+
+    /// Change some fields of a secret, and keep the others
+    ///
+    /// Needs an identity. The revision before is kept. Values that are the same change nothing.
+    #[command(after_help = "Examples:
+  keyferry vault patch shop/db password=-
+  keyferry vault patch shop/db host=db.example port=5432 --unset socket")]
+    Patch(Patch),
 
     /// Show a secret's fields, or print one
     ///
@@ -45,19 +61,80 @@ A value that itself starts with @, or is -, is given by a file.")]
   keyferry vault get shop/db --version 3 --field tls.p12 > tls.p12")]
     Get(Get),
 
-    /// List the names of secrets, one a line
+    /// List the names of secrets, one per line
+    #[command(after_help = "Examples:
+  keyferry vault list
+  keyferry vault list shop/ -o wide")]
     List(List),
 
-    /// Remove a secret and all its revisions
+    /// Show the revisions of a secret, newest first, and which fields each one changed
     ///
-    /// Only the count of its revisions stays: a secret made anew under the name goes on from there, so that no version ever means
+    /// Never shows values. Without an identity the numbers alone are shown.
+    #[command(after_help = "Examples:
+  keyferry vault history shop/db
+  keyferry vault history shop/db -o json")]
+    History(History),
+
+    /// Show which fields differ between two revisions
+    ///
+    /// One field per line: `+` added, `-` removed, `~` changed. Never shows values. Without numbers it compares the last two revisions.
+    #[command(after_help = "Examples:
+  keyferry vault diff shop/db
+  keyferry vault diff shop/db 3
+  keyferry vault diff shop/db 3 5 --exit-code")]
+    Diff(Diff),
+
+    /// Give a secret the fields of an earlier revision
+    ///
+    /// Makes a new revision with these fields: numbers only go up. `keyferry vault history` shows what is kept.
+    #[command(after_help = "Example:
+  keyferry vault rollback shop/db --to 3")]
+    Rollback(Rollback),
+
+    /// Give a secret another name, with its history
+    ///
+    /// Every revision is encrypted again, because the name is inside. The classes of Pods still name the old one: change them too.
+    #[command(after_help = "Example:
+  keyferry vault rename shop/db shop/database")]
+    Rename(Rename),
+
+    /// Copy the fields of a secret to another name
+    #[command(after_help = "Example:
+  keyferry vault copy shop/db staging/db")]
+    Copy(Copy),
+
+    /// Remove secrets and all their revisions
+    ///
+    /// Only the count of the revisions stays: a new secret of that name goes on from there, so that no version ever means
     /// two things. A copy of the vault (a git repository's history, a backup) still has what was removed.
+    #[command(after_help = "Examples:
+  keyferry vault remove shop/db
+  keyferry vault remove shop/db shop/api --dry-run")]
     Remove(Remove),
 
-    /// Seal every secret anew, to the recipients the vault has now
+    /// List who can open the secrets, or change the list
+    ///
+    /// Needs no identity. The list applies to what is set from then on; `keyferry vault rekey` encrypts the rest again.
+    #[command(after_help = "Examples:
+  keyferry vault recipients
+  keyferry vault recipients --add age1... --remove age1...
+
+Whoever was removed can still open the files of before, and old copies of them: run rekey, and change the values.")]
+    Recipients(Recipients),
+
+    /// Remove earlier revisions
+    ///
+    /// The current revisions stay. At a terminal it asks first.
+    #[command(after_help = "Examples:
+  keyferry vault prune --keep 2 --dry-run
+  keyferry vault prune shop/ --keep 0
+  keyferry vault prune --unreadable")]
+    Prune(Prune),
+
+    /// Encrypt all secrets again, for the vault's current recipients
     ///
     /// Opens every revision of every secret first; only then is anything written, each file whole. Revisions stay as they are, so that no Pod
-    /// sees a change. Cut short, the vault works, and running again finishes the work.
+    /// sees a change. If it is cut short, the vault works, and running it again finishes the work.
     #[command(after_help = "Examples:
   keyferry vault rekey --vault ./vault --identity ./age.key
   keyferry vault rekey --vault ./vault --identity ./age.key --add age1new... --remove age1old...
@@ -108,6 +185,13 @@ pub struct Rekey {
     /// A recipient to take off the list; may be given several times
     #[arg(long, value_name = "RECIPIENT")]
     pub(super) remove: Vec<Unshown>,
+
+    /// Leave what cannot be opened as it is, and end with exit code 1
+    #[arg(long)]
+    pub(super) skip_unreadable: bool,
+
+    #[command(flatten)]
+    pub(super) trial: Trial,
 }
 
 #[derive(Args, Debug)]
@@ -159,9 +243,8 @@ pub struct Import {
     #[arg(long, value_enum, default_value_t = Conflict::Fail)]
     pub(super) on_conflict: Conflict,
 
-    /// Tell what would be set, and set nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) trial: Trial,
 
     /// Files, or folders of files; `-` is the standard input
     #[arg(required = true, value_name = "FILE")]
@@ -198,28 +281,9 @@ pub struct Init {
     /// One more age recipient (a public key, `age1...`) who can open the secrets; may be given several times
     #[arg(long = "recipient", value_name = "RECIPIENT")]
     pub(super) recipients: Vec<Unshown>,
-}
 
-#[derive(Args, Debug)]
-pub struct Set {
     #[command(flatten)]
-    pub(super) folder: Folder,
-
-    /// Only needed where the vault's history was lost: then the secret's own file is asked for its revision
-    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
-    pub(super) identity: Option<PathBuf>,
-
-    /// How many earlier revisions stay
-    #[arg(long, value_name = "N", default_value_t = KEPT)]
-    pub(super) keep: usize,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    pub(super) name: SecretName,
-
-    /// A field: FIELD=VALUE, FIELD=@FILE to read a file, or FIELD=- to read standard input (one field only)
-    #[arg(required = true, value_name = "FIELD=VALUE")]
-    pub(super) fields: Vec<Unshown>,
+    pub(super) trial: Trial,
 }
 
 #[derive(Args, Debug)]
@@ -238,6 +302,9 @@ pub struct Get {
     #[arg(long, value_name = "FIELD")]
     pub(super) field: Option<String>,
 
+    #[command(flatten)]
+    pub(super) form: OutputForm,
+
     /// The revision; the current one if left out
     #[arg(long, value_name = "REVISION", value_parser = str::parse::<Revision>)]
     pub(super) version: Option<Revision>,
@@ -248,9 +315,13 @@ pub struct List {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Not needed: names are not encrypted
-    #[arg(long, hide = true, value_name = "FILE")]
-    pub(super) identity: Option<PathBuf>,
+    /// Only needed with -o wide, and for more than names with -o json; may be given several times
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
+    pub(super) identity: Vec<PathBuf>,
+
+    /// Names; names with revision, time and fields; or one JSON document
+    #[arg(long, short, value_enum, value_name = "FORM", default_value_t = ListForm::Text)]
+    pub(super) output: ListForm,
 
     /// Only names that start so, such as shop/
     #[arg(default_value = "", hide_default_value = true)]
@@ -258,24 +329,42 @@ pub struct List {
 }
 
 #[derive(Args, Debug)]
-pub struct Remove {
-    #[command(flatten)]
-    pub(super) folder: Folder,
-
-    /// Only needed where the vault's history was lost: then the secret's own file is asked for its revision
-    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
-    pub(super) identity: Option<PathBuf>,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    pub(super) name: SecretName,
-}
-
-#[derive(Args, Debug)]
 pub(super) struct Folder {
     /// The vault's folder
     #[arg(long, value_name = "DIR", env = "KEYFERRY_VAULT")]
     pub(super) vault: PathBuf,
+
+    /// Print errors alone
+    #[arg(long, short)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Trial {
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct OutputForm {
+    /// Text for people, or one JSON document
+    #[arg(long, short, value_enum, value_name = "FORM", default_value_t = Form::Text)]
+    pub(super) output: Form,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Form {
+    Json,
+    Text,
+}
+
+/// How names are listed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum ListForm {
+    Json,
+    Text,
+    Wide,
 }
 
 #[derive(Args, Debug)]
@@ -289,17 +378,29 @@ pub(super) struct Keys {
 #[derive(Clone)]
 pub(super) struct Unshown(pub(super) Zeroizing<String>);
 
-/// `FIELD=...`, understood.
-pub(super) struct Assignment<'a> {
-    pub(super) field: FieldName,
-    pub(super) value: Value<'a>,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Value<'a> {
-    Argument(&'a str),
-    File(&'a Path),
-    StandardInput,
+impl VaultCommand {
+    /// Whether errors alone are printed.
+    pub(super) fn is_quiet(&self) -> bool {
+        let folder = match self {
+            Self::Copy(it) => &it.folder,
+            Self::Diff(it) => &it.folder,
+            Self::Export(it) => &it.folder,
+            Self::Get(it) => &it.folder,
+            Self::History(it) => &it.folder,
+            Self::Import(it) => &it.folder,
+            Self::Init(it) => &it.folder,
+            Self::List(it) => &it.folder,
+            Self::Patch(it) => &it.folder,
+            Self::Prune(it) => &it.folder,
+            Self::Recipients(it) => &it.folder,
+            Self::Rekey(it) => &it.folder,
+            Self::Remove(it) => &it.folder,
+            Self::Rename(it) => &it.folder,
+            Self::Rollback(it) => &it.folder,
+            Self::Set(it) => &it.folder,
+        };
+        folder.quiet
+    }
 }
 
 impl FromStr for Unshown {
@@ -316,22 +417,7 @@ impl std::fmt::Debug for Unshown {
     }
 }
 
-/// `place` counts the fields from 1: what stands there may be a value whose field was forgotten, and is not quoted.
-pub(super) fn assignment(place: usize, text: &str) -> Result<Assignment<'_>, VaultCliError> {
-    let Some((field, value)) = text.split_once('=') else {
-        return Err(usage(format!("field {place} after the name has no `=`: write FIELD=VALUE, FIELD=@FILE or FIELD=-")));
-    };
-    let field = field.parse().map_err(|error| usage(format!("field {place} after the name: {error}")))?;
-    let value = match value.strip_prefix('@') {
-        Some("") => return Err(usage(format!("the field {field}: a file's name belongs after the @"))),
-        Some(file) => Value::File(Path::new(file)),
-        None if value == "-" => Value::StandardInput,
-        None => Value::Argument(value),
-    };
-    Ok(Assignment { field, value })
-}
-
-fn secret_name(text: &str) -> Result<SecretName, String> {
+pub(super) fn secret_name(text: &str) -> Result<SecretName, String> {
     text.parse().map(VaultName::into).map_err(|cause| format!("the name {cause}"))
 }
 
@@ -343,14 +429,18 @@ fn name_template(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn recipient(text: &str) -> Result<Recipient, VaultCliError> {
+pub(super) fn recipients(texts: &[Unshown]) -> Result<Vec<Recipient>, VaultCliError> {
+    texts.iter().map(|text| recipient(&text.0)).collect()
+}
+
+fn recipient(text: &str) -> Result<Recipient, VaultCliError> {
     if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
         return Err(usage(
-            "--recipient was given a secret key, which other users of this machine may have seen; a recipient starts with age1",
+            "a secret key was given instead of a recipient, and other users of this machine may have seen it (a recipient starts with age1)",
         ));
     }
-    let remedy = "those start with age1, and stand in an identity file after `# public key:`";
-    text.parse().map_err(|_| usage(format!("--recipient was given what is no X25519 recipient ({remedy})")))
+    let remedy = "it starts with age1; an identity file has it after `# public key:`";
+    text.parse().map_err(|_| usage(format!("what was given is not an X25519 recipient ({remedy})")))
 }
 
 pub(super) fn usage(problem: impl Into<String>) -> VaultCliError {

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 use self::manifests::{Object, objects, values};
+pub use self::sources::secret_name;
 use super::arguments::{Format, Import};
 use super::marks::{self, Mark};
 use super::{VaultCliError, count, usage};

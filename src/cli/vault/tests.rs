@@ -5,6 +5,12 @@ use insta::assert_snapshot;
 
 use super::*;
 
+mod change;
+mod list;
+mod past;
+mod place;
+mod whole;
+
 #[derive(Parser)]
 struct Program {
     #[command(subcommand)]
@@ -21,6 +27,12 @@ struct Done {
 }
 
 impl Bench {
+    /// With a vault and its identity.
+    fn on(&self, line: &str) -> Done {
+        let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
+        self.run(&format!("{command} --vault DIR/vault --identity DIR/age.key {rest}"))
+    }
+
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -46,7 +58,8 @@ impl Bench {
         };
         assert!(!format!("{:?}", program.command).contains("hunter2"));
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let code = match run(program.command, &mut input, &mut out, &mut err) {
+        let input = &mut Input { stream: &mut input, terminal: false, shows_progress: false };
+        let code = match run(program.command, input, &mut out, &mut err) {
             Ok(()) => 0,
             Err(error) => {
                 assert!(!format!("{error:?}").contains("hunter2"));
@@ -61,6 +74,24 @@ impl Bench {
         let done = self.run(line);
         assert!(done.out.is_empty() && !done.err.contains("hunter2"), "{}{}", done.out, done.err);
         format!("{} {}", done.code, done.err.trim_end())
+    }
+
+    /// Every file of the vault, with its content.
+    fn files(&self) -> std::collections::BTreeMap<std::path::PathBuf, Vec<u8>> {
+        let (mut files, mut folders) = (std::collections::BTreeMap::new(), vec![self.0.path().join("vault")]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { drop(files.insert(path.clone(), std::fs::read(path).unwrap())) }
+            }
+        }
+        files
+    }
+
+    fn value(&self, name: &str, field: &str) -> String {
+        let done = self.on(&format!("get {name} --field {field}"));
+        assert_eq!(done.code, 0, "{}", done.err);
+        done.out
     }
 
     fn write(&self, file: &str, content: &[u8]) {
@@ -91,8 +122,11 @@ fn from_an_empty_folder_to_a_value_and_back() {
 
     bench.write("tls.p12", &[0xff, 0, 1]);
     let set = bench.run_with("set --vault DIR/vault shop/db username=app password=- tls.p12=@DIR/tls.p12", b"hunter2\n");
-    assert_snapshot!(set.out, @"shop/db: revision 1, 3 fields, sealed to 1 recipient");
-    assert_snapshot!(set.err, @"warning: given as an argument, which other users of this machine can see: username (for what is secret: FIELD=@FILE or FIELD=-)");
+    assert_snapshot!(set.out, @"shop/db: revision 1, 3 fields, encrypted for 1 recipient");
+    assert_snapshot!(set.err, @r"
+    warning: password: the value ends in a line break (`echo` adds one; `printf %s` does not)
+    warning: other users of this machine can see the value of username, because it is on the command line (for secrets use username=@FILE or username=-)
+    ");
     let get = bench.run("get --vault DIR/vault --identity DIR/age.key shop/db");
     assert_snapshot!(anonymous(&get.out), @r"
     shop/db: revision 1, set TIME
@@ -103,10 +137,10 @@ fn from_an_empty_folder_to_a_value_and_back() {
     ");
     assert_eq!(bench.run("get --vault DIR/vault --identity DIR/age.key shop/db --field password").out, "hunter2\n");
 
-    bench.run_with("set --vault DIR/vault shop/db password=-", b"hunter3");
+    bench.run_with("set --vault DIR/vault shop/db password=- --replace", b"hunter3");
     assert_eq!(bench.run("get --vault DIR/vault --identity DIR/age.key shop/db --field password").out, "hunter3");
     assert_eq!(bench.run("get --vault DIR/vault --identity DIR/age.key shop/db --version 1 --field username").out, "app");
-    bench.run("set --vault DIR/vault x a=");
+    bench.run("set --vault DIR/vault x a= --allow-empty");
     assert_eq!(bench.run("list --vault DIR/vault").out, "shop/db\nx\n");
     assert_eq!(bench.run("list --vault DIR/vault shop/").out, "shop/db\n");
     assert_snapshot!(bench.run("remove --vault DIR/vault shop/db").out, @"removed shop/db and 1 earlier revision");
@@ -120,9 +154,9 @@ fn more_recipients_can_be_added() {
     let added = bench.run(&format!("init --vault DIR/vault --recipient {key}"));
     assert_snapshot!(added.out, @r"
     added 1 recipient to the vault DIR/vault; it has 2 now
-    secrets set from now on are sealed to all of them; `keyferry vault rekey` seals those set before anew
+    secrets set from now on are encrypted for all of them; `keyferry vault rekey` encrypts those set before again
     ");
-    assert_snapshot!(bench.run_with("set --vault DIR/vault a f=-", b"x").out, @"a: revision 1, 1 field, sealed to 2 recipients");
+    assert_snapshot!(bench.run_with("set --vault DIR/vault a f=-", b"x").out, @"a: revision 1, 1 field, encrypted for 2 recipients");
 }
 
 #[test]
@@ -152,8 +186,8 @@ fn what_was_asked_for_wrongly_has_exit_code_2_and_quotes_no_value() {
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=hunter2 f=x"), @"2 error: the field f is given twice (remove one)");
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=- g=-"), @"2 error: only one field can be read from standard input (give the others by FIELD=@FILE)");
     assert_snapshot!(bench.failure("set --vault DIR/vault a f=@"), @"2 error: the field f: a file's name belongs after the @");
-    assert_snapshot!(bench.failure("init --vault DIR/vault --recipient AGE-SECRET-KEY-1hunter2"), @"2 error: --recipient was given a secret key, which other users of this machine may have seen; a recipient starts with age1");
-    assert_snapshot!(bench.failure("init --vault DIR/vault --recipient hunter2"), @"2 error: --recipient was given what is no X25519 recipient (those start with age1, and stand in an identity file after `# public key:`)");
+    assert_snapshot!(bench.failure("init --vault DIR/vault --recipient AGE-SECRET-KEY-1hunter2"), @"2 error: a secret key was given instead of a recipient, and other users of this machine may have seen it (a recipient starts with age1)");
+    assert_snapshot!(bench.failure("init --vault DIR/vault --recipient hunter2"), @"2 error: what was given is not an X25519 recipient (it starts with age1; an identity file has it after `# public key:`)");
     for line in [
         "set --vault DIR/vault",
         "set --vault DIR/vault a",
@@ -171,9 +205,9 @@ fn what_was_asked_for_wrongly_has_exit_code_2_and_quotes_no_value() {
 fn a_vault_without_its_history_is_taken_up_with_the_identity() {
     let bench = Bench::with_vault();
     bench.run_with("set --vault DIR/vault db f=-", b"1");
-    bench.run_with("set --vault DIR/vault db f=-", b"2");
+    bench.run_with("set --vault DIR/vault db f=- --replace", b"2");
     std::fs::remove_dir_all(bench.0.path().join("vault/.history")).unwrap();
-    assert_eq!(bench.run_with("set --vault DIR/vault db f=-", b"3").code, 1);
+    assert_eq!(bench.run_with("set --vault DIR/vault db f=- --replace", b"3").code, 1);
     let done = bench.run_with("set --vault DIR/vault --identity DIR/age.key db f=-", b"3");
-    assert_snapshot!(done.out, @"db: revision 3, 1 field, sealed to 1 recipient");
+    assert_snapshot!(done.out, @"db: revision 3, 1 field, encrypted for 1 recipient");
 }

@@ -2,32 +2,48 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, OpenOptions};
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
-use super::arguments::{Conflict, Export, Format, Import, Rekey, recipient};
-use super::incoming::{Given, Incoming, read_all};
-use super::{VaultCliError, count, emit, reader, say, warn};
-use crate::backend::store::file::{Key, Opened, Outgoing, SecretType, Vault, write_exchange};
+use super::arguments::{Conflict, Export, Format, Import, Rekey, recipients};
+use super::incoming::{Given, Incoming, read_all, secret_name};
+use super::progress::{Progress, Stop};
+use super::prompt::Input;
+use super::{VaultCliError, count, emit, reader_of, say, warn};
+use crate::backend::store::file::{Key, Opened, Outgoing, Rekeying, SecretType, Vault, write_exchange};
 use crate::dotenv;
 use crate::model::{Field, FieldName, SecretName};
 
 // === impl Rekey ===
 
 impl Rekey {
-    pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
-        let parsed = |texts: &[super::arguments::Unshown]| texts.iter().map(|text| recipient(&text.0)).collect::<Result<Vec<_>, _>>();
-        let (add, remove) = (parsed(&self.add)?, parsed(&self.remove)?);
-        let done = Vault::open_for_writing(&self.folder.vault)?.rekey(&self.keys.identity, &add, &remove)?;
-        if done.added + done.removed > 0 || !(add.is_empty() && remove.is_empty()) {
+    pub(super) fn run(self, input: &mut Input<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
+        let (add, remove) = (recipients(&self.add)?, recipients(&self.remove)?);
+        let wanted = Rekeying { add: &add, remove: &remove, skip_unreadable: self.skip_unreadable, dry_run: self.trial.dry_run };
+        let vault = Vault::open_for_writing(&self.folder.vault)?;
+        let _stop = Stop::with("a part of the vault may be encrypted for its new recipients (run the same command again to finish)");
+        let mut progress = Progress::of("encrypting again", input.shows_progress, err);
+        let done = vault.rekey(&self.keys.identity, wanted, &mut |done, all| progress.tick(done, all))?;
+        drop(progress);
+        if done.added + done.removed > 0 {
             say(out, &format!("recipients: {} added, {} removed", done.added, done.removed))?;
         }
+        let verb = if self.trial.dry_run { "would be encrypted again" } else { "encrypted again" };
         let (secrets, earlier) = (count(done.secrets, "secret"), count(done.earlier, "earlier revision"));
-        say(out, &format!("sealed anew: {secrets} and {earlier}, to {}", count(done.recipients, "recipient")))
+        say(out, &format!("{verb}: {secrets} and {earlier}, for {}", count(done.recipients, "recipient")))?;
+        if done.skipped.is_empty() {
+            return Ok(());
+        }
+        let mut faults = done.skipped;
+        faults.push(format!(
+            "{} skipped, encrypted as before (give the identities that open them, and run it again)",
+            count(faults.len(), "file")
+        ));
+        Err(VaultCliError::Faults(faults))
     }
 }
 
@@ -85,7 +101,7 @@ impl Export {
         if self.names.is_empty() {
             names.extend(vault.list("")?);
         }
-        let reader = reader(&self.folder.vault, &self.keys.identity).map_err(VaultCliError::Recipients)?;
+        let reader = reader_of(&self.folder.vault, &self.keys.identity).map_err(VaultCliError::Recipients)?;
         let (mut secrets, mut faults) = (Secrets::new(), Vec::new());
         for name in names {
             match reader.read(&Key { name: name.clone(), pin: None }) {
@@ -102,6 +118,9 @@ impl Export {
         for secret in secrets {
             let Outgoing { name, secret_type, fields } = outgoing(secret);
             let (ending, text) = match self.format {
+                Format::Dotenv if !comes_back(name) => {
+                    ("env", Err(vec![format!("{name}: a dotenv file of this name is read back under another (use json)")]))
+                }
                 Format::Dotenv => ("env", to_dotenv(name, fields)),
                 Format::Json => ("json", Ok(write_exchange([outgoing(secret)]))),
                 Format::Kubernetes => {
@@ -115,6 +134,12 @@ impl Export {
         }
         if faults.is_empty() { Ok(files) } else { Err(VaultCliError::Faults(faults)) }
     }
+}
+
+/// Whether the file that `--to` makes is read as the same secret.
+fn comes_back(name: &SecretName) -> bool {
+    let root = Path::new("export");
+    secret_name(Some(root), &root.join(format!("{name}.env"))).as_deref() == Some(name.as_str())
 }
 
 fn outgoing((name, opened): &(SecretName, Opened)) -> Outgoing<'_> {
@@ -215,9 +240,9 @@ fn write_files(folder: &Path, files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<
 // === impl Import ===
 
 impl Import {
-    pub(super) fn run(self, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
+    pub(super) fn run(self, input: &mut Input<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
         let vault = Vault::open_for_writing(&self.folder.vault)?;
-        let incoming = read_all(&self, input)?;
+        let incoming = read_all(&self, input.stream)?;
         for note in &incoming.notes {
             warn(err, note)?;
         }
@@ -238,26 +263,28 @@ impl Import {
         existing: &BTreeSet<&SecretName>,
         out: &mut dyn Write,
     ) -> Result<(), VaultCliError> {
+        let _stop = Stop::with("a part of the secrets was set (run it again with --on-conflict skip)");
         let (mut set, mut skipped) = (0, 0);
         for (name, Given { secret_type, fields }) in &incoming.secrets {
             let (is_there, fields_shown) = (existing.contains(name), count(fields.len(), "field"));
             if is_there && self.on_conflict == Conflict::Skip {
                 skipped += 1;
                 say(out, &format!("{name}: skipped, it is in the vault already"))?;
-            } else if self.dry_run {
+            } else if self.trial.dry_run {
                 set += 1;
                 let names: Vec<&str> = fields.keys().map(FieldName::as_str).collect();
                 let verb = if is_there { "would be replaced" } else { "would be set" };
                 say(out, &format!("{name}: {verb}, {fields_shown} ({})", names.join(", ")))?;
             } else {
                 let revision = vault
-                    .set_typed(name, secret_type.as_ref(), fields)
+                    .lock()
+                    .and_then(|writer| writer.set(name, secret_type.as_ref(), fields))
                     .map_err(|cause| VaultCliError::Interrupted { set, cause: Box::new(cause) })?;
                 set += 1;
                 say(out, &format!("{name}: revision {revision}, {fields_shown}"))?;
             }
         }
-        let verb = if self.dry_run { "would be set" } else { "set" };
+        let verb = if self.trial.dry_run { "would be set" } else { "set" };
         say(out, &format!("{} {verb}, {skipped} skipped", count(set, "secret")))
     }
 }

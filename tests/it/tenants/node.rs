@@ -35,6 +35,11 @@ pub const LARGE: Limits = Limits { memory: 256 * MIB, mount_bytes: 3584 * 1024, 
 const SHARE: u64 = 70;
 
 impl Limits {
+    /// How many bytes more than when it was idle it may have 10 s later: 10 MiB of 64. Its tables may keep a quarter of the limit.
+    pub fn left(&self) -> u64 {
+        self.memory * 10 / 64
+    }
+
     /// What the daemon may have at most, in bytes.
     pub fn most(&self) -> u64 {
         self.memory * SHARE / 100

@@ -28,8 +28,7 @@ const HONEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(1);
 const TIMES: f64 = 5.0;
 
-/// How much more than when it was idle, and how soon.
-const LEFT: u64 = 10 * MIB;
+/// How soon it is back.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Codes that every kind may be refused with: they are the defence.
@@ -108,7 +107,7 @@ impl Trial {
         let honest = beside(&mut victim, HONEST, async |told| honest.run(&provider.socket, told).await).await;
         let began = Instant::now();
         let hostile = beside(&mut victim, self.time, async |told| attack(&provider.socket, told).await).await;
-        let back_after = back(&meter, idle).await;
+        let back_after = back(&meter, idle, self.node.limits.left()).await;
         let drawn = if meter.now().is_some() { drawn(&provider).await } else { Vec::new() };
         Verdict {
             kind,
@@ -145,10 +144,10 @@ async fn beside(victim: &mut Victim, time: Duration, others: impl AsyncFnOnce(&T
 }
 
 /// Waits until the daemon has no more than when it was idle; how long that took.
-async fn back(meter: &Meter, idle: Memory) -> Option<Duration> {
+async fn back(meter: &Meter, idle: Memory, left: u64) -> Option<Duration> {
     let began = Instant::now();
     loop {
-        if meter.now()?.own <= idle.own + LEFT {
+        if meter.now()?.own <= idle.own + left {
             return Some(began.elapsed());
         }
         if began.elapsed() > SOON {
@@ -164,7 +163,8 @@ async fn drawn(provider: &Provider) -> Vec<String> {
     loop {
         let Ok(answer) = timeout(SOON, provider.get("/metrics")).await else { return vec!["the metrics do not answer".to_owned()] };
         let of_what_runs = |line: &&str| {
-            line.starts_with("keyferry_memory_used_bytes") && !line.contains("plans") || line.starts_with("keyferry_mounts_in_flight")
+            let running = ["calls", "mounts"].iter().any(|pot| line.starts_with(&format!("keyferry_memory_used_bytes{{pot=\"{pot}\"}}")));
+            running || line.starts_with("keyferry_mounts_in_flight")
         };
         let drawn: Vec<_> = answer.lines().filter(of_what_runs).filter(|line| !line.ends_with(" 0")).map(ToOwned::to_owned).collect();
         if drawn.is_empty() || began.elapsed() > SOON {

@@ -108,7 +108,7 @@ impl Room {
         self.leases.slots()
     }
 
-    #[cfg(test)]
+    /// Bytes of leases, with their credentials and requests under way.
     pub fn bytes(&self) -> &Shares {
         &self.bytes
     }

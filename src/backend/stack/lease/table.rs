@@ -123,6 +123,12 @@ impl Leases {
         )
     }
 
+    /// Sets the gauges of what tenants share.
+    pub fn measure(&self) {
+        let bytes = self.room.bytes();
+        self.metrics.pot("leases", bytes.used(), bytes.capacity());
+    }
+
     /// At the start, and after a reload.
     pub fn configure(&self, config: LeasesConfig) {
         self.revoke_at_end.store(config.revoke_at_shutdown, Ordering::Relaxed);

@@ -22,6 +22,7 @@ mod seal;
 mod secret_type;
 mod vault;
 mod write;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -39,10 +40,11 @@ pub use identity::{generate_identity, recipients_of};
 pub use layout::{Layout, VaultName};
 pub use reader::{Key, Opened, Reader};
 pub use recipients::InvalidRecipients;
-pub use rekey::{RekeyError, Rekeyed};
+pub use rekey::{RekeyError, Rekeyed, Rekeying};
 pub use revision::{InvalidRevision, Revision};
 pub use secret_type::{InvalidSecretType, SecretType};
 pub use vault::{Initialised, KEPT, MAX_BYTES, Vault, VaultError};
+pub use writer::{Revisions, Writer};
 
 use queue::Queue;
 use reader::UNUSED;

@@ -32,6 +32,10 @@ pub struct Recipients {
 pub enum InvalidRecipients {
     #[error("{path} holds no recipient (add one with `keyferry vault init --recipient age1...`)")]
     Empty { path: PathBuf },
+    #[error("{path}: the last recipient cannot be removed, because nobody could open the secrets (add another one, with --add)")]
+    Last { path: PathBuf },
+    #[error("{path}: {key} is not on the list (remove one of these)\n{}", .listed.join("\n"))]
+    NotListed { path: PathBuf, key: String, listed: Vec<String> },
     #[error("{path}:{line} is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)")]
     NotOne { path: PathBuf, line: usize },
     #[error("{path} {cause}")]
@@ -61,6 +65,20 @@ impl Recipients {
         }
     }
 
+    /// Adds some keys and takes others off, and gives how many those were.
+    ///
+    /// # Errors
+    /// One that is to go is not on the list, or nobody would be left.
+    pub fn change(&mut self, layout: &Layout, add: &[Recipient], remove: &[Recipient]) -> Result<(usize, usize), InvalidRecipients> {
+        if let Some(unknown) = remove.iter().find(|key| !self.keys.contains(key)) {
+            let listed = self.keys.iter().map(ToString::to_string).collect();
+            return Err(InvalidRecipients::NotListed { path: layout.recipients(), key: unknown.to_string(), listed });
+        }
+        let added = self.add(add);
+        let removed = self.remove(remove);
+        if self.keys.is_empty() { Err(InvalidRecipients::Last { path: layout.recipients() }) } else { Ok((added, removed)) }
+    }
+
     /// Adds the keys that are not listed yet, and gives how many those were.
     pub fn add(&mut self, keys: &[Recipient]) -> usize {
         let before = self.keys.len();
@@ -78,12 +96,34 @@ impl Recipients {
     }
 
     /// Takes keys off the list, and gives how many those were. Comments stay.
-    pub fn remove(&mut self, keys: &[Recipient]) -> usize {
+    fn remove(&mut self, keys: &[Recipient]) -> usize {
         let before = self.keys.len();
         self.keys.retain(|key| !keys.contains(key));
         let gone = |line: &str| line.trim().parse().is_ok_and(|key: Recipient| keys.contains(&key));
-        self.text = self.text.split_inclusive('\n').filter(|line| !gone(line)).collect();
+        let mut text = String::with_capacity(self.text.len());
+        for line in self.text.split_inclusive('\n') {
+            if !gone(line) {
+                text.push_str(line);
+            } else if text.lines().last().is_some_and(is_own_comment) {
+                // So that its comment is not taken for that of the next one.
+                text.push('\n');
+            }
+        }
+        self.text = text;
         before - self.keys.len()
+    }
+
+    /// The recipients, each with the comment right above it.
+    pub fn listed(&self) -> Vec<(Recipient, Option<String>)> {
+        let (mut listed, mut comment) = (Vec::new(), None);
+        for line in self.text.lines() {
+            match line.trim().parse() {
+                Ok(key) => listed.push((key, comment.take())),
+                Err(_) if is_own_comment(line) => comment = Some(line.trim().trim_start_matches('#').trim().to_owned()),
+                Err(_) => comment = None,
+            }
+        }
+        listed
     }
 
     pub fn as_str(&self) -> &str {
@@ -113,6 +153,11 @@ impl Recipients {
         }
         Ok(Self { text, keys })
     }
+}
+
+/// A comment that somebody has written, and no new list starts with.
+fn is_own_comment(line: &str) -> bool {
+    line.trim().starts_with('#') && !HEAD.lines().any(|head| head == line)
 }
 
 #[cfg(test)]

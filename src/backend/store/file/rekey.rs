@@ -1,8 +1,8 @@
-//! Sealing a vault anew: every revision of every secret, to the recipients that the vault has now.
+//! Encrypting a vault again: every revision of every secret, for the recipients that the vault has now.
 //!
 //! Nothing is written before every file has been opened, so that a file that cannot be is no surprise half-way. From then on each file is
-//! replaced whole, the list of recipients first: a run that is cut short leaves a vault that works, and running again finishes it. What is sealed is
-//! the same text as before, so that revisions, and with them the versions that Pods see, stay as they are.
+//! replaced whole, the list of recipients last: a run that is cut short leaves a vault that works, and the same command finishes it. What is
+//! encrypted is the same text as before, so that revisions, and with them the versions that Pods see, stay as they are.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,15 +17,15 @@ use super::identity::{Identities, Keys};
 use super::layout::{Layout, VaultName};
 use super::names;
 use super::recipients::Recipients;
-use super::vault::{doing, lock};
+use super::vault::{doing, vault_name};
+use super::writer::lock;
 use super::{ReadFault, Revision, Vault, VaultError, seal, write};
-use crate::model::SecretName;
 
 /// Plaintexts and what they were sealed to, by revision.
 type Resealed = BTreeMap<Revision, (Zeroizing<Vec<u8>>, Vec<u8>)>;
 
 /// What became of a vault.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rekeyed {
     pub secrets: usize,
     /// Earlier revisions, those of removed secrets included.
@@ -34,57 +34,87 @@ pub struct Rekeyed {
     pub recipients: usize,
     pub added: usize,
     pub removed: usize,
+    /// A line for each file that was left as it was.
+    pub skipped: Vec<String>,
 }
 
-/// Why a vault could not be sealed anew.
+/// What is to be done with a vault.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rekeying<'a> {
+    pub add: &'a [Recipient],
+    pub remove: &'a [Recipient],
+    /// Leave what cannot be opened as it is, instead of changing nothing.
+    pub skip_unreadable: bool,
+    pub dry_run: bool,
+}
+
+/// Why a vault could not be encrypted again.
 #[derive(Debug, Error)]
 pub enum RekeyError {
     #[error(transparent)]
     Identity(ReadFault),
     /// A line for each file; nothing was changed.
-    #[error("{}\nnothing was changed: every file must open first (give each identity that is needed, or remove what is damaged)", .0.join("\n"))]
+    #[error("{}\nnothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)", .0.join("\n"))]
     Unopened(Vec<String>),
     #[error(transparent)]
     Vault(#[from] VaultError),
 }
 
-/// One file to be sealed anew.
-struct Sealed {
+/// One encrypted file.
+pub(super) struct Sealed {
     path: PathBuf,
-    name: VaultName,
+    pub(super) name: VaultName,
     /// `None`: the current one.
-    revision: Option<Revision>,
+    pub(super) revision: Option<Revision>,
 }
 
 impl Vault {
-    /// Seals everything anew, with these recipients added to the list and those taken off it.
-    pub fn rekey(&self, identities: &[PathBuf], add: &[Recipient], remove: &[Recipient]) -> Result<Rekeyed, RekeyError> {
+    /// Encrypts everything again. `progress` is given how many files are done, and how many there are.
+    pub fn rekey(
+        &self,
+        identities: &[PathBuf],
+        wanted: Rekeying<'_>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Rekeyed, RekeyError> {
         let keys = Identities::open_all(identities).and_then(|identities| identities.refresh()).map_err(RekeyError::Identity)?;
         self.recipients()?;
         let layout = self.layout();
         let _lock = lock(layout)?;
         let mut list = Recipients::read(layout).map_err(VaultError::from)?;
-        let (added, removed) = (list.add(add), list.remove(remove));
+        let (added, removed) = list.change(layout, wanted.add, wanted.remove).map_err(VaultError::from)?;
         let list = list.usable(layout).map_err(VaultError::from)?;
-        let files = files(layout)?;
-        let faults: Vec<String> = files.iter().filter_map(|file| file.open(&keys).err()).collect();
-        if !faults.is_empty() {
-            return Err(RekeyError::Unopened(faults));
+        let (mut files, mut skipped) = (Vec::new(), Vec::new());
+        for file in sealed_files(layout)? {
+            match file.open(&keys) {
+                Ok(_) => files.push(file),
+                Err(fault) => skipped.push(fault),
+            }
         }
-        if added + removed > 0 {
-            write::replace(&layout.recipients(), list.as_str().as_bytes()).map_err(doing("write", &layout.recipients()))?;
+        if !skipped.is_empty() && !wanted.skip_unreadable {
+            return Err(RekeyError::Unopened(skipped));
         }
-        seal_anew(&files, &keys, &list.keys)?;
+        if !wanted.dry_run {
+            encrypt_again(&files, &keys, &list.keys, progress)?;
+            if added + removed > 0 {
+                write::replace(&layout.recipients(), list.as_str().as_bytes()).map_err(doing("write", &layout.recipients()))?;
+            }
+        }
         let earlier = files.iter().filter(|file| file.revision.is_some()).count();
-        Ok(Rekeyed { secrets: files.len() - earlier, earlier, recipients: list.keys.len(), added, removed })
+        Ok(Rekeyed { secrets: files.len() - earlier, earlier, recipients: list.keys.len(), added, removed, skipped })
     }
 }
 
 /// Earlier revisions come before the current one of a secret: where the history keeps the current one too (a change was cut short, a
 /// revision was put back), both stay one and the same file, by which the next change knows it.
-fn seal_anew(files: &[Sealed], keys: &Keys, recipients: &[Recipient]) -> Result<(), RekeyError> {
+fn encrypt_again(
+    files: &[Sealed],
+    keys: &Keys,
+    recipients: &[Recipient],
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<(), RekeyError> {
     let mut last: (Option<&VaultName>, Resealed) = (None, BTreeMap::new());
-    for file in files {
+    for (done, file) in files.iter().enumerate() {
+        progress(done, files.len());
         let plaintext = file.open(keys).map_err(|fault| RekeyError::Unopened(vec![fault]))?;
         if last.0 != Some(&file.name) {
             last = (Some(&file.name), BTreeMap::new());
@@ -104,7 +134,7 @@ fn seal_anew(files: &[Sealed], keys: &Keys, recipients: &[Recipient]) -> Result<
 }
 
 /// Every sealed file of the vault, secret by secret.
-fn files(layout: &Layout) -> Result<Vec<Sealed>, VaultError> {
+pub(super) fn sealed_files(layout: &Layout) -> Result<Vec<Sealed>, VaultError> {
     let mut files = Vec::new();
     // Below `.history` each revision lies like a secret of its own: `<name>/<revision>`.
     let history = Layout::of(layout.root().join(".history"));
@@ -122,10 +152,6 @@ fn files(layout: &Layout) -> Result<Vec<Sealed>, VaultError> {
         (left.name.as_str(), left.revision.is_none(), left.revision).cmp(&(right.name.as_str(), right.revision.is_none(), right.revision))
     });
     Ok(files)
-}
-
-fn vault_name(name: &SecretName) -> Result<VaultName, VaultError> {
-    VaultName::try_from(name).map_err(|cause| VaultError::Name { name: name.to_string(), cause })
 }
 
 impl Sealed {

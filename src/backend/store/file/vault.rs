@@ -1,8 +1,4 @@
-//! The vault as its writers see it: made, changed and listed, with no identity at hand.
-//!
-//! A change is safe at any moment it may be cut short. The current revision is first kept in the history, then the new number is
-//! written down, then the new file takes its place by a rename. After a cut the secret is the old or the new one, every kept
-//! revision is whole, and at worst a number was given to nobody.
+//! The vault as its writers see it: made and listed, with no identity at hand. [`super::Writer`] changes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,14 +9,14 @@ use age::x25519::Recipient;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::document::{Document, MAX_FIELDS};
-use super::history::History;
+use super::document::MAX_FIELDS;
 use super::layout::{Layout, VaultName};
-use super::lock::Lock;
 use super::names::{self, Unlistable};
-use super::read::{Unreadable, is_absence};
+use super::read::Unreadable;
 use super::recipients::{InvalidRecipients, Recipients};
-use super::{Revision, SecretType, seal, write};
+use super::rekey::sealed_files;
+use super::writer::lock;
+use super::{Revision, write};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Field, FieldName, InvalidName, SecretName};
 
@@ -106,6 +102,11 @@ impl Vault {
         Ok(Initialised { vault: Self { layout, keep: KEPT }, new, added, recipients })
     }
 
+    /// Whether a vault is in this folder.
+    pub fn exists(path: &Path) -> bool {
+        Layout::of(path).recipients().exists()
+    }
+
     /// Whether a vault is in this folder, or could be made there.
     pub fn check_place(path: &Path) -> Result<(), VaultError> {
         if Layout::of(path).recipients().exists() { Ok(()) } else { check_vacant(path) }
@@ -137,34 +138,35 @@ impl Vault {
         }
     }
 
-    /// Replaces all fields of a secret, or makes it. The fields it had become an earlier revision. It has no type.
-    pub fn set(&self, name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<Revision, VaultError> {
-        self.set_typed(name, None, fields)
+    /// The recipients, each with its comment.
+    pub fn listed(&self) -> Result<Vec<(Recipient, Option<String>)>, VaultError> {
+        Ok(Recipients::read(&self.layout)?.listed())
     }
 
-    /// The same, for a Secret of Kubernetes that has a type.
-    pub fn set_typed(
-        &self,
-        name: &SecretName,
-        secret_type: Option<&SecretType>,
-        fields: &BTreeMap<FieldName, Field>,
-    ) -> Result<Revision, VaultError> {
-        let name = vault_name(name)?;
-        check_size(fields)?;
-        let recipients = self.recipients()?;
-        let _lock = lock(&self.layout)?;
-        let path = self.layout.current(&name);
-        let fault = doing("write", &path);
-        let highest = self.archive(&name)?;
-        let revision = highest.map_or(Revision::FIRST, Revision::next);
-        let document = Document::write(name.as_str(), revision, now(), secret_type, fields);
-        let sealed = seal::seal(&document, &recipients).map_err(&fault)?;
-        let history = History::of(&self.layout, &name);
-        history.write_counter(revision).map_err(doing("write", &self.layout.counter(&name)))?;
-        write::make_folder(write::folder_of(&path)).map_err(&fault)?;
-        write::replace(&path, &sealed).map_err(&fault)?;
-        history.prune(self.keep).map_err(doing("tidy", &self.layout.history(&name)))?;
-        Ok(revision)
+    /// How many encrypted files it has.
+    pub fn files(&self) -> Result<usize, VaultError> {
+        Ok(sealed_files(&self.layout)?.len())
+    }
+
+    /// The earlier revisions of all secrets, lowest first.
+    pub fn histories(&self) -> Result<BTreeMap<SecretName, Vec<Revision>>, VaultError> {
+        let mut histories: BTreeMap<SecretName, Vec<Revision>> = BTreeMap::new();
+        for file in sealed_files(&self.layout)? {
+            if let Some(revision) = file.revision {
+                histories.entry(file.name.into()).or_default().push(revision);
+            }
+        }
+        Ok(histories)
+    }
+
+    /// How many earlier revisions a change leaves.
+    pub(super) fn kept(&self) -> usize {
+        self.keep
+    }
+
+    /// Replaces all fields of a secret, or makes it. It has no type.
+    pub fn set(&self, name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<Revision, VaultError> {
+        self.lock()?.set(name, None, fields)
     }
 
     /// Whether a secret of this name and these fields could be set, whatever the vault holds.
@@ -178,88 +180,15 @@ impl Vault {
         Ok(self.layout.current(&vault_name(name)?).exists())
     }
 
-    /// Removes a secret with all its revisions, and gives how many earlier ones those were. Only its count stays, so that a secret
-    /// made anew under that name starts after it.
-    pub fn remove(&self, name: &SecretName) -> Result<usize, VaultError> {
-        let name = vault_name(name)?;
-        self.recipients()?;
-        let _lock = lock(&self.layout)?;
-        let path = self.layout.current(&name);
-        let history = History::of(&self.layout, &name);
-        if !path.exists() && history.kept().map_err(doing("read", &self.layout.history(&name)))?.is_empty() {
-            return Err(VaultError::NotFound { name });
-        }
-        let highest = self.highest(&name)?;
-        if let Some(highest) = highest {
-            history.write_counter(highest).map_err(doing("write", &self.layout.counter(&name)))?;
-        }
-        if write::remove_if_there(&path).map_err(doing("remove", &path))? {
-            write::sync_folder_of(&path).map_err(doing("remove", &path))?;
-        }
-        remove_empty_folders(&self.layout, &path);
-        history.prune(0).map_err(doing("empty", &self.layout.history(&name)))
-    }
-
     /// The secrets' names that start with `prefix`, sorted.
     pub fn list(&self, prefix: &str) -> Result<Vec<SecretName>, VaultError> {
         self.recipients()?;
         Ok(names::starting_with(&self.layout, prefix)?)
     }
-
-    /// Writes down the current revision of a secret whose history was lost, as its file tells it.
-    pub fn adopt(&self, name: &SecretName, revision: Revision) -> Result<(), VaultError> {
-        let name = vault_name(name)?;
-        let _lock = lock(&self.layout)?;
-        let history = History::of(&self.layout, &name);
-        let fault = doing("write", &self.layout.counter(&name));
-        match history.counter().map_err(&fault)? {
-            Some(_) => Ok(()),
-            None => history.write_counter(revision).map_err(fault),
-        }
-    }
-
-    /// Keeps the current revision, if there is one, in the history, and gives the highest number that was ever given.
-    fn archive(&self, name: &VaultName) -> Result<Option<Revision>, VaultError> {
-        let current = self.layout.current(name);
-        let sealed = match fs::read(&current) {
-            Ok(sealed) => sealed,
-            Err(error) if is_absence(&error) => return self.highest(name),
-            Err(cause) => return Err(doing("read", &current)(cause)),
-        };
-        let history = History::of(&self.layout, name);
-        let fault = doing("write", &self.layout.history(name));
-        let highest = self.highest(name)?;
-        // Kept already: a former change was cut short, or an older revision was put back (a revert). Its number is known, then.
-        for revision in history.kept().map_err(&fault)? {
-            if fs::read(self.layout.earlier(name, revision)).map_err(&fault)? == sealed {
-                return Ok(highest);
-            }
-        }
-        if let Some(highest) = highest {
-            let earlier = self.layout.earlier(name, highest);
-            if earlier.exists() {
-                return Err(VaultError::Tangled { current, earlier });
-            }
-            history.keep(highest, &sealed).map_err(fault)?;
-        }
-        Ok(highest)
-    }
-
-    /// The highest number ever given to a revision of this secret.
-    fn highest(&self, name: &VaultName) -> Result<Option<Revision>, VaultError> {
-        let history = History::of(&self.layout, name);
-        let counter = self.layout.counter(name);
-        let given = history.counter().map_err(doing("read", &counter))?;
-        if given.is_none() && self.layout.current(name).exists() {
-            return Err(VaultError::RevisionUnknown { name: name.clone(), counter });
-        }
-        let kept = history.kept().map_err(doing("read", &self.layout.history(name)))?;
-        Ok(given.max(kept.last().copied()))
-    }
 }
 
 /// Whole seconds: finer times say more about the writer than anyone needs.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let now = SystemClock.now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
@@ -271,11 +200,11 @@ impl VaultError {
     }
 }
 
-fn vault_name(name: &SecretName) -> Result<VaultName, VaultError> {
+pub(super) fn vault_name(name: &SecretName) -> Result<VaultName, VaultError> {
     VaultName::try_from(name).map_err(|cause| VaultError::Name { name: name.to_string(), cause })
 }
 
-fn check_size(fields: &BTreeMap<FieldName, Field>) -> Result<(), VaultError> {
+pub(super) fn check_size(fields: &BTreeMap<FieldName, Field>) -> Result<(), VaultError> {
     let bytes = fields.values().map(|field| field.bytes.len()).sum();
     match fields.len() {
         0 => Err(VaultError::NoFields),
@@ -308,21 +237,6 @@ fn ignore_in_git(layout: &Layout) -> Result<(), VaultError> {
         return Ok(());
     }
     write::replace(&path, format!(".lock\n{}\n", write::UNFINISHED).as_bytes()).map_err(doing("write", &path))
-}
-
-/// Folders that hold no secret any more. One that is not empty stays: that is no failure.
-fn remove_empty_folders(layout: &Layout, removed: &Path) {
-    for folder in removed.ancestors().skip(1).take_while(|folder| *folder != layout.root()) {
-        // Left by a cut-short write, and of no use to anyone.
-        let _ = write::remove_if_there(&folder.join(write::UNFINISHED));
-        if fs::remove_dir(folder).is_err() {
-            return;
-        }
-    }
-}
-
-pub(super) fn lock(layout: &Layout) -> Result<Lock, VaultError> {
-    Lock::acquire(&layout.lock()).map_err(doing("lock", &layout.lock()))
 }
 
 pub(super) fn doing(action: &'static str, path: &Path) -> impl Fn(io::Error) -> VaultError + use<> {

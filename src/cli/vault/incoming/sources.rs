@@ -23,14 +23,17 @@ pub struct Found {
 /// The files below a folder that have the form, which is dotenv if left out.
 pub fn below(root: &Path, format: Option<Format>) -> io::Result<Found> {
     let (mut found, mut folders) = (Found::default(), vec![root.to_owned()]);
-    let format = format.unwrap_or(Format::Dotenv);
+    let is_wanted = |path: &Path| match format {
+        Some(format) => is_named(path, format),
+        None => is_named(path, Format::Dotenv) || is_named(path, Format::Kubernetes) && is_exported(path),
+    };
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             // A link to a folder may lead back here.
             if path.is_dir() && !path.is_symlink() {
                 folders.push(path);
-            } else if path.is_file() && is_named(&path, format) {
+            } else if path.is_file() && is_wanted(&path) {
                 found.files.insert(path);
             } else if path.is_file() {
                 found.others += 1;
@@ -40,9 +43,22 @@ pub fn below(root: &Path, format: Option<Format>) -> io::Result<Found> {
     Ok(found)
 }
 
+/// How a Secret starts that `export` wrote.
+pub const MANIFEST: &str = "---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"";
+
+/// The mark of an export in JSON.
+const EXPORT: &str = "\"keyferry-export-";
+
+/// Whether `export --to` wrote the file, by its start.
+fn is_exported(path: &Path) -> bool {
+    let mut start = Vec::with_capacity(64);
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    let start = String::from_utf8_lossy(&start);
+    read.is_ok() && (start.contains(EXPORT) || start.starts_with(MANIFEST))
+}
+
 /// An export says so at its start.
 pub fn guess(path: &Path, text: &str) -> Format {
-    const EXPORT: &str = "\"keyferry-export-";
     if is_named(path, Format::Dotenv) {
         Format::Dotenv
     } else if text.find(EXPORT).is_some_and(|at| at < 64) {

@@ -36,7 +36,7 @@ impl Store for Filled {
     }
 
     fn remove(&self, name: &str) {
-        self.bench.vault.remove(&secret(name)).unwrap();
+        self.bench.vault.lock().unwrap().remove(&secret(name)).unwrap();
     }
 
     fn name(&self) -> &'static str {

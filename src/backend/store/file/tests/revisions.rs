@@ -30,9 +30,9 @@ fn a_removed_secret_is_gone_with_its_history_and_its_numbers_are_not_used_again(
     let bench = Bench::new();
     bench.set("shop/cart/db", "1");
     bench.set("shop/cart/db", "2");
-    assert_eq!(bench.vault.remove(&secret("shop/cart/db")).unwrap(), 1);
+    assert_eq!(bench.vault.lock().unwrap().remove(&secret("shop/cart/db")).unwrap(), 1);
     assert!(!bench.at("vault/shop").exists(), "empty folders go");
-    assert_snapshot!(bench.vault.remove(&secret("shop/cart/db")).unwrap_err(), @"there is no secret shop/cart/db in the vault (`keyferry vault list` shows what there is)");
+    assert_snapshot!(bench.vault.lock().unwrap().remove(&secret("shop/cart/db")).unwrap_err(), @"there is no secret shop/cart/db in the vault (`keyferry vault list` shows what there is)");
     assert_eq!(bench.reader().read(&pinned("shop/cart/db", 1)).unwrap_err().fault, Fault::NotFound);
     assert_eq!(bench.set("shop/cart/db", "3").number(), 3);
 }
@@ -144,7 +144,7 @@ fn a_vault_without_its_history_needs_the_identity_once() {
     let unknown = bench.vault.set(&secret("db"), &fields(&[("a", b"b")])).unwrap_err();
     assert_snapshot!(bench.shown(unknown), @"which revision db has now cannot be told: /vault/.history/db/.revision is missing (give --identity, so that the file itself can be asked; or restore the vault's .history)");
     let now = bench.reader().read(&key("db")).unwrap().revision;
-    bench.vault.adopt(&secret("db"), now).unwrap();
+    bench.vault.lock().unwrap().adopt(&secret("db"), now).unwrap();
     assert_eq!(bench.set("db", "v3").number(), 3);
 
     fs::write(bench.at("vault/.history/db/3.age"), "put here by hand").unwrap();

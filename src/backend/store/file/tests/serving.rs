@@ -33,7 +33,7 @@ fn an_unchanged_file_is_opened_once_and_a_change_is_seen_at_once() {
     bench.set("db", "new");
     assert!(reader.recall(&key("db")).is_none());
     assert_eq!(password(&reader.read(&key("db")).unwrap()), "new");
-    bench.vault.remove(&secret("db")).unwrap();
+    bench.vault.lock().unwrap().remove(&secret("db")).unwrap();
     assert!(reader.recall(&key("db")).is_none());
     assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::NotFound);
 }

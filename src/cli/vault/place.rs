@@ -1,0 +1,176 @@
+//! `rename`, `copy` and `remove`: which secrets there are.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::arguments::{Folder, Keys, Trial, secret_name};
+use super::{VaultCliError, count, fault, note, open, open_revision, reader, say, take_up};
+use crate::backend::store::file::{KEPT, Revision, Vault, VaultError};
+use crate::model::SecretName;
+
+#[derive(Args, Debug)]
+pub struct Rename {
+    #[command(flatten)]
+    pub(super) folder: Folder,
+
+    #[command(flatten)]
+    pub(super) keys: Keys,
+
+    #[command(flatten)]
+    pub(super) trial: Trial,
+
+    /// The secret's name now
+    #[arg(value_parser = secret_name)]
+    pub(super) old: SecretName,
+
+    /// Its name afterwards
+    #[arg(value_parser = secret_name)]
+    pub(super) new: SecretName,
+}
+
+#[derive(Args, Debug)]
+pub struct Copy {
+    #[command(flatten)]
+    pub(super) folder: Folder,
+
+    #[command(flatten)]
+    pub(super) keys: Keys,
+
+    /// Replace all fields of NEW if it exists
+    #[arg(long)]
+    pub(super) replace: bool,
+
+    /// How many earlier revisions of NEW stay
+    #[arg(long, value_name = "N", default_value_t = KEPT)]
+    pub(super) keep: usize,
+
+    #[command(flatten)]
+    pub(super) trial: Trial,
+
+    /// The secret to copy
+    #[arg(value_parser = secret_name)]
+    pub(super) old: SecretName,
+
+    /// The name of the copy
+    #[arg(value_parser = secret_name)]
+    pub(super) new: SecretName,
+}
+
+#[derive(Args, Debug)]
+pub struct Remove {
+    #[command(flatten)]
+    pub(super) folder: Folder,
+
+    /// Only needed if the vault's history is lost: the secret's own file says which revision it has. May be given several times
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
+    pub(super) identity: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) trial: Trial,
+
+    /// The secrets' names, such as shop/db
+    #[arg(required = true, value_name = "NAME", value_parser = secret_name)]
+    pub(super) names: Vec<SecretName>,
+}
+
+// === impl Rename ===
+
+impl Rename {
+    pub(super) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
+        let (folder, old, new) = (&self.folder.vault, &self.old, &self.new);
+        let vault = Vault::open_for_writing(folder)?;
+        let reader = reader(folder, &self.keys.identity, old)?;
+        let writer = vault.lock()?;
+        let current = open(&reader, folder, old)?;
+        check_vacant(&vault, new, &format!("remove it first, or copy over it: `keyferry vault copy --replace {old} {new}`"))?;
+        let found = vault.revisions(old)?;
+        let (mut earlier, mut faults) = (Vec::new(), Vec::new());
+        for revision in found.kept.into_iter().filter(|revision| *revision != current.revision) {
+            match open_revision(&reader, &vault, old, revision) {
+                Ok(opened) => earlier.push(opened),
+                Err(cause) => faults.push(cause.to_string()),
+            }
+        }
+        if !faults.is_empty() {
+            faults.push(
+                "nothing was changed (give each identity that is needed, or run `keyferry vault prune --unreadable` first)".to_owned(),
+            );
+            return Err(VaultCliError::Faults(faults));
+        }
+        take_up(&writer, folder, old, &self.keys.identity, &self.trial)?;
+        let history = count(earlier.len(), "earlier revision");
+        if self.trial.dry_run {
+            return say(out, &format!("{old}: would become {new}, with {history}"));
+        }
+        let revision = writer.rename(old, new, &current, &earlier)?;
+        say(out, &format!("{old}: is now {new}, revision {revision}, with {history}"))?;
+        note(err, &format!("Pods' classes still name {old} (change them to {new})"))
+    }
+}
+
+fn check_vacant(vault: &Vault, new: &SecretName, remedy: &str) -> Result<(), VaultCliError> {
+    if vault.has(new)? { Err(fault(format!("{new}: is in the vault already ({remedy})"))) } else { Ok(()) }
+}
+
+// === impl Copy ===
+
+impl Copy {
+    pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let (folder, old, new) = (&self.folder.vault, &self.old, &self.new);
+        let vault = Vault::open_for_writing(folder)?.keeping(self.keep);
+        if old == new {
+            return Err(super::usage(format!("{old}: cannot be copied to itself (give another name)")));
+        }
+        let reader = reader(folder, &self.keys.identity, old)?;
+        let writer = vault.lock()?;
+        let opened = open(&reader, folder, old)?;
+        if !self.replace {
+            check_vacant(&vault, new, "to replace all its fields: --replace")?;
+        }
+        let next = take_up(&writer, folder, new, &self.keys.identity, &self.trial)?;
+        let shown = |revision: Revision| format!("revision {revision}, {}, as {old}", count(opened.secret.fields.len(), "field"));
+        if self.trial.dry_run {
+            return say(out, &format!("{new}: would be {}", shown(next)));
+        }
+        let revision = writer.set(new, opened.secret_type.as_ref(), &opened.secret.fields)?;
+        say(out, &format!("{new}: {}", shown(revision)))
+    }
+}
+
+// === impl Remove ===
+
+impl Remove {
+    pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
+        let folder = &self.folder.vault;
+        let vault = Vault::open_for_writing(folder)?;
+        let writer = vault.lock()?;
+        // All or nothing: a name that is misspelt shows before anything is gone.
+        let (mut found, mut faults) = (BTreeMap::new(), Vec::new());
+        for name in &self.names {
+            match vault.revisions(name) {
+                Ok(there) => {
+                    let earlier = there.kept.into_iter().filter(|revision| Some(*revision) != there.current).count();
+                    found.insert(name, earlier);
+                }
+                Err(cause @ VaultError::NotFound { .. }) => faults.push(super::near(cause, folder, name).to_string()),
+                Err(cause) => return Err(cause.into()),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(VaultCliError::Faults(faults));
+        }
+        for (name, kept) in found {
+            if self.trial.dry_run {
+                say(out, &format!("would remove {name} and {}", count(kept, "earlier revision")))?;
+                continue;
+            }
+            take_up(&writer, folder, name, &self.identity, &self.trial)?;
+            writer.remove(name)?;
+            say(out, &format!("removed {name} and {}", count(kept, "earlier revision")))?;
+        }
+        Ok(())
+    }
+}
