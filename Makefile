@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench soak fuzz clean
+.PHONY: demo static test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -10,6 +10,11 @@ TOOLS := $(CURDIR)/.venv/bin
 
 demo:
 	$(CARGO) run --release --locked --quiet -- demo
+
+# One file that runs on every Linux of this processor: target/TARGET/release/keyferry. Naming the target keeps the flags from build scripts.
+TARGET ?= $(shell uname -m)-unknown-linux-gnu
+static:
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --bin keyferry --target $(TARGET)
 
 test: tools
 	$(TOOLS)/cargo-nextest nextest run --locked --no-fail-fast

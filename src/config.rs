@@ -50,6 +50,8 @@ pub struct Config {
     pub version_key: Option<PathBuf>,
     pub identity: IdentityConfig,
     pub backends: BTreeMap<BackendName, BackendConfig>,
+    /// Serves classes that name no backend. `None`: the only one, if there is only one.
+    pub default_backend: Option<BackendName>,
     pub policy: Policy,
     /// Which backend serves the classes of a peer's dialect, where it is not plain: `dialects.<name>.backend`.
     pub dialects: BTreeMap<String, BackendName>,
@@ -107,10 +109,18 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or everything that is wrong with it.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&Self::text(file)?).map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
+    }
+
+    /// Reads a file's text, and no more.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not text.
+    pub fn text(file: &Path) -> Result<String, ConfigError> {
         let bytes = read(file).map_err(|cause| ConfigError::Unreadable { file: file.to_owned(), cause })?;
         let not_text = |fault: NotText| vec![Fault { at: Position { line: 1, column: 1 }, key: String::new(), problem: fault.to_string() }];
-        let config = text::read(&bytes).map_err(not_text).and_then(Self::parse);
-        config.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
+        let text = text::read(&bytes).map(str::to_owned).map_err(not_text);
+        text.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
     pub fn of_backends(&self) -> BackendSettings {
@@ -144,6 +154,7 @@ impl Config {
         let version_key = path(&mut reader, "versionKey", faults);
         let identity = identity(&mut reader, faults);
         let (names, backends) = backends(&mut reader, faults);
+        let default_backend = default_backend(&mut reader, &names, faults);
         let bounds = backends.iter().map(|(name, backend)| (name.clone(), backend.kind().facts().bounds)).collect();
         let own_audience = identity.as_ref().map(|identity| identity.audience.as_str()).unwrap_or_default();
         audiences::check(&mut reader, &backends, own_audience, faults);
@@ -170,6 +181,7 @@ impl Config {
             version_key,
             identity,
             backends,
+            default_backend,
             policy,
             dialects,
             limits,
@@ -185,7 +197,7 @@ impl Config {
 
     /// What classes are judged by.
     pub fn configured(&self) -> Configured {
-        Configured::new(self.backends.clone(), &self.dialects)
+        Configured::new(self.backends.clone(), &self.dialects).with_default(self.default_backend.clone())
     }
 }
 
@@ -289,6 +301,16 @@ fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, 
         faults.add(all.at(), "backends", "is empty (name at least one store)");
     }
     (all.entries().iter().map(|(key, _)| key.text.as_str()).collect(), backends)
+}
+
+/// `names` are those of all backends, with faults or without.
+fn default_backend(reader: &mut Reader<'_>, names: &[&str], faults: &mut Faults) -> Option<BackendName> {
+    reader.parsed("defaultBackend", faults, |text| {
+        if names.contains(&text) {
+            return text.parse::<BackendName>().map_err(|error| error.to_string());
+        }
+        Err(dialects::no_backend(text, names.iter().copied()))
+    })
 }
 
 /// What patterns can name.

@@ -238,6 +238,13 @@ impl PodRules<'_> {
         }
     }
 
+    /// The pattern that allows it, as the configuration writes it.
+    pub fn allowing(&self, secret: &SecretRef) -> Option<&str> {
+        let (subject, spelled) = (format!("{}/{}", secret.backend, secret.name), self.stores.reserve(secret).spelled);
+        let found = self.find(|rule| rule.allowing(secret.verb()), |pattern| pattern.matches_spelling(&subject, &spelled));
+        found.map(|(_, pattern)| pattern.source())
+    }
+
     /// A deny has no bounds: its wildcards reach everything.
     fn denied(&self, subject: &str) -> Option<Because> {
         let (number, pattern) = self.find(|rule| &rule.deny, |pattern| pattern.matches(subject))?;

@@ -11,12 +11,19 @@ use crate::nearest::nearest;
 pub struct Configured {
     stores: BTreeMap<BackendName, BackendConfig>,
     dialects: ServedDialects,
+    /// For classes that name none.
+    default: Option<BackendName>,
 }
 
 impl Configured {
     /// `dialects` are those for which the configuration names a backend (`dialects.<name>.backend`).
     pub fn new(stores: BTreeMap<BackendName, BackendConfig>, dialects: &BTreeMap<String, BackendName>) -> Self {
-        Self { dialects: ServedDialects::new(&stores, dialects), stores }
+        Self { dialects: ServedDialects::new(&stores, dialects), stores, default: None }
+    }
+
+    /// The backend of classes that name none (`defaultBackend`).
+    pub fn with_default(self, default: Option<BackendName>) -> Self {
+        Self { default, ..self }
     }
 
     pub fn stores(&self) -> &BTreeMap<BackendName, BackendConfig> {
@@ -32,12 +39,12 @@ impl Configured {
     }
 
     fn find(&self, backend: Option<&str>) -> Result<(&BackendName, &BackendConfig), Unresolved> {
-        let Some(wanted) = backend else {
+        let Some(wanted) = backend.or(self.default.as_ref().map(BackendName::as_str)) else {
             let mut all = self.stores.iter();
             return match (all.next(), all.next()) {
                 (Some(only), None) => Ok(only),
                 _ => Err(Unresolved::Backend(format!(
-                    "no backend is named, and this node has several (set backend to one of: {})",
+                    "no backend is named, and this node has several (set backend to one of: {}; or the cluster's admin can set defaultBackend)",
                     self.known()
                 ))),
             };

@@ -7,9 +7,13 @@ mod catalogue;
 mod class;
 mod finding;
 mod meant;
+mod origin;
 mod place;
 mod rules;
 mod secret_objects;
+mod settings;
+mod sources;
+mod succession;
 #[cfg(test)]
 mod tests;
 
@@ -23,12 +27,15 @@ use clap::{Args, ValueEnum};
 
 use self::catalogue::Anything;
 use self::class::Judge;
-use self::finding::{Finding, Output, Report, Severity};
+use self::finding::{Finding, Output, Report, Severity, Warned};
 use self::meant::{Foreign, Meant};
-use self::rules::Rules;
+use self::origin::Origins;
+pub(super) use self::rules::Rules;
+pub(super) use self::settings::Settings;
+use self::sources::Folder;
 use super::Failure;
 use super::manifest::{ClassManifest, field, name_of, others, resources, string};
-use crate::config::{Config, ConfigError, Limits};
+use crate::config::{Config, Limits};
 use crate::delivery::DeliveryMode;
 use crate::dialect::ClassLimits;
 use crate::model::{Catalogue, PodClaims, PodIdentity, quoted};
@@ -38,58 +45,85 @@ use crate::yaml::{Faults, Node, Position, parse_all};
 /// The longest file in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-const SCHEMA_OF_CLASS: &str = include_str!("../../schemas/class.json");
-const SCHEMA_OF_CONFIG: &str = include_str!("../../schemas/config.json");
+pub(super) const SCHEMA_OF_CLASS: &str = include_str!("../../schemas/class.json");
+pub(super) const SCHEMA_OF_CONFIG: &str = include_str!("../../schemas/config.json");
 
 const EXAMPLES: &str = "\
 Examples:
   Every fault of a class, as a mount would tell it, with its place in the file:
     keyferry check shop.yaml
 
+  All YAML and JSON files of a folder; a warning fails too, except those that you allow:
+    keyferry check --strict --allow root-only-mode deploy/
+
   What a chart renders, for a pull request:
-    helm template ./chart | keyferry check --output github -
+    helm template ./chart | keyferry check -o github -
 
-  The node's configuration, and whether it lets the Pods of ServiceAccount web have what these classes ask for:
-    keyferry check --config keyferry.yaml --as shop/web classes/*.yaml
+  The node's configuration, and whether its policy allows the Pods of ServiceAccount web what these classes request:
+    keyferry check --config keyferry.yaml --as shop/web classes/
 
-  The rules that would let them:
-    keyferry check --suggest-policy --as shop/web classes/*.yaml
+  The rules that would allow it:
+    keyferry check --suggest-policy --as shop/web classes/
 
-Exit code 0: fine, perhaps with warnings; 1: there are faults; 2: it could not be judged (a file is missing, an argument is wrong).";
+  Whether classes still work after a change of the configuration:
+    keyferry check --config new.yaml --former old.yaml classes/
+
+Exit code 0: no fault, perhaps warnings; 1: faults, no class at all, or with --strict warnings; 2: a file cannot be read, an argument is wrong.";
 
 /// Find what is wrong with classes and with the configuration.
 ///
-/// Reads SecretProviderClasses of the providers keyferry, vault and openbao from YAML files (several documents, lists, what Helm renders; other
-/// kinds are passed over) and tells every fault with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
+/// Reads SecretProviderClasses of the providers keyferry, vault and openbao from YAML files (several documents, lists, what Helm renders). Other
+/// kinds are ignored. Reports every fault with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct CheckArgs {
-    /// YAML files with classes; `-` is the standard input.
-    #[arg(value_name = "FILE", required_unless_present_any = ["config", "schema"])]
+    /// YAML files with classes, or folders of them (*.yaml, *.yml, *.json; links are not followed). `-` is the standard input.
+    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "schema"])]
     pub files: Vec<PathBuf>,
 
-    /// The daemon's configuration: judged too, and the classes are held against its backends and limits. Without it any backend's name will do.
-    #[arg(long, value_name = "FILE")]
+    /// The daemon's configuration, or a manifest of the ConfigMap that contains it. It is judged too, and classes are judged by its backends
+    /// and limits. Without it every name of a backend is accepted.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
     pub config: Option<PathBuf>,
 
-    /// Whether the policy lets Pods of this ServiceAccount have each object.
+    /// The configuration before a change: says which classes the new one (--config) would break.
+    #[arg(long, value_name = "FILE", requires = "config")]
+    pub former: Option<PathBuf>,
+
+    /// Ask the policy for each object: may Pods of this ServiceAccount have it?
     #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account)]
     pub account: Option<Account>,
 
-    /// Print the policy's rules that the classes need, and no more: for the ServiceAccount of --as, else for all Pods of each class's namespace.
+    /// Print only the policy's rules that the classes need: for the ServiceAccount of --as, else for all Pods of each class's namespace.
     #[arg(long)]
     pub suggest_policy: bool,
+
+    /// Fail if there are warnings.
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Ignore warnings with this id. May be repeated.
+    #[arg(long = "allow", value_name = "ID", value_enum, hide_possible_values = true)]
+    pub allow: Vec<Warned>,
 
     /// Do not fail if the files together contain no class.
     #[arg(long)]
     pub allow_none: bool,
 
+    /// The name for the standard input in findings.
+    #[arg(long, value_name = "NAME", default_value = "<stdin>")]
+    pub stdin_name: String,
+
     /// How findings are written.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 
+    /// Print only faults; with none, print nothing.
+    #[arg(short, long)]
+    pub quiet: bool,
+
     /// Print the JSON Schema of the configuration or of a class, and nothing else.
-    #[arg(long, value_enum, exclusive = true)]
+    #[arg(long, value_enum, conflicts_with_all = ["files", "suggest_policy"])]
     pub schema: Option<Schema>,
 }
 
@@ -106,15 +140,24 @@ pub struct Account {
     pub name: String,
 }
 
-/// Runs the command: findings go to `out`, with `--suggest-policy` the rules do and findings go to `err`.
-pub fn run(args: &CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+/// Runs the command: findings go to `out`, with `--suggest-policy` the rules do and findings go to `err`. `colours`: as on a terminal.
+pub fn run(args: &CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write, colours: bool) -> Result<(), Failure> {
     if let Some(schema) = args.schema {
         return write(out, schema.text());
     }
-    usage(args)?;
-    let mut report = Report::default();
-    let config = args.config.as_deref().map(|path| read_config(path, &mut report)).transpose()?.flatten();
-    let rules = judge(args, config.as_ref(), input, &mut report);
+    let config = args.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+    usage(args, config)?;
+    let mut report = Report::new(args.allow.clone(), args.quiet, colours);
+    let settings = config.map(|path| Settings::read(path, input)).transpose()?;
+    if let Some(settings) = &settings {
+        report.judged_settings(settings);
+    }
+    if let (Some(former), Some(settings)) = (&args.former, &settings) {
+        let former = Settings::read(former, input)?;
+        former.faults.iter().for_each(|fault| report.add(fault.clone()));
+        report.extend(succession::judge(&former, settings));
+    }
+    let rules = judge(args, settings.as_ref().and_then(|settings| settings.config.as_ref()), input, &mut report);
     report.sort();
     if args.suggest_policy {
         write(out, &rules.to_yaml())?;
@@ -122,37 +165,28 @@ pub fn run(args: &CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mu
     } else {
         write(out, &report.show(args.output))?;
     }
-    match (report.unreadable.as_slice(), report.count(Severity::Error)) {
-        ([], 0) => Ok(()),
-        ([], _) => Err(Failure::fault(report.summary())),
-        (unreadable, _) => Err(Failure::usage(unreadable.join("\n"))),
+    let faults = report.count(Severity::Error) > 0 || args.strict && report.count(Severity::Warning) > 0;
+    match (report.unreadable.is_empty(), faults) {
+        (true, false) => Ok(()),
+        (true, true) => Err(Failure::silent(1)),
+        (false, _) => Err(Failure::silent(2)),
     }
 }
 
-fn usage(args: &CheckArgs) -> Result<(), Failure> {
-    if args.account.is_some() && args.config.is_none() && !args.suggest_policy {
-        return Err(Failure::usage("--as asks the policy, and that stands in the configuration (add --config FILE)"));
+fn usage(args: &CheckArgs, config: Option<&Path>) -> Result<(), Failure> {
+    if args.account.is_some() && config.is_none() && !args.suggest_policy {
+        return Err(Failure::usage("--as asks the policy, which is in the configuration (add --config FILE)"));
     }
-    if args.files.iter().filter(|file| is_standard_input(file)).count() > 1 {
-        return Err(Failure::usage("the standard input can be read only once (give `-` once)"));
+    if args.files.is_empty() && config.is_none() {
+        return Err(Failure::usage(
+            "there is nothing to check (name files or folders with classes, or a configuration with --config FILE)",
+        ));
+    }
+    let inputs = args.files.iter().map(PathBuf::as_path).chain(config).chain(args.former.as_deref());
+    if inputs.filter(|file| is_standard_input(file)).count() > 1 {
+        return Err(Failure::usage("the standard input can be read only once (write `-` once)"));
     }
     Ok(())
-}
-
-/// The configuration if it is sound; its faults are findings.
-fn read_config(path: &Path, report: &mut Report) -> Result<Option<Config>, Failure> {
-    match Config::load(path) {
-        Ok(config) => Ok(Some(config)),
-        Err(ConfigError::Faults { file, faults }) => {
-            let file = file.display().to_string();
-            for fault in faults {
-                let key = fault.key.clone();
-                report.add(Finding { key, ..Finding::error(&file, fault.at, fault.to_string()) });
-            }
-            Ok(None)
-        }
-        Err(error @ ConfigError::Unreadable { .. }) => Err(Failure::usage(error)),
-    }
 }
 
 fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report: &mut Report) -> Rules {
@@ -173,10 +207,12 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
         report,
     };
     for path in &args.files {
-        let file = if is_standard_input(path) { "<stdin>".to_owned() } else { path.display().to_string() };
-        match read(path, input) {
-            Ok(text) => judge_file(&mut judge, &file, &text),
-            Err(cause) => judge.report.unreadable.push(format!("{file}: {cause}")),
+        if !is_standard_input(path) && path.is_dir() {
+            judge_folder(&mut judge, path, input);
+        } else {
+            let file = if is_standard_input(path) { args.stdin_name.clone() } else { path.display().to_string() };
+            let without = judge_path(&mut judge, path, &file, input);
+            judge.report.without.extend(without);
         }
     }
     let rules = judge.rules;
@@ -184,11 +220,59 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
     rules
 }
 
-fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str) {
+/// A note for each file without a class would bury the rest: a folder has one.
+fn judge_folder(judge: &mut Judge<'_>, dir: &Path, input: &mut dyn Read) {
+    let folder = Folder::walk(dir);
+    let (shown, start) = (dir.display().to_string(), Position { line: 1, column: 1 });
+    for (path, cause) in &folder.unreadable {
+        judge.report.cannot_read(&path.display().to_string(), cause);
+    }
+    for templates in &folder.templates {
+        let message = "the templates of a chart are not read (render them: helm template CHART | keyferry check -)";
+        judge.report.add(Finding::note(&templates.display().to_string(), start, message));
+    }
+    let before = judge.report.found;
+    for path in &folder.files {
+        judge_path(judge, path, &path.display().to_string(), input);
+    }
+    if judge.report.found == before {
+        let message = match folder.files.len() {
+            0 => "no *.yaml, *.yml or *.json file is in this folder".to_owned(),
+            1 => "no SecretProviderClass is in the 1 file of this folder".to_owned(),
+            files => format!("no SecretProviderClass is in the {files} files of this folder"),
+        };
+        judge.report.without.push(Finding::note(&shown, start, message));
+    }
+}
+
+/// The note that there is no class, if there is none.
+fn judge_path(judge: &mut Judge<'_>, path: &Path, file: &str, input: &mut dyn Read) -> Option<Finding> {
+    match read(path, input) {
+        Ok(text) => {
+            let (before, origins) = (judge.report.mark(), Origins::of(&text));
+            let without = judge_file(judge, file, &text, &origins);
+            judge.report.relocate(before, &origins);
+            without
+        }
+        Err(cause) => {
+            judge.report.cannot_read(file, &cause);
+            None
+        }
+    }
+}
+
+fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str, origins: &Origins<'_>) -> Option<Finding> {
     judge.report.files += 1;
     let documents = match parse_all(text) {
         Ok(documents) => documents,
-        Err(fault) => return judge.report.add(Finding::error(file, fault.at, fault.to_string())),
+        Err(fault) => {
+            judge.report.add(Finding::error(file, fault.at, fault.to_string()));
+            if text.contains("{{") {
+                let message = "looks like a template (render it first: helm template CHART | keyferry check -)";
+                judge.report.add(Finding::note(file, fault.at, message));
+            }
+            return None;
+        }
     };
     let resources = resources(&documents);
     let mut found = 0;
@@ -206,24 +290,35 @@ fn judge_file(judge: &mut Judge<'_>, file: &str, text: &str) {
             judge.report.add(Finding { class, key, ..Finding::error(file, at, message) });
         }
         if is_class {
-            warn_of_namesake(judge, file, node, &mut names);
+            warn_of_namesake(judge, file, node, &mut names, origins);
             judge_resource(judge, file, text, node);
         }
     }
     judge.report.found += found;
-    if found == 0 {
+    (found == 0).then(|| {
         let message = format!("no SecretProviderClass is in here ({})", others(&resources));
-        judge.report.without.push(Finding::note(file, Position { line: 1, column: 1 }, message));
-    }
+        Finding::note(file, Position { line: 1, column: 1 }, message)
+    })
 }
 
 /// The API server keeps the last of several classes with one name.
-fn warn_of_namesake<'n>(judge: &mut Judge<'_>, file: &str, node: &'n Node, names: &mut BTreeMap<(&'n str, &'n str), Position>) {
+fn warn_of_namesake<'n>(
+    judge: &mut Judge<'_>,
+    file: &str,
+    node: &'n Node,
+    names: &mut BTreeMap<(&'n str, &'n str), Position>,
+    origins: &Origins<'_>,
+) {
     let name = name_of(node);
     let namespace = field(node, "metadata").and_then(|metadata| field(metadata, "namespace")?.text()).unwrap_or_default();
     if let Some(before) = names.insert((namespace, name), node.at).filter(|_| !name.is_empty()) {
-        let message = format!("metadata.name: overwrites the class {} of line {} (keep one, or rename it)", quoted(name), before.line);
-        judge.report.add(Finding { class: name.to_owned(), key: "metadata.name".to_owned(), ..Finding::warning(file, node.at, message) });
+        let before = match origins.place(before) {
+            Some((file, at)) => format!("{file}, line {}", at.line),
+            None => format!("line {}", before.line),
+        };
+        let message = format!("metadata.name: overwrites the class {} of {before} (keep one, or rename it)", quoted(name));
+        let finding = Finding::warning(Warned::SameName, file, node.at, message);
+        judge.report.add(Finding { class: name.to_owned(), key: "metadata.name".to_owned(), ..finding });
     }
 }
 
@@ -232,7 +327,7 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let about = |finding| Finding { class: name_of(node).to_owned(), ..finding };
     match provider.and_then(|node| Some((node, Foreign::of(string(node).ok()?)?))) {
         Some((provider, Foreign::Passed(why))) => {
-            return judge.report.add(about(Finding::note(file, provider.at, format!("the class is passed over: {why}"))));
+            return judge.report.add(about(Finding::note(file, provider.at, format!("the class is not judged: {why}"))));
         }
         Some((provider, Foreign::Wrong(why))) => {
             judge.report.classes += 1;
@@ -245,7 +340,7 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let secrets = field(node, "spec").and_then(|spec| field(spec, "secretObjects"));
     for doubt in secrets.map(secret_objects::judge).unwrap_or_default() {
         let finding = Finding::error(file, doubt.at, doubt.message);
-        judge.report.add(about(Finding { severity: doubt.severity, key: doubt.key.to_owned(), ..finding }));
+        judge.report.add(about(Finding { severity: doubt.severity, id: doubt.id, key: doubt.key.to_owned(), ..finding }));
     }
     let mut faults = Faults::default();
     let class = ClassManifest::of(node, &mut faults);
@@ -274,11 +369,11 @@ fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
     Ok(text::read_manifest(&bytes)?.to_string())
 }
 
-fn is_standard_input(path: &Path) -> bool {
+pub(super) fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-fn write(to: &mut dyn Write, text: &str) -> Result<(), Failure> {
+pub(super) fn write(to: &mut dyn Write, text: &str) -> Result<(), Failure> {
     match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
         // Whoever reads may stop reading (`| head`): that is no failure.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::usage(format!("cannot write the output: {error}"))),
@@ -286,7 +381,7 @@ fn write(to: &mut dyn Write, text: &str) -> Result<(), Failure> {
     }
 }
 
-fn account(text: &str) -> Result<Account, String> {
+pub(super) fn account(text: &str) -> Result<Account, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok(Account { namespace: namespace.to_owned(), name: name.to_owned() })
@@ -297,7 +392,7 @@ fn account(text: &str) -> Result<Account, String> {
 
 impl Account {
     /// A Pod of this ServiceAccount: policy looks at no more.
-    fn pod(&self) -> PodIdentity {
+    pub(super) fn pod(&self) -> PodIdentity {
         let (namespace, service_account) = (self.namespace.clone(), self.name.clone());
         PodIdentity::believed(&PodClaims { namespace, name: String::new(), uid: String::new(), service_account })
     }

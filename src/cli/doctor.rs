@@ -7,6 +7,7 @@ mod audiences;
 mod backends;
 mod driver;
 mod files;
+mod metrics;
 mod plugin;
 mod process;
 mod report;
@@ -28,6 +29,7 @@ use self::report::{Output, Report};
 use self::tokens::Given;
 use super::Failure;
 use super::mount::pair;
+use crate::backend::BackendConfig;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity;
@@ -39,7 +41,7 @@ const LIMIT: Duration = Duration::from_secs(8);
 const EXAMPLES: &str = "\
 Examples:
   In the daemon's Pod, which sees its own files and stores:
-    kubectl exec -n keyferry ds/keyferry -- /keyferry doctor --config /etc/keyferry/keyferry.yaml
+    kubectl exec -n keyferry ds/keyferry -- /keyferry doctor
 
   On the node itself, which also sees kubelet's folders and the driver:
     keyferry doctor --config /etc/keyferry/keyferry.yaml
@@ -67,8 +69,12 @@ pub struct DoctorArgs {
     pub tokens: Vec<(String, String)>,
 
     /// How the report is written.
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+
+    /// Print only what fails or is warned of.
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Runs the command; the report goes to `out`, in colours where `colours`.
@@ -81,7 +87,7 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, c
     let loaded = Diagnosis::ok("configuration", format!("{}: is sound", args.config.display()));
     let mut report = Report::of(vec![loaded]);
     report.extend(Box::pin(examine(&config, given, &clock)).await);
-    let text = report.show(args.output, colours);
+    let text = report.show(args.output, colours, args.quiet);
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             return Err(Failure::usage(format!("cannot write the report: {error}")));
@@ -95,7 +101,9 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, c
 async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
     let named = config.files();
     let state_dir = config.state_dir.clone();
-    let own_key = config.version_key.is_none();
+    // A file vault counts its versions itself.
+    let own_key = config.version_key.is_none() && !config.backends.values().all(|backend| matches!(backend, BackendConfig::File(_)));
+    let metrics = metrics::examine(config.metrics, std::env::var(metrics::PORT).ok().as_deref());
     let (files, sockets, driver, audiences, identity, tokens, state, process) = tokio::join!(
         on_a_thread("files", move || files::examine(&named)),
         bounded("sockets", sockets::examine(&config.sockets)),
@@ -107,7 +115,7 @@ async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<D
         bounded("process", process::examine(&config.sockets)),
     );
     let backends = backends::examine(config, &given, clock).await;
-    [files, sockets, driver, audiences, identity, tokens, backends, state, process].concat()
+    [files, sockets, driver, audiences, identity, tokens, backends, state, metrics, process].concat()
 }
 
 async fn bounded(what: &str, look: impl Future<Output = Vec<Diagnosis>>) -> Vec<Diagnosis> {

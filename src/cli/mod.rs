@@ -8,20 +8,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock::SystemClock;
 
 mod answer;
+mod can;
 mod check;
 mod client;
 mod demo;
 mod doctor;
+mod example;
+mod explain;
 mod health;
 mod manifest;
 mod mount;
 mod report;
 mod serve;
+mod shell;
 mod vault;
 
 /// Worker threads of the daemon at most: more would only cost memory, a mount is microseconds of work.
@@ -32,7 +36,7 @@ const MAX_WORKERS: usize = 4;
 #[derive(Debug, Parser)]
 #[command(name = "keyferry", version, max_term_width = 120)]
 #[command(
-    after_help = "New here? `keyferry demo` shows the whole job on this machine, with no cluster.\n\nExit codes: 0 done; 1 it failed; 2 wrong arguments or configuration."
+    after_help = "New here? `keyferry demo` shows the whole job on this machine, with no cluster.\n`keyferry explain CODE` explains an error, `keyferry COMMAND --help` has examples.\n\nExit codes: 0 done; 1 it failed; 2 wrong arguments or configuration."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -45,13 +49,34 @@ enum Command {
     Demo(demo::DemoArgs),
     Mount(Box<mount::MountArgs>),
     Check(check::CheckArgs),
+    Can(can::CanArgs),
     /// Keep secrets in a file vault: a folder of age files, one a secret.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
     Doctor(doctor::DoctorArgs),
     Health(health::HealthArgs),
-    /// Print the version.
-    Version,
+    Explain(explain::ExplainArgs),
+    Example(example::ExampleArgs),
+    Completion(shell::CompletionArgs),
+    Man(shell::ManArgs),
+    Version(VersionArgs),
+}
+
+/// Print the version.
+#[derive(Args, Debug)]
+#[command(after_long_help = "Example:\n  keyferry version -o json    # version, commit (null if it is not known) and target")]
+struct VersionArgs {
+    /// How it is written.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+/// For a person, or for a script.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Format {
+    /// One JSON document.
+    Json,
+    Text,
 }
 
 /// A folder that goes with its owner.
@@ -83,7 +108,7 @@ impl Cli {
                 let mounted = tool().map(|runtime| runtime.block_on(mount::run(&args, &SystemClock, &mut out, &mut err)));
                 mounted.and_then(|outcome| outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() }))
             }
-            Command::Check(args) => check::run(&args, &mut io::stdin().lock(), &mut out, &mut err),
+            Command::Check(args) => check::run(&args, &mut io::stdin().lock(), &mut out, &mut err, colours()),
             Command::Vault(command) => {
                 let (terminal, shows_progress) = (io::stdin().is_terminal(), io::stderr().is_terminal());
                 let input = &mut vault::Input { stream: &mut io::stdin().lock(), terminal, shows_progress };
@@ -92,11 +117,17 @@ impl Cli {
             }
             Command::Doctor(args) => {
                 drop(err);
-                let colours = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-                tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), &mut out, colours)))
+                tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), &mut out, colours())))
             }
-            Command::Health(args) => tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out)).map_err(Failure::fault)),
-            Command::Version => writeln!(out, "keyferry {}", env!("CARGO_PKG_VERSION")).map_err(Failure::fault),
+            Command::Health(args) => {
+                tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out, &mut err)).map_err(Failure::fault))
+            }
+            Command::Can(args) => can::run(&args, &mut io::stdin().lock(), &mut out),
+            Command::Explain(args) => explain::run(&args, &mut out),
+            Command::Example(args) => example::run(&args, &mut out),
+            Command::Completion(args) => shell::completion(&args, &mut out),
+            Command::Man(args) => shell::man(&args, &mut out),
+            Command::Version(args) => check::write(&mut out, &version(&args)),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +138,24 @@ impl Cli {
             }
         }
     }
+}
+
+fn version(args: &VersionArgs) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match args.output {
+        Format::Json => {
+            let about =
+                serde_json::json!({ "version": version, "commit": option_env!("KEYFERRY_COMMIT"), "target": env!("KEYFERRY_TARGET") });
+            format!("{about:#}\n")
+        }
+        Format::Text => format!("keyferry {version}\n"),
+    }
+}
+
+/// Whether standard output is a terminal that shows colours, and they are wanted (<https://no-color.org>).
+fn colours() -> bool {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    io::stdout().is_terminal() && wanted && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn daemon() -> Result<tokio::runtime::Runtime, Failure> {
@@ -134,6 +183,11 @@ impl Failure {
     /// The arguments or the configuration are wrong: exit code 2.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
+    }
+
+    /// What there is to say is already said.
+    pub fn silent(code: u8) -> Self {
+        Self { code, message: String::new() }
     }
 
     pub fn code(&self) -> u8 {

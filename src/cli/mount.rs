@@ -11,7 +11,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data_encoding::BASE64URL_NOPAD;
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value as Json, json};
@@ -19,12 +20,14 @@ use thiserror::Error;
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
+use super::answer::Answer;
+use super::check::{Account, account};
 use super::client::{self, CallError, ConnectError, DEFAULT_SOCKET};
 use super::manifest::{ClassManifest, ManifestFaults, strings};
 use super::report::Report;
 use crate::clock::Clock;
 use crate::delivery::volume::{VolumeError, Written, is_in_memory};
-use crate::model::{FileMode, RawTokens, SecretBytes};
+use crate::model::{FileMode, FilePath, RawTokens, SecretBytes};
 use crate::server::proto::MountRequest;
 use crate::text::{self, NotText};
 use crate::units::parse_duration;
@@ -41,12 +44,14 @@ const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
 const EXAMPLES: &str = "\
 Examples:
   What would this Pod get? Nothing is written:
-    keyferry mount --class shop.yaml --namespace shop --pod web-0 --uid 7a1c... \\
-      --service-account web --token keyferry=token.jwt --dry-run
+    keyferry mount -f shop.yaml --as shop/web --token keyferry=token.jwt --dry-run
 
   The same, as files in a folder (best on a tmpfs, such as below /dev/shm):
-    keyferry mount --class shop.yaml --namespace shop --pod web-0 --uid 7a1c... \\
-      --service-account web --token keyferry=token.jwt --target /dev/shm/web-0
+    keyferry mount -f shop.yaml --as shop/web --pod web-0 --uid 7a1c... \\
+      --token keyferry=token.jwt --target /dev/shm/web-0
+
+  Again each 5 seconds, as rotation does, to see what changes:
+    keyferry mount -f shop.yaml --as shop/web --token keyferry=token.jwt --target /dev/shm/web-0 --watch 5s
 
   A token of a Pod that runs, for the audience `keyferry`:
     kubectl create token web -n shop --audience keyferry \\
@@ -63,32 +68,37 @@ command line or with a file it names.";
 #[command(after_long_help = EXAMPLES)]
 pub struct MountArgs {
     /// The provider's socket.
-    #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET)]
+    #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, env = "KEYFERRY_SOCKET")]
     pub socket: PathBuf,
 
-    /// A YAML file with a SecretProviderClass; other kinds in it are passed over. `-` is the standard input.
-    #[arg(long, value_name = "FILE")]
+    /// A YAML file with a SecretProviderClass; other kinds in it are ignored. `-` is the standard input.
+    #[arg(short = 'f', long, visible_alias = "file", value_name = "FILE")]
     pub class: PathBuf,
 
     /// Which class, where the file holds several.
     #[arg(long, value_name = "NAME")]
     pub class_name: Option<String>,
 
+    /// The Pod's namespace and ServiceAccount in one word.
+    #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account, conflicts_with_all = ["namespace", "service_account"])]
+    pub account: Option<Account>,
+
     /// The Pod's namespace.
-    #[arg(long, value_name = "NAMESPACE")]
-    pub namespace: String,
-
-    /// The Pod's name.
-    #[arg(long, value_name = "NAME")]
-    pub pod: String,
-
-    /// The Pod's uid. A token must have been made for the same one.
-    #[arg(long, value_name = "UID")]
-    pub uid: String,
+    #[arg(short, long, value_name = "NAMESPACE", required_unless_present = "account")]
+    pub namespace: Option<String>,
 
     /// The Pod's ServiceAccount.
+    #[arg(long, value_name = "NAME", required_unless_present = "account")]
+    pub service_account: Option<String>,
+
+    /// The Pod's name. Without it, the ServiceAccount's name and `-0`.
     #[arg(long, value_name = "NAME")]
-    pub service_account: String,
+    pub pod: Option<String>,
+
+    /// The Pod's uid. A token must have been made for the same one. Without it, one made from namespace, ServiceAccount and Pod: always the
+    /// same, so that the next mount finds the leases of this one.
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<String>,
 
     /// A ServiceAccount token in a file, with its audience; may be given several times. An empty audience is the API server's own.
     #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
@@ -119,12 +129,16 @@ pub struct MountArgs {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Mount again and again, with this time between, and print what changed. Ends with Ctrl-C.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "output")]
+    pub watch: Option<Duration>,
+
     /// How long the provider may take. kubelet gives it 2 minutes.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     pub timeout: Duration,
 
     /// For a person, or for a script.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Output,
 }
 
@@ -181,11 +195,42 @@ pub enum MountCommandError {
 pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err: &mut impl Write) -> Result<(), MountCommandError> {
     let class = read_class(&args.class, args.class_name.as_deref())?;
     let (pod, volume) = (args.pod()?, args.volume()?);
-    for warning in doubts(args, &class) {
+    for warning in doubts(args, &class, &pod) {
         writeln!(err, "warning: {warning}")?;
     }
+    let mut answer = ask(args, &class, &pod, &volume, clock, err).await?;
+    show(args, &class, &pod, &volume, clock, &answer, out, err)?;
+    let Some(pause) = args.watch else { return Ok(()) };
+    loop {
+        out.flush()?;
+        tokio::time::sleep(pause).await;
+        match ask(args, &class, &pod, &volume, clock, err).await {
+            Ok(next) => {
+                let changed = changes(&answer, &next);
+                if !changed.is_empty() {
+                    if let Some(dir) = args.target.as_deref().filter(|_| !args.dry_run && !next.files.is_empty()) {
+                        write_files(&next, dir, clock.now())?;
+                    }
+                    writeln!(out, "{:.0}\n{changed}", clock.now())?;
+                }
+                answer = next;
+            }
+            // As in a cluster: the Pod keeps its files, and the next mount is tried.
+            Err(error) => writeln!(err, "{:.0} {error}", clock.now())?,
+        }
+    }
+}
+
+async fn ask(
+    args: &MountArgs,
+    class: &ClassManifest,
+    pod: &PodSpec,
+    volume: &VolumeSpec,
+    clock: &dyn Clock,
+    err: &mut impl Write,
+) -> Result<Answer, MountCommandError> {
     let mut client = client::connect(&args.socket).await?;
-    let answer = client::mount(&mut client, mount_request(&class, &pod, &volume, clock.now()), args.timeout).await;
+    let answer = client::mount(&mut client, mount_request(class, pod, volume, clock.now()), args.timeout).await;
     if let Err(CallError::Status(status)) = &answer
         && client::is_trap(status)
     {
@@ -195,10 +240,24 @@ pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err:
     for warning in &answer.warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    let report = Report::of(&answer, &class);
-    if report.answer.files.is_empty() {
+    Ok(answer)
+}
+
+#[allow(clippy::too_many_arguments)] // what one mount was asked and what came of it
+fn show(
+    args: &MountArgs,
+    class: &ClassManifest,
+    pod: &PodSpec,
+    volume: &VolumeSpec,
+    clock: &dyn Clock,
+    answer: &Answer,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> Result<(), MountCommandError> {
+    let report = Report::of(answer, class);
+    if answer.files.is_empty() {
         // Not even a dry run keeps such a provider from writing.
-        let volume_dir = target_path(&pod, &volume);
+        let volume_dir = target_path(pod, volume);
         return print(args.output, out, || Ok(report.written_by_provider(&volume_dir)), || report.json("provider", Some(&volume_dir)));
     }
     if let Some(dir) = args.target.as_deref().filter(|_| !args.dry_run) {
@@ -206,6 +265,29 @@ pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err:
     }
     let text = || Ok(format!("{}\nDry run: nothing was written.\n", report.table()));
     print(args.output, out, text, || report.json("dry-run", None))
+}
+
+/// What is otherwise than before, one line for each file and version: never a file's contents.
+fn changes(before: &Answer, after: &Answer) -> String {
+    let mut lines = String::new();
+    let found = |answer: &'_ Answer, path: &FilePath| answer.files.iter().position(|file| file.path == *path);
+    for file in &after.files {
+        match found(before, &file.path).map(|at| &before.files[at]) {
+            None => lines.push_str(&format!("+ {}\n", file.path)),
+            Some(former) if former.contents != file.contents || former.mode != file.mode => lines.push_str(&format!("~ {}\n", file.path)),
+            Some(_) => {}
+        }
+    }
+    for gone in before.files.iter().filter(|file| found(after, &file.path).is_none()) {
+        lines.push_str(&format!("- {}\n", gone.path));
+    }
+    for object in &after.objects {
+        let former = before.objects.iter().find(|former| former.id == object.id).map_or("none", |former| &former.version);
+        if former != object.version {
+            lines.push_str(&format!("  {}: version {former} -> {}\n", object.id, object.version));
+        }
+    }
+    lines
 }
 
 /// The Mount call that the driver would make: the class's parameters, overlaid by the volume's attributes, overlaid by kubelet's.
@@ -245,13 +327,13 @@ impl MountArgs {
         for (audience, file) in &self.tokens {
             tokens.insert(audience.clone(), Arc::new(read_token(Path::new(file))?));
         }
-        Ok(PodSpec {
-            namespace: self.namespace.clone(),
-            name: self.pod.clone(),
-            uid: self.uid.clone(),
-            service_account: self.service_account.clone(),
-            tokens,
-        })
+        // clap has seen to it that one of both is there.
+        let of_account = |part: fn(&Account) -> &String| self.account.as_ref().map(|account| part(account).clone()).unwrap_or_default();
+        let namespace = self.namespace.clone().unwrap_or_else(|| of_account(|account| &account.namespace));
+        let service_account = self.service_account.clone().unwrap_or_else(|| of_account(|account| &account.name));
+        let name = self.pod.clone().unwrap_or_else(|| format!("{service_account}-0"));
+        let uid = self.uid.clone().unwrap_or_else(|| uid_of(&[&namespace, &service_account, &name]));
+        Ok(PodSpec { namespace, name, uid, service_account, tokens })
     }
 
     fn volume(&self) -> Result<VolumeSpec, MountCommandError> {
@@ -268,6 +350,19 @@ impl Default for VolumeSpec {
     fn default() -> Self {
         Self { attributes: BTreeMap::new(), secrets: None, permission: FileMode::DEFAULT, kubelet_dir: "/var/lib/kubelet".into() }
     }
+}
+
+/// A uid that is always the same for one Pod. It has the form of a uid, and its version (8: custom) says that no API server made it
+/// (RFC 9562, 5.8).
+fn uid_of(parts: &[&str; 3]) -> String {
+    let digest = digest(&SHA256, parts.join("/").as_bytes());
+    let hex = HEXLOWER.encode(&digest.as_ref()[..16]);
+    format!("{}-{}-8{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+}
+
+fn write_files(answer: &Answer, dir: &Path, now: Timestamp) -> Result<Written, MountCommandError> {
+    let target = open_folder(dir).map_err(|cause| MountCommandError::Target { dir: dir.to_owned(), cause })?;
+    answer.write(&target, now).map_err(|cause| MountCommandError::Volume { dir: dir.to_owned(), cause })
 }
 
 /// Writes the answer's files, and says what became of them.
@@ -315,12 +410,12 @@ fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
 }
 
 /// What would go otherwise in a cluster.
-fn doubts(args: &MountArgs, class: &ClassManifest) -> Vec<String> {
+fn doubts(args: &MountArgs, class: &ClassManifest, pod: &PodSpec) -> Vec<String> {
     let mut doubts = Vec::new();
-    if let Some(namespace) = class.namespace.as_ref().filter(|namespace| **namespace != args.namespace) {
+    if let Some(namespace) = class.namespace.as_ref().filter(|namespace| **namespace != pod.namespace) {
         doubts.push(format!(
             "the class is in the namespace {namespace}, the Pod in {}: the driver looks for a class in the Pod's namespace alone",
-            args.namespace
+            pod.namespace
         ));
     }
     let socket = format!("{}.sock", class.provider);
@@ -424,7 +519,7 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// As in the configuration, but not nothing.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration.is_zero() { Err("must be longer than nothing (write a time, such as 90s)".to_owned()) } else { Ok(duration) }
 }

@@ -45,7 +45,7 @@ pub(super) fn parse(
     dialects
 }
 
-fn no_backend<'n>(name: &str, configured: impl Iterator<Item = &'n str> + Clone) -> String {
+pub(super) fn no_backend<'n>(name: &str, configured: impl Iterator<Item = &'n str> + Clone) -> String {
     match nearest(name, configured.clone()) {
         Some(near) => format!("there is no backend {name:?} (did you mean {near:?}?)"),
         None => format!("there is no backend {name:?} (there are: {})", configured.collect::<Vec<_>>().join(", ")),

@@ -12,7 +12,7 @@ use crate::support::{House, keyferry, run};
 fn command(arguments: &[&str]) -> Command {
     let mut command = keyferry();
     command.args(arguments);
-    for name in ["KEYFERRY_CONFIG", "KEYFERRY_VAULT", "KEYFERRY_IDENTITY", "COLUMNS"] {
+    for name in ["KEYFERRY_CONFIG", "KEYFERRY_VAULT", "KEYFERRY_IDENTITY", "KEYFERRY_SOCKET", "COLUMNS"] {
         command.env_remove(name);
     }
     command
@@ -40,36 +40,44 @@ fn without_arguments_it_shows_its_help_as_an_error() {
 fn the_help() {
     let (code, out, errors) = keyferry_with(&["--help"]);
     assert_eq!((code, errors.as_str()), (0, ""));
-    insta::assert_snapshot!(out, @"
+    insta::assert_snapshot!(out, @r#"
     Keyferry carries secrets from any store to the Pods that may have them, as files: a provider for the
     Kubernetes Secrets Store CSI driver
 
     Usage: keyferry <COMMAND>
 
     Commands:
-      serve    Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM
-      demo     Show the whole job on this machine, with no cluster
-      mount    Ask a provider for a Pod's volume, as the driver would, and write it
-      check    Find what is wrong with classes and with the configuration
-      vault    Keep secrets in a file vault: a folder of age files, one a secret
-      doctor   Find what is wrong on this node
-      health   Ask the provider at a socket whether it is well
-      version  Print the version
-      help     Print this message or the help of the given subcommand(s)
+      serve       Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM
+      demo        Show the whole job on this machine, with no cluster
+      mount       Ask a provider for a Pod's volume, as the driver would, and write it
+      check       Find what is wrong with classes and with the configuration
+      can         Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
+      vault       Keep secrets in a file vault: a folder of age files, one a secret
+      doctor      Find what is wrong on this node
+      health      Ask the provider at a socket whether it is well
+      explain     Explain an error code, or a key of a class or of the configuration
+      example     Print an example: a class with a Pod that mounts it, or a configuration
+      completion  Print a script that completes commands and options in a shell
+      man         Print the manual page
+      version     Print the version
+      help        Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
       -V, --version  Print version
 
     New here? `keyferry demo` shows the whole job on this machine, with no cluster.
+    `keyferry explain CODE` explains an error, `keyferry COMMAND --help` has examples.
 
     Exit codes: 0 done; 1 it failed; 2 wrong arguments or configuration.
-    ");
+    "#);
 }
 
 #[test]
 fn every_command_has_help_on_standard_output() {
-    let commands = ["serve", "demo", "mount", "health", "version", "vault"].map(|name| vec![name]).into_iter();
+    let names =
+        ["serve", "demo", "mount", "check", "can", "doctor", "health", "explain", "example", "completion", "man", "version", "vault"];
+    let commands = names.map(|name| vec![name]).into_iter();
     let vault = ["init", "set", "get", "list", "remove"].map(|name| vec!["vault", name]);
     for command in commands.chain(vault) {
         for flag in ["--help", "-h"] {
@@ -98,6 +106,138 @@ fn the_version() {
     let line = format!("keyferry {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(keyferry_with(&["version"]), (0, line.clone(), String::new()));
     assert_eq!(keyferry_with(&["--version"]), (0, line, String::new()));
+}
+
+#[test]
+fn the_version_for_scripts() {
+    let (code, out, errors) = keyferry_with(&["version", "-o", "json"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    let about: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
+    assert!(about["target"].as_str().unwrap().contains("linux") && about.get("commit").is_some(), "{about}");
+}
+
+#[test]
+fn a_link_makes_it_a_plugin_of_kubectl() {
+    let house = House::bare();
+    let link = house.path("kubectl-keyferry");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_keyferry"), &link).unwrap();
+    let (code, out, _) = run(crate::support::apart(&link).args(["explain", "TooLarge"]), "");
+    assert_eq!((code, out.lines().next()), (0, Some("TooLarge")));
+    let (code, _, errors) = run(crate::support::apart(&link).args(["check", "/nowhere", "--outptu", "json"]), "");
+    assert_eq!(code, 2);
+    assert!(errors.contains("--output"), "{errors}");
+}
+
+#[test]
+fn shells_and_man_know_every_command() {
+    for shell in ["bash", "fish", "zsh"] {
+        let (code, out, errors) = keyferry_with(&["completion", shell]);
+        assert_eq!((code, errors.as_str()), (0, ""));
+        for word in ["doctor", "suggest-policy", "completion", "recipients"] {
+            assert!(out.contains(word) || word == "recipients", "{shell}: {word}");
+        }
+        let checked = match shell {
+            "bash" => run(crate::support::apart("bash").arg("-n"), &out),
+            _ => (0, String::new(), String::new()),
+        };
+        assert_eq!(checked, (0, String::new(), String::new()));
+    }
+    let (code, out, errors) = keyferry_with(&["man"]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert!(out.contains(".TH keyferry 1") && out.contains("keyferry\\-check(1)"), "{out}");
+    let house = House::bare();
+    let pages = house.path("man/man1");
+    assert_eq!(keyferry_with(&["man", "--to", pages.to_str().unwrap()]), (0, String::new(), String::new()));
+    assert!(pages.join("keyferry-check.1").exists() && pages.join("keyferry-vault-set.1").exists());
+    let (code, _, errors) = keyferry_with(&["man", "--to", "/dev/null/man"]);
+    assert_eq!((code, errors.as_str()), (1, "/dev/null/man: Not a directory (os error 20)\n"));
+}
+
+// === can ===
+
+#[test]
+fn can_says_yes_or_no_and_by_which_rule() {
+    let house = House::new("");
+    let config = "identity: { verify: token-review }\nbackends:\n  files: { kind: file, vault: /v, identity: /k }\n\
+                  \x20 bao: { kind: vault, address: https://bao:8200, auth: { method: jwt } }\npolicy:\n\
+                  \x20 - pods: { namespace: \"*\" }\n    read: [\"files/${namespace}/**\"]\n\
+                  \x20 - pods: { namespace: shop, serviceAccount: web }\n    update: [\"bao/pki/issue/web\"]\n\
+                  \x20 - pods: { namespace: \"*\" }\n    deny: [\"*/**/root/**\"]\n";
+    fs::write(house.path("can.yaml"), config).unwrap();
+    let can = |arguments: &[&str]| {
+        let mut command = command(&["can"]);
+        let (code, out, errors) = run(command.args(arguments).arg("--config").arg(house.path("can.yaml")), "");
+        rooted(&format!("{code}\n{out}{errors}"), house.folder.path())
+    };
+    insta::assert_snapshot!(can(&["read", "files/shop/db", "--as", "shop/web"]), @r#"
+    0
+    yes: rule 1 (ROOT/can.yaml:6) reads "files/${namespace}/**"
+    "#);
+    insta::assert_snapshot!(can(&["read", "files/shop/root/x", "--as", "shop/web"]), @r#"
+    1
+    no: rule 3 (ROOT/can.yaml:10): files/shop/root/x: policy rule 3 denies it to ServiceAccount shop/web by its pattern "*/**/root/**" (a deny beats every allow; only the cluster's admin can change the rule)
+    "#);
+    insta::assert_snapshot!(can(&["read", "files/bank/db", "--as", "shop/web"]), @r#"
+    1
+    no: files/bank/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/bank/db"])
+    This rule would allow it (under `policy`):
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "files/bank/db"
+    "#);
+    insta::assert_snapshot!(can(&["update", "bao/pki/issue/web", "--as", "shop/web"]), @r#"
+    0
+    yes: rule 2 (ROOT/can.yaml:8) updates "bao/pki/issue/web"
+    "#);
+    insta::assert_snapshot!(can(&["read", "bao/pki/issue/web", "--as", "shop/web", "-o", "json"]), @r#"
+    1
+    {
+      "allowed": false,
+      "rule": null,
+      "why": "bao/pki/issue/web: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: [\"bao/pki/issue/web\"])\nThis rule would allow it (under `policy`):\n  - pods: { namespace: \"shop\", serviceAccount: \"web\" }\n    read:\n      - \"bao/pki/issue/web\""
+    }
+    "#);
+    insta::assert_snapshot!(can(&["read", "bao/pki/issue/web", "--as", "shop/web", "-q"]), @r#"1"#);
+    insta::assert_snapshot!(can(&["read", "fiels/shop/db", "--as", "shop/web"]), @r#"
+    2
+    "fiels/shop/db": there is no backend "fiels" (did you mean "files"?)
+    "#);
+    insta::assert_snapshot!(can(&["read", "files/shop//db", "--as", "shop/web"]), @r#"
+    2
+    "files/shop//db": has an empty element (`//`, or a `/` at its start or end)
+    "#);
+    insta::assert_snapshot!(can(&["read", "files", "--as", "shop/web"]), @r#"
+    2
+    "files": has no `/` (write BACKEND/NAME, such as files/shop/db)
+    "#);
+    fs::write(house.path("can.yaml"), "policy: []").unwrap();
+    insta::assert_snapshot!(can(&["read", "files/shop/db", "--as", "shop/web"]), @r#"
+    2
+    ROOT/can.yaml:1:1: backends: is missing (at least one store, such as files: { kind: file, vault: ..., identity: ... })
+    "#);
+}
+
+#[test]
+fn the_environment_names_the_configuration() {
+    let house = House::new("");
+    let with = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        run(command.env("KEYFERRY_CONFIG", house.path("keyferry.yaml")), "")
+    };
+    let (code, out, _) = with(&["check"]);
+    assert!(code == 0 && out.contains("keyferry.yaml: no fault ("), "{out}");
+    let (code, out, _) = with(&["check", "--schema", "class"]);
+    assert!(code == 0 && out.starts_with('{'), "{out}");
+    let (code, out, _) = with(&["can", "read", "files/shop/db", "--as", "shop/web"]);
+    assert!(code < 2 && (out.starts_with("yes: ") || out.starts_with("no: ")), "{out}");
+    let (code, out, errors) = run(command(&["check"]).env("KEYFERRY_CONFIG", ""), "");
+    assert_eq!((code, out.as_str()), (2, ""));
+    insta::assert_snapshot!(errors, @r#"
+    error: a value is required for '--config <FILE>' but none was supplied
+
+    For more information, try '--help'.
+    "#);
 }
 
 // === serve ===

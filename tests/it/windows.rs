@@ -33,13 +33,16 @@ fn a_class_is_read_as_kubectl_reads_it() {
     for content in files {
         fs::write(house.path("class.yaml"), content).unwrap();
         let (code, out, err) = check(&house, &["DIR/class.yaml"]);
-        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 object in 1 class: no fault\n", ""));
+        assert_eq!((code, out.as_str(), err.as_str()), (0, "1 object in 1 class, 1 file: no fault\n", ""));
     }
     let without_mark: Vec<u8> = CLASS.encode_utf16().flat_map(u16::to_le_bytes).collect();
     fs::write(house.path("class.yaml"), without_mark).unwrap();
-    let (code, _, err) = check(&house, &["DIR/class.yaml"]);
+    let (code, out, _) = check(&house, &["DIR/class.yaml"]);
     assert_eq!(code, 2);
-    insta::assert_snapshot!(err, @"DIR/class.yaml: it is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    insta::assert_snapshot!(out, @"
+    DIR/class.yaml:1:1: error: cannot be read: it is UTF-16, as PowerShell writes it (save it as UTF-8)
+    0 objects in 0 classes, 0 files: 1 fault
+    ");
 }
 
 #[test]
@@ -51,7 +54,10 @@ fn a_configuration_is_read_without_its_mark_and_utf16_is_named() {
     fs::write(house.path("keyferry.yaml"), utf16(&text, u16::to_le_bytes)).unwrap();
     let (code, out, _) = check(&house, &["--config", "DIR/keyferry.yaml"]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!(out, @"DIR/keyferry.yaml:1:1: error: is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    insta::assert_snapshot!(out, @"
+    DIR/keyferry.yaml:1:1: error: is UTF-16, as PowerShell writes it (save it as UTF-8)
+    DIR/keyferry.yaml: 1 fault
+    ");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::finding::{Finding, Report};
+use super::finding::{Finding, Report, Warned};
 use super::place::Places;
 use super::rules::Rules;
 use crate::cli::manifest::{ClassManifest, field};
@@ -11,7 +11,7 @@ use crate::model::{
     Catalogue, ClassFault, ClassFaults, Code, FileMode, Label, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select,
 };
 use crate::nearest::nearest;
-use crate::policy::{Denial, Policy};
+use crate::policy::{Because, Denial, Policy};
 use crate::steps::Steps;
 use crate::yaml::{self, Key, Node, Position, Value};
 
@@ -91,7 +91,7 @@ impl Judge<'_> {
             let message =
                 format!("this node does not answer for the provider {provider} (the cluster's admin can add {provider} to `providers`)");
             let key = "provider".to_owned();
-            self.report.add(subject.about(Finding { key, ..Finding::warning(subject.file, at, message) }));
+            self.report.add(subject.about(Finding { key, ..Finding::warning(Warned::UnansweredProvider, subject.file, at, message) }));
         }
     }
 
@@ -99,12 +99,16 @@ impl Judge<'_> {
         for warning in &plan.warnings {
             let object = warning.object.as_ref().map(|label| label.index);
             let at = object.map_or_else(|| subject.parameter(&warning.key), |index| subject.place_in(index, &warning.key));
-            let finding = Finding { object, key: warning.key.clone(), ..Finding::warning(subject.file, at, warning.to_string()) };
+            let finding = Finding {
+                object,
+                key: warning.key.clone(),
+                ..Finding::warning(Warned::UnusedParameter, subject.file, at, warning.to_string())
+            };
             self.report.add(subject.about(finding));
         }
         if plan.warnings.more() > 0 {
             let message = format!("... and {} more warnings of this class", plan.warnings.more());
-            self.report.add(subject.about(Finding::warning(subject.file, subject.start, message)));
+            self.report.add(subject.about(Finding::warning(Warned::UnusedParameter, subject.file, subject.start, message)));
         }
     }
 
@@ -124,7 +128,12 @@ impl Judge<'_> {
                     let may = format!("ServiceAccount {}/{} may {} {secret}", pod.namespace, pod.service_account, secret.verb());
                     Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {}", permit.rule()))
                 }
-                Err(denial) => denied(subject.file, at, &label, &denial),
+                Err(denial) => {
+                    if matches!(denial.because, Because::NoRule | Because::Unspelled { .. }) {
+                        self.report.missing_rules.add(&pod.namespace, Some(&pod.service_account), secret);
+                    }
+                    denied(subject.file, at, &label, &denial)
+                }
             };
             self.report.add(Finding { object: Some(object.index), ..subject.about(finding) });
         }
@@ -183,19 +192,17 @@ impl Judge<'_> {
         if let Some((text, node)) = of_class.and_then(|(_, node)| Some((node.text()?, node))) {
             let inherits = |object: &&Object| subject.entry(object, "mode").is_none();
             let mode = plan.objects.iter().find(inherits).and_then(|object| object.mode);
-            for message in mode.into_iter().flat_map(|mode| concerns(text.trim(), mode)) {
-                self.report.add(
-                    subject
-                        .about(Finding { key: "mode".to_owned(), ..Finding::warning(subject.file, node.at, format!("mode: {message}")) }),
-                );
+            for (id, message) in mode.into_iter().flat_map(|mode| concerns(text.trim(), mode)) {
+                let finding = Finding::warning(id, subject.file, node.at, format!("mode: {message}"));
+                self.report.add(subject.about(Finding { key: "mode".to_owned(), ..finding }));
             }
         }
         for object in plan.objects.iter().filter(|object| object.owner.is_none()) {
             let key = subject.words.mode;
             let Some((text, mode)) = subject.entry(object, key).and_then(Node::text).zip(object.mode) else { continue };
-            for message in concerns(text, mode) {
+            for (id, message) in concerns(text, mode) {
                 let message = format!("{}: {key}: {message}", object.label());
-                let finding = Finding::warning(subject.file, subject.place(object, key), message);
+                let finding = Finding::warning(id, subject.file, subject.place(object, key), message);
                 self.report.add(subject.about(Finding { object: Some(object.index), key: key.to_owned(), ..finding }));
             }
         }
@@ -299,15 +306,17 @@ impl Words {
 // === modes ===
 
 /// What a mount accepts, and its author may not have meant.
-fn concerns(text: &str, mode: FileMode) -> Vec<String> {
+fn concerns(text: &str, mode: FileMode) -> Vec<(Warned, String)> {
     let mut concerns = Vec::new();
     if looks_octal(text) {
-        concerns.push(format!("{text} is decimal without a 0 before it, and so {mode} (did you mean 0{text}?)"));
+        let message = format!("{text} is decimal without a 0 before it, and so {mode} (did you mean 0{text}?)");
+        concerns.push((Warned::DecimalMode, message));
     } else if mode.bits() & 0o004 == 0 {
-        concerns.push(format!(
+        let message = format!(
             "{mode} lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container \
              that runs as another user)"
-        ));
+        );
+        concerns.push((Warned::RootOnlyMode, message));
     }
     concerns
 }

@@ -3,6 +3,9 @@
 use clap::ValueEnum;
 use serde_json::{Value as Json, json};
 
+use super::origin::Origins;
+use super::rules::Rules;
+use super::settings::Settings;
 use crate::model::Code;
 use crate::yaml::Position;
 
@@ -10,6 +13,8 @@ use crate::yaml::Position;
 #[derive(Clone, Debug)]
 pub struct Finding {
     pub severity: Severity,
+    /// Of a warning: what `--allow` names.
+    pub id: Option<Warned>,
     pub file: String,
     pub at: Position,
     /// The class's name; empty where no class is meant.
@@ -29,6 +34,29 @@ pub enum Severity {
     Error,
     Warning,
     Note,
+}
+
+/// What a warning is about: the ids of `--allow`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Warned {
+    /// A mode that looks octal and is decimal.
+    DecimalMode,
+    /// Classes without a backend would use another backend than before.
+    DefaultBackend,
+    /// A key that occurs twice in a synced Secret.
+    DuplicateKey,
+    /// A type of a synced Secret that is nearly a known one.
+    NearType,
+    /// A backend that the former configuration has and the new one has not.
+    RemovedBackend,
+    /// A mode that lets only root read the file.
+    RootOnlyMode,
+    /// Two classes of one name.
+    SameName,
+    /// A provider whose socket the node does not answer at.
+    UnansweredProvider,
+    /// A parameter that has no effect, or not the likely one.
+    UnusedParameter,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -54,6 +82,16 @@ pub struct Report {
     pub without: Vec<Finding>,
     /// A line for each file that could not be read.
     pub unreadable: Vec<String>,
+    /// Warnings that are not wanted.
+    allowed: Vec<Warned>,
+    /// Only faults are shown.
+    quiet: bool,
+    /// On a terminal.
+    colours: bool,
+    /// The configuration: its file, its faults, and what it contains.
+    settings: Option<(String, usize, String)>,
+    /// The rules that would allow what the policy does not.
+    pub missing_rules: Rules,
 }
 
 // === impl Finding ===
@@ -63,8 +101,8 @@ impl Finding {
         Self::of(Severity::Error, file, at, message.into())
     }
 
-    pub fn warning(file: &str, at: Position, message: impl Into<String>) -> Self {
-        Self::of(Severity::Warning, file, at, message.into())
+    pub fn warning(id: Warned, file: &str, at: Position, message: impl Into<String>) -> Self {
+        Self { id: Some(id), ..Self::of(Severity::Warning, file, at, message.into()) }
     }
 
     pub fn note(file: &str, at: Position, message: impl Into<String>) -> Self {
@@ -73,12 +111,20 @@ impl Finding {
 
     fn of(severity: Severity, file: &str, at: Position, message: String) -> Self {
         let (class, key) = (String::new(), String::new());
-        Self { severity, file: file.to_owned(), at, class, object: None, key, code: None, message }
+        Self { severity, id: None, file: file.to_owned(), at, class, object: None, key, code: None, message }
     }
 
-    fn line(&self) -> String {
+    fn line(&self, colours: bool) -> String {
         let Position { line, column } = self.at;
-        format!("{}:{line}:{column}: {}: {}\n", self.file, self.severity.word(), self.message)
+        let (on, off) = if colours { (self.severity.colour(), "\u{1b}[0m") } else { ("", "") };
+        format!("{}:{line}:{column}: {on}{}{off}: {}\n", self.file, self.severity.word(), self.sentence())
+    }
+
+    /// With its class before it, and a warning's id behind it. The message itself names the object.
+    fn sentence(&self) -> String {
+        let class = if self.class.is_empty() { String::new() } else { format!("class {}: ", self.class) };
+        let id = self.id.map(|id| format!(" [{}]", id.name())).unwrap_or_default();
+        format!("{class}{}{id}", self.message)
     }
 
     /// <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>
@@ -89,13 +135,14 @@ impl Finding {
             Severity::Note => "notice",
         };
         let Position { line, column } = self.at;
-        format!("::{command} file={},line={line},col={column}::{}\n", escaped_property(&self.file), escaped(&self.message))
+        format!("::{command} file={},line={line},col={column}::{}\n", escaped_property(&self.file), escaped(&self.sentence()))
     }
 
     fn json(&self) -> Json {
         let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         json!({
             "severity": self.severity.word(),
+            "id": self.id.map(Warned::name),
             "file": self.file,
             "line": self.at.line,
             "column": self.at.column,
@@ -117,9 +164,26 @@ fn escaped_property(text: &str) -> String {
     escaped(text).replace(':', "%3A").replace(',', "%2C")
 }
 
+// === impl Warned ===
+
+impl Warned {
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
 // === impl Severity ===
 
 impl Severity {
+    /// The escape sequence of a terminal.
+    fn colour(self) -> &'static str {
+        match self {
+            Self::Error => "\u{1b}[31m",
+            Self::Warning => "\u{1b}[33m",
+            Self::Note => "\u{1b}[36m",
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -132,8 +196,42 @@ impl Severity {
 // === impl Report ===
 
 impl Report {
+    pub fn new(allowed: Vec<Warned>, quiet: bool, colours: bool) -> Self {
+        Self { allowed, quiet, colours, ..Self::default() }
+    }
+
     pub fn add(&mut self, finding: Finding) {
-        self.findings.push(finding);
+        if finding.id.is_none_or(|id| !self.allowed.contains(&id)) {
+            self.findings.push(finding);
+        }
+    }
+
+    pub fn extend(&mut self, findings: Vec<Finding>) {
+        findings.into_iter().for_each(|finding| self.add(finding));
+    }
+
+    pub fn judged_settings(&mut self, settings: &Settings) {
+        self.extend(settings.faults.clone());
+        self.settings = Some((settings.file.clone(), settings.faults.len(), settings.summary()));
+    }
+
+    pub fn cannot_read(&mut self, file: &str, cause: &std::io::Error) {
+        self.unreadable.push(format!("{file}: {cause}"));
+        self.add(Finding::error(file, Position { line: 1, column: 1 }, format!("cannot be read: {cause}")));
+    }
+
+    /// How many findings there are, for [`Report::relocate`].
+    pub fn mark(&self) -> usize {
+        self.findings.len()
+    }
+
+    /// What Helm rendered is known by its template's name.
+    pub fn relocate(&mut self, from: usize, origins: &Origins<'_>) {
+        for finding in &mut self.findings[from..] {
+            if let Some((file, at)) = origins.place(finding.at) {
+                (finding.file, finding.at) = (file.to_owned(), at);
+            }
+        }
     }
 
     /// Adds the notes about files without a class. If no file has one, nothing was judged, which is a fault unless it is allowed.
@@ -164,31 +262,43 @@ impl Report {
     }
 
     pub fn show(&self, output: Output) -> String {
+        let shown = || self.findings.iter().filter(|finding| !self.quiet || finding.severity == Severity::Error);
         match output {
-            Output::Github => self.findings.iter().map(Finding::workflow_command).collect(),
+            Output::Github => shown().map(Finding::workflow_command).collect(),
             Output::Json => format!("{:#}\n", self.json()),
             Output::Text => {
-                let mut text: String = self.findings.iter().map(Finding::line).collect();
-                if self.unreadable.is_empty() && self.count(Severity::Error) == 0 {
+                let mut text: String = shown().map(|finding| finding.line(self.colours)).collect();
+                if !self.quiet {
+                    if !self.missing_rules.is_empty() {
+                        text.push_str(&format!("\nThese rules would allow it (under `policy`):\n{}\n", self.missing_rules.list()));
+                    }
                     text.push_str(&self.summary());
-                    text.push('\n');
                 }
                 text
             }
         }
     }
 
-    /// How it went, in one line.
-    pub fn summary(&self) -> String {
-        let judged = format!("{} in {}", count(self.objects, "object", "objects"), count(self.classes, "class", "classes"));
-        let faults = match self.count(Severity::Error) {
-            0 => "no fault".to_owned(),
-            faults => count(faults, "fault", "faults"),
+    /// What was looked at and how it went: a line for the configuration, and one for classes.
+    fn summary(&self) -> String {
+        let faults = |faults| if faults == 0 { "no fault".to_owned() } else { count(faults, "fault", "faults") };
+        let (mut lines, mut rest) = (String::new(), self.count(Severity::Error));
+        let warnings = match self.count(Severity::Warning) {
+            0 => String::new(),
+            warnings => format!(", {}", count(warnings, "warning", "warnings")),
         };
-        match self.count(Severity::Warning) {
-            0 => format!("{judged}: {faults}"),
-            warnings => format!("{judged}: {faults}, {}", count(warnings, "warning", "warnings")),
+        let alone = self.settings.as_ref().is_some_and(|(_, found, _)| *found == rest) && self.files == 0;
+        if let Some((file, found, contents)) = &self.settings {
+            rest -= found;
+            let contents = if contents.is_empty() { String::new() } else { format!(" ({contents})") };
+            let warnings = if alone { warnings.as_str() } else { "" };
+            lines.push_str(&format!("{file}: {}{warnings}{contents}\n", faults(*found)));
         }
+        if !alone {
+            let (objects, classes) = (count(self.objects, "object", "objects"), count(self.classes, "class", "classes"));
+            lines.push_str(&format!("{objects} in {classes}, {}: {}{warnings}\n", count(self.files, "file", "files"), faults(rest)));
+        }
+        lines
     }
 
     fn json(&self) -> Json {
@@ -199,11 +309,12 @@ impl Report {
             "faults": self.count(Severity::Error),
             "warnings": self.count(Severity::Warning),
             "unreadable": self.unreadable,
+            "configuration": self.settings.as_ref().map(|(file, ..)| file),
             "findings": self.findings.iter().map(Finding::json).collect::<Vec<Json>>(),
         })
     }
 }
 
-fn count(number: usize, one: &str, many: &str) -> String {
+pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

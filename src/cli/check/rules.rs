@@ -46,6 +46,16 @@ impl Rules {
         self.logins.entry(backend).or_default().entry(key).or_default().insert(value.to_owned());
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// The rules alone, to be pasted.
+    pub fn list(&self) -> String {
+        let yaml = self.to_yaml();
+        yaml.strip_prefix("policy:\n").map(str::to_owned).unwrap_or(yaml)
+    }
+
     /// The list under `policy`, as it can stand in a configuration; what has to stand elsewhere follows as comments.
     pub fn to_yaml(&self) -> String {
         let mut yaml = if self.patterns.is_empty() { "policy: []\n" } else { "policy:\n" }.to_owned();

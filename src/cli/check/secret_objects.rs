@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::finding::Severity;
+use super::finding::{Severity, Warned};
 use crate::cli::manifest::{field, string};
 use crate::model::{is_subdomain, quoted};
 use crate::nearest::nearest;
@@ -37,6 +37,8 @@ const TYPES: [(&str, bool, &[&str]); 8] = [
 #[derive(Debug)]
 pub struct Doubt {
     pub severity: Severity,
+    /// Of a warning.
+    pub id: Option<Warned>,
     pub at: Position,
     pub key: &'static str,
     /// With the place in the list before it.
@@ -137,7 +139,7 @@ impl Doubts {
             let Some((entry, key, at)) = found else { continue };
             if keys[..place].iter().flatten().any(|(_, before, _)| before == key) {
                 let problem = format!("{} is there twice, and the driver takes the last one (remove one)", quoted(key));
-                self.say(Severity::Warning, entry, *at, "key", problem);
+                self.warn(Warned::DuplicateKey, entry, *at, "key", problem);
             }
         }
         keys.into_iter().map(|found| found.map(|(_, key, _)| key)).collect()
@@ -169,7 +171,7 @@ impl Doubts {
         let Some((_, all, wanted)) = TYPES.iter().find(|(known, ..)| *known == kind) else {
             if let Some(near) = near_type(kind) {
                 let problem = format!("Kubernetes does not know {}, and checks no keys for it (did you mean {near}?)", quoted(kind));
-                self.say(Severity::Warning, secret, at, "type", problem);
+                self.warn(Warned::NearType, secret, at, "type", problem);
             }
             return;
         };
@@ -249,18 +251,18 @@ impl Doubts {
     }
 
     fn error(&mut self, part: &Part<'_>, at: Position, key: &'static str, problem: impl fmt::Display) {
-        self.say(Severity::Error, part, at, key, problem);
+        self.found.push(Doubt::error(at, key, format!("{}: {key}: {problem}", part.place)));
     }
 
-    fn say(&mut self, severity: Severity, part: &Part<'_>, at: Position, key: &'static str, problem: impl fmt::Display) {
+    fn warn(&mut self, id: Warned, part: &Part<'_>, at: Position, key: &'static str, problem: impl fmt::Display) {
         let message = format!("{}: {key}: {problem}", part.place);
-        self.found.push(Doubt { severity, at, key, message });
+        self.found.push(Doubt { severity: Severity::Warning, id: Some(id), at, key, message });
     }
 }
 
 impl Doubt {
     fn error(at: Position, key: &'static str, message: String) -> Self {
-        Self { severity: Severity::Error, at, key, message }
+        Self { severity: Severity::Error, id: None, at, key, message }
     }
 }
 

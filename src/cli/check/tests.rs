@@ -50,12 +50,13 @@ impl Bench {
             Err(error) => return error.to_string().lines().next().unwrap().to_owned(),
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let (code, failure) = match run(&program.args, &mut input, &mut out, &mut err) {
+        let (code, failure) = match run(&program.args, &mut input, &mut out, &mut err, false) {
             Ok(()) => (0, String::new()),
-            Err(failure) => (failure.code(), format!("! {failure}\n")),
+            Err(failure) => (failure.code(), failure.to_string()),
         };
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let err = text(err).lines().map(|line| format!("! {line}\n")).collect::<String>();
+        let failure = if failure.is_empty() { failure } else { format!("! {failure}\n") };
         format!("{code}\n{}{err}{failure}", text(out)).replace(folder, "DIR")
     }
 
@@ -90,18 +91,28 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
     let bench = Bench::with(&[("a.yaml", &own), ("b.yaml", &audience), ("c.yaml", &wildcard)]);
     assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:18: error: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
-    DIR/a.yaml:10:18: error: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
-    DIR/a.yaml:11:18: note: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
-    DIR/a.yaml:12:18: error: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
-    DIR/b.yaml:10:18: error: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
-    ! 5 objects in 2 classes: 4 faults
+    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/a.yaml:10:18: error: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
+    DIR/a.yaml:11:18: note: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    DIR/a.yaml:12:18: error: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
+    DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+
+    These rules would allow it (under `policy`):
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "bao/sys/mounts"
+        update:
+          - "bao/team-a/auth/approle/role/r/secret-id"
+
+    DIR/c.yaml: no fault (2 backends, 1 rule)
+    5 objects in 2 classes, 2 files: 4 faults
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:18: error: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
-    DIR/b.yaml:10:18: error: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
-    ! 5 objects in 2 classes: 2 faults
+    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
+    DIR/c.yaml: no fault (2 backends, 1 rule)
+    5 objects in 2 classes, 2 files: 2 faults
     "#);
     let suggested = bench.run("--config DIR/c.yaml --suggest-policy --as shop/web DIR/a.yaml");
     assert_snapshot!(suggested, @r#"
@@ -113,22 +124,32 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
           - "bao/sys/mounts"
         update:
           - "bao/team-a/auth/approle/role/r/secret-id"
-    ! DIR/a.yaml:9:18: error: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
-    ! DIR/a.yaml:10:18: error: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
-    ! DIR/a.yaml:11:18: note: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
-    ! DIR/a.yaml:12:18: error: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
-    ! 4 objects in 1 class: 3 faults
+    ! DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    ! DIR/a.yaml:10:18: error: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
+    ! DIR/a.yaml:11:18: note: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    ! DIR/a.yaml:12:18: error: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
+    ! 
+    ! These rules would allow it (under `policy`):
+    !   - pods: { namespace: "shop", serviceAccount: "web" }
+    !     read:
+    !       - "bao/sys/mounts"
+    !     update:
+    !       - "bao/team-a/auth/approle/role/r/secret-id"
+    ! 
+    ! DIR/c.yaml: no fault (2 backends, 1 rule)
+    ! 4 objects in 1 class, 1 file: 3 faults
     "#);
     let rules: String = suggested.lines().skip(2).take_while(|line| !line.starts_with('!')).map(|line| format!("{line}\n")).collect();
     let without = class("own", &objects.lines().skip(1).collect::<Vec<_>>().join("\n")).replace("backend: files", "backend: bao");
     let bench = Bench::with(&[("a.yaml", &without), ("c.yaml", &format!("{WITH_BAO}{rules}"))]);
-    assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml"), @"
+    assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml"), @r#"
     0
-    DIR/a.yaml:9:18: note: object 1 (b): ServiceAccount shop/web may read bao/sys/mounts, by policy rule 1
-    DIR/a.yaml:10:18: note: object 2 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
-    DIR/a.yaml:11:18: note: object 3 (d): ServiceAccount shop/web may update bao/team-a/auth/approle/role/r/secret-id, by policy rule 1
-    3 objects in 1 class: no fault
-    ");
+    DIR/a.yaml:9:18: note: class own: object 1 (b): ServiceAccount shop/web may read bao/sys/mounts, by policy rule 1
+    DIR/a.yaml:10:18: note: class own: object 2 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    DIR/a.yaml:11:18: note: class own: object 3 (d): ServiceAccount shop/web may update bao/team-a/auth/approle/role/r/secret-id, by policy rule 1
+    DIR/c.yaml: no fault (2 backends, 1 rule)
+    3 objects in 1 class, 1 file: no fault
+    "#);
 }
 
 #[test]
@@ -137,19 +158,19 @@ fn every_fault_has_its_place_in_the_file() {
     let text = format!("kind: Service\napiVersion: v1\n---\n{}", faulty.replace("backend:", "bakend:"));
     assert_snapshot!(Bench::with(&[("a.yaml", &text)]).run("DIR/a.yaml"), @r#"
     1
-    DIR/a.yaml:10:5: error: bakend: is no known key (did you mean `backend`?)
-    DIR/a.yaml:13:9: error: object 1 (db): feild: is no known key (did you mean `field`?)
-    DIR/a.yaml:14:15: error: object 1 (db): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    DIR/a.yaml:15:17: error: object 2 (../x): secret: the name "shop//db" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
-    DIR/a.yaml:16:15: error: object 2 (../x): path: "../x" has the element ".." (write the path without it)
-    DIR/a.yaml:17:9: error: object 3: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
-    ! 3 objects in 1 class: 6 faults
+    DIR/a.yaml:10:5: error: class shop: bakend: is no known key (did you mean `backend`?)
+    DIR/a.yaml:13:9: error: class shop: object 1 (db): feild: is no known key (did you mean `field`?)
+    DIR/a.yaml:14:15: error: class shop: object 1 (db): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    DIR/a.yaml:15:17: error: class shop: object 2 (../x): secret: the name "shop//db" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
+    DIR/a.yaml:16:15: error: class shop: object 2 (../x): path: "../x" has the element ".." (write the path without it)
+    DIR/a.yaml:17:9: error: class shop: object 3: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
+    3 objects in 1 class, 1 file: 6 faults
     "#);
     let yaml = class("shop", "- secret: [");
     assert_snapshot!(Bench::with(&[("a.yaml", &yaml)]).run("DIR/a.yaml"), @r#"
     1
-    DIR/a.yaml:9:17: error: objects: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
-    ! 0 objects in 1 class: 1 fault
+    DIR/a.yaml:9:17: error: class shop: objects: not valid YAML: unclosed bracket '[' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
+    0 objects in 1 class, 1 file: 1 fault
     "#);
     let outer = format!("{HEAD}metadata: {{ nmae: x }}\nspec: {{ provider: keyferry, parameters: {{ mode: 0444, objects: [] }} }}\n");
     assert_snapshot!(Bench::with(&[("a.yaml", &outer)]).run("DIR/a.yaml"), @r#"
@@ -157,7 +178,7 @@ fn every_fault_has_its_place_in_the_file() {
     DIR/a.yaml:3:11: error: metadata.name: is missing (the class's name, as the Pod's volume names it)
     DIR/a.yaml:4:49: error: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
     DIR/a.yaml:4:64: error: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
-    ! 0 objects in 1 class: 3 faults
+    0 objects in 1 class, 1 file: 3 faults
     "#);
 }
 
@@ -176,7 +197,7 @@ fn the_words_are_those_of_a_mount() {
     .unwrap_err();
     assert_eq!(faults.len(), 2);
     for fault in faults {
-        assert!(shown.contains(&format!(": error: {fault}\n")), "{fault}\n{shown}");
+        assert!(shown.contains(&format!(": error: class shop: {fault}\n")), "{fault}\n{shown}");
     }
 }
 
@@ -184,16 +205,16 @@ fn the_words_are_those_of_a_mount() {
 fn lists_streams_and_standard_input_are_looked_into() {
     let list = "kind: List\napiVersion: v1\nitems:\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: a }\n    spec:\n      provider: keyferry\n      parameters: { objects: '[ { secrte: x } ]' }\n  - apiVersion: secrets-store.csi.x-k8s.io/v1\n    kind: SecretProviderClass\n    metadata: { name: b }\n    spec: { provider: vault }\n";
     let bench = Bench::with(&[("none.yaml", "kind: Pod\n"), ("empty.yaml", "")]);
-    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @"
+    assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @r#"
     1
-    <stdin>:9:33: error: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
-    <stdin>:9:35: error: object 1: secrte: is no known key (did you mean `secret`?)
-    <stdin>:10:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    <stdin>:10:5: error: objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
+    <stdin>:9:33: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    <stdin>:9:35: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    <stdin>:10:5: error: class b: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    <stdin>:10:5: error: class b: objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     DIR/none.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod)
     DIR/empty.yaml:1:1: note: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)
-    ! 1 object in 2 classes: 4 faults
-    ");
+    1 object in 2 classes, 3 files: 4 faults
+    "#);
 }
 
 #[test]
@@ -211,24 +232,25 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     DIR/bad.yaml:3:10: error: policy rule 1.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
     DIR/bad.yaml:3:10: error: policy rule 1.read: is missing (a rule has at least one of read, update and deny)
     DIR/bad.yaml:3:12: error: policy rule 1.raed: is no known key (did you mean `read`?)
-    ! 0 objects in 0 classes: 4 faults
+    DIR/bad.yaml: 4 faults
     "#);
     assert_snapshot!(bench.run("--config DIR/good.yaml"), @r#"
     0
-    0 objects in 0 classes: no fault
+    DIR/good.yaml: no fault (2 backends, 2 rules)
     "#);
     assert_snapshot!(bench.run("--config DIR/good.yaml DIR/a.yaml DIR/b.yaml DIR/c.yaml"), @r#"
     1
-    DIR/a.yaml:10:18: error: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
-    DIR/a.yaml:11:17: error: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
-    DIR/a.yaml:13:18: error: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
-    DIR/b.yaml:8:5: error: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
-    DIR/c.yaml:7:5: error: backend: no backend is named, and this node has several (set backend to one of: files, spare)
-    ! 8 objects in 3 classes: 5 faults
+    DIR/a.yaml:10:18: error: class a: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
+    DIR/a.yaml:11:17: error: class a: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
+    DIR/a.yaml:13:18: error: class a: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
+    DIR/b.yaml:8:5: error: class b: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
+    DIR/c.yaml:7:5: error: class c: backend: no backend is named, and this node has several (set backend to one of: files, spare; or the cluster's admin can set defaultBackend)
+    DIR/good.yaml: no fault (2 backends, 2 rules)
+    8 objects in 3 classes, 3 files: 5 faults
     "#);
     assert_snapshot!(bench.run("DIR/a.yaml DIR/b.yaml DIR/c.yaml"), @r#"
     0
-    8 objects in 3 classes: no fault
+    8 objects in 3 classes, 3 files: no fault
     "#);
 }
 
@@ -241,15 +263,22 @@ fn policy_is_asked_for_a_service_account() {
     ]);
     assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:17: note: object 1 (db): ServiceAccount shop/web may read files/shop/db, by policy rule 1
-    DIR/a.yaml:10:17: error: object 2 (root): files/shop/root: policy rule 2 denies it to ServiceAccount shop/web by its pattern "files/shop/root" (a deny beats every allow; only the cluster's admin can change the rule)
-    DIR/a.yaml:11:17: error: object 3 (x): files/other/x: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/other/x"])
-    DIR/b.yaml:7:5: note: Pods of shop cannot mount this class: it is in the namespace other
-    ! 4 objects in 2 classes: 2 faults
+    DIR/a.yaml:9:17: note: class a: object 1 (db): ServiceAccount shop/web may read files/shop/db, by policy rule 1
+    DIR/a.yaml:10:17: error: class a: object 2 (root): files/shop/root: policy rule 2 denies it to ServiceAccount shop/web by its pattern "files/shop/root" (a deny beats every allow; only the cluster's admin can change the rule)
+    DIR/a.yaml:11:17: error: class a: object 3 (x): files/other/x: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/other/x"])
+    DIR/b.yaml:7:5: note: class b: Pods of shop cannot mount this class: it is in the namespace other
+
+    These rules would allow it (under `policy`):
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "files/other/x"
+
+    DIR/c.yaml: no fault (2 backends, 2 rules)
+    4 objects in 2 classes, 2 files: 2 faults
     "#);
     assert_snapshot!(bench.run("--as shop/web DIR/a.yaml"), @r#"
     2
-    ! --as asks the policy, and that stands in the configuration (add --config FILE)
+    ! --as asks the policy, which is in the configuration (add --config FILE)
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml --as web DIR/a.yaml"), @"error: invalid value 'web' for '--as <NAMESPACE/SERVICEACCOUNT>': write a namespace and the name of a ServiceAccount in it, such as shop/web");
 }
@@ -271,7 +300,7 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
           - "files/shop/db"
           - "files/z/last"
           - "spare/odd/*/*" # allows more than this one name: a pattern cannot say it itself
-    ! 5 objects in 2 classes: no fault
+    ! 5 objects in 2 classes, 2 files: no fault
     "#);
     assert_snapshot!(bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/d.yaml"), @r#"
     0
@@ -281,13 +310,13 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
           - "*/shop/db" # the class names no backend: give --config, or write its name for the `*`
           - "files/shop/db"
           - "files/z/last"
-    ! 4 objects in 2 classes: no fault
+    ! 4 objects in 2 classes, 2 files: no fault
     "#);
     assert_snapshot!(bench.run("--suggest-policy DIR/n.yaml"), @r#"
     1
     policy: []
-    ! DIR/n.yaml:7:5: error: the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, or say it with --as)
-    ! 1 object in 1 class: 1 fault
+    ! DIR/n.yaml:7:5: error: class nameless: the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, or say it with --as)
+    ! 1 object in 1 class, 1 file: 1 fault
     "#);
     let rules = bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/a.yaml");
     let rules: String = rules.lines().skip(1).filter(|line| !line.starts_with('!')).map(|line| format!("{line}\n")).collect();
@@ -303,11 +332,11 @@ fn what_a_mount_lets_pass_is_warned_of() {
     let text = class("shop", objects).replace("backend: files\n", "mode: \"0400\"\n");
     assert_snapshot!(Bench::with(&[("a.yaml", &text)]).run("DIR/a.yaml"), @r#"
     0
-    DIR/a.yaml:7:11: warning: mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
-    DIR/a.yaml:10:15: warning: object 1 (a): mode: 444 is decimal without a 0 before it, and so 0674 (did you mean 0444?)
-    DIR/a.yaml:12:15: warning: object 2 (b): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
-    DIR/a.yaml:14:15: warning: object 3 (c): mode: 0640 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
-    6 objects in 1 class: no fault, 4 warnings
+    DIR/a.yaml:7:11: warning: class shop: mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    DIR/a.yaml:10:15: warning: class shop: object 1 (a): mode: 444 is decimal without a 0 before it, and so 0674 (did you mean 0444?) [decimal-mode]
+    DIR/a.yaml:12:15: warning: class shop: object 2 (b): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    DIR/a.yaml:14:15: warning: class shop: object 3 (c): mode: 0640 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    6 objects in 1 class, 1 file: no fault, 4 warnings
     "#);
 }
 
@@ -324,14 +353,14 @@ fn synced_secrets_name_files_that_are_delivered() {
     ]);
     assert_snapshot!(bench.run("DIR/good.yaml"), @r#"
     0
-    2 objects in 1 class: no fault
+    2 objects in 1 class, 1 file: no fault
     "#);
     assert_snapshot!(bench.run("DIR/bad.yaml"), @r#"
     1
-    DIR/bad.yaml:19:25: error: secretObjects 1: data 1: objectName: "tls/tls.cert" is no file of this class, and the driver could not sync the Secret (did you mean "tls/tls.crt"?)
-    DIR/bad.yaml:20:25: error: secretObjects 1: data 2: objectName: "db/pass" is no file of this class, and the driver could not sync the Secret (it delivers: tls/tls.crt, db/user)
-    DIR/bad.yaml:21:25: error: secretObjects 1: data 3: objectName: "db/user/x" is no file of this class, and the driver could not sync the Secret (did you mean "db/user"?)
-    ! 2 objects in 1 class: 3 faults
+    DIR/bad.yaml:19:25: error: class shop: secretObjects 1: data 1: objectName: "tls/tls.cert" is no file of this class, and the driver could not sync the Secret (did you mean "tls/tls.crt"?)
+    DIR/bad.yaml:20:25: error: class shop: secretObjects 1: data 2: objectName: "db/pass" is no file of this class, and the driver could not sync the Secret (it delivers: tls/tls.crt, db/user)
+    DIR/bad.yaml:21:25: error: class shop: secretObjects 1: data 3: objectName: "db/user/x" is no file of this class, and the driver could not sync the Secret (did you mean "db/user"?)
+    2 objects in 1 class, 1 file: 3 faults
     "#);
 }
 
@@ -341,8 +370,7 @@ fn scripts_and_github_get_their_own_form() {
     let bench = Bench::with(&[("a,b:c.yaml", &text)]);
     assert_snapshot!(bench.run("--output github DIR/a,b:c.yaml"), @r#"
     1
-    ::error file=DIR/a%2Cb%3Ac.yaml,line=9,col=17::object 1 (a%25b): secret: the name "a%25b" has the character '%25', which stores read as an escape or a query (write the name as its store lists it)
-    ! 1 object in 1 class: 1 fault
+    ::error file=DIR/a%2Cb%3Ac.yaml,line=9,col=17::class shop: object 1 (a%25b): secret: the name "a%25b" has the character '%25', which stores read as an escape or a query (write the name as its store lists it)
     "#);
     assert_snapshot!(bench.run("--output json DIR/a,b:c.yaml"), @r#"
     1
@@ -353,9 +381,11 @@ fn scripts_and_github_get_their_own_form() {
       "faults": 1,
       "warnings": 0,
       "unreadable": [],
+      "configuration": null,
       "findings": [
         {
           "severity": "error",
+          "id": null,
           "file": "DIR/a,b:c.yaml",
           "line": 9,
           "column": 17,
@@ -367,7 +397,6 @@ fn scripts_and_github_get_their_own_form() {
         }
       ]
     }
-    ! 1 object in 1 class: 1 fault
     "#);
     assert_eq!(super::finding::Output::Text.to_possible_value().unwrap().get_name(), "text");
 }
@@ -377,8 +406,9 @@ fn what_cannot_be_judged_has_exit_code_2() {
     let bench = Bench::with(&[("a.yaml", &class("a", "- secret: x\n  mode: 9999"))]);
     assert_snapshot!(bench.run("DIR/none.yaml DIR/a.yaml"), @r#"
     2
-    DIR/a.yaml:10:15: error: object 1 (x): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    ! DIR/none.yaml: No such file or directory (os error 2)
+    DIR/none.yaml:1:1: error: cannot be read: No such file or directory (os error 2)
+    DIR/a.yaml:10:15: error: class a: object 1 (x): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    1 object in 1 class, 1 file: 2 faults
     "#);
     assert_snapshot!(bench.run("--config DIR/none.yaml DIR/a.yaml"), @"
     2
@@ -386,12 +416,13 @@ fn what_cannot_be_judged_has_exit_code_2() {
     ");
     assert_snapshot!(bench.run("- -"), @r#"
     2
-    ! the standard input can be read only once (give `-` once)
+    ! the standard input can be read only once (write `-` once)
     "#);
     assert_snapshot!(bench.run("--suggest-policy"), @"error: the following required arguments were not provided:");
     assert_snapshot!(bench.run("DIR"), @r#"
-    2
-    ! DIR: Is a directory (os error 21)
+    1
+    DIR/a.yaml:10:15: error: class a: object 1 (x): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    1 object in 1 class, 1 file: 1 fault
     "#);
 }
 
@@ -407,9 +438,9 @@ fn objects_that_are_no_text_and_empty_documents_are_judged_once() {
     ]);
     assert_snapshot!(bench.run("DIR/null.yaml DIR/list.yaml DIR/empty.yaml"), @r#"
     1
-    DIR/null.yaml:4:52: error: spec.parameters.objects: is nothing, but must be a text ("" is the empty one)
-    DIR/list.yaml:4:52: error: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
-    ! 1 object in 3 classes: 2 faults
+    DIR/null.yaml:4:52: error: class a: spec.parameters.objects: is nothing, but must be a text ("" is the empty one)
+    DIR/list.yaml:4:52: error: class a: spec.parameters.objects: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    1 object in 3 classes, 3 files: 2 faults
     "#);
 }
 
@@ -444,27 +475,28 @@ fn classes_of_the_peers_are_judged_in_their_own_words() {
     ]);
     assert_snapshot!(bench.run("DIR/faulty.yaml DIR/warned.yaml DIR/own.yaml DIR/later.yaml DIR/other.yaml"), @r#"
     1
-    DIR/faulty.yaml:7:5: error: rolName: is no known key (did you mean `roleName`?)
-    DIR/faulty.yaml:7:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    DIR/faulty.yaml:8:5: error: vaultTLSClientKeyPath: stands without `vaultTLSClientCertPath`: a certificate and its key go together (add `vaultTLSClientCertPath`, or remove it)
-    DIR/faulty.yaml:11:21: error: object 1 (password): secretPath: the name "kv/data/../db" has the element ".." (write the name as its store lists it)
-    DIR/faulty.yaml:12:9: error: object 2 (token): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
-    DIR/faulty.yaml:13:9: error: object 2 (token): secretpath: is no known key (did you mean `secretPath`?)
-    DIR/faulty.yaml:14:25: error: object 2 (token): filePermission: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    DIR/warned.yaml:9:5: warning: vaultNamespace: is not used: `baoNamespace` has another value, and wins (remove one)
-    DIR/warned.yaml:13:19: warning: object 1 (db.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
-    DIR/warned.yaml:17:25: warning: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user)
-    DIR/own.yaml:7:5: error: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    DIR/later.yaml:5:13: note: the class is passed over: those of the provider azure are not yet understood
-    DIR/other.yaml:5:13: note: the class is passed over: its provider is "thales", none of keyferry, vault, openbao
-    ! 5 objects in 3 classes: 8 faults, 3 warnings
+    DIR/faulty.yaml:7:5: error: class peer: rolName: is no known key (did you mean `roleName`?)
+    DIR/faulty.yaml:7:5: error: class peer: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    DIR/faulty.yaml:8:5: error: class peer: vaultTLSClientKeyPath: stands without `vaultTLSClientCertPath`: a certificate and its key go together (add `vaultTLSClientCertPath`, or remove it)
+    DIR/faulty.yaml:11:21: error: class peer: object 1 (password): secretPath: the name "kv/data/../db" has the element ".." (write the name as its store lists it)
+    DIR/faulty.yaml:12:9: error: class peer: object 2 (token): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
+    DIR/faulty.yaml:13:9: error: class peer: object 2 (token): secretpath: is no known key (did you mean `secretPath`?)
+    DIR/faulty.yaml:14:25: error: class peer: object 2 (token): filePermission: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
+    DIR/warned.yaml:9:5: warning: class peer: vaultNamespace: is not used: `baoNamespace` has another value, and wins (remove one) [unused-parameter]
+    DIR/warned.yaml:13:19: warning: class peer: object 1 (db.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it) [unused-parameter]
+    DIR/warned.yaml:17:25: warning: class peer: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    DIR/own.yaml:7:5: error: class peer: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
+    DIR/later.yaml:5:13: note: class peer: the class is not judged: those of the provider azure are not yet understood
+    DIR/other.yaml:5:13: note: class peer: the class is not judged: its provider is "thales", none of keyferry, vault, openbao
+    5 objects in 3 classes, 5 files: 8 faults, 3 warnings
     "#);
-    assert_snapshot!(bench.run("--config DIR/c.yaml DIR/warned.yaml"), @"
+    assert_snapshot!(bench.run("--config DIR/c.yaml DIR/warned.yaml"), @r#"
     1
-    DIR/warned.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
-    DIR/warned.yaml:7:5: error: dialect: no backend of this node serves classes of the dialect `openbao` (the cluster's admin can add one of the kind vault)
-    ! 2 objects in 1 class: 1 fault, 1 warning
-    ");
+    DIR/warned.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    DIR/warned.yaml:7:5: error: class peer: dialect: no backend of this node serves classes of the dialect `openbao` (the cluster's admin can add one of the kind vault)
+    DIR/c.yaml: no fault (2 backends, 2 rules)
+    2 objects in 1 class, 1 file: 1 fault, 1 warning
+    "#);
 }
 
 #[test]
@@ -488,7 +520,7 @@ fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
     #   audience: ["bao"]
     #   namespace: ["team-a/web"]
     #   tls: true
-    ! 2 objects in 1 class: no fault
+    ! 2 objects in 1 class, 1 file: no fault
     "#);
 }
 
@@ -527,18 +559,27 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     let all = "DIR/named.yaml DIR/address.yaml DIR/namespace.yaml DIR/denied.yaml DIR/openbao.yaml DIR/openbao2.yaml DIR/own.yaml";
     assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --as shop/web {all}")), @r#"
     1
-    DIR/named.yaml:10:21: note: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
-    DIR/address.yaml:9:5: warning: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
-    DIR/address.yaml:12:21: note: object 1 (password): ServiceAccount shop/web may read bao/team-a/kv/data/db, by policy rule 1
-    DIR/namespace.yaml:11:21: note: object 1 (password): ServiceAccount shop/web may read hashi/team-shop/kv/data/db, by policy rule 1
-    DIR/denied.yaml:13:21: error: object 1 (password): hashi/team-b/kv/data/db: the class sets vaultAddress to "https://elsewhere", and backends.hashi.classMay.address does not grant that to ServiceAccount shop/web (leave vaultAddress out; or the cluster's admin can add it there)
-    DIR/openbao.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
-    DIR/openbao.yaml:7:5: error: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
-    DIR/openbao2.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
-    DIR/openbao2.yaml:11:21: note: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
-    DIR/own.yaml:11:19: error: object 1 (x): bao/team-a/kv/data/db: no rule of the policy allows ServiceAccount shop/web to update it (the cluster's admin can add a rule with update: ["bao/team-a/kv/data/db"])
-    DIR/own.yaml:12:19: error: object 2 (b): files/b: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/b"])
-    ! 8 objects in 7 classes: 4 faults, 3 warnings
+    DIR/named.yaml:10:21: note: class peer: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
+    DIR/address.yaml:9:5: warning: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone) [unused-parameter]
+    DIR/address.yaml:12:21: note: class peer: object 1 (password): ServiceAccount shop/web may read bao/team-a/kv/data/db, by policy rule 1
+    DIR/namespace.yaml:11:21: note: class peer: object 1 (password): ServiceAccount shop/web may read hashi/team-shop/kv/data/db, by policy rule 1
+    DIR/denied.yaml:13:21: error: class peer: object 1 (password): hashi/team-b/kv/data/db: the class sets vaultAddress to "https://elsewhere", and backends.hashi.classMay.address does not grant that to ServiceAccount shop/web (leave vaultAddress out; or the cluster's admin can add it there)
+    DIR/openbao.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    DIR/openbao.yaml:7:5: error: class peer: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
+    DIR/openbao2.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    DIR/openbao2.yaml:11:21: note: class peer: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
+    DIR/own.yaml:11:19: error: class own: object 1 (x): bao/team-a/kv/data/db: no rule of the policy allows ServiceAccount shop/web to update it (the cluster's admin can add a rule with update: ["bao/team-a/kv/data/db"])
+    DIR/own.yaml:12:19: error: class own: object 2 (b): files/b: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/b"])
+
+    These rules would allow it (under `policy`):
+      - pods: { namespace: "shop", serviceAccount: "web" }
+        read:
+          - "files/b"
+        update:
+          - "bao/team-a/kv/data/db"
+
+    DIR/c.yaml: no fault (3 backends, 1 rule)
+    8 objects in 7 classes, 7 files: 4 faults, 3 warnings
     "#);
     assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --suggest-policy {all}")), @r#"
     1
@@ -556,11 +597,12 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     #   address: ["https://elsewhere"]
     #   audience: ["other"]
     #   namespace: ["team-b"]
-    ! DIR/address.yaml:9:5: warning: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
-    ! DIR/openbao.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
-    ! DIR/openbao.yaml:7:5: error: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
-    ! DIR/openbao2.yaml:5:13: warning: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`)
-    ! 8 objects in 7 classes: 1 fault, 3 warnings
+    ! DIR/address.yaml:9:5: warning: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone) [unused-parameter]
+    ! DIR/openbao.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    ! DIR/openbao.yaml:7:5: error: class peer: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
+    ! DIR/openbao2.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    ! DIR/c.yaml: no fault (3 backends, 1 rule)
+    ! 8 objects in 7 classes, 7 files: 1 fault, 3 warnings
     "#);
 }
 
@@ -592,25 +634,25 @@ fn what_is_nearly_a_class_is_none_and_says_so() {
                DIR/core.yaml DIR/no-version.yaml DIR/alpha.yaml DIR/other.yaml";
     assert_snapshot!(bench.run(all), @r#"
     1
-    DIR/provider.yaml:5:13: error: spec.provider: "keyfery" is not a provider (did you mean keyferry?)
-    DIR/socket.yaml:5:13: error: spec.provider: "keyferry.sock" is not a provider (did you mean keyferry?)
-    DIR/word.yaml:5:13: error: spec.provider: "hashicorp-vault" is not a provider (did you mean vault?)
-    DIR/part.yaml:5:13: error: spec.provider: "bao" is not a provider (did you mean openbao?)
-    DIR/number.yaml:5:13: error: spec.provider: is a number to Kubernetes, but must be a text (put it in quotes)
-    DIR/another.yaml:5:13: note: the class is passed over: its provider is "azure-key-vault", none of keyferry, vault, openbao
-    DIR/case.yaml:5:13: error: spec.provider: "Vault" is not a provider (did you mean vault?)
-    DIR/kind.yaml:2:7: error: kind: "SecretProvider" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
-    DIR/case-of-kind.yaml:2:7: error: kind: "SecretproviderClass" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
-    DIR/no-kind.yaml:1:1: error: kind: is missing (did you mean SecretProviderClass?)
-    DIR/version.yaml:1:13: error: apiVersion: "secrets-store.csi.x-k8s.io/v1beta1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
-    DIR/group.yaml:1:13: error: apiVersion: "secret-store.csi.k8s.io/v1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
-    DIR/group.yaml:9:9: error: object 1: secert: is no known key (did you mean `secret`?)
-    DIR/group.yaml:9:9: error: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
-    DIR/core.yaml:1:13: error: apiVersion: "v1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
-    DIR/no-version.yaml:1:1: error: apiVersion: is missing (write secrets-store.csi.x-k8s.io/v1)
-    DIR/no-version.yaml:1:1: error: apiversion: is no known key (did you mean `apiVersion`?)
+    DIR/provider.yaml:5:13: error: class shop: spec.provider: "keyfery" is not a provider (did you mean keyferry?)
+    DIR/socket.yaml:5:13: error: class shop: spec.provider: "keyferry.sock" is not a provider (did you mean keyferry?)
+    DIR/word.yaml:5:13: error: class shop: spec.provider: "hashicorp-vault" is not a provider (did you mean vault?)
+    DIR/part.yaml:5:13: error: class shop: spec.provider: "bao" is not a provider (did you mean openbao?)
+    DIR/number.yaml:5:13: error: class shop: spec.provider: is a number to Kubernetes, but must be a text (put it in quotes)
+    DIR/another.yaml:5:13: note: class shop: the class is not judged: its provider is "azure-key-vault", none of keyferry, vault, openbao
+    DIR/case.yaml:5:13: error: class shop: spec.provider: "Vault" is not a provider (did you mean vault?)
+    DIR/kind.yaml:2:7: error: class shop: kind: "SecretProvider" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
+    DIR/case-of-kind.yaml:2:7: error: class shop: kind: "SecretproviderClass" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
+    DIR/no-kind.yaml:1:1: error: class shop: kind: is missing (did you mean SecretProviderClass?)
+    DIR/version.yaml:1:13: error: class shop: apiVersion: "secrets-store.csi.x-k8s.io/v1beta1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
+    DIR/group.yaml:1:13: error: class shop: apiVersion: "secret-store.csi.k8s.io/v1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
+    DIR/group.yaml:9:9: error: class shop: object 1: secert: is no known key (did you mean `secret`?)
+    DIR/group.yaml:9:9: error: class shop: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    DIR/core.yaml:1:13: error: class shop: apiVersion: "v1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
+    DIR/no-version.yaml:1:1: error: class shop: apiVersion: is missing (write secrets-store.csi.x-k8s.io/v1)
+    DIR/no-version.yaml:1:1: error: class shop: apiversion: is no known key (did you mean `apiVersion`?)
     DIR/other.yaml:1:1: note: no SecretProviderClass is in here (kinds found: SecretProvider, SecretProviderClassPodStatus)
-    ! 5 objects in 11 classes: 16 faults
+    5 objects in 11 classes, 16 files: 16 faults
     "#);
 }
 
@@ -621,8 +663,8 @@ fn a_class_that_overwrites_another_is_warned_of() {
     let bench = Bench::with(&[("all.yaml", &format!("{a}---\n{b}---\n{elsewhere}---\n{a}")), ("again.yaml", &a)]);
     assert_snapshot!(bench.run("DIR/all.yaml DIR/again.yaml"), @r#"
     0
-    DIR/all.yaml:31:1: warning: metadata.name: overwrites the class "a" of line 1 (keep one, or rename it)
-    5 objects in 5 classes: no fault, 1 warning
+    DIR/all.yaml:31:1: warning: class a: metadata.name: overwrites the class "a" of line 1 (keep one, or rename it) [same-name]
+    5 objects in 5 classes, 2 files: no fault, 1 warning
     "#);
 }
 
@@ -638,35 +680,218 @@ fn files_that_together_hold_no_class_are_a_fault() {
     assert_snapshot!(bench.run("DIR/pod.yaml"), @r#"
     1
     DIR/pod.yaml:1:1: error: no SecretProviderClass is in here (kinds found: Pod, Service), so no class was judged (name other files, or use --allow-none)
-    ! 0 objects in 0 classes: 1 fault
+    0 objects in 0 classes, 1 file: 1 fault
     "#);
     assert_snapshot!(bench.run("DIR/empty.yaml DIR/pod.yaml"), @r#"
     1
     DIR/empty.yaml:1:1: error: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`), so no class was judged (name other files, or use --allow-none)
     DIR/pod.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod, Service)
-    ! 0 objects in 0 classes: 1 fault
+    0 objects in 0 classes, 2 files: 1 fault
     "#);
-    assert_snapshot!(bench.run("--allow-none DIR/empty.yaml DIR/pod.yaml"), @"
+    assert_snapshot!(bench.run("--allow-none DIR/empty.yaml DIR/pod.yaml"), @r#"
     0
     DIR/empty.yaml:1:1: note: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)
     DIR/pod.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod, Service)
-    0 objects in 0 classes: no fault
-    ");
-    assert_snapshot!(bench.run("DIR/empty.yaml DIR/class.yaml"), @"
+    0 objects in 0 classes, 2 files: no fault
+    "#);
+    assert_snapshot!(bench.run("DIR/empty.yaml DIR/class.yaml"), @r#"
     0
     DIR/empty.yaml:1:1: note: no SecretProviderClass is in here (it starts with `apiVersion: secrets-store.csi.x-k8s.io/v1` and `kind: SecretProviderClass`)
-    1 object in 1 class: no fault
-    ");
-    assert_snapshot!(bench.run("DIR/azure.yaml"), @"
+    1 object in 1 class, 2 files: no fault
+    "#);
+    assert_snapshot!(bench.run("DIR/azure.yaml"), @r#"
     0
-    DIR/azure.yaml:5:13: note: the class is passed over: those of the provider azure are not yet understood
-    0 objects in 0 classes: no fault
-    ");
-    assert_snapshot!(bench.run("--config DIR/c.yaml"), @"
+    DIR/azure.yaml:5:13: note: class peer: the class is not judged: those of the provider azure are not yet understood
+    0 objects in 0 classes, 1 file: no fault
+    "#);
+    assert_snapshot!(bench.run("--config DIR/c.yaml"), @r#"
     0
-    0 objects in 0 classes: no fault
-    ");
+    DIR/c.yaml: no fault (2 backends, 2 rules)
+    "#);
     assert!(bench.run("--config DIR/c.yaml DIR/c.yaml").starts_with("1\n"));
     assert!(bench.run("--suggest-policy DIR/pod.yaml").starts_with("1\n"));
     assert!(bench.run_with("-", b"# rendered: nothing\n---\n").starts_with("1\n"));
+}
+
+#[test]
+fn folders_are_read_without_links_hidden_files_and_templates_of_charts() {
+    let bench = Bench::with(&[]);
+    let root = bench.0.path();
+    for dir in ["all/sub", "all/.git", "all/chart/templates", "all/plain/templates", "none", "empty"] {
+        std::fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let faulty = class("a", "- secrte: x");
+    for file in
+        ["all/b.yml", "all/sub/a.YAML", "all/.git/c.yaml", "all/note.txt", "all/chart/templates/d.yaml", "all/plain/templates/e.yaml"]
+    {
+        std::fs::write(root.join(file), &faulty).unwrap();
+    }
+    std::fs::write(root.join("all/chart/Chart.yaml"), "name: shop\n").unwrap();
+    std::fs::write(root.join("all/f.json"), r#"{"kind": "Pod", "apiVersion": "v1"}"#).unwrap();
+    std::fs::write(root.join("none/pod.yaml"), "kind: Pod\n").unwrap();
+    std::os::unix::fs::symlink("/", root.join("all/link")).unwrap();
+    std::os::unix::fs::symlink(root.join("all/b.yml"), root.join("all/z.yaml")).unwrap();
+    assert_snapshot!(bench.run("DIR/all"), @r#"
+    1
+    DIR/all/chart/templates:1:1: note: the templates of a chart are not read (render them: helm template CHART | keyferry check -)
+    DIR/all/b.yml:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    DIR/all/b.yml:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    DIR/all/plain/templates/e.yaml:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    DIR/all/plain/templates/e.yaml:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    DIR/all/sub/a.YAML:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    DIR/all/sub/a.YAML:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    3 objects in 3 classes, 5 files: 6 faults
+    "#);
+    assert_snapshot!(bench.run("DIR/none DIR/empty"), @r#"
+    1
+    DIR/none:1:1: error: no SecretProviderClass is in the 1 file of this folder, so no class was judged (name other files, or use --allow-none)
+    DIR/empty:1:1: note: no *.yaml, *.yml or *.json file is in this folder
+    0 objects in 0 classes, 1 file: 1 fault
+    "#);
+    assert_snapshot!(bench.run("DIR/all/chart/templates --allow-none"), @r#"
+    0
+    DIR/all/chart/templates:1:1: note: the templates of a chart are not read (render them: helm template CHART | keyferry check -)
+    DIR/all/chart/templates:1:1: note: no *.yaml, *.yml or *.json file is in this folder
+    0 objects in 0 classes, 0 files: no fault
+    "#);
+    std::fs::write(root.join("none/template.yaml"), "{{ if .Values.x }}\nkind: Pod\n{{ end }}\n").unwrap();
+    assert_snapshot!(bench.run("DIR/none"), @r#"
+    1
+    DIR/none/template.yaml:1:2: error: a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)
+    DIR/none/template.yaml:1:2: note: looks like a template (render it first: helm template CHART | keyferry check -)
+    DIR/none:1:1: note: no SecretProviderClass is in the 2 files of this folder
+    0 objects in 0 classes, 2 files: 1 fault
+    "#);
+}
+
+#[test]
+fn helms_stream_names_the_template() {
+    let stream = format!(
+        "---\n# Source: shop/templates/a.yaml\n{}---\n# Source: shop/charts/db/templates/b.yaml\n{}---\nkind: Pod\n---\n{}",
+        class("a", "- secrte: x"),
+        class("a", "- secret: x\n  mode: 0400"),
+        class("c", "- secret: ../x"),
+    );
+    let bench = Bench::with(&[]);
+    assert_snapshot!(bench.run_with("-", stream.as_bytes()), @r#"
+    1
+    shop/templates/a.yaml:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    shop/templates/a.yaml:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    shop/charts/db/templates/b.yaml:1:1: warning: class a: metadata.name: overwrites the class "a" of shop/templates/a.yaml, line 1 (keep one, or rename it) [same-name]
+    shop/charts/db/templates/b.yaml:10:15: warning: class a: object 1 (x): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    <stdin>:35:17: error: class c: object 1 (x): secret: the name "../x" has the element ".." (write the name as its store lists it)
+    3 objects in 3 classes, 1 file: 3 faults, 2 warnings
+    "#);
+    assert_snapshot!(bench.run_with("--output github --stdin-name chart/out.yaml -", stream.as_bytes()), @r#"
+    1
+    ::error file=shop/templates/a.yaml,line=9,col=9::class a: object 1: secrte: is no known key (did you mean `secret`?)
+    ::error file=shop/templates/a.yaml,line=9,col=9::class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
+    ::warning file=shop/charts/db/templates/b.yaml,line=1,col=1::class a: metadata.name: overwrites the class "a" of shop/templates/a.yaml, line 1 (keep one, or rename it) [same-name]
+    ::warning file=shop/charts/db/templates/b.yaml,line=10,col=15::class a: object 1 (x): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    ::error file=chart/out.yaml,line=35,col=17::class c: object 1 (x): secret: the name "../x" has the element ".." (write the name as its store lists it)
+    "#);
+}
+
+#[test]
+fn strict_fails_for_warnings_that_are_not_allowed() {
+    let bench = Bench::with(&[("a.yaml", &class("a", "- secret: a\n  mode: 444\n- secret: b\n  mode: 0400"))]);
+    let code = |line: &str| bench.run(line).lines().next().unwrap().to_owned();
+    assert_eq!(code("DIR/a.yaml"), "0");
+    assert_eq!(code("--strict DIR/a.yaml"), "1");
+    assert_eq!(code("--strict --allow root-only-mode DIR/a.yaml"), "1");
+    assert_snapshot!(bench.run("--strict --allow root-only-mode --allow decimal-mode DIR/a.yaml"), @r#"
+    0
+    2 objects in 1 class, 1 file: no fault
+    "#);
+    assert_snapshot!(bench.run("--strict --allow decimal-mode DIR/a.yaml"), @r#"
+    1
+    DIR/a.yaml:12:15: warning: class a: object 2 (b): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
+    2 objects in 1 class, 1 file: no fault, 1 warning
+    "#);
+    assert_snapshot!(bench.run("--strict --quiet DIR/a.yaml"), @r#"1"#);
+    assert_snapshot!(bench.run("--allow root-only DIR/a.yaml"), @r#"error: invalid value 'root-only' for '--allow <ID>'"#);
+}
+
+#[test]
+fn a_rendered_config_map_is_a_configuration() {
+    let map = |key: &str, text: &str| {
+        let text: String = text.lines().map(|line| format!("    {line}\n")).collect();
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: keyferry-x7 }}\ndata:\n  jwks.json: '{{}}'\n  {key}: |\n{text}")
+    };
+    let faulty = CONFIG.replace("objects: 3", "objcts: 3");
+    let bench = Bench::with(&[
+        ("good.yaml", &format!("kind: Service\napiVersion: v1\n---\n{}", map("keyferry.yaml", CONFIG))),
+        ("bad.yaml", &map("config.yml", &faulty)),
+        ("none.yaml", "apiVersion: v1\nkind: ConfigMap\ndata: { a: b }\n"),
+        ("two.yaml", &format!("{}---\n{}", map("keyferry.yaml", CONFIG), map("keyferry.yaml", CONFIG))),
+        ("a.yaml", &class("a", "- secret: shop/db")),
+    ]);
+    assert_snapshot!(bench.run("--config DIR/good.yaml --as shop/web DIR/a.yaml"), @r#"
+    0
+    DIR/a.yaml:9:17: note: class a: object 1 (db): ServiceAccount shop/web may read files/shop/db, by policy rule 1
+    DIR/good.yaml: no fault (2 backends, 2 rules)
+    1 object in 1 class, 1 file: no fault
+    "#);
+    assert_snapshot!(bench.run("--config DIR/bad.yaml"), @r#"
+    1
+    DIR/bad.yaml:17:15: error: limits.objcts: is no known key (did you mean `objects`?)
+    DIR/bad.yaml: 1 fault
+    "#);
+    assert_snapshot!(bench.run("--config DIR/none.yaml"), @r#"
+    1
+    DIR/none.yaml:1:1: error: no ConfigMap with a key keyferry.yaml is in here (kinds found: ConfigMap)
+    DIR/none.yaml: 1 fault
+    "#);
+    assert_snapshot!(bench.run("--config DIR/two.yaml"), @r#"
+    1
+    DIR/two.yaml:24:3: error: keyferry.yaml: a second ConfigMap has a configuration (keep one of them in the file)
+    DIR/two.yaml: 1 fault
+    "#);
+    assert_snapshot!(bench.run_with("--config - DIR/a.yaml", CONFIG.as_bytes()), @r#"
+    0
+    <stdin>: no fault (2 backends, 2 rules)
+    1 object in 1 class, 1 file: no fault
+    "#);
+}
+
+#[test]
+fn a_second_backend_needs_a_default_one() {
+    let one = CONFIG.replace("  spare: { kind: file, vault: /nowhere/spare, identity: /nowhere/age.key }\n", "");
+    let with = |default: &str| format!("{CONFIG}defaultBackend: {default}\n");
+    let bench = Bench::with(&[
+        ("one.yaml", &one),
+        ("two.yaml", CONFIG),
+        ("files.yaml", &with("files")),
+        ("spare.yaml", &with("spare")),
+        ("typo.yaml", &with("flies")),
+        ("a.yaml", &class("a", "- secret: shop/db").replace("    backend: files\n", "")),
+    ]);
+    assert_snapshot!(bench.run("--former DIR/one.yaml --config DIR/two.yaml DIR/a.yaml"), @r#"
+    1
+    DIR/two.yaml:4:3: error: defaultBackend: is missing: classes that name no backend get their secrets from files today, and will fail at their next mount or rotation (set defaultBackend: files)
+    DIR/a.yaml:7:5: error: class a: backend: no backend is named, and this node has several (set backend to one of: files, spare; or the cluster's admin can set defaultBackend)
+    DIR/two.yaml: no fault (2 backends, 2 rules)
+    1 object in 1 class, 1 file: 2 faults
+    "#);
+    assert_snapshot!(bench.run("--former DIR/one.yaml --config DIR/files.yaml --as shop/web DIR/a.yaml"), @r#"
+    0
+    DIR/a.yaml:8:17: note: class a: object 1 (db): ServiceAccount shop/web may read files/shop/db, by policy rule 1
+    DIR/files.yaml: no fault (2 backends, 2 rules)
+    1 object in 1 class, 1 file: no fault
+    "#);
+    assert_snapshot!(bench.run("--former DIR/one.yaml --config DIR/spare.yaml"), @r#"
+    0
+    DIR/spare.yaml:4:3: warning: defaultBackend: classes that name no backend get their secrets from files today, and would get them from spare (set defaultBackend: files, or name the backend in those classes) [default-backend]
+    DIR/spare.yaml: no fault, 1 warning (2 backends, 2 rules)
+    "#);
+    assert_snapshot!(bench.run("--former DIR/files.yaml --config DIR/one.yaml"), @r#"
+    0
+    DIR/one.yaml:4:3: warning: backends.spare: DIR/files.yaml has it, and this configuration does not: classes that name it will fail at their next mount or rotation (keep it until no class names it) [removed-backend]
+    DIR/one.yaml: no fault, 1 warning (1 backend, 2 rules)
+    "#);
+    assert_snapshot!(bench.run("--config DIR/typo.yaml"), @r#"
+    1
+    DIR/typo.yaml:12:17: error: defaultBackend: there is no backend "flies" (did you mean "files"?)
+    DIR/typo.yaml: 1 fault
+    "#);
 }

@@ -79,7 +79,7 @@ mod tests {
         let public = |name: &str| NamedFile::public(name, &at(name));
         let files =
             [secret("good"), secret("empty"), secret("open"), secret("loose"), secret("gone"), public("open"), public("."), secret(".")];
-        let shown = Report::of(examine(&files)).show(Output::Text, false);
+        let shown = Report::of(examine(&files)).show(Output::Text, false, false);
         insta::assert_snapshot!(shown.replace(folder.path().to_str().unwrap(), "DIR"), @"
         ok   file good: DIR/good: mode 0400, 3 bytes
         fail file empty: DIR/empty: is empty (write what belongs into it)

@@ -30,12 +30,13 @@ impl Report {
         self.count(Level::Fail) > 0
     }
 
-    pub fn show(&self, output: Output, colours: bool) -> String {
+    /// `quiet`: without what is well.
+    pub fn show(&self, output: Output, colours: bool, quiet: bool) -> String {
         match output {
             Output::Json => format!("{:#}\n", self.json()),
             Output::Text => {
-                let mut text: String = self.0.iter().map(|diagnosis| line(diagnosis, colours)).collect();
-                if !self.fails() {
+                let mut text: String = self.0.iter().filter(|one| !quiet || one.level != Level::Ok).map(|one| line(one, colours)).collect();
+                if !self.fails() && !quiet {
                     text.push_str(&self.summary());
                     text.push('\n');
                 }

@@ -12,7 +12,7 @@ use crate::server::SocketConfig;
 
 fn shown(found: Vec<Diagnosis>, folder: &Path) -> String {
     let owner = format!("owner {}", rustix::process::geteuid().as_raw());
-    Report::of(found).show(Output::Text, false).replace(folder.to_str().unwrap(), "DIR").replace(&owner, "owner UID")
+    Report::of(found).show(Output::Text, false, false).replace(folder.to_str().unwrap(), "DIR").replace(&owner, "owner UID")
 }
 
 fn sockets(dir: &Path) -> SocketConfig {
@@ -233,13 +233,13 @@ fn what_may_reach_a_disk_is_told() {
 fn a_report_is_for_a_person_or_a_script() {
     let report =
         Report::of(vec![Diagnosis::ok("a", "fine"), Diagnosis::warn("b", "two\nlines", "mend it"), Diagnosis::fail("c", "broken", "")]);
-    insta::assert_snapshot!(report.show(Output::Text, false), @"
+    insta::assert_snapshot!(report.show(Output::Text, false, false), @"
     ok   a: fine
     warn b: two lines (mend it)
     fail c: broken
     ");
-    assert!(report.show(Output::Text, true).starts_with("\u{1b}[32mok  \u{1b}[0m a: fine\n"));
-    insta::assert_snapshot!(report.show(Output::Json, true), @r#"
+    assert!(report.show(Output::Text, true, false).starts_with("\u{1b}[32mok  \u{1b}[0m a: fine\n"));
+    insta::assert_snapshot!(report.show(Output::Json, true, false), @r#"
     {
       "ok": 1,
       "warnings": 1,

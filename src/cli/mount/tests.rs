@@ -410,7 +410,7 @@ fn the_command_line_is_checked() {
 async fn health_is_one_line() {
     let health = async |socket: String| {
         let mut out = Vec::new();
-        let result = health::run(&HealthArgs { socket: socket.into() }, &mut out).await;
+        let result = health::run(&HealthArgs { socket: socket.into(), wait: None, quiet: false }, &mut out, &mut Vec::new()).await;
         result.map(|()| String::from_utf8(out).unwrap())
     };
     let stage = Stage::new(good);
@@ -426,6 +426,47 @@ async fn health_gives_up_on_a_socket_that_nobody_accepts() {
     let dir = crate::folder::new();
     let socket = dir.path().join("deaf.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    let error = health::run(&HealthArgs { socket }, &mut Vec::new()).await.unwrap_err();
+    let error = health::run(&HealthArgs { socket, wait: None, quiet: false }, &mut Vec::new(), &mut Vec::new()).await.unwrap_err();
     insta::assert_snapshot!(error, @"no answer within 5s (is the provider overloaded, or stopped? see its log)");
+}
+
+#[test]
+fn a_short_form_needs_neither_name_nor_uid() {
+    let args =
+        |words: &[&str]| match super::super::parsed::<Cli>(["keyferry", "mount", "--dry-run"].iter().chain(words)).map(|cli| cli.command) {
+            Ok(Command::Mount(args)) => Ok(args),
+            Ok(Command::Health(_)) => panic!("another command"),
+            Err(error) => Err(error.to_string().lines().next().unwrap().to_owned()),
+        };
+    let pod = |words: &[&str]| args(words).unwrap().pod().unwrap();
+    let short = pod(&["-f", "c.yaml", "--as", "shop/web"]);
+    assert_eq!((&*short.namespace, &*short.service_account, &*short.name), ("shop", "web", "web-0"));
+    assert_eq!(short.uid.len(), 36);
+    let long = pod(&["--file", "c.yaml", "-n", "shop", "--service-account", "web", "--pod", "web-0"]);
+    assert_eq!(long.uid, short.uid);
+    assert_ne!(pod(&["-f", "c.yaml", "--as", "shop/web", "--pod", "web-1"]).uid, short.uid);
+    assert_eq!(pod(&["-f", "c.yaml", "--as", "shop/web", "--uid", "u-1"]).uid, "u-1");
+    for words in [&["-f", "c.yaml", "--as", "shop/web", "-n", "shop"][..], &["-f", "c.yaml"], &["-f", "c.yaml", "--as", "web"]] {
+        assert!(args(words).is_err(), "{words:?}");
+    }
+}
+
+#[test]
+fn a_watch_tells_what_changed_and_no_contents() {
+    let answer = |files: &[(&str, &'static str)], version: &str| Answer {
+        files: files
+            .iter()
+            .map(|(path, text)| crate::cli::answer::AnswerFile {
+                path: path.parse().unwrap(),
+                mode: FileMode::DEFAULT,
+                contents: Bytes::from_static(text.as_bytes()),
+            })
+            .collect(),
+        objects: vec![object("files/db", version)],
+        warnings: Vec::new(),
+    };
+    let (before, after) =
+        (answer(&[("a", "hunter2"), ("b", "x"), ("c", "y")], "1"), answer(&[("a", "hunter3"), ("c", "y"), ("d", "z")], "2"));
+    assert_eq!(changes(&before, &before), "");
+    assert_eq!(changes(&before, &after), "~ a\n+ d\n- b\n  files/db: version 1 -> 2\n");
 }

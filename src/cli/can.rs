@@ -1,0 +1,122 @@
+//! `keyferry can`: whether the node's policy allows it, and by which rule.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use super::check::{Account, Settings, account, write};
+use super::{Failure, Format};
+use crate::config::Config;
+use crate::model::{BackendName, Method, RefParts, SecretRef};
+use crate::nearest::nearest;
+use crate::policy::Because;
+
+const EXAMPLES: &str = "\
+Examples:
+  keyferry can read files/shop/db --as shop/web --config keyferry.yaml
+  keyferry can update bao/pki/issue/web --as shop/web -o json
+
+Asks this node's policy alone: the store may still refuse. Write the name as the policy does, with a store's namespace before it.
+Exit code 0: yes; 1: no; 2: wrong arguments or configuration.";
+
+/// Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct CanArgs {
+    /// `read` what exists, or `update`: request what the store then creates, such as a certificate.
+    #[arg(value_enum)]
+    verb: Verb,
+
+    /// The backend and the secret's name in it.
+    #[arg(value_name = "BACKEND/NAME")]
+    secret: String,
+
+    /// Whose Pods.
+    #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account)]
+    account: Account,
+
+    /// The daemon's configuration, or a manifest of the ConfigMap that contains it.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
+    config: PathBuf,
+
+    /// How the answer is written.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+
+    /// Print nothing: the exit code is the answer.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Verb {
+    Read,
+    Update,
+}
+
+/// # Errors
+/// The answer is no (exit code 1), or it cannot be given (2).
+pub fn run(args: &CanArgs, input: &mut dyn Read, out: &mut dyn Write) -> Result<(), Failure> {
+    let settings = Settings::read(&args.config, input)?;
+    let config = settings.config.as_ref().ok_or_else(|| Failure::usage(settings.faults_text()))?;
+    let secret = secret(args, config)?;
+    let pod = Arc::new(args.account.pod());
+    let rules = config.policy.of(&pod);
+    let (allowed, number, why) = match rules.decide(&secret) {
+        Ok(permit) => {
+            let pattern = rules.allowing(&secret).unwrap_or_default();
+            let verb = secret.verb();
+            (true, Some(permit.rule()), format!("{} {verb}s {pattern:?}", settings.rule(permit.rule())))
+        }
+        Err(denial) => {
+            let place = match denial.rule() {
+                Some(number) => format!("{}: ", settings.rule(number)),
+                None => String::new(),
+            };
+            let remedy = match denial.because {
+                Because::NoRule | Because::Unspelled { .. } => {
+                    format!("\nThis rule would allow it (under `policy`):\n{}", rule(args, &secret))
+                }
+                Because::Audience { .. } | Because::Login { .. } | Because::Never { .. } | Because::Rule { .. } => String::new(),
+            };
+            (false, denial.rule(), format!("{place}{denial}{remedy}"))
+        }
+    };
+    let answer = match args.output {
+        Format::Json => format!("{:#}\n", json!({ "allowed": allowed, "rule": number, "why": why })),
+        Format::Text => format!("{}: {why}\n", if allowed { "yes" } else { "no" }),
+    };
+    if !args.quiet {
+        write(out, &answer)?;
+    }
+    if allowed { Ok(()) } else { Err(Failure::silent(1)) }
+}
+
+fn secret(args: &CanArgs, config: &Config) -> Result<SecretRef, Failure> {
+    let Some((backend, name)) = args.secret.split_once('/') else {
+        return Err(Failure::usage(format!("{:?}: has no `/` (write BACKEND/NAME, such as files/shop/db)", args.secret)));
+    };
+    let names = || config.backends.keys().map(BackendName::as_str);
+    let Some((found, settings)) = config.backends.iter().find(|(known, _)| known.as_str() == backend) else {
+        let remedy = match nearest(backend, names()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(Failure::usage(format!("{:?}: there is no backend {backend:?} ({remedy})", args.secret)));
+    };
+    let name = settings.kind().canonical(name).map_err(|cause| Failure::usage(format!("{:?}: {cause}", args.secret)))?;
+    let method = match args.verb {
+        Verb::Read => Method::Get,
+        Verb::Update => Method::Post,
+    };
+    Ok(RefParts { method, ..RefParts::read(found.clone(), name) }.into())
+}
+
+fn rule(args: &CanArgs, secret: &SecretRef) -> String {
+    let mut rules = super::check::Rules::default();
+    rules.add(&args.account.namespace, Some(&args.account.name), secret);
+    rules.list().trim_end().to_owned()
+}

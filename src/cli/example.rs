@@ -1,0 +1,104 @@
+//! `keyferry example`: the examples of `deploy/examples`, in the binary.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::Failure;
+use super::check::write;
+use crate::nearest::nearest;
+
+/// By name, in the order of names.
+const ALL: [(&str, &str); 24] = [
+    ("basic-auth", include_str!("../../deploy/examples/basic-auth.yaml")),
+    ("binary-values", include_str!("../../deploy/examples/binary-values.yaml")),
+    ("dotfiles", include_str!("../../deploy/examples/dotfiles.yaml")),
+    ("env", include_str!("../../deploy/examples/env.yaml")),
+    ("file-modes", include_str!("../../deploy/examples/file-modes.yaml")),
+    ("image-pull", include_str!("../../deploy/examples/image-pull.yaml")),
+    ("key-to-path", include_str!("../../deploy/examples/key-to-path.yaml")),
+    ("keyferry", include_str!("../../deploy/examples/keyferry.yaml")),
+    ("large", include_str!("../../deploy/examples/large.yaml")),
+    ("missing", include_str!("../../deploy/examples/missing.yaml")),
+    ("namespace", include_str!("../../deploy/examples/namespace.yaml")),
+    ("nested-paths", include_str!("../../deploy/examples/nested-paths.yaml")),
+    ("odd-names", include_str!("../../deploy/examples/odd-names.yaml")),
+    ("one-container", include_str!("../../deploy/examples/one-container.yaml")),
+    ("openbao-certificate", include_str!("../../deploy/examples/openbao-certificate.yaml")),
+    ("openbao-database", include_str!("../../deploy/examples/openbao-database.yaml")),
+    ("openbao-static", include_str!("../../deploy/examples/openbao-static.yaml")),
+    ("openbao-vault-class", include_str!("../../deploy/examples/openbao-vault-class.yaml")),
+    ("optional", include_str!("../../deploy/examples/optional.yaml")),
+    ("owner", include_str!("../../deploy/examples/owner.yaml")),
+    ("rotation", include_str!("../../deploy/examples/rotation.yaml")),
+    ("several-secrets", include_str!("../../deploy/examples/several-secrets.yaml")),
+    ("ssh", include_str!("../../deploy/examples/ssh.yaml")),
+    ("tls", include_str!("../../deploy/examples/tls.yaml")),
+];
+
+const EXAMPLES: &str = "\
+Examples:
+  keyferry example                         # the list
+  keyferry example tls > class.yaml
+  keyferry example keyferry                # a configuration of the daemon
+
+Exit code 1: there is no such example.";
+
+/// Print an example: a class with a Pod that mounts it, or a configuration.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct ExampleArgs {
+    /// Which one. Without it: the list.
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// # Errors
+/// There is no such example (exit code 1).
+pub fn run(args: &ExampleArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let Some(name) = &args.name else {
+        let width = ALL.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        let list: String = ALL.iter().map(|(name, text)| format!("{name:width$}  {}\n", title(text))).collect();
+        return write(out, &list);
+    };
+    let name = name.strip_suffix(".yaml").unwrap_or(name);
+    match ALL.iter().find(|(known, _)| *known == name) {
+        Some((_, text)) => write(out, text),
+        None => {
+            let remedy = match nearest(name, ALL.iter().map(|(known, _)| *known)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "`keyferry example` lists them".to_owned(),
+            };
+            Err(Failure::fault(format!("{name:?}: is not an example ({remedy})")))
+        }
+    }
+}
+
+/// The first sentence of the comment at an example's start.
+fn title(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default().trim_start_matches('#').trim();
+    line.split_once(". ").map_or(line, |(sentence, _)| sentence).trim_end_matches(['.', ':'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_examples_are_here_and_have_a_title() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples")).unwrap();
+        let files = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = files.filter_map(|file| Some(file.strip_suffix(".yaml")?.to_owned())).collect();
+        names.sort();
+        assert_eq!(names, ALL.map(|(name, _)| name));
+        assert!(ALL.iter().all(|(_, text)| text.starts_with("# ") && !title(text).is_empty()));
+    }
+
+    #[test]
+    fn an_unknown_one_has_the_nearest() {
+        let run = |name: &str| run(&ExampleArgs { name: Some(name.to_owned()) }, &mut Vec::new()).map_err(|failure| failure.to_string());
+        assert_eq!(run("tsl").unwrap_err(), "\"tsl\": is not an example (did you mean tls?)");
+        assert_eq!(run("something else").unwrap_err(), "\"something else\": is not an example (`keyferry example` lists them)");
+        assert_eq!(run("tls.yaml"), Ok(()));
+    }
+}

@@ -1,0 +1,238 @@
+//! `keyferry explain`: the documentation of a code or of a key, from the binary itself. `docs/errors.md` and the schemas are its only
+//! sources, so nothing is said twice.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use clap::Args;
+use serde_json::Value as Json;
+
+use super::Failure;
+use super::check::{SCHEMA_OF_CLASS, SCHEMA_OF_CONFIG, write};
+use crate::nearest::nearest;
+
+const ERRORS: &str = include_str!("../../docs/errors.md");
+
+/// Stands in a path for a name that the user chooses.
+const ANY: &str = "NAME";
+
+/// Deeper than any schema of ours is. None of their definitions contains itself.
+const MAX_DEPTH: usize = 16;
+
+const EXAMPLES: &str = "\
+Examples:
+  keyferry explain PolicyDenied            # a code, as a failed mount shows it
+  keyferry explain limits.mounts           # a key of the configuration
+  keyferry explain backends.bao.auth
+  keyferry explain objects.mode            # a key of a class
+
+Exit code 1: there is no such code or key.";
+
+/// Explain an error code, or a key of a class or of the configuration.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct ExplainArgs {
+    /// A code such as PolicyDenied, or a key such as `limits.mounts`. The last words of a key are enough. Without it: the codes and keys.
+    #[arg(value_name = "CODE|KEY")]
+    word: Option<String>,
+}
+
+/// # Errors
+/// The word is unknown (exit code 1).
+pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let keys = keys()?;
+    let Some(word) = args.word.as_deref().map(str::trim) else {
+        let codes: String = sections().map(|(code, _)| format!("{code}\n")).collect();
+        let keys: String = keys.keys().map(|key| format!("{key}\n")).collect();
+        return write(out, &format!("{codes}{keys}"));
+    };
+    // As a message has it: `PolicyDenied: object 1 ...`.
+    let code = word.split(':').next().unwrap_or_default();
+    if let Some((_, section)) = sections().find(|(known, _)| known.eq_ignore_ascii_case(code)) {
+        return write(out, &format!("{}\n", section.trim_end()));
+    }
+    let query: Vec<&str> = word.trim_matches('`').split('.').collect();
+    let found: Vec<String> = keys.iter().filter(|(path, _)| fits(&split(path), &query)).map(|(path, key)| key.show(path)).collect();
+    if found.is_empty() {
+        return Err(Failure::fault(unknown(word, &keys)));
+    }
+    write(out, &found.join("\n"))
+}
+
+/// The codes' sections of the page: those whose heading is one word.
+fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ERRORS.split("\n## ").skip(1).filter_map(|section| {
+        let heading = section.lines().next()?;
+        let is_code = heading.starts_with(|c: char| c.is_ascii_uppercase()) && heading.chars().all(|c| c.is_ascii_alphanumeric());
+        is_code.then_some((heading, section))
+    })
+}
+
+fn unknown(word: &str, keys: &BTreeMap<String, Key>) -> String {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let lasts: Vec<String> = keys.keys().map(|path| last(path)).collect();
+    let codes: Vec<&str> = sections().map(|(code, _)| code).collect();
+    let near = nearest(word, codes.iter().copied().chain(keys.keys().map(String::as_str)));
+    let near = near.or_else(|| nearest(&last(word), lasts.iter().map(String::as_str)));
+    match near {
+        Some(near) => format!("{word:?}: is not a code or a key (did you mean {near}?)"),
+        None => format!("{word:?}: is not a code or a key (`keyferry explain` lists all; the codes are {})", codes.join(", ")),
+    }
+}
+
+/// Whether a path ends so. `NAME` stands for any name, and may be left out.
+fn fits(path: &[&str], query: &[&str]) -> bool {
+    match (path.split_last(), query.split_last()) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some((&ANY, above)), Some((_, rest))) => fits(above, rest) && !rest.is_empty() || fits(above, query),
+        (Some((last, above)), Some((word, rest))) => last.eq_ignore_ascii_case(word) && fits(above, rest),
+    }
+}
+
+fn split(path: &str) -> Vec<&str> {
+    path.split('.').collect()
+}
+
+/// What the schemas say of one key. Stores of several kinds may have one of this name.
+#[derive(Debug, Default)]
+struct Key {
+    lines: Vec<String>,
+    below: Vec<String>,
+}
+
+impl Key {
+    fn show(&self, path: &str) -> String {
+        let mut text = format!("{path}\n");
+        text.extend(self.lines.iter().map(|line| format!("  {line}\n")));
+        if !self.below.is_empty() {
+            text.push_str(&format!("  keys: {}\n", self.below.join(", ")));
+        }
+        text
+    }
+
+    fn add(&mut self, line: String) {
+        if !self.lines.contains(&line) {
+            self.lines.push(line);
+        }
+    }
+}
+
+/// Every key of both schemas by its path.
+fn keys() -> Result<BTreeMap<String, Key>, Failure> {
+    let mut keys = BTreeMap::new();
+    let parsed = |text| serde_json::from_str::<Json>(text).map_err(|error| Failure::fault(format!("a bug: a schema is not JSON: {error}")));
+    let (config, class) = (parsed(SCHEMA_OF_CONFIG)?, parsed(SCHEMA_OF_CLASS)?);
+    let mut walk = |root: &Json, node: &Json, path: &[String]| Walk { root, keys: &mut keys }.node(node, path, 0);
+    walk(&config, &config, &[]);
+    walk(&class, &class, &[]);
+    // A text in the class, so the schema of the class does not lead there.
+    for list in ["objects", "peerObjects"] {
+        walk(&class, &class["$defs"][list], &["objects".to_owned()]);
+    }
+    Ok(keys)
+}
+
+struct Walk<'w> {
+    root: &'w Json,
+    keys: &'w mut BTreeMap<String, Key>,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, node: &Json, path: &[String], depth: usize) {
+        if depth > MAX_DEPTH || !node.is_object() {
+            return;
+        }
+        if !path.is_empty() {
+            self.describe(node, &path.join("."));
+        }
+        if let Some(target) = node["$ref"].as_str().and_then(|target| self.root.pointer(target.strip_prefix('#')?)) {
+            self.node(target, path, depth + 1);
+        }
+        for key in ["then", "else", "items"] {
+            self.node(&node[key], path, depth + 1);
+        }
+        for key in ["allOf", "anyOf", "oneOf"] {
+            node[key].as_array().into_iter().flatten().for_each(|part| self.node(part, path, depth + 1));
+        }
+        let properties = node["properties"].as_object().into_iter().flatten();
+        let named = properties.map(|(key, node)| (key.as_str(), node));
+        let any = node["additionalProperties"].as_object().map(|_| (ANY, &node["additionalProperties"]));
+        for (key, below) in named.chain(any) {
+            let above = path.join(".");
+            let mut path = path.to_vec();
+            path.push(key.to_owned());
+            let name = path.join(".");
+            self.keys.entry(name).or_default();
+            if let Some(above) = self.keys.get_mut(&above).filter(|_| key != ANY)
+                && !above.below.iter().any(|known| known == key)
+            {
+                above.below.push(key.to_owned());
+            }
+            self.node(below, &path, depth + 1);
+        }
+    }
+
+    fn describe(&mut self, node: &Json, path: &str) {
+        let key = self.keys.entry(path.to_owned()).or_default();
+        if let Some(text) = node["description"].as_str() {
+            key.add(text.to_owned());
+        }
+        if let Some(values) = node["enum"].as_array() {
+            key.add(format!("one of: {}", values.iter().map(shown).collect::<Vec<_>>().join(", ")));
+        }
+        for (word, value) in [("default", &node["default"]), ("for example", &node["examples"][0])] {
+            if !value.is_null() {
+                key.add(format!("{word}: {}", shown(value)));
+            }
+        }
+    }
+}
+
+fn shown(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Code;
+
+    fn explain(word: &str) -> Result<String, String> {
+        let mut out = Vec::new();
+        let done = run(&ExplainArgs { word: Some(word.to_owned()) }, &mut out).map_err(|failure| failure.to_string());
+        done.map(|()| String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn every_code_has_its_section() {
+        for code in Code::ALL {
+            let text = explain(code.as_str()).unwrap();
+            assert!(text.starts_with(&format!("{code}\n")) && !text.contains("\n## "), "{text}");
+        }
+        assert_eq!(explain("policydenied"), explain("PolicyDenied: object 1 (db): files/x: no rule"));
+    }
+
+    #[test]
+    fn keys_are_found_by_their_last_words_and_by_the_users_own_names() {
+        insta::assert_snapshot!(explain("defaultBackend").unwrap(), @r#"
+        defaultBackend
+          The backend of classes that name none. Needed once there are several backends; the only backend is the default.
+          for example: files
+        "#);
+        assert!(explain("backends.bao.auth.method").unwrap().starts_with("backends.NAME.auth.method\n"));
+        assert!(explain("backends.auth.method").unwrap().starts_with("backends.NAME.auth.method\n"));
+        assert!(explain("mounts").unwrap().contains("limits.mounts\n"));
+        assert!(explain("objects.mode").unwrap().starts_with("objects.mode\n"));
+        assert!(explain("secretObjects.data").unwrap().contains("keys: objectName, key"));
+    }
+
+    #[test]
+    fn what_is_unknown_has_the_nearest() {
+        insta::assert_snapshot!(explain("PolicyDeny").unwrap_err(), @r#""PolicyDeny": is not a code or a key (did you mean policy.deny?)"#);
+        insta::assert_snapshot!(explain("limits.mount").unwrap_err(), @r#""limits.mount": is not a code or a key (did you mean limits.mounts?)"#);
+        insta::assert_snapshot!(explain("defaultbakend").unwrap_err(), @r#""defaultbakend": is not a code or a key (did you mean defaultBackend?)"#);
+        insta::assert_snapshot!(explain("quite unknown").unwrap_err(), @r#""quite unknown": is not a code or a key (`keyferry explain` lists all; the codes are AuditUnavailable, BackendDenied, BackendLoginFailed, BackendTimeout, BackendUnavailable, IdentityUnverified, Internal, InvalidRequest, Overloaded, PolicyDenied, SecretCorrupt, SecretNotFound, TooLarge)"#);
+        assert!(explain("").is_err());
+    }
+}
