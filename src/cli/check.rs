@@ -76,6 +76,7 @@ Exit code 0: no fault, perhaps warnings; 1: faults, no class at all, or with --s
 /// kinds are ignored. Reports every fault with file, line and column, in the words a mount would fail with. Needs no cluster, no daemon, no vault and no key.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
+#[allow(clippy::struct_excessive_bools)] // each is an option of its own
 pub struct CheckArgs {
     /// YAML files with classes, or folders of them (*.yaml, *.yml, *.json; links are not followed). `-` is the standard input.
     #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "schema"])]

@@ -62,16 +62,14 @@ pub fn run(args: &ExampleArgs, out: &mut dyn Write) -> Result<(), Failure> {
         return write(out, &list);
     };
     let name = name.strip_suffix(".yaml").unwrap_or(name);
-    match ALL.iter().find(|(known, _)| *known == name) {
-        Some((_, text)) => write(out, text),
-        None => {
-            let remedy = match nearest(name, ALL.iter().map(|(known, _)| *known)) {
-                Some(near) => format!("did you mean {near}?"),
-                None => "`keyferry example` lists them".to_owned(),
-            };
-            Err(Failure::fault(format!("{name:?}: is not an example ({remedy})")))
-        }
+    if let Some((_, text)) = ALL.iter().find(|(known, _)| *known == name) {
+        return write(out, text);
     }
+    let remedy = match nearest(name, ALL.iter().map(|(known, _)| *known)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`keyferry example` lists them".to_owned(),
+    };
+    Err(Failure::fault(format!("{name:?}: is not an example ({remedy})")))
 }
 
 /// The first sentence of the comment at an example's start.

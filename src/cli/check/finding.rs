@@ -207,7 +207,9 @@ impl Report {
     }
 
     pub fn extend(&mut self, findings: Vec<Finding>) {
-        findings.into_iter().for_each(|finding| self.add(finding));
+        for finding in findings {
+            self.add(finding);
+        }
     }
 
     pub fn judged_settings(&mut self, settings: &Settings) {
