@@ -56,7 +56,7 @@ text port 5432
 password db
 set_secret shop/db "username=@$work/username" "password=@$work/db" "host=@$work/host" "port=@$work/port"
 
-printf 'db.shop.svc:5432:shop:app:%s\n' "$(cat "$work/db")" >"$work/pgpass"
+printf 'db.shop.svc:5432:shop:app:%s' "$(cat "$work/db")" >"$work/pgpass"
 set_secret shop/pgpass "pgpass=@$work/pgpass"
 
 password token
@@ -79,7 +79,7 @@ set_secret shop/odd-names "tls.crt=@$work/tls.crt" "ca-cert=@$work/tls.crt" \
     "UPPER_CASE=@$work/odd" "1st=@$work/odd" "_under=@$work/odd" ".hidden=@$work/odd"
 
 quietly openssl genrsa -out "$work/ssh" 3072
-printf 'git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n' >"$work/known_hosts"
+printf 'git.example ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA' >"$work/known_hosts"
 set_secret shop/ssh "ssh-privatekey=@$work/ssh" "known_hosts=@$work/known_hosts"
 
 password registry

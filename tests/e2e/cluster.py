@@ -104,7 +104,7 @@ class Cluster:
                 file = folder / str(number)
                 file.write_bytes(value if isinstance(value, bytes) else value.encode())
                 arguments.append(f"{field.replace('__', '.')}=@{file}")
-            subprocess.run([self.keyferry_path, "vault", "set", "--vault", self.vault, "--identity", self.identity, name, *arguments],
+            subprocess.run([self.keyferry_path, "vault", "set", "--vault", self.vault, "--identity", self.identity, "--replace", name, *arguments],
                            check=True, capture_output=True)
         self.bring_vault()
 

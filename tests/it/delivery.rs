@@ -276,11 +276,11 @@ fn a_full_volume_keeps_its_files_and_says_so_twice() {
     with_mounts("delivery::a_full_volume_keeps_its_files_and_says_so_twice", |dir| {
         let (node, volume, provider) = Node::serving(dir, "", "64k");
         node.mount(&provider, PASSWORD).unwrap();
-        node.house.vault(&["set", "shop/db", &format!("password={}", "x".repeat(100_000))]);
+        node.house.vault(&["set", "--replace", "shop/db", &format!("password={}", "x".repeat(100_000))]);
         insta::assert_snapshot!(node.refusal(&provider, PASSWORD), @"FailedPrecondition TooLarge: target_path: cannot write db/password in the volume: No space left on device (os error 28) (the former files stay; the volume's file system is full: give it more room, or deliver less)");
         assert_eq!(seen(&volume), ["db/password 0400 0:0 correct horse"]);
         assert_eq!(names(&volume).len(), 3, "what was begun is cleaned: {:?}", names(&volume));
-        node.house.vault(&["set", "shop/db", "password=small"]);
+        node.house.vault(&["set", "--replace", "shop/db", "password=small"]);
         node.mount(&provider, PASSWORD).unwrap();
         assert_eq!(seen(&volume), ["db/password 0400 0:0 small"]);
 

@@ -46,7 +46,7 @@ async fn tokens_that_prove_nothing() {
     let keys = [&house.issuer, &elsewhere].map(|issuer| serde_json::from_str::<Value>(&issuer.jwks()).unwrap()["keys"][0].clone());
     fs::write(house.path("jwks.json"), json!({ "keys": keys }).to_string()).unwrap();
     house.vault(&["init"]);
-    house.vault(&["set", "shop/db", "username=app"]);
+    house.vault(&["set", "--replace", "shop/db", "username=app"]);
     house.configure("pods: { namespace: shop }\n    read: [\"files/shop/**\"]", "");
     let asked = Asked::new(house).await;
     let house = &asked.house;
