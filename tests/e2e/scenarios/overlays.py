@@ -162,7 +162,7 @@ def changes(cluster, name, value):
 def set_in_the_vault(cluster, value):
     """Sets it in the admin's vault alone; nothing is brought to the node."""
     (cluster.folder / "value").write_text(value)
-    cluster.bash("keyferry vault set --vault ./vault shop/overlay value=@value")
+    cluster.bash("keyferry vault set --replace --vault ./vault shop/overlay value=@value")
     return value
 
 
