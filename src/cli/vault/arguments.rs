@@ -12,7 +12,7 @@ use super::past::{Diff, History};
 use super::place::{Copy, Remove, Rename};
 use super::prune::Prune;
 use super::recipients::Recipients;
-use crate::backend::store::file::{Recipient, Revision, VaultName};
+use crate::backend::store::file::{KEPT, Recipient, Revision, VaultName};
 use crate::model::SecretName;
 
 #[derive(Debug, Subcommand)]
@@ -344,6 +344,48 @@ pub(super) struct Trial {
     /// Tell what would change, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+/// For whatever makes a revision.
+#[derive(Args, Debug)]
+pub(super) struct Revising {
+    /// How many earlier revisions stay
+    #[arg(long, value_name = "N", default_value_t = KEPT)]
+    pub(super) keep: usize,
+
+    #[command(flatten)]
+    pub(super) trial: Trial,
+}
+
+/// A secret and the fields it is given.
+#[derive(Args, Debug)]
+pub(super) struct Given {
+    /// Take empty values
+    #[arg(long)]
+    pub(super) allow_empty: bool,
+
+    #[command(flatten)]
+    pub(super) revising: Revising,
+
+    /// The secret's name, such as shop/db
+    #[arg(value_parser = secret_name)]
+    pub(super) name: SecretName,
+
+    /// A field: FIELD=VALUE, FIELD=@FILE to read a file, or FIELD=- to read standard input; at a terminal FIELD=- asks
+    #[arg(value_name = "FIELD=VALUE")]
+    pub(super) fields: Vec<Unshown>,
+}
+
+/// A secret and its name elsewhere.
+#[derive(Args, Debug)]
+pub(super) struct Pair {
+    /// The secret's name
+    #[arg(value_parser = secret_name)]
+    pub(super) old: SecretName,
+
+    /// Its new name, or that of the copy
+    #[arg(value_parser = secret_name)]
+    pub(super) new: SecretName,
 }
 
 #[derive(Args, Debug)]

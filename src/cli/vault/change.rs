@@ -5,15 +5,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{Folder, Keys, Trial, Unshown, secret_name, usage};
+use super::arguments::{Folder, Given, Keys, Revising, Trial, secret_name, usage};
 use super::changes::Changes;
 use super::fields::{Assignments, Fields};
 use super::prompt::Input;
 use super::{USUAL_LIMIT, VaultCliError, count, fault, open, open_revision, reader, say, take_up, warn};
-use crate::backend::store::file::{KEPT, Opened, Revision, SecretType, Vault, Writer};
+use crate::backend::store::file::{Opened, Revision, SecretType, Vault, Writer};
 use crate::model::{FieldName, SecretName};
 
 #[derive(Args, Debug)]
+#[command(mut_arg("fields", |fields| fields.required(true)))]
 pub struct Set {
     #[command(flatten)]
     pub(super) folder: Folder,
@@ -26,24 +27,8 @@ pub struct Set {
     #[arg(long)]
     pub(super) replace: bool,
 
-    /// Take empty values
-    #[arg(long)]
-    pub(super) allow_empty: bool,
-
-    /// How many earlier revisions stay
-    #[arg(long, value_name = "N", default_value_t = KEPT)]
-    pub(super) keep: usize,
-
     #[command(flatten)]
-    pub(super) trial: Trial,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    pub(super) name: SecretName,
-
-    /// A field: FIELD=VALUE, FIELD=@FILE to read a file, or FIELD=- to read standard input; at a terminal FIELD=- asks
-    #[arg(required = true, value_name = "FIELD=VALUE")]
-    pub(super) fields: Vec<Unshown>,
+    pub(super) given: Given,
 }
 
 #[derive(Args, Debug)]
@@ -58,24 +43,8 @@ pub struct Patch {
     #[arg(long, value_name = "FIELD")]
     pub(super) unset: Vec<String>,
 
-    /// Take empty values
-    #[arg(long)]
-    pub(super) allow_empty: bool,
-
-    /// How many earlier revisions stay
-    #[arg(long, value_name = "N", default_value_t = KEPT)]
-    pub(super) keep: usize,
-
     #[command(flatten)]
-    pub(super) trial: Trial,
-
-    /// The secret's name, such as shop/db
-    #[arg(value_parser = secret_name)]
-    pub(super) name: SecretName,
-
-    /// A field: FIELD=VALUE, FIELD=@FILE to read a file, or FIELD=- to read standard input; at a terminal FIELD=- asks
-    #[arg(value_name = "FIELD=VALUE")]
-    pub(super) fields: Vec<Unshown>,
+    pub(super) given: Given,
 }
 
 #[derive(Args, Debug)]
@@ -90,12 +59,8 @@ pub struct Rollback {
     #[arg(long, value_name = "REVISION", value_parser = str::parse::<Revision>)]
     pub(super) to: Revision,
 
-    /// How many earlier revisions stay
-    #[arg(long, value_name = "N", default_value_t = KEPT)]
-    pub(super) keep: usize,
-
     #[command(flatten)]
-    pub(super) trial: Trial,
+    pub(super) revising: Revising,
 
     /// The secret's name, such as shop/db
     #[arg(value_parser = secret_name)]
@@ -106,20 +71,20 @@ pub struct Rollback {
 
 impl Set {
     pub(super) fn run(self, input: &mut Input<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
-        let given = Assignments::parse(&self.fields)?;
-        let vault = Vault::open_for_writing(&self.folder.vault)?.keeping(self.keep);
+        let given = Assignments::parse(&self.given.fields)?;
+        let vault = Vault::open_for_writing(&self.folder.vault)?.keeping(self.given.revising.keep);
         let names: Vec<FieldName> = given.names().cloned().collect();
         // Before anybody types a value, and again when nobody else can change the secret.
         self.check_replaced(&vault, &names)?;
-        let fields = given.read(self.allow_empty, input, err)?;
-        Vault::check(&self.name, &fields)?;
-        warn_of_size(&self.name, &fields, err)?;
+        let fields = given.read(self.given.allow_empty, input, err)?;
+        Vault::check(&self.given.name, &fields)?;
+        warn_of_size(&self.given.name, &fields, err)?;
         let writer = vault.lock()?;
         self.check_replaced(&vault, &names)?;
-        let next = take_up(&writer, &self.folder.vault, &self.name, &self.identity, &self.trial)?;
+        let next = take_up(&writer, &self.folder.vault, &self.given.name, &self.identity, &self.given.revising.trial)?;
         let recipients = count(writer.recipients(), "recipient");
-        let (name, fields_shown) = (&self.name, count(fields.len(), "field"));
-        if self.trial.dry_run {
+        let (name, fields_shown) = (&self.given.name, count(fields.len(), "field"));
+        if self.given.revising.trial.dry_run {
             return say(out, &format!("{name}: would be revision {next}, {fields_shown}, encrypted for {recipients}"));
         }
         let revision = writer.set(name, None, &fields)?;
@@ -128,10 +93,10 @@ impl Set {
 
     /// Nobody loses a field without a word.
     fn check_replaced(&self, vault: &Vault, names: &[FieldName]) -> Result<(), VaultCliError> {
-        if self.replace || !vault.has(&self.name)? {
+        if self.replace || !vault.has(&self.given.name)? {
             return Ok(());
         }
-        let name = &self.name;
+        let name = &self.given.name;
         if self.identity.is_empty() {
             let remedy = "to change single fields: `keyferry vault patch`; to replace all of them: --replace";
             return Err(fault(format!(
@@ -163,19 +128,19 @@ fn warn_of_size(name: &SecretName, fields: &Fields, err: &mut dyn Write) -> Resu
 
 impl Patch {
     pub(super) fn run(self, input: &mut Input<'_>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
-        let given = Assignments::parse(&self.fields)?;
-        if self.fields.is_empty() && self.unset.is_empty() {
+        let given = Assignments::parse(&self.given.fields)?;
+        if self.given.fields.is_empty() && self.unset.is_empty() {
             return Err(usage("nothing to change (give FIELD=VALUE, FIELD=@FILE, FIELD=- or --unset FIELD)"));
         }
         if let Some(both) = given.names().find(|name| self.unset.iter().any(|unset| unset == name.as_str())) {
             return Err(usage(format!("the field {both} is both set and unset (remove one)")));
         }
-        let (folder, name) = (&self.folder.vault, &self.name);
-        let vault = Vault::open_for_writing(folder)?.keeping(self.keep);
+        let (folder, name) = (&self.folder.vault, &self.given.name);
+        let vault = Vault::open_for_writing(folder)?.keeping(self.given.revising.keep);
         let reader = reader(folder, &self.keys.identity, name)?;
         // Before anybody types a value, and again when nobody else can change the secret.
         self.check_unset(&open(&reader, folder, name)?)?;
-        let given = given.read(self.allow_empty, input, err)?;
+        let given = given.read(self.given.allow_empty, input, err)?;
         let writer = vault.lock()?;
         let opened = open(&reader, folder, name)?;
         self.check_unset(&opened)?;
@@ -187,14 +152,14 @@ impl Patch {
         }
         Vault::check(name, &fields)?;
         warn_of_size(name, &fields, err)?;
-        take_up(&writer, folder, name, &self.keys.identity, &self.trial)?;
-        put(&writer, name, &opened, (&fields, opened.secret_type.as_ref()), &self.trial, out)
+        take_up(&writer, folder, name, &self.keys.identity, &self.given.revising.trial)?;
+        put(&writer, name, &opened, (&fields, opened.secret_type.as_ref()), &self.given.revising.trial, out)
     }
 
     fn check_unset(&self, opened: &Opened) -> Result<(), VaultCliError> {
         let fields = &opened.secret.fields;
         match self.unset.iter().find(|unset| !fields.contains_key(unset.as_str())) {
-            Some(unset) => Err(super::no_field(&self.name, unset, opened)),
+            Some(unset) => Err(super::no_field(&self.given.name, unset, opened)),
             None => Ok(()),
         }
     }
@@ -226,7 +191,7 @@ fn put(
 impl Rollback {
     pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
         let (folder, name) = (&self.folder.vault, &self.name);
-        let vault = Vault::open_for_writing(folder)?.keeping(self.keep);
+        let vault = Vault::open_for_writing(folder)?.keeping(self.revising.keep);
         let reader = reader(folder, &self.keys.identity, name)?;
         let writer = vault.lock()?;
         let current = open(&reader, folder, name)?;
@@ -234,8 +199,8 @@ impl Rollback {
             return say(out, &format!("{name}: unchanged, revision {} is the current one", self.to));
         }
         let wanted = open_revision(&reader, &vault, name, self.to)?;
-        let next = take_up(&writer, folder, name, &self.keys.identity, &self.trial)?;
-        if self.trial.dry_run {
+        let next = take_up(&writer, folder, name, &self.keys.identity, &self.revising.trial)?;
+        if self.revising.trial.dry_run {
             return say(out, &format!("{name}: would be revision {next}, as revision {}", self.to));
         }
         let revision = writer.set(name, wanted.secret_type.as_ref(), &wanted.secret.fields)?;

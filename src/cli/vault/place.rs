@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::arguments::{Folder, Keys, Trial, secret_name};
+use super::arguments::{Folder, Keys, Pair, Revising, Trial, secret_name};
 use super::{VaultCliError, count, fault, note, open, open_revision, reader, say, take_up};
-use crate::backend::store::file::{KEPT, Revision, Vault, VaultError};
+use crate::backend::store::file::{Revision, Vault, VaultError};
 use crate::model::SecretName;
 
 #[derive(Args, Debug)]
@@ -22,13 +22,8 @@ pub struct Rename {
     #[command(flatten)]
     pub(super) trial: Trial,
 
-    /// The secret's name now
-    #[arg(value_parser = secret_name)]
-    pub(super) old: SecretName,
-
-    /// Its name afterwards
-    #[arg(value_parser = secret_name)]
-    pub(super) new: SecretName,
+    #[command(flatten)]
+    pub(super) pair: Pair,
 }
 
 #[derive(Args, Debug)]
@@ -43,20 +38,11 @@ pub struct Copy {
     #[arg(long)]
     pub(super) replace: bool,
 
-    /// How many earlier revisions of NEW stay
-    #[arg(long, value_name = "N", default_value_t = KEPT)]
-    pub(super) keep: usize,
+    #[command(flatten)]
+    pub(super) revising: Revising,
 
     #[command(flatten)]
-    pub(super) trial: Trial,
-
-    /// The secret to copy
-    #[arg(value_parser = secret_name)]
-    pub(super) old: SecretName,
-
-    /// The name of the copy
-    #[arg(value_parser = secret_name)]
-    pub(super) new: SecretName,
+    pub(super) pair: Pair,
 }
 
 #[derive(Args, Debug)]
@@ -80,7 +66,7 @@ pub struct Remove {
 
 impl Rename {
     pub(super) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
-        let (folder, old, new) = (&self.folder.vault, &self.old, &self.new);
+        let (folder, old, new) = (&self.folder.vault, &self.pair.old, &self.pair.new);
         let vault = Vault::open_for_writing(folder)?;
         let reader = reader(folder, &self.keys.identity, old)?;
         let writer = vault.lock()?;
@@ -119,8 +105,8 @@ fn check_vacant(vault: &Vault, new: &SecretName, remedy: &str) -> Result<(), Vau
 
 impl Copy {
     pub(super) fn run(self, out: &mut dyn Write) -> Result<(), VaultCliError> {
-        let (folder, old, new) = (&self.folder.vault, &self.old, &self.new);
-        let vault = Vault::open_for_writing(folder)?.keeping(self.keep);
+        let (folder, old, new) = (&self.folder.vault, &self.pair.old, &self.pair.new);
+        let vault = Vault::open_for_writing(folder)?.keeping(self.revising.keep);
         if old == new {
             return Err(super::usage(format!("{old}: cannot be copied to itself (give another name)")));
         }
@@ -130,9 +116,9 @@ impl Copy {
         if !self.replace {
             check_vacant(&vault, new, "to replace all its fields: --replace")?;
         }
-        let next = take_up(&writer, folder, new, &self.keys.identity, &self.trial)?;
+        let next = take_up(&writer, folder, new, &self.keys.identity, &self.revising.trial)?;
         let shown = |revision: Revision| format!("revision {revision}, {}, as {old}", count(opened.secret.fields.len(), "field"));
-        if self.trial.dry_run {
+        if self.revising.trial.dry_run {
             return say(out, &format!("{new}: would be {}", shown(next)));
         }
         let revision = writer.set(new, opened.secret_type.as_ref(), &opened.secret.fields)?;
