@@ -13,6 +13,7 @@ use crate::yaml::{Faults, Node, Reader, Value};
 mod account;
 mod bounds;
 mod class_may;
+mod foreign;
 mod pattern;
 mod placeholder;
 mod subject;

@@ -8,8 +8,8 @@ use std::io;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-/// U+FEFF in UTF-8.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+/// The byte order mark, U+FEFF, in UTF-8.
+pub const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why bytes are not text. The message follows the file's name.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
@@ -59,7 +59,7 @@ pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotText> {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(NotText::Utf16),
         // ASCII in UTF-16 has a zero in every second byte. Text has none.
         [0, other, ..] | [other, 0, ..] if *other != 0 => Err(NotText::Utf16),
-        _ => Ok(bytes.strip_prefix(MARK).unwrap_or(bytes)),
+        _ => Ok(bytes.strip_prefix(UTF8_MARK).unwrap_or(bytes)),
     }
 }
 

@@ -13,6 +13,9 @@ use super::is_name;
 /// Variables whose value bash 5.2 computes (a command in it runs at once, whatever its quotes) or runs at its next prompt.
 const RUN: [&str; 10] = ["HISTCMD", "MAILCHECK", "OPTIND", "PROMPT_COMMAND", "PS0", "PS1", "PS2", "PS4", "RANDOM", "SRANDOM"];
 
+/// Variables in whose value a shell runs commands once they are exported (`set -a`): a shell that starts, or looks for mail, expands it.
+const EXPANDED: [&str; 3] = ["BASH_ENV", "ENV", "MAILPATH"];
+
 /// Variables that bash 5.2 does not take a value for.
 const FIXED: [&str; 22] = [
     "BASHOPTS",
@@ -68,6 +71,9 @@ pub fn write(name: &str, value: &[u8]) -> Result<Zeroizing<String>, Unwritable> 
         return Err(Unwritable::Run);
     }
     let value = str::from_utf8(value).ok().filter(|value| !value.contains('\0')).ok_or(Unwritable::Binary)?;
+    if EXPANDED.contains(&name) && value.contains(['$', '`']) {
+        return Err(Unwritable::Run);
+    }
     let quote = quote_for(value)?;
     let mut line = Zeroizing::new(String::with_capacity(name.len() + value.len() + 4));
     line.push_str(name);
@@ -141,6 +147,10 @@ mod tests {
         }
         assert_eq!(write("A", &[0xff]), Err(Unwritable::Binary));
         assert_eq!(write("RANDOM", b"a[$(touch ran)]"), Err(Unwritable::Run));
+        for name in ["BASH_ENV", "ENV", "MAILPATH"] {
+            assert_eq!(write(name, b"$(touch ran)"), Err(Unwritable::Run), "{name}");
+            assert!(write(name, b"production").is_ok(), "{name}");
+        }
         for name in ["", "a b", "a=b", "ö", "a\nb"] {
             assert_eq!(write(name, b"x"), Err(Unwritable::Name), "{name:?}");
         }

@@ -43,6 +43,8 @@ pub enum CertificateProblem {
     /// In words that follow a colon.
     Other(String),
     OtherName,
+    /// It names no server at all.
+    Nameless,
     /// It does not lead to a CA that is trusted.
     UnknownIssuer,
 }
@@ -77,6 +79,7 @@ impl CertificateFault {
             CertificateProblem::NotYetValid => "see that this node's clock is right",
             CertificateProblem::Other(_) => "give the server another certificate",
             CertificateProblem::OtherName => "use an address that it is for, or name the server that it is for",
+            CertificateProblem::Nameless => "issue the server a certificate with a subjectAltName",
             CertificateProblem::UnknownIssuer => "name the CA that issued it",
         }
     }
@@ -112,6 +115,9 @@ impl fmt::Display for CertificateFault {
             CertificateProblem::NotYetValid => write!(f, "the server's certificate for {names} is not valid yet{valid}"),
             CertificateProblem::Other(problem) => write!(f, "the server's certificate for {names}{valid} cannot be used: {problem}"),
             CertificateProblem::OtherName => write!(f, "the server's certificate is for {names}{valid}, not for {}", self.wanted),
+            CertificateProblem::Nameless => {
+                write!(f, "the server's certificate{valid} has no subjectAltName, and so is for no server, not for {} either", self.wanted)
+            }
             CertificateProblem::UnknownIssuer => {
                 write!(f, "the server's certificate for {names}{valid}, issued by {}, does not lead to {}", self.issuer, self.trusted)
             }
@@ -135,6 +141,7 @@ impl CertificateProblem {
             CertificateError::NotValidYet => Self::NotYetValid,
             CertificateError::NotValidYetContext { not_before, .. } if own(not_before, |(from, _)| from) => Self::NotYetValid,
             CertificateError::NotValidYetContext { .. } => Self::Other("a CA that it leads to is not valid yet".to_owned()),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } if facts.names.is_empty() => Self::Nameless,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
             // A signature that does not fit: another CA of the same name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,

@@ -62,6 +62,11 @@ fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<d
 fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), HttpError> {
     let (mut roots, mut own, mut unusable) = (RootCertStore::empty(), Vec::new(), None);
     for file in files::read_ca(config, path)? {
+        if let Some(problem) = unread(&file.bytes) {
+            tracing::warn!(file = %file.path.display(), problem, "a part of a CA file is not read (correct or remove it; the others are in force)");
+            unusable
+                .get_or_insert_with(|| if file.path == path { problem.to_owned() } else { format!("{} {problem}", file.path.display()) });
+        }
         for (number, block) in (1..).zip(blocks(&file.bytes)) {
             let certificate = CertificateDer::from_pem_slice(block).map_err(|error| pem_problem(&error));
             let added = certificate.and_then(|certificate| {
@@ -78,6 +83,25 @@ fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<Cert
     }
     let problem = || unusable.unwrap_or_else(|| "holds no certificate".to_owned());
     if roots.is_empty() { Err(files::fault(config, Of::Ca, path, problem())) } else { Ok((roots, own)) }
+}
+
+/// What else than certificates in PEM somebody may take for one.
+fn unread(file: &[u8]) -> Option<&'static str> {
+    const OTHERS: [(&[u8], &str); 4] = [
+        (
+            b"-----BEGIN TRUSTED CERTIFICATE-----",
+            "has a certificate in OpenSSL's own form (convert it: `openssl x509 -in FILE -out ca.pem`)",
+        ),
+        (b"-----BEGIN X509 CERTIFICATE-----", "has a certificate under an old title (convert it: `openssl x509 -in FILE -out ca.pem`)"),
+        (b"-----BEGIN PKCS7-----", "is in PKCS#7 (convert it: `openssl pkcs7 -print_certs -in FILE -out ca.pem`)"),
+        (b"-----BEGIN CERTIFICATE REQUEST-----", "has a request for a certificate, and nobody's signature (name the certificate)"),
+    ];
+    // A sequence of ASN.1, longer than 127 bytes.
+    if file.starts_with(&[0x30, 0x81]) || file.starts_with(&[0x30, 0x82]) {
+        return Some("is in DER (convert it: `openssl x509 -inform der -in FILE -out ca.pem`)");
+    }
+    let titles = file.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"-----BEGIN"));
+    titles.filter_map(|line| OTHERS.iter().find(|(title, _)| line.starts_with(title))).map(|(_, problem)| *problem).next()
 }
 
 /// The certificates of a PEM file, each as text. One that does not end, or is not PEM inside, does not spoil those behind it.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::foreign::check_seen;
 use super::placeholder::{check as check_placeholders, fill_in, samples};
 use crate::glob;
 use crate::model::{LoginKey, PodIdentity};
@@ -95,6 +96,7 @@ impl ClassMay {
 /// Whether there is something that a class could say, and the pattern describes.
 fn check(pattern: &str, spelled: impl Fn(&str) -> Result<String, String>) -> Result<String, String> {
     check_placeholders(pattern)?;
+    check_seen(pattern)?;
     let fits = |sample: &String| spelled(sample).is_ok_and(|one| one == *sample);
     if samples(pattern, &["x", "/x", "https://x", "unix:///x"]).iter().any(fits) {
         return Ok(pattern.to_owned());

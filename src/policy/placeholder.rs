@@ -1,14 +1,40 @@
 //! What a pattern borrows from the Pod, and what looks as if it did: `$namespace` stands for nothing but itself, and a rule with it says
 //! nothing.
 
+use super::foreign::widened;
 use crate::model::PodIdentity;
 use crate::nearest::nearest;
 
 /// What a pattern may borrow from the Pod.
 const PLACEHOLDERS: [&str; 2] = ["${namespace}", "${serviceAccount}"];
 
-/// How other programs write a place for a value: what opens it and what closes it.
-const FORMS: [(&str, &str); 6] = [("${", "}"), ("$(", ")"), ("{{", "}}"), ("{", "}"), ("<", ">"), ("$", "")];
+/// How other programs write a place for a value: what opens it, what closes it, and what it takes to be no part of a name.
+const FORMS: [(&str, &str, Counts); 14] = [
+    ("$${", "}", Counts::Always),
+    ("${", "}", Counts::Always),
+    ("%{", "}", Counts::WithAWord),
+    ("#{", "}", Counts::WithAWord),
+    ("$(", ")", Counts::WithAWord),
+    ("{{", "}}", Counts::WithAWord),
+    ("{", "}", Counts::WithAWord),
+    ("$$", "", Counts::WithOurs),
+    ("$", "", Counts::WithOurs),
+    ("<", ">", Counts::WithOurs),
+    ("[", "]", Counts::WithOurs),
+    ("%", "%", Counts::WithOurs),
+    ("__", "__", Counts::WithOurs),
+    (":", "", Counts::WithOurs),
+];
+
+/// When a form is a place for a value.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Counts {
+    Always,
+    /// With anything inside that reads as a word.
+    WithAWord,
+    /// With a word that is one of ours: `$web` and `<x>` may be parts of a name.
+    WithOurs,
+}
 
 /// A place for a value as another program writes it.
 struct Lookalike<'t> {
@@ -34,7 +60,7 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
 
 /// The narrowest pattern that matches a name: `*` stands for what a pattern would read as something else.
 pub fn literal(name: &str) -> String {
-    let mut pattern = name.replace("${", "*{");
+    let mut pattern = widened(&name.replace("${", "*{"));
     while let Some(Lookalike { written, .. }) = lookalike(&pattern) {
         pattern = pattern.replace(written, "*");
     }
@@ -86,12 +112,12 @@ pub(super) fn samples(pattern: &str, across: &[&str]) -> Vec<String> {
 fn lookalike(pattern: &str) -> Option<Lookalike<'_>> {
     let mut rest = pattern;
     loop {
-        rest = &rest[rest.find(['$', '{', '<'])?..];
+        rest = &rest[rest.find(['$', '%', '#', '{', '<', '[', '_', ':'])?..];
         if let Some(known) = PLACEHOLDERS.iter().find(|placeholder| rest.starts_with(**placeholder)) {
             rest = &rest[known.len()..];
             continue;
         }
-        if let Some(found) = FORMS.iter().find_map(|(open, close)| within(rest, open, close)) {
+        if let Some(found) = FORMS.iter().find_map(|(open, close, counts)| within(rest, open, close, *counts)) {
             return Some(found);
         }
         if rest.starts_with("${") {
@@ -102,15 +128,19 @@ fn lookalike(pattern: &str) -> Option<Lookalike<'_>> {
 }
 
 /// What begins here, if it is of this form.
-fn within<'t>(text: &'t str, open: &str, close: &str) -> Option<Lookalike<'t>> {
+fn within<'t>(text: &'t str, open: &str, close: &str, counts: Counts) -> Option<Lookalike<'t>> {
     let inner = text.strip_prefix(open)?;
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let length = if close.is_empty() { inner.find(|c| !is_word(c)).unwrap_or(inner.len()) } else { inner.find(close)? };
     let (word, written) = (inner[..length].trim(), &text[..open.len() + length + close.len()]);
     let fits = !word.is_empty() && word.chars().all(|c| is_word(c) || matches!(c, '.' | '-' | ' ' | ',' | ':'));
     let meant = meant(word);
-    // `$web` and `<x>` may be parts of a name; what only some programs read as a place counts only where the word is one of ours.
-    (open == "${" || fits && (meant.is_some() || !matches!(open, "$" | "<"))).then_some(Lookalike { written, meant })
+    let is_place = match counts {
+        Counts::Always => true,
+        Counts::WithAWord => fits,
+        Counts::WithOurs => fits && meant.is_some(),
+    };
+    is_place.then_some(Lookalike { written, meant })
 }
 
 /// The placeholder of a word: `Namespace`, `service_account`, `pod.namespace`, `sa`.
@@ -150,8 +180,16 @@ mod tests {
             "files/${pod}/x",
             "files/{db,web}",
             "files/${/x",
+            "files/$${namespace}/x",
+            "files/$$namespace/x",
+            "files/%{namespace}/x",
+            "files/#{ns}/x",
+            "files/[namespace]/x",
+            "files/__NAMESPACE__/x",
+            "files/%NAMESPACE%/x",
+            "files/:namespace/x",
         ];
-        insta::assert_snapshot!(all.map(told).join("\n"), @r#"
+        insta::assert_snapshot!(all.map(told).join("\n"), @r##"
         "files/$namespace/**": "$namespace" is no placeholder (did you mean "files/${namespace}/**"?)
         "files/{namespace}/**": "{namespace}" is no placeholder (did you mean "files/${namespace}/**"?)
         "files/{{ .Namespace }}/**": "{{ .Namespace }}" is no placeholder (did you mean "files/${namespace}/**"?)
@@ -165,7 +203,15 @@ mod tests {
         "files/${pod}/x": "${pod}" is no placeholder (there are ${namespace}, ${serviceAccount})
         "files/{db,web}": "{db,web}" is no placeholder (there are no alternatives: write a pattern for each)
         "files/${/x": "${" is no placeholder (there are ${namespace}, ${serviceAccount})
-        "#);
+        "files/$${namespace}/x": "$${namespace}" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/$$namespace/x": "$$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/%{namespace}/x": "%{namespace}" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/#{ns}/x": "#{ns}" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/[namespace]/x": "[namespace]" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/__NAMESPACE__/x": "__NAMESPACE__" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/%NAMESPACE%/x": "%NAMESPACE%" is no placeholder (did you mean "files/${namespace}/x"?)
+        "files/:namespace/x": ":namespace" is no placeholder (did you mean "files/${namespace}/x"?)
+        "##);
         for fine in [
             "files/${namespace}/${serviceAccount}",
             "files/$web/x",
@@ -182,9 +228,10 @@ mod tests {
     proptest! {
         /// Whatever a secret is called, a rule can be written for it.
         #[test]
-        fn every_name_has_a_pattern(name in "[a$ns{}<>(*.,/ ]{1,12}|[ab]{0,2}(\\$\\{namespace\\}|\\{sa\\}|\\$ns|\\{\\{x\\}\\}|\\$\\(x\\)){1,3}[}{$]{0,2}") {
+        fn every_name_has_a_pattern(name in "[a$ns{}<>(*.,/ %#\\[\\]|!^:_]{1,12}|[ab]{0,2}(\\$\\{namespace\\}|\\{sa\\}|\\$ns|\\{\\{x\\}\\}|\\$\\(x\\)|__ns__|:sa|%ns%){1,3}[}{$]{0,2}") {
             let pattern = literal(&name);
             prop_assert_eq!(check(&pattern), Ok(()));
+            prop_assert_eq!(crate::policy::foreign::check(&pattern), Ok(()));
             prop_assert!(crate::glob::matches(&pattern, &name), "{} {}", pattern, name);
             prop_assert!(pattern.split('/').all(|element| !element.contains("**")));
         }

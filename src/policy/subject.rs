@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use super::foreign;
 use super::placeholder::{check as check_placeholders, samples, stand_in};
 use crate::glob;
 use crate::model::{InvalidName, SecretName};
@@ -35,7 +36,9 @@ pub struct Store<'k> {
 /// # Errors
 /// What is wrong with it, with the right spelling where it can be told.
 pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Result<String, String> {
+    check_one(pattern, backends)?;
     check_placeholders(pattern)?;
+    foreign::check(pattern)?;
     let bare = stand_in(pattern, "x");
     if !bare.contains('/') || bare.split('/').any(str::is_empty) {
         return Err(format!("{pattern:?} is no <backend>/<name> pattern ({})", slashes(pattern)));
@@ -58,8 +61,22 @@ pub(super) fn check(pattern: &str, update: bool, backends: &[Named<'_>]) -> Resu
     }
 }
 
+/// A text is one pattern: `files/a, files/b` is the name `a, files/b`.
+fn check_one(pattern: &str, backends: &[Named<'_>]) -> Result<(), String> {
+    let begins = |piece: &str| backends.iter().any(|backend| piece.strip_prefix(backend.name).is_some_and(|rest| rest.starts_with('/')));
+    let pieces: Vec<&str> = pattern.split([',', ';', '|', ' ', '\n']).filter(|piece| !piece.is_empty()).collect();
+    if pieces.iter().filter(|piece| begins(piece)).count() < 2 {
+        return Ok(());
+    }
+    let meant = pieces.iter().map(|piece| format!("{piece:?}")).collect::<Vec<_>>().join(", ");
+    Err(format!("{pattern:?}: a text is one pattern (did you mean {meant}?)"))
+}
+
 /// What somebody means by slashes at an end, or by two in a row.
 fn slashes(pattern: &str) -> String {
+    if let Some((scheme, _)) = pattern.split_once("://") {
+        return format!("{scheme}:// begins an address, and a pattern begins with the backend's name: such as files/shop/*");
+    }
     let elements: Vec<&str> = pattern.split('/').filter(|element| !element.is_empty()).collect();
     let below = if pattern.ends_with('/') { "/**" } else { "" };
     match format!("{}{below}", elements.join("/")) {
@@ -70,15 +87,34 @@ fn slashes(pattern: &str) -> String {
 
 /// A name is what the store calls it, and escapes are how an address writes one.
 fn check_escapes(pattern: &str) -> Result<(), String> {
-    let is_escape = |at: &usize| pattern.as_bytes().get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    let Some(at) = pattern.match_indices('%').map(|(at, _)| at).find(is_escape) else { return Ok(()) };
+    let Some(at) = escapes(pattern).next() else { return Ok(()) };
     let escape = &pattern[at..at + 3];
-    let meant = u8::from_str_radix(&escape[1..], 16).ok().filter(|byte| byte.is_ascii_graphic() || *byte == b' ').map(char::from);
-    let remedy = match meant {
-        Some(meant) => format!("did you mean {:?}?", pattern.replace(escape, &meant.to_string())),
+    let remedy = match unescaped(pattern) {
+        Some(meant) => format!("did you mean {meant:?}?"),
         None => "write the character itself".to_owned(),
     };
     Err(format!("{pattern:?}: {escape:?} is an escape of addresses, and policy sees names as their store lists them ({remedy})"))
+}
+
+/// Where the escapes are.
+fn escapes(pattern: &str) -> impl Iterator<Item = usize> + '_ {
+    let is_escape = |at: &usize| pattern.as_bytes().get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    pattern.match_indices('%').map(|(at, _)| at).filter(is_escape)
+}
+
+/// The pattern without its escapes, if that is one.
+fn unescaped(pattern: &str) -> Option<String> {
+    let (mut bytes, mut from) = (Vec::new(), 0);
+    for at in escapes(pattern) {
+        bytes.extend_from_slice(pattern.get(from..at)?.as_bytes());
+        bytes.push(u8::from_str_radix(&pattern[at + 1..at + 3], 16).ok()?);
+        from = at + 3;
+    }
+    bytes.extend_from_slice(&pattern.as_bytes()[from..]);
+    let meant = String::from_utf8(bytes).ok()?;
+    let is_pattern = foreign::check(&meant).is_ok() && check_placeholders(&meant).is_ok() && check_escapes(&meant).is_ok();
+    let is_path = meant.split('/').all(|element| !matches!(element, "" | "." | ".."));
+    (is_pattern && is_path).then_some(meant)
 }
 
 /// The backends that the first element names.
@@ -118,16 +154,28 @@ impl Store<'_> {
         if samples.iter().all(|sample| cause(sample).is_some()) {
             return first_cause;
         }
-        if let Some(version) = self.version
-            && let Some(("", behind)) = rest.split_once(version).filter(|(_, behind)| behind.starts_with('/'))
-        {
-            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {:?}?)", format!("{first}{behind}")));
+        if let Some(meant) = self.without_version(first, rest) {
+            let version = self.version.unwrap_or_default();
+            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {meant:?}?)"));
         }
         let outside = !self.namespace.is_empty() && first != "**" && !begins(rest, &self.namespace);
         outside.then(|| {
             let inside = format!("{first}/{}/{rest}", self.namespace);
             format!("names there begin with the backend's namespace, {:?} (did you mean {inside:?}?)", self.namespace)
         })
+    }
+}
+
+impl Store<'_> {
+    /// The pattern without the API's version, which stands before the name or behind the namespace.
+    fn without_version(&self, first: &str, rest: &str) -> Option<String> {
+        let version = self.version?;
+        let stripped = |rest: &str| rest.strip_prefix(version).and_then(|behind| behind.strip_prefix('/')).map(ToOwned::to_owned);
+        if let Some(behind) = stripped(rest) {
+            return Some(format!("{first}/{behind}"));
+        }
+        let inner = rest.strip_prefix(&self.namespace)?.strip_prefix('/')?;
+        Some(format!("{first}/{}/{}", self.namespace, stripped(inner)?))
     }
 }
 
@@ -174,6 +222,7 @@ mod tests {
             Named { name: "broken", store: None },
             Named { name: "files", store: store(false, None, "") },
             Named { name: "team", store: store(true, None, "team-a/web") },
+            Named { name: "tns", store: store(true, Some("v1"), "team-a") },
         ]
     }
 
@@ -199,6 +248,14 @@ mod tests {
             "bao/kv/data/a%20b",
             "files/%00x",
             "bao/v1/kv/data/db",
+            "tns/team-a/v1/kv/data/db",
+            "bao/%2e%2e/x",
+            "bao/a%20b%2Fc",
+            "https://x/y",
+            "files/x,files/y",
+            "files/x files/y",
+            "files/x, files/y/**",
+            "files/[ab]",
             "team/kv/data/db",
             "team/team-a/kv",
             "files",
@@ -209,9 +266,9 @@ mod tests {
         insta::assert_snapshot!(all.map(told).join("\n"), @r#"
         "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)
         "Files/shop/db": there is no backend "Files" (did you mean "files/shop/db"?)
-        "shop/db": there is no backend "shop" (it comes first, and is one of bao, broken, files, team)
-        "intranet*/x": no backend is called "intranet*" (it comes first, and is one of bao, broken, files, team)
-        "fil/**": there is no backend "fil" (it comes first, and is one of bao, broken, files, team)
+        "shop/db": there is no backend "shop" (it comes first, and is one of bao, broken, files, team, tns)
+        "intranet*/x": no backend is called "intranet*" (it comes first, and is one of bao, broken, files, team, tns)
+        "fil/**": there is no backend "fil" (it comes first, and is one of bao, broken, files, team, tns)
         "files/../x": the name has the element ".." (write it as its store lists it)
         "files/./x": the name has the element "." (write it as its store lists it)
         "files/.x": the name has an element with a dot before it (choose another name)
@@ -222,6 +279,14 @@ mod tests {
         "bao/kv/data/a%20b": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/kv/data/a b"?)
         "files/%00x": "%00" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
         "bao/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "bao/kv/data/db"?)
+        "tns/team-a/v1/kv/data/db": `v1/` belongs to the API, and to no name (did you mean "tns/team-a/kv/data/db"?)
+        "bao/%2e%2e/x": "%2e" is an escape of addresses, and policy sees names as their store lists them (write the character itself)
+        "bao/a%20b%2Fc": "%20" is an escape of addresses, and policy sees names as their store lists them (did you mean "bao/a b/c"?)
+        "https://x/y" is no <backend>/<name> pattern (https:// begins an address, and a pattern begins with the backend's name: such as files/shop/*)
+        "files/x,files/y": a text is one pattern (did you mean "files/x", "files/y"?)
+        "files/x files/y": a text is one pattern (did you mean "files/x", "files/y"?)
+        "files/x, files/y/**": a text is one pattern (did you mean "files/x", "files/y/**"?)
+        "files/[ab]": "[ab]" stands for itself (there are `*` and `**` alone: write a pattern for each name)
         "team/kv/data/db": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/kv/data/db"?)
         "team/team-a/kv": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/team-a/kv"?)
         "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)

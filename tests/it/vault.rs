@@ -316,7 +316,7 @@ fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
     DIR/faulty/a.yaml:1: the Secret x: data.a: is not valid base64
     DIR/faulty/a.yaml:1: the Secret x: data.b: is a number to Kubernetes, but must be a text (put it in quotes)
     DIR/faulty/a.yaml:1: the Secret x: data.c: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
-    DIR/faulty/broken.yaml:2:1: is not valid YAML
+    DIR/faulty/broken.yaml:2:1: is not valid YAML (`kubectl apply --dry-run=client -f FILE` says more, and may show values)
     DIR/faulty/b.env: line 1: has no `=` (write NAME=value)
     DIR/faulty/b.env: line 2: the closing quote is missing (add it; a value that begins with a quote goes into other quotes)
     DIR/faulty/c.json: the name "../x" has the element ".."

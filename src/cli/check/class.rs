@@ -96,6 +96,11 @@ impl Judge<'_> {
     }
 
     fn pass_on_warnings(&mut self, subject: &Subject<'_>, plan: &Plan) {
+        if plan.objects.is_empty() {
+            let (key, at) = ("objects".to_owned(), subject.parameter("objects"));
+            let message = "objects: asks for nothing, and the volume stays empty (list what Pods need; was a template's value left out?)";
+            self.report.add(subject.about(Finding { key, ..Finding::warning(Warned::NoObjects, subject.file, at, message) }));
+        }
         for warning in &plan.warnings {
             let object = warning.object.as_ref().map(|label| label.index);
             let at = object.map_or_else(|| subject.parameter(&warning.key), |index| subject.place_in(index, &warning.key));

@@ -47,6 +47,8 @@ pub enum Warned {
     DuplicateKey,
     /// A type of a synced Secret that is nearly a known one.
     NearType,
+    /// A class that asks for nothing.
+    NoObjects,
     /// A backend that the former configuration has and the new one has not.
     RemovedBackend,
     /// A mode that lets only root read the file.

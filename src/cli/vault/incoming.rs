@@ -17,7 +17,7 @@ use crate::backend::store::file::{InvalidExchange, SecretType, Vault, VaultName,
 use crate::dotenv::{self, Difference};
 use crate::model::{Field, FieldName, SecretBytes, SecretName, clean};
 use crate::text;
-use crate::yaml::parse_all;
+use crate::yaml::{Fault, parse_all};
 
 type Fields = BTreeMap<FieldName, Field>;
 
@@ -180,8 +180,7 @@ impl Incoming {
     fn read_manifests(&mut self, arguments: &Import, file: &str, text: &str) {
         let documents = match parse_all(text) {
             Ok(documents) => documents,
-            // What else the fault says may quote the text.
-            Err(fault) => return self.faults.push(format!("{file}:{}:{}: is not valid YAML", fault.at.line, fault.at.column)),
+            Err(fault) => return self.no_manifest(file, text, &fault),
         };
         for document in &documents {
             if let Some(mark) = marks::of_document(document) {
@@ -191,7 +190,10 @@ impl Incoming {
         let mut others = Vec::new();
         for object in objects(documents.iter().filter(|document| marks::of_document(document).is_none())) {
             let at = format!("{file}:{}", object.node.at.line);
-            if object.is_secret() {
+            if let Some(mark) = marks::of_document(object.node) {
+                // An item of a list.
+                self.not_values(&at, mark);
+            } else if object.is_secret() {
                 self.read_secret(arguments, &at, object);
             } else if marks::makes_a_secret(object.api_version, object.kind) {
                 self.maker(&at, object);
@@ -204,28 +206,44 @@ impl Incoming {
         }
     }
 
+    /// What else a fault of YAML says may quote the text.
+    fn no_manifest(&mut self, file: &str, text: &str, fault: &Fault) {
+        let at = format!("{file}:{}:{}", fault.at.line, fault.at.column);
+        let problem = match marks::of_broken(text) {
+            _ if !fault.key.is_empty() => format!("the key {:?} is {}", clean(&fault.key), fault.problem),
+            Some(mark) => format!("is not valid YAML, perhaps because it is {} ({})", mark.what, mark.remedy),
+            None => "is not valid YAML (`kubectl apply --dry-run=client -f FILE` says more, and may show values)".to_owned(),
+        };
+        self.faults.push(format!("{at}: {problem}"));
+    }
+
     fn read_secret(&mut self, arguments: &Import, at: &str, object: Object<'_>) {
         let Some(name) = object.metadata("name") else { return self.faults.push(format!("{at}: a Secret without metadata.name")) };
         if object.is_their_own() {
             let secret_type = object.secret_type().unwrap_or_default();
             return self.notes.push(format!("{at}: the Secret {name} is not imported: its type is {secret_type}"));
         }
+        let shown = format!("{at}: the Secret {}", clean(name));
+        let before = self.faults.len();
+        self.faults.extend(object.faults().into_iter().map(|fault| format!("{shown}: {fault}")));
+        if self.faults.len() > before {
+            return;
+        }
         let marked = |text: &str| marks::of_value(text.as_bytes()).filter(|mark| !mark.legal).map(problem);
         let values = match values(object.node, marked) {
             Ok(values) => values,
-            Err(faults) => return self.faults.extend(faults.into_iter().map(|fault| format!("{at}: the Secret {name}: {fault}"))),
+            Err(faults) => return self.faults.extend(faults.into_iter().map(|fault| format!("{shown}: {fault}"))),
         };
         if values.is_empty() {
-            return self.notes.push(format!("{at}: the Secret {name} is not imported: it has no data"));
+            return self.notes.push(format!("{shown} is not imported: it has no data"));
         }
         let secret_type = match object.secret_type().map(str::parse).transpose() {
             Ok(secret_type) => secret_type,
-            Err(fault) => return self.faults.push(format!("{at}: the Secret {name}: {fault}")),
+            Err(fault) => return self.faults.push(format!("{shown}: {fault}")),
         };
         for (key, value) in &values {
-            self.check_value(arguments, &format!("{at}: the Secret {name}: {key}"), marks::of_value(value));
+            self.check_value(arguments, &format!("{shown}: {key}"), marks::of_value(value));
         }
-        let shown = format!("{at}: the Secret {name}");
         if let Some(name) = self.named(arguments, "{namespace}/{name}", &shown, object.metadata("namespace"), Some(name)) {
             self.add(&name, at, secret_type, values);
         }

@@ -24,12 +24,13 @@ const AGE: Mark = fault("encrypted by age", "run `age --decrypt` first");
 const PGP: Mark = fault("encrypted by PGP", "run `gpg --decrypt` first");
 const DOTENV_VAULT: Mark = fault("encrypted by dotenv-vault", "run `npx dotenv-vault decrypt` first");
 const AZURE: Mark = fault("a reference to Azure Key Vault", "run `az keyvault secret show` first");
+const TEMPLATE: Mark = fault("a template", "let the program that fills it in run first, such as `helm template`");
 const ONE_PASSWORD: &str = "run `op inject` first";
 
 /// A predicate over a value without blanks at its ends, and what the value is then.
 type Rule = (fn(&str) -> bool, Mark);
 
-const VALUES: [Rule; 21] = [
+const VALUES: [Rule; 27] = [
     (|text| text.starts_with("ENC[PKCS7,") || text.starts_with("ENC[GPG,"), EYAML),
     (|text| is_within(text, "ENC[", "]"), SOPS),
     (|text| text.strip_prefix("encrypted:").is_some_and(is_base64), fault("encrypted by dotenvx", "run `dotenvx decrypt` first")),
@@ -41,11 +42,20 @@ const VALUES: [Rule; 21] = [
         |text| is_one_line(text) && text.strip_prefix("op://").is_some_and(|path| path.contains('/')),
         fault("a reference of 1Password", ONE_PASSWORD),
     ),
-    (is_vals_reference, fault("a reference of vals", "run `vals eval` first")),
+    (is_reference_by_scheme, fault("a reference to a secret in another store", "write the value that it stands for")),
     (
-        |text| is_within(text, "{{", "}}") || is_within(text, "${{", "}}"),
-        fault("a template", "let the program that fills it in run first, such as `helm template`"),
+        |text| is_within(text, "$__vault{", "}") || is_within(text, "$__file{", "}") || is_within(text, "$__env{", "}"),
+        fault("a reference of Grafana", "write the value that it stands for"),
     ),
+    (|text| is_word(text) && is_within(text, "((", "))"), fault("a reference of CredHub", "run `credhub interpolate` first")),
+    (|text| is_within(text, "EJ[1:", "]"), fault("encrypted by ejson", "run `ejson decrypt` first")),
+    (
+        |text| text.starts_with("-----BEGIN PKCS7-----") || text.starts_with("-----BEGIN CMS-----"),
+        fault("encrypted as PKCS#7", "run `openssl cms -decrypt` first"),
+    ),
+    (is_version_of_google, legal("the name of a secret of Google Cloud", "write the value that `gcloud secrets versions access` prints")),
+    (is_vals_reference, fault("a reference of vals", "run `vals eval` first")),
+    (is_template, TEMPLATE),
     (is_argocd_placeholder, fault("a placeholder of argocd-vault-plugin", "run `argocd-vault-plugin generate` first")),
     (
         |text| is_word(text) && (text.starts_with("berglas://") || text.starts_with("sm://")),
@@ -69,7 +79,7 @@ const VALUES: [Rule; 21] = [
 ];
 
 /// Objects of Kubernetes from which a controller makes a Secret: groups of their API, and kinds.
-const MAKERS: [(&str, &[&str]); 9] = [
+const MAKERS: [(&str, &[&str]); 14] = [
     ("bitnami.com", &["SealedSecret"]),
     ("external-secrets.io", &["ClusterExternalSecret", "ExternalSecret"]),
     ("secrets.hashicorp.com", &["VaultDynamicSecret", "VaultPKISecret", "VaultStaticSecret"]),
@@ -79,6 +89,11 @@ const MAKERS: [(&str, &[&str]); 9] = [
     ("secrets.doppler.com", &["DopplerSecret"]),
     ("k8s.bitwarden.com", &["BitwardenSecret"]),
     ("spv.no", &["AzureKeyVaultSecret"]),
+    ("kubernetes-client.io", &["ExternalSecret"]),
+    ("koudingspawn.de", &["Vault"]),
+    ("redhatcop.redhat.io", &["VaultSecret"]),
+    ("ricoberger.de", &["VaultSecret"]),
+    ("viaduct.ai", &["ksops"]),
 ];
 
 /// What begins like this, whatever follows, is no text that anybody reads.
@@ -118,6 +133,12 @@ pub fn makes_a_secret(api_version: &str, kind: &str) -> bool {
     MAKERS.iter().any(|(of, kinds)| *of == group && kinds.contains(&kind))
 }
 
+/// What a text is that is no YAML, by its lines: tags of other programs, and places of templates.
+pub fn of_broken(text: &str) -> Option<Mark> {
+    let has = |mark: &str| text.lines().any(|line| line.contains(mark));
+    if has("!vault |") || has("!vault-encrypted") { Some(ANSIBLE) } else { has("{{").then_some(TEMPLATE) }
+}
+
 /// What a value is instead.
 pub fn of_value(value: &[u8]) -> Option<Mark> {
     if let Some(mark) = of_file(value) {
@@ -147,7 +168,10 @@ fn is_encrypted_document(text: &str) -> bool {
     // Most values are not looked into further.
     text.contains("ENC[") && text.contains("sops") && {
         let is_dotenv = || of_names(text.lines().filter_map(|line| Some(line.split_once('=')?.0))).is_some();
-        is_dotenv() || parse_all(text).is_ok_and(|documents| documents.iter().any(|document| of_document(document).is_some()))
+        // What SOPS makes of an INI file has a section of its own.
+        is_dotenv()
+            || text.lines().any(|line| line.trim() == "[sops]")
+            || parse_all(text).is_ok_and(|documents| documents.iter().any(|document| of_document(document).is_some()))
     }
 }
 
@@ -177,9 +201,53 @@ fn is_transit(text: &str) -> bool {
 fn is_vault_reference(text: &str) -> bool {
     let text = text.strip_prefix("${").and_then(|text| text.strip_suffix('}')).unwrap_or(text);
     let text = text.strip_prefix(">>").unwrap_or(text);
-    let path = ["vault:", "bao:"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let text = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
+    let path = ["vault:", "bao:", "openbao:"].iter().find_map(|scheme| text.strip_prefix(scheme));
     let parts = path.and_then(|path| path.split_once('#'));
     is_one_line(text) && parts.is_some_and(|(path, key)| !path.is_empty() && is_word(path) && !key.is_empty())
+}
+
+/// Schemes of references that programs put a value for: <https://external-secrets.io>, <https://www.serverless.com>, <https://infisical.com>, and
+/// others that have the store's name in them.
+fn is_reference_by_scheme(text: &str) -> bool {
+    const SCHEMES: [&str; 18] = [
+        "awssecretsmanager",
+        "awssm",
+        "awsssm",
+        "azurekeyvault",
+        "azkv",
+        "bws",
+        "conjur",
+        "doppler",
+        "gcpsecretmanager",
+        "gcpsm",
+        "gopass",
+        "infisical",
+        "keepass",
+        "keepassxc",
+        "pass",
+        "secretsmanager",
+        "ssm",
+        "ssmparameter",
+    ];
+    let parts = text.split_once(':');
+    is_word(text) && parts.is_some_and(|(scheme, rest)| SCHEMES.contains(&scheme) && rest.starts_with('/') && rest.len() > 2)
+}
+
+/// One or more places of a template, and nothing else.
+fn is_template(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(inner) = rest.strip_prefix("{{").or_else(|| rest.strip_prefix("${{")) {
+        let Some((_, behind)) = inner.split_once("}}") else { return false };
+        rest = behind.trim_start();
+    }
+    is_one_line(text) && rest.is_empty() && !text.is_empty()
+}
+
+/// `projects/shop/secrets/db/versions/latest`
+fn is_version_of_google(text: &str) -> bool {
+    let elements: Vec<&str> = text.split('/').collect();
+    is_word(text) && matches!(elements.as_slice(), ["projects", _, "secrets", _, "versions", _])
 }
 
 /// `ref+vault://path#/key`: <https://github.com/helmfile/vals>
@@ -252,6 +320,20 @@ mod tests {
             "azure:keyvault:db",
             "gcp:secretmanager:projects/shop/secrets/db/versions/1",
             "db@azurekeyvault",
+            "EJ[1:abc=:def=:ghi=]",
+            "-----BEGIN PKCS7-----\nMIIB\n-----END PKCS7-----\n",
+            "<vault:secret/data/shop/db#password>",
+            "openbao:kv/shop/db#password",
+            "ssm:/shop/db",
+            "ssm://shop/db",
+            "awssm://shop/db",
+            "azurekeyvault://shop/db",
+            "doppler://shop/prd/DB",
+            "infisical://shop/db",
+            "$__vault{kv/shop/db:password}",
+            "$__file{/etc/secrets/db}",
+            "((credhub-name))",
+            "{{a}}{{ b }}",
             "@Microsoft.KeyVault(SecretUri=https://shop.vault.azure.net/secrets/db)",
         ] {
             assert_eq!(of_value(value.as_bytes()).map(|mark| mark.legal), Some(false), "{value}");
@@ -261,6 +343,8 @@ mod tests {
             "# created: x\nAGE-SECRET-KEY-1X\n",
             "a: ENC[AES256_GCM,data:x]\nsops: { mac: x }\n",
             "A=ENC[AES256_GCM,data:x]\nsops_mac=x\n",
+            "[db]\npassword = ENC[AES256_GCM,data:x]\n[sops]\nmac = ENC[x]\n",
+            "projects/shop/secrets/db/versions/latest",
             "${DB_PASSWORD}",
             "${DB_PASSWORD:-none}",
             "${ssm:/shop/db}",
@@ -291,6 +375,12 @@ mod tests {
             "#vault",
             "{{",
             "{{ a }} and more",
+            "{{a}} and {{b}}",
+            "ssm:",
+            "pass:word",
+            "pass://",
+            "projects/shop/secrets",
+            "((",
             "postgres://{{ user }}@db",
             "{\"a\":{}}",
             "ref+",

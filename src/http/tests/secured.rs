@@ -116,7 +116,7 @@ async fn a_servers_certificate_may_be_its_own_ca_byte_for_byte() {
     expired: the server's certificate for 127.0.0.1 has expired (valid 2020-01-01 to 2021-02-01)
     not yet valid: the server's certificate for 127.0.0.1 is not valid yet (valid 2089-02-01 to 2090-02-01)
     other name: the server's certificate is for other.example (valid 2020-01-01 to 2090-02-01), not for 127.0.0.1
-    no name: the server's certificate is for no name (valid 2020-01-01 to 2090-02-01), not for 127.0.0.1
+    no name: the server's certificate (valid 2020-01-01 to 2090-02-01) has no subjectAltName, and so is for no server, not for 127.0.0.1 either
     for clients: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)
     for any use: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) cannot be used: it is not for servers (its extended key usage is another)
     same key, other bytes: the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01) is a CA's own (CA:TRUE), and not byte for byte in DIR/ca.crt: name this very certificate there, or give the server one with CA:FALSE

@@ -35,9 +35,10 @@ pub const LARGE: Limits = Limits { memory: 256 * MIB, mount_bytes: 3584 * 1024, 
 const SHARE: u64 = 70;
 
 impl Limits {
-    /// How many bytes more than when it was idle it may have 10 s later: 10 MiB of 64. Its tables may keep a quarter of the limit.
+    /// How many bytes more than when it was idle it may have 10 s later.
     pub fn left(&self) -> u64 {
-        self.memory * 10 / 64
+        // All kinds together may fill all tables, which have a quarter of the memory.
+        if self.memory > SMALL.memory { self.memory / 4 } else { 10 * MIB }
     }
 
     /// What the daemon may have at most, in bytes.

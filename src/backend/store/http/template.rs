@@ -50,8 +50,10 @@ impl Template {
     /// # Errors
     /// There is no such place, or a brace where none may stand.
     pub(super) fn parse(text: &str, braces: Braces) -> Result<Self, String> {
-        if let Some((written, slot)) = Slot::misspelt(text) {
-            return Err(format!("has {written}, which would keep its signs (write {slot})"));
+        match Slot::misspelt(text, braces) {
+            Some((written, Some(slot))) => return Err(format!("has {written}, which would keep its signs (write {slot})")),
+            Some((written, None)) => return Err(format!("has {written}, which is no placeholder (there are {})", Slot::all())),
+            None => {}
         }
         let (mut parts, mut rest, mut literal) = (Vec::new(), text, String::new());
         while let Some(open) = rest.find(['{', '}']) {
@@ -120,26 +122,31 @@ impl Slot {
         }
     }
 
-    /// A place as other programs write it, and how it is written here.
-    fn misspelt(text: &str) -> Option<(&str, Self)> {
-        const FORMS: [(&str, &str); 3] = [("${", "}"), ("$(", ")"), ("{{", "}}")];
-        let mut found = text.match_indices(['$', '{']).filter_map(|(at, _)| {
+    /// A place as other programs write it, and the one that is meant. In JSON other words than ours may be meant as they stand.
+    fn misspelt(text: &str, braces: Braces) -> Option<(&str, Option<Self>)> {
+        const FORMS: [(&str, &str); 7] = [("${", "}"), ("$(", ")"), ("%{", "}"), ("#{", "}"), ("{{", "}}"), ("{", "}"), ("$", "")];
+        let mut found = text.match_indices(['$', '%', '#', '{']).filter_map(|(at, _)| {
             let (open, close) = FORMS.into_iter().find(|(open, _)| text[at..].starts_with(open))?;
-            let length = text[at + open.len()..].find(close)?;
-            let word = text[at + open.len()..][..length].trim();
-            let slot = Self::ALL.into_iter().find(|slot| slot.as_str().eq_ignore_ascii_case(word))?;
-            Some((&text[at..at + open.len() + length + close.len()], slot))
+            let inner = &text[at + open.len()..];
+            let is_word = |c: char| c.is_ascii_alphanumeric();
+            let length = if close.is_empty() { inner.find(|c| !is_word(c)).unwrap_or(inner.len()) } else { inner.find(close)? };
+            let word = inner[..length].trim().trim_start_matches('.');
+            let slot = Self::ALL.into_iter().find(|slot| slot.as_str().eq_ignore_ascii_case(word));
+            let is_ours = open == "{" && inner[..length].chars().all(is_word);
+            let counts = slot.is_some() || braces == Braces::Refused && open.len() > 1 && !word.is_empty();
+            (counts && !is_ours).then_some((&text[at..at + open.len() + length + close.len()], slot))
         });
         found.next()
+    }
+
+    fn all() -> String {
+        Self::ALL.map(|slot| slot.to_string()).join(", ")
     }
 
     fn find(word: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|slot| slot.as_str() == word).ok_or_else(|| {
             let near = nearest(word, Self::ALL.map(Self::as_str));
-            let remedy = near.map_or_else(
-                || format!("there are {}", Self::ALL.map(|slot| slot.to_string()).join(", ")),
-                |near| format!("did you mean {{{near}}}?"),
-            );
+            let remedy = near.map_or_else(|| format!("there are {}", Self::all()), |near| format!("did you mean {{{near}}}?"));
             format!("{{{word}}} is no placeholder ({remedy})")
         })
     }

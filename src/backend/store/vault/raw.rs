@@ -5,17 +5,23 @@ use crate::model::SecretName;
 
 /// How a path ends that answers with raw bytes, behind its mount; the end of the path that has the same as JSON; and the field there. A `*` is
 /// one element. Of the engines `pki` and `ssh` (their API documentation).
-const TWINS: [(&str, &str, &str); 18] = [
+const TWINS: [(&str, &str, &str); 24] = [
     ("issuer/*/crl/delta/der", "issuer/*/crl/delta", "crl"),
     ("issuer/*/crl/delta/pem", "issuer/*/crl/delta", "crl"),
     ("issuer/*/crl/der", "issuer/*/crl", "crl"),
     ("issuer/*/crl/pem", "issuer/*/crl", "crl"),
+    ("issuer/*/unified-crl/delta/der", "issuer/*/unified-crl/delta", "crl"),
+    ("issuer/*/unified-crl/delta/pem", "issuer/*/unified-crl/delta", "crl"),
+    ("issuer/*/unified-crl/der", "issuer/*/unified-crl", "crl"),
+    ("issuer/*/unified-crl/pem", "issuer/*/unified-crl", "crl"),
     ("issuer/*/der", "issuer/*/json", "certificate"),
     ("issuer/*/pem", "issuer/*/json", "certificate"),
     ("cert/*/raw/pem", "cert/*", "certificate"),
     ("cert/*/raw", "cert/*", "certificate"),
     ("crl/delta/pem", "cert/delta-crl", "certificate"),
     ("crl/delta", "cert/delta-crl", "certificate"),
+    ("unified-crl/delta/pem", "cert/unified-delta-crl", "certificate"),
+    ("unified-crl/delta", "cert/unified-delta-crl", "certificate"),
     ("unified-crl/pem", "cert/unified-crl", "certificate"),
     ("unified-crl", "cert/unified-crl", "certificate"),
     ("crl/pem", "cert/crl", "certificate"),
@@ -39,16 +45,23 @@ pub(super) fn explained(refusal: Refusal, name: &SecretName) -> Refusal {
 
 fn twin(name: &str) -> Option<(String, &'static str)> {
     let elements: Vec<&str> = name.split('/').collect();
+    // A secret of KV version 2 may have any name.
+    if elements.iter().skip(1).any(|element| *element == "data") {
+        return None;
+    }
     TWINS.iter().find_map(|(raw, twin, field)| {
         let raw: Vec<&str> = raw.split('/').collect();
         let mount = elements.len().checked_sub(raw.len()).filter(|mount| *mount > 0)?;
-        let tail = &elements[mount..];
-        if !raw.iter().zip(tail).all(|(raw, element)| *raw == "*" || raw == element) {
+        let (mount, tail) = elements.split_at(mount);
+        // What stands behind an issuer is the issuer's, and its own rows have it.
+        if mount.iter().rev().skip(1).take(1).any(|element| *element == "issuer")
+            || !raw.iter().zip(tail).all(|(raw, element)| *raw == "*" || raw == element)
+        {
             return None;
         }
         // In all of them it is the second element.
         let twin = twin.replace('*', tail.get(1).copied().unwrap_or_default());
-        Some((format!("{}/{twin}", elements[..mount].join("/")), *field))
+        Some((format!("{}/{twin}", mount.join("/")), *field))
     })
 }
 
@@ -74,6 +87,10 @@ mod tests {
             "ssh/public_key",
             "ca_chain",
             "kv/data/shop/db",
+            "kv/data/shop/ca",
+            "pki/issuer/default/unified-crl",
+            "pki/issuer/default/unified-crl/pem",
+            "pki/unified-crl/delta/pem",
         ];
         insta::assert_snapshot!(names.map(|name| format!("{name}: {}", shown(name))).join("\n"), @"
         pki/ca_chain: pki/cert/ca_chain certificate
@@ -90,6 +107,10 @@ mod tests {
         ssh/public_key: ssh/config/ca public_key
         ca_chain: -
         kv/data/shop/db: -
+        kv/data/shop/ca: -
+        pki/issuer/default/unified-crl: -
+        pki/issuer/default/unified-crl/pem: pki/issuer/default/unified-crl crl
+        pki/unified-crl/delta/pem: pki/cert/unified-delta-crl certificate
         ");
     }
 }

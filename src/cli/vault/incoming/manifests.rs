@@ -6,10 +6,15 @@ use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use crate::cli::manifest::{field, strings};
-use crate::yaml::{Faults, Node, Reader, Value};
+use crate::cli::vault::marks;
+use crate::model::{clean, is_label, is_subdomain};
+use crate::yaml::{Faults, Node, Reader, Value, unknown_key};
 
 /// Secrets that Kubernetes and Helm keep for themselves.
 const THEIR_OWN: [&str; 3] = ["kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", "helm.sh/release.v1"];
+
+/// What the API server knows in a Secret, and what it prints beside.
+const SECRET_KEYS: [&str; 7] = ["apiVersion", "data", "immutable", "kind", "metadata", "stringData", "type"];
 
 /// An object of Kubernetes. What a list says of its objects counts for those that say nothing themselves.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +60,47 @@ impl<'n> Object<'n> {
         field(self.node, "type").and_then(Node::text).filter(|text| !text.is_empty() && *text != "Opaque")
     }
 
+    /// What the API server would refuse of a Secret: keys that it does not know, and names that it does not take.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Value::Mapping(entries) = &self.node.value {
+            let unknown = entries.iter().filter(|(key, _)| !SECRET_KEYS.contains(&key.text.as_str()));
+            faults.extend(unknown.map(|(key, _)| format!("{:?} {}", clean(&key.text), unknown_key(&key.text, &SECRET_KEYS))));
+        }
+        let names = [
+            ("metadata.name", self.metadata("name"), is_subdomain as fn(&str) -> bool),
+            ("metadata.namespace", self.metadata("namespace"), is_label),
+        ];
+        for (key, name, fits) in names {
+            if let Some(name) = name.filter(|name| !fits(name)) {
+                faults.push(no_name(key, name, "Kubernetes takes small letters, digits and `-`"));
+            }
+        }
+        if let Some(secret_type) = self.secret_type().filter(|secret_type| secret_type.contains(['{', '}', '[', ' '])) {
+            faults.push(no_name("type", secret_type, "such as kubernetes.io/tls"));
+        }
+        for section in ["data", "stringData"] {
+            let Some(Value::Mapping(entries)) = field(self.node, section).map(|node| &node.value) else { continue };
+            let wrong = entries.iter().filter(|(key, _)| !is_key(&key.text));
+            faults.extend(wrong.map(|(key, _)| no_name(section, &key.text, "keys have letters, digits, `-`, `_` and `.`")));
+        }
+        faults
+    }
+
     pub fn is_their_own(&self) -> bool {
         self.secret_type().is_some_and(|secret_type| THEIR_OWN.contains(&secret_type))
     }
+}
+
+/// A name that Kubernetes does not take, and what it may be instead.
+fn no_name(key: &str, name: &str, takes: &str) -> String {
+    let why = marks::of_broken(name).or_else(|| marks::of_value(name.as_bytes())).map(|mark| format!("is {} ({})", mark.what, mark.remedy));
+    format!("{key}: {:?} {}", clean(name), why.unwrap_or_else(|| format!("is not one ({takes})")))
+}
+
+/// Whether a Secret can have it as a key.
+fn is_key(key: &str) -> bool {
+    !matches!(key, "" | "." | "..") && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// A Secret's values. `stringData` wins over `data`, as the API server has it.

@@ -21,26 +21,25 @@ impl Lines {
     /// # Errors
     /// There is no X25519 identity. Follows the file's name.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.starts_with(b"age-encryption.org/") || bytes.starts_with(b"-----BEGIN AGE") {
-            return Err("is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)".to_owned());
+        if bytes.strip_prefix(text::UTF8_MARK).unwrap_or(bytes).starts_with(b"age-encryption.org/") {
+            return Err(format!("is {ENCRYPTED}"));
         }
         let text = text::read(bytes).map_err(|fault| fault.to_string())?;
-        let (mut identities, mut others, mut within) = (Vec::new(), Vec::new(), false);
-        for (number, line) in (1..).zip(text.lines().map(str::trim)) {
-            // A PEM block is one thing.
-            let inside = within;
-            within = (within || line.starts_with("-----BEGIN")) && !line.starts_with("-----END");
-            if inside || line.is_empty() || line.starts_with('#') {
-                continue;
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let (mut identities, mut others, mut at) = (Vec::new(), Vec::new(), 0);
+        while let Some(line) = lines.get(at) {
+            if !line.is_empty() && !line.starts_with('#') {
+                match line.parse::<Identity>() {
+                    Ok(identity) => identities.push(identity),
+                    Err(_) => others.push((at + 1, kind(line))),
+                }
             }
-            match line.parse::<Identity>() {
-                Ok(identity) => identities.push(identity),
-                Err(_) => others.push((number, kind(line))),
-            }
+            at += 1 + inside(&lines[at..]);
         }
         let left_out = (!others.is_empty()).then(|| told(&others));
         match (identities.is_empty(), left_out) {
             (true, None) => Err("holds no identity (`keyferry vault init` makes one)".to_owned()),
+            (true, Some(_)) if others.iter().all(|(_, kind)| *kind == ENCRYPTED) => Err(format!("is {ENCRYPTED}")),
             (true, Some(others)) => Err(format!("holds no X25519 identity: {others} ({READ})")),
             (false, left_out) => {
                 let left_out = left_out.map(|others| format!("has lines that are left out: {others} ({READ})"));
@@ -51,6 +50,18 @@ impl Lines {
 }
 
 const READ: &str = "those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read";
+
+const ENCRYPTED: &str = "itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)";
+
+/// How many lines belong to the block of PEM that begins with the first. One that does not end is its first line alone, and does not spoil
+/// those behind it.
+fn inside(lines: &[&str]) -> usize {
+    if !lines[0].starts_with("-----BEGIN") {
+        return 0;
+    }
+    let ends = lines.iter().skip(1).position(|line| line.starts_with("-----"));
+    ends.filter(|at| lines[at + 1].starts_with("-----END")).map_or(0, |at| at + 1)
+}
 
 fn told(others: &[(usize, &str)]) -> String {
     let shown = others.iter().take(NAMED).map(|(line, kind)| format!("line {line} is {kind}")).collect::<Vec<_>>().join(", ");
@@ -68,6 +79,7 @@ fn kind(line: &str) -> &'static str {
         line if line.starts_with("AGE-SECRET-KEY-1") => "an X25519 identity that is damaged",
         line if line.starts_with("AGE-PLUGIN-") => "a plugin's identity",
         line if line.starts_with("AGE1") => "a recipient, which opens nothing",
+        line if line.starts_with("-----BEGIN AGE ENCRYPTED") => ENCRYPTED,
         line if line.starts_with("-----BEGIN") => "a key in PEM",
         _ => "no identity",
     }
@@ -90,6 +102,27 @@ mod tests {
         assert_snapshot!(refusal(b"# x\n\nAGE-SECRET-KEY-1CANARY"), @"holds no X25519 identity: line 3 is an X25519 identity that is damaged (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
         assert_snapshot!(refusal(b"age-encryption.org/v1\n"), @"is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)");
         assert_snapshot!(refusal(b"\xff"), @"is not UTF-8 text: line 1 has other bytes (save it as UTF-8)");
+    }
+
+    #[test]
+    fn a_block_that_does_not_end_spoils_nothing_behind_it() {
+        let key = Identity::generate().to_string();
+        let key = key.expose_secret();
+        for (text, found) in [
+            (format!("-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY\n{key}\n"), 1),
+            (format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{key}\n-----BEGIN X-----\nCANARY\n-----END X-----\n{key}\n"), 2),
+            (format!("-----BEGIN AGE ENCRYPTED FILE-----\nCANARY\n-----END AGE ENCRYPTED FILE-----\n{key}\n"), 1),
+            (format!("{key}\n-----END X-----\n-----BEGIN X-----"), 1),
+        ] {
+            let Lines { identities, left_out } = Lines::parse(text.as_bytes()).ok().unwrap();
+            assert_eq!(identities.len(), found, "{}", text.replace(key, "KEY"));
+            assert!(left_out.is_some_and(|left_out| !left_out.contains("CANARY") && left_out.contains("line 1 is") || found == 1));
+        }
+        for text in
+            ["\u{feff}age-encryption.org/v1\n-> X25519 x\n", "-----BEGIN AGE ENCRYPTED FILE-----\nx\n-----END AGE ENCRYPTED FILE-----\n"]
+        {
+            assert!(refusal(text.as_bytes()).starts_with("is itself encrypted"), "{text}");
+        }
     }
 
     #[test]
