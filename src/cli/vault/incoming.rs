@@ -28,7 +28,7 @@ pub struct Incoming {
     /// What was left out, and what may not be meant.
     pub notes: Vec<String>,
     faults: Vec<String>,
-    /// Whether `--name` and `--namespace` had an effect.
+    /// Whether `--as-is`, `--name` and `--namespace` had an effect.
     used: Used,
 }
 
@@ -41,6 +41,7 @@ pub struct Given {
 
 #[derive(Debug, Default)]
 struct Used {
+    as_is: bool,
     name: bool,
     namespace: bool,
 }
@@ -284,6 +285,7 @@ impl Incoming {
     }
 
     fn check_value(&mut self, arguments: &Import, at: &str, mark: Option<Mark>) {
+        self.used.as_is |= mark.is_some();
         match mark {
             Some(mark) if mark.legal => self.notes.push(format!("{at}: is {}, and is taken as it is ({})", mark.what, mark.remedy)),
             Some(mark) if !arguments.as_is => self.faults.push(format!("{at}: {}", problem(mark))),
@@ -318,6 +320,9 @@ impl Incoming {
 
     /// An option that changes nothing is one that did not do what it was given for.
     fn check_options(&self, arguments: &Import) -> Result<(), VaultCliError> {
+        if arguments.as_is && !self.used.as_is {
+            return Err(usage("--as-is has no effect: every value is one (remove it)"));
+        }
         if arguments.name.is_some() && !self.used.name {
             return Err(usage("--name has no effect: an export has its secrets' names (remove it)"));
         }
