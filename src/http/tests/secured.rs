@@ -231,28 +231,64 @@ async fn a_client_certificate_is_shown_to_who_asks() {
 }
 
 #[tokio::test]
-async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not() {
+async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not_at_first() {
     let scene = Scene::new();
-    // Once, however many calls there are.
-    let told = async |scene: &Scene| {
-        let (log, _logging) = Log::start();
-        assert!(scene.get("/").await.is_ok() && scene.get("/").await.is_ok());
-        assert_eq!(log.count("changed TLS files cannot be used; the former ones stay in force"), 1, "{}", log.text());
-    };
     let (ca, stranger) = (scene.folder.path().join("ca.crt"), Authority::new("Stranger"));
     assert!(scene.get("/").await.is_ok());
     fs::write(&ca, &stranger.pem).unwrap();
     assert!(scene.get("/").await.is_err(), "no old connection is used either");
     fs::write(&ca, &scene.authority.pem).unwrap();
     assert!(scene.get("/").await.is_ok());
-    for faulty in ["-----BEGIN CERTIFICATE-----\ngarbage", ""] {
-        fs::write(&ca, faulty).unwrap();
-        told(&scene).await;
+    for faulty in [Some("-----BEGIN CERTIFICATE-----\ngarbage"), Some("# moved\n"), None] {
+        match faulty {
+            Some(content) => fs::write(&ca, content).unwrap(),
+            None => fs::remove_file(&ca).unwrap(),
+        }
+        let (log, _logging) = Log::start();
+        assert!(scene.get("/").await.is_ok() && scene.get("/").await.is_ok());
+        assert_eq!(log.count("the TLS files cannot be used; the last ones stay in force for 10 s, then calls fail"), 1, "{}", log.text());
+        assert!(matches!(scene.client.check_files().await, Err(HttpError::Ca { .. })), "not ready meanwhile");
     }
-    fs::remove_file(&ca).unwrap();
-    told(&scene).await;
     fs::write(&ca, &stranger.pem).unwrap();
     assert!(scene.get("/").await.is_err());
+    scene.client.check_files().await.unwrap();
+}
+
+/// Nothing but the clock moves: the calls themselves take real time.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_ca_that_is_gone_is_out_of_force_after_ten_seconds() {
+    for manner in [Manner::default(), Manner { alpn: &["http/1.1"], ..Manner::default() }] {
+        let scene = Scene::of(&manner);
+        let ca = scene.folder.path().join("ca.crt");
+        let (mut told, faulty) = (Vec::new(), [None, Some(""), Some("-----BEGIN CERTIFICATE-----\ngarbage"), Some("\u{1}")]);
+        for content in faulty {
+            assert!(scene.get("/").await.is_ok());
+            match content {
+                None => fs::remove_file(&ca).unwrap(),
+                Some(content) => fs::write(&ca, content).unwrap(),
+            }
+            assert!(scene.get("/").await.is_ok(), "{content:?}");
+            later(Duration::from_secs(8)).await;
+            assert!(scene.get("/").await.is_ok(), "{content:?}");
+            later(Duration::from_secs(2)).await;
+            told.push(shown(&scene.get("/").await.unwrap_err(), &scene.folder));
+            assert!(scene.client.check_files().await.is_err());
+            fs::write(&ca, &scene.authority.pem).unwrap();
+        }
+        assert!(scene.get("/").await.is_ok());
+        insta::allow_duplicates! { insta::assert_snapshot!(told.join("\n"), @"
+        the CA cannot be read: DIR/ca.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: certificate 1 of DIR/ca.crt: it is no PEM (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        "); }
+    }
 }
 
 #[test]
