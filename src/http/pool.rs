@@ -56,10 +56,17 @@ struct Shared {
 struct Current {
     connections: Arc<Connections>,
     files: Files,
-    /// Why the files as they are now cannot be used.
-    outage: Option<Outage<HttpError>>,
+    /// That the files as they are now cannot be used.
+    outage: Option<Outage<Unusable>>,
     /// When the files were last looked at.
     looked: Instant,
+}
+
+/// Why files cannot be used. `None`: there are none to be found.
+#[derive(Clone)]
+struct Unusable {
+    error: HttpError,
+    files: Option<Files>,
 }
 
 struct Connections {
@@ -105,7 +112,7 @@ impl Pool {
     pub(super) async fn check_files(&self) -> Result<(), HttpError> {
         // An error of the connections is that of the files, or of what the system trusts.
         self.connections().await?;
-        let outage = self.0.lock().as_ref().and_then(|known| known.outage.as_ref().map(|outage| outage.problem.clone()));
+        let outage = self.0.lock().as_ref().and_then(|known| known.outage.as_ref().map(|outage| outage.problem.error.clone()));
         outage.map_or(Ok(()), Err)
     }
 
@@ -137,7 +144,7 @@ impl Shared {
     /// The connections in force, or why there are none any more. `None`: none were made yet.
     fn at_hand(&self) -> Option<Result<Arc<Connections>, HttpError>> {
         self.lock().as_ref().map(|known| match &known.outage {
-            Some(outage) if outage.is_final() => Err(outage.problem.clone()),
+            Some(outage) if outage.is_final() => Err(outage.problem.error.clone()),
             Some(_) | None => Ok(Arc::clone(&known.connections)),
         })
     }
@@ -178,7 +185,7 @@ impl Shared {
                 tracing::info!(endpoint = %self.endpoint, "changed TLS files are in force");
                 *self.lock() = Some(renewed);
             }
-            Err(error) => self.failed(error),
+            Err(problem) => self.failed(problem),
         }
         if self.hangs.swap(false, Ordering::AcqRel) {
             tracing::info!(endpoint = %self.endpoint, "the file system of the TLS files answers again");
@@ -186,18 +193,25 @@ impl Shared {
     }
 
     /// Connections from the files as they are now. `None`: those in force are from the same files.
-    fn made_again(&self) -> Result<Option<Current>, HttpError> {
-        let files = self.files()?;
-        let is_in_force = |known: &Current| known.files == files && known.outage.is_none();
-        if self.lock().as_ref().is_some_and(is_in_force) { Ok(None) } else { self.made_from(files).map(Some) }
+    fn made_again(&self) -> Result<Option<Current>, Unusable> {
+        let files = self.files().map_err(|error| Unusable { error, files: None })?;
+        match self.lock().as_ref() {
+            Some(Current { outage: None, files: known, .. }) if *known == files => return Ok(None),
+            // So that what is left out of them is not told again and again.
+            Some(Current { outage: Some(Outage { problem, .. }), .. }) if problem.files.as_ref() == Some(&files) => {
+                return Err(problem.clone());
+            }
+            Some(_) | None => {}
+        }
+        self.made_from(files.clone()).map(Some).map_err(|error| Unusable { error, files: Some(files) })
     }
 
     /// The log tells of each problem once.
-    fn failed(&self, problem: HttpError) {
-        let (endpoint, told) = (&self.endpoint, problem.for_admin());
+    fn failed(&self, problem: Unusable) {
+        let (endpoint, told) = (&self.endpoint, problem.error.for_admin());
         let mut current = self.lock();
         let Some(known) = current.as_mut() else { return };
-        if known.outage.as_ref().is_none_or(|outage| outage.problem.for_admin() != told) {
+        if known.outage.as_ref().is_none_or(|outage| outage.problem.error.for_admin() != told) {
             let grace = GRACE.as_secs();
             tracing::warn!(%endpoint, error = told, "the TLS files cannot be used; the last ones stay in force for {grace} s, then calls fail");
         }
