@@ -90,7 +90,7 @@ impl Record {
         for skipped in &rendered.skipped {
             let Some(object) = plan.object(skipped.object) else { continue };
             let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(plan, object, Outcome::Absent));
-            event.add_absent();
+            event.add_absent(skipped.field.as_deref());
         }
         let mut objects: Vec<ObjectEvent> = made.into_values().chain(absent.into_values()).collect();
         objects.sort_by_key(|object| object.object);
