@@ -71,10 +71,9 @@ impl CertificateFault {
         is_listed: bool,
     ) -> Self {
         let facts = Facts::of(certificate);
-        let problem = match CertificateProblem::of(error, &facts) {
-            CertificateProblem::UnknownIssuer if is_listed => CertificateProblem::NotAnAuthority,
-            problem => problem,
-        };
+        let problem = CertificateProblem::of(error, &facts);
+        let is_leaf = is_listed && problem == CertificateProblem::UnknownIssuer;
+        let problem = if is_leaf { CertificateProblem::NotAnAuthority } else { problem };
         Self {
             problem,
             names: facts.names,
