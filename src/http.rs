@@ -178,6 +178,15 @@ impl HttpClient {
         &self.0.config
     }
 
+    /// For readiness: whether the files (`ca`, the client certificate) can be used as they are now. If they cannot, the last ones are in
+    /// force for a moment, and then no call is made.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub async fn check_files(&self) -> Result<(), HttpError> {
+        self.0.pool.check_files().await
+    }
+
     /// Sends a request once and reads its whole answer, whatever its status. With a [`Payer`] among the request's extensions the answer is
     /// paid for as it comes, and until its own extensions are dropped. Its address is a path (with a query) below the endpoint, or
     /// an absolute one of the endpoint's own origin. A redirect of a GET to the same origin is followed, three times at most.

@@ -38,6 +38,7 @@ pub mod clock;
 pub mod dotenv;
 pub mod files;
 pub mod glob;
+pub mod grace;
 pub mod memo;
 pub mod nearest;
 pub mod redact;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::glob;
-use crate::model::{BackendName, LoginKey, PodIdentity, SecretRef, Verb, clean};
+use crate::model::{BackendName, LoginKey, PodIdentity, SecretRef, Verb, clean, is_seen};
 use crate::yaml::{Faults, Node, Reader, Value};
 
 mod account;
@@ -335,6 +335,12 @@ impl Denial {
     }
 }
 
+/// A pattern that allows a secret, as YAML takes it in quotes. `*` stands for what nobody would see in it.
+fn allowing(secret: &SecretRef) -> String {
+    let name: String = secret.name.as_str().chars().map(|c| if is_seen(c) { c } else { '*' }).collect();
+    format!("{:?}", format!("{}/{}", secret.backend, literal(&name)))
+}
+
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { secret, account, because, parameter } = self;
@@ -360,8 +366,8 @@ impl fmt::Display for Denial {
             Because::NoRule => write!(
                 f,
                 "{secret}: no rule of the policy allows ServiceAccount {account} to {verb} it \
-                 (the cluster's admin can add a rule with {verb}: [\"{}/{}\"])",
-                secret.backend, secret.name
+                 (the cluster's admin can add a rule with {verb}: [{}])",
+                allowing(secret)
             ),
             Because::Rule { number, pattern } => write!(
                 f,
@@ -372,8 +378,8 @@ impl fmt::Display for Denial {
                 f,
                 "{secret}: policy rule {number} would allow it to ServiceAccount {account} by {pattern:?}, but no \
                  wildcard or placeholder reaches {element:?}, which belongs to the store itself \
-                 (the cluster's admin can add a rule that spells it, with {verb}: [\"{}/{}\"])",
-                secret.backend, secret.name
+                 (the cluster's admin can add a rule that spells it, with {verb}: [{}])",
+                allowing(secret)
             ),
         }
     }
@@ -438,6 +444,8 @@ mod tests {
     #[test]
     fn a_deny_beats_every_allow_also_an_earlier_one() {
         insta::assert_snapshot!(allows(&pod("shop", "web"), "files", "shop/root/key", Verb::Read).unwrap_err(), @r#"files/shop/root/key: policy rule 3 denies it to ServiceAccount shop/web by its pattern "*/**/root/**" (a deny beats every allow; only the cluster's admin can change the rule)"#);
+        let told = allows(&pod("shop", "web"), "files", "bank/d\u{200b}b\u{a0}", Verb::Read).unwrap_err();
+        assert!(told.starts_with(r#""files/bank/d\u{200b}b\u{a0}": no rule"#) && told.contains(r#"read: ["files/bank/d*b*"])"#), "{told}");
         insta::assert_snapshot!(allows(&pod("shop", "web"), "files", "bank/db", Verb::Read).unwrap_err(), @r#"files/bank/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/bank/db"])"#);
     }
 

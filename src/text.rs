@@ -16,6 +16,8 @@ pub const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 pub enum NotText {
     #[error("is UTF-16, as PowerShell writes it (save it as UTF-8)")]
     Utf16,
+    #[error("is UTF-32 (save it as UTF-8)")]
+    Utf32,
     #[error("is not UTF-8 text: line {line} has other bytes (save it as UTF-8)")]
     Utf8 { line: usize },
 }
@@ -36,18 +38,31 @@ pub fn read(bytes: &[u8]) -> Result<&str, NotText> {
 /// It is UTF-16 that no byte order mark announces or that has half a surrogate pair, or is not UTF-8.
 pub fn read_manifest(bytes: &[u8]) -> Result<Zeroizing<String>, NotText> {
     let units = match bytes {
-        // UTF-32 begins so, and is nothing that anybody writes.
-        [0xff, 0xfe, 0, 0, ..] => return Err(not_utf8(&[])),
+        // UTF-32 begins so, too.
+        [0xff, 0xfe, 0, 0, ..] => return Err(NotText::Utf32),
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        _ => return read(bytes).map(|text| Zeroizing::new(text.to_owned())),
+        _ => return read(bytes).map(without_later_marks),
     };
     // Room for all of it at once: a buffer that grows leaves copies of secrets behind. A unit becomes at most three bytes.
     let mut text = Zeroizing::new(String::with_capacity(3 * bytes.len() / 2));
     for unit in units {
         text.push(unit.map_err(|_| NotText::Utf16)?);
     }
-    Ok(text)
+    Ok(without_later_marks(&text))
+}
+
+/// kubectl cuts a stream at lines that start with `---`, and reads each part as a text of its own, with a byte order mark of its own. Files
+/// that were put one behind the other have such marks.
+fn without_later_marks(text: &str) -> Zeroizing<String> {
+    const MARK: char = '\u{feff}';
+    let mut kept = Zeroizing::new(String::with_capacity(text.len()));
+    let mut is_start = false;
+    for line in text.split_inclusive('\n') {
+        kept.push_str(if is_start { line.strip_prefix(MARK).unwrap_or(line) } else { line });
+        is_start = line.starts_with("---");
+    }
+    kept
 }
 
 /// What a file of one credential holds, without the byte order mark: bytes, because a password need not be UTF-8.
@@ -56,6 +71,9 @@ pub fn read_manifest(bytes: &[u8]) -> Result<Zeroizing<String>, NotText> {
 /// It is UTF-16.
 pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotText> {
     match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Err(NotText::Utf32),
+        // ASCII in UTF-32.
+        [0, 0, 0, other, ..] | [other, 0, 0, 0, ..] if *other != 0 => Err(NotText::Utf32),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(NotText::Utf16),
         // ASCII in UTF-16 has a zero in every second byte. Text has none.
         [0, other, ..] | [other, 0, ..] if *other != 0 => Err(NotText::Utf16),
@@ -73,10 +91,35 @@ pub fn owned_without_mark(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec
     Ok(bytes)
 }
 
+/// The lines, without their ends: `\n`, `\r\n`, or `\r` alone.
+pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+        let (line, behind) = rest.split_at(end);
+        rest = behind.strip_prefix(b"\r\n").or(behind.get(1..)).unwrap_or_default();
+        Some(line)
+    })
+}
+
 /// Without the one line end that an editor puts there: `\n`, `\r\n`, or `\r` alone.
 pub fn without_line_end(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.strip_suffix(b"\r").unwrap_or(bytes)
+}
+
+impl NotText {
+    /// How it is encoded.
+    pub const fn encoding(self) -> &'static str {
+        match self {
+            Self::Utf16 => "UTF-16",
+            Self::Utf32 => "UTF-32",
+            Self::Utf8 { .. } => "not UTF-8",
+        }
+    }
 }
 
 impl From<NotText> for io::Error {
@@ -93,7 +136,8 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> impl Iterator<Item = Result<
 }
 
 fn not_utf8(before: &[u8]) -> NotText {
-    NotText::Utf8 { line: before.split(|byte| *byte == b'\n').count() }
+    // Whatever follows is a part of the line that the first other byte is in.
+    NotText::Utf8 { line: lines(&[before, b"?"].concat()).count() }
 }
 
 #[cfg(test)]
@@ -126,13 +170,32 @@ mod tests {
             assert_eq!((read(&bytes), read_manifest(&bytes)), (Err(NotText::Utf16), Err(NotText::Utf16)));
         }
         assert_eq!(read_manifest(&[0xff, 0xfe, 0x3d, 0xd8, b'a', 0]), Err(NotText::Utf16), "half a surrogate pair");
-        assert_eq!(read_manifest(b"\xff\xfe\0\0a\0\0\0"), Err(NotText::Utf8 { line: 1 }));
+        for utf32 in [&b"\xff\xfe\0\0a\0\0\0"[..], b"\0\0\xfe\xff\0\0\0a", b"a\0\0\0b\0\0\0", b"\0\0\0a\0\0\0b"] {
+            assert_eq!((read(utf32), read_manifest(utf32).map(|_| ())), (Err(NotText::Utf32), Err(NotText::Utf32)), "{utf32:?}");
+        }
+    }
+
+    /// As `cat` makes of two files of Windows. kubectl takes it.
+    #[test]
+    fn each_document_of_a_manifest_may_have_a_mark() {
+        let read = |text: &str| read_manifest(text.as_bytes()).unwrap().to_string();
+        assert_eq!(read("\u{feff}a: 1\n---\n\u{feff}b: 2\r\n--- # x\r\n\u{feff}c: 3"), "a: 1\n---\nb: 2\r\n--- # x\r\nc: 3");
+        assert_eq!(read("a: |\n  ---\n\u{feff}b: 2\n\u{feff}"), "a: |\n  ---\n\u{feff}b: 2\n\u{feff}", "elsewhere it is what it is");
     }
 
     #[test]
     fn other_bytes_are_named_by_their_line() {
         insta::assert_snapshot!(read(b"a: 1\nb: caf\xe9\n").unwrap_err(), @"is not UTF-8 text: line 2 has other bytes (save it as UTF-8)");
         insta::assert_snapshot!(NotText::Utf16, @"is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    }
+
+    #[test]
+    fn a_line_ends_as_anybody_writes_it() {
+        for text in ["a\nb\n\nc", "a\r\nb\r\n\r\nc\r\n", "a\rb\r\rc\r", "a\rb\n\r\nc\r"] {
+            assert_eq!(lines(text.as_bytes()).collect::<Vec<_>>(), [&b"a"[..], b"b", b"", b"c"], "{text:?}");
+        }
+        assert_eq!(lines(b"").count(), 0);
+        assert_eq!(read(b"a\rb\r\n\xe9"), Err(NotText::Utf8 { line: 3 }));
     }
 
     #[test]

@@ -143,14 +143,29 @@ impl<'c> Class<'c> {
         }
     }
 
-    /// A class-wide value, read by `parse`; what is empty is not said at all.
+    /// A class-wide value, read by `parse`; what is empty is not said at all. Blanks alone are something, and wrong.
     pub(super) fn parsed<T>(
         &mut self,
         parameters: &BTreeMap<String, String>,
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
+        let text = parameters.get(key).filter(|text| !text.is_empty())?;
+        self.parse(key, if text.trim().is_empty() { text } else { text.trim() }, parse)
+    }
+
+    /// The same of a login, which blanks say nothing of.
+    pub(super) fn parsed_login<T>(
+        &mut self,
+        parameters: &BTreeMap<String, String>,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<Option<T>, String>,
+    ) -> Option<T> {
         let text = Some(parameters.get(key)?.trim()).filter(|text| !text.is_empty())?;
+        self.parse(key, text, parse).flatten()
+    }
+
+    fn parse<T>(&mut self, key: &str, text: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         parse(text).map_err(|problem| self.fault(key, problem)).ok()
     }
 

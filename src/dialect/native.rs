@@ -84,11 +84,11 @@ pub(super) fn parse(
         mode: class.parsed(parameters, "mode", mode),
         owners: limits.owners,
         login: Login {
-            address: class.parsed(parameters, "address", login::text).flatten(),
-            audience: class.parsed(parameters, "audience", login::text).flatten(),
-            mount: class.parsed(parameters, "mount", login::path).flatten(),
-            namespace: class.parsed(parameters, "namespace", login::path).flatten(),
-            role: class.parsed(parameters, "role", login::text).flatten(),
+            address: class.parsed_login(parameters, "address", login::text),
+            audience: class.parsed_login(parameters, "audience", login::text),
+            mount: class.parsed_login(parameters, "mount", login::path),
+            namespace: class.parsed_login(parameters, "namespace", login::path),
+            role: class.parsed_login(parameters, "role", login::text),
             ..Login::default()
         },
     };

@@ -11,6 +11,9 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::words;
 use crate::model::clean;
 
+/// What is trusted without a `ca`.
+const SYSTEM: &str = "a CA that the system trusts";
+
 /// How many of a certificate's names are told.
 const NAMES: usize = 8;
 
@@ -26,8 +29,8 @@ pub struct CertificateFault {
     pub valid: Option<(Timestamp, Timestamp)>,
     /// The name it should be for.
     pub wanted: String,
-    /// What it should lead to: a path, or the system's CAs.
-    pub trusted: String,
+    /// What it should lead to: the path of `ca`. `None`: one of the system's CAs.
+    pub trusted: Option<String>,
 }
 
 /// What is wrong with a certificate.
@@ -45,6 +48,8 @@ pub enum CertificateProblem {
     OtherName,
     /// It names no server at all.
     Nameless,
+    /// It is itself in `ca`, but is not a CA's, and was issued by one that is not there.
+    NotAnAuthority,
     /// It does not lead to a CA that is trusted.
     UnknownIssuer,
 }
@@ -58,29 +63,40 @@ impl CertificateFault {
         fault.downcast_ref()
     }
 
-    pub(super) fn new(error: &CertificateError, certificate: &CertificateDer<'_>, wanted: &ServerName<'_>, trusted: &str) -> Self {
+    pub(super) fn new(
+        error: &CertificateError,
+        certificate: &CertificateDer<'_>,
+        wanted: &ServerName<'_>,
+        trusted: Option<&str>,
+        is_listed: bool,
+    ) -> Self {
         let facts = Facts::of(certificate);
+        let problem = CertificateProblem::of(error, &facts);
+        let is_leaf = is_listed && problem == CertificateProblem::UnknownIssuer;
+        let problem = if is_leaf { CertificateProblem::NotAnAuthority } else { problem };
         Self {
-            problem: CertificateProblem::of(error, &facts),
+            problem,
             names: facts.names,
             issuer: facts.issuer,
             valid: facts.valid,
             wanted: wanted.to_str().into_owned(),
-            trusted: trusted.to_owned(),
+            trusted: trusted.map(str::to_owned),
         }
     }
 
     /// What to do about it.
     pub fn remedy(&self) -> &'static str {
         match self.problem {
-            CertificateProblem::Authority { is_own: true } => "name this very certificate as the CA, or issue one with CA:FALSE",
+            CertificateProblem::Authority { is_own: true } => {
+                "name this very certificate as the backend's `ca`, or issue one with CA:FALSE"
+            }
             CertificateProblem::Authority { is_own: false } => "issue the server a certificate with CA:FALSE",
             CertificateProblem::Expired => "renew the server's certificate",
             CertificateProblem::NotYetValid => "see that this node's clock is right",
             CertificateProblem::Other(_) => "give the server another certificate",
             CertificateProblem::OtherName => "use an address that it is for, or name the server that it is for",
             CertificateProblem::Nameless => "issue the server a certificate with a subjectAltName",
-            CertificateProblem::UnknownIssuer => "name the CA that issued it",
+            CertificateProblem::NotAnAuthority | CertificateProblem::UnknownIssuer => "name the CA that issued it",
         }
     }
 
@@ -100,12 +116,14 @@ impl fmt::Display for CertificateFault {
         let day = |time: Timestamp| time.strftime("%Y-%m-%d");
         let valid = self.valid.map_or_else(String::new, |(from, to)| format!(" (valid {} to {})", day(from), day(to)));
         match &self.problem {
-            CertificateProblem::Authority { is_own: true } => write!(
-                f,
-                "the server's certificate for {names}{valid} is a CA's own (CA:TRUE), and not byte for byte in {}: name this very certificate \
-                 there, or give the server one with CA:FALSE",
-                self.trusted
-            ),
+            CertificateProblem::Authority { is_own: true } => {
+                write!(f, "the server's certificate for {names}{valid} is a CA's own (CA:TRUE), and ")?;
+                match &self.trusted {
+                    Some(ca) => write!(f, "not byte for byte in {ca}: name this very certificate there")?,
+                    None => write!(f, "no `ca` is configured: name this very certificate as the backend's `ca`")?,
+                }
+                f.write_str(", or give the server one with CA:FALSE")
+            }
             CertificateProblem::Authority { is_own: false } => write!(
                 f,
                 "the server's certificate for {names}{valid}, issued by {}, is itself a CA's (CA:TRUE): give the server one with CA:FALSE",
@@ -118,8 +136,17 @@ impl fmt::Display for CertificateFault {
             CertificateProblem::Nameless => {
                 write!(f, "the server's certificate{valid} has no subjectAltName, and so is for no server, not for {} either", self.wanted)
             }
+            CertificateProblem::NotAnAuthority => {
+                let ca = self.trusted.as_deref().unwrap_or(SYSTEM);
+                write!(
+                    f,
+                    "the server's certificate for {names}{valid}, issued by {}, is itself in {ca}, but is not a CA's (CA:FALSE): name the one that issued it",
+                    self.issuer
+                )
+            }
             CertificateProblem::UnknownIssuer => {
-                write!(f, "the server's certificate for {names}{valid}, issued by {}, does not lead to {}", self.issuer, self.trusted)
+                let ca = self.trusted.as_deref().unwrap_or(SYSTEM);
+                write!(f, "the server's certificate for {names}{valid}, issued by {}, does not lead to {ca}", self.issuer)
             }
         }
     }

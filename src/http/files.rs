@@ -24,6 +24,16 @@ pub(super) struct CaFile {
     pub(super) bytes: Zeroizing<Vec<u8>>,
 }
 
+/// The files of a CA.
+#[derive(Default)]
+pub(super) struct Ca {
+    pub(super) files: Vec<CaFile>,
+    /// Why one of them is left out, of a folder.
+    pub(super) left_out: Option<String>,
+    /// Of a folder: the files that do not look like certificates by their names.
+    pub(super) ignored: Option<Vec<String>>,
+}
+
 /// Whose file it is, for messages.
 #[derive(Clone, Copy)]
 pub(super) enum Of {
@@ -40,7 +50,7 @@ impl Files {
             Ok::<_, HttpError>(())
         };
         if let Some(ca) = &config.ca {
-            ca_files(config, ca)?.into_iter().try_for_each(|file| add(Of::Ca, file))?;
+            ca_files(config, ca)?.0.into_iter().try_for_each(|file| add(Of::Ca, file))?;
         }
         if let Some(certificate) = &config.certificate {
             [&certificate.chain, &certificate.key].into_iter().try_for_each(|path| add(Of::Client, named(config, path)))?;
@@ -56,10 +66,15 @@ pub(super) fn read(config: &HttpConfig, of: Of, path: &Path) -> Result<Zeroizing
 }
 
 /// The files of the CA: a file, or the certificates of a folder. What only looks like one there (a folder, a link to nothing) is none.
-pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<CaFile>, HttpError> {
-    let (files, mut left) = (ca_files(config, ca)?, MAX_FOLDER);
-    let of_folder = files.first().is_none_or(|file| file.path() != ca);
-    let mut contents = Vec::new();
+pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Ca, HttpError> {
+    let ((files, ignored), mut left) = (ca_files(config, ca)?, MAX_FOLDER);
+    let of_folder = ignored.is_some();
+    let (mut contents, mut left_out) = (Vec::new(), None);
+    // One file takes nothing from the others.
+    let mut leave_out = |file: &Named, problem: String| {
+        tracing::warn!(file = %file.path().display(), "a CA file is left out: it {problem}");
+        left_out.get_or_insert_with(|| format!("{} {problem}", file.path().display()));
+    };
     for file in files {
         match file.read(MAX_FILE) {
             Ok(whole) => {
@@ -67,26 +82,30 @@ pub(super) fn read_ca(config: &HttpConfig, ca: &Path) -> Result<Vec<CaFile>, Htt
                 left = left.checked_sub(whole.bytes.len()).ok_or_else(too_much)?;
                 match text::owned_without_mark(whole.bytes) {
                     Ok(bytes) => contents.push(CaFile { path: file.path().to_owned(), bytes }),
-                    Err(error) if of_folder => tracing::warn!(file = %file.path().display(), "a CA file is left out: it {error}"),
+                    Err(error) if of_folder => leave_out(&file, error.to_string()),
                     Err(error) => return Err(fault(config, Of::Ca, file.path(), error.to_string())),
                 }
             }
             Err(Unreadable::Absent | Unreadable::NotAFile) if of_folder => {}
-            // One file takes nothing from the others.
-            Err(error) if of_folder => tracing::warn!(file = %file.path().display(), "a CA file is left out: {}", problem(error)),
+            Err(error) if of_folder => leave_out(&file, error.to_string()),
             Err(error) => return Err(fault(config, Of::Ca, file.path(), problem(error))),
         }
     }
-    Ok(contents)
+    Ok(Ca { files: contents, left_out, ignored })
 }
 
-fn ca_files(config: &HttpConfig, ca: &Path) -> Result<Vec<Named>, HttpError> {
+/// The files, and of a folder the names of those that are not read.
+fn ca_files(config: &HttpConfig, ca: &Path) -> Result<(Vec<Named>, Option<Vec<String>>), HttpError> {
     let (file, fault) = (named(config, ca), |problem| fault(config, Of::Ca, ca, problem));
     if !file.is_folder().map_err(|error| fault(error.to_string()))? {
-        return Ok(vec![file]);
+        return Ok((vec![file], None));
     }
     let entries = file.entries(MAX_ENTRIES).map_err(|error| fault(problem(error)))?;
-    Ok(entries.into_iter().filter(|file| is_certificate(file.path()) && file.stamp().is_ok()).collect())
+    let (files, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|file| is_certificate(file.path()));
+    let name = |file: &Named| file.path().file_name().map(|name| name.to_string_lossy().into_owned());
+    // Those of kubelet's own begin with two dots.
+    let ignored = others.iter().filter_map(name).filter(|name| !name.starts_with("..")).collect();
+    Ok((files.into_iter().filter(|file| file.stamp().is_ok()).collect(), Some(ignored)))
 }
 
 fn named(config: &HttpConfig, path: &Path) -> Named {
@@ -114,6 +133,13 @@ pub(super) fn fault(config: &HttpConfig, of: Of, path: &Path, problem: String) -
     }
 }
 
+/// What [`is_certificate`] takes, for messages.
+pub(super) const NAMES: &str = "*.crt, *.cer and *.pem are read, and what c_rehash makes (0a1b2c3d.0)";
+
+/// By its name: as `openssl rehash` writes them too, which gives a link to each certificate the hash of its subject and a number.
 fn is_certificate(file: &Path) -> bool {
-    file.extension().is_some_and(|kind| kind == "cer" || kind == "crt" || kind == "pem")
+    let (stem, kind) = (file.file_stem(), file.extension());
+    let (Some(stem), Some(kind)) = (stem.and_then(|stem| stem.to_str()), kind.and_then(|kind| kind.to_str())) else { return false };
+    let is_hash = stem.len() == 8 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()) && kind.bytes().all(|byte| byte.is_ascii_digit());
+    is_hash || ["cer", "crt", "pem"].iter().any(|known| kind.eq_ignore_ascii_case(known))
 }

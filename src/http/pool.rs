@@ -1,5 +1,8 @@
 //! The connections to an endpoint: made when they are first needed, and again from files that have changed.
 //!
+//! Files that can be read are in force at the next look, with exactly what they hold. If they are gone or cannot be used, the last ones
+//! stay in force for a moment ([`crate::grace`]); then no call is made.
+//!
 //! The files are looked at on a thread that may be kept waiting, and there is one such thread: a file system that does not answer holds
 //! up one call for a moment, and leaves the connections as they are.
 
@@ -24,6 +27,7 @@ use super::error::Failed;
 use super::files::Files;
 use super::proxy::Proxy;
 use super::{Endpoint, HttpConfig, HttpError, Names, Tuning, tls};
+use crate::grace::{GRACE, Outage};
 
 /// What a server may send ahead on one call, and on all calls of a connection, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -52,10 +56,17 @@ struct Shared {
 struct Current {
     connections: Arc<Connections>,
     files: Files,
-    /// Files that could not be used, so that the log tells of them once.
-    refused: Option<Files>,
+    /// That the files as they are now cannot be used.
+    outage: Option<Outage<Unusable>>,
     /// When the files were last looked at.
     looked: Instant,
+}
+
+/// Why files cannot be used. `None`: there are none to be found.
+#[derive(Clone)]
+struct Unusable {
+    error: HttpError,
+    files: Option<Files>,
 }
 
 struct Connections {
@@ -94,14 +105,24 @@ impl Pool {
         connections.send(request.map(Full::new)).await
     }
 
-    /// The connections in force; made again when the files have changed. Faulty new files leave the old ones in force.
+    /// Whether the files can be used as they are now. The last ones may be in force although they cannot.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(super) async fn check_files(&self) -> Result<(), HttpError> {
+        // An error of the connections is that of the files, or of what the system trusts.
+        self.connections().await?;
+        let outage = self.0.lock().as_ref().and_then(|known| known.outage.as_ref().map(|outage| outage.problem.error.clone()));
+        outage.map_or(Ok(()), Err)
+    }
+
+    /// The connections in force; made again when the files have changed.
     async fn connections(&self) -> Result<Arc<Connections>, HttpError> {
+        if self.0.is_due() {
+            self.0.look().await;
+        }
         match self.0.at_hand() {
-            Some((connections, false)) => Ok(connections),
-            Some((connections, true)) => {
-                self.0.look().await;
-                Ok(self.0.at_hand().map_or(connections, |(newest, _)| newest))
-            }
+            Some(connections) => connections,
             None => self.0.make_first().await,
         }
     }
@@ -110,22 +131,29 @@ impl Pool {
 // === impl Shared ===
 
 impl Shared {
-    /// The connections in force, and whether it is time to look at the files: of several callers, one hears that it is.
-    fn at_hand(&self) -> Option<(Arc<Connections>, bool)> {
+    /// Whether it is time to look at the files: of several callers, one hears that it is.
+    fn is_due(&self) -> bool {
         let mut current = self.lock();
-        let known = current.as_mut()?;
-        let due = self.has_files() && known.looked.elapsed() >= self.tuning.files;
-        if due {
-            known.looked = Instant::now();
-        }
-        Some((Arc::clone(&known.connections), due))
+        let Some(known) = current.as_mut().filter(|known| self.has_files() && known.looked.elapsed() >= self.tuning.files) else {
+            return false;
+        };
+        known.looked = Instant::now();
+        true
+    }
+
+    /// The connections in force, or why there are none any more. `None`: none were made yet.
+    fn at_hand(&self) -> Option<Result<Arc<Connections>, HttpError>> {
+        self.lock().as_ref().map(|known| match &known.outage {
+            Some(outage) if outage.is_final() => Err(outage.problem.error.clone()),
+            Some(_) | None => Ok(Arc::clone(&known.connections)),
+        })
     }
 
     /// Without files: what the system trusts is read, once for all.
     async fn make_first(self: &Arc<Self>) -> Result<Arc<Connections>, HttpError> {
         let turn = Arc::clone(&self.looking).lock_owned().await;
-        if let Some((connections, _)) = self.at_hand() {
-            return Ok(connections);
+        if let Some(connections) = self.at_hand() {
+            return connections;
         }
         let shared = Arc::clone(self);
         let made = spawn_blocking(move || {
@@ -151,28 +179,43 @@ impl Shared {
     }
 
     fn renew(&self, _turn: OwnedMutexGuard<()>) {
-        // What cannot even be found is held as no files at all.
-        let found = self.files();
-        let files = found.as_ref().cloned().unwrap_or_default();
-        let is_known = |known: &Current| known.files == files || known.refused.as_ref() == Some(&files);
-        if !self.lock().as_ref().is_some_and(is_known) {
-            match found.and_then(|files| self.made_from(files)) {
-                Ok(renewed) => {
-                    tracing::info!(endpoint = %self.endpoint, "changed TLS files are in force");
-                    *self.lock() = Some(renewed);
-                }
-                Err(error) => {
-                    let error = error.for_admin();
-                    tracing::warn!(endpoint = %self.endpoint, error, "changed TLS files cannot be used; the former ones stay in force");
-                    if let Some(known) = &mut *self.lock() {
-                        known.refused = Some(files);
-                    }
-                }
+        match self.made_again() {
+            Ok(None) => {}
+            Ok(Some(renewed)) => {
+                tracing::info!(endpoint = %self.endpoint, "changed TLS files are in force");
+                *self.lock() = Some(renewed);
             }
+            Err(problem) => self.failed(problem),
         }
         if self.hangs.swap(false, Ordering::AcqRel) {
             tracing::info!(endpoint = %self.endpoint, "the file system of the TLS files answers again");
         }
+    }
+
+    /// Connections from the files as they are now. `None`: those in force are from the same files.
+    fn made_again(&self) -> Result<Option<Current>, Unusable> {
+        let files = self.files().map_err(|error| Unusable { error, files: None })?;
+        match self.lock().as_ref() {
+            Some(Current { outage: None, files: known, .. }) if *known == files => return Ok(None),
+            // So that what is left out of them is not told again and again.
+            Some(Current { outage: Some(Outage { problem, .. }), .. }) if problem.files.as_ref() == Some(&files) => {
+                return Err(problem.clone());
+            }
+            Some(_) | None => {}
+        }
+        self.made_from(files.clone()).map(Some).map_err(|error| Unusable { error, files: Some(files) })
+    }
+
+    /// The log tells of each problem once.
+    fn failed(&self, problem: Unusable) {
+        let (endpoint, told) = (&self.endpoint, problem.error.for_admin());
+        let mut current = self.lock();
+        let Some(known) = current.as_mut() else { return };
+        if known.outage.as_ref().is_none_or(|outage| outage.problem.error.for_admin() != told) {
+            let grace = GRACE.as_secs();
+            tracing::warn!(%endpoint, error = told, "the TLS files cannot be used; the last ones stay in force for {grace} s, then calls fail");
+        }
+        known.outage = Some(Outage::after(known.outage.as_ref(), problem));
     }
 
     /// A plain endpoint has none.
@@ -187,7 +230,7 @@ impl Shared {
     fn made_from(&self, files: Files) -> Result<Current, HttpError> {
         let tls = self.endpoint.is_https().then(|| tls::client_config(&self.config)).transpose()?;
         let connections = Arc::new(self.connect_with(tls)?);
-        Ok(Current { connections, files, refused: None, looked: Instant::now() })
+        Ok(Current { connections, files, outage: None, looked: Instant::now() })
     }
 
     fn connect_with(&self, tls: Option<ClientConfig>) -> Result<Connections, HttpError> {

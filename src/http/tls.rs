@@ -12,8 +12,9 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::certificate::{self, CertificateFault};
-use super::files::{self, Of};
+use super::files::{self, Ca, Of};
 use super::{ClientCertificate, Endpoint, HttpConfig, HttpError, words};
+use crate::model::quoted;
 
 pub(super) fn server_name(endpoint: &Endpoint, config: &HttpConfig) -> Result<ServerName<'static>, HttpError> {
     endpoint.server_name(config.server_name.as_deref()).map_err(HttpError::Tls)
@@ -44,9 +45,9 @@ fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<d
         // Also where nothing is verified: it is in force again once something is.
         Some(path) => {
             let (roots, own) = roots_of(config, path)?;
-            (Arc::new(roots), own, path.display().to_string())
+            (Arc::new(roots), own, Some(path.display().to_string()))
         }
-        None if config.verify => (system_roots()?, Vec::new(), "a CA that the system trusts".to_owned()),
+        None if config.verify => (system_roots()?, Vec::new(), None),
         None => return Ok(Arc::new(Verifier { usual: None, provider: Arc::clone(provider) })),
     };
     let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider)).build();
@@ -60,12 +61,15 @@ fn verifier(config: &HttpConfig, provider: &Arc<CryptoProvider>) -> Result<Arc<d
 /// # Errors
 /// None is left.
 fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), HttpError> {
-    let (mut roots, mut own, mut unusable) = (RootCertStore::empty(), Vec::new(), None);
-    for file in files::read_ca(config, path)? {
+    let Ca { files, left_out: mut unusable, ignored } = files::read_ca(config, path)?;
+    let (mut roots, mut own) = (RootCertStore::empty(), Vec::new());
+    for file in files {
         if let Some(problem) = unread(&file.bytes) {
             tracing::warn!(file = %file.path.display(), problem, "a part of a CA file is not read (correct or remove it; the others are in force)");
             unusable
                 .get_or_insert_with(|| if file.path == path { problem.to_owned() } else { format!("{} {problem}", file.path.display()) });
+        } else if ignored.is_some() && blocks(&file.bytes).next().is_none() {
+            tracing::warn!(file = %file.path.display(), "a file of the CA folder holds no certificate in PEM (correct or remove it; the others are in force)");
         }
         for (number, block) in (1..).zip(blocks(&file.bytes)) {
             let certificate = CertificateDer::from_pem_slice(block).map_err(|error| pem_problem(&error));
@@ -81,8 +85,23 @@ fn roots_of(config: &HttpConfig, path: &Path) -> Result<(RootCertStore, Vec<Cert
             }
         }
     }
-    let problem = || unusable.unwrap_or_else(|| "holds no certificate".to_owned());
+    let problem = || unusable.unwrap_or_else(|| nothing_in(ignored.as_deref()));
     if roots.is_empty() { Err(files::fault(config, Of::Ca, path, problem())) } else { Ok((roots, own)) }
+}
+
+/// Of a folder: which files are read there, and which are not.
+fn nothing_in(ignored: Option<&[String]>) -> String {
+    const FEW: usize = 3;
+    match ignored {
+        None => "holds no certificate".to_owned(),
+        Some([]) => format!("holds no certificate: {}", files::NAMES),
+        Some(ignored) => {
+            let shown = ignored.iter().take(FEW).map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
+            let more = ignored.len().saturating_sub(FEW);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!("holds no certificate: {}, not {shown}{more}", files::NAMES)
+        }
+    }
 }
 
 /// What else than certificates in PEM somebody may take for one.
@@ -177,7 +196,8 @@ struct Usual {
     inner: Arc<WebPkiServerVerifier>,
     /// The certificates of this endpoint's own `ca`. Those that the system trusts are not among them.
     own: Vec<CertificateDer<'static>>,
-    trusted: String,
+    /// The path of `ca`. `None`: what the system trusts.
+    trusted: Option<String>,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -195,7 +215,7 @@ impl ServerCertVerifier for Verifier {
             verified.or_else(|error| if usual.is_pinned(&error, certificate) { itself(certificate, name, now) } else { Err(error) });
         verified.map_err(|error| {
             let rustls::Error::InvalidCertificate(why) = &error else { return error };
-            CertificateFault::new(why, certificate, name, &usual.trusted).into_tls()
+            CertificateFault::new(why, certificate, name, usual.trusted.as_deref(), usual.has(certificate)).into_tls()
         })
     }
 
@@ -230,7 +250,11 @@ impl Usual {
     /// `openssl req -x509` makes such certificates (CA:TRUE), and other clients take them. Whoever named it as `ca` trusts its key to sign for
     /// any server; that a server shows it itself asks for less.
     fn is_pinned(&self, error: &rustls::Error, certificate: &CertificateDer<'_>) -> bool {
-        certificate::is_of_authority(error) && self.own.iter().any(|own| own.as_ref() == certificate.as_ref())
+        certificate::is_of_authority(error) && self.has(certificate)
+    }
+
+    fn has(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.own.iter().any(|own| own.as_ref() == certificate.as_ref())
     }
 }
 

@@ -71,7 +71,13 @@ async fn of_file(what: &str, file: std::path::PathBuf) -> Diagnosis {
 
 async fn of_address(what: &str, client: &KubeClient, path: &str) -> Diagnosis {
     match download(client, path).await {
-        Ok((_, keys)) => Diagnosis::ok(what, format!("{}{path}: {}", client.config().base, counted(keys.iter().count()))),
+        Ok((_, keys)) => {
+            let address = format!("{}{path}", client.config().base);
+            match keys.emptiness() {
+                Some(why) => Diagnosis::fail(what, format!("{address}: {why}"), "see what the issuer lists there"),
+                None => Diagnosis::ok(what, format!("{address}: {}", counted(keys.iter().count()))),
+            }
+        }
         Err(problem) => Diagnosis::fail(what, problem.what, problem.remedy),
     }
 }

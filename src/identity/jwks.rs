@@ -92,8 +92,8 @@ impl JwksVerifier {
     /// The keys that may have signed it: those of its `kid`, or, where it names none, all that fit.
     fn candidates<'k>(&self, keys: &'k KeySet, jws: &Jws<'_>, algorithm: Algorithm) -> Result<Vec<&'k Key>, IdentityError> {
         let found: Vec<&Key> = keys.iter().filter(|key| jws.key_id.is_none() || key.id() == jws.key_id.as_deref()).collect();
-        if let (Some(id), true) = (&jws.key_id, found.is_empty()) {
-            return Err(self.unknown_key(id, keys));
+        if found.is_empty() {
+            return Err(self.no_key(jws.key_id.as_deref(), keys));
         }
         let fitting: Vec<&Key> = found.iter().copied().filter(|key| key.fits(algorithm)).take(MAX_TRIES).collect();
         if fitting.is_empty() {
@@ -108,9 +108,19 @@ impl JwksVerifier {
         Ok(fitting)
     }
 
-    fn unknown_key(&self, id: &str, keys: &KeySet) -> IdentityError {
-        let (source, known): (_, Vec<&Key>) = (self.keys.name(), keys.iter().collect());
-        let problem = format!("the token is signed with the key {}, which is not in {source}; there is {}", quoted(id), named(&known));
+    /// No key is called this; without a name: there is none at all.
+    fn no_key(&self, id: Option<&str>, keys: &KeySet) -> IdentityError {
+        let source = self.keys.name();
+        let left_out = id.and_then(|id| Some((id, keys.why_left_out(id)?)));
+        let problem = match (left_out, keys.emptiness()) {
+            (Some((id, why)), _) => format!("the key {} is in {source} but left out: it {why}", quoted(id)),
+            (None, Some(why)) => format!("there is no key to verify the token with: {source}: {why}"),
+            (None, None) => {
+                let known: Vec<&Key> = keys.iter().collect();
+                let id = quoted(id.unwrap_or_default());
+                format!("the token is signed with the key {id}, which is not in {source}; there is {}", named(&known))
+            }
+        };
         IdentityError::new("key", problem, self.keys.renewal())
     }
 

@@ -1,5 +1,8 @@
 //! The file the issuer's keys are in: read again when it changes, so that a new key is known and a withdrawn one is refused without a
 //! restart. A ConfigMap's symlink swap, a rename over it and a write in place are all changes.
+//!
+//! A file that can be read has exactly the keys it lists, also if these are none. If it is gone or not a JWKS, its last keys stay in force for
+//! a moment ([`crate::grace`]).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,6 +16,7 @@ use tokio::time::{Duration, Instant, timeout_at};
 
 use super::keys::KeySet;
 use crate::files::{MAX_FILE, Stamp, Unreadable, WholeFile};
+use crate::grace::{GRACE, Outage};
 use crate::text;
 
 /// How old the last look at the file may be. Also how often a file that is faulty, or may have been read in the middle of a change, is read
@@ -29,11 +33,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct KeyFile(Arc<Shared>);
 
-/// Why the file's keys are not known.
+/// What is wrong with the file, and what that means for its keys.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Trouble {
+    /// It cannot be read or used; the last keys stay in force for a moment.
     Faulty(String),
+    /// Its file system does not answer; the last keys stay in force.
     Hangs,
+    /// No key is in force.
+    NoKeys(String),
 }
 
 struct Shared {
@@ -44,7 +52,7 @@ struct Shared {
     /// Whether mounts no longer wait for the look under way.
     hangs: AtomicBool,
     keys: ArcSwap<KeySet>,
-    problem: Mutex<Option<String>>,
+    outage: Mutex<Option<Outage<String>>>,
     /// Held by the one thread that looks, however long that takes: no file system gets a second one of our threads.
     state: Arc<AsyncMutex<State>>,
 }
@@ -70,6 +78,7 @@ impl KeyFile {
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let (stamp, text) = read(path)?;
         let keys = KeySet::parse(&text)?;
+        keys.emptiness().map_or(Ok(()), Err)?;
         report(path, &keys);
         let now = Instant::now();
         Ok(Self(Arc::new(Shared {
@@ -78,7 +87,7 @@ impl KeyFile {
             looked: AtomicU64::new(0),
             hangs: AtomicBool::new(false),
             keys: ArcSwap::from_pointee(keys),
-            problem: Mutex::default(),
+            outage: Mutex::default(),
             state: Arc::new(AsyncMutex::new(State { read_at: now, stamp: Some(stamp), settled: false, text })),
         })))
     }
@@ -93,7 +102,7 @@ impl KeyFile {
         if age.saturating_sub(self.0.looked.load(Ordering::Acquire)) >= nanos(INTERVAL) {
             self.0.look_since(age.saturating_sub(nanos(INTERVAL))).await;
         }
-        self.0.keys.load_full()
+        self.0.in_force()
     }
 
     /// The keys for a token that names this one: as they are now, unless it was among them within the last second.
@@ -103,16 +112,18 @@ impl KeyFile {
             return recent;
         }
         self.0.look_since(self.0.age()).await;
-        self.0.keys.load_full()
+        self.0.in_force()
     }
 
-    /// What is wrong with the file, if the keys in use may not be what it holds.
+    /// What is wrong with the file, if it holds no key or the keys in use may not be what it holds.
     pub(super) async fn health(&self) -> Result<(), Trouble> {
-        self.recent().await;
+        if let Some(problem) = self.recent().await.emptiness() {
+            return Err(Trouble::NoKeys(problem));
+        }
         if self.0.hangs.load(Ordering::Acquire) {
             return Err(Trouble::Hangs);
         }
-        self.0.problem().clone().map_or(Ok(()), |problem| Err(Trouble::Faulty(problem)))
+        self.0.outage().as_ref().map_or(Ok(()), |outage| Err(Trouble::Faulty(outage.problem.clone())))
     }
 }
 
@@ -164,7 +175,8 @@ impl Shared {
 
     fn reload(&self, state: &mut State) {
         state.read_at = Instant::now();
-        match read(&self.path).map(|(stamp, text)| (stamp, (text != state.text).then(|| KeySet::parse(&text).map(|keys| (text, keys))))) {
+        let is_new = |text: &[u8]| text != state.text || self.keys.load().is_withdrawn();
+        match read(&self.path).map(|(stamp, text)| (stamp, is_new(&text).then(|| KeySet::parse(&text).map(|keys| (text, keys))))) {
             Ok((stamp, None)) => {
                 state.settled = state.stamp == Some(stamp);
                 state.stamp = Some(stamp);
@@ -184,15 +196,26 @@ impl Shared {
 
     fn failed(&self, state: &mut State, stamp: Option<Stamp>, problem: String) {
         (state.stamp, state.settled) = (stamp, false);
-        let mut known = self.problem();
-        if known.as_ref() != Some(&problem) {
-            tracing::warn!(file = %self.path.display(), "the issuer's keys cannot be read anew, the former ones stay in force: {problem}");
+        let mut known = self.outage();
+        if known.as_ref().is_none_or(|outage| outage.problem != problem) {
+            let grace = GRACE.as_secs();
+            tracing::warn!(file = %self.path.display(), "the issuer's keys cannot be read; the last ones stay in force for {grace} s: {problem}");
         }
-        *known = Some(problem);
+        *known = Some(Outage::after(known.as_ref(), problem));
+    }
+
+    /// The keys in force: none any more, if the file has been unusable for too long. Seen to here and not by a look, which may hang.
+    fn in_force(&self) -> Arc<KeySet> {
+        let problem = self.outage().as_ref().filter(|outage| outage.is_final()).map(|outage| outage.problem.clone());
+        if let Some(problem) = problem.filter(|_| !self.keys.load().is_withdrawn()) {
+            tracing::warn!(file = %self.path.display(), "the issuer's keys are out of force, tokens are refused: {problem}");
+            self.keys.store(Arc::new(KeySet::withdrawn(problem)));
+        }
+        self.keys.load_full()
     }
 
     fn recovered(&self) {
-        if self.problem().take().is_some() {
+        if self.outage().take().is_some() {
             tracing::info!(file = %self.path.display(), "the issuer's keys can be read again");
         }
     }
@@ -202,8 +225,8 @@ impl Shared {
     }
 
     /// A panic elsewhere leaves at worst a problem that the next read replaces.
-    fn problem(&self) -> MutexGuard<'_, Option<String>> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outage(&self) -> MutexGuard<'_, Option<Outage<String>>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -235,6 +258,9 @@ fn read(path: &Path) -> Result<(Stamp, Vec<u8>), String> {
 }
 
 fn report(path: &Path, keys: &KeySet) {
+    if keys.emptiness().is_some() {
+        tracing::warn!(file = %path.display(), "the issuer's list has no usable key, tokens are refused");
+    }
     if let Some(why) = keys.left_out() {
         tracing::warn!(file = %path.display(), "keys of the issuer are left out: {why}");
     }

@@ -10,8 +10,8 @@ use aws_lc_rs::signature::{
 };
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 use super::token::{TokenDigest, Verified};
 use crate::memo::Memo;
@@ -31,8 +31,26 @@ const MEMO: usize = 2048;
 pub(super) struct KeySet {
     keys: Vec<Key>,
     pub(super) verified: Memo<TokenDigest, Arc<Verified>>,
-    /// Keys left out, and why.
-    skipped: Vec<String>,
+    left_out: Vec<LeftOut>,
+    absence: Option<Absence>,
+}
+
+/// A key of the list that cannot be used.
+#[derive(Debug)]
+struct LeftOut {
+    id: Option<String>,
+    index: usize,
+    /// What follows its name.
+    why: String,
+}
+
+/// Why a set has no list of keys at all.
+#[derive(Debug)]
+enum Absence {
+    /// The JSON object has no `keys`.
+    Unlisted,
+    /// Where the keys were cannot be read or used any more.
+    Withdrawn(String),
 }
 
 /// One public key.
@@ -93,61 +111,91 @@ struct Jwk {
 // === impl KeySet ===
 
 impl KeySet {
-    /// Reads a JWKS. Keys that cannot be used are left out.
+    /// Reads a JWKS. Each key is read by itself, and left out if it cannot be used: there may be none ([`Self::emptiness`]).
     ///
     /// # Errors
-    /// It is no JWKS, or none of its keys can be used.
+    /// It is not JSON, or not a JWKS.
     pub(super) fn parse(text: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
-        struct Wire {
-            keys: Vec<Value>,
+        struct Wire<'t> {
+            #[serde(borrow)]
+            keys: Option<Vec<&'t RawValue>>,
         }
-        let Wire { keys: wire } = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
-        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
-        for (index, value) in wire.into_iter().enumerate() {
-            match Key::read(value) {
-                Ok(key) => keys.push(key),
-                Err((id, why)) => skipped.push(match id {
-                    Some(id) => format!("the key {} {why}", quoted(&id)),
-                    None => format!("keys[{index}] {why}"),
-                }),
+        let Wire { keys: list } = serde_json::from_slice(text).map_err(|error| not_json(&error))?;
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(NOT_A_JWKS.to_owned());
+        }
+        let absence = list.is_none().then_some(Absence::Unlisted);
+        let (mut keys, mut left_out) = (Vec::new(), Vec::new());
+        for (index, json) in list.unwrap_or_default().into_iter().enumerate() {
+            match Key::read(json.get()) {
+                Ok(key) if keys.len() < MAX_KEYS => keys.push(key),
+                Ok(key) => left_out.push(LeftOut { id: key.id, index, why: format!("is one too many: {MAX_KEYS} are read") }),
+                Err((id, why)) => left_out.push(LeftOut { id, index, why }),
             }
         }
-        if keys.len() > MAX_KEYS {
-            return Err(format!("it holds {} keys; at most {MAX_KEYS} are read", keys.len()));
-        }
-        if keys.is_empty() {
-            let why = if skipped.is_empty() { "its list is empty".to_owned() } else { some(&skipped) };
-            return Err(format!("it holds no key that could be used: {why}"));
-        }
-        Ok(Self { keys, verified: Memo::with_capacity(MEMO), skipped })
+        Ok(Self { keys, verified: Memo::with_capacity(MEMO), left_out, absence })
+    }
+
+    /// No keys any more, because of this problem.
+    pub(super) fn withdrawn(problem: String) -> Self {
+        Self { keys: Vec::new(), verified: Memo::with_capacity(MEMO), left_out: Vec::new(), absence: Some(Absence::Withdrawn(problem)) }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter()
     }
 
+    /// Why there is no key. `None`: there is one.
+    pub(super) fn emptiness(&self) -> Option<String> {
+        let why = match &self.absence {
+            Some(Absence::Withdrawn(problem)) => return Some(problem.clone()),
+            _ if !self.keys.is_empty() => return None,
+            Some(Absence::Unlisted) => "it has no list `keys`".to_owned(),
+            None if self.left_out.is_empty() => "its list is empty".to_owned(),
+            None => some(&self.left_out),
+        };
+        Some(format!("it holds no key that could be used: {why}"))
+    }
+
+    /// # Errors
+    /// The JSON object has no `keys`: it may be anything.
+    pub(super) fn listed(self) -> Result<Self, String> {
+        if matches!(self.absence, Some(Absence::Unlisted)) { Err(NOT_A_JWKS.to_owned()) } else { Ok(self) }
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        matches!(self.absence, Some(Absence::Withdrawn(_)))
+    }
+
     /// Which keys are not among them, and why, for one warning. `None`: all are.
     pub(super) fn left_out(&self) -> Option<String> {
-        (!self.skipped.is_empty()).then(|| some(&self.skipped))
+        (!self.left_out.is_empty()).then(|| some(&self.left_out))
+    }
+
+    /// Why a key of this name is left out.
+    pub(super) fn why_left_out(&self, id: &str) -> Option<&str> {
+        self.left_out.iter().find(|key| key.id.as_deref() == Some(id)).map(|key| key.why.as_str())
     }
 }
 
 /// A few of them, and how many more there are.
-fn some(problems: &[String]) -> String {
+fn some(keys: &[LeftOut]) -> String {
     const FEW: usize = 10;
-    let shown = problems.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join("; ");
-    match problems.len().saturating_sub(FEW) {
+    let shown = keys.iter().take(FEW).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    match keys.len().saturating_sub(FEW) {
         0 => shown,
         more => format!("{shown}; and {more} more"),
     }
 }
 
+const NOT_A_JWKS: &str = r#"it is not a JWKS, a JSON object {"keys": [...]}"#;
+
 /// The JSON library's words on syntax are constants; those on types quote the input, which may be anything if the path is wrong.
 fn not_json(error: &serde_json::Error) -> String {
     match error.classify() {
         Category::Syntax | Category::Eof | Category::Io => format!("it is not JSON: {error}"),
-        Category::Data => r#"it is not a JWKS, a JSON object {"keys": [...]}"#.to_owned(),
+        Category::Data => NOT_A_JWKS.to_owned(),
     }
 }
 
@@ -173,8 +221,19 @@ impl Key {
     }
 
     /// The key, or its id and why it is left out.
-    fn read(value: Value) -> Result<Self, (Option<String>, String)> {
-        let jwk: Jwk = serde_json::from_value(value).map_err(|_| (None, "is not what RFC 7517 calls a key".to_owned()))?;
+    fn read(json: &str) -> Result<Self, (Option<String>, String)> {
+        /// All that is asked of a key to be told of it by name.
+        #[derive(Deserialize)]
+        struct Name {
+            kid: Option<String>,
+        }
+        let name = || serde_json::from_str(json).ok().and_then(|Name { kid }| kid);
+        let unfit = || "is not what RFC 7517 calls a key".to_owned();
+        // Serde would take a list for an object's members in their order.
+        if !json.starts_with('{') {
+            return Err((None, unfit()));
+        }
+        let jwk: Jwk = serde_json::from_str(json).map_err(|_| (name(), unfit()))?;
         let id = jwk.kid.clone();
         jwk.into_key().map_err(|why| (id, why))
     }
@@ -182,7 +241,7 @@ impl Key {
 
 impl Jwk {
     fn into_key(self) -> Result<Key, String> {
-        if let Some(usage) = self.usage.as_deref().filter(|usage| *usage != "sig") {
+        if let Some(usage) = self.usage.as_deref().filter(|usage| !["", "sig"].contains(usage)) {
             return Err(format!("is for the use {}, not \"sig\"", quoted(usage)));
         }
         if self.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
@@ -190,7 +249,7 @@ impl Jwk {
         }
         let (kind, material) = self.material()?;
         let only = match self.alg.as_deref() {
-            None => None,
+            None | Some("") => None,
             Some(name) => match Algorithm::named(name) {
                 Some(algorithm) if algorithm.kind() == kind => Some(algorithm),
                 Some(_) | None => return Err(format!("says it is for {}, which its type {kind} is not", quoted(name))),
@@ -308,6 +367,15 @@ impl fmt::Display for Kind {
             Self::P521 => "P-521",
             Self::Rsa => "RSA",
         })
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "the key {} {}", quoted(id), self.why),
+            None => write!(f, "keys[{}] {}", self.index, self.why),
+        }
     }
 }
 

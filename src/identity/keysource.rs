@@ -7,6 +7,7 @@ use super::attest::IdentityError;
 use super::keyfile::{KeyFile, Trouble};
 use super::keys::KeySet;
 use super::keyurl::KeyUrl;
+use crate::grace::GRACE;
 
 /// What to do about a file that holds no keys.
 const REWRITE: &str = "write the cluster's keys into it: kubectl get --raw /openid/v1/jwks";
@@ -55,11 +56,16 @@ impl KeySource {
         match self {
             Self::File(file) => {
                 let told = |trouble| {
-                    let (problem, remedy) = match trouble {
-                        Trouble::Faulty(problem) => (problem, REWRITE),
-                        Trouble::Hangs => ("its file system does not answer".to_owned(), "is a network volume down?"),
+                    let (problem, keys, remedy) = match trouble {
+                        Trouble::Faulty(problem) => (problem, format!("the last keys stay in force for {} s", GRACE.as_secs()), REWRITE),
+                        Trouble::Hangs => (
+                            "its file system does not answer".to_owned(),
+                            "the former keys stay in force".to_owned(),
+                            "is a network volume down?",
+                        ),
+                        Trouble::NoKeys(problem) => (problem, "no key is in force".to_owned(), REWRITE),
                     };
-                    format!("{}: {problem}; the former keys stay in force ({remedy})", file.path().display())
+                    format!("{}: {problem}; {keys} ({remedy})", file.path().display())
                 };
                 file.health().await.map_err(told)
             }

@@ -1,5 +1,6 @@
 //! The address the issuer's keys are fetched from: the API server's, or any issuer's. Fetched in the background, kept over restarts, and
-//! fetched again for a key that is not known. What has been fetched stays in force while nothing better can be had.
+//! fetched again for a key that is not known. What has been fetched stays in force while nothing better can be had: a network that is down
+//! must not stop all mounts. An answer that lists no key takes all keys away.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -191,6 +192,9 @@ impl Shared {
         }
         if self.keys.load().is_none() || state.text != text {
             tracing::info!(url = self.url, keys = keys.iter().count(), "the issuer's keys have been fetched, and are new");
+            if keys.emptiness().is_some() {
+                tracing::warn!(url = self.url, "the issuer's list has no usable key, tokens are refused");
+            }
             if let Some(why) = keys.left_out() {
                 tracing::warn!(url = self.url, "keys of the issuer are left out: {why}");
             }
@@ -244,6 +248,9 @@ impl Shared {
         let Some(fetched) = self.state().fetched else {
             return Err(format!("the issuer's keys could not be fetched yet: {} ({})", problem.what, problem.remedy));
         };
+        if let Some(why) = self.keys.load().as_ref().and_then(|keys| keys.emptiness()) {
+            return Err(format!("{}: {why}; no key is in force (see what the issuer lists there)", self.url));
+        }
         let age = self.clock.now().duration_since(fetched);
         if age <= OLD {
             return Ok(());
@@ -277,7 +284,7 @@ pub(super) async fn download(client: &KubeClient, path: &str) -> Result<(String,
         remedy: "see that the address is that of a JWKS".to_owned(),
     };
     let text = str::from_utf8(answer.expose()).map_err(|_| faulty("it is not text".to_owned()))?;
-    let keys = KeySet::parse(text.as_bytes()).map_err(faulty)?;
+    let keys = KeySet::parse(text.as_bytes()).and_then(KeySet::listed).map_err(faulty)?;
     Ok((text.to_owned(), keys))
 }
 

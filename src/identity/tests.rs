@@ -347,7 +347,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), text in any::<String>()) {
         let _ = token::Jws::parse(&bytes);
-        prop_assert!(keys::KeySet::parse(text.as_bytes()).is_err());
+        prop_assert!(!keys::KeySet::parse(text.as_bytes()).is_ok_and(|keys| keys.emptiness().is_none()));
     }
 }
 
@@ -488,8 +488,10 @@ fn a_file_without_a_usable_key_is_refused() {
     the key "sign" does not list "verify" in its key_ops;
     keys[9] is not what RFC 7517 calls a key
     "#);
-    let many = json!({ "keys": vec![rsa_jwk(); 65] });
-    insta::assert_snapshot!(refused_file(&many.to_string()), @"[folder]/jwks.json: it holds 65 keys; at most 64 are read");
+    insta::assert_snapshot!(refused_file("{}"), @"[folder]/jwks.json: it holds no key that could be used: it has no list `keys`");
+    insta::assert_snapshot!(refused_file(r#"{"keys": null}"#), @"[folder]/jwks.json: it holds no key that could be used: it has no list `keys`");
+    insta::assert_snapshot!(refused_file("[]"), @r#"[folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}"#);
+    insta::assert_snapshot!(refused_file("[[]]"), @r#"[folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}"#);
     // Those of other kinds do not count.
     let mixed: Vec<_> = (0..200).map(|_| json!({ "kty": "AKP", "alg": "ML-DSA-44", "pub": "AAAA" })).chain([rsa_jwk()]).collect();
     let keys = super::keys::KeySet::parse(json!({ "keys": mixed }).to_string().as_bytes()).unwrap();
@@ -608,8 +610,112 @@ async fn a_configmaps_symlink_swap_is_a_change() {
     assert!(verifier.attest(&pod(), &new).await.is_ok());
 }
 
+/// Each key is read by itself, as it stands in the file; whose token it signs hears why it is not used.
+#[tokio::test]
+async fn a_broken_key_takes_nothing_from_the_others_and_is_named_to_its_tokens() {
+    let scene = Scene::new();
+    let (ours, other) = (scene.issuer.jwk(), rsa_jwk());
+    let named = |kid: &str| {
+        let mut jwk = other.clone();
+        jwk["kid"] = json!(kid);
+        jwk
+    };
+    let many: Vec<Value> = (0..64).map(|at| named(&format!("k{at}"))).collect();
+    let [mut odd, mut of_no_use] = [named("odd"), ours.clone()];
+    odd["n"] = json!(7);
+    (of_no_use["use"], of_no_use["alg"], of_no_use["far"]) = (json!(""), json!(""), json!(0));
+    let of_no_use = of_no_use.to_string().replace(r#""far":0"#, r#""far":1e999"#);
+    let lists = [
+        format!(r#"{{"kty":"RSA","kid":"\ud800"}},{ours}"#),
+        format!(r#"{odd},{{"kid":"lone"}},{{"kty":"oct","kid":"other","n":1e999}},[1,2],{of_no_use}"#),
+        std::iter::once(&ours).chain(&many).map(Value::to_string).collect::<Vec<_>>().join(","),
+    ];
+    let mut told = Vec::new();
+    for list in lists {
+        scene.write(&format!(r#"{{"keys":[{list}]}}"#));
+        scene.attest(&scene.token()).await.unwrap();
+        for kid in ["odd", "lone", "other", "k63", "nobody"] {
+            told.push(scene.refused(&scene.issuer.sign_with(&json!({ "alg": "ES256", "kid": kid }), &scene.claims()).unwrap()).await);
+        }
+    }
+    told.retain(|told| told.contains("left out"));
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    key: the key "odd" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: the key "lone" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: the key "other" is in [folder]/jwks.json but left out: it is not what RFC 7517 calls a key (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    key: the key "k63" is in [folder]/jwks.json but left out: it is one too many: 64 are read (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    "#);
+}
+
+/// Nothing of what was there before counts any more: not after a moment either.
 #[tokio::test(start_paused = true)]
-async fn a_file_gone_bad_leaves_the_keys_and_shows_in_health() {
+async fn a_file_that_lists_no_key_takes_all_away_at_once() {
+    let scene = Scene::new();
+    let later = || tokio::time::advance(Duration::from_secs(1));
+    let mut told = Vec::new();
+    for list in [r#"{"keys":[]}"#, "{}", r#"{"keys":null}"#, r#"{"keys":[{"kty":"oct","kid":"x","k":"canary"}]}"#] {
+        scene.attest(&scene.token()).await.unwrap();
+        scene.write(list);
+        later().await;
+        let nameless = scene.issuer.sign_with(&json!({ "alg": "ES256" }), &scene.claims()).unwrap();
+        told.push(scene.refused(&scene.token()).await);
+        assert_eq!(scene.refused(&nameless).await, told[told.len() - 1]);
+        told.push(scene.shown(&scene.verifier.health().await.unwrap_err()));
+        scene.write(&scene.issuer.jwks());
+        later().await;
+        assert_eq!(scene.verifier.health().await, Ok(()));
+    }
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: its list is empty (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it holds no key that could be used: its list is empty; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it holds no key that could be used: it has no list `keys`; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it holds no key that could be used: the key "x" is of the type "oct", which is not known here; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_gone_or_none_has_ten_seconds() {
+    let scene = Scene::new();
+    let mut told = Vec::new();
+    for content in [None, Some(""), Some("{\"keys\":"), Some("[]"), Some("{\"keys\":7}")] {
+        scene.attest(&scene.token()).await.unwrap();
+        match content {
+            None => fs::remove_file(scene.folder.path().join("jwks.json")).unwrap(),
+            Some(content) => scene.write(content),
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        scene.attest(&scene.token()).await.unwrap();
+        assert!(scene.verifier.health().await.unwrap_err().contains("the last keys stay in force for 10 s"));
+        tokio::time::advance(Duration::from_millis(9_999)).await;
+        scene.attest(&scene.token()).await.unwrap();
+        tokio::time::advance(Duration::from_millis(1)).await;
+        told.push(scene.refused(&scene.token()).await);
+        told.push(scene.shown(&scene.verifier.health().await.unwrap_err()));
+        // The very keys that were there before.
+        scene.write(&scene.issuer.jwks());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(scene.verifier.health().await, Ok(()));
+    }
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    key: there is no key to verify the token with: [folder]/jwks.json: it cannot be read: No such file or directory (os error 2) (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it cannot be read: No such file or directory (os error 2); no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 0; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8 (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    key: there is no key to verify the token with: [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into that file again: kubectl get --raw /openid/v1/jwks; it is read anew by itself)
+    [folder]/jwks.json: it is not a JWKS, a JSON object {"keys": [...]}; no key is in force (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    "#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_gone_bad_leaves_the_keys_at_first_and_shows_in_health() {
     let scene = Scene::new();
     assert_eq!(scene.verifier.health().await, Ok(()));
     let health = async || without_remedy(&scene.shown(&scene.verifier.health().await.unwrap_err()));
@@ -618,11 +724,11 @@ async fn a_file_gone_bad_leaves_the_keys_and_shows_in_health() {
     scene.write("{\"keys\":");
     later().await;
     assert!(scene.attest(&scene.token()).await.is_ok());
-    insta::assert_snapshot!(health().await, @"[folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; the former keys stay in force");
+    insta::assert_snapshot!(health().await, @"[folder]/jwks.json: it is not JSON: EOF while parsing a value at line 1 column 8; the last keys stay in force for 10 s");
     fs::remove_file(scene.folder.path().join("jwks.json")).unwrap();
     later().await;
     assert!(scene.attest(&scene.token()).await.is_ok());
-    insta::assert_snapshot!(health().await, @"[folder]/jwks.json: it cannot be read: No such file or directory (os error 2); the former keys stay in force");
+    insta::assert_snapshot!(health().await, @"[folder]/jwks.json: it cannot be read: No such file or directory (os error 2); the last keys stay in force for 10 s");
     scene.write(&scene.issuer.jwks());
     later().await;
     assert_eq!(scene.verifier.health().await, Ok(()));

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
-use super::{Args, BackendName, FieldName, Login, SecretName, Version};
+use super::{Args, BackendName, FieldName, Login, SecretName, Version, visible};
+use crate::redact::is_invisible;
 
 /// Bytes that must not be seen: wiped when dropped, redacted in `Debug`, never copied by accident.
 /// There is one way to the content, and it is easy to search for.
@@ -263,16 +264,23 @@ impl fmt::Debug for SecretRef {
     }
 }
 
-/// A secret as messages write it: `<backend>/<name>`, in quotes where a blank at its end would not be seen.
+/// A secret as messages write it: `<backend>/<name>`, in quotes and escaped where a character would not be seen: a blank at an end, and what
+/// is as wide as nothing or turns round the order of what follows.
 #[derive(Debug)]
 pub struct Shown<'s>(pub &'s BackendName, pub &'s SecretName);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(backend, name) = self;
-        let is_clear = !name.as_str().ends_with(char::is_whitespace);
-        if is_clear { write!(f, "{backend}/{name}") } else { write!(f, "{:?}", format!("{backend}/{name}")) }
+        let text = name.as_str();
+        let is_clear = text.trim() == text && text.chars().all(is_seen);
+        if is_clear { write!(f, "{backend}/{name}") } else { f.write_str(&visible(&format!("{:?}", format!("{backend}/{name}")))) }
     }
+}
+
+/// A blank counts, between others.
+pub fn is_seen(c: char) -> bool {
+    c == ' ' || !(c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
 /// As [`Shown`], with `@version` where one is pinned.

@@ -8,9 +8,8 @@ use crate::audit::AuditUnavailable;
 use crate::backend::BackendError;
 use crate::delivery::{DeliveryError, Oversize};
 use crate::identity::IdentityError;
-use crate::model::{ClassFaults, Code, FaultList, Label, MAX_FAULTS, RequestFault};
+use crate::model::{ClassFaults, Code, FaultList, Label, MAX_FAULTS, RequestFault, visible};
 use crate::policy::Denial;
-use crate::redact::is_invisible;
 use crate::render::RenderFault;
 
 /// The longest message in bytes: over about 8 KiB can be lost on the way, and the driver adds its own words.
@@ -157,10 +156,7 @@ impl MountError {
 /// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut message = bounded(self.code(), &self.parts(), self.unkept());
-        // Names of secrets and fields may have them, and would change how the rest of the line reads.
-        message.retain(|c| !is_invisible(c));
-        f.write_str(&message)
+        f.write_str(&bounded(self.code(), &self.parts(), self.unkept()))
     }
 }
 
@@ -172,6 +168,8 @@ fn bounded(code: Code, parts: &[String], more: usize) -> String {
     const ROOM: usize = 32;
     let mut message = format!("{code}: ");
     for (at, part) in parts.iter().enumerate() {
+        // Names of secrets and fields may have what nobody sees, and it would change how the rest of the line reads.
+        let part = &visible(part);
         let separator = if at == 0 { "" } else { "; " };
         let space = (MAX_MESSAGE - ROOM).saturating_sub(message.len());
         if at < MAX_FAULTS && separator.len() + part.len() <= space {
@@ -230,7 +228,7 @@ mod tests {
     #[test]
     fn nothing_in_it_is_invisible_or_turns_the_line_round() {
         let fault = RequestFault { key: "key\u{202e}".into(), problem: "a\u{2028}b\u{200b}c".into(), code: Code::InvalidRequest };
-        assert_eq!(MountError::Request(FaultList::from_iter([fault])).to_string(), "InvalidRequest: key: abc");
+        assert_eq!(MountError::Request(FaultList::from_iter([fault])).to_string(), r"InvalidRequest: key\u{202e}: a\u{2028}b\u{200b}c");
     }
 
     #[test]

@@ -10,12 +10,13 @@ mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 19] = [
+const LEAVES: [&str; 20] = [
     "budget",
     "clock",
     "dotenv",
     "files",
     "glob",
+    "grace",
     "memo",
     "nearest",
     "redact",

@@ -423,6 +423,10 @@ fn bad_modes() {
     1:143 object 6 (f): mode: "0x1ff" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     1:169 object 7 (g): mode: 4294967296 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     "#);
+    for blank in [" ", "\t", "  "] {
+        assert!(faults_of(&[("mode", blank), ("objects", "[]")]).contains("mode: "), "{blank:?}");
+        assert!(faults_of(&[("fresh", blank), ("objects", "[]")]).contains("fresh: "), "{blank:?}");
+    }
     insta::assert_snapshot!(faults_of(&[("mode", "7777"), ("objects", "[]")]), @"- mode: 7777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)");
 }
 

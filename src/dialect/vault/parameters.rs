@@ -204,7 +204,7 @@ impl Entry {
             role: role.map(|(_, role)| role),
             namespace: namespace.map(|(_, namespace)| namespace),
             mount: words.mount(),
-            audience: words.class.parsed(parameters, "audience", login::text).flatten(),
+            audience: words.class.parsed_login(parameters, "audience", login::text),
             tls: tls.map(Box::new),
             address: address.as_ref().map(|(_, address)| address.clone()),
         };

@@ -141,6 +141,25 @@ async fn it_is_taken_for_the_endpoint_alone_whose_ca_it_is_in() {
 }
 
 #[tokio::test]
+async fn a_certificate_in_ca_that_is_no_cas_is_told_so() {
+    let authority = Authority::new("Test CA");
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2090, 2, 1));
+    let (leaf, key) = authority.issue(&params);
+    insta::assert_snapshot!(told(&[&leaf], &key, &[&leaf]).await, @"the server's certificate for 127.0.0.1 (valid 2020-01-01 to 2090-02-01), issued by CN=Test CA, is itself in DIR/ca.crt, but is not a CA's (CA:FALSE): name the one that issued it");
+    let own_key = KeyPair::generate().unwrap();
+    let own = params.self_signed(&own_key).unwrap();
+    insta::assert_snapshot!(told(&[&own], &own_key, &[&own]).await, @"taken");
+    let fault = |problem| {
+        let names = vec!["bao.example".to_owned()];
+        CertificateFault { problem, names, issuer: "CN=x".into(), valid: None, wanted: "bao.example".into(), trusted: None }
+    };
+    let without_ca = fault(CertificateProblem::Authority { is_own: true });
+    insta::assert_snapshot!(without_ca, @"the server's certificate for bao.example is a CA's own (CA:TRUE), and no `ca` is configured: name this very certificate as the backend's `ca`, or give the server one with CA:FALSE");
+    insta::assert_snapshot!(without_ca.remedy(), @"name this very certificate as the backend's `ca`, or issue one with CA:FALSE");
+}
+
+#[tokio::test]
 async fn a_ca_below_another_ca_is_no_server() {
     let authority = Authority::new("Test CA");
     let (below, key) = authority.issue(&of_authority("127.0.0.1"));
@@ -231,28 +250,64 @@ async fn a_client_certificate_is_shown_to_who_asks() {
 }
 
 #[tokio::test]
-async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not() {
+async fn a_changed_ca_is_taken_up_and_a_faulty_one_is_not_at_first() {
     let scene = Scene::new();
-    // Once, however many calls there are.
-    let told = async |scene: &Scene| {
-        let (log, _logging) = Log::start();
-        assert!(scene.get("/").await.is_ok() && scene.get("/").await.is_ok());
-        assert_eq!(log.count("changed TLS files cannot be used; the former ones stay in force"), 1, "{}", log.text());
-    };
     let (ca, stranger) = (scene.folder.path().join("ca.crt"), Authority::new("Stranger"));
     assert!(scene.get("/").await.is_ok());
     fs::write(&ca, &stranger.pem).unwrap();
     assert!(scene.get("/").await.is_err(), "no old connection is used either");
     fs::write(&ca, &scene.authority.pem).unwrap();
     assert!(scene.get("/").await.is_ok());
-    for faulty in ["-----BEGIN CERTIFICATE-----\ngarbage", ""] {
-        fs::write(&ca, faulty).unwrap();
-        told(&scene).await;
+    for faulty in [Some("-----BEGIN CERTIFICATE-----\ngarbage"), Some("# moved\n"), None] {
+        match faulty {
+            Some(content) => fs::write(&ca, content).unwrap(),
+            None => fs::remove_file(&ca).unwrap(),
+        }
+        let (log, _logging) = Log::start();
+        assert!(scene.get("/").await.is_ok() && scene.get("/").await.is_ok());
+        assert_eq!(log.count("the TLS files cannot be used; the last ones stay in force for 10 s, then calls fail"), 1, "{}", log.text());
+        assert!(matches!(scene.client.check_files().await, Err(HttpError::Ca { .. })), "not ready meanwhile");
     }
-    fs::remove_file(&ca).unwrap();
-    told(&scene).await;
     fs::write(&ca, &stranger.pem).unwrap();
     assert!(scene.get("/").await.is_err());
+    scene.client.check_files().await.unwrap();
+}
+
+/// Nothing but the clock moves: the calls themselves take real time.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_ca_that_is_gone_is_out_of_force_after_ten_seconds() {
+    for manner in [Manner::default(), Manner { alpn: &["http/1.1"], ..Manner::default() }] {
+        let scene = Scene::of(&manner);
+        let ca = scene.folder.path().join("ca.crt");
+        let (mut told, faulty) = (Vec::new(), [None, Some(""), Some("-----BEGIN CERTIFICATE-----\ngarbage"), Some("\u{1}")]);
+        for content in faulty {
+            assert!(scene.get("/").await.is_ok());
+            match content {
+                None => fs::remove_file(&ca).unwrap(),
+                Some(content) => fs::write(&ca, content).unwrap(),
+            }
+            assert!(scene.get("/").await.is_ok(), "{content:?}");
+            later(Duration::from_secs(8)).await;
+            assert!(scene.get("/").await.is_ok(), "{content:?}");
+            later(Duration::from_secs(2)).await;
+            told.push(shown(&scene.get("/").await.unwrap_err(), &scene.folder));
+            assert!(scene.client.check_files().await.is_err());
+            fs::write(&ca, &scene.authority.pem).unwrap();
+        }
+        assert!(scene.get("/").await.is_ok());
+        insta::allow_duplicates! { insta::assert_snapshot!(told.join("\n"), @"
+        the CA cannot be read: DIR/ca.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: certificate 1 of DIR/ca.crt: it is no PEM (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        the CA cannot be read: DIR/ca.crt: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+        "); }
+    }
 }
 
 #[test]
@@ -260,7 +315,7 @@ fn files_are_read_before_anything_is_sent() {
     let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
     let refused = |config: HttpConfig| shown(&HttpClient::new("https://localhost".parse().unwrap(), config).unwrap_err(), &folder);
     let ca = HttpConfig { ca: Some(folder.path().to_owned()), ..HttpConfig::default() };
-    insta::assert_snapshot!(refused(ca.clone()), @"the CA cannot be read: DIR: holds no certificate (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
+    insta::assert_snapshot!(refused(ca.clone()), @"the CA cannot be read: DIR: holds no certificate: *.crt, *.cer and *.pem are read, and what c_rehash makes (0a1b2c3d.0) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
     fs::write(folder.path().join("a.pem"), &authority.pem).unwrap();
     assert!(HttpClient::new("https://localhost".parse().unwrap(), ca.clone()).is_ok(), "a folder of certificates");
     insta::assert_snapshot!(refused(HttpConfig { ca: Some(folder.path().join("missing")), ..ca.clone() }), @"the CA cannot be read: DIR/missing: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)");
@@ -288,6 +343,39 @@ async fn a_folder_of_cas_goes_on_without_a_file_that_cannot_be_read() {
     assert!(HttpClient::new("https://localhost".parse().unwrap(), config(&folder)).is_err(), "nothing is left");
     fs::write(cas.join("b.pem"), &authority.pem).unwrap();
     get(&client(server.address, config(&folder)), "/").await.unwrap();
+}
+
+/// By their names, in either case, and by those that `openssl rehash` gives.
+#[tokio::test]
+async fn a_folder_of_cas_says_what_it_does_not_read() {
+    let (authority, folder) = (Authority::new("Test CA"), tempfile::tempdir().unwrap());
+    let cas = folder.path().join("ca.crt");
+    fs::create_dir(&cas).unwrap();
+    let server = Server::start(&authority, &Manner::default());
+    for name in ["CA.PEM", "Root.Crt", "x.cER", "0a1b2c3d.0", "0A1B2C3D.12"] {
+        fs::write(cas.join(name), &authority.pem).unwrap();
+        get(&client(server.address, config(&folder)), "/").await.unwrap();
+        fs::remove_file(cas.join(name)).unwrap();
+    }
+    let refused = || shown(&HttpClient::new("https://localhost".parse().unwrap(), config(&folder)).unwrap_err(), &folder);
+    let mut told = vec![refused()];
+    for name in ["README", "ca.txt", "0a1b2c3d.r0", "a1b2c3d.0", "..data"] {
+        fs::write(cas.join(name), &authority.pem).unwrap();
+    }
+    told.push(refused());
+    fs::write(cas.join("big.pem"), " ".repeat(crate::files::MAX_FILE + 1)).unwrap();
+    told.push(refused());
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    the CA cannot be read: DIR/ca.crt: holds no certificate: *.crt, *.cer and *.pem are read, and what c_rehash makes (0a1b2c3d.0) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+    the CA cannot be read: DIR/ca.crt: holds no certificate: *.crt, *.cer and *.pem are read, and what c_rehash makes (0a1b2c3d.0), not "0a1b2c3d.r0", "README", "a1b2c3d.0" and 1 more (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+    the CA cannot be read: DIR/ca.crt: DIR/ca.crt/big.pem is 1048577 bytes long; at most 1048576 are read (name PEM certificates; kubelet mounts them from a ConfigMap or Secret)
+    "#);
+    fs::write(cas.join("good.pem"), &authority.pem).unwrap();
+    fs::write(cas.join("empty.crt"), "# none\n").unwrap();
+    let (log, _logging) = Log::start();
+    let client = client(server.address, config(&folder));
+    assert!(get(&client, "/").await.is_ok() && get(&client, "/").await.is_ok());
+    assert_eq!(log.count("a file of the CA folder holds no certificate in PEM"), 1, "{}", log.text());
 }
 
 /// As editors on Windows write them.

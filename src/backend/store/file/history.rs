@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use super::layout::{Layout, SEALED, VaultName};
 use super::read::is_absence;
+use super::revision::InvalidRevision;
 use super::{Revision, write};
+use crate::text;
 
 /// `.history/<name>/`.
 #[derive(Debug)]
@@ -41,8 +43,12 @@ impl<'a> History<'a> {
     /// # Errors
     /// Of kind `InvalidData` where the file holds no revision.
     pub fn counter(&self) -> io::Result<Option<Revision>> {
-        match fs::read_to_string(self.layout.counter(self.name)) {
-            Ok(text) => text.trim().parse().map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+        let invalid = |problem: String| io::Error::new(io::ErrorKind::InvalidData, problem);
+        match fs::read(self.layout.counter(self.name)) {
+            Ok(bytes) => {
+                let text = text::read(&bytes).map_err(|fault| invalid(format!("it {fault}")))?;
+                text.trim().parse().map(Some).map_err(|fault: InvalidRevision| invalid(fault.to_string()))
+            }
             Err(error) if is_absence(&error) => Ok(None),
             Err(error) => Err(error),
         }

@@ -13,7 +13,7 @@ use age::secrecy::ExposeSecret;
 use age::x25519::{Identity, Recipient};
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::ReadFault;
@@ -21,6 +21,7 @@ use super::read::{Stamp, Unreadable, WholeFile};
 use crate::backend::Fault;
 use crate::clock::{Clock, SystemClock};
 use crate::files::create_new;
+use crate::grace::Outage;
 
 mod lines;
 
@@ -31,9 +32,6 @@ const MAX_FILE: usize = 64 * 1024;
 
 /// How long the files' state is believed without another look, in milliseconds.
 const BELIEVED: u64 = 1_000;
-
-/// How long the identities of a file stay in force that cannot be read any more, or holds none: it may be in the middle of a change.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// The identity files of a backend, and what they last held.
 #[derive(Debug)]
@@ -64,8 +62,8 @@ struct KeyFile {
 enum State {
     /// There is no such file.
     Absent(ReadFault),
-    /// It cannot be read, or holds no identity, since then.
-    Faulty(ReadFault, Instant),
+    /// It cannot be read, or holds no identity.
+    Faulty(Outage<ReadFault>),
     /// `settled`: a later change is sure to be seen.
     Read { stamp: Stamp, settled: bool },
 }
@@ -127,7 +125,7 @@ impl Identities {
     pub fn check(&self) -> Result<(), ReadFault> {
         let keys = self.refresh()?;
         let faulty = keys.files.iter().find_map(|file| match &file.state {
-            State::Faulty(fault, _) => Some(fault.clone()),
+            State::Faulty(outage) => Some(outage.problem.clone()),
             State::Absent(_) | State::Read { .. } => None,
         });
         faulty.map_or(Ok(()), Err)
@@ -184,7 +182,7 @@ impl Keys {
     fn are_current(&self, paths: &[PathBuf]) -> bool {
         paths.iter().zip(&self.files).all(|(path, file)| match &file.state {
             State::Absent(_) => Stamp::of(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound),
-            State::Faulty(..) | State::Read { settled: false, .. } => false,
+            State::Faulty(_) | State::Read { settled: false, .. } => false,
             State::Read { stamp, settled: true } => Stamp::of(path).is_ok_and(|now| now == *stamp),
         })
     }
@@ -206,7 +204,7 @@ impl Keys {
     /// Of the first file that has none.
     fn fault(&self) -> Option<ReadFault> {
         self.files.iter().find_map(|file| match &file.state {
-            State::Absent(fault) | State::Faulty(fault, _) => Some(fault.clone()),
+            State::Absent(fault) | State::Faulty(Outage { problem: fault, .. }) => Some(fault.clone()),
             State::Read { .. } => None,
         })
     }
@@ -221,7 +219,7 @@ impl fmt::Debug for Keys {
 // === impl KeyFile ===
 
 impl KeyFile {
-    /// Looks at the file. Of one that is faulty the former identities stay for [`GRACE`].
+    /// Looks at the file. Of one that is faulty the former identities stay for a moment.
     fn read(path: &Path, former: Option<&Self>, now: Timestamp) -> Self {
         let unreadable =
             |cause: &Unreadable| fault_of(path, |file| format!("{file} {cause} (is its volume mounted, and may this user read it?)"));
@@ -246,12 +244,13 @@ impl KeyFile {
     }
 
     fn faulty(fault: ReadFault, former: Option<&Self>) -> Self {
-        let since = match former.map(|former| &former.state) {
-            Some(State::Faulty(_, since)) => *since,
-            Some(State::Absent(_) | State::Read { .. }) | None => Instant::now(),
+        let known = match former.map(|former| &former.state) {
+            Some(State::Faulty(outage)) => Some(outage),
+            Some(State::Absent(_) | State::Read { .. }) | None => None,
         };
-        let former = former.filter(|_| since.elapsed() < GRACE);
-        Self::without(former.map(|former| former.identities.clone()).unwrap_or_default(), |fault| State::Faulty(fault, since), fault)
+        let outage = Outage::after(known, fault.clone());
+        let former = former.filter(|_| !outage.is_final());
+        Self::without(former.map(|former| former.identities.clone()).unwrap_or_default(), |_| State::Faulty(outage), fault)
     }
 
     fn without(identities: Vec<Identity>, state: impl FnOnce(ReadFault) -> State, fault: ReadFault) -> Self {
@@ -292,6 +291,8 @@ mod tests {
     use std::fs;
 
     use insta::assert_snapshot;
+
+    use tokio::time::Duration;
 
     use super::*;
     use crate::clock::ManualClock;

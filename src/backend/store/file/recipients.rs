@@ -140,6 +140,8 @@ impl Recipients {
     }
 
     fn parse(path: &Path, text: String) -> Result<Self, InvalidRecipients> {
+        // All that reads or changes the list afterwards takes it line by line.
+        let text = if text.replace("\r\n", "").contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text };
         let mut keys = Vec::new();
         for (line, content) in (1..).zip(text.lines()) {
             let content = content.trim();
@@ -180,6 +182,16 @@ mod tests {
         let mut list = Recipients::parse(Path::new("x"), format!("# ours\n{ours}")).unwrap();
         assert_eq!(list.add(&[ours.clone(), theirs.clone(), theirs.clone()]), 1);
         assert_eq!(list.as_str(), format!("# ours\n{ours}\n{theirs}\n"));
+    }
+
+    #[test]
+    fn old_line_ends_are_line_ends() {
+        let (ours, theirs) = (key(), key());
+        let mut list = Recipients::parse(Path::new("x"), format!("# ours\r{ours}\r{theirs}\r")).unwrap();
+        assert_eq!(list.keys, [ours.clone(), theirs.clone()]);
+        assert_eq!(list.remove(std::slice::from_ref(&theirs)), 1);
+        assert_eq!(list.as_str(), format!("# ours\n{ours}\n"));
+        assert!(refusal(&format!("{ours}\rjunk")).starts_with("/v/.recipients:2 is no X25519 recipient"));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::backend::remote::fields::{self, Members};
 use crate::backend::remote::refusal::Refusal;
 use crate::model::{Field, FieldName, Query, QueryError, Secret, SecretBytes, Version, clean, quoted};
 use crate::steps::{Spent, Steps};
+use crate::text::{self, NotText};
 
 /// The field of a secret that has no fields of its own.
 const LONE_FIELD: &str = "value";
@@ -72,7 +73,8 @@ impl Format {
             }
             Self::Json { fields, version } => {
                 Refusal::of_charset(headers)?;
-                let document: &RawValue = serde_json::from_slice(body.expose()).map_err(|error| not_json(&error))?;
+                let json = text::without_mark(body.expose()).map_err(|fault| foreign(&fault))?;
+                let document: &RawValue = serde_json::from_slice(json).map_err(|error| not_json(&error))?;
                 let found = self::fields(fields.as_ref(), document, max_bytes, steps)?;
                 (found, version.as_ref().map(|version| version.read(headers, Some(document), steps)))
             }
@@ -80,6 +82,10 @@ impl Format {
         // What else is in the body may change at each call, and is no part of the secret: it is not kept as the response.
         Ok(Secret { fields, response: None, version: version.transpose()?.flatten(), lease: None })
     }
+}
+
+fn foreign(fault: &NotText) -> Refusal {
+    corrupt(format!("the answer is {}, and JSON is UTF-8 (see the store; `format: raw` delivers any body as it is)", fault.encoding()))
 }
 
 fn not_json(error: &serde_json::Error) -> Refusal {

@@ -1,5 +1,6 @@
 //! What a request says of who asks: gathered for each request, so that a new token, password or header in its file is used at once.
 
+use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
@@ -42,7 +43,8 @@ impl Credentials {
         match &config.auth {
             Auth::None => {}
             Auth::Basic { user, password } => {
-                credentials.add_basic(user, Arc::new(credential::read_line(desk, password, cx.deadline).await?))?;
+                let whence = password.display().to_string();
+                credentials.add_basic(user, Arc::new(credential::read_line(desk, password, cx.deadline).await?), &whence)?;
             }
             Auth::BearerFile(path) => {
                 let token = Arc::new(credential::read(desk, path, cx.deadline).await?);
@@ -63,12 +65,12 @@ impl Credentials {
     pub(super) async fn check(desk: &Desk, config: &HttpBackendConfig, deadline: Instant) -> Result<(), Refusal> {
         for (_, header) in &config.headers {
             if let Header::File(path) = header {
-                credential::read(desk, path, deadline).await?;
+                check_signs(&credential::read(desk, path, deadline).await?, path.display())?;
             }
         }
         match &config.auth {
-            Auth::Basic { password, .. } => credential::read_line(desk, password, deadline).await.map(drop),
-            Auth::BearerFile(path) => credential::read(desk, path, deadline).await.map(drop),
+            Auth::Basic { password, .. } => check_signs(&credential::read_line(desk, password, deadline).await?, password.display()),
+            Auth::BearerFile(path) => check_signs(&credential::read(desk, path, deadline).await?, path.display()),
             Auth::BearerPod(_) | Auth::None => Ok(()),
         }
     }
@@ -92,12 +94,9 @@ impl Credentials {
     }
 
     fn add_secret(&mut self, name: &HeaderName, before: &str, secret: Arc<SecretBytes>, whence: &str) -> Result<(), Refusal> {
+        check_signs(&secret, whence)?;
         let bytes = Zeroizing::new([before.as_bytes(), secret.expose()].concat());
-        let mut value = HeaderValue::from_bytes(&bytes).map_err(|_| {
-            let reason =
-                format!("{whence}: holds a control character, which no header can carry (a line's end within it? it must be one line)");
-            Refusal::new(Fault::Unauthenticated, reason)
-        })?;
+        let mut value = HeaderValue::from_bytes(&bytes).map_err(|_| unfit(whence))?;
         value.set_sensitive(true);
         self.headers.insert(name, value);
         self.needles.add_secret(&secret);
@@ -105,13 +104,14 @@ impl Credentials {
         Ok(())
     }
 
-    /// RFC 7617, section 2.
-    fn add_basic(&mut self, user: &str, password: Arc<SecretBytes>) -> Result<(), Refusal> {
+    /// RFC 7617, section 2: neither part may have a control character. The configuration has seen to the user's.
+    fn add_basic(&mut self, user: &str, password: Arc<SecretBytes>, whence: &str) -> Result<(), Refusal> {
+        check_signs(&password, whence)?;
         let pair = Zeroizing::new([user.as_bytes(), b":", password.expose()].concat());
         let encoded = SecretBytes::new(BASE64.encode(&pair).into_bytes());
         self.needles.add_secret(&password);
         self.secrets.push(password);
-        self.add_secret(&AUTHORIZATION, "Basic ", Arc::new(encoded), "the password")
+        self.add_secret(&AUTHORIZATION, "Basic ", Arc::new(encoded), whence)
     }
 
     /// # Errors
@@ -124,6 +124,17 @@ impl Credentials {
         }
         Ok(())
     }
+}
+
+/// A header could carry a tab, and basic authentication anything. No credential has them: it is a file of another kind, or of several lines.
+fn check_signs(secret: &SecretBytes, whence: impl fmt::Display) -> Result<(), Refusal> {
+    if secret.expose().iter().any(u8::is_ascii_control) { Err(unfit(whence)) } else { Ok(()) }
+}
+
+fn unfit(whence: impl fmt::Display) -> Refusal {
+    let reason =
+        format!("{whence}: holds a control character, such as a tab or a line's end within it (it must be one line, without tabs)");
+    Refusal::new(Fault::Unauthenticated, reason)
 }
 
 /// As a message names who asks: completes "may ...".

@@ -19,6 +19,7 @@ pub(super) async fn ask(client: &HttpClient, desk: &Desk, config: &HttpBackendCo
     let (method, path) = config.check.as_deref().map_or((Method::HEAD, "/"), |path| (Method::GET, path));
     let server = client.endpoint();
     let unfit = |error: HttpError| Refusal::unanswered(server, &error, "");
+    client.check_files().await.map_err(unfit)?;
     let mut request = Request::new(Bytes::new());
     *request.method_mut() = method;
     *request.uri_mut() = server.uri(path).map_err(unfit)?;

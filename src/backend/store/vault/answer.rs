@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 use tokio::time::Duration;
 
 use super::fault::Refusal;
 use crate::backend::Fault;
-use crate::backend::remote::fields::{self, Members, is_object, members, text};
+use crate::backend::remote::fields::{self, Members, is_object, members};
 use crate::model::{Field, FieldName, SecretBytes, SecretName, Version};
+use crate::text;
 
 /// The members every answer may have. `null` is as good as absent.
 #[derive(Deserialize)]
@@ -79,7 +81,15 @@ impl<'a> Answer<'a> {
     /// # Errors
     /// It is not what the API answers with.
     pub(super) fn parse(body: &'a SecretBytes) -> Result<Self, Refusal> {
+        let json = text::without_mark(body.expose()).map_err(|fault| {
+            let reason = format!("the answer is {}, and JSON is UTF-8 (is the address that of Vault or OpenBao itself?)", fault.encoding());
+            Refusal::new(Fault::Corrupt, reason)
+        })?;
         let not_json = |error: serde_json::Error| {
+            if error.classify() == Category::Data {
+                let reason = format!("the answer is JSON, but {} (is the address that of Vault or OpenBao itself?)", misshapen(json));
+                return Refusal::new(Fault::Corrupt, reason);
+            }
             let reason = format!(
                 "the answer is not JSON of the store's API: it goes wrong at line {}, column {} (is the address that of Vault or OpenBao itself? \
                  paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)",
@@ -88,13 +98,13 @@ impl<'a> Answer<'a> {
             );
             Refusal::new(Fault::Corrupt, reason)
         };
-        if body.expose().trim_ascii_start().starts_with(b"[") {
+        if json.trim_ascii_start().starts_with(b"[") {
             return Err(Refusal::new(
                 Fault::Corrupt,
                 "the answer is a JSON list, and the store's API answers with objects (see the address)",
             ));
         }
-        serde_json::from_slice(body.expose()).map_err(not_json)
+        serde_json::from_slice(json).map_err(not_json)
     }
 
     /// The fields: those of KV v2's version, else the members of `data`.
@@ -153,7 +163,7 @@ impl<'a> Answer<'a> {
 
     /// The lease of a credential; `None`: the answer has none.
     pub(super) fn issued(&self) -> Option<Issued> {
-        let id = text(self.lease_id?)?;
+        let id = fields::text(self.lease_id?)?;
         let lasts = Duration::from_secs(self.lease_duration.unwrap_or(0));
         (!id.is_empty()).then(|| Issued { id, renewable: self.renewable.unwrap_or(false), lasts })
     }
@@ -163,11 +173,11 @@ impl<'a> Answer<'a> {
     pub(super) fn expiration(&self) -> Option<Timestamp> {
         let data = members(self.data?).ok()??;
         if let Some(signed) = data.get("signed_key") {
-            return super::ssh::valid_before(str::from_utf8(text(signed)?.expose()).ok()?);
+            return super::ssh::valid_before(str::from_utf8(fields::text(signed)?.expose()).ok()?);
         }
         let certificate = data.get("certificate")?;
         let told = data.get("expiration").and_then(|expiration| expiration.get().parse().ok());
-        Timestamp::from_second(told.or_else(|| not_after(&text(certificate)?))?).ok()
+        Timestamp::from_second(told.or_else(|| not_after(&fields::text(certificate)?))?).ok()
     }
 
     /// The whole answer as vault-csi-provider writes it (`api.Secret` of Vault's Go client: its members, their order), but for
@@ -187,6 +197,37 @@ impl<'a> Answer<'a> {
         }
         SecretBytes::new(response)
     }
+}
+
+/// What of an answer is not as the API writes it. The values are not shown: they may be secrets.
+fn misshapen(json: &[u8]) -> String {
+    type Fits = fn(&str) -> bool;
+    fn object(json: &str) -> Option<BTreeMap<String, &RawValue>> {
+        serde_json::from_str(json).ok().filter(|_| json.trim_ascii().starts_with('{'))
+    }
+    let is_number: Fits = |json| serde_json::from_str::<Option<u64>>(json).is_ok();
+    let is_count: Fits = |json| serde_json::from_str::<Option<i64>>(json).is_ok();
+    let is_boolean: Fits = |json| serde_json::from_str::<Option<bool>>(json).is_ok();
+    let is_text: Fits = |json| json.starts_with('"') || json == "null";
+    let around: [(&str, Fits, &str); 3] = [
+        ("lease_duration", is_number, "a whole number"),
+        ("renewable", is_boolean, "true or false"),
+        ("auth", |json| json.starts_with('{') || json == "null", "an object"),
+    ];
+    let of_login: [(&str, Fits, &str); 5] = [
+        ("client_token", is_text, "a text"),
+        ("accessor", is_text, "a text"),
+        ("lease_duration", is_number, "a whole number"),
+        ("renewable", is_boolean, "true or false"),
+        ("num_uses", is_count, "a whole number"),
+    ];
+    let wrong = |members: &BTreeMap<String, &RawValue>, known: &[(&str, Fits, &str)], before: &str| {
+        let wrong = known.iter().find(|(name, fits, _)| members.get(*name).is_some_and(|value| !fits(value.get())));
+        wrong.map(|(name, _, right)| format!("its `{before}{name}` is not {right}"))
+    };
+    let Some(members) = str::from_utf8(json).ok().and_then(object) else { return "not an object".to_owned() };
+    let inner = || wrong(&object(members.get("auth")?.get())?, &of_login, "auth.");
+    wrong(&members, &around, "").or_else(inner).unwrap_or_else(|| "not as the store's API writes it".to_owned())
 }
 
 /// The fields of an answer, still as JSON.

@@ -25,6 +25,7 @@ impl VaultBackend {
         let deadline = Instant::now() + TIME;
         self.has_credentials(deadline).await?;
         let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None, named_by: None };
+        self.clients.check_files(&server, deadline).await?;
         // A standby is fine: it hands requests on to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
         let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never, payer: None };

@@ -8,7 +8,7 @@ use super::config::{VaultConfig, canonical, canonical_namespace, check_request, 
 use super::{VaultBackend, own};
 use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor};
 use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, InvalidName, LoginKey, RefParts, SecretName, Version};
+use crate::model::{BackendName, Diagnosis, InvalidName, LoginKey, RefParts, SecretName, Version, quoted};
 use crate::policy::{Bounds, Own};
 
 #[async_trait]
@@ -28,9 +28,17 @@ impl Kind for VaultConfig {
         }
     }
 
-    /// A name that is not canonical is refused: the server would read another one.
+    /// A name that is not canonical is refused: the server would read another one. So is one as an address has it, unless the backend's
+    /// namespace is called so.
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
-        canonical(name)
+        let rest = name.strip_prefix("v1/").filter(|rest| !rest.is_empty() && self.namespace.split('/').next() != Some("v1"));
+        match rest {
+            Some(rest) => {
+                let problem = format!("begins with `v1/`, which belongs to the API and to no name (write {})", quoted(rest));
+                Err(InvalidName::Store(problem))
+            }
+            None => canonical(name),
+        }
     }
 
     /// KV v2 counts versions.

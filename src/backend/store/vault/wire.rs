@@ -155,6 +155,12 @@ impl Clients {
     }
 
     /// # Errors
+    /// The TLS files cannot be used as they are now; the last ones may be in force.
+    pub(super) async fn check_files(&self, server: &Server, deadline: Instant) -> Result<(), Refusal> {
+        self.to(server, NOBODY, deadline).await?.check_files().await.map_err(|error| unusable(server, &error))
+    }
+
+    /// # Errors
     /// There was no answer.
     pub(super) async fn call(&self, server: &Server, call: Call<'_>, deadline: Instant) -> Result<Reply, Refusal> {
         let client = self.to(server, NOBODY, deadline).await?;

@@ -1,4 +1,5 @@
-//! The lines of an identity file: which of them are identities, and what the others are. Messages name lines, and never quote one.
+//! The lines of an identity file: which of them are identities, and what the others are. Messages name lines, and never quote one. Each line
+//! is judged by itself, as bytes: a comment in another encoding takes nothing from the keys beside it.
 
 use age::x25519::Identity;
 
@@ -24,8 +25,10 @@ impl Lines {
         if bytes.strip_prefix(text::UTF8_MARK).unwrap_or(bytes).starts_with(b"age-encryption.org/") {
             return Err(format!("is {ENCRYPTED}"));
         }
-        let text = text::read(bytes).map_err(|fault| fault.to_string())?;
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        let bytes = text::without_mark(bytes).map_err(|fault| fault.to_string())?;
+        // A line that is not UTF-8 is no identity: there is no secret in what is copied here.
+        let texts: Vec<_> = text::lines(bytes).map(String::from_utf8_lossy).collect();
+        let lines: Vec<&str> = texts.iter().map(|line| line.trim()).collect();
         let (mut identities, mut others, mut at) = (Vec::new(), Vec::new(), 0);
         while let Some(line) = lines.get(at) {
             if !line.is_empty() && !line.starts_with('#') {
@@ -81,6 +84,7 @@ fn kind(line: &str) -> &'static str {
         line if line.starts_with("AGE1") => "a recipient, which opens nothing",
         line if line.starts_with("-----BEGIN AGE ENCRYPTED") => ENCRYPTED,
         line if line.starts_with("-----BEGIN") => "a key in PEM",
+        line if line.contains(char::REPLACEMENT_CHARACTER) => "not UTF-8",
         _ => "no identity",
     }
 }
@@ -101,7 +105,27 @@ mod tests {
         assert_snapshot!(refusal(b""), @"holds no identity (`keyferry vault init` makes one)");
         assert_snapshot!(refusal(b"# x\n\nAGE-SECRET-KEY-1CANARY"), @"holds no X25519 identity: line 3 is an X25519 identity that is damaged (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
         assert_snapshot!(refusal(b"age-encryption.org/v1\n"), @"is itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)");
-        assert_snapshot!(refusal(b"\xff"), @"is not UTF-8 text: line 1 has other bytes (save it as UTF-8)");
+        assert_snapshot!(refusal(b"\xff"), @"holds no X25519 identity: line 1 is not UTF-8 (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_and_old_line_ends_spoil_no_key() {
+        let key = Identity::generate().to_string();
+        let key = key.expose_secret().as_bytes();
+        for (text, left_out) in [
+            ([b"# caf\xe9\n", key].concat(), None),
+            ([key, b"\ncaf\xe9"].concat(), Some("line 2 is not UTF-8")),
+            ([b"# ours\r", key, b"\rjunk\r", key, b"\r"].concat(), Some("line 3 is no identity")),
+            (
+                [b"\xef\xbb\xbf# \xff\xfe\r\n\r\n", key, b"\r\n", b"AGE-SECRET-KEY-1CAN\xe9ARY"].concat(),
+                Some("line 4 is an X25519 identity that is damaged"),
+            ),
+        ] {
+            let lines = Lines::parse(&text).ok().unwrap();
+            assert!(!lines.identities.is_empty());
+            let told = lines.left_out.unwrap_or_default();
+            assert!(left_out.map_or(told.is_empty(), |left_out| told.contains(left_out)), "{told}");
+        }
     }
 
     #[test]

@@ -118,13 +118,23 @@ async fn a_member_that_finds_nothing_is_no_null() {
 async fn what_is_not_json_says_where() {
     for (body, place) in [
         ("{\"a\":\n  hunter2}", "line 2, column 3"),
-        ("\u{feff}{}", "line 1, column 1"),
+        ("\u{feff}{,}", "line 1, column 2"),
+        ("\u{feff}\u{feff}{}", "line 1, column 1"),
         ("{\"a\":1", "line 1, column 6"),
         ("{} {}", "line 1, column 4"),
     ] {
         let told = Bench::saying(200, body).fails("").await;
         assert!(told.contains(place) && !told.contains("hunter2"), "{body:?}: {told}");
     }
+}
+
+/// As servers on Windows write it. Of a body that is the secret it is a part.
+#[tokio::test]
+async fn a_byte_order_mark_is_no_part_of_json() {
+    assert_eq!(read("\u{feff}{\"a\": \"\u{feff}b\"}", "").await, "a=\u{feff}b");
+    assert_eq!(read("\u{feff}{\"a\": \"b\"}", "format: raw").await, "value=\u{feff}{\"a\": \"b\"}");
+    let told = Bench::saying(200, "{\0\"\0a\0\"\0:\0[\0]\0}\0").fails("").await;
+    insta::assert_snapshot!(told, @"Corrupt: intranet/shop/db: the answer is UTF-16, and JSON is UTF-8 (see the store; `format: raw` delivers any body as it is)");
 }
 
 #[tokio::test]

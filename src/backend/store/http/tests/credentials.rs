@@ -42,12 +42,34 @@ async fn files_are_read_when_they_are_needed() {
     bench.file("key", "h\0u\0n\0t\0e\0r\0");
     insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is UTF-16, as PowerShell writes it (save it as UTF-8)");
     bench.file("key", "a\nhunter2");
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: holds a control character, which no header can carry (a line's end within it? it must be one line)");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: holds a control character, such as a tab or a line's end within it (it must be one line, without tabs)");
     bench.file("key", "\n");
     insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is empty (the daemon enters the store with what this file holds)");
     std::fs::remove_file(&key).unwrap();
     insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
     insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
+}
+
+/// In a header they might end it; what is encoded they would only spoil, and nobody would see it.
+#[tokio::test]
+async fn a_credential_with_a_control_character_is_not_sent() {
+    let bench = Bench::saying(200, r#"{"a":"1"}"#);
+    let file = bench.file("credential", "");
+    let ways =
+        ["auth: { basic: { user: app, passwordFile: FILE } }", "auth: { bearer: { file: FILE } }", "headers: { X-Key: { file: FILE } }"];
+    for way in ways.map(|way| way.replace("FILE", &file.display().to_string())) {
+        let backend = bench.backend(&way);
+        for content in ["hunter2\tx", "hunter2\0a", "hunter2\r\nx\n", "hunter2\nx", "\u{7f}hunter2"] {
+            bench.file("credential", content);
+            for error in [fetch(&backend, "db").await.unwrap_err(), backend.check().await.unwrap_err()] {
+                let told = bench.told(&error);
+                assert!(told.starts_with("Unauthenticated: ") && told.contains("DIR/credential: holds a control character"), "{told}");
+                assert!(!told.contains("hunter2"), "{told}");
+            }
+        }
+        bench.file("credential", "hünter2 x\r\n");
+        fetch(&backend, "db").await.unwrap();
+    }
 }
 
 /// A store may have its callers' credentials among its secrets, or show them who they are.

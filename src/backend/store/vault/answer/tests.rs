@@ -41,6 +41,38 @@ fn texts_are_raw_and_all_else_is_json_to_the_digit() {
     );
 }
 
+/// No value of it is shown.
+#[test]
+fn an_answer_in_another_shape_is_told_by_its_member() {
+    assert_eq!(plain("\u{feff}{\"data\":{\"a\":\"b\"}}"), [("a".to_owned(), "b".to_owned())]);
+    let all = [
+        r#"{"lease_duration":"3600","data":{"a":"canary"}}"#,
+        r#"{"lease_duration":-1,"data":{}}"#,
+        r#"{"renewable":"canary","data":{}}"#,
+        r#"{"auth":"canary"}"#,
+        r#"{"auth":{"client_token":7}}"#,
+        r#"{"auth":{"client_token":"canary","lease_duration":1.5}}"#,
+        r#"{"data":{},"data":{}}"#,
+        r#""canary""#,
+        "7",
+        "{\0\"\0d\0",
+        r#"{"data":canary}"#,
+    ];
+    insta::assert_snapshot!(all.map(|text| read(text).unwrap_err()).join("\n"), @"
+    the answer is JSON, but its `lease_duration` is not a whole number (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but its `lease_duration` is not a whole number (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but its `renewable` is not true or false (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but its `auth` is not an object (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but its `auth.client_token` is not a text (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but its `auth.lease_duration` is not a whole number (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but not as the store's API writes it (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but not an object (is the address that of Vault or OpenBao itself?)
+    the answer is JSON, but not an object (is the address that of Vault or OpenBao itself?)
+    the answer is UTF-16, and JSON is UTF-8 (is the address that of Vault or OpenBao itself?)
+    the answer is not JSON of the store's API: it goes wrong at line 1, column 9 (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)
+    ");
+}
+
 /// KV v2's metadata as OpenBao 2.7.2 writes it.
 const METADATA: &str =
     r#"{"created_time":"2026-11-22T06:15:14.1Z","custom_metadata":null,"deletion_time":"","destroyed":false,"version":7}"#;

@@ -131,6 +131,18 @@ fn names_are_sent_as_they_are_or_refused() {
 }
 
 #[test]
+fn the_apis_version_is_no_part_of_a_name() {
+    let plain = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
+    let told = plain.canonical("v1/kv/data/a").unwrap_err().to_string();
+    assert_eq!(told, r#"begins with `v1/`, which belongs to the API and to no name (write "kv/data/a")"#);
+    for name in ["v1", "kv/v1/a", "v1x/a", "V1/a", "v2/a"] {
+        assert_eq!(plain.canonical(name).unwrap().as_str(), name);
+    }
+    let so_called = read("address: https://b\nnamespace: v1\nauth: { method: token, tokenFile: /t }").unwrap();
+    assert_eq!(so_called.canonical("v1/kv/data/a").unwrap().as_str(), "v1/kv/data/a");
+}
+
+#[test]
 fn versions_are_counted_from_one() {
     let config = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
     assert_eq!(config.pin("3").unwrap().as_str(), "3");
