@@ -286,7 +286,7 @@ mod tests {
         "files/x,files/y": a text is one pattern (did you mean "files/x", "files/y"?)
         "files/x files/y": a text is one pattern (did you mean "files/x", "files/y"?)
         "files/x, files/y/**": a text is one pattern (did you mean "files/x", "files/y/**"?)
-        "files/[ab]": "[ab]" stands for itself (there are `*` and `**` alone: write a pattern for each name)
+        "files/[ab]": "[ab]" is no part of a pattern (there are `*` and `**` alone: write a pattern for each name)
         "team/kv/data/db": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/kv/data/db"?)
         "team/team-a/kv": names there begin with the backend's namespace, "team-a/web" (did you mean "team/team-a/web/team-a/kv"?)
         "files" is no <backend>/<name> pattern (such as files/shop/* or files/${namespace}/**)
