@@ -402,9 +402,8 @@ impl Pipeline {
     /// room for it.
     async fn fetch(&self, plan: &Plan, permits: &Permits, terms: &Terms) -> Result<Found, Missed> {
         let mut found = Found { secrets: self.backends.recall(permits, terms), ..Found::default() };
-        for fetched in found.secrets.iter().flatten() {
-            found.paid.extend(pay(terms, fetched.secret.weight())?);
-        }
+        let recalled = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
+        found.paid.extend(pay(terms, recalled)?);
         let missing = (0..plan.secrets.len()).filter(|place| found.secrets[*place].is_none());
         let (reads, makes): (Vec<usize>, Vec<usize>) = missing.partition(|place| permits.secret(*place).verb() == Verb::Read);
         let mut failures = HashMap::new();
@@ -487,9 +486,14 @@ impl Pipeline {
             owner: file.owner,
             contents: Arc::clone(&file.contents),
         });
-        let versioned = plan.versioned().iter();
-        let versioned = versioned.filter_map(|(id, place)| Some((*place, (id.as_str(), &*found[*place].as_ref()?.secret))));
-        let (places, secrets): (Vec<usize>, Vec<_>) = versioned.unzip();
+        let versioned = plan.versioned();
+        let (mut places, mut secrets) = (Vec::with_capacity(versioned.len()), Vec::with_capacity(versioned.len()));
+        for (id, place) in versioned {
+            if let Some(fetched) = &found[*place] {
+                places.push(*place);
+                secrets.push((id.as_str(), &*fetched.secret));
+            }
+        }
         let delivery =
             Delivery::new(files.collect(), &secrets, &self.version_key, self.limits.mount_bytes).map_err(MountError::Oversize)?;
         let mut versions = vec![None; found.len()];
@@ -620,13 +624,13 @@ impl Paid {
     }
 }
 
-/// By the deadline, and with an error rather than a panic.
-async fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountContext) -> Result<T, MountError> {
-    match timeout_at(cx.deadline, AssertUnwindSafe(step).catch_unwind()).await {
+/// By the deadline, and with an error rather than a panic. No `async fn`: that would have room for the step twice, and a step is large.
+fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountContext) -> impl Future<Output = Result<T, MountError>> {
+    timeout_at(cx.deadline, AssertUnwindSafe(step).catch_unwind()).map(|done| match done {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(MountError::Internal),
         Err(_) => Err(MountError::TimedOut { after: cx.arrived.elapsed() }),
-    }
+    })
 }
 
 impl Plans {

@@ -66,8 +66,9 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         self.uses += 1;
         let hardly_aged = self.entries.len() as u64 / 2;
         let entry = self.entries.get_mut(key)?;
-        // What is asked for all the time is not moved up each time: among the newer half it goes late enough.
-        if self.uses - entry.used <= hardly_aged {
+        // What is asked for all the time is not moved up each time: among the newer half it goes late enough, and on a shelf that is half
+        // empty nothing goes soon.
+        if self.weight <= self.capacity / 2 || self.uses - entry.used <= hardly_aged {
             return Some(&mut entry.value);
         }
         if let Some(part) = self.held.get_mut(&entry.tenant)
