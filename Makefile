@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: demo static test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak fuzz clean
+.PHONY: help demo static test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -8,18 +8,23 @@ FUZZ_SECONDS ?= 60
 # By their paths, because `cargo nextest` takes one of the user's own first.
 TOOLS := $(CURDIR)/.venv/bin
 
-demo:
-	$(CARGO) run --release --locked --quiet -- demo
+# What stands behind `##` at a target is its line in the help.
+help:
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
+
+# Built as the tests are, so that neither builds again what the other has built.
+demo: ## makes a vault, starts a provider, mounts a Pod's secrets, and shows another Pod denied: on this machine, with no cluster
+	$(CARGO) run --locked -- demo
 
 # One file that runs on every Linux of this processor: target/TARGET/release/keyferry. Naming the target keeps the flags from build scripts.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
-static:
+static: ## one file that runs on every Linux of this processor
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --bin keyferry --target $(TARGET)
 
-test: tools
+test: tools ## every test; installs the servers and tools it needs into .venv/ and .tools/
 	$(TOOLS)/cargo-nextest nextest run --locked --no-fail-fast
 
-check: fmt clippy test docs manifests deny
+check: fmt clippy test docs manifests deny ## what CI runs: fmt, clippy, test, docs, manifests, deny
 
 fmt:
 	$(CARGO) fmt --check
@@ -59,7 +64,7 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 
 # A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
 # KUBECONFIG=FILE: a cluster that exists; KUBERNETES=1.34.4, DRIVER=v1.5.6: other versions.
-e2e:
+e2e: ## a real kubelet and driver mount our secrets; needs root (SHORT=1: the short list)
 	@$(PYTHON) tests/e2e/run.py --ready
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
@@ -93,24 +98,24 @@ e2e-shell:
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py --shell
 
-bench: tools
+bench: tools ## what a mount costs, beside its floor
 	$(CARGO) bench --locked --bench mount
 
 # The warm mount counted instead of timed: needs valgrind and strace. PROFILES=DIR keeps what callgrind_annotate reads.
-instructions: tools
+instructions: tools ## the warm mount, counted instead of timed
 	@if command -v valgrind && command -v strace; then \
 		$(CARGO) bench --locked --profile counted --bench mount -- --instructions && \
 		$(CARGO) bench --locked --profile counted --bench promises; \
 	else echo "not counted: valgrind or strace is not installed (apt install valgrind strace)"; fi
 
 # Built for release, without fat LTO: what is judged are times.
-soak: tools
+soak: tools ## the long forms of the proofs
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --test it -- --ignored --test-threads=1
 	$(CARGO) bench --locked --bench mount -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.
 # An input that takes over 10 s is a finding too.
-fuzz: .tools/bin/cargo-fuzz fuzz/Cargo.lock
+fuzz: .tools/bin/cargo-fuzz fuzz/Cargo.lock ## looks for inputs that break a parser; needs a nightly toolchain
 	cd fuzz && for target in $$(ls fuzz_targets | sed 's/\.rs$$//'); do \
 		mkdir -p target/corpus/$$target corpus/$$target && \
 		PATH="$(CURDIR)/.tools/bin:$$PATH" $(CARGO) +nightly fuzz run $$target target/corpus/$$target corpus/$$target -- \

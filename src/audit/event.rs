@@ -168,9 +168,10 @@ impl ObjectEvent {
         self.files.name(file, field);
     }
 
-    /// Counts one of the files or patterns that the object has nothing for.
-    pub fn add_absent(&mut self) {
-        self.files.count();
+    /// Counts one of the fields or patterns that the object has nothing for. An entry of one names it.
+    pub fn add_absent(&mut self, field: Option<&str>) {
+        let is_first = self.files.count() == 1;
+        self.field = field.filter(|_| is_first).and_then(|field| field.parse().ok());
     }
 
     fn weight(&self) -> usize {

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::Duration;
 
@@ -26,7 +27,8 @@ use crate::model::{Field, PodClaims, SecretBytes};
 /// Show the whole job on this machine, with no cluster.
 ///
 /// Makes a vault, keys and tokens in a temporary folder, starts a provider, mounts a class for a Pod that may, rotates the secret and
-/// mounts again, and shows what another Pod is told. The folder is removed at the end. Exit code 0 only if every step did what it says.
+/// mounts again, and shows what another Pod is told, each step with the command that does it. The folder is removed at the end, also after
+/// Ctrl-C. Exit code 0 only if every step did what it says.
 #[derive(Debug, clap::Args)]
 pub struct DemoArgs {
     /// Keep the folder, to look around in.
@@ -63,21 +65,51 @@ const SECOND: &str = "rotated: Tr0ub4dor";
 /// # Errors
 /// A step that did not do what it says.
 pub async fn run(args: DemoArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let signalled = stopped_by_a_signal()?;
     let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
     let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the stage could not be set: {error}")))?;
     let app = App::start(stage.config.clone(), None, Arc::default()).await.map_err(Failure::fault)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(app.serve(async move { drop(stopped.await) }));
-    let played = stage.play(out).await;
+    let played = tokio::select! {
+        played = stage.play(out) => played,
+        () = signalled => Err(Failure::interrupted()),
+    };
     let _ = stop.send(());
     let drained = serving.await.map_err(Failure::fault)?;
     played?;
     check(drained, "the provider did not stop in order")?;
     if args.keep {
         let kept = folder.keep();
-        return say(out, &format!("\nThat was all of it: 2 mounts served, 1 refused. Kept: {}", kept.display()));
+        say(out, &format!("\nThat was all of it: 2 mounts served, 1 refused. Kept: {}", kept.display()))?;
+    } else {
+        say(out, "\nThat was all of it: 2 mounts served, 1 refused, nothing left behind.")?;
     }
-    say(out, "\nThat was all of it: 2 mounts served, 1 refused, nothing left behind.")
+    say(out, NEXT)
+}
+
+const NEXT: &str = "
+Next, for an application of yours:
+    $ keyferry vault init --vault vault --identity age.key
+    $ keyferry vault set --vault vault shop/db password=-
+    $ keyferry example one-container > class.yaml         # a class and a Pod to start from; `keyferry example` lists all
+    $ keyferry check class.yaml                           # says what is wrong with it, with line and column
+    $ kubectl apply -f class.yaml                         # once the provider is installed: docs/install.md
+A Pod's volume names the class:
+    csi: { driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: { secretProviderClass: shop } }";
+
+/// SIGINT, SIGTERM or SIGHUP: whatever ends the demo, its folder goes with it.
+fn stopped_by_a_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let listen = |kind| signal(kind).map_err(Failure::fault);
+    let (mut interrupt, mut terminate, mut hangup) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// What the demo plays on.
@@ -100,6 +132,7 @@ impl Stage {
         fs::write(root.join("jwks.json"), issuer.jwks())?;
         let file = root.join("keyferry.yaml");
         fs::write(&file, configuration(root))?;
+        fs::write(root.join("class.yaml"), CLASS)?;
         let config = Config::load(&file)?;
         let class = ClassManifest::read("class.yaml", CLASS, None)?;
         Ok(Self { root: root.to_owned(), config, issuer, vault, class })
@@ -107,15 +140,21 @@ impl Stage {
 
     async fn play(&self, out: &mut impl Write) -> Result<(), Failure> {
         step(out, 1, "A vault of age files, encrypted for one key")?;
+        command(out, "vault init --vault vault --identity age.key")?;
+        command(out, "vault set --vault vault shop/db username=shop password=-")?;
+        command(out, "vault set --vault vault shop/flags dark-mode=on beta=off")?;
         say(out, &indented(&listing(&self.root.join("vault"))?))?;
 
         step(out, 2, "A provider, listening where the Secrets Store CSI driver would look for it")?;
+        command(out, "serve --config keyferry.yaml")?;
+        command(out, "health --socket sockets/keyferry.sock")?;
         let socket = self.config.sockets.path("keyferry");
         let mut driver = client::connect(&socket).await.map_err(Failure::fault)?;
         let version = client::version(&mut driver, Duration::from_secs(5)).await.map_err(Failure::fault)?;
         say(out, &format!("    {} answers Version: {} {}", socket.display(), version.runtime_name, version.runtime_version))?;
 
         step(out, 3, "Pod shop/web-0 mounts its class: its token proves who it is, a policy rule lets it read files/shop/**")?;
+        command(out, "mount --socket sockets/keyferry.sock --class class.yaml --as shop/web --token keyferry=FILE --target web-0")?;
         let target = self.root.join("web-0");
         fs::create_dir(&target).map_err(Failure::fault)?;
         let answer = self.mount(&mut driver, "shop").await.map_err(Failure::fault)?;
@@ -127,6 +166,7 @@ impl Stage {
         say(out, "    db/password holds the password of the vault, byte for byte, with mode 0400")?;
 
         step(out, 4, "The password is rotated; kubelet asks again within a minute or so, and the files follow")?;
+        command(out, "vault patch --vault vault --identity age.key shop/db password=-")?;
         self.vault
             .set(&"shop/db".parse().map_err(Failure::fault)?, &fields(&[("username", "shop"), ("password", SECOND)])?)
             .map_err(Failure::fault)?;
@@ -139,6 +179,7 @@ impl Stage {
         check(answer.objects != rotated.objects, "the version did not change")?;
 
         step(out, 5, "Pod bank/web-0, with a good token of its own, asks for the same class")?;
+        command(out, "mount --socket sockets/keyferry.sock --class class.yaml --as bank/web --token keyferry=FILE --dry-run")?;
         match self.mount(&mut driver, "bank").await {
             Err(CallError::Status(status)) if status.message().starts_with("PolicyDenied: ") => {
                 say(out, &indented(&wrapped(status.message())))
@@ -217,6 +258,11 @@ fn check(holds: bool, otherwise: &str) -> Result<(), Failure> {
 
 fn step(out: &mut impl Write, number: usize, title: &str) -> Result<(), Failure> {
     say(out, &format!("\n{number}. {title}"))
+}
+
+/// What does the step by hand.
+fn command(out: &mut impl Write, arguments: &str) -> Result<(), Failure> {
+    say(out, &format!("    $ keyferry {arguments}"))
 }
 
 fn say(out: &mut impl Write, text: &(impl Display + ?Sized)) -> Result<(), Failure> {

@@ -199,12 +199,20 @@ fn check_name(metadata: &mut Reader<'_>, key: &'static str, fits: fn(&str) -> bo
 /// The driver finds the provider's socket by this name, and accepts only such names.
 fn provider(spec: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
     let name = required(spec, "provider", "the provider's name, such as keyferry", faults)?;
-    let fits = (1..=30).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    let fits = is_provider(&name);
     if !fits {
         let at = spec.get("provider").map_or(spec.at(), |node| node.at);
-        faults.add(at, spec.path("provider"), "is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`");
+        faults.add(at, spec.path("provider"), NO_PROVIDER);
     }
     fits.then_some(name)
+}
+
+/// Follows the name, or the key.
+pub const NO_PROVIDER: &str = "is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`";
+
+/// Whether the driver takes it for the name of a provider (its `PluginNameRe`, v1.6.0).
+pub fn is_provider(name: &str) -> bool {
+    (1..=30).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 #[cfg(test)]

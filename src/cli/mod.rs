@@ -185,6 +185,11 @@ impl Failure {
         Self { code: 2, message: message.to_string() }
     }
 
+    /// Somebody did not want to wait: exit code 130, as shells have it for SIGINT.
+    pub fn interrupted() -> Self {
+        Self { code: 130, message: "interrupted, and nothing is left behind".to_owned() }
+    }
+
     /// What there is to say is already said.
     pub fn silent(code: u8) -> Self {
         Self { code, message: String::new() }

@@ -8,7 +8,7 @@ use crate::model::{Args, Label, Object, SecretRef, Verb};
 
 /// What to say, and of which object: once for each further request. The work grows with the class alone: arguments are looked at once.
 pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label, String)> {
-    let mut firsts: HashMap<(&str, &str, &str), First<'_>> = HashMap::new();
+    let mut firsts: HashMap<(&str, &str), First<'_>> = HashMap::new();
     let mut asking: HashMap<usize, &Object> = HashMap::with_capacity(objects.len());
     for object in objects {
         asking.entry(object.secret).or_insert(object);
@@ -16,18 +16,13 @@ pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label,
     let mut warnings = Vec::new();
     for (index, secret) in secrets.iter().enumerate().filter(|(_, secret)| secret.verb() == Verb::Update) {
         let Some(object) = asking.get(&index) else { continue };
-        let request = (secret.backend.as_str(), secret.name.as_str(), secret.method.as_str());
-        let first = firsts.entry(request).or_insert_with(|| First { args: &secret.args, spelled: None, object: object.label() });
-        if *first.args == secret.args {
-            continue;
-        }
-        let difference = if first.is_spelled_as(&secret.args) { "arguments that differ in spelling alone" } else { "different arguments" };
+        let request = (secret.backend.as_str(), secret.name.as_str());
+        let first = firsts.entry(request).or_insert_with(|| First { secret, spelled: None, object: object.label() });
+        let Some((both, remedy)) = first.difference(secret) else { continue };
         let problem = format!(
-            "the store creates one thing for this object and another one for {}: both send {} {}, with {difference} (write the same \
-             arguments if the two belong together, such as a certificate and its key)",
-            first.object,
-            secret.method.as_str(),
-            secret.name
+            "the store creates one thing for this object and another one for {}: both {both} ({remedy} if the two belong together, such as \
+             a certificate and its key)",
+            first.object
         );
         warnings.push((object.label(), problem));
     }
@@ -36,7 +31,7 @@ pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label,
 
 /// The first request of its kind.
 struct First<'s> {
-    args: &'s Args,
+    secret: &'s SecretRef,
     /// Its arguments without their spelling, once that has been asked.
     spelled: Option<Value>,
     object: Label,
@@ -45,9 +40,24 @@ struct First<'s> {
 // === impl First ===
 
 impl First<'_> {
+    /// What both do, and what to do about it. `None`: they are one request, or log in differently, which is meant.
+    fn difference(&mut self, other: &SecretRef) -> Option<(String, &'static str)> {
+        let (method, name) = (other.method.as_str(), &other.name);
+        if self.secret.login != other.login {
+            None
+        } else if self.secret.method != other.method {
+            Some((format!("ask for {name}, with {} and with {method}", self.secret.method.as_str()), "write the same `method`"))
+        } else if self.secret.args != other.args {
+            let how = if self.is_spelled_as(&other.args) { "arguments that differ in spelling alone" } else { "different arguments" };
+            Some((format!("send {method} {name}, with {how}"), "write the same arguments"))
+        } else {
+            (self.secret.lease != other.lease).then(|| (format!("send {method} {name}, with another `lease`"), "write the same `lease`"))
+        }
+    }
+
     /// Whether other arguments are these but for the difference between `3600` and `"3600"`.
     fn is_spelled_as(&mut self, other: &Args) -> bool {
-        *self.spelled.get_or_insert_with(|| spelled(self.args)) == spelled(other)
+        *self.spelled.get_or_insert_with(|| spelled(&self.secret.args)) == spelled(other)
     }
 }
 

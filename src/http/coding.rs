@@ -34,11 +34,10 @@ pub(super) fn plain(answer: Response<SecretBytes>) -> Result<Response<SecretByte
             return Err(coded(status, "Transfer-Encoding", coding));
         }
     }
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    if kind.trim_ascii_start().get(..MULTIPART.len()).is_some_and(|start| start.eq_ignore_ascii_case(MULTIPART)) {
-        return Err(coded(status, "Content-Type", &String::from_utf8_lossy(kind)));
+    match parts(headers).into_iter().find(|part| part.get(..MULTIPART.len()).is_some_and(|start| start.eq_ignore_ascii_case(MULTIPART))) {
+        Some(kind) => Err(coded(status, "Content-Type", &String::from_utf8_lossy(&kind))),
+        None => Ok(answer),
     }
-    Ok(answer)
 }
 
 /// Several bodies in one.
@@ -59,13 +58,36 @@ fn is_none(coding: &str) -> bool {
 
 /// The charset that an answer says it has, where that is not UTF-8. JSON has no other (RFC 8259, section 8.1).
 pub fn foreign_charset(headers: &HeaderMap) -> Option<String> {
-    let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    let charset = kind.split(';').skip(1).find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
-    })?;
-    let is_utf8 = charset.is_empty() || ["utf-8", "utf8"].iter().any(|name| charset.eq_ignore_ascii_case(name));
-    (!is_utf8).then(|| quoted(charset))
+    parts(headers).iter().find_map(|part| {
+        let part = String::from_utf8_lossy(part);
+        let (name, value) = part.split_once('=')?;
+        let charset = value.trim().trim_matches(['"', '\'']);
+        let is_foreign = name.trim().eq_ignore_ascii_case("charset") && !UTF_8.iter().any(|utf8| charset.eq_ignore_ascii_case(utf8));
+        is_foreign.then(|| quoted(charset))
+    })
+}
+
+/// Nothing, UTF-8, and what is a part of it.
+const UTF_8: [&str; 5] = ["", "utf-8", "utf8", "us-ascii", "ascii"];
+
+/// The types and parameters of all Content-Type headers, one by one. A proxy may have joined two; what is in double quotes is one text
+/// (RFC 9110, section 5.6.6).
+fn parts(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let mut parts = Vec::new();
+    for value in headers.get_all(CONTENT_TYPE) {
+        let (mut part, mut is_quoted, mut is_escaped) = (Vec::new(), false, false);
+        for byte in value.as_bytes() {
+            if !is_quoted && matches!(byte, b';' | b',') {
+                parts.push(std::mem::take(&mut part));
+                continue;
+            }
+            is_quoted ^= *byte == b'"' && !is_escaped;
+            is_escaped = is_quoted && *byte == b'\\' && !is_escaped;
+            part.push(*byte);
+        }
+        parts.push(part);
+    }
+    parts.iter().map(|part| part.trim_ascii().to_vec()).collect()
 }
 
 #[cfg(test)]
@@ -107,6 +129,7 @@ mod tests {
             told(&[("transfer-encoding", "deflate")], "x"),
             told(&[("transfer-encoding", "chunked, chunked")], "x"),
             told(&[("content-type", "Multipart/Form-Data; boundary=a\"b")], "x"),
+            told(&[("content-type", "application/json"), ("content-type", "multipart/mixed")], "x"),
         ];
         insta::assert_snapshot!(all.join("\n"), @r#"
         its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body
@@ -118,7 +141,8 @@ mod tests {
         its answer (200 OK) has Transfer-Encoding "gzip", which Keyferry does not take: it asks for the plain body
         its answer (200 OK) has Transfer-Encoding "deflate", which Keyferry does not take: it asks for the plain body
         its answer (200 OK) has Transfer-Encoding "chunked", which Keyferry does not take: it asks for the plain body
-        its answer (200 OK) has Content-Type "Multipart/Form-Data; boundary=a\"b", which Keyferry does not take: it asks for the plain body
+        its answer (200 OK) has Content-Type "Multipart/Form-Data", which Keyferry does not take: it asks for the plain body
+        its answer (200 OK) has Content-Type "multipart/mixed", which Keyferry does not take: it asks for the plain body
         "#);
     }
 
@@ -131,12 +155,19 @@ mod tests {
             "application/json;Charset=\"UTF-8\"",
             "application/json; charset=",
             "text/plain; q=latin1",
+            "application/json; charset='utf-8'",
+            "application/json; charset=us-ascii",
+            "application/json;charset=utf-8, application/json",
+            "application/json; x=\"a; charset=utf-16\"",
+            "application/json; x=\"a\\\"; charset=utf-16\"",
         ] {
             assert_eq!(charset(fine), None, "{fine}");
         }
         assert_eq!(foreign_charset(&HeaderMap::new()), None);
         assert_eq!(charset("application/json; charset=ISO-8859-1").unwrap(), r#""ISO-8859-1""#);
         assert_eq!(charset("application/json; v=1 ; charset=\"utf-16\"; x").unwrap(), r#""utf-16""#);
+        assert_eq!(charset("application/json; charset=utf-8; charset=utf-16").unwrap(), r#""utf-16""#);
+        assert_eq!(charset("application/json; x=\u{e9}; charset=utf-16").unwrap(), r#""utf-16""#);
         assert_eq!(charset("application/json; charset=utf-8x").unwrap(), r#""utf-8x""#);
     }
 }

@@ -103,7 +103,7 @@ impl Record {
                 objects.push(of_object(plan, object, Outcome::Absent));
             }
             if let Some(event) = objects.last_mut() {
-                event.add_absent();
+                event.add_absent(skipped.field.as_deref());
             }
         }
         objects.sort_by_key(|object| object.object);

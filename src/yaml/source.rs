@@ -71,10 +71,13 @@ pub(super) fn check_escapes(written: &str, at: Position) -> Result<(), Unparsed>
     let mut rest = written;
     while let Some(index) = rest.find('\\') {
         let escape = &rest[index + 1..];
-        let is_surrogate = escape.strip_prefix(['u', 'U']).is_some_and(|code| {
-            let code = code.trim_start_matches('0').as_bytes();
-            matches!(code, [b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', ..])
-        });
+        let digits = match escape.as_bytes().first() {
+            Some(b'u') => escape.get(1..5),
+            Some(b'U') => escape.get(1..9),
+            _ => None,
+        };
+        let code = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let is_surrogate = code.is_some_and(|code| (0xd800..=0xdfff).contains(&code));
         if escape.starts_with('/') || is_surrogate {
             let problem = "an escape is not read by all readers: `\\/`, or half of a pair (write the character itself)";
             return Err(fault(at, problem.to_owned()));

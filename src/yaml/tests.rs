@@ -137,3 +137,13 @@ fn aliases_and_several_documents_are_read() {
     assert!(parse("").unwrap().is_null());
     assert!(parse("# only a comment\n").unwrap().is_null());
 }
+
+#[test]
+fn half_of_a_pair_is_told_from_letters_that_look_like_it() {
+    for (escape, letter) in [("\\u00dc", "Ü"), ("\\u00df", "ß"), ("\\U000000DE", "Þ"), ("\\u0d85", "\u{d85}"), ("\\u0DFF", "\u{dff}")] {
+        assert_eq!(parse(&format!("\"a{escape}\"")).unwrap().text(), Some(format!("a{letter}").as_str()), "{escape}");
+    }
+    for half in ["\\ud800", "\\uDFFF", "\\U0000d801"] {
+        assert!(parse(&format!("\"a{half}\"")).is_err(), "{half}");
+    }
+}

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
 use crate::support::{House, keyferry, run};
@@ -545,6 +546,23 @@ fn the_demo_does_what_it_says_and_leaves_nothing() {
     assert!(!out.contains("correct horse") && !out.contains("Tr0ub4dor"), "values are in files alone");
     for words in ["1. ", "2. ", "3. ", "4. ", "5. ", "0400", "PolicyDenied: ", "nothing left behind"] {
         assert!(out.contains(words), "{words} is not in\n{out}");
+    }
+}
+
+/// Whatever ends it: Ctrl-C, a terminal that is closed, `timeout`.
+#[test]
+fn a_demo_that_is_interrupted_leaves_nothing() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let temp = crate::folder::new();
+        let mut demo = command(&["demo"]).env("TMPDIR", temp.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Its first line comes when the provider runs.
+        let mut out = std::io::BufReader::new(demo.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut out, &mut String::new()).unwrap();
+        rustix::process::kill_process(Pid::from_child(&demo), signal).unwrap();
+        let ended = demo.wait().unwrap();
+        // It may have been quicker.
+        assert!(matches!(ended.code(), Some(0 | 130)), "{signal:?}: {ended}");
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0, "{signal:?}: nothing is left behind");
     }
 }
 

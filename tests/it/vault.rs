@@ -326,3 +326,39 @@ fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
     "#);
     assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
 }
+
+/// What the API server would refuse is no Secret either: a key that it does not know would be lost in silence, and a name with a place of a
+/// template in it would become a secret's name.
+#[test]
+fn a_secret_that_the_api_server_would_refuse_is_not_imported() {
+    let house = house();
+    let head = "apiVersion: v1\nkind: Secret\n";
+    let listed = "apiVersion: v1\nkind: List\nitems:\n- { apiVersion: v1, kind: Secret, metadata: { name: a }, stringData: { p: x }, sops: { mac: m } }\n";
+    let manifests = [
+        format!("{head}metadata: {{ name: x }}\nstringdata: {{ p: hunter2 }}\ndata: {{ a: eA== }}\n"),
+        format!("{head}metadata: {{ name: \"{{{{ .Release.Name }}}}-x\" }}\nstringData: {{ p: hunter2 }}\n"),
+        format!("{head}metadata: {{ name: Big }}\nstringData: {{ p: hunter2 }}\n"),
+        format!("{head}metadata: {{ name: x }}\ntype: \"{{{{ .type }}}}\"\nstringData: {{ \"a b\": hunter2 }}\n"),
+        listed.to_owned(),
+        format!("{head}metadata: {{ name: x }}\nstringData:\n  p: !vault |\n    $ANSIBLE_VAULT;1.1;AES256\n    6638\n"),
+        format!("{head}metadata: {{ name: x }}\nstringData: {{ p: hunter2, p: hunter3 }}\n"),
+        "apiVersion: kubernetes-client.io/v1\nkind: ExternalSecret\nmetadata: { name: x }\n".to_owned(),
+    ];
+    let told = manifests.map(|text| {
+        let (code, _, err) = vault(&house, "vault", &["import", "--namespace", "shop", "--format", "kubernetes", "-"], &text);
+        assert!(code == 1 && !err.contains("hunter"), "{err}");
+        err
+    });
+    insta::assert_snapshot!(told.concat(), @r#"
+    <stdin>:1: the Secret x: "stringdata" is no known key (did you mean `stringData`?)
+    <stdin>:1: the Secret {{ .Release.Name }}-x: metadata.name: "{{ .Release.Name }}-x" is a template (let the program that fills it in run first, such as `helm template`)
+    <stdin>:1: the Secret Big: metadata.name: "Big" is not allowed (Kubernetes takes small letters, digits and `-`)
+    <stdin>:1: the Secret x: type: "{{ .type }}" is a template (let the program that fills it in run first, such as `helm template`)
+    <stdin>:1: the Secret x: stringData: "a b" is not allowed (keys have letters, digits, `-`, `_` and `.`)
+    <stdin>:4: is encrypted by SOPS (run `sops decrypt` first)
+    <stdin>:6:5: is not valid YAML, perhaps because it is encrypted by Ansible Vault (run `ansible-vault decrypt` first)
+    <stdin>:4:27: the key "p" is given twice in one mapping (remove one)
+    <stdin>:1: the ExternalSecret x has no values (import the Secret that the cluster makes from it: kubectl get secret x -o yaml)
+    "#);
+    assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
+}

@@ -61,9 +61,9 @@ fn an_object_of_one_file_names_it_and_one_of_several_counts_them() {
     let many: serde_json::Value = serde_json::from_str(&shown(4_000)).unwrap();
     assert_eq!((&many["files"], many["first"].as_array().unwrap().len()), (&4_000.into(), 16));
     let mut absent = ObjectEvent { outcome: Outcome::Absent, ..object_of(0) };
-    absent.add_absent();
+    absent.add_absent(Some("a"));
     assert_eq!(serde_json::to_value(&absent).unwrap().get("files"), None);
-    absent.add_absent();
+    absent.add_absent(Some("b"));
     assert_eq!(serde_json::to_value(&absent).unwrap()["files"], 2);
 }
 

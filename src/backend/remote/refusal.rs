@@ -116,6 +116,9 @@ impl Refusal {
             HttpError::Certificate(_) => {
                 (Fault::Unavailable, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
             }
+            HttpError::Coded { header: "Content-Type", .. } => {
+                (Fault::Corrupt, "several bodies come in one answer: name an address, or a form of it, that answers with one")
+            }
             HttpError::Coded { .. } => (
                 Fault::Corrupt,
                 "turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a \

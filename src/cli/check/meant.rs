@@ -1,7 +1,7 @@
 //! What a resource is meant to be. Kubernetes ignores what is only nearly a SecretProviderClass; a check that ignores it too is green for
 //! what will not work.
 
-use crate::cli::manifest::{GROUP, KIND, field};
+use crate::cli::manifest::{GROUP, KIND, NO_PROVIDER, field, is_provider};
 use crate::dialect::{LATER, NATIVE, PEERS};
 use crate::model::quoted;
 use crate::nearest::nearest;
@@ -72,6 +72,9 @@ impl Foreign {
         if own().any(|known| known == provider) {
             return None;
         }
+        if !is_provider(provider) && near_provider(provider).is_none() {
+            return Some(Self::Wrong(format!("{} {NO_PROVIDER}", quoted(provider))));
+        }
         if LATER.contains(&provider) {
             return Some(Self::Passed(format!("those of the provider {provider} are not yet understood")));
         }
@@ -86,6 +89,9 @@ impl Foreign {
 fn near_provider(provider: &str) -> Option<&'static str> {
     let own = || [NATIVE].into_iter().chain(PEERS);
     let lower = provider.trim().to_ascii_lowercase();
+    if let Some(later) = LATER.into_iter().find(|later| lower == *later || lower.len() > 3 && nearest(&lower, [*later]).is_some()) {
+        return Some(later);
+    }
     let words: Vec<&str> = lower.split(|c: char| !c.is_ascii_alphanumeric()).collect();
     if words.iter().any(|word| LATER.contains(word)) {
         return None;

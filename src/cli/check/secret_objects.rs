@@ -15,6 +15,8 @@ use crate::yaml::{Node, Position, Value, unknown_key};
 const SECRET_KEYS: [&str; 5] = ["secretName", "type", "data", "labels", "annotations"];
 const DATA_KEYS: [&str; 2] = ["objectName", "key"];
 
+/// What the types of Kubernetes begin with.
+const KUBERNETES: &str = "kubernetes.io";
 const TLS: &str = "kubernetes.io/tls";
 const SERVICE_ACCOUNT: &str = "kubernetes.io/service-account-token";
 
@@ -285,8 +287,22 @@ fn names_account(secret: &Part<'_>) -> bool {
 fn near_type(kind: &str) -> Option<&'static str> {
     let known = || TYPES.iter().map(|(known, ..)| *known);
     let lower = kind.to_ascii_lowercase();
-    let short = |known: &&str| known.rsplit('/').next().is_some_and(|short| short.eq_ignore_ascii_case(&lower));
-    known().find(short).or_else(|| nearest(kind, known()))
+    let (domain, short) = lower.rsplit_once('/').unwrap_or(("", &lower));
+    let short_of = |known: &'static str| known.rsplit('/').next().unwrap_or(known);
+    // Another's domain makes it another's type.
+    if !domain.is_empty() && domain != "k8s.io" && domain != KUBERNETES && nearest(domain, [KUBERNETES]).is_none() {
+        return None;
+    }
+    // As `kubectl create secret` calls them.
+    let called = match short {
+        "generic" => Some("Opaque"),
+        "docker-registry" => Some("kubernetes.io/dockerconfigjson"),
+        _ => None,
+    };
+    let same = || known().find(|known| short_of(known).eq_ignore_ascii_case(short));
+    let begun = || known().find(|known| short.len() >= 3 && short_of(known).starts_with(short));
+    let near = || nearest(short, known().map(short_of)).and_then(|near| known().find(|known| short_of(known) == near));
+    called.or_else(same).or_else(begun).or_else(near)
 }
 
 fn is_qualified(key: &str, any_case: bool) -> bool {

@@ -394,6 +394,7 @@ fn two_requests_where_the_peer_makes_one_are_warned_of() {
     object 7 (get): secretArgs: Keyferry sends them as the query of this GET; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
     object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
     object 3 (api.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
+    object 5 (put.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both ask for pki/issue/web, with POST and with PUT (write the same `method` if the two belong together, such as a certificate and its key)
     ");
     let several = "- {objectName: a, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: 1.50}], d: 0x10}}
 - {objectName: b, secretPath: x, method: PUT, secretArgs: {a: 'true', b: ['1', {c: '1.5'}], d: '16'}}

@@ -45,6 +45,7 @@ enum Step<'a> {
 #[allow(clippy::wildcard_enum_match_arm)] // neither is any other node
 fn plain(ast: &Ast) -> Option<Vec<Step<'_>>> {
     match ast {
+        Ast::Identity { .. } => Some(Vec::new()),
         Ast::Field { name, .. } => Some(vec![Step::Name(name)]),
         Ast::Index { idx, .. } => Some(vec![Step::Index(*idx)]),
         Ast::Subexpr { lhs, rhs, .. } => {
@@ -139,6 +140,7 @@ mod tests {
         assert_eq!(told("{a: db.naem, b: user}").unwrap(), r#"db.naem Some("name")"#);
         assert_eq!(told(r#"{a: "pass-wrod"}"#).unwrap(), r#""pass-wrod" Some("pass-word")"#);
         assert_eq!(told("{a: db.hosts[0], b: db.hosts[1]}").unwrap(), "db.hosts[1] None");
+        assert_eq!(told("{a: @.usr}").unwrap(), r#"usr Some("user")"#);
         assert_eq!(told("{a: none}").unwrap(), "none None");
         assert_eq!(told("{a: user.name}").unwrap(), "user.name None");
         assert_eq!(told("{a: db.hosts[-2].x}").unwrap(), "db.hosts[-2].x None");
@@ -155,6 +157,7 @@ mod tests {
             "usr",
             "db.{a: x}",
             "{u: `null`}",
+            "{all: @}",
             "{n: {u: usr}}",
         ] {
             assert_eq!(told(query), None, "{query}");

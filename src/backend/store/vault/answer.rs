@@ -88,6 +88,12 @@ impl<'a> Answer<'a> {
             );
             Refusal::new(Fault::Corrupt, reason)
         };
+        if body.expose().trim_ascii_start().starts_with(b"[") {
+            return Err(Refusal::new(
+                Fault::Corrupt,
+                "the answer is a JSON list, and the store's API answers with objects (see the address)",
+            ));
+        }
         serde_json::from_slice(body.expose()).map_err(not_json)
     }
 
@@ -215,7 +221,9 @@ fn not_after(pem: &SecretBytes) -> Option<i64> {
 
 impl Metadata {
     fn of(data: &Members<'_>) -> Option<Self> {
-        serde_json::from_str(data.get("metadata")?.get()).ok()
+        // A list would be read as its members in turn.
+        let metadata = data.get("metadata").map(|value| value.get()).filter(|text| text.starts_with('{'))?;
+        serde_json::from_str(metadata).ok()
     }
 
     /// Why a version has no content. `pinned`: the class asked for it by number.

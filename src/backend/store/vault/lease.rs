@@ -83,6 +83,7 @@ impl VaultBackend {
                 None => Err(refused("renew", &reply, &told)),
             };
         }
+        Refusal::of_partial(reply.status)?;
         let answer = Answer::parse(&reply.body)?;
         let ends = Instant::now() + Duration::from_secs(answer.lease_duration.unwrap_or(0));
         // Where it was not put off it never will be.
@@ -100,6 +101,7 @@ impl VaultBackend {
         if !reply.status.is_success() {
             return Err(refused("look up", &reply, &told));
         }
+        Refusal::of_partial(reply.status)?;
         let answer = Answer::parse(&reply.body)?;
         let found = answer.data.and_then(|data| serde_json::from_str::<Lookup>(data.get()).ok());
         let ttl = found.map_or(0, |found| u64::try_from(found.ttl).unwrap_or(0));

@@ -37,6 +37,7 @@ pub(super) async fn log_in(clients: &Clients, auth: &Auth, entry: &Entry, cx: &F
     if !reply.status.is_success() {
         return Err(refused(auth, entry, cx, &reply, attempt.needles));
     }
+    Refusal::of_partial(reply.status)?;
     token(&reply, entry)
 }
 

@@ -202,6 +202,7 @@ impl StoreToken {
             }
             return Err(of_status(reply.status, &told, &reply.after).unwrap_or_else(|| Refusal::new(Fault::Denied, told.shown())));
         }
+        Refusal::of_partial(reply.status)?;
         let answer = Answer::parse(&reply.body)?;
         let Some(auth) = answer.auth else { return Err(Refusal::new(Fault::Corrupt, "the renewal's answer has no `auth`")) };
         self.life().extend(auth.lease_duration, auth.renewable);

@@ -155,7 +155,7 @@ fn a_type_has_the_keys_that_it_needs() {
     --
     13:13: warning: class shop: secretObjects 1: type: Kubernetes does not know "opaque", and checks no keys for it (did you mean Opaque?) [near-type]
     --
-    13:13: warning: class shop: secretObjects 1: type: Kubernetes does not know "kubernetes.io/dockerconfig", and checks no keys for it (did you mean kubernetes.io/dockercfg?) [near-type]
+    13:13: warning: class shop: secretObjects 1: type: Kubernetes does not know "kubernetes.io/dockerconfig", and checks no keys for it (did you mean kubernetes.io/dockerconfigjson?) [near-type]
     "#);
     let fine = [
         of_type("kubernetes.io/tls", &["tls.crt", "tls.key"]),

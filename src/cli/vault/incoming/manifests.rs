@@ -95,7 +95,7 @@ impl<'n> Object<'n> {
 /// A name that Kubernetes does not take, and what it may be instead.
 fn no_name(key: &str, name: &str, takes: &str) -> String {
     let why = marks::of_broken(name).or_else(|| marks::of_value(name.as_bytes())).map(|mark| format!("is {} ({})", mark.what, mark.remedy));
-    format!("{key}: {:?} {}", clean(name), why.unwrap_or_else(|| format!("is not one ({takes})")))
+    format!("{key}: {:?} {}", clean(name), why.unwrap_or_else(|| format!("is not allowed ({takes})")))
 }
 
 /// Whether a Secret can have it as a key.

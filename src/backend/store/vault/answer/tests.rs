@@ -175,3 +175,10 @@ fn the_whole_response_is_the_peers_without_what_changes_at_each_poll() {
     let shown = String::from_utf8(response.expose().to_vec()).unwrap();
     assert_eq!(shown, r#"{"lease_id":"","lease_duration":2764800,"renewable":false,"data":{"a":"\u003c","n":1.50},"warnings":null}"#);
 }
+
+#[test]
+fn a_list_is_no_object_whose_members_come_in_turn() {
+    assert!(read(r#"["",0,false,{"a":"sneaky"}]"#).unwrap_err().contains("is a JSON list"));
+    let list = r#"{"data":{"data":{"a":"1"},"metadata":["x","",false,3],"kind":"Secret"}}"#;
+    assert_eq!(plain(list).into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["data", "kind", "metadata"]);
+}
