@@ -554,7 +554,13 @@ fn the_demo_does_what_it_says_and_leaves_nothing() {
 fn a_demo_that_is_interrupted_leaves_nothing() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let temp = crate::folder::new();
-        let mut demo = command(&["demo"]).env("TMPDIR", temp.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut demo = command(&["demo"])
+            .env("TMPDIR", temp.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         // Its first line comes when the provider runs.
         let mut out = std::io::BufReader::new(demo.stdout.take().unwrap());
         std::io::BufRead::read_line(&mut out, &mut String::new()).unwrap();
