@@ -86,7 +86,7 @@ pub async fn throughput(client: &Client, requests: &[MountRequest], in_flight: u
 
 pub async fn connect_when_ready(socket: &Path) -> Outcome<Client> {
     // A server that is counted starts slowly.
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while UnixStream::connect(socket).await.is_err() {
         assert!(Instant::now() < deadline, "{} never came up", socket.display());
         sleep(Duration::from_micros(200)).await;

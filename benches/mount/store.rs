@@ -66,7 +66,7 @@ impl Store {
     fn serve(&self, fresh: &str) -> Outcome<House> {
         let (folder, line) = self.configure(fresh)?;
         let process = Process(Command::new(&line[0]).args(&line[1..]).stdout(Stdio::null()).spawn()?);
-        Ok(House { process, folder })
+        Ok(House { folder, process })
     }
 
     /// The provider's folder and its command line.
