@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: help demo static test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench soak fuzz clean
+.PHONY: help demo static test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -100,6 +100,13 @@ e2e-shell:
 
 bench: tools ## what a mount costs, beside its floor
 	$(CARGO) bench --locked --bench mount
+
+# The warm mount counted instead of timed: needs valgrind and strace. PROFILES=DIR keeps what callgrind_annotate reads.
+instructions: tools ## the warm mount, counted instead of timed
+	@if command -v valgrind && command -v strace; then \
+		$(CARGO) bench --locked --profile counted --bench mount -- --instructions && \
+		$(CARGO) bench --locked --profile counted --bench promises; \
+	else echo "not counted: valgrind or strace is not installed (apt install valgrind strace)"; fi
 
 # Built for release, without fat LTO: what is judged are times.
 soak: tools ## the long forms of the proofs

@@ -14,7 +14,8 @@ const FILES: [&str; 2] = ["proto/provider.proto", "proto/csi/identity.proto"];
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
-    tonic_prost_build::configure().bytes(".v1alpha1.File.contents").skip_debug(REDACTED).compile_fds(descriptors)?;
+    let build = tonic_prost_build::configure().bytes(".v1alpha1.File.contents").skip_debug(REDACTED);
+    build.codec_path("crate::server::codec::SmallBuffers").compile_fds(descriptors)?;
     say_what_is_built();
     Ok(())
 }

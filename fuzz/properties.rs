@@ -32,7 +32,7 @@ pub fn attributes(input: &[u8]) {
     let mut parts = input.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned());
     let mut next = || parts.next().unwrap_or_default();
     let call = MountCall { attributes: next(), secrets: next(), target_path: next(), permission: next() };
-    let Ok(request) = Request::parse(call, 64 * 1024) else { return };
+    let Ok(request) = Request::parse(&call, 64 * 1024) else { return };
     // These stand in policy patterns and in paths.
     for name in [&request.claims.namespace, &request.claims.name, &request.claims.uid, &request.claims.service_account] {
         assert!(!name.is_empty() && !name.contains(['/', '*', '$', '\0']));

@@ -5,6 +5,7 @@
 //! Each step collects everything that is wrong before it fails; the first step that fails answers. Nothing is delivered in part.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,10 +21,11 @@ use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservat
 use crate::dialect::{self, ClassLimits};
 use crate::identity::Attest;
 use crate::memo::Memo;
-use crate::model::{Fetched, FileMode, MountCall, Object, Plan, PodIdentity, Request, RequestId, Tenant, Verb, Version};
-use crate::policy::{Permit, Policy};
+use crate::model::{
+    Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, Tenant, Verb, Version,
+};
+use crate::policy::{Granted, Permits, Policy};
 use crate::render::{self, RenderLimits, Rendered};
-use crate::shares::Held;
 use crate::shelf::Kept;
 use crate::steps::{self, Steps};
 use crate::telemetry::Metrics;
@@ -94,9 +96,34 @@ pub struct MountLimits {
 }
 
 /// Classes parsed before, by their parameters, on the account of the tenant that mounted one first. They belong to one pipeline: the
-/// backends' names are resolved in them.
+/// backends' names are resolved in them, and its policy has decided of them.
 #[derive(Debug)]
-pub struct Plans(Kept<Arc<BTreeMap<String, String>>, Arc<Plan>>);
+pub struct Plans {
+    /// By the hash of the parameters, under a key of these plans alone: whoever writes a class cannot find two of one hash.
+    parsed: Kept<u64, Parsed>,
+    hasher: RandomState,
+    /// What policy has decided of them.
+    granted: Kept<Decided, Arc<Granted>>,
+}
+
+/// A plan, and what it was parsed from.
+#[derive(Clone, Debug)]
+struct Parsed {
+    from: Arc<BTreeMap<String, String>>,
+    plan: Arc<Plan>,
+}
+
+/// A plan's address, which is its own while something is granted of it, with the namespace and name of a ServiceAccount.
+type Decided = (usize, Arc<str>, Arc<str>);
+
+/// What a request asks for besides its class's objects.
+struct Asked {
+    claims: Arc<PodClaims>,
+    class: Option<Arc<str>>,
+    tokens: RawTokens,
+    permission: FileMode,
+    target_path: Arc<str>,
+}
 
 /// A class as it was found: known from before, or parsed now and not kept yet.
 struct Class {
@@ -207,9 +234,9 @@ impl Pipeline {
         cx: &MountContext,
         record: &mut Record,
     ) -> Result<Ready, MountError> {
-        let request = Request::parse(call, self.limits.class_bytes).map_err(MountError::Request)?;
-        record.requested(&request);
+        let request = Request::parse(&call, self.limits.class_bytes).map_err(MountError::Request)?;
         let tenant = Tenant::from(request.claims.namespace.as_str());
+        record.requested(&request, &tenant);
         // Only now it is known whose it is.
         let room = match room {
             Some(room) => Some(room.of(&tenant).ok_or_else(|| self.refuse("call", MountError::NoRoom))?),
@@ -219,25 +246,21 @@ impl Pipeline {
         let place = self.commons.places.take(&tenant, cx.queue_until).await.ok_or_else(overloaded)?;
         let steps = Arc::new(Steps::new(steps::OF_A_MOUNT, cx.deadline));
         let means = Means { purse: Purse::new(&self.commons.budget, place), steps };
-        self.walk(request, room, &means, cx, record).await
+        let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
+        let found = self.class(parameters, &means, cx).await?;
+        // The call's text is held no longer than its room.
+        drop((call, room));
+        let asked = Asked { claims, class, tokens, permission, target_path };
+        self.walk(asked, found, &means, cx, record).await
     }
 
-    async fn walk(
-        &self,
-        request: Request,
-        room: Option<Held>,
-        means: &Means,
-        cx: &MountContext,
-        record: &mut Record,
-    ) -> Result<Ready, MountError> {
-        let Request { claims, class, parameters, tokens, permission, target_path, .. } = request;
+    async fn walk(&self, asked: Asked, found: Class, means: &Means, cx: &MountContext, record: &mut Record) -> Result<Ready, MountError> {
+        let Asked { claims, class, tokens, permission, target_path } = asked;
         let purse = &means.purse;
-        let found = self.class(parameters, means, cx).await?;
-        drop(room);
         record.planned(&found.plan);
         let attested = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
         record.identified(attested.pod.verified);
-        let pod = Arc::new(attested.pod);
+        let pod = attested.pod;
         let permits = self.authorise(&pod, &found.plan, record)?;
         let plan = self.keep(found, purse.tenant(), class.as_deref());
         let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
@@ -256,7 +279,7 @@ impl Pipeline {
     async fn fetch_and_render(
         &self,
         plan: &Arc<Plan>,
-        permits: &[Permit],
+        permits: &Permits,
         terms: &Terms,
         permission: FileMode,
         means: &Means,
@@ -289,16 +312,17 @@ impl Pipeline {
     }
 
     /// The class, parsed; the same parameters are parsed once. A peer's socket speaks the peer's dialect.
-    async fn class(&self, mut parameters: BTreeMap<String, String>, means: &Means, cx: &MountContext) -> Result<Class, MountError> {
-        if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(String::is_empty) {
-            parameters.insert("dialect".to_owned(), cx.provider.to_string());
+    async fn class(&self, mut parameters: Parameters<'_>, means: &Means, cx: &MountContext) -> Result<Class, MountError> {
+        if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(str::is_empty) {
+            parameters.replace("dialect", &cx.provider);
         }
-        if let Some(plan) = self.plans.0.find(&parameters) {
+        if let Some(plan) = self.plans.find(&parameters) {
             return Ok(Class { plan, parsed_from: None });
         }
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let (parameters, catalogue, steps) = (Arc::new(parameters), self.backends.catalogue(), Arc::clone(&means.steps));
+        let (catalogue, steps) = (self.backends.catalogue(), Arc::clone(&means.steps));
+        let parameters = Arc::new(parameters.to_map());
         let parsed_from = Arc::clone(&parameters);
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
@@ -320,7 +344,7 @@ impl Pipeline {
         self.metrics.pot("calls", small.used() + large.used(), small.capacity() + large.capacity());
         let moving = budget.moving().slots();
         self.metrics.pot("mounts", moving.used(), moving.capacity());
-        self.metrics.pot("plans", self.plans.0.weight(), budget.kept().plans);
+        self.metrics.pot("plans", self.plans.weight(), budget.kept().plans);
         let (used, limit) = volumes.bytes();
         self.metrics.pot("volumes", used, limit);
         self.metrics.waiting("place", places.waiting());
@@ -335,8 +359,7 @@ impl Pipeline {
         for warning in &plan.warnings {
             self.commons.told.warn_of_class(tenant, name, warning);
         }
-        let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
-        self.plans.0.keep(tenant.as_str(), parameters, Arc::clone(&plan), PLAN + bytes * PARSED);
+        self.plans.keep(tenant, parameters, &plan);
         plan
     }
 
@@ -357,19 +380,18 @@ impl Pipeline {
         })
     }
 
-    /// A permit for each of the plan's secrets; or every denial.
-    fn authorise(&self, pod: &Arc<PodIdentity>, plan: &Plan, record: &mut Record) -> Result<Vec<Permit>, MountError> {
-        let rules = self.policy.of(pod);
-        let (mut permits, mut denied) = (Vec::with_capacity(plan.secrets.len()), HashMap::new());
-        for (place, secret) in plan.secrets.iter().enumerate() {
-            match rules.decide(secret) {
-                Ok(permit) => permits.push(permit),
-                Err(denial) => drop(denied.insert(place, denial.in_words_of(&plan.parameters))),
-            }
-        }
-        if denied.is_empty() {
+    /// Permits for the plan's secrets; or every denial. What was granted to a Pod holds for all of its ServiceAccount.
+    fn authorise(&self, pod: &Arc<PodIdentity>, plan: &Arc<Plan>, record: &mut Record) -> Result<Permits, MountError> {
+        if let Some(permits) = self.plans.granted(plan, pod).and_then(|granted| granted.permits(pod, plan)) {
             return Ok(permits);
         }
+        let denied = match self.policy.of(pod).grant(plan) {
+            Ok(granted) => {
+                self.plans.keep_granted(plan, pod, &granted);
+                return granted.permits(pod, plan).ok_or(MountError::Internal);
+            }
+            Err(denied) => denied,
+        };
         let denials = plan.objects.iter().filter_map(|object| Some((object.label(), denied.get(&object.secret)?.clone())));
         let denials: Vec<_> = denials.collect();
         record.denied(&denials);
@@ -378,13 +400,12 @@ impl Pipeline {
 
     /// Every secret, in plan order: what is at hand on the spot, the others all at once; but what makes something comes last, when there is
     /// room for it.
-    async fn fetch(&self, plan: &Plan, permits: &[Permit], terms: &Terms) -> Result<Found, Missed> {
+    async fn fetch(&self, plan: &Plan, permits: &Permits, terms: &Terms) -> Result<Found, Missed> {
         let mut found = Found { secrets: self.backends.recall(permits, terms), ..Found::default() };
-        for fetched in found.secrets.iter().flatten() {
-            found.paid.extend(pay(terms, fetched.secret.weight())?);
-        }
-        let missing = (0..permits.len()).filter(|place| found.secrets[*place].is_none());
-        let (reads, makes): (Vec<usize>, Vec<usize>) = missing.partition(|place| permits[*place].secret().verb() == Verb::Read);
+        let recalled = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
+        found.paid.extend(pay(terms, recalled)?);
+        let missing = (0..plan.secrets.len()).filter(|place| found.secrets[*place].is_none());
+        let (reads, makes): (Vec<usize>, Vec<usize>) = missing.partition(|place| permits.secret(*place).verb() == Verb::Read);
         let mut failures = HashMap::new();
         self.fetch_these(&reads, permits, terms, &mut found, &mut failures).await?;
         if !makes.is_empty() {
@@ -406,12 +427,12 @@ impl Pipeline {
     async fn fetch_these(
         &self,
         places: &[usize],
-        permits: &[Permit],
+        permits: &Permits,
         terms: &Terms,
         found: &mut Found,
         failures: &mut HashMap<usize, BackendError>,
     ) -> Result<(), Missed> {
-        let fetch = |place: usize| async move { (place, self.backends.fetch(&permits[place], terms).await) };
+        let fetch = |place: usize| async move { (place, self.backends.fetch(permits, place, terms).await) };
         let mut waiting = places.iter().copied();
         let mut fetches: FuturesUnordered<_> = waiting.by_ref().take(AT_ONCE).map(fetch).collect();
         while let Some((place, answer)) = fetches.next().await {
@@ -465,9 +486,14 @@ impl Pipeline {
             owner: file.owner,
             contents: Arc::clone(&file.contents),
         });
-        let versioned = plan.versioned().into_iter();
-        let versioned = versioned.filter_map(|(id, place)| Some((place, (id, Arc::clone(&found[place].as_ref()?.secret)))));
-        let (places, secrets): (Vec<usize>, Vec<_>) = versioned.unzip();
+        let versioned = plan.versioned();
+        let (mut places, mut secrets) = (Vec::with_capacity(versioned.len()), Vec::with_capacity(versioned.len()));
+        for (id, place) in versioned {
+            if let Some(fetched) = &found[*place] {
+                places.push(*place);
+                secrets.push((id.as_str(), &*fetched.secret));
+            }
+        }
         let delivery =
             Delivery::new(files.collect(), &secrets, &self.version_key, self.limits.mount_bytes).map_err(MountError::Oversize)?;
         let mut versions = vec![None; found.len()];
@@ -598,20 +624,49 @@ impl Paid {
     }
 }
 
-/// By the deadline, and with an error rather than a panic.
-async fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountContext) -> Result<T, MountError> {
-    match timeout_at(cx.deadline, AssertUnwindSafe(step).catch_unwind()).await {
+/// By the deadline, and with an error rather than a panic. No `async fn`: that would have room for the step twice, and a step is large.
+fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountContext) -> impl Future<Output = Result<T, MountError>> {
+    timeout_at(cx.deadline, AssertUnwindSafe(step).catch_unwind()).map(|done| match done {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_panic)) => Err(MountError::Internal),
         Err(_) => Err(MountError::TimedOut { after: cx.arrived.elapsed() }),
-    }
+    })
 }
 
 impl Plans {
     /// For classes that weigh so many bytes together.
     pub fn new(bytes: usize) -> Self {
-        Self(Kept::of_bytes(bytes))
+        let granted = bytes / 8;
+        Self { parsed: Kept::of_bytes(bytes - granted), hasher: RandomState::new(), granted: Kept::of_bytes(granted) }
     }
+
+    fn find(&self, parameters: &Parameters<'_>) -> Option<Arc<Plan>> {
+        let known = self.parsed.find(&self.hasher.hash_one(parameters))?;
+        parameters.is(&known.from).then_some(known.plan)
+    }
+
+    fn keep(&self, tenant: &Tenant, from: Arc<BTreeMap<String, String>>, plan: &Arc<Plan>) {
+        let bytes: usize = from.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let (hash, plan) = (self.hasher.hash_one(Parameters::of(&from)), Arc::clone(plan));
+        self.parsed.keep(tenant.as_str(), hash, Parsed { from, plan }, PLAN + bytes * PARSED);
+    }
+
+    fn granted(&self, plan: &Arc<Plan>, pod: &PodIdentity) -> Option<Arc<Granted>> {
+        self.granted.find(&decided(plan, pod))
+    }
+
+    fn keep_granted(&self, plan: &Arc<Plan>, pod: &PodIdentity, granted: &Arc<Granted>) {
+        self.granted.keep(&pod.namespace, decided(plan, pod), Arc::clone(granted), granted.weight());
+    }
+
+    /// Bytes that are kept now.
+    fn weight(&self) -> usize {
+        self.parsed.weight() + self.granted.weight()
+    }
+}
+
+fn decided(plan: &Arc<Plan>, pod: &PodIdentity) -> Decided {
+    (Arc::as_ptr(plan).addr(), Arc::clone(&pod.namespace), Arc::clone(&pod.service_account))
 }
 
 impl MountContext {

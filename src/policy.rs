@@ -2,12 +2,12 @@
 //!
 //! Deny by default; a `deny` beats every allow, wherever it stands. Permits are made here alone, and nothing is fetched without one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use crate::glob;
-use crate::model::{BackendName, LoginKey, PodIdentity, SecretRef, Verb, clean, is_seen};
+use crate::model::{BackendName, LoginKey, Plan, PodIdentity, SecretRef, Verb, clean, is_seen};
 use crate::yaml::{Faults, Node, Reader, Value};
 
 mod account;
@@ -15,11 +15,13 @@ mod bounds;
 mod class_may;
 mod foreign;
 mod pattern;
+mod permits;
 mod placeholder;
 mod subject;
 
 pub use bounds::{Bounds, Own, Reserve};
 pub use class_may::ClassMay;
+pub use permits::{Granted, Permits};
 pub use placeholder::literal;
 pub use subject::{Named, Store};
 
@@ -69,14 +71,6 @@ struct PodRule {
     read: Vec<Pattern>,
     update: Vec<Pattern>,
     deny: Vec<Pattern>,
-}
-
-/// Leave to fetch one secret for one Pod. Only [`PodRules::decide`] makes one.
-#[derive(Clone, Debug)]
-pub struct Permit {
-    pod: Arc<PodIdentity>,
-    secret: SecretRef,
-    rule: usize,
 }
 
 /// A refusal, with the rule that refused or the word that none allows.
@@ -222,11 +216,26 @@ fn patterns(reader: &mut Reader<'_>, key: &'static str, backends: &[Named<'_>], 
 // === impl PodRules ===
 
 impl PodRules<'_> {
-    /// Decides one secret. Every deny is heard before any allow.
+    /// Decides every secret of a plan.
+    ///
+    /// # Errors
+    /// All denials, each by its secret's place in the plan.
+    pub fn grant(&self, plan: &Arc<Plan>) -> Result<Arc<Granted>, HashMap<usize, Denial>> {
+        let (mut rules, mut denied) = (Vec::with_capacity(plan.secrets.len()), HashMap::new());
+        for (place, secret) in plan.secrets.iter().enumerate() {
+            match self.decide(secret) {
+                Ok(rule) => rules.push(rule),
+                Err(denial) => drop(denied.insert(place, denial.in_words_of(&plan.parameters))),
+            }
+        }
+        if denied.is_empty() { Ok(Granted::new(self.pod, plan, rules)) } else { Err(denied) }
+    }
+
+    /// Decides one secret: the number of the rule that allows it. Every deny is heard before any allow.
     ///
     /// # Errors
     /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
-    pub fn decide(&self, secret: &SecretRef) -> Result<Permit, Denial> {
+    pub fn decide(&self, secret: &SecretRef) -> Result<usize, Denial> {
         let subject = format!("{}/{}", secret.backend, secret.name);
         let refused = || self.denied(&subject).or_else(|| self.stores.never(secret)).or_else(|| self.refused_login(secret));
         if let Some(because) = refused() {
@@ -234,7 +243,7 @@ impl PodRules<'_> {
         }
         let (verb, spelled) = (secret.verb(), self.stores.reserve(secret).spelled);
         match self.find(|rule| rule.allowing(verb), |pattern| pattern.matches_spelling(&subject, &spelled)) {
-            Some((rule, _)) => Ok(Permit { pod: Arc::clone(self.pod), secret: secret.clone(), rule }),
+            Some((rule, _)) => Ok(rule),
             None => Err(self.denial(secret, self.unspelled(secret, &subject, &spelled).unwrap_or(Because::NoRule))),
         }
     }
@@ -292,23 +301,6 @@ impl PodRule {
             Verb::Read => &self.read,
             Verb::Update => &self.update,
         }
-    }
-}
-
-// === impl Permit ===
-
-impl Permit {
-    pub fn pod(&self) -> &Arc<PodIdentity> {
-        &self.pod
-    }
-
-    pub fn secret(&self) -> &SecretRef {
-        &self.secret
-    }
-
-    /// The number of the rule that allowed it.
-    pub fn rule(&self) -> usize {
-        self.rule
     }
 }
 
@@ -425,7 +417,7 @@ mod tests {
     }
 
     fn allows(pod: &Arc<PodIdentity>, backend: &str, name: &str, verb: Verb) -> Result<usize, String> {
-        policy(RULES).of(pod).decide(&secret(backend, name, verb)).map(|permit| permit.rule()).map_err(|denial| denial.to_string())
+        policy(RULES).of(pod).decide(&secret(backend, name, verb)).map_err(|denial| denial.to_string())
     }
 
     #[test]
@@ -439,6 +431,22 @@ mod tests {
         assert!(allows(&web, "files", "bank/db", Verb::Read).is_err());
         assert!(allows(&pod("shop", "batch"), "bao", "kv/data/shop/db", Verb::Read).is_err());
         assert!(Policy::default().of(&web).decide(&secret("files", "shop/db", Verb::Read)).is_err());
+    }
+
+    #[test]
+    fn a_grant_is_for_one_plan_and_one_service_account() {
+        let plan = || Arc::new(Plan { secrets: vec![secret("files", "shop/db", Verb::Read)], ..Plan::default() });
+        let (policy, web, one, other) = (policy(RULES), pod("shop", "web"), plan(), plan());
+        let granted = policy.of(&web).grant(&one).unwrap();
+        let permits = Arc::clone(&granted).permits(&web, &one).unwrap();
+        assert_eq!((permits.secrets(), permits.rule(0)), (&*one.secrets, 1));
+        let another = Arc::new(PodIdentity { uid: "v".into(), ..PodIdentity::clone(&web) });
+        assert!(Arc::clone(&granted).permits(&another, &one).is_some_and(|permits| Arc::ptr_eq(permits.pod(), &another)));
+        for (pod, plan) in [(&web, &other), (&pod("shop", "batch"), &one), (&pod("bank", "web"), &one)] {
+            assert!(Arc::clone(&granted).permits(pod, plan).is_none());
+        }
+        let denied = policy.of(&pod("bank", "web")).grant(&one).unwrap_err();
+        assert_eq!(denied.keys().collect::<Vec<_>>(), [&0]);
     }
 
     #[test]

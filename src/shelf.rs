@@ -55,12 +55,21 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     where
         K: Borrow<Q>,
     {
+        self.find_mut(key).map(|value| &*value)
+    }
+
+    /// As [`Shelf::find`]; the value may be changed, its weight stays.
+    pub fn find_mut<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&mut V>
+    where
+        K: Borrow<Q>,
+    {
         self.uses += 1;
         let hardly_aged = self.entries.len() as u64 / 2;
         let entry = self.entries.get_mut(key)?;
-        // What is asked for all the time is not moved up each time: among the newer half it goes late enough.
-        if self.uses - entry.used <= hardly_aged {
-            return Some(&entry.value);
+        // What is asked for all the time is not moved up each time: among the newer half it goes late enough, and on a shelf that is half
+        // empty nothing goes soon.
+        if self.weight <= self.capacity / 2 || self.uses - entry.used <= hardly_aged {
+            return Some(&mut entry.value);
         }
         if let Some(part) = self.held.get_mut(&entry.tenant)
             && let Some(key) = part.by_use.remove(&entry.used)
@@ -68,7 +77,7 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
             part.by_use.insert(self.uses, key);
         }
         entry.used = self.uses;
-        Some(&entry.value)
+        Some(&mut entry.value)
     }
 
     pub fn values(&self) -> impl Iterator<Item = &V> {

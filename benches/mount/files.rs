@@ -12,7 +12,7 @@ use keyferry::server::proto::MountRequest;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::measure::{
-    Client, ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, p50, plain, request, resident, row, throughput,
+    Client, ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, p50, plain, request, resident, row, serve, throughput,
 };
 
 const PODS: usize = 250;
@@ -23,7 +23,7 @@ const BYTES: usize = 256;
 const VAST: usize = 100_000;
 
 pub async fn bench(factor: usize) -> Outcome<()> {
-    let house = House::build()?;
+    let house = House::build("")?;
     let (ours, began) = (house.serve()?, Instant::now());
     let mut client = connect_when_ready(&house.socket()).await?;
     let ready = began.elapsed();
@@ -71,7 +71,7 @@ pub async fn bench(factor: usize) -> Outcome<()> {
     row("1,000 secrets, each (floor: each of 10)", &micros(many), &micros(few), many / few, "<= 1");
     drop(floor);
 
-    let busy = House::build()?;
+    let busy = House::build("")?;
     let process = busy.serve()?;
     let client = connect_when_ready(&busy.socket()).await?;
     throughput(&client, &busy.requests("small", PODS)?, 16, PODS * 20 * factor).await?;
@@ -108,13 +108,14 @@ async fn first_sights(house: &House, client: &mut Client, request: &MountRequest
 }
 
 /// A vault, a configuration and an issuer of tokens, in a temporary folder.
-struct House {
-    folder: tempfile::TempDir,
+pub struct House {
+    pub folder: tempfile::TempDir,
     issuer: Issuer,
 }
 
 impl House {
-    fn build() -> Outcome<Self> {
+    /// `extra`: more lines of the configuration.
+    pub fn build(extra: &str) -> Outcome<Self> {
         let house = Self { folder: tempfile::tempdir()?, issuer: Issuer::new(ISSUER)? };
         house.vault(&["init"], None)?;
         let value = "v".repeat(BYTES);
@@ -130,7 +131,7 @@ impl House {
             "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{}]\nlog: {{ level: error }}\naudit: {{ file: {root}/audit.log }}\n\
              identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
              backends: {{ files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }} }}\n\
-             policy:\n  - pods: {{ namespace: bench }}\n    read: [\"files/small/*\", \"files/large/*\"]\nlimits: {{ objects: 2000 }}\n",
+             policy:\n  - pods: {{ namespace: bench }}\n    read: [\"files/small/*\", \"files/large/*\"]\nlimits: {{ objects: 2000 }}\n{extra}",
             rustix::process::geteuid().as_raw()
         );
         fs::write(house.path("keyferry.yaml"), config)?;
@@ -141,13 +142,17 @@ impl House {
         self.folder.path().join(name)
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.path("sockets/keyferry.sock")
     }
 
-    fn serve(&self) -> Outcome<Process> {
-        let config = self.path("keyferry.yaml");
-        Ok(Process(Command::new(env!("CARGO_BIN_EXE_keyferry")).args(["serve", "--config"]).arg(config).stdout(Stdio::null()).spawn()?))
+    pub fn serve(&self) -> Outcome<Process> {
+        let line = self.command();
+        Ok(Process(Command::new(&line[0]).args(&line[1..]).stdout(Stdio::null()).spawn()?))
+    }
+
+    pub fn command(&self) -> Vec<String> {
+        serve(&self.path("keyferry.yaml"))
     }
 
     fn vault(&self, arguments: &[&str], input: Option<&str>) -> Outcome<()> {
@@ -198,7 +203,7 @@ impl House {
     }
 
     /// One request a Pod, each with a token of its own, for a class over every secret of a folder.
-    fn requests(&self, folder: &str, pods: usize) -> Outcome<Vec<MountRequest>> {
+    pub fn requests(&self, folder: &str, pods: usize) -> Outcome<Vec<MountRequest>> {
         let count = if folder == "small" { SECRETS } else { 1000 };
         let objects: Vec<String> = (0..count).map(|n| format!("- secret: {folder}/s{n}\n  path: s{n}\n")).collect();
         let objects = objects.concat();

@@ -12,9 +12,11 @@ use measure::Outcome;
 mod api_server;
 #[path = "../../tests/it/bao.rs"]
 mod bao;
+mod counts;
 mod files;
 #[path = "../../tests/it/folder.rs"]
 mod folder;
+mod instructions;
 mod measure;
 mod store;
 
@@ -27,6 +29,9 @@ fn main() -> Outcome<()> {
     }
     let factor = if is_given("--soak") { 10 } else { 1 };
     runtime.block_on(async {
+        if is_given("--instructions") {
+            return instructions::count().await;
+        }
         if !is_given("--store") {
             files::bench(factor).await?;
         }

@@ -85,7 +85,8 @@ pub async fn throughput(client: &Client, requests: &[MountRequest], in_flight: u
 }
 
 pub async fn connect_when_ready(socket: &Path) -> Outcome<Client> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    // A server that is counted starts slowly.
+    let deadline = Instant::now() + Duration::from_mins(1);
     while UnixStream::connect(socket).await.is_err() {
         assert!(Instant::now() < deadline, "{} never came up", socket.display());
         sleep(Duration::from_micros(200)).await;
@@ -121,6 +122,11 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The command line of a provider.
+pub fn serve(config: &Path) -> Vec<String> {
+    [env!("CARGO_BIN_EXE_keyferry"), "serve", "--config"].map(str::to_owned).into_iter().chain([config.display().to_string()]).collect()
 }
 
 /// What the driver sends for the n-th Pod, with a token for each audience.

@@ -13,18 +13,18 @@ use tokio::time::{Duration, Instant, sleep};
 
 use crate::bao::{Bao, Options, Proxy};
 use crate::measure::{
-    ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, millis, p50, plain, processor, request, resident, row,
+    ISSUER, Outcome, Process, connect_when_ready, floor, median, mib, micros, millis, p50, plain, processor, request, resident, row, serve,
     throughput,
 };
 
 const OBJECTS: usize = 100;
 const ROUNDS: u32 = 21;
 const PODS: usize = 250;
-const SECRETS: usize = 10;
+pub const SECRETS: usize = 10;
 const BYTES: usize = 256;
 /// One way: a store in another zone.
 const AWAY: Duration = Duration::from_micros(2_500);
-const AUDIENCES: [&str; 2] = ["keyferry", "bao"];
+pub const AUDIENCES: [&str; 2] = ["keyferry", "bao"];
 
 pub async fn bench(factor: usize) -> Outcome<()> {
     let store = Store::build().await?;
@@ -35,10 +35,10 @@ pub async fn bench(factor: usize) -> Outcome<()> {
     store.cached(factor).await
 }
 
-struct Store {
+pub struct Store {
     bao: Bao,
     proxy: Proxy,
-    issuer: Issuer,
+    pub issuer: Issuer,
 }
 
 /// A provider of the store, in a folder of its own.
@@ -48,7 +48,7 @@ struct House {
 }
 
 impl Store {
-    async fn build() -> Outcome<Self> {
+    pub async fn build() -> Outcome<Self> {
         let (bao, issuer) = (Bao::configured(Options { tls: true, ..Options::default() }).await, Issuer::new(ISSUER)?);
         bao.kv2("kv").await;
         for n in 0..OBJECTS {
@@ -64,6 +64,13 @@ impl Store {
 
     /// A provider whose answers from the store are fresh for so long.
     fn serve(&self, fresh: &str) -> Outcome<House> {
+        let (folder, line) = self.configure(fresh)?;
+        let process = Process(Command::new(&line[0]).args(&line[1..]).stdout(Stdio::null()).spawn()?);
+        Ok(House { folder, process })
+    }
+
+    /// The provider's folder and its command line.
+    pub fn configure(&self, fresh: &str) -> Outcome<(tempfile::TempDir, Vec<String>)> {
         let folder = tempfile::tempdir()?;
         let root = folder.path().display();
         fs::write(folder.path().join("jwks.json"), self.issuer.jwks())?;
@@ -77,10 +84,9 @@ impl Store {
             self.bao.url_at(self.proxy.address),
             self.bao.ca_file().display(),
         );
-        fs::write(folder.path().join("keyferry.yaml"), config)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_keyferry"));
-        command.args(["serve", "--config"]).arg(folder.path().join("keyferry.yaml")).stdout(Stdio::null());
-        Ok(House { process: Process(command.spawn()?), folder })
+        let file = folder.path().join("keyferry.yaml");
+        fs::write(&file, config)?;
+        Ok((folder, serve(&file)))
     }
 
     /// After login. On these few cores most of the time is the store's own work, so the same is asked of it without the distance: what
@@ -177,6 +183,6 @@ async fn timed<T, E>(call: impl Future<Output = Result<T, E>>) -> Result<f64, E>
     Ok(began.elapsed().as_secs_f64())
 }
 
-fn objects(count: usize) -> String {
+pub fn objects(count: usize) -> String {
     (0..count).map(|n| format!("- {{secret: kv/data/bench/s{n}, field: value, path: s{n}}}\n")).collect()
 }

@@ -39,13 +39,13 @@ pub struct Event {
     /// The socket's provider name.
     pub provider: Arc<str>,
     #[serde(flatten, serialize_with = "pod")]
-    pub pod: Option<PodClaims>,
+    pub pod: Option<Arc<PodClaims>>,
     /// Whether a token proved the Pod's identity.
     pub verified: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
+    pub class: Option<Arc<str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<Arc<str>>,
     pub milliseconds: f64,
     #[serde(skip)]
     pub objects: Vec<ObjectEvent>,
@@ -96,8 +96,12 @@ pub enum Outcome {
 
 impl Event {
     /// The namespace; empty where the request could not be read.
+    pub(super) fn namespace(&self) -> &str {
+        self.pod.as_ref().map_or("", |pod| &pod.namespace)
+    }
+
     pub(super) fn tenant(&self) -> Tenant {
-        Tenant::from(self.pod.as_ref().map_or("", |pod| &pod.namespace))
+        Tenant::from(self.namespace())
     }
 
     /// What a volume's mounts are counted under: one Pod may have several volumes.
@@ -112,15 +116,23 @@ impl Event {
 
     /// Cuts texts that are longer than any that Kubernetes and Linux allow.
     pub(super) fn bound(&mut self) {
-        if let Some(PodClaims { namespace, name, uid, service_account }) = &mut self.pod {
+        if let Some(claims) = &mut self.pod
+            && claims.names().into_iter().any(|name| name.len() > MAX_NAME)
+        {
+            let PodClaims { namespace, name, uid, service_account } = Arc::make_mut(claims);
             for name in [namespace, name, uid, service_account] {
                 cut(name, MAX_NAME);
             }
         }
-        for (text, most) in [(&mut self.class, MAX_NAME), (&mut self.target, MAX_TARGET), (&mut self.error, MAX_ERROR)] {
-            if let Some(text) = text {
-                cut(text, most);
+        for (text, most) in [(&mut self.class, MAX_NAME), (&mut self.target, MAX_TARGET)] {
+            if let Some(text) = text.as_mut().filter(|text| text.len() > most) {
+                let mut whole = text.as_ref().to_owned();
+                cut(&mut whole, most);
+                *text = whole.into();
             }
+        }
+        if let Some(error) = &mut self.error {
+            cut(error, MAX_ERROR);
         }
     }
 
@@ -134,8 +146,9 @@ impl Event {
 
     /// About how many bytes of memory it keeps while it waits, what it shares with others included.
     pub(super) fn weight(&self) -> usize {
-        let texts = [&self.error, &self.class, &self.target].into_iter().flatten().map(String::len).sum::<usize>();
-        let pod = self.pod.as_ref().map_or(0, |pod| pod.namespace.len() + pod.name.len() + pod.uid.len() + pod.service_account.len());
+        let texts =
+            [self.error.as_deref(), self.class.as_deref(), self.target.as_deref()].into_iter().flatten().map(str::len).sum::<usize>();
+        let pod = self.pod.as_ref().map_or(0, |pod| pod.names().map(String::len).iter().sum());
         size_of::<Self>() + texts + pod + self.objects.iter().map(ObjectEvent::weight).sum::<usize>()
     }
 }
@@ -191,7 +204,7 @@ pub(super) fn code<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<
 }
 
 #[allow(clippy::ref_option)] // serde's signature
-pub(super) fn pod<S: Serializer>(claims: &Option<PodClaims>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn pod<S: Serializer>(claims: &Option<Arc<PodClaims>>, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Claims<'a> {

@@ -52,11 +52,11 @@ pub(super) enum Whose {
     Volume {
         provider: Arc<str>,
         #[serde(flatten, serialize_with = "event::pod")]
-        pod: Option<PodClaims>,
+        pod: Option<Arc<PodClaims>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        class: Option<String>,
+        class: Option<Arc<str>>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        target: Option<String>,
+        target: Option<Arc<str>>,
     },
 }
 

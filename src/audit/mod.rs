@@ -39,6 +39,7 @@ pub use event::{Event, ObjectEvent, Outcome};
 pub use files::Files;
 
 use losses::{Cause, Losses};
+use repeats::Repeats;
 use trail::{Trail, Unwritten};
 
 /// Bytes that lines may keep in memory while they wait to be written. Those of one namespace keep no more than they leave free.
@@ -76,6 +77,8 @@ pub struct AuditLog {
     queue: Sender<Message>,
     room: Shares,
     fail_closed: bool,
+    /// A mount that says nothing new is counted here, without the thread.
+    repeats: Arc<Repeats>,
     losses: Arc<Losses>,
 }
 
@@ -131,10 +134,11 @@ impl AuditLog {
     pub fn start(writer: Box<dyn Write + Send>, fail_closed: bool, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (queue, messages) = channel();
         let losses = Arc::new(Losses::new(metrics));
-        let trail = Trail::new(writer, Arc::clone(&losses));
+        let repeats: Arc<Repeats> = Arc::default();
+        let trail = Trail::new(writer, Arc::clone(&repeats), Arc::clone(&losses));
         let thread_losses = Arc::clone(&losses);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(&messages, trail, &thread_losses))?;
-        Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, losses })
+        Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, repeats, losses })
     }
 
     /// Waits until everything recorded so far is written, the counts of repeats included; for at most `limit`. Whether it is.
@@ -164,6 +168,10 @@ fn open(path: &Path) -> io::Result<File> {
 impl AuditSink for AuditLog {
     async fn record(&self, mut event: Event) -> Result<(), AuditUnavailable> {
         event.bound();
+        // What waits keeps its room until it is written: without any, the volume's last mount is the one that the table has.
+        if self.room.of(event.namespace()) == 0 && self.repeats.count(&event) {
+            return Ok(());
+        }
         let (tenant, time, delivered) = (event.tenant(), event.time, event.outcome == Outcome::Delivered);
         let Some(held) = self.room_for(&mut event, &tenant) else {
             if self.fail_closed {

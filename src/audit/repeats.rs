@@ -2,7 +2,8 @@
 //! Of what was said a hash is kept, and no more: a volume costs the same few bytes whatever its class.
 
 use std::hash::RandomState;
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
@@ -17,11 +18,12 @@ pub(super) const VOLUMES: usize = 4096;
 /// A volume whose mounts go on unchanged is written again after this many seconds, so that the log shows it is alive.
 const INTERVAL_SECONDS: i64 = 3600;
 
+/// Shared by the mounts, which count what says nothing new, and by the writing thread.
 #[derive(Debug)]
 pub(super) struct Repeats {
     /// With a key of this process: nobody can find two mounts that count as the same.
     hasher: RandomState,
-    volumes: Shelf<u64, Last>,
+    volumes: Mutex<Shelf<u64, Last>>,
 }
 
 /// What is known of a volume: about 200 bytes with its place in the table.
@@ -55,7 +57,7 @@ pub(super) struct Passed {
 
 impl Default for Repeats {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), volumes: Shelf::new(VOLUMES) }
+        Self { hasher: RandomState::new(), volumes: Mutex::new(Shelf::new(VOLUMES)) }
     }
 }
 
@@ -64,38 +66,54 @@ impl Repeats {
     #[cfg(test)]
     pub(super) const VOLUME: usize = size_of::<Last>();
 
-    pub(super) fn pass(&mut self, event: &Event, tenant: &Tenant) -> Passed {
+    /// Counts a mount that says the same as its volume's last one, where no line is due; whether it was one. Only for a tenant that has
+    /// nothing waiting to be written: what comes later may not be counted before it.
+    pub(super) fn count(&self, event: &Event) -> bool {
+        let (volume, substance) = (event.volume(&self.hasher), event.substance(&self.hasher));
+        let mut volumes = self.lock();
+        match volumes.find_mut(&volume) {
+            Some(last) if last.substance == substance && !last.is_due(event) => {
+                last.repeat(event);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    pub(super) fn pass(&self, event: &Event, tenant: &Tenant) -> Passed {
         let volume = event.volume(&self.hasher);
         let new = Last::new(event, event.substance(&self.hasher), tenant);
-        let mut counts = Vec::new();
-        let (next, repeats) = match self.volumes.find(&volume) {
-            Some(last) if last.substance == new.substance => {
-                let repeats = last.repeats + 1;
-                let is_due = event.time.as_second() - last.written.as_second() >= INTERVAL_SECONDS;
-                if is_due { (new, Some(repeats)) } else { (Last { line: last.line, written: last.written, repeats, ..new }, None) }
+        let mut volumes = self.lock();
+        let (mut counts, mut repeats) = (Vec::new(), 0);
+        match volumes.find_mut(&volume) {
+            Some(last) if last.substance == new.substance && !last.is_due(event) => {
+                last.repeat(event);
+                return Passed { counts, repeats: None };
             }
-            former => {
-                counts.extend(former.and_then(|last| last.count(Whose::of(event))));
-                (new, Some(0))
-            }
-        };
-        let gone = self.volumes.insert(tenant.as_str(), volume, next, |_| false);
+            Some(last) if last.substance == new.substance => repeats = last.repeats + 1,
+            former => counts.extend(former.and_then(|last| last.count(Whose::of(event)))),
+        }
+        let gone = volumes.insert(tenant.as_str(), volume, new, |_| false);
         counts.extend(gone.and_then(|last| last.count_by_namespace()));
-        Passed { counts, repeats }
+        Passed { counts, repeats: Some(repeats) }
     }
 
     /// What was to be written was not: the volume's next mount is no repeat of it.
-    pub(super) fn forget(&mut self, event: &Event) {
-        self.volumes.remove(&event.volume(&self.hasher));
+    pub(super) fn forget(&self, event: &Event) {
+        self.lock().remove(&event.volume(&self.hasher));
     }
 
     /// Every count that was not written.
-    pub(super) fn drain(&mut self) -> Vec<Count> {
-        let counted = self.volumes.values().filter_map(Last::count_by_namespace);
-        let mut counts: Vec<Count> = counted.collect();
+    pub(super) fn drain(&self) -> Vec<Count> {
+        let drained = mem::replace(&mut *self.lock(), Shelf::new(VOLUMES));
+        let mut counts: Vec<Count> = drained.values().filter_map(Last::count_by_namespace).collect();
         counts.sort_by_key(|count| count.time);
-        self.volumes = Shelf::new(VOLUMES);
         counts
+    }
+
+    /// Nothing that is done under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Shelf<u64, Last>> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,6 +132,17 @@ impl Last {
             time: event.time,
             milliseconds: event.milliseconds,
         }
+    }
+
+    /// Whether a volume that goes on unchanged is to be written again.
+    fn is_due(&self, event: &Event) -> bool {
+        event.time.as_second() - self.written.as_second() >= INTERVAL_SECONDS
+    }
+
+    /// Another mount that says the same.
+    fn repeat(&mut self, event: &Event) {
+        self.repeats += 1;
+        (self.request, self.time, self.milliseconds) = (event.request, event.time, event.milliseconds);
     }
 
     fn count_by_namespace(&self) -> Option<Count> {

@@ -50,9 +50,9 @@ fn event(second: i64, version: &str) -> Event {
         code: None,
         error: None,
         provider: "keyferry".into(),
-        pod: Some(claims),
+        pod: Some(Arc::new(claims)),
         verified: true,
-        class: Some("shop".to_owned()),
+        class: Some("shop".into()),
         target: None,
         milliseconds: 1.5,
         objects: vec![ObjectEvent {
@@ -134,6 +134,38 @@ async fn unchanged_repeats_are_counted_and_changes_are_written_at_once() {
     ");
 }
 
+/// One that says what an earlier one said is no repeat where another waits to be written between them.
+#[tokio::test]
+async fn no_mount_is_counted_before_one_of_its_namespace_that_waits() {
+    let ((open, gate), written) = (mpsc::channel(), Shared::default());
+    let log = AuditLog::start(Box::new(Stalled(gate, written.clone())), false, Arc::default()).unwrap();
+    open.send(()).unwrap();
+    log.record(event(0, "3")).await.unwrap();
+    while log.room.used() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    log.record(event(60, "3")).await.unwrap();
+    assert_eq!(log.room.used(), 0, "a repeat is counted at once");
+    for (second, version) in [(120, "4"), (180, "3"), (240, "3")] {
+        log.record(event(second, version)).await.unwrap();
+    }
+    assert!(log.room.used() > 0);
+    drop(open);
+    assert!(log.flush(Duration::from_secs(10)).await);
+    let shown: Vec<_> = written
+        .lines()
+        .iter()
+        .map(|line| format!("{} {} repeats={}", line["time"].as_str().unwrap(), line["objects"][0]["version"], line["repeats"]))
+        .collect();
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    1970-01-01T00:00:00Z "3" repeats=null
+    1970-01-01T00:01:00Z null repeats=1
+    1970-01-01T00:02:00Z "4" repeats=null
+    1970-01-01T00:03:00Z "3" repeats=null
+    1970-01-01T00:04:00Z null repeats=1
+    "#);
+}
+
 #[tokio::test]
 async fn a_count_says_whose_it_is_and_which_line_has_the_rest() {
     let written = Shared::default();
@@ -213,8 +245,8 @@ async fn a_pipe_that_nobody_reads_is_no_wait() {
 /// A mount of a volume of its own.
 fn mount_of(namespace: &str, volume: usize, second: i64) -> Event {
     let mut mount = event(second, "3");
-    mount.pod.as_mut().unwrap().namespace = namespace.to_owned();
-    mount.target = Some(format!("/pods/{volume}"));
+    Arc::make_mut(mount.pod.as_mut().unwrap()).namespace = namespace.to_owned();
+    mount.target = Some(format!("/pods/{volume}").into());
     mount
 }
 

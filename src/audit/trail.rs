@@ -24,7 +24,7 @@ pub(super) const MINUTE_BYTES: usize = 64 * 1024;
 
 pub(super) struct Trail {
     writer: Box<dyn Write + Send>,
-    repeats: Repeats,
+    repeats: Arc<Repeats>,
     whole: Window,
     short: Window,
     losses: Arc<Losses>,
@@ -42,9 +42,9 @@ pub(super) enum Unwritten {
 // === impl Trail ===
 
 impl Trail {
-    pub(super) fn new(writer: Box<dyn Write + Send>, losses: Arc<Losses>) -> Self {
+    pub(super) fn new(writer: Box<dyn Write + Send>, repeats: Arc<Repeats>, losses: Arc<Losses>) -> Self {
         let (whole, short) = (Window::new(HOUR_BYTES, Duration::from_hours(1)), Window::new(MINUTE_BYTES, MINUTE));
-        Self { writer, repeats: Repeats::default(), whole, short, losses, complained: None }
+        Self { writer, repeats, whole, short, losses, complained: None }
     }
 
     /// Writes the event, or counts it as a repeat; before it what had been counted until then.

@@ -13,7 +13,6 @@ use crate::files::Late;
 use crate::model::{
     Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Shown, Tenant,
 };
-use crate::policy::Permit;
 use crate::turns::Party;
 
 mod caching;
@@ -90,7 +89,7 @@ pub struct FetchContext {
 #[derive(Clone, Debug, Default)]
 pub struct Called(Arc<AtomicBool>);
 
-/// What is the same for all secrets of a mount; whose mount it is, each permit says. The fields are those of [`FetchContext`].
+/// What is the same for all secrets of a mount; whose mount it is, its permits say. The fields are those of [`FetchContext`].
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub tokens: Arc<PodTokens>,
@@ -158,9 +157,9 @@ struct InFull(String);
 // === impl Terms ===
 
 impl Terms {
-    fn of(&self, permit: &Permit) -> FetchContext {
+    fn of(&self, pod: &Arc<PodIdentity>) -> FetchContext {
         let Self { tokens, fresh, payer, deadline } = self;
-        let (pod, tokens, payer) = (Arc::clone(permit.pod()), Arc::clone(tokens), payer.clone());
+        let (pod, tokens, payer) = (Arc::clone(pod), Arc::clone(tokens), payer.clone());
         FetchContext { pod, tokens, fresh: *fresh, payer, party: None, called: Called::default(), deadline: *deadline }
     }
 }

@@ -11,7 +11,7 @@ use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault
 use crate::budget::Ceilings;
 use crate::clock::Clock;
 use crate::model::{BackendName, Fetched};
-use crate::policy::Permit;
+use crate::policy::Permits;
 use crate::telemetry::Metrics;
 
 /// What every backend is built with besides its own entry, from `limits` and `cache`.
@@ -129,22 +129,21 @@ impl Backends {
         Arc::clone(&self.configured)
     }
 
-    /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the order of the permits. Nothing waits, and no
-    /// store is asked.
-    pub fn recall(&self, permits: &[Permit], terms: &Terms) -> Vec<Option<Fetched>> {
-        let recall = |permit: &Permit| self.stacks.get(&permit.secret().backend)?.top.recall(permit.secret(), &terms.of(permit));
-        permits.iter().map(recall).collect()
+    /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the plan's order. Nothing waits, and no store is asked.
+    pub fn recall(&self, permits: &Permits, terms: &Terms) -> Vec<Option<Fetched>> {
+        let cx = terms.of(permits.pod());
+        permits.secrets().iter().map(|secret| self.stacks.get(&secret.backend)?.top.recall(secret, &cx)).collect()
     }
 
-    /// Fetches what the permit allows: there is no way to a store without one.
-    pub async fn fetch(&self, permit: &Permit, terms: &Terms) -> Result<Fetched, BackendError> {
-        let secret = permit.secret();
+    /// Fetches the secret at this place of the plan: there is no way to a store without a permit.
+    pub async fn fetch(&self, permits: &Permits, place: usize, terms: &Terms) -> Result<Fetched, BackendError> {
+        let secret = permits.secret(place);
         let Some(Stack { top, .. }) = self.stacks.get(&secret.backend) else {
             let reason = "the backend is not configured any more (try again)".to_owned();
             let (backend, secret) = (secret.backend.clone(), Some(secret.name.clone()));
             return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, source: None });
         };
-        top.fetch(secret, &terms.of(permit)).await
+        top.fetch(secret, &terms.of(permits.pod())).await
     }
 
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.

@@ -66,10 +66,10 @@ pub fn run(args: &CanArgs, input: &mut dyn Read, out: &mut dyn Write) -> Result<
     let pod = Arc::new(args.account.pod());
     let rules = config.policy.of(&pod);
     let (allowed, number, why) = match rules.decide(&secret) {
-        Ok(permit) => {
+        Ok(number) => {
             let pattern = rules.allowing(&secret).unwrap_or_default();
             let verb = secret.verb();
-            (true, Some(permit.rule()), format!("{} {verb}s {pattern:?}", settings.rule(permit.rule())))
+            (true, Some(number), format!("{} {verb}s {pattern:?}", settings.rule(number)))
         }
         Err(denial) => {
             let place = match denial.rule() {

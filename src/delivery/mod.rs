@@ -65,7 +65,7 @@ impl Delivery {
     ///
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
-    pub fn new(files: Vec<DeliveredFile>, secrets: &[(String, Arc<Secret>)], key: &VersionKey, limit: usize) -> Result<Self, Oversize> {
+    pub fn new(files: Vec<DeliveredFile>, secrets: &[(&str, &Secret)], key: &VersionKey, limit: usize) -> Result<Self, Oversize> {
         let mut versions = object_versions(secrets, key);
         if versions.is_empty() {
             versions.push(ObjectVersion { id: MARKER.to_owned(), version: Version::new("empty") });
@@ -89,14 +89,14 @@ fn marker_file() -> Option<DeliveredFile> {
 }
 
 /// Ids are unique: one that stands there again gets `#2`, `#3` ... at its end.
-fn object_versions(secrets: &[(String, Arc<Secret>)], key: &VersionKey) -> Vec<ObjectVersion> {
+fn object_versions(secrets: &[(&str, &Secret)], key: &VersionKey) -> Vec<ObjectVersion> {
     let mut seen: HashMap<&str, usize> = HashMap::with_capacity(secrets.len());
     // Many ids may be of one secret: it is digested once.
     let mut digested: HashMap<*const Secret, Version> = HashMap::new();
     let named = secrets.iter().map(|(id, secret)| {
         let times = seen.entry(id).and_modify(|times| *times += 1).or_insert(1);
-        let id = if *times == 1 { id.clone() } else { format!("{id}#{times}") };
-        let make = || digested.entry(Arc::as_ptr(secret)).or_insert_with(|| key.version_of(secret)).clone();
+        let id = if *times == 1 { (*id).to_owned() } else { format!("{id}#{times}") };
+        let make = || digested.entry(std::ptr::from_ref(*secret)).or_insert_with(|| key.version_of(secret)).clone();
         ObjectVersion { id, version: secret.version.as_ref().map_or_else(make, |told| key.shown(told)) }
     });
     named.collect()
@@ -173,16 +173,16 @@ mod tests {
         VersionKey::new(&Zeroizing::new(vec![byte; VersionKey::LENGTH]))
     }
 
-    fn secret(fields: &[(&str, &str)], version: Option<&str>) -> Arc<Secret> {
+    fn secret(fields: &[(&str, &str)], version: Option<&str>) -> Secret {
         let fields =
             fields.iter().map(|(name, value)| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new((*value).into())))).collect();
-        Arc::new(Secret { fields, response: None, version: version.map(Version::new), lease: None })
+        Secret { fields, response: None, version: version.map(Version::new), lease: None }
     }
 
     #[test]
     fn ids_are_unique() {
         let store = secret(&[("a", "1")], Some("7"));
-        let asked = ["files/db", "files/db@3", "files/db"].map(|id| (id.to_owned(), Arc::clone(&store)));
+        let asked = ["files/db", "files/db@3", "files/db"].map(|id| (id, &store));
         let delivery = Delivery::new(Vec::new(), &asked, &key(1), 4096).unwrap();
         let shown: Vec<_> = delivery.versions.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();
         assert_eq!(shown, ["files/db=7", "files/db@3=7", "files/db#2=7"]);
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn a_stores_version_goes_out_as_it_is_only_if_it_is_a_number() {
         let shown = |told: &str, byte| {
-            let asked = [("web/db".to_owned(), secret(&[("a", "hunter2")], Some(told)))];
-            Delivery::new(Vec::new(), &asked, &key(byte), 4096).unwrap().versions[0].version.to_string()
+            let secret = secret(&[("a", "hunter2")], Some(told));
+            Delivery::new(Vec::new(), &[("web/db", &secret)], &key(byte), 4096).unwrap().versions[0].version.to_string()
         };
         for number in ["0", "7", "1795328111", "18446744073709551615"] {
             assert_eq!(shown(number, 1), number);

@@ -1,6 +1,7 @@
 //! What a proof is: the trait, what it gives, and why there is none.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -25,7 +26,7 @@ pub trait Attest: Debug + Send + Sync {
 /// A proven Pod, and those of its tokens that were verified as its own. Backends are handed no others.
 #[derive(Clone, Debug)]
 pub struct Attested {
-    pub pod: PodIdentity,
+    pub pod: Arc<PodIdentity>,
     pub tokens: PodTokens,
 }
 

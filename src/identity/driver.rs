@@ -1,5 +1,7 @@
 //! `verify: driver`: the driver's word is believed. Apart, so that nobody overlooks that this is all it does.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::attest::{Attest, Attested, IdentityError};
@@ -13,6 +15,6 @@ pub struct BelieveDriver;
 #[async_trait]
 impl Attest for BelieveDriver {
     async fn attest(&self, claims: &PodClaims, _: &RawTokens) -> Result<Attested, IdentityError> {
-        Ok(Attested { pod: PodIdentity::believed(claims), tokens: PodTokens::default() })
+        Ok(Attested { pod: Arc::new(PodIdentity::believed(claims)), tokens: PodTokens::default() })
     }
 }

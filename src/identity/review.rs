@@ -84,7 +84,7 @@ impl Attest for TokenReviewer {
                 Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
             }
         }
-        Ok(Attested { pod: proof.identity(claims), tokens: PodTokens::new(verified) })
+        Ok(Attested { pod: Arc::new(proof.identity(claims)), tokens: PodTokens::new(verified) })
     }
 
     /// Whether the API server answers as it should.

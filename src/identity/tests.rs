@@ -102,7 +102,7 @@ impl Scene {
 async fn a_pods_own_token_proves_it() {
     let scene = Scene::new();
     let attested = scene.attest(&scene.token()).await.unwrap();
-    let PodIdentity { namespace, name, uid, service_account, service_account_uid, verified } = attested.pod;
+    let PodIdentity { namespace, name, uid, service_account, service_account_uid, verified } = PodIdentity::clone(&attested.pod);
     assert_eq!((&*namespace, name.as_str(), &*uid, &*service_account), ("shop", "web-1", "uid-1", "web"));
     assert!(verified && service_account_uid.is_some_and(|uid| uid.len() == 36));
     assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
@@ -139,7 +139,7 @@ async fn only_verified_tokens_are_handed_on() {
 #[tokio::test]
 async fn the_driver_may_be_believed_but_hands_on_nothing() {
     let attested = BelieveDriver.attest(&pod(), &raw(&[("keyferry", "x")])).await.unwrap();
-    assert_eq!(attested.pod, PodIdentity::believed(&pod()));
+    assert_eq!(*attested.pod, PodIdentity::believed(&pod()));
     assert!(!attested.pod.verified && attested.tokens.audiences().next().is_none());
     assert_eq!(BelieveDriver.health().await, Ok(()));
 }

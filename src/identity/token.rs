@@ -41,11 +41,8 @@ pub(super) struct Jws<'t> {
 /// What a verified token says. No part of it is secret.
 #[derive(Debug)]
 pub(super) struct Verified {
-    namespace: String,
-    pod: String,
-    uid: String,
-    service_account: String,
-    service_account_uid: String,
+    /// Shared by all its mounts.
+    pod: Arc<PodIdentity>,
     not_before: Timestamp,
     pub(super) expires: Timestamp,
     /// Whether it is good for the daemon too, whatever audience it was verified for.
@@ -240,11 +237,14 @@ impl Claims {
         // Kubernetes writes both, and the same: a token is not good before it was issued.
         let not_before = timestamp(self.nbf.unwrap_or(0.0).max(self.iat.unwrap_or(0.0)));
         Ok(Verified {
-            namespace,
-            pod: pod.name,
-            uid: pod.uid,
-            service_account: serviceaccount.name,
-            service_account_uid: serviceaccount.uid,
+            pod: Arc::new(PodIdentity {
+                namespace: namespace.into(),
+                name: pod.name,
+                uid: pod.uid.into(),
+                service_account: serviceaccount.name.into(),
+                service_account_uid: Some(serviceaccount.uid.into()),
+                verified: true,
+            }),
             not_before,
             expires: timestamp(exp),
             is_for_daemon,
@@ -288,18 +288,12 @@ impl Verified {
 
     /// Whether it is the token of the Pod that the claims speak of.
     pub(super) fn check_pod(&self, claims: &PodClaims) -> Result<(), IdentityError> {
-        check_same([&self.namespace, &self.pod, &self.uid, &self.service_account], claims)
+        let PodIdentity { namespace, name, uid, service_account, .. } = &*self.pod;
+        check_same([namespace, name, uid, service_account], claims)
     }
 
-    pub(super) fn identity(&self) -> PodIdentity {
-        PodIdentity {
-            namespace: self.namespace.as_str().into(),
-            name: self.pod.clone(),
-            uid: self.uid.as_str().into(),
-            service_account: self.service_account.as_str().into(),
-            service_account_uid: Some(self.service_account_uid.as_str().into()),
-            verified: true,
-        }
+    pub(super) fn identity(&self) -> Arc<PodIdentity> {
+        Arc::clone(&self.pod)
     }
 }
 

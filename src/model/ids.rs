@@ -202,7 +202,8 @@ impl Version {
 
     /// Whether it counts: a decimal number of at most 64 bits in its one spelling. Longer digits may be those of a digest.
     pub fn is_number(&self) -> bool {
-        self.0.parse::<u64>().is_ok_and(|number| number.to_string() == *self.0)
+        let is_spelled_once = matches!(self.0.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
+        is_spelled_once && self.0.parse::<u64>().is_ok()
     }
 }
 

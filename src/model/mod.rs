@@ -28,7 +28,7 @@ pub use plan::{
 pub use pod::{Account, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
 pub use query::{InvalidQuery, Missing, Query, QueryError};
 pub use quoted::{clean, quoted, visible};
-pub use request::{MountCall, Request, RequestFault, is_label, is_subdomain};
+pub use request::{MountCall, Parameters, Request, RequestFault, is_label, is_subdomain};
 pub use secret::{
     Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Shown, Source, Verb,
     is_seen,

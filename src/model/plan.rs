@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::OnceLock;
 
 use thiserror::Error;
 use tokio::time::Duration;
@@ -21,6 +22,8 @@ pub struct Plan {
     /// The class's own words for the parts of a login, where its dialect has others.
     pub parameters: BTreeMap<LoginKey, String>,
     pub version_ids: VersionIds,
+    /// Made at the first mount.
+    pub versioned: OnceLock<Vec<(String, usize)>>,
     /// What the class says and is not heeded, or could be meant otherwise. A mount goes on all the same.
     pub warnings: FaultList<ClassWarning>,
 }
@@ -183,11 +186,11 @@ impl Plan {
     }
 
     /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`].
-    pub fn versioned(&self) -> Vec<(String, usize)> {
-        match self.version_ids {
+    pub fn versioned(&self) -> &[(String, usize)] {
+        self.versioned.get_or_init(|| match self.version_ids {
             VersionIds::Paths => self.objects.iter().map(|object| (object.label().path, object.secret)).collect(),
             VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.id(), place)).collect(),
-        }
+        })
     }
 }
 

@@ -52,6 +52,15 @@ pub struct PodToken {
 #[derive(Clone, Debug, Default)]
 pub struct PodTokens(BTreeMap<String, PodToken>);
 
+// === impl PodClaims ===
+
+impl PodClaims {
+    /// Each of them.
+    pub fn names(&self) -> [&String; 4] {
+        [&self.namespace, &self.name, &self.uid, &self.service_account]
+    }
+}
+
 // === impl PodIdentity ===
 
 impl PodIdentity {

@@ -14,7 +14,7 @@ use jmespath::ast::Ast;
 use jmespath::{Context, DEFAULT_RUNTIME, ErrorReason, Rcvar, RuntimeError, Variable};
 use thiserror::Error;
 
-use super::clean;
+use super::{FieldName, clean};
 
 pub use multiselect::Missing;
 
@@ -41,7 +41,7 @@ const MAX_SLICE: u32 = 1_000_000_000;
 /// A field's name, or an expression over the fields.
 #[derive(Clone)]
 pub struct Query {
-    text: String,
+    text: FieldName,
     meaning: Meaning,
 }
 
@@ -92,6 +92,11 @@ pub enum QueryError {
 
 impl Query {
     pub fn as_str(&self) -> &str {
+        self.text.as_str()
+    }
+
+    /// The text as the field's name that it may be.
+    pub fn name(&self) -> &FieldName {
         &self.text
     }
 
@@ -129,7 +134,7 @@ impl Query {
     /// Where a text that looks like an expression does not parse as one, counted in characters from 1. A field may still have that name.
     pub fn suspicious(&self) -> Option<usize> {
         match self.meaning {
-            Meaning::Neither(character) if self.text.contains(EXPRESSION) => Some(character),
+            Meaning::Neither(character) if self.as_str().contains(EXPRESSION) => Some(character),
             Meaning::Expression { .. } | Meaning::Name | Meaning::Neither(_) => None,
         }
     }
@@ -149,7 +154,7 @@ impl Query {
             Meaning::Name => return Ok(None),
             Meaning::Neither(character) => return Err(QueryError::Syntax(*character)),
         };
-        let found = jmespath::interpret(document, ast, &mut Context::new(&self.text, &DEFAULT_RUNTIME));
+        let found = jmespath::interpret(document, ast, &mut Context::new(self.as_str(), &DEFAULT_RUNTIME));
         match found {
             Ok(value) => Ok(Some(value).filter(|value| !value.is_null())),
             Err(error) => Err(QueryError::Failed(match error.reason {
@@ -187,7 +192,7 @@ impl FromStr for Query {
         if text.len() > MAX_LENGTH {
             return Err(InvalidQuery::TooLong(text.len()));
         }
-        Ok(Self { text: text.to_owned(), meaning: Meaning::of(text)? })
+        Ok(Self { text: FieldName::new(text), meaning: Meaning::of(text)? })
     }
 }
 
@@ -217,13 +222,13 @@ fn is_identifier(text: &str) -> bool {
 
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.as_str())
     }
 }
 
 impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Query({:?})", self.text)
+        write!(f, "Query({:?})", self.as_str())
     }
 }
 

@@ -5,7 +5,6 @@
 //! anyway, are quoted cut and escaped. Of `secrets` the tokens alone are kept: nothing uses the rest.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
@@ -17,6 +16,9 @@ use self::json::{Member, not_json, read_object};
 use super::{Code, FaultList, FileMode, PodClaims, RawTokens, SecretBytes, quoted};
 
 mod json;
+mod parameters;
+
+pub use parameters::Parameters;
 
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
 const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
@@ -66,21 +68,21 @@ pub struct MountCall {
     pub permission: String,
 }
 
-/// A request whose every part has been read.
-pub struct Request {
+/// A request whose every part has been read. It borrows what it can from the call.
+pub struct Request<'c> {
     /// Each is safe to be put literally into a glob or a path: no `/`, no `*`, no control character, neither `.` nor `..`.
-    pub claims: PodClaims,
+    pub claims: Arc<PodClaims>,
     /// The SecretProviderClass's name, where the driver said it.
-    pub class: Option<String>,
+    pub class: Option<Arc<str>>,
     /// Whether the volume is written into the Pod's own spec, where the driver said it.
     pub ephemeral: Option<bool>,
     /// The class's parameters and the volume's attributes, merged by the driver; without the keys with a `/`, which are
     /// kubelet's: the Pod's identity and its tokens.
-    pub parameters: BTreeMap<String, String>,
+    pub parameters: Parameters<'c>,
     /// From `secrets` where it has any (KEP-5538), else from `attributes`.
     pub tokens: RawTokens,
     pub permission: FileMode,
-    pub target_path: String,
+    pub target_path: Arc<str>,
 }
 
 /// One thing that is wrong with a request.
@@ -94,29 +96,29 @@ pub struct RequestFault {
 
 // === impl Request ===
 
-impl Request {
+impl<'c> Request<'c> {
     /// Reads a call; `max_parameters` bounds the keys and values of the attributes together, in bytes, without the tokens.
     ///
     /// # Errors
     /// Every fault there is, in the order attributes, secrets, permission, target path.
-    pub fn parse(call: MountCall, max_parameters: usize) -> Result<Self, FaultList<RequestFault>> {
+    pub fn parse(call: &'c MountCall, max_parameters: usize) -> Result<Self, FaultList<RequestFault>> {
         let MountCall { attributes, secrets, target_path, permission } = call;
-        let (attributes, secrets) = (Zeroizing::new(attributes), Zeroizing::new(secrets));
         let mut faults = Faults(FaultList::default());
 
-        let attributes = Attributes::read(&attributes, max_parameters, &mut faults);
+        let attributes = Attributes::read(attributes, max_parameters, &mut faults);
         let claims = attributes.as_ref().and_then(|attributes| attributes.claims(&mut faults));
         let class = attributes.as_ref().and_then(|attributes| attributes.class(&mut faults));
         let ephemeral = attributes.as_ref().and_then(|attributes| attributes.ephemeral(&mut faults));
-        let own = tokens_of_secrets(&secrets, &mut faults);
-        let tokens = tokens(own.as_ref(), attributes.as_ref().and_then(|a| a.tokens.as_ref()), &mut faults);
-        let permission = file_mode(&permission, &mut faults);
-        check_target(&target_path, claims.as_ref(), &mut faults);
+        let own = tokens_of_secrets(secrets, &mut faults);
+        let tokens = tokens(own.as_deref(), attributes.as_ref().and_then(|a| a.tokens.as_deref()), &mut faults);
+        let permission = file_mode(permission, &mut faults);
+        check_target(target_path, claims.as_ref(), &mut faults);
 
         match (attributes, claims) {
             (Some(Attributes { mut parameters, .. }), Some(claims)) if faults.0.is_empty() => {
                 // What is left is the same for every Pod of a class, so that the class is parsed once for all of them.
-                parameters.retain(|key, _| !key.contains('/'));
+                parameters.retain(|key| !key.contains('/'));
+                let (claims, target_path) = (Arc::new(claims), target_path.as_str().into());
                 Ok(Self { claims, class, ephemeral, parameters, tokens, permission, target_path })
             }
             _ => Err(faults.0),
@@ -126,17 +128,18 @@ impl Request {
 
 /// The attributes as they are: strings, the tokens apart.
 #[derive(Default)]
-struct Attributes {
-    parameters: BTreeMap<String, String>,
-    tokens: Option<Zeroizing<String>>,
+struct Attributes<'c> {
+    parameters: Parameters<'c>,
+    /// As all texts of the request, it is wiped by the allocator when it is dropped.
+    tokens: Option<Cow<'c, str>>,
 }
 
 struct Faults(FaultList<RequestFault>);
 
 // === impl Attributes ===
 
-impl Attributes {
-    fn read(text: &str, max: usize, faults: &mut Faults) -> Option<Self> {
+impl<'c> Attributes<'c> {
+    fn read(text: &'c str, max: usize, faults: &mut Faults) -> Option<Self> {
         const REMEDY: &str = "make the class or the volume's attributes smaller, or ask for a higher limits.classBytes";
         // Six signs stand around a key and its value.
         let max_text = ESCAPED * (max + MAX_TOKENS + MAX_KEYS);
@@ -145,10 +148,10 @@ impl Attributes {
             return None;
         }
         let (mut read, mut bytes, mut keys) = (Self::default(), 0, 0);
-        let result = read_object(text, |key: Cow<'_, str>, value| {
+        let result = read_object(text, |key: Cow<'c, str>, value| {
             let Member::Text(value) = value else { return faults.not_text("attributes", &key, &value) };
             if key == TOKENS {
-                if read.tokens.replace(Zeroizing::new(value.into_owned())).is_some() {
+                if read.tokens.replace(value).is_some() {
                     faults.twice("attributes", TOKENS);
                 }
                 return;
@@ -158,9 +161,8 @@ impl Attributes {
             if bytes > max || keys > MAX_KEYS {
                 return;
             }
-            match read.parameters.entry(key.into_owned()) {
-                Entry::Vacant(place) => _ = place.insert(value.into_owned()),
-                Entry::Occupied(first) => faults.twice("attributes", first.key()),
+            if let Err(key) = read.parameters.insert(key, value) {
+                faults.twice("attributes", &key);
             }
         });
         if let Err(error) = result {
@@ -188,7 +190,7 @@ impl Attributes {
 
     fn claim(&self, key: &str, fits: fn(&str) -> bool, what: &str, faults: &mut Faults) -> Option<String> {
         const REMEDY: &str = "the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true";
-        match self.parameters.get(key).map(String::as_str) {
+        match self.parameters.get(key) {
             None => faults.add(key, format!("is missing ({REMEDY})")),
             Some("") => faults.add(key, format!("is empty ({REMEDY})")),
             Some(text) if fits(text) => return Some(text.to_owned()),
@@ -197,17 +199,17 @@ impl Attributes {
         None
     }
 
-    fn class(&self, faults: &mut Faults) -> Option<String> {
+    fn class(&self, faults: &mut Faults) -> Option<Arc<str>> {
         let text = self.parameters.get(CLASS).filter(|text| !text.is_empty())?;
         if !is_subdomain(text) {
             let problem = format!("{} is not the name of a SecretProviderClass (name the class in the Pod's volume)", quoted(text));
             faults.add(CLASS, problem);
         }
-        Some(text.clone())
+        Some(text.into())
     }
 
     fn ephemeral(&self, faults: &mut Faults) -> Option<bool> {
-        match self.parameters.get(EPHEMERAL)?.as_str() {
+        match self.parameters.get(EPHEMERAL)? {
             "" => None,
             "true" => Some(true),
             "false" => Some(false),
@@ -225,7 +227,7 @@ impl Attributes {
 // === tokens ===
 
 /// What kubelet, since Kubernetes 1.35, puts into `secrets` beside the values of `nodePublishSecretRef`. Those are read past.
-fn tokens_of_secrets(text: &str, faults: &mut Faults) -> Option<Zeroizing<String>> {
+fn tokens_of_secrets<'c>(text: &'c str, faults: &mut Faults) -> Option<Cow<'c, str>> {
     if is_nothing(text) {
         return None;
     }
@@ -235,14 +237,14 @@ fn tokens_of_secrets(text: &str, faults: &mut Faults) -> Option<Zeroizing<String
         return None;
     }
     let mut tokens = None;
-    let result = read_object(text, |key: Cow<'_, str>, value| {
+    let result = read_object(text, |key: Cow<'c, str>, value| {
         let Member::Text(value) = value else { return faults.not_text("secrets", &key, &value) };
         if key != TOKENS {
             // Without an escape it is a part of the request's own text; else it is a copy, which is wiped.
             if let Cow::Owned(value) = value {
                 drop(Zeroizing::new(value));
             }
-        } else if tokens.replace(Zeroizing::new(value.into_owned())).is_some() {
+        } else if tokens.replace(value).is_some() {
             faults.twice("secrets", TOKENS);
         }
     });
@@ -253,7 +255,7 @@ fn tokens_of_secrets(text: &str, faults: &mut Faults) -> Option<Zeroizing<String
 }
 
 /// Those in `secrets` win: kubelet alone writes them there, while drivers copy them into `attributes`.
-fn tokens(secrets: Option<&Zeroizing<String>>, attributes: Option<&Zeroizing<String>>, faults: &mut Faults) -> RawTokens {
+fn tokens(secrets: Option<&str>, attributes: Option<&str>, faults: &mut Faults) -> RawTokens {
     secrets.filter(|text| !is_nothing(text)).or(attributes).map(|text| read_tokens(text, faults)).unwrap_or_default()
 }
 
@@ -436,13 +438,13 @@ impl fmt::Debug for MountCall {
 }
 
 /// The parameters' keys alone: a class may hold, by mistake or misspelling, what should have been a secret.
-impl fmt::Debug for Request {
+impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")
             .field("claims", &self.claims)
             .field("class", &self.class)
             .field("ephemeral", &self.ephemeral)
-            .field("parameters", &self.parameters.keys())
+            .field("parameters", &self.parameters)
             .field("tokens", &self.tokens.keys())
             .field("permission", &self.permission)
             .field("target_path", &self.target_path)

@@ -1,6 +1,5 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,13 +7,16 @@ use tokio::time::Duration;
 
 use super::{MountContext, MountError};
 use crate::audit::{Event, Files, ObjectEvent, Outcome};
-use crate::model::{Fetched, FieldName, Label, Object, Plan, PodClaims, Request, Select, Tenant, Version};
-use crate::policy::{Denial, Permit};
+use crate::model::{Fetched, Label, Object, Plan, Request, Select, Tenant, Version};
+use crate::policy::{Denial, Permits};
 use crate::render::Rendered;
 
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     event: Event,
+    tenant: Option<Tenant>,
+    /// The plan, until its objects are told one by one.
+    withheld: Option<Arc<Plan>>,
 }
 
 impl Record {
@@ -35,23 +37,24 @@ impl Record {
             objects: Vec::new(),
             more: 0,
         };
-        Self { event }
+        Self { event, tenant: None, withheld: None }
     }
 
-    pub(super) fn requested(&mut self, request: &Request) {
-        self.event.pod = Some(PodClaims::clone(&request.claims));
+    pub(super) fn requested(&mut self, request: &Request<'_>, tenant: &Tenant) {
+        self.tenant = Some(tenant.clone());
+        self.event.pod = Some(Arc::clone(&request.claims));
         self.event.class.clone_from(&request.class);
-        self.event.target = Some(request.target_path.clone());
+        self.event.target = Some(Arc::clone(&request.target_path));
     }
 
     /// Whose mount it is, as far as it is known; otherwise nobody's.
     pub(super) fn tenant(&self) -> Tenant {
-        Tenant::from(self.event.pod.as_ref().map_or("", |pod| pod.namespace.as_str()))
+        self.tenant.clone().unwrap_or_else(|| Tenant::from(""))
     }
 
     /// From here on a failure names every object; until one is delivered, all are withheld.
-    pub(super) fn planned(&mut self, plan: &Plan) {
-        self.event.objects = plan.objects.iter().map(|object| of_object(plan, object, Outcome::Withheld)).collect();
+    pub(super) fn planned(&mut self, plan: &Arc<Plan>) {
+        self.withheld = Some(Arc::clone(plan));
     }
 
     pub(super) fn identified(&mut self, verified: bool) {
@@ -59,6 +62,7 @@ impl Record {
     }
 
     pub(super) fn denied(&mut self, denials: &[(Label, Denial)]) {
+        self.tell_withheld();
         for (label, denial) in denials {
             for object in self.event.objects.iter_mut().filter(|object| object.object == label.index) {
                 object.outcome = Outcome::Denied;
@@ -71,34 +75,45 @@ impl Record {
     pub(super) fn delivered(
         &mut self,
         plan: &Plan,
-        permits: &[Permit],
+        permits: &Permits,
         found: &[Option<Fetched>],
         versions: &[Option<Version>],
         rendered: &Rendered,
     ) {
-        let (mut made, mut absent) = (BTreeMap::new(), BTreeMap::new());
+        // Both are in the plan's order: what an object has is in a row.
+        let mut objects: Vec<ObjectEvent> = Vec::with_capacity(plan.objects.len());
         for file in &rendered.files {
             let Some(object) = plan.object(file.object) else { continue };
-            let event: &mut ObjectEvent = made.entry(file.object).or_insert_with(|| ObjectEvent {
-                rule: Some(permits[object.secret].rule()),
-                source: found[object.secret].as_ref().map(|fetched| fetched.source.as_str()),
-                version: versions[object.secret].clone(),
-                ..of_object(plan, object, Outcome::Delivered)
-            });
-            event.add_file(&file.path, file.field.as_ref());
+            if objects.last().is_none_or(|last| last.object != object.index) {
+                objects.push(ObjectEvent {
+                    rule: Some(permits.rule(object.secret)),
+                    source: found[object.secret].as_ref().map(|fetched| fetched.source.as_str()),
+                    version: versions[object.secret].clone(),
+                    ..of_object(plan, object, Outcome::Delivered)
+                });
+            }
+            if let Some(event) = objects.last_mut() {
+                event.add_file(&file.path, file.field.as_ref());
+            }
         }
+        let made = objects.len();
         for skipped in &rendered.skipped {
             let Some(object) = plan.object(skipped.object) else { continue };
-            let event: &mut ObjectEvent = absent.entry(object.index).or_insert_with(|| of_object(plan, object, Outcome::Absent));
-            event.add_absent(skipped.field.as_deref());
+            if objects[made..].last().is_none_or(|last| last.object != object.index) {
+                objects.push(of_object(plan, object, Outcome::Absent));
+            }
+            if let Some(event) = objects.last_mut() {
+                event.add_absent(skipped.field.as_deref());
+            }
         }
-        let mut objects: Vec<ObjectEvent> = made.into_values().chain(absent.into_values()).collect();
         objects.sort_by_key(|object| object.object);
         self.event.objects = objects;
+        self.withheld = None;
         self.event.outcome = Outcome::Delivered;
     }
 
     pub(super) fn into_event(mut self, error: Option<&MountError>, took: Duration) -> Event {
+        self.tell_withheld();
         self.event.milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
         if let Some(error) = error {
             let denied = matches!(error, MountError::Policy(_));
@@ -108,6 +123,12 @@ impl Record {
             self.mark_failed(error);
         }
         self.event
+    }
+
+    fn tell_withheld(&mut self) {
+        if let Some(plan) = self.withheld.take() {
+            self.event.objects = plan.objects.iter().map(|object| of_object(&plan, object, Outcome::Withheld)).collect();
+        }
     }
 
     fn mark_failed(&mut self, error: &MountError) {
@@ -138,7 +159,7 @@ impl Record {
 
 fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
     let (field, file) = match &object.select {
-        Select::Field { query, path } => (Some(FieldName::new(query.as_str())), Some(path.clone())),
+        Select::Field { query, path } => (Some(query.name().clone()), Some(path.clone())),
         Select::Key { key, path } => (Some(key.clone()), Some(path.clone())),
         Select::Fields { .. } => (None, None),
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),

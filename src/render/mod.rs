@@ -212,7 +212,7 @@ impl<'p> Renderer<'p> {
         match found {
             Ok(contents) => {
                 let contents = self.decode(object, contents)?;
-                self.file(object, path.clone(), Some(FieldName::new(query.as_str())), contents)?;
+                self.file(object, path.clone(), Some(query.name().clone()), contents)?;
             }
             Err(Unfound::Absent(why)) => self.absent_field(object, secret, query.as_str(), why.as_ref()),
             Err(Unfound::Failed(error)) => {

@@ -33,6 +33,7 @@ use timed::Timed;
 
 pub mod authority;
 mod calls;
+pub mod codec;
 mod connection;
 pub mod group;
 mod intake;

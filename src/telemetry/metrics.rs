@@ -127,6 +127,13 @@ pub struct CacheCounters {
     backend: String,
 }
 
+/// The counters of one kind of a backend's calls that went well: looked up once, not at each of them.
+#[derive(Clone, Debug)]
+pub struct CallCounters {
+    calls: Counter,
+    seconds: Histogram,
+}
+
 /// Counts a mount as in flight while it lives.
 #[derive(Debug)]
 pub struct InFlight(Gauge);
@@ -280,6 +287,13 @@ impl Metrics {
         self.backend_seconds.get_or_create(&BackendName { backend: backend.to_owned() }).observe(took.as_secs_f64());
     }
 
+    /// As [`Metrics::backend_call`] of what went well, for who makes many.
+    pub fn backend_calls(&self, backend: &str, operation: &'static str) -> CallCounters {
+        let labels = BackendLabels { backend: backend.to_owned(), operation, outcome: "ok" };
+        let calls = self.backend_calls.get_or_create_owned(&labels);
+        CallCounters { calls, seconds: self.backend_seconds.get_or_create_owned(&BackendName { backend: backend.to_owned() }) }
+    }
+
     /// Counts the requests to a backend that were spared by an equal one.
     pub fn coalesced(&self, backend: &str) -> Counter {
         self.backend_coalesced.get_or_create_owned(&BackendName { backend: backend.to_owned() })
@@ -349,6 +363,15 @@ impl Metrics {
         // Writing to a String cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+// === impl CallCounters ===
+
+impl CallCounters {
+    pub fn count(&self, took: Duration) {
+        self.calls.inc();
+        self.seconds.observe(took.as_secs_f64());
     }
 }
 

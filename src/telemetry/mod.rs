@@ -6,5 +6,5 @@ pub mod logs;
 pub mod metrics;
 pub mod outlet;
 
-pub use metrics::{CacheCounters, LeaseEvent, LeaseKept, Metrics};
+pub use metrics::{CacheCounters, CallCounters, LeaseEvent, LeaseKept, Metrics};
 pub use outlet::Outlet;

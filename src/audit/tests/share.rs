@@ -27,7 +27,7 @@ struct Recorded {
 impl Recorded {
     fn new() -> Self {
         let (written, losses) = (Shared::default(), Arc::new(Losses::new(Arc::default())));
-        Self { trail: Trail::new(Box::new(written.clone()), Arc::clone(&losses)), losses, written }
+        Self { trail: Trail::new(Box::new(written.clone()), Arc::default(), Arc::clone(&losses)), losses, written }
     }
 
     /// As the writing thread does it, without `failClosed`.
@@ -255,7 +255,7 @@ fn what_cannot_be_said_is_said_later() {
     }
     let (written, metrics) = (Shared::default(), Arc::new(Metrics::new()));
     let losses = Arc::new(Losses::new(Arc::clone(&metrics)));
-    let mut trail = Trail::new(Box::new(Twice(0, written.clone())), Arc::clone(&losses));
+    let mut trail = Trail::new(Box::new(Twice(0, written.clone())), Arc::default(), Arc::clone(&losses));
     let (now, tenant): (_, Tenant) = (Instant::now(), "shop".into());
     losses.lost(&tenant, Cause::File, true, jiff::Timestamp::UNIX_EPOCH);
     for second in [0, 30, 60, 90, 120, 150, 180] {

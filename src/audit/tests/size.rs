@@ -16,7 +16,7 @@ fn object_of(files: usize) -> ObjectEvent {
 
 fn lines_of(events: impl IntoIterator<Item = Event>) -> Vec<String> {
     let written = Shared::default();
-    let mut trail = Trail::new(Box::new(written.clone()), Arc::new(Losses::new(Arc::default())));
+    let mut trail = Trail::new(Box::new(written.clone()), Arc::default(), Arc::new(Losses::new(Arc::default())));
     for mut event in events {
         event.bound();
         let tenant = event.tenant();
@@ -110,8 +110,8 @@ fn a_line_has_the_objects_that_it_has_room_for_and_counts_the_others() {
 fn no_text_makes_a_line_too_long() {
     let long = || "\u{1}".repeat(1024 * 1024);
     let mut mount = event(0, "3");
-    mount.pod = Some(PodClaims { namespace: long(), name: long(), uid: long(), service_account: long() });
-    (mount.class, mount.target, mount.error) = (Some(long()), Some(long()), Some(long()));
+    mount.pod = Some(Arc::new(PodClaims { namespace: long(), name: long(), uid: long(), service_account: long() }));
+    (mount.class, mount.target, mount.error) = (Some(long().into()), Some(long().into()), Some(long()));
     let lines = lines_of([mount.clone()]);
     assert!(lines[0].len() < LINE, "{}", lines[0].len());
     let shown: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
@@ -139,7 +139,7 @@ fn files_that_are_not_named_make_another_line_all_the_same() {
 #[test]
 fn a_volume_that_repeats_keeps_a_few_bytes() {
     const { assert!(Repeats::VOLUME <= 160) };
-    let mut repeats = Repeats::default();
+    let repeats = Repeats::default();
     let tenant: Tenant = "shop".into();
     let provider: Arc<str> = "keyferry".into();
     for second in [0, 60] {
@@ -155,7 +155,7 @@ fn a_volume_that_repeats_keeps_a_few_bytes() {
 
 #[test]
 fn who_has_most_volumes_loses_its_oldest() {
-    let mut repeats = Repeats::default();
+    let repeats = Repeats::default();
     let (shop, evil): (Tenant, Tenant) = ("shop".into(), "evil".into());
     for second in [0, 60] {
         repeats.pass(&mount_of("shop", 0, second), &shop);

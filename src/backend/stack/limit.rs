@@ -1,6 +1,6 @@
 //! A decorator: at most so many calls to a store at once, none past its deadline, and each one counted.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{BackendName, Fetched, Lease, SecretName, SecretPrefix, SecretRef};
-use crate::telemetry::Metrics;
+use crate::telemetry::{CallCounters, Metrics};
 use crate::turns::Turns;
 
 /// The daemon's own calls to one store at once.
@@ -22,13 +22,15 @@ pub struct Limited {
     /// For the daemon's own calls, about leases: no tenant has a part in these.
     own: Semaphore,
     metrics: Arc<Metrics>,
+    /// From the first on.
+    recalled: OnceLock<CallCounters>,
 }
 
 impl Limited {
     /// Lets at most `calls` calls of mounts through at once, shared by tenants; the others wait in their tenants' lines until their deadlines.
     /// A tenant that has none under way finds one longer than by the shares alone: a slow store's calls may all take minutes.
     pub fn new(inner: Arc<dyn Backend>, name: BackendName, calls: usize, metrics: Arc<Metrics>) -> Self {
-        Self { inner, name, places: Turns::with_firsts(calls), own: Semaphore::new(OWN), metrics }
+        Self { inner, name, places: Turns::with_firsts(calls), own: Semaphore::new(OWN), metrics, recalled: OnceLock::new() }
     }
 
     async fn within<T>(
@@ -75,7 +77,7 @@ impl crate::backend::stack::Decorator for Limited {
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         let began = Instant::now();
         let known = self.inner.recall(secret, cx)?;
-        self.metrics.backend_call(self.name.as_str(), "fetch", None, began.elapsed());
+        self.recalled.get_or_init(|| self.metrics.backend_calls(self.name.as_str(), "fetch")).count(began.elapsed());
         Some(known)
     }
 

@@ -129,9 +129,9 @@ impl Judge<'_> {
             let (label, at) = (object.label(), subject.place(object, subject.words.secret));
             let secret = plan.secret(object);
             let finding = match rules.decide(secret).map_err(|denial| denial.in_words_of(&plan.parameters)) {
-                Ok(permit) => {
+                Ok(rule) => {
                     let may = format!("ServiceAccount {}/{} may {} {secret}", pod.namespace, pod.service_account, secret.verb());
-                    Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {}", permit.rule()))
+                    Finding::note(subject.file, at, format!("{label}: {may}, by policy rule {rule}"))
                 }
                 Err(denial) => {
                     if matches!(denial.because, Because::NoRule | Because::Unspelled { .. }) {

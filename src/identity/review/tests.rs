@@ -94,7 +94,7 @@ async fn a_pod_is_who_the_api_server_says() {
     let scene = Scene::new().await;
     let token = scene.token("keyferry");
     let attested = scene.attest(&token).await.unwrap();
-    assert_eq!(attested.pod, PodIdentity { service_account_uid: Some("sa-uid".into()), verified: true, ..PodIdentity::believed(&pod()) });
+    assert_eq!(*attested.pod, PodIdentity { service_account_uid: Some("sa-uid".into()), verified: true, ..PodIdentity::believed(&pod()) });
     assert_eq!(attested.tokens.audiences().count(), 0, "the token for the daemon itself is no store's");
     let calls = scene.server.calls();
     assert_eq!((calls.len(), calls[0].authorization.as_deref()), (1, Some("Bearer own-canary")));

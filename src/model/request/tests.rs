@@ -35,8 +35,13 @@ fn call(attributes: impl ToString) -> MountCall {
     }
 }
 
-fn parse(call: MountCall) -> Result<Request, FaultList<RequestFault>> {
-    Request::parse(call, MAX)
+fn parse(call: MountCall) -> Result<Request<'static>, FaultList<RequestFault>> {
+    within(call, MAX)
+}
+
+/// The call lives as long as the test.
+fn within(call: MountCall, max: usize) -> Result<Request<'static>, FaultList<RequestFault>> {
+    Request::parse(Box::leak(Box::new(call)), max)
 }
 
 /// Every fault, a line each.
@@ -192,11 +197,11 @@ fn malformed_tokens_are_named_and_not_quoted() {
 
 #[test]
 fn what_is_too_large_is_not_read() {
-    let faults = Request::parse(call(with("x", "y".repeat(1 << 20))), MAX).unwrap_err();
+    let faults = within(call(with("x", "y".repeat(1 << 20))), MAX).unwrap_err();
     assert_eq!(faults.len(), 1);
     assert_eq!(faults[0].code, Code::TooLarge);
     insta::assert_snapshot!(faults[0], @"attributes: 1048835 bytes without the tokens; at most 524288 are read (make the class or the volume's attributes smaller, or ask for a higher limits.classBytes)");
-    let blank = Request::parse(call(" ".repeat(1 << 22)), MAX).unwrap_err();
+    let blank = within(call(" ".repeat(1 << 22)), MAX).unwrap_err();
     insta::assert_snapshot!(blank[0], @"attributes: 4194304 bytes; at most 3545088 are read (make the class or the volume's attributes smaller, or ask for a higher limits.classBytes)");
     let secrets = MountCall { secrets: " ".repeat(MAX_SECRETS) + "{}", ..call(attributes()) };
     insta::assert_snapshot!(parse(secrets).unwrap_err()[0], @"secrets: 1048578 bytes; at most 1048576 are read (keep the Secret of nodePublishSecretRef small)");
@@ -215,10 +220,10 @@ fn the_parameters_have_a_bound_of_their_own() {
     let attributes = with(TOKENS, tokens.as_str());
     let members = attributes.as_object().unwrap();
     let exactly = members.iter().filter(|(key, _)| *key != TOKENS).map(|(key, value)| key.len() + value.as_str().unwrap().len()).sum();
-    assert!(Request::parse(call(&attributes), exactly).is_ok());
-    assert_eq!(Request::parse(call(&attributes), exactly - 1).unwrap_err()[0].code, Code::TooLarge);
+    assert!(within(call(&attributes), exactly).is_ok());
+    assert_eq!(within(call(&attributes), exactly - 1).unwrap_err()[0].code, Code::TooLarge);
     let newlines = with("x", "\n".repeat(1000));
-    assert!(Request::parse(call(newlines), exactly + 1001).is_ok(), "an escape counts as what it stands for");
+    assert!(within(call(newlines), exactly + 1001).is_ok(), "an escape counts as what it stands for");
 }
 
 #[test]
@@ -304,7 +309,7 @@ fn debug_shows_no_token_secret_or_parameter() {
 proptest! {
     #[test]
     fn no_text_makes_it_panic_or_quote(text in any::<String>(), secrets in any::<String>(), path in any::<String>(), mode in any::<String>()) {
-        let _ = Request::parse(MountCall { attributes: text, secrets, target_path: path, permission: mode }, MAX);
+        let _ = within(MountCall { attributes: text, secrets, target_path: path, permission: mode }, MAX);
     }
 
     /// Bytes of a true request changed, dropped or doubled: never a panic, never the token in a message.
