@@ -142,6 +142,10 @@ impl Store<'_> {
     /// Why no name of the store can be what the pattern describes, if none can.
     fn refusal(&self, pattern: &str) -> Option<String> {
         let (first, rest) = pattern.split_once('/')?;
+        if let Some(meant) = self.without_version(first, rest) {
+            let version = self.version.unwrap_or_default();
+            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {meant:?}?)"));
+        }
         let cause = |text: &str| match (self.canonical)(text) {
             Ok(_) => None,
             Err(InvalidName::Store(problem)) => Some(format!("the name {problem}")),
@@ -153,10 +157,6 @@ impl Store<'_> {
         let first_cause = samples.first().and_then(|sample| cause(sample));
         if samples.iter().all(|sample| cause(sample).is_some()) {
             return first_cause;
-        }
-        if let Some(meant) = self.without_version(first, rest) {
-            let version = self.version.unwrap_or_default();
-            return Some(format!("`{version}/` belongs to the API, and to no name (did you mean {meant:?}?)"));
         }
         let outside = !self.namespace.is_empty() && first != "**" && !begins(rest, &self.namespace);
         outside.then(|| {

@@ -279,11 +279,11 @@ fn serve_says_what_keeps_it_from_starting() {
     fs::write(house.path("jwks.json"), "{}").unwrap();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @r#"
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"
     versionKey: /nowhere/version.key: No such file or directory (os error 2) (make one: head -c 32 /dev/urandom)
-    identity: ROOT/jwks.json: it is not a JWKS, a JSON object {"keys": [...]} (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    identity: ROOT/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
     backends.files: the identity file ROOT/age.key is absent (is its volume mounted, and may this user read it?)
-    "#);
+    ");
     assert!(!house.path("sockets/keyferry.sock").exists(), "the socket is not bound before mounts can be served");
 }
 

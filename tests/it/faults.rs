@@ -284,11 +284,11 @@ async fn keys_rotate_in_place_by_a_swap_and_through_a_broken_file() {
     mount(&third).await.unwrap();
     mount(&second).await.unwrap_err();
 
-    // Broken: the former keys stay in force, and the log says so; then mended.
+    // Broken: the last keys stay in force for a moment, and the log says so; then mended.
     fs::write(house.path("two/jwks.json"), "{ \"keys\": [ {").unwrap();
     mount(&third).await.unwrap();
     mount(&fourth).await.unwrap_err();
-    eventually("the log says so", async || provider.log().contains("the former ones stay in force")).await;
+    eventually("the log says so", async || provider.log().contains("the last ones stay in force for 10 s")).await;
     fs::write(house.path("two/jwks.json"), fourth.jwks()).unwrap();
     mount(&fourth).await.unwrap();
     mount(&third).await.unwrap_err();
