@@ -158,6 +158,12 @@ mod tests {
             "https://s.example/$(name)/{name}",
             "https://s.example/x?n={{name}}",
             "https://s.example/{{ Namespace }}/{name}",
+            "https://s.example/%{name}",
+            "https://s.example/{name}?ns=$namespace",
+            "https://s.example/{{secret}}",
+            "https://s.example/{{.Name}}",
+            "https://s.example/${secret}",
+            "https://s.example/{ name }",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r"
         https://{name}.example/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
@@ -178,6 +184,12 @@ mod tests {
         https://s.example/$(name)/{name}: has $(name), which would keep its signs (write {name})
         https://s.example/x?n={{name}}: has {{name}}, which would keep its signs (write {name})
         https://s.example/{{ Namespace }}/{name}: has {{ Namespace }}, which would keep its signs (write {namespace})
+        https://s.example/%{name}: has %{name}, which would keep its signs (write {name})
+        https://s.example/{name}?ns=$namespace: has $namespace, which would keep its signs (write {namespace})
+        https://s.example/{{secret}}: has {{secret}}, which is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{{.Name}}: has {{.Name}}, which would keep its signs (write {name})
+        https://s.example/${secret}: has ${secret}, which is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{ name }: has { name }, which would keep its signs (write {name})
         ");
     }
 
