@@ -119,10 +119,10 @@ fn what_is_saved_becomes_a_revision() {
     let folder = Path::new(study.noted("file").trim()).parent().unwrap().to_owned();
     assert_eq!((folder.parent(), study.noted("tmpdir").trim()), (Some(study.memory.path()), folder.to_str().unwrap()));
     insta::assert_snapshot!(study.noted("text"), @r"
-    # shop/db, revision 2. Each entry is a field: change, add or remove some, save, and leave the editor.
+    # shop/db, revision 2. Each entry is a field. Change, add or remove some, save, and leave the editor.
     # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.
     # If you change nothing, or remove all of this text, the secret stays as it is.
-    # Not shown, and kept: tls.p12 (binary, 3 bytes)
+    # The field tls.p12 is not shown, and stays as it is (binary, 3 bytes).
 
     password: correct horse
     username: app
@@ -203,7 +203,7 @@ fn a_text_with_a_fault_comes_back_with_what_was_typed() {
     insta::assert_snapshot!(study.noted("text2"), @r"
     #! Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.
     #! line 9: port: YAML does not take this value as it is typed (write it in the lines below `|-`, or in quotes)
-    # shop/db, revision 1. Each entry is a field: change, add or remove some, save, and leave the editor.
+    # shop/db, revision 1. Each entry is a field. Change, add or remove some, save, and leave the editor.
     # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.
     # If you change nothing, or remove all of this text, the secret stays as it is.
 
@@ -214,7 +214,7 @@ fn a_text_with_a_fault_comes_back_with_what_was_typed() {
     insta::assert_snapshot!(study.noted("text3").lines().take(3).collect::<Vec<_>>().join("\n"), @r"
     #! Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.
     #! line 10: port: given twice in one mapping (remove one)
-    # shop/db, revision 1. Each entry is a field: change, add or remove some, save, and leave the editor.
+    # shop/db, revision 1. Each entry is a field. Change, add or remove some, save, and leave the editor.
     ");
 }
 
@@ -340,6 +340,7 @@ fn waits_for_a_lock(study: &Study) -> bool {
 
 // === Real editors ===
 
+#[allow(clippy::print_stderr)] // a skipped test says so
 fn is_installed(editor: &str) -> bool {
     let found = apart("sh").args(["-c", "command -v \"$0\"", editor]).output().unwrap().status.success();
     if !found {

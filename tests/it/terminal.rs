@@ -69,7 +69,7 @@ impl Terminal {
     /// Waits until something holds.
     #[track_caller]
     pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        wait_until(|| holds(), || format!("{what}:\n{}", self.shown()));
+        wait_until(holds, || format!("{what}:\n{}", self.shown()));
     }
 
     /// How it ended, and all that was shown.

@@ -91,7 +91,7 @@ impl Edit {
                 )));
             }
             match sheet::read(&typed, name, &opened.secret.fields) {
-                Ok(fields) => return Ok(Some(fields)),
+                Ok(fields) => return Ok(Some(fields).filter(|fields| !changes(opened, fields).is_empty())),
                 Err(faults) => shown = sheet::with_faults(&typed, &faults),
             }
             has_faults = true;
@@ -126,9 +126,7 @@ impl Edit {
     /// Nobody's change is lost: not that of somebody else in the meantime, and of one's own at least its fields are named.
     fn check_unmoved(&self, reader: &Reader, folder: &Path, former: &Opened, fields: &Fields) -> Result<(), VaultCliError> {
         let name = &self.name;
-        let mut changes = Changes::between(side(former), (fields, former.secret_type.as_ref()));
-        changes.kept.clear();
-        let what = if changes.is_empty() { "none".to_owned() } else { changes.sentence() };
+        let what = Changes { kept: Vec::new(), ..changes(former, fields) }.sentence();
         match open(reader, folder, name) {
             Ok(now) if now.revision == former.revision => Ok(()),
             Ok(now) => {
@@ -139,4 +137,8 @@ impl Edit {
             Err(cause) => Err(fault(format!("{cause}\nnothing was changed (your changes, which are not kept: {what})"))),
         }
     }
+}
+
+fn changes(former: &Opened, fields: &Fields) -> Changes {
+    Changes::between(side(former), (fields, former.secret_type.as_ref()))
 }

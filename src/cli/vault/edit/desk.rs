@@ -37,7 +37,7 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 /// How long an editor may take to end after SIGTERM, and to be gone after SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Whatever ends a process and can be caught.
+/// What ends a process unless it is caught, and can be.
 const ENDING: [SignalKind; 7] = [
     SignalKind::alarm(),
     SignalKind::hangup(),
@@ -93,7 +93,7 @@ impl Desk {
     /// The file as the editor left it. The buffer has its full size from the start: one that grows would leave copies of the secret behind.
     pub fn read(&self) -> Result<Zeroizing<Vec<u8>>, VaultCliError> {
         let (name, path) = (&self.name, self.file());
-        let read = || {
+        let read = || -> io::Result<_> {
             let file = File::open(&path)?;
             let size = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(LONGEST);
             let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
@@ -105,10 +105,7 @@ impl Desk {
                 Err(fault(format!("{name}: the text has more than {LONGEST} bytes, and nothing was changed")))
             }
             Ok(text) => Ok(text),
-            Err(cause) => {
-                let cause: io::Error = cause;
-                Err(fault(format!("{name}: the text cannot be read, and nothing was changed: {cause}")))
-            }
+            Err(cause) => Err(fault(format!("{name}: the text cannot be read, and nothing was changed: {cause}"))),
         }
     }
 
@@ -276,7 +273,7 @@ fn is_running(process: Pid) -> bool {
 /// does with Ctrl-G. Everywhere else Ctrl-C means that the person wants to stop.
 fn is_key(kind: SignalKind) -> bool {
     let sent_by_keys = kind == SignalKind::interrupt() || kind == SignalKind::quit();
-    let modes = || tcgetattr(io::stdin()).map(|terminal| terminal.local_modes).unwrap_or(LocalModes::ICANON);
+    let modes = || tcgetattr(io::stdin()).map_or(LocalModes::ICANON, |terminal| terminal.local_modes);
     sent_by_keys && modes() & (LocalModes::ICANON | LocalModes::ISIG) == LocalModes::ISIG
 }
 

@@ -10,13 +10,13 @@ use crate::backend::store::file::{Opened, Vault, VaultError};
 use crate::cli::vault::fields::Fields;
 use crate::model::{Field, FieldKind, FieldName, SecretBytes, SecretName};
 use crate::redact::is_invisible;
-use crate::text::{self, NotText};
+use crate::text::{self, NotText, UTF8_MARK};
 use crate::yaml::{self, Node, Position, Value};
 
 /// At the start of each line that Keyferry puts above what was typed.
 const MARK: &str = "#! ";
 
-/// What is wrong with a text, and where: its own lines, without those that have the mark.
+/// What is wrong with a text, and in which line, not counting those that have the mark.
 #[derive(Debug, Eq, PartialEq)]
 pub struct Fault {
     line: Option<usize>,
@@ -25,8 +25,9 @@ pub struct Fault {
 
 /// The text fields of a secret.
 pub fn write(name: &SecretName, opened: &Opened) -> Zeroizing<Vec<u8>> {
+    // No colon and blank: what somebody types before a `#` by mistake must not become a field.
     let mut head = format!(
-        "# {}, revision {}. Each entry is a field: change, add or remove some, save, and leave the editor.\n\
+        "# {}, revision {}. Each entry is a field. Change, add or remove some, save, and leave the editor.\n\
          # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.\n\
          # If you change nothing, or remove all of this text, the secret stays as it is.\n",
         *spelling(name.as_str()),
@@ -34,7 +35,8 @@ pub fn write(name: &SecretName, opened: &Opened) -> Zeroizing<Vec<u8>> {
     );
     let (unseen, shown): (Vec<_>, Vec<_>) = opened.secret.fields.iter().partition(|(_, field)| field.kind == FieldKind::Binary);
     for (field, value) in unseen {
-        head.push_str(&format!("# Not shown, and kept: {} (binary, {} bytes)\n", *spelling(field.as_str()), value.bytes.len()));
+        let (field, size) = (spelling(field.as_str()), value.bytes.len());
+        head.push_str(&format!("# The field {} is not shown, and stays as it is (binary, {size} bytes).\n", *field));
     }
     head.push('\n');
     let entries: Vec<_> = shown.into_iter().map(|(field, value)| entry(field, value.bytes.expose())).collect();
@@ -105,7 +107,9 @@ impl Fault {
     }
 }
 
-fn without_marks(mut text: &[u8]) -> &[u8] {
+fn without_marks(text: &[u8]) -> &[u8] {
+    // An editor of Windows may have put it there.
+    let mut text = text.strip_prefix(UTF8_MARK).unwrap_or(text);
     while text.starts_with(MARK.as_bytes()) {
         let end = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
         text = &text[end..];

@@ -69,10 +69,10 @@ fn it_reads_well() {
     fields.insert("config".parse().unwrap(), Field::of_bytes(SecretBytes::new(b"  indented\n\nlast".to_vec())));
     let text = write(&name(), &opened(fields));
     assert_snapshot!(str::from_utf8(&text).unwrap(), @r#"
-    # shop/db, revision 3. Each entry is a field: change, add or remove some, save, and leave the editor.
+    # shop/db, revision 3. Each entry is a field. Change, add or remove some, save, and leave the editor.
     # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.
     # If you change nothing, or remove all of this text, the secret stays as it is.
-    # Not shown, and kept: tls.p12 (binary, 2 bytes)
+    # The field tls.p12 is not shown, and stays as it is (binary, 2 bytes).
 
     "a: b": x
     config: |2-
@@ -92,6 +92,17 @@ fn it_reads_well() {
     windows: "one\r\n\
       \x20 two\r\n"
     "#);
+}
+
+#[test]
+fn what_is_typed_before_a_comment_by_mistake_is_a_fault() {
+    let text = write(&name(), &opened(fields([("a", &b"x"[..]), ("tls.p12", b"\xff")])));
+    let text = str::from_utf8(&text).unwrap();
+    for (at, _) in text.match_indices("# ") {
+        let typed = format!("{}oops{}", &text[..at], &text[at..]);
+        assert!(read(typed.as_bytes(), &name(), &Fields::new()).is_err(), "{typed}");
+    }
+    assert_eq!(text.matches("# ").count(), 4);
 }
 
 #[test]
@@ -184,6 +195,7 @@ fn what_is_wrong_is_said_above_what_was_typed() {
     "#);
     let twice = faults(&faults("# head\na: x #y\n"));
     assert_eq!(twice, faults("# head\na: x #y\n"), "the former faults are gone");
+    assert_eq!(faults(&format!("\u{feff}{twice}")), twice);
     assert_snapshot!(fault("a: x\na: y\n"), @"line 4: a: given twice in one mapping (remove one)");
     assert_snapshot!(fault("a: \"x\nb: y\n"), @"line 4: not valid YAML: invalid indentation in multiline quoted scalar (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)");
     assert_snapshot!(fault("a: x\nhunter2\n"), @"line 4: not valid YAML: simple key expected ':' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)");
