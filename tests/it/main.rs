@@ -24,6 +24,7 @@ mod faults;
 mod folder;
 mod golden;
 mod hang;
+mod helm;
 mod identity;
 mod import;
 mod isolation;
