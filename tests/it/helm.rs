@@ -365,6 +365,7 @@ fn the_way_out_is_the_stores_address() {
     let given = json!([{ "to": [{ "ipBlock": { "cidr": "192.0.2.0/24" } }] }, dns]);
     let rule = "networkPolicy: { backends: { bao: [{ to: [{ ipBlock: { cidr: 192.0.2.0/24 } }] }] } }";
     assert_eq!(way_out("https://vault.example", rule), given);
+    assert_eq!(way_out("https://192.0.2.7", "networkPolicy: { backends: { bao: [] } }"), Value::Null);
     assert_eq!(way_out("https://vault.example", "networkPolicy: { enabled: false }"), Value::Null);
 }
 

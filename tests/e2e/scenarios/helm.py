@@ -32,14 +32,18 @@ def run(cluster):
     installs_as_the_page_says(cluster)
     helm(cluster, NEWEST, "uninstall", "keyferry")
     cluster.install()
+    takes_over_by_helm_4(cluster)
+    helm(cluster, NEWEST, "uninstall", "keyferry")
+    cluster.install()
     serves(cluster, "again-by-kustomize")
 
 
 def takes_over(cluster):
     """The DaemonSet is the same object, and its Pods are replaced as by any change."""
     before = daemonset(cluster)
-    notes = helm(cluster, OLDEST, "upgrade", "--install", "keyferry", CHART, "--take-ownership")
+    follow(cluster, "install.md", "Upgrade", "From kustomize to Helm", HELM=str(OLDEST))
     cluster.rolled_out()
+    notes = helm(cluster, OLDEST, "get", "notes", "keyferry")
     same(daemonset(cluster)["metadata"]["uid"], before["metadata"]["uid"], "the DaemonSet's uid after --take-ownership")
     serves(cluster, "by-helm-3")
     # The notes ask for what is there, and their commands run.
@@ -49,6 +53,14 @@ def takes_over(cluster):
     contains(notes, """--set-json 'tokenRequests=[{"audience":"keyferry"}]'""", "the notes")
     cluster.bash(re.search(r"(kubectl patch csidriver .*?\\\n.*)", notes)[1])
     cluster.bash(re.search(r"(kubectl -n keyferry exec .*)", notes)[1].replace("doctor", "version"))
+
+
+def takes_over_by_helm_4(cluster):
+    """It applies on the server's side, where fields belong to kubectl until --force-conflicts takes them."""
+    before = daemonset(cluster)
+    helm(cluster, NEWEST, "upgrade", "--install", "keyferry", CHART, "--take-ownership", "--force-conflicts")
+    cluster.rolled_out()
+    same(daemonset(cluster)["metadata"]["uid"], before["metadata"]["uid"], "the DaemonSet's uid after --take-ownership by Helm 4")
 
 
 def upgrades(cluster):
