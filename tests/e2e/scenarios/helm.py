@@ -11,9 +11,8 @@ from cluster import MANIFESTS, Failed, contains, pod, same, secret_provider_clas
 from setup import follow
 
 SHORT = True
-# It changes the daemon, and leaves it as it was.
-LANE = "overlays"
-ORDER = 80
+# It changes the daemon again and again.
+LANE = "helm"
 
 CHART = tools.REPOSITORY / "deploy/helm/keyferry"
 OLDEST, NEWEST = (tools.REPOSITORY / f".tools/helm-{version}" for version in ["3.17.3", "4.1.4"])
@@ -33,9 +32,7 @@ def run(cluster):
     helm(cluster, NEWEST, "uninstall", "keyferry")
     cluster.install()
     takes_over_by_helm_4(cluster)
-    helm(cluster, NEWEST, "uninstall", "keyferry")
-    cluster.install()
-    serves(cluster, "again-by-kustomize")
+    serves(cluster, "taken-by-helm-4")
 
 
 def takes_over(cluster):
@@ -100,20 +97,22 @@ def rolls_back(cluster, revision):
 
 
 def keeps_its_values(cluster):
-    """--reuse-values: the configuration is that of before, so there is no new ConfigMap."""
+    """The configuration is that of before, so there is no new ConfigMap."""
     former = mounted(cluster)
-    helm(cluster, NEWEST, "upgrade", "keyferry", CHART, "--reuse-values", "--set", "podLabels.e2e=reused")
-    cluster.rolled_out()
-    same(mounted(cluster), former, "the ConfigMap after --reuse-values")
-    same(daemonset(cluster)["spec"]["template"]["metadata"]["labels"]["e2e"], "reused", "the label of --set")
+    for flag in ["--reuse-values", "--reset-then-reuse-values"]:
+        helm(cluster, NEWEST, "upgrade", "keyferry", CHART, flag, "--set", "podLabels.e2e=reused")
+        cluster.rolled_out()
+        same(mounted(cluster), former, f"the ConfigMap after {flag}")
+        same(daemonset(cluster)["spec"]["template"]["metadata"]["labels"]["e2e"], "reused", "the label of --set")
 
 
 def removes_former_configurations(cluster):
-    notes = helm(cluster, NEWEST, "get", "notes", "keyferry")
+    notes, readme = helm(cluster, NEWEST, "get", "notes", "keyferry"), (CHART / "README.md").read_text()
     if len(configurations(cluster)) < 2:
         raise Failed(f"former ConfigMaps should still be there: {configurations(cluster)}")
-    cluster.bash(re.search(r"(kubectl -n keyferry delete configmap .*)", notes)[1])
-    same(configurations(cluster), {mounted(cluster)}, "the ConfigMaps after the notes' command")
+    for command in [re.search(r"(kubectl -n keyferry delete configmap .*)", notes)[1], re.search(r"(current=.*\n.*)", readme)[1]]:
+        cluster.bash(command)
+        same(configurations(cluster), {mounted(cluster)}, f"the ConfigMaps after {command}")
 
 
 def uninstalls(cluster):
@@ -132,8 +131,6 @@ def uninstalls(cluster):
 def installs_as_the_page_says(cluster):
     follow(cluster, "install.md", "6.", "With Helm", HELM=str(NEWEST))
     serves(cluster, "by-the-page")
-    for name in ["by-kustomize", "by-helm-3", "by-helm-4", "rolled-back", "by-the-page"]:
-        cluster.delete("shop", f"pod/{name}", "--wait=false")
 
 
 # === Looking ===
