@@ -25,6 +25,7 @@ mod faults;
 mod folder;
 mod golden;
 mod hang;
+mod helm;
 mod identity;
 mod import;
 mod isolation;
