@@ -80,6 +80,12 @@ impl Repeats {
         }
     }
 
+    /// Whether a mount says the same as its volume's last one, be a line due or not.
+    pub(super) fn knows(&self, event: &Event) -> bool {
+        let (volume, substance) = (event.volume(&self.hasher), event.substance(&self.hasher));
+        self.lock().find(&volume).is_some_and(|last| last.substance == substance)
+    }
+
     pub(super) fn pass(&self, event: &Event, tenant: &Tenant) -> Passed {
         let volume = event.volume(&self.hasher);
         let new = Last::new(event, event.substance(&self.hasher), tenant);

@@ -4,6 +4,7 @@
 
 mod api_server;
 mod architecture;
+mod audit;
 mod authority;
 mod bao;
 mod bugs;
