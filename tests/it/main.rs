@@ -35,6 +35,7 @@ mod refused;
 mod reload;
 mod servers;
 mod shutdown;
+mod status;
 mod stores;
 mod support;
 mod tenants;
