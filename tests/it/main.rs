@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
 
+mod alerts;
 mod api_server;
 mod architecture;
 mod authority;
