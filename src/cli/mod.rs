@@ -26,6 +26,7 @@ mod mount;
 mod report;
 mod serve;
 mod shell;
+mod status;
 mod vault;
 
 /// Worker threads of the daemon at most: more would only cost memory, a mount is microseconds of work.
@@ -54,6 +55,7 @@ enum Command {
     #[command(subcommand)]
     Vault(vault::VaultCommand),
     Doctor(doctor::DoctorArgs),
+    Status(status::StatusArgs),
     Health(health::HealthArgs),
     Explain(explain::ExplainArgs),
     Example(example::ExampleArgs),
@@ -119,6 +121,7 @@ impl Cli {
                 drop(err);
                 tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), &mut out, colours())))
             }
+            Command::Status(args) => tool().and_then(|runtime| runtime.block_on(status::run(&args, &mut out))),
             Command::Health(args) => {
                 tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out, &mut err)).map_err(Failure::fault))
             }

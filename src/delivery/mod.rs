@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, Version};
 
 mod deliverer;
+pub mod unmounted;
 pub mod volume;
 mod volumes;
 

@@ -14,7 +14,7 @@ use crate::support::files_below;
 const SOCKETS: &str = "/var/run/secrets-store-csi-providers";
 
 /// Files that are no Kubernetes objects: configurations, Helm values, a patch without a kind.
-const OTHER: [&str; 3] = ["keyferry.yaml", "token-requests.yaml", "values.yaml"];
+const OTHER: [&str; 4] = ["keyferry.yaml", "rules.yaml", "token-requests.yaml", "values.yaml"];
 
 /// A file below `deploy/`.
 pub fn deploy(path: &str) -> PathBuf {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
 
+mod alerts;
 mod api_server;
 mod architecture;
 mod authority;
@@ -36,6 +37,7 @@ mod refused;
 mod reload;
 mod servers;
 mod shutdown;
+mod status;
 mod stores;
 mod support;
 mod tenants;
