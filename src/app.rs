@@ -69,9 +69,12 @@ pub struct App {
     reloader: Option<Arc<Reloader>>,
 }
 
-/// Asks a running daemon to take up its configuration anew.
+/// Asks a running daemon to take up its configuration anew, and to open its audit file again.
 #[derive(Clone, Debug)]
-pub struct ReloadHandle(Option<Arc<Reloader>>);
+pub struct ReloadHandle {
+    reloader: Option<Arc<Reloader>>,
+    audit: Arc<AuditLog>,
+}
 
 /// What outlives a reload.
 #[derive(Clone, Debug)]
@@ -155,7 +158,7 @@ impl App {
 
     /// For whoever hears the signal.
     pub fn reload_handle(&self) -> ReloadHandle {
-        ReloadHandle(self.reloader.clone())
+        ReloadHandle { reloader: self.reloader.clone(), audit: Arc::clone(&self.audit) }
     }
 
     /// Where metrics are served: with port 0, the port the kernel chose.
@@ -233,7 +236,7 @@ async fn prepared(config: Config, metrics: Arc<Metrics>) -> Result<(Config, Part
 fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), StartError> {
     let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| {
         let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
-        one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
+        one("audit.file", &format!("{file}: {error}"))
     })?;
     metrics.expect_codes(Code::ALL.map(Code::as_str));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -459,7 +462,8 @@ impl std::error::Error for StartError {}
 
 impl ReloadHandle {
     pub fn reload(&self) {
-        if let Some(reloader) = &self.0 {
+        self.audit.reopen();
+        if let Some(reloader) = &self.reloader {
             reloader.ask();
         }
     }

@@ -171,6 +171,7 @@ impl Reloader {
         }
         self.pipeline.store(Arc::new(pipeline));
         self.parts.leases.configure(config.leases);
+        self.parts.audit.configure(&config.audit.alerts);
         Ok(config)
     }
 
@@ -184,7 +185,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("providers, socketDir, socketMode or allowedPeers", old.sockets != new.sockets),
         ("stateDir", old.state_dir != new.state_dir),
-        ("audit", old.audit != new.audit),
+        ("audit.file, audit.rotate or audit.failClosed", old.audit.needs_restart(&new.audit)),
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
         ("cache.sealed", old.sealed != new.sealed),

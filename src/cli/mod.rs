@@ -214,9 +214,14 @@ impl std::error::Error for Failure {}
 impl TempFolder {
     /// A new folder, mode 0700, under the system's folder for temporary files.
     fn new(name: &str) -> io::Result<Self> {
+        Self::within(&std::env::temp_dir(), name)
+    }
+
+    /// The same elsewhere.
+    fn within(folder: &Path, name: &str) -> io::Result<Self> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
-        let path = std::env::temp_dir().join(format!("{name}-{}", data_encoding::HEXLOWER.encode(&random)));
+        let path = folder.join(format!("{name}-{}", data_encoding::HEXLOWER.encode(&random)));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(Some(path)))
     }
@@ -234,7 +239,7 @@ impl TempFolder {
 impl Drop for TempFolder {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // What cannot be removed is in the system's folder for temporary files.
+            // What cannot be removed is in a folder for temporary files.
             let _ = fs::remove_dir_all(path);
         }
     }

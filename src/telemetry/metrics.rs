@@ -72,6 +72,11 @@ struct RefusalLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct AlertLabels {
+    rule: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct VolumeLabels {
     state: &'static str,
 }
@@ -126,6 +131,7 @@ pub struct Metrics {
     waiting: Family<WaitLabels, Gauge>,
     refused: Family<RefusalLabels, Counter>,
     audit_lost: Counter,
+    audit_alerts: Family<AlertLabels, Counter>,
     log_lost: Counter,
     reloads: Family<ReloadLabels, Counter>,
     config_current: Gauge,
@@ -190,6 +196,7 @@ impl Metrics {
             waiting: Family::default(),
             refused: Family::default(),
             audit_lost: Counter::default(),
+            audit_alerts: Family::default(),
             log_lost,
             reloads: Family::default(),
             config_current: Gauge::default(),
@@ -292,6 +299,11 @@ impl Metrics {
             metrics.audit_lost.clone(),
         );
         registry.register(
+            "audit_alerts",
+            "Alerts that were raised, by rule of audit.alerts (denials, manySecrets)",
+            metrics.audit_alerts.clone(),
+        );
+        registry.register(
             "log_lines_lost",
             "Log lines that could not be written, since standard error was not read",
             metrics.log_lost.clone(),
@@ -383,6 +395,11 @@ impl Metrics {
 
     pub fn audit_lines_lost(&self, lines: u64) {
         self.audit_lost.inc_by(lines);
+    }
+
+    /// Counts the alerts of one rule.
+    pub fn alerts(&self, rule: &'static str) -> Counter {
+        self.audit_alerts.get_or_create_owned(&AlertLabels { rule })
     }
 
     /// The configuration was read anew.

@@ -116,7 +116,7 @@ impl Set {
     }
 }
 
-fn warn_of_size(name: &SecretName, fields: &Fields, err: &mut dyn Write) -> Result<(), VaultCliError> {
+pub(super) fn warn_of_size(name: &SecretName, fields: &Fields, err: &mut dyn Write) -> Result<(), VaultCliError> {
     let bytes: usize = fields.values().map(|field| field.bytes.len()).sum();
     if bytes <= USUAL_LIMIT {
         return Ok(());
@@ -166,7 +166,7 @@ impl Patch {
 }
 
 /// Sets a secret that somebody has changed, unless nothing has changed.
-fn put(
+pub(super) fn put(
     writer: &Writer,
     name: &SecretName,
     former: &Opened,
