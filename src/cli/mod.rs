@@ -121,7 +121,7 @@ impl Cli {
                 drop(err);
                 tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), &mut out, colours())))
             }
-            Command::Status(args) => tool().and_then(|runtime| runtime.block_on(status::run(&args, &mut out))),
+            Command::Status(args) => tool().and_then(|runtime| runtime.block_on(status::run(&args, &mut out, &mut err))),
             Command::Health(args) => {
                 tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out, &mut err)).map_err(Failure::fault))
             }

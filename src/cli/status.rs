@@ -8,13 +8,21 @@ mod text;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+use tokio::time::{Duration, sleep};
+
+use self::ask::{Answer, AskError, ask};
 use super::check::write;
 use super::{Failure, Format};
-use crate::app::status::STATUS_SOCKET;
+use crate::app::status::{FORM, STATUS_SOCKET};
 use crate::config::Config;
 
 /// The state folder, where nothing names another.
 const STATE_DIR: &str = "/var/lib/keyferry";
+
+/// Between two notes that it waits, and before the first.
+const NOTES: Duration = Duration::from_secs(10);
+const FIRST_NOTE: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,17 +60,38 @@ pub struct StatusArgs {
     pub quiet: bool,
 }
 
+/// The answer goes to `out`, what it waits for to `err`.
+///
 /// # Errors
 /// The configuration cannot be read (2); the daemon does not answer (1).
-pub async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
-    let state_dir = state_dir(args)?;
-    let report = ask::ask(&state_dir.join(STATUS_SOCKET)).await.map_err(Failure::fault)?;
-    if args.quiet {
-        return Ok(());
+pub async fn run(args: &StatusArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
+    let socket = state_dir(args)?.join(STATUS_SOCKET);
+    let (answer, json) = (answer(&socket, args.quiet, err).await, args.output == Format::Json);
+    match answer {
+        Ok(_) if args.quiet => Ok(()),
+        Ok(answer) if json => write(out, &format!("{:#}\n", answer.document)),
+        Ok(answer) => write(out, &text::show(&answer.report, width())),
+        Err(error) => {
+            if json && !args.quiet {
+                write(out, &format!("{:#}\n", json!({ "v": FORM, "error": error.to_string() })))?;
+            }
+            Err(Failure::fault(error))
+        }
     }
-    match args.output {
-        Format::Json => write(out, &format!("{:#}\n", report.document)),
-        Format::Text => write(out, &text::show(&report.report, width())),
+}
+
+async fn answer(socket: &Path, quiet: bool, err: &mut dyn Write) -> Result<Answer, AskError> {
+    let mut asking = std::pin::pin!(ask(socket));
+    let mut pause = FIRST_NOTE;
+    loop {
+        tokio::select! {
+            answer = &mut asking => return answer,
+            () = sleep(pause), if !quiet => {
+                // Without standard error it waits all the same.
+                let _ = writeln!(err, "note: waiting for the daemon's answer at {}", socket.display());
+                pause = NOTES;
+            }
+        }
     }
 }
 

@@ -107,6 +107,9 @@ fn where_no_daemon_runs_the_exit_code_says_so() {
     let (code, out, err) = ask(&house, &[]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("status.sock: cannot connect: ") && err.contains("is `keyferry serve` running here"), "{err}");
+    let (code, out, _) = ask(&house, &["-o", "json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 1 && told["v"] == 1 && err.contains(told["error"].as_str().unwrap()), "{code} {out}");
     let (code, _, err) = ask(&house, &["--state-dir", "/no/such"]);
     assert!(code == 1 && err.contains("/no/such/status.sock"), "{code} {err}");
     let (code, _, err) = run(keyferry().args(["status", "--config", "/no/such.yaml"]), "");

@@ -121,7 +121,7 @@ fn a_quiet_node_is_a_short_page() {
     Memory
       calls          0 B of    32 MiB
       mounts       4 KiB of    96 MiB
-    Mounts that wait: 0 for place, 3 for memory
+    Mounts that wait: place 0, memory 3
     ");
 }
 
@@ -163,7 +163,7 @@ fn what_is_wrong_comes_first_and_fits_the_page() {
     Memory
       calls          0 B of    32 MiB
       mounts       4 KiB of    96 MiB
-    Mounts that wait: 0 for place, 3 for memory
+    Mounts that wait: place 0, memory 3
     ");
 }
 
@@ -195,7 +195,7 @@ fn the_document_is_read_back_whole() {
 }
 
 async fn refused(socket: &Path, folder: &Path) -> String {
-    ask::ask(socket).await.unwrap_err().to_string().replace(folder.to_str().unwrap(), "DIR")
+    ask(socket).await.unwrap_err().to_string().replace(folder.to_str().unwrap(), "DIR")
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ pub(super) fn show(report: &Report, width: usize) -> String {
     page.volumes(&report.volumes, now);
     page.backends(&report.backends, now);
     page.memory(&report.memory);
-    let waiting: Vec<_> = report.waiting.iter().map(|wait| format!("{} for {}", wait.mounts, wait.what)).collect();
+    let waiting: Vec<_> = report.waiting.iter().map(|wait| format!("{} {}", wait.what, wait.mounts)).collect();
     page.line(0, &format!("Mounts that wait: {}", waiting.join(", ")));
     page.text
 }
