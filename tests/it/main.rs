@@ -36,6 +36,7 @@ mod reload;
 mod servers;
 mod shutdown;
 mod stores;
+mod streams;
 mod support;
 mod tenants;
 mod unread;

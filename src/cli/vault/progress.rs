@@ -40,7 +40,7 @@ impl<'a> Progress<'a> {
         }
         let line = format!("{}: {done} of {all}", self.what);
         // Nobody may be reading.
-        let _ = if self.terminal { write!(self.err, "\r{line}\u{1b}[K") } else { writeln!(self.err, "{line}") };
+        let _ = if self.terminal { write!(self.err, "\r{line}\u{1b}[K") } else { writeln!(self.err, "note: {line}") };
         let _ = self.err.flush();
         self.shown = true;
         self.next = now + if self.terminal { OFTEN } else { SELDOM };
@@ -80,7 +80,7 @@ fn wait() {
         return;
     }
     let stopped = STOPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    let message = stopped.map(|message| format!("interrupted: {message}\n")).unwrap_or_default();
+    let message = stopped.map(|message| format!("error: interrupted: {message}\n")).unwrap_or_default();
     // The other thread may hold the lock of standard error.
     if let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() {
         let _ = File::from(stderr).write_all(message.as_bytes());
@@ -110,6 +110,6 @@ mod tests {
         tokio::time::advance(SELDOM).await;
         progress.tick(1, 2);
         drop(progress);
-        assert_eq!(shown, b"importing: 1 of 2\n");
+        assert_eq!(shown, b"note: importing: 1 of 2\n");
     }
 }
