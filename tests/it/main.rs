@@ -31,6 +31,7 @@ mod leaks;
 mod memory;
 mod messages;
 mod mount;
+mod pages;
 mod refused;
 mod reload;
 mod servers;
