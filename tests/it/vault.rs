@@ -313,16 +313,16 @@ fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
     assert_eq!((code, out.as_str()), (2, ""), "one of the files is not there");
     assert!(!err.contains("hunter2"), "{err}");
     insta::assert_snapshot!(err, @r#"
-    DIR/faulty/a.yaml:1: the Secret x: data.a: is not valid base64
-    DIR/faulty/a.yaml:1: the Secret x: data.b: is a number to Kubernetes, but must be a text (put it in quotes)
-    DIR/faulty/a.yaml:1: the Secret x: data.c: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
-    DIR/faulty/broken.yaml:2:1: is not valid YAML (`kubectl apply --dry-run=client -f FILE` says more, and may show values)
-    DIR/faulty/b.env: line 1: has no `=` (write NAME=value)
-    DIR/faulty/b.env: line 2: the closing quote is missing (add it; a value that begins with a quote goes into other quotes)
-    DIR/faulty/c.json: the name "../x" has the element ".."
-    DIR/faulty/c.json: "y" has the field `a`, which is not valid base64
-    DIR/faulty/c.json: z: a secret has at least one field (give it one)
-    DIR/faulty/none.yaml: cannot be read: No such file or directory (os error 2)
+    error: DIR/faulty/a.yaml:1: the Secret x: data.a: is not valid base64
+    error: DIR/faulty/a.yaml:1: the Secret x: data.b: is a number to Kubernetes, but must be a text (put it in quotes)
+    error: DIR/faulty/a.yaml:1: the Secret x: data.c: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    error: DIR/faulty/broken.yaml:2:1: is not valid YAML (`kubectl apply --dry-run=client -f FILE` says more, and may show values)
+    error: DIR/faulty/b.env: line 1: has no `=` (write NAME=value)
+    error: DIR/faulty/b.env: line 2: the closing quote is missing (add it; a value that begins with a quote goes into other quotes)
+    error: DIR/faulty/c.json: the name "../x" has the element ".."
+    error: DIR/faulty/c.json: "y" has the field `a`, which is not valid base64
+    error: DIR/faulty/c.json: z: a secret has at least one field (give it one)
+    error: DIR/faulty/none.yaml: cannot be read: No such file or directory (os error 2)
     "#);
     assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
 }
