@@ -1,12 +1,13 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: help demo static test check fmt clippy docs deny manifests tools e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak fuzz clean
+.PHONY: help demo static test check fmt clippy docs deny manifests tools chart e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak fuzz clean
 
 CARGO ?= cargo
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 # By their paths, because `cargo nextest` takes one of the user's own first.
 TOOLS := $(CURDIR)/.venv/bin
+KUBERNETES_TOOLS := .tools/kubectl-1.35.2 .tools/helm-3.17.3 .tools/helm-4.1.4
 
 # What stands behind `##` at a target is its line in the help.
 help:
@@ -41,10 +42,10 @@ deny: .venv/ready
 	$(TOOLS)/cargo-shear --locked --deny-warnings
 
 # Renders and validates what is deployed: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell.
-manifests:
+manifests: $(KUBERNETES_TOOLS)
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready .tools/postgresql/ready
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/promtool/ready $(KUBERNETES_TOOLS)
 
 # An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -60,6 +61,20 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready
 # PostgreSQL: behind the server's database engine. Found where it is installed, else from Debian.
 .tools/postgresql/ready: tests/install-postgresql.sh
 	sh tests/install-postgresql.sh .tools/postgresql
+	touch $@
+
+# kubectl, and the oldest and the newest Helm that the chart is for.
+$(KUBERNETES_TOOLS):
+	sh tests/install-kubernetes-tool.sh $@
+
+# The parts of the chart that are made of other files: the schema of `config`, and copies, because a chart can read only its own folder.
+chart: tools ## writes the parts of the Helm chart that are made of other files
+	GOLDEN=write $(TOOLS)/cargo-nextest nextest run --locked --test it -E 'test(helm::copies::)'
+
+# Prometheus' tool, which runs the cases of tests/alerts: found where it is installed, else from Debian. Building it from the Go module proxy
+# takes all of its service discovery along.
+.tools/promtool/ready: tests/install-promtool.sh
+	sh tests/install-promtool.sh .tools/promtool
 	touch $@
 
 # A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
@@ -79,9 +94,6 @@ golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
 .tools/dotenv/ready: tests/install-dotenv.sh
 	sh tests/install-dotenv.sh .tools
 	mkdir -p $(@D) && touch $@
-
-.tools/kubectl-1.35.2:
-	sh tests/install-kubectl.sh $@
 
 # Records again what the driver sends and does (tests/golden/driver-*.json).
 golden-driver:

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
@@ -17,17 +18,18 @@ use zeroize::Zeroizing;
 use crate::audit::AuditLog;
 use crate::backend::stack::lease::Leases;
 use crate::backend::stack::sealed::Sealed;
-use crate::backend::{BackendParts, Backends};
+use crate::backend::{BackendError, BackendParts, Backends};
 use crate::budget::{self, Ceilings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
 use crate::delivery::{Deliverer, DeliveryMode, VersionKey, Volumes};
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
-use crate::pipeline::{Commons, MountLimits, Pipeline, Plans};
+use crate::model::Code;
+use crate::pipeline::{Commons, MountLimits, Pipeline, Plans, Pot};
 use crate::server::{BoundSocket, LockError, Mark, Server, SocketConfig, StartLock, group, socket};
 use crate::telemetry::Metrics;
-use crate::telemetry::endpoint::{Endpoint, Status};
+use crate::telemetry::endpoint::{Endpoint, Probes, Status};
 
 /// How long a mount under way may go on after the signal to stop. kubelet's own grace is 30 s by default.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -45,15 +47,21 @@ const AUDIT_FLUSH: Duration = Duration::from_secs(2);
 pub const VERSION_KEY: &str = "version.key";
 
 pub mod hardening;
+mod pods;
 mod reload;
+pub mod status;
 
+use pods::PodWatch;
 use reload::Reloader;
+use status::StatusPages;
 
 /// The daemon, built and bound: from here on mounts are served.
 #[derive(Debug)]
 pub struct App {
     server: Server,
     sockets: Vec<BoundSocket>,
+    /// `None`: it cannot be bound, which the log has said.
+    status: Option<BoundSocket>,
     endpoint: Option<Endpoint>,
     health: Arc<Health>,
     audit: Arc<AuditLog>,
@@ -61,9 +69,12 @@ pub struct App {
     reloader: Option<Arc<Reloader>>,
 }
 
-/// Asks a running daemon to take up its configuration anew.
+/// Asks a running daemon to take up its configuration anew, and to open its audit file again.
 #[derive(Clone, Debug)]
-pub struct ReloadHandle(Option<Arc<Reloader>>);
+pub struct ReloadHandle {
+    reloader: Option<Arc<Reloader>>,
+    audit: Arc<AuditLog>,
+}
 
 /// What outlives a reload.
 #[derive(Clone, Debug)]
@@ -94,6 +105,10 @@ struct Health {
     providers: Vec<String>,
     marks: Arc<[Mark]>,
     reloader: Option<Arc<Reloader>>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    started: Timestamp,
+    pods: Arc<PodWatch>,
 }
 
 // === impl App ===
@@ -105,11 +120,12 @@ impl App {
     /// Everything that keeps the daemon from starting, as far as it can be found at once.
     pub async fn start(config: Config, file: Option<PathBuf>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let (config, parts, pipeline) = prepared(config, Arc::clone(&metrics)).await?;
-        let leases = Arc::clone(&parts.leases);
+        let (leases, clock) = (Arc::clone(&parts.leases), Arc::clone(&parts.clock));
         let pipeline = Arc::new(ArcSwap::from_pointee(pipeline));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
         let state_dir = config.state_dir.clone();
+        let pods = PodWatch::new(config.kubelet_dir.clone(), Arc::clone(&pipeline), Arc::clone(&metrics), Arc::clone(&clock));
         let reloader = file.map(|file| Arc::new(Reloader::new(file, config, parts, Arc::clone(&pipeline))));
         let endpoint =
             match listen {
@@ -120,6 +136,8 @@ impl App {
             };
         let lock = lock(&state_dir).await?;
         let bound = sockets.bind().await.map_err(|error| one("socketDir", &error))?;
+        let status =
+            status::bind(&state_dir).await.map_err(|error| tracing::warn!("`keyferry status` finds no answer on this node: {error}")).ok();
         drop(lock);
         warn_of_group(&sockets, &bound);
         let marks = bound.iter().map(|socket| socket.mark().clone()).collect();
@@ -129,19 +147,23 @@ impl App {
             providers: sockets.providers,
             marks,
             reloader: reloader.clone(),
+            metrics: Arc::clone(&metrics),
+            started: clock.now(),
+            clock,
+            pods: Arc::new(pods),
         };
         let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
-        Ok(Self { server, sockets: bound, endpoint, health: Arc::new(health), audit, leases, reloader })
+        Ok(Self { server, sockets: bound, status, endpoint, health: Arc::new(health), audit, leases, reloader })
     }
 
     /// For whoever hears the signal.
     pub fn reload_handle(&self) -> ReloadHandle {
-        ReloadHandle(self.reloader.clone())
+        ReloadHandle { reloader: self.reloader.clone(), audit: Arc::clone(&self.audit) }
     }
 
     /// Where metrics are served: with port 0, the port the kernel chose.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.endpoint.as_ref().and_then(|endpoint| endpoint.address().ok())
+        self.endpoint.as_ref().and_then(Endpoint::address)
     }
 
     /// Serves until `stop` resolves, then lets what runs finish. Whether all of it did.
@@ -150,8 +172,13 @@ impl App {
         let metrics = self.metrics_address().map(|address| address.to_string()).unwrap_or_default();
         tracing::info!(sockets = paths.join(" "), metrics, version = env!("CARGO_PKG_VERSION"), "ready");
         let watching = tokio::spawn(socket::watch(Arc::clone(&self.health.marks), Arc::clone(&self.server.metrics)));
-        let (counted, health) = (Arc::clone(&self.server.metrics), self.health);
-        let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve(counted, health)));
+        let probes = Probes { metrics: Arc::clone(&self.server.metrics), status: Arc::clone(&self.health) as Arc<_> };
+        let endpoint = self.endpoint.map(|endpoint| tokio::spawn(endpoint.serve(Arc::new(probes))));
+        let looking = tokio::spawn({
+            let pods = Arc::clone(&self.health.pods);
+            async move { pods.run().await }
+        });
+        let status = self.status.map(|socket| tokio::spawn(serve_status(socket, StatusPages(self.health))));
         let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
         let keeping = tokio::spawn({
             let leases = Arc::clone(&self.leases);
@@ -162,6 +189,11 @@ impl App {
             stop.await;
             let _ = stopping.set(Instant::now());
             watching.abort();
+            looking.abort();
+            // Its place is free for a daemon that starts while this one ends.
+            if let Some(status) = status {
+                status.abort();
+            }
             tracing::info!("stopping: no new connections, mounts under way may finish");
         };
         let drained = self.server.serve(self.sockets, stop, DRAIN).await;
@@ -178,6 +210,12 @@ impl App {
         tracing::info!(drained, "stopped");
         drained
     }
+}
+
+/// Until the future is dropped, which takes the socket away.
+async fn serve_status(socket: BoundSocket, pages: StatusPages) {
+    let (listener, _place) = socket.into_parts();
+    Endpoint::at(listener).serve(Arc::new(pages)).await;
 }
 
 /// On a thread that may be kept waiting: every file that the configuration names is opened now, and a file system may hang.
@@ -198,8 +236,9 @@ async fn prepared(config: Config, metrics: Arc<Metrics>) -> Result<(Config, Part
 fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), StartError> {
     let audit = AuditLog::open(&config.audit, Arc::clone(&metrics)).map_err(|error| {
         let file = config.audit.file.as_deref().unwrap_or(Path::new("stdout")).display();
-        one("audit.file", &format!("{file}: {error} (make its folder, and let the daemon write there)"))
+        one("audit.file", &format!("{file}: {error}"))
     })?;
+    metrics.expect_codes(Code::ALL.map(Code::as_str));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let commons = Arc::new(commons(&config.limits, config.delivery).map_err(|problem| StartError(vec![problem]))?);
     let (leases, problems) = open_leases(config, &clock, &metrics, commons.budget.kept());
@@ -368,21 +407,15 @@ fn one(key: &str, error: &dyn fmt::Display) -> StartError {
 #[async_trait]
 impl Status for Health {
     async fn ready(&self) -> Result<(), Vec<String>> {
-        let pipeline = self.pipeline.load_full();
-        let mut reasons: Vec<String> = pipeline.backends.check().await.iter().map(|error| format!("backend {}", error.in_full())).collect();
-        reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
-        reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
-        let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
-        reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
-        for mark in &*self.marks {
-            reasons.extend(mark.look().await.err().map(|displaced| format!("socket {}: {displaced}", mark.path.display())));
-        }
+        let failing = self.pipeline.load_full().backends.check().await;
+        let reasons = self.reasons(&failing).await;
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
     fn measure(&self) {
         self.pipeline.load().measure();
-        self.leases.measure();
+        let Pot { pot, used, limit } = self.lease_pot();
+        self.metrics.pot(pot, used, limit);
     }
 
     async fn status(&self) -> serde_json::Value {
@@ -395,6 +428,27 @@ impl Status for Health {
             "failing": failing,
             "placesFree": pipeline.commons.places.slots().free(),
         })
+    }
+}
+
+impl Health {
+    fn lease_pot(&self) -> Pot {
+        let (used, limit) = self.leases.bytes();
+        Pot { pot: "leases", used, limit }
+    }
+
+    /// Why mounts could not be served now, a line for each reason; `failing`: the backends that cannot.
+    async fn reasons(&self, failing: &[BackendError]) -> Vec<String> {
+        let pipeline = self.pipeline.load_full();
+        let mut reasons: Vec<String> = failing.iter().map(|error| format!("backend {}", error.in_full())).collect();
+        reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
+        reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
+        let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
+        reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
+        for mark in &*self.marks {
+            reasons.extend(mark.look().await.err().map(|displaced| format!("socket {}: {displaced}", mark.path.display())));
+        }
+        reasons
     }
 }
 
@@ -415,7 +469,8 @@ impl StartError {
 
 impl ReloadHandle {
     pub fn reload(&self) {
-        if let Some(reloader) = &self.0 {
+        self.audit.reopen();
+        if let Some(reloader) = &self.reloader {
             reloader.ask();
         }
     }

@@ -123,6 +123,19 @@ impl Config {
         text.map_err(|faults| ConfigError::Faults { file: file.to_owned(), faults })
     }
 
+    /// Reads `stateDir` alone, whatever faults other keys have: who asks a running daemon what is wrong may have a faulty file. `None`: it is left out.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not YAML, or has a fault in this key.
+    pub fn state_dir(file: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let refused = |faults| ConfigError::Faults { file: file.to_owned(), faults };
+        let node = yaml::parse(&Self::text(file)?).map_err(|fault| refused(vec![fault]))?;
+        let mut faults = Faults::default();
+        let reader = Reader::of(&node, "", &mut faults);
+        let dir = reader.and_then(|mut reader| path(&mut reader, "stateDir", &mut faults));
+        if faults.is_empty() { Ok(dir) } else { Err(refused(faults.into_sorted())) }
+    }
+
     pub fn of_backends(&self) -> BackendSettings {
         BackendSettings { per_backend: self.limits.per_backend, secret_bytes: self.limits.secret_bytes, cache: self.cache }
     }

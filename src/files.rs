@@ -17,7 +17,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::{CWD, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags};
 use rustix::io::retry_on_intr;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -113,6 +113,20 @@ impl Named {
     /// The present state of the file or folder, links followed. Nothing is opened for it but the name.
     pub fn stamp(&self) -> io::Result<Stamp> {
         Ok(Stamp::from(&self.metadata()?))
+    }
+
+    /// When it was made; `None`: its file system does not keep that.
+    pub fn born(&self) -> io::Result<Option<Timestamp>> {
+        let found = rustix::fs::statx(self.open(OFlags::PATH)?, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+        let known = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+        let nanos = i32::try_from(found.stx_btime.tv_nsec).unwrap_or_default();
+        Ok(Timestamp::new(found.stx_btime.tv_sec, nanos).ok().filter(|_| known))
+    }
+
+    /// When its content last changed.
+    pub fn changed(&self) -> io::Result<Timestamp> {
+        let (second, nanos) = self.stamp()?.mtime;
+        Timestamp::new(second, i32::try_from(nanos).unwrap_or_default()).map_err(io::Error::other)
     }
 
     pub fn is_folder(&self) -> io::Result<bool> {

@@ -18,7 +18,7 @@ mod csi_driver;
 mod own_token;
 mod review;
 
-pub use csi_driver::{CSI_DRIVER, CsiDriver, TokenRequest};
+pub use csi_driver::{CsiDriver, TokenRequest};
 pub use own_token::{OwnToken, OwnTokenError};
 pub use review::{ReviewError, TokenStatus};
 

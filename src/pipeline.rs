@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt, TryFutureExt};
+use jiff::Timestamp;
 use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::audit::{AuditSink, AuditUnavailable, Event};
@@ -33,10 +34,12 @@ use crate::turns::Turns;
 use crate::work::{Unfinished, Workroom};
 
 mod error;
+mod live;
 mod record;
 mod told;
 
 pub use error::{FetchFailure, MountError};
+pub use live::{Counts, Live, Volume};
 
 use record::Record;
 use told::Told;
@@ -156,10 +159,20 @@ pub struct Commons {
     pub work: Workroom,
     /// The volumes that the daemon writes itself.
     pub volumes: Arc<Volumes>,
+    /// The volumes that Pods have.
+    pub live: Live,
     said: Mutex<Option<Instant>>,
     told: Told,
     /// Warnings that the log has: each mount would repeat them.
     warned: Memo<String, ()>,
+}
+
+/// Bytes in use of one kind of memory, and the most there may be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pot {
+    pub pot: &'static str,
+    pub used: usize,
+    pub limit: usize,
 }
 
 /// An answer, and what it has cost.
@@ -218,9 +231,14 @@ impl Pipeline {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
-        let tenant = record.tenant();
+        let (tenant, whose) = (record.tenant(), record.whose());
         let answer = self.hand_over(ready, record, cx).await;
-        self.count(&answer, cx.arrived.elapsed());
+        let now = self.clock.now();
+        self.count(&answer, cx.arrived.elapsed(), now);
+        if let Some(whose) = whose {
+            let untracked = self.commons.live.note(&whose, answer.as_ref().err().map(MountError::code), cx.arrived, now);
+            self.metrics.volumes_untracked(untracked);
+        }
         if let Err(error) = &answer {
             self.commons.told.tell(error, &tenant, cx);
         }
@@ -337,19 +355,37 @@ impl Pipeline {
         error
     }
 
-    /// Sets the gauges of what tenants share.
+    /// Sets the gauges of what tenants share, and of what is known of volumes and keys.
     pub fn measure(&self) {
-        let Commons { budget, places, work, volumes, .. } = &*self.commons;
+        for Pot { pot, used, limit } in self.pots() {
+            self.metrics.pot(pot, used, limit);
+        }
+        for (what, many) in self.waiting() {
+            self.metrics.waiting(what, many);
+        }
+        let Counts { current, failing, oldest } = self.commons.live.count();
+        self.metrics.volumes(current, failing, oldest.map(unix_seconds));
+        self.metrics.keys_fetched(self.identity.keys_fetched().map(unix_seconds));
+    }
+
+    /// Memory in use, by what it is for.
+    pub fn pots(&self) -> [Pot; 4] {
+        let Commons { budget, volumes, .. } = &*self.commons;
         let [small, large] = budget.calls();
-        self.metrics.pot("calls", small.used() + large.used(), small.capacity() + large.capacity());
         let moving = budget.moving().slots();
-        self.metrics.pot("mounts", moving.used(), moving.capacity());
-        self.metrics.pot("plans", self.plans.weight(), budget.kept().plans);
         let (used, limit) = volumes.bytes();
-        self.metrics.pot("volumes", used, limit);
-        self.metrics.waiting("place", places.waiting());
-        self.metrics.waiting("memory", budget.moving().waiting());
-        self.metrics.waiting("work", work.turns().waiting());
+        [
+            Pot { pot: "calls", used: small.used() + large.used(), limit: small.capacity() + large.capacity() },
+            Pot { pot: "mounts", used: moving.used(), limit: moving.capacity() },
+            Pot { pot: "plans", used: self.plans.weight(), limit: budget.kept().plans },
+            Pot { pot: "volumes", used, limit },
+        ]
+    }
+
+    /// How many mounts wait, by what for.
+    pub fn waiting(&self) -> [(&'static str, usize); 3] {
+        let Commons { budget, places, work, .. } = &*self.commons;
+        [("place", places.waiting()), ("memory", budget.moving().waiting()), ("work", work.turns().waiting())]
     }
 
     /// Keeps a class that policy has let pass, and tells once what is to be known of it.
@@ -524,14 +560,18 @@ impl Pipeline {
         timeout_at(until, self.audit.record(event)).await.unwrap_or_else(|_| Err(AuditUnavailable::late()))
     }
 
-    fn count(&self, answer: &Result<Mounted, MountError>, took: Duration) {
+    fn count(&self, answer: &Result<Mounted, MountError>, took: Duration, now: Timestamp) {
         let code = answer.as_ref().err().map(|error| error.code().as_str());
-        #[allow(clippy::cast_precision_loss)] // a metric's timestamp
-        self.metrics.mount(code, took, self.clock.now().as_millisecond() as f64 / 1000.0);
+        self.metrics.mount(code, took, unix_seconds(now));
         if let Ok(Mounted { delivery, .. }) = answer {
             self.metrics.delivered(delivery.files.len(), delivery.files.iter().map(|file| file.contents.len()).sum());
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // a metric's timestamp
+fn unix_seconds(at: Timestamp) -> f64 {
+    at.as_millisecond() as f64 / 1000.0
 }
 
 /// Pays for so many bytes, for as long as what is given back is kept.
@@ -565,6 +605,7 @@ impl Commons {
             places: Turns::new(mounts),
             work: Workroom::new(),
             volumes: Arc::new(volumes),
+            live: Live::default(),
             said: Mutex::default(),
             told: Told::default(),
             warned: Memo::with_capacity(MAX_WARNED),

@@ -9,12 +9,14 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::gathered::Gathering;
+
 /// Bounded by number ([`Shelf::new`]) or by weight ([`Shelf::of_bytes`]). Not synchronised: its owner has a lock around it.
 pub struct Shelf<K, V> {
     /// The most that all entries may weigh together. Where they are counted, each weighs 1.
     capacity: usize,
     weight: usize,
-    entries: HashMap<K, Entry<V>>,
+    entries: HashMap<K, Entry<V>, Gathering>,
     /// What each tenant has; without those that have nothing.
     held: HashMap<Arc<str>, Part<K>>,
     /// Counts the uses: the order in which entries were used last.
@@ -42,7 +44,7 @@ struct Part<K> {
 impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
     /// For at most so many entries; at least 1.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), weight: 0, entries: HashMap::new(), held: HashMap::new(), uses: 0 }
+        Self { capacity: capacity.max(1), weight: 0, entries: HashMap::default(), held: HashMap::new(), uses: 0 }
     }
 
     /// For entries of so many bytes together, as [`Shelf::put`] is told their weights.

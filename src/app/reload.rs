@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
+use super::status::ConfigurationReport;
 use super::{Former, Parts, build};
 use crate::config::Config;
 use crate::files::WholeFile;
@@ -41,6 +43,8 @@ pub(super) struct Reloader {
     pipeline: Arc<ArcSwap<Pipeline>>,
     /// Held while the files are read, however long that takes.
     state: Mutex<State>,
+    /// What the file was when it was taken up: to be told while the files are read, too.
+    in_force: Mutex<InForce>,
     /// Why the newest content is not in force.
     fault: Mutex<Option<String>>,
     /// Whether the files take too long.
@@ -56,18 +60,26 @@ struct State {
     seen: Option<Content>,
 }
 
+#[derive(Clone, Debug)]
+struct InForce {
+    digest: Option<Vec<u8>>,
+    since: Timestamp,
+}
+
 /// A digest of the configuration file and of the version key it names; `None` where one cannot be read.
 type Content = [Option<Vec<u8>>; 2];
 
 impl Reloader {
     pub(super) fn new(file: PathBuf, config: Config, parts: Parts, pipeline: Arc<ArcSwap<Pipeline>>) -> Self {
-        let seen = Some(content(&file, &config));
+        let seen = content(&file, &config);
+        let in_force = InForce { digest: seen[0].clone(), since: parts.clock.now() };
         Self {
             file,
             started: config.clone(),
             parts,
             pipeline,
-            state: Mutex::new(State { config, seen }),
+            state: Mutex::new(State { config, seen: Some(seen) }),
+            in_force: Mutex::new(in_force),
             fault: Mutex::default(),
             hangs: AtomicBool::new(false),
             asked: Notify::new(),
@@ -108,6 +120,13 @@ impl Reloader {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What is in force, and since when.
+    pub(super) fn report(&self) -> ConfigurationReport {
+        let InForce { digest, since } = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sha256 = digest.map(|digest| data_encoding::HEXLOWER.encode(&digest));
+        ConfigurationReport { file: self.file.display().to_string(), sha256, since, fault: self.fault() }
+    }
+
     fn reload(&self, asked: bool) {
         let mut state = self.lock();
         let now = content(&self.file, &state.config);
@@ -119,14 +138,22 @@ impl Reloader {
             Ok(config) => {
                 tracing::info!(file = %self.file.display(), "the configuration is reloaded");
                 // A version key that is named only now is watched from now on.
-                state.seen = Some(content(&self.file, &config));
-                state.config = config;
+                let seen = content(&self.file, &config);
+                self.set_in_force(seen[0].clone());
+                (state.seen, state.config) = (Some(seen), config);
                 self.set_fault(None);
             }
             Err(fault) => {
                 tracing::error!(file = %self.file.display(), fault, "the new configuration is faulty; the former one stays in force");
                 self.set_fault(Some(fault));
             }
+        }
+    }
+
+    fn set_in_force(&self, digest: Option<Vec<u8>>) {
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        if in_force.digest != digest {
+            *in_force = InForce { digest, since: self.parts.clock.now() };
         }
     }
 
@@ -144,6 +171,7 @@ impl Reloader {
         }
         self.pipeline.store(Arc::new(pipeline));
         self.parts.leases.configure(config.leases);
+        self.parts.audit.configure(&config.audit.alerts);
         Ok(config)
     }
 
@@ -157,7 +185,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let changed = [
         ("providers, socketDir, socketMode or allowedPeers", old.sockets != new.sockets),
         ("stateDir", old.state_dir != new.state_dir),
-        ("audit", old.audit != new.audit),
+        ("audit.file, audit.rotate or audit.failClosed", old.audit.needs_restart(&new.audit)),
         ("metrics", old.metrics != new.metrics),
         ("log", old.log != new.log),
         ("cache.sealed", old.sealed != new.sealed),

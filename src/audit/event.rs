@@ -1,12 +1,13 @@
 //! What there is to say of a mount. Every field is an identifier, a count or a word of ours; there is no field for a value.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::files::Files;
+use crate::gathered::Gathering;
 use crate::model::{Code, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Tenant, Version};
 
 /// The longest namespace, name or class in bytes, as in Kubernetes. With the other limits: escaped, and be each byte six, the texts of a
@@ -105,12 +106,12 @@ impl Event {
     }
 
     /// What a volume's mounts are counted under: one Pod may have several volumes.
-    pub(super) fn volume(&self, hasher: &RandomState) -> u64 {
+    pub(super) fn volume(&self, hasher: &Gathering) -> u64 {
         hasher.hash_one((&self.provider, &self.pod, &self.class, &self.target))
     }
 
     /// Equal for mounts that say the same: all but time, request and duration.
-    pub(super) fn substance(&self, hasher: &RandomState) -> u64 {
+    pub(super) fn substance(&self, hasher: &Gathering) -> u64 {
         hasher.hash_one((self.outcome, self.code, &self.error, self.verified, &self.objects, self.more))
     }
 

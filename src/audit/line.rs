@@ -15,6 +15,17 @@ pub(super) const LINE: usize = 64 * 1024;
 /// What may come after the objects: `],"more":...,"repeats":...}` and the end, with the largest numbers.
 const TAIL: usize = 80;
 
+/// The version of what lines say (`schemas/audit.json`). A field is added without another one; none changes its meaning or goes.
+const VERSION: u8 = 1;
+
+/// A line's first field, and the others.
+#[derive(Serialize)]
+struct Versioned<'s, T: Serialize> {
+    v: u8,
+    #[serde(flatten)]
+    said: &'s T,
+}
+
 /// Mounts that said the same as the one before them: whose they are, how many, and the newest of them.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -76,7 +87,7 @@ pub(super) struct LeftOut {
 
 /// The line of a mount, and of so many that said the same since the one before it. Objects that have no room in it are counted.
 pub(super) fn of_event(event: &Event, repeats: u64) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(event)?;
+    let mut line = versioned(event)?;
     // Its closing brace.
     line.pop();
     line.extend_from_slice(br#","objects":["#);
@@ -104,7 +115,11 @@ pub(super) fn of_event(event: &Event, repeats: u64) -> io::Result<Vec<u8>> {
 }
 
 pub(super) fn of(said: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(said)?;
+    let mut line = versioned(said)?;
     line.push(b'\n');
     Ok(line)
+}
+
+fn versioned(said: &impl Serialize) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(&Versioned { v: VERSION, said })?)
 }

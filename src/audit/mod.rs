@@ -5,29 +5,27 @@
 //! the lines of an hour are shared by namespace, so that none can take the others' lines away.
 //!
 //! Reading order: `event` and `files` (what there is to say), `line` (how it is written), `repeats` (what need not be), `window` (who
-//! may write how much), `trail` (which lines are written, and at what length), `losses` (those that are not).
+//! may write how much), `trail` (which lines are written, and at what length), `destination` (where to), `losses` (those that are not
+//! written), `alerts` (what is unusual).
 
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, Sender, channel};
 
 use async_trait::async_trait;
-use rustix::fs::OFlags;
 use thiserror::Error;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, timeout};
 
-use crate::files::absolute;
 use crate::model::Tenant;
 use crate::shares::{Held, Shares};
 use crate::telemetry::Metrics;
 use crate::telemetry::outlet::{Patient, own_descriptor};
-use crate::yaml::{Faults, Reader};
 
+mod alerts;
+mod config;
+mod destination;
 mod event;
 mod files;
 mod line;
@@ -35,24 +33,20 @@ mod losses;
 mod repeats;
 mod trail;
 
+pub use alerts::{AlertRule, Watched};
+pub use config::{AuditConfig, Rotate};
+pub use destination::OpenError;
 pub use event::{Event, ObjectEvent, Outcome};
 pub use files::Files;
 
+use alerts::{Alarms, Alert, Noted};
+use destination::{Destination, LineFile};
 use losses::{Cause, Losses};
 use repeats::Repeats;
 use trail::{Trail, Unwritten};
 
 /// Bytes that lines may keep in memory while they wait to be written. Those of one namespace keep no more than they leave free.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
-
-/// The mapping under `audit`.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct AuditConfig {
-    /// `None`: standard output.
-    pub file: Option<PathBuf>,
-    /// A mount whose line cannot be written fails.
-    pub fail_closed: bool,
-}
 
 /// Takes a mount's line.
 #[async_trait]
@@ -80,13 +74,17 @@ pub struct AuditLog {
     /// A mount that says nothing new is counted here, without the thread.
     repeats: Arc<Repeats>,
     losses: Arc<Losses>,
+    alarms: Alarms,
 }
 
 #[derive(Debug)]
 enum Message {
+    Alert(Box<Alert>, Held),
     Event(Waiting),
     /// Writes what is held back, and answers when all is written.
     Flush(oneshot::Sender<()>),
+    /// Opens the file again.
+    Reopen,
 }
 
 #[derive(Debug)]
@@ -98,33 +96,21 @@ struct Waiting {
     held: Held,
 }
 
-// === impl AuditConfig ===
-
-impl AuditConfig {
-    pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Self {
-        let path = |text: &str| if text == "stdout" { Ok(None) } else { absolute(text).map(Some) };
-        let file = reader.parsed("file", faults, path).flatten();
-        let fail_closed = reader.boolean("failClosed", faults).unwrap_or(false);
-        if let Some(alerts) = reader.get("alerts") {
-            faults.add(alerts.at, reader.path("alerts"), "is not yet supported (leave it out)");
-        }
-        Self { file, fail_closed }
-    }
-}
-
 // === impl AuditLog ===
 
 impl AuditLog {
     /// Opens the file and starts the writing thread. It ends when the log is dropped.
     ///
     /// # Errors
-    /// The file cannot be opened for appending, it is a pipe that nobody reads, or no thread can be had.
-    pub fn open(config: &AuditConfig, metrics: Arc<Metrics>) -> io::Result<Self> {
-        let file = match &config.file {
-            None => own_descriptor(&io::stdout())?,
-            Some(path) => open(path)?,
+    /// The file cannot be opened for appending, or rotated where that is asked for; it is a pipe that nobody reads; or no thread can be had.
+    pub fn open(config: &AuditConfig, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
+        let destination = match &config.file {
+            None => Destination::Writer(Box::new(Patient(own_descriptor(&io::stdout())?))),
+            Some(path) => Destination::File(LineFile::open(path, config.rotate)?),
         };
-        Self::start(Box::new(Patient(file)), config.fail_closed, metrics)
+        let log = Self::to(destination, config.fail_closed, metrics)?;
+        log.configure(&config.alerts);
+        Ok(log)
     }
 
     /// Writes to any writer.
@@ -132,13 +118,28 @@ impl AuditLog {
     /// # Errors
     /// No thread can be had.
     pub fn start(writer: Box<dyn Write + Send>, fail_closed: bool, metrics: Arc<Metrics>) -> io::Result<Self> {
+        Self::to(Destination::Writer(writer), fail_closed, metrics)
+    }
+
+    fn to(destination: Destination, fail_closed: bool, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (queue, messages) = channel();
-        let losses = Arc::new(Losses::new(metrics));
+        let losses = Arc::new(Losses::new(Arc::clone(&metrics)));
         let repeats: Arc<Repeats> = Arc::default();
-        let trail = Trail::new(writer, Arc::clone(&repeats), Arc::clone(&losses));
+        let trail = Trail::new(destination, Arc::clone(&repeats), Arc::clone(&losses));
         let thread_losses = Arc::clone(&losses);
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || write_all(&messages, trail, &thread_losses))?;
-        Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, repeats, losses })
+        Ok(Self { queue, room: Shares::new(QUEUE_BYTES), fail_closed, repeats, losses, alarms: Alarms::new(metrics) })
+    }
+
+    /// Puts alert rules in force. What was counted for a rule that stays the same, stays.
+    pub fn configure(&self, alerts: &[AlertRule]) {
+        self.alarms.configure(alerts);
+    }
+
+    /// Opens the file again that has the name now, after the lines recorded so far. Nothing happens where it is the one that is open.
+    pub fn reopen(&self) {
+        // Without the thread there is no file.
+        let _ = self.queue.send(Message::Reopen);
     }
 
     /// Waits until everything recorded so far is written, the counts of repeats included; for at most `limit`. Whether it is.
@@ -156,22 +157,31 @@ impl AuditLog {
     }
 }
 
-/// For appending. A pipe without a reader is an error rather than a wait (`O_NONBLOCK`, open(2)); it is opened, then writes wait.
-fn open(path: &Path) -> io::Result<File> {
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(nonblocking).open(path)?;
-    rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    Ok(file)
-}
-
 #[async_trait]
 impl AuditSink for AuditLog {
     async fn record(&self, mut event: Event) -> Result<(), AuditUnavailable> {
         event.bound();
         // What waits keeps its room until it is written: without any, the volume's last mount is the one that the table has.
         if self.room.of(event.namespace()) == 0 && self.repeats.count(&event) {
+            // It delivers nothing new. One that is denied again is another denial.
+            if alerts::is_denial(&event) {
+                self.alarm(self.alarms.note(&event));
+            }
             return Ok(());
         }
+        let noted = self.alarms.note(&event).filter(|noted| noted.is_certain() || !self.repeats.knows(&event));
+        let is_certain = noted.as_ref().is_some_and(Noted::is_certain);
+        let recorded = self.write(event).await;
+        if recorded.is_ok() || is_certain {
+            self.alarm(noted);
+        }
+        recorded
+    }
+}
+
+impl AuditLog {
+    /// Puts a line that says something new into the queue; with `failClosed`, waits until it is written.
+    async fn write(&self, mut event: Event) -> Result<(), AuditUnavailable> {
         let (tenant, time, delivered) = (event.tenant(), event.time, event.outcome == Outcome::Delivered);
         let Some(held) = self.room_for(&mut event, &tenant) else {
             if self.fail_closed {
@@ -191,6 +201,17 @@ impl AuditSink for AuditLog {
                 Ok(())
             }
             None => Ok(()),
+        }
+    }
+
+    /// Counts what was noted, and writes the alert that it raises.
+    fn alarm(&self, noted: Option<Noted>) {
+        let Some(alert) = noted.and_then(|noted| self.alarms.count(&noted, Instant::now())) else { return };
+        let (tenant, time) = (alert.tenant(), alert.time());
+        // On nobody's account: its namespace may have filled its own.
+        let sent = self.room.take(&Tenant::from(""), alert.weight()).map(|held| self.queue.send(Message::Alert(Box::new(alert), held)));
+        if sent.is_none_or(|sent| sent.is_err()) {
+            self.losses.lost(&tenant, Cause::File, false, time);
         }
     }
 }
@@ -231,6 +252,8 @@ fn write_all(messages: &Receiver<Message>, mut trail: Trail, losses: &Losses) {
         match received {
             // What it holds of the queue is given back before the next look at what was lost.
             Ok(Message::Event(waiting)) => waiting.write(&mut trail, losses),
+            Ok(Message::Alert(alert, _held)) => trail.alert(&alert, Instant::now()),
+            Ok(Message::Reopen) => trail.reopen(),
             Ok(Message::Flush(done)) => {
                 trail.flush(Instant::now());
                 let _ = done.send(());

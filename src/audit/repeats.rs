@@ -1,7 +1,6 @@
 //! Mounts that say the same as the volume's last one are counted; the count is written when something changes, each hour, and at the end.
 //! Of what was said a hash is kept, and no more: a volume costs the same few bytes whatever its class.
 
-use std::hash::RandomState;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,6 +8,7 @@ use jiff::Timestamp;
 
 use super::event::{Event, Outcome};
 use super::line::{Count, Whose};
+use crate::gathered::Gathering;
 use crate::model::{Code, RequestId, Tenant};
 use crate::shelf::Shelf;
 
@@ -22,7 +22,7 @@ const INTERVAL_SECONDS: i64 = 3600;
 #[derive(Debug)]
 pub(super) struct Repeats {
     /// With a key of this process: nobody can find two mounts that count as the same.
-    hasher: RandomState,
+    hasher: Gathering,
     volumes: Mutex<Shelf<u64, Last>>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Passed {
 
 impl Default for Repeats {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), volumes: Mutex::new(Shelf::new(VOLUMES)) }
+        Self { hasher: Gathering::default(), volumes: Mutex::new(Shelf::new(VOLUMES)) }
     }
 }
 
@@ -78,6 +78,12 @@ impl Repeats {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// Whether a mount says the same as its volume's last one, be a line due or not.
+    pub(super) fn knows(&self, event: &Event) -> bool {
+        let (volume, substance) = (event.volume(&self.hasher), event.substance(&self.hasher));
+        self.lock().find(&volume).is_some_and(|last| last.substance == substance)
     }
 
     pub(super) fn pass(&self, event: &Event, tenant: &Tenant) -> Passed {

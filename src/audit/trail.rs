@@ -4,11 +4,13 @@
 //! its lines; beyond that lines without objects, of which it has another share; beyond that it has none.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
+use super::alerts::Alert;
+use super::destination::Destination;
 use super::event::Event;
 use super::line::{self, Count};
 use super::losses::{Cause, Losses, MINUTE};
@@ -23,7 +25,7 @@ pub(super) const HOUR_BYTES: usize = 8 * 1024 * 1024;
 pub(super) const MINUTE_BYTES: usize = 64 * 1024;
 
 pub(super) struct Trail {
-    writer: Box<dyn Write + Send>,
+    destination: Destination,
     repeats: Arc<Repeats>,
     whole: Window,
     short: Window,
@@ -42,9 +44,9 @@ pub(super) enum Unwritten {
 // === impl Trail ===
 
 impl Trail {
-    pub(super) fn new(writer: Box<dyn Write + Send>, repeats: Arc<Repeats>, losses: Arc<Losses>) -> Self {
+    pub(super) fn new(destination: Destination, repeats: Arc<Repeats>, losses: Arc<Losses>) -> Self {
         let (whole, short) = (Window::new(HOUR_BYTES, Duration::from_hours(1)), Window::new(MINUTE_BYTES, MINUTE));
-        Self { writer, repeats, whole, short, losses, complained: None }
+        Self { destination, repeats, whole, short, losses, complained: None }
     }
 
     /// Writes the event, or counts it as a repeat; before it what had been counted until then.
@@ -61,6 +63,18 @@ impl Trail {
             self.repeats.forget(event);
         }
         written
+    }
+
+    /// Writes an alert, whatever share its namespace has left: who fills the audit must not hide it by that. There are few of them.
+    pub(super) fn alert(&mut self, alert: &Alert, now: Instant) {
+        if line::of(alert).and_then(|line| self.write(&line, now)).is_err() {
+            self.losses.lost(&alert.tenant(), Cause::File, false, alert.time());
+        }
+    }
+
+    /// Opens the file again that has the name now.
+    pub(super) fn reopen(&mut self) {
+        self.destination.reopen();
     }
 
     /// Writes what has been counted so far, and what was left out.
@@ -117,7 +131,7 @@ impl Trail {
     }
 
     fn write(&mut self, line: &[u8], now: Instant) -> io::Result<()> {
-        let written = self.writer.write_all(line).and_then(|()| self.writer.flush());
+        let written = self.destination.write(line, now);
         if let Err(error) = &written
             && self.complained.is_none_or(|complained| now >= complained + MINUTE)
         {

@@ -47,6 +47,7 @@ use crate::yaml::{Faults, Node, Position, parse_all};
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 pub(super) const SCHEMA_OF_CLASS: &str = include_str!("../../schemas/class.json");
+const SCHEMA_OF_AUDIT: &str = include_str!("../../schemas/audit.json");
 pub(super) const SCHEMA_OF_CONFIG: &str = include_str!("../../schemas/config.json");
 
 const EXAMPLES: &str = "\
@@ -128,13 +129,14 @@ pub struct CheckArgs {
     #[arg(short, long)]
     pub quiet: bool,
 
-    /// Print the JSON Schema of the configuration or of a class, and nothing else.
+    /// Print the JSON Schema of the configuration, of a class or of an audit line, and nothing else.
     #[arg(long, value_enum, conflicts_with_all = ["files", "file", "suggest_policy"])]
     pub schema: Option<Schema>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Schema {
+    Audit,
     Class,
     Config,
 }
@@ -401,6 +403,7 @@ impl Account {
 impl Schema {
     fn text(self) -> &'static str {
         match self {
+            Self::Audit => SCHEMA_OF_AUDIT,
             Self::Class => SCHEMA_OF_CLASS,
             Self::Config => SCHEMA_OF_CONFIG,
         }

@@ -9,6 +9,7 @@ mod driver;
 mod files;
 mod metrics;
 mod plugin;
+mod pods;
 mod process;
 mod report;
 mod rotation;
@@ -95,10 +96,11 @@ async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<D
     // A file vault counts its versions itself.
     let own_key = config.version_key.is_none() && !config.backends.values().all(|backend| matches!(backend, BackendConfig::File(_)));
     let metrics = metrics::examine(config.metrics, std::env::var(metrics::PORT).ok().as_deref());
-    let (files, sockets, driver, audiences, identity, tokens, state, process) = tokio::join!(
+    let (files, sockets, driver, pods, audiences, identity, tokens, state, process) = tokio::join!(
         on_a_thread("files", move || files::examine(&named)),
         bounded("sockets", sockets::examine(&config.sockets)),
         bounded("driver", driver::examine(&config.kubelet_dir, config.delivery)),
+        bounded("Pods without their volume", pods::examine(&config.kubelet_dir)),
         bounded("token audiences", audiences::examine(config)),
         bounded("identity", identity::examine(&config.identity)),
         bounded("tokens", tokens::examine(&given, &config.identity, clock)),
@@ -106,7 +108,7 @@ async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<D
         bounded("process", process::examine(&config.sockets)),
     );
     let backends = backends::examine(config, &given, clock).await;
-    [files, sockets, driver, audiences, identity, tokens, backends, state, metrics, process].concat()
+    [files, sockets, driver, pods, audiences, identity, tokens, backends, state, metrics, process].concat()
 }
 
 async fn bounded(what: &str, look: impl Future<Output = Vec<Diagnosis>>) -> Vec<Diagnosis> {

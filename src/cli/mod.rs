@@ -28,6 +28,7 @@ mod mount;
 mod report;
 mod serve;
 mod shell;
+mod status;
 mod streams;
 mod vault;
 
@@ -57,6 +58,7 @@ enum Command {
     #[command(subcommand, after_help = VAULT)]
     Vault(vault::VaultCommand),
     Doctor(doctor::DoctorArgs),
+    Status(status::StatusArgs),
     Health(health::HealthArgs),
     Explain(explain::ExplainArgs),
     Example(example::ExampleArgs),
@@ -160,6 +162,7 @@ impl Command {
                 tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), out, shows_colours(&io::stdout()))))
             }
             Self::Health(args) => tool()?.block_on(health::run(&args, out, err)),
+            Self::Status(args) => tool()?.block_on(status::run(&args, out)),
             Self::Can(args) => can::run(&args, &mut io::stdin().lock(), out),
             Self::Explain(args) => explain::run(&args, out),
             Self::Example(args) => example::run(&args, out),
@@ -178,6 +181,7 @@ impl Command {
             Self::Explain(args) => args.shown.quiet,
             Self::Health(args) => args.shown.quiet,
             Self::Mount(args) => args.shown.quiet,
+            Self::Status(args) => args.shown.quiet,
             Self::Version(args) => args.shown.quiet,
             Self::Check(_) | Self::Completion(_) | Self::Doctor(_) | Self::Man(_) | Self::Serve(_) | Self::Vault(_) => false,
         }
@@ -248,9 +252,14 @@ impl std::error::Error for Failure {}
 impl TempFolder {
     /// A new folder, mode 0700, under the system's folder for temporary files.
     fn new(name: &str) -> io::Result<Self> {
+        Self::within(&std::env::temp_dir(), name)
+    }
+
+    /// The same elsewhere.
+    fn within(folder: &Path, name: &str) -> io::Result<Self> {
         let mut random = [0; 8];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no randomness"))?;
-        let path = std::env::temp_dir().join(format!("{name}-{}", data_encoding::HEXLOWER.encode(&random)));
+        let path = folder.join(format!("{name}-{}", data_encoding::HEXLOWER.encode(&random)));
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(Some(path)))
     }
@@ -268,7 +277,7 @@ impl TempFolder {
 impl Drop for TempFolder {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // What cannot be removed is in the system's folder for temporary files.
+            // What cannot be removed is in a folder for temporary files.
             let _ = fs::remove_dir_all(path);
         }
     }

@@ -5,6 +5,7 @@
 mod arguments;
 mod change;
 mod changes;
+mod edit;
 mod fields;
 mod incoming;
 mod marks;
@@ -96,6 +97,7 @@ fn run_aloud(command: VaultCommand, input: &mut Input<'_>, out: &mut dyn Write, 
     match command {
         VaultCommand::Copy(copy) => copy.run(out),
         VaultCommand::Diff(diff) => diff.run(out),
+        VaultCommand::Edit(edit) => edit.run(input, out, err),
         VaultCommand::Export(export) => export.run(out, err),
         VaultCommand::Get(get) => get.run(out),
         VaultCommand::History(history) => history.run(out),

@@ -30,7 +30,7 @@ fn the_least_that_is_needed_has_documented_defaults() {
             timeout
         }
     );
-    assert_eq!(config.audit, AuditConfig { file: None, fail_closed: false });
+    assert_eq!(config.audit, AuditConfig::default());
     assert_eq!(config.metrics, None);
     assert_eq!((config.sealed, config.leases), (None, LeasesConfig { revoke_at_shutdown: false }));
     assert_eq!(config.cache, CacheConfig { fresh: Duration::from_mins(2), stale: Duration::ZERO });
@@ -76,7 +76,7 @@ log: { format: text, level: debug }
             timeout
         }
     );
-    assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true });
+    assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true, ..AuditConfig::default() });
     assert_eq!(config.sealed, Some(SealedConfig { dir: "/cache".into(), keys: vec!["/new".into(), "/old".into()] }));
     assert_eq!(config.leases, LeasesConfig { revoke_at_shutdown: true });
     assert_eq!(config.cache, CacheConfig { fresh: Duration::from_secs(90), stale: Duration::from_hours(24) });
@@ -135,7 +135,7 @@ backends:
   s3: { kind: s3 }
   none: {}
 limits: { objects: 0, secretBytes: 1MB, timeout: 10ms }
-audit: { file: [x], failClosed: yes, alerts: [] }
+audit: { file: [x], failClosed: yes, alerts: { rule: denials } }
 metrics: { listen: localhost }
 delivery: csi
 dialects: { vault: { backend: bao } }
@@ -162,7 +162,7 @@ events: { enabled: true }
     keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
     keyferry.yaml:13:16: audit.file: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     keyferry.yaml:13:33: audit.failClosed: must be true or false (write one of them, without quotes)
-    keyferry.yaml:13:46: audit.alerts: is not yet supported (leave it out)
+    keyferry.yaml:13:46: audit.alerts: is a mapping, but must be a list of rules (start each with `- `)
     keyferry.yaml:14:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
     keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)

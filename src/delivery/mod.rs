@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, Version};
 
 mod deliverer;
+pub mod unmounted;
 pub mod volume;
 mod volumes;
 
@@ -61,7 +62,7 @@ pub struct VersionKey(hmac::Key);
 // === impl Delivery ===
 
 impl Delivery {
-    /// Puts an answer together. `secrets` are those that were found, in plan order, each with the id of its version.
+    /// Puts an answer together. `secrets` are those that were found, in plan order, each with the id of its version: ids are unique.
     ///
     /// # Errors
     /// The answer would take more than `limit` bytes on the wire.
@@ -88,16 +89,12 @@ fn marker_file() -> Option<DeliveredFile> {
     Some(DeliveredFile { path, mode: FileMode::DEFAULT, owner: None, contents: Arc::new(SecretBytes::new(Vec::new())) })
 }
 
-/// Ids are unique: one that stands there again gets `#2`, `#3` ... at its end.
 fn object_versions(secrets: &[(&str, &Secret)], key: &VersionKey) -> Vec<ObjectVersion> {
-    let mut seen: HashMap<&str, usize> = HashMap::with_capacity(secrets.len());
     // Many ids may be of one secret: it is digested once.
     let mut digested: HashMap<*const Secret, Version> = HashMap::new();
     let named = secrets.iter().map(|(id, secret)| {
-        let times = seen.entry(id).and_modify(|times| *times += 1).or_insert(1);
-        let id = if *times == 1 { (*id).to_owned() } else { format!("{id}#{times}") };
         let make = || digested.entry(std::ptr::from_ref(*secret)).or_insert_with(|| key.version_of(secret)).clone();
-        ObjectVersion { id, version: secret.version.as_ref().map_or_else(make, |told| key.shown(told)) }
+        ObjectVersion { id: (*id).to_owned(), version: secret.version.as_ref().map_or_else(make, |told| key.shown(told)) }
     });
     named.collect()
 }
@@ -177,15 +174,6 @@ mod tests {
         let fields =
             fields.iter().map(|(name, value)| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new((*value).into())))).collect();
         Secret { fields, response: None, version: version.map(Version::new), lease: None }
-    }
-
-    #[test]
-    fn ids_are_unique() {
-        let store = secret(&[("a", "1")], Some("7"));
-        let asked = ["files/db", "files/db@3", "files/db"].map(|id| (id, &store));
-        let delivery = Delivery::new(Vec::new(), &asked, &key(1), 4096).unwrap();
-        let shown: Vec<_> = delivery.versions.iter().map(|entry| format!("{}={}", entry.id, entry.version)).collect();
-        assert_eq!(shown, ["files/db=7", "files/db@3=7", "files/db#2=7"]);
     }
 
     #[test]

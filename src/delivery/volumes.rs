@@ -22,7 +22,7 @@ use crate::steps::Steps;
 use crate::turns::{Turn, Turns};
 use crate::work::{Unfinished, Workroom};
 
-pub(super) use node::{Id, Node};
+pub(super) use node::{Id, Node, unescaped};
 pub(super) use pages::{NoRoom, Pages};
 
 /// Threads that open and write volumes, at most. Writing to memory is quick: more would only wait for each other. A file system that hangs

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use thiserror::Error;
 
 use crate::model::{PodClaims, PodIdentity, PodTokens, RawTokens};
@@ -20,6 +21,11 @@ pub trait Attest: Debug + Send + Sync {
     /// Whether what proofs rest on is as it should be, for readiness; the error says what is not. Mounts may go on all the same.
     async fn health(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    /// When the issuer's keys were fetched; `None`: they are not fetched, or were not yet.
+    fn keys_fetched(&self) -> Option<Timestamp> {
+        None
     }
 }
 

@@ -49,6 +49,10 @@ impl Attest for JwksVerifier {
     async fn health(&self) -> Result<(), String> {
         self.keys.health().await
     }
+
+    fn keys_fetched(&self) -> Option<Timestamp> {
+        self.keys.fetched()
+    }
 }
 
 impl JwksVerifier {

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::attest::IdentityError;
 use super::keyfile::{KeyFile, Trouble};
 use super::keys::KeySet;
@@ -70,6 +72,14 @@ impl KeySource {
                 file.health().await.map_err(told)
             }
             Self::Url(url) => url.health(),
+        }
+    }
+
+    /// When the keys were fetched. Those of a file are as old as the file is.
+    pub(super) fn fetched(&self) -> Option<Timestamp> {
+        match self {
+            Self::File(_) => None,
+            Self::Url(url) => url.fetched(),
         }
     }
 

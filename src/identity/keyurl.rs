@@ -126,6 +126,10 @@ impl KeyUrl {
     pub(super) fn health(&self) -> Result<(), String> {
         self.shared.health()
     }
+
+    pub(super) fn fetched(&self) -> Option<Timestamp> {
+        self.shared.state().fetched
+    }
 }
 
 impl Drop for KeyUrl {

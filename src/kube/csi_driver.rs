@@ -5,9 +5,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{CALL, KubeClient, KubeError};
-
-/// The driver's name. It is a flag of the driver, but for most that is its default.
-pub const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
+use crate::model::CSI_DRIVER;
 
 /// What a 403 lacks.
 const RIGHT: &str = "the daemon's ServiceAccount needs a ClusterRole with the verb `get` on csidrivers of storage.k8s.io, and a \

@@ -31,7 +31,7 @@ pub struct FieldName(Arc<str>);
 pub struct Version(Arc<str>);
 
 /// Ties the log lines, the audit line and the error of one mount together.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct RequestId(u64);
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]

@@ -25,7 +25,7 @@ pub use layout::{Claim, Clash, clashes};
 pub use plan::{
     Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Object, Plan, Select, Serving, Unresolved, VersionIds,
 };
-pub use pod::{Account, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
+pub use pod::{Account, CSI_DRIVER, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
 pub use query::{InvalidQuery, Missing, Query, QueryError};
 pub use quoted::{clean, quoted, visible};
 pub use request::{MountCall, Parameters, Request, RequestFault, is_label, is_subdomain};

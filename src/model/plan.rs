@@ -1,6 +1,6 @@
 //! A plan: what a class asks for, parsed and checked, with every name resolved to a configured backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -185,13 +185,30 @@ impl Plan {
         }
     }
 
-    /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`].
+    /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`]. Ids are unique: one that stands there again
+    /// gets `#2`, `#3` ... at its end.
     pub fn versioned(&self) -> &[(String, usize)] {
         self.versioned.get_or_init(|| match self.version_ids {
-            VersionIds::Paths => self.objects.iter().map(|object| (object.label().path, object.secret)).collect(),
-            VersionIds::Secrets => (0..).zip(&self.secrets).map(|(place, secret)| (secret.id(), place)).collect(),
+            VersionIds::Paths => unique(self.objects.iter().map(|object| (object.label().path, object.secret))),
+            VersionIds::Secrets => unique((0..).zip(&self.secrets).map(|(place, secret)| (secret.id(), place))),
         })
     }
+}
+
+fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> {
+    // How often each was wanted.
+    let mut taken: HashMap<String, usize> = HashMap::new();
+    let each = named.map(|(id, place)| {
+        let mut free = id.clone();
+        while taken.contains_key(&free) {
+            let times = taken.entry(id.clone()).or_insert(1);
+            *times += 1;
+            free = format!("{id}#{times}");
+        }
+        taken.insert(free.clone(), 1);
+        (free, place)
+    });
+    each.collect()
 }
 
 // === impl Object ===
@@ -262,5 +279,22 @@ impl fmt::Display for ClassFault {
             (None, Some((line, _))) => write!(f, "{}: line {line}: {}", self.key, self.problem),
             (None, None) => write!(f, "{}: {}", self.key, self.problem),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique() {
+        let ids = |wanted: &[&str]| {
+            let ids = unique(wanted.iter().map(|id| (*id).to_owned()).zip(0..));
+            assert!(ids.iter().map(|(_, place)| *place).eq(0..wanted.len()));
+            ids.into_iter().map(|(id, _)| id).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(ids(&["files/db", "files/db@3", "files/db"]), "files/db files/db@3 files/db#2");
+        assert_eq!(ids(&["a", "a#2", "a", "a"]), "a a#2 a#3 a#4");
+        assert_eq!(ids(&["a", "a", "a#2", "a#2"]), "a a#2 a#2#2 a#2#3");
     }
 }

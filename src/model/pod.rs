@@ -7,6 +7,9 @@ use jiff::Timestamp;
 
 use super::SecretBytes;
 
+/// The Secrets Store CSI driver's name. It is a flag of the driver, but for most that is its default.
+pub const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
+
 /// What the driver says of the Pod. kubelet sets these keys over anything a class or a Pod's author writes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PodClaims {

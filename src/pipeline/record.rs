@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Duration;
 
+use super::live::Whose;
 use super::{MountContext, MountError};
 use crate::audit::{Event, Files, ObjectEvent, Outcome};
 use crate::model::{Fetched, Label, Object, Plan, Request, Select, Tenant, Version};
@@ -50,6 +51,12 @@ impl Record {
     /// Whose mount it is, as far as it is known; otherwise nobody's.
     pub(super) fn tenant(&self) -> Tenant {
         self.tenant.clone().unwrap_or_else(|| Tenant::from(""))
+    }
+
+    /// Which volume it is for; `None`: the call could not be read.
+    pub(super) fn whose(&self) -> Option<Whose> {
+        let Event { pod, class, target, .. } = &self.event;
+        Some(Whose { pod: pod.clone()?, class: class.clone(), target: target.clone()? })
     }
 
     /// From here on a failure names every object; until one is delivered, all are withheld.

@@ -7,7 +7,7 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::ProstCodec;
 
-/// Room in bytes for most requests, with a token or two, and most answers. For what is larger it grows.
+/// Room in bytes for most answers. For what is larger it grows.
 const BUFFER: usize = 4 * 1024;
 
 /// From so many bytes on a part of a stream is sent: tonic's own number.
@@ -34,6 +34,7 @@ impl<T: Message + Send + 'static, U: Message + Default + Send + 'static> Codec f
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, YIELD))
+        // What has arrived is known: there is room for just that.
+        ProstCodec::<T, U>::raw_decoder(BufferSettings::new(0, YIELD))
     }
 }

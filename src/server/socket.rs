@@ -15,6 +15,9 @@ use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 use super::place::{LastLink, Unsafe, judge};
 use crate::telemetry::Metrics;
 
+/// The key that says where the providers' sockets are.
+const DIR: &str = "socketDir";
+
 /// The longest path of a Unix socket in bytes (Linux `sun_path` less its NUL).
 const MAX_PATH: usize = 107;
 
@@ -43,13 +46,19 @@ pub struct SocketConfig {
     pub allowed_peers: Vec<u32>,
 }
 
-/// A socket that listens. Dropping it takes its file away, unless another has taken the place.
+/// A socket that listens, until it is dropped.
 #[derive(Debug)]
 pub struct BoundSocket {
+    // Goes first: nobody finds a socket that does not listen.
+    place: Place,
     pub listener: UnixListener,
+    /// Empty: it is not a provider's.
     pub provider: String,
-    mark: Mark,
 }
+
+/// A socket's place. Dropping it takes its file away, unless another has taken the place.
+#[derive(Debug)]
+pub struct Place(Mark);
 
 /// A socket as it was bound: its path, and which file it was there.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -80,10 +89,8 @@ pub enum SocketError {
     Live { path: PathBuf },
     #[error("{path}: is there and is not a socket; it is left alone (remove it if nothing needs it)")]
     NotASocket { path: PathBuf },
-    #[error(
-        "{path}: while it is made, the socket's path has {length} bytes, and the system allows {MAX_PATH} (choose a shorter socketDir)"
-    )]
-    PathTooLong { path: PathBuf, length: usize },
+    #[error("{path}: while it is made, the socket's path has {length} bytes, and the system allows {MAX_PATH} (choose a shorter {key})")]
+    PathTooLong { path: PathBuf, length: usize, key: &'static str },
     #[error(transparent)]
     Unsafe(#[from] Unsafe),
 }
@@ -98,7 +105,7 @@ impl SocketConfig {
     /// # Errors
     /// A path is too long for a socket.
     pub fn check(&self) -> Result<(), SocketError> {
-        self.providers.iter().try_for_each(|provider| check_length(self.path(provider)))
+        self.providers.iter().try_for_each(|provider| check_length(self.path(provider), DIR))
     }
 
     /// Binds every socket, or none.
@@ -109,7 +116,7 @@ impl SocketConfig {
         guarded_folder(&self.dir)?;
         let mut sockets = Vec::with_capacity(self.providers.len());
         for provider in &self.providers {
-            sockets.push(bind(self.path(provider), provider, self.mode).await?);
+            sockets.push(BoundSocket { provider: provider.clone(), ..BoundSocket::bind(self.path(provider), DIR, self.mode).await? });
         }
         Ok(sockets)
     }
@@ -128,17 +135,17 @@ fn guarded_folder(dir: &Path) -> Result<(), SocketError> {
 }
 
 /// The socket is bound under a longer name first, see [`bind`].
-fn check_length(path: PathBuf) -> Result<(), SocketError> {
+fn check_length(path: PathBuf, key: &'static str) -> Result<(), SocketError> {
     let length = path.as_os_str().len() + ".".len() + 2 * MADE_UP;
-    if length > MAX_PATH { Err(SocketError::PathTooLong { path, length }) } else { Ok(()) }
+    if length > MAX_PATH { Err(SocketError::PathTooLong { path, length, key }) } else { Ok(()) }
 }
 
-async fn bind(path: PathBuf, provider: &str, mode: u32) -> Result<BoundSocket, SocketError> {
+async fn bind(path: PathBuf, key: &'static str, mode: u32) -> Result<BoundSocket, SocketError> {
     // The socket is bound under a private name and moved into place when its mode is set: whoever finds it finds it guarded, and a
     // stale one is replaced in one step. The name is made up each time: in containers every daemon is process 1.
     let failed = |cause| SocketError::Bind { path: path.clone(), cause };
     let private = path.with_extension(format!("sock.{}", made_up().map_err(failed)?));
-    check_length(path.clone())?;
+    check_length(path.clone(), key)?;
     let mut former = find(&path).await?;
     let ready = UnixListener::bind(&private).and_then(|listener| {
         fs::set_permissions(&private, fs::Permissions::from_mode(mode))?;
@@ -155,7 +162,7 @@ async fn bind(path: PathBuf, provider: &str, mode: u32) -> Result<BoundSocket, S
         Err(SocketError::Live { path: path.clone() })
     };
     match placed.await {
-        Ok((listener, identity)) => Ok(BoundSocket { listener, provider: provider.to_owned(), mark: Mark { path, identity } }),
+        Ok((listener, identity)) => Ok(BoundSocket { place: Place(Mark { path, identity }), listener, provider: String::new() }),
         Err(error) => {
             let _ = fs::remove_file(&private);
             Err(error)
@@ -254,23 +261,44 @@ pub async fn watch(marks: Arc<[Mark]>, metrics: Arc<Metrics>) {
 // === impl BoundSocket ===
 
 impl BoundSocket {
+    /// Binds one socket in a folder that nobody else can change. `key` is the configuration's that says where that is.
+    ///
+    /// # Errors
+    /// The folder cannot be written, the path is too long, or it is taken.
+    pub async fn bind(path: PathBuf, key: &'static str, mode: u32) -> Result<Self, SocketError> {
+        bind(path, key, mode).await
+    }
+
     pub fn path(&self) -> &Path {
-        &self.mark.path
+        &self.mark().path
     }
 
     pub fn mark(&self) -> &Mark {
-        &self.mark
+        &self.place.0
     }
 
     /// Takes the file away, unless another has taken the place. Who has connected is still in the listener's queue.
     pub fn withdraw(&self) {
-        if identity(&self.mark.path).ok() == Some(self.mark.identity) {
-            let _ = fs::remove_file(&self.mark.path);
+        self.place.withdraw();
+    }
+
+    /// The listener, and what has to be kept while it listens.
+    pub fn into_parts(self) -> (UnixListener, Place) {
+        (self.listener, self.place)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn withdraw(&self) {
+        if identity(&self.0.path).ok() == Some(self.0.identity) {
+            let _ = fs::remove_file(&self.0.path);
         }
     }
 }
 
-impl Drop for BoundSocket {
+impl Drop for Place {
     fn drop(&mut self) {
         self.withdraw();
     }

@@ -1,4 +1,5 @@
-//! The HTTP endpoint for probes and Prometheus: `/metrics`, `/livez`, `/readyz`, `/statusz`.
+//! Small HTTP endpoints: the one for probes and Prometheus (`/metrics`, `/livez`, `/readyz`, `/statusz`), and any other pages at a port or a
+//! Unix socket. Whoever asks cannot hold anything for long: connections are few, each has one request and one time for all it does.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,7 +16,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Duration, sleep};
@@ -34,8 +36,11 @@ const WHOLE: Duration = Duration::from_secs(20);
 /// The largest head of a request in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Connections served at once; one more, and the oldest is closed. A client that reads needs milliseconds.
+/// Connections to a port served at once; one more, and the oldest is closed. A client that reads needs milliseconds.
 const MAX_CONNECTIONS: usize = 64;
+
+/// The same at a Unix socket: only people ask there, and an answer may be long.
+const MAX_PEOPLE: usize = 8;
 
 /// What the endpoint reports of the daemon.
 #[async_trait]
@@ -50,37 +55,127 @@ pub trait Status: Debug + Send + Sync {
     async fn status(&self) -> serde_json::Value;
 }
 
-/// The endpoint, bound and not yet serving.
+/// What there is to GET.
+#[async_trait]
+pub trait Pages: Debug + Send + Sync {
+    async fn page(&self, path: &str) -> Page;
+
+    /// Why this user may not ask, if that is so. Over a network nobody knows who asks.
+    fn refusal(&self, _uid: u32) -> Option<String> {
+        None
+    }
+}
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub struct Page {
+    code: StatusCode,
+    kind: &'static str,
+    body: Bytes,
+}
+
+/// The pages for probes and Prometheus.
 #[derive(Debug)]
-pub struct Endpoint(TcpListener);
+pub struct Probes {
+    pub metrics: Arc<Metrics>,
+    pub status: Arc<dyn Status>,
+}
+
+/// An endpoint, bound and not yet serving.
+#[derive(Debug)]
+pub struct Endpoint(Listener);
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+// === impl Page ===
+
+impl Page {
+    pub fn json(document: &serde_json::Value) -> Self {
+        Self { code: StatusCode::OK, kind: "application/json", body: format!("{document:#}\n").into() }
+    }
+
+    pub fn text(code: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self { code, kind: "text/plain; charset=utf-8", body: body.into() }
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(self.body));
+        *response.status_mut() = self.code;
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(self.kind));
+        response
+    }
+}
+
+#[async_trait]
+impl Pages for Probes {
+    async fn page(&self, path: &str) -> Page {
+        match path {
+            "/livez" => Page::text(StatusCode::OK, "ok\n"),
+            "/metrics" => {
+                self.status.measure();
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                Page { code: StatusCode::OK, kind, body: self.metrics.encode().into() }
+            }
+            "/readyz" => match self.status.ready().await {
+                Ok(()) => Page::text(StatusCode::OK, "ok\n"),
+                Err(reasons) => Page::text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+            },
+            "/statusz" => Page::json(&self.status.status().await),
+            _ => Page::text(StatusCode::NOT_FOUND, "not found (there are /metrics, /livez, /readyz and /statusz)\n"),
+        }
+    }
+}
+
+// === impl Endpoint ===
 
 impl Endpoint {
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self(TcpListener::bind(address).await?))
+        Ok(Self(Listener::Tcp(TcpListener::bind(address).await?)))
     }
 
-    /// The address in force: with port 0, the one the kernel chose.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    /// At a Unix socket that is bound already.
+    pub fn at(socket: UnixListener) -> Self {
+        Self(Listener::Unix(socket))
+    }
+
+    /// The address in force: with port 0, the one the kernel chose. `None` at a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        }
     }
 
     /// Serves until the future is dropped.
-    pub async fn serve(self, metrics: Arc<Metrics>, status: Arc<dyn Status>) -> Infallible {
-        let mut connections: VecDeque<AbortHandle> = VecDeque::new();
+    pub async fn serve(self, pages: Arc<dyn Pages>) -> Infallible {
+        let most = match &self.0 {
+            Listener::Tcp(_) => MAX_CONNECTIONS,
+            Listener::Unix(_) => MAX_PEOPLE,
+        };
+        let mut connections = Connections(VecDeque::new());
         loop {
-            let accepted = self.0.accept().await;
-            connections.retain(|connection| !connection.is_finished());
+            let accepted = self.0.accept(&*pages).await;
+            connections.0.retain(|connection| !connection.is_finished());
             match accepted {
-                Ok((stream, _)) => {
-                    if connections.len() >= MAX_CONNECTIONS {
-                        connections.pop_front().iter().for_each(AbortHandle::abort);
+                Ok((stream, refusal)) => {
+                    if connections.0.len() >= most {
+                        connections.0.pop_front().iter().for_each(AbortHandle::abort);
                     }
-                    let connection = converse(stream, Arc::clone(&metrics), Arc::clone(&status));
-                    connections.push_back(tokio::spawn(connection).abort_handle());
+                    let connection = converse(stream, refusal, Arc::clone(&pages));
+                    connections.0.push_back(tokio::spawn(connection).abort_handle());
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the metrics endpoint could not accept a connection");
-                    connections.pop_front().iter().for_each(AbortHandle::abort);
+                    tracing::warn!(%error, "an endpoint could not accept a connection");
+                    connections.0.pop_front().iter().for_each(AbortHandle::abort);
                     sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -88,15 +183,41 @@ impl Endpoint {
     }
 }
 
+/// Those that are served now. They end with the endpoint.
+struct Connections(VecDeque<AbortHandle>);
+
+impl Drop for Connections {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Listener {
+    /// A connection, and why its user may not ask, if that is so.
+    async fn accept(&self, pages: &dyn Pages) -> io::Result<(Box<dyn Stream>, Option<String>)> {
+        match self {
+            Self::Tcp(listener) => Ok((Box::new(listener.accept().await?.0), None)),
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let refusal = match stream.peer_cred() {
+                    Ok(peer) => pages.refusal(peer.uid()),
+                    Err(error) => Some(format!("your user id cannot be told: {error}")),
+                };
+                Ok((Box::new(stream), refusal))
+            }
+        }
+    }
+}
+
 /// One request and its answer. Connections are not kept: each has one time for all it does.
-async fn converse(stream: TcpStream, metrics: Arc<Metrics>, status: Arc<dyn Status>) {
+async fn converse(stream: Box<dyn Stream>, refusal: Option<String>, pages: Arc<dyn Pages>) {
     let answered = Arc::new(Notify::new());
     let service = service_fn(|request| {
-        let (metrics, status, answered) = (Arc::clone(&metrics), Arc::clone(&status), Arc::clone(&answered));
+        let (refusal, pages, answered) = (refusal.clone(), Arc::clone(&pages), Arc::clone(&answered));
         async move {
-            let answer = answer(&request, &metrics, &*status).await;
+            let page = answer(&request, refusal, &*pages).await;
             answered.notify_one();
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(page.into_response())
         }
     });
     let mut builder = http1::Builder::new();
@@ -113,32 +234,10 @@ async fn converse(stream: TcpStream, metrics: Arc<Metrics>, status: Arc<dyn Stat
     }
 }
 
-async fn answer(request: &Request<Incoming>, metrics: &Metrics, status: &dyn Status) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
+async fn answer(request: &Request<Incoming>, refusal: Option<String>, pages: &dyn Pages) -> Page {
+    match refusal {
+        Some(refusal) => Page::text(StatusCode::FORBIDDEN, refusal + "\n"),
+        None if request.method() != Method::GET => Page::text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n"),
+        None => pages.page(request.uri().path()).await,
     }
-    match request.uri().path() {
-        "/livez" => text(StatusCode::OK, "ok\n"),
-        "/metrics" => {
-            status.measure();
-            respond(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
-        }
-        "/readyz" => match status.ready().await {
-            Ok(()) => text(StatusCode::OK, "ok\n"),
-            Err(reasons) => text(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
-        },
-        "/statusz" => respond(StatusCode::OK, "application/json", format!("{:#}\n", status.status().await)),
-        _ => text(StatusCode::NOT_FOUND, "not found (there are /metrics, /livez, /readyz and /statusz)\n"),
-    }
-}
-
-fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    respond(code, "text/plain; charset=utf-8", body)
-}
-
-fn respond(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = code;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response
 }

@@ -1,8 +1,10 @@
 //! The daemon's metrics, in one struct that is handed down: there is no global registry.
 //! Labels are bounded: codes, backends and operations, never a Pod's or a secret's name.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -11,7 +13,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
+
+use super::known::Known;
+use super::process::Process;
 
 /// Upper bounds in seconds: from a memoised mount to the caller's deadline.
 const SECONDS: [f64; 14] = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0];
@@ -67,6 +72,16 @@ struct RefusalLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct AlertLabels {
+    rule: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct VolumeLabels {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LeaseLabels {
     backend: String,
     event: &'static str,
@@ -90,6 +105,14 @@ pub enum LeaseEvent {
     Revoked,
 }
 
+/// A backend's last call that failed by the store's own trouble. What one secret or one Pod lacks is not that.
+#[derive(Clone, Copy, Debug)]
+pub struct LastFault {
+    pub fault: &'static str,
+    pub operation: &'static str,
+    pub at: Instant,
+}
+
 /// Every metric of the daemon.
 pub struct Metrics {
     registry: Registry,
@@ -108,6 +131,7 @@ pub struct Metrics {
     waiting: Family<WaitLabels, Gauge>,
     refused: Family<RefusalLabels, Counter>,
     audit_lost: Counter,
+    audit_alerts: Family<AlertLabels, Counter>,
     log_lost: Counter,
     reloads: Family<ReloadLabels, Counter>,
     config_current: Gauge,
@@ -116,6 +140,11 @@ pub struct Metrics {
     last_mount: Gauge<f64, AtomicU64>,
     leases: Family<BackendName, Gauge>,
     lease_events: Family<LeaseLabels, Counter>,
+    volumes: Family<VolumeLabels, Gauge>,
+    volumes_untracked: Counter,
+    known: Arc<Known>,
+    /// Of the configured backends, and those of former configurations: bounded by them.
+    faults: Mutex<BTreeMap<String, LastFault>>,
 }
 
 /// The counters of one backend's cache: looked up once, not at each hit.
@@ -167,6 +196,7 @@ impl Metrics {
             waiting: Family::default(),
             refused: Family::default(),
             audit_lost: Counter::default(),
+            audit_alerts: Family::default(),
             log_lost,
             reloads: Family::default(),
             config_current: Gauge::default(),
@@ -175,16 +205,49 @@ impl Metrics {
             last_mount: Gauge::default(),
             leases: Family::default(),
             lease_events: Family::default(),
-            registry: Registry::with_prefix("keyferry"),
+            volumes: Family::default(),
+            volumes_untracked: Counter::default(),
+            known: Arc::default(),
+            faults: Mutex::default(),
+            registry: Registry::default(),
         };
         metrics.config_current.set(1);
         metrics.register();
+        metrics.begin();
         metrics
+    }
+
+    /// A counter that appears with its first event hides that event from `increase()`: what is bounded and known is there from the start.
+    fn begin(&self) {
+        for outcome in ["ok", "failed"] {
+            drop(self.reloads.get_or_create(&ReloadLabels { outcome }));
+        }
+        for reason in ["call", "memory", "place"] {
+            drop(self.refused.get_or_create(&RefusalLabels { reason }));
+        }
+        drop(self.mounts.get_or_create(&MountLabels { outcome: "ok", code: "OK" }));
+        self.volumes(0, 0, None);
+    }
+
+    /// The codes that a mount can fail with: each has its counter from now on.
+    pub fn expect_codes(&self, codes: impl IntoIterator<Item = &'static str>) {
+        for code in codes {
+            drop(self.mounts.get_or_create(&MountLabels { outcome: "failed", code }));
+        }
+    }
+
+    /// A backend whose answers may have leases: each event has its counter from now on.
+    pub fn expect_leases(&self, backend: &str) {
+        drop(self.leases.get_or_create(&BackendName { backend: backend.to_owned() }));
+        for event in LeaseEvent::ALL {
+            drop(self.lease_events.get_or_create(&LeaseLabels { backend: backend.to_owned(), event: event.as_str() }));
+        }
     }
 
     fn register(&mut self) {
         let metrics = self;
-        let registry = &mut metrics.registry;
+        metrics.registry.register_collector(Box::new(Process::new()));
+        let registry = metrics.registry.sub_registry_with_prefix("keyferry");
         registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
         registry.register_with_unit(
             "mount_duration",
@@ -236,6 +299,11 @@ impl Metrics {
             metrics.audit_lost.clone(),
         );
         registry.register(
+            "audit_alerts",
+            "Alerts that were raised, by rule of audit.alerts (denials, manySecrets)",
+            metrics.audit_alerts.clone(),
+        );
+        registry.register(
             "log_lines_lost",
             "Log lines that could not be written, since standard error was not read",
             metrics.log_lost.clone(),
@@ -264,6 +332,17 @@ impl Metrics {
             "What happened to leases: issued, resumed (from a former process), renewed, replaced, revoked, ended, dropped (the store would not renew it), or failed and tried again",
             metrics.lease_events.clone(),
         );
+        registry.register(
+            "volumes",
+            "Volumes of running and starting Pods, by state (current, failing) of their last mount; without those that were not asked for in 10 minutes",
+            metrics.volumes.clone(),
+        );
+        registry.register(
+            "volumes_untracked",
+            "Volumes that keyferry_volumes does not count, because their namespace has its share of the table",
+            metrics.volumes_untracked.clone(),
+        );
+        registry.register_collector(Box::new(Arc::clone(&metrics.known)));
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     }
 
@@ -285,6 +364,15 @@ impl Metrics {
         let labels = BackendLabels { backend: backend.to_owned(), operation, outcome: fault.unwrap_or("ok") };
         self.backend_calls.get_or_create(&labels).inc();
         self.backend_seconds.get_or_create(&BackendName { backend: backend.to_owned() }).observe(took.as_secs_f64());
+        if let Some(fault @ ("corrupt" | "throttled" | "timed_out" | "unauthenticated" | "unavailable")) = fault {
+            let last = LastFault { fault, operation, at: Instant::now() };
+            self.faults.lock().unwrap_or_else(PoisonError::into_inner).insert(backend.to_owned(), last);
+        }
+    }
+
+    /// The last trouble of a store since the process began.
+    pub fn last_fault(&self, backend: &str) -> Option<LastFault> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).get(backend).copied()
     }
 
     /// As [`Metrics::backend_call`] of what went well, for who makes many.
@@ -307,6 +395,11 @@ impl Metrics {
 
     pub fn audit_lines_lost(&self, lines: u64) {
         self.audit_lost.inc_by(lines);
+    }
+
+    /// Counts the alerts of one rule.
+    pub fn alerts(&self, rule: &'static str) -> Counter {
+        self.audit_alerts.get_or_create_owned(&AlertLabels { rule })
     }
 
     /// The configuration was read anew.
@@ -340,6 +433,29 @@ impl Metrics {
         };
         set(&self.memory, used);
         set(&self.memory_limit, limit);
+    }
+
+    /// How many volumes there are, and when the one whose last success is longest ago had it, in Unix time.
+    pub fn volumes(&self, current: usize, failing: usize, oldest_success: Option<f64>) {
+        for (state, count) in [("current", current), ("failing", failing)] {
+            self.volumes.get_or_create(&VolumeLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.known.oldest_success(oldest_success);
+    }
+
+    /// So many volumes have no place in the table, or lost theirs.
+    pub fn volumes_untracked(&self, count: usize) {
+        self.volumes_untracked.inc_by(count as u64);
+    }
+
+    /// Running Pods whose volume is not mounted; `None`: nobody can tell on this node.
+    pub fn pods_without_volume(&self, count: Option<usize>) {
+        self.known.pods_without_volume(count);
+    }
+
+    /// When the issuer's keys were fetched, in Unix time; `None`: they are not fetched, or were not yet.
+    pub fn keys_fetched(&self, at: Option<f64>) {
+        self.known.keys_fetched(at);
     }
 
     /// How many wait for something that tenants share.
@@ -411,6 +527,19 @@ impl Drop for LeaseKept {
 }
 
 impl LeaseEvent {
+    pub const ALL: [Self; 10] = [
+        Self::Dropped,
+        Self::Ended,
+        Self::Issued,
+        Self::RenewFailed,
+        Self::Renewed,
+        Self::ReplaceFailed,
+        Self::Replaced,
+        Self::Resumed,
+        Self::RevokeFailed,
+        Self::Revoked,
+    ];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dropped => "dropped",
@@ -468,5 +597,57 @@ mod tests {
         }
         drop(held);
         assert!(metrics.encode().contains("keyferry_mounts_in_flight 0"));
+    }
+
+    #[test]
+    fn what_is_bounded_is_there_before_its_first_event() {
+        let metrics = Metrics::new();
+        metrics.expect_codes(["PolicyDenied"]);
+        metrics.expect_leases("bao");
+        let text = metrics.encode();
+        for line in [
+            "keyferry_mounts_total{outcome=\"ok\",code=\"OK\"} 0",
+            "keyferry_mounts_total{outcome=\"failed\",code=\"PolicyDenied\"} 0",
+            "keyferry_refused_total{reason=\"place\"} 0",
+            "keyferry_config_reloads_total{outcome=\"failed\"} 0",
+            "keyferry_lease_events_total{backend=\"bao\",event=\"renew_failed\"} 0",
+            "keyferry_volumes{state=\"failing\"} 0",
+            "keyferry_volumes_untracked_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes ") && !text.contains("keyferry_process"), "{text}");
+    }
+
+    #[test]
+    fn what_nobody_knows_is_not_told_as_nothing() {
+        let metrics = Metrics::new();
+        let names =
+            ["keyferry_volume_oldest_success_timestamp_seconds", "keyferry_pods_without_volume", "keyferry_issuer_keys_timestamp_seconds"];
+        let told =
+            || names.map(|name| metrics.encode().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned)));
+        assert_eq!(told(), [None, None, None]);
+        metrics.volumes(2, 1, Some(1.5));
+        metrics.pods_without_volume(Some(0));
+        metrics.keys_fetched(Some(7.0));
+        assert_eq!(told().map(Option::unwrap), ["1.5", "0", "7.0"]);
+        metrics.volumes(0, 0, None);
+        metrics.pods_without_volume(None);
+        assert_eq!(told(), [None, None, Some("7.0".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn the_last_fault_is_the_stores_own() {
+        let metrics = Metrics::new();
+        let call = |fault| metrics.backend_call("bao", "fetch", fault, Duration::from_millis(1));
+        let last = || metrics.last_fault("bao").map(|last| (last.fault, last.operation));
+        for of_one_secret in [None, Some("not_found"), Some("denied"), Some("invalid"), Some("too_large"), Some("short")] {
+            call(of_one_secret);
+            assert_eq!(last(), None, "{of_one_secret:?}");
+        }
+        call(Some("unavailable"));
+        call(None);
+        assert_eq!(last(), Some(("unavailable", "fetch")));
+        assert!(metrics.last_fault("files").is_none());
     }
 }

@@ -2,9 +2,11 @@
 //! A leaf: every room may use it, and it uses none.
 
 pub mod endpoint;
+mod known;
 pub mod logs;
 pub mod metrics;
 pub mod outlet;
+mod process;
 
-pub use metrics::{CacheCounters, CallCounters, LeaseEvent, LeaseKept, Metrics};
+pub use metrics::{CacheCounters, CallCounters, LastFault, LeaseEvent, LeaseKept, Metrics};
 pub use outlet::Outlet;

@@ -10,11 +10,12 @@ mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 20] = [
+const LEAVES: [&str; 21] = [
     "budget",
     "clock",
     "dotenv",
     "files",
+    "gathered",
     "glob",
     "grace",
     "memo",

@@ -32,14 +32,14 @@ fn examples() -> Vec<PathBuf> {
 
 #[test]
 fn what_is_printed_stands_in_the_folder_too() {
-    for name in ["class", "config"] {
+    for name in ["audit", "class", "config"] {
         let (code, out, _) = run(keyferry().args(["check", "--schema", name]), "");
         assert_eq!((code, out), (0, fs::read_to_string(root().join(format!("schemas/{name}.json"))).unwrap()));
     }
 }
 
 /// What the validator says of documents: a line for each that is not valid.
-fn validate(schema: &str, definition: &str, documents: &Value) -> String {
+pub fn validate(schema: &str, definition: &str, documents: &Value) -> String {
     let python = root().join(".venv/bin/python");
     assert!(python.exists(), "no .venv: run `make tools` in {}", root().display());
     let script = r"
@@ -134,6 +134,7 @@ fn base() -> Value {
             "bao": { "kind": "vault", "address": "https://bao:8200", "auth": { "method": "jwt", "role": "csi" } },
         },
         "policy": [{ "pods": { "namespace": "*" }, "read": ["files/x"] }],
+        "audit": { "file": "/audit.jsonl", "alerts": [{ "rule": "manySecrets" }, { "rule": "denials" }] },
     })
 }
 
@@ -160,6 +161,9 @@ fn places() -> Vec<Place> {
         Place { path: &["events"], schema: at("/properties/events") },
         Place { path: &["limits"], schema: at("/properties/limits") },
         Place { path: &["audit"], schema: at("/properties/audit") },
+        Place { path: &["audit", "rotate"], schema: at("/properties/audit/properties/rotate") },
+        Place { path: &["audit", "alerts", "0"], schema: at("/$defs/manySecrets") },
+        Place { path: &["audit", "alerts", "1"], schema: at("/$defs/denials") },
         Place { path: &["metrics"], schema: at("/properties/metrics") },
         Place { path: &["log"], schema: at("/properties/log") },
     ]
@@ -202,6 +206,20 @@ fn schema_and_parser_know_the_same_keys_of_the_configuration() {
     }
 }
 
+/// What neither takes of `audit`.
+const BAD_AUDITS: [&str; 10] = [
+    r#"{ "rotate": {} }"#,
+    r#"{ "file": "stdout", "rotate": { "size": "1MiB" } }"#,
+    r#"{ "file": "/a", "rotate": { "size": 64 } }"#,
+    r#"{ "file": "/a", "rotate": { "size": "64B", "keep": 4 } }"#,
+    r#"{ "file": "/a", "rotate": { "keep": 0 } }"#,
+    r#"{ "file": "/a", "rotate": { "keep": 101 } }"#,
+    r#"{ "alerts": [{}] }"#,
+    r#"{ "alerts": [{ "rule": "everything" }] }"#,
+    r#"{ "alerts": [{ "rule": "denials", "secrets": 5 }] }"#,
+    r#"{ "alerts": [{ "rule": "manySecrets", "secrets": 0, "within": "10m" }] }"#,
+];
+
 /// What neither takes of an HTTP store.
 fn bad_of_http() -> Vec<(&'static str, Value)> {
     let bad = vec![
@@ -242,11 +260,17 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
         documents.insert(name.clone(), with(&["backends", "intranet"], key, &value));
         refused.insert(name);
     }
+    for value in BAD_AUDITS {
+        let (name, document) = (format!("bad/{value}").replace(' ', ""), with(&[], "audit", &serde_json::from_str(value).unwrap()));
+        assert!(Config::parse(&document.to_string()).is_err(), "{value}");
+        documents.insert(name.clone(), document);
+        refused.insert(name);
+    }
     let invalid = validate("config", "", &Value::Object(documents));
     let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(invalid, refused);
     // Keys of another time, and those that want another beside them.
-    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "alerts", "bao/auth", "bao/client", "classMay/tlsDir", "bad/"];
+    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "bao/auth", "bao/client", "classMay/tlsDir", "bad/"];
     let of_http = ["auth/basic", "body", "client", "latest", "share"].map(|key| format!("intranet/{key}"));
     let expected: Vec<&str> = expected.into_iter().chain(of_http.iter().map(String::as_str)).collect();
     assert!(refused.iter().all(|name| expected.iter().any(|expected| name.contains(expected))), "{refused:?}");

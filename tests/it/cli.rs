@@ -73,6 +73,7 @@ fn the_help() {
       can         Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
       vault       Keep secrets in a file vault: a folder of age files, one a secret
       doctor      Find what is wrong on this node
+      status      Show what this node's daemon does now
       health      Ask the provider at a socket whether it is well
       explain     Explain an error code, or a key of a class or of the configuration
       example     Print an example: a class with a Pod that mounts it, or a configuration

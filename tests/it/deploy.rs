@@ -14,7 +14,7 @@ use crate::support::files_below;
 const SOCKETS: &str = "/var/run/secrets-store-csi-providers";
 
 /// Files that are no Kubernetes objects: configurations, Helm values, a patch without a kind.
-const OTHER: [&str; 3] = ["keyferry.yaml", "token-requests.yaml", "values.yaml"];
+const OTHER: [&str; 4] = ["keyferry.yaml", "rules.yaml", "token-requests.yaml", "values.yaml"];
 
 /// A file below `deploy/`.
 pub fn deploy(path: &str) -> PathBuf {
@@ -36,9 +36,9 @@ fn plain(node: &Node) -> Value {
     }
 }
 
-/// Every YAML file below a folder of `deploy/`, sorted.
+/// Every YAML file below a folder of `deploy/`, sorted; but for the chart's, which are templates and values (`helm` has their tests).
 pub fn yaml_files(folder: &str) -> Vec<PathBuf> {
-    files_below(&deploy(folder), "yaml")
+    files_below(&deploy(folder), "yaml").into_iter().filter(|file| !file.starts_with(deploy("helm"))).collect()
 }
 
 fn only(path: &str) -> Value {

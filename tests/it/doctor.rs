@@ -132,6 +132,7 @@ async fn a_node_that_is_well() {
     ok   kubelet's folder ROOT/kubelet: is there (entries in pods/: 1)
     ok   driver: secrets-store.csi.k8s.io v1.6.0 answers, and is registered with kubelet
     ok   driver: rotation poll interval: rotation is off, so the driver skips no mount
+    ok   Pods without their volume: none (volumes of the driver on this node: 0)
     warn token audiences: not known: the API server can be asked from inside a Pod alone. Wanted in tokenRequests of secrets-store.csi.k8s.io: keyferry (identity) (see that they are in it, or let the daemon read it (`get` on csidrivers); where nobody else has any: kubectl patch csidriver secrets-store.csi.k8s.io --type=merge --patch='{"spec":{"tokenRequests":[{"audience":"keyferry"}]}}')
     ok   identity: issuer: https://oidc.example
     ok   identity: keys: ROOT/jwks.json: 1 key
@@ -140,7 +141,7 @@ async fn a_node_that_is_well() {
     ok   backend files: the vault ROOT/vault is there, and its identities are read
     ok   state folder ROOT/state: mode 0700, writable, N MiB free
     ok   process PID: core dumps: are off
-    17 ok, 2 warnings, 0 failing
+    18 ok, 2 warnings, 0 failing
     "#);
     assert!(!text.contains(&house.token(&web(), "keyferry")[..40]));
 }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // all of it is tests, helper functions too
 
+mod alerts;
 mod api_server;
 mod architecture;
+mod audit;
 mod authority;
 mod bao;
 mod bugs;
@@ -18,12 +20,14 @@ mod deploy;
 mod dialects;
 mod doctor;
 mod doors;
+mod edit;
 mod endpoint;
 mod examples;
 mod faults;
 mod folder;
 mod golden;
 mod hang;
+mod helm;
 mod identity;
 mod import;
 mod isolation;
@@ -36,10 +40,12 @@ mod refused;
 mod reload;
 mod servers;
 mod shutdown;
+mod status;
 mod stores;
 mod streams;
 mod support;
 mod tenants;
+mod terminal;
 mod unread;
 mod vault;
 mod volume;

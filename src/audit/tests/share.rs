@@ -27,7 +27,7 @@ struct Recorded {
 impl Recorded {
     fn new() -> Self {
         let (written, losses) = (Shared::default(), Arc::new(Losses::new(Arc::default())));
-        Self { trail: Trail::new(Box::new(written.clone()), Arc::default(), Arc::clone(&losses)), losses, written }
+        Self { trail: Trail::new(Destination::Writer(Box::new(written.clone())), Arc::default(), Arc::clone(&losses)), losses, written }
     }
 
     /// As the writing thread does it, without `failClosed`.
@@ -159,6 +159,7 @@ fn a_shortened_line_says_who_and_how_it_went() {
     (short["error"], short["target"]) = (error.replace(&"x".repeat(233), "x").into(), "/pods/1".into());
     insta::assert_snapshot!(serde_json::to_string_pretty(&short).unwrap(), @r#"
     {
+      "v": 1,
       "time": "1970-01-01T00:00:00Z",
       "event": "mount",
       "request": "0000000000000007",
@@ -255,7 +256,7 @@ fn what_cannot_be_said_is_said_later() {
     }
     let (written, metrics) = (Shared::default(), Arc::new(Metrics::new()));
     let losses = Arc::new(Losses::new(Arc::clone(&metrics)));
-    let mut trail = Trail::new(Box::new(Twice(0, written.clone())), Arc::default(), Arc::clone(&losses));
+    let mut trail = Trail::new(Destination::Writer(Box::new(Twice(0, written.clone()))), Arc::default(), Arc::clone(&losses));
     let (now, tenant): (_, Tenant) = (Instant::now(), "shop".into());
     losses.lost(&tenant, Cause::File, true, jiff::Timestamp::UNIX_EPOCH);
     for second in [0, 30, 60, 90, 120, 150, 180] {

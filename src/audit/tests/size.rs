@@ -16,7 +16,7 @@ fn object_of(files: usize) -> ObjectEvent {
 
 fn lines_of(events: impl IntoIterator<Item = Event>) -> Vec<String> {
     let written = Shared::default();
-    let mut trail = Trail::new(Box::new(written.clone()), Arc::default(), Arc::new(Losses::new(Arc::default())));
+    let mut trail = Trail::new(Destination::Writer(Box::new(written.clone())), Arc::default(), Arc::new(Losses::new(Arc::default())));
     for mut event in events {
         event.bound();
         let tenant = event.tenant();
@@ -167,7 +167,7 @@ fn who_has_most_volumes_loses_its_oldest() {
         }
     }
     assert_eq!(gone.len(), 4_200 + 1 - VOLUMES);
-    insta::assert_snapshot!(String::from_utf8(line::of(&gone[0]).unwrap()).unwrap(), @r#"{"time":"1970-01-01T00:02:00Z","event":"mount","request":"0000000000000007","outcome":"delivered","namespace":"evil","verified":true,"milliseconds":1.5,"objects":[],"repeats":1,"repeatOf":"0000000000000007"}"#);
+    insta::assert_snapshot!(String::from_utf8(line::of(&gone[0]).unwrap()).unwrap(), @r#"{"v":1,"time":"1970-01-01T00:02:00Z","event":"mount","request":"0000000000000007","outcome":"delivered","namespace":"evil","verified":true,"milliseconds":1.5,"objects":[],"repeats":1,"repeatOf":"0000000000000007"}"#);
     assert!(gone.iter().all(|count| count.tenant == evil && count.repeats == 1));
     let left = repeats.drain();
     assert_eq!((left.len(), left[0].tenant.as_str()), (VOLUMES, "shop"));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::identity::Verify;
-use crate::kube::{CSI_DRIVER, CsiDriver, KubeClient, KubeConfig};
-use crate::model::Diagnosis;
+use crate::kube::{CsiDriver, KubeClient, KubeConfig};
+use crate::model::{CSI_DRIVER, Diagnosis};
 
 /// Looks at the CSIDriver object, where the API server lets us.
 pub async fn examine(config: &Config) -> Vec<Diagnosis> {

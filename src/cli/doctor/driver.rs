@@ -11,8 +11,8 @@ use tokio::time::{Duration, timeout};
 
 use super::{plugin, rotation};
 use crate::delivery::DeliveryMode;
-use crate::kube::{CSI_DRIVER, KubeConfig};
-use crate::model::Diagnosis;
+use crate::kube::KubeConfig;
+use crate::model::{CSI_DRIVER, Diagnosis};
 
 /// Below kubelet's folder.
 const PLUGIN: &str = "plugins/csi-secrets-store/csi.sock";

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::change::{Patch, Rollback, Set};
+use super::edit::Edit;
 use super::past::{Diff, History};
 use super::place::{Copy, Remove, Rename};
 use super::prune::Prune;
@@ -53,6 +54,19 @@ A value that itself starts with @, or is -, is given by a file.")]
   keyferry vault patch shop/db password=-
   keyferry vault patch shop/db host=db.example port=5432 --unset socket")]
     Patch(Patch),
+
+    /// Change a secret in your editor
+    ///
+    /// Opens the text fields in $VISUAL, else $EDITOR, and makes a new revision of what you save. Binary fields are not shown, and stay. The
+    /// text is in a folder in memory (a tmpfs), which is removed at the end.
+    #[command(after_help = "Examples:
+  keyferry vault edit shop/db
+  EDITOR='code --wait' keyferry vault edit shop/db
+
+If you change nothing, nothing is written. If the text has a fault, the editor opens again and the fault is at the top. If you then leave the
+text as it is, or empty it, nothing is written (exit code 1).
+vim, nvim and nano get the options with which they leave no copy elsewhere (swap, backup, history). For another editor set them yourself.")]
+    Edit(Edit),
 
     /// Show a secret's fields, or print one
     ///
@@ -444,6 +458,7 @@ impl VaultCommand {
         let folder = match self {
             Self::Copy(it) => &it.folder,
             Self::Diff(it) => &it.folder,
+            Self::Edit(it) => &it.folder,
             Self::Export(it) => &it.folder,
             Self::Get(it) => &it.folder,
             Self::History(it) => &it.folder,

@@ -123,7 +123,7 @@ impl Set {
     }
 }
 
-fn warn_of_size(name: &SecretName, fields: &Fields, err: &mut dyn Write) -> Result<(), VaultCliError> {
+pub(super) fn warn_of_size(name: &SecretName, fields: &Fields, err: &mut dyn Write) -> Result<(), VaultCliError> {
     let bytes: usize = fields.values().map(|field| field.bytes.len()).sum();
     if bytes <= USUAL_LIMIT {
         return Ok(());
@@ -173,7 +173,7 @@ impl Patch {
 }
 
 /// Sets a secret that somebody has changed, unless nothing has changed.
-fn put(
+pub(super) fn put(
     writer: &Writer,
     name: &SecretName,
     former: &Opened,

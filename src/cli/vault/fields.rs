@@ -55,9 +55,7 @@ impl<'a> Assignments<'a> {
             if !matches!(value, Value::Argument(_)) && ends_as_echo_does(bytes.expose()) {
                 warn(err, &format!("{field}: the value ends in a line break (`echo` adds one; `printf %s` does not)"))?;
             }
-            if let Some(mark) = marks::of_value(bytes.expose()) {
-                warn(err, &format!("{field}: is {}, and is taken as it is ({})", mark.what, mark.remedy))?;
-            }
+            warn_of_mark(field, bytes.expose(), err)?;
             fields.insert(field.clone(), Field::of_bytes(bytes));
         }
         self.warn_of_arguments(err)?;
@@ -117,6 +115,14 @@ impl Value<'_> {
             },
             Self::StandardInput => read_bounded(input.stream).map_err(fault("standard input")),
         }
+    }
+}
+
+/// Of a value that is not one, such as ciphertext.
+pub fn warn_of_mark(field: &FieldName, value: &[u8], err: &mut dyn Write) -> Result<(), VaultCliError> {
+    match marks::of_value(value) {
+        Some(mark) => warn(err, &format!("{field}: is {}, and is taken as it is ({})", mark.what, mark.remedy)),
+        None => Ok(()),
     }
 }
 

@@ -9,6 +9,8 @@ use std::thread;
 
 use tokio::time::{Duration, Instant};
 
+use crate::cli::streams::errors;
+
 /// Work that ends sooner is not spoken of.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -80,13 +82,18 @@ fn wait() {
         return;
     }
     let stopped = STOPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    let message = stopped.map(|message| format!("error: interrupted: {message}\n")).unwrap_or_default();
+    let message = stopped.map(|message| format!("interrupted: {message}\n")).unwrap_or_default();
+    leave(&message, 130);
+}
+
+/// Ends the process from a thread beside the one that works.
+pub fn leave(message: &str, code: i32) -> ! {
     // The other thread may hold the lock of standard error.
     if let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() {
-        let _ = File::from(stderr).write_all(message.as_bytes());
+        let _ = File::from(stderr).write_all(errors(message).as_bytes());
     }
-    #[allow(clippy::exit)] // the work itself cannot be asked to stop: it waits for the disk
-    process::exit(130);
+    #[allow(clippy::exit)] // the work itself cannot be asked to stop: it waits for the disk, or for somebody
+    process::exit(code);
 }
 
 #[cfg(test)]

@@ -98,11 +98,11 @@ fn in_memory(line: &[u8]) -> Option<Mounted> {
     let at = fields.nth(1)?;
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
     let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
-    matches!(kind, b"tmpfs" | b"ramfs").then(|| Mounted { device, at: PathBuf::from(OsString::from_vec(unescaped(at))) })
+    matches!(kind, b"tmpfs" | b"ramfs").then(|| Mounted { device, at: unescaped(at) })
 }
 
-/// Space, tab, line feed and backslash are `\` and three octal digits in the list.
-fn unescaped(text: &[u8]) -> Vec<u8> {
+/// A path of the list, where space, tab, line feed and backslash are `\` and three octal digits.
+pub(in crate::delivery) fn unescaped(text: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, more)) = rest.split_first() {
@@ -115,7 +115,7 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
             rest = more;
         }
     }
-    plain
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 /// The volume at a path below kubelet's folder, if it has the form of one.

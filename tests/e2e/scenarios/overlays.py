@@ -240,7 +240,7 @@ def leave(cluster, overlay):
 
 
 def uninstall(cluster):
-    follow(cluster, "install.md", "Uninstall")
+    follow(cluster, "install.md", "Uninstall", "With kustomize")
     same(cluster.get("namespace", "keyferry"), None, "the namespace after `kubectl delete -k`")
     left = [f"{kind}/{item['metadata']['name']}" for kind in ["clusterroles", "clusterrolebindings", "priorityclasses"]
             for item in cluster.get(kind) if "keyferry" in item["metadata"]["name"]]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use crate::backend::{Backend, BackendError, FetchContext, Origin, Scope};
 use crate::model::{BackendName, Fetched, LeaseFor, PodIdentity, SecretRef};
@@ -38,6 +39,17 @@ const CREDENTIAL: usize = 64 * 1024;
 pub struct LeasesConfig {
     /// Whether the daemon's orderly end revokes what it keeps. Default: no, since a restart finds it again.
     pub revoke_at_shutdown: bool,
+}
+
+/// The leases of one backend, as they are now.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct LeaseSummary {
+    /// Those that are given.
+    pub kept: usize,
+    /// Those of them that could not be renewed or replaced at the last try.
+    pub failing: usize,
+    /// When the next of them ends, unless it is renewed.
+    pub next_end: Option<Timestamp>,
 }
 
 /// A store whose answers with a lease are kept. Answers without one pass through.
@@ -80,6 +92,7 @@ impl Leased {
     /// `inner` is the rest of the stack, and `name` the backend's. What a former process, or a former stack of the same `origin`, had of
     /// this backend goes on from here.
     pub fn new(inner: Arc<dyn Backend>, name: &BackendName, origin: Origin, leases: Arc<Leases>) -> Self {
+        leases.metrics.expect_leases(name.as_str());
         let store = Store { inner, name: name.clone(), origin };
         leases.attach(&store);
         Self { store, leases }

@@ -46,7 +46,6 @@ impl Records {
         self.all.keys().copied()
     }
 
-    #[cfg(test)]
     pub fn values(&self) -> impl Iterator<Item = &Record> {
         self.all.values()
     }

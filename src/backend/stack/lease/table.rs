@@ -1,5 +1,6 @@
 //! The table of leases: what is kept, for whom, and the way a mount comes by it. Made once a process; a reload leaves it as it is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +18,13 @@ use super::pods::has_folder;
 use super::record::{Key, Record, RecordId};
 use super::room::{Booking, Full, POD, Room, weight_of_record};
 use super::state::{State, too_large};
-use super::{LeasesConfig, Store};
+use super::{LeaseSummary, LeasesConfig, Store};
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendError, Called, Fault, FetchContext};
 use crate::budget::Ceilings;
 use crate::clock::Clock;
 use crate::files::Desk;
-use crate::model::{Fetched, Lease, PodIdentity, Tenant};
+use crate::model::{BackendName, Fetched, Lease, PodIdentity, Tenant};
 use crate::telemetry::{LeaseEvent, Metrics};
 
 /// How long a mount waits for a new credential while the old one is good: a slow store costs no mount its answer.
@@ -123,10 +124,23 @@ impl Leases {
         )
     }
 
-    /// Sets the gauges of what tenants share.
-    pub fn measure(&self) {
+    /// Bytes that leases hold, and the most they may.
+    pub fn bytes(&self) -> (usize, usize) {
         let bytes = self.room.bytes();
-        self.metrics.pot("leases", bytes.used(), bytes.capacity());
+        (bytes.used(), bytes.capacity())
+    }
+
+    /// What is given now, by backend.
+    pub fn summary(&self) -> BTreeMap<BackendName, LeaseSummary> {
+        let mut all: BTreeMap<BackendName, LeaseSummary> = BTreeMap::new();
+        let state = self.lock();
+        for record in state.records.values().filter(|record| record.secret.is_some()) {
+            let summary = all.entry(record.key.secret.backend.clone()).or_default();
+            summary.kept += 1;
+            summary.failing += usize::from(record.tries > 0);
+            summary.next_end = summary.next_end.into_iter().chain([record.lease.ends]).min();
+        }
+        all
     }
 
     /// At the start, and after a reload.

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::ReadFault;
+use super::key::Key;
 use super::read::{Stamp, Unreadable, WholeFile};
 use crate::backend::Fault;
 use crate::clock::{Clock, SystemClock};
@@ -47,13 +48,13 @@ pub struct Identities {
 
 /// The identities of all files, and the state the files were in.
 pub struct Keys {
-    pub identities: Vec<Identity>,
+    pub identities: Vec<Key>,
     files: Vec<KeyFile>,
 }
 
 /// One file as it was last seen.
 struct KeyFile {
-    identities: Vec<Identity>,
+    identities: Vec<Key>,
     state: State,
     /// What somebody should know of it.
     doubts: Option<String>,
@@ -170,7 +171,7 @@ impl Identities {
 
 impl Keys {
     pub fn recipients(&self) -> Vec<Recipient> {
-        self.identities.iter().map(Identity::to_public).collect()
+        self.identities.iter().map(Key::to_public).collect()
     }
 
     fn read(paths: &[PathBuf], former: Option<&Self>, now: Timestamp) -> Self {
@@ -237,7 +238,7 @@ impl KeyFile {
                 let doubts: Vec<String> = open.into_iter().chain(left_out).collect();
                 let doubts = (!doubts.is_empty()).then(|| format!("the identity file {} {}", path.display(), doubts.join("; it ")));
                 let state = State::Read { stamp: file.stamp, settled: file.stamp.settled(now, file.local) };
-                Self { identities, state, doubts }
+                Self { identities: identities.into_iter().map(Key::new).collect(), state, doubts }
             }
             Err(problem) => Self::faulty(fault_of(path, |file| format!("{file} {problem}")), former),
         }
@@ -253,7 +254,7 @@ impl KeyFile {
         Self::without(former.map(|former| former.identities.clone()).unwrap_or_default(), |_| State::Faulty(outage), fault)
     }
 
-    fn without(identities: Vec<Identity>, state: impl FnOnce(ReadFault) -> State, fault: ReadFault) -> Self {
+    fn without(identities: Vec<Key>, state: impl FnOnce(ReadFault) -> State, fault: ReadFault) -> Self {
         Self { identities, doubts: Some(fault.reason.clone()), state: state(fault) }
     }
 }

@@ -8,6 +8,7 @@ mod exchange;
 mod fault;
 mod history;
 mod identity;
+mod key;
 mod kind;
 mod layout;
 mod lock;

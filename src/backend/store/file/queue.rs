@@ -11,7 +11,9 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::{Duration, timeout};
 
 use crate::model::Tenant;
@@ -52,7 +54,7 @@ impl Queue {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Option<Box<dyn Any + Send>>> {
         let (answer, mut answered) = oneshot::channel();
-        let mut begun = self.push(
+        let pushed = self.push(
             tenant,
             Box::new(move || {
                 if !answer.is_closed() {
@@ -61,6 +63,10 @@ impl Queue {
                 }
             }),
         );
+        // All files of a mount line up first: a thread that is woken takes this one's processor at once, and would be woken for each of them.
+        yield_now().await;
+        drop(pushed);
+        let mut begun = self.state().begun;
         loop {
             match timeout(PATIENCE, &mut answered).await {
                 Ok(Ok(outcome)) => return outcome.map_err(Some),
@@ -70,13 +76,17 @@ impl Queue {
         }
     }
 
-    fn push(self: &Arc<Self>, tenant: &Tenant, job: Job) -> u64 {
+    fn push(self: &Arc<Self>, tenant: &Tenant, job: Job) -> Pushed {
+        self.state().line_up(tenant, job);
+        Pushed(Arc::clone(self))
+    }
+
+    /// Takes the usual threads, as far as something waits for them.
+    fn attend(self: &Arc<Self>) {
         let mut state = self.state();
-        state.line_up(tenant, job);
-        if state.threads < USUAL.min(state.waiting()) {
+        while state.threads < USUAL.min(state.waiting()) {
             self.take_thread(&mut state);
         }
-        state.begun
     }
 
     /// Takes another thread if nothing was begun since `before` and something waits.
@@ -91,7 +101,7 @@ impl Queue {
     fn take_thread(self: &Arc<Self>, state: &mut State) {
         state.threads += 1;
         let queue = Arc::clone(self);
-        tokio::task::spawn_blocking(move || while queue.work_one() {});
+        spawn_blocking(move || while queue.work_one() {});
     }
 
     /// Whether there was something to do; if not, the thread is counted out in the same breath, so that nothing pushed is overlooked.
@@ -109,6 +119,18 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees to it that a thread comes for what was pushed: also where nobody waits for it any more.
+struct Pushed(Arc<Queue>);
+
+impl Drop for Pushed {
+    fn drop(&mut self) {
+        // A runtime that ends drops its tasks too.
+        if Handle::try_current().is_ok() {
+            self.0.attend();
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use age::{DecryptError, Decryptor, Encryptor};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use super::key::Key;
+
 /// The longest header in bytes: some hundred recipients. age reads a header again with every line of it, so that the time grows
 /// with the square of its length.
 const MAX_HEADER: usize = 16 * 1024;
@@ -54,7 +56,7 @@ pub fn seal(plaintext: &[u8], recipients: &[age::x25519::Recipient]) -> io::Resu
 }
 
 /// Opens a sealed file with the first identity that fits.
-pub fn open(sealed: &[u8], identities: &[age::x25519::Identity]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
+pub fn open(sealed: &[u8], identities: &[Key]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
     check_head(sealed)?;
     let decryptor = Decryptor::new_buffered(sealed).map_err(|error| unopened(&error))?;
     if decryptor.is_scrypt() {
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn any_of_several_identities_opens_what_any_of_several_recipients_may() {
-        let keys: Vec<_> = (0..3).map(|_| age::x25519::Identity::generate()).collect();
+        let keys: Vec<_> = (0..3).map(|_| Key::new(age::x25519::Identity::generate())).collect();
         let sealed = seal(b"plain", &[keys[0].to_public(), keys[1].to_public()]).unwrap();
         assert_eq!(open(&sealed, &keys[..1]).unwrap().as_slice(), b"plain");
         assert_eq!(open(&sealed, &[keys[2].clone(), keys[1].clone()]).unwrap().as_slice(), b"plain");
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn no_cut_and_no_flipped_bit_goes_unnoticed() {
-        let key = age::x25519::Identity::generate();
+        let key = Key::new(age::x25519::Identity::generate());
         let sealed = seal(b"plain", &[key.to_public()]).unwrap();
         for at in 0..sealed.len() {
             assert!(open(&sealed[..at], std::slice::from_ref(&key)).is_err(), "cut at {at}");

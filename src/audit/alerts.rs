@@ -1,0 +1,335 @@
+//! What is unusual enough to be said apart: many different secrets delivered to one ServiceAccount, or many mounts denied to it, within
+//! a time.
+//!
+//! The time slides: what counts is what happened within it before now, on a clock that nobody sets. A mount that only repeats its
+//! volume's last one delivers nothing new and is not counted, so that the driver's regular mounts cost nothing here; one that is denied
+//! again is. An alert is raised once, and its ServiceAccount is counted from zero when the rule's time is over.
+//!
+//! Of a secret no name is kept, but a hash under a key of this process.
+
+use std::hash::{BuildHasher, RandomState};
+use std::iter::once;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::time::{Duration, Instant};
+
+use super::event::{self, Event, Outcome};
+use crate::model::{Code, PodClaims, RequestId, Tenant};
+use crate::nearest::nearest;
+use crate::telemetry::Metrics;
+use crate::units::parse_duration;
+use crate::yaml::{Faults, Node, Reader, Value};
+
+mod tally;
+
+use tally::{MOST, Tally};
+
+/// The longest time in which anything is counted.
+const LONGEST: Duration = Duration::from_hours(24);
+
+/// One entry of `audit.alerts`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AlertRule {
+    pub watched: Watched,
+    /// So many within the time raise an alert; 1 to 4096.
+    pub number: usize,
+    /// Whole seconds, 1 s to 24 h.
+    pub within: Duration,
+}
+
+/// What is counted for each ServiceAccount.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Watched {
+    /// Mounts that policy or the store denied.
+    Denials,
+    /// Different secrets that were delivered.
+    ManySecrets,
+}
+
+/// The rules in force, and what was counted for them.
+#[derive(Debug)]
+pub(super) struct Alarms {
+    /// With a key of this process: nobody can find two secrets that count as one, and nothing of a name is kept.
+    hasher: RandomState,
+    metrics: Arc<Metrics>,
+    watches: Mutex<Vec<Watch>>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    rule: AlertRule,
+    tally: Tally,
+}
+
+/// What a mount has to be counted for.
+#[derive(Debug)]
+pub(super) struct Noted {
+    watched: Watched,
+    pod: Arc<PodClaims>,
+    time: Timestamp,
+    request: RequestId,
+    /// Of the secrets delivered; empty: one denial.
+    secrets: Vec<u64>,
+}
+
+/// The line of an alert.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Alert {
+    /// When the mount arrived that raised it.
+    time: Timestamp,
+    event: &'static str,
+    rule: &'static str,
+    namespace: String,
+    service_account: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<usize>,
+    seconds: u64,
+    /// The namespace has used up what can be counted for it: there may have been more.
+    #[serde(skip_serializing_if = "is_false")]
+    uncounted: bool,
+    #[serde(serialize_with = "event::display")]
+    request: RequestId,
+}
+
+// === impl AlertRule ===
+
+impl AlertRule {
+    /// The list under `alerts`.
+    pub(super) fn parse_all(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<Self> {
+        let Some(node) = reader.get("alerts") else { return Vec::new() };
+        let Value::Sequence(items) = &node.value else {
+            let problem = format!("is {}, but must be a list of rules (start each with `- `)", node.kind());
+            faults.add(node.at, reader.path("alerts"), problem);
+            return Vec::new();
+        };
+        let mut rules: Vec<Self> = Vec::new();
+        for (number, item) in (1..).zip(items) {
+            let path = format!("{} rule {number}", reader.path("alerts"));
+            let Some(rule) = Self::parse(item, path.clone(), faults) else { continue };
+            match rules.iter().position(|known| known.watched == rule.watched) {
+                Some(former) => {
+                    let name = rule.watched.as_str();
+                    faults.add(item.at, path, format!("{name:?} is already rule {} (remove one: each rule can be there once)", former + 1));
+                }
+                None => rules.push(rule),
+            }
+        }
+        rules
+    }
+
+    fn parse(item: &Node, path: String, faults: &mut Faults) -> Option<Self> {
+        let mut reader = Reader::of(item, path, faults)?;
+        let watched = reader.parsed("rule", faults, Watched::parse);
+        if reader.get("rule").is_none() {
+            reader.missing("rule", "write for example rule: manySecrets, or rule: denials", faults);
+        }
+        let within = reader.parsed("within", faults, within);
+        let number = if let Some(watched) = watched {
+            reader.parsed(watched.key(), faults, number)
+        } else {
+            // Which of them it should be, nobody knows yet.
+            for watched in Watched::ALL {
+                reader.get(watched.key());
+            }
+            None
+        };
+        reader.finish(faults);
+        let watched = watched?;
+        let default = watched.default_rule();
+        Some(Self { watched, number: number.unwrap_or(default.number), within: within.unwrap_or(default.within) })
+    }
+}
+
+fn number(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err(format!("0 would raise an alert without a reason (write a whole number from 1 to {MOST})")),
+        Ok(number) if number <= MOST => Ok(number),
+        Ok(_) => Err(format!("{text:?} is more than Keyferry counts for one ServiceAccount (write a whole number from 1 to {MOST})")),
+        Err(_) => Err(format!("{text:?} is not a number (write a whole number from 1 to {MOST})")),
+    }
+}
+
+fn within(text: &str) -> Result<Duration, String> {
+    let within = parse_duration(text)?;
+    if within > LONGEST {
+        return Err(format!("{text:?} is longer than Keyferry counts (write at most 24h)"));
+    }
+    if within.is_zero() || within.subsec_nanos() > 0 {
+        return Err(format!("{text:?} is not a number of whole seconds (write at least 1s, for example 10m)"));
+    }
+    Ok(within)
+}
+
+impl Watched {
+    const ALL: [Self; 2] = [Self::Denials, Self::ManySecrets];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denials => "denials",
+            Self::ManySecrets => "manySecrets",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|watched| watched.as_str() == text).ok_or_else(|| {
+            let known = Self::ALL.map(Self::as_str);
+            match nearest(text, known) {
+                Some(near) => format!("{text:?} is not a rule (did you mean {near}?)"),
+                None => format!("{text:?} is not a rule (write {})", known.join(" or ")),
+            }
+        })
+    }
+
+    /// Where the rule's number stands.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Denials => "count",
+            Self::ManySecrets => "secrets",
+        }
+    }
+
+    const fn default_rule(self) -> AlertRule {
+        let (number, minutes) = match self {
+            Self::Denials => (20, 5),
+            Self::ManySecrets => (50, 10),
+        };
+        AlertRule { watched: self, number, within: Duration::from_mins(minutes) }
+    }
+}
+
+// === impl Alarms ===
+
+impl Alarms {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { hasher: RandomState::new(), metrics, watches: Mutex::default() }
+    }
+
+    /// Puts rules in force. What was counted for one that stays the same, stays.
+    pub(super) fn configure(&self, rules: &[AlertRule]) {
+        let mut watches = self.lock();
+        let mut former = std::mem::take(&mut *watches);
+        for rule in rules {
+            self.metrics.alerts(rule.watched.as_str());
+            let same = former.iter().position(|watch| watch.rule == *rule);
+            watches
+                .push(same.map_or_else(|| Watch { rule: *rule, tally: Tally::new(rule.number, rule.within) }, |at| former.swap_remove(at)));
+        }
+    }
+
+    /// What a mount has to be counted for, if a rule is in force for it.
+    pub(super) fn note(&self, event: &Event) -> Option<Noted> {
+        let watched = if is_denial(event) {
+            Watched::Denials
+        } else if event.outcome == Outcome::Delivered {
+            Watched::ManySecrets
+        } else {
+            return None;
+        };
+        if !self.lock().iter().any(|watch| watch.rule.watched == watched) {
+            return None;
+        }
+        let pod = event.pod.clone()?;
+        let delivered = event.objects.iter().filter(|object| watched == Watched::ManySecrets && object.outcome == Outcome::Delivered);
+        let key = |backend: &str, name: &str| self.hasher.hash_one((&pod.namespace, &pod.service_account, backend, name));
+        let secrets: Vec<u64> = delivered.map(|object| key(object.secret.backend.as_str(), object.secret.name.as_str())).collect();
+        let is_anything = watched == Watched::Denials || !secrets.is_empty();
+        is_anything.then_some(Noted { watched, pod, time: event.time, request: event.request, secrets })
+    }
+
+    /// Counts it. The alert that it raises is in the log and the metrics then; its line is the caller's.
+    pub(super) fn count(&self, noted: &Noted, now: Instant) -> Option<Alert> {
+        let Noted { watched, pod, time, request, secrets } = noted;
+        let account = self.hasher.hash_one((&pod.namespace, &pod.service_account));
+        let tenant = Tenant::from(pod.namespace.as_str());
+        let (rule, reached) = {
+            let mut watches = self.lock();
+            let Watch { rule, tally } = watches.iter_mut().find(|watch| watch.rule.watched == *watched)?;
+            let reached = match watched {
+                Watched::Denials => {
+                    let denial = self.hasher.hash_one((account, request, time));
+                    tally.count(&tenant, account, once(denial), now)
+                }
+                Watched::ManySecrets => tally.count(&tenant, account, secrets.iter().copied(), now),
+            };
+            (*rule, reached?)
+        };
+        let (name, uncounted) = (watched.as_str(), reached == tally::Reached::Share);
+        let number = |of| (*watched == of).then_some(rule.number);
+        let (secrets, count, seconds) = (number(Watched::ManySecrets), number(Watched::Denials), rule.within.as_secs());
+        self.metrics.alerts(name).inc();
+        let PodClaims { namespace, service_account, .. } = &**pod;
+        tracing::warn!(rule = name, namespace, service_account, secrets, count, seconds, uncounted, %request, "an audit alert: {}", said(*watched));
+        let (namespace, service_account) = (namespace.clone(), service_account.clone());
+        Some(Alert {
+            time: *time,
+            event: "alert",
+            rule: name,
+            namespace,
+            service_account,
+            secrets,
+            count,
+            seconds,
+            uncounted,
+            request: *request,
+        })
+    }
+
+    /// Accounts, things and places in the order, for each rule.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Vec<(usize, usize, usize)> {
+        self.lock().iter().map(|watch| watch.tally.kept()).collect()
+    }
+
+    /// Nothing that is done under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// By policy, or by the store.
+pub(super) fn is_denial(event: &Event) -> bool {
+    event.outcome == Outcome::Denied || event.code == Some(Code::BackendDenied)
+}
+
+fn said(watched: Watched) -> &'static str {
+    match watched {
+        Watched::Denials => "policy or a store denied many mounts of one ServiceAccount",
+        Watched::ManySecrets => "one ServiceAccount received many different secrets",
+    }
+}
+
+// === impl Noted ===
+
+impl Noted {
+    /// A denial stands, whatever becomes of its line; a delivery without a line may be none.
+    pub(super) fn is_certain(&self) -> bool {
+        self.watched == Watched::Denials
+    }
+}
+
+// === impl Alert ===
+
+impl Alert {
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant::from(self.namespace.as_str())
+    }
+
+    pub(super) fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// About how many bytes of memory it keeps while it waits.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>() + self.namespace.len() + self.service_account.len()
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_false(value: &bool) -> bool {
+    !value
+}

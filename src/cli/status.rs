@@ -1,0 +1,82 @@
+//! `keyferry status`: what this node's daemon does now, from the socket in its state folder.
+
+mod ask;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use super::streams::write;
+use super::{Failure, Format, Shown};
+use crate::app::status::STATUS_SOCKET;
+use crate::config::Config;
+
+/// The state folder, where nothing names another.
+const STATE_DIR: &str = "/var/lib/keyferry";
+
+const EXAMPLES: &str = "\
+Examples:
+  In the daemon's Pod on a node:
+    kubectl get pods -n keyferry -o wide                 # which Pod is on the node
+    kubectl exec -n keyferry POD -- /keyferry status
+
+  On the node itself, as root:
+    keyferry status --config /etc/keyferry/keyferry.yaml
+    keyferry status --state-dir /var/lib/keyferry -o json
+
+Exit code 0: the daemon answered, whatever it says; 1: no answer; 2: wrong arguments, or the configuration cannot be read.";
+
+/// Show what this node's daemon does now.
+///
+/// Problems come first: what is not ready, Pods that run without their volume, volumes whose mounts fail. Then backends with their leases, and memory.
+/// Names namespaces, classes and Pods, never a secret. Asks at `status.sock` in the state folder, as root or as the daemon's user.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct StatusArgs {
+    /// The daemon's configuration: its `stateDir` says where the daemon answers. Other keys may have faults.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// The daemon's state folder, instead of the one that the configuration names.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub shown: Shown,
+}
+
+/// # Errors
+/// The configuration cannot be read (2); the daemon does not answer (1).
+pub async fn run(args: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let state_dir = state_dir(args)?;
+    let report = ask::ask(&state_dir.join(STATUS_SOCKET)).await.map_err(Failure::fault)?;
+    match args.shown.output {
+        Format::Json => write(out, &format!("{:#}\n", report.document)),
+        Format::Text => write(out, &text::show(&report.report, width())),
+    }
+}
+
+fn state_dir(args: &StatusArgs) -> Result<PathBuf, Failure> {
+    match (&args.state_dir, &args.config) {
+        (Some(dir), _) => Ok(dir.clone()),
+        (None, Some(file)) => {
+            let named =
+                Config::state_dir(file).map_err(|error| Failure::usage(format!("{error} (or name the state folder: --state-dir DIR)")))?;
+            Ok(named.unwrap_or_else(|| Path::new(STATE_DIR).to_owned()))
+        }
+        (None, None) => Ok(Path::new(STATE_DIR).to_owned()),
+    }
+}
+
+/// The columns that there are. What is not a terminal gets lines for a page.
+fn width() -> usize {
+    const PAGE: usize = 100;
+    const NARROW: usize = 60;
+    if !io::stdout().is_terminal() {
+        return PAGE;
+    }
+    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(PAGE, |size| usize::from(size.ws_col));
+    if columns == 0 { PAGE } else { columns.clamp(NARROW, PAGE) }
+}

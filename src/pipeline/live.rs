@@ -1,0 +1,241 @@
+//! The volumes that Pods have on this node, as their last mounts went: for the metrics and for `keyferry status`.
+//!
+//! kubelet asks for a volume about once a minute, and tells nobody when it is gone. So one that was not asked for in 10 minutes, or whose
+//! Pod's folder is gone, is forgotten. The table is shared by namespace: one that has many volumes pushes out its own.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::time::{Duration, Instant};
+
+use crate::model::{Code, PodClaims};
+use crate::shelf::Shelf;
+
+/// A volume that nobody asked for in this time is forgotten.
+const FORGOTTEN: Duration = Duration::from_mins(10);
+
+/// What all volumes weigh together at most, in bytes: some 1,500 volumes with names of usual length.
+const BYTES: usize = 1024 * 1024;
+
+/// What a volume weighs besides its names, in bytes.
+const VOLUME: usize = 384;
+
+/// The longest names of one volume in bytes. Those of Kubernetes, with the longest path of Linux, have less.
+const MAX_NAMES: usize = 8 * 1024;
+
+#[derive(Debug)]
+pub struct Live {
+    volumes: Mutex<Shelf<Arc<str>, Volume>>,
+    /// The Pods' folders at the last look.
+    folders: Mutex<HashSet<String>>,
+}
+
+/// Names a volume: by its target path, which is its own.
+#[derive(Debug)]
+pub(super) struct Whose {
+    pub pod: Arc<PodClaims>,
+    pub class: Option<Arc<str>>,
+    pub target: Arc<str>,
+}
+
+/// What is known of a volume.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    pub pod: Arc<PodClaims>,
+    pub class: Option<Arc<str>>,
+    /// Why its last mount failed; `None`: it was delivered.
+    pub code: Option<Code>,
+    /// Since when its mounts end so.
+    pub since: Timestamp,
+    /// When it was last delivered, as far as this process knows.
+    pub delivered: Option<Timestamp>,
+    /// When its last mount arrived.
+    pub asked: Instant,
+}
+
+/// All volumes together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    pub current: usize,
+    pub failing: usize,
+    /// The earliest of the last deliveries.
+    pub oldest: Option<Timestamp>,
+}
+
+// === impl Live ===
+
+impl Default for Live {
+    fn default() -> Self {
+        Self { volumes: Mutex::new(Shelf::of_bytes(BYTES)), folders: Mutex::default() }
+    }
+}
+
+impl Live {
+    /// A mount was answered. How many volumes have no place in the table for it, this one or others of its namespace.
+    pub(super) fn note(&self, whose: &Whose, code: Option<Code>, asked: Instant, now: Timestamp) -> usize {
+        let mut volumes = self.lock();
+        if let Some(volume) = volumes.find_mut(&*whose.target) {
+            volume.ask(code, asked, now);
+            return 0;
+        }
+        let Whose { pod, class, target } = whose;
+        let names = target.len() + class.as_ref().map_or(0, |class| class.len()) + pod.names().map(String::len).iter().sum::<usize>();
+        if names > MAX_NAMES {
+            return 1;
+        }
+        let delivered = code.is_none().then_some(now);
+        let volume = Volume { pod: Arc::clone(pod), class: class.clone(), code, since: now, delivered, asked };
+        let gone = volumes.put(&pod.namespace, Arc::clone(target), volume, VOLUME + names, |_| false);
+        gone.iter().filter(|volume| !volume.is_old(asked)).count()
+    }
+
+    pub fn count(&self) -> Counts {
+        let mut volumes = self.lock();
+        forget_old(&mut volumes, Instant::now());
+        let mut counts = Counts::default();
+        for volume in volumes.values() {
+            if volume.code.is_some() {
+                counts.failing += 1;
+            } else {
+                counts.current += 1;
+            }
+            counts.oldest = counts.oldest.into_iter().chain(volume.delivered).min();
+        }
+        counts
+    }
+
+    /// Each of them, in no order.
+    pub fn all(&self) -> Vec<Volume> {
+        let mut volumes = self.lock();
+        forget_old(&mut volumes, Instant::now());
+        volumes.values().cloned().collect()
+    }
+
+    /// Takes up a look at kubelet's folder of Pods. Only a folder that was seen at the look before can be missed, and not while there is none
+    /// at all: kubelet starts anew, or its folder is not mounted.
+    pub fn looked(&self, present: HashSet<String>) {
+        if present.is_empty() {
+            return;
+        }
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone: HashSet<&String> = folders.difference(&present).collect();
+        if !gone.is_empty() {
+            self.lock().retain(|volume| !gone.contains(&volume.pod.uid));
+        }
+        *folders = present;
+    }
+
+    /// Nothing that is done under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Shelf<Arc<str>, Volume>> {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn forget_old(volumes: &mut Shelf<Arc<str>, Volume>, now: Instant) {
+    volumes.retain(|volume| !volume.is_old(now));
+}
+
+// === impl Volume ===
+
+impl Volume {
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.asked) >= FORGOTTEN
+    }
+
+    fn ask(&mut self, code: Option<Code>, asked: Instant, now: Timestamp) {
+        self.asked = asked;
+        if code.is_none() {
+            self.delivered = Some(now);
+        }
+        if self.code != code {
+            (self.code, self.since) = (code, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whose(namespace: &str, pod: &str) -> Whose {
+        let pod = PodClaims { namespace: namespace.into(), name: pod.into(), uid: format!("uid-{pod}"), service_account: "web".into() };
+        let target = format!("/var/lib/kubelet/pods/{}/volumes/kubernetes.io~csi/secrets/mount", pod.uid).into();
+        Whose { pod: Arc::new(pod), class: Some("shop".into()), target }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_is_as_its_last_mount_went() {
+        let live = Live::default();
+        let (web, db) = (whose("shop", "web-0"), whose("shop", "db-0"));
+        let note = |whose: &Whose, code, second| assert_eq!(live.note(whose, code, Instant::now(), at(second)), 0);
+        assert_eq!(live.count(), Counts::default());
+        note(&web, None, 10);
+        note(&db, Some(Code::PolicyDenied), 11);
+        assert_eq!(live.count(), Counts { current: 1, failing: 1, oldest: Some(at(10)) }, "what was never delivered has no last time");
+        note(&web, Some(Code::BackendUnavailable), 20);
+        note(&web, Some(Code::BackendUnavailable), 30);
+        note(&db, None, 31);
+        assert_eq!(live.count(), Counts { current: 1, failing: 1, oldest: Some(at(10)) });
+        let all = live.all();
+        let found = all.iter().find(|volume| volume.pod.name == "web-0").unwrap();
+        assert_eq!((found.code, found.since, found.delivered), (Some(Code::BackendUnavailable), at(20), Some(at(10))));
+        note(&web, None, 40);
+        assert_eq!(live.count(), Counts { current: 2, failing: 0, oldest: Some(at(31)) });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_for_is_forgotten() {
+        let live = Live::default();
+        live.note(&whose("shop", "web-0"), None, Instant::now(), at(0));
+        tokio::time::advance(Duration::from_mins(9)).await;
+        live.note(&whose("shop", "web-1"), None, Instant::now(), at(540));
+        assert_eq!(live.count().current, 2);
+        tokio::time::advance(Duration::from_mins(1)).await;
+        assert_eq!((live.count().current, live.all()[0].pod.name.as_str()), (1, "web-1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_whose_folder_is_gone_takes_its_volumes_along() {
+        let live = Live::default();
+        for pod in ["web-0", "web-1", "elsewhere"] {
+            live.note(&whose("shop", pod), None, Instant::now(), at(0));
+        }
+        let look = |pods: &[&str]| live.looked(pods.iter().map(|pod| format!("uid-{pod}")).collect());
+        look(&["web-0", "web-1"]);
+        look(&[]);
+        assert_eq!(live.count().current, 3, "a folder without Pods says nothing");
+        look(&["web-1"]);
+        let mut names: Vec<_> = live.all().into_iter().map(|volume| volume.pod.name.clone()).collect();
+        names.sort();
+        assert_eq!(names, ["elsewhere", "web-1"], "what was never seen is not missed");
+    }
+
+    /// One namespace makes as many volumes as it likes: the table stays bounded, and the others keep theirs.
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_with_many_volumes_pushes_out_its_own() {
+        let live = Live::default();
+        for n in 0..20 {
+            assert_eq!(live.note(&whose("shop", &format!("web-{n}")), None, Instant::now(), at(0)), 0);
+        }
+        let lost: usize = (0..5_000).map(|n| live.note(&whose("evil", &format!("evil-{n}")), None, Instant::now(), at(1))).sum();
+        let all = live.all();
+        let of = |namespace: &str| all.iter().filter(|volume| volume.pod.namespace == namespace).count();
+        assert_eq!((of("shop"), of("evil") + lost), (20, 5_000));
+        assert!(of("evil") > 1_000 && live.lock().weight() <= BYTES, "{}", of("evil"));
+        let long = whose("evil", &"x".repeat(MAX_NAMES));
+        assert_eq!((live.note(&long, None, Instant::now(), at(2)), live.count().current), (1, 20 + of("evil")));
+    }
+
+    /// With all that a node's Pods can have, a volume takes no more memory than it counts.
+    #[test]
+    fn a_volume_counts_what_it_takes() {
+        // Its place in two maps, and the counts and lengths of the texts that it keeps.
+        let texts = 2 * 16 + size_of::<PodClaims>() + 16;
+        assert!(size_of::<Volume>() + 2 * size_of::<Arc<str>>() + texts + 64 <= VOLUME, "{}", size_of::<Volume>());
+    }
+}

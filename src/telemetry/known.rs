@@ -1,0 +1,57 @@
+//! Gauges that have a value only where it is known: one that is not known is left out, since 0 would be an answer.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::registry::Unit;
+
+use super::process::gauge;
+
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<Values>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Values {
+    oldest_success: Option<f64>,
+    pods_without_volume: Option<usize>,
+    keys_fetched: Option<f64>,
+}
+
+impl Known {
+    pub(super) fn oldest_success(&self, at: Option<f64>) {
+        self.lock().oldest_success = at;
+    }
+
+    pub(super) fn pods_without_volume(&self, count: Option<usize>) {
+        self.lock().pods_without_volume = count;
+    }
+
+    pub(super) fn keys_fetched(&self, at: Option<f64>) {
+        self.lock().keys_fetched = at;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Values> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Collector for Known {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Values { oldest_success, pods_without_volume, keys_fetched } = *self.lock();
+        if let Some(at) = oldest_success {
+            let help = "Of the volumes of keyferry_volumes that were ever delivered: when the one that waits longest for its next success had its last, in Unix time";
+            gauge(&mut encoder, "volume_oldest_success_timestamp", help, Some(&Unit::Seconds), at)?;
+        }
+        if let Some(count) = pods_without_volume {
+            let help = "Running Pods whose volume of the Secrets Store CSI driver is not mounted (only where kubelet's folder can be seen)";
+            gauge(&mut encoder, "pods_without_volume", help, None, count as u64)?;
+        }
+        if let Some(at) = keys_fetched {
+            let help = "When the issuer's keys were last fetched, in Unix time (only where they come from an address)";
+            gauge(&mut encoder, "issuer_keys_timestamp", help, Some(&Unit::Seconds), at)?;
+        }
+        Ok(())
+    }
+}

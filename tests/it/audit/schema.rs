@@ -1,0 +1,70 @@
+//! Whether a line is one that `schemas/audit.json` describes. Every line that a test's daemon writes is looked at, so this is quick: it knows
+//! the keywords of that schema and no others. `audit.rs` compares it with an independent validator.
+
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// Looks at the whole lines of a file, if there is one.
+pub fn hold(file: &Path) {
+    let Ok(text) = fs::read_to_string(file) else { return };
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let parsed: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", file.display()));
+        if let Some(problem) = problem(&parsed) {
+            panic!("{}: not by schemas/audit.json: {problem}: {line}", file.display());
+        }
+    }
+}
+
+/// What is wrong with a line.
+pub fn problem(line: &Value) -> Option<String> {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    let schema = SCHEMA.get_or_init(|| serde_json::from_str(include_str!("../../../schemas/audit.json")).unwrap());
+    of(schema, schema, line, "$")
+}
+
+fn of(schema: &Value, root: &Value, value: &Value, path: &str) -> Option<String> {
+    schema.as_object().unwrap().iter().find_map(|(keyword, rule)| match keyword.as_str() {
+        "$defs" | "$schema" | "description" | "format" | "title" => None,
+        "$ref" => of(root.pointer(rule.as_str().unwrap().trim_start_matches('#')).unwrap(), root, value, path),
+        "oneOf" => {
+            let problems: Vec<_> = rule.as_array().unwrap().iter().filter_map(|one| of(one, root, value, path)).collect();
+            (problems.len() + 1 != rule.as_array().unwrap().len()).then(|| problems.join("; or "))
+        }
+        "properties" => value.as_object()?.iter().find_map(|(key, value)| of(rule.get(key)?, root, value, &format!("{path}.{key}"))),
+        "items" => value.as_array()?.iter().find_map(|item| of(rule, root, item, &format!("{path}[]"))),
+        keyword => (!fits(keyword, rule, schema, value)).then(|| format!("{path}: {keyword}")),
+    })
+}
+
+fn fits(keyword: &str, rule: &Value, schema: &Value, value: &Value) -> bool {
+    let length = || value.as_str().map_or(0, |text| text.chars().count());
+    let number = || value.as_f64().unwrap_or_default();
+    let most = || usize::try_from(rule.as_u64().unwrap()).unwrap();
+    match keyword {
+        "additionalProperties" => value.as_object().is_none_or(|object| object.keys().all(|key| schema["properties"].get(key).is_some())),
+        "const" => value == rule,
+        "enum" => rule.as_array().unwrap().contains(value),
+        "maxItems" => value.as_array().is_none_or(|items| items.len() <= most()),
+        "maxLength" => length() <= most(),
+        "maximum" => number() <= rule.as_f64().unwrap(),
+        "minimum" => !value.is_number() || number() >= rule.as_f64().unwrap(),
+        "pattern" => {
+            assert_eq!(rule, "^[0-9a-f]{16}$", "a new pattern: teach it here");
+            length() == 16 && value.as_str().unwrap().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        }
+        "required" => rule.as_array().unwrap().iter().all(|key| value.get(key.as_str().unwrap()).is_some()),
+        "type" => match rule.as_str().unwrap() {
+            "array" => value.is_array(),
+            "boolean" => value.is_boolean(),
+            "integer" => value.is_u64() || value.is_i64(),
+            "number" => value.is_number(),
+            "object" => value.is_object(),
+            "string" => value.is_string(),
+            other => panic!("a new type {other}: teach it here"),
+        },
+        other => panic!("a new keyword {other}: teach it here"),
+    }
+}
