@@ -1,9 +1,9 @@
-//! Compiles what is in `proto/` with protox, a compiler in Rust: no system protoc is needed.
+//! Compiles what is in `proto/` with protox, a compiler in Rust: no system protoc is needed. Says which commit is built.
 
 use std::env;
 use std::error::Error;
-use std::path::Path;
-use std::process::Command;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Messages that carry secrets or tokens; `server/proto.rs` writes their `Debug` by hand.
 const REDACTED: [&str; 3] = ["v1alpha1.MountRequest", "v1alpha1.MountResponse", "v1alpha1.File"];
@@ -20,18 +20,60 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// For `keyferry version -o json`. The commit is known in release builds from a git clone, or where `KEYFERRY_COMMIT` is set: a development
-/// build would have to be repeated after each commit.
+/// For `keyferry version -o json`. Only the commit and the target: the same checkout gives the same binary. `KEYFERRY_COMMIT` names the commit
+/// where there is no `.git`, as in an image's build; else it is unknown.
 fn say_what_is_built() {
     println!("cargo:rustc-env=KEYFERRY_TARGET={}", env::var("TARGET").unwrap_or_default());
     println!("cargo:rerun-if-env-changed=KEYFERRY_COMMIT");
-    let log = Path::new(".git/logs/HEAD");
-    if env::var_os("KEYFERRY_COMMIT").is_some() || env::var("PROFILE").as_deref() != Ok("release") || !log.exists() {
-        return;
+    let commit = env::var("KEYFERRY_COMMIT").ok().filter(|commit| !commit.is_empty()).or_else(head);
+    if let Some(commit) = commit {
+        println!("cargo:rustc-env=KEYFERRY_COMMIT={commit}");
     }
-    println!("cargo:rerun-if-changed={}", log.display());
-    let found = Command::new("git").args(["rev-parse", "HEAD"]).output().ok().filter(|output| output.status.success());
-    if let Some(commit) = found.and_then(|output| String::from_utf8(output.stdout).ok()) {
-        println!("cargo:rustc-env=KEYFERRY_COMMIT={}", commit.trim());
+}
+
+/// The commit that is checked out, read as git keeps it (gitrepository-layout(5)): no `git` is needed. Only this folder's own repository counts,
+/// not one around it that has Keyferry's source in it.
+fn head() -> Option<String> {
+    let folder = git_folder(Path::new(".git"))?;
+    // Branches belong to all worktrees.
+    let common = read(&folder.join("commondir")).map_or_else(|| folder.clone(), |common| folder.join(common));
+    let head = watched(&folder.join("HEAD"))?;
+    let Some(branch) = head.strip_prefix("ref: ") else { return is_commit(&head).then_some(head) };
+    let packed = watched(&common.join("packed-refs")).unwrap_or_default();
+    let packed = packed.lines().find_map(|line| Some(line.strip_suffix(branch)?.trim_end().to_owned()));
+    let loose = common.join(branch);
+    if !loose.exists() {
+        // The next commit makes it. Cargo cannot watch for a file that is not there, but for a change of its folder.
+        let parent = loose.ancestors().skip(1).find(|above| above.is_dir());
+        parent.into_iter().for_each(watch);
     }
+    watched(&loose).or(packed).filter(|commit| is_commit(commit))
+}
+
+/// A worktree and a submodule have a file in its place, which says where it is.
+fn git_folder(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.to_owned());
+    }
+    let file = watched(path)?;
+    Some(PathBuf::from(file.strip_prefix("gitdir: ")?))
+}
+
+fn watched(path: &Path) -> Option<String> {
+    let text = read(path)?;
+    watch(path);
+    Some(text)
+}
+
+fn watch(path: &Path) {
+    println!("cargo:rerun-if-changed={}", path.display());
+}
+
+fn read(path: &Path) -> Option<String> {
+    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+}
+
+/// SHA-1 or SHA-256.
+fn is_commit(text: &str) -> bool {
+    [40, 64].contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

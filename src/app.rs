@@ -460,6 +460,13 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
+impl StartError {
+    /// One for each fault.
+    pub fn reasons(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl ReloadHandle {
     pub fn reload(&self) {
         self.audit.reopen();

@@ -487,21 +487,25 @@ impl Default for Limits {
 
 // === impl ConfigError ===
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ConfigError {
+    /// One for each fault.
+    pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Faults { file, faults } => {
-                for (at, fault) in faults.iter().enumerate() {
-                    let Position { line, column } = fault.at;
-                    let end = if at + 1 < faults.len() { "\n" } else { "" };
-                    write!(f, "{}:{line}:{column}: {fault}{end}", file.display())?;
-                }
-                Ok(())
+                let line = |fault: &Fault| format!("{}:{}:{}: {fault}", file.display(), fault.at.line, fault.at.column);
+                faults.iter().map(line).collect()
             }
             Self::Unreadable { file, cause } => {
-                write!(f, "{}: {cause} (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)", file.display())
+                let remedy = "name the configuration with --config FILE or the environment's KEYFERRY_CONFIG";
+                vec![format!("{}: {cause} ({remedy})", file.display())]
             }
         }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join("\n"))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The `keyferry` command: reads the arguments, runs, and says how it went by its exit code.
 
+use std::env;
 use std::process::ExitCode;
 
-use clap::Parser;
 use keyferry::cli::Cli;
 use tikv_jemallocator::Jemalloc;
 use zeroizing_alloc::ZeroAlloc;
@@ -13,5 +13,5 @@ use zeroizing_alloc::ZeroAlloc;
 static ALLOCATOR: ZeroAlloc<Jemalloc> = ZeroAlloc(Jemalloc);
 
 fn main() -> ExitCode {
-    Cli::parse().run()
+    Cli::run(env::args_os())
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::check::{Account, Settings, account, write};
-use super::{Failure, Format};
+use super::check::{Account, Settings, account};
+use super::streams::write;
+use super::{Failure, Format, Shown};
 use crate::config::Config;
 use crate::model::{BackendName, Method, RefParts, SecretRef};
 use crate::nearest::nearest;
@@ -42,13 +43,8 @@ pub struct CanArgs {
     #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
     config: PathBuf,
 
-    /// How the answer is written.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
-
-    /// Print nothing: the exit code is the answer.
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    pub(super) shown: Shown,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -85,13 +81,11 @@ pub fn run(args: &CanArgs, input: &mut dyn Read, out: &mut dyn Write) -> Result<
             (false, denial.rule(), format!("{place}{denial}{remedy}"))
         }
     };
-    let answer = match args.output {
+    let answer = match args.shown.output {
         Format::Json => format!("{:#}\n", json!({ "allowed": allowed, "rule": number, "why": why })),
         Format::Text => format!("{}: {why}\n", if allowed { "yes" } else { "no" }),
     };
-    if !args.quiet {
-        write(out, &answer)?;
-    }
+    write(out, &answer)?;
     if allowed { Ok(()) } else { Err(Failure::silent(1)) }
 }
 

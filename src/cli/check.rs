@@ -35,6 +35,7 @@ pub(super) use self::settings::Settings;
 use self::sources::Folder;
 use super::Failure;
 use super::manifest::{ClassManifest, field, name_of, others, resources, string};
+use super::streams::{note, write};
 use crate::config::{Config, Limits};
 use crate::delivery::DeliveryMode;
 use crate::dialect::ClassLimits;
@@ -80,8 +81,12 @@ Exit code 0: no fault, perhaps warnings; 1: faults, no class at all, or with --s
 #[allow(clippy::struct_excessive_bools)] // each is an option of its own
 pub struct CheckArgs {
     /// YAML files with classes, or folders of them (*.yaml, *.yml, *.json; links are not followed). `-` is the standard input.
-    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "schema"])]
+    #[arg(value_name = "FILE|DIR", required_unless_present_any = ["config", "schema", "file"])]
     pub files: Vec<PathBuf>,
+
+    /// One more file or folder, as kubectl has it. May be repeated.
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub file: Vec<PathBuf>,
 
     /// The daemon's configuration, or a manifest of the ConfigMap that contains it. It is judged too, and classes are judged by its backends
     /// and limits. Without it every name of a backend is accepted.
@@ -97,7 +102,7 @@ pub struct CheckArgs {
     pub account: Option<Account>,
 
     /// Print only the policy's rules that the classes need: for the ServiceAccount of --as, else for all Pods of each class's namespace.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     pub suggest_policy: bool,
 
     /// Fail if there are warnings.
@@ -117,7 +122,7 @@ pub struct CheckArgs {
     pub stdin_name: String,
 
     /// How findings are written.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Text)]
     pub output: Output,
 
     /// Print only faults; with none, print nothing.
@@ -125,7 +130,7 @@ pub struct CheckArgs {
     pub quiet: bool,
 
     /// Print the JSON Schema of the configuration, of a class or of an audit line, and nothing else.
-    #[arg(long, value_enum, conflicts_with_all = ["files", "suggest_policy"])]
+    #[arg(long, value_enum, conflicts_with_all = ["files", "file", "suggest_policy"])]
     pub schema: Option<Schema>,
 }
 
@@ -144,10 +149,12 @@ pub struct Account {
 }
 
 /// Runs the command: findings go to `out`, with `--suggest-policy` the rules do and findings go to `err`. `colours`: as on a terminal.
-pub fn run(args: &CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write, colours: bool) -> Result<(), Failure> {
+pub fn run(mut args: CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write, colours: bool) -> Result<(), Failure> {
     if let Some(schema) = args.schema {
         return write(out, schema.text());
     }
+    args.files.append(&mut args.file);
+    let args = &args;
     let config = args.config.as_deref().filter(|path| !path.as_os_str().is_empty());
     usage(args, config)?;
     let mut report = Report::new(args.allow.clone(), args.quiet, colours);
@@ -164,7 +171,7 @@ pub fn run(args: &CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mu
     report.sort();
     if args.suggest_policy {
         write(out, &rules.to_yaml())?;
-        write(err, &report.show(args.output))?;
+        note(err, &report.severity_first());
     } else {
         write(out, &report.show(args.output))?;
     }
@@ -374,14 +381,6 @@ fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
 
 pub(super) fn is_standard_input(path: &Path) -> bool {
     path == Path::new("-")
-}
-
-pub(super) fn write(to: &mut dyn Write, text: &str) -> Result<(), Failure> {
-    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
-        // Whoever reads may stop reading (`| head`): that is no failure.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::usage(format!("cannot write the output: {error}"))),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn account(text: &str) -> Result<Account, String> {

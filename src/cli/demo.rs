@@ -24,16 +24,28 @@ use crate::config::Config;
 use crate::identity::Issuer;
 use crate::model::{Field, PodClaims, SecretBytes};
 
+const EXAMPLES: &str = "\
+Examples:
+  keyferry demo
+  keyferry demo --keep       # and look around in the folder that its last line names
+
+Exit code 1: a step failed.";
+
 /// Show the whole job on this machine, with no cluster.
 ///
 /// Makes a vault, keys and tokens in a temporary folder, starts a provider, mounts a class for a Pod that may, rotates the secret and
 /// mounts again, and shows what another Pod is told, each step with the command that does it. The folder is removed at the end, also after
 /// Ctrl-C. Exit code 0 only if every step did what it says.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct DemoArgs {
     /// Keep the folder, to look around in.
     #[arg(long)]
     keep: bool,
+
+    /// Print errors alone: the exit code says whether all steps did what they say.
+    #[arg(short, long)]
+    pub(super) quiet: bool,
 }
 
 const ISSUER: &str = "https://demo.keyferry.example";
@@ -64,7 +76,7 @@ const SECOND: &str = "rotated: Tr0ub4dor";
 
 /// # Errors
 /// A step that did not do what it says.
-pub async fn run(args: DemoArgs, out: &mut impl Write) -> Result<(), Failure> {
+pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let signalled = stopped_by_a_signal()?;
     let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
     let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the stage could not be set: {error}")))?;
@@ -138,7 +150,7 @@ impl Stage {
         Ok(Self { root: root.to_owned(), config, issuer, vault, class })
     }
 
-    async fn play(&self, out: &mut impl Write) -> Result<(), Failure> {
+    async fn play(&self, out: &mut dyn Write) -> Result<(), Failure> {
         step(out, 1, "A vault of age files, encrypted for one key")?;
         command(out, "vault init --vault vault --identity age.key")?;
         command(out, "vault set --vault vault shop/db username=shop password=-")?;
@@ -256,17 +268,17 @@ fn check(holds: bool, otherwise: &str) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure::fault(format!("the demo failed: {otherwise}"))) }
 }
 
-fn step(out: &mut impl Write, number: usize, title: &str) -> Result<(), Failure> {
+fn step(out: &mut dyn Write, number: usize, title: &str) -> Result<(), Failure> {
     say(out, &format!("\n{number}. {title}"))
 }
 
 /// What does the step by hand.
-fn command(out: &mut impl Write, arguments: &str) -> Result<(), Failure> {
+fn command(out: &mut dyn Write, arguments: &str) -> Result<(), Failure> {
     say(out, &format!("    $ keyferry {arguments}"))
 }
 
-fn say(out: &mut impl Write, text: &(impl Display + ?Sized)) -> Result<(), Failure> {
-    writeln!(out, "{text}").map_err(Failure::fault)
+fn say(out: &mut dyn Write, text: &(impl Display + ?Sized)) -> Result<(), Failure> {
+    super::streams::write(out, &format!("{text}\n"))
 }
 
 fn indented(text: &str) -> String {

@@ -26,10 +26,11 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::time::{Duration, timeout};
 
-use self::report::{Output, Report};
+use self::report::Report;
 use self::tokens::Given;
-use super::Failure;
 use super::mount::pair;
+use super::streams::write;
+use super::{Failure, Shown};
 use crate::backend::BackendConfig;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -69,13 +70,8 @@ pub struct DoctorArgs {
     #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
     pub tokens: Vec<(String, String)>,
 
-    /// How the report is written.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
-
-    /// Print only what fails or is warned of.
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 /// Runs the command; the report goes to `out`, in colours where `colours`.
@@ -88,13 +84,8 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, c
     let loaded = Diagnosis::ok("configuration", format!("{}: is sound", args.config.display()));
     let mut report = Report::of(vec![loaded]);
     report.extend(Box::pin(examine(&config, given, &clock)).await);
-    let text = report.show(args.output, colours, args.quiet);
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            return Err(Failure::usage(format!("cannot write the report: {error}")));
-        }
-        _ => {}
-    }
+    let text = report.show(args.shown, colours);
+    write(out, &text)?;
     if report.fails() { Err(Failure::fault(report.summary())) } else { Ok(()) }
 }
 

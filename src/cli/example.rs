@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use clap::Args;
+use serde_json::{Value, json};
 
-use super::Failure;
-use super::check::write;
+use super::streams::write;
+use super::{Failure, Format, Shown};
 use crate::nearest::nearest;
 
 /// By name, in the order of names.
@@ -51,19 +52,29 @@ pub struct ExampleArgs {
     /// Which one. Without it: the list.
     #[arg(value_name = "NAME")]
     name: Option<String>,
+
+    #[command(flatten)]
+    pub(super) shown: Shown,
 }
 
 /// # Errors
 /// There is no such example (exit code 1).
 pub fn run(args: &ExampleArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let Some(name) = &args.name else {
+        if args.shown.output == Format::Json {
+            let all: Vec<Value> = ALL.iter().map(|(name, text)| json!({ "name": name, "title": title(text) })).collect();
+            return write(out, &format!("{:#}\n", json!({ "examples": all })));
+        }
         let width = ALL.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         let list: String = ALL.iter().map(|(name, text)| format!("{name:width$}  {}\n", title(text))).collect();
         return write(out, &list);
     };
     let name = name.strip_suffix(".yaml").unwrap_or(name);
-    if let Some((_, text)) = ALL.iter().find(|(known, _)| *known == name) {
-        return write(out, text);
+    if let Some((name, text)) = ALL.iter().find(|(known, _)| *known == name) {
+        return match args.shown.output {
+            Format::Json => write(out, &format!("{:#}\n", json!({ "name": name, "title": title(text), "text": text }))),
+            Format::Text => write(out, text),
+        };
     }
     let remedy = match nearest(name, ALL.iter().map(|(known, _)| *known)) {
         Some(near) => format!("did you mean {near}?"),
@@ -94,7 +105,9 @@ mod tests {
 
     #[test]
     fn an_unknown_one_has_the_nearest() {
-        let run = |name: &str| run(&ExampleArgs { name: Some(name.to_owned()) }, &mut Vec::new()).map_err(|failure| failure.to_string());
+        let run = |name: &str| {
+            run(&ExampleArgs { name: Some(name.to_owned()), shown: Shown::TEXT }, &mut Vec::new()).map_err(|failure| failure.to_string())
+        };
         assert_eq!(run("tsl").unwrap_err(), "\"tsl\": is not an example (did you mean tls?)");
         assert_eq!(run("something else").unwrap_err(), "\"something else\": is not an example (`keyferry example` lists them)");
         assert_eq!(run("tls.yaml"), Ok(()));

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::Args;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
-use super::Failure;
-use super::check::{SCHEMA_OF_CLASS, SCHEMA_OF_CONFIG, write};
+use super::check::{SCHEMA_OF_CLASS, SCHEMA_OF_CONFIG};
+use super::streams::write;
+use super::{Failure, Format, Shown};
 use crate::nearest::nearest;
 
 const ERRORS: &str = include_str!("../../docs/errors.md");
@@ -35,6 +36,9 @@ pub struct ExplainArgs {
     /// A code such as PolicyDenied, or a key such as `limits.mounts`. The last words of a key are enough. Without it: the codes and keys.
     #[arg(value_name = "CODE|KEY")]
     word: Option<String>,
+
+    #[command(flatten)]
+    pub(super) shown: Shown,
 }
 
 /// # Errors
@@ -42,21 +46,39 @@ pub struct ExplainArgs {
 pub fn run(args: &ExplainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let keys = keys()?;
     let Some(word) = args.word.as_deref().map(str::trim) else {
-        let codes: String = sections().map(|(code, _)| format!("{code}\n")).collect();
-        let keys: String = keys.keys().map(|key| format!("{key}\n")).collect();
-        return write(out, &format!("{codes}{keys}"));
+        let codes: Vec<&str> = sections().map(|(code, _)| code).collect();
+        return match args.shown.output {
+            Format::Json => write(out, &format!("{:#}\n", json!({ "codes": codes, "keys": keys.keys().collect::<Vec<_>>() }))),
+            Format::Text => {
+                let names = codes.into_iter().chain(keys.keys().map(String::as_str));
+                write(out, &names.map(|name| format!("{name}\n")).collect::<String>())
+            }
+        };
     };
     // As a message has it: `PolicyDenied: object 1 ...`.
     let code = word.split(':').next().unwrap_or_default();
     if let Some((_, section)) = sections().find(|(known, _)| known.eq_ignore_ascii_case(code)) {
-        return write(out, &format!("{}\n", section.trim_end()));
+        let text = section.trim_end();
+        return match args.shown.output {
+            Format::Json => {
+                let (code, text) = text.split_once('\n').unwrap_or((text, ""));
+                write(out, &format!("{:#}\n", json!({ "code": code, "text": text.trim_start() })))
+            }
+            Format::Text => write(out, &format!("{text}\n")),
+        };
     }
     let query: Vec<&str> = word.trim_matches('`').split('.').collect();
-    let found: Vec<String> = keys.iter().filter(|(path, _)| fits(&split(path), &query)).map(|(path, key)| key.show(path)).collect();
+    let found: Vec<(&String, &Key)> = keys.iter().filter(|(path, _)| fits(&split(path), &query)).collect();
     if found.is_empty() {
         return Err(Failure::fault(unknown(word, &keys)));
     }
-    write(out, &found.join("\n"))
+    match args.shown.output {
+        Format::Json => {
+            let keys: Vec<Json> = found.iter().map(|(path, key)| json!({ "key": path, "lines": key.lines, "keys": key.below })).collect();
+            write(out, &format!("{:#}\n", json!({ "keys": keys })))
+        }
+        Format::Text => write(out, &found.iter().map(|(path, key)| key.show(path)).collect::<Vec<_>>().join("\n")),
+    }
 }
 
 /// The codes' sections of the page: those whose heading is one word.
@@ -200,7 +222,7 @@ mod tests {
 
     fn explain(word: &str) -> Result<String, String> {
         let mut out = Vec::new();
-        let done = run(&ExplainArgs { word: Some(word.to_owned()) }, &mut out).map_err(|failure| failure.to_string());
+        let done = run(&ExplainArgs { word: Some(word.to_owned()), shown: Shown::TEXT }, &mut out).map_err(|failure| failure.to_string());
         done.map(|()| String::from_utf8(out).unwrap())
     }
 

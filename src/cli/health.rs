@@ -1,14 +1,18 @@
 //! `keyferry health`: whether a provider answers at its socket. Made for exec probes: one line, exit code 0 or 1.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
+use serde_json::json;
 use thiserror::Error;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::client::{CallError, ConnectError, DEFAULT_SOCKET, connect, version};
 use super::mount::duration;
+use super::streams::{note, write};
+use super::{Failure, Format, Shown};
 use crate::server::CONTRACT;
+use crate::server::proto::VersionResponse;
 
 /// The driver's own health check gives a provider as long.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -41,9 +45,8 @@ pub struct HealthArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Duration>,
 
-    /// Print only errors.
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 /// Why a provider is not well.
@@ -55,33 +58,36 @@ pub enum HealthError {
     Connect(#[from] ConnectError),
     #[error("{socket} answers in the contract {answered:?}, not in {CONTRACT} (is it a provider of the Secrets Store CSI driver?)", socket = socket.display())]
     Contract { socket: PathBuf, answered: String },
-    #[error("cannot print: {0}")]
-    Print(#[from] io::Error),
 }
 
 /// The answer goes to `out`, what it waits for to `err`.
-pub async fn run(args: &HealthArgs, out: &mut impl Write, err: &mut impl Write) -> Result<(), HealthError> {
+///
+/// # Errors
+/// It does not answer (exit code 1).
+pub async fn run(args: &HealthArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let start = Instant::now();
     let mut next_note = start + FIRST_NOTE;
-    let line = loop {
+    let answer = loop {
         match ask(args).await {
-            Ok(line) => break line,
-            Err(error) if args.wait.is_none_or(|wait| start.elapsed() + PAUSE >= wait) => return Err(error),
-            Err(error) if !args.quiet && Instant::now() >= next_note => {
-                writeln!(err, "note: waiting for {} to answer: {error}", args.socket.display())?;
+            Ok(answer) => break answer,
+            Err(error) if args.wait.is_none_or(|wait| start.elapsed() + PAUSE >= wait) => return Err(Failure::fault(error)),
+            Err(error) if Instant::now() >= next_note => {
+                note(err, &format!("waiting for {} to answer: {error}", args.socket.display()));
                 next_note = Instant::now() + NOTES;
             }
             Err(_) => {}
         }
         sleep(PAUSE).await;
     };
-    if !args.quiet {
-        writeln!(out, "{line}")?;
-    }
-    Ok(())
+    let (name, version, socket) = (answer.runtime_name, answer.runtime_version, args.socket.display());
+    let shown = match args.shown.output {
+        Format::Json => format!("{:#}\n", json!({ "name": name, "version": version, "socket": socket.to_string() })),
+        Format::Text => format!("ok: {name} {version} answers at {socket}\n"),
+    };
+    write(out, &shown)
 }
 
-async fn ask(args: &HealthArgs) -> Result<String, HealthError> {
+async fn ask(args: &HealthArgs) -> Result<VersionResponse, HealthError> {
     let answer = async {
         let mut client = connect(&args.socket).await?;
         Ok::<_, HealthError>(version(&mut client, LIMIT).await?)
@@ -91,5 +97,5 @@ async fn ask(args: &HealthArgs) -> Result<String, HealthError> {
     if answer.version != CONTRACT {
         return Err(HealthError::Contract { socket: args.socket.clone(), answered: answer.version });
     }
-    Ok(format!("ok: {} {} answers at {}", answer.runtime_name, answer.runtime_version, args.socket.display()))
+    Ok(answer)
 }

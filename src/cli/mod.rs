@@ -1,5 +1,6 @@
 //! The commands, one file each. This one knows the arguments' top level, the runtime and the exit codes.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::clock::SystemClock;
+use crate::telemetry::logs::shows_colours;
 
 mod answer;
 mod can;
@@ -27,6 +29,7 @@ mod report;
 mod serve;
 mod shell;
 mod status;
+mod streams;
 mod vault;
 
 /// Worker threads of the daemon at most: more would only cost memory, a mount is microseconds of work.
@@ -52,7 +55,7 @@ enum Command {
     Check(check::CheckArgs),
     Can(can::CanArgs),
     /// Keep secrets in a file vault: a folder of age files, one a secret.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = VAULT)]
     Vault(vault::VaultCommand),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
@@ -64,21 +67,45 @@ enum Command {
     Version(VersionArgs),
 }
 
+const VAULT: &str = "\
+Examples:
+  export KEYFERRY_VAULT=./vault KEYFERRY_IDENTITY=./age.key      # for all commands of this shell
+  keyferry vault init
+  keyferry vault set shop/db username=app password=-             # asks for the password
+  keyferry vault patch shop/db password=-
+  keyferry vault history shop/db
+
+`keyferry vault COMMAND --help` has examples of each.";
+
 /// Print the version.
 #[derive(Args, Debug)]
 #[command(after_long_help = "Example:\n  keyferry version -o json    # version, commit (null if it is not known) and target")]
 struct VersionArgs {
-    /// How it is written.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
+    #[command(flatten)]
+    shown: Shown,
 }
 
-/// For a person, or for a script.
+/// What a command takes that prints a result.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Shown {
+    /// Text for a person, or one JSON document.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    pub output: Format,
+
+    /// Print errors alone: the exit code is the answer.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Format {
-    /// One JSON document.
+pub enum Format {
     Json,
     Text,
+}
+
+impl Shown {
+    #[cfg(test)]
+    const TEXT: Self = Self { output: Format::Text, quiet: false };
 }
 
 /// A folder that goes with its owner.
@@ -93,72 +120,83 @@ pub struct Failure {
 }
 
 impl Cli {
-    /// Runs the command; a failure goes to standard error, without a backtrace or a debug form.
-    pub fn run(self) -> ExitCode {
-        let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
-        let outcome = match self.command {
-            Command::Serve(args) => {
-                // Its audit and its log have threads of their own for both.
-                drop((out, err));
-                return serve::run(args);
-            }
-            Command::Demo(args) => {
-                drop(err);
-                daemon().and_then(|runtime| to_the_end(runtime, demo::run(args, &mut out)))
-            }
-            Command::Mount(args) => {
-                let mounted = tool().map(|runtime| runtime.block_on(mount::run(&args, &SystemClock, &mut out, &mut err)));
-                mounted.and_then(|outcome| outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() }))
-            }
-            Command::Check(args) => check::run(&args, &mut io::stdin().lock(), &mut out, &mut err, colours()),
-            Command::Vault(command) => {
-                let (terminal, shows_progress) = (io::stdin().is_terminal(), io::stderr().is_terminal());
-                let input = &mut vault::Input { stream: &mut io::stdin().lock(), terminal, shows_progress };
-                let outcome = vault::run(command, input, &mut out, &mut err);
-                outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
-            }
-            Command::Doctor(args) => {
-                drop(err);
-                tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), &mut out, colours())))
-            }
-            Command::Status(args) => tool().and_then(|runtime| runtime.block_on(status::run(&args, &mut out, &mut err))),
-            Command::Health(args) => {
-                tool().and_then(|runtime| runtime.block_on(health::run(&args, &mut out, &mut err)).map_err(Failure::fault))
-            }
-            Command::Can(args) => can::run(&args, &mut io::stdin().lock(), &mut out),
-            Command::Explain(args) => explain::run(&args, &mut out),
-            Command::Example(args) => example::run(&args, &mut out),
-            Command::Completion(args) => shell::completion(&args, &mut out),
-            Command::Man(args) => shell::man(&args, &mut out),
-            Command::Version(args) => check::write(&mut out, &version(&args)),
+    /// Reads the arguments and runs the command. A failure goes to standard error, without a backtrace or a debug form.
+    pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        let outcome = match streams::parse::<Self>(&arguments).map(|cli| cli.command) {
+            // Its audit and its log have threads of their own for both streams.
+            Ok(Command::Serve(args)) => return serve::run(args),
+            Ok(command) => command.run(),
+            Err(failure) => Err(failure),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => {
                 // Without a message the command has said it all. Where standard error is gone, the exit code still speaks.
-                let _ = if failure.message.is_empty() { Ok(()) } else { writeln!(io::stderr(), "{failure}") };
+                let _ = io::stderr().write_all(streams::errors(&failure.message).as_bytes());
                 ExitCode::from(failure.code)
             }
         }
     }
 }
 
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        // Not locked: a thread that panics while a command waits for it writes to standard error too.
+        let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
+        let (mut nothing, mut unsaid) = (io::sink(), io::sink());
+        let (out, err): (&mut dyn Write, &mut dyn Write) =
+            if self.is_quiet() { (&mut nothing, &mut unsaid) } else { (&mut stdout, &mut stderr) };
+        match self {
+            Self::Serve(_) => Ok(()),
+            Self::Demo(args) => daemon().and_then(|runtime| to_the_end(runtime, demo::run(args, out))),
+            Self::Mount(args) => tool()?.block_on(mount::run(&args, &SystemClock, out, err)).or_else(mount::failure),
+            Self::Check(args) => check::run(args, &mut io::stdin().lock(), out, err, shows_colours(&io::stdout())),
+            Self::Vault(command) => {
+                let (terminal, shows_progress) = (io::stdin().is_terminal(), io::stderr().is_terminal());
+                let input = &mut vault::Input { stream: &mut io::stdin().lock(), terminal, shows_progress };
+                let outcome = vault::run(command, input, out, err);
+                outcome.map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
+            }
+            Self::Doctor(args) => {
+                tool().and_then(|runtime| to_the_end(runtime, doctor::run(args, Arc::new(SystemClock), out, shows_colours(&io::stdout()))))
+            }
+            Self::Health(args) => tool()?.block_on(health::run(&args, out, err)),
+            Self::Status(args) => tool()?.block_on(status::run(&args, out, err)),
+            Self::Can(args) => can::run(&args, &mut io::stdin().lock(), out),
+            Self::Explain(args) => explain::run(&args, out),
+            Self::Example(args) => example::run(&args, out),
+            Self::Completion(args) => shell::completion(&args, out),
+            Self::Man(args) => shell::man(&args, out),
+            Self::Version(args) => streams::write(out, &version(&args)),
+        }
+    }
+
+    /// Whether errors alone are printed. `check` and `doctor` print what they have found all the same, and `vault` may have to ask.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Self::Can(args) => args.shown.quiet,
+            Self::Demo(args) => args.quiet,
+            Self::Example(args) => args.shown.quiet,
+            Self::Explain(args) => args.shown.quiet,
+            Self::Health(args) => args.shown.quiet,
+            Self::Mount(args) => args.shown.quiet,
+            Self::Status(args) => args.shown.quiet,
+            Self::Version(args) => args.shown.quiet,
+            Self::Check(_) | Self::Completion(_) | Self::Doctor(_) | Self::Man(_) | Self::Serve(_) | Self::Vault(_) => false,
+        }
+    }
+}
+
 fn version(args: &VersionArgs) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    match args.output {
+    match args.shown.output {
         Format::Json => {
-            let about =
-                serde_json::json!({ "version": version, "commit": option_env!("KEYFERRY_COMMIT"), "target": env!("KEYFERRY_TARGET") });
+            let about = serde_json::json!({ "version": version, "commit": option_env!("KEYFERRY_COMMIT").filter(|commit| !commit.is_empty()), "target": env!("KEYFERRY_TARGET") });
             format!("{about:#}\n")
         }
         Format::Text => format!("keyferry {version}\n"),
     }
-}
-
-/// Whether standard output is a terminal that shows colours, and they are wanted (<https://no-color.org>).
-fn colours() -> bool {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    io::stdout().is_terminal() && wanted && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn daemon() -> Result<tokio::runtime::Runtime, Failure> {
@@ -190,7 +228,7 @@ impl Failure {
 
     /// Somebody did not want to wait: exit code 130, as shells have it for SIGINT.
     pub fn interrupted() -> Self {
-        Self { code: 130, message: "interrupted, and nothing is left behind".to_owned() }
+        Self { code: 130, message: "interrupted, and nothing is left behind (run `keyferry demo` again)".to_owned() }
     }
 
     /// What there is to say is already said.

@@ -25,6 +25,8 @@ use super::check::{Account, account};
 use super::client::{self, CallError, ConnectError, DEFAULT_SOCKET};
 use super::manifest::{ClassManifest, ManifestFaults, strings};
 use super::report::Report;
+use super::streams::warn;
+use super::{Failure, Format, Shown};
 use crate::clock::Clock;
 use crate::delivery::volume::{VolumeError, Written, is_in_memory};
 use crate::model::{FileMode, FilePath, RawTokens, SecretBytes};
@@ -137,15 +139,8 @@ pub struct MountArgs {
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     pub timeout: Duration,
 
-    /// For a person, or for a script.
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Output,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub enum Output {
-    Json,
-    Text,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 /// The Pod that a volume is for.
@@ -179,7 +174,7 @@ pub enum MountCommandError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Input(#[from] ManifestFaults),
-    #[error("cannot print: {0}")]
+    #[error("cannot write the output: {0}")]
     Print(#[from] io::Error),
     #[error("--target {dir}: {cause}", dir = dir.display())]
     Target { dir: PathBuf, cause: io::Error },
@@ -192,11 +187,11 @@ pub enum MountCommandError {
 }
 
 /// Runs the command. Files and tables go to `out`, warnings to `err`; the error returned is the caller's to print.
-pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err: &mut impl Write) -> Result<(), MountCommandError> {
+pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), MountCommandError> {
     let class = read_class(&args.class, args.class_name.as_deref())?;
     let (pod, volume) = (args.pod()?, args.volume()?);
     for warning in doubts(args, &class, &pod) {
-        writeln!(err, "warning: {warning}")?;
+        warn(err, &warning);
     }
     let mut answer = ask(args, &class, &pod, &volume, clock, err).await?;
     show(args, &class, &pod, &volume, clock, &answer, out, err)?;
@@ -216,7 +211,7 @@ pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut impl Write, err:
                 answer = next;
             }
             // As in a cluster: the Pod keeps its files, and the next mount is tried.
-            Err(error) => writeln!(err, "{:.0} {error}", clock.now())?,
+            Err(error) => warn(err, &format!("{:.0}: {error}", clock.now())),
         }
     }
 }
@@ -227,18 +222,18 @@ async fn ask(
     pod: &PodSpec,
     volume: &VolumeSpec,
     clock: &dyn Clock,
-    err: &mut impl Write,
+    err: &mut dyn Write,
 ) -> Result<Answer, MountCommandError> {
     let mut client = client::connect(&args.socket).await?;
     let answer = client::mount(&mut client, mount_request(class, pod, volume, clock.now()), args.timeout).await;
     if let Err(CallError::Status(status)) = &answer
         && client::is_trap(status)
     {
-        writeln!(err, "warning: kubelet takes this code as \"may still be going on\": the Pod may start with an empty volume")?;
+        warn(err, "kubelet takes this code as \"may still be going on\": the Pod may start with an empty volume");
     }
     let answer = answer?;
     for warning in &answer.warnings {
-        writeln!(err, "warning: {warning}")?;
+        warn(err, warning);
     }
     Ok(answer)
 }
@@ -251,20 +246,25 @@ fn show(
     volume: &VolumeSpec,
     clock: &dyn Clock,
     answer: &Answer,
-    out: &mut impl Write,
-    err: &mut impl Write,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
 ) -> Result<(), MountCommandError> {
     let report = Report::of(answer, class);
     if answer.files.is_empty() {
         // Not even a dry run keeps such a provider from writing.
         let volume_dir = target_path(pod, volume);
-        return print(args.output, out, || Ok(report.written_by_provider(&volume_dir)), || report.json("provider", Some(&volume_dir)));
+        return print(
+            args.shown.output,
+            out,
+            || Ok(report.written_by_provider(&volume_dir)),
+            || report.json("provider", Some(&volume_dir)),
+        );
     }
     if let Some(dir) = args.target.as_deref().filter(|_| !args.dry_run) {
-        return deliver(&report, dir, clock.now(), args.output, out, err);
+        return deliver(&report, dir, clock.now(), args.shown.output, out, err);
     }
     let text = || Ok(format!("{}\nDry run: nothing was written.\n", report.table()));
-    print(args.output, out, text, || report.json("dry-run", None))
+    print(args.shown.output, out, text, || report.json("dry-run", None))
 }
 
 /// What is otherwise than before, one line for each file and version: never a file's contents.
@@ -302,6 +302,14 @@ pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, 
         permission: volume.permission.bits().to_string(),
         current_object_version: Vec::new(),
     }
+}
+
+/// As the command ends by it. Who stops to read (`| head`) has read enough.
+pub(super) fn failure(error: MountCommandError) -> Result<(), Failure> {
+    if matches!(&error, MountCommandError::Print(cause) if cause.kind() == io::ErrorKind::BrokenPipe) {
+        return Ok(());
+    }
+    Err(if error.exit_code() == 2 { Failure::usage(error) } else { Failure::fault(error) })
 }
 
 /// Where kubelet has the driver make the volume.
@@ -370,14 +378,14 @@ fn deliver(
     report: &Report<'_>,
     dir: &Path,
     now: Timestamp,
-    output: Output,
-    out: &mut impl Write,
-    err: &mut impl Write,
+    output: Format,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
 ) -> Result<(), MountCommandError> {
     let failed = |cause| MountCommandError::Target { dir: dir.to_owned(), cause };
     let target = open_folder(dir).map_err(failed)?;
     if is_in_memory(&target) == Ok(false) {
-        writeln!(err, "warning: {} is not in memory: its files are secrets in the clear on a disk", dir.display())?;
+        warn(err, &format!("{} is not in memory: its files are secrets in the clear on a disk", dir.display()));
     }
     let written = report.answer.write(&target, now).map_err(|cause| MountCommandError::Volume { dir: dir.to_owned(), cause })?;
     let (word, sentence) = match written {
@@ -389,14 +397,14 @@ fn deliver(
 }
 
 fn print(
-    output: Output,
-    out: &mut impl Write,
+    output: Format,
+    out: &mut dyn Write,
     text: impl FnOnce() -> Result<String, MountCommandError>,
     json: impl FnOnce() -> String,
 ) -> Result<(), MountCommandError> {
     let shown = match output {
-        Output::Json => json(),
-        Output::Text => text()?,
+        Format::Json => json(),
+        Format::Text => text()?,
     };
     Ok(out.write_all(shown.as_bytes())?)
 }

@@ -8,20 +8,35 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Duration;
 
+use tracing_subscriber::filter::LevelFilter;
+
+use super::manifest::field;
+use super::streams::errors;
 use super::{Failure, daemon, to_the_end};
 use crate::app::App;
 use crate::app::hardening::harden;
-use crate::config::Config;
-use crate::telemetry::{Metrics, Outlet, logs};
+use crate::config::{Config, ConfigError};
+use crate::telemetry::logs::{self, LogConfig, LogFormat};
+use crate::telemetry::{Metrics, Outlet};
+use crate::yaml;
 
 /// How long the last lines may take to be read, when the daemon ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  keyferry serve --config /etc/keyferry/keyferry.yaml
+  keyferry check --config /etc/keyferry/keyferry.yaml      # whether it would start, without starting it
+
+Exit code 0: stopped in order; 1: mounts were cut off when it stopped; 2: it refused to start. With `log.format: json` in the \
+configuration each reason for that is one JSON line, as the log's lines are.";
 
 /// Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM.
 ///
 /// Logs go to standard error, audit lines to standard output (or where audit.file says). The log line "ready" means that the
 /// sockets accept. SIGHUP, or a change of the file, reloads policy, backends and keys. Faults of the configuration are all reported at once, with exit code 2.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct ServeArgs {
     /// The configuration, a YAML file.
     #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
@@ -33,7 +48,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     let outlet = match Outlet::stderr() {
         Ok(outlet) => outlet,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "no thread for the log can be had: {error} (raise the container's limits)");
+            let _ = writeln!(io::stderr(), "error: cannot start a thread for the log: {error} (raise the container's limits)");
             return ExitCode::FAILURE;
         }
     };
@@ -41,7 +56,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
     match daemon().and_then(|runtime| to_the_end(runtime, serve(args, outlet.clone()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            outlet.push(format!("{failure}\n").into_bytes());
+            outlet.push(errors(&failure.to_string()).into_bytes());
             ExitCode::from(failure.code())
         }
     }
@@ -68,7 +83,8 @@ async fn serve(args: ServeArgs, outlet: Outlet) -> Result<(), Failure> {
     let starting = tokio::task::spawn_blocking(move || runtime.block_on(start(args, outlet)));
     let app = tokio::select! {
         biased;
-        started = starting => started.map_err(|_| Failure::fault("a bug: the code panicked at the start"))??,
+        // What panicked has been written already.
+        started = starting => started.map_err(|_| Failure::silent(1))??,
         () = &mut stop => {
             tracing::info!("stopped before it was ready");
             return Ok(());
@@ -82,15 +98,45 @@ async fn serve(args: ServeArgs, outlet: Outlet) -> Result<(), Failure> {
     });
     let drained = app.serve(stop).await;
     reloading.abort();
-    if drained { Ok(()) } else { Err(Failure::fault("mounts under way were cut off after 10 s")) }
+    if drained {
+        Ok(())
+    } else {
+        tracing::error!("mounts were still running after 10 s and were cut off");
+        Err(Failure::silent(1))
+    }
 }
 
 async fn start(args: ServeArgs, outlet: Outlet) -> Result<App, Failure> {
-    let config = Config::load(&args.config).map_err(Failure::usage)?;
+    let text = Config::text(&args.config).map_err(Failure::usage)?;
+    let json = wants_json(&text);
+    let config = Config::parse(&text).map_err(|faults| {
+        let faults = ConfigError::Faults { file: args.config.clone(), faults }.lines();
+        if json {
+            logs::start(LogConfig { format: LogFormat::Json, level: LevelFilter::ERROR }, &outlet);
+        }
+        refused(&faults, json)
+    })?;
     logs::start(config.log, &outlet);
     harden();
     let metrics = Arc::new(Metrics::with_log(outlet.lost()));
-    App::start(config, Some(args.config), metrics).await.map_err(Failure::usage)
+    App::start(config, Some(args.config), metrics).await.map_err(|error| refused(error.reasons(), json))
+}
+
+/// Whether the configuration says so, also if the rest of it is faulty.
+fn wants_json(text: &str) -> bool {
+    let Ok(node) = yaml::parse(text) else { return false };
+    field(&node, "log").and_then(|log| field(log, "format")?.text()) == Some("json")
+}
+
+/// Who collects JSON lines gets nothing else: one line per fault.
+fn refused(faults: &[String], json: bool) -> Failure {
+    if !json {
+        return Failure::usage(faults.join("\n"));
+    }
+    for fault in faults {
+        tracing::error!("{fault}");
+    }
+    Failure::silent(2)
 }
 
 /// Resolves at SIGTERM (kubelet) or SIGINT (a terminal).

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::generate;
 
-use super::check::write;
+use super::streams::write;
 use super::{Cli, Failure};
 
 const COMPLETION: &str = "\

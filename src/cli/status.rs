@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::time::{Duration, sleep};
 
 use self::ask::{Answer, AskError, ask};
-use super::check::write;
-use super::{Failure, Format};
+use super::streams::{note, write};
+use super::{Failure, Format, Shown};
 use crate::app::status::{FORM, STATUS_SOCKET};
 use crate::config::Config;
 
@@ -51,13 +51,8 @@ pub struct StatusArgs {
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 
-    /// How it is written.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    pub output: Format,
-
-    /// Print only errors: the exit code says whether the daemon answers.
-    #[arg(short, long)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub shown: Shown,
 }
 
 /// The answer goes to `out`, what it waits for to `err`.
@@ -66,13 +61,12 @@ pub struct StatusArgs {
 /// The configuration cannot be read (2); the daemon does not answer (1).
 pub async fn run(args: &StatusArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let socket = state_dir(args)?.join(STATUS_SOCKET);
-    let (answer, json) = (answer(&socket, args.quiet, err).await, args.output == Format::Json);
+    let (answer, json) = (answer(&socket, err).await, args.shown.output == Format::Json);
     match answer {
-        Ok(_) if args.quiet => Ok(()),
         Ok(answer) if json => write(out, &format!("{:#}\n", answer.document)),
         Ok(answer) => write(out, &text::show(&answer.report, width())),
         Err(error) => {
-            if json && !args.quiet {
+            if json {
                 write(out, &format!("{:#}\n", json!({ "v": FORM, "error": error.to_string() })))?;
             }
             Err(Failure::fault(error))
@@ -80,15 +74,14 @@ pub async fn run(args: &StatusArgs, out: &mut dyn Write, err: &mut dyn Write) ->
     }
 }
 
-async fn answer(socket: &Path, quiet: bool, err: &mut dyn Write) -> Result<Answer, AskError> {
+async fn answer(socket: &Path, err: &mut dyn Write) -> Result<Answer, AskError> {
     let mut asking = std::pin::pin!(ask(socket));
     let mut pause = FIRST_NOTE;
     loop {
         tokio::select! {
             answer = &mut asking => return answer,
-            () = sleep(pause), if !quiet => {
-                // Without standard error it waits all the same.
-                let _ = writeln!(err, "note: waiting for the daemon's answer at {}", socket.display());
+            () = sleep(pause) => {
+                note(err, &format!("waiting for the daemon's answer at {}", socket.display()));
                 pause = NOTES;
             }
         }

@@ -32,8 +32,9 @@ use self::arguments::{Form, ListForm, Trial, usage};
 use self::fields::Fields;
 use crate::backend::Fault;
 use crate::backend::store::file::{
-    self, Key, MAX_BYTES, Opened, ReadFault, Reader, Recipient, RekeyError, Revision, Vault, VaultError, Writer, generate_identity,
+    self, Key, MAX_BYTES, Opened, ReadFault, Reader, RekeyError, Revision, Vault, VaultError, Writer, generate_identity,
 };
+use crate::cli::streams;
 use crate::clock::{Clock, SystemClock};
 use crate::model::{FieldKind, FieldName, SecretName};
 use crate::nearest::nearest;
@@ -54,7 +55,7 @@ pub enum VaultCliError {
     IdentityInVault(PathBuf),
     #[error("cannot make the identity file {}: {cause} (name another by --identity)", .path.display())]
     NewIdentity { path: PathBuf, cause: io::Error },
-    #[error("{cause}\n{set} secrets were set before that (run it again with --on-conflict skip)")]
+    #[error("{cause}\nnote: {set} secrets were set before that (run it again with --on-conflict skip)")]
     Interrupted { set: usize, cause: Box<VaultError> },
     #[error("{secret} has no field {field:?}{hint}")]
     NoField { secret: SecretName, field: String, hint: String },
@@ -68,6 +69,9 @@ pub enum VaultCliError {
     Rekey(#[from] RekeyError),
     #[error("interrupted, and nothing was set")]
     Stopped,
+    /// A line for each fault of files that were named; some could not be read.
+    #[error("{}", .0.join("\n"))]
+    Unreadable(Vec<String>),
     #[error("{0}")]
     Usage(String),
     #[error("cannot read the field {field} from {source_name}: {cause}")]
@@ -122,52 +126,59 @@ impl Init {
         }
         // Before an identity is made that would then be left over.
         Vault::check_place(&self.folder.vault)?;
-        if let Some(identity) = &self.identity {
-            if lies_in(identity, &self.folder.vault) {
-                return Err(VaultCliError::IdentityInVault(identity.clone()));
-            }
-            if self.trial.dry_run && !identity.exists() {
-                say(out, &format!("would make the identity {}", identity.display()))?;
-            } else {
-                recipients.extend(identity_recipients(identity, out)?);
-            }
+        if let Some(identity) = self.identity.as_ref().filter(|identity| lies_in(identity, &self.folder.vault)) {
+            return Err(VaultCliError::IdentityInVault(identity.clone()));
         }
-        if self.trial.dry_run {
-            return self.tell(&recipients, out);
+        let new_identity = self.identity.as_ref().filter(|identity| !identity.exists());
+        if let Some(identity) = new_identity.filter(|_| !self.trial.dry_run) {
+            let cause = |cause| VaultCliError::NewIdentity { path: identity.clone(), cause };
+            generate_identity(identity, SystemClock.now()).map_err(cause)?;
         }
-        let done = Vault::init(&self.folder.vault, &recipients)?;
-        let vault = self.folder.vault.display();
-        let listed = count(done.recipients, "recipient");
-        match (done.new, done.added) {
-            (true, _) => say(out, &format!("made the vault {vault} with {listed}")),
-            (false, 0) => say(out, &format!("{vault} is a vault already, with {listed}; nothing to change")),
+        if let Some(identity) = self.identity.as_ref().filter(|identity| identity.exists()) {
+            recipients.extend(file::recipients_of(identity).map_err(VaultCliError::Recipients)?);
+        }
+        let (vault, folder) = (&self.folder.vault, self.folder.vault.display());
+        let (new, added, all) = if self.trial.dry_run {
+            let listed = if Vault::exists(vault) { Some(Vault::open_for_writing(vault)?.recipients()?) } else { None };
+            let before = listed.as_deref().unwrap_or_default();
+            let added = recipients.iter().filter(|key| !before.contains(key)).count() + usize::from(new_identity.is_some());
+            (listed.is_none(), added, before.len() + added)
+        } else {
+            let done = Vault::init(vault, &recipients)?;
+            (done.new, done.added, done.recipients)
+        };
+        let mut lines = Vec::new();
+        if let Some(identity) = new_identity {
+            let of = recipients.last().filter(|_| !self.trial.dry_run).map(|key| format!(" of {key}")).unwrap_or_default();
+            lines.push(format!("{} the identity {}{of}", self.made(), identity.display()));
+        }
+        let listed = count(all, "recipient");
+        match (new, added) {
+            (true, _) if self.trial.dry_run => lines.push(format!("would make the vault {folder}")),
+            (true, _) => lines.push(format!("made the vault {folder} with {listed}")),
+            (false, added) if self.trial.dry_run => lines.push(format!("would add {} to the vault {folder}", count(added, "recipient"))),
+            (false, 0) => lines.push(format!("{folder} is a vault already, with {listed}; nothing to change")),
             (false, added) => {
-                say(out, &format!("added {} to the vault {vault}; it has {} now", count(added, "recipient"), done.recipients))?;
-                say(out, "secrets set from now on are encrypted for all of them; `keyferry vault rekey` encrypts those set before again")
+                lines.push(format!("added {} to the vault {folder}; it has {all} now", count(added, "recipient")));
+                let remedy = "`keyferry vault rekey` encrypts those set before again";
+                lines.push(format!("secrets set from now on are encrypted for all of them; {remedy}"));
             }
         }
+        let identity = self.identity.as_ref().map(|identity| identity.display().to_string());
+        let document = json!({
+            "vault": folder.to_string(),
+            "new": new,
+            "identity": identity,
+            "newIdentity": new_identity.is_some(),
+            "added": added,
+            "recipients": all,
+        });
+        self.trial.tell(out, &lines.join("\n"), document)
     }
 
-    /// What would be done.
-    fn tell(&self, recipients: &[Recipient], out: &mut dyn Write) -> Result<(), VaultCliError> {
-        let vault = self.folder.vault.display();
-        if !Vault::exists(&self.folder.vault) {
-            return say(out, &format!("would make the vault {vault}"));
-        }
-        let listed = Vault::open_for_writing(&self.folder.vault)?.recipients()?;
-        let added = recipients.iter().filter(|key| !listed.contains(key)).count();
-        say(out, &format!("would add {} to the vault {vault}", count(added, "recipient")))
+    fn made(&self) -> &'static str {
+        if self.trial.dry_run { "would make" } else { "made" }
     }
-}
-
-/// The recipients of an identity file, which is made where there is none.
-fn identity_recipients(path: &Path, out: &mut dyn Write) -> Result<Vec<Recipient>, VaultCliError> {
-    if !path.exists() {
-        let cause = |cause| VaultCliError::NewIdentity { path: path.to_owned(), cause };
-        let recipient = generate_identity(path, SystemClock.now()).map_err(cause)?;
-        say(out, &format!("made the identity {} of {recipient}", path.display()))?;
-    }
-    file::recipients_of(path).map_err(VaultCliError::Recipients)
 }
 
 /// The vault in a folder above this one, which need not exist yet.
@@ -348,7 +359,7 @@ fn read(reader: &Reader, vault: &Path, key: &Key) -> Result<Opened, VaultCliErro
 }
 
 fn reader(vault: &Path, identities: &[PathBuf], name: &SecretName) -> Result<Reader, VaultCliError> {
-    reader_of(vault, identities).map_err(|fault| VaultCliError::Read { secret: name.clone(), fault, hint: String::new() })
+    reader_of(vault, identities).map_err(|fault| VaultCliError::Unreadable(vec![format!("{name}: {fault}")]))
 }
 
 fn reader_of(vault: &Path, identities: &[PathBuf]) -> Result<Reader, ReadFault> {
@@ -377,7 +388,7 @@ impl VaultCliError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Stopped => 130,
-            Self::Usage(_) => 2,
+            Self::Recipients(_) | Self::Rekey(RekeyError::Identity(_)) | Self::Unreadable(_) | Self::Usage(_) | Self::Value { .. } => 2,
             Self::Vault(error) if error.is_usage() => 2,
             Self::Differs
             | Self::Faults(_)
@@ -387,9 +398,7 @@ impl VaultCliError {
             | Self::NoField { .. }
             | Self::Output(_)
             | Self::Read { .. }
-            | Self::Recipients(_)
             | Self::Rekey(_)
-            | Self::Value { .. }
             | Self::Vault(_)
             | Self::Written { .. } => 1,
         }
@@ -410,12 +419,17 @@ fn say(out: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
     emit(out, format!("{line}\n").as_bytes())
 }
 
+/// Where standard error is gone, the exit code still speaks.
+#[allow(clippy::unnecessary_wraps)] // a command can end by it
 fn warn(err: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
-    emit(err, format!("warning: {line}\n").as_bytes())
+    streams::warn(err, line);
+    Ok(())
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn note(err: &mut dyn Write, line: &str) -> Result<(), VaultCliError> {
-    emit(err, format!("note: {line}\n").as_bytes())
+    streams::note(err, line);
+    Ok(())
 }
 
 fn fault(problem: impl Into<String>) -> VaultCliError {

@@ -57,9 +57,15 @@ pub fn start(config: LogConfig, outlet: &Outlet) {
     // An earlier start (several daemons in one test process) stays in force.
     let _ = match config.format {
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
-        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init(),
+        LogFormat::Text => registry.with(layer.with_ansi(shows_colours(&io::stderr()))).try_init(),
     };
     report_panics_without_their_words();
+}
+
+/// Whether a stream is a terminal that shows colours, and they are wanted (<https://no-color.org>).
+pub fn shows_colours(stream: &impl IsTerminal) -> bool {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    stream.is_terminal() && wanted && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// A panic's message may hold anything; its place is enough to find the bug.

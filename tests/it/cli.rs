@@ -31,10 +31,28 @@ fn rooted(text: &str, root: &Path) -> String {
 // === Help and version ===
 
 #[test]
-fn without_arguments_it_shows_its_help_as_an_error() {
+fn without_a_command_it_names_them() {
     let (code, out, errors) = keyferry_with(&[]);
     assert_eq!((code, out.as_str()), (2, ""));
-    assert!(errors.contains("Usage: keyferry <COMMAND>"), "{errors}");
+    insta::assert_snapshot!(errors, @"
+    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, can, vault, doctor, health, explain, example, completion, man, version, help]
+    note: usage: keyferry <COMMAND>
+    note: `keyferry --help` explains the arguments and has examples
+    ");
+    let (code, _, errors) = keyferry_with(&["serve", "--confg", "x"]);
+    assert_eq!(code, 2);
+    insta::assert_snapshot!(errors, @"
+    error: unexpected argument '--confg' found
+    note: a similar argument exists: '--config'
+    note: usage: keyferry serve --config <FILE>
+    note: `keyferry serve --help` explains the arguments and has examples
+    ");
+    let (code, _, errors) = keyferry_with(&["check", "-o", "yaml", "x"]);
+    assert_eq!(code, 2);
+    insta::assert_snapshot!(errors, @"
+    error: invalid value 'yaml' for '--output <FORMAT>' [possible values: json, text, github]
+    note: `keyferry check --help` explains the arguments and has examples
+    ");
 }
 
 #[test]
@@ -153,7 +171,7 @@ fn shells_and_man_know_every_command() {
     assert_eq!(keyferry_with(&["man", "--to", pages.to_str().unwrap()]), (0, String::new(), String::new()));
     assert!(pages.join("keyferry-check.1").exists() && pages.join("keyferry-vault-set.1").exists());
     let (code, _, errors) = keyferry_with(&["man", "--to", "/dev/null/man"]);
-    assert_eq!((code, errors.as_str()), (1, "/dev/null/man: Not a directory (os error 20)\n"));
+    assert_eq!((code, errors.as_str()), (1, "error: /dev/null/man: Not a directory (os error 20)\n"));
 }
 
 // === can ===
@@ -203,21 +221,21 @@ fn can_says_yes_or_no_and_by_which_rule() {
     insta::assert_snapshot!(can(&["read", "bao/pki/issue/web", "--as", "shop/web", "-q"]), @r#"1"#);
     insta::assert_snapshot!(can(&["read", "fiels/shop/db", "--as", "shop/web"]), @r#"
     2
-    "fiels/shop/db": there is no backend "fiels" (did you mean "files"?)
+    error: "fiels/shop/db": there is no backend "fiels" (did you mean "files"?)
     "#);
     insta::assert_snapshot!(can(&["read", "files/shop//db", "--as", "shop/web"]), @r#"
     2
-    "files/shop//db": has an empty element (`//`, or a `/` at its start or end)
+    error: "files/shop//db": has an empty element (`//`, or a `/` at its start or end)
     "#);
     insta::assert_snapshot!(can(&["read", "files", "--as", "shop/web"]), @r#"
     2
-    "files": has no `/` (write BACKEND/NAME, such as files/shop/db)
+    error: "files": has no `/` (write BACKEND/NAME, such as files/shop/db)
     "#);
     fs::write(house.path("can.yaml"), "policy: []").unwrap();
-    insta::assert_snapshot!(can(&["read", "files/shop/db", "--as", "shop/web"]), @r#"
+    insta::assert_snapshot!(can(&["read", "files/shop/db", "--as", "shop/web"]), @"
     2
-    ROOT/can.yaml:1:1: backends: is missing (at least one store, such as files: { kind: file, vault: ..., identity: ... })
-    "#);
+    error: ROOT/can.yaml:1:1: backends: is missing (at least one store, such as files: { kind: file, vault: ..., identity: ... })
+    ");
 }
 
 #[test]
@@ -235,11 +253,10 @@ fn the_environment_names_the_configuration() {
     assert!(code < 2 && (out.starts_with("yes: ") || out.starts_with("no: ")), "{out}");
     let (code, out, errors) = run(command(&["check"]).env("KEYFERRY_CONFIG", ""), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(errors, @r#"
+    insta::assert_snapshot!(errors, @"
     error: a value is required for '--config <FILE>' but none was supplied
-
-    For more information, try '--help'.
-    "#);
+    note: `keyferry check --help` explains the arguments and has examples
+    ");
 }
 
 // === serve ===
@@ -255,13 +272,13 @@ fn serve_prints_all_faults_of_the_configuration_with_their_places() {
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
     insta::assert_snapshot!(rooted(&errors, house.folder.path()), @r#"
-    ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
-    ROOT/keyferry.yaml:1:12: socketDir: "run/sockets" is not an absolute path (start it with /)
-    ROOT/keyferry.yaml:2:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
-    ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
-    ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: file, http, vault)
-    ROOT/keyferry.yaml:7:1: polcy: is no known key (did you mean `policy`?)
-    ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
+    error: ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
+    error: ROOT/keyferry.yaml:1:12: socketDir: "run/sockets" is not an absolute path (start it with /)
+    error: ROOT/keyferry.yaml:2:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
+    error: ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
+    error: ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: file, http, vault)
+    error: ROOT/keyferry.yaml:7:1: polcy: is no known key (did you mean `policy`?)
+    error: ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
     "#);
 }
 
@@ -270,7 +287,7 @@ fn serve_says_which_configuration_is_missing() {
     let house = House::bare();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"ROOT/keyferry.yaml: No such file or directory (os error 2) (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)");
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: ROOT/keyferry.yaml: No such file or directory (os error 2) (name the configuration with --config FILE or the environment's KEYFERRY_CONFIG)");
 }
 
 #[test]
@@ -281,9 +298,9 @@ fn serve_says_what_keeps_it_from_starting() {
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
     insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"
-    versionKey: /nowhere/version.key: No such file or directory (os error 2) (make one: head -c 32 /dev/urandom)
-    identity: ROOT/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    backends.files: the identity file ROOT/age.key is absent (is its volume mounted, and may this user read it?)
+    error: versionKey: /nowhere/version.key: No such file or directory (os error 2) (make one: head -c 32 /dev/urandom)
+    error: identity: ROOT/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
+    error: backends.files: the identity file ROOT/age.key is absent (is its volume mounted, and may this user read it?)
     ");
     assert!(!house.path("sockets/keyferry.sock").exists(), "the socket is not bound before mounts can be served");
 }
@@ -295,9 +312,9 @@ fn serve_names_what_it_cannot_open() {
         assert_eq!((code, out.as_str()), (2, ""));
         errors.lines().last().unwrap().to_owned()
     };
-    insta::assert_snapshot!(refusal("audit: { file: /nowhere/audit.log }"), @"audit.file: /nowhere/audit.log: No such file or directory (os error 2) (make its folder, and let the daemon write there)");
+    insta::assert_snapshot!(refusal("audit: { file: /nowhere/audit.log }"), @"error: audit.file: /nowhere/audit.log: No such file or directory (os error 2) (make its folder, and let the daemon write there)");
     // An address of nobody's (RFC 5737).
-    insta::assert_snapshot!(refusal("metrics: { listen: \"203.0.113.1:8095\" }"), @"metrics.listen: 203.0.113.1:8095: Cannot assign requested address (os error 99) (choose another address, or leave `metrics` out)");
+    insta::assert_snapshot!(refusal("metrics: { listen: \"203.0.113.1:8095\" }"), @"error: metrics.listen: 203.0.113.1:8095: Cannot assign requested address (os error 99) (choose another address, or leave `metrics` out)");
 }
 
 #[tokio::test]
@@ -329,11 +346,11 @@ fn health_is_one_line_and_an_exit_code() {
     assert!(provider.stop().success());
     let (code, out, errors) = keyferry_with(&["health", "--socket", &socket]);
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"cannot connect to ROOT/sockets/keyferry.sock: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: cannot connect to ROOT/sockets/keyferry.sock: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
     fs::write(&socket, "").unwrap();
     let (code, _, errors) = keyferry_with(&["health", "--socket", &socket]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"cannot connect to ROOT/sockets/keyferry.sock: Connection refused (os error 111) (nobody listens there: is it a socket, and is `keyferry serve` running?)");
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: cannot connect to ROOT/sockets/keyferry.sock: Connection refused (os error 111) (nobody listens there: is it a socket, and is `keyferry serve` running?)");
 }
 
 #[test]
@@ -343,7 +360,7 @@ fn health_does_not_wait_for_a_silent_provider_for_ever() {
     let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let (code, out, errors) = keyferry_with(&["health", "--socket", socket.to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(errors, @"no answer within 5s (is the provider overloaded, or stopped? see its log)");
+    insta::assert_snapshot!(errors, @"error: no answer within 5s (is the provider overloaded, or stopped? see its log)");
 }
 
 // === vault ===
@@ -406,7 +423,7 @@ fn a_value_in_the_arguments_is_warned_of_and_not_repeated() {
 fn a_vaults_errors_go_to_standard_error() {
     let house = VaultHouse(crate::folder::new());
     let (code, out, _) = house.run(&["list"], "");
-    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!((code, out.as_str()), (2, ""));
     house.done(&["init"], "");
     house.done(&["set", "shop/db", "password=-"], "x");
     let failing: [(&[&str], i32); 6] = [
@@ -415,7 +432,7 @@ fn a_vaults_errors_go_to_standard_error() {
         (&["get", "shop/db", "--version", "7"], 1),
         (&["remove", "shop/gone"], 1),
         (&["set", "../escape", "a=-"], 2),
-        (&["set", "shop/db", "password=@/nowhere/at/all"], 1),
+        (&["set", "shop/db", "password=@/nowhere/at/all"], 2),
     ];
     let mut said = String::new();
     for (arguments, expected) in failing {
@@ -424,12 +441,12 @@ fn a_vaults_errors_go_to_standard_error() {
         said += &format!("{}\n", errors.lines().next().unwrap());
     }
     insta::assert_snapshot!(said, @r#"
-    shop/bd: there is no such secret in the vault: ROOT/v/shop/bd.age is absent (make it with `keyferry vault set shop/bd FIELD=@FILE`); did you mean shop/db?
-    shop/db has no field "pasword" (it has: password)
-    shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
-    there is no secret shop/gone in the vault (`keyferry vault list` shows what there is)
+    error: shop/bd: there is no such secret in the vault: ROOT/v/shop/bd.age is absent (make it with `keyferry vault set shop/bd FIELD=@FILE`); did you mean shop/db?
+    error: shop/db has no field "pasword" (it has: password)
+    error: shop/db: there is no revision 7: the current one is 1, and no earlier one is kept (pin another, or leave `version` out)
+    error: there is no secret shop/gone in the vault (`keyferry vault list` shows what there is)
     error: invalid value '../escape' for '<NAME>': the name has the element ".."
-    cannot read the field password from /nowhere/at/all: No such file or directory (os error 2)
+    error: cannot read the field password from /nowhere/at/all: No such file or directory (os error 2)
     "#);
 }
 
@@ -523,16 +540,16 @@ fn mount_exits_1_where_the_provider_says_no_and_2_where_it_was_asked_wrongly() {
     let provider = house.serve();
     let (code, out, errors) = mount(&house, "bank", OBJECTS, &["--dry-run"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(errors, @r#"rpc error: code = PermissionDenied desc = PolicyDenied: object 1 (db/password): files/shop/db: no rule of the policy allows ServiceAccount bank/web to read it (the cluster's admin can add a rule with read: ["files/shop/db"]); object 2 (db.json): files/shop/db: no rule of the policy allows ServiceAccount bank/web to read it (the cluster's admin can add a rule with read: ["files/shop/db"])"#);
+    insta::assert_snapshot!(errors, @r#"error: rpc error: code = PermissionDenied desc = PolicyDenied: object 1 (db/password): files/shop/db: no rule of the policy allows ServiceAccount bank/web to read it (the cluster's admin can add a rule with read: ["files/shop/db"]); object 2 (db.json): files/shop/db: no rule of the policy allows ServiceAccount bank/web to read it (the cluster's admin can add a rule with read: ["files/shop/db"])"#);
     let (code, out, errors) = mount(&house, "shop", OBJECTS, &["--dry-run", "--token", "other=/nowhere/token"]);
     assert_eq!((code, out.as_str()), (2, ""));
-    assert!(errors.starts_with("cannot read /nowhere/token: "), "{errors}");
+    assert!(errors.starts_with("error: cannot read /nowhere/token: "), "{errors}");
     let (code, out, errors) = mount(&house, "shop", OBJECTS, &[]);
     assert_eq!((code, out.as_str()), (2, ""), "{errors}");
     assert!(provider.stop().success());
     let (code, out, errors) = mount(&house, "shop", OBJECTS, &["--dry-run"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(errors, @"cannot connect to ROOT/sockets/keyferry.sock: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
+    insta::assert_snapshot!(errors, @"error: cannot connect to ROOT/sockets/keyferry.sock: No such file or directory (os error 2) (no socket is there: is `keyferry serve` running, and is --socket its socket?)");
 }
 
 // === demo ===

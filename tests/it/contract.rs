@@ -161,7 +161,7 @@ fn a_folder_that_everyone_may_write_is_refused() {
     fs::set_permissions(house.path("sockets"), fs::Permissions::from_mode(0o1777)).unwrap();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(last_line(&house, &errors), @"socketDir: ROOT/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/sockets)");
+    insta::assert_snapshot!(last_line(&house, &errors), @"error: socketDir: ROOT/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/sockets)");
 }
 
 /// The error at the end of the output, with the house's folder called ROOT.
@@ -197,7 +197,7 @@ async fn another_uid_is_refused_and_served_where_it_is_listed() {
     let provider = house.serve();
     let (code, out, errors) = health(&provider.socket);
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(errors, @"rpc error: code = PermissionDenied desc = PolicyDenied: the peer has user id 4242, and allowedPeers is [0] (add the user that the driver runs as, if this is the driver)");
+    insta::assert_snapshot!(errors, @"error: rpc error: code = PermissionDenied desc = PolicyDenied: the peer has user id 4242, and allowedPeers is [0] (add the user that the driver runs as, if this is the driver)");
     let house = House::new("allowedPeers: [0, 4242]");
     let provider = house.serve();
     let (code, out, errors) = health(&provider.socket);
@@ -235,7 +235,7 @@ async fn a_live_socket_is_refused_and_lives_on() {
     let inode = fs::metadata(&first.socket).unwrap().ino();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(last_line(&house, &errors), @"socketDir: ROOT/sockets/keyferry.sock: another provider is listening there (stop it first; two providers of one name cannot share a node)");
+    insta::assert_snapshot!(last_line(&house, &errors), @"error: socketDir: ROOT/sockets/keyferry.sock: another provider is listening there (stop it first; two providers of one name cannot share a node)");
     assert_eq!(fs::metadata(&first.socket).unwrap().ino(), inode);
     first.mount(house.request(&web(), DB)).await.unwrap();
 }
@@ -247,7 +247,7 @@ fn what_is_no_socket_is_refused_and_left_alone() {
     fs::write(house.path("sockets/keyferry.sock"), "precious").unwrap();
     let (code, out, errors) = run(&mut house.serve_command(), "");
     assert_eq!((code, out.as_str()), (2, ""));
-    insta::assert_snapshot!(last_line(&house, &errors), @"socketDir: ROOT/sockets/keyferry.sock: is there and is not a socket; it is left alone (remove it if nothing needs it)");
+    insta::assert_snapshot!(last_line(&house, &errors), @"error: socketDir: ROOT/sockets/keyferry.sock: is there and is not a socket; it is left alone (remove it if nothing needs it)");
     assert_eq!(fs::read_to_string(house.path("sockets/keyferry.sock")).unwrap(), "precious");
     assert_eq!(fs::read_dir(house.path("sockets")).unwrap().count(), 1);
 }

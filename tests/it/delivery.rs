@@ -533,7 +533,7 @@ fn keyferry_mount_says_where_the_provider_wrote() {
         let target = dir.join("target");
         insta::assert_snapshot!(mount(&["--target", target.to_str().unwrap()]), @"
         exit 1
-        rpc error: code = InvalidArgument desc = InvalidRequest: target_path: cannot open KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount: No such file or directory (os error 2) (is `kubeletDir` mounted into the provider, with mount propagation HostToContainer?)
+        error: rpc error: code = InvalidArgument desc = InvalidRequest: target_path: cannot open KUBELET/pods/uid-shop-web-0/volumes/kubernetes.io~csi/secrets/mount: No such file or directory (os error 2) (is `kubeletDir` mounted into the provider, with mount propagation HostToContainer?)
         ");
         let volume = node.volume(&web(), "size=1m");
         insta::assert_snapshot!(mount(&["--dry-run"]), @"

@@ -278,7 +278,7 @@ async fn tokens_are_looked_at_and_never_shown() {
     fail token keyferry: garbage: it cannot be read: it is not three parts joined by dots (make one as `keyferry doctor --help` shows)
     ");
     let (code, text) = doctor(&house, &["--token", "keyferry=absent"]).await;
-    assert_eq!((code, text.as_str()), (2, "cannot read absent: No such file or directory (os error 2)\n"));
+    assert_eq!((code, text.as_str()), (2, "error: cannot read absent: No such file or directory (os error 2)\n"));
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn a_lock_that_is_never_given_up_ends_the_start_with_the_holders_name() {
         .replace(house.folder.path().to_str().unwrap(), "ROOT")
         .replace(&std::process::id().to_string(), "PID")
         .replace(name.trim_end(), "NAME");
-    insta::assert_snapshot!(steady, @"stateDir: ROOT/state/start.lock: the lock has been held for 20 s by process PID (NAME) (end it, unless it is a Keyferry that is about to start)");
+    insta::assert_snapshot!(steady, @"error: stateDir: ROOT/state/start.lock: the lock has been held for 20 s by process PID (NAME) (end it, unless it is a Keyferry that is about to start)");
 }
 
 /// A file system that never answers, at the start: as the first process of a container only a signal that is heard ends it in time.
@@ -225,14 +225,14 @@ async fn a_socket_folder_that_others_can_change_is_refused() {
     mode(&at("state"), 0o777);
     all += &refused(&house);
     insta::assert_snapshot!(all, @"
-    2: socketDir: ROOT/above/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/above/sockets)
-    2: socketDir: ROOT/above/sockets: group GID can write this folder (mode 0775), so its users can replace what Keyferry puts there (chmod g-w ROOT/above/sockets)
-    2: socketDir: ROOT/above: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/above)
-    2: socketDir: ROOT/above: group GID can write this folder (mode 0775), so its users can replace what Keyferry puts there (chmod g-w ROOT/above)
-    2: stateDir: ROOT: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT)
-    2: socketDir: ROOT/above/sockets: is a link to real (name the folder itself)
-    2: socketDir: ROOT/above/sockets: is not a folder (remove it, or name another)
-    2: stateDir: ROOT/state: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/state)
+    2: error: socketDir: ROOT/above/sockets: every user can write this folder (mode 1777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/above/sockets)
+    2: error: socketDir: ROOT/above/sockets: group GID can write this folder (mode 0775), so its users can replace what Keyferry puts there (chmod g-w ROOT/above/sockets)
+    2: error: socketDir: ROOT/above: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/above)
+    2: error: socketDir: ROOT/above: group GID can write this folder (mode 0775), so its users can replace what Keyferry puts there (chmod g-w ROOT/above)
+    2: error: stateDir: ROOT: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT)
+    2: error: socketDir: ROOT/above/sockets: is a link to real (name the folder itself)
+    2: error: socketDir: ROOT/above/sockets: is not a folder (remove it, or name another)
+    2: error: stateDir: ROOT/state: every user can write this folder (mode 0777), so any of them can replace what Keyferry puts there (chmod o-w ROOT/state)
     ");
     mode(&at("state"), 0o700);
     // On the way links of our own are fine, as /var/run is one; and below a folder of everyone whose sticky bit is set.
@@ -268,10 +268,10 @@ fn a_socket_folder_of_another_user_is_refused() {
     house.reconfigure("/above/sockets", "/link/sockets");
     all += &refused(&house);
     insta::assert_snapshot!(all, @"
-    2: socketDir: ROOT/above/sockets: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT/above/sockets)
-    2: socketDir: ROOT/above: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT/above)
-    2: stateDir: ROOT: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT)
-    2: socketDir: ROOT/link: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT/link)
+    2: error: socketDir: ROOT/above/sockets: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT/above/sockets)
+    2: error: socketDir: ROOT/above: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT/above)
+    2: error: stateDir: ROOT: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT)
+    2: error: socketDir: ROOT/link: belongs to user 12345, who can replace what Keyferry puts there (chown -h US ROOT/link)
     ");
 }
 

@@ -81,11 +81,11 @@ fn a_dotenv_file_is_the_secret_that_it_is_called_after() {
     assert_eq!(bench.import(&["--name", "a/{name}", "DIR/app/db.env"], "").1, "a/db: revision 1, 1 field\n1 secret set, 0 skipped\n");
     let named = ["--format", "dotenv", "--name", "shop/stdin", "-"];
     assert_eq!(bench.import(&named, "A=1").1, "shop/stdin: revision 1, 1 field\n1 secret set, 0 skipped\n");
-    insta::assert_snapshot!(bench.import(&["--format", "dotenv", "-"], "A=1").2, @"<stdin>: has no name of its own for the secret (give --name)");
-    insta::assert_snapshot!(bench.import(&["--format", "dotenv", "--name", "{namespace}/db", "-"], "A=1").2, @"<stdin>: has no namespace (give --namespace, or a --name without {namespace})");
-    insta::assert_snapshot!(bench.import(&["-"], "A=1").2, @r"
-    <stdin>: not imported: 1 document without a kind (only Secrets of apiVersion v1 are)
-    there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say so, and from standard input, with --format dotenv)
+    insta::assert_snapshot!(bench.import(&["--format", "dotenv", "-"], "A=1").2, @"error: <stdin>: has no name of its own for the secret (give --name)");
+    insta::assert_snapshot!(bench.import(&["--format", "dotenv", "--name", "{namespace}/db", "-"], "A=1").2, @"error: <stdin>: has no namespace (give --namespace, or a --name without {namespace})");
+    insta::assert_snapshot!(bench.import(&["-"], "A=1").2, @"
+    error: there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say so, and from standard input, with --format dotenv)
+    note: <stdin>: not imported: 1 document without a kind (only Secrets of apiVersion v1 are)
     ");
 }
 
@@ -100,9 +100,9 @@ fn an_option_without_effect_is_a_fault() {
         assert_eq!((code, out.as_str()), (2, ""), "{err}");
         err.lines().next().unwrap_or_default().to_owned()
     };
-    insta::assert_snapshot!(usage(&["--name", "x", "DIR/db.json"]), @"--name has no effect: an export has its secrets' names (remove it)");
-    insta::assert_snapshot!(usage(&["--namespace", "x", "DIR/db.env"]), @"--namespace has no effect: no Secret without a namespace was read (remove it)");
-    insta::assert_snapshot!(usage(&["--namespace", "x", "DIR/db.yaml"]), @"--namespace has no effect: no Secret without a namespace was read (remove it)");
+    insta::assert_snapshot!(usage(&["--name", "x", "DIR/db.json"]), @"error: --name has no effect: an export has its secrets' names (remove it)");
+    insta::assert_snapshot!(usage(&["--namespace", "x", "DIR/db.env"]), @"error: --namespace has no effect: no Secret without a namespace was read (remove it)");
+    insta::assert_snapshot!(usage(&["--namespace", "x", "DIR/db.yaml"]), @"error: --namespace has no effect: no Secret without a namespace was read (remove it)");
     insta::assert_snapshot!(usage(&["--name", "{nmae}", "DIR/db.env"]), @"error: invalid value '{nmae}' for '--name <TEMPLATE>': has braces around something else (write {namespace} or {name})");
     assert_eq!(bench.vault(&["list"], "").1, "", "nothing was set");
 }
@@ -139,10 +139,10 @@ fn a_file_from_windows_is_read() {
     assert_eq!(bench.import(&["DIR/mark.json"], "").0, 0);
     assert_eq!(bench.value("db", "a"), "\u{feff}x\r\n", "texts in JSON stay as they are");
 
-    insta::assert_snapshot!(bench.refusal("utf16.env", utf16("A=hunter2")), @"DIR/utf16.env: is UTF-16, as PowerShell writes it (save it as UTF-8)");
-    insta::assert_snapshot!(bench.refusal("utf16.json", utf16(json)), @"DIR/utf16.json: is UTF-16, as PowerShell writes it (save it as UTF-8)");
-    insta::assert_snapshot!(bench.refusal("latin1.env", b"A=1\nB=caf\xe9hunter2"), @"DIR/latin1.env: is not UTF-8 text: line 2 has other bytes (save it as UTF-8)");
-    insta::assert_snapshot!(bench.refusal("latin1.yaml", b"a: caf\xe9hunter2"), @"DIR/latin1.yaml: is not UTF-8 text: line 1 has other bytes (save it as UTF-8)");
+    insta::assert_snapshot!(bench.refusal("utf16.env", utf16("A=hunter2")), @"error: DIR/utf16.env: is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    insta::assert_snapshot!(bench.refusal("utf16.json", utf16(json)), @"error: DIR/utf16.json: is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    insta::assert_snapshot!(bench.refusal("latin1.env", b"A=1\nB=caf\xe9hunter2"), @"error: DIR/latin1.env: is not UTF-8 text: line 2 has other bytes (save it as UTF-8)");
+    insta::assert_snapshot!(bench.refusal("latin1.yaml", b"a: caf\xe9hunter2"), @"error: DIR/latin1.yaml: is not UTF-8 text: line 1 has other bytes (save it as UTF-8)");
 
     let value = [b"\xef\xbb\xbf".as_slice(), &utf16("x"), b"\r\n"].concat();
     bench.write("value", &value);
@@ -161,20 +161,20 @@ fn what_is_encrypted_as_a_document_names_the_program_to_run_first() {
     let bench = Bench::new();
     let sops = "sops: { mac: 'ENC[AES256_GCM,data:x,type:str]', version: 3.9.0 }";
     let encrypted = "ENC[AES256_GCM,data:hunter2,iv:x,tag:y,type:str]";
-    insta::assert_snapshot!(bench.refusal("sops.yaml", secret(&format!("stringData: {{ a: '{encrypted}' }}\n{sops}"))), @"DIR/sops.yaml:1: is encrypted by SOPS (run `sops decrypt` first)");
-    insta::assert_snapshot!(bench.refusal("sops.json", format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"x"}},"data":{{"a":"{encrypted}"}},"sops":{{"mac":"x"}}}}"#)), @"DIR/sops.json:1: is encrypted by SOPS (run `sops decrypt` first)");
-    insta::assert_snapshot!(bench.refusal("sops-export.json", format!(r#"{{"format":"{encrypted}","secrets":{{}},"sops":{{"mac":"x"}}}}"#)), @"DIR/sops-export.json:1: is encrypted by SOPS (run `sops decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("sops.yaml", secret(&format!("stringData: {{ a: '{encrypted}' }}\n{sops}"))), @"error: DIR/sops.yaml:1: is encrypted by SOPS (run `sops decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("sops.json", format!(r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"x"}},"data":{{"a":"{encrypted}"}},"sops":{{"mac":"x"}}}}"#)), @"error: DIR/sops.json:1: is encrypted by SOPS (run `sops decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("sops-export.json", format!(r#"{{"format":"{encrypted}","secrets":{{}},"sops":{{"mac":"x"}}}}"#)), @"error: DIR/sops-export.json:1: is encrypted by SOPS (run `sops decrypt` first)");
     let list =
         format!("apiVersion: v1\nkind: List\nitems:\n- {}\n{sops}\n", secret("stringData: { a: x }").trim_end().replace('\n', "\n  "));
-    insta::assert_snapshot!(bench.refusal("sops-list.yaml", list), @"DIR/sops-list.yaml:1: is encrypted by SOPS (run `sops decrypt` first)");
-    insta::assert_snapshot!(bench.refusal("sops.env", format!("A={encrypted}\nsops_mac={encrypted}\nsops_version=3.9.0\n")), @"DIR/sops.env: is encrypted by SOPS (run `sops decrypt` first)");
-    insta::assert_snapshot!(bench.refusal(".env.vault", "DOTENV_VAULT_PRODUCTION=\"hunter2\"\n"), @"DIR/.env.vault: is encrypted by dotenv-vault (run `npx dotenv-vault decrypt` first)");
-    insta::assert_snapshot!(bench.refusal("ansible.yml", "$ANSIBLE_VAULT;1.1;AES256\n6638\n"), @"DIR/ansible.yml: is encrypted by Ansible Vault (run `ansible-vault decrypt` first)");
-    insta::assert_snapshot!(bench.refusal("db.env.age", "age-encryption.org/v1\n-> X25519 x\n"), @"DIR/db.env.age: is encrypted by age (run `age --decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("sops-list.yaml", list), @"error: DIR/sops-list.yaml:1: is encrypted by SOPS (run `sops decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("sops.env", format!("A={encrypted}\nsops_mac={encrypted}\nsops_version=3.9.0\n")), @"error: DIR/sops.env: is encrypted by SOPS (run `sops decrypt` first)");
+    insta::assert_snapshot!(bench.refusal(".env.vault", "DOTENV_VAULT_PRODUCTION=\"hunter2\"\n"), @"error: DIR/.env.vault: is encrypted by dotenv-vault (run `npx dotenv-vault decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("ansible.yml", "$ANSIBLE_VAULT;1.1;AES256\n6638\n"), @"error: DIR/ansible.yml: is encrypted by Ansible Vault (run `ansible-vault decrypt` first)");
+    insta::assert_snapshot!(bench.refusal("db.env.age", "age-encryption.org/v1\n-> X25519 x\n"), @"error: DIR/db.env.age: is encrypted by age (run `age --decrypt` first)");
     let sealed = "apiVersion: bitnami.com/v1alpha1\nkind: SealedSecret\nmetadata: { name: db, namespace: shop }\nspec: { encryptedData: { a: hunter2 } }\n";
-    insta::assert_snapshot!(bench.refusal("sealed.yaml", sealed), @"DIR/sealed.yaml:1: the SealedSecret db has no values (import the Secret that the cluster makes from it: kubectl get secret -n shop db -o yaml)");
+    insta::assert_snapshot!(bench.refusal("sealed.yaml", sealed), @"error: DIR/sealed.yaml:1: the SealedSecret db has no values (import the Secret that the cluster makes from it: kubectl get secret -n shop db -o yaml)");
     let external = "apiVersion: external-secrets.io/v1\nkind: ExternalSecret\nmetadata: { name: db }\nspec: { target: { name: app } }\n";
-    insta::assert_snapshot!(bench.refusal("external.yaml", format!("{external}---\n{}", secret("data: { a: eA== }"))), @"DIR/external.yaml:1: the ExternalSecret db has no values (import the Secret that the cluster makes from it: kubectl get secret db -o yaml)");
+    insta::assert_snapshot!(bench.refusal("external.yaml", format!("{external}---\n{}", secret("data: { a: eA== }"))), @"error: DIR/external.yaml:1: the ExternalSecret db has no values (import the Secret that the cluster makes from it: kubectl get secret db -o yaml)");
     let as_is = bench.import(&["--as-is", "DIR/sops.env"], "");
     assert_eq!(as_is.0, 1, "of a document there is nothing to take");
 }
@@ -183,17 +183,17 @@ fn what_is_encrypted_as_a_document_names_the_program_to_run_first() {
 fn what_is_not_a_value_is_a_fault_unless_it_is_taken_as_it_is() {
     let bench = Bench::new();
     let references = "A=vault:kv/data/db#hunter2\nB='{{ .Values.hunter2 }}'\nC=op://hunter2/db/password\nD=plain\n";
-    insta::assert_snapshot!(bench.refusal("db.env", references), @r"
-    DIR/db.env: line 1: A: is a reference to a field in Vault, not a value (write the value that `vault kv get -field=KEY PATH` prints; --as-is takes the text itself)
-    DIR/db.env: line 2: B: is a template, not a value (let the program that fills it in run first, such as `helm template`; --as-is takes the text itself)
-    DIR/db.env: line 3: C: is a reference of 1Password, not a value (run `op inject` first; --as-is takes the text itself)
+    insta::assert_snapshot!(bench.refusal("db.env", references), @"
+    error: DIR/db.env: line 1: A: is a reference to a field in Vault, not a value (write the value that `vault kv get -field=KEY PATH` prints; --as-is takes the text itself)
+    error: DIR/db.env: line 2: B: is a template, not a value (let the program that fills it in run first, such as `helm template`; --as-is takes the text itself)
+    error: DIR/db.env: line 3: C: is a reference of 1Password, not a value (run `op inject` first; --as-is takes the text itself)
     ");
     let manifest = secret(
         "data: { b64: 'ENC[AES256_GCM,data:hunter2]', a: UkVG }\nstringData: { b: 'ref+vault://kv/db#/hunter2', c: \"$ANSIBLE_VAULT;1.1;AES256\\nhunter2\" }",
     );
-    insta::assert_snapshot!(bench.refusal("db.yaml", manifest), @"DIR/db.yaml:1: the Secret db: data.b64: is encrypted by SOPS, not a value (run `sops decrypt` first; --as-is takes the text itself)");
+    insta::assert_snapshot!(bench.refusal("db.yaml", manifest), @"error: DIR/db.yaml:1: the Secret db: data.b64: is encrypted by SOPS, not a value (run `sops decrypt` first; --as-is takes the text itself)");
     bench.write("db.json", r#"{"format":"keyferry-export-1","secrets":{"db":{"a":{"text":"ENC[AES256_GCM,data:hunter2]"}}}}"#);
-    insta::assert_snapshot!(bench.import(&["DIR/db.json"], "").2, @"DIR/db.json: db: a: is encrypted by SOPS, not a value (run `sops decrypt` first; --as-is takes the text itself)");
+    insta::assert_snapshot!(bench.import(&["DIR/db.json"], "").2, @"error: DIR/db.json: db: a: is encrypted by SOPS, not a value (run `sops decrypt` first; --as-is takes the text itself)");
     assert_eq!(bench.vault(&["list"], "").1, "", "nothing was set");
     assert_eq!(bench.import(&["--as-is", "DIR/db.env"], "").1, "db: revision 1, 4 fields\n1 secret set, 0 skipped\n");
     assert_eq!(bench.vault(&["get", "db", "--field", "D"], "").1, "plain");
@@ -288,8 +288,8 @@ fn kinds_that_are_not_imported_are_named() {
     assert_eq!((code, out.as_str()), (0, "shop/db: revision 1, 1 field\n1 secret set, 0 skipped\n"));
     insta::assert_snapshot!(err, @r#"warning: <stdin>: not imported: 2 ConfigMap, 1 Deployment, 1 Secret of apiVersion "v2", 1 document without a kind (only Secrets of apiVersion v1 are)"#);
     insta::assert_snapshot!(bench.import(&["-"], others).2, @r#"
-    <stdin>: not imported: 2 ConfigMap, 1 Deployment, 1 Secret of apiVersion "v2", 1 document without a kind (only Secrets of apiVersion v1 are)
-    there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say so, and from standard input, with --format dotenv)
+    error: there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say so, and from standard input, with --format dotenv)
+    note: <stdin>: not imported: 2 ConfigMap, 1 Deployment, 1 Secret of apiVersion "v2", 1 document without a kind (only Secrets of apiVersion v1 are)
     "#);
 }
 
@@ -299,7 +299,7 @@ fn an_export_of_nothing_is_a_fault() {
     bench.vault(&["set", "shop/db", "a=x"], "");
     let (code, out, err) = bench.vault(&["export", "shpo/"], "");
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(err, @"shpo/: no secret has a name that starts so (`keyferry vault list` shows them)");
+    insta::assert_snapshot!(err, @"error: shpo/: no secret has a name that starts so (`keyferry vault list` shows them)");
 }
 
 #[test]

@@ -67,13 +67,17 @@ fn configurations() -> Vec<String> {
     ]
 }
 
-/// The faults that a command tells of the file, without the word that `check` puts before each and its last line, which counts them.
+/// The faults that a command tells of the file, without the word `error` of each and the last line of `check`, which counts them.
 fn faults(command: &str, file: &Path, code: i32) -> String {
     let arguments = [command, "--config", file.to_str().unwrap()];
     let (ended, out, errors) = run(keyferry().args(arguments), "");
     assert_eq!(ended, code, "{out}{errors}");
     let start = format!("{}:", file.display());
-    let lines = out.lines().chain(errors.lines()).filter_map(|line| line.strip_prefix(&start)).filter(|line| !line.starts_with(' '));
+    let lines = out
+        .lines()
+        .chain(errors.lines())
+        .filter_map(|line| line.trim_start_matches("error: ").strip_prefix(&start))
+        .filter(|line| !line.starts_with(' '));
     lines.map(|line| line.replacen(": error: ", ": ", 1) + "\n").collect()
 }
 

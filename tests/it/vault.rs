@@ -71,21 +71,21 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
 
     let (code, _, err) = vault(&house, "vault", &["rekey"], "");
     assert_eq!(code, 1);
-    insta::assert_snapshot!(err, @r#"
-    DIR/vault/.history/shop/db/1.age is sealed to other recipients
-    DIR/vault/shop/db.age is sealed to other recipients
-    DIR/vault/shop/tls.age is sealed to other recipients
-    nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
-    "#);
+    insta::assert_snapshot!(err, @"
+    error: DIR/vault/.history/shop/db/1.age is sealed to other recipients
+    error: DIR/vault/shop/db.age is sealed to other recipients
+    error: DIR/vault/shop/tls.age is sealed to other recipients
+    note: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
+    ");
     // As after a run that was cut short: a part is sealed to the old recipient still.
     let both = house.path("new.key");
     fs::write(house.path("vault/shop/x.age"), fs::read(&files[0]).unwrap()).unwrap();
     let (code, _, err) = vault(&house, "vault", &["rekey", "--identity", both.to_str().unwrap()], "");
     assert_eq!(code, 1);
-    insta::assert_snapshot!(err, @r#"
-    DIR/vault/shop/x.age was sealed as another secret or revision
-    nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
-    "#);
+    insta::assert_snapshot!(err, @"
+    error: DIR/vault/shop/x.age was sealed as another secret or revision
+    note: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
+    ");
     fs::remove_file(house.path("vault/shop/x.age")).unwrap();
     let set = vault(&house, "vault", &["set", "shop/db", "username=app", "--replace"], "");
     assert_eq!(set.1, "shop/db: revision 3, 1 field, encrypted for 1 recipient\n", "the count goes on");
@@ -202,7 +202,7 @@ fn the_last_recipient_stays() {
         fs::read_to_string(house.path("vault/.recipients")).unwrap().lines().find(|line| line.starts_with("age1")).unwrap().to_owned();
     let (code, _, err) = vault(&house, "vault", &["rekey", "--remove", &old], "");
     assert_eq!(code, 1);
-    insta::assert_snapshot!(err, @"DIR/vault/.recipients: the last recipient cannot be removed, because nobody could open the secrets (add another one, with --add)");
+    insta::assert_snapshot!(err, @"error: DIR/vault/.recipients: the last recipient cannot be removed, because nobody could open the secrets (add another one, with --add)");
     assert!(fs::read_to_string(house.path("vault/.recipients")).unwrap().contains(&old));
 }
 
@@ -248,9 +248,9 @@ fn dotenv_files_round_trip_and_are_for_their_owner_alone() {
     assert_eq!(vault(&house, "copy", &["export"], "").1, vault(&house, "vault", &["export", "shop/env"], "").1);
 
     let again = vault(&house, "vault", &["export", "--format", "dotenv", "--to", to.to_str().unwrap()], "");
-    insta::assert_snapshot!(again.2, @r"
-    shop/db: the field password has quotes, `$`, backticks or backslashes that sh, node's dotenv and python-dotenv do not read alike (use json)
-    shop/tls: the field key.bin is not text (use json)
+    insta::assert_snapshot!(again.2, @"
+    error: shop/db: the field password has quotes, `$`, backticks or backslashes that sh, node's dotenv and python-dotenv do not read alike (use json)
+    error: shop/tls: the field key.bin is not text (use json)
     ");
     assert!(again.1.is_empty());
     let again = vault(&house, "vault", &["export", "shop/env", "--format", "dotenv", "--to", to.to_str().unwrap()], "");
@@ -263,10 +263,10 @@ fn what_kubectl_prints_is_taken_in() {
     let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Secret\n  metadata: { name: api, namespace: shop, uid: x }\n  type: Opaque\n  immutable: true\n  data: { token: aHVudGVyMg==, old: eA== }\n  stringData: { old: new }\n- apiVersion: v1\n  kind: Secret\n  metadata: { name: sh.helm.release.v1.x.v1, namespace: shop }\n  type: helm.sh/release.v1\n  data: { release: eA== }\n- apiVersion: v1\n  kind: Secret\n  metadata: { name: db, namespace: shop }\n  data: { a: eA== }\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: { name: x }\n";
     let (code, out, err) = vault(&house, "vault", &["import", "-"], list);
     assert_eq!((code, out.as_str()), (1, ""));
-    insta::assert_snapshot!(err, @r"
+    insta::assert_snapshot!(err, @"
     warning: <stdin>:11: the Secret sh.helm.release.v1.x.v1 is not imported: its type is helm.sh/release.v1
     warning: <stdin>: not imported: 1 ConfigMap (only Secrets of apiVersion v1 are)
-    shop/db: is in the vault already (--on-conflict skip, or replace)
+    error: shop/db: is in the vault already (--on-conflict skip, or replace)
     ");
     let (code, out, _) = vault(&house, "vault", &["import", "--on-conflict", "replace", "--dry-run", "-"], list);
     assert_eq!(code, 0);
@@ -310,19 +310,19 @@ fn every_fault_is_told_at_once_without_a_value_and_nothing_is_set() {
     let mut arguments = vec!["import", "--namespace", "shop"];
     arguments.extend(files.iter().map(String::as_str));
     let (code, out, err) = vault(&house, "vault", &arguments, "");
-    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!((code, out.as_str()), (2, ""), "one of the files is not there");
     assert!(!err.contains("hunter2"), "{err}");
     insta::assert_snapshot!(err, @r#"
-    DIR/faulty/a.yaml:1: the Secret x: data.a: is not valid base64
-    DIR/faulty/a.yaml:1: the Secret x: data.b: is a number to Kubernetes, but must be a text (put it in quotes)
-    DIR/faulty/a.yaml:1: the Secret x: data.c: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
-    DIR/faulty/broken.yaml:2:1: is not valid YAML (`kubectl apply --dry-run=client -f FILE` says more, and may show values)
-    DIR/faulty/b.env: line 1: has no `=` (write NAME=value)
-    DIR/faulty/b.env: line 2: the closing quote is missing (add it; a value that begins with a quote goes into other quotes)
-    DIR/faulty/c.json: the name "../x" has the element ".."
-    DIR/faulty/c.json: "y" has the field `a`, which is not valid base64
-    DIR/faulty/c.json: z: a secret has at least one field (give it one)
-    DIR/faulty/none.yaml: cannot be read: No such file or directory (os error 2)
+    error: DIR/faulty/a.yaml:1: the Secret x: data.a: is not valid base64
+    error: DIR/faulty/a.yaml:1: the Secret x: data.b: is a number to Kubernetes, but must be a text (put it in quotes)
+    error: DIR/faulty/a.yaml:1: the Secret x: data.c: is a list, but must be a text (a YAML list goes into a text with `|` after the key)
+    error: DIR/faulty/broken.yaml:2:1: is not valid YAML (`kubectl apply --dry-run=client -f FILE` says more, and may show values)
+    error: DIR/faulty/b.env: line 1: has no `=` (write NAME=value)
+    error: DIR/faulty/b.env: line 2: the closing quote is missing (add it; a value that begins with a quote goes into other quotes)
+    error: DIR/faulty/c.json: the name "../x" has the element ".."
+    error: DIR/faulty/c.json: "y" has the field `a`, which is not valid base64
+    error: DIR/faulty/c.json: z: a secret has at least one field (give it one)
+    error: DIR/faulty/none.yaml: cannot be read: No such file or directory (os error 2)
     "#);
     assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
 }
@@ -350,15 +350,15 @@ fn a_secret_that_the_api_server_would_refuse_is_not_imported() {
         err
     });
     insta::assert_snapshot!(told.concat(), @r#"
-    <stdin>:1: the Secret x: "stringdata" is no known key (did you mean `stringData`?)
-    <stdin>:1: the Secret {{ .Release.Name }}-x: metadata.name: "{{ .Release.Name }}-x" is a template (let the program that fills it in run first, such as `helm template`)
-    <stdin>:1: the Secret Big: metadata.name: "Big" is not allowed (Kubernetes takes small letters, digits and `-`)
-    <stdin>:1: the Secret x: type: "{{ .type }}" is a template (let the program that fills it in run first, such as `helm template`)
-    <stdin>:1: the Secret x: stringData: "a b" is not allowed (keys have letters, digits, `-`, `_` and `.`)
-    <stdin>:4: is encrypted by SOPS (run `sops decrypt` first)
-    <stdin>:6:5: is not valid YAML, perhaps because it is encrypted by Ansible Vault (run `ansible-vault decrypt` first)
-    <stdin>:4:27: the key "p" is given twice in one mapping (remove one)
-    <stdin>:1: the ExternalSecret x has no values (import the Secret that the cluster makes from it: kubectl get secret x -o yaml)
+    error: <stdin>:1: the Secret x: "stringdata" is no known key (did you mean `stringData`?)
+    error: <stdin>:1: the Secret {{ .Release.Name }}-x: metadata.name: "{{ .Release.Name }}-x" is a template (let the program that fills it in run first, such as `helm template`)
+    error: <stdin>:1: the Secret Big: metadata.name: "Big" is not allowed (Kubernetes takes small letters, digits and `-`)
+    error: <stdin>:1: the Secret x: type: "{{ .type }}" is a template (let the program that fills it in run first, such as `helm template`)
+    error: <stdin>:1: the Secret x: stringData: "a b" is not allowed (keys have letters, digits, `-`, `_` and `.`)
+    error: <stdin>:4: is encrypted by SOPS (run `sops decrypt` first)
+    error: <stdin>:6:5: is not valid YAML, perhaps because it is encrypted by Ansible Vault (run `ansible-vault decrypt` first)
+    error: <stdin>:4:27: the key "p" is given twice in one mapping (remove one)
+    error: <stdin>:1: the ExternalSecret x has no values (import the Secret that the cluster makes from it: kubectl get secret x -o yaml)
     "#);
     assert_eq!(vault(&house, "vault", &["list"], "").1, "shop/db\nshop/tls\n");
 }

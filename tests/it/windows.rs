@@ -79,7 +79,7 @@ fn a_vaults_keys_are_read_without_their_mark() {
     };
     let key = fs::read_to_string(house.path("age.key")).unwrap();
     fs::write(house.path("age.key"), utf16(&key, u16::to_le_bytes)).unwrap();
-    insta::assert_snapshot!(told(&["get", "shop/db"]), @"shop/db: the identity file DIR/age.key is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    insta::assert_snapshot!(told(&["get", "shop/db"]), @"error: shop/db: the identity file DIR/age.key is UTF-16, as PowerShell writes it (save it as UTF-8)");
     fs::write(house.path("vault/.recipients"), utf16(&key, u16::to_le_bytes)).unwrap();
-    insta::assert_snapshot!(told(&["set", "shop/db", "a=x"]), @"DIR/vault/.recipients is UTF-16, as PowerShell writes it (save it as UTF-8)");
+    insta::assert_snapshot!(told(&["set", "shop/db", "a=x"]), @"error: DIR/vault/.recipients is UTF-16, as PowerShell writes it (save it as UTF-8)");
 }

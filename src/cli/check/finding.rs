@@ -266,12 +266,11 @@ impl Report {
     }
 
     pub fn show(&self, output: Output) -> String {
-        let shown = || self.findings.iter().filter(|finding| !self.quiet || finding.severity == Severity::Error);
         match output {
-            Output::Github => shown().map(Finding::workflow_command).collect(),
+            Output::Github => self.shown().map(Finding::workflow_command).collect(),
             Output::Json => format!("{:#}\n", self.json()),
             Output::Text => {
-                let mut text: String = shown().map(|finding| finding.line(self.colours)).collect();
+                let mut text: String = self.shown().map(|finding| finding.line(self.colours)).collect();
                 if !self.quiet {
                     if !self.missing_rules.is_empty() {
                         text.push_str(&format!("\nThese rules would allow it (under `policy`):\n{}\n", self.missing_rules.list()));
@@ -281,6 +280,20 @@ impl Report {
                 text
             }
         }
+    }
+
+    fn shown(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| !self.quiet || finding.severity == Severity::Error)
+    }
+
+    /// For standard error, where each line begins with its severity.
+    pub fn severity_first(&self) -> String {
+        let line = |finding: &Finding| {
+            let (severity, file, Position { line, column }) = (finding.severity.word(), &finding.file, finding.at);
+            format!("{severity}: {file}:{line}:{column}: {}\n", finding.sentence())
+        };
+        let summary = if self.quiet { String::new() } else { self.summary() };
+        self.shown().map(line).collect::<String>() + &summary
     }
 
     /// What was looked at and how it went: a line for the configuration, and one for classes.
@@ -314,7 +327,7 @@ impl Report {
             "warnings": self.count(Severity::Warning),
             "unreadable": self.unreadable,
             "configuration": self.settings.as_ref().map(|(file, ..)| file),
-            "findings": self.findings.iter().map(Finding::json).collect::<Vec<Json>>(),
+            "findings": self.shown().map(Finding::json).collect::<Vec<Json>>(),
         })
     }
 }

@@ -50,7 +50,7 @@ impl Bench {
             Err(error) => return error.to_string().lines().next().unwrap().to_owned(),
         };
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let (code, failure) = match run(&program.args, &mut input, &mut out, &mut err, false) {
+        let (code, failure) = match run(program.args, &mut input, &mut out, &mut err, false) {
             Ok(()) => (0, String::new()),
             Err(failure) => (failure.code(), failure.to_string()),
         };
@@ -124,20 +124,12 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
           - "bao/sys/mounts"
         update:
           - "bao/team-a/auth/approle/role/r/secret-id"
-    ! DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
-    ! DIR/a.yaml:10:18: error: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
-    ! DIR/a.yaml:11:18: note: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
-    ! DIR/a.yaml:12:18: error: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
-    ! 
-    ! These rules would allow it (under `policy`):
-    !   - pods: { namespace: "shop", serviceAccount: "web" }
-    !     read:
-    !       - "bao/sys/mounts"
-    !     update:
-    !       - "bao/team-a/auth/approle/role/r/secret-id"
-    ! 
-    ! DIR/c.yaml: no fault (2 backends, 1 rule)
-    ! 4 objects in 1 class, 1 file: 3 faults
+    ! error: DIR/a.yaml:9:18: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    ! error: DIR/a.yaml:10:18: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
+    ! note: DIR/a.yaml:11:18: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
+    ! error: DIR/a.yaml:12:18: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
+    ! note: DIR/c.yaml: no fault (2 backends, 1 rule)
+    ! note: 4 objects in 1 class, 1 file: 3 faults
     "#);
     let rules: String = suggested.lines().skip(2).take_while(|line| !line.starts_with('!')).map(|line| format!("{line}\n")).collect();
     let without = class("own", &objects.lines().skip(1).collect::<Vec<_>>().join("\n")).replace("backend: files", "backend: bao");
@@ -300,7 +292,7 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
           - "files/shop/db"
           - "files/z/last"
           - "spare/odd/*/*" # allows more than this one name: a pattern cannot say it itself
-    ! 5 objects in 2 classes, 2 files: no fault
+    ! note: 5 objects in 2 classes, 2 files: no fault
     "#);
     assert_snapshot!(bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/d.yaml"), @r#"
     0
@@ -310,14 +302,14 @@ fn the_rules_that_are_needed_are_exact_and_in_order() {
           - "*/shop/db" # the class names no backend: give --config, or write its name for the `*`
           - "files/shop/db"
           - "files/z/last"
-    ! 4 objects in 2 classes, 2 files: no fault
+    ! note: 4 objects in 2 classes, 2 files: no fault
     "#);
-    assert_snapshot!(bench.run("--suggest-policy DIR/n.yaml"), @r#"
+    assert_snapshot!(bench.run("--suggest-policy DIR/n.yaml"), @"
     1
     policy: []
-    ! DIR/n.yaml:7:5: error: class nameless: the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, or say it with --as)
-    ! 1 object in 1 class, 1 file: 1 fault
-    "#);
+    ! error: DIR/n.yaml:7:5: class nameless: the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, or say it with --as)
+    ! note: 1 object in 1 class, 1 file: 1 fault
+    ");
     let rules = bench.run("--suggest-policy --as shop/web DIR/b.yaml DIR/a.yaml");
     let rules: String = rules.lines().skip(1).filter(|line| !line.starts_with('!')).map(|line| format!("{line}\n")).collect();
     let config = format!("{}{rules}", CONFIG.split("policy:").next().unwrap());
@@ -520,7 +512,7 @@ fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
     #   audience: ["bao"]
     #   namespace: ["team-a/web"]
     #   tls: true
-    ! 2 objects in 1 class, 1 file: no fault
+    ! note: 2 objects in 1 class, 1 file: no fault
     "#);
 }
 
@@ -597,12 +589,12 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     #   address: ["https://elsewhere"]
     #   audience: ["other"]
     #   namespace: ["team-b"]
-    ! DIR/address.yaml:9:5: warning: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone) [unused-parameter]
-    ! DIR/openbao.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
-    ! DIR/openbao.yaml:7:5: error: class peer: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
-    ! DIR/openbao2.yaml:5:13: warning: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
-    ! DIR/c.yaml: no fault (3 backends, 1 rule)
-    ! 8 objects in 7 classes, 7 files: 1 fault, 3 warnings
+    ! warning: DIR/address.yaml:9:5: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone) [unused-parameter]
+    ! warning: DIR/openbao.yaml:5:13: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    ! error: DIR/openbao.yaml:7:5: class peer: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
+    ! warning: DIR/openbao2.yaml:5:13: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
+    ! note: DIR/c.yaml: no fault (3 backends, 1 rule)
+    ! note: 8 objects in 7 classes, 7 files: 1 fault, 3 warnings
     "#);
 }
 

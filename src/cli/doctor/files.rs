@@ -60,8 +60,9 @@ fn readable(path: &Path) -> std::io::Result<usize> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::super::report::{Output, Report};
+    use super::super::report::Report;
     use super::*;
+    use crate::cli::Shown;
 
     #[test]
     fn each_trouble_of_a_file_is_told() {
@@ -79,7 +80,7 @@ mod tests {
         let public = |name: &str| NamedFile::public(name, &at(name));
         let files =
             [secret("good"), secret("empty"), secret("open"), secret("loose"), secret("gone"), public("open"), public("."), secret(".")];
-        let shown = Report::of(examine(&files)).show(Output::Text, false, false);
+        let shown = Report::of(examine(&files)).show(Shown::TEXT, false);
         insta::assert_snapshot!(shown.replace(folder.path().to_str().unwrap(), "DIR"), @"
         ok   file good: DIR/good: mode 0400, 3 bytes
         fail file empty: DIR/empty: is empty (write what belongs into it)

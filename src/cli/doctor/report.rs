@@ -1,17 +1,9 @@
 //! All diagnoses, and how they are written for a person or a script.
 
-use clap::ValueEnum;
 use serde_json::{Value as Json, json};
 
+use crate::cli::{Format, Shown};
 use crate::model::{Diagnosis, Level};
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Output {
-    /// A JSON document.
-    Json,
-    /// A line a diagnosis: LEVEL WHAT: WHY (REMEDY).
-    Text,
-}
 
 /// What was found, in the order of looking.
 #[derive(Debug)]
@@ -30,12 +22,13 @@ impl Report {
         self.count(Level::Fail) > 0
     }
 
-    /// `quiet`: without what is well.
-    pub fn show(&self, output: Output, colours: bool, quiet: bool) -> String {
+    /// A JSON document, or one line per diagnosis: LEVEL WHAT: WHY (REMEDY). `quiet`: only what fails.
+    pub fn show(&self, Shown { output, quiet }: Shown, colours: bool) -> String {
+        let shown = || self.0.iter().filter(|one| !quiet || one.level == Level::Fail);
         match output {
-            Output::Json => format!("{:#}\n", self.json()),
-            Output::Text => {
-                let mut text: String = self.0.iter().filter(|one| !quiet || one.level != Level::Ok).map(|one| line(one, colours)).collect();
+            Format::Json => format!("{:#}\n", self.json(shown())),
+            Format::Text => {
+                let mut text: String = shown().map(|one| line(one, colours)).collect();
                 if !self.fails() && !quiet {
                     text.push_str(&self.summary());
                     text.push('\n');
@@ -56,7 +49,7 @@ impl Report {
         self.0.iter().filter(|diagnosis| diagnosis.level == level).count()
     }
 
-    fn json(&self) -> Json {
+    fn json<'a>(&self, shown: impl Iterator<Item = &'a Diagnosis>) -> Json {
         let diagnosis = |diagnosis: &Diagnosis| {
             json!({
                 "level": diagnosis.level.as_str(),
@@ -69,7 +62,7 @@ impl Report {
             "ok": self.count(Level::Ok),
             "warnings": self.count(Level::Warn),
             "failing": self.count(Level::Fail),
-            "diagnoses": self.0.iter().map(diagnosis).collect::<Vec<Json>>(),
+            "diagnoses": shown.map(diagnosis).collect::<Vec<Json>>(),
         })
     }
 }

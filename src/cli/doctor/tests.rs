@@ -5,6 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use super::*;
+use crate::cli::Format;
 use crate::delivery::DeliveryMode;
 use crate::kube::api_server::{Answer, ApiServer};
 use crate::kube::{CsiDriver, KubeConfig};
@@ -12,7 +13,7 @@ use crate::server::SocketConfig;
 
 fn shown(found: Vec<Diagnosis>, folder: &Path) -> String {
     let owner = format!("owner {}", rustix::process::geteuid().as_raw());
-    Report::of(found).show(Output::Text, false, false).replace(folder.to_str().unwrap(), "DIR").replace(&owner, "owner UID")
+    Report::of(found).show(Shown::TEXT, false).replace(folder.to_str().unwrap(), "DIR").replace(&owner, "owner UID")
 }
 
 fn sockets(dir: &Path) -> SocketConfig {
@@ -233,13 +234,13 @@ fn what_may_reach_a_disk_is_told() {
 fn a_report_is_for_a_person_or_a_script() {
     let report =
         Report::of(vec![Diagnosis::ok("a", "fine"), Diagnosis::warn("b", "two\nlines", "mend it"), Diagnosis::fail("c", "broken", "")]);
-    insta::assert_snapshot!(report.show(Output::Text, false, false), @"
+    insta::assert_snapshot!(report.show(Shown::TEXT, false), @"
     ok   a: fine
     warn b: two lines (mend it)
     fail c: broken
     ");
-    assert!(report.show(Output::Text, true, false).starts_with("\u{1b}[32mok  \u{1b}[0m a: fine\n"));
-    insta::assert_snapshot!(report.show(Output::Json, true, false), @r#"
+    assert!(report.show(Shown::TEXT, true).starts_with("\u{1b}[32mok  \u{1b}[0m a: fine\n"));
+    insta::assert_snapshot!(report.show(Shown { output: Format::Json, quiet: false }, true), @r#"
     {
       "ok": 1,
       "warnings": 1,
@@ -266,5 +267,6 @@ fn a_report_is_for_a_person_or_a_script() {
       ]
     }
     "#);
+    insta::assert_snapshot!(report.show(Shown { quiet: true, ..Shown::TEXT }, false), @"fail c: broken");
     insta::assert_snapshot!(report.summary(), @"1 ok, 1 warning, 1 failing");
 }

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use tower::Service;
 
 use super::*;
+use crate::cli::Shown;
 use crate::cli::health::{self, HealthArgs};
 use crate::clock::ManualClock;
 use crate::server::proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
@@ -410,7 +411,7 @@ fn the_command_line_is_checked() {
 async fn health_is_one_line() {
     let health = async |socket: String| {
         let mut out = Vec::new();
-        let result = health::run(&HealthArgs { socket: socket.into(), wait: None, quiet: false }, &mut out, &mut Vec::new()).await;
+        let result = health::run(&HealthArgs { socket: socket.into(), wait: None, shown: Shown::TEXT }, &mut out, &mut Vec::new()).await;
         result.map(|()| String::from_utf8(out).unwrap())
     };
     let stage = Stage::new(good);
@@ -426,7 +427,7 @@ async fn health_gives_up_on_a_socket_that_nobody_accepts() {
     let dir = crate::folder::new();
     let socket = dir.path().join("deaf.sock");
     let _listener = UnixListener::bind(&socket).unwrap();
-    let error = health::run(&HealthArgs { socket, wait: None, quiet: false }, &mut Vec::new(), &mut Vec::new()).await.unwrap_err();
+    let error = health::run(&HealthArgs { socket, wait: None, shown: Shown::TEXT }, &mut Vec::new(), &mut Vec::new()).await.unwrap_err();
     insta::assert_snapshot!(error, @"no answer within 5s (is the provider overloaded, or stopped? see its log)");
 }
 

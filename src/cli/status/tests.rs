@@ -258,7 +258,7 @@ fn the_state_folder_is_found_in_a_configuration_with_faults() {
     let file = folder.path().join("keyferry.yaml");
     let found = |text: &str, dir: Option<&str>| {
         std::fs::write(&file, text).unwrap();
-        let args = StatusArgs { config: Some(file.clone()), state_dir: dir.map(Into::into), output: Format::Text, quiet: false };
+        let args = StatusArgs { config: Some(file.clone()), state_dir: dir.map(Into::into), shown: Shown::TEXT };
         state_dir(&args).map_err(|error| error.to_string().replace(folder.path().to_str().unwrap(), "DIR"))
     };
     assert_eq!(found("stateDir: /srv/state\npolcy: []\n", None), Ok("/srv/state".into()));

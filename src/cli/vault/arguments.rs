@@ -1,18 +1,20 @@
 //! What is typed after `keyferry vault`, and its help.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::VaultCliError;
 use super::change::{Patch, Rollback, Set};
 use super::edit::Edit;
 use super::past::{Diff, History};
 use super::place::{Copy, Remove, Rename};
 use super::prune::Prune;
 use super::recipients::Recipients;
+use super::{VaultCliError, emit, say};
 use crate::backend::store::file::{KEPT, Recipient, Revision, VaultName};
 use crate::model::SecretName;
 
@@ -246,7 +248,7 @@ pub struct Import {
     pub(super) name: Option<String>,
 
     /// The namespace of Secrets that name none
-    #[arg(long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE")]
     pub(super) namespace: Option<String>,
 
     /// Take ciphertext and references as they are: without it they are faults
@@ -358,6 +360,9 @@ pub(super) struct Trial {
     /// Tell what would change, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+
+    #[command(flatten)]
+    pub(super) form: OutputForm,
 }
 
 /// For whatever makes a revision.
@@ -433,6 +438,19 @@ pub(super) struct Keys {
 /// An argument that may be, or may by mistake be, a secret. It is parsed here and not by clap, whose messages quote what is wrong.
 #[derive(Clone)]
 pub(super) struct Unshown(pub(super) Zeroizing<String>);
+
+impl Trial {
+    /// Says what was done, or would be: a line for a person, or a document, which also has `dryRun`.
+    pub(super) fn tell(&self, out: &mut dyn Write, line: &str, mut document: Value) -> Result<(), VaultCliError> {
+        match self.form.output {
+            Form::Json => {
+                document["dryRun"] = json!(self.dry_run);
+                emit(out, &super::document(&document))
+            }
+            Form::Text => say(out, line),
+        }
+    }
+}
 
 impl VaultCommand {
     /// Whether errors alone are printed.

@@ -4,12 +4,13 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::{Map, Value, json};
 
 use super::arguments::{Folder, Given, Keys, Revising, Trial, secret_name, usage};
 use super::changes::Changes;
 use super::fields::{Assignments, Fields};
 use super::prompt::Input;
-use super::{USUAL_LIMIT, VaultCliError, count, fault, open, open_revision, reader, say, take_up, warn};
+use super::{USUAL_LIMIT, VaultCliError, count, fault, open, open_revision, reader, take_up, warn};
 use crate::backend::store::file::{Opened, Revision, SecretType, Vault, Writer};
 use crate::model::{FieldName, SecretName};
 
@@ -84,11 +85,17 @@ impl Set {
         let next = take_up(&writer, &self.folder.vault, &self.given.name, &self.identity, &self.given.revising.trial)?;
         let recipients = count(writer.recipients(), "recipient");
         let (name, fields_shown) = (&self.given.name, count(fields.len(), "field"));
-        if self.given.revising.trial.dry_run {
-            return say(out, &format!("{name}: would be revision {next}, {fields_shown}, encrypted for {recipients}"));
+        let trial = &self.given.revising.trial;
+        let document = |revision: Revision| {
+            let fields: Vec<&str> = fields.keys().map(FieldName::as_str).collect();
+            json!({ "name": name.as_str(), "revision": revision.number(), "fields": fields, "recipients": writer.recipients() })
+        };
+        if trial.dry_run {
+            let line = format!("{name}: would be revision {next}, {fields_shown}, encrypted for {recipients}");
+            return trial.tell(out, &line, document(next));
         }
         let revision = writer.set(name, None, &fields)?;
-        say(out, &format!("{name}: revision {revision}, {fields_shown}, encrypted for {recipients}"))
+        trial.tell(out, &format!("{name}: revision {revision}, {fields_shown}, encrypted for {recipients}"), document(revision))
     }
 
     /// Nobody loses a field without a word.
@@ -175,15 +182,20 @@ pub(super) fn put(
     out: &mut dyn Write,
 ) -> Result<(), VaultCliError> {
     let changes = Changes::between((&former.secret.fields, former.secret_type.as_ref()), (fields, secret_type));
+    let document = |revision: Revision| {
+        let mut document = Map::from_iter([("name".to_owned(), json!(name.as_str())), ("revision".to_owned(), json!(revision.number()))]);
+        document.extend(changes.to_json());
+        Value::Object(document)
+    };
     if changes.is_empty() {
-        return say(out, &format!("{name}: unchanged, revision {}", former.revision));
+        return trial.tell(out, &format!("{name}: unchanged, revision {}", former.revision), document(former.revision));
     }
     if trial.dry_run {
         let next = writer.next(name).unwrap_or(former.revision.next());
-        return say(out, &format!("{name}: would be revision {next}: {}", changes.sentence()));
+        return trial.tell(out, &format!("{name}: would be revision {next}: {}", changes.sentence()), document(next));
     }
     let revision = writer.set(name, secret_type, fields)?;
-    say(out, &format!("{name}: revision {revision}: {}", changes.sentence()))
+    trial.tell(out, &format!("{name}: revision {revision}: {}", changes.sentence()), document(revision))
 }
 
 // === impl Rollback ===
@@ -195,15 +207,18 @@ impl Rollback {
         let reader = reader(folder, &self.keys.identity, name)?;
         let writer = vault.lock()?;
         let current = open(&reader, folder, name)?;
+        let trial = &self.revising.trial;
+        let document = |revision: Revision| json!({ "name": name.as_str(), "revision": revision.number(), "as": self.to.number() });
         if current.revision == self.to {
-            return say(out, &format!("{name}: unchanged, revision {} is the current one", self.to));
+            let line = format!("{name}: unchanged, revision {} is the current one", self.to);
+            return trial.tell(out, &line, document(current.revision));
         }
         let wanted = open_revision(&reader, &vault, name, self.to)?;
-        let next = take_up(&writer, folder, name, &self.keys.identity, &self.revising.trial)?;
-        if self.revising.trial.dry_run {
-            return say(out, &format!("{name}: would be revision {next}, as revision {}", self.to));
+        let next = take_up(&writer, folder, name, &self.keys.identity, trial)?;
+        if trial.dry_run {
+            return trial.tell(out, &format!("{name}: would be revision {next}, as revision {}", self.to), document(next));
         }
         let revision = writer.set(name, wanted.secret_type.as_ref(), &wanted.secret.fields)?;
-        say(out, &format!("{name}: revision {revision}, as revision {}", self.to))
+        trial.tell(out, &format!("{name}: revision {revision}, as revision {}", self.to), document(revision))
     }
 }

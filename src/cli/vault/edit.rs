@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use clap::Args;
+use serde_json::json;
 
 use self::desk::{Desk, Ended};
 use self::editor::Editor;
@@ -19,7 +20,7 @@ use super::changes::Changes;
 use super::fields::{Fields, warn_of_mark};
 use super::past::side;
 use super::prompt::Input;
-use super::{VaultCliError, fault, note, open, reader, say, take_up, warn};
+use super::{VaultCliError, fault, note, open, reader, take_up, warn};
 use crate::backend::store::file::{Opened, Reader, Vault};
 use crate::model::SecretName;
 
@@ -62,7 +63,11 @@ impl Edit {
         }
         let desk = Desk::set(name)?;
         let Some(fields) = self.typed(&desk, &editor, &opened, err)? else {
-            return say(out, &format!("{name}: unchanged, revision {}", opened.revision));
+            let nothing: [&str; 0] = [];
+            let document = json!({
+                "name": name.as_str(), "revision": opened.revision.number(), "added": nothing, "changed": nothing, "removed": nothing, "typeChanged": false,
+            });
+            return self.revising.trial.tell(out, &format!("{name}: unchanged, revision {}", opened.revision), document);
         };
         self.put(&vault, &reader, &desk, &opened, &fields, (out, err))
     }

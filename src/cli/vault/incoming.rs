@@ -5,7 +5,7 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use self::manifests::{Object, objects, values};
@@ -28,6 +28,8 @@ pub struct Incoming {
     /// What was left out, and what may not be meant.
     pub notes: Vec<String>,
     faults: Vec<String>,
+    /// Whether one of them is that a file cannot be read.
+    unreadable: bool,
     /// Whether `--as-is`, `--name` and `--namespace` had an effect.
     used: Used,
 }
@@ -56,10 +58,13 @@ pub fn read_all(arguments: &Import, input: &mut dyn Read) -> Result<Incoming, Va
         incoming.read(arguments, path, input);
     }
     if incoming.secrets.is_empty() && incoming.faults.is_empty() {
-        let mut nothing = incoming.notes;
-        nothing.push("there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say \
-                      so, and from standard input, with --format dotenv)".to_owned());
+        let mut nothing = vec!["there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say \
+                      so, and from standard input, with --format dotenv)".to_owned()];
+        nothing.extend(incoming.notes.iter().map(|note| format!("note: {note}")));
         return Err(VaultCliError::Faults(nothing));
+    }
+    if incoming.unreadable {
+        return Err(VaultCliError::Unreadable(incoming.faults));
     }
     if !incoming.faults.is_empty() {
         return Err(VaultCliError::Faults(incoming.faults));
@@ -84,14 +89,14 @@ impl Incoming {
                     ));
                 }
             }
-            Err(cause) => self.faults.push(format!("{}: cannot be read: {cause}", path.display())),
+            Err(cause) => self.cannot_read(&path.display().to_string(), &cause),
         }
     }
 
     fn read_file(&mut self, arguments: &Import, root: Option<&Path>, path: &Path, shown: &str, input: &mut dyn Read) {
         let bytes = match sources::open(path, input) {
             Ok(bytes) => bytes,
-            Err(cause) => return self.faults.push(format!("{shown}: cannot be read: {cause}")),
+            Err(cause) => return self.cannot_read(shown, &cause),
         };
         if let Some(mark) = marks::of_file(&bytes) {
             return self.not_values(shown, mark);
@@ -108,6 +113,11 @@ impl Incoming {
                 self.faults.push(format!("{shown}: {fault}"));
             }
         }
+    }
+
+    fn cannot_read(&mut self, shown: &str, cause: &io::Error) {
+        self.unreadable = true;
+        self.faults.push(format!("{shown}: cannot be read: {cause}"));
     }
 
     fn read_dotenv(&mut self, arguments: &Import, name: Option<&str>, file: &str, text: &str) {

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::arguments::{Folder, Keys, Pair, Revising, Trial, secret_name};
-use super::{VaultCliError, count, fault, note, open, open_revision, reader, say, take_up};
+use super::{VaultCliError, count, fault, note, open, open_revision, reader, take_up};
 use crate::backend::store::file::{Revision, Vault, VaultError};
 use crate::model::SecretName;
 
@@ -82,17 +83,22 @@ impl Rename {
         }
         if !faults.is_empty() {
             faults.push(
-                "nothing was changed (give each identity that is needed, or run `keyferry vault prune --unreadable` first)".to_owned(),
+                "note: nothing was changed (give each identity that is needed, or run `keyferry vault prune --unreadable` first)"
+                    .to_owned(),
             );
             return Err(VaultCliError::Faults(faults));
         }
         take_up(&writer, folder, old, &self.keys.identity, &self.trial)?;
         let history = count(earlier.len(), "earlier revision");
+        let document = |revision: Option<Revision>| {
+            let revision = revision.map(Revision::number);
+            json!({ "from": old.as_str(), "to": new.as_str(), "revision": revision, "earlier": earlier.len() })
+        };
         if self.trial.dry_run {
-            return say(out, &format!("{old}: would become {new}, with {history}"));
+            return self.trial.tell(out, &format!("{old}: would become {new}, with {history}"), document(None));
         }
         let revision = writer.rename(old, new, &current, &earlier)?;
-        say(out, &format!("{old}: is now {new}, revision {revision}, with {history}"))?;
+        self.trial.tell(out, &format!("{old}: is now {new}, revision {revision}, with {history}"), document(Some(revision)))?;
         note(err, &format!("Pods' classes still name {old} (change them to {new})"))
     }
 }
@@ -118,11 +124,13 @@ impl Copy {
         }
         let next = take_up(&writer, folder, new, &self.keys.identity, &self.revising.trial)?;
         let shown = |revision: Revision| format!("revision {revision}, {}, as {old}", count(opened.secret.fields.len(), "field"));
-        if self.revising.trial.dry_run {
-            return say(out, &format!("{new}: would be {}", shown(next)));
+        let trial = &self.revising.trial;
+        let document = |revision: Revision| json!({ "from": old.as_str(), "to": new.as_str(), "revision": revision.number() });
+        if trial.dry_run {
+            return trial.tell(out, &format!("{new}: would be {}", shown(next)), document(next));
         }
         let revision = writer.set(new, opened.secret_type.as_ref(), &opened.secret.fields)?;
-        say(out, &format!("{new}: {}", shown(revision)))
+        trial.tell(out, &format!("{new}: {}", shown(revision)), document(revision))
     }
 }
 
@@ -148,15 +156,16 @@ impl Remove {
         if !faults.is_empty() {
             return Err(VaultCliError::Faults(faults));
         }
+        let verb = if self.trial.dry_run { "would remove" } else { "removed" };
+        let (mut lines, mut removed) = (Vec::new(), Vec::new());
         for (name, kept) in found {
-            if self.trial.dry_run {
-                say(out, &format!("would remove {name} and {}", count(kept, "earlier revision")))?;
-                continue;
+            if !self.trial.dry_run {
+                take_up(&writer, folder, name, &self.identity, &self.trial)?;
+                writer.remove(name)?;
             }
-            take_up(&writer, folder, name, &self.identity, &self.trial)?;
-            writer.remove(name)?;
-            say(out, &format!("removed {name} and {}", count(kept, "earlier revision")))?;
+            lines.push(format!("{verb} {name} and {}", count(kept, "earlier revision")));
+            removed.push(json!({ "name": name.as_str(), "earlier": kept }));
         }
-        Ok(())
+        self.trial.tell(out, &lines.join("\n"), json!({ "removed": removed }))
     }
 }

@@ -9,6 +9,8 @@ use std::thread;
 
 use tokio::time::{Duration, Instant};
 
+use crate::cli::streams::errors;
+
 /// Work that ends sooner is not spoken of.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -40,7 +42,7 @@ impl<'a> Progress<'a> {
         }
         let line = format!("{}: {done} of {all}", self.what);
         // Nobody may be reading.
-        let _ = if self.terminal { write!(self.err, "\r{line}\u{1b}[K") } else { writeln!(self.err, "{line}") };
+        let _ = if self.terminal { write!(self.err, "\r{line}\u{1b}[K") } else { writeln!(self.err, "note: {line}") };
         let _ = self.err.flush();
         self.shown = true;
         self.next = now + if self.terminal { OFTEN } else { SELDOM };
@@ -88,7 +90,7 @@ fn wait() {
 pub fn leave(message: &str, code: i32) -> ! {
     // The other thread may hold the lock of standard error.
     if let Ok(stderr) = io::stderr().as_fd().try_clone_to_owned() {
-        let _ = File::from(stderr).write_all(message.as_bytes());
+        let _ = File::from(stderr).write_all(errors(message).as_bytes());
     }
     #[allow(clippy::exit)] // the work itself cannot be asked to stop: it waits for the disk, or for somebody
     process::exit(code);
@@ -115,6 +117,6 @@ mod tests {
         tokio::time::advance(SELDOM).await;
         progress.tick(1, 2);
         drop(progress);
-        assert_eq!(shown, b"importing: 1 of 2\n");
+        assert_eq!(shown, b"note: importing: 1 of 2\n");
     }
 }

@@ -5,10 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::arguments::{Folder, Trial, usage};
 use super::prompt::Input;
-use super::{VaultCliError, count, fault, reader_of, say};
+use super::{VaultCliError, count, fault, reader_of};
 use crate::backend::Fault;
 use crate::backend::store::file::{KEPT, Key, Revision, Vault};
 use crate::model::SecretName;
@@ -46,7 +47,7 @@ impl Prune {
         let surplus = self.surplus(&vault)?;
         let what = described(&surplus);
         if self.trial.dry_run {
-            return say(out, &format!("would remove {what}"));
+            return self.trial.tell(out, &format!("would remove {what}"), document(&surplus));
         }
         if !surplus.is_empty() && input.terminal {
             let sure = input.confirms(&format!("Remove {what}?"), err).map_err(VaultCliError::Output)?;
@@ -57,7 +58,7 @@ impl Prune {
         let writer = vault.lock()?;
         // What somebody else has set in the meantime has other numbers.
         surplus.iter().try_for_each(|(name, revisions)| writer.forget(name, revisions))?;
-        say(out, &format!("removed {what}"))
+        self.trial.tell(out, &format!("removed {what}"), document(&surplus))
     }
 
     fn surplus(&self, vault: &Vault) -> Result<Surplus, VaultCliError> {
@@ -106,6 +107,11 @@ impl Prune {
 
 fn fits(name: &SecretName, wanted: &str) -> bool {
     name.as_str() == wanted || wanted.ends_with('/') && name.as_str().starts_with(wanted)
+}
+
+fn document(surplus: &Surplus) -> Value {
+    let secret = |(name, revisions): (&SecretName, &Vec<Revision>)| json!({ "name": name.as_str(), "revisions": revisions.iter().map(|revision| revision.number()).collect::<Vec<_>>() });
+    json!({ "removed": surplus.iter().map(secret).collect::<Vec<_>>() })
 }
 
 fn described(surplus: &Surplus) -> String {

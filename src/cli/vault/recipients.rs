@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::arguments::{Folder, Form, OutputForm, Trial, Unshown, recipients};
+use super::arguments::{Folder, Form, Trial, Unshown, recipients};
 use super::{VaultCliError, count, document, emit, note, say};
 use crate::backend::store::file::{Recipient, Vault};
 
@@ -21,9 +21,6 @@ pub struct Recipients {
     /// Take a recipient off the list; may be given several times
     #[arg(long, value_name = "RECIPIENT")]
     pub(super) remove: Vec<Unshown>,
-
-    #[command(flatten)]
-    pub(super) form: OutputForm,
 
     #[command(flatten)]
     pub(super) trial: Trial,
@@ -57,7 +54,7 @@ impl Recipients {
     }
 
     fn print(&self, listed: &[(Recipient, Option<String>)], out: &mut dyn Write) -> Result<(), VaultCliError> {
-        match self.form.output {
+        match self.trial.form.output {
             Form::Json => {
                 let one = |(key, comment): &(Recipient, Option<String>)| json!({ "recipient": key.to_string(), "comment": comment });
                 let all: Vec<Value> = listed.iter().map(one).collect();

@@ -7,9 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use data_encoding::BASE64;
+use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::arguments::{Conflict, Export, Format, Import, Rekey, recipients};
+use super::arguments::{Conflict, Export, Form, Format, Import, Rekey, recipients};
 use super::incoming::{Given, read_all, secret_name};
 use super::progress::{Progress, Stop};
 use super::prompt::Input;
@@ -32,18 +33,27 @@ impl Rekey {
         let mut progress = Progress::of("encrypting again", input.shows_progress, err);
         let done = vault.rekey(&self.keys.identity, wanted, &mut |done, all| progress.tick(done, all))?;
         drop(progress);
+        let (mut line, verb) = (String::new(), if self.trial.dry_run { "would be encrypted again" } else { "encrypted again" });
         if done.added + done.removed > 0 {
-            say(out, &format!("recipients: {} added, {} removed", done.added, done.removed))?;
+            line = format!("recipients: {} added, {} removed\n", done.added, done.removed);
         }
-        let verb = if self.trial.dry_run { "would be encrypted again" } else { "encrypted again" };
         let (secrets, earlier) = (count(done.secrets, "secret"), count(done.earlier, "earlier revision"));
-        say(out, &format!("{verb}: {secrets} and {earlier}, for {}", count(done.recipients, "recipient")))?;
+        line.push_str(&format!("{verb}: {secrets} and {earlier}, for {}", count(done.recipients, "recipient")));
+        let document = json!({
+            "secrets": done.secrets,
+            "earlier": done.earlier,
+            "recipients": done.recipients,
+            "added": done.added,
+            "removed": done.removed,
+            "skipped": done.skipped.len(),
+        });
+        self.trial.tell(out, &line, document)?;
         if done.skipped.is_empty() {
             return Ok(());
         }
         let mut faults = done.skipped;
         faults.push(format!(
-            "{} skipped, encrypted as before (give the identities that open them, and run it again)",
+            "note: {} skipped, encrypted as before (give the identities that open them, and run it again)",
             count(faults.len(), "file")
         ));
         Err(VaultCliError::Faults(faults))
@@ -258,6 +268,9 @@ impl Import {
         }
         let skips = |name: &SecretName| self.on_conflict == Conflict::Skip && existing.contains(name);
         let (skipped, set): (Vec<_>, Vec<_>) = incoming.secrets.iter().partition(|(name, _)| skips(name));
+        // For a person a line for each as it is set; for a program one document at the end.
+        let (mut nothing, all) = (io::sink(), out);
+        let out: &mut dyn Write = if self.trial.form.output == Form::Json { &mut nothing } else { &mut *all };
         if self.trial.dry_run {
             for (name, given) in &set {
                 let verb = if existing.contains(name) { "would be replaced" } else { "would be set" };
@@ -272,7 +285,9 @@ impl Import {
             say(out, &format!("{name}: skipped, it is in the vault already"))?;
         }
         let verb = if self.trial.dry_run { "would be set" } else { "set" };
-        say(out, &format!("{} {verb}, {} skipped", count(set.len(), "secret"), skipped.len()))
+        let names = |list: &[(&SecretName, &Given)]| list.iter().map(|(name, _)| name.as_str().to_owned()).collect::<Vec<_>>();
+        let document = json!({ "set": names(&set), "skipped": names(&skipped) });
+        self.trial.tell(all, &format!("{} {verb}, {} skipped", count(set.len(), "secret"), skipped.len()), document)
     }
 }
 

@@ -34,7 +34,7 @@ pub enum InvalidRecipients {
     Empty { path: PathBuf },
     #[error("{path}: the last recipient cannot be removed, because nobody could open the secrets (add another one, with --add)")]
     Last { path: PathBuf },
-    #[error("{path}: {key} is not on the list (remove one of these)\n{}", .listed.join("\n"))]
+    #[error("{path}: {key} is not on the list (remove one of these: {})", .listed.join(", "))]
     NotListed { path: PathBuf, key: String, listed: Vec<String> },
     #[error("{path}:{line} is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)")]
     NotOne { path: PathBuf, line: usize },

@@ -57,7 +57,7 @@ pub enum RekeyError {
     #[error(transparent)]
     Identity(ReadFault),
     /// A line for each file; nothing was changed.
-    #[error("{}\nnothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)", .0.join("\n"))]
+    #[error("{}\nnote: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)", .0.join("\n"))]
     Unopened(Vec<String>),
     #[error(transparent)]
     Vault(#[from] VaultError),

@@ -194,9 +194,9 @@ pub(super) fn now() -> Timestamp {
 }
 
 impl VaultError {
-    /// Whether the caller asked for something that cannot be, whatever the vault holds.
+    /// Whether the caller asked for something that cannot be, whatever the vault holds, or named a folder that is not a vault.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Name { .. } | Self::NoFields | Self::TooManyFields { .. })
+        matches!(self, Self::Name { .. } | Self::NoFields | Self::NoVault { .. } | Self::TooManyFields { .. })
     }
 }
 
