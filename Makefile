@@ -19,8 +19,9 @@ demo: ## makes a vault, starts a provider, mounts a Pod's secrets, and shows ano
 
 # One file that runs on every Linux of this processor: target/TARGET/release/keyferry. Naming the target keeps the flags from build scripts.
 TARGET ?= $(shell uname -m)-unknown-linux-gnu
+STATIC = RUSTFLAGS="-C target-feature=+crt-static"
 static: ## one file that runs on every Linux of this processor
-	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release --locked --bin keyferry --target $(TARGET)
+	$(STATIC) $(CARGO) build --release --locked --bin keyferry --target $(TARGET)
 
 test: tools ## every test; installs the servers and tools it needs into .venv/ and .tools/
 	$(TOOLS)/cargo-nextest nextest run --locked --no-fail-fast
@@ -111,7 +112,7 @@ e2e-shell:
 	$(PYTHON) tests/e2e/run.py --shell
 
 bench: tools ## what a mount costs, beside its floor
-	$(CARGO) bench --locked --bench mount
+	$(STATIC) $(CARGO) bench --locked --bench mount --target $(TARGET)
 
 # The warm mount counted instead of timed: needs valgrind and strace. PROFILES=DIR keeps what callgrind_annotate reads.
 instructions: tools ## the warm mount, counted instead of timed
@@ -123,7 +124,7 @@ instructions: tools ## the warm mount, counted instead of timed
 # Built for release, without fat LTO: what is judged are times.
 soak: tools ## the long forms of the proofs
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --test it -- --ignored --test-threads=1
-	$(CARGO) bench --locked --bench mount -- --soak
+	$(STATIC) $(CARGO) bench --locked --bench mount --target $(TARGET) -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.
 # An input that takes over 10 s is a finding too.
