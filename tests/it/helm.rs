@@ -298,6 +298,23 @@ fn a_changed_configuration_is_another_configmap() {
     assert_eq!((&fixed["name"], &fixed["annotations"]), (&json!("keyferry-config"), &Value::Null));
 }
 
+/// Prometheus' own templates (`{{ $labels.instance }}`) are not Helm's, and links lead to the user's copy of the docs.
+#[test]
+fn rules_and_dashboard_are_rendered_to_the_letter() {
+    let more = ["--set", "prometheusRule.docsUrl=https://git.example/keyferry/"];
+    let rules =
+        fs::read_to_string(deploy("prometheus/rules.yaml")).unwrap().replace("https://keyferry.example", "https://git.example/keyferry");
+    for helm in HELMS {
+        let objects = objects(&[&template(helm, &values_of("everything"), &more).unwrap(), &rules]);
+        assert_eq!(one(&objects[0], "PrometheusRule")["spec"], objects[1][0], "{helm}");
+        let dashboard = objects[0].iter().find_map(|object| object["data"]["keyferry.json"].as_str()).unwrap();
+        let original = fs::read_to_string(deploy("grafana/keyferry.json")).unwrap();
+        assert_eq!(dashboard.trim(), original.trim(), "{helm}");
+        // What the rules and the dashboard call a node.
+        assert_eq!(one(&objects[0], "PodMonitor")["spec"]["podMetricsEndpoints"][0]["relabelings"][0]["targetLabel"], "instance");
+    }
+}
+
 #[test]
 fn a_package_has_all_that_is_rendered() {
     let home = folder::new();
