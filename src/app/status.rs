@@ -18,7 +18,7 @@ use super::Health;
 use crate::backend::BackendError;
 use crate::backend::stack::lease::LeaseSummary;
 use crate::delivery::unmounted::Unmounted;
-use crate::model::{Code, PodClaims, clean, visible};
+use crate::model::{BackendName, Code, PodClaims, clean, visible};
 use crate::pipeline::Volume;
 use crate::server::{BoundSocket, SocketError};
 use crate::telemetry::endpoint::{Page, Pages};
@@ -35,8 +35,8 @@ pub const FORM: u32 = 1;
 /// What a process of another user namespace looks like.
 const OVERFLOW_UID: u32 = 65534;
 
-/// How long the looks at stores, keys and sockets may take together. Each has a limit of its own, which is shorter.
-const LOOKS: Duration = Duration::from_secs(8);
+/// How long the stores may take to say how they are, and then the looks at keys and sockets. Each has a limit of its own, which is shorter.
+const LOOKS: Duration = Duration::from_secs(6);
 
 /// The most groups of volumes, Pods and problems that are listed; what is left out is counted.
 const MAX_LISTED: usize = 100;
@@ -217,13 +217,10 @@ impl Health {
     pub(super) async fn report(&self) -> Report {
         let now = self.clock.now();
         let pipeline = self.pipeline.load_full();
-        let looks = timeout(LOOKS, async {
-            let failing = pipeline.backends.check().await;
-            let reasons = self.reasons(&failing).await;
-            (failing, reasons)
-        });
-        let late = || (Vec::new(), vec![format!("the looks at stores, keys and sockets took over {} s", LOOKS.as_secs())]);
-        let (failing, reasons) = looks.await.unwrap_or_else(|_| late());
+        // `None`: nobody knows.
+        let failing = timeout(LOOKS, pipeline.backends.check()).await.ok();
+        let late = || vec![format!("the looks at keys and sockets took over {} s", LOOKS.as_secs())];
+        let reasons = timeout(LOOKS, self.reasons(failing.as_deref().unwrap_or_default())).await.unwrap_or_else(|_| late());
         let leases = self.leases.summary();
         let pots = pipeline.pots().into_iter().chain([self.lease_pot()]);
         let volumes = pipeline.commons.live.all();
@@ -238,11 +235,7 @@ impl Health {
                 .map(|reloader| reloader.report())
                 .map(|report| ConfigurationReport { fault: report.fault.as_deref().map(short), ..report }),
             problems: reasons.iter().take(MAX_LISTED).map(|reason| short(reason)).collect(),
-            backends: pipeline
-                .backends
-                .names()
-                .map(|name| self.backend(name.as_str(), failing.iter().find(|error| error.backend == *name), leases.get(name)))
-                .collect(),
+            backends: pipeline.backends.names().map(|name| self.backend(name, failing.as_deref(), leases.get(name))).collect(),
             pods_without_volume: self.pods.report(&volumes),
             volumes: grouped(&volumes),
             memory: pots.map(|pot| PotReport { pot: pot.pot.to_owned(), used: pot.used as u64, limit: pot.limit as u64 }).collect(),
@@ -250,13 +243,17 @@ impl Health {
         }
     }
 
-    fn backend(&self, name: &str, error: Option<&BackendError>, leases: Option<&LeaseSummary>) -> BackendReport {
+    fn backend(&self, name: &BackendName, failing: Option<&[BackendError]>, leases: Option<&LeaseSummary>) -> BackendReport {
+        let error = match failing {
+            // The message begins with the backend's name, which is beside it here.
+            Some(failing) => failing.iter().find(|error| error.backend == *name).map(|error| short(&error.in_full().reason)),
+            None => Some(format!("not known: a store's check took over {} s", LOOKS.as_secs())),
+        };
         BackendReport {
-            name: name.to_owned(),
+            name: name.to_string(),
             healthy: error.is_none(),
-            // The message begins with the backend's name, which stands beside it here.
-            error: error.map(|error| short(&error.in_full().reason)),
-            last_fault: self.metrics.last_fault(name).map(|last| FaultReport {
+            error,
+            last_fault: self.metrics.last_fault(name.as_str()).map(|last| FaultReport {
                 fault: last.fault.to_owned(),
                 operation: last.operation.to_owned(),
                 text: told(last.fault).to_owned(),

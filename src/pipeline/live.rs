@@ -113,7 +113,7 @@ impl Live {
     }
 
     /// Takes up a look at kubelet's folder of Pods. Only a folder that was seen at the look before can be missed, and not while there is none
-    /// at all: kubelet starts anew, or its folder is not mounted.
+    /// at all: kubelet has just started, or its folder is not mounted.
     pub fn looked(&self, present: HashSet<String>) {
         if present.is_empty() {
             return;

@@ -190,6 +190,7 @@ async fn metrics() -> String {
          backends:\n  files: {{ kind: file, vault: {at}/vault, identity: {at}/age.key }}\n  \
          bao: {{ kind: vault, address: \"http://127.0.0.1:9\", auth: {{ method: jwt, role: csi, audience: bao }} }}\n\
          defaultBackend: files\npolicy:\n  - pods: {{ namespace: shop }}\n    read: [\"files/shop/**\"]\n\
+         audit: {{ alerts: [{{ rule: manySecrets, secrets: 50, within: 10m }}, {{ rule: denials, count: 20, within: 5m }}] }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n",
         uid = rustix::process::geteuid().as_raw()
     );

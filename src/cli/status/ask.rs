@@ -16,7 +16,7 @@ use tokio::time::{Duration, timeout};
 use crate::app::status::{FORM, Report, STATUS_PAGE};
 use crate::model::clean;
 
-/// The daemon looks at its stores first, which have 8 s for that.
+/// The daemon looks at its stores, keys and sockets first, which have 12 s for that.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// The longest answer that is read, in bytes. Every list in it is bounded; it has far less.
