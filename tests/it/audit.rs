@@ -324,7 +324,7 @@ async fn two_daemons_do_not_rotate_one_file() {
     let (code, _, err) = run(&mut command, "");
     assert_eq!(code, 2, "{err}");
     let refusal = err.lines().last().unwrap().replace(first.folder.path().to_str().unwrap(), "");
-    insta::assert_snapshot!(refusal, @"audit.file: /audit/audit.jsonl: another process writes it, and holds /audit/audit.jsonl.lock (end that process, or give each daemon a file of its own)");
+    insta::assert_snapshot!(refusal, @"error: audit.file: /audit/audit.jsonl: another process writes it, and holds /audit/audit.jsonl.lock (end that process, or give each daemon a file of its own)");
     assert!(provider.stop().success());
     assert!(second.serve().stop().success());
 }

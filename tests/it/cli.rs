@@ -35,7 +35,7 @@ fn without_a_command_it_names_them() {
     let (code, out, errors) = keyferry_with(&[]);
     assert_eq!((code, out.as_str()), (2, ""));
     insta::assert_snapshot!(errors, @"
-    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, can, vault, doctor, health, explain, example, completion, man, version, help]
+    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, can, vault, doctor, status, health, explain, example, completion, man, version, help]
     note: usage: keyferry <COMMAND>
     note: `keyferry --help` explains the arguments and has examples
     ");
