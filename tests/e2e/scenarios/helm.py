@@ -80,7 +80,8 @@ def survives_a_fault(cluster):
     values = values_file(cluster, '"files/${namespace}/**"', '"file/${namespace}/**"')
     helm(cluster, NEWEST, "upgrade", "keyferry", CHART, "--values", values)
     fault = 'policy rule 1.read: "file/${namespace}/**": there is no backend "file" (did you mean "files/${namespace}/**"?)'
-    cluster.until("the daemon refuses the configuration", lambda: fault in log(cluster))
+    # The log is JSON.
+    cluster.until("the daemon refuses the configuration", lambda: json.dumps(fault)[1:-1] in log(cluster))
     rolls_back(cluster, revision)
     cluster.rolled_out()
     same(mounted(cluster), former, "the ConfigMap after `helm rollback`")
