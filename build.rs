@@ -1,24 +1,14 @@
-//! Compiles what is in `proto/` with protox, a compiler in Rust: no system protoc is needed. Says which commit is built.
+//! Says which commit is built, and how a static program is linked. What `proto/` generates is kept in `proto/generated`: tests/it/proto.rs.
 
 use std::env;
-use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Messages that carry secrets or tokens; `server/proto.rs` writes their `Debug` by hand.
-const REDACTED: [&str; 3] = ["v1alpha1.MountRequest", "v1alpha1.MountResponse", "v1alpha1.File"];
-
-/// The driver's contract with providers, and its own word of who it is.
-const FILES: [&str; 2] = ["proto/provider.proto", "proto/csi/identity.proto"];
-
-fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(FILES, ["proto"])?;
-    let build = tonic_prost_build::configure().bytes(".v1alpha1.File.contents").skip_debug(REDACTED);
-    build.codec_path("crate::server::codec::SmallBuffers").compile_fds(descriptors)?;
+fn main() {
+    // What is built depends on no other file, unless it is named below.
+    println!("cargo:rerun-if-changed=build.rs");
     say_what_is_built();
     pack_relocations();
-    Ok(())
 }
 
 /// A static program relocates itself: packed, its 20,000 relocations take a tenth of the room. glibc can read them so since 2.36, and here its version is known:

@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-tonic::include_proto!("v1alpha1");
+include!("../../proto/generated/v1alpha1.rs");
 
 /// What the driver says of itself, to whoever reaches its own socket.
 pub mod csi {
-    tonic::include_proto!("csi.v1");
+    include!("../../proto/generated/csi.v1.rs");
 }
 
 impl fmt::Debug for MountRequest {

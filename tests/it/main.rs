@@ -36,6 +36,7 @@ mod memory;
 mod messages;
 mod mount;
 mod pages;
+mod proto;
 mod refused;
 mod reload;
 mod servers;
