@@ -13,7 +13,7 @@ const FILES: [&str; 2] = ["provider.proto", "csi/identity.proto"];
 #[test]
 fn the_generated_code_is_that_of_the_contract() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
-    let made = tempfile::tempdir().unwrap();
+    let made = crate::folder::new();
     let descriptors = protox::compile(FILES, [&folder]).unwrap();
     let build = tonic_prost_build::configure().bytes(".v1alpha1.File.contents").skip_debug(REDACTED).out_dir(made.path());
     build.codec_path("crate::server::codec::SmallBuffers").compile_fds(descriptors).unwrap();
