@@ -600,12 +600,13 @@ impl Found {
 impl Commons {
     /// For so many mounts at once.
     pub fn new(budget: Budget, mounts: usize, volumes: Volumes) -> Self {
+        let live = Live::of_bytes(budget.kept().repeats / 8);
         Self {
             budget,
             places: Turns::new(mounts),
             work: Workroom::new(),
             volumes: Arc::new(volumes),
-            live: Live::default(),
+            live,
             said: Mutex::default(),
             told: Told::default(),
             warned: Memo::with_capacity(MAX_WARNED),

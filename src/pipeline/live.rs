@@ -15,7 +15,8 @@ use crate::shelf::Shelf;
 /// A volume that nobody asked for in this time is forgotten.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
-/// What all volumes weigh together at most, in bytes: some 1,500 volumes with names of usual length.
+/// What all volumes weigh together in the tests, in bytes.
+#[cfg(test)]
 const BYTES: usize = 1024 * 1024;
 
 /// What a volume weighs besides its names, in bytes.
@@ -65,13 +66,12 @@ pub struct Counts {
 
 // === impl Live ===
 
-impl Default for Live {
-    fn default() -> Self {
-        Self { volumes: Mutex::new(Shelf::of_bytes(BYTES)), folders: Mutex::default() }
-    }
-}
-
 impl Live {
+    /// For volumes that weigh so many bytes together: 700 bytes each, with names of usual length.
+    pub fn of_bytes(bytes: usize) -> Self {
+        Self { volumes: Mutex::new(Shelf::of_bytes(bytes)), folders: Mutex::default() }
+    }
+
     /// A mount was answered. How many volumes have no place in the table for it, this one or others of its namespace.
     pub(super) fn note(&self, whose: &Whose, code: Option<Code>, asked: Instant, now: Timestamp) -> usize {
         let mut volumes = self.lock();
@@ -170,7 +170,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_volume_is_as_its_last_mount_went() {
-        let live = Live::default();
+        let live = Live::of_bytes(BYTES);
         let (web, db) = (whose("shop", "web-0"), whose("shop", "db-0"));
         let note = |whose: &Whose, code, second| assert_eq!(live.note(whose, code, Instant::now(), at(second)), 0);
         assert_eq!(live.count(), Counts::default());
@@ -190,7 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_asks_for_is_forgotten() {
-        let live = Live::default();
+        let live = Live::of_bytes(BYTES);
         live.note(&whose("shop", "web-0"), None, Instant::now(), at(0));
         tokio::time::advance(Duration::from_mins(9)).await;
         live.note(&whose("shop", "web-1"), None, Instant::now(), at(540));
@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_whose_folder_is_gone_takes_its_volumes_along() {
-        let live = Live::default();
+        let live = Live::of_bytes(BYTES);
         for pod in ["web-0", "web-1", "elsewhere"] {
             live.note(&whose("shop", pod), None, Instant::now(), at(0));
         }
@@ -218,7 +218,7 @@ mod tests {
     /// One namespace makes as many volumes as it likes: the table stays bounded, and the others keep theirs.
     #[tokio::test(start_paused = true)]
     async fn a_namespace_with_many_volumes_pushes_out_its_own() {
-        let live = Live::default();
+        let live = Live::of_bytes(BYTES);
         for n in 0..20 {
             assert_eq!(live.note(&whose("shop", &format!("web-{n}")), None, Instant::now(), at(0)), 0);
         }
