@@ -37,9 +37,9 @@ impl Ceilings {
     pub fn of(kept: usize) -> Self {
         let part = |of_64: usize| kept / 64 * of_64;
         Self {
-            answers: part(15),
+            answers: part(16),
             audit: part(6),
-            clients: part(2),
+            clients: part(1),
             leases: part(10),
             opened: part(15),
             plain: part(1),
