@@ -23,8 +23,8 @@ use crate::turns::Turns;
 /// Threads that read files: a file system that hangs takes no more.
 const THREADS: usize = 4;
 
-/// Names that are looked up at once, each by a thread: one that nobody resolves takes one for half a minute.
-const LOOK_UPS: usize = 8;
+/// Names of the configuration's addresses that are looked up at once, each by a thread.
+const LOOK_UPS: usize = 4;
 
 /// The tenant of what the daemon does for itself.
 const NOBODY: &str = "";
@@ -147,7 +147,10 @@ impl Clients {
     }
 
     fn names(&self, server: &Server) -> Names {
-        Names::new(self.names.clone(), server.named_by.clone().unwrap_or_else(|| NOBODY.into()))
+        match &server.named_by {
+            Some(tenant) => Names::of_classes(tenant.clone()),
+            None => Names::new(self.names.clone(), NOBODY.into()),
+        }
     }
 
     fn config(&self, server: &Server) -> HttpConfig {
