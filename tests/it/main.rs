@@ -38,6 +38,7 @@ mod mount;
 mod pages;
 mod proto;
 mod refused;
+mod release;
 mod reload;
 mod servers;
 mod shutdown;
