@@ -52,6 +52,7 @@ mod unread;
 mod vault;
 mod volume;
 mod windows;
+mod workflows;
 
 /// As in the daemon: what is freed is wiped (`memory` looks into this process too).
 #[global_allocator]
