@@ -16,9 +16,14 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-import tomllib
 from pathlib import Path
+
+if sys.version_info < (3, 11):
+    sys.exit(f"make release: Python is {platform.python_version()} (3.11 or newer is needed: PYTHON=python3.11 make release)")
+
+import tomllib
 
 import archive
 import image
@@ -37,7 +42,7 @@ def main():
     parser.add_argument("--ready", action="store_true", help="says whether a release can be built here, and ends")
     parser.add_argument("--install", action="store_true", help="installs Debian's packages and Rust's targets that are missing, and ends")
     given = parser.parse_args()
-    names = chosen(os.environ.get("ARCHITECTURES") or " ".join(ARCHITECTURES))
+    names = chosen(os.environ.get("ARCHITECTURES", ""))
     if given.install:
         return system.install(names)
     version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["package"]["version"]
@@ -47,17 +52,20 @@ def main():
 
 
 def chosen(text):
+    """The architectures of a list with spaces; all if it has none."""
     names = text.split()
     for name in names:
         if name not in ARCHITECTURES:
-            fail(f"ARCHITECTURES: {name!r} is not known (choose from {', '.join(ARCHITECTURES)})")
-    return names
+            fail(f"ARCHITECTURES: {name!r} is not known (choose from {', '.join(ARCHITECTURES)}, with a space between two)")
+    return names or list(ARCHITECTURES)
 
 
 def refuse_what_cannot_be_built(names, version, tag):
     if platform.machine() != "x86_64":
         fail(f"this machine is {platform.machine()} (build on amd64: the release for arm64 is made there too)")
     needed = re.search(r"^ARG BUILD_IMAGE=rust:([0-9.]+)", image.DOCKERFILE.read_text(), re.MULTILINE)[1]
+    if not shutil.which("rustc") or not shutil.which("git"):
+        fail("rustc and git are needed (https://rustup.rs has rustc)")
     found = output("rustc", "--version").split()[1]
     if found != needed:
         fail(f"rustc is {found}, and deploy/Dockerfile builds with {needed} (RUSTUP_TOOLCHAIN={needed} make release)")
@@ -70,6 +78,8 @@ def refuse_what_cannot_be_built(names, version, tag):
 
 
 def refuse_changes():
+    if not (REPOSITORY / ".git").exists():
+        fail(f"{REPOSITORY} is not a checkout of git (a release is built from a commit: git clone)")
     changed = [line[3:] for line in git("status", "--porcelain").splitlines()]
     if changed:
         shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -195,4 +205,7 @@ def linked(architecture):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except subprocess.CalledProcessError as failed:
+        sys.exit(f"make release: {' '.join(map(str, failed.cmd))}: failed with code {failed.returncode}")
