@@ -48,6 +48,7 @@ mod support;
 mod tenants;
 mod terminal;
 mod unread;
+mod upgrade;
 mod vault;
 mod volume;
 mod windows;
