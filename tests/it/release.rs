@@ -77,13 +77,13 @@ fn an_image_has_the_same_bytes_wherever_and_whenever_it_is_made() {
 fn an_image_has_all_processors_and_starts_as_that_of_the_dockerfile() {
     let made = folder::new();
     let (_, digest) = image(made.path(), "certificates", 0o644, 1);
-    succeed(Command::new("tar").args(["-xf", "image.tar"]).current_dir(made.path()));
+    succeed(apart("tar").args(["-xf", "image.tar"]).current_dir(made.path()));
     let blob = |digest: &Value| made.path().join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
     let read = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
     let of = |descriptor: &Value| {
         let path = blob(&descriptor["digest"]);
         let (name, bytes) = (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap());
-        assert_eq!(succeed(Command::new("sha256sum").arg(&path)).split(' ').next().unwrap(), name);
+        assert_eq!(succeed(apart("sha256sum").arg(&path)).split(' ').next().unwrap(), name);
         assert_eq!(descriptor["size"], bytes.len());
         path
     };
@@ -108,7 +108,7 @@ fn an_image_has_all_processors_and_starts_as_that_of_the_dockerfile() {
         let labels = &config["config"]["Labels"];
         assert_eq!(labels["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(labels["org.opencontainers.image.revision"], "c0ffee");
-        let listed = succeed(Command::new("tar").env("TZ", "UTC").args(["--list", "--verbose", "--numeric-owner", "-zf"]).arg(layer));
+        let listed = succeed(apart("tar").env("TZ", "UTC").args(["--list", "--verbose", "--numeric-owner", "-zf"]).arg(layer));
         let listed = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let listed: Vec<_> = listed.map(|words| format!("{} {} {}", words[0], words[1], words[5])).collect();
         let folders = ["etc/", "etc/ssl/", "etc/ssl/certs/"].map(|folder| format!("drwxr-xr-x 0/0 {folder}"));
@@ -142,7 +142,7 @@ fn a_chart_has_the_same_bytes_whenever_helm_packs_it() {
         let program =
             format!("import archive, sys; p = {archive:?}; d = open(p, 'rb').read(); open(p, 'wb').write(archive.repacked(d, {EPOCH}))");
         succeed(python().args(["-c", &program]));
-        let listed = succeed(Command::new("tar").arg("-tzf").arg(&archive));
+        let listed = succeed(apart("tar").arg("-tzf").arg(&archive));
         (fs::read(&archive).unwrap(), listed)
     };
     let (first, second) = (pack("one", 1), pack("another", 1_900_000_000));
