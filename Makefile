@@ -47,7 +47,7 @@ deny: .venv/ready
 manifests: $(KUBERNETES_TOOLS) .tools/actionlint/actionlint
 	sh tests/validate-manifests.sh
 
-tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/promtool/ready $(KUBERNETES_TOOLS)
+tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/prometheus/ready $(KUBERNETES_TOOLS)
 
 # An independent gRPC client, as a stand-in for drivers before v1.6.0; buf; a validator of JSON Schemas; OpenBao's server.
 .venv/ready: tests/requirements.txt
@@ -56,8 +56,8 @@ tools: .venv/ready .tools/age/ready .tools/postgresql/ready .tools/promtool/read
 	touch $@
 
 # The age command line tool, from Debian, to prove that it opens our files.
-.tools/age/ready: tests/install-age.sh
-	sh tests/install-age.sh .tools/age
+.tools/age/ready: tests/install-program.sh
+	sh tests/install-program.sh age age .tools/age
 	touch $@
 
 # PostgreSQL: behind the server's database engine. Found where it is installed, else from Debian.
@@ -75,8 +75,8 @@ chart: tools ## writes the parts of the Helm chart that are made of other files
 
 # Prometheus' tool, which runs the cases of tests/alerts: found where it is installed, else from Debian. Building it from the Go module proxy
 # takes all of its service discovery along.
-.tools/promtool/ready: tests/install-promtool.sh
-	sh tests/install-promtool.sh .tools/promtool
+.tools/prometheus/ready: tests/install-program.sh
+	sh tests/install-program.sh promtool prometheus .tools/prometheus
 	touch $@
 
 # The linter of .github/workflows.

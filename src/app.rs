@@ -69,7 +69,7 @@ pub struct App {
     reloader: Option<Arc<Reloader>>,
 }
 
-/// Asks a running daemon to take up its configuration anew, and to open its audit file again.
+/// Asks a running daemon to read its configuration again, and to open its audit file again.
 #[derive(Clone, Debug)]
 pub struct ReloadHandle {
     reloader: Option<Arc<Reloader>>,

@@ -47,7 +47,8 @@ pub struct Named {
 pub struct Stamp {
     device: u64,
     inode: u64,
-    size: u64,
+    /// In bytes.
+    pub size: u64,
     mtime: (i64, i64),
     ctime: (i64, i64),
 }

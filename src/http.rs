@@ -178,6 +178,11 @@ impl HttpClient {
         &self.0.config
     }
 
+    /// What it takes in memory, in bytes: an estimate, on the large side.
+    pub fn weight(&self) -> usize {
+        self.0.pool.weight()
+    }
+
     /// For readiness: whether the files (`ca`, the client certificate) can be used as they are now. If they cannot, the last ones are in
     /// force for a moment, and then no call is made.
     ///

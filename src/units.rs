@@ -12,7 +12,7 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     match bytes {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded on both sides by the guard
         Some(bytes) if (0.0..=1_073_741_824.0).contains(&bytes) => Ok(bytes as usize),
-        _ => Err(format!("{text:?} is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)")),
+        _ => Err(format!("{text:?} is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)")),
     }
 }
 
@@ -28,7 +28,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let seconds = UNITS.iter().find_map(|(unit, factor)| Some(number(text.strip_suffix(unit)?)? * factor));
     match seconds {
         Some(seconds) if (0.0..=315_360_000.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err(format!("{text:?} is no duration (such as 500ms, 90s, 2m or 24h)")),
+        _ => Err(format!("{text:?} is not a duration (write for example 500ms, 90s, 2m or 24h)")),
     }
 }
 

@@ -148,7 +148,8 @@ class Release:
         underscored = architecture.target.replace("-", "_")
         folders = {**self.crates(architecture), str(REPOSITORY): "/build"}
         rust = ["-Ctarget-feature=+crt-static", *(f"--remap-path-prefix={folder}={name}" for folder, name in folders.items())]
-        c = " ".join(f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items())
+        # What cargo would take of .cargo/config.toml, were there none for the target.
+        c = " ".join(["-g0", "-fno-asynchronous-unwind-tables", *(f"-ffile-prefix-map={folder}={name}" for folder, name in folders.items())])
         return system.environment(
             **{
                 "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(rust),

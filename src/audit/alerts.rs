@@ -150,7 +150,7 @@ fn number(text: &str) -> Result<usize, String> {
         Ok(0) => Err(format!("0 would raise an alert without a reason (write a whole number from 1 to {MOST})")),
         Ok(number) if number <= MOST => Ok(number),
         Ok(_) => Err(format!("{text:?} is more than Keyferry counts for one ServiceAccount (write a whole number from 1 to {MOST})")),
-        Err(_) => Err(format!("{text:?} is not a number (write a whole number from 1 to {MOST})")),
+        Err(_) => Err(format!("{text:?} is not a whole number from 1 to {MOST}")),
     }
 }
 

@@ -50,6 +50,8 @@ pub struct StoreLimits {
     pub secret_bytes: usize,
     /// For the secrets that it remembers itself, in bytes.
     pub remembered: usize,
+    /// For the HTTP clients that it makes because classes name addresses or TLS files, in bytes.
+    pub clients: usize,
 }
 
 /// What the rest of the configuration, policy and the commands have to know of a store.

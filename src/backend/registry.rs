@@ -60,6 +60,8 @@ struct StackPlan {
     cache: Option<CacheConfig>,
     /// Bytes of secrets that it may keep: its part of what all backends may.
     kept: usize,
+    /// The same for clients.
+    clients: usize,
 }
 
 // === impl StackPlan ===
@@ -70,11 +72,12 @@ impl StackPlan {
         let BackendSettings { per_backend: calls, secret_bytes, cache } = settings;
         let cache = config.kind().facts().cache.map(|own| own.or(cache));
         let all = if cache.is_some() { kept.answers } else { kept.opened };
-        Self { config: config.clone(), calls, secret_bytes, cache, kept: all / of_its_kind.max(1) }
+        let part = |all: usize| all / of_its_kind.max(1);
+        Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients) }
     }
 
     fn build(self, name: &BackendName, parts: BackendParts<'_>) -> Result<Stack, BackendError> {
-        let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept };
+        let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept, clients: self.clients };
         let store = self.config.kind().open(name, limits, parts.clock)?;
         Ok(Stack { top: self.decorate(store, name, parts), plan: Some(self) })
     }

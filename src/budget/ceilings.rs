@@ -10,7 +10,7 @@ pub struct Ceilings {
     pub answers: usize,
     /// Lines of the audit trail that are not written yet (`audit/mod.rs`).
     pub audit: usize,
-    /// HTTP clients for the addresses and the TLS settings of classes (`backend/vault/wire.rs`).
+    /// HTTP clients for the addresses and the TLS settings of classes (`backend/store/vault/wire.rs`).
     pub clients: usize,
     /// Leases, with their credentials (`backend/lease/state.rs`).
     pub leases: usize,
@@ -37,9 +37,9 @@ impl Ceilings {
     pub fn of(kept: usize) -> Self {
         let part = |of_64: usize| kept / 64 * of_64;
         Self {
-            answers: part(16),
+            answers: part(15),
             audit: part(6),
-            clients: part(1),
+            clients: part(2),
             leases: part(10),
             opened: part(15),
             plain: part(1),

@@ -158,7 +158,7 @@ events: { enabled: true }
     keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is no count (write a whole number from 1 to 100000)
-    keyferry.yaml:12:36: limits.secretBytes: "1MB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
+    keyferry.yaml:12:36: limits.secretBytes: "1MB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     keyferry.yaml:12:50: limits.timeout: "10ms" is under 1s: no mount could be served
     keyferry.yaml:13:16: audit.file: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     keyferry.yaml:13:33: audit.failClosed: must be true or false (write one of them, without quotes)
@@ -167,7 +167,7 @@ events: { enabled: true }
     keyferry.yaml:15:11: delivery: "csi" is no way to deliver (driver, or provider)
     keyferry.yaml:17:16: log.format: "xml" is no log format (json or text)
     keyferry.yaml:17:28: log.level: "loud" is no log level (error, warn, info, debug or trace)
-    keyferry.yaml:18:17: cache.fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
+    keyferry.yaml:18:17: cache.fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
     keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that is kept over restarts, such as /var/lib/keyferry/cache)
     keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such)
     keyferry.yaml:19:20: events.enabled: is not yet supported (leave it out)

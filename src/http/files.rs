@@ -57,6 +57,11 @@ impl Files {
         }
         Ok(Self(files))
     }
+
+    /// How many bytes they have together.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(_, stamp)| usize::try_from(stamp.size).unwrap_or(usize::MAX)).fold(0, usize::saturating_add)
+    }
 }
 
 /// The content of a file.

@@ -1,10 +1,11 @@
 //! Looking up names. The system does it on a thread that cannot be called back: a name that nobody resolves takes it for half a minute. So
-//! the threads are turns, which the tenants whose classes name addresses share; the configuration's own addresses have a share too.
+//! the threads are turns. All tenants whose classes name addresses share one set of them; the configuration's own addresses have others.
 
 use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::vec;
 
@@ -19,6 +20,9 @@ use crate::turns::Turns;
 /// What a client has that shares with nobody.
 const OWN: usize = 4;
 
+/// For the names that classes give, on the whole node: however many backends let classes name addresses, the runtime has 512 threads.
+static OF_CLASSES: LazyLock<Turns> = LazyLock::new(|| Turns::new(16));
+
 /// How long a look-up waits for a thread. It is as long as a connection may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -32,6 +36,11 @@ pub struct Names {
 impl Names {
     pub fn new(threads: Turns, tenant: Tenant) -> Self {
         Self { threads, tenant }
+    }
+
+    /// For the addresses that a tenant's classes give.
+    pub fn of_classes(tenant: Tenant) -> Self {
+        Self::new(OF_CLASSES.clone(), tenant)
     }
 }
 

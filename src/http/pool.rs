@@ -36,6 +36,10 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How long a call waits for the files to be looked at. A file system that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What a client weighs in bytes, with the buffers of a connection: measured with 400 of them, and rounded up.
+const PLAIN: usize = 8 * 1024;
+const SECURED: usize = 48 * 1024;
+
 /// One endpoint's connections.
 pub(super) struct Pool(Arc<Shared>);
 
@@ -103,6 +107,12 @@ impl Pool {
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Incoming>, Failed> {
         let connections = self.connections().await.map_err(Failed::unseen)?;
         connections.send(request.map(Full::new)).await
+    }
+
+    /// In bytes, with what is made of the files.
+    pub(super) fn weight(&self) -> usize {
+        let of_files = self.0.lock().as_ref().map_or(0, |known| known.files.bytes().saturating_mul(2));
+        of_files.saturating_add(if self.0.endpoint.is_https() { SECURED } else { PLAIN })
     }
 
     /// Whether the files can be used as they are now. The last ones may be in force although they cannot.

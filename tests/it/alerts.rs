@@ -27,7 +27,7 @@ fn root(path: &str) -> PathBuf {
 }
 
 fn promtool(arguments: &[&str]) -> String {
-    let own = root(".tools/promtool/bin/promtool");
+    let own = root(".tools/prometheus/usr/bin/promtool");
     let program = if own.exists() { own } else { PathBuf::from("promtool") };
     let output = apart(&program).args(arguments).current_dir(root("")).output();
     let output = output.unwrap_or_else(|error| panic!("promtool: {error} (run `make tools`)"));

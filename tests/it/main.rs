@@ -49,6 +49,7 @@ mod support;
 mod tenants;
 mod terminal;
 mod unread;
+mod upgrade;
 mod vault;
 mod volume;
 mod windows;

@@ -54,6 +54,7 @@ fn what_cannot_be_is_a_fault_with_its_remedy() {
         "{ alerts: [{ rule: manySecrets, secrets: 4097, within: 25h }] }",
         "{ alerts: [{ rule: manySecrets, count: 5, within: 1500ms }] }",
         "{ alerts: [{ rule: denials, count: -1, within: soon }] }",
+        "{ alerts: [{ rule: denials, count: 99999999999999999999 }] }",
         "{ alerts: [{ rule: denials }, { rule: manySecrets }, { rule: denials, count: 5 }] }",
     ]
     .into_iter()
@@ -67,9 +68,9 @@ fn what_cannot_be_is_a_fault_with_its_remedy() {
     audit.rotate.size: "64" is 64 bytes, and one line may have 65536 (write at least 64KiB, for example 64MiB)
     audit.rotate.size: "0" is 0 bytes, and one line may have 65536 (write at least 64KiB, for example 64MiB)
     audit.rotate.keep: 0 would delete all lines at each rotation (write at least 1, or remove `rotate`)
-    audit.rotate.size: "2GiB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
+    audit.rotate.size: "2GiB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     audit.rotate.keep: "101" is not a number of files (write a whole number from 1 to 100)
-    audit.rotate.size: "64KB" is no size (such as 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
+    audit.rotate.size: "64KB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
     audit.rotate.keep: "1.5" is not a number of files (write a whole number from 1 to 100)
     audit.rotate.days: is no known key (known here: size, keep)
     audit.alerts: is a text, but must be a list of rules (start each with `- `)
@@ -83,8 +84,9 @@ fn what_cannot_be_is_a_fault_with_its_remedy() {
     audit.alerts rule 1.within: "25h" is longer than Keyferry counts (write at most 24h)
     audit.alerts rule 1.count: is no known key (known here: rule, within, secrets)
     audit.alerts rule 1.within: "1500ms" is not a number of whole seconds (write at least 1s, for example 10m)
-    audit.alerts rule 1.count: "-1" is not a number (write a whole number from 1 to 4096)
-    audit.alerts rule 1.within: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
+    audit.alerts rule 1.count: "-1" is not a whole number from 1 to 4096
+    audit.alerts rule 1.within: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
+    audit.alerts rule 1.count: "99999999999999999999" is not a whole number from 1 to 4096
     audit.alerts rule 3: "denials" is already rule 1 (remove one: each rule can be there once)
     "#);
 }

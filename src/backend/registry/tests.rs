@@ -77,7 +77,7 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     for (fresh, source) in [(Duration::from_mins(2), "fresh"), (Duration::ZERO, "store")] {
         let store = Fake::new();
         let cache = Some(CacheConfig { fresh, ..CacheConfig::default() });
-        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache, kept: 1 << 20 };
+        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache, kept: 1 << 20, clients: 0 };
         let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), parts);
         store.next([(Duration::from_millis(5), Then::Answer)]);
         let secret = secret("kv/db");

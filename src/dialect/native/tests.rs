@@ -312,7 +312,7 @@ fn a_login_is_the_whole_classs() {
     - mount: "a/../b" has the element ".." (write it as the store lists it)
     - namespace: "a?b" has the character '?', which stores read as an escape or a query (write it as the store lists it)
     - role: "a\nb" has a control character (remove it)
-    - fresh: "soon" is no duration (such as 500ms, 90s, 2m or 24h)
+    - fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
     "#);
     let empty = [("role", ""), ("mount", "/"), ("namespace", " "), ("address", ""), ("objects", "[{secret: a}]")];
     assert!(parse_class(&empty).unwrap().secrets[0].login.is_empty());

@@ -17,7 +17,7 @@ use super::room::{POD, Place};
 use crate::backend::{BackendError, Scope};
 use crate::model::{Fetched, Lease, PodIdentity, Secret, SecretRef, Source, Tenant};
 use crate::redact::Hidden;
-use crate::telemetry::LeaseKept;
+use crate::telemetry::Counted;
 
 /// The longest reason of a failure in the log, in characters.
 const LONGEST: usize = 2_000;
@@ -93,7 +93,7 @@ pub(super) struct Record {
     /// No call before.
     pub next: Instant,
     /// Counts it while it is given.
-    pub gauge: Option<LeaseKept>,
+    pub gauge: Option<Counted>,
     pub booked: Booked,
     /// Whether the disk has it, or may: set when writing begins.
     pub written: Arc<AtomicBool>,
@@ -141,7 +141,7 @@ impl Record {
         place: Place,
         (secret, lease, life): (&Arc<Secret>, Lease, Life),
         pod: &PodIdentity,
-        gauge: LeaseKept,
+        gauge: Counted,
         now: Moment,
     ) -> Self {
         Self {

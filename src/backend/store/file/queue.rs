@@ -5,6 +5,8 @@
 //! files wait and none is begun, another thread is taken, up to [`AT_ONCE`].
 //!
 //! Each tenant's files wait in a line of their own, and the lines are served round: whoever asks for many waits for many.
+//!
+//! Answers are handed out together: to wake a mount for each of its files would cost a change of threads each time.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -14,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use crate::model::Tenant;
 
@@ -27,7 +29,13 @@ const USUAL: usize = 2;
 /// Files that wait this long without one being begun wait for a thread that hangs.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-type Job = Box<dyn FnOnce() + Send>;
+/// How long an answer is held back for others to be handed out with it, and how many are.
+const TOGETHER: (Duration, usize) = (Duration::from_micros(300), 16);
+
+/// Reads and opens a file; what hands out the answer.
+type Job = Box<dyn FnOnce() -> Answer + Send>;
+
+type Answer = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 pub(super) struct Queue(Mutex<State>);
@@ -41,6 +49,10 @@ struct State {
     threads: usize,
     /// Jobs begun so far.
     begun: u64,
+    /// What is not handed out yet.
+    answers: Vec<Answer>,
+    /// Since when.
+    held: Option<Instant>,
 }
 
 impl Queue {
@@ -56,11 +68,10 @@ impl Queue {
         let (answer, mut answered) = oneshot::channel();
         let pushed = self.push(
             tenant,
-            Box::new(move || {
-                if !answer.is_closed() {
-                    // Nobody may be left to hear it.
-                    let _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
-                }
+            Box::new(move || -> Answer {
+                let outcome = (!answer.is_closed()).then(|| catch_unwind(AssertUnwindSafe(work)));
+                // Nobody may be left to hear it.
+                Box::new(move || drop(outcome.map(|outcome| answer.send(outcome))))
             }),
         );
         // All files of a mount line up first: a thread that is woken takes this one's processor at once, and would be woken for each of them.
@@ -89,13 +100,17 @@ impl Queue {
         }
     }
 
-    /// Takes another thread if nothing was begun since `before` and something waits.
+    /// Takes another thread if nothing was begun since `before` and something waits. A thread that hangs keeps nobody's answer.
     fn look_after(self: &Arc<Self>, before: u64) -> u64 {
         let mut state = self.state();
+        let answers = state.answers();
         if state.begun == before && !state.round.is_empty() && state.threads < AT_ONCE {
             self.take_thread(&mut state);
         }
-        state.begun
+        let begun = state.begun;
+        drop(state);
+        hand_out(answers);
+        begun
     }
 
     fn take_thread(self: &Arc<Self>, state: &mut State) {
@@ -109,16 +124,29 @@ impl Queue {
         let mut state = self.state();
         let Some(job) = state.next() else {
             state.threads -= 1;
+            let answers = state.answers();
+            drop(state);
+            hand_out(answers);
             return false;
         };
         state.begun += 1;
         drop(state);
-        job();
+        let answer = job();
+        let mut state = self.state();
+        let due = state.hold(answer);
+        drop(state);
+        hand_out(due);
         true
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hand_out(answers: Vec<Answer>) {
+    for answer in answers {
+        answer();
     }
 }
 
@@ -155,6 +183,20 @@ impl State {
         job
     }
 
+    /// Keeps an answer for the next ones; all of them, if they have waited enough.
+    fn hold(&mut self, answer: Answer) -> Vec<Answer> {
+        let (long, many) = TOGETHER;
+        self.answers.push(answer);
+        let since = *self.held.get_or_insert_with(Instant::now);
+        if self.answers.len() >= many || since.elapsed() >= long { self.answers() } else { Vec::new() }
+    }
+
+    /// What is held back.
+    fn answers(&mut self) -> Vec<Answer> {
+        self.held = None;
+        std::mem::take(&mut self.answers)
+    }
+
     fn waiting(&self) -> usize {
         self.lines.values().map(VecDeque::len).sum()
     }
@@ -170,8 +212,6 @@ impl std::fmt::Debug for Queue {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -214,11 +254,11 @@ mod tests {
         let mut state = State::default();
         for (tenant, n) in [("evil", 0), ("evil", 1), ("evil", 2), ("shop", 3), ("bank", 4), ("evil", 5), ("shop", 6)] {
             let order = Arc::clone(&order);
-            state.line_up(&tenant.into(), Box::new(move || order.lock().unwrap().push(n)));
+            state.line_up(&tenant.into(), Box::new(move || -> Answer { Box::new(move || order.lock().unwrap().push(n)) }));
         }
         assert_eq!(state.waiting(), 7);
         while let Some(job) = state.next() {
-            job();
+            job()();
         }
         assert_eq!((&*order.lock().unwrap(), state.lines.len(), state.round.len()), (&vec![0, 3, 4, 1, 6, 2, 5], 0, 0));
     }

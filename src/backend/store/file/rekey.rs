@@ -4,9 +4,13 @@
 //! replaced whole, the list of recipients last: a run that is cut short leaves a vault that works, and the same command finishes it. What is
 //! encrypted is the same text as before, so that revisions, and with them the versions that Pods see, stay as they are.
 
-use std::collections::BTreeMap;
 use std::fs;
+use std::mem;
+use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use age::x25519::Recipient;
 use thiserror::Error;
@@ -22,10 +26,10 @@ use super::writer::lock;
 use super::{ReadFault, Revision, Vault, VaultError, seal, write};
 
 /// How many files are written with one sync.
-const BATCH: usize = 1_000;
+const BATCH: usize = 2_000;
 
-/// Plaintexts and what they were sealed to, by revision.
-type Resealed = BTreeMap<Revision, (Zeroizing<Vec<u8>>, Vec<u8>)>;
+/// How many bytes of new files are kept in memory until every file has been opened. Further secrets are opened and encrypted a second time.
+const KEPT: usize = if cfg!(test) { 1024 } else { 64 * 1024 * 1024 };
 
 /// What became of a vault.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -86,61 +90,129 @@ impl Vault {
         let mut list = Recipients::read(layout).map_err(VaultError::from)?;
         let (added, removed) = list.change(layout, wanted.add, wanted.remove).map_err(VaultError::from)?;
         let list = list.usable(layout).map_err(VaultError::from)?;
-        let (mut files, mut skipped) = (Vec::new(), Vec::new());
-        for file in sealed_files(layout)? {
-            match file.open(&keys) {
-                Ok(_) => files.push(file),
-                Err(fault) => skipped.push(fault),
-            }
-        }
+        let files = sealed_files(layout)?;
+        let work = Work { keys: &keys, recipients: &list.keys, room: AtomicUsize::new(KEPT), done: AtomicUsize::new(0), all: files.len() };
+        let mut secrets = work.encrypt_all(&files, progress);
+        let skipped: Vec<String> = secrets.iter_mut().flat_map(|secret| mem::take(&mut secret.faults)).collect();
         if !skipped.is_empty() && !wanted.skip_unreadable {
             return Err(RekeyError::Unopened(skipped));
         }
+        let opened = || secrets.iter().flat_map(|secret| &secret.files);
+        let earlier = opened().filter(|file| file.revision.is_some()).count();
+        let current = opened().count() - earlier;
         if !wanted.dry_run {
-            encrypt_again(layout, &files, &keys, &list.keys, progress)?;
+            if current + earlier > 0 {
+                work.write_all(layout, secrets, progress)?;
+            }
             if added + removed > 0 {
                 write::replace(&layout.recipients(), list.as_str().as_bytes()).map_err(doing("write", &layout.recipients()))?;
             }
         }
-        let earlier = files.iter().filter(|file| file.revision.is_some()).count();
-        Ok(Rekeyed { secrets: files.len() - earlier, earlier, recipients: list.keys.len(), added, removed, skipped })
+        Ok(Rekeyed { secrets: current, earlier, recipients: list.keys.len(), added, removed, skipped })
     }
 }
 
-/// Earlier revisions come before the current one of a secret: where the history keeps the current one too (a change was cut short, a
-/// revision was put back), both stay one and the same file, by which the next change knows it.
-fn encrypt_again(
-    layout: &Layout,
-    files: &[Sealed],
-    keys: &Keys,
-    recipients: &[Recipient],
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<(), RekeyError> {
-    let (batch, fault) = (layout.batch(), doing("write", &layout.batch()));
-    let mut last: (Option<&VaultName>, Resealed) = (None, BTreeMap::new());
-    let mut done = 0;
-    for files_of_batch in files.chunks(BATCH) {
-        let mut drafts = write::Batch::begin(batch.clone()).map_err(&fault)?;
-        for file in files_of_batch {
-            progress(done, files.len());
-            done += 1;
-            let plaintext = file.open(keys).map_err(|fault| RekeyError::Unopened(vec![fault]))?;
-            if last.0 != Some(&file.name) {
-                last = (Some(&file.name), BTreeMap::new());
+/// Encrypting again, by all threads.
+struct Work<'w> {
+    keys: &'w Keys,
+    recipients: &'w [Recipient],
+    /// What is left of [`KEPT`].
+    room: AtomicUsize,
+    /// Each file counts twice: encrypted, and written.
+    done: AtomicUsize,
+    /// How many files there are.
+    all: usize,
+}
+
+/// The files of one secret.
+struct Encrypted<'f> {
+    /// Those that open.
+    files: Vec<&'f Sealed>,
+    /// What is to be written to them; `None`: there was no room to keep it.
+    again: Option<Vec<Vec<u8>>>,
+    /// A line for each of the others.
+    faults: Vec<String>,
+}
+
+impl Work<'_> {
+    /// Opens every file and encrypts it again, on all processors. Nothing is written.
+    fn encrypt_all<'f>(&self, files: &'f [Sealed], progress: &mut dyn FnMut(usize, usize)) -> Vec<Encrypted<'f>> {
+        let secrets: Vec<&[Sealed]> = files.chunk_by(|file, next| file.name == next.name).collect();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut shares = secrets.chunks(secrets.len().div_ceil(threads).max(1));
+        let first = shares.next().unwrap_or_default();
+        thread::scope(|scope| {
+            let others: Vec<_> = shares.map(|share| scope.spawn(|| share.iter().map(|secret| self.encrypt(secret)).collect())).collect();
+            let mut encrypted = Vec::with_capacity(secrets.len());
+            for secret in first {
+                encrypted.push(self.encrypt(secret));
+                self.tell(progress);
             }
-            let same = last.1.values().find(|(kept, _)| kept.as_slice() == plaintext.as_slice()).map(|(_, sealed)| sealed.clone());
-            let sealed = match same {
-                Some(sealed) => sealed,
-                None => seal::seal(&plaintext, recipients).map_err(doing("write", &file.path))?,
-            };
-            drafts.put(write::Turn::Second, file.path.clone(), &sealed).map_err(&fault)?;
-            if let Some(revision) = file.revision {
-                last.1.insert(revision, (plaintext, sealed));
+            for other in others {
+                let share: Vec<_> = other.join().unwrap_or_else(|panic| resume_unwind(panic));
+                encrypted.extend(share);
+                self.tell(progress);
+            }
+            encrypted
+        })
+    }
+
+    fn encrypt<'f>(&self, secret: &'f [Sealed]) -> Encrypted<'f> {
+        let (mut files, mut again, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+        for (file, sealed) in secret.iter().zip(self.again(secret)) {
+            match sealed {
+                Ok(sealed) => {
+                    files.push(file);
+                    again.push(sealed);
+                }
+                Err(fault) => faults.push(fault),
             }
         }
-        drafts.commit().map_err(&fault)?;
+        self.done.fetch_add(secret.len(), Ordering::Relaxed);
+        let bytes = again.iter().map(Vec::len).sum();
+        let kept = self.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).is_ok();
+        Encrypted { files, again: kept.then_some(again), faults }
     }
-    Ok(())
+
+    /// What is to be written to each of a secret's files. Where the history keeps the current revision too (a change was cut short, a revision
+    /// was put back), both stay one and the same file, by which the next change knows it.
+    fn again<'f>(&self, files: impl IntoIterator<Item = &'f Sealed>) -> Vec<Result<Vec<u8>, String>> {
+        let mut known: Vec<(Zeroizing<Vec<u8>>, Vec<u8>)> = Vec::new();
+        let mut again = |file: &Sealed| {
+            let plaintext = file.open(self.keys)?;
+            if let Some((_, sealed)) = known.iter().find(|(same, _)| *same == plaintext) {
+                return Ok(sealed.clone());
+            }
+            let sealed = seal::seal(&plaintext, self.recipients).map_err(|cause| file.fault(&format!("cannot be encrypted: {cause}")))?;
+            known.push((plaintext, sealed.clone()));
+            Ok(sealed)
+        };
+        files.into_iter().map(&mut again).collect()
+    }
+
+    fn write_all(&self, layout: &Layout, secrets: Vec<Encrypted<'_>>, progress: &mut dyn FnMut(usize, usize)) -> Result<(), RekeyError> {
+        let fault = doing("write", &layout.batch());
+        let begin = || write::Batch::begin(layout.batch()).map_err(&fault);
+        let (mut drafts, mut count) = (begin()?, 0);
+        for Encrypted { files, again, .. } in secrets {
+            let again = again.map_or_else(|| self.again(files.iter().copied()).into_iter().collect(), Ok);
+            for (file, sealed) in files.iter().zip(again.map_err(|fault| RekeyError::Unopened(vec![fault]))?) {
+                if count == BATCH {
+                    drafts.commit().map_err(&fault)?;
+                    (drafts, count) = (begin()?, 0);
+                }
+                drafts.put(write::Turn::Second, file.path.clone(), &sealed).map_err(&fault)?;
+                count += 1;
+                self.done.fetch_add(1, Ordering::Relaxed);
+                self.tell(progress);
+            }
+        }
+        Ok(drafts.commit().map_err(&fault)?)
+    }
+
+    fn tell(&self, progress: &mut dyn FnMut(usize, usize)) {
+        progress(self.done.load(Ordering::Relaxed) / 2, self.all);
+    }
 }
 
 /// Every sealed file of the vault, secret by secret.
@@ -167,13 +239,16 @@ pub(super) fn sealed_files(layout: &Layout) -> Result<Vec<Sealed>, VaultError> {
 impl Sealed {
     /// The plaintext, if it is what this file should hold.
     fn open(&self, keys: &Keys) -> Result<Zeroizing<Vec<u8>>, String> {
-        let at = |problem: &dyn std::fmt::Display| format!("{} {problem}", self.path.display());
-        let sealed = fs::read(&self.path).map_err(|cause| at(&format!("cannot be read: {cause}")))?;
-        let plaintext = seal::open(&sealed, &keys.identities).map_err(|cause| at(&cause))?;
-        let document = Document::parse(&plaintext).map_err(|cause| at(&format!("opens, but what it holds {cause}")))?;
+        let sealed = fs::read(&self.path).map_err(|cause| self.fault(&format!("cannot be read: {cause}")))?;
+        let plaintext = seal::open(&sealed, &keys.identities).map_err(|cause| self.fault(&cause))?;
+        let document = Document::parse(&plaintext).map_err(|cause| self.fault(&format!("opens, but what it holds {cause}")))?;
         if document.name != self.name.as_str() || self.revision.is_some_and(|revision| revision != document.revision) {
-            return Err(at(&"was sealed as another secret or revision"));
+            return Err(self.fault(&"was sealed as another secret or revision"));
         }
         Ok(plaintext)
+    }
+
+    fn fault(&self, problem: &dyn std::fmt::Display) -> String {
+        format!("{} {problem}", self.path.display())
     }
 }

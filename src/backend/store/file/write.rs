@@ -1,5 +1,6 @@
 //! Files that are there whole or not at all, also after a power cut.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -64,8 +65,9 @@ impl Batch {
 
     /// Moves every file to its place. When this returns, all are on the disk.
     pub fn commit(self) -> io::Result<()> {
-        for (_, path) in self.turns.iter().flatten() {
-            DirBuilder::new().mode(0o700).recursive(true).create(folder_of(path))?;
+        let folders: BTreeSet<&Path> = self.turns.iter().flatten().map(|(_, path)| folder_of(path)).collect();
+        for folder in folders {
+            DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
         }
         sync_file_system(&self.folder)?;
         for turn in self.turns.iter().filter(|turn| !turn.is_empty()) {

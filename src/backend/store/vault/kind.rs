@@ -71,7 +71,7 @@ impl Kind for VaultConfig {
     }
 
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
-        Ok(Arc::new(VaultBackend::open(name.clone(), self, limits.secret_bytes, Arc::clone(clock))?))
+        Ok(Arc::new(VaultBackend::open(name.clone(), self, limits, Arc::clone(clock))?))
     }
 
     async fn examine(
@@ -81,7 +81,7 @@ impl Kind for VaultConfig {
         clock: &Arc<dyn Clock>,
         visitor: Option<Visitor>,
     ) -> Result<Vec<Diagnosis>, BackendError> {
-        let backend = VaultBackend::open(name.clone(), self, limits.secret_bytes, Arc::clone(clock))?;
+        let backend = VaultBackend::open(name.clone(), self, limits, Arc::clone(clock))?;
         Ok(backend.examine(visitor).await)
     }
 }

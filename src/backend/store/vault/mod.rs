@@ -38,7 +38,7 @@ use sessions::Sessions;
 use wire::Clients;
 
 use crate::backend::remote::health::Health;
-use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
+use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope, StoreLimits};
 use crate::clock::Clock;
 use crate::memo::Memo;
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb};
@@ -63,17 +63,18 @@ pub struct VaultBackend {
 // === impl VaultBackend ===
 
 impl VaultBackend {
-    /// Nothing is connected before the first call. `max_secret_bytes` is the configuration's `limits.secretBytes`.
+    /// Nothing is connected before the first call.
     ///
     /// # Errors
     /// The CA or the client certificate cannot be used.
-    pub fn open(name: BackendName, config: &VaultConfig, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
+    pub fn open(name: BackendName, config: &VaultConfig, limits: StoreLimits, clock: Arc<dyn Clock>) -> Result<Self, BackendError> {
         // JSON makes text longer: a quote becomes two bytes, a control character six; and an answer has metadata.
-        let clients = Arc::new(Clients::new(max_secret_bytes.saturating_mul(4).saturating_add(64 * 1024), config.store_words));
+        let max_body = limits.secret_bytes.saturating_mul(4).saturating_add(64 * 1024);
+        let clients = Arc::new(Clients::new(max_body, limits.clients, config.store_words));
         let backend = Self {
             name,
             config: config.clone(),
-            max_secret_bytes,
+            max_secret_bytes: limits.secret_bytes,
             clock,
             clients,
             sessions: Sessions::default(),

@@ -102,6 +102,8 @@ impl Bench {
     }
 }
 
+const LIMITS: StoreLimits = StoreLimits { secret_bytes: 1024 * 1024, remembered: 0, clients: 1024 * 1024 };
+
 fn open(address: &str, rest: &str) -> Arc<VaultBackend> {
     let text = format!("address: {address}\n{rest}");
     let (node, mut faults) = (yaml::parse(&text).unwrap(), yaml::Faults::default());
@@ -109,7 +111,7 @@ fn open(address: &str, rest: &str) -> Arc<VaultBackend> {
     let config = VaultConfig::parse(&mut reader, &mut faults);
     reader.finish(&mut faults);
     assert!(faults.is_empty(), "{faults:?}");
-    Arc::new(VaultBackend::open("bao".parse().unwrap(), &config.unwrap(), 1024 * 1024, Arc::new(SystemClock)).unwrap())
+    Arc::new(VaultBackend::open("bao".parse().unwrap(), &config.unwrap(), LIMITS, Arc::new(SystemClock)).unwrap())
 }
 
 fn verified(claims: &PodClaims) -> PodIdentity {

@@ -23,11 +23,8 @@ use crate::turns::Turns;
 /// Threads that read files: a file system that hangs takes no more.
 const THREADS: usize = 4;
 
-/// The most endpoints that classes may lead to and that are kept connected.
-const MAX_CLIENTS: usize = 32;
-
-/// Names that are looked up at once, each by a thread: one that nobody resolves takes one for half a minute.
-const LOOK_UPS: usize = 8;
+/// Names of the configuration's addresses that are looked up at once, each by a thread.
+const LOOK_UPS: usize = 4;
 
 /// The tenant of what the daemon does for itself.
 const NOBODY: &str = "";
@@ -54,7 +51,7 @@ pub(super) struct Clients {
     max_body: usize,
     /// Whether the server's words may be told.
     store_words: bool,
-    /// A namespace whose classes lead to many servers pushes out its own, and not the backend's.
+    /// By weight. A namespace whose classes lead to many servers pushes out its own, and not the backend's.
     known: Mutex<Shelf<Server, HttpClient>>,
     names: Turns,
     /// Where files are read that classes name, and those of logins.
@@ -89,8 +86,9 @@ pub(super) struct Reply {
 // === impl Clients ===
 
 impl Clients {
-    pub(super) fn new(max_body: usize, store_words: bool) -> Self {
-        Self { max_body, store_words, known: Mutex::new(Shelf::new(MAX_CLIENTS)), names: Turns::new(LOOK_UPS), desk: Desk::new(THREADS) }
+    /// `kept`: for the clients of servers that classes name, in bytes.
+    pub(super) fn new(max_body: usize, kept: usize, store_words: bool) -> Self {
+        Self { max_body, store_words, known: Mutex::new(Shelf::of_bytes(kept)), names: Turns::new(LOOK_UPS), desk: Desk::new(THREADS) }
     }
 
     /// Makes the client of a configured server, on the caller's thread.
@@ -100,7 +98,8 @@ impl Clients {
     pub(super) fn open(&self, server: &Server) -> Result<(), Refusal> {
         let client = HttpClient::with_names(server.endpoint.clone(), self.config(server), self.names(server))
             .map_err(|error| unusable(server, &error))?;
-        self.keep(NOBODY, server, &client);
+        // It weighs nothing: it is there in any case, and so never has to go.
+        self.keep(NOBODY, server, client, 0);
         Ok(())
     }
 
@@ -119,7 +118,10 @@ impl Clients {
             None => Refusal::new(late.into(), format!("{server}: a TLS file of the backend cannot be read: {late}")),
         };
         let client = made.map_err(late)?.map_err(|error| unusable(server, &error))?;
-        self.keep(tenant, server, &client);
+        // The daemon asks for what a class has named only after the class's namespace has.
+        if tenant != NOBODY {
+            self.keep(tenant, server, client.clone(), client.weight());
+        }
         Ok(client)
     }
 
@@ -128,8 +130,15 @@ impl Clients {
         self.lock().find(server).is_some()
     }
 
-    fn keep(&self, tenant: &str, server: &Server, client: &HttpClient) {
-        self.lock().insert(tenant, server.clone(), client.clone(), |_| false);
+    #[cfg(test)]
+    pub(super) fn weight(&self) -> usize {
+        self.lock().weight()
+    }
+
+    /// What has to go is dropped when the lock is open again.
+    fn keep(&self, tenant: &str, server: &Server, client: HttpClient, weight: usize) {
+        let gone = self.lock().put(tenant, server.clone(), client, weight, |_| false);
+        drop(gone);
     }
 
     /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map's.
@@ -138,7 +147,10 @@ impl Clients {
     }
 
     fn names(&self, server: &Server) -> Names {
-        Names::new(self.names.clone(), server.named_by.clone().unwrap_or_else(|| NOBODY.into()))
+        match &server.named_by {
+            Some(tenant) => Names::of_classes(tenant.clone()),
+            None => Names::new(self.names.clone(), NOBODY.into()),
+        }
     }
 
     fn config(&self, server: &Server) -> HttpConfig {

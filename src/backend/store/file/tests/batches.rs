@@ -100,3 +100,43 @@ fn a_rekey_cut_short_at_any_step_leaves_files_that_one_of_both_opens() {
     }
     assert_eq!((cuts, mixed), (2 * 3 + 2, 2), "three files and the list: each is written, then moved");
 }
+
+/// More than is kept in memory meanwhile, by several threads, and one in the middle that does not open.
+#[test]
+fn a_rekey_of_many_keeps_each_in_its_place() {
+    let bench = Bench::new();
+    let names: Vec<String> = (0..40).map(|n| format!("ns{}/s{n}", n % 3)).collect();
+    for name in &names {
+        bench.set(name, &format!("{name} old"));
+        bench.set(name, name);
+    }
+    // Cut short after it was kept: the current revision is in the history too.
+    fs::copy(bench.at("vault/ns0/s0.age"), bench.at("vault/.history/ns0/s0/2.age")).unwrap();
+    fs::write(bench.at("vault/ns1/s1.age"), "broken").unwrap();
+    let identity = [bench.at("age.key")];
+    let refused = bench.vault.rekey(&identity, Rekeying::default(), &mut |_, _| {}).unwrap_err().to_string();
+    assert!(refused.contains("ns1/s1.age is no age file") && refused.contains("nothing was changed"), "{refused}");
+
+    let new = generate_identity(&bench.at("new.key"), now()).unwrap();
+    let wanted = Rekeying { add: &[new], remove: &recipients_of(&identity[0]).unwrap(), skip_unreadable: true, dry_run: false };
+    let mut told = Vec::new();
+    let done = bench.vault.rekey(&identity, wanted, &mut |done, all| told.push((done, all))).unwrap();
+    assert_eq!((done.secrets, done.earlier, done.skipped.len()), (39, 41, 1));
+    assert!(told.is_sorted() && told.iter().all(|(done, all)| done <= all && *all == 81), "{told:?}");
+    assert_eq!(fs::read(bench.at("vault/ns0/s0.age")).unwrap(), fs::read(bench.at("vault/.history/ns0/s0/2.age")).unwrap());
+    let reader = Reader::open(&bench.at("vault"), &[bench.at("new.key")], 1 << 20, Arc::new(SystemClock)).unwrap();
+    for name in names.iter().filter(|name| *name != "ns1/s1") {
+        assert_eq!(password(&reader.read(&key(name)).unwrap()), name);
+        assert_eq!(password(&reader.read(&pinned(name, 1)).unwrap()), format!("{name} old"));
+    }
+}
+
+/// Nothing is made for it.
+#[test]
+fn a_rekey_of_an_empty_vault_changes_the_list_alone() {
+    let bench = Bench::new();
+    let new = generate_identity(&bench.at("new.key"), now()).unwrap();
+    let wanted = Rekeying { add: &[new], ..Rekeying::default() };
+    assert_eq!(bench.vault.rekey(&[bench.at("age.key")], wanted, &mut |_, _| {}).unwrap().added, 1);
+    assert!(!bench.at("vault/.history").exists());
+}

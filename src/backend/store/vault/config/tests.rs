@@ -114,8 +114,8 @@ fn each_fault_says_what_to_do() {
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: tls }\n"), @r#"3: backends.bao.classMay.tlsDir: "tls" is not an absolute path (start it with /)"#);
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: '/tls/${namespace}' }\n"), @r#"3: backends.bao.classMay.tlsDir: "/tls/${namespace}" has a placeholder: the folder is the same for every class (write it out)"#);
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\ncache: { fresh: 2x, stale: never, sealed: x }\n"), @r#"
-    3: backends.bao.cache.fresh: "2x" is no duration (such as 500ms, 90s, 2m or 24h)
-    3: backends.bao.cache.stale: "never" is no duration (such as 500ms, 90s, 2m or 24h)
+    3: backends.bao.cache.fresh: "2x" is not a duration (write for example 500ms, 90s, 2m or 24h)
+    3: backends.bao.cache.stale: "never" is not a duration (write for example 500ms, 90s, 2m or 24h)
     3: backends.bao.cache.sealed: is no known key (known here: fresh, stale)
     "#);
 }

@@ -105,6 +105,23 @@ async fn all_faults_of_a_classes_file_are_told_alike() {
     insta::assert_snapshot!(told.join("\n"), @"bao/kv/data/shop/db: a TLS file that the class names cannot be used (each must be a PEM file of at most 1 MiB below the folder that the backend's classMay.tlsDir names; the daemon's log has the reason)");
 }
 
+/// What weighs is the bundle that the admin's folder has, once for each server that a class makes up.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_for_classes_weigh_what_their_files_do() {
+    let scene = Scene::new().await;
+    let ca = scene.bench.bao.authority().ca.repeat(200);
+    std::fs::write(scene.folder.join("bundle.pem"), &ca).unwrap();
+    for n in 0..20 {
+        let tls = LoginTls { ca: Some("bundle.pem".into()), server_name: Some(format!("name-{n}")), ..LoginTls::default() };
+        fetch(&scene.backend, &scene.asked(tls), &scene.bench.cx(&web())).await.unwrap_err();
+        let weight = scene.backend.clients.weight();
+        assert!((2 * ca.len()..=LIMITS.clients).contains(&weight), "{n}: {weight}");
+    }
+    std::fs::write(scene.folder.join("bundle.pem"), scene.bench.bao.authority().ca.repeat(1000)).unwrap();
+    scene.with_ca("bundle.pem").await.expect("a client that is too large to be kept is used all the same");
+    assert!(scene.backend.clients.weight() <= LIMITS.clients);
+}
+
 #[tokio::test]
 async fn a_class_that_leads_to_many_servers_pushes_out_its_own() {
     let bench = Bench::start().await;
@@ -118,4 +135,5 @@ async fn a_class_that_leads_to_many_servers_pushes_out_its_own() {
     }
     let own = wire::Server { endpoint: backend.config.address.clone(), tls: LoginTls::default(), below: None, named_by: None };
     assert!(backend.clients.knows(&own), "the backend's own is still connected");
+    assert!(backend.clients.weight() <= LIMITS.clients, "{}", backend.clients.weight());
 }

@@ -114,7 +114,7 @@ async fn a_doctor_sees_that_the_clocks_are_apart() {
     let (node, mut faults) = (yaml::parse(&text).unwrap(), yaml::Faults::default());
     let config = VaultConfig::parse(&mut yaml::Reader::of(&node, "bao", &mut faults).unwrap(), &mut faults).unwrap();
     for (ahead, words) in [(100, "warn 100 s behind"), (-100, "warn 100 s ahead of"), (1000, "fail 1000 s behind")] {
-        let backend = VaultBackend::open("bao".parse().unwrap(), &config, 1024, Arc::new(Ahead(ahead))).unwrap();
+        let backend = VaultBackend::open("bao".parse().unwrap(), &config, LIMITS, Arc::new(Ahead(ahead))).unwrap();
         let found = backend.examine(None).await;
         let clock = found.iter().find(|found| found.what == "backend bao: clock").unwrap();
         let (level, apart) = words.split_once(' ').unwrap();

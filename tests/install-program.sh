@@ -1,0 +1,20 @@
+#!/bin/sh
+# Puts a program of a Debian package into a folder, without installing it: install-program.sh PROGRAM PACKAGE FOLDER
+# It is FOLDER/usr/bin/PROGRAM then. Where PATH has the program, that one is used.
+set -eu
+program=$1
+package=$2
+folder=$3
+if command -v "$program" >/dev/null 2>&1; then
+    mkdir -p "$folder"
+    exit 0
+fi
+command -v apt-get >/dev/null || { echo "$program is needed: install it by your package manager" >&2; exit 1; }
+rm -rf "$folder"
+mkdir -p "$folder/usr/bin"
+cd "$folder"
+# The package lists may be absent or old on a new machine.
+apt-get download "$package" >/dev/null 2>&1 || { apt-get update -qq && apt-get download "$package" >/dev/null; }
+dpkg -x "$package"_*.deb unpacked
+mv "unpacked/usr/bin/$program" "usr/bin/$program"
+rm -r unpacked "$package"_*.deb
