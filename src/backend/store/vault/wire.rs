@@ -51,6 +51,8 @@ pub(super) struct Clients {
     max_body: usize,
     /// Whether the server's words may be told.
     store_words: bool,
+    /// For clients of servers that classes name, in bytes.
+    kept: usize,
     /// By weight. A namespace whose classes lead to many servers pushes out its own, and not the backend's.
     known: Mutex<Shelf<Server, HttpClient>>,
     names: Turns,
@@ -86,9 +88,15 @@ pub(super) struct Reply {
 // === impl Clients ===
 
 impl Clients {
-    /// `kept`: for the clients of servers that classes name, in bytes.
     pub(super) fn new(max_body: usize, kept: usize, store_words: bool) -> Self {
-        Self { max_body, store_words, known: Mutex::new(Shelf::of_bytes(kept)), names: Turns::new(LOOK_UPS), desk: Desk::new(THREADS) }
+        Self {
+            max_body,
+            store_words,
+            kept,
+            known: Mutex::new(Shelf::of_bytes(kept)),
+            names: Turns::new(LOOK_UPS),
+            desk: Desk::new(THREADS),
+        }
     }
 
     /// Makes the client of a configured server, on the caller's thread.
@@ -120,7 +128,8 @@ impl Clients {
         let client = made.map_err(late)?.map_err(|error| unusable(server, &error))?;
         // The daemon asks for what a class has named only after the class's namespace has.
         if tenant != NOBODY {
-            self.keep(tenant, server, client.clone(), client.weight());
+            // One that is larger than all may be is kept as long as no other needs the room: to make it again for each call takes longer.
+            self.keep(tenant, server, client.clone(), client.weight().min(self.kept));
         }
         Ok(client)
     }
