@@ -42,6 +42,11 @@ impl Names {
     pub fn of_classes(tenant: Tenant) -> Self {
         Self::new(OF_CLASSES.clone(), tenant)
     }
+
+    #[cfg(test)]
+    pub(crate) fn threads(&self) -> &Turns {
+        &self.threads
+    }
 }
 
 impl Default for Names {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use keyferry::server::proto::MountRequest;
 use serde_json::json;
+use tokio::time::{Duration, sleep};
 
 use super::flood::{Calls, Flood, Told};
-use super::kind::objects;
+use super::kind::{objects, together};
 use super::node::{Limits, Node, SMALL};
 use super::trial::Trial;
 use crate::support::{apart, keyferry};
@@ -69,4 +70,47 @@ async fn names_that_nobody_resolves() {
     let attack = async move |socket: &Path, told: &Told| flood.run(socket, told).await;
     let trial = Trial { victim, ..Trial::new(node, "files") };
     trial.run_on(provider, "names that nobody resolves", AT_ONCE, &["BackendUnavailable"], attack).await.assert();
+}
+
+/// How many of the daemon's threads wait for a file system that does not answer: the least of a few looks, since others read a disk now and
+/// then.
+async fn hung(pid: u32) -> usize {
+    let waits = |stat: &String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'));
+    let mut least = usize::MAX;
+    for _ in 0..5 {
+        sleep(Duration::from_millis(50)).await;
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let stats = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        least = least.min(stats.filter(waits).count());
+    }
+    least
+}
+
+/// Eight namespaces whose classes lead to names that hang, at five backends each, which wait for 160 names at once: 16 threads look them
+/// up. A name of the configuration's own has another.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_all_classes_are_looked_up_on_sixteen_threads() {
+    const NAMESPACES: usize = 8;
+    let own = "  own: { kind: vault, address: \"http://own.example:8200\", auth: { method: jwt, mount: jwt, role: csi, audience: bao } }\n";
+    let node = Node::with(Limits { per_backend: 128, ..SMALL }, &format!("{}{own}", backends()), "");
+    let calls = (0..NAMESPACES).map(|n| slow_names(&node, &format!("hostile-{n}"))).collect();
+    let (flood, told) = (Flood::new(NAMESPACES * 4, together(calls)), Told::default());
+    let mut owns = node.small("victim", 1, "own", "db");
+    let provider = node.house.serve_by(without_names(&node));
+    let counted = async {
+        // Longer than a mount waits for a connection, so that the first ones have been given up.
+        sleep(Duration::from_secs(7)).await;
+        let of_classes = hung(provider.pid()).await;
+        let own = provider.mount(owns.remove(0));
+        let counted = async {
+            sleep(Duration::from_secs(1)).await;
+            hung(provider.pid()).await
+        };
+        (of_classes, tokio::join!(counted, own).0)
+    };
+    let counted = tokio::select! {
+        counted = counted => counted,
+        () = flood.run(&provider.socket, &told) => panic!("the daemon has ended: {:?}", told.lock().unwrap()),
+    };
+    assert_eq!(counted, (16, 17));
 }

@@ -248,6 +248,28 @@ mod tests {
         }
     }
 
+    /// One of two threads reads a file at once, keeps its answer back for others to come, and hangs at the next, as the other does.
+    #[tokio::test]
+    async fn a_thread_that_hangs_keeps_no_answer() {
+        let queue = Arc::new(Queue::default());
+        let shop = "shop".into();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(Mutex::new(held));
+        let hang = || {
+            let held = Arc::clone(&held);
+            queue.run(&shop, move || held.lock().unwrap().recv().is_ok())
+        };
+        let answered = async {
+            let answer = timeout(Duration::from_secs(5), queue.run(&shop, || 7)).await;
+            for _ in 0..2 {
+                release.send(()).unwrap();
+            }
+            answer.expect("it is kept back").ok()
+        };
+        let (answer, one, other) = tokio::join!(answered, hang(), hang());
+        assert_eq!((answer, one.ok(), other.ok()), (Some(7), Some(true), Some(true)));
+    }
+
     #[test]
     fn lines_are_served_round() {
         let order = Arc::new(Mutex::new(Vec::new()));

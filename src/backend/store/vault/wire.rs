@@ -286,6 +286,8 @@ fn append(json: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use tower::Service;
+
     use super::*;
 
     #[test]
@@ -294,5 +296,34 @@ mod tests {
         let body = json(&[("role", "csi"), ("jwt", text)]);
         assert_eq!(serde_json::from_slice::<serde_json::Value>(&body).unwrap(), serde_json::json!({ "role": "csi", "jwt": text }));
         assert_eq!(json(&[]).as_slice(), b"{}");
+    }
+
+    /// The turns are taken as look-ups that hang would take them.
+    #[tokio::test]
+    async fn names_that_classes_give_leave_the_configurations_own_alone() {
+        let server = |named_by: Option<Tenant>| Server {
+            endpoint: "http://localhost:8200".parse().unwrap(),
+            tls: LoginTls::default(),
+            below: None,
+            named_by,
+        };
+        let (one, other) = (Clients::new(1024, 1024, false), Clients::new(1024, 1024, false));
+        let hostile = |n: usize| Tenant::from(format!("hostile-{n}").as_str());
+        let mut hung = Vec::new();
+        for n in 0..64 {
+            let names = one.names(&server(Some(hostile(n))));
+            while let Some(turn) = names.threads().take(&hostile(n), Instant::now()).await {
+                hung.push(turn);
+            }
+        }
+        assert_eq!(hung.len(), 16);
+        let shop = Tenant::from("shop");
+        assert!(
+            other.names(&server(Some(shop.clone()))).threads().take(&shop, Instant::now()).await.is_none(),
+            "another backend, other threads"
+        );
+        for clients in [&one, &other] {
+            clients.names(&server(None)).call("localhost".parse().unwrap()).await.unwrap();
+        }
     }
 }
