@@ -236,6 +236,8 @@ pub fn vault(input: &[u8]) {
         pod,
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        max_stale: None,
+        patience: None,
         payer: None,
         party: None,
         called: Called::default(),

@@ -440,7 +440,9 @@ impl Health {
     /// Why mounts could not be served now, a line for each reason; `failing`: the backends that cannot.
     async fn reasons(&self, failing: &[BackendError]) -> Vec<String> {
         let pipeline = self.pipeline.load_full();
-        let mut reasons: Vec<String> = failing.iter().map(|error| format!("backend {}", error.in_full())).collect();
+        // While a store is out and what it said before serves, Pods start.
+        let unserved = failing.iter().filter(|error| !pipeline.backends.is_bridged(error));
+        let mut reasons: Vec<String> = unserved.map(|error| format!("backend {}", error.in_full())).collect();
         reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());

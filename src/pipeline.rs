@@ -29,7 +29,7 @@ use crate::policy::{Granted, Permits, Policy};
 use crate::render::{self, RenderLimits, Rendered};
 use crate::shelf::Kept;
 use crate::steps::{self, Steps};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, VolumeCounts};
 use crate::turns::Turns;
 use crate::work::{Unfinished, Workroom};
 
@@ -41,6 +41,7 @@ mod told;
 pub use error::{FetchFailure, MountError};
 pub use live::{Counts, Live, Volume};
 
+use live::Ended;
 use record::Record;
 use told::Told;
 
@@ -231,12 +232,13 @@ impl Pipeline {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
-        let (tenant, whose) = (record.tenant(), record.whose());
+        let (tenant, whose, stale) = (record.tenant(), record.whose(), record.stale());
         let answer = self.hand_over(ready, record, cx).await;
         let now = self.clock.now();
         self.count(&answer, cx.arrived.elapsed(), now);
         if let Some(whose) = whose {
-            let untracked = self.commons.live.note(&whose, answer.as_ref().err().map(MountError::code), cx.arrived, now);
+            let untracked =
+                self.commons.live.note(&whose, Ended { code: answer.as_ref().err().map(MountError::code), stale }, cx.arrived, now);
             self.metrics.volumes_untracked(untracked);
         }
         if let Err(error) = &answer {
@@ -282,7 +284,13 @@ impl Pipeline {
         let permits = self.authorise(&pod, &found.plan, record)?;
         let plan = self.keep(found, purse.tenant(), class.as_deref());
         let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
-        let terms = Terms { tokens: Arc::new(attested.tokens), fresh: plan.fresh, payer: Some(Payer::new(purse)), deadline: cx.deadline };
+        let terms = Terms {
+            tokens: Arc::new(attested.tokens),
+            fresh: plan.fresh,
+            max_stale: plan.max_stale,
+            payer: Some(Payer::new(purse)),
+            deadline: cx.deadline,
+        };
         let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, means, cx).await?;
         self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);
         let Found { secrets, paid, kept_back } = found;
@@ -355,6 +363,14 @@ impl Pipeline {
         error
     }
 
+    /// Takes out of the caches what its policy does not allow any more: after another pipeline was in force.
+    pub fn review_answers(&self) {
+        self.backends.review(&|pod, secrets| {
+            let rules = self.policy.of(pod);
+            secrets.iter().map(|secret| rules.decide(secret).is_ok()).collect()
+        });
+    }
+
     /// Sets the gauges of what tenants share, and of what is known of volumes and keys.
     pub fn measure(&self) {
         for Pot { pot, used, limit } in self.pots() {
@@ -363,8 +379,9 @@ impl Pipeline {
         for (what, many) in self.waiting() {
             self.metrics.waiting(what, many);
         }
-        let Counts { current, failing, oldest } = self.commons.live.count();
-        self.metrics.volumes(current, failing, oldest.map(unix_seconds));
+        let Counts { current, failing, stale, oldest, oldest_stale, half } = self.commons.live.count();
+        let [oldest_success, oldest_stale, stale_half] = [oldest, oldest_stale, half].map(|at| at.map(unix_seconds));
+        self.metrics.volumes(VolumeCounts { current, failing, stale, oldest_success, oldest_stale, stale_half });
         self.metrics.keys_fetched(self.identity.keys_fetched().map(unix_seconds));
     }
 

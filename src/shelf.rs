@@ -135,6 +135,17 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         Some(value)
     }
 
+    /// Changes how much all entries may weigh together, and gives what had to go for that.
+    pub fn resize(&mut self, capacity: usize) -> Vec<V> {
+        self.capacity = capacity.max(1);
+        let mut gone = Vec::new();
+        while self.weight > self.capacity {
+            let Some(key) = self.to_go(0, "", |_| false, false) else { break };
+            gone.extend(self.remove(&key));
+        }
+        gone
+    }
+
     /// Takes out what is not to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
         let mut gone = Vec::new();
@@ -225,6 +236,17 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
         let mut inner = self.lock();
         inner.retain(keep);
         inner.entries.len()
+    }
+
+    /// Each value, in no order.
+    pub fn all(&self) -> Vec<V> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// As [`Shelf::resize`]: how many had to go.
+    pub fn resize(&self, capacity: usize) -> usize {
+        let gone = self.lock().resize(capacity);
+        gone.len()
     }
 
     pub fn clear(&self) {
@@ -324,6 +346,19 @@ mod tests {
         assert_eq!((shelf.weight(), shelf.values().copied().min(), shelf.find(&15)), (1100, Some(1), Some(&15)));
         assert_eq!(shelf.put("mill", 16, 16, 900, |_| false), [14, 16], "who has more loses, as long as it has");
         assert_eq!(shelf.put("mill", 17, 17, 500, |_| false), [15]);
+    }
+
+    #[test]
+    fn a_shelf_that_becomes_smaller_takes_from_who_has_most() {
+        let mut shelf = Shelf::of_bytes(1_000);
+        for n in 0..6 {
+            shelf.put("evil", n, n, 100, |_| false);
+        }
+        shelf.put("shop", 6, 6, 300, |_| false);
+        assert_eq!(shelf.resize(2_000), [0; 0]);
+        assert_eq!(shelf.resize(600), [0, 1, 2]);
+        assert_eq!((shelf.weight_of("evil"), shelf.weight_of("shop")), (300, 300));
+        assert_eq!((shelf.resize(0).len(), shelf.weight()), (4, 0));
     }
 
     /// Whatever is done, the sums are right; and it takes a bounded number of looks to find what goes.

@@ -169,7 +169,9 @@ impl Reloader {
         for key in needs_restart(&self.started, &config) {
             tracing::warn!(key, "has changed; it takes effect at the next restart");
         }
-        self.pipeline.store(Arc::new(pipeline));
+        let pipeline = Arc::new(pipeline);
+        self.pipeline.store(Arc::clone(&pipeline));
+        pipeline.review_answers();
         self.parts.leases.configure(config.leases);
         self.parts.audit.configure(&config.audit.alerts);
         Ok(config)

@@ -354,6 +354,8 @@ mod tests {
             code,
             since,
             delivered: code.is_none().then_some(since),
+            stale: None,
+            half: None,
             asked: Instant::now(),
         }
     }

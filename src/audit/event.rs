@@ -1,10 +1,11 @@
 //! What there is to say of a mount. Every field is an identifier, a count or a word of ours; there is no field for a value.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use tokio::time::Duration;
 
 use super::files::Files;
 use crate::gathered::Gathering;
@@ -78,7 +79,15 @@ pub struct ObjectEvent {
     /// How fresh: `store`, `fresh` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'static str>,
+    /// Of an answer that is given because the store is out.
+    #[serde(skip_serializing_if = "Age::is_unknown")]
+    pub age: Age,
 }
+
+/// How long ago the store was asked, in whole seconds. Mounts that differ in nothing else say the same.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub struct Age(Option<u64>);
 
 /// What became of a mount or an object.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
@@ -91,6 +100,23 @@ pub enum Outcome {
     Failed,
     /// Another object failed, so nothing was delivered.
     Withheld,
+}
+
+// === impl Age ===
+
+impl Age {
+    pub fn of(age: Option<Duration>) -> Self {
+        Self(age.map(|age| age.as_secs()))
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+    fn is_unknown(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Hash for Age {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 // === impl Event ===

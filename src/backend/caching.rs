@@ -5,6 +5,9 @@ use tokio::time::Duration;
 use crate::units::parse_duration;
 use crate::yaml::{Faults, Reader};
 
+/// The longest `stale`: nobody counts on what a store said so long ago.
+const LONGEST_STALE: Duration = Duration::from_hours(30 * 24);
+
 /// The longest `fresh`: a changed secret is not seen for so long.
 const LONGEST_FRESH: Duration = Duration::from_hours(24);
 
@@ -13,7 +16,7 @@ const LONGEST_FRESH: Duration = Duration::from_hours(24);
 pub struct CacheConfig {
     /// For how long an answer serves equal requests. Default 2 minutes; zero: not at all.
     pub fresh: Duration,
-    /// And for how long when the store is out of reach. Read ahead: nothing does that yet. Default zero: not at all.
+    /// And for how long while the store is out. Default zero: not at all.
     pub stale: Duration,
 }
 
@@ -33,7 +36,11 @@ impl CacheTimes {
             long if long > LONGEST_FRESH => Err(format!("{text:?} is over 24h: a changed secret would not be seen for so long")),
             duration => Ok(duration),
         });
-        Self { fresh, stale: reader.parsed("stale", faults, parse_duration) }
+        let stale = reader.parsed("stale", faults, |text| match parse_duration(text)? {
+            long if long > LONGEST_STALE => Err(format!("{text:?} is over 720h (30 days): write less")),
+            duration => Ok(duration),
+        });
+        Self { fresh, stale }
     }
 
     /// The mapping `cache` of a backend.
@@ -82,6 +89,7 @@ mod tests {
 
     #[test]
     fn each_fault_says_what_to_do() {
+        insta::assert_snapshot!(read("cache:\n  stale: 721h\n").unwrap_err(), @r#"2: backends.bao.cache.stale: "721h" is over 720h (30 days): write less"#);
         insta::assert_snapshot!(read("cache:\n  fresh: 2d\n  stale: soon\n  frehs: 1m\n").unwrap_err(), @r#"
         2: backends.bao.cache.fresh: "2d" is over 24h: a changed secret would not be seen for so long
         3: backends.bao.cache.stale: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)

@@ -77,6 +77,10 @@ pub struct FetchContext {
     pub tokens: Arc<PodTokens>,
     /// The oldest answer that may come from a cache, where the class says less than the configuration.
     pub fresh: Option<Duration>,
+    /// The same for an answer that is given because the store is out.
+    pub max_stale: Option<Duration>,
+    /// How long the store may take once it is asked, where that is less than the time until the deadline.
+    pub patience: Option<Duration>,
     /// Who pays for what is held of the answer; `None`: it is the daemon's own.
     pub payer: Option<Payer>,
     /// In whose lines it waits at a store; `None`: in its own tenant's.
@@ -94,6 +98,7 @@ pub struct Called(Arc<AtomicBool>);
 pub struct Terms {
     pub tokens: Arc<PodTokens>,
     pub fresh: Option<Duration>,
+    pub max_stale: Option<Duration>,
     pub payer: Option<Payer>,
     pub deadline: Instant,
 }
@@ -126,6 +131,8 @@ pub enum Fault {
     /// The request means nothing to the store.
     Invalid,
     NotFound,
+    /// The time was over before this request had a turn among those of its tenant: the store was not asked.
+    NoTurn,
     /// There is no memory for the answer now: the mount gives back what it has, and waits for its turn to have enough. No failed try.
     Short,
     Throttled,
@@ -133,7 +140,10 @@ pub enum Fault {
     TooLarge,
     /// The store refuses the login.
     Unauthenticated,
+    /// The store cannot be reached, or says itself that it has failed.
     Unavailable,
+    /// There is no secret, and nothing says that the store is out: it redirects, its replica has not caught up, a file of the node hangs.
+    Unhelpful,
     Unsupported,
 }
 
@@ -158,9 +168,19 @@ struct InFull(String);
 
 impl Terms {
     fn of(&self, pod: &Arc<PodIdentity>) -> FetchContext {
-        let Self { tokens, fresh, payer, deadline } = self;
+        let Self { tokens, fresh, max_stale, payer, deadline } = self;
         let (pod, tokens, payer) = (Arc::clone(pod), Arc::clone(tokens), payer.clone());
-        FetchContext { pod, tokens, fresh: *fresh, payer, party: None, called: Called::default(), deadline: *deadline }
+        FetchContext {
+            pod,
+            tokens,
+            fresh: *fresh,
+            max_stale: *max_stale,
+            patience: None,
+            payer,
+            party: None,
+            called: Called::default(),
+            deadline: *deadline,
+        }
     }
 }
 
@@ -200,10 +220,10 @@ impl Fault {
             Self::NotFound => "not_found",
             Self::Short => "short",
             Self::Throttled => "throttled",
-            Self::TimedOut => "timed_out",
+            Self::NoTurn | Self::TimedOut => "timed_out",
             Self::TooLarge => "too_large",
             Self::Unauthenticated => "unauthenticated",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Unhelpful => "unavailable",
             Self::Unsupported => "unsupported",
         }
     }
@@ -216,15 +236,38 @@ impl Fault {
             Self::Invalid | Self::Unsupported => Code::InvalidRequest,
             Self::NotFound => Code::SecretNotFound,
             Self::Short => Code::Overloaded,
-            Self::Throttled | Self::Unavailable => Code::BackendUnavailable,
-            Self::TimedOut => Code::BackendTimeout,
+            Self::Throttled | Self::Unavailable | Self::Unhelpful => Code::BackendUnavailable,
+            Self::NoTurn | Self::TimedOut => Code::BackendTimeout,
             Self::TooLarge => Code::TooLarge,
             Self::Unauthenticated => Code::BackendLoginFailed,
+        }
+    }
+
+    /// Whether the store was asked and is out: it could not be reached, gave no whole answer in time, or said 429 or 5xx. What it says of the
+    /// request or of who asks is an answer, whatever it is; and so is what cannot be read.
+    pub const fn is_outage(self) -> bool {
+        match self {
+            Self::Throttled | Self::TimedOut | Self::Unavailable => true,
+            Self::Corrupt
+            | Self::Denied
+            | Self::Invalid
+            | Self::NotFound
+            | Self::NoTurn
+            | Self::Short
+            | Self::TooLarge
+            | Self::Unauthenticated
+            | Self::Unhelpful
+            | Self::Unsupported => false,
         }
     }
 }
 
 impl FetchContext {
+    /// How old an answer may be that is given because the store is out: what the admin allows, or the class where that is less.
+    pub(in crate::backend) fn stale_within(&self, stale: Duration) -> Duration {
+        self.max_stale.map_or(stale, |most| most.min(stale))
+    }
+
     /// For whom it is, where tenants share.
     pub fn tenant(&self) -> Tenant {
         Arc::clone(&self.pod.namespace).into()
@@ -236,7 +279,7 @@ impl From<Late> for Fault {
         match late {
             Late::Deadline => Self::TimedOut,
             // Everybody who needs the file fares alike.
-            Late::Hangs => Self::Unavailable,
+            Late::Hangs => Self::Unhelpful,
         }
     }
 }
@@ -260,10 +303,12 @@ impl BackendError {
     }
 
     /// What a caller is told whose deadline comes before an answer. `began`: since when it waits.
-    fn late(backend: &BackendName, secret: Option<&SecretName>, began: Instant) -> Self {
+    /// `asked`: whether the store was.
+    fn late(backend: &BackendName, secret: Option<&SecretName>, began: Instant, asked: bool) -> Self {
+        let fault = if asked { Fault::TimedOut } else { Fault::NoTurn };
         let waited = began.elapsed().as_secs();
         let reason = format!("no answer within {waited} s (is the store slow or out of reach? kubelet tries again by itself)");
-        Self { fault: Fault::TimedOut, backend: backend.clone(), secret: secret.cloned(), reason, source: None }
+        Self { fault, backend: backend.clone(), secret: secret.cloned(), reason, source: None }
     }
 
     /// As it is shown to the node's admin.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::stack::cache::Cached;
+use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
 use super::stack::coalesce::Coalesced;
 use super::stack::lease::{Leased, Leases};
 use super::stack::limit::Limited;
+use super::stack::outage::Outage;
 use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, StoreLimits, Terms};
 use crate::budget::Ceilings;
 use crate::clock::Clock;
@@ -46,6 +47,9 @@ pub struct Backends {
 #[derive(Clone, Debug)]
 struct Stack {
     top: Arc<dyn Backend>,
+    /// What it keeps; `None`: nothing.
+    answers: Option<Arc<Table>>,
+    outage: Arc<Outage>,
     /// `None`: it was built elsewhere.
     plan: Option<StackPlan>,
 }
@@ -76,20 +80,47 @@ impl StackPlan {
         Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients) }
     }
 
-    fn build(self, name: &BackendName, parts: BackendParts<'_>) -> Result<Stack, BackendError> {
+    /// In the place of a `former` one: what that keeps goes on, where it is of the same store by the same login.
+    fn build(self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Result<Stack, BackendError> {
         let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept, clients: self.clients };
         let store = self.config.kind().open(name, limits, parts.clock)?;
-        Ok(Stack { top: self.decorate(store, name, parts), plan: Some(self) })
+        let answers = self.answers(name, parts, former);
+        let same = former.filter(|former| former.plan.as_ref().is_some_and(|plan| plan.config == self.config));
+        let outage = same.map_or_else(|| Arc::new(Outage::of(name)), |former| Arc::clone(&former.outage));
+        Ok(Stack { top: self.decorate(store, name, parts, answers.as_ref(), &outage), answers, outage, plan: Some(self) })
+    }
+
+    fn answers(&self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Option<Arc<Table>> {
+        let CacheConfig { fresh, stale } = self.cache?;
+        let same = |table: &Table, plan: &Self| plan.config == self.config || !table.holds(Rule::Origin);
+        let inherited =
+            former.and_then(|former| former.answers.as_ref().filter(|table| former.plan.as_ref().is_some_and(|plan| same(table, plan))));
+        let new = || Table::new(self.kept, CacheConfig { fresh, stale }, parts.metrics.cache(name.as_str()), Arc::clone(parts.clock));
+        (!fresh.is_zero() || !stale.is_zero()).then(|| inherited.map_or_else(new, Arc::clone))
     }
 
     /// From the store outwards. What is outside sees what is inside only by its answers.
-    fn decorate(&self, store: Arc<dyn Backend>, name: &BackendName, parts: BackendParts<'_>) -> Arc<dyn Backend> {
-        let limited = Arc::new(Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics)));
-        let Some(CacheConfig { fresh, .. }) = self.cache else { return limited };
-        let cached: Arc<dyn Backend> =
-            if fresh.is_zero() { limited } else { Arc::new(Cached::new(limited, name, fresh, self.kept, parts.metrics)) };
-        let coalesced = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
-        Arc::new(Leased::new(coalesced, name, self.config.kind().facts().origin, Arc::clone(parts.leases)))
+    fn decorate(
+        &self,
+        store: Arc<dyn Backend>,
+        name: &BackendName,
+        parts: BackendParts<'_>,
+        answers: Option<&Arc<Table>>,
+        outage: &Arc<Outage>,
+    ) -> Arc<dyn Backend> {
+        let limited = Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics));
+        let Some(times) = self.cache else { return Arc::new(limited) };
+        let limited = Arc::new(limited.noting(Arc::clone(outage)));
+        let cached: Arc<dyn Backend> = match answers {
+            Some(table) => Arc::new(Cached::new(limited, Arc::clone(table), times)),
+            None => limited,
+        };
+        let coalesced: Arc<dyn Backend> = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
+        let outlasting: Arc<dyn Backend> = match answers {
+            Some(table) if !times.stale.is_zero() => Arc::new(Standby::new(coalesced, Arc::clone(table), times.stale, Arc::clone(outage))),
+            Some(_) | None => coalesced,
+        };
+        Arc::new(Leased::new(outlasting, name, self.config.kind().facts().origin, Arc::clone(parts.leases)))
     }
 }
 
@@ -112,8 +143,9 @@ impl Backends {
         for (name, config) in configured.stores() {
             let of_its_kind = configured.stores().values().filter(|other| is_cached(other) == is_cached(config)).count();
             let plan = StackPlan::new(config, settings, parts.kept, of_its_kind);
-            let kept = former.and_then(|former| former.stacks.get(name)).filter(|stack| stack.plan.as_ref() == Some(&plan));
-            match kept.map_or_else(|| plan.build(name, parts), |stack| Ok(stack.clone())) {
+            let former = former.and_then(|former| former.stacks.get(name));
+            let kept = former.filter(|stack| stack.plan.as_ref() == Some(&plan));
+            match kept.map_or_else(|| plan.build(name, parts, former), |stack| Ok(stack.clone())) {
                 Ok(stack) => _ = stacks.insert(name.clone(), stack),
                 Err(error) => faults.push(format!("backends.{}", error.in_full())),
             }
@@ -123,7 +155,8 @@ impl Backends {
 
     /// Backends that were built elsewhere.
     pub fn new(configured: Configured, backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
-        let stacks = backends.into_iter().map(|(name, top)| (name, Stack { top, plan: None })).collect();
+        let stack = |name: &BackendName, top| Stack { top, answers: None, outage: Arc::new(Outage::of(name)), plan: None };
+        let stacks = backends.into_iter().map(|(name, top)| (name.clone(), stack(&name, top))).collect();
         Self { configured: Arc::new(configured), stacks }
     }
 
@@ -149,10 +182,25 @@ impl Backends {
         top.fetch(secret, &terms.of(permits.pod())).await
     }
 
+    /// These backends are in force from now on, and not those of before: what they keep, and what `allows` does not allow any more, goes.
+    pub fn review(&self, allows: &Judge<'_>) {
+        for Stack { answers, plan, .. } in self.stacks.values() {
+            if let (Some(answers), Some(StackPlan { kept, cache: Some(times), .. })) = (answers, plan) {
+                answers.review(*kept, *times, allows);
+            }
+        }
+    }
+
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.
     pub async fn check(&self) -> Vec<BackendError> {
         let checks = self.stacks.values().map(|stack| stack.top.check());
         futures_util::future::join_all(checks).await.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Whether mounts from a backend that `check` found out can be served all the same, by answers of before.
+    pub fn is_bridged(&self, error: &BackendError) -> bool {
+        let answers = self.stacks.get(&error.backend).and_then(|stack| stack.answers.as_ref());
+        error.fault.is_outage() && answers.is_some_and(|answers| answers.can_serve())
     }
 
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {

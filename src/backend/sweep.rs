@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
 /// What keeps things for a time.
 pub(in crate::backend) trait Swept: Send + Sync + 'static {
@@ -16,21 +17,26 @@ pub(in crate::backend) trait Swept: Send + Sync + 'static {
     fn sweeping(&self) -> &Sweeping;
 }
 
-/// Whether the task is there: at most one for each that is swept.
 #[derive(Debug, Default)]
-pub(in crate::backend) struct Sweeping(AtomicBool);
+pub(in crate::backend) struct Sweeping {
+    /// Whether the task is there: at most one for each that is swept.
+    is_there: AtomicBool,
+    sooner: Arc<Notify>,
+}
 
 impl Sweeping {
     /// Has what is kept wiped in time. Called inside a runtime, after something is kept until `first`.
     pub(in crate::backend) fn watch<T: Swept>(&self, swept: &Arc<T>, first: Instant) {
-        if self.0.swap(true, Ordering::AcqRel) {
+        if self.is_there.swap(true, Ordering::AcqRel) {
             return;
         }
-        let swept = Arc::downgrade(swept);
+        let (swept, sooner) = (Arc::downgrade(swept), Arc::clone(&self.sooner));
         tokio::spawn(async move {
             let mut next = first;
             loop {
-                sleep_until(next.max(Instant::now() + T::SPACING)).await;
+                let soonest = Instant::now() + T::SPACING;
+                let _ = timeout_at(next.max(soonest), sooner.notified()).await;
+                sleep_until(soonest).await;
                 // Whatever it kept may be gone with its backend by now.
                 let Some(swept) = swept.upgrade() else { return };
                 let Some(then) = swept.sweeping().sweep(&*swept) else { return };
@@ -39,14 +45,21 @@ impl Sweeping {
         });
     }
 
+    /// What is kept may have its time before the task expects it.
+    pub(in crate::backend) fn sooner(&self) {
+        if self.is_there.load(Ordering::Acquire) {
+            self.sooner.notify_one();
+        }
+    }
+
     /// When to sweep again; `None`: nothing is kept, and whoever keeps the next thing sees to it.
     fn sweep(&self, swept: &impl Swept) -> Option<Instant> {
         if let Some(next) = swept.sweep() {
             return Some(next);
         }
-        self.0.store(false, Ordering::Release);
+        self.is_there.store(false, Ordering::Release);
         // Something may have been kept since, by somebody who still saw us at work.
         let next = swept.sweep()?;
-        (!self.0.swap(true, Ordering::AcqRel)).then_some(next)
+        (!self.is_there.swap(true, Ordering::AcqRel)).then_some(next)
     }
 }

@@ -20,9 +20,9 @@ pub(super) mod values;
 
 /// Keys of the class as a whole.
 const CLASS_KEYS: Keys = Keys {
-    known: &["objects", "backend", "mode", "role", "audience", "mount", "namespace", "address", "fresh", "dialect"],
-    shown: &["objects", "backend", "mode", "role", "audience", "mount", "namespace", "address", "fresh", "dialect"],
-    later: &[("maxStale", "remove it: no store's answer outlives its `fresh` time")],
+    known: &["objects", "backend", "mode", "role", "audience", "mount", "namespace", "address", "fresh", "maxStale", "dialect"],
+    shown: &["objects", "backend", "mode", "role", "audience", "mount", "namespace", "address", "fresh", "maxStale", "dialect"],
+    later: &[],
     foreign: &[
         ("roleName", "here it is `role`; a class in the format of the vault provider says `dialect: vault`"),
         ("vaultAddress", "here it is `address`; a class in the format of the vault provider says `dialect: vault`"),
@@ -96,10 +96,11 @@ pub(super) fn parse(
         class.warn(None, "mount", problem);
     }
     let fresh = class.parsed(parameters, "fresh", parse_duration);
+    let max_stale = class.parsed(parameters, "maxStale", parse_duration);
     let objects = class.objects(parameters, path_for_messages, |class, label, reader, faults| {
         ObjectReader { class, defaults: &defaults, label }.read(reader, faults)
     });
-    class.finish(objects).map(|plan| Plan { fresh, ..plan })
+    class.finish(objects).map(|plan| Plan { fresh, max_stale, ..plan })
 }
 
 /// What a class says of all its objects.

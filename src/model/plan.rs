@@ -19,6 +19,8 @@ pub struct Plan {
     pub objects: Vec<Object>,
     /// The oldest answer that may come from a cache, where the class says so: less than the configuration's, never more.
     pub fresh: Option<Duration>,
+    /// The same for one that is given because the store is out.
+    pub max_stale: Option<Duration>,
     /// The class's own words for the parts of a login, where its dialect has others.
     pub parameters: BTreeMap<LoginKey, String>,
     pub version_ids: VersionIds,

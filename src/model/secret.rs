@@ -139,8 +139,8 @@ pub struct Fetched {
 pub enum Source {
     /// From a cache, within its `fresh` time.
     Fresh { age: Duration },
-    /// From a cache, because the store could not be reached.
-    Stale { age: Duration, cause: String },
+    /// From a cache, because the store is out. `bound`: at that age no answer of this store is given.
+    Stale { age: Duration, bound: Duration, cause: String },
     /// From the store, now.
     Store,
 }
@@ -363,6 +363,14 @@ impl Source {
             Self::Fresh { .. } => "fresh",
             Self::Stale { .. } => "stale",
             Self::Store => "store",
+        }
+    }
+
+    /// Of an answer that was given because the store was out: its age, and how old it may be.
+    pub const fn stale(&self) -> Option<(Duration, Duration)> {
+        match self {
+            Self::Stale { age, bound, .. } => Some((*age, *bound)),
+            Self::Fresh { .. } | Self::Store => None,
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant};
 
 use crate::model::{Code, PodClaims};
@@ -40,6 +40,23 @@ pub(super) struct Whose {
     pub target: Arc<str>,
 }
 
+/// How a mount ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ended {
+    /// Why it failed; `None`: it was delivered.
+    pub code: Option<Code>,
+    pub stale: Option<Stale>,
+}
+
+/// What a mount was given because a store is out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stale {
+    /// Of the oldest answer.
+    age: Duration,
+    /// How long ago the first of them had used up half of its time; less than nothing: it has not.
+    past_half: SignedDuration,
+}
+
 /// What is known of a volume.
 #[derive(Clone, Debug)]
 pub struct Volume {
@@ -51,6 +68,10 @@ pub struct Volume {
     pub since: Timestamp,
     /// When it was last delivered, as far as this process knows.
     pub delivered: Option<Timestamp>,
+    /// When the store was asked for the oldest answer that it has because the store is out.
+    pub stale: Option<Timestamp>,
+    /// And when the first of them has used up half of its time.
+    pub half: Option<Timestamp>,
     /// When its last mount arrived.
     pub asked: Instant,
 }
@@ -60,8 +81,14 @@ pub struct Volume {
 pub struct Counts {
     pub current: usize,
     pub failing: usize,
+    /// Delivered with an answer of before, because a store is out.
+    pub stale: usize,
     /// The earliest of the last deliveries.
     pub oldest: Option<Timestamp>,
+    /// The oldest answer that a volume has because a store is out.
+    pub oldest_stale: Option<Timestamp>,
+    /// When the first of them has used up half of its time.
+    pub half: Option<Timestamp>,
 }
 
 // === impl Live ===
@@ -73,10 +100,10 @@ impl Live {
     }
 
     /// A mount was answered. How many volumes have no place in the table for it, this one or others of its namespace.
-    pub(super) fn note(&self, whose: &Whose, code: Option<Code>, asked: Instant, now: Timestamp) -> usize {
+    pub(super) fn note(&self, whose: &Whose, how: Ended, asked: Instant, now: Timestamp) -> usize {
         let mut volumes = self.lock();
         if let Some(volume) = volumes.find_mut(&*whose.target) {
-            volume.ask(code, asked, now);
+            volume.ask(how, asked, now);
             return 0;
         }
         let Whose { pod, class, target } = whose;
@@ -84,8 +111,9 @@ impl Live {
         if names > MAX_NAMES {
             return 1;
         }
-        let delivered = code.is_none().then_some(now);
-        let volume = Volume { pod: Arc::clone(pod), class: class.clone(), code, since: now, delivered, asked };
+        let (pod_of, class) = (Arc::clone(pod), class.clone());
+        let mut volume = Volume { pod: pod_of, class, code: how.code, since: now, delivered: None, stale: None, half: None, asked };
+        volume.ask(how, asked, now);
         let gone = volumes.put(&pod.namespace, Arc::clone(target), volume, VOLUME + names, |_| false);
         gone.iter().filter(|volume| !volume.is_old(asked)).count()
     }
@@ -95,12 +123,15 @@ impl Live {
         forget_old(&mut volumes, Instant::now());
         let mut counts = Counts::default();
         for volume in volumes.values() {
-            if volume.code.is_some() {
-                counts.failing += 1;
-            } else {
-                counts.current += 1;
-            }
+            let of_its_state = match (volume.code, volume.stale) {
+                (Some(_), _) => &mut counts.failing,
+                (None, Some(_)) => &mut counts.stale,
+                (None, None) => &mut counts.current,
+            };
+            *of_its_state += 1;
             counts.oldest = counts.oldest.into_iter().chain(volume.delivered).min();
+            counts.oldest_stale = counts.oldest_stale.into_iter().chain(volume.stale).min();
+            counts.half = counts.half.into_iter().chain(volume.half).min();
         }
         counts
     }
@@ -136,6 +167,17 @@ fn forget_old(volumes: &mut Shelf<Arc<str>, Volume>, now: Instant) {
     volumes.retain(|volume| !volume.is_old(now));
 }
 
+// === impl Stale ===
+
+impl Stale {
+    /// One answer more, of this age; at this `bound` none is given.
+    pub(super) fn with(others: Option<Self>, age: Duration, bound: Duration) -> Self {
+        let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        let past_half = signed(age).saturating_sub(signed(bound / 2));
+        others.map_or(Self { age, past_half }, |others| Self { age: others.age.max(age), past_half: others.past_half.max(past_half) })
+    }
+}
+
 // === impl Volume ===
 
 impl Volume {
@@ -143,10 +185,13 @@ impl Volume {
         now.saturating_duration_since(self.asked) >= FORGOTTEN
     }
 
-    fn ask(&mut self, code: Option<Code>, asked: Instant, now: Timestamp) {
+    /// After a failure it has what it had.
+    fn ask(&mut self, Ended { code, stale }: Ended, asked: Instant, now: Timestamp) {
         self.asked = asked;
         if code.is_none() {
             self.delivered = Some(now);
+            self.stale = stale.map(|stale| now.checked_sub(stale.age).unwrap_or(now));
+            self.half = stale.map(|stale| now.checked_sub(stale.past_half).unwrap_or(now));
         }
         if self.code != code {
             (self.code, self.since) = (code, now);
@@ -172,28 +217,68 @@ mod tests {
     async fn a_volume_is_as_its_last_mount_went() {
         let live = Live::of_bytes(BYTES);
         let (web, db) = (whose("shop", "web-0"), whose("shop", "db-0"));
-        let note = |whose: &Whose, code, second| assert_eq!(live.note(whose, code, Instant::now(), at(second)), 0);
+        let note = |whose: &Whose, code, second| assert_eq!(live.note(whose, Ended { code, stale: None }, Instant::now(), at(second)), 0);
         assert_eq!(live.count(), Counts::default());
         note(&web, None, 10);
         note(&db, Some(Code::PolicyDenied), 11);
-        assert_eq!(live.count(), Counts { current: 1, failing: 1, oldest: Some(at(10)) }, "what was never delivered has no last time");
+        assert_eq!(
+            live.count(),
+            Counts { current: 1, failing: 1, oldest: Some(at(10)), ..Counts::default() },
+            "what was never delivered has no last time"
+        );
         note(&web, Some(Code::BackendUnavailable), 20);
         note(&web, Some(Code::BackendUnavailable), 30);
         note(&db, None, 31);
-        assert_eq!(live.count(), Counts { current: 1, failing: 1, oldest: Some(at(10)) });
+        assert_eq!(live.count(), Counts { current: 1, failing: 1, oldest: Some(at(10)), ..Counts::default() });
         let all = live.all();
         let found = all.iter().find(|volume| volume.pod.name == "web-0").unwrap();
         assert_eq!((found.code, found.since, found.delivered), (Some(Code::BackendUnavailable), at(20), Some(at(10))));
         note(&web, None, 40);
-        assert_eq!(live.count(), Counts { current: 2, failing: 0, oldest: Some(at(31)) });
+        assert_eq!(live.count(), Counts { current: 2, failing: 0, oldest: Some(at(31)), ..Counts::default() });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_answer_in_use_is_known_until_the_store_answers_again() {
+        let live = Live::of_bytes(BYTES);
+        let [web, db] = ["web-0", "db-0"].map(|pod| whose("shop", pod));
+        let note = |whose: &Whose, code, stale: Option<u64>, second| {
+            let stale = stale.map(|age| Stale::with(None, Duration::from_secs(age), Duration::from_secs(100)));
+            live.note(whose, Ended { code, stale }, Instant::now(), at(second));
+            let Counts { oldest_stale, half, .. } = live.count();
+            assert_eq!(half, oldest_stale.map(|since| since + Duration::from_secs(50)));
+            oldest_stale
+        };
+        assert_eq!(note(&web, None, None, 100), None);
+        assert_eq!(note(&web, None, Some(30), 110), Some(at(80)));
+        assert_eq!(note(&db, None, Some(60), 120), Some(at(60)));
+        assert_eq!(note(&db, Some(Code::PolicyDenied), None, 130), Some(at(60)), "its files are as they were");
+        assert_eq!(note(&db, None, None, 140), Some(at(80)));
+        assert_eq!(note(&web, None, None, 150), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_is_current_failing_or_stale_and_the_first_half_that_is_over_counts() {
+        let live = Live::of_bytes(BYTES);
+        let [web, db, api] = ["web-0", "db-0", "api-0"].map(|pod| whose("shop", pod));
+        let hours = |n| Duration::from_hours(n);
+        // The older answer has the longer time.
+        let stale = Stale::with(Some(Stale::with(None, hours(5), hours(24))), hours(1), hours(4));
+        live.note(&web, Ended { code: None, stale: Some(stale) }, Instant::now(), at(100_000));
+        live.note(&api, Ended::default(), Instant::now(), at(100_000));
+        live.note(&db, Ended { code: Some(Code::BackendUnavailable), stale: None }, Instant::now(), at(100_000));
+        let counts = live.count();
+        assert_eq!((counts.current, counts.failing, counts.stale), (1, 1, 1));
+        assert_eq!((counts.oldest_stale, counts.half), (Some(at(100_000 - 5 * 3_600)), Some(at(100_000 + 3_600))));
+        live.note(&web, Ended { code: Some(Code::BackendUnavailable), stale: None }, Instant::now(), at(100_060));
+        assert_eq!((live.count().failing, live.count().stale), (2, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_asks_for_is_forgotten() {
         let live = Live::of_bytes(BYTES);
-        live.note(&whose("shop", "web-0"), None, Instant::now(), at(0));
+        live.note(&whose("shop", "web-0"), Ended::default(), Instant::now(), at(0));
         tokio::time::advance(Duration::from_mins(9)).await;
-        live.note(&whose("shop", "web-1"), None, Instant::now(), at(540));
+        live.note(&whose("shop", "web-1"), Ended::default(), Instant::now(), at(540));
         assert_eq!(live.count().current, 2);
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!((live.count().current, live.all()[0].pod.name.as_str()), (1, "web-1"));
@@ -203,7 +288,7 @@ mod tests {
     async fn a_pod_whose_folder_is_gone_takes_its_volumes_along() {
         let live = Live::of_bytes(BYTES);
         for pod in ["web-0", "web-1", "elsewhere"] {
-            live.note(&whose("shop", pod), None, Instant::now(), at(0));
+            live.note(&whose("shop", pod), Ended::default(), Instant::now(), at(0));
         }
         let look = |pods: &[&str]| live.looked(pods.iter().map(|pod| format!("uid-{pod}")).collect());
         look(&["web-0", "web-1"]);
@@ -220,15 +305,16 @@ mod tests {
     async fn a_namespace_with_many_volumes_pushes_out_its_own() {
         let live = Live::of_bytes(BYTES);
         for n in 0..20 {
-            assert_eq!(live.note(&whose("shop", &format!("web-{n}")), None, Instant::now(), at(0)), 0);
+            assert_eq!(live.note(&whose("shop", &format!("web-{n}")), Ended::default(), Instant::now(), at(0)), 0);
         }
-        let lost: usize = (0..5_000).map(|n| live.note(&whose("evil", &format!("evil-{n}")), None, Instant::now(), at(1))).sum();
+        let lost: usize =
+            (0..5_000).map(|n| live.note(&whose("evil", &format!("evil-{n}")), Ended::default(), Instant::now(), at(1))).sum();
         let all = live.all();
         let of = |namespace: &str| all.iter().filter(|volume| volume.pod.namespace == namespace).count();
         assert_eq!((of("shop"), of("evil") + lost), (20, 5_000));
         assert!(of("evil") > 1_000 && live.lock().weight() <= BYTES, "{}", of("evil"));
         let long = whose("evil", &"x".repeat(MAX_NAMES));
-        assert_eq!((live.note(&long, None, Instant::now(), at(2)), live.count().current), (1, 20 + of("evil")));
+        assert_eq!((live.note(&long, Ended::default(), Instant::now(), at(2)), live.count().current), (1, 20 + of("evil")));
     }
 
     /// With all that a node's Pods can have, a volume takes no more memory than it counts.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Duration;
 
-use super::live::Whose;
+use super::live::{Stale, Whose};
 use super::{MountContext, MountError};
-use crate::audit::{Event, Files, ObjectEvent, Outcome};
-use crate::model::{Fetched, Label, Object, Plan, Request, Select, Tenant, Version};
+use crate::audit::{Age, Event, Files, ObjectEvent, Outcome};
+use crate::model::{Fetched, Label, Object, Plan, Request, Select, Source, Tenant, Version};
 use crate::policy::{Denial, Permits};
 use crate::render::Rendered;
 
@@ -16,6 +16,8 @@ use crate::render::Rendered;
 pub(super) struct Record {
     event: Event,
     tenant: Option<Tenant>,
+    /// What was given because a store is out.
+    stale: Option<Stale>,
     /// The plan, until its objects are told one by one.
     withheld: Option<Arc<Plan>>,
 }
@@ -38,7 +40,7 @@ impl Record {
             objects: Vec::new(),
             more: 0,
         };
-        Self { event, tenant: None, withheld: None }
+        Self { event, tenant: None, stale: None, withheld: None }
     }
 
     pub(super) fn requested(&mut self, request: &Request<'_>, tenant: &Tenant) {
@@ -57,6 +59,11 @@ impl Record {
     pub(super) fn whose(&self) -> Option<Whose> {
         let Event { pod, class, target, .. } = &self.event;
         Some(Whose { pod: pod.clone()?, class: class.clone(), target: target.clone()? })
+    }
+
+    /// What was given because a store is out.
+    pub(super) fn stale(&self) -> Option<Stale> {
+        self.stale
     }
 
     /// From here on a failure names every object; until one is delivered, all are withheld.
@@ -92,9 +99,15 @@ impl Record {
         for file in &rendered.files {
             let Some(object) = plan.object(file.object) else { continue };
             if objects.last().is_none_or(|last| last.object != object.index) {
+                let source = found[object.secret].as_ref().map(|fetched| &fetched.source);
+                let stale = source.and_then(Source::stale);
+                if let Some((age, bound)) = stale {
+                    self.stale = Some(Stale::with(self.stale, age, bound));
+                }
                 objects.push(ObjectEvent {
                     rule: Some(permits.rule(object.secret)),
-                    source: found[object.secret].as_ref().map(|fetched| fetched.source.as_str()),
+                    source: source.map(Source::as_str),
+                    age: Age::of(stale.map(|(age, _)| age)),
                     version: versions[object.secret].clone(),
                     ..of_object(plan, object, Outcome::Delivered)
                 });
@@ -172,5 +185,5 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
     let (secret, files) = (plan.secret(object).clone(), Files::default());
-    ObjectEvent { object: object.index, secret, field, file, files, version: None, outcome, rule: None, source: None }
+    ObjectEvent { object: object.index, secret, field, file, files, version: None, outcome, rule: None, source: None, age: Age::default() }
 }

@@ -15,6 +15,8 @@ pub(super) struct Known(Mutex<Values>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Values {
     oldest_success: Option<f64>,
+    oldest_stale: Option<f64>,
+    stale_half: Option<f64>,
     pods_without_volume: Option<usize>,
     keys_fetched: Option<f64>,
 }
@@ -22,6 +24,14 @@ struct Values {
 impl Known {
     pub(super) fn oldest_success(&self, at: Option<f64>) {
         self.lock().oldest_success = at;
+    }
+
+    pub(super) fn oldest_stale(&self, at: Option<f64>) {
+        self.lock().oldest_stale = at;
+    }
+
+    pub(super) fn stale_half(&self, at: Option<f64>) {
+        self.lock().stale_half = at;
     }
 
     pub(super) fn pods_without_volume(&self, count: Option<usize>) {
@@ -39,10 +49,18 @@ impl Known {
 
 impl Collector for Known {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
-        let Values { oldest_success, pods_without_volume, keys_fetched } = *self.lock();
+        let Values { oldest_success, oldest_stale, stale_half, pods_without_volume, keys_fetched } = *self.lock();
         if let Some(at) = oldest_success {
             let help = "Of the volumes of keyferry_volumes that were ever delivered: when the one that waits longest for its next success had its last, in Unix time";
             gauge(&mut encoder, "volume_oldest_success_timestamp", help, Some(&Unit::Seconds), at)?;
+        }
+        if let Some(at) = oldest_stale {
+            let help = "Of the answers that volumes of keyferry_volumes have because a store is out: when the store was asked for the oldest, in Unix time";
+            gauge(&mut encoder, "volume_oldest_stale_timestamp", help, Some(&Unit::Seconds), at)?;
+        }
+        if let Some(at) = stale_half {
+            let help = "When the first of these answers has used up half of its backend's cache.stale, in Unix time";
+            gauge(&mut encoder, "volume_stale_half_timestamp", help, Some(&Unit::Seconds), at)?;
         }
         if let Some(count) = pods_without_volume {
             let help = "Running Pods whose volume of the Secrets Store CSI driver is not mounted (only where kubelet's folder can be seen)";

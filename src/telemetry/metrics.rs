@@ -147,11 +147,28 @@ pub struct Metrics {
     faults: Mutex<BTreeMap<String, LastFault>>,
 }
 
+/// What there is to say of all volumes. Times are in Unix time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VolumeCounts {
+    pub current: usize,
+    pub failing: usize,
+    /// Delivered, with an answer of before.
+    pub stale: usize,
+    /// When the one whose last success is longest ago had it.
+    pub oldest_success: Option<f64>,
+    /// When the store was asked for the oldest answer that a volume has because the store is out.
+    pub oldest_stale: Option<f64>,
+    /// When the first such answer has used up half of its time.
+    pub stale_half: Option<f64>,
+}
+
 /// The counters of one backend's cache: looked up once, not at each hit.
 #[derive(Clone, Debug)]
 pub struct CacheCounters {
     pub hits: Counter,
     pub misses: Counter,
+    /// Answers that were given because the store was out.
+    pub stales: Counter,
     evictions: Family<EvictionLabels, Counter>,
     backend: String,
 }
@@ -222,7 +239,7 @@ impl Metrics {
             drop(self.refused.get_or_create(&RefusalLabels { reason }));
         }
         drop(self.mounts.get_or_create(&MountLabels { outcome: "ok", code: "OK" }));
-        self.volumes(0, 0, None);
+        self.volumes(VolumeCounts::default());
     }
 
     /// The codes that a mount can fail with: each has its counter from now on.
@@ -267,10 +284,11 @@ impl Metrics {
             "Requests that got the answer to an equal one already on its way to the backend",
             metrics.backend_coalesced.clone(),
         );
-        registry.register("cache_lookups", "Looks into a backend's cache, by outcome (hit, miss)", metrics.cache_lookups.clone());
+        registry.register(
+            "cache_lookups", "Looks into a backend's cache, by outcome (hit; miss: the store was asked; stale: it was out, and the last good answer was given)", metrics.cache_lookups.clone());
         registry.register(
             "cache_evictions",
-            "Answers dropped from a backend's cache, by reason (denied, expired, full, not_found, pod_gone, unauthenticated)",
+            "Answers dropped from a backend's cache, by reason (denied, expired, full, not_found, pod_gone, policy, unauthenticated)",
             metrics.cache_evictions.clone(),
         );
         registry.register("files_delivered", "Files delivered", metrics.files.clone());
@@ -330,7 +348,7 @@ impl Metrics {
         );
         registry.register(
             "volumes",
-            "Volumes of running and starting Pods, by state (current, failing) of their last mount; without those that were not asked for in 10 minutes",
+            "Volumes of running and starting Pods, by state (current; failing: the last mount failed; stale: delivered from the cache because a store is out); without those that were not asked for in 10 minutes",
             metrics.volumes.clone(),
         );
         registry.register(
@@ -366,6 +384,14 @@ impl Metrics {
         }
     }
 
+    /// There is such a backend: what alerts look at is there from now on.
+    pub fn backend_begins(&self, backend: &str) {
+        for outcome in ["ok", "throttled", "timed_out", "unavailable"] {
+            let labels = BackendLabels { backend: backend.to_owned(), operation: "fetch", outcome };
+            drop(self.backend_calls.get_or_create(&labels));
+        }
+    }
+
     /// The last trouble of a store since the process began.
     pub fn last_fault(&self, backend: &str) -> Option<LastFault> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).get(backend).copied()
@@ -385,8 +411,8 @@ impl Metrics {
 
     pub fn cache(&self, backend: &str) -> CacheCounters {
         let lookups = |outcome| self.cache_lookups.get_or_create_owned(&LookupLabels { backend: backend.to_owned(), outcome });
-        let (hits, misses) = (lookups("hit"), lookups("miss"));
-        CacheCounters { hits, misses, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
+        let (hits, misses, stales) = (lookups("hit"), lookups("miss"), lookups("stale"));
+        CacheCounters { hits, misses, stales, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
     }
 
     pub fn audit_lines_lost(&self, lines: u64) {
@@ -430,12 +456,14 @@ impl Metrics {
         set(&self.memory_limit, limit);
     }
 
-    /// How many volumes there are, and when the one whose last success is longest ago had it, in Unix time.
-    pub fn volumes(&self, current: usize, failing: usize, oldest_success: Option<f64>) {
-        for (state, count) in [("current", current), ("failing", failing)] {
+    pub fn volumes(&self, counts: VolumeCounts) {
+        let VolumeCounts { current, failing, stale, oldest_success, oldest_stale, stale_half } = counts;
+        for (state, count) in [("current", current), ("failing", failing), ("stale", stale)] {
             self.volumes.get_or_create(&VolumeLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.known.oldest_success(oldest_success);
+        self.known.oldest_stale(oldest_stale);
+        self.known.stale_half(stale_half);
     }
 
     /// So many volumes have no place in the table, or lost theirs.
@@ -583,6 +611,7 @@ mod tests {
             "keyferry_backend_requests_coalesced_total{backend=\"bao\"} 1",
             "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"hit\"} 1",
             "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"miss\"} 0",
+            "keyferry_cache_lookups_total{backend=\"bao\",outcome=\"stale\"} 0",
             "keyferry_cache_evictions_total{backend=\"bao\",reason=\"expired\"} 2",
             "keyferry_files_delivered_total 3",
             "keyferry_delivered_bytes_total 700",
@@ -608,6 +637,7 @@ mod tests {
             "keyferry_config_reloads_total{outcome=\"failed\"} 0",
             "keyferry_lease_events_total{backend=\"bao\",event=\"renew_failed\"} 0",
             "keyferry_volumes{state=\"failing\"} 0",
+            "keyferry_volumes{state=\"stale\"} 0",
             "keyferry_volumes_untracked_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
@@ -618,18 +648,24 @@ mod tests {
     #[test]
     fn what_nobody_knows_is_not_told_as_nothing() {
         let metrics = Metrics::new();
-        let names =
-            ["keyferry_volume_oldest_success_timestamp_seconds", "keyferry_pods_without_volume", "keyferry_issuer_keys_timestamp_seconds"];
+        let names = [
+            "keyferry_volume_oldest_success_timestamp_seconds",
+            "keyferry_volume_oldest_stale_timestamp_seconds",
+            "keyferry_volume_stale_half_timestamp_seconds",
+            "keyferry_pods_without_volume",
+            "keyferry_issuer_keys_timestamp_seconds",
+        ];
         let told =
             || names.map(|name| metrics.encode().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned)));
-        assert_eq!(told(), [None, None, None]);
-        metrics.volumes(2, 1, Some(1.5));
+        assert_eq!(told(), [None, None, None, None, None]);
+        let (oldest_success, oldest_stale, stale_half) = (Some(1.5), Some(1.25), Some(2.25));
+        metrics.volumes(VolumeCounts { current: 2, failing: 1, stale: 0, oldest_success, oldest_stale, stale_half });
         metrics.pods_without_volume(Some(0));
         metrics.keys_fetched(Some(7.0));
-        assert_eq!(told().map(Option::unwrap), ["1.5", "0", "7.0"]);
-        metrics.volumes(0, 0, None);
+        assert_eq!(told().map(Option::unwrap), ["1.5", "1.25", "2.25", "0", "7.0"]);
+        metrics.volumes(VolumeCounts::default());
         metrics.pods_without_volume(None);
-        assert_eq!(told(), [None, None, Some("7.0".to_owned())]);
+        assert_eq!(told(), [None, None, None, None, Some("7.0".to_owned())]);
     }
 
     #[tokio::test]

@@ -175,21 +175,22 @@ fn what_the_pages_tell_to_do_can_be_done() {
     }
 }
 
-/// A daemon that had a success, failures, keys from an address, a store with leases, and kubelet's folder.
+/// A daemon that had a success, failures, keys from an address, a store with leases, one that is out, and kubelet's folder.
 async fn metrics() -> String {
     let server = ApiServer::start(Answer::Status(500)).await;
     let own = crate::folder::new();
     server.service_account(own.path(), "token");
     let house = House::new("");
     server.answer(Answer::Text(200, house.issuer.jwks()));
-    let (at, files, url) = (house.folder.path().display(), own.path().display(), server.url("/keys"));
+    let (at, files, url, far) = (house.folder.path().display(), own.path().display(), server.url("/keys"), server.url("/far"));
     fs::create_dir_all(house.path("kubelet/pods/uid-shop-web-0")).unwrap();
     let config = format!(
         "socketDir: {at}/sockets\nstateDir: {at}/state\nkubeletDir: {at}/kubelet\nallowedPeers: [0, {uid}]\n\
          identity: {{ issuer: \"{ISSUER}\", jwks: {{ url: \"{url}\", ca: {files}/ca.crt, tokenFile: {files}/token }} }}\n\
          backends:\n  files: {{ kind: file, vault: {at}/vault, identity: {at}/age.key }}\n  \
-         bao: {{ kind: vault, address: \"http://127.0.0.1:9\", auth: {{ method: jwt, role: csi, audience: bao }} }}\n\
-         defaultBackend: files\npolicy:\n  - pods: {{ namespace: shop }}\n    read: [\"files/shop/**\"]\n\
+         bao: {{ kind: vault, address: \"http://127.0.0.1:9\", auth: {{ method: jwt, role: csi, audience: bao }} }}\n  \
+         far: {{ kind: http, url: \"{far}/{{name}}\", ca: {files}/ca.crt, cache: {{ fresh: 0, stale: 24h }} }}\n\
+         defaultBackend: files\npolicy:\n  - pods: {{ namespace: shop }}\n    read: [\"files/shop/**\", \"far/db\"]\n\
          audit: {{ alerts: [{{ rule: manySecrets, secrets: 50, within: 10m }}, {{ rule: denials, count: 20, within: 5m }}] }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n",
         uid = rustix::process::geteuid().as_raw()
@@ -206,6 +207,11 @@ async fn metrics() -> String {
     let class = "- { secret: shop/db, field: password, path: password }\n";
     provider.mount(house.request(&web(), class)).await.unwrap();
     provider.mount(house.request(&pod("bank", "web-0", "web"), class)).await.unwrap_err();
+    let far = house.request(&web(), "- { backend: far, secret: db, field: password, path: password }\n");
+    server.answer(Answer::Text(200, r#"{"password": "v"}"#.to_owned()));
+    provider.mount(far.clone()).await.unwrap();
+    server.answer(Answer::Status(500));
+    provider.mount(far).await.unwrap();
     let text = async || http(&provider.metrics_address(), "GET", "/metrics").await.body;
     eventually("kubelet's folder is looked at", async || text().await.contains("keyferry_pods_without_volume 0")).await;
     text().await

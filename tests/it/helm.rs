@@ -603,10 +603,10 @@ fn the_notes_say_what_is_to_be_made() {
 
         kubectl -n keyferry exec daemonset/keyferry -- /keyferry doctor
 
-    The configuration is in configmap/keyferry-config-8e831fc9ac. Helm keeps those of former configurations, because Pods that are not replaced yet
+    The configuration is in configmap/keyferry-config-26eab38cee. Helm keeps those of former configurations, because Pods that are not replaced yet
     mount them. Once the rollout has ended, this command removes them:
 
-        kubectl -n keyferry delete configmap -l 'app.kubernetes.io/instance=keyferry,keyferry-config,keyferry-config!=8e831fc9ac'
+        kubectl -n keyferry delete configmap -l 'app.kubernetes.io/instance=keyferry,keyferry-config,keyferry-config!=26eab38cee'
     "#);
 }
 

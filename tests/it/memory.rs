@@ -128,6 +128,8 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
             pod: Arc::clone(&pod),
             tokens: Arc::new(PodTokens::default()),
             fresh: None,
+            max_stale: None,
+            patience: None,
             payer: None,
             party: None,
             called: Called::default(),

@@ -17,6 +17,7 @@ mod files;
 mod http;
 mod leases;
 mod mounts;
+mod outage;
 mod shapes;
 mod trouble;
 mod words;

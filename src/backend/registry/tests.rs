@@ -11,6 +11,8 @@ use crate::budget::Ceilings;
 use crate::clock::SystemClock;
 use crate::model::Source;
 
+mod outages;
+
 fn settings() -> BackendSettings {
     BackendSettings { per_backend: 4, secret_bytes: 1 << 20, cache: CacheConfig::default() }
 }
@@ -78,7 +80,9 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
         let store = Fake::new();
         let cache = Some(CacheConfig { fresh, ..CacheConfig::default() });
         let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache, kept: 1 << 20, clients: 0 };
-        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), parts);
+        let name = "bao".parse().unwrap();
+        let answers = plan.answers(&name, parts, None);
+        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), &Arc::new(Outage::of(&name)));
         store.next([(Duration::from_millis(5), Then::Answer)]);
         let secret = secret("kv/db");
         let pods: Vec<_> = (0..250).map(|uid| context(&format!("uid-{uid}"), "web", Duration::from_mins(1))).collect();
@@ -96,4 +100,42 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
+    let (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>) = (Arc::new(SystemClock), Arc::default());
+    let leases = leases(&clock, &metrics);
+    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) };
+    let (store, name): (_, BackendName) = (Fake::new(), "bao".parse().unwrap());
+    // In force, in the place of a former one.
+    let build = |vault: &str, fresh: u64, allowed: bool, former: Option<&Stack>| {
+        let config = BackendConfig::File(FileConfig { vault: vault.into(), identity: Vec::new() });
+        let cache = Some(CacheConfig { fresh: Duration::from_secs(fresh), stale: Duration::from_hours(1) });
+        let kept = 1 << (20 + usize::from(former.is_some()));
+        let plan = StackPlan { config, calls: 4, secret_bytes: 1, cache, kept, clients: 0 };
+        let answers = plan.answers(&name, parts, former);
+        let outage = Arc::new(Outage::of(&name));
+        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), &outage);
+        let backends =
+            Backends { configured: Arc::default(), stacks: [(name.clone(), Stack { top, answers, outage, plan: Some(plan) })].into() };
+        backends.review(&|_, secrets| vec![allowed; secrets.len()]);
+        backends.stacks[&name].clone()
+    };
+    let source = async |stack: &Stack, in_vain: bool| {
+        store.next(in_vain.then_some((Duration::ZERO, Then::Fail(crate::backend::Fault::Unavailable))));
+        let cx = context("uid-1", "web", Duration::from_mins(1));
+        stack.top.fetch(&secret("kv/db"), &cx).await.map_or("none", |fetched| fetched.source.as_str())
+    };
+    let first = build("/a", 120, true, None);
+    assert_eq!((source(&first, false).await, source(&first, false).await), ("store", "fresh"));
+    let second = build("/a", 120, true, Some(&first));
+    assert_eq!(source(&second, false).await, "fresh");
+    let shorter = build("/a", 60, true, Some(&second));
+    assert_eq!(source(&shorter, true).await, "stale", "it was fresh by another word");
+    assert_eq!((source(&shorter, false).await, source(&shorter, false).await), ("store", "fresh"));
+    let denied = build("/a", 60, false, Some(&shorter));
+    assert_eq!((source(&denied, true).await, source(&denied, false).await), ("none", "store"));
+    let other = build("/b", 60, true, Some(&denied));
+    assert_eq!(source(&other, true).await, "none");
 }

@@ -57,11 +57,12 @@ impl Refusal {
     /// Whether everybody's call would have failed with it: the store's own trouble, not that of who asked.
     pub(in crate::backend) fn is_of_store(&self) -> bool {
         match self.fault {
-            Fault::Throttled | Fault::Unavailable => true,
+            Fault::Throttled | Fault::Unavailable | Fault::Unhelpful => true,
             Fault::Corrupt
             | Fault::Denied
             | Fault::Invalid
             | Fault::NotFound
+            | Fault::NoTurn
             | Fault::Short
             | Fault::TimedOut
             | Fault::TooLarge
@@ -125,7 +126,7 @@ impl Refusal {
                  usual cause",
             ),
             HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
-            HttpError::Redirect { .. } => (Fault::Unavailable, "that may be the address of the active node, or of what balances the load"),
+            HttpError::Redirect { .. } => (Fault::Unhelpful, "that may be the address of the active node, or of what balances the load"),
             HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),
             HttpError::Short => (Fault::Short, "kubelet tries again by itself"),
             HttpError::TimedOut => (Fault::TimedOut, "is the store slow or out of reach? kubelet tries again by itself"),

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::outage::Outage;
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{BackendName, Fetched, Lease, SecretName, SecretPrefix, SecretRef};
 use crate::telemetry::{CallCounters, Metrics};
@@ -24,13 +25,22 @@ pub struct Limited {
     metrics: Arc<Metrics>,
     /// From the first on.
     recalled: OnceLock<CallCounters>,
+    /// Of a store over a network.
+    outage: Option<Arc<Outage>>,
 }
 
 impl Limited {
     /// Lets at most `calls` calls of mounts through at once, shared by tenants; the others wait in their tenants' lines until their deadlines.
     /// A tenant that has none under way finds one longer than by the shares alone: a slow store's calls may all take minutes.
     pub fn new(inner: Arc<dyn Backend>, name: BackendName, calls: usize, metrics: Arc<Metrics>) -> Self {
-        Self { inner, name, places: Turns::with_firsts(calls), own: Semaphore::new(OWN), metrics, recalled: OnceLock::new() }
+        metrics.backend_begins(name.as_str());
+        let (places, own) = (Turns::with_firsts(calls), Semaphore::new(OWN));
+        Self { inner, name, places, own, metrics, recalled: OnceLock::new(), outage: None }
+    }
+
+    /// Notes what each mount's call shows of the store.
+    pub fn noting(self, outage: Arc<Outage>) -> Self {
+        Self { outage: Some(outage), ..self }
     }
 
     async fn within<T>(
@@ -42,21 +52,28 @@ impl Limited {
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         let began = Instant::now();
+        let late = |since, asked| Err(BackendError::late(&self.name, secret, since, asked));
         let placed = async {
             let (_turn, _place);
-            match whose {
-                // Without a turn by the deadline the call's time is over as well.
-                Some(FetchContext { party: Some(party), .. }) => _turn = self.places.take_for(party, deadline).await,
-                Some(cx) => _turn = self.places.take(&cx.tenant(), deadline).await,
-                // The semaphore is never closed.
-                None => _place = self.own.acquire().await,
-            }
             if let Some(cx) = whose {
+                let turn = match &cx.party {
+                    Some(party) => self.places.take_for(party, deadline).await,
+                    None => self.places.take(&cx.tenant(), deadline).await,
+                };
+                // Without a turn by the deadline the call's time is over as well.
+                let Some(turn) = turn else { return late(began, false) };
+                _turn = turn;
                 cx.called.mark();
+            } else {
+                // The semaphore is never closed.
+                _place = self.own.acquire().await;
             }
-            call.await
+            let asked = Instant::now();
+            let until = whose.and_then(|cx| cx.patience).map_or(deadline, |patience| deadline.min(asked + patience));
+            timeout_at(until, call).await.unwrap_or_else(|_| late(asked, true))
         };
-        let answer = timeout_at(deadline, placed).await.unwrap_or_else(|_| Err(BackendError::late(&self.name, secret, began)));
+        let was_asked = || whose.is_none_or(|cx| cx.called.is_marked());
+        let answer = timeout_at(deadline, placed).await.unwrap_or_else(|_| late(began, was_asked()));
         let fault = answer.as_ref().err().map(|error| error.fault.as_str());
         self.metrics.backend_call(self.name.as_str(), operation, fault, began.elapsed());
         answer
@@ -70,7 +87,11 @@ impl crate::backend::stack::Decorator for Limited {
     }
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        self.within("fetch", Some(&secret.name), Some(cx), cx.deadline, self.inner.fetch(secret, cx)).await
+        let answer = self.within("fetch", Some(&secret.name), Some(cx), cx.deadline, self.inner.fetch(secret, cx)).await;
+        if let Some(outage) = &self.outage {
+            outage.note(&secret.name, answer.as_ref().err());
+        }
+        answer
     }
 
     /// Takes no place: nothing waits for it. It is counted as the call that it spares.

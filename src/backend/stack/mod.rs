@@ -6,6 +6,7 @@ pub mod coalesce;
 mod decorator;
 pub mod lease;
 pub mod limit;
+pub mod outage;
 pub mod sealed;
 
 pub use decorator::Decorator;

@@ -116,6 +116,8 @@ pub fn context(pod: &str, account: &str, time: Duration) -> FetchContext {
         pod: Arc::new(PodIdentity::believed(&claims)),
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        max_stale: None,
+        patience: None,
         payer: None,
         party: None,
         called: Called::default(),

@@ -181,7 +181,7 @@ fn unknown_keys_name_the_nearest() {
         ("clientID", "y"),
     ];
     insta::assert_snapshot!(faults_of(&class), @r"
-    - clientID: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, dialect)
+    - clientID: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, maxStale, dialect)
     - object: is no known key (did you mean `objects`?)
     - roleName: is no known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
     2:3 object 1 (a): feild: is no known key (did you mean `field`?)
@@ -212,19 +212,15 @@ fn an_owner_is_given_only_where_the_daemon_writes() {
 
 #[test]
 fn keys_to_come_say_so() {
-    let class = [
-        (
-            "objects",
-            r#"
+    let class = [(
+        "objects",
+        r#"
 - {prefix: shop/}
 - {secret: a, format: dotenv}
 - {template: "x", secrets: {a: b}}
 "#,
-        ),
-        ("maxStale", "1h"),
-    ];
+    )];
     insta::assert_snapshot!(faults_of(&class), @"
-    - maxStale: is not yet supported (remove it: no store's answer outlives its `fresh` time)
     2:4 object 1: prefix: is not yet supported (write an object for each secret)
     3:15 object 2 (a): format: is not yet supported (remove it for JSON of the fields, or store the finished text as one field)
     4:4 object 3: template: is not yet supported (deliver the fields as files of their own)
@@ -283,10 +279,12 @@ fn a_login_is_the_whole_classs() {
         ("namespace", "team-a/"),
         ("address", "https://bao:8200"),
         ("fresh", "30s"),
+        ("maxStale", "1h"),
     ];
     let class = [&login[..], &[("objects", "[{secret: a, backend: bao}, {secret: b, backend: bao}, {secret: c}]")]].concat();
     let plan = parse_class(&class).unwrap();
     assert_eq!(plan.fresh, Some(std::time::Duration::from_secs(30)));
+    assert_eq!(plan.max_stale, Some(std::time::Duration::from_hours(1)));
     let said: Vec<_> = plan.secret(&plan.objects[0]).login.said().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     assert_eq!(said.join(" "), "address=https://bao:8200 audience=https://bao.example mount=clusters/eu namespace=team-a role=web");
     assert_eq!(plan.secret(&plan.objects[1]).login, plan.secret(&plan.objects[0]).login);
@@ -305,6 +303,7 @@ fn a_login_is_the_whole_classs() {
         ("mount", "a/../b"),
         ("namespace", "a?b"),
         ("fresh", "soon"),
+        ("maxStale", "ever"),
         ("objects", "[{secret: a, backend: bao}]"),
     ];
     insta::assert_snapshot!(faults_of(&wrong), @r#"
@@ -313,6 +312,7 @@ fn a_login_is_the_whole_classs() {
     - namespace: "a?b" has the character '?', which stores read as an escape or a query (write it as the store lists it)
     - role: "a\nb" has a control character (remove it)
     - fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
+    - maxStale: "ever" is not a duration (write for example 500ms, 90s, 2m or 24h)
     "#);
     let empty = [("role", ""), ("mount", "/"), ("namespace", " "), ("address", ""), ("objects", "[{secret: a}]")];
     assert!(parse_class(&empty).unwrap().secrets[0].login.is_empty());
@@ -342,6 +342,7 @@ fn what_is_empty_is_left_out() {
             ("backend", ""),
             ("mode", ""),
             ("fresh", ""),
+            ("maxStale", ""),
             ("dialect", ""),
             ("objects", "[{secret: a, field: b REST}, {secret: c, fields: [d], path: \"\" REST}]"),
         ]

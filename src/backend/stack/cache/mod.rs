@@ -1,39 +1,53 @@
-//! A decorator: an answer serves equal requests for a while (`cache.fresh`), so that a store is not asked by each Pod at each minute.
+//! A decorator: an answer serves equal requests for a while (`cache.fresh`), so that a store is not asked by each Pod at each minute; and the
+//! last good one may serve for longer while the store is out (`cache.stale`), by [`Standby`].
 //!
 //! Only what a store was asked to read is kept, for the [`Scope`](crate::backend::Scope) that the store gives it, and never an answer that has a lease. It is wiped
-//! when its time is over, whether anybody asks or not; at once when the store says no to the same request; and with its Pod, where it was
-//! for that alone.
+//! when its time is over, whether anybody asks or not; at once when the store says no to the same request; with its Pod, where it was
+//! for that alone; and at a reload, where policy does not allow it any more.
 
+mod door;
+mod rule;
+mod standby;
 mod table;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::asked::Asked;
-use crate::backend::{Backend, BackendError, Fault, FetchContext};
-use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
-use crate::telemetry::Metrics;
-use table::{Kept, Table};
+use crate::backend::{Backend, BackendError, CacheConfig, Fault, FetchContext};
+use crate::model::{Fetched, Method, SecretRef, Source, Verb};
 
+pub(in crate::backend) use rule::Rule;
+pub use standby::Standby;
+pub(in crate::backend) use table::{Judge, Table};
+
+use table::Kept;
+
+/// Puts what comes from the store into a [`Table`], and gives what is fresh there.
 #[derive(Debug)]
 pub struct Cached {
     inner: Arc<dyn Backend>,
     table: Arc<Table>,
+    times: CacheConfig,
 }
 
 // === impl Cached ===
 
 impl Cached {
-    /// An answer is kept for at most `fresh`, and for three quarters of it at least: each for its own time, so that neither nodes nor
-    /// Pods come to ask in step. All of them together weigh at most so many `bytes`.
-    pub fn new(inner: Arc<dyn Backend>, name: &BackendName, fresh: Duration, bytes: usize, metrics: &Metrics) -> Self {
-        Self { inner, table: Arc::new(Table::new(fresh, bytes, metrics.cache(name.as_str()))) }
+    /// An answer is fresh for at most `times.fresh`, and for three quarters of it at least: each for its own time, so that neither nodes nor
+    /// Pods come to ask in step. For `times.stale` it is kept.
+    pub(in crate::backend) fn new(inner: Arc<dyn Backend>, table: Arc<Table>, times: CacheConfig) -> Self {
+        Self { inner, table, times }
     }
 
-    fn find(&self, asked: &Asked, bound: Option<Duration>) -> Option<Fetched> {
-        let Kept { answer, by, since, .. } = &*self.table.find(asked, bound)?;
+    /// Nothing, where no answer is ever fresh.
+    fn find(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+        if self.times.fresh.is_zero() {
+            return None;
+        }
+        let Kept { answer, by, since, .. } = &*self.table.find(&self.asked(secret, cx), cx.fresh)?;
         Some(Fetched { secret: Arc::clone(answer), source: Source::Fresh { age: since.elapsed() }, by: by.clone() })
     }
 
@@ -41,35 +55,14 @@ impl Cached {
         Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() }
     }
 
-    async fn ask(&self, asked: Asked, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let (since, refusals) = (Instant::now(), self.table.refusals(&asked));
-        let answer = self.inner.fetch(&asked.secret, cx).await;
-        match &answer {
-            Ok(fetched) if may_be_kept(fetched) => self.table.keep(&asked, fetched, since, refusals, &cx.pod.namespace),
-            Err(error) if refuses(error.fault) => self.table.refuse(&asked, error.fault),
-            Ok(_) | Err(_) => {}
+    /// What is made is not kept; but a login that is refused for it is that of the Pod's reads, too.
+    async fn make(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let made = self.inner.fetch(secret, cx).await;
+        if made.as_ref().is_err_and(|error| error.fault == Fault::Unauthenticated) {
+            let read = secret.with(|asked| asked.method = Method::Get);
+            self.table.shut(&self.inner.scope(&read, &cx.pod), &read.login);
         }
-        answer
-    }
-}
-
-/// What another cache has kept is as old as that says; what has a lease is one Pod's.
-fn may_be_kept(fetched: &Fetched) -> bool {
-    fetched.source == Source::Store && fetched.secret.lease.is_none()
-}
-
-/// Whether the store was there, and said no to this very request.
-fn refuses(fault: Fault) -> bool {
-    match fault {
-        Fault::Denied | Fault::NotFound | Fault::Unauthenticated => true,
-        Fault::Corrupt
-        | Fault::Invalid
-        | Fault::Short
-        | Fault::Throttled
-        | Fault::TimedOut
-        | Fault::TooLarge
-        | Fault::Unavailable
-        | Fault::Unsupported => false,
+        made
     }
 }
 
@@ -81,21 +74,28 @@ impl crate::backend::stack::Decorator for Cached {
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         if secret.verb() != Verb::Read {
-            return self.inner.fetch(secret, cx).await;
+            return self.make(secret, cx).await;
         }
-        let asked = self.asked(secret, cx);
-        if let Some(known) = self.find(&asked, cx.fresh) {
+        if let Some(known) = self.find(secret, cx) {
             return Ok(known);
         }
-        self.table.counters.misses.inc();
-        self.ask(asked, cx).await
+        let asked = self.asked(secret, cx);
+        let question = self.table.ask(asked.clone(), &cx.pod);
+        let answer = self.inner.fetch(secret, cx).await;
+        question.answered(&answer, self.times);
+        // What an answer of before stands in for is counted as that alone, by who gives it.
+        let is_out = answer.as_ref().is_err_and(|error| error.fault.is_outage());
+        if !(is_out && self.table.find_stale(&asked, cx.stale_within(self.times.stale)).is_some()) {
+            self.table.counters.misses.inc();
+        }
+        answer
     }
 
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         if secret.verb() != Verb::Read {
             return None;
         }
-        self.find(&self.asked(secret, cx), cx.fresh)
+        self.find(secret, cx)
     }
 
     async fn forget(&self, pod: &str, deadline: Instant) {

@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use tokio::time::{advance, sleep};
+use tokio::time::{Duration, advance, sleep};
 
 use super::*;
 use crate::backend::stack::limit::Limited;
 use crate::backend::testing::conformance;
 use crate::backend::testing::fake::{Around, Fake, Then, context, secret, text};
-use crate::model::{LeaseFor, Method, Version};
+use crate::clock::SystemClock;
+use crate::model::{BackendName, LeaseFor, Version};
+use crate::telemetry::Metrics;
 
 const FRESH: Duration = Duration::from_mins(2);
+const TIMES: CacheConfig = CacheConfig { fresh: FRESH, stale: Duration::ZERO };
 const MS: Duration = Duration::from_millis(1);
 
 struct Bench {
@@ -25,7 +28,8 @@ const BYTES: usize = 16 << 20;
 impl Bench {
     fn new() -> Self {
         let (store, metrics) = (Fake::new(), Arc::new(Metrics::new()));
-        let backend = Arc::new(Cached::new(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), FRESH, BYTES, &metrics));
+        let table = Table::new(BYTES, TIMES, metrics.cache("bao"), Arc::new(SystemClock));
+        let backend = Arc::new(Cached::new(Arc::clone(&store) as Arc<dyn Backend>, table, TIMES));
         Self { store, backend, metrics }
     }
 
@@ -247,10 +251,12 @@ async fn it_is_bounded() {
 async fn it_conforms_but_for_its_time() {
     let lag = 25 * MS;
     let store = Fake::new();
-    let cached = Cached::new(Arc::clone(&store) as Arc<dyn Backend>, &"bao".parse().unwrap(), lag, BYTES, &Metrics::new());
+    let times = CacheConfig { fresh: lag, stale: Duration::ZERO };
+    let table = || Table::new(BYTES, times, Metrics::new().cache("bao"), Arc::new(SystemClock));
+    let cached = Cached::new(Arc::clone(&store) as Arc<dyn Backend>, table(), times);
     conformance::hold(&Around { store, backend: Arc::new(cached), lag }).await;
     let (store, name): (_, BackendName) = (Fake::new(), "bao".parse().unwrap());
-    let limited = Limited::new(Arc::clone(&store) as Arc<dyn Backend>, name.clone(), 1, Arc::default());
-    let cached = Cached::new(Arc::new(limited), &name, lag, BYTES, &Metrics::new());
+    let limited = Limited::new(Arc::clone(&store) as Arc<dyn Backend>, name, 1, Arc::default());
+    let cached = Cached::new(Arc::new(limited), table(), times);
     conformance::hold(&Around { store, backend: Arc::new(cached), lag }).await;
 }

@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
 use super::asked::Asked;
-use crate::backend::{Backend, BackendError, Fault, FetchContext};
+use crate::backend::{Backend, BackendError, Called, Fault, FetchContext};
 use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
 use crate::turns::Party;
@@ -67,6 +67,8 @@ struct Flight {
     /// Whoever boards it from another tenant has it wait in that tenant's line too: nobody waits behind what the leader's tenant asked for
     /// before.
     party: Party,
+    /// Of the leader: whether the store has been asked.
+    called: Called,
 }
 
 /// What a flight brings home for all but its leader.
@@ -90,7 +92,7 @@ type Waiting = watch::Receiver<Option<Landing>>;
 
 enum Boarded {
     Leader(Departure),
-    Waiter { waiting: Waiting, ends: Instant },
+    Waiter { waiting: Waiting, ends: Instant, called: Called },
 }
 
 /// A flight that has its place, and is still on the ground.
@@ -120,12 +122,12 @@ impl Coalesced {
     async fn coalesce(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let began = Instant::now();
         let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
-        let late = || Err(BackendError::late(&self.name, Some(&secret.name), began));
+        let late = |asked| Err(BackendError::late(&self.name, Some(&secret.name), began, asked));
         let (mut failures, mut failure, mut cut, mut patience) = (0, None, false, cx.deadline);
         while failures < TRIES {
-            let (waiting, ends) = match self.flights.board(&asked, cx, cut, patience) {
+            let (waiting, ends, called) = match self.flights.board(&asked, cx, cut, patience) {
                 Boarded::Leader(departure) => return self.lead(departure, cx, began, failure).await,
-                Boarded::Waiter { waiting, ends } => (waiting, ends),
+                Boarded::Waiter { waiting, ends, called } => (waiting, ends, called),
             };
             match timeout_at(cx.deadline, landed(waiting)).await {
                 Ok(Landing::Answer(fetched)) if suits(&fetched, cx) => {
@@ -143,10 +145,10 @@ impl Coalesced {
                 Ok(Landing::Failed(error, theirs)) => (failures, failure, patience) = (failures + 1, Some(error), theirs),
                 Ok(Landing::Panicked) => failures += 1,
                 // What went wrong before tells more than that the time is over.
-                Err(_) => return failure.map_or_else(late, Err),
+                Err(_) => return failure.map_or_else(|| late(called.is_marked()), Err),
             }
             if cx.deadline <= Instant::now() {
-                return failure.map_or_else(late, Err);
+                return failure.map_or_else(|| late(called.is_marked()), Err);
             }
         }
         match failure {
@@ -168,6 +170,7 @@ impl Coalesced {
         let (name, deadline) = (place.asked.secret.name.clone(), cx.deadline);
         let margin = MARGIN.min(ends.saturating_duration_since(began) / 10);
         let (own, mine) = oneshot::channel();
+        let called = cx.called.clone();
         let cx = FetchContext { deadline: ends - margin, party: Some(party), ..cx.clone() };
         tokio::spawn(fly(Arc::clone(&self.inner), place, cx, own));
         let answer = timeout_at(deadline, mine).await;
@@ -176,7 +179,10 @@ impl Coalesced {
             Ok(Ok(Ok(answer))) => answer,
             Ok(Ok(Err(panic))) => resume_unwind(panic),
             // Out of time; or the runtime ends, and the task with it.
-            Ok(Err(_)) | Err(_) => Err(failure.unwrap_or_else(|| BackendError::late(&self.name, Some(&name), began))),
+            Ok(Err(_)) | Err(_) => Err(failure.unwrap_or_else(|| {
+                let asked = called.is_marked();
+                BackendError::late(&self.name, Some(&name), began, asked)
+            })),
         }
     }
 }
@@ -258,12 +264,12 @@ impl Flights {
         let mut flights = self.lock();
         let entry = flights.entry(asked.clone());
         if let Entry::Occupied(flight) = &entry {
-            let Flight { ends, patience: latest, landing, party } = flight.get();
+            let Flight { ends, patience: latest, landing, party, called } = flight.get();
             if !cut || lasts(*ends, deadline) {
                 let mut latest = locked(latest);
                 *latest = deadline.max(*latest);
                 party.join(&cx.tenant());
-                return Boarded::Waiter { waiting: landing.subscribe(), ends: *ends };
+                return Boarded::Waiter { waiting: landing.subscribe(), ends: *ends, called: called.clone() };
             }
         }
         let (landing, waiting) = watch::channel(None);
@@ -271,7 +277,8 @@ impl Flights {
         let party = Party::of(cx.tenant());
         let ends = deadline.max(patience);
         let patience = Arc::new(Mutex::new(ends));
-        entry.insert_entry(Flight { ends, patience: Arc::clone(&patience), landing: landing.clone(), party: party.clone() });
+        let (latest, called) = (Arc::clone(&patience), cx.called.clone());
+        entry.insert_entry(Flight { ends, patience: latest, landing: landing.clone(), party: party.clone(), called });
         let place = Place { flights: Arc::clone(self), asked: asked.clone(), landing, patience };
         Boarded::Leader(Departure { place, waiting, party, ends })
     }

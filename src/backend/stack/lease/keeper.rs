@@ -372,7 +372,14 @@ impl Call {
 impl Meaning {
     fn of(error: &BackendError) -> Self {
         match error.fault {
-            Fault::Corrupt | Fault::Short | Fault::Throttled | Fault::TimedOut | Fault::TooLarge | Fault::Unavailable => Self::Again,
+            Fault::Corrupt
+            | Fault::NoTurn
+            | Fault::Short
+            | Fault::Throttled
+            | Fault::TimedOut
+            | Fault::TooLarge
+            | Fault::Unavailable
+            | Fault::Unhelpful => Self::Again,
             Fault::Denied | Fault::Invalid | Fault::NotFound | Fault::Unauthenticated => Self::Over,
             Fault::Unsupported => Self::Never,
         }

@@ -156,7 +156,7 @@ impl Leases {
             return self.pass(&tenant, &key, store, cx).await;
         }
         let (began, secret) = (Instant::now(), &key.secret);
-        let late = || BackendError::late(&secret.backend, Some(&secret.name), began);
+        let late = || BackendError::late(&secret.backend, Some(&secret.name), began, true);
         let or_old = |error| self.given(&key, &cx.pod).ok_or(error);
         loop {
             match self.way(&key, store, &cx.pod) {
@@ -393,7 +393,7 @@ impl fmt::Debug for Leases {
 
 /// A failure of the whole store, not of one asker: another call would only add to it.
 fn concerns_all(error: &BackendError) -> bool {
-    matches!(error.fault, Fault::Throttled | Fault::Unavailable)
+    matches!(error.fault, Fault::Throttled | Fault::Unavailable | Fault::Unhelpful)
 }
 
 /// How long a mount waits. With an old credential at hand that is not long.

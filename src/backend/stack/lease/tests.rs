@@ -61,7 +61,17 @@ fn context(uid: &str) -> FetchContext {
 fn context_in(namespace: &str, uid: &str) -> FetchContext {
     let deadline = Instant::now() + Duration::from_secs(30);
     let pod = Arc::new(PodIdentity { namespace: namespace.into(), ..pod(uid) });
-    FetchContext { pod, tokens: Arc::new(PodTokens::default()), fresh: None, payer: None, party: None, called: Called::default(), deadline }
+    FetchContext {
+        pod,
+        tokens: Arc::new(PodTokens::default()),
+        fresh: None,
+        max_stale: None,
+        patience: None,
+        payer: None,
+        party: None,
+        called: Called::default(),
+        deadline,
+    }
 }
 
 /// A store that makes a credential for whoever asks, and counts.

@@ -118,6 +118,8 @@ fn cx() -> FetchContext {
         pod: Arc::new(pod),
         tokens: Arc::new(PodTokens::default()),
         fresh: None,
+        max_stale: None,
+        patience: None,
         payer: None,
         party: None,
         called: Called::default(),

@@ -74,9 +74,13 @@ impl Statuses {
                 "correct the name or version in the class, or `url`, `method` and `body` of the backend".to_owned(),
             ),
             Fault::Unavailable if status.is_server_error() => ("failed", "see its log; kubelet tries again by itself".to_owned()),
-            Fault::Unavailable | Fault::Corrupt | Fault::Short | Fault::TooLarge | Fault::Unsupported => {
-                ("gave no secret", "see its log; `statuses` of the backend says what a status means".to_owned())
-            }
+            Fault::Unavailable
+            | Fault::Unhelpful
+            | Fault::Corrupt
+            | Fault::NoTurn
+            | Fault::Short
+            | Fault::TooLarge
+            | Fault::Unsupported => ("gave no secret", "see its log; `statuses` of the backend says what a status means".to_owned()),
         };
         Refusal::new(fault, format!("the store {problem}: {told}{after} ({remedy})"))
     }
@@ -96,7 +100,8 @@ const fn usual(status: u16) -> Fault {
         400 | 405 | 414 | 415 | 422 => Fault::Invalid,
         408 | 504 => Fault::TimedOut,
         429 => Fault::Throttled,
-        _ => Fault::Unavailable,
+        500..=599 => Fault::Unavailable,
+        _ => Fault::Unhelpful,
     }
 }
 
@@ -145,19 +150,19 @@ mod tests {
         insta::assert_snapshot!(all.join("\n"), @"
         Invalid: the store makes nothing of the request: 400 Bad Request (correct the name or version in the class, or `url`, `method` and `body` of the backend)
         Unauthenticated: the store takes the login for none: 401 Unauthorized (is the Pod's token good, and for this store?)
-        Unavailable: the store gave no secret: 402 Payment Required (see its log; `statuses` of the backend says what a status means)
+        Unhelpful: the store gave no secret: 402 Payment Required (see its log; `statuses` of the backend says what a status means)
         Denied: the store refused the read: 403 Forbidden (may the Pod's token read it there?)
         NotFound: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)
         TimedOut: the store did not answer in time: 408 Request Timeout (kubelet tries again by itself)
         NotFound: the store has no such secret: 410 Gone (write it, or correct the name; `url` of the backend says where it is looked for)
-        Unavailable: the store gave no secret: 413 Payload Too Large (see its log; `statuses` of the backend says what a status means)
-        Unavailable: the store gave no secret: 418 I'm a teapot (see its log; `statuses` of the backend says what a status means)
+        Unhelpful: the store gave no secret: 413 Payload Too Large (see its log; `statuses` of the backend says what a status means)
+        Unhelpful: the store gave no secret: 418 I'm a teapot (see its log; `statuses` of the backend says what a status means)
         Invalid: the store makes nothing of the request: 422 Unprocessable Entity (correct the name or version in the class, or `url`, `method` and `body` of the backend)
         Throttled: the store throttles: 429 Too Many Requests (kubelet tries again by itself)
         Unavailable: the store failed: 500 Internal Server Error (see its log; kubelet tries again by itself)
         Unavailable: the store failed: 503 Service Unavailable (see its log; kubelet tries again by itself)
         TimedOut: the store did not answer in time: 504 Gateway Timeout (kubelet tries again by itself)
-        Unavailable: the store gave no secret: 304 Not Modified (see its log; `statuses` of the backend says what a status means)
+        Unhelpful: the store gave no secret: 304 Not Modified (see its log; `statuses` of the backend says what a status means)
         ");
     }
 

@@ -113,6 +113,8 @@ fn cx() -> FetchContext {
         pod: Arc::new(pod("web-0", "web")),
         tokens: Arc::new(tokens(&[("intranet", "token-for-intranet"), ("keyferry", "token-for-keyferry")])),
         fresh: None,
+        max_stale: None,
+        patience: None,
         payer: None,
         party: None,
         called: Called::default(),

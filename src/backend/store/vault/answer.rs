@@ -156,7 +156,7 @@ impl<'a> Answer<'a> {
                 Fault::Unsupported,
                 "the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)",
             ),
-            () if self.errors.is_some() => refusal(Fault::Unavailable, "the store answered 200 with errors (see its log)"),
+            () if self.errors.is_some() => refusal(Fault::Unhelpful, "the store answered 200 with errors (see its log)"),
             () => refusal(Fault::NotFound, "the answer has no data (does the path give anything to be read?)"),
         }
     }

@@ -24,14 +24,14 @@ pub(super) fn of_status(status: StatusCode, words: &Words, after: &str) -> Optio
     };
     let refusal = |fault, problem: String, remedy: &str| Some(Refusal::new(fault, format!("{problem}{after} ({remedy})")));
     match status.as_u16() {
-        412 => refusal(Fault::Throttled, format!("the store's replica has not caught up: {told}"), "kubelet tries again by itself"),
+        412 => refusal(Fault::Unhelpful, format!("the store's replica has not caught up: {told}"), "kubelet tries again by itself"),
         429 => refusal(
             Fault::Throttled,
             format!("the store throttles: {told}"),
             "a rate limit quota of the store; kubelet tries again by itself",
         ),
         472 | 473 => refusal(
-            Fault::Unavailable,
+            Fault::Unhelpful,
             "the store is a secondary that serves no requests".to_owned(),
             "name the address of the primary, or of a standby",
         ),

@@ -114,6 +114,8 @@ impl VaultBackend {
             pod: Arc::new(visitor.pod),
             tokens: Arc::new(visitor.tokens),
             fresh: None,
+            max_stale: None,
+            patience: None,
             payer: None,
             party: None,
             called: Called::default(),

@@ -55,7 +55,11 @@ impl VaultBackend {
         if let Some(denial) = self.sessions.denial(&token, secret.name.as_str()) {
             return Err(denial);
         }
-        match self.pulse(&request, &token, began).await? {
+        let pulse = match self.pulse(&request, &token, began).await {
+            Ok(pulse) => pulse,
+            Err(unknown) => return Err(self.denied_by_somebody(&request, &token, &reply, &unknown)),
+        };
+        match pulse {
             Pulse::Alive => Err(self.denied(&request, &token, &reply).await),
             Pulse::Dead => self.read_anew(&request, &token).await,
         }
@@ -188,6 +192,17 @@ impl VaultBackend {
         let refusal = Refusal::new(Fault::Denied, format!("{} refused {asked}: {told} for {whom} ({remedy})", self.name));
         self.sessions.remember_denial(&cx.pod.namespace, token, secret.name.as_str(), &refusal);
         refusal
+    }
+
+    /// The store says no, and not whether it still takes the token: then nothing serves that was given before. It may be the policy's word.
+    fn denied_by_somebody(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply, unknown: &Refusal) -> Refusal {
+        let told = words(reply, needles(request.secret, token));
+        let told = if told.shown().is_empty() { "403" } else { told.shown() };
+        let (asked, whom) = (asked(request.secret.method), request.entry.whom(&self.config.auth));
+        let reason = |unknown: &str| {
+            format!("{} refused {asked}: {told} for {whom}, and does not say whether it still takes its token: {unknown}", self.name)
+        };
+        Refusal::new(Fault::Denied, reason(&unknown.reason)).in_full(reason(unknown.for_admin()))
     }
 
     /// The name that was meant, where this one lies in an engine of KV v2 and passes by its `data/`. Asked as the store's own command line
@@ -349,7 +364,7 @@ fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
         401 => refusal(Fault::Unauthenticated, "something before the store wants a login of its own"),
         405 => refusal(Fault::Invalid, &format!("the path does not take {}: see `method`", secret.method)),
         413 => refusal(Fault::TooLarge, "send less in the arguments"),
-        300..=399 => refusal(Fault::Unavailable, "name the address that answers itself"),
+        300..=399 => refusal(Fault::Unhelpful, "name the address that answers itself"),
         _ => refusal(Fault::Invalid, "correct the class: the path, the method or the arguments"),
     }
 }

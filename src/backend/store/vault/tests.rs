@@ -89,6 +89,8 @@ impl Bench {
             pod: Arc::new(verified(claims)),
             tokens: Arc::new(PodTokens::new(BTreeMap::from([(audience.to_owned(), token)]))),
             fresh: None,
+            max_stale: None,
+            patience: None,
             payer: None,
             party: None,
             called: Called::default(),

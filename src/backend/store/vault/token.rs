@@ -228,7 +228,7 @@ impl StoreToken {
                 Ok(Pulse::Dead)
             }
             _ => Err(of_status(reply.status, &told, &reply.after).unwrap_or_else(|| {
-                Refusal::new(Fault::Unavailable, format!("the store cannot say whether its token lives: {}", reply.status))
+                Refusal::new(Fault::Unhelpful, format!("the store cannot say whether its token lives: {}", reply.status))
             })),
         }
     }

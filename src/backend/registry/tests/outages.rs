@@ -1,0 +1,412 @@
+//! A model of answers that serve while a store is out: tenants, policies, revocations, refused logins, outages and reloads, at random and on
+//! paused time. Each mount's answer must be what the rules of docs/cache.md allow, and what they promise. Then each rule is switched off, and
+//! the model must notice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use super::*;
+use crate::backend::stack::cache::Rule;
+use crate::backend::testing::conformance;
+use crate::backend::{FetchContext, Scope};
+use crate::clock::ManualClock;
+use crate::model::{Lease, Plan, PodClaims, PodIdentity, PodTokens, Secret, SecretName, SecretPrefix, SecretRef};
+use crate::policy::Policy;
+use crate::yaml::{self, Faults};
+
+const FRESH: Duration = Duration::from_mins(2);
+const STALE: Duration = Duration::from_hours(6);
+
+/// Two tenants; the first has two ServiceAccounts.
+const ACCOUNTS: [(&str, &str); 3] = [("shop", "web"), ("shop", "api"), ("bank", "web")];
+
+/// `own/` is for each Pod alone.
+const NAMES: [&str; 4] = ["kv/a", "kv/b", "own/a", "kv/c"];
+
+/// The policy of the day: who is denied `kv/b`.
+const POLICIES: [&str; 2] = [
+    "- { pods: { namespace: \"*\" }, read: [\"bao/**\"] }",
+    "- { pods: { namespace: \"*\" }, read: [\"bao/**\"] }\n- { pods: { namespace: shop, serviceAccount: web }, deny: [\"bao/kv/b\"] }",
+];
+
+/// How the store is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Weather {
+    Good,
+    /// It fails, and that is an outage.
+    Out(Fault),
+    /// It fails, and that is none.
+    Odd(Fault),
+}
+
+/// The store. What it answers names the version, the Pod that it was made for, and the secret.
+#[derive(Debug)]
+struct World(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    weather: Weather,
+    versions: u64,
+    removed: Vec<&'static str>,
+    /// By ServiceAccount and name.
+    denied: Vec<(usize, &'static str)>,
+    /// ServiceAccounts whose login is refused.
+    refused: Vec<usize>,
+    /// How long the next answer takes.
+    slow: Duration,
+    calls: u64,
+    /// When it was last asked.
+    asked: Option<Instant>,
+}
+
+/// Pods of a ServiceAccount, each with a number.
+type Pod = (usize, usize);
+
+/// Where an answer is kept.
+type Place = (Scope, &'static str);
+
+/// What the last good answer was.
+#[derive(Clone, Debug, PartialEq)]
+struct Good {
+    text: String,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Model {
+    world: Arc<World>,
+    backends: Backends,
+    policies: Vec<Policy>,
+    policy: usize,
+    config: usize,
+    good: HashMap<Place, (Pod, Good)>,
+    /// Scopes whose login was refused when the store last spoke of it.
+    shut: HashMap<Scope, bool>,
+    dice: u64,
+    metrics: Arc<Metrics>,
+    leases: Arc<Leases>,
+    off: Option<Rule>,
+}
+
+fn pod_of((account, number): Pod) -> Arc<PodIdentity> {
+    let (namespace, service_account) = ACCOUNTS[account];
+    let uid = format!("{namespace}-{service_account}-{number}");
+    let claims = PodClaims { namespace: namespace.into(), name: uid.clone(), uid, service_account: service_account.into() };
+    Arc::new(PodIdentity::believed(&claims))
+}
+
+fn account_of(pod: &PodIdentity) -> usize {
+    ACCOUNTS.iter().position(|(namespace, account)| (*namespace, *account) == (&*pod.namespace, &*pod.service_account)).unwrap()
+}
+
+fn error(fault: Fault) -> BackendError {
+    BackendError { fault, backend: "bao".parse().unwrap(), secret: None, reason: "as it is".to_owned(), source: None }
+}
+
+#[async_trait]
+impl Backend for World {
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let (answer, slow) = {
+            let mut state = self.0.lock().unwrap();
+            state.calls += 1;
+            state.asked = Some(Instant::now());
+            let account = account_of(&cx.pod);
+            let name = NAMES.into_iter().find(|name| *name == secret.name.as_str()).unwrap();
+            let answer = match state.weather {
+                Weather::Out(fault) | Weather::Odd(fault) => Err(fault),
+                Weather::Good if state.refused.contains(&account) => Err(Fault::Unauthenticated),
+                Weather::Good if state.denied.contains(&(account, name)) => Err(Fault::Denied),
+                Weather::Good if state.removed.contains(&name) => Err(Fault::NotFound),
+                Weather::Good => Ok(format!("{name} {} {:?}", state.versions, self.scope(secret, &cx.pod))),
+            };
+            (answer, std::mem::take(&mut state.slow))
+        };
+        sleep(slow).await;
+        let text = answer.map_err(error)?;
+        let fields = conformance::fields(&[("v", text.as_bytes())]);
+        let secret = Arc::new(Secret { fields, response: None, version: None, lease: None });
+        Ok(Fetched { secret, source: Source::Store, by: "bao".parse().unwrap() })
+    }
+
+    async fn list(&self, _: &SecretPrefix, _: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        Err(error(Fault::Unsupported))
+    }
+
+    async fn renew(&self, lease: Lease, _: Instant) -> Result<Lease, BackendError> {
+        Ok(lease)
+    }
+
+    async fn revoke(&self, _: Lease, _: Instant) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn adopt(&self, _: &Lease) {}
+
+    async fn forget(&self, _: &str, _: Instant) {}
+
+    async fn check(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        if secret.name.as_str().starts_with("own/") { Scope::Pod(Arc::clone(&pod.uid)) } else { Scope::Account(pod.account()) }
+    }
+}
+
+impl Model {
+    fn new(seed: u64, off: Option<Rule>) -> Self {
+        let (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>) = (Arc::new(SystemClock), Arc::default());
+        let leases = leases(&clock, &metrics);
+        let state = State {
+            weather: Weather::Good,
+            versions: 0,
+            removed: Vec::new(),
+            denied: Vec::new(),
+            refused: Vec::new(),
+            slow: Duration::ZERO,
+            calls: 0,
+            asked: None,
+        };
+        let policies = POLICIES.map(|text| Policy::parse(&yaml::parse(text).unwrap(), &[], &mut Faults::default()));
+        let backends = Backends { configured: Arc::default(), stacks: BTreeMap::new() };
+        let world = Arc::new(World(Mutex::new(state)));
+        let (policies, good, shut) = (policies.into(), HashMap::new(), HashMap::new());
+        let mut model = Self { world, backends, policies, policy: 0, config: 0, good, shut, dice: seed, metrics, leases, off };
+        model.build(0, 64);
+        model
+    }
+
+    /// A number below `n`.
+    fn roll(&mut self, n: usize) -> usize {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.dice >> 33).unwrap() % n
+    }
+
+    fn world(&self) -> std::sync::MutexGuard<'_, State> {
+        self.world.0.lock().unwrap()
+    }
+
+    /// The stack of a configuration: `config` says which store it is, and by which login.
+    fn build(&mut self, config: usize, calls: usize) {
+        // Ages are those of the paused time.
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH));
+        let parts = BackendParts { clock: &clock, metrics: &self.metrics, leases: &self.leases, kept: Ceilings::of(64 << 20) };
+        let store = BackendConfig::File(FileConfig { vault: format!("/{config}").into(), identity: Vec::new() });
+        let cache = Some(CacheConfig { fresh: FRESH, stale: STALE });
+        let plan = StackPlan { config: store, calls, secret_bytes: 1 << 20, cache, kept: 8 << 20, clients: 0 };
+        let name: BackendName = "bao".parse().unwrap();
+        let answers = plan.answers(&name, parts, self.backends.stacks.get(&name));
+        let outage = Arc::new(Outage::of(&name));
+        let top = plan.decorate(Arc::clone(&self.world) as Arc<dyn Backend>, &name, parts, answers.as_ref(), &outage);
+        answers.as_ref().unwrap().switch_off(self.off);
+        self.backends.stacks.insert(name, Stack { top, answers, outage, plan: Some(plan) });
+        self.config = config;
+    }
+
+    fn allows(&self, pod: &Arc<PodIdentity>, name: &str) -> bool {
+        self.policies[self.policy].of(pod).decide(&secret(name)).is_ok()
+    }
+
+    /// Another configuration is in force: another policy, or store, or neither.
+    fn reload(&mut self, policy: usize, config: usize, calls: usize) {
+        self.policy = policy;
+        if config != self.config {
+            self.good.clear();
+            self.shut.clear();
+        }
+        self.build(config, calls);
+        let policies = &self.policies[policy];
+        self.backends.review(&|pod, secrets| {
+            let rules = policies.of(pod);
+            secrets.iter().map(|secret| rules.decide(secret).is_ok()).collect()
+        });
+        let denied: Vec<Place> =
+            self.good.iter().filter(|((_, name), (pod, _))| !self.allows(&pod_of(*pod), name)).map(|(place, _)| place.clone()).collect();
+        for place in denied {
+            self.good.remove(&place);
+        }
+    }
+
+    /// As a mount asks: policy first. `None`: it is denied.
+    async fn ask(&self, pod: &Arc<PodIdentity>, name: &str, cx: &Terms) -> Option<Result<Fetched, BackendError>> {
+        let plan = Arc::new(Plan { secrets: vec![secret(name)], ..Plan::default() });
+        let permits = self.policies[self.policy].of(pod).grant(&plan).ok()?.permits(pod, &plan)?;
+        match self.backends.recall(&permits, cx).pop().flatten() {
+            Some(known) => Some(Ok(known)),
+            None => Some(self.backends.fetch(&permits, 0, cx).await),
+        }
+    }
+
+    /// One mount; what is wrong with its answer.
+    async fn mount(&mut self) -> Result<(), String> {
+        let (pod, name) = ((self.roll(ACCOUNTS.len()), self.roll(2)), NAMES[self.roll(NAMES.len())]);
+        let fresh = [None, Some(Duration::ZERO)][self.roll(2)];
+        let max_stale = [None, None, Some(Duration::from_mins(30)), Some(Duration::from_hours(48))][self.roll(4)];
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let terms = Terms { tokens: Arc::new(PodTokens::default()), fresh, max_stale, payer: None, deadline };
+        let slow = if self.roll(8) == 0 { Duration::from_millis(800) } else { Duration::ZERO };
+        self.world().slow = slow;
+        let (identity, before) = (pod_of(pod), self.world().calls);
+        let scope = self.world.scope(&secret(name), &identity);
+        // What may happen while the store makes up its mind.
+        let meanwhile = self.roll(4);
+        let mut was_slow = false;
+        let answer = {
+            let mut asking = std::pin::pin!(self.ask(&identity, name, &terms));
+            match timeout(Duration::from_millis(100), &mut asking).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    was_slow = self.world().calls > before;
+                    match meanwhile {
+                        _ if !was_slow => {}
+                        0 => self.backends.stacks.values().next().unwrap().top.forget(&identity.uid, deadline).await,
+                        1 => self.backends.review(&|_, secrets| vec![true; secrets.len()]),
+                        _ => {}
+                    }
+                    asking.await
+                }
+            }
+        };
+        self.world().slow = Duration::ZERO;
+        let (called, weather, asked) = {
+            let state = self.world();
+            (state.calls > before, state.weather, state.asked)
+        };
+        if was_slow && meanwhile == 0 {
+            self.good.retain(|(kept, _), _| *kept != Scope::Pod(Arc::clone(&identity.uid)));
+        }
+        let Some(answer) = answer else {
+            return if called || self.allows(&identity, name) { Err("a Pod without a permit".to_owned()) } else { Ok(()) };
+        };
+        let place = (scope.clone(), name);
+        let good = self.good.get(&place).map(|(_, good)| good.clone());
+        match answer {
+            Ok(fetched) => {
+                let value = fetched.secret.fields.values().next().unwrap().bytes.expose().to_vec();
+                let text = String::from_utf8(value).unwrap();
+                match &fetched.source {
+                    Source::Store => {
+                        if !called || weather != Weather::Good {
+                            return Err(format!("{text}: nobody was asked"));
+                        }
+                        self.shut.insert(scope.clone(), false);
+                        let gone = was_slow && (meanwhile == 1 || meanwhile == 0 && matches!(scope, Scope::Pod(_)));
+                        if !gone {
+                            self.good.insert(place, (pod, Good { text, since: asked.unwrap_or(deadline) }));
+                        }
+                        Ok(())
+                    }
+                    Source::Fresh { age } => {
+                        let is_same = good.as_ref().is_some_and(|good| good.text == text && good.since.elapsed() == *age);
+                        if is_same && *age < FRESH && fresh.is_none() {
+                            Ok(())
+                        } else {
+                            Err(format!("fresh: {text} of {age:?} and {good:?}"))
+                        }
+                    }
+                    Source::Stale { age, .. } => {
+                        let told = format!("stale: {text} of {age:?} in {weather:?}, {max_stale:?}, {good:?}");
+                        let bound = max_stale.unwrap_or(STALE).min(STALE);
+                        let is_same = good.is_some_and(|good| good.text == text && good.since.elapsed() == *age);
+                        let is_out = called && matches!(weather, Weather::Out(_));
+                        let is_shut = self.shut.get(&scope).is_some_and(|shut| *shut);
+                        if is_same && is_out && *age < bound && !is_shut { Ok(()) } else { Err(told) }
+                    }
+                }
+            }
+            Err(error) => {
+                match error.fault {
+                    Fault::Unauthenticated => _ = self.shut.insert(scope, true),
+                    Fault::Denied | Fault::NotFound => {
+                        self.shut.insert(scope, false);
+                        self.good.remove(&place);
+                    }
+                    _ if matches!(weather, Weather::Out(_)) => {
+                        let bound = max_stale.unwrap_or(STALE).min(STALE);
+                        let could = good.filter(|good| good.since.elapsed() < bound).filter(|_| self.shut.get(&scope) != Some(&true));
+                        if let Some(good) = could {
+                            return Err(format!("{name}: {good:?} could have been given in {weather:?}"));
+                        }
+                    }
+                    _ => {}
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// One step: most are mounts.
+    async fn step(&mut self) -> Result<(), String> {
+        match self.roll(40) {
+            0 => self.world().versions += 1,
+            1..=3 => self.world().weather = Weather::Good,
+            4 => self.world().weather = Weather::Out([Fault::Unavailable, Fault::TimedOut, Fault::Throttled][self.roll(3)]),
+            5 => self.world().weather = Weather::Odd([Fault::Corrupt, Fault::Invalid, Fault::Unhelpful, Fault::TooLarge][self.roll(4)]),
+            6 => {
+                let name = NAMES[self.roll(NAMES.len())];
+                self.world().removed.push(name);
+            }
+            7 => self.world().removed.clear(),
+            8 => {
+                let denied = (self.roll(ACCOUNTS.len()), NAMES[self.roll(NAMES.len())]);
+                self.world().denied.push(denied);
+            }
+            9 => self.world().denied.clear(),
+            10 => {
+                let account = self.roll(ACCOUNTS.len());
+                self.world().refused.push(account);
+            }
+            11 => self.world().refused.clear(),
+            12 => {
+                let (policy, calls) = (self.roll(POLICIES.len()), 60 + self.roll(4));
+                let config = if self.roll(4) == 0 { self.roll(2) } else { self.config };
+                self.reload(policy, config, calls);
+            }
+            13 => {
+                let pod = pod_of((self.roll(ACCOUNTS.len()), self.roll(2)));
+                self.backends.stacks.values().next().unwrap().top.forget(&pod.uid, Instant::now() + FRESH).await;
+                self.good.retain(|(scope, _), _| *scope != Scope::Pod(Arc::clone(&pod.uid)));
+            }
+            14 | 15 => {
+                let before = self.world().calls;
+                let time = [1, 60, 1_000, 20_000][self.roll(4)];
+                advance(Duration::from_secs(time)).await;
+                if self.world().calls != before {
+                    return Err("a store was asked without a mount".to_owned());
+                }
+            }
+            _ => return self.mount().await,
+        }
+        Ok(())
+    }
+
+    /// The first thing that is wrong, after how many steps.
+    async fn run(mut self, steps: usize) -> Result<(), (usize, String)> {
+        for step in 0..steps {
+            self.step().await.map_err(|wrong| (step, wrong))?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_serves_an_outage_is_what_the_rules_allow() {
+    for seed in 0..4 {
+        let ran = Model::new(seed, None).run(2_000).await;
+        assert_eq!(ran, Ok(()), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_rule_that_is_switched_off_is_noticed() {
+    for rule in Rule::ALL {
+        let mut noticed = false;
+        for seed in 0..20 {
+            noticed = noticed || Model::new(seed, Some(rule)).run(2_000).await.is_err();
+        }
+        assert!(noticed, "{rule:?}");
+    }
+}

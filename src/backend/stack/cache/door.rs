@@ -1,0 +1,95 @@
+//! Logins, and whether each of them was refused when the store last spoke of it. Apart from the answers, because one login is behind many
+//! of them: while it is refused, none of these serves an outage.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use super::table::Moment;
+use crate::backend::Scope;
+use crate::model::Login;
+
+/// Those of the answers that are kept, and of the requests that are on their way. A door that is behind neither is forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Doors {
+    by: HashMap<(Scope, Login), Weak<Door>>,
+    /// How many there may be before those that are forgotten are taken out.
+    room: usize,
+}
+
+/// The login of those who share it.
+#[derive(Debug, Default)]
+pub(super) struct Door(
+    /// When it was refused; 0: it was not, since it last succeeded.
+    AtomicU64,
+);
+
+// === impl Doors ===
+
+impl Doors {
+    pub(super) fn of(&mut self, scope: &Scope, login: &Login) -> Arc<Door> {
+        if let Some(door) = self.find(scope, login) {
+            return door;
+        }
+        if self.by.len() >= self.room {
+            self.by.retain(|_, door| door.strong_count() > 0);
+            self.room = 2 * self.by.len() + 16;
+        }
+        let door = Arc::new(Door::default());
+        self.by.insert((scope.clone(), login.clone()), Arc::downgrade(&door));
+        door
+    }
+
+    pub(super) fn find(&self, scope: &Scope, login: &Login) -> Option<Arc<Door>> {
+        self.by.get(&(scope.clone(), login.clone()))?.upgrade()
+    }
+}
+
+// === impl Door ===
+
+impl Door {
+    pub(super) fn is_open(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+
+    /// The store has refused it.
+    pub(super) fn shut(&self, now: Moment) {
+        self.0.store(now, Ordering::Release);
+    }
+
+    /// The store has taken it, for a request that was begun then. Called under the table's lock, as [`Door::shut`] is.
+    pub(super) fn open(&self, begun: Moment) {
+        if self.0.load(Ordering::Acquire) < begun {
+            self.0.store(0, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_door_opens_for_what_was_asked_after_the_refusal() {
+        let door = Door::default();
+        door.shut(5);
+        door.open(4);
+        assert!(!door.is_open(), "that login was before");
+        door.open(6);
+        assert!(door.is_open());
+    }
+
+    #[test]
+    fn doors_that_nothing_is_behind_are_forgotten() {
+        let mut doors = Doors::default();
+        let role = |n: usize| Login { role: Some(n.to_string()), ..Login::default() };
+        let held = doors.of(&Scope::Node, &role(0));
+        held.shut(1);
+        for n in 1..10_000 {
+            doors.of(&Scope::Node, &role(n));
+        }
+        assert!(doors.by.len() < 100, "{}", doors.by.len());
+        assert!(!doors.of(&Scope::Node, &role(0)).is_open() && doors.of(&Scope::Node, &role(1)).is_open());
+        assert!(doors.of(&Scope::Pod("uid".into()), &role(0)).is_open(), "another's login");
+    }
+}

@@ -1,0 +1,201 @@
+//! Answers that serve while the store is out: a real OpenBao, and a proxy before it that is cut.
+
+use std::net::SocketAddr;
+
+use keyferry::model::PodClaims;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::time::{Duration, Instant};
+
+use super::{Store, metric, only_file};
+use crate::bao::Proxy;
+use crate::support::{Provider, eventually, pod, web};
+
+mod gateway;
+mod table;
+
+const DB: &str = "- {secret: kv/data/shop/db, field: password, path: p}";
+/// Every mount asks the store.
+const STALE: &str = ", cache: { fresh: 0, stale: 24h }";
+
+/// Nobody listens there.
+fn nowhere() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+struct Outage {
+    store: Store,
+    proxy: Proxy,
+    provider: Provider,
+}
+
+impl Outage {
+    async fn new() -> Self {
+        let store = Store::new().await;
+        let proxy = Proxy::start(store.bao.address());
+        store.by_way_of(proxy.address, STALE);
+        let provider = store.house.serve();
+        Self { store, proxy, provider }
+    }
+
+    /// Nobody listens there any more, and what stood is reset.
+    fn cut(&self) {
+        self.lead_to(nowhere());
+    }
+
+    fn mend(&self) {
+        self.lead_to(self.store.bao.address());
+    }
+
+    fn lead_to(&self, address: SocketAddr) {
+        self.proxy.switch(address);
+        self.proxy.cut();
+    }
+
+    /// The file, or the message.
+    async fn mount(&self, pod: &PodClaims) -> Result<String, String> {
+        self.mount_with(pod, &json!({ "objects": DB })).await
+    }
+
+    async fn mount_with(&self, pod: &PodClaims, parameters: &Value) -> Result<String, String> {
+        let answer = self.provider.mount(self.store.asking_with(pod, parameters)).await;
+        answer.map(|answer| only_file(&answer)).map_err(|status| status.message().to_owned())
+    }
+
+    /// The last audit line's first object.
+    fn last_object(&self) -> Value {
+        self.store.house.audit().last().unwrap()["objects"][0].clone()
+    }
+
+    async fn reload(&self, from: &str, to: &str) {
+        let before = self.provider.log().matches("the configuration is reloaded").count();
+        self.store.house.reconfigure(from, to);
+        self.provider.signal(Signal::HUP);
+        eventually("it is reloaded", async || self.provider.log().matches("the configuration is reloaded").count() > before).await;
+    }
+}
+
+#[tokio::test]
+async fn pods_start_while_the_store_is_down_and_everybody_sees_that() {
+    let outage = Outage::new().await;
+    let (good, next) = (Ok("correct horse".to_owned()), pod("shop", "web-1", "web"));
+    assert_eq!(outage.mount(&web()).await, good);
+    assert_eq!((outage.last_object()["source"].as_str(), outage.last_object().get("age")), (Some("store"), None));
+    outage.cut();
+    outage.store.bao.put("kv", "shop/db", json!({ "password": "battery staple" })).await;
+    assert_eq!(outage.mount(&next).await, good, "a Pod that never mounted it, of the same ServiceAccount");
+    assert_eq!(outage.last_object()["source"], "stale");
+    assert!(outage.last_object()["age"].as_u64().is_some_and(|age| age < 60), "{}", outage.last_object());
+    assert!(metric(&outage.provider, &["keyferry_cache_lookups_total", "outcome=\"stale\""]).await >= 1.0);
+    assert!(metric(&outage.provider, &["keyferry_volume_oldest_stale_timestamp_seconds"]).await > 1e9);
+    assert_eq!(metric(&outage.provider, &["keyferry_volumes{", "stale"]).await, 1.0);
+    assert!(metric(&outage.provider, &["keyferry_volume_stale_half_timestamp_seconds"]).await > 1e9);
+    assert!(outage.provider.get("/readyz").await.starts_with("HTTP/1.1 200"), "Pods start: {}", outage.provider.get("/readyz").await);
+    let others = outage.mount(&pod("shop", "api-0", "api")).await.unwrap_err();
+    assert!(others.starts_with("BackendUnavailable: ") && others.contains("connection"), "{others}");
+    let denied = outage.mount(&pod("bank", "web-0", "web")).await.unwrap_err();
+    assert!(denied.starts_with("PolicyDenied: "), "{denied}");
+    let never = outage.mount_with(&web(), &json!({ "objects": DB, "maxStale": "0" })).await.unwrap_err();
+    assert!(never.starts_with("BackendUnavailable: "), "{never}");
+    assert_eq!(outage.mount_with(&web(), &json!({ "objects": DB, "maxStale": "48h" })).await, good);
+    let other = json!({ "objects": "- {secret: kv/data/shop/new, field: password, path: p}" });
+    outage.mount_with(&web(), &other).await.unwrap_err();
+    outage.mend();
+    let new = Ok("battery staple".to_owned());
+    assert_eq!((outage.mount(&web()).await, outage.mount(&next).await), (new.clone(), new));
+    assert_eq!(outage.last_object()["source"], "store");
+    assert_eq!(metric(&outage.provider, &["keyferry_volume_oldest_stale_timestamp_seconds"]).await, 0.0, "nobody has one any more");
+    for line in ["the store is out", "the store answers again"] {
+        assert_eq!(outage.provider.log().matches(line).count(), 1, "{line}: {}", outage.provider.log());
+    }
+}
+
+#[tokio::test]
+async fn each_kind_of_outage_is_one() {
+    let outage = Outage::new().await;
+    let good = Ok("correct horse".to_owned());
+    assert_eq!(outage.mount(&web()).await, good);
+    let is_stale = async |what: &str| {
+        assert_eq!(outage.mount(&web()).await, good, "{what}");
+        assert_eq!(outage.last_object()["source"], "stale", "{what}");
+    };
+    outage.store.bao.seal().await;
+    is_stale("sealed").await;
+    outage.store.bao.unseal().await;
+    assert_eq!(outage.mount(&web()).await, good);
+    outage.store.bao.rate_limit("kv", 1, 600, false).await;
+    assert_eq!(outage.mount(&web()).await, good);
+    is_stale("429").await;
+    outage.store.bao.lift_rate_limit().await;
+    outage.proxy.reset_after(100, 1_000);
+    is_stale("cut in the middle").await;
+    outage.proxy.reset_after(100, 0);
+    outage.proxy.cut();
+    outage.proxy.blackhole(true);
+    let began = Instant::now();
+    is_stale("silent").await;
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_the_store_withdrew_serves_no_outage() {
+    let outage = Outage::new().await;
+    let (bao, good) = (&outage.store.bao, Ok("correct horse".to_owned()));
+    let refused_in_an_outage = async |what: &str| {
+        outage.cut();
+        let refused = outage.mount(&web()).await;
+        assert!(refused.as_ref().is_err_and(|message| message.starts_with("BackendUnavailable: ")), "{what}: {refused:?}");
+        outage.mend();
+    };
+    assert_eq!(outage.mount(&web()).await, good);
+    bao.must("DELETE", "kv/data/shop/db", Value::Null).await;
+    assert!(outage.mount(&web()).await.unwrap_err().starts_with("SecretNotFound: "));
+    refused_in_an_outage("a deleted version").await;
+    bao.put("kv", "shop/db", json!({ "password": "correct horse" })).await;
+    assert_eq!(outage.mount(&web()).await, good);
+    bao.policy("csi", r#"path "other/*" { capabilities = ["read"] }"#).await;
+    assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendDenied: "));
+    refused_in_an_outage("a path that is denied").await;
+}
+
+#[tokio::test]
+async fn while_the_login_is_refused_nothing_serves_an_outage() {
+    let outage = Outage::new().await;
+    let (bao, good) = (&outage.store.bao, Ok("correct horse".to_owned()));
+    assert_eq!(outage.mount(&web()).await, good);
+    bao.must("DELETE", "auth/jwt/role/csi", Value::Null).await;
+    for accessor in bao.accessors().await {
+        if bao.token_of(&accessor).await.is_some_and(|token| token["path"] == "auth/jwt/login") {
+            bao.revoke_token(&accessor).await;
+        }
+    }
+    let refused = outage.mount(&web()).await.unwrap_err();
+    assert!(refused.starts_with("BackendLoginFailed: "), "{refused}");
+    outage.cut();
+    let refused = outage.mount(&web()).await.unwrap_err();
+    assert!(refused.starts_with("BackendUnavailable: "), "{refused}");
+    outage.mend();
+    bao.jwt_role("jwt", "csi", "bao", json!({ "policies": ["csi"], "ttl": "1h" })).await;
+    assert_eq!(outage.mount(&web()).await, good);
+    outage.cut();
+    assert_eq!(outage.mount(&web()).await, good, "it succeeds again");
+}
+
+#[tokio::test]
+async fn a_reload_takes_away_what_policy_denies_and_what_another_store_said() {
+    let outage = Outage::new().await;
+    let good = Ok("correct horse".to_owned());
+    assert_eq!(outage.mount(&web()).await, good);
+    outage.cut();
+    outage.reload("metrics: {", "limits: { perBackend: 63 }\nmetrics: {").await;
+    assert_eq!(outage.mount(&web()).await, good, "what changes neither the store nor the rules changes nothing");
+    outage.reload("bao/kv/data/shop/**", "bao/kv/data/other/**").await;
+    assert!(outage.mount(&web()).await.unwrap_err().starts_with("PolicyDenied: "));
+    outage.reload("bao/kv/data/other/**", "bao/kv/data/shop/**").await;
+    assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "), "it was denied once");
+    outage.mend();
+    assert_eq!(outage.mount(&web()).await, good);
+    outage.cut();
+    outage.reload("role: csi", "role: other").await;
+    assert!(outage.mount(&web()).await.unwrap_err().starts_with("BackendUnavailable: "), "another login");
+}
