@@ -210,7 +210,7 @@ impl HttpClient {
     pub async fn call(&self, request: Request<Bytes>, repeat: Repeat, deadline: Instant) -> Outcome {
         let request = match self.prepared(request) {
             Ok(request) => request,
-            Err(error) => return Outcome { answer: Err(error), tries: 1 },
+            Err(error) => return Outcome { answer: Err(error), tries: 1, retry_after: None },
         };
         let tenant = request.extensions().get::<Payer>().map(|payer| payer.purse().tenant().clone());
         let (began, mut tries) = (Instant::now(), 1);
@@ -219,10 +219,11 @@ impl HttpClient {
             let came = self.try_once(request.clone(), deadline).await;
             self.learn(&came);
             let wait = retry::wait(repeat, self.0.tuning.backoff, tries, &came);
-            match wait.filter(|wait| retry::is_in_time(*wait, began, deadline)) {
-                Some(wait) => sleep(wait).await,
-                None => return Outcome { answer: came.map_err(|failed| failed.error).and_then(coding::plain), tries },
-            }
+            let Some(wait) = wait.filter(|wait| retry::is_in_time(*wait, began, deadline)) else {
+                let retry_after = came.as_ref().ok().and_then(retry::asked_for);
+                return Outcome { answer: came.map_err(|failed| failed.error).and_then(coding::plain), tries, retry_after };
+            };
+            sleep(wait).await;
             tries += 1;
         }
     }

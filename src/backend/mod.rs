@@ -66,6 +66,11 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether a mount could be served now: for readiness and doctor.
     async fn check(&self) -> Result<(), BackendError>;
 
+    /// Whether the store is there and serves anybody, whatever this daemon needs besides: what closes its circuit again.
+    async fn probe(&self) -> Result<(), BackendError> {
+        self.check().await
+    }
+
     /// How widely an answer may be shared.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope;
 }
@@ -128,6 +133,8 @@ pub enum Fault {
     Corrupt,
     /// The store says no.
     Denied,
+    /// No connection to the store can be made, or it says that it serves nobody now (sealed, not initialised).
+    Down,
     /// The request means nothing to the store.
     Invalid,
     NotFound,
@@ -156,7 +163,9 @@ pub struct BackendError {
     pub secret: Option<SecretName>,
     /// Why, and in brackets what to do: in words that a class's author may read, without the node's paths.
     pub reason: String,
-    /// The same for the node's admin, where that says more.
+    /// When the store wants to be asked again at the earliest, where it said so (`Retry-After`).
+    pub retry_after: Option<Duration>,
+    /// The same as `reason` for the node's admin, where that says more.
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
@@ -223,7 +232,7 @@ impl Fault {
             Self::NoTurn | Self::TimedOut => "timed_out",
             Self::TooLarge => "too_large",
             Self::Unauthenticated => "unauthenticated",
-            Self::Unavailable | Self::Unhelpful => "unavailable",
+            Self::Down | Self::Unavailable | Self::Unhelpful => "unavailable",
             Self::Unsupported => "unsupported",
         }
     }
@@ -236,7 +245,7 @@ impl Fault {
             Self::Invalid | Self::Unsupported => Code::InvalidRequest,
             Self::NotFound => Code::SecretNotFound,
             Self::Short => Code::Overloaded,
-            Self::Throttled | Self::Unavailable | Self::Unhelpful => Code::BackendUnavailable,
+            Self::Down | Self::Throttled | Self::Unavailable | Self::Unhelpful => Code::BackendUnavailable,
             Self::NoTurn | Self::TimedOut => Code::BackendTimeout,
             Self::TooLarge => Code::TooLarge,
             Self::Unauthenticated => Code::BackendLoginFailed,
@@ -247,7 +256,7 @@ impl Fault {
     /// request or of who asks is an answer, whatever it is; and so is what cannot be read.
     pub const fn is_outage(self) -> bool {
         match self {
-            Self::Throttled | Self::TimedOut | Self::Unavailable => true,
+            Self::Down | Self::Throttled | Self::TimedOut | Self::Unavailable => true,
             Self::Corrupt
             | Self::Denied
             | Self::Invalid
@@ -299,7 +308,7 @@ impl BackendError {
     /// `full`: the reason in words for the node's admin; `None`: they are the same.
     fn with(fault: Fault, backend: BackendName, secret: Option<SecretName>, reason: String, full: Option<String>) -> Self {
         let source = full.map(|full| Arc::new(InFull(full)) as Arc<dyn Error + Send + Sync>);
-        Self { fault, backend, secret, reason, source }
+        Self { fault, backend, secret, reason, retry_after: None, source }
     }
 
     /// What a caller is told whose deadline comes before an answer. `began`: since when it waits.
@@ -308,7 +317,7 @@ impl BackendError {
         let fault = if asked { Fault::TimedOut } else { Fault::NoTurn };
         let waited = began.elapsed().as_secs();
         let reason = format!("no answer within {waited} s (is the store slow or out of reach? kubelet tries again by itself)");
-        Self { fault, backend: backend.clone(), secret: secret.cloned(), reason, source: None }
+        Self { fault, backend: backend.clone(), secret: secret.cloned(), reason, retry_after: None, source: None }
     }
 
     /// As it is shown to the node's admin.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::stack::breaker::{Breaker, Circuits};
 use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
 use super::stack::coalesce::Coalesced;
 use super::stack::lease::{Leased, Leases};
 use super::stack::limit::Limited;
-use super::stack::outage::Outage;
 use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, StoreLimits, Terms};
 use crate::budget::Ceilings;
 use crate::clock::Clock;
@@ -49,7 +49,8 @@ struct Stack {
     top: Arc<dyn Backend>,
     /// What it keeps; `None`: nothing.
     answers: Option<Arc<Table>>,
-    outage: Arc<Outage>,
+    /// `None`: the store is on this node.
+    circuits: Option<Arc<Circuits>>,
     /// `None`: it was built elsewhere.
     plan: Option<StackPlan>,
 }
@@ -66,6 +67,8 @@ struct StackPlan {
     kept: usize,
     /// The same for clients.
     clients: usize,
+    /// The same for what is known of requests that failed.
+    held: usize,
 }
 
 // === impl StackPlan ===
@@ -77,7 +80,7 @@ impl StackPlan {
         let cache = config.kind().facts().cache.map(|own| own.or(cache));
         let all = if cache.is_some() { kept.answers } else { kept.opened };
         let part = |all: usize| all / of_its_kind.max(1);
-        Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients) }
+        Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients), held: part(kept.held) }
     }
 
     /// In the place of a `former` one: what that keeps goes on, where it is of the same store by the same login.
@@ -85,9 +88,17 @@ impl StackPlan {
         let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept, clients: self.clients };
         let store = self.config.kind().open(name, limits, parts.clock)?;
         let answers = self.answers(name, parts, former);
+        let circuits = self.circuits(name, parts, former);
+        let top = self.decorate(store, name, parts, answers.as_ref(), circuits.as_ref());
+        Ok(Stack { top, answers, circuits, plan: Some(self) })
+    }
+
+    /// What was known of another store is nothing to this one.
+    fn circuits(&self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Option<Arc<Circuits>> {
         let same = former.filter(|former| former.plan.as_ref().is_some_and(|plan| plan.config == self.config));
-        let outage = same.map_or_else(|| Arc::new(Outage::of(name)), |former| Arc::clone(&former.outage));
-        Ok(Stack { top: self.decorate(store, name, parts, answers.as_ref(), &outage), answers, outage, plan: Some(self) })
+        let known = same.and_then(|former| former.circuits.clone());
+        let new = || Circuits::new(name, self.held, parts.metrics.breaker(name.as_str()), parts.clock);
+        self.cache.map(|_| known.unwrap_or_else(new))
     }
 
     fn answers(&self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Option<Arc<Table>> {
@@ -106,18 +117,18 @@ impl StackPlan {
         name: &BackendName,
         parts: BackendParts<'_>,
         answers: Option<&Arc<Table>>,
-        outage: &Arc<Outage>,
+        circuits: Option<&Arc<Circuits>>,
     ) -> Arc<dyn Backend> {
         let limited = Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics));
-        let Some(times) = self.cache else { return Arc::new(limited) };
-        let limited = Arc::new(limited.noting(Arc::clone(outage)));
+        let (Some(times), Some(circuits)) = (self.cache, circuits) else { return Arc::new(limited) };
+        let guarded: Arc<dyn Backend> = Arc::new(Breaker::new(Arc::new(limited), Arc::clone(circuits)));
         let cached: Arc<dyn Backend> = match answers {
-            Some(table) => Arc::new(Cached::new(limited, Arc::clone(table), times)),
-            None => limited,
+            Some(table) => Arc::new(Cached::new(guarded, Arc::clone(table), times)),
+            None => guarded,
         };
         let coalesced: Arc<dyn Backend> = Arc::new(Coalesced::new(cached, name.clone(), parts.metrics));
         let outlasting: Arc<dyn Backend> = match answers {
-            Some(table) if !times.stale.is_zero() => Arc::new(Standby::new(coalesced, Arc::clone(table), times.stale, Arc::clone(outage))),
+            Some(table) if !times.stale.is_zero() => Arc::new(Standby::new(coalesced, Arc::clone(table), times, Arc::clone(circuits))),
             Some(_) | None => coalesced,
         };
         Arc::new(Leased::new(outlasting, name, self.config.kind().facts().origin, Arc::clone(parts.leases)))
@@ -155,8 +166,7 @@ impl Backends {
 
     /// Backends that were built elsewhere.
     pub fn new(configured: Configured, backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
-        let stack = |name: &BackendName, top| Stack { top, answers: None, outage: Arc::new(Outage::of(name)), plan: None };
-        let stacks = backends.into_iter().map(|(name, top)| (name.clone(), stack(&name, top))).collect();
+        let stacks = backends.into_iter().map(|(name, top)| (name, Stack { top, answers: None, circuits: None, plan: None })).collect();
         Self { configured: Arc::new(configured), stacks }
     }
 
@@ -177,14 +187,17 @@ impl Backends {
         let Some(Stack { top, .. }) = self.stacks.get(&secret.backend) else {
             let reason = "the backend is not configured any more (try again)".to_owned();
             let (backend, secret) = (secret.backend.clone(), Some(secret.name.clone()));
-            return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, source: None });
+            return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, retry_after: None, source: None });
         };
         top.fetch(secret, &terms.of(permits.pod())).await
     }
 
     /// These backends are in force from now on, and not those of before: what they keep, and what `allows` does not allow any more, goes.
     pub fn review(&self, allows: &Judge<'_>) {
-        for Stack { answers, plan, .. } in self.stacks.values() {
+        for Stack { answers, circuits, plan, .. } in self.stacks.values() {
+            if let (Some(circuits), Some(plan)) = (circuits, plan) {
+                circuits.resize(plan.held);
+            }
             if let (Some(answers), Some(StackPlan { kept, cache: Some(times), .. })) = (answers, plan) {
                 answers.review(*kept, *times, allows);
             }

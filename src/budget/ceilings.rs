@@ -12,6 +12,8 @@ pub struct Ceilings {
     pub audit: usize,
     /// HTTP clients for the addresses and the TLS settings of classes (`backend/store/vault/wire.rs`).
     pub clients: usize,
+    /// Requests that stores failed for, and the servers that classes name (`backend/stack/breaker/`).
+    pub held: usize,
     /// Leases, with their credentials (`backend/lease/state.rs`).
     pub leases: usize,
     /// Opened secrets of file vaults (`backend/file/reader.rs`).
@@ -38,8 +40,9 @@ impl Ceilings {
         let part = |of_64: usize| kept / 64 * of_64;
         Self {
             answers: part(15),
-            audit: part(6),
+            audit: part(5),
             clients: part(2),
+            held: part(1),
             leases: part(10),
             opened: part(15),
             plain: part(1),
@@ -53,12 +56,13 @@ impl Ceilings {
     }
 
     /// Each table's name and ceiling, for the metrics.
-    pub fn each(&self) -> [(&'static str, usize); 12] {
-        let Self { answers, audit, clients, leases, opened, plain, plans, pods, repeats, revisions, sessions, tokens } = *self;
+    pub fn each(&self) -> [(&'static str, usize); 13] {
+        let Self { answers, audit, clients, held, leases, opened, plain, plans, pods, repeats, revisions, sessions, tokens } = *self;
         [
             ("answers", answers),
             ("audit", audit),
             ("clients", clients),
+            ("held", held),
             ("leases", leases),
             ("opened", opened),
             ("plain", plain),

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub answer: Result<Response<SecretBytes>, HttpError>,
     /// At least 1.
     pub tries: u32,
+    /// When the server wants to be asked again at the earliest, where it said so with a 429 or 503.
+    pub retry_after: Option<Duration>,
 }
 
 // === impl Outcome ===

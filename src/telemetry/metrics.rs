@@ -121,6 +121,8 @@ pub struct Metrics {
     backend_calls: Family<BackendLabels, Counter>,
     backend_seconds: Family<BackendName, Histogram, fn() -> Histogram>,
     backend_coalesced: Family<BackendName, Counter>,
+    breaker_open: Family<BackendName, Gauge>,
+    breaker_changed: Family<BackendName, Gauge>,
     cache_lookups: Family<LookupLabels, Counter>,
     cache_evictions: Family<EvictionLabels, Counter>,
     files: Counter,
@@ -180,6 +182,13 @@ pub struct CallCounters {
     seconds: Histogram,
 }
 
+/// Whether one backend is asked, and since when that is so.
+#[derive(Clone, Debug)]
+pub struct BreakerGauges {
+    open: Gauge,
+    changed: Gauge,
+}
+
 /// Counts one thing in a gauge while it lives.
 #[derive(Debug)]
 pub struct Counted(Gauge);
@@ -199,6 +208,8 @@ impl Metrics {
             backend_calls: Family::default(),
             backend_seconds: Family::new_with_constructor(histogram),
             backend_coalesced: Family::default(),
+            breaker_open: Family::default(),
+            breaker_changed: Family::default(),
             cache_lookups: Family::default(),
             cache_evictions: Family::default(),
             files: Counter::default(),
@@ -257,17 +268,9 @@ impl Metrics {
         }
     }
 
-    fn register(&mut self) {
+    fn register_backends(&mut self) {
         let metrics = self;
-        metrics.registry.register_collector(Box::new(Process::new()));
         let registry = metrics.registry.sub_registry_with_prefix("keyferry");
-        registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
-        registry.register_with_unit(
-            "mount_duration",
-            "Time from a mount's arrival to its answer",
-            Unit::Seconds,
-            metrics.mount_seconds.clone(),
-        );
         registry.register(
             "backend_calls",
             "Calls to a backend, by operation and outcome (ok, or the fault)",
@@ -285,12 +288,38 @@ impl Metrics {
             metrics.backend_coalesced.clone(),
         );
         registry.register(
+            "breaker_open",
+            "Whether the store is out, so that Keyferry sends it no requests: 1 or 0",
+            metrics.breaker_open.clone(),
+        );
+        registry.register_with_unit(
+            "breaker_changed_timestamp",
+            "When keyferry_breaker_open last changed, in Unix time; at first, when the backend was opened",
+            Unit::Seconds,
+            metrics.breaker_changed.clone(),
+        );
+        registry.register(
             "cache_lookups", "Looks into a backend's cache, by outcome (hit; miss: the store was asked; stale: it was out, and the last good answer was given)", metrics.cache_lookups.clone());
         registry.register(
             "cache_evictions",
             "Answers dropped from a backend's cache, by reason (denied, expired, full, not_found, pod_gone, policy, unauthenticated)",
             metrics.cache_evictions.clone(),
         );
+    }
+
+    fn register(&mut self) {
+        let metrics = self;
+        metrics.registry.register_collector(Box::new(Process::new()));
+        let registry = metrics.registry.sub_registry_with_prefix("keyferry");
+        registry.register("mounts", "Mounts answered, by outcome (ok, failed) and error code", metrics.mounts.clone());
+        registry.register_with_unit(
+            "mount_duration",
+            "Time from a mount's arrival to its answer",
+            Unit::Seconds,
+            metrics.mount_seconds.clone(),
+        );
+        metrics.register_backends();
+        let registry = metrics.registry.sub_registry_with_prefix("keyferry");
         registry.register("files_delivered", "Files delivered", metrics.files.clone());
         registry.register_with_unit("delivered", "File contents delivered", Unit::Bytes, metrics.bytes.clone());
         registry.register("mounts_in_flight", "Mounts being worked on or queued", metrics.in_flight.clone());
@@ -415,6 +444,11 @@ impl Metrics {
         CacheCounters { hits, misses, stales, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
     }
 
+    pub fn breaker(&self, backend: &str) -> BreakerGauges {
+        let of = |family: &Family<BackendName, Gauge>| family.get_or_create_owned(&BackendName { backend: backend.to_owned() });
+        BreakerGauges { open: of(&self.breaker_open), changed: of(&self.breaker_changed) }
+    }
+
     pub fn audit_lines_lost(&self, lines: u64) {
         self.audit_lost.inc_by(lines);
     }
@@ -534,6 +568,13 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
+    }
+}
+
+impl BreakerGauges {
+    pub fn set(&self, is_open: bool, at: jiff::Timestamp) {
+        self.open.set(is_open.into());
+        self.changed.set(at.as_second());
     }
 }
 

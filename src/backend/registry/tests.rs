@@ -79,10 +79,16 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     for (fresh, source) in [(Duration::from_mins(2), "fresh"), (Duration::ZERO, "store")] {
         let store = Fake::new();
         let cache = Some(CacheConfig { fresh, ..CacheConfig::default() });
-        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache, kept: 1 << 20, clients: 0 };
+        let plan = StackPlan { config: config.clone(), calls: 4, secret_bytes: 1, cache, kept: 1 << 20, clients: 0, held: 1 << 20 };
         let name = "bao".parse().unwrap();
         let answers = plan.answers(&name, parts, None);
-        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), &Arc::new(Outage::of(&name)));
+        let top = plan.decorate(
+            Arc::clone(&store) as Arc<dyn Backend>,
+            &name,
+            parts,
+            answers.as_ref(),
+            plan.circuits(&name, parts, None).as_ref(),
+        );
         store.next([(Duration::from_millis(5), Then::Answer)]);
         let secret = secret("kv/db");
         let pods: Vec<_> = (0..250).map(|uid| context(&format!("uid-{uid}"), "web", Duration::from_mins(1))).collect();
@@ -113,17 +119,19 @@ async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
         let config = BackendConfig::File(FileConfig { vault: vault.into(), identity: Vec::new() });
         let cache = Some(CacheConfig { fresh: Duration::from_secs(fresh), stale: Duration::from_hours(1) });
         let kept = 1 << (20 + usize::from(former.is_some()));
-        let plan = StackPlan { config, calls: 4, secret_bytes: 1, cache, kept, clients: 0 };
+        let plan = StackPlan { config, calls: 4, secret_bytes: 1, cache, kept, clients: 0, held: 1 << 20 };
         let answers = plan.answers(&name, parts, former);
-        let outage = Arc::new(Outage::of(&name));
-        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), &outage);
+        let circuits = plan.circuits(&name, parts, former);
+        let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), circuits.as_ref());
         let backends =
-            Backends { configured: Arc::default(), stacks: [(name.clone(), Stack { top, answers, outage, plan: Some(plan) })].into() };
+            Backends { configured: Arc::default(), stacks: [(name.clone(), Stack { top, answers, circuits, plan: Some(plan) })].into() };
         backends.review(&|_, secrets| vec![allowed; secrets.len()]);
         backends.stacks[&name].clone()
     };
     let source = async |stack: &Stack, in_vain: bool| {
         store.next(in_vain.then_some((Duration::ZERO, Then::Fail(crate::backend::Fault::Unavailable))));
+        // What has failed is held back for a second.
+        tokio::time::advance(Duration::from_secs(2)).await;
         let cx = context("uid-1", "web", Duration::from_mins(1));
         stack.top.fetch(&secret("kv/db"), &cx).await.map_or("none", |fetched| fetched.source.as_str())
     };

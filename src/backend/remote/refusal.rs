@@ -4,6 +4,7 @@ use std::fmt;
 
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
+use tokio::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::backend::{BackendError, Fault};
@@ -14,6 +15,8 @@ use crate::redact::Hidden;
 /// The longest answer in bytes that is looked through for the store's words: refusals are short, and JSON takes many times its text in memory.
 const MAX_LOOKED_THROUGH: usize = 64 * 1024;
 
+const REACH: &str = "is the store up, and do network policies let the daemon out to it? kubelet tries again by itself";
+
 /// A failed call: what kind of failure, why, and in brackets what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::backend) struct Refusal {
@@ -21,6 +24,8 @@ pub(in crate::backend) struct Refusal {
     pub(in crate::backend) reason: String,
     /// The reason for the node's admin, where that says more.
     pub(in crate::backend) full: Option<String>,
+    /// When the store wants to be asked again at the earliest, where it said so.
+    pub(in crate::backend) retry_after: Option<Duration>,
 }
 
 /// What must not be repeated of the store's words: it may quote what it was sent.
@@ -37,7 +42,7 @@ pub(in crate::backend) struct Words {
 
 impl Refusal {
     pub(in crate::backend) fn new(fault: Fault, reason: impl Into<String>) -> Self {
-        Self { fault, reason: reason.into(), full: None }
+        Self { fault, reason: reason.into(), full: None, retry_after: None }
     }
 
     /// With another reason for the node's admin.
@@ -46,7 +51,13 @@ impl Refusal {
     }
 
     pub(in crate::backend) fn into_error(self, backend: BackendName, secret: Option<SecretName>) -> BackendError {
-        BackendError::with(self.fault, backend, secret, self.reason, self.full)
+        BackendError { retry_after: self.retry_after, ..BackendError::with(self.fault, backend, secret, self.reason, self.full) }
+    }
+
+    /// As a store that throttles may have said in its `Retry-After`.
+    pub(in crate::backend) fn until(self, retry_after: Option<Duration>) -> Self {
+        let retry_after = retry_after.filter(|_| self.fault == Fault::Throttled);
+        Self { retry_after, ..self }
     }
 
     /// As the node's admin reads it.
@@ -57,7 +68,7 @@ impl Refusal {
     /// Whether everybody's call would have failed with it: the store's own trouble, not that of who asked.
     pub(in crate::backend) fn is_of_store(&self) -> bool {
         match self.fault {
-            Fault::Throttled | Fault::Unavailable | Fault::Unhelpful => true,
+            Fault::Down | Fault::Throttled | Fault::Unavailable | Fault::Unhelpful => true,
             Fault::Corrupt
             | Fault::Denied
             | Fault::Invalid
@@ -109,13 +120,12 @@ impl Refusal {
     /// A call that brought no answer; `after` says after how many tries.
     pub(in crate::backend) fn unanswered(server: &dyn fmt::Display, error: &HttpError, after: &str) -> Self {
         let (fault, remedy) = match error {
-            HttpError::Broken(_) | HttpError::Connect(_) => {
-                (Fault::Unavailable, "is the store up, and do network policies let the daemon out to it? kubelet tries again by itself")
-            }
+            HttpError::Broken(_) => (Fault::Unavailable, REACH),
+            HttpError::Connect(_) => (Fault::Down, REACH),
             HttpError::Ca { .. } | HttpError::ClientCertificate { .. } => (Fault::Unavailable, "the cluster's admin has to mend that file"),
             HttpError::ClassFiles(why) => return Self::class_files(Fault::Invalid, why),
             HttpError::Certificate(_) => {
-                (Fault::Unavailable, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
+                (Fault::Down, "the store's certificate must be for its address, or `serverName`, and lead to the backend's `ca`")
             }
             HttpError::Coded { header: "Content-Type", .. } => {
                 (Fault::Corrupt, "several bodies come in one answer: name an address, or a form of it, that answers with one")
@@ -125,12 +135,12 @@ impl Refusal {
                 "turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a \
                  usual cause",
             ),
-            HttpError::Proxy(_) => (Fault::Unavailable, "see to the proxy, or name the store's host in NO_PROXY"),
+            HttpError::Proxy(_) => (Fault::Down, "see to the proxy, or name the store's host in NO_PROXY"),
             HttpError::Redirect { .. } => (Fault::Unhelpful, "that may be the address of the active node, or of what balances the load"),
             HttpError::Request(_) => (Fault::Invalid, "correct the name in the class"),
             HttpError::Short => (Fault::Short, "kubelet tries again by itself"),
             HttpError::TimedOut => (Fault::TimedOut, "is the store slow or out of reach? kubelet tries again by itself"),
-            HttpError::Tls(_) => (Fault::Unavailable, "see the backend's address, `clientCert` and `clientKey`"),
+            HttpError::Tls(_) => (Fault::Down, "see the backend's address, `clientCert` and `clientKey`"),
             HttpError::TooLarge { .. } => (Fault::TooLarge, "ask for less, or raise limits.secretBytes"),
         };
         Self::new(fault, format!("{server}: {error}{after} ({remedy})"))

@@ -71,6 +71,10 @@ impl<D: Decorator> Backend for D {
         self.inner().check().await
     }
 
+    async fn probe(&self) -> Result<(), BackendError> {
+        self.inner().probe().await
+    }
+
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         self.inner().scope(secret, pod)
     }

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::outage::Outage;
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{BackendName, Fetched, Lease, SecretName, SecretPrefix, SecretRef};
 use crate::telemetry::{CallCounters, Metrics};
@@ -25,8 +24,6 @@ pub struct Limited {
     metrics: Arc<Metrics>,
     /// From the first on.
     recalled: OnceLock<CallCounters>,
-    /// Of a store over a network.
-    outage: Option<Arc<Outage>>,
 }
 
 impl Limited {
@@ -35,12 +32,7 @@ impl Limited {
     pub fn new(inner: Arc<dyn Backend>, name: BackendName, calls: usize, metrics: Arc<Metrics>) -> Self {
         metrics.backend_begins(name.as_str());
         let (places, own) = (Turns::with_firsts(calls), Semaphore::new(OWN));
-        Self { inner, name, places, own, metrics, recalled: OnceLock::new(), outage: None }
-    }
-
-    /// Notes what each mount's call shows of the store.
-    pub fn noting(self, outage: Arc<Outage>) -> Self {
-        Self { outage: Some(outage), ..self }
+        Self { inner, name, places, own, metrics, recalled: OnceLock::new() }
     }
 
     async fn within<T>(
@@ -87,11 +79,7 @@ impl crate::backend::stack::Decorator for Limited {
     }
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let answer = self.within("fetch", Some(&secret.name), Some(cx), cx.deadline, self.inner.fetch(secret, cx)).await;
-        if let Some(outage) = &self.outage {
-            outage.note(&secret.name, answer.as_ref().err());
-        }
-        answer
+        self.within("fetch", Some(&secret.name), Some(cx), cx.deadline, self.inner.fetch(secret, cx)).await
     }
 
     /// Takes no place: nothing waits for it. It is counted as the call that it spares.

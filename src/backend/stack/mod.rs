@@ -1,12 +1,12 @@
 //! What stands around a store: each a [`Backend`](super::Backend) around a `Backend`, and none knows which store it is.
 
 mod asked;
+pub mod breaker;
 pub mod cache;
 pub mod coalesce;
 mod decorator;
 pub mod lease;
 pub mod limit;
-pub mod outage;
 pub mod sealed;
 
 pub use decorator::Decorator;

@@ -26,6 +26,8 @@ pub enum Then {
     Leased,
     Fail(Fault),
     Panic,
+    /// It throttles, and says for how long.
+    RetryAfter(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,8 @@ pub struct Fake {
     script: Mutex<VecDeque<(Duration, Then)>>,
     calls: AtomicUsize,
     in_the_air: AtomicUsize,
+    probes: AtomicUsize,
+    probed: Mutex<Option<Fault>>,
     /// Every answer, with whom it was for.
     pub given: Mutex<Vec<(Arc<Secret>, Scope, SecretRef)>>,
     pub revoked: AtomicUsize,
@@ -77,6 +81,20 @@ impl Fake {
         self.script.lock().unwrap().extend(calls);
     }
 
+    /// All calls from now on answer at once.
+    pub fn clear(&self) {
+        self.script.lock().unwrap().clear();
+    }
+
+    /// What probes find from now on.
+    pub fn fails_probes(&self, fault: Option<Fault>) {
+        *self.probed.lock().unwrap() = fault;
+    }
+
+    pub fn probes(&self) -> usize {
+        self.probes.load(Ordering::SeqCst)
+    }
+
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
@@ -91,6 +109,9 @@ impl Fake {
             Then::Leased => Some(lease(secret)),
             Then::Fail(fault) => return Err(error(fault, secret, "as it was told")),
             Then::Panic => panic!("as it was told"),
+            Then::RetryAfter(wait) => {
+                return Err(BackendError { retry_after: Some(wait), ..error(Fault::Throttled, secret, "as it was told") });
+            }
         };
         if secret.verb() == Verb::Update || lease.is_some() {
             // What is made is made for somebody.
@@ -142,7 +163,14 @@ fn lease(secret: &SecretRef) -> Lease {
 }
 
 fn error(fault: Fault, secret: &SecretRef, reason: &str) -> BackendError {
-    BackendError { fault, backend: secret.backend.clone(), secret: Some(secret.name.clone()), reason: reason.to_owned(), source: None }
+    BackendError {
+        fault,
+        backend: secret.backend.clone(),
+        secret: Some(secret.name.clone()),
+        reason: reason.to_owned(),
+        retry_after: None,
+        source: None,
+    }
 }
 
 #[async_trait]
@@ -184,6 +212,12 @@ impl Backend for Fake {
 
     async fn check(&self) -> Result<(), BackendError> {
         Ok(())
+    }
+
+    async fn probe(&self) -> Result<(), BackendError> {
+        self.probes.fetch_add(1, Ordering::SeqCst);
+        let probed = *self.probed.lock().unwrap();
+        probed.map_or(Ok(()), |fault| Err(error(fault, &secret("probe"), "as it was told")))
     }
 
     /// What lies below `own/` is for each Pod alone, everything else for a ServiceAccount's.

@@ -42,6 +42,15 @@ enum Weather {
     Odd(Fault),
 }
 
+/// Whether the store was out when it was last asked, or when it first answered after that: until then, and for a while longer, it need not
+/// be asked for all.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    None,
+    On,
+    Over(Instant),
+}
+
 /// The store. What it answers names the version, the Pod that it was made for, and the secret.
 #[derive(Debug)]
 struct World(Mutex<State>);
@@ -60,6 +69,7 @@ struct State {
     calls: u64,
     /// When it was last asked.
     asked: Option<Instant>,
+    trouble: Trouble,
 }
 
 /// Pods of a ServiceAccount, each with a number.
@@ -103,7 +113,7 @@ fn account_of(pod: &PodIdentity) -> usize {
 }
 
 fn error(fault: Fault) -> BackendError {
-    BackendError { fault, backend: "bao".parse().unwrap(), secret: None, reason: "as it is".to_owned(), source: None }
+    BackendError { fault, backend: "bao".parse().unwrap(), secret: None, reason: "as it is".to_owned(), retry_after: None, source: None }
 }
 
 #[async_trait]
@@ -115,6 +125,11 @@ impl Backend for World {
             state.asked = Some(Instant::now());
             let account = account_of(&cx.pod);
             let name = NAMES.into_iter().find(|name| *name == secret.name.as_str()).unwrap();
+            state.trouble = match (state.weather, state.trouble) {
+                (Weather::Out(_), _) => Trouble::On,
+                (Weather::Good | Weather::Odd(_), Trouble::On) => Trouble::Over(Instant::now()),
+                (Weather::Good | Weather::Odd(_), trouble @ (Trouble::None | Trouble::Over(_))) => trouble,
+            };
             let answer = match state.weather {
                 Weather::Out(fault) | Weather::Odd(fault) => Err(fault),
                 Weather::Good if state.refused.contains(&account) => Err(Fault::Unauthenticated),
@@ -148,7 +163,10 @@ impl Backend for World {
     async fn forget(&self, _: &str, _: Instant) {}
 
     async fn check(&self) -> Result<(), BackendError> {
-        Ok(())
+        match self.0.lock().unwrap().weather {
+            Weather::Out(fault) if fault != Fault::Throttled => Err(error(fault)),
+            Weather::Good | Weather::Odd(_) | Weather::Out(_) => Ok(()),
+        }
     }
 
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
@@ -169,6 +187,7 @@ impl Model {
             slow: Duration::ZERO,
             calls: 0,
             asked: None,
+            trouble: Trouble::None,
         };
         let policies = POLICIES.map(|text| Policy::parse(&yaml::parse(text).unwrap(), &[], &mut Faults::default()));
         let backends = Backends { configured: Arc::default(), stacks: BTreeMap::new() };
@@ -196,13 +215,13 @@ impl Model {
         let parts = BackendParts { clock: &clock, metrics: &self.metrics, leases: &self.leases, kept: Ceilings::of(64 << 20) };
         let store = BackendConfig::File(FileConfig { vault: format!("/{config}").into(), identity: Vec::new() });
         let cache = Some(CacheConfig { fresh: FRESH, stale: STALE });
-        let plan = StackPlan { config: store, calls, secret_bytes: 1 << 20, cache, kept: 8 << 20, clients: 0 };
+        let plan = StackPlan { config: store, calls, secret_bytes: 1 << 20, cache, kept: 8 << 20, clients: 0, held: 1 << 20 };
         let name: BackendName = "bao".parse().unwrap();
         let answers = plan.answers(&name, parts, self.backends.stacks.get(&name));
-        let outage = Arc::new(Outage::of(&name));
-        let top = plan.decorate(Arc::clone(&self.world) as Arc<dyn Backend>, &name, parts, answers.as_ref(), &outage);
+        let circuits = plan.circuits(&name, parts, self.backends.stacks.get(&name));
+        let top = plan.decorate(Arc::clone(&self.world) as Arc<dyn Backend>, &name, parts, answers.as_ref(), circuits.as_ref());
         answers.as_ref().unwrap().switch_off(self.off);
-        self.backends.stacks.insert(name, Stack { top, answers, outage, plan: Some(plan) });
+        self.backends.stacks.insert(name, Stack { top, answers, circuits, plan: Some(plan) });
         self.config = config;
     }
 
@@ -256,18 +275,17 @@ impl Model {
         let mut was_slow = false;
         let answer = {
             let mut asking = std::pin::pin!(self.ask(&identity, name, &terms));
-            match timeout(Duration::from_millis(100), &mut asking).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    was_slow = self.world().calls > before;
-                    match meanwhile {
-                        _ if !was_slow => {}
-                        0 => self.backends.stacks.values().next().unwrap().top.forget(&identity.uid, deadline).await,
-                        1 => self.backends.review(&|_, secrets| vec![true; secrets.len()]),
-                        _ => {}
-                    }
-                    asking.await
+            if let Ok(answer) = timeout(Duration::from_millis(100), &mut asking).await {
+                answer
+            } else {
+                was_slow = self.world().calls > before;
+                match meanwhile {
+                    _ if !was_slow => {}
+                    0 => self.backends.stacks.values().next().unwrap().top.forget(&identity.uid, deadline).await,
+                    1 => self.backends.review(&|_, secrets| vec![true; secrets.len()]),
+                    _ => {}
                 }
+                asking.await
             }
         };
         self.world().slow = Duration::ZERO;
@@ -311,30 +329,45 @@ impl Model {
                         let told = format!("stale: {text} of {age:?} in {weather:?}, {max_stale:?}, {good:?}");
                         let bound = max_stale.unwrap_or(STALE).min(STALE);
                         let is_same = good.is_some_and(|good| good.text == text && good.since.elapsed() == *age);
-                        let is_out = called && matches!(weather, Weather::Out(_));
+                        let is_out = if called { matches!(weather, Weather::Out(_)) } else { self.is_spared() };
                         let is_shut = self.shut.get(&scope).is_some_and(|shut| *shut);
                         if is_same && is_out && *age < bound && !is_shut { Ok(()) } else { Err(told) }
                     }
                 }
             }
             Err(error) => {
-                match error.fault {
-                    Fault::Unauthenticated => _ = self.shut.insert(scope, true),
-                    Fault::Denied | Fault::NotFound => {
-                        self.shut.insert(scope, false);
-                        self.good.remove(&place);
-                    }
-                    _ if matches!(weather, Weather::Out(_)) => {
-                        let bound = max_stale.unwrap_or(STALE).min(STALE);
-                        let could = good.filter(|good| good.since.elapsed() < bound).filter(|_| self.shut.get(&scope) != Some(&true));
-                        if let Some(good) = could {
-                            return Err(format!("{name}: {good:?} could have been given in {weather:?}"));
-                        }
-                    }
-                    _ => {}
-                }
-                Ok(())
+                let bound = max_stale.unwrap_or(STALE).min(STALE);
+                let could = good.filter(|good| good.since.elapsed() < bound);
+                self.refused(&error, &place, could).map_err(|wrong| format!("{wrong} in {weather:?}"))
             }
+        }
+    }
+
+    /// A mount failed with this. `could` is what is young enough to be given in its place.
+    fn refused(&mut self, error: &BackendError, place: &Place, could: Option<Good>) -> Result<(), String> {
+        let (scope, name) = place;
+        match error.fault {
+            Fault::Unauthenticated => _ = self.shut.insert(scope.clone(), true),
+            Fault::Denied | Fault::NotFound => {
+                self.shut.insert(scope.clone(), false);
+                self.good.remove(place);
+            }
+            Fault::Down | Fault::Throttled | Fault::TimedOut | Fault::Unavailable => {
+                if let Some(good) = could.filter(|_| self.shut.get(scope) != Some(&true)) {
+                    return Err(format!("{name}: {good:?} could have been given"));
+                }
+            }
+            Fault::Corrupt | Fault::Invalid | Fault::NoTurn | Fault::Short | Fault::TooLarge | Fault::Unhelpful | Fault::Unsupported => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the store may be left alone: it was out when it was last asked, or an outage has just ended.
+    fn is_spared(&self) -> bool {
+        match self.world().trouble {
+            Trouble::None => false,
+            Trouble::On => true,
+            Trouble::Over(at) => at.elapsed() < FRESH + Duration::from_secs(15),
         }
     }
 
@@ -343,7 +376,7 @@ impl Model {
         match self.roll(40) {
             0 => self.world().versions += 1,
             1..=3 => self.world().weather = Weather::Good,
-            4 => self.world().weather = Weather::Out([Fault::Unavailable, Fault::TimedOut, Fault::Throttled][self.roll(3)]),
+            4 => self.world().weather = Weather::Out([Fault::Unavailable, Fault::TimedOut, Fault::Throttled, Fault::Down][self.roll(4)]),
             5 => self.world().weather = Weather::Odd([Fault::Corrupt, Fault::Invalid, Fault::Unhelpful, Fault::TooLarge][self.roll(4)]),
             6 => {
                 let name = NAMES[self.roll(NAMES.len())];

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
 use super::rule::Rule;
-use super::table::Table;
+use super::table::{Kept, Table};
 use crate::backend::stack::asked::Asked;
-use crate::backend::stack::outage::Outage;
-use crate::backend::{Backend, BackendError, FetchContext};
+use crate::backend::stack::breaker::Circuits;
+use crate::backend::{Backend, BackendError, CacheConfig, FetchContext};
 use crate::model::{Fetched, SecretRef, Source, Verb};
 
 /// How long a store may take while an answer of before is at hand: as long as the client's tries may take where nobody listens.
@@ -31,8 +31,8 @@ const SAID: Duration = Duration::from_mins(10);
 pub struct Standby {
     inner: Arc<dyn Backend>,
     table: Arc<Table>,
-    stale: Duration,
-    outage: Arc<Outage>,
+    times: CacheConfig,
+    circuits: Arc<Circuits>,
     /// When the last such answer was given, and when the log was last due.
     said: Mutex<Option<Said>>,
 }
@@ -46,21 +46,35 @@ struct Said {
 // === impl Standby ===
 
 impl Standby {
-    /// Gives what the `table` keeps, as long as it is younger than `stale`.
-    pub(in crate::backend) fn new(inner: Arc<dyn Backend>, table: Arc<Table>, stale: Duration, outage: Arc<Outage>) -> Self {
-        Self { inner, table, stale, outage, said: Mutex::default() }
+    /// Gives what the `table` keeps, as long as it is younger than `times.stale`.
+    pub(in crate::backend) fn new(inner: Arc<dyn Backend>, table: Arc<Table>, times: CacheConfig, circuits: Arc<Circuits>) -> Self {
+        Self { inner, table, times, circuits, said: Mutex::default() }
     }
 
     /// What is kept for this request and young enough for this class.
-    fn find(&self, asked: &Asked, cx: &FetchContext, cause: &str) -> Option<Fetched> {
-        let (kept, age) = self.table.find_stale(asked, cx.stale_within(self.stale))?;
-        let source = Source::Stale { age, bound: self.stale, cause: cause.to_owned() };
-        Some(Fetched { secret: Arc::clone(&kept.answer), source, by: kept.by.clone() })
+    fn find(&self, asked: &Asked, cx: &FetchContext) -> Option<(Arc<Kept>, Duration)> {
+        self.table.find_stale(asked, cx.stale_within(self.times.stale))
+    }
+
+    fn give(&self, asked: &Asked, (kept, age): (Arc<Kept>, Duration), cause: &str) -> Fetched {
+        let source = Source::Stale { age, bound: self.times.stale, cause: cause.to_owned() };
+        let given = Fetched { secret: Arc::clone(&kept.answer), source, by: kept.by.clone() };
+        self.table.counters.stales.inc();
+        self.tell(&given, asked);
+        given
+    }
+
+    /// Just after an outage: an answer that has its moment later, lest all be asked for at once.
+    fn spared(&self, asked: &Asked, cx: &FetchContext) -> Option<Fetched> {
+        let found = self.find(asked, cx)?;
+        let fresh = cx.fresh.map_or(self.times.fresh, |most| most.min(self.times.fresh));
+        let spares = self.circuits.spares(asked, found.0.until, fresh);
+        spares.then(|| self.give(asked, found, "the store answers again, and is asked for this secret within cache.fresh"))
     }
 
     /// Where there is something to fall back on, nobody waits for as long as they can.
     async fn ask(&self, asked: &Asked, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        if self.find(asked, cx, "").is_none() {
+        if self.find(asked, cx).is_none() {
             return self.inner.fetch(&asked.secret, cx).await;
         }
         let rest = REST.min(cx.deadline.saturating_duration_since(Instant::now()) / 10);
@@ -71,7 +85,7 @@ impl Standby {
     /// One secret's requests fail while the store answers others: its outage is nobody else's, and so nothing else says it.
     fn tell(&self, given: &Fetched, asked: &Asked) {
         let Source::Stale { age, cause, .. } = &given.source else { return };
-        if self.is_due() && !self.outage.is_on() {
+        if self.is_due() && !self.circuits.is_open(&asked.secret.login) {
             tracing::warn!(
                 backend = %given.by,
                 secret = %asked.secret.name,
@@ -104,6 +118,9 @@ impl crate::backend::stack::Decorator for Standby {
             return self.inner.fetch(secret, cx).await;
         }
         let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        if let Some(spared) = self.spared(&asked, cx) {
+            return Ok(spared);
+        }
         let error = match self.ask(&asked, cx).await {
             Ok(fetched) => return Ok(fetched),
             Err(error) => error,
@@ -111,10 +128,8 @@ impl crate::backend::stack::Decorator for Standby {
         if !error.fault.is_outage() && self.table.holds(Rule::Outage) {
             return Err(error);
         }
-        let Some(given) = self.find(&asked, cx, &error.reason) else { return Err(error) };
-        self.table.counters.stales.inc();
-        self.tell(&given, &asked);
-        Ok(given)
+        let Some(found) = self.find(&asked, cx) else { return Err(error) };
+        Ok(self.give(&asked, found, &error.reason))
     }
 
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {

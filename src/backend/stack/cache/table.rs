@@ -44,7 +44,7 @@ pub(super) struct Kept {
     /// The same by the clock of the wall.
     at: Timestamp,
     /// Until then it is fresh.
-    until: Instant,
+    pub(super) until: Instant,
     /// And until then it may serve while the store is out.
     stale_until: Instant,
     /// For whom it was asked: what policy has to say of it, it says of this one's ServiceAccount.
@@ -247,6 +247,7 @@ impl Table {
                     }
                 }
                 Fault::Corrupt
+                | Fault::Down
                 | Fault::Invalid
                 | Fault::NoTurn
                 | Fault::Short

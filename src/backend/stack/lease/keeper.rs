@@ -373,6 +373,7 @@ impl Meaning {
     fn of(error: &BackendError) -> Self {
         match error.fault {
             Fault::Corrupt
+            | Fault::Down
             | Fault::NoTurn
             | Fault::Short
             | Fault::Throttled
@@ -397,8 +398,14 @@ async fn guarded<T>(
     deadline: Instant,
     call: impl Future<Output = Result<T, BackendError>>,
 ) -> Result<T, BackendError> {
-    let fail =
-        |fault, reason: &str| BackendError { fault, backend: backend.clone(), secret: None, reason: reason.to_owned(), source: None };
+    let fail = |fault, reason: &str| BackendError {
+        fault,
+        backend: backend.clone(),
+        secret: None,
+        reason: reason.to_owned(),
+        retry_after: None,
+        source: None,
+    };
     match timeout_at(deadline, AssertUnwindSafe(call).catch_unwind()).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_panic)) => Err(fail(Fault::Unavailable, "the call panicked (a bug: please report it with the log)")),

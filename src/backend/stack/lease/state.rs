@@ -238,5 +238,5 @@ impl State {
 /// The answer for want of room.
 pub(super) fn too_large(key: &Key, reason: String) -> BackendError {
     let RefParts { backend, name, .. } = &*key.secret;
-    BackendError { fault: Fault::TooLarge, backend: backend.clone(), secret: Some(name.clone()), reason, source: None }
+    BackendError { fault: Fault::TooLarge, backend: backend.clone(), secret: Some(name.clone()), reason, retry_after: None, source: None }
 }

@@ -393,7 +393,7 @@ impl fmt::Debug for Leases {
 
 /// A failure of the whole store, not of one asker: another call would only add to it.
 fn concerns_all(error: &BackendError) -> bool {
-    matches!(error.fault, Fault::Throttled | Fault::Unavailable | Fault::Unhelpful)
+    matches!(error.fault, Fault::Down | Fault::Throttled | Fault::Unavailable | Fault::Unhelpful)
 }
 
 /// How long a mount waits. With an old credential at hand that is not long.

@@ -157,7 +157,7 @@ impl Fake {
         fault.map_or(Ok(()), |fault| {
             // As databases do.
             let reason = "as ordered: role \"USER-1\" is in the way".to_owned();
-            Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason, source: None })
+            Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason, retry_after: None, source: None })
         })
     }
 

@@ -12,6 +12,19 @@ use crate::backend::remote::refusal::Refusal;
 use crate::files::Desk;
 use crate::http::{HttpClient, HttpError};
 
+/// Whether anybody answers there at all. What that says of a path is nothing that a tenant's broken request would not meet as well.
+pub(super) async fn reach(client: &HttpClient) -> Result<(), Refusal> {
+    let server = client.endpoint();
+    let unfit = |error: HttpError| Refusal::unanswered(server, &error, "");
+    let mut request = Request::new(Bytes::new());
+    *request.method_mut() = Method::HEAD;
+    *request.uri_mut() = server.uri("/").map_err(unfit)?;
+    match client.send(request, Instant::now() + TIME).await {
+        Ok(_) | Err(HttpError::Broken(_) | HttpError::Redirect { .. } | HttpError::TooLarge { .. } | HttpError::Coded { .. }) => Ok(()),
+        Err(error) => Err(unfit(error)),
+    }
+}
+
 /// Asks as nobody: that it refuses shows that it is there.
 pub(super) async fn ask(client: &HttpClient, desk: &Desk, config: &HttpBackendConfig) -> Result<(), Refusal> {
     let deadline = Instant::now() + TIME;

@@ -97,11 +97,12 @@ impl HttpBackend {
         // What is asked for by POST may be counted, logged or limited there.
         let repeat = if self.config.asking == Asking::Get { Repeat::Safe } else { Repeat::Never };
         let outcome = self.client.call(request, repeat, cx.deadline).await;
-        let after = outcome.after();
+        let (after, retry_after) = (outcome.after(), outcome.retry_after);
         let answer = outcome.answer.map_err(|error| Refusal::unanswered(self.client.endpoint(), &error, &after))?;
         if !answer.status().is_success() {
             let said = words(answer.body(), credentials.needles, self.config.store_words);
-            return Err(self.config.statuses.refusal(answer.status(), &said, &whom(&self.config, &cx.pod), &after));
+            let refusal = self.config.statuses.refusal(answer.status(), &said, &whom(&self.config, &cx.pod), &after);
+            return Err(refusal.until(retry_after));
         }
         Refusal::of_partial(answer.status())?;
         let steps = Steps::new(steps::OF_A_MOUNT, cx.deadline);
@@ -173,6 +174,10 @@ impl Backend for HttpBackend {
 
     async fn check(&self) -> Result<(), BackendError> {
         self.health.check(health::ask(&self.client, &self.desk, &self.config)).await.map_err(|refusal| self.error(None, refusal))
+    }
+
+    async fn probe(&self) -> Result<(), BackendError> {
+        health::reach(&self.client).await.map_err(|refusal| self.error(None, refusal))
     }
 
     /// Who is the same to the store shares its answers: by a Pod's token each Pod is another one, unless the admin says that only its

@@ -75,6 +75,7 @@ impl Statuses {
             ),
             Fault::Unavailable if status.is_server_error() => ("failed", "see its log; kubelet tries again by itself".to_owned()),
             Fault::Unavailable
+            | Fault::Down
             | Fault::Unhelpful
             | Fault::Corrupt
             | Fault::NoTurn

@@ -1,6 +1,5 @@
 //! What can go wrong with a call, and how it is told: before it is known under which backend's name.
 
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,12 +16,14 @@ const MAX_WORDS: usize = 400;
 const MAX_WARNINGS: usize = 16;
 
 /// What a status means whatever was asked; `None`: it hangs on that. `words` are the store's own.
-pub(super) fn of_status(status: StatusCode, words: &Words, after: &str) -> Option<Refusal> {
+pub(super) fn of_status(reply: &Reply, words: &Words) -> Option<Refusal> {
+    let Reply { status, after, .. } = reply;
     let told = match words.shown() {
         "" => status.to_string(),
         words => format!("{}: {words}", status.as_u16()),
     };
-    let refusal = |fault, problem: String, remedy: &str| Some(Refusal::new(fault, format!("{problem}{after} ({remedy})")));
+    let refusal =
+        |fault, problem: String, remedy: &str| Some(Refusal::new(fault, format!("{problem}{after} ({remedy})")).until(reply.retry_after));
     match status.as_u16() {
         412 => refusal(Fault::Unhelpful, format!("the store's replica has not caught up: {told}"), "kubelet tries again by itself"),
         429 => refusal(
@@ -35,17 +36,17 @@ pub(super) fn of_status(status: StatusCode, words: &Words, after: &str) -> Optio
             "the store is a secondary that serves no requests".to_owned(),
             "name the address of the primary, or of a standby",
         ),
-        501 => refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`"),
+        501 => refusal(Fault::Down, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`"),
         503 if words.say("sealed") => {
             // A new server says so too, until it is initialised.
             refusal(
-                Fault::Unavailable,
+                Fault::Down,
                 "the store is sealed".to_owned(),
                 "an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first",
             )
         }
         503 if words.say("not initialized") => {
-            refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`")
+            refusal(Fault::Down, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`")
         }
         500..=599 => refusal(Fault::Unavailable, format!("the store failed: {told}"), "see its log; kubelet tries again by itself"),
         _ => None,
@@ -84,6 +85,8 @@ pub(super) fn warnings(reply: &Reply, raw: Option<&str>, needles: impl Fn() -> N
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+
     use super::*;
     use crate::model::SecretBytes;
 
@@ -129,7 +132,7 @@ mod tests {
     fn where_no_words_are_told_they_still_say_what_is_the_matter() {
         let sealed = words(&reply(r#"{"errors":["Vault is sealed"]}"#, false), Needles::default());
         assert!(sealed.shown().is_empty() && sealed.say("sealed"));
-        let refusal = of_status(StatusCode::SERVICE_UNAVAILABLE, &sealed, "").unwrap();
+        let refusal = of_status(&Reply::of(StatusCode::SERVICE_UNAVAILABLE, "", false), &sealed).unwrap();
         assert!(refusal.reason.starts_with("the store is sealed"));
         assert!(warnings(&reply("{}", false), Some(r#"["a"]"#), Needles::default)[0].shown().is_empty());
     }
@@ -138,8 +141,8 @@ mod tests {
     fn what_the_store_itself_is_in_trouble_with() {
         let of = |status: u16, said: &str| {
             let body = serde_json::json!({ "errors": [said] }).to_string();
-            of_status(StatusCode::from_u16(status).unwrap(), &words(&reply(&body, true), Needles::default()), "")
-                .map(|refusal| refusal.reason)
+            let reply = Reply::of(StatusCode::from_u16(status).unwrap(), &body, true);
+            of_status(&reply, &words(&reply, Needles::default())).map(|refusal| refusal.reason)
         };
         insta::assert_snapshot!(of(503, "Vault is sealed").unwrap(), @"the store is sealed (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
         insta::assert_snapshot!(of(501, "").unwrap(), @"the store is not initialised (an operator has to: `bao operator init`)");

@@ -50,7 +50,7 @@ impl VaultBackend {
 
 /// The codes are those of `sys/health` (its API page).
 pub(super) fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
-    let refusal = |problem: String| Err(Refusal::new(Fault::Unavailable, problem));
+    let refusal = |problem: String| Err(Refusal::new(Fault::Down, problem));
     match reply.status.as_u16() {
         200 | 429 => Ok(()),
         501 => refusal(format!("the store at {server} is not initialised (an operator has to: `bao operator init`)")),
@@ -58,7 +58,7 @@ pub(super) fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
         404 => refusal(format!("what answers at {server} is no Vault or OpenBao (correct `address`)")),
         other => {
             let told = words(reply, Needles::default());
-            match of_status(reply.status, &told, &reply.after) {
+            match of_status(reply, &told) {
                 Some(refusal) => Err(refusal),
                 None => refusal(format!("the store at {server} answers {other} to sys/health (is `address` that of Vault or OpenBao?)")),
             }

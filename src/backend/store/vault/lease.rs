@@ -163,7 +163,7 @@ fn after_colon(told: &Words) -> String {
 }
 
 fn refused(what: &str, reply: &Reply, told: &Words) -> Refusal {
-    if let Some(refusal) = of_status(reply.status, told, &reply.after) {
+    if let Some(refusal) = of_status(reply, told) {
         return refusal;
     }
     let told = or_status(told, reply);

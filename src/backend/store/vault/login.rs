@@ -143,7 +143,7 @@ fn token(reply: &Reply, entry: &Entry) -> Result<StoreToken, Refusal> {
 /// What the store's refusal means, and for whom.
 fn refused(auth: &Auth, entry: &Entry, cx: &FetchContext, reply: &Reply, needles: Needles) -> Refusal {
     let told = words(reply, needles);
-    if let Some(refusal) = of_status(reply.status, &told, &reply.after) {
+    if let Some(refusal) = of_status(reply, &told) {
         return refusal;
     }
     let whom = entry.whom(auth);

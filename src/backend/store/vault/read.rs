@@ -351,7 +351,7 @@ fn asked(method: Method) -> &'static str {
 /// A status that is neither success nor 403.
 fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
     let told = words(reply, needles);
-    if let Some(refusal) = of_status(reply.status, &told, &reply.after) {
+    if let Some(refusal) = of_status(reply, &told) {
         return refusal;
     }
     if reply.status == StatusCode::NOT_FOUND {

@@ -197,10 +197,10 @@ impl StoreToken {
         let reply = clients.call(&self.entry.server, call, deadline).await?;
         let told = words(&reply, Needles::default().secret(&self.value));
         if !reply.status.is_success() {
-            if reply.status.is_client_error() && of_status(reply.status, &told, &reply.after).is_none() {
+            if reply.status.is_client_error() && of_status(&reply, &told).is_none() {
                 self.life().renewable = false;
             }
-            return Err(of_status(reply.status, &told, &reply.after).unwrap_or_else(|| Refusal::new(Fault::Denied, told.shown())));
+            return Err(of_status(&reply, &told).unwrap_or_else(|| Refusal::new(Fault::Denied, told.shown())));
         }
         Refusal::of_partial(reply.status)?;
         let answer = Answer::parse(&reply.body)?;
@@ -227,7 +227,7 @@ impl StoreToken {
                 self.life().dead = self.ours;
                 Ok(Pulse::Dead)
             }
-            _ => Err(of_status(reply.status, &told, &reply.after).unwrap_or_else(|| {
+            _ => Err(of_status(&reply, &told).unwrap_or_else(|| {
                 Refusal::new(Fault::Unhelpful, format!("the store cannot say whether its token lives: {}", reply.status))
             })),
         }
@@ -265,8 +265,7 @@ impl StoreToken {
             return Ok(());
         }
         let told = words(&reply, Needles::default().secret(&self.value));
-        Err(of_status(reply.status, &told, &reply.after)
-            .unwrap_or_else(|| Refusal::new(Fault::Denied, format!("the store keeps its token: {}", told.shown()))))
+        Err(of_status(&reply, &told).unwrap_or_else(|| Refusal::new(Fault::Denied, format!("the store keeps its token: {}", told.shown()))))
     }
 
     /// A panic elsewhere cannot leave either half-changed: each is one assignment or one call of the map's.

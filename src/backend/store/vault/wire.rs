@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use super::fault::Refusal;
@@ -79,6 +79,8 @@ pub(super) struct Reply {
     pub(super) body: SecretBytes,
     /// ` after 3 tries`, or nothing.
     pub(super) after: String,
+    /// When it wants to be asked again at the earliest, where it said so.
+    pub(super) retry_after: Option<Duration>,
     /// Whether its words may be told.
     pub(super) told: bool,
     /// What it has cost, and what is made of it.
@@ -187,14 +189,14 @@ impl Clients {
         let client = self.to(server, NOBODY, deadline).await?;
         let repeat = call.repeat;
         let outcome = client.call(request(call)?, repeat, deadline).await;
-        let after = outcome.after();
+        let (after, retry_after) = (outcome.after(), outcome.retry_after);
         match outcome.answer {
             Ok(answer) => {
                 let (head, body) = answer.into_parts();
                 if head.status.is_success() {
                     Refusal::of_charset(&head.headers)?;
                 }
-                Ok(Reply { status: head.status, body, after, told: self.store_words, _cost: head.extensions.get().cloned() })
+                Ok(Reply { status: head.status, body, after, retry_after, told: self.store_words, _cost: head.extensions.get().cloned() })
             }
             Err(error) => Err(Refusal::unanswered(server, &error, &after)),
         }
@@ -237,7 +239,7 @@ fn header(token: &SecretBytes) -> Result<HeaderValue, Refusal> {
 #[cfg(test)]
 impl Reply {
     pub(super) fn of(status: StatusCode, body: &str, told: bool) -> Self {
-        Self { status, body: SecretBytes::new(body.into()), after: String::new(), told, _cost: None }
+        Self { status, body: SecretBytes::new(body.into()), after: String::new(), retry_after: None, told, _cost: None }
     }
 }
 

@@ -1,13 +1,13 @@
 use super::*;
+use crate::backend::stack::breaker::{Breaker, Circuits};
 use crate::backend::stack::cache::{Cached, Standby, Table};
 use crate::backend::stack::coalesce::Coalesced;
 use crate::backend::stack::lease::{Leased, Leases};
 use crate::backend::stack::limit::Limited;
-use crate::backend::stack::outage::Outage;
 use crate::backend::testing::conformance::{self, Store};
 use crate::backend::{CacheConfig, Kind, Origin};
 use crate::budget::Ceilings;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::telemetry::Metrics;
 
 struct Filled {
@@ -71,11 +71,13 @@ async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_k
     for lag in [Duration::ZERO, Duration::from_millis(100)] {
         let (bench, name, metrics) = (Bench::new(), "files".parse::<BackendName>().unwrap(), Arc::new(Metrics::new()));
         let limited = Arc::new(Limited::new(Arc::new(bench.backend()), name.clone(), 4, Arc::clone(&metrics)));
-        let (outage, stale) = (Arc::new(Outage::of(&name)), Duration::from_hours(24));
-        let table = Table::new(1 << 20, CacheConfig { fresh: lag, stale }, metrics.cache("files"), Arc::new(SystemClock));
-        let cached = Arc::new(Cached::new(limited, Arc::clone(&table), CacheConfig { fresh: lag, stale }));
+        let (clock, times): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), CacheConfig { fresh: lag, stale: Duration::from_hours(24) });
+        let circuits = Circuits::new(&name, 1 << 20, metrics.breaker("files"), &clock);
+        let table = Table::new(1 << 20, times, metrics.cache("files"), clock);
+        let guarded = Arc::new(Breaker::new(limited, Arc::clone(&circuits)));
+        let cached = Arc::new(Cached::new(guarded, Arc::clone(&table), times));
         let coalesced = Arc::new(Coalesced::new(cached, name.clone(), &metrics));
-        let standby = Arc::new(Standby::new(coalesced, table, stale, outage));
+        let standby = Arc::new(Standby::new(coalesced, table, times, circuits));
         let leases = Leases::open(bench.folder.path(), None, Arc::new(SystemClock), metrics, &Ceilings::of(64 << 20)).0;
         let backend = Arc::new(Leased::new(standby, &name, Origin::default(), leases));
         conformance::hold(&Filled { lag, ..Filled::new(bench, backend) }).await;

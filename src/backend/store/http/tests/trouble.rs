@@ -75,7 +75,7 @@ async fn a_store_is_ready_when_it_answers() {
     let origin = bench.origin();
     drop(bench);
     let error = gone.check().await.unwrap_err();
-    assert_eq!(error.fault, Fault::Unavailable, "{error} {origin}");
+    assert_eq!(error.fault, Fault::Down, "{error} {origin}");
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_stranger_is_not_believed() {
     let other = Authority::new("Other CA");
     bench.file("ca.crt", &other.pem);
     let told = bench.fails("auth: { bearer: { podToken: intranet } }").await;
-    assert!(told.starts_with("Unavailable: intranet/shop/db: ORIGIN: "), "{told}");
+    assert!(told.starts_with("Down: intranet/shop/db: ORIGIN: "), "{told}");
     assert!(bench.server.asked().is_empty());
     let missing = HttpBackend::open("intranet".parse().unwrap(), &parsed("url: https://s.example/{name}\nca: /no/such.crt").unwrap(), 1);
     insta::assert_snapshot!(missing.unwrap_err(), @"intranet: https://s.example: the CA cannot be read: /no/such.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret) (the cluster's admin has to mend that file)");

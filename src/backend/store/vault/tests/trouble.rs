@@ -12,12 +12,12 @@ async fn sealed_and_down() {
     let bench = Bench::start().await;
     bench.bao.seal().await;
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
-    assert_eq!(fault, Fault::Unavailable);
+    assert_eq!(fault, Fault::Down);
     insta::assert_snapshot!(error, @"bao/kv/data/shop/db: the store is sealed after 3 tries (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
     insta::assert_snapshot!(check, @"bao: the store at http://ADDRESS is sealed (an operator has to unseal it: `bao operator unseal`)");
     bench.bao.stop();
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
-    assert_eq!(fault, Fault::Unavailable);
+    assert_eq!(fault, Fault::Down);
     insta::assert_snapshot!(error, @"bao/kv/data/shop/db: http://ADDRESS: no connection: tcp connect error: Connection refused (os error 111) after 3 tries (is the store up, and do network policies let the daemon out to it? kubelet tries again by itself)");
     insta::assert_snapshot!(check, @"bao: http://ADDRESS: no connection: tcp connect error: Connection refused (os error 111) after 3 tries (is the store up, and do network policies let the daemon out to it? kubelet tries again by itself)");
 }
@@ -47,7 +47,7 @@ async fn the_wrong_certificate() {
     let other = bench.file("other-ca.pem", &bao::Authority::new("another").ca);
     let backend = bench.backend(&format!("ca: {}\nauth: {{ method: jwt, role: csi, audience: bao }}", other.display()));
     let (fault, error, check) = trouble(&backend, &bench).await;
-    assert_eq!(fault, Fault::Unavailable);
+    assert_eq!(fault, Fault::Down);
     assert!(error.contains("certificate") && check.contains("certificate"), "{error}\n{check}");
 }
 
@@ -79,7 +79,7 @@ async fn a_store_that_is_down_is_not_tried_by_each_who_waits_for_the_login() {
     let calls = (0..50).map(|n| (db.clone(), bench.cx(&pod("shop", &format!("web-{n}"), "web")))).collect();
     let began = Instant::now();
     for answer in at_once(&backend, calls).await {
-        assert_eq!(answer.unwrap_err().fault, Fault::Unavailable);
+        assert_eq!(answer.unwrap_err().fault, Fault::Down);
     }
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }

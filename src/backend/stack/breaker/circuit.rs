@@ -1,0 +1,363 @@
+//! The circuit of one server: closed while it answers, open while it is out. Nothing here waits or asks; time is the caller's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::time::{Duration, Instant};
+
+use super::{Cause, Sign};
+use crate::model::{SecretName, Tenant};
+
+/// So many secrets, of so many namespaces, have to fail with no answer between before requests alone open a circuit: one broken path, or
+/// all that one tenant has broken, is not the store's outage.
+const NAMES: usize = 3;
+const NAMESPACES: usize = 2;
+
+/// While requests are let through one by one: how long after one the next may follow.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// After so long the tenant that had the last turn may have the next one too, though others have come: they have not come back.
+const GONE: Duration = Duration::from_secs(2);
+
+/// The waits before the probes of an open circuit.
+const PROBES: [Duration; 5] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(15)];
+
+/// After so long without a mount that wants it, an open circuit is not probed any more: no store is asked without a mount that asks. It is
+/// longer than kubelet waits between two tries (2 minutes and 2 seconds).
+const WANTED: Duration = Duration::from_mins(5);
+
+#[derive(Debug, Default)]
+pub(super) struct Circuit(Mutex<Inside>);
+
+#[derive(Debug, Default)]
+struct Inside {
+    state: State,
+    /// Alive as long as a task looks at the server.
+    looking: Weak<()>,
+    last_look: Option<Instant>,
+    /// The last outage.
+    outage: Option<Ended>,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed(Failures),
+    Open(Open),
+}
+
+/// What has failed since the last answer.
+#[derive(Debug, Default)]
+struct Failures {
+    names: Vec<SecretName>,
+    namespaces: Vec<Tenant>,
+}
+
+#[derive(Debug)]
+struct Open {
+    since: Instant,
+    cause: Cause,
+    way: Way,
+    /// When a mount last wanted it closed.
+    wanted: Instant,
+}
+
+/// What closes it.
+#[derive(Debug)]
+enum Way {
+    /// A probe that succeeds.
+    Probe,
+    /// A mount's own request that is answered, where probes say that all is well or there is none.
+    Trial { last: Instant, by: Tenant, others: bool },
+}
+
+/// When an outage ended, and how long it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) at: Instant,
+    pub(super) lasted: Duration,
+}
+
+/// Whether a request may be sent.
+#[derive(Debug)]
+pub(super) enum Admission {
+    Go,
+    Refused { since: Instant, cause: Cause },
+}
+
+/// What has changed.
+#[derive(Debug)]
+pub(super) enum Change {
+    Opened(Cause),
+    Closed(Ended),
+}
+
+// === impl Circuit ===
+
+impl Circuit {
+    pub(super) fn admit(&self, tenant: &Tenant, now: Instant) -> Admission {
+        match &mut self.lock().state {
+            State::Closed(_) => Admission::Go,
+            State::Open(open) => open.admit(tenant, now),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.lock().state, State::Open(_))
+    }
+
+    /// The last outage, where it is over.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        let inside = self.lock();
+        inside.outage.filter(|_| matches!(inside.state, State::Closed(_)))
+    }
+
+    /// How a request for this secret ended. `probed`: whether the server is one that probes can be sent to.
+    pub(super) fn note(&self, tenant: &Tenant, secret: &SecretName, sign: Sign, probed: bool, now: Instant) -> Option<Change> {
+        let mut inside = self.lock();
+        let (cause, way) = match (sign, &mut inside.state) {
+            (Sign::Answered, _) => return inside.close(now),
+            (Sign::Down(cause), State::Closed(_)) if probed => (cause, Way::Probe),
+            (Sign::Down(cause), State::Closed(_)) => (cause, Way::trial(tenant, now)),
+            (Sign::Failed(cause), State::Closed(failures)) => {
+                if !failures.add(tenant, secret) {
+                    return None;
+                }
+                (cause, Way::trial(tenant, now))
+            }
+            (Sign::Nothing, _) | (Sign::Down(_) | Sign::Failed(_), State::Open(_)) => return None,
+        };
+        Some(inside.open(cause, way, now))
+    }
+
+    /// A probe has ended: with nothing, or with why the server is out.
+    pub(super) fn probed(&self, found: Option<Cause>, now: Instant) -> Option<Change> {
+        let mut inside = self.lock();
+        inside.last_look = Some(now);
+        match (found, &mut inside.state) {
+            (None, State::Open(Open { way: Way::Probe, .. })) => inside.close(now),
+            (None, _) => None,
+            (Some(cause), State::Open(open)) => {
+                (open.cause, open.way) = (cause, Way::Probe);
+                None
+            }
+            (Some(cause), State::Closed(_)) => Some(inside.open(cause, Way::Probe, now)),
+        }
+    }
+
+    /// A task may look at the server as long as it holds this; `None`: one does so already, or nothing is to be seen now.
+    pub(super) fn look(&self, now: Instant) -> Option<Arc<()>> {
+        let mut inside = self.lock();
+        let is_due = match &inside.state {
+            State::Open(Open { way: Way::Probe, .. }) => true,
+            State::Closed(Failures { names, .. }) if names.is_empty() => false,
+            State::Closed(_) | State::Open(_) => inside.last_look.is_none_or(|last| now.duration_since(last) >= BETWEEN),
+        };
+        (is_due && inside.looking.strong_count() == 0).then(|| {
+            let looking = Arc::new(());
+            inside.looking = Arc::downgrade(&looking);
+            looking
+        })
+    }
+
+    /// How long after the last `probes` that found it out the next one is due; `None`: none is.
+    pub(super) fn next_probe(&self, probes: usize, now: Instant) -> Option<Duration> {
+        match &self.lock().state {
+            State::Open(Open { way: Way::Probe, wanted, .. }) if now.duration_since(*wanted) < WANTED => {
+                Some(PROBES[probes.min(PROBES.len() - 1)])
+            }
+            State::Open(_) | State::Closed(_) => None,
+        }
+    }
+
+    /// Nothing that is done under the lock panics.
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Inside ===
+
+impl Inside {
+    fn open(&mut self, cause: Cause, way: Way, now: Instant) -> Change {
+        self.state = State::Open(Open { since: now, cause: cause.clone(), way, wanted: now });
+        Change::Opened(cause)
+    }
+
+    fn close(&mut self, now: Instant) -> Option<Change> {
+        let State::Open(Open { since, .. }) = std::mem::take(&mut self.state) else { return None };
+        let ended = Ended { at: now, lasted: now.duration_since(since) };
+        self.outage = Some(ended);
+        Some(Change::Closed(ended))
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed(Failures::default())
+    }
+}
+
+// === impl Failures ===
+
+impl Failures {
+    /// Whether they are enough. It keeps no more than that takes.
+    fn add(&mut self, tenant: &Tenant, secret: &SecretName) -> bool {
+        if self.names.len() < NAMES && !self.names.contains(secret) {
+            self.names.push(secret.clone());
+        }
+        if self.namespaces.len() < NAMESPACES && !self.namespaces.contains(tenant) {
+            self.namespaces.push(tenant.clone());
+        }
+        self.names.len() >= NAMES && self.namespaces.len() >= NAMESPACES
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn admit(&mut self, tenant: &Tenant, now: Instant) -> Admission {
+        self.wanted = now;
+        if let Way::Trial { last, by, others } = &mut self.way {
+            let waited = now.duration_since(*last);
+            let is_in_turn = by != tenant || !*others || waited >= GONE;
+            if waited >= BETWEEN && is_in_turn {
+                self.way = Way::trial(tenant, now);
+                return Admission::Go;
+            }
+            *others |= by != tenant;
+        }
+        Admission::Refused { since: self.since, cause: self.cause.clone() }
+    }
+}
+
+impl Way {
+    /// This tenant has just had its turn.
+    fn trial(tenant: &Tenant, now: Instant) -> Self {
+        Self::Trial { last: now, by: tenant.clone(), others: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause(reason: &str) -> Cause {
+        Cause { reason: reason.to_owned(), full: None }
+    }
+
+    struct Bench {
+        circuit: Circuit,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { circuit: Circuit::default(), now: Instant::now() }
+        }
+
+        fn note(&self, tenant: &str, secret: &str, sign: Sign) -> bool {
+            let _ = self.circuit.note(&tenant.into(), &secret.parse().unwrap(), sign, true, self.now);
+            self.circuit.is_open()
+        }
+
+        fn fails(&self, tenant: &str, secret: &str) -> bool {
+            self.note(tenant, secret, Sign::Failed(cause("500")))
+        }
+
+        fn goes(&self, tenant: &str) -> bool {
+            matches!(self.circuit.admit(&tenant.into(), self.now), Admission::Go)
+        }
+
+        fn later(&mut self, millis: u64) -> &mut Self {
+            self.now += Duration::from_millis(millis);
+            self
+        }
+
+        fn tried(&self) -> Self {
+            let bench = Self { circuit: Circuit::default(), now: self.now };
+            for (tenant, secret) in [("shop", "a"), ("shop", "b"), ("bank", "c")] {
+                bench.fails(tenant, secret);
+            }
+            assert!(bench.circuit.is_open());
+            bench
+        }
+    }
+
+    #[tokio::test]
+    async fn three_names_of_two_namespaces_open_it() {
+        let bench = Bench::new();
+        for _ in 0..50 {
+            assert!(!bench.fails("shop", "a") && !bench.fails("bank", "a") && !bench.fails("shop", "b"));
+            assert!(!bench.note("shop", "c", Sign::Nothing));
+            assert!(!bench.note("other", "a", Sign::Answered));
+        }
+        for secret in ["a", "b", "c", "d"] {
+            assert!(!bench.fails("shop", secret), "one tenant's own trouble");
+        }
+        assert!(bench.fails("bank", "a"));
+        assert!(!bench.note("bank", "a", Sign::Answered));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_down_opens_it_at_once_and_a_probe_closes_it() {
+        let mut bench = Bench::new();
+        assert!(bench.note("shop", "a", Sign::Down(cause("no connection"))));
+        assert!(!bench.later(60_000).goes("shop") && !bench.goes("bank"));
+        assert!(bench.circuit.probed(Some(cause("sealed")), bench.now).is_none() && bench.circuit.is_open());
+        let Admission::Refused { cause, .. } = bench.circuit.admit(&"shop".into(), bench.now) else { panic!() };
+        assert_eq!(cause.reason, "sealed");
+        let Some(Change::Closed(ended)) = bench.circuit.probed(None, bench.now) else { panic!() };
+        assert_eq!((ended.lasted, bench.goes("shop")), (Duration::from_mins(1), true));
+    }
+
+    #[tokio::test]
+    async fn what_a_class_names_is_not_probed() {
+        let mut bench = Bench::new();
+        let _ = bench.circuit.note(&"shop".into(), &"a".parse().unwrap(), Sign::Down(cause("refused")), false, bench.now);
+        assert!(bench.circuit.look(bench.now).is_none_or(|_| bench.circuit.next_probe(0, bench.now).is_none()));
+        assert!(!bench.goes("shop") && bench.later(1000).goes("shop") && !bench.goes("shop"));
+    }
+
+    #[tokio::test]
+    async fn a_probe_that_fails_opens_it_and_takes_over() {
+        let bench = Bench::new();
+        assert!(bench.circuit.look(bench.now).is_none(), "nothing has failed");
+        bench.fails("shop", "a");
+        let looking = bench.circuit.look(bench.now).unwrap();
+        assert!(bench.circuit.look(bench.now).is_none(), "one at a time");
+        assert!(matches!(bench.circuit.probed(Some(cause("sealed")), bench.now), Some(Change::Opened(_))));
+        drop(looking);
+        assert!(bench.circuit.look(bench.now).is_some());
+        let mut tried = Bench::new().tried();
+        tried.circuit.probed(None, tried.now);
+        assert!(tried.circuit.is_open(), "what probes find nothing wrong with is closed by a request");
+        tried.circuit.probed(Some(cause("sealed")), tried.now);
+        assert!(!tried.later(60_000).goes("shop"));
+    }
+
+    #[tokio::test]
+    async fn tenants_are_let_through_in_turn() {
+        let mut bench = Bench::new().tried();
+        assert!(!bench.goes("bank") && !bench.later(999).goes("shop"));
+        assert!(bench.later(1).goes("shop") && !bench.goes("shop") && !bench.goes("bank"));
+        assert!(!bench.later(1000).goes("shop"), "others have come");
+        assert!(bench.goes("bank") && !bench.goes("shop"));
+        assert!(!bench.later(1500).goes("bank"));
+        assert!(bench.later(500).goes("bank"), "the other has not come back");
+        assert!(bench.later(1000).goes("bank"), "nobody else has come");
+    }
+
+    #[tokio::test]
+    async fn probes_grow_apart_and_end_when_nobody_wants_it() {
+        let mut bench = Bench::new();
+        bench.note("shop", "a", Sign::Down(cause("refused")));
+        let waits: Vec<_> = (0..7).map(|probes| bench.circuit.next_probe(probes, bench.now).unwrap().as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15]);
+        bench.later(299_000);
+        assert!(bench.circuit.next_probe(9, bench.now).is_some());
+        bench.later(1000);
+        assert!(bench.circuit.next_probe(9, bench.now).is_none());
+        bench.goes("shop");
+        assert!(bench.circuit.next_probe(9, bench.now).is_some() && bench.circuit.look(bench.now).is_some());
+    }
+}

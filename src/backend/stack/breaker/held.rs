@@ -1,0 +1,185 @@
+//! Requests that are held back: the store has failed for them, and a login's requests where it was told when to come back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::time::{Duration, Instant};
+
+use super::Cause;
+use crate::backend::Scope;
+use crate::backend::stack::asked::Asked;
+use crate::model::{Login, SecretName, Tenant};
+use crate::shelf::Shelf;
+
+/// How long a request is held back after its first failure; twice as long after each further one, up to the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(15);
+
+/// The longest that a `Retry-After` holds a login's requests back: a proxy may well say an hour.
+const LONGEST_ASKED: Duration = Duration::from_mins(1);
+
+/// A request that was not sent again for so long after it might have been begins anew.
+const FORGOTTEN: Duration = Duration::from_mins(1);
+
+/// What an entry takes besides its texts, in bytes.
+const ENTRY: usize = 512;
+
+/// By whom, and what; `None`: everything by that login.
+type Key = (Scope, Login, Option<SecretName>);
+
+/// Bounded by bytes, and shared by tenants: what is pushed out is sent again.
+#[derive(Debug)]
+pub(super) struct HeldBack(Mutex<Shelf<Key, Hold>>);
+
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    pub(super) failed: Instant,
+    pub(super) until: Instant,
+    pub(super) cause: Cause,
+    wait: Duration,
+}
+
+// === impl HeldBack ===
+
+impl HeldBack {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Mutex::new(Shelf::of_bytes(bytes)))
+    }
+
+    /// Why this request is not sent now.
+    pub(super) fn find(&self, asked: &Asked, now: Instant) -> Option<Hold> {
+        let mut held = self.lock();
+        // So it is nearly always.
+        if held.weight() == 0 {
+            return None;
+        }
+        [key_of_login(asked), key(asked)].iter().find_map(|key| held.find(key).filter(|hold| hold.until > now).cloned())
+    }
+
+    /// It has failed once more. `jitter` is from 0 to 1.
+    pub(super) fn failed(&self, asked: &Asked, tenant: &Tenant, cause: Cause, jitter: f64, now: Instant) {
+        let key = key(asked);
+        let mut held = self.lock();
+        let before = held.find(&key).filter(|hold| now.duration_since(hold.until.min(now)) < FORGOTTEN).map(|hold| hold.wait);
+        let wait = before.map_or(FIRST, |wait| (wait * 2).min(LONGEST));
+        let until = now + wait.mul_f64(0.75 + 0.25 * jitter);
+        keep(&mut held, tenant, key, Hold { failed: now, until, cause, wait });
+    }
+
+    /// The store wants no request of this login for so long.
+    pub(super) fn wished(&self, asked: &Asked, tenant: &Tenant, cause: Cause, wait: Duration, now: Instant) {
+        let until = now + wait.min(LONGEST_ASKED);
+        keep(&mut self.lock(), tenant, key_of_login(asked), Hold { failed: now, until, cause, wait });
+    }
+
+    /// It has been answered.
+    pub(super) fn answered(&self, asked: &Asked) {
+        let mut held = self.lock();
+        if held.weight() > 0 {
+            held.remove(&key(asked));
+        }
+    }
+
+    pub(super) fn resize(&self, bytes: usize) {
+        self.lock().resize(bytes);
+    }
+
+    /// Each change is one call of the shelf's.
+    fn lock(&self) -> MutexGuard<'_, Shelf<Key, Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(asked: &Asked) -> Key {
+    (asked.scope.clone(), asked.secret.login.clone(), Some(asked.secret.name.clone()))
+}
+
+fn key_of_login(asked: &Asked) -> Key {
+    (asked.scope.clone(), asked.secret.login.clone(), None)
+}
+
+fn keep(shelf: &mut Shelf<Key, Hold>, tenant: &Tenant, key: Key, hold: Hold) {
+    let (_, login, secret) = &key;
+    let texts = [&login.address, &login.audience, &login.mount, &login.namespace, &login.role];
+    let login: usize = texts.into_iter().flatten().map(String::len).sum();
+    let name = secret.as_ref().map_or(0, |secret| secret.as_str().len());
+    // The key is there twice.
+    let weight = 2 * (login + name) + hold.cause.weight() + ENTRY;
+    shelf.put(tenant.as_str(), key, hold, weight, |_| false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::testing::fake::secret;
+
+    struct Bench {
+        held: HeldBack,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new(bytes: usize) -> Self {
+            Self { held: HeldBack::new(bytes), now: Instant::now() }
+        }
+
+        fn fails(&self, tenant: &str, role: &str, secret: &str, jitter: f64) {
+            let cause = Cause { reason: "500".to_owned(), full: None };
+            self.held.failed(&asked(role, secret), &tenant.into(), cause, jitter, self.now);
+        }
+
+        /// For how many milliseconds it is held back.
+        fn held(&self, role: &str, secret: &str) -> u128 {
+            let hold = self.held.find(&asked(role, secret), self.now);
+            hold.map_or(0, |hold| (hold.until - self.now).as_millis())
+        }
+    }
+
+    fn asked(role: &str, name: &str) -> Asked {
+        Asked { scope: Scope::Node, secret: secret(name).with(|asked| asked.login.role = Some(role.to_owned())) }
+    }
+
+    #[tokio::test]
+    async fn waits_grow_to_fifteen_seconds_and_an_answer_ends_them() {
+        let mut bench = Bench::new(1 << 20);
+        assert_eq!(bench.held("csi", "a"), 0);
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            bench.fails("shop", "csi", "a", 1.0);
+            waits.push(bench.held("csi", "a"));
+            bench.now += Duration::from_secs(20);
+        }
+        assert_eq!(waits, [1000, 2000, 4000, 8000, 15_000, 15_000, 15_000]);
+        assert_eq!(bench.held("csi", "a"), 0);
+        bench.held.answered(&asked("csi", "a"));
+        bench.fails("shop", "csi", "a", 0.0);
+        assert_eq!(bench.held("csi", "a"), 750);
+        assert_eq!((bench.held("csi", "b"), bench.held("other", "a")), (0, 0), "another request, another login");
+        bench.fails("shop", "csi", "a", 1.0);
+        bench.now += Duration::from_secs(62);
+        bench.fails("shop", "csi", "a", 1.0);
+        assert_eq!(bench.held("csi", "a"), 1000, "it begins anew");
+    }
+
+    #[tokio::test]
+    async fn a_login_is_held_back_as_long_as_the_store_wants_but_a_minute_at_most() {
+        let mut bench = Bench::new(1 << 20);
+        let cause = || Cause { reason: "429".to_owned(), full: None };
+        bench.held.wished(&asked("csi", "a"), &"shop".into(), cause(), Duration::from_secs(7), bench.now);
+        assert_eq!((bench.held("csi", "a"), bench.held("csi", "b"), bench.held("other", "a")), (7000, 7000, 0));
+        bench.held.wished(&asked("csi", "a"), &"shop".into(), cause(), Duration::from_hours(1), bench.now);
+        assert_eq!(bench.held("csi", "a"), 60_000);
+        bench.now += Duration::from_mins(1);
+        assert_eq!(bench.held("csi", "a"), 0);
+    }
+
+    #[tokio::test]
+    async fn whoever_has_many_pushes_out_their_own() {
+        let bench = Bench::new(64 * 1024);
+        bench.fails("shop", "csi", "a", 1.0);
+        for n in 0..10_000 {
+            bench.fails("hostile", "csi", &format!("broken-{n}"), 1.0);
+        }
+        assert!(bench.held("csi", "a") > 0 && bench.held("csi", "broken-9999") > 0);
+        assert!(bench.held.lock().weight() <= 64 * 1024 && bench.held("csi", "broken-0") == 0);
+    }
+}

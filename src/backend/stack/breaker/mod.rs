@@ -1,0 +1,327 @@
+//! A decorator: what is out is not asked again and again (docs/outage.md).
+//!
+//! A *request* that the store failed for is held back for a second, then two, four, up to fifteen, whatever else the store answers; after a
+//! 429 with `Retry-After`, all requests of that login are. So one tenant's broken path turns nothing off for others.
+//!
+//! The *circuit* of a server opens when no connection can be made, when the server says that it is sealed or not initialised, or when its
+//! health probe fails after a request has; and when three secrets of two namespaces have failed with no answer between. While it is open no
+//! request is sent, and whoever asks is told so at once: [`Standby`](super::cache::Standby), outside of this, may have an answer of before.
+//! A probe closes it; where probes find nothing wrong, or a class has named the server, it is closed by a mount's own request, of which
+//! one each second is let through.
+//!
+//! A server is an address with its TLS settings: what a class names wrong there is that class's trouble.
+
+mod circuit;
+mod held;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use async_trait::async_trait;
+use tokio::time::{Duration, Instant, sleep};
+
+use super::asked::Asked;
+use crate::backend::{Backend, BackendError, Fault, FetchContext};
+use crate::clock::Clock;
+use crate::model::{BackendName, Fetched, Login, LoginTls, SecretRef, Tenant};
+use crate::shelf::Shelf;
+use crate::telemetry::BreakerGauges;
+
+use circuit::{Admission, Change, Circuit, Ended};
+use held::HeldBack;
+
+/// What a circuit of a class's takes besides its texts, in bytes.
+const CIRCUIT: usize = 1024;
+
+#[derive(Debug)]
+pub struct Breaker {
+    inner: Arc<dyn Backend>,
+    circuits: Arc<Circuits>,
+}
+
+/// What is known of one backend's servers and failed requests. It outlives its stack where a reload changes neither store nor login.
+pub(in crate::backend) struct Circuits {
+    backend: BackendName,
+    /// Of the server in the configuration.
+    own: Circuit,
+    /// Of those that classes name.
+    named: Mutex<Shelf<Server, Arc<Circuit>>>,
+    held: HeldBack,
+    /// Of this process alone: no two nodes cast the same dice.
+    dice: RandomState,
+    gauges: BreakerGauges,
+    clock: Arc<dyn Clock>,
+}
+
+/// As far as a class names it.
+type Server = (Option<String>, Option<Box<LoginTls>>);
+
+/// Why a store is out, as a class's author and as the node's admin may read it.
+#[derive(Clone, Debug)]
+pub(super) struct Cause {
+    reason: String,
+    full: Option<String>,
+}
+
+/// What a request shows of its server.
+#[derive(Debug)]
+pub(super) enum Sign {
+    Answered,
+    /// It serves nobody.
+    Down(Cause),
+    /// It did not serve this request.
+    Failed(Cause),
+    /// It may not have been asked; or it has so much to do that it says no.
+    Nothing,
+}
+
+// === impl Breaker ===
+
+impl Breaker {
+    pub(in crate::backend) fn new(inner: Arc<dyn Backend>, circuits: Arc<Circuits>) -> Self {
+        Self { inner, circuits }
+    }
+
+    /// Has somebody look at the server, if it is one that can be looked at and is in doubt.
+    fn look(&self, login: &Login) {
+        if is_named(login) {
+            return;
+        }
+        if let Some(looking) = self.circuits.own.look(Instant::now()) {
+            tokio::spawn(look(Arc::downgrade(&self.inner), Arc::clone(&self.circuits), looking));
+        }
+    }
+}
+
+#[async_trait]
+impl crate::backend::stack::Decorator for Breaker {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
+    }
+
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        let tenant = cx.tenant();
+        let circuit = self.circuits.of(&secret.login);
+        if let Some(refused) = self.circuits.refuse(circuit.as_deref(), &asked, &tenant) {
+            self.look(&secret.login);
+            return Err(refused);
+        }
+        let answer = self.inner.fetch(secret, cx).await;
+        self.circuits.note(&asked, &tenant, answer.as_ref().err());
+        self.look(&secret.login);
+        answer
+    }
+
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+        self.inner.recall(secret, cx)
+    }
+}
+
+/// Looks at a server until it is found to answer, or nobody wants it any more. `looking` is held meanwhile, so that one task does it.
+async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, looking: Arc<()>) {
+    for probes in 0.. {
+        let wait = circuits.own.next_probe(probes, Instant::now());
+        match wait {
+            Some(wait) => sleep(wait.mul_f64(0.75 + 0.25 * circuits.jitter(probes))).await,
+            // A request has failed just now: that is worth one look.
+            None if probes == 0 => {}
+            None => break,
+        }
+        // Its backend may be gone by a reload.
+        let Some(store) = store.upgrade() else { break };
+        let found = store.probe().await;
+        let cause = found.as_ref().err().filter(|error| error.fault.is_outage()).map(Cause::of);
+        circuits.tell(true, circuits.own.probed(cause, Instant::now()));
+    }
+    drop(looking);
+}
+
+/// Whether it leads to another server than the configuration's.
+fn is_named(login: &Login) -> bool {
+    login.address.is_some() || login.tls.is_some()
+}
+
+// === impl Circuits ===
+
+impl Circuits {
+    /// Keeps so many bytes of what has failed.
+    pub(in crate::backend) fn new(backend: &BackendName, bytes: usize, gauges: BreakerGauges, clock: &Arc<dyn Clock>) -> Arc<Self> {
+        let circuits = Self {
+            backend: backend.clone(),
+            own: Circuit::default(),
+            named: Mutex::new(Shelf::of_bytes(bytes / 4)),
+            held: HeldBack::new(bytes / 4 * 3),
+            dice: RandomState::new(),
+            gauges,
+            clock: Arc::clone(clock),
+        };
+        circuits.gauges.set(false, circuits.clock.now());
+        Arc::new(circuits)
+    }
+
+    pub(in crate::backend) fn resize(&self, bytes: usize) {
+        self.named().resize(bytes / 4);
+        self.held.resize(bytes / 4 * 3);
+    }
+
+    /// Whether this login's server is out.
+    pub(super) fn is_open(&self, login: &Login) -> bool {
+        self.of(login).as_deref().unwrap_or(&self.own).is_open()
+    }
+
+    /// Whether an answer that was fresh until `until` is to serve for a while longer, though the store answers again: what has grown old in an
+    /// outage is not asked for by all at once. Each has its moment within `fresh`, or within as long as the outage was.
+    pub(super) fn spares(&self, asked: &Asked, until: Instant, fresh: Duration) -> bool {
+        let Some(Ended { at, lasted }) = self.of(&asked.secret.login).as_deref().unwrap_or(&self.own).ended() else { return false };
+        until <= at && Instant::now() < at + fresh.min(lasted).mul_f64(self.jitter(asked))
+    }
+
+    /// `None`: the configured server's.
+    fn of(&self, login: &Login) -> Option<Arc<Circuit>> {
+        if !is_named(login) {
+            return None;
+        }
+        let server = (login.address.clone(), login.tls.clone());
+        // One that nothing is known of is closed.
+        Some(self.named().find(&server).cloned().unwrap_or_default())
+    }
+
+    fn refuse(&self, circuit: Option<&Circuit>, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
+        let (now, secret) = (Instant::now(), &asked.secret);
+        if let Admission::Refused { since, cause } = circuit.unwrap_or(&self.own).admit(tenant, now) {
+            let said = format!("not asked, since the store has been out for {} s", now.duration_since(since).as_secs());
+            return Some(self.error(secret, &said, cause));
+        }
+        let hold = self.held.find(asked, now)?;
+        let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
+        let said = format!("not asked again before {again} s are over, since the store failed {ago} s ago");
+        Some(self.error(secret, &said, hold.cause))
+    }
+
+    fn error(&self, secret: &SecretRef, said: &str, cause: Cause) -> BackendError {
+        let Cause { reason, full } = cause;
+        let full = full.map(|full| format!("{said}: {full}"));
+        BackendError::with(Fault::Unavailable, self.backend.clone(), Some(secret.name.clone()), format!("{said}: {reason}"), full)
+    }
+
+    fn note(&self, asked: &Asked, tenant: &Tenant, error: Option<&BackendError>) {
+        let (now, secret) = (Instant::now(), &asked.secret);
+        match error {
+            Some(error) if error.fault.is_outage() => {
+                let cause = Cause::of(error);
+                if let Some(wait) = error.retry_after {
+                    self.held.wished(asked, tenant, cause.clone(), wait, now);
+                }
+                self.held.failed(asked, tenant, cause, self.jitter((asked, now)), now);
+            }
+            None => self.held.answered(asked),
+            Some(_) => {}
+        }
+        let (named, sign) = (is_named(&secret.login), Sign::of(error));
+        let circuit = if named { self.named_for(&secret.login, tenant, &sign) } else { None };
+        let change = match &circuit {
+            Some(circuit) => circuit.note(tenant, &secret.name, sign, false, now),
+            None if named => None,
+            None => self.own.note(tenant, &secret.name, sign, true, now),
+        };
+        self.tell(!named, change);
+    }
+
+    /// The circuit of a server that a class names. What has failed nowhere is not kept.
+    fn named_for(&self, login: &Login, tenant: &Tenant, sign: &Sign) -> Option<Arc<Circuit>> {
+        let server = (login.address.clone(), login.tls.clone());
+        let mut named = self.named();
+        match sign {
+            Sign::Answered | Sign::Nothing => named.find(&server).cloned(),
+            Sign::Down(_) | Sign::Failed(_) => {
+                if let Some(known) = named.find(&server) {
+                    return Some(Arc::clone(known));
+                }
+                let circuit = Arc::new(Circuit::default());
+                let weight = CIRCUIT + 2 * weight_of(&server);
+                named.put(tenant.as_str(), server, Arc::clone(&circuit), weight, |_| false);
+                Some(circuit)
+            }
+        }
+    }
+
+    /// Says what has changed. Of the configured server once for each outage; what classes name is their authors' to see.
+    fn tell(&self, is_own: bool, change: Option<Change>) {
+        match change {
+            Some(Change::Opened(cause)) if is_own => {
+                self.gauges.set(true, self.clock.now());
+                tracing::warn!(
+                    backend = %self.backend,
+                    cause = cause.full.as_ref().unwrap_or(&cause.reason),
+                    "the store is out: until it answers again, mounts get what cache.stale allows, and fail without that"
+                );
+            }
+            Some(Change::Closed(ended)) if is_own => {
+                self.gauges.set(false, self.clock.now());
+                tracing::info!(backend = %self.backend, seconds = ended.lasted.as_secs(), "the store answers again");
+            }
+            Some(Change::Opened(_) | Change::Closed(_)) | None => {}
+        }
+    }
+
+    /// From 0 to 1, the same for the same thing.
+    #[allow(clippy::cast_precision_loss)] // 32 bits fit
+    fn jitter(&self, of: impl std::hash::Hash) -> f64 {
+        (self.dice.hash_one(of) >> 32) as f64 / f64::from(u32::MAX)
+    }
+
+    /// Each change is one call of the shelf's.
+    fn named(&self) -> MutexGuard<'_, Shelf<Server, Arc<Circuit>>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn weight_of((address, tls): &Server) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let tls = tls.as_ref().map_or(0, |tls| {
+        let client = tls.client.iter().flat_map(|(chain, key)| [chain, key]);
+        let files = tls.ca.iter().chain(client).map(|path| path.as_os_str().len()).sum::<usize>();
+        files + text(&tls.server_name)
+    });
+    text(address) + tls
+}
+
+impl fmt::Debug for Circuits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Circuits").field("backend", &self.backend).finish_non_exhaustive()
+    }
+}
+
+// === impl Cause ===
+
+impl Cause {
+    fn of(error: &BackendError) -> Self {
+        Self { reason: error.reason.clone(), full: error.source.as_ref().map(ToString::to_string) }
+    }
+
+    /// About what it costs to keep, in bytes.
+    fn weight(&self) -> usize {
+        self.reason.len() + self.full.as_ref().map_or(0, String::len)
+    }
+}
+
+// === impl Sign ===
+
+impl Sign {
+    fn of(error: Option<&BackendError>) -> Self {
+        let Some(error) = error else { return Self::Answered };
+        match error.fault {
+            Fault::Corrupt | Fault::Denied | Fault::NotFound | Fault::Unauthenticated => Self::Answered,
+            Fault::Down => Self::Down(Cause::of(error)),
+            Fault::TimedOut | Fault::Unavailable => Self::Failed(Cause::of(error)),
+            Fault::Invalid | Fault::NoTurn | Fault::Short | Fault::Throttled | Fault::TooLarge | Fault::Unhelpful | Fault::Unsupported => {
+                Self::Nothing
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
