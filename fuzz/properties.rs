@@ -47,8 +47,8 @@ impl Catalogue for Everything {
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
         let backend = ask.backend.unwrap_or("files").parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
         let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.to_owned(), cause })?;
-        let Ask { method, args, lease, login, .. } = ask.clone();
-        Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, login }.into())
+        let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, keep, login }.into())
     }
 
     fn serving(&self, _: &str, address: Option<&str>) -> Result<Serving, Unresolved> {

@@ -46,6 +46,7 @@ const AUDIT_FLUSH: Duration = Duration::from_secs(2);
 /// The version key's file in the state folder.
 pub const VERSION_KEY: &str = "version.key";
 
+mod changes;
 pub mod hardening;
 mod pods;
 mod reload;
@@ -178,6 +179,7 @@ impl App {
             let pods = Arc::clone(&self.health.pods);
             async move { pods.run().await }
         });
+        let changing = tokio::spawn(changes::run(Arc::clone(&self.health.pipeline)));
         let status = self.status.map(|socket| tokio::spawn(serve_status(socket, StatusPages(self.health))));
         let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
         let keeping = tokio::spawn({
@@ -190,6 +192,7 @@ impl App {
             let _ = stopping.set(Instant::now());
             watching.abort();
             looking.abort();
+            changing.abort();
             // Its place is free for a daemon that starts while this one ends.
             if let Some(status) = status {
                 status.abort();

@@ -7,17 +7,18 @@
 //!
 //! All of this blocks while the file system does. [`Desk`] does it on threads that may be kept waiting, and has only a few of them.
 
-use std::ffi::OsString;
+use std::ffi::{CStr, CString, OsString};
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, StatxTimestamp};
 use rustix::io::retry_on_intr;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -52,6 +53,18 @@ pub struct Stamp {
     mtime: (i64, i64),
     ctime: (i64, i64),
 }
+
+/// Where a file is, whether it is there or not: a folder, and the path from there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Located {
+    pub folder: Arc<Path>,
+    pub file: Arc<CStr>,
+}
+
+/// A folder to look at files in. It is opened once for many of them, which are all looked at below the same folder, whatever takes its
+/// name meanwhile.
+#[derive(Debug)]
+pub struct Outlook(OwnedFd);
 
 /// A file's content, and the state it was read in. `Debug` does not show it: it may be a key.
 pub struct WholeFile {
@@ -199,6 +212,40 @@ impl Named {
         Ok(match &self.folder {
             None => retry_on_intr(|| rustix::fs::openat(CWD, &self.path, flags, Mode::empty()))?,
             Some(folder) => beneath::open(folder, &self.path, flags)?,
+        })
+    }
+}
+
+// === impl Located ===
+
+impl Located {
+    /// `None`: the path is not below the folder, or cannot be asked for.
+    pub fn below(folder: &Arc<Path>, path: &Path) -> Option<Self> {
+        let file = CString::new(path.strip_prefix(folder).ok()?.as_os_str().as_bytes()).ok()?;
+        Some(Self { folder: Arc::clone(folder), file: file.into() })
+    }
+}
+
+// === impl Outlook ===
+
+impl Outlook {
+    /// # Errors
+    /// The folder is not there, or something else has its name.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(retry_on_intr(|| rustix::fs::openat(CWD, folder, flags, Mode::empty()))?))
+    }
+
+    /// The present state of a file, links followed: one system call, which opens nothing.
+    pub fn stamp(&self, file: &CStr) -> io::Result<Stamp> {
+        let found = retry_on_intr(|| rustix::fs::statx(&self.0, file, AtFlags::empty(), StatxFlags::BASIC_STATS))?;
+        let time = |at: StatxTimestamp| (at.tv_sec, i64::from(at.tv_nsec));
+        Ok(Stamp {
+            device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            size: found.stx_size,
+            mtime: time(found.stx_mtime),
+            ctime: time(found.stx_ctime),
         })
     }
 }
@@ -411,6 +458,8 @@ mod tests {
         fs::write(&path, "old").unwrap();
         let whole = WholeFile::read(&path, 9).unwrap();
         assert_eq!(Stamp::of(&path).unwrap(), whole.stamp);
+        let at = Located::below(&folder.path().into(), &path).unwrap();
+        assert_eq!(Outlook::open(&at.folder).unwrap().stamp(&at.file).unwrap(), whole.stamp);
         let changed = Timestamp::new(whole.stamp.ctime.0, 0).unwrap();
         assert!(!whole.stamp.settled(changed, true));
         assert!(whole.stamp.settled(changed + SignedDuration::from_secs(2), true));

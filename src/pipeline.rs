@@ -18,9 +18,10 @@ use crate::audit::{AuditSink, AuditUnavailable, Event};
 use crate::backend::{BackendError, Backends, Fault, Terms};
 use crate::budget::{Budget, Payer, Purse, Spent, Unpaid, Unread};
 use crate::clock::Clock;
-use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Reservation, VersionKey, Volumes};
+use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Handed, Reservation, VersionKey, Volumes};
 use crate::dialect::{self, ClassLimits};
-use crate::identity::Attest;
+use crate::files::Located;
+use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
 use crate::model::{
     Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, Tenant, Verb, Version,
@@ -33,17 +34,21 @@ use crate::telemetry::{Metrics, VolumeCounts};
 use crate::turns::Turns;
 use crate::work::{Unfinished, Workroom};
 
+mod change;
 mod error;
 mod live;
 mod record;
 mod told;
+mod watch;
 
 pub use error::{FetchFailure, MountError};
 pub use live::{Counts, Live, Volume};
+pub use watch::{Due, Look, Watch};
 
-use live::Ended;
+use live::{Ended, Whose};
 use record::Record;
 use told::Told;
+use watch::{Delivered, Former, Subject};
 
 /// What a parsed class costs in bytes: this, and so many times the bytes of its text.
 const PLAN: usize = 1024;
@@ -90,7 +95,7 @@ pub struct Pipeline {
 }
 
 /// What bounds one mount, from `limits`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MountLimits {
     pub objects: usize,
     pub class_bytes: usize,
@@ -115,6 +120,8 @@ pub struct Plans {
 struct Parsed {
     from: Arc<BTreeMap<String, String>>,
     plan: Arc<Plan>,
+    /// In bytes.
+    weight: usize,
 }
 
 /// A plan's address, which is its own while something is granted of it, with the namespace and name of a ServiceAccount.
@@ -132,6 +139,8 @@ struct Asked {
 /// A class as it was found: known from before, or parsed now and not kept yet.
 struct Class {
     plan: Arc<Plan>,
+    /// In bytes.
+    weight: usize,
     parsed_from: Option<Arc<BTreeMap<String, String>>>,
 }
 
@@ -162,6 +171,8 @@ pub struct Commons {
     pub volumes: Arc<Volumes>,
     /// The volumes that Pods have.
     pub live: Live,
+    /// Those of them that are written again when a secret changes.
+    pub watch: Arc<Watch>,
     said: Mutex<Option<Instant>>,
     told: Told,
     /// Warnings that the log has: each mount would repeat them.
@@ -197,6 +208,15 @@ pub struct Paid {
 struct Ready {
     mounted: Mounted,
     volume: Reservation,
+    /// `None`: nothing is to be kept of it.
+    delivered: Option<Box<Delivered>>,
+}
+
+/// A mount that was handed over, while its volume's turn is still held.
+struct Done {
+    mounted: Mounted,
+    delivered: Option<Box<Delivered>>,
+    turn: Handed,
 }
 
 /// What was found beside the plan's secrets, and what it has cost. `None`: absent, and optional wherever it is asked for.
@@ -233,7 +253,8 @@ impl Pipeline {
         let mut record = Record::new(cx, self.clock.now());
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
         let (tenant, whose, stale) = (record.tenant(), record.whose(), record.stale());
-        let answer = self.hand_over(ready, record, cx).await;
+        let handed = self.hand_over(ready, record, cx).await;
+        let answer = self.watch(handed, whose.as_ref());
         let now = self.clock.now();
         self.count(&answer, cx.arrived.elapsed(), now);
         if let Some(whose) = whose {
@@ -278,14 +299,17 @@ impl Pipeline {
         let Asked { claims, class, tokens, permission, target_path } = asked;
         let purse = &means.purse;
         record.planned(&found.plan);
-        let attested = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
-        record.identified(attested.pod.verified);
-        let pod = attested.pod;
+        let Attested { pod, tokens, proof } = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
+        record.identified(pod.verified);
         let permits = self.authorise(&pod, &found.plan, record)?;
+        let plan_weight = found.weight;
         let plan = self.keep(found, purse.tenant(), class.as_deref());
         let volume = self.deliverer.reserve(purse.tenant(), &pod, &target_path, cx.deadline).await.map_err(MountError::Delivery)?;
+        // From here on the class is this mount's.
+        let former = if volume.writes() { self.commons.watch.forget(&target_path) } else { Former::default() };
+        let fetched = Instant::now();
         let terms = Terms {
-            tokens: Arc::new(attested.tokens),
+            tokens: Arc::new(tokens),
             fresh: plan.fresh,
             max_stale: plan.max_stale,
             payer: Some(Payer::new(purse)),
@@ -297,7 +321,38 @@ impl Pipeline {
         let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
         record.delivered(&plan, &permits, &secrets, &versions, &rendered);
         let paid = Paid { contents: paid, _answer: kept_back, _purse: Arc::clone(purse) };
-        Ok(Ready { mounted: Mounted { delivery, paid }, volume })
+        let files = volume.writes().then(|| self.files_of(&plan)).flatten();
+        let delivered = files.map(|files| {
+            let (target, provider, configured) = (target_path, Arc::clone(&cx.provider), self.backends.catalogue());
+            let subject = Subject { pod, claims, class, target, provider, permission, plan, configured, limits: self.limits, proof };
+            Box::new(Delivered { subject, files, former, plan_weight, fetched, asked: cx.arrived })
+        });
+        Ok(Ready { mounted: Mounted { delivery, paid }, volume, delivered })
+    }
+
+    /// A file for each of the plan's secrets; `None`: one of them has none, or there are no secrets.
+    fn files_of(&self, plan: &Plan) -> Option<Vec<Located>> {
+        let files = plan.secrets.iter().map(|secret| self.backends.file(secret));
+        files.collect::<Option<Vec<_>>>().filter(|files| !files.is_empty())
+    }
+
+    /// Keeps what a change of the volume needs, before anybody else has the volume's turn. After a mount that failed, nothing is kept.
+    fn watch(&self, handed: Result<Done, MountError>, whose: Option<&Whose>) -> Result<Mounted, MountError> {
+        match handed {
+            Ok(Done { mounted, delivered, turn }) => {
+                if let Some(delivered) = delivered {
+                    self.commons.watch.keep(*delivered);
+                }
+                drop(turn);
+                Ok(mounted)
+            }
+            Err(error) => {
+                if let Some(whose) = whose {
+                    drop(self.commons.watch.forget(&whose.target));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Everything there is to hold is paid for as it comes. A mount that comes short gives all of it back, stands in its tenant's line for
@@ -342,8 +397,8 @@ impl Pipeline {
         if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(str::is_empty) {
             parameters.replace("dialect", &cx.provider);
         }
-        if let Some(plan) = self.plans.find(&parameters) {
-            return Ok(Class { plan, parsed_from: None });
+        if let Some(Parsed { plan, weight, .. }) = self.plans.find(&parameters) {
+            return Ok(Class { plan, weight, parsed_from: None });
         }
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
@@ -353,7 +408,7 @@ impl Pipeline {
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
         let plan = self.work(bytes, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)?;
-        Ok(Class { plan: Arc::new(plan), parsed_from: Some(parsed_from) })
+        Ok(Class { plan: Arc::new(plan), weight: PLAN + bytes * PARSED, parsed_from: Some(parsed_from) })
     }
 
     /// Counts a mount that is refused for want of what tenants share, and says now and then who holds most of it.
@@ -382,6 +437,7 @@ impl Pipeline {
         let Counts { current, failing, stale, oldest, oldest_stale, half } = self.commons.live.count();
         let [oldest_success, oldest_stale, stale_half] = [oldest, oldest_stale, half].map(|at| at.map(unix_seconds));
         self.metrics.volumes(VolumeCounts { current, failing, stale, oldest_success, oldest_stale, stale_half });
+        self.metrics.volumes_watched(self.commons.watch.count());
         self.metrics.keys_fetched(self.identity.keys_fetched().map(unix_seconds));
     }
 
@@ -407,12 +463,12 @@ impl Pipeline {
 
     /// Keeps a class that policy has let pass, and tells once what is to be known of it.
     fn keep(&self, class: Class, tenant: &Tenant, name: Option<&str>) -> Arc<Plan> {
-        let Class { plan, parsed_from: Some(parameters) } = class else { return class.plan };
+        let Class { plan, weight, parsed_from: Some(parameters) } = class else { return class.plan };
         let name = name.unwrap_or_default();
         for warning in &plan.warnings {
             self.commons.told.warn_of_class(tenant, name, warning);
         }
-        self.plans.keep(tenant, parameters, &plan);
+        self.plans.keep(tenant, parameters, &plan, weight);
         plan
     }
 
@@ -558,17 +614,17 @@ impl Pipeline {
 
     /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
     /// then fails, a second line says so.
-    async fn hand_over(&self, ready: Result<Ready, MountError>, record: Record, cx: &MountContext) -> Result<Mounted, MountError> {
+    async fn hand_over(&self, ready: Result<Ready, MountError>, record: Record, cx: &MountContext) -> Result<Done, MountError> {
         let second = ready.as_ref().is_ok_and(|ready| ready.volume.writes()).then(|| record.clone());
         let event = record.into_event(ready.as_ref().err(), cx.arrived.elapsed());
         self.audit_in_time(event, cx).await.map_err(MountError::Audit)?;
-        let Ready { mounted: Mounted { delivery, paid }, volume } = ready?;
+        let Ready { mounted: Mounted { delivery, paid }, volume, delivered: kept } = ready?;
         let delivered = in_time(volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery), cx).await;
         if let (Err(error), Some(record)) = (&delivered, second) {
             // Nothing was delivered: what matters is why, even if this line is lost. The sink counts that.
             let _ = self.audit_in_time(record.into_event(Some(error), cx.arrived.elapsed()), cx).await;
         }
-        delivered.map(|delivery| Mounted { delivery, paid })
+        delivered.map(|(delivery, turn)| Done { mounted: Mounted { delivery, paid }, delivered: kept, turn })
     }
 
     /// An audit that hangs (a full pipe, say) costs a mount its answer, not the caller's patience.
@@ -617,13 +673,14 @@ impl Found {
 impl Commons {
     /// For so many mounts at once.
     pub fn new(budget: Budget, mounts: usize, volumes: Volumes) -> Self {
-        let live = Live::of_bytes(budget.kept().repeats / 8);
+        let (live, watch) = (Live::of_bytes(budget.kept().repeats / 8), Watch::of_bytes(budget.kept().repeats / 8 * 5));
         Self {
             budget,
             places: Turns::new(mounts),
             work: Workroom::new(),
             volumes: Arc::new(volumes),
             live,
+            watch: Arc::new(watch),
             said: Mutex::default(),
             told: Told::default(),
             warned: Memo::with_capacity(MAX_WARNED),
@@ -699,15 +756,14 @@ impl Plans {
         Self { parsed: Kept::of_bytes(bytes - granted), hasher: RandomState::new(), granted: Kept::of_bytes(granted) }
     }
 
-    fn find(&self, parameters: &Parameters<'_>) -> Option<Arc<Plan>> {
+    fn find(&self, parameters: &Parameters<'_>) -> Option<Parsed> {
         let known = self.parsed.find(&self.hasher.hash_one(parameters))?;
-        parameters.is(&known.from).then_some(known.plan)
+        parameters.is(&known.from).then_some(known)
     }
 
-    fn keep(&self, tenant: &Tenant, from: Arc<BTreeMap<String, String>>, plan: &Arc<Plan>) {
-        let bytes: usize = from.iter().map(|(key, value)| key.len() + value.len()).sum();
+    fn keep(&self, tenant: &Tenant, from: Arc<BTreeMap<String, String>>, plan: &Arc<Plan>, weight: usize) {
         let (hash, plan) = (self.hasher.hash_one(Parameters::of(&from)), Arc::clone(plan));
-        self.parsed.keep(tenant.as_str(), hash, Parsed { from, plan }, PLAN + bytes * PARSED);
+        self.parsed.keep(tenant.as_str(), hash, Parsed { from, plan, weight }, weight);
     }
 
     fn granted(&self, plan: &Arc<Plan>, pod: &PodIdentity) -> Option<Arc<Granted>> {

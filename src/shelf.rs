@@ -86,6 +86,11 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
         self.entries.values().map(|entry| &entry.value)
     }
 
+    /// As [`Shelf::values`]; the values may be changed, their weights stay.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.values_mut().map(|entry| &mut entry.value)
+    }
+
     /// What all entries weigh together.
     pub fn weight(&self) -> usize {
         self.weight

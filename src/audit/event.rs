@@ -138,7 +138,7 @@ impl Event {
 
     /// Equal for mounts that say the same: all but time, request and duration.
     pub(super) fn substance(&self, hasher: &Gathering) -> u64 {
-        hasher.hash_one((self.outcome, self.code, &self.error, self.verified, &self.objects, self.more))
+        hasher.hash_one((self.event, self.outcome, self.code, &self.error, self.verified, &self.objects, self.more))
     }
 
     /// Cuts texts that are longer than any that Kubernetes and Linux allow.

@@ -30,6 +30,7 @@ pub(super) struct Repeats {
 #[derive(Clone, Debug)]
 struct Last {
     tenant: Tenant,
+    event: &'static str,
     substance: u64,
     outcome: Outcome,
     code: Option<Code>,
@@ -127,6 +128,7 @@ impl Last {
     fn new(event: &Event, substance: u64, tenant: &Tenant) -> Self {
         Self {
             tenant: tenant.clone(),
+            event: event.event,
             substance,
             outcome: event.outcome,
             code: event.code,
@@ -160,7 +162,7 @@ impl Last {
         (self.repeats > 0).then(|| Count {
             tenant: self.tenant.clone(),
             time: self.time,
-            event: "mount",
+            event: self.event,
             request: self.request,
             outcome: self.outcome,
             code: self.code,

@@ -7,7 +7,7 @@ use crate::model::{Ask, BackendName, Catalogue, RefParts, SecretRef, Serving, Un
 use crate::nearest::nearest;
 
 /// The configured stores by name: what classes are judged by, in a mount as in `keyferry check`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Configured {
     stores: BTreeMap<BackendName, BackendConfig>,
     dialects: ServedDialects,
@@ -66,8 +66,8 @@ impl Catalogue for Configured {
         let name = kind.canonical(ask.name);
         let name = name.map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
         let version = ask.version.map(|version| kind.pin(version)).transpose().map_err(Unresolved::Version)?;
-        let Ask { method, args, lease, login, .. } = ask.clone();
-        let asked = RefParts { backend: backend.clone(), name, version, method, args, lease, login };
+        let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        let asked = RefParts { backend: backend.clone(), name, version, method, args, lease, keep, login };
         kind.admit(asked).map(SecretRef::from).map_err(|refused| match refused {
             Inadmissible::Login { key, problem } => Unresolved::Login { key, problem },
             Inadmissible::NoLogin { key, problem } => Unresolved::NoLogin { key, problem },

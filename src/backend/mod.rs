@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::time::{Duration, Instant};
 
 use crate::budget::Payer;
-use crate::files::Late;
+use crate::files::{Late, Located};
 use crate::model::{
     Account, BackendName, Code, Fetched, Lease, PodIdentity, PodTokens, SecretName, SecretPrefix, SecretRef, Shown, Tenant,
 };
@@ -69,6 +69,12 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether the store is there and serves anybody, whatever this daemon needs besides: what closes its circuit again.
     async fn probe(&self) -> Result<(), BackendError> {
         self.check().await
+    }
+
+    /// The file that an answer is read from, where a look at it tells whether the answer is still the same. `None`: nothing tells that
+    /// without a call.
+    fn file(&self, _secret: &SecretRef) -> Option<Located> {
+        None
     }
 
     /// How widely an answer may be shared.

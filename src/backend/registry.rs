@@ -11,7 +11,8 @@ use super::stack::limit::Limited;
 use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, StoreLimits, Terms};
 use crate::budget::Ceilings;
 use crate::clock::Clock;
-use crate::model::{BackendName, Fetched};
+use crate::files::Located;
+use crate::model::{BackendName, Fetched, SecretRef};
 use crate::policy::Permits;
 use crate::telemetry::Metrics;
 
@@ -202,6 +203,11 @@ impl Backends {
                 answers.review(*kept, *times, allows);
             }
         }
+    }
+
+    /// As [`Backend::file`].
+    pub fn file(&self, secret: &SecretRef) -> Option<Located> {
+        self.stacks.get(&secret.backend)?.top.file(secret)
     }
 
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.

@@ -8,14 +8,14 @@ use crate::http::Endpoint;
 use crate::model::{BackendName, LoginKey, Serving, Unresolved};
 
 /// What is configured of the peers' dialects.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServedDialects {
     candidates: Vec<Candidate>,
     /// `dialects.<name>.backend`.
     named: BTreeMap<String, BackendName>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 struct Candidate {
     name: BackendName,
     address: Option<Endpoint>,

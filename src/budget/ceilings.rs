@@ -24,7 +24,8 @@ pub struct Ceilings {
     pub plans: usize,
     /// Pods and volumes that are watched or were written (`backend/lease/pods.rs`, `delivery/`).
     pub pods: usize,
-    /// The last event of each volume (`audit/repeats.rs`).
+    /// The last event of each volume (`audit/repeats.rs`), the volumes that Pods have (`pipeline/live.rs`), and what is needed to write one
+    /// again when a secret changes (`pipeline/watch.rs`).
     pub repeats: usize,
     /// The highest revisions seen in file vaults (`backend/file/reader.rs`).
     pub revisions: usize,

@@ -3,6 +3,8 @@
 //! Apart from the answer's shape and from the writer of volumes, because this is where the two meet the clock: which mount's turn it is,
 //! how many write at once, and what a deadline does to a write.
 
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +52,16 @@ struct Volume {
     clock: Arc<dyn Clock>,
     volumes: Arc<Volumes>,
     tenant: Tenant,
-    _turn: VolumeTurn,
+    /// Whether the folder's time of change stays as it is: nobody has asked for this write.
+    unasked: bool,
+    turn: VolumeTurn,
+}
+
+/// The turn at a volume that has been delivered: until it is dropped, no other mount delivers it.
+#[derive(Debug)]
+#[must_use = "the turn ends when it is dropped"]
+pub struct Handed {
+    _turn: Option<VolumeTurn>,
 }
 
 /// Why a volume was not written. Unless it is [`VolumeError::Untidy`], the former files are in force, whole.
@@ -108,6 +119,42 @@ impl Deliverer {
         }
         check_target(&self.kubelet_dir, &pod.uid, target_path)?;
         self.volumes.find(&self.kubelet_dir, until).await;
+        let turn = self.volumes.turn(tenant, target_path, until).await.ok_or(DeliveryError::TooLate)?;
+        self.open(tenant, pod, target_path, turn, false, until).await
+    }
+
+    /// As [`Deliverer::reserve`], for a write that no mount asks for: only where no mount has the turn or waits for it, and only where the
+    /// daemon writes. After it the folder's time of change is what it was. The driver skips its next mount of a folder that changed
+    /// a short time ago (`docs/delivery.md`).
+    ///
+    /// `None`: a mount has the turn, or the driver writes.
+    ///
+    /// # Errors
+    /// As [`Deliverer::reserve`].
+    pub async fn reserve_unasked(
+        &self,
+        tenant: &Tenant,
+        pod: &PodIdentity,
+        target_path: &str,
+        until: Instant,
+    ) -> Result<Option<Reservation>, DeliveryError> {
+        if self.mode == DeliveryMode::Driver {
+            return Ok(None);
+        }
+        check_target(&self.kubelet_dir, &pod.uid, target_path)?;
+        let Some(turn) = self.volumes.turn(tenant, target_path, Instant::now()).await else { return Ok(None) };
+        self.open(tenant, pod, target_path, turn, true, until).await.map(Some)
+    }
+
+    async fn open(
+        &self,
+        tenant: &Tenant,
+        pod: &PodIdentity,
+        target_path: &str,
+        turn: VolumeTurn,
+        unasked: bool,
+        until: Instant,
+    ) -> Result<Reservation, DeliveryError> {
         let volume = Volume {
             kubelet_dir: Arc::clone(&self.kubelet_dir),
             pod_uid: Arc::clone(&pod.uid),
@@ -115,7 +162,8 @@ impl Deliverer {
             clock: Arc::clone(&self.clock),
             volumes: Arc::clone(&self.volumes),
             tenant: tenant.clone(),
-            _turn: self.volumes.turn(tenant, target_path, until).await.ok_or(DeliveryError::TooLate)?,
+            unasked,
+            turn,
         };
         // Not kept open until the secrets are there: an open folder would keep the driver from unmounting it.
         let open = move || {
@@ -134,17 +182,32 @@ impl Reservation {
         self.0.is_some()
     }
 
-    /// Delivers: afterwards the answer is whole, and where the daemon writes, so is the volume.
+    /// Looks whether the volume has these files already, and gives both back where it has not.
+    ///
+    /// # Errors
+    /// The volume cannot be read.
+    pub async fn if_it_differs(self, delivery: Delivery, deadline: Instant) -> Result<Option<(Self, Delivery)>, DeliveryError> {
+        let Some(volume) = self.0 else { return Ok(Some((self, delivery))) };
+        let (volumes, tenant) = (Arc::clone(&volume.volumes), volume.tenant.clone());
+        let look = move || {
+            let files: Vec<_> = delivery.files.iter().map(VolumeFile::from).collect();
+            let same = volume::holds(volume.open()?, &files)?;
+            Ok((!same).then(|| (Self(Some(volume)), delivery)))
+        };
+        on_a_thread(&volumes, &tenant, deadline, look).await
+    }
+
+    /// Delivers: afterwards the answer is whole, and where the daemon writes, so is the volume. The turn is handed back with the answer.
     ///
     /// A write that has begun ends by itself, whatever becomes of the caller: it holds the turn until then. One whose time is over
     /// before it begins never does.
     ///
     /// # Errors
     /// The volume could not be written; the former files stay in force.
-    pub async fn deliver(self, mut delivery: Delivery, deadline: Instant) -> Result<Delivery, DeliveryError> {
+    pub async fn deliver(self, mut delivery: Delivery, deadline: Instant) -> Result<(Delivery, Handed), DeliveryError> {
         let Some(volume) = self.0 else {
             delivery.mark_if_empty();
-            return Ok(delivery);
+            return Ok((delivery, Handed { _turn: None }));
         };
         let (volumes, tenant) = (Arc::clone(&volume.volumes), volume.tenant.clone());
         let write = move || {
@@ -152,9 +215,8 @@ impl Reservation {
                 return Err(DeliveryError::TooLate);
             }
             volume.write(&delivery.files)?;
-            drop(volume);
             delivery.in_place = true;
-            Ok(delivery)
+            Ok((delivery, Handed { _turn: Some(volume.turn) }))
         };
         on_a_thread(&volumes, &tenant, deadline, write).await
     }
@@ -169,19 +231,35 @@ impl Volume {
 
     fn write(&self, files: &[DeliveredFile]) -> Result<(), DeliveryError> {
         let files: Vec<_> = files.iter().map(VolumeFile::from).collect();
-        let target = self.open()?;
+        let target = File::from(self.open()?);
         let id = self.id(&target)?;
-        let written = self.write_in_room(&target, id, &files)?;
+        let before = target.metadata().and_then(|found| found.modified());
+        let written = self.write_in_room(&target, id, &files);
+        if self.unasked {
+            // Also after a write that failed: it may have changed the folder.
+            self.say_unless_set_back(before.and_then(|before| target.set_modified(before)));
+        }
+        let written = written?;
         // Unmounted in the meantime, the files went with the old mount: no success without them in the Pod's volume.
-        if id != self.id(&self.open()?)? {
+        if id != self.id(self.open()?)? {
             return Err(TargetError::Replaced { target: self.target_path.clone() }.into());
         }
         tracing::debug!(target_path = self.target_path, ?written, "a volume was written");
         Ok(())
     }
 
+    fn say_unless_set_back(&self, set_back: io::Result<()>) {
+        if let Err(error) = set_back {
+            tracing::warn!(
+                target_path = self.target_path,
+                %error,
+                "the time of a volume's folder cannot be set back: the driver may skip its next mount of it"
+            );
+        }
+    }
+
     /// Whatever is there afterwards is counted, and nothing else.
-    fn write_in_room(&self, target: &OwnedFd, id: Id, files: &[VolumeFile<'_>]) -> Result<Written, VolumeError> {
+    fn write_in_room(&self, target: &File, id: Id, files: &[VolumeFile<'_>]) -> Result<Written, VolumeError> {
         let (pages, weight) = (self.volumes.pages(), volume::weight(files));
         let mut room = None;
         let written = volume::write_in(target, files, self.clock.now(), &mut |former| {
@@ -198,10 +276,13 @@ impl Volume {
         written
     }
 
-    fn id(&self, target: &OwnedFd) -> Result<Id, VolumeError> {
-        let failed = |cause| VolumeError::Failed { step: volume::Step::Read, path: ".".to_owned(), cause };
-        self.volumes.node().id(target.as_fd()).map_err(failed)
+    fn id(&self, target: impl AsFd) -> Result<Id, VolumeError> {
+        self.volumes.node().id(target.as_fd()).map_err(read_failed)
     }
+}
+
+fn read_failed(cause: Errno) -> VolumeError {
+    VolumeError::Failed { step: volume::Step::Read, path: ".".to_owned(), cause }
 }
 
 fn no_room(NoRoom { pages }: NoRoom) -> VolumeError {
@@ -217,6 +298,11 @@ impl<'f> From<&'f DeliveredFile> for VolumeFile<'f> {
 // === impl DeliveryError ===
 
 impl DeliveryError {
+    /// Whether the volume is not there, or not one to write.
+    pub fn is_of_target(&self) -> bool {
+        matches!(self, Self::Target(_))
+    }
+
     pub fn code(&self) -> Code {
         match self {
             Self::Target(_) => Code::InvalidRequest,

@@ -14,7 +14,7 @@ pub mod unmounted;
 pub mod volume;
 mod volumes;
 
-pub use deliverer::{Deliverer, DeliveryError, DeliveryMode, Reservation};
+pub use deliverer::{Deliverer, DeliveryError, DeliveryMode, Handed, Reservation};
 pub use volumes::Volumes;
 
 /// The file that an empty plan is answered with: an answer without files would leave the old ones in place (`proto/provider.proto`).

@@ -128,6 +128,18 @@ pub fn write_in(dir: impl AsFd, files: &[VolumeFile<'_>], now: Timestamp, room: 
     write_watched(dir, files, now, room, &mut |_| Ok(()))
 }
 
+/// Whether the volume holds these files and no others already: then a write would touch nothing.
+///
+/// # Errors
+/// As [`write()`], where nothing could be written at all.
+pub fn holds(dir: impl AsFd, files: &[VolumeFile<'_>]) -> Result<bool, VolumeError> {
+    let names = top_level_names(files)?;
+    let dir = open_folder(dir.as_fd(), Path::new(".")).map_err(|cause| failed(Step::Read, ".", cause))?;
+    let volume = Volume { dir, hook: &mut |_| Ok(()) };
+    let in_force = volume.in_force()?;
+    Ok(in_force.is_some_and(|data| data.holds(files)) && names.iter().all(|name| volume.is_link(OsStr::new(name))))
+}
+
 /// Whether the files in force were written by this writer.
 pub fn is_own(dir: impl AsFd) -> bool {
     let target = rustix::fs::readlinkat(dir, POINTER, Vec::new());

@@ -217,8 +217,8 @@ impl Catalogue for Anything {
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
         let backend = "store".parse().unwrap();
         let name = ask.name.parse().map_err(|cause| Unresolved::Name { name: ask.name.to_owned(), cause })?;
-        let Ask { method, args, lease, login, .. } = ask.clone();
-        Ok(RefParts { backend, name, version: None, method, args, lease, login }.into())
+        let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        Ok(RefParts { backend, name, version: None, method, args, lease, keep, login }.into())
     }
 
     fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {

@@ -8,7 +8,7 @@ use super::keys::{Keys, one_of};
 use super::{ClassLimits, args, login};
 use crate::model::{
     Ask, Catalogue, ClassFaults, FieldPattern, FileMode, FilePath, FolderPath, Label, LeaseFor, Login, Method, Object, Owner, Plan, Query,
-    Select, quoted,
+    Select, Verb, quoted,
 };
 use crate::steps::Steps;
 use crate::units::parse_duration;
@@ -34,8 +34,14 @@ const CLASS_KEYS: Keys = Keys {
 
 /// Keys of an object.
 const OBJECT_KEYS: Keys = Keys {
-    known: &["secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease"],
-    shown: &["secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease"],
+    known: &[
+        "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
+        "keep",
+    ],
+    shown: &[
+        "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
+        "keep",
+    ],
     later: &[
         ("format", "remove it for JSON of the fields, or store the finished text as one field"),
         ("prefix", "write an object for each secret"),
@@ -57,7 +63,7 @@ const FORMAT: Format = Format {
     object_keys: OBJECT_KEYS,
     path: "path",
     request: RequestKeys { name: "secret", version: "version", method: "method", args: "args", lease: "lease" },
-    blank: &["backend", "mode", "version", "encoding", "method", "lease", "owner"],
+    blank: &["backend", "mode", "version", "encoding", "method", "lease", "keep", "owner"],
     sample: "secret: shop/db",
     without_objects: "add it: a list of objects, each with at least `secret: <name>`; `objects: \"[]\"` for an empty volume",
     may_be_empty: true,
@@ -218,6 +224,13 @@ fn read_ask<'a, 'n: 'a>(defaults: &'a Defaults<'a>, reader: &mut Reader<'n>, fau
     let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
     let args = args::read("args", reader, faults);
     let lease = reader.parsed("lease", faults, |text| one_of("lease", &LEASES, text));
+    let keep = reader.parsed("keep", faults, parse_duration);
+    let is_method_known = method.is_some() || reader.get("method").is_none();
+    if keep.is_some() && is_method_known && method.unwrap_or_default().verb() == Verb::Read {
+        let problem =
+            "goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)";
+        faults.add(position(reader, "keep"), "keep", problem);
+    }
     if reader.get("secret").is_none() && !IN_PLACE_OF_SECRET.iter().any(|key| reader.get(key).is_some()) {
         reader.missing("secret", "write the secret's name, such as `secret: shop/db`", faults);
     }
@@ -229,6 +242,7 @@ fn read_ask<'a, 'n: 'a>(defaults: &'a Defaults<'a>, reader: &mut Reader<'n>, fau
         method: method.unwrap_or_default(),
         args: args.unwrap_or_default(),
         lease: lease.unwrap_or_default(),
+        keep,
         login: defaults.login.clone(),
     })
 }

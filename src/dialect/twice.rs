@@ -51,7 +51,9 @@ impl First<'_> {
             let how = if self.is_spelled_as(&other.args) { "arguments that differ in spelling alone" } else { "different arguments" };
             Some((format!("send {method} {name}, with {how}"), "write the same arguments"))
         } else {
-            (self.secret.lease != other.lease).then(|| (format!("send {method} {name}, with another `lease`"), "write the same `lease`"))
+            let (lease, keep) = (self.secret.lease != other.lease, self.secret.keep != other.keep);
+            let differs = |key: &str, remedy| (format!("send {method} {name}, with another `{key}`"), remedy);
+            lease.then(|| differs("lease", "write the same `lease`")).or_else(|| keep.then(|| differs("keep", "write the same `keep`")))
         }
     }
 

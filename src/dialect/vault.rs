@@ -185,7 +185,12 @@ impl ObjectReader<'_, '_> {
             let (lease, login) = (LeaseFor::Pod, self.entry.login.clone());
             let args = merge(args, target, reader, faults);
             let (name, version) = (target.name.as_str(), target.version.as_deref());
-            self.class.resolve(Ask { backend: Some(self.backend?), name, version, method, args, lease, login }, false, reader, faults)
+            self.class.resolve(
+                Ask { backend: Some(self.backend?), name, version, method, args, lease, keep: None, login },
+                false,
+                reader,
+                faults,
+            )
         });
         let path = path?;
         let select = match key {

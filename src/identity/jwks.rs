@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::attest::{Attest, Attested, IdentityError};
+use super::attest::{Attest, Attested, IdentityError, Proof};
 use super::keys::{Algorithm, Key, KeySet};
 use super::keysource::KeySource;
 use super::token::{self, Jws, OWN_TOKEN, TokenDigest, Verified};
@@ -34,16 +34,21 @@ impl Attest for JwksVerifier {
     async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError> {
         let now = self.clock.now();
         let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
-        let proof = self.verify(own, &self.audience, claims, now).await?;
+        let (own, keys) = self.verify(own, &self.audience, claims, now).await?;
         let mut verified = BTreeMap::new();
         for (audience, jwt) in token::for_stores(tokens, &self.audience) {
             match self.verify(jwt, audience, claims, now).await {
-                Ok(token) if token.is_for_daemon => tracing::debug!(audience = %quoted(audience), "{}", token::FOR_DAEMON),
-                Ok(token) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
+                Ok((token, _)) if token.is_for_daemon => tracing::debug!(audience = %quoted(audience), "{}", token::FOR_DAEMON),
+                Ok((token, _)) => _ = verified.insert(audience.clone(), PodToken { jwt: jwt.clone(), expires: token.expires }),
                 Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
             }
         }
-        Ok(Attested { pod: proof.identity(), tokens: PodTokens::new(verified) })
+        Ok(Attested { pod: own.identity(), tokens: PodTokens::new(verified), proof: Proof::new(own.expires, &keys.mark) })
+    }
+
+    async fn stands(&self, proof: &Proof) -> Result<(), IdentityError> {
+        let keys = self.keys.recent().await;
+        proof.check(keys.as_ref().map(|keys| &keys.mark), self.clock.now())
     }
 
     async fn health(&self) -> Result<(), String> {
@@ -68,19 +73,27 @@ impl JwksVerifier {
         Self { keys, issuer: issuer.to_owned(), audience: audience.to_owned(), clock }
     }
 
-    async fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims, now: Timestamp) -> Result<Arc<Verified>, IdentityError> {
+    /// The token, and the keys that have verified it.
+    async fn verify(
+        &self,
+        jwt: &SecretBytes,
+        audience: &str,
+        claims: &PodClaims,
+        now: Timestamp,
+    ) -> Result<(Arc<Verified>, Arc<KeySet>), IdentityError> {
         let digest = token::digest(jwt.expose(), audience);
-        let token = match self.keys.recent().await.and_then(|keys| keys.verified.find(&digest)) {
+        let known = self.keys.recent().await.and_then(|keys| Some((keys.verified.find(&digest)?, keys)));
+        let (token, keys) = match known {
             Some(known) => known,
             None => self.verify_anew(digest, jwt.expose(), audience).await?,
         };
         token.check_time(now)?;
         token.check_pod(claims)?;
-        Ok(token)
+        Ok((token, keys))
     }
 
     /// The signature first: of what an unsigned text claims, nothing is worth a look.
-    async fn verify_anew(&self, digest: TokenDigest, token: &[u8], audience: &str) -> Result<Arc<Verified>, IdentityError> {
+    async fn verify_anew(&self, digest: TokenDigest, token: &[u8], audience: &str) -> Result<(Arc<Verified>, Arc<KeySet>), IdentityError> {
         let jws = Jws::parse(token)?;
         let algorithm = Algorithm::named(&jws.algorithm).ok_or_else(|| unusable(&jws.algorithm))?;
         let keys = self.keys.for_key(jws.key_id.as_deref()).await?;
@@ -90,7 +103,7 @@ impl JwksVerifier {
         }
         let token = Arc::new(jws.claims(&self.issuer, audience, &self.audience)?);
         keys.verified.insert(digest, token.clone());
-        Ok(token)
+        Ok((token, keys))
     }
 
     /// The keys that may have signed it: those of its `kid`, or, where it names none, all that fit.

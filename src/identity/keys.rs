@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::attest::Mark;
 use super::token::{TokenDigest, Verified};
 use crate::memo::Memo;
 use crate::model::quoted;
@@ -33,6 +34,8 @@ pub(super) struct KeySet {
     pub(super) verified: Memo<TokenDigest, Arc<Verified>>,
     left_out: Vec<LeftOut>,
     absence: Option<Absence>,
+    /// Names these keys: other keys have another mark.
+    pub(super) mark: Mark,
 }
 
 /// A key of the list that cannot be used.
@@ -134,12 +137,13 @@ impl KeySet {
                 Err((id, why)) => left_out.push(LeftOut { id, index, why }),
             }
         }
-        Ok(Self { keys, verified: Memo::with_capacity(MEMO), left_out, absence })
+        Ok(Self { keys, verified: Memo::with_capacity(MEMO), left_out, absence, mark: Mark::default() })
     }
 
     /// No keys any more, because of this problem.
     pub(super) fn withdrawn(problem: String) -> Self {
-        Self { keys: Vec::new(), verified: Memo::with_capacity(MEMO), left_out: Vec::new(), absence: Some(Absence::Withdrawn(problem)) }
+        let absence = Some(Absence::Withdrawn(problem));
+        Self { keys: Vec::new(), verified: Memo::with_capacity(MEMO), left_out: Vec::new(), absence, mark: Mark::default() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {

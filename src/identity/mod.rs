@@ -29,7 +29,7 @@ use keysource::KeySource;
 use keystate::KeyState;
 use keyurl::{API_SERVER_KEYS, KeyUrl};
 
-pub use attest::{Attest, Attested, IdentityError};
+pub use attest::{Attest, Attested, IdentityError, Proof};
 pub use config::{IdentityConfig, Keys, Verify};
 pub use driver::BelieveDriver;
 pub use examine::examine;

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
-use super::attest::{Attest, Attested, IdentityError};
+use super::attest::{Attest, Attested, IdentityError, Mark, Proof};
 use super::token::{self, Jws, OWN_TOKEN, TokenDigest};
 use crate::clock::Clock;
 use crate::kube::{KubeClient, ReviewError, TokenStatus};
@@ -52,6 +52,7 @@ pub struct TokenReviewer {
     calls: Turns,
     seen: Mutex<Shelf<TokenDigest, Arc<Reviewed>>>,
     trouble: Mutex<Option<(Instant, String)>>,
+    mark: Mark,
 }
 
 /// A token that the API server has found good.
@@ -71,7 +72,7 @@ struct Reviewed {
 impl Attest for TokenReviewer {
     async fn attest(&self, claims: &PodClaims, tokens: &RawTokens) -> Result<Attested, IdentityError> {
         let own = tokens.get(&self.audience).ok_or_else(|| token::missing(&self.audience, tokens))?;
-        let proof = self.verify(own, &self.audience, claims).await?;
+        let own = self.verify(own, &self.audience, claims).await?;
         let mut verified = BTreeMap::new();
         // Each by its own review.
         let reviews = token::for_stores(tokens, &self.audience)
@@ -84,7 +85,12 @@ impl Attest for TokenReviewer {
                 Err(error) => tracing::debug!(audience = %quoted(audience), %error, "a token is kept from the backends"),
             }
         }
-        Ok(Attested { pod: Arc::new(proof.identity(claims)), tokens: PodTokens::new(verified) })
+        let proof = Proof::new(own.expires, &self.mark).believed_until(own.until);
+        Ok(Attested { pod: Arc::new(own.identity(claims)), tokens: PodTokens::new(verified), proof })
+    }
+
+    async fn stands(&self, proof: &Proof) -> Result<(), IdentityError> {
+        proof.check(Some(&self.mark), self.clock.now())
     }
 
     /// Whether the API server answers as it should.
@@ -100,7 +106,7 @@ impl Attest for TokenReviewer {
 impl TokenReviewer {
     pub fn new(client: KubeClient, audience: &str, clock: Arc<dyn Clock>) -> Self {
         let (calls, seen) = (Turns::new(CALLS), Mutex::new(Shelf::new(KNOWN)));
-        Self { client, audience: audience.to_owned(), clock, calls, seen, trouble: Mutex::default() }
+        Self { client, audience: audience.to_owned(), clock, calls, seen, trouble: Mutex::default(), mark: Mark::default() }
     }
 
     async fn verify(&self, jwt: &SecretBytes, audience: &str, claims: &PodClaims) -> Result<Arc<Reviewed>, IdentityError> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use tokio::time::Duration;
 
 use super::{LeaseFor, Method};
 
@@ -18,6 +19,7 @@ pub struct Ask<'c> {
     pub method: Method,
     pub args: Args,
     pub lease: LeaseFor,
+    pub keep: Option<Duration>,
     pub login: Login,
 }
 

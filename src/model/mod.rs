@@ -30,7 +30,7 @@ pub use query::{InvalidQuery, Missing, Query, QueryError};
 pub use quoted::{clean, quoted, visible};
 pub use request::{MountCall, Parameters, Request, RequestFault, is_label, is_subdomain};
 pub use secret::{
-    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Shown, Source, Verb,
-    is_seen,
+    Fetched, Field, FieldKind, Lease, LeaseFor, Method, RefParts, Secret, SecretBytes, SecretPrefix, SecretRef, Shown, Source, UNASKED,
+    Verb, is_seen,
 };
 pub use tenant::Tenant;

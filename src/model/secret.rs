@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
@@ -16,6 +16,9 @@ use crate::redact::is_invisible;
 /// Bytes that must not be seen: wiped when dropped, redacted in `Debug`, never copied by accident.
 /// There is one way to the content, and it is easy to search for.
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
+
+/// How long what a store has made without an end is kept while nobody asks for it.
+pub const UNASKED: Duration = Duration::from_hours(24);
 
 /// What a field costs besides its name and content, in bytes: a place in a tree, two pointers with counts.
 const FIELD: usize = 160;
@@ -52,6 +55,9 @@ pub struct Secret {
 
 /// A secret whose life the store ends unless it is renewed. Everything that renewing and revoking need is in it: a lease outlives the
 /// mount it was issued for, and the process.
+///
+/// What a store makes without a lease of its own has one here, too ([`Lease::of_made`]), so that it is made once: nobody can renew or revoke
+/// it.
 #[derive(Clone, Debug)]
 pub struct Lease {
     pub id: Arc<SecretBytes>,
@@ -64,6 +70,8 @@ pub struct Lease {
     pub token: Arc<SecretBytes>,
     /// What it was issued for: says where it is renewed and revoked.
     pub secret: SecretRef,
+    /// The store has not said when it ends: `ends` is put off while somebody asks for it.
+    pub while_asked: bool,
 }
 
 /// Whether a request only reads, or makes something in the store.
@@ -111,8 +119,10 @@ pub struct RefParts {
     pub version: Option<Version>,
     pub method: Method,
     pub args: Args,
-    /// Matters only where the answer has a lease.
+    /// For whom what it makes is kept.
     pub lease: LeaseFor,
+    /// The longest that what it makes is kept, unless it has a lease of the store's; `Some(0)`: not at all.
+    pub keep: Option<Duration>,
     /// Where the class enters the store otherwise than the backend's configuration says; what is equal to it is left out.
     pub login: Login,
 }
@@ -201,6 +211,33 @@ impl Secret {
         let fields: usize = self.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + FIELD).sum();
         fields + self.response.as_ref().map_or(0, |response| response.len())
     }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// Of what a store has made without a lease. `ends`: as the answer says; `None`: it does not say.
+    pub fn of_made(secret: &SecretRef, since: Timestamp, ends: Option<Timestamp>) -> Self {
+        let nothing = || Arc::new(SecretBytes::new(Vec::new()));
+        let keep = secret.keep.map(|keep| after(since, keep));
+        let known = ends.into_iter().chain(keep).min();
+        let ends = known.unwrap_or_else(|| after(since, UNASKED));
+        Self { id: nothing(), renewable: false, since, ends, token: nothing(), secret: secret.clone(), while_asked: known.is_none() }
+    }
+
+    /// Whether the store does not know it: it cannot be renewed or revoked.
+    pub fn is_of_made(&self) -> bool {
+        self.id.is_empty()
+    }
+
+    /// One without a known end was asked for.
+    pub fn put_off(&mut self, now: Timestamp) {
+        (self.since, self.ends) = (now, after(now, UNASKED));
+    }
+}
+
+fn after(since: Timestamp, time: Duration) -> Timestamp {
+    SignedDuration::try_from(time).ok().and_then(|time| since.checked_add(time).ok()).unwrap_or(Timestamp::MAX)
 }
 
 // === impl SecretRef ===
@@ -300,7 +337,7 @@ impl RefParts {
     /// As [`SecretRef::read`].
     pub fn read(backend: BackendName, name: SecretName) -> Self {
         let (method, args, lease, login) = (Method::default(), Args::default(), LeaseFor::default(), Login::default());
-        Self { backend, name, version: None, method, args, lease, login }
+        Self { backend, name, version: None, method, args, lease, keep: None, login }
     }
 
     pub fn verb(&self) -> Verb {

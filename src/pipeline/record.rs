@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Duration;
 
 use super::live::{Stale, Whose};
+use super::watch::Subject;
 use super::{MountContext, MountError};
 use crate::audit::{Age, Event, Files, ObjectEvent, Outcome};
 use crate::model::{Fetched, Label, Object, Plan, Request, Select, Source, Tenant, Version};
@@ -41,6 +42,20 @@ impl Record {
             more: 0,
         };
         Self { event, tenant: None, stale: None, withheld: None }
+    }
+
+    /// Of a volume that no mount has asked for.
+    pub(super) fn of_change(cx: &MountContext, now: Timestamp, subject: &Subject) -> Self {
+        let Subject { pod, claims, class, target, plan, .. } = subject;
+        let mut record = Self::new(cx, now);
+        record.tenant = Some(Tenant::from(Arc::clone(&pod.namespace)));
+        record.event.event = "change";
+        record.event.pod = Some(Arc::clone(claims));
+        record.event.class.clone_from(class);
+        record.event.target = Some(Arc::clone(target));
+        record.planned(plan);
+        record.identified(pod.verified);
+        record
     }
 
     pub(super) fn requested(&mut self, request: &Request<'_>, tenant: &Tenant) {

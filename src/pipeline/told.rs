@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
+use super::watch::Subject;
 use super::{MountContext, MountError};
 use crate::model::Tenant;
 use crate::window::Window;
@@ -48,6 +49,19 @@ impl Told {
         if self.may(tenant, message.len()) {
             let code = error.code().as_str();
             tracing::warn!(request = %cx.request, provider = &*cx.provider, code, error = message, "a mount failed");
+        }
+    }
+
+    /// A volume could not be written after its secrets changed.
+    pub(super) fn tell_change(&self, error: &MountError, tenant: &Tenant, subject: &Subject, cx: &MountContext) {
+        let message = error.in_full();
+        let Subject { claims, target, .. } = subject;
+        if self.may(tenant, message.len() + target.len()) {
+            let (code, pod) = (error.code().as_str(), &claims.name);
+            tracing::warn!(
+                request = %cx.request, namespace = %tenant, pod, target_path = &**target, code, error = message,
+                "a secret changed, but its volume could not be written: the former files stay until the next mount"
+            );
         }
     }
 

@@ -144,6 +144,8 @@ pub struct Metrics {
     lease_events: Family<LeaseLabels, Counter>,
     volumes: Family<VolumeLabels, Gauge>,
     volumes_untracked: Counter,
+    volumes_watched: Gauge,
+    changes: Family<MountLabels, Counter>,
     known: Arc<Known>,
     /// Of the configured backends, and those of former configurations: bounded by them.
     faults: Mutex<BTreeMap<String, LastFault>>,
@@ -231,6 +233,8 @@ impl Metrics {
             lease_events: Family::default(),
             volumes: Family::default(),
             volumes_untracked: Counter::default(),
+            volumes_watched: Gauge::default(),
+            changes: Family::default(),
             known: Arc::default(),
             faults: Mutex::default(),
             registry: Registry::default(),
@@ -250,6 +254,7 @@ impl Metrics {
             drop(self.refused.get_or_create(&RefusalLabels { reason }));
         }
         drop(self.mounts.get_or_create(&MountLabels { outcome: "ok", code: "OK" }));
+        drop(self.changes.get_or_create(&MountLabels { outcome: "ok", code: "OK" }));
         self.volumes(VolumeCounts::default());
     }
 
@@ -257,6 +262,7 @@ impl Metrics {
     pub fn expect_codes(&self, codes: impl IntoIterator<Item = &'static str>) {
         for code in codes {
             drop(self.mounts.get_or_create(&MountLabels { outcome: "failed", code }));
+            drop(self.changes.get_or_create(&MountLabels { outcome: "failed", code }));
         }
     }
 
@@ -375,6 +381,14 @@ impl Metrics {
             "What happened to leases: issued, resumed (from a former process), renewed, replaced, revoked, ended, dropped (the store would not renew it), or failed and tried again",
             metrics.lease_events.clone(),
         );
+        registry.register_collector(Box::new(Arc::clone(&metrics.known)));
+        registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        metrics.register_volumes();
+    }
+
+    fn register_volumes(&mut self) {
+        let metrics = self;
+        let registry = metrics.registry.sub_registry_with_prefix("keyferry");
         registry.register(
             "volumes",
             "Volumes of running and starting Pods, by state (current; failing: the last mount failed; stale: delivered from the cache because a store is out); without those that were not asked for in 10 minutes",
@@ -385,8 +399,16 @@ impl Metrics {
             "Volumes that keyferry_volumes does not count, because their namespace has its share of the table",
             metrics.volumes_untracked.clone(),
         );
-        registry.register_collector(Box::new(Arc::clone(&metrics.known)));
-        registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "volumes_watched",
+            "Volumes that Keyferry writes again within seconds when a secret of a file vault changes (with delivery: provider)",
+            metrics.volumes_watched.clone(),
+        );
+        registry.register(
+            "changes",
+            "Volumes that had to be written without a mount because a secret changed, by outcome (ok, failed) and error code",
+            metrics.changes.clone(),
+        );
     }
 
     /// A mount was answered. `code` is `None` where it went well.
@@ -503,6 +525,17 @@ impl Metrics {
     /// So many volumes have no place in the table, or lost theirs.
     pub fn volumes_untracked(&self, count: usize) {
         self.volumes_untracked.inc_by(count as u64);
+    }
+
+    /// How many volumes are written again when a secret changes.
+    pub fn volumes_watched(&self, count: usize) {
+        self.volumes_watched.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A volume was written because a secret changed, or had to be. `code` is `None` where it went well.
+    pub fn change(&self, code: Option<&'static str>) {
+        let outcome = if code.is_none() { "ok" } else { "failed" };
+        self.changes.get_or_create(&MountLabels { outcome, code: code.unwrap_or("OK") }).inc();
     }
 
     /// Running Pods whose volume is not mounted; `None`: nobody can tell on this node.

@@ -17,14 +17,14 @@ use tonic::Status;
 use crate::support::{House, Provider, apart, keyferry, mount, pod, run, tmpfs, web, with_mounts};
 
 /// A node: a provider that writes volumes itself, and the kubelet's folder.
-struct Node {
-    house: House,
-    kubelet: PathBuf,
-    runtime: Runtime,
+pub struct Node {
+    pub house: House,
+    pub kubelet: PathBuf,
+    pub runtime: Runtime,
 }
 
 impl Node {
-    fn new(dir: &Path, extra: &str) -> Self {
+    pub fn new(dir: &Path, extra: &str) -> Self {
         let kubelet = dir.join("kubelet");
         fs::create_dir_all(kubelet.join("pods")).unwrap();
         let house = House::new(&format!("delivery: provider\nkubeletDir: {}\n{extra}", kubelet.display()));
@@ -32,27 +32,27 @@ impl Node {
     }
 
     /// A node with a provider that serves, and a volume of that size for the Pod `web`.
-    fn serving(dir: &Path, extra: &str, size: &str) -> (Self, PathBuf, Provider) {
+    pub fn serving(dir: &Path, extra: &str, size: &str) -> (Self, PathBuf, Provider) {
         let node = Self::new(dir, extra);
         let volume = node.volume(&web(), &format!("size={size}"));
         let provider = node.house.serve();
         (node, volume, provider)
     }
 
-    fn target(&self, pod: &PodClaims) -> PathBuf {
+    pub fn target(&self, pod: &PodClaims) -> PathBuf {
         self.kubelet.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount")
     }
 
     /// What the driver does before it calls: a tmpfs at the target.
-    fn volume(&self, pod: &PodClaims, options: &str) -> PathBuf {
+    pub fn volume(&self, pod: &PodClaims, options: &str) -> PathBuf {
         tmpfs(&self.target(pod), options)
     }
 
-    fn request(&self, pod: &PodClaims, objects: &str) -> MountRequest {
+    pub fn request(&self, pod: &PodClaims, objects: &str) -> MountRequest {
         MountRequest { target_path: self.target(pod).display().to_string(), ..self.house.request(pod, objects) }
     }
 
-    fn mount(&self, provider: &Provider, objects: &str) -> Result<MountResponse, Status> {
+    pub fn mount(&self, provider: &Provider, objects: &str) -> Result<MountResponse, Status> {
         self.runtime.block_on(provider.mount(self.request(&web(), objects)))
     }
 
@@ -83,7 +83,7 @@ pub fn seen(volume: &Path) -> Vec<String> {
     found
 }
 
-fn names(dir: &Path) -> BTreeSet<String> {
+pub fn names(dir: &Path) -> BTreeSet<String> {
     fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 

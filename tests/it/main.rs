@@ -9,6 +9,7 @@ mod audit;
 mod authority;
 mod bao;
 mod bugs;
+mod changes;
 mod check;
 mod cli;
 mod confined;

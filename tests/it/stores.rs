@@ -16,6 +16,7 @@ mod bounds;
 mod files;
 mod http;
 mod leases;
+mod made;
 mod mounts;
 mod outage;
 mod shapes;

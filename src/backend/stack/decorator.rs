@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError, FetchContext, Scope};
+use crate::files::Located;
 use crate::model::{Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef};
 
 /// The methods mean what those of [`Backend`] do. Named by its path where it is implemented, so that a call means [`Backend`].
@@ -73,6 +74,10 @@ impl<D: Decorator> Backend for D {
 
     async fn probe(&self) -> Result<(), BackendError> {
         self.inner().probe().await
+    }
+
+    fn file(&self, secret: &SecretRef) -> Option<Located> {
+        self.inner().file(secret)
     }
 
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {

@@ -159,7 +159,7 @@ pub fn text(fetched: &Fetched) -> String {
 fn lease(secret: &SecretRef) -> Lease {
     let bytes = |text: &str| Arc::new(SecretBytes::new(text.into()));
     let (since, ends) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
-    Lease { id: bytes("lease"), renewable: true, since, ends, token: bytes("token"), secret: secret.clone() }
+    Lease { id: bytes("lease"), renewable: true, since, ends, token: bytes("token"), secret: secret.clone(), while_asked: false }
 }
 
 fn error(fault: Fault, secret: &SecretRef, reason: &str) -> BackendError {

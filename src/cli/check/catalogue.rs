@@ -16,8 +16,8 @@ impl Catalogue for Anything {
         let namespace = ask.login.namespace.as_deref().filter(|namespace| *namespace != "root");
         let name = namespace.map_or_else(|| ask.name.to_owned(), |namespace| format!("{namespace}/{}", ask.name));
         let name = name.parse().map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
-        let Ask { method, args, lease, login, .. } = ask.clone();
-        Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, login }.into())
+        let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, keep, login }.into())
     }
 
     fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {

@@ -122,6 +122,59 @@ async fn a_path_of_another_shape_has_no_turn() {
     }
 }
 
+/// A write that no mount asks for never comes between mounts, and never waits for one.
+#[tokio::test]
+async fn what_nobody_asked_for_is_written_only_while_no_mount_has_the_turn() {
+    let daemon = Daemon::new();
+    let target = target("shop", "secrets");
+    daemon.node.mount(&target);
+    let (tenant, pod) = ("shop".into(), pod("shop"));
+    let unasked = || daemon.deliverer.reserve_unasked(&tenant, &pod, &target, late());
+    let mount = daemon.deliverer.reserve(&tenant, &pod, &target, late()).await.unwrap();
+    assert!(unasked().await.unwrap().is_none());
+    // As long as the turn is held, also after the write.
+    let (_, handed) = mount.deliver(delivery(files(1, 1)), late()).await.unwrap();
+    assert!(unasked().await.unwrap().is_none());
+    drop(handed);
+    let change = unasked().await.unwrap().unwrap();
+    assert!(unasked().await.unwrap().is_none());
+    assert_eq!(
+        daemon.deliverer.reserve(&tenant, &pod, &target, soon()).await.unwrap_err().code(),
+        Code::BackendTimeout,
+        "a mount waits for it"
+    );
+    drop(change);
+    daemon.node.unmount(&target);
+    assert!(unasked().await.unwrap_err().is_of_target());
+    let driver = Deliverer::new(DeliveryMode::Driver, Path::new(KUBELET), Arc::new(SystemClock), Arc::new(Volumes::new(0)));
+    assert!(driver.reserve_unasked(&tenant, &pod, &target, late()).await.unwrap().is_none());
+}
+
+/// The driver skips its mount of a folder that changed a short time ago.
+#[tokio::test]
+async fn what_nobody_asked_for_leaves_the_folders_time_as_it_was() {
+    let daemon = Daemon::new();
+    daemon.mount("shop", "secrets", files(2, 1), late()).await.unwrap();
+    let target = target("shop", "secrets");
+    let (before, data) = (daemon.node.changed(&target), daemon.node.in_force(&target));
+    let (tenant, pod) = ("shop".into(), pod("shop"));
+    let reserve = || async { daemon.deliverer.reserve_unasked(&tenant, &pod, &target, late()).await.unwrap().unwrap() };
+    assert!(reserve().await.if_it_differs(delivery(files(2, 1)), late()).await.unwrap().is_none(), "it has these files");
+    for new in [files(2, 2), files(0, 0), files(3, 1)] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let (change, new) = reserve().await.if_it_differs(delivery(new), late()).await.unwrap().unwrap();
+        drop(change.deliver(new, late()).await.unwrap());
+        assert_eq!(daemon.node.changed(&target), before);
+    }
+    assert_ne!(daemon.node.in_force(&target), data);
+    // One that fails too: it makes folders, and removes them.
+    let (change, new) = reserve().await.if_it_differs(delivery(files(1, 100_000_000)), late()).await.unwrap().unwrap();
+    assert!(change.deliver(new, late()).await.is_err());
+    assert_eq!(daemon.node.changed(&target), before);
+    daemon.mount("shop", "secrets", files(1, 1), late()).await.unwrap();
+    assert_ne!(daemon.node.changed(&target), before, "a mount's own write is one");
+}
+
 #[tokio::test]
 async fn a_write_whose_time_is_over_never_begins() {
     let daemon = Daemon::new();
@@ -141,7 +194,7 @@ async fn an_empty_answer_has_the_marker_only_where_the_driver_writes() {
     deliverer.check().unwrap();
     let reservation = deliverer.reserve(&"n".into(), &pod("n"), "anywhere", late()).await.unwrap();
     assert!(!reservation.writes());
-    let delivery = reservation.deliver(delivery(Vec::new()), Instant::now()).await.unwrap();
+    let (delivery, _) = reservation.deliver(delivery(Vec::new()), Instant::now()).await.unwrap();
     assert_eq!((delivery.files.len(), delivery.in_place), (1, false));
 }
 

@@ -84,6 +84,11 @@ impl FakeNode {
         link.into_os_string().into_string().ok()
     }
 
+    /// When the volume's folder changed.
+    pub(in crate::delivery) fn changed(&self, target: &str) -> std::time::SystemTime {
+        fs::metadata(self.volumes.lock().unwrap()[target].path()).unwrap().modified().unwrap()
+    }
+
     /// Files in all volumes.
     pub(in crate::delivery) fn files(&self) -> usize {
         let volumes = self.volumes.lock().unwrap();

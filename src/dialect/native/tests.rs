@@ -41,8 +41,8 @@ impl Catalogue for FakeCatalogue {
             Ok(number) => Ok(Version::new(number.to_string())),
             Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1"))),
         });
-        let Ask { method, args, lease, login, .. } = ask.clone();
-        Ok(RefParts { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, login }.into())
+        let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        Ok(RefParts { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, keep, login }.into())
     }
 }
 
@@ -187,7 +187,7 @@ fn unknown_keys_name_the_nearest() {
     2:3 object 1 (a): feild: is no known key (did you mean `field`?)
     3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
     5:3 object 2 (b): filePermission: is no known key (here it is `mode`)
-    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease)
+    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep)
     ");
 }
 
@@ -271,6 +271,38 @@ fn how_a_request_is_put_and_for_whom() {
 }
 
 #[test]
+fn how_long_what_is_made_is_kept() {
+    let objects = r#"
+- { secret: auth/approle/role/web/secret-id, backend: bao, method: POST, keep: 12h }
+- { secret: transit/datakey/plaintext/web, backend: bao, method: PUT, keep: 0 }
+- { secret: pki/issue/web, backend: bao, method: POST, keep: "", path: one }
+- { secret: pki/issue/web, backend: bao, method: POST, keep: 1h, path: other }
+"#;
+    let plan = plan(objects);
+    let kept: Vec<_> = plan.secrets.iter().map(|secret| secret.keep.map(|keep| keep.as_secs())).collect();
+    assert_eq!(kept, [Some(43_200), Some(0), None, Some(3600)]);
+    let warnings: Vec<_> = plan.warnings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(warnings.join("\n"), @"object 4 (other): args: the store creates one thing for this object and another one for object 3 (one): both send POST pki/issue/web, with another `keep` (write the same `keep` if the two belong together, such as a certificate and its key)");
+
+    let wrong = r"
+- { secret: a, backend: bao, keep: 12h }
+- { secret: b, backend: bao, method: LIST, keep: 0 }
+- { secret: c, backend: bao, method: POST, keep: for ever }
+- { secret: d, backend: bao, method: post, keep: 1h }
+- { secret: e, backend: bao, method: POST, keep: 12 }
+- { secret: f, keep: 1h }
+";
+    insta::assert_snapshot!(faults(wrong), @r#"
+    2:36 object 1 (a): keep: goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)
+    3:50 object 2 (b): keep: goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)
+    4:50 object 3 (c): keep: "for ever" is not a duration (write for example 500ms, 90s, 2m or 24h)
+    5:38 object 4 (d): method: there is no method "post" (did you mean `POST`?)
+    6:50 object 5 (e): keep: "12" is not a duration (write for example 500ms, 90s, 2m or 24h)
+    7:22 object 6 (f): keep: goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)
+    "#);
+}
+
+#[test]
 fn a_login_is_the_whole_classs() {
     let login = [
         ("role", "web"),
@@ -336,7 +368,7 @@ fn two_requests_for_one_path_are_warned_of() {
 /// As a chart writes what its values do not say.
 #[test]
 fn what_is_empty_is_left_out() {
-    let rest = r#", backend: "", mode: "", version: "", encoding: "", method: "", lease: "", owner: """#;
+    let rest = r#", backend: "", mode: "", version: "", encoding: "", method: "", lease: "", keep: "", owner: """#;
     let class = |rest: &str| {
         [
             ("backend", ""),

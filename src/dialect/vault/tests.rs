@@ -27,8 +27,17 @@ impl Catalogue for FakeCatalogue {
             Err(_) => Err(Unresolved::Version(format!("{version:?} is no version of a KV secret"))),
         });
         let backend = ask.backend.unwrap_or("none").parse().unwrap();
-        Ok(RefParts { backend, name, version: version.transpose()?, method: ask.method, args: ask.args.clone(), lease: ask.lease, login }
-            .into())
+        Ok(RefParts {
+            backend,
+            name,
+            version: version.transpose()?,
+            method: ask.method,
+            args: ask.args.clone(),
+            lease: ask.lease,
+            keep: ask.keep,
+            login,
+        }
+        .into())
     }
 
     fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {

@@ -181,6 +181,7 @@ impl Leases {
         for record in state.records.come_due(now) {
             state.forget(&record);
             let message = match record.stage {
+                Stage::Kept | Stage::Last if record.lease.is_of_made() => "what was made has ended: the next mount makes another",
                 Stage::Kept | Stage::Last => "a lease has ended: the next mount issues another",
                 Stage::Retired => "a replaced lease has ended",
                 Stage::Leaving => "a lease has ended before it could be revoked",
@@ -223,7 +224,8 @@ impl Leases {
             }
             Call::Revoke(About { id, backend, name, lease, ends }) => {
                 let deadline = deadline.min(ends);
-                let answer = guarded(&name, deadline, backend.revoke(lease, deadline)).await;
+                // What the store does not know has nothing to be revoked.
+                let answer = if lease.is_of_made() { Ok(()) } else { guarded(&name, deadline, backend.revoke(lease, deadline)).await };
                 let answered = is_answer(&answer);
                 self.revoked(id, answer);
                 answered
@@ -233,6 +235,9 @@ impl Leases {
 
     /// Revokes what was issued and is not kept: once, and for no longer than that.
     pub(super) async fn give_up(&self, store: &Store, lease: Lease, deadline: Instant) {
+        if lease.is_of_made() {
+            return;
+        }
         let (name, secret, ends) = (&store.name, lease.secret.clone(), lease.ends);
         match guarded(name, deadline, store.inner.revoke(lease, deadline)).await {
             Ok(()) => {
@@ -330,6 +335,9 @@ impl Leases {
         });
         let Some(record) = state.records.get(id) else { return };
         match answer.map_err(|error| (Meaning::of(&error), error)) {
+            Ok(()) if record.lease.is_of_made() => {
+                self.tell(record, LeaseEvent::Dropped, "what was made is kept no longer; there is nothing to revoke at the store");
+            }
             Ok(()) => self.tell(record, LeaseEvent::Revoked, "a lease was revoked"),
             Err((_, error)) if error.fault == Fault::NotFound => {
                 self.tell(record, LeaseEvent::Revoked, "a lease was gone before it was revoked");

@@ -32,7 +32,8 @@ impl Life {
         let full = length(lease.ends.duration_since(lease.since));
         let gone = length(now.wall.duration_since(lease.since));
         let left = full.checked_sub(gone).filter(|left| !left.is_zero())?;
-        let turns = full.mul_f64(2.0 / 3.0 + 0.1 * jitter());
+        // What the store ends at no time is not replaced for its age.
+        let turns = if lease.while_asked { full } else { full.mul_f64(2.0 / 3.0 + 0.1 * jitter()) };
         Some(Self { ends: lease.ends, ends_at: now.at + left, full, turns_at: now.at + turns.saturating_sub(gone) })
     }
 
@@ -62,6 +63,11 @@ impl Life {
     /// Its turn has come.
     pub fn turn(&mut self, now: Instant) {
         self.turns_at = now;
+    }
+
+    /// What is left of it, of so much at its issue.
+    pub fn left(&self, now: Instant) -> (Duration, Duration) {
+        (self.ends_at.saturating_duration_since(now), self.full)
     }
 
     /// When it is over for certain, and nothing is left to renew or revoke.

@@ -210,6 +210,19 @@ impl Record {
         (last || other) && now.at >= self.next
     }
 
+    /// Whether its end is to be put off, since it was asked for. Not each time: each change is written to the disk.
+    pub fn is_to_be_put_off(&self, now: Instant) -> bool {
+        let (left, full) = self.life.left(now);
+        self.lease.while_asked && left < full / 8 * 7
+    }
+
+    pub fn put_off(&mut self, now: Moment) {
+        self.lease.put_off(now.wall);
+        if let Some(life) = Life::of(&self.lease, now) {
+            self.life = life;
+        }
+    }
+
     /// Not given any more; still revoked if its Pods go before it ends.
     pub fn retire(&mut self) {
         if let Some(secret) = self.secret.take() {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Store;
 use super::calls::{Calls, Slot};
+use super::life::Moment;
 use super::record::{Booked, FarewellId, Record, RecordId, Stage};
 use crate::backend::Scope;
 use crate::model::PodIdentity;
@@ -113,6 +114,15 @@ impl Records {
         let Some(new) = self.all.get_mut(&id).and_then(|record| record.used_by(pod)) else { return false };
         self.by_pod.entry(new).or_default().insert(id);
         true
+    }
+
+    /// It was asked for. Whether its end is another one since.
+    pub fn asked_for(&mut self, id: RecordId, now: Moment) -> bool {
+        let is_due = self.all.get(&id).is_some_and(|record| record.is_to_be_put_off(now.at));
+        if is_due {
+            self.change(id, |record| record.put_off(now));
+        }
+        is_due
     }
 
     /// A Pod that uses it is gone.

@@ -217,7 +217,7 @@ impl Full {
 
 /// The texts of a request.
 pub(super) fn weight_of(secret: &SecretRef) -> usize {
-    let RefParts { backend, name, version, method: _, args, lease: _, login } = &**secret;
+    let RefParts { backend, name, version, method: _, args, lease: _, keep: _, login } = &**secret;
     let Login { address, audience, mount, namespace, role, tls } = login;
     let texts = [address, audience, mount, namespace, role].into_iter().flatten().map(String::len).sum::<usize>();
     let files = tls.iter().flat_map(|tls| tls.files()).map(|file| file.as_os_str().len()).sum::<usize>();

@@ -77,6 +77,9 @@ struct Reference {
     /// A JSON object.
     args: Bytes,
     shared: bool,
+    /// In milliseconds.
+    #[serde(default)]
+    keep: Option<u64>,
     login: Entry,
 }
 
@@ -119,6 +122,8 @@ struct Times {
     renewable: bool,
     since: Timestamp,
     ends: Timestamp,
+    #[serde(default)]
+    while_asked: bool,
 }
 
 // === impl Saved ===
@@ -138,7 +143,7 @@ impl Saved {
             secret: Reference::of(&record.key.secret),
             given: record.secret.as_deref().map(Given::of),
             lease: Times::of(&record.lease),
-            life: u64::try_from(record.life.full().as_millis()).unwrap_or(u64::MAX),
+            life: millis(record.life.full()),
             stage: match record.stage {
                 Stage::Kept => Word::Kept,
                 Stage::Last if record.life.turns_at() <= now.at => Word::Due,
@@ -252,7 +257,7 @@ impl Saved {
 
 impl Reference {
     fn of(secret: &SecretRef) -> Self {
-        let RefParts { backend, name, version, method, args, lease, login } = &**secret;
+        let RefParts { backend, name, version, method, args, lease, keep, login } = &**secret;
         let Login { address, audience, mount, namespace, role, tls } = login.clone();
         let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
         Self {
@@ -262,6 +267,7 @@ impl Reference {
             method: method.to_string(),
             args: Zeroizing::new(args.to_json()),
             shared: *lease == LeaseFor::Shared,
+            keep: keep.map(millis),
             login: Entry { address, audience, mount, namespace, role, tls },
         }
     }
@@ -280,6 +286,7 @@ impl Reference {
             method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
             args,
             lease: if self.shared { LeaseFor::Shared } else { LeaseFor::Pod },
+            keep: self.keep.map(Duration::from_millis),
             login: Login { address, audience, mount, namespace, role, tls },
         };
         Some(parts.into())
@@ -328,15 +335,19 @@ impl Given {
 
 impl Times {
     fn of(lease: &Lease) -> Self {
-        let Lease { id, renewable, since, ends, token, secret: _ } = lease;
-        Self { id: encoded(id), token: encoded(token), renewable: *renewable, since: *since, ends: *ends }
+        let Lease { id, renewable, since, ends, token, secret: _, while_asked } = lease;
+        Self { id: encoded(id), token: encoded(token), renewable: *renewable, since: *since, ends: *ends, while_asked: *while_asked }
     }
 
     fn back(self, secret: &SecretRef) -> Option<Lease> {
-        let Self { id, token, renewable, since, ends } = self;
+        let Self { id, token, renewable, since, ends, while_asked } = self;
         let (id, token) = (Arc::new(decoded(&id)?), Arc::new(decoded(&token)?));
-        Some(Lease { id, renewable, since, ends, token, secret: secret.clone() })
+        Some(Lease { id, renewable, since, ends, token, secret: secret.clone(), while_asked })
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn encoded(bytes: &SecretBytes) -> Bytes {

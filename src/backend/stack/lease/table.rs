@@ -250,13 +250,14 @@ impl Leases {
         let record = state.records.get(id)?;
         let (given, wanting) = (record.give(now)?, record.wants_replacing(store, now));
         if !wanting {
-            self.use_by(state, id, pod);
+            self.use_by(state, id, pod, now);
         }
         Some((given, wanting))
     }
 
-    fn use_by(&self, state: &mut State, id: RecordId, pod: &PodIdentity) {
-        if state.records.used_by(id, pod) {
+    fn use_by(&self, state: &mut State, id: RecordId, pod: &PodIdentity, now: Moment) {
+        let is_new = state.records.used_by(id, pod);
+        if state.records.asked_for(id, now) || is_new {
             state.unsaved.insert(id);
             self.changed.notify_one();
         }
@@ -309,7 +310,7 @@ impl Leases {
         let mut state = self.lock();
         let id = state.slots.get(key)?.given?;
         let given = state.records.get(id)?.give(now);
-        self.use_by(&mut state, id, pod);
+        self.use_by(&mut state, id, pod, now);
         given
     }
 
@@ -337,7 +338,8 @@ impl Leases {
         };
         let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
         let mut record = Record::issued(key.clone(), store.clone(), place, (&fetched.secret, lease, life), pod, gauge, now);
-        self.tell(&record, LeaseEvent::Issued, "a lease was issued");
+        let issued = if record.lease.is_of_made() { "what a store has made without a lease is kept" } else { "a lease was issued" };
+        self.tell(&record, LeaseEvent::Issued, issued);
         // Others may have been issued meanwhile.
         let full = state.full(key);
         if full.is_some() {

@@ -18,6 +18,7 @@ use crate::telemetry::Metrics;
 mod calling;
 mod keeping;
 mod leaving;
+mod making;
 mod renewing;
 mod replacing;
 mod restarting;
@@ -30,7 +31,15 @@ pub(super) fn lease(since: i64, ends: i64) -> Lease {
     let time = |second| Timestamp::from_second(second).unwrap();
     let bytes = |text: &str| Arc::new(SecretBytes::new(text.into()));
     let secret = secret("db/creds/app");
-    Lease { id: bytes("lease-1"), renewable: true, since: time(since), ends: time(ends), token: bytes("token-1"), secret }
+    Lease {
+        id: bytes("lease-1"),
+        renewable: true,
+        since: time(since),
+        ends: time(ends),
+        token: bytes("token-1"),
+        secret,
+        while_asked: false,
+    }
 }
 
 fn secret(name: &str) -> SecretRef {
@@ -97,6 +106,7 @@ struct Rules {
     max_ttl: i64,
     renewable: bool,
     leased: bool,
+    made: Option<Made>,
     fetch: Option<Fault>,
     renew: Option<Fault>,
     revoke: Option<Fault>,
@@ -111,6 +121,15 @@ struct Rules {
     panics: bool,
 }
 
+/// What is made without a lease of the store's.
+#[derive(Clone, Copy, Debug)]
+enum Made {
+    /// After `ttl`.
+    Ending,
+    /// It does not say when it ends.
+    Endless,
+}
+
 impl Default for Rules {
     fn default() -> Self {
         let (fetch, renew, revoke, slow) = (None, None, None, Duration::ZERO);
@@ -119,6 +138,7 @@ impl Default for Rules {
             max_ttl: 1000 * HOUR,
             renewable: true,
             leased: true,
+            made: None,
             fetch,
             renew,
             revoke,
@@ -216,13 +236,19 @@ impl Backend for Fake {
             ends: now + SignedDuration::from_secs(rules.ttl),
             token: bytes("token".into()),
             secret: asked.clone(),
+            while_asked: false,
         };
         let user = Field::of_bytes(SecretBytes::new(format!("user-{number}").into()));
         let mut fields = BTreeMap::from([("username".parse().unwrap(), user)]);
         if rules.large > 0 {
             fields.insert("password".parse().unwrap(), Field::of_bytes(SecretBytes::new(vec![b'x'; rules.large])));
         }
-        let secret = Secret { fields, response: None, version: None, lease: rules.leased.then_some(lease) };
+        let lease = match rules {
+            Rules { made: Some(Made::Ending), .. } => Some(Lease::of_made(asked, now, Some(lease.ends))),
+            Rules { made: Some(Made::Endless), .. } => Some(Lease::of_made(asked, now, None)),
+            Rules { made: None, leased, .. } => leased.then_some(lease),
+        };
+        let secret = Secret { fields, response: None, version: None, lease };
         Ok(Fetched { secret: Arc::new(secret), source: Source::Store, by: "bao".parse().unwrap() })
     }
 

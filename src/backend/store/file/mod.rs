@@ -53,7 +53,7 @@ use reader::UNUSED;
 use crate::backend::sweep::Swept;
 use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::clock::Clock;
-use crate::files::absolute;
+use crate::files::{Located, absolute};
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Tenant};
 use crate::yaml;
 
@@ -228,6 +228,11 @@ impl Backend for FileBackend {
 
     async fn check(&self) -> Result<(), BackendError> {
         self.read(&Tenant::from(""), Instant::now() + CHECK_TIME, |reader| reader.check()).await.map_err(|fault| self.error(None, fault))
+    }
+
+    /// A pinned revision is asked for among the earlier ones first.
+    fn file(&self, secret: &SecretRef) -> Option<Located> {
+        self.reader.file(&Self::key(secret).ok()?)
     }
 
     /// A vault does not know Pods: whoever may have a secret is given the same answer.

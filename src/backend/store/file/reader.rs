@@ -21,6 +21,7 @@ use super::{ReadFault, Revision, SecretType};
 use crate::backend::Fault;
 use crate::backend::sweep::{Sweeping, Swept};
 use crate::clock::{Clock, SystemClock};
+use crate::files::Located;
 use crate::memo::Memo;
 use crate::model::{Secret, SecretName};
 use crate::shelf::Kept;
@@ -45,6 +46,7 @@ const LARGE: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Reader {
     layout: Layout,
+    folder: Arc<Path>,
     identities: Identities,
     max_secret_bytes: usize,
     clock: Arc<dyn Clock>,
@@ -104,6 +106,7 @@ impl Reader {
     fn with(identities: Identities, root: &Path, max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Self {
         Self {
             layout: Layout::of(root),
+            folder: root.into(),
             identities,
             max_secret_bytes,
             clock,
@@ -151,6 +154,13 @@ impl Reader {
             self.seen.keep(tenant, key.clone(), Arc::new(seen), weight);
         }
         Ok(opened)
+    }
+
+    /// Where the secret is, whether it is there or not.
+    pub fn file(&self, key: &Key) -> Option<Located> {
+        let name = VaultName::try_from(&key.name).ok()?;
+        let path = key.pin.map_or_else(|| self.layout.current(&name), |revision| self.layout.earlier(&name, revision));
+        Located::below(&self.folder, &path)
     }
 
     pub fn list(&self, prefix: &str) -> Result<Vec<SecretName>, ReadFault> {

@@ -19,7 +19,7 @@ use crate::model::Lease;
 impl VaultBackend {
     /// Lengthens the lease, its token first where that would end before it.
     pub(super) async fn lengthen(&self, lease: Lease, deadline: Instant) -> Result<Lease, Refusal> {
-        if lease.id.is_empty() {
+        if lease.is_of_made() {
             return Err(Refusal::new(Fault::Unsupported, "a certificate cannot be renewed: another has to be issued"));
         }
         let token = self.bearer(&lease)?;
@@ -39,7 +39,7 @@ impl VaultBackend {
 
     /// Gives the lease back, and its token where nothing else lives by it.
     pub(super) async fn give_back(&self, lease: &Lease, deadline: Instant) -> Result<(), Refusal> {
-        if lease.id.is_empty() {
+        if lease.is_of_made() {
             return Ok(());
         }
         let token = self.bearer(lease)?;
@@ -57,7 +57,7 @@ impl VaultBackend {
 
     /// Takes the lease of a former process in.
     pub(super) fn take_in(&self, lease: &Lease) {
-        if !lease.id.is_empty() {
+        if !lease.is_of_made() {
             // An address that is none any more: the lease ends by itself.
             let _ = self.bearer(lease);
         }

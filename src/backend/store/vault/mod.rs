@@ -3,7 +3,7 @@
 //! Reading order: `config` (what the admin chose, and what that makes of a class's words), `own` (which
 //! names are the store's own), `entry` (through which door a request goes),
 //! `sessions` and `token` (who is logged in, and for how long), `login`, `read` (a request and its answer), `answer` (what an answer
-//! means), `lease` (renewed and given back), `health`, `probe` (a look for the doctor), `wire` (one call) and `fault` (what is told of one that failed).
+//! means), `made` (when that ends which has no lease), `lease` (renewed and given back), `health`, `probe` (a look for the doctor), `wire` (one call) and `fault` (what is told of one that failed).
 
 mod answer;
 mod config;
@@ -13,6 +13,7 @@ mod health;
 mod kind;
 mod lease;
 mod login;
+mod made;
 mod own;
 mod probe;
 mod raw;

@@ -14,6 +14,7 @@ use super::entry::{Entry, sharers, within};
 use super::fault::{Needles, Refusal, Words, of_status, or_status, warnings, words};
 use super::lease::as_it_stands;
 use super::login::log_in;
+use super::made;
 use super::own;
 use super::raw;
 use super::sessions::{Key, Session, no_turn};
@@ -252,12 +253,12 @@ impl VaultBackend {
             self.sessions.keep(token);
             let id = Arc::new(id);
             let (token_value, secret) = (Arc::clone(&token.value), secret.clone());
-            return Some(as_it_stands(Lease { id, renewable, since, ends: since, token: token_value, secret }, token));
+            let lease = Lease { id, renewable, since, ends: since, token: token_value, secret, while_asked: false };
+            return Some(as_it_stands(lease, token));
         }
-        // A certificate lives by itself: nobody can renew it, and it outlives the token.
-        let ends = answer.expiration().filter(|_| secret.verb() == Verb::Update)?;
-        let nothing = || Arc::new(SecretBytes::new(Vec::new()));
-        Some(Lease { id: nothing(), renewable: false, since, ends, token: nothing(), secret: secret.clone() })
+        // What was made lives by itself: nobody can renew it, and it outlives the token.
+        let is_kept = secret.verb() == Verb::Update && secret.keep != Some(Duration::ZERO);
+        is_kept.then(|| Lease::of_made(secret, since, made::ends(answer, since)))
     }
 
     /// Each is told once.

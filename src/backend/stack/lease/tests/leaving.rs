@@ -6,7 +6,7 @@ use super::*;
 use crate::model::LeaseFor;
 
 impl Bench {
-    fn starts(&self, uid: &str) {
+    pub(super) fn starts(&self, uid: &str) {
         fs::create_dir_all(self.kubelet.path().join("pods").join(uid)).unwrap();
     }
 

@@ -6,18 +6,18 @@ use super::*;
 use crate::backend::stack::lease::record::Record;
 use crate::model::{Args, LeaseFor, Login, LoginTls};
 
-struct Node {
+pub(super) struct Node {
     folder: TempDir,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("key"), [7; 32]).unwrap();
         Self { folder }
     }
 
-    fn sealed(&self) -> Arc<Sealed> {
+    pub(super) fn sealed(&self) -> Arc<Sealed> {
         Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys: vec![self.folder.path().join("key")] }).unwrap()
     }
 
@@ -28,7 +28,7 @@ impl Node {
 
 impl Bench {
     /// The process is killed, and another starts over the same store, kubelet and disk.
-    fn killed(self, node: &Node) -> Self {
+    pub(super) fn killed(self, node: &Node) -> Self {
         self.moved(node, "https://bao")
     }
 
