@@ -117,7 +117,10 @@ pub struct LeasesReport {
 pub struct VolumesReport {
     pub current: usize,
     pub failing: usize,
-    /// The failing ones first, and of these the largest group.
+    /// Those whose last mount got an answer of before, because a store is out.
+    #[serde(default)]
+    pub stale: usize,
+    /// The failing ones first, then the stale ones, and of these the largest group.
     pub groups: Vec<GroupReport>,
     /// Groups that are not listed.
     pub more: usize,
@@ -129,11 +132,14 @@ pub struct VolumesReport {
 pub struct GroupReport {
     pub namespace: String,
     pub class: String,
-    /// `current` or `failing`.
+    /// `current`, `failing` or `stale`.
     pub state: String,
     /// Why they fail.
     pub code: Option<String>,
     pub volumes: usize,
+    /// When the store was asked for the oldest answer that they have because it is out.
+    #[serde(default)]
+    pub stale: Option<Timestamp>,
     /// Since when the first of them is so.
     pub since: Timestamp,
     /// When the one that was delivered longest ago was delivered; `None`: none was, as far as this process knows.
@@ -277,31 +283,38 @@ fn told(fault: &str) -> &'static str {
 
 /// By class, and how the last mounts ended. A group weighs the same in the list however many volumes it has.
 fn grouped(volumes: &[Volume]) -> VolumesReport {
-    let mut groups: BTreeMap<(Option<Code>, &str, &str), Vec<&Volume>> = BTreeMap::new();
+    let mut groups: BTreeMap<(Option<Code>, bool, &str, &str), Vec<&Volume>> = BTreeMap::new();
     for volume in volumes {
         let class = volume.class.as_deref().unwrap_or_default();
-        groups.entry((volume.code, &volume.pod.namespace, class)).or_default().push(volume);
+        groups.entry((volume.code, is_stale(volume), &volume.pod.namespace, class)).or_default().push(volume);
     }
     let failing = volumes.iter().filter(|volume| volume.code.is_some()).count();
+    let stale = volumes.iter().filter(|volume| is_stale(volume)).count();
     let mut groups: Vec<_> =
-        groups.into_iter().map(|((code, namespace, class), volumes)| group(code, namespace, class, &volumes)).collect();
-    // What fails first, then the largest; of equal ones the order of their names stays.
-    groups.sort_by_key(|group| (group.code.is_none(), usize::MAX - group.volumes));
+        groups.into_iter().map(|((code, _, namespace, class), volumes)| group(code, namespace, class, &volumes)).collect();
+    // What fails first, then what is stale, then the largest; of equal ones the order of their names stays.
+    groups.sort_by_key(|group| (group.code.is_none(), group.stale.is_none(), usize::MAX - group.volumes));
     let more = groups.len().saturating_sub(MAX_LISTED);
     groups.truncate(MAX_LISTED);
-    VolumesReport { current: volumes.len() - failing, failing, groups, more }
+    VolumesReport { current: volumes.len() - failing - stale, failing, stale, groups, more }
+}
+
+fn is_stale(volume: &Volume) -> bool {
+    volume.code.is_none() && volume.stale.is_some()
 }
 
 fn group(code: Option<Code>, namespace: &str, class: &str, volumes: &[&Volume]) -> GroupReport {
     let mut pods: Vec<&str> = if code.is_some() { volumes.iter().map(|volume| volume.pod.name.as_str()).collect() } else { Vec::new() };
     pods.sort_unstable();
     pods.dedup();
+    let stale = volumes.iter().filter(|volume| is_stale(volume)).filter_map(|volume| volume.stale).min();
     GroupReport {
         namespace: clean(namespace),
         class: clean(class),
-        state: if code.is_some() { "failing" } else { "current" }.to_owned(),
+        state: if code.is_some() { "failing" } else { stale.map_or("current", |_| "stale") }.to_owned(),
         code: code.map(|code| code.to_string()),
         volumes: volumes.len(),
+        stale,
         since: volumes.iter().map(|volume| volume.since).min().unwrap_or_default(),
         delivered: volumes.iter().filter_map(|volume| volume.delivered).min(),
         pods: pods.into_iter().take(MAX_NAMES).map(clean).collect(),
@@ -377,6 +390,10 @@ mod tests {
         assert_eq!(shown(&report), ["failing 5 shop/db job-0,job-1,job-2", "failing 1 bank/x a", "current 2 shop/db "]);
         assert_eq!(report.groups[0].since.as_second(), 6);
         assert_eq!((report.groups[2].delivered.unwrap().as_second(), report.groups[0].delivered), (3, None));
+        volumes[0].stale = Some(Timestamp::UNIX_EPOCH);
+        let report = grouped(&volumes);
+        assert_eq!((report.current, report.failing, report.stale), (1, 6, 1));
+        assert_eq!(shown(&report)[2..], ["stale 1 shop/db ", "current 1 shop/db "]);
     }
 
     /// However many classes there are, and whatever they are called.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::stack::breaker::{Breaker, Circuits};
+use super::stack::breaker::Breaker;
 use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
+use super::stack::circuits::Circuits;
 use super::stack::coalesce::Coalesced;
 use super::stack::lease::{Leased, Leases};
 use super::stack::limit::Limited;

@@ -12,7 +12,7 @@ pub struct Ceilings {
     pub audit: usize,
     /// HTTP clients for the addresses and the TLS settings of classes (`backend/store/vault/wire.rs`).
     pub clients: usize,
-    /// Requests that stores failed for, and the servers that classes name (`backend/stack/breaker/`).
+    /// Requests that stores failed for, and the servers that classes name (`backend/stack/circuits/`).
     pub held: usize,
     /// Leases, with their credentials (`backend/lease/state.rs`).
     pub leases: usize,

@@ -323,7 +323,9 @@ fn schema_and_parser_agree_on_values_of_a_class() {
     let (mut good, mut bad) = (Map::new(), Map::new());
     for (key, property) in schema["$defs"]["object"]["properties"].as_object().unwrap() {
         for value in property["examples"].as_array().unwrap() {
-            good.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
+            // It goes with what is made alone.
+            let method = if key == "keep" { "POST" } else { "GET" };
+            good.insert(format!("{key}={value}"), json!({ "secret": "shop/db", "method": method, key: value }));
         }
     }
     for (key, value) in [
@@ -340,12 +342,16 @@ fn schema_and_parser_agree_on_values_of_a_class() {
         ("backend", json!("a b")),
         ("method", json!("DELETE")),
         ("lease", json!("node")),
+        ("keep", json!("1h")),
         ("args", json!(["a"])),
     ] {
         bad.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
     }
     bad.insert("no secret".to_owned(), json!({ "path": "x" }));
     bad.insert("both".to_owned(), json!({ "secret": "x", "field": "a", "fields": "*" }));
+    for keep in [json!("for ever"), json!(12), json!(-1), json!(["1h"])] {
+        bad.insert(format!("POST keep={keep}"), json!({ "secret": "x", "method": "POST", "keep": keep }));
+    }
     for (name, object) in &good {
         assert_eq!(parse(&objects(object)), Ok(()), "{name}");
     }

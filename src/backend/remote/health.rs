@@ -8,9 +8,8 @@ use super::refusal::Refusal;
 /// How long a store is given to answer.
 pub(in crate::backend) const TIME: Duration = Duration::from_secs(2);
 
-/// How long an answer is good, and how long a failure: that the store is back is soon seen.
+/// How long an answer is good.
 const GOOD: Duration = Duration::from_secs(5);
-const BAD: Duration = Duration::from_millis(500);
 
 /// The last answer.
 #[derive(Debug, Default)]
@@ -20,7 +19,7 @@ impl Health {
     /// Those who come at once share one call.
     pub(in crate::backend) async fn check(&self, ask: impl Future<Output = Result<(), Refusal>>) -> Result<(), Refusal> {
         let mut last = self.0.lock().await;
-        if let Some((_, answer)) = last.as_ref().filter(|(at, answer)| at.elapsed() < if answer.is_ok() { GOOD } else { BAD }) {
+        if let Some((_, answer)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD) {
             return answer.clone();
         }
         let answer = ask.await;

@@ -3,6 +3,7 @@
 mod asked;
 pub mod breaker;
 pub mod cache;
+pub mod circuits;
 pub mod coalesce;
 mod decorator;
 pub mod lease;

@@ -24,6 +24,7 @@ fn fine() -> Report {
         namespace: "shop".into(),
         class: "db".into(),
         state: "current".into(),
+        stale: None,
         code: None,
         volumes: 12,
         since: ago(7_300),
@@ -43,7 +44,7 @@ fn fine() -> Report {
         }),
         problems: Vec::new(),
         backends: vec![backend("bao"), backend("files")],
-        volumes: VolumesReport { current: 12, failing: 0, groups: vec![group], more: 0 },
+        volumes: VolumesReport { current: 12, failing: 0, stale: 0, groups: vec![group], more: 0 },
         pods_without_volume: PodsReport { looked: Some(ago(70)), ..PodsReport::default() },
         memory: vec![
             PotReport { pot: "calls".into(), used: 0, limit: 32 << 20 },
@@ -77,6 +78,7 @@ fn broken() -> Report {
         namespace: "shop".into(),
         class: "a-class-with-a-rather-long-name-as-generated-ones-have-7f9c".into(),
         state: "failing".into(),
+        stale: None,
         code: Some("BackendUnavailable".into()),
         volumes: 4,
         since: ago(900),
@@ -91,7 +93,16 @@ fn broken() -> Report {
         pods: vec!["x".into()],
         ..failing.clone()
     };
-    report.volumes = VolumesReport { current: 12, failing: 5, groups: vec![failing, never, report.volumes.groups[0].clone()], more: 3 };
+    let stale = GroupReport {
+        state: "stale".into(),
+        code: None,
+        volumes: 2,
+        stale: Some(now() - SignedDuration::from_hours(3)),
+        pods: Vec::new(),
+        ..report.volumes.groups[0].clone()
+    };
+    report.volumes =
+        VolumesReport { current: 12, failing: 5, stale: 2, groups: vec![failing, never, stale, report.volumes.groups[0].clone()], more: 3 };
     let pod = |namespace: Option<&str>, name: Option<&str>| PodReport {
         uid: "0b5a2c1e-6a52-4c55-9b1e-9d2f6c0c7f31".into(),
         volume: "secrets".into(),
@@ -145,11 +156,12 @@ fn what_is_wrong_comes_first_and_fits_the_page() {
       ... and 1 more
       by uid: kubectl get pods -A -o custom-columns=:.metadata.namespace,:.metadata.name,:.metadata.uid
 
-    Volumes: 5 failing, 12 current
+    Volumes: 5 failing, 2 stale, 12 current
       failing    4  shop/a-class-with-a-rather-long-name-as-generated-ones-have-7f9c for 15 min:
         BackendUnavailable, last delivered 16 min ago (Pods: web-5d8f7c9b64-2xkqp, web-5d8f7c9b64-8r7zt,
         web-5d8f7c9b64-lq2mn ...)
       failing    1  shop/(no name) for 15 min: PolicyDenied, never delivered (Pods: x)
+      stale      2  shop/db for 2 h: a store is out, and the oldest answer was got 3 h ago
       current   12  shop/db for 2 h
       ... and 3 more classes
 

@@ -114,11 +114,12 @@ impl Page {
     }
 
     fn volumes(&mut self, report: &VolumesReport, now: Timestamp) {
-        let VolumesReport { current, failing, groups, more } = report;
+        let VolumesReport { current, failing, stale, groups, more } = report;
         if groups.is_empty() {
             return self.heading("Volumes: none was asked for in the last 10 minutes");
         }
-        self.heading(&format!("Volumes: {failing} failing, {current} current"));
+        let out = if *stale > 0 { format!("{stale} stale, ") } else { String::new() };
+        self.heading(&format!("Volumes: {failing} failing, {out}{current} current"));
         for group in groups {
             self.group(group, now);
         }
@@ -128,9 +129,9 @@ impl Page {
     }
 
     fn group(&mut self, group: &GroupReport, now: Timestamp) {
-        let GroupReport { namespace, class, state, code, volumes, since, delivered, pods } = group;
+        let GroupReport { namespace, class, state, code, volumes, stale, since, delivered, pods } = group;
         let class = if class.is_empty() { NAMELESS } else { class };
-        let mut text = format!("{state} {volumes:>4}  {namespace}/{class} for {}", span(now, *since));
+        let mut text = format!("{state:<7} {volumes:>4}  {namespace}/{class} for {}", span(now, *since));
         if let Some(code) = code {
             let _ = write!(text, ": {code}");
             match delivered {
@@ -139,6 +140,9 @@ impl Page {
             }
             let left_out = if *volumes > pods.len() { " ..." } else { "" };
             let _ = write!(text, " (Pods: {}{left_out})", pods.join(", "));
+        }
+        if let Some(stale) = stale {
+            let _ = write!(text, ": a store is out, and the oldest answer was got {} ago", span(now, *stale));
         }
         self.line(2, &text);
     }

@@ -13,7 +13,7 @@ async fn keys_of_a_class() {
             asked.parameters("no objects", json!({})),
             asked.parameters("misspelt", json!({ "object": "[]", "objects": "[]", "Mode": "0400" })),
             asked.parameters("nothing like it", json!({ "objects": "[]", "zzzzzz": "x" })),
-            asked.parameters("to come", json!({ "objects": "[]", "maxStale": "1h" })),
+            asked.parameters("no bound", json!({ "objects": "[]", "maxStale": "soon" })),
             asked.parameters("a dialect to come", json!({ "objects": "[]", "dialect": "azure" })),
             asked.parameters("a login where there is none", json!({ "objects": "- {secret: shop/db}", "role": "x", "mount": "y" })),
             asked.parameters(
@@ -45,9 +45,9 @@ async fn keys_of_a_class() {
     # misspelt
     InvalidArgument InvalidRequest: Mode: is no known key (did you mean `mode`?); object: is no known key (did you mean `objects`?)
     # nothing like it
-    InvalidArgument InvalidRequest: zzzzzz: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, dialect)
-    # to come
-    InvalidArgument InvalidRequest: maxStale: is not yet supported (remove it: no store's answer outlives its `fresh` time)
+    InvalidArgument InvalidRequest: zzzzzz: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, maxStale, dialect)
+    # no bound
+    InvalidArgument InvalidRequest: maxStale: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
     # a dialect to come
     InvalidArgument InvalidRequest: dialect: `azure` is not yet supported (write the class in the native format, and leave the key out)
     # a login where there is none

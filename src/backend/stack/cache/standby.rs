@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 use super::rule::Rule;
 use super::table::{Kept, Table};
 use crate::backend::stack::asked::Asked;
-use crate::backend::stack::breaker::Circuits;
+use crate::backend::stack::circuits::Circuits;
 use crate::backend::{Backend, BackendError, CacheConfig, FetchContext};
 use crate::model::{Fetched, SecretRef, Source, Verb};
 

@@ -17,6 +17,15 @@ impl VaultBackend {
         meaning(&server, &reply)
     }
 
+    /// Whether the server serves anybody. A gateway before it that knows no `sys/health` says nothing of that.
+    ///
+    /// # Errors
+    /// There is no answer, or it is one of a server that does not serve.
+    pub(super) async fn look_at_health(&self) -> Result<(), Refusal> {
+        let (server, reply) = self.call_health(Instant::now() + TIME).await?;
+        if reply.status.is_server_error() { meaning(&server, &reply) } else { Ok(()) }
+    }
+
     /// What the server answers now, whatever that means.
     ///
     /// # Errors
@@ -24,6 +33,10 @@ impl VaultBackend {
     pub(super) async fn health_answer(&self) -> Result<(Server, Reply), Refusal> {
         let deadline = Instant::now() + TIME;
         self.has_credentials(deadline).await?;
+        self.call_health(deadline).await
+    }
+
+    async fn call_health(&self, deadline: Instant) -> Result<(Server, Reply), Refusal> {
         let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None, named_by: None };
         self.clients.check_files(&server, deadline).await?;
         // A standby is fine: it hands requests on to the active node.

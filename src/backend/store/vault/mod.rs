@@ -133,6 +133,10 @@ impl Backend for VaultBackend {
         self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
     }
 
+    async fn probe(&self) -> Result<(), BackendError> {
+        self.look_at_health().await.map_err(|refusal| self.error(None, refusal))
+    }
+
     /// What only reads is the same for all who share a login: they are the same to the store. Which login it is, the reference says.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match secret.verb() {

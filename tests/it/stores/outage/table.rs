@@ -56,6 +56,8 @@ fn rows() -> Vec<Vec<String>> {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/outage.md")).unwrap();
     let table: Vec<Vec<String>> = page
         .lines()
+        .skip_while(|line| !line.starts_with("| trouble |"))
+        .take_while(|line| line.starts_with('|'))
         .filter(|line| line.starts_with("| "))
         .map(|line| line.trim_matches(['|', ' ']).split(" | ").map(|cell| cell.trim().to_owned()).collect())
         .collect();

@@ -1,6 +1,7 @@
 use super::*;
-use crate::backend::stack::breaker::{Breaker, Circuits};
+use crate::backend::stack::breaker::Breaker;
 use crate::backend::stack::cache::{Cached, Standby, Table};
+use crate::backend::stack::circuits::Circuits;
 use crate::backend::stack::coalesce::Coalesced;
 use crate::backend::stack::lease::{Leased, Leases};
 use crate::backend::stack::limit::Limited;

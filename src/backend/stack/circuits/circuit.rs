@@ -39,6 +39,12 @@ struct Inside {
     outage: Option<Ended>,
 }
 
+/// Somebody looks at the server as long as this lives.
+#[derive(Debug)]
+pub(in crate::backend::stack) struct Looking {
+    _alive: Arc<()>,
+}
+
 #[derive(Debug)]
 enum State {
     Closed(Failures),
@@ -145,7 +151,7 @@ impl Circuit {
     }
 
     /// A task may look at the server as long as it holds this; `None`: one does so already, or nothing is to be seen now.
-    pub(super) fn look(&self, now: Instant) -> Option<Arc<()>> {
+    pub(super) fn look(&self, now: Instant) -> Option<Looking> {
         let mut inside = self.lock();
         let is_due = match &inside.state {
             State::Open(Open { way: Way::Probe, .. }) => true,
@@ -155,7 +161,7 @@ impl Circuit {
         (is_due && inside.looking.strong_count() == 0).then(|| {
             let looking = Arc::new(());
             inside.looking = Arc::downgrade(&looking);
-            looking
+            Looking { _alive: looking }
         })
     }
 

@@ -1,4 +1,4 @@
-//! A decorator: what is out is not asked again and again (docs/outage.md).
+//! What is known of servers that are out, and of requests that failed, so that they are not asked again and again (docs/outage.md).
 //!
 //! A *request* that the store failed for is held back for a second, then two, four, up to fifteen, whatever else the store answers; after a
 //! 429 with `Retry-After`, all requests of that login are. So one tenant's broken path turns nothing off for others.
@@ -16,29 +16,23 @@ mod held;
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant};
 
 use super::asked::Asked;
-use crate::backend::{Backend, BackendError, Fault, FetchContext};
+use crate::backend::{BackendError, Fault};
 use crate::clock::Clock;
-use crate::model::{BackendName, Fetched, Login, LoginTls, SecretRef, Tenant};
+use crate::model::{BackendName, Login, LoginTls, SecretRef, Tenant};
 use crate::shelf::Shelf;
 use crate::telemetry::BreakerGauges;
 
+pub(super) use circuit::Looking;
 use circuit::{Admission, Change, Circuit, Ended};
 use held::HeldBack;
 
 /// What a circuit of a class's takes besides its texts, in bytes.
 const CIRCUIT: usize = 1024;
-
-#[derive(Debug)]
-pub struct Breaker {
-    inner: Arc<dyn Backend>,
-    circuits: Arc<Circuits>,
-}
 
 /// What is known of one backend's servers and failed requests. It outlives its stack where a reload changes neither store nor login.
 pub(in crate::backend) struct Circuits {
@@ -59,14 +53,14 @@ type Server = (Option<String>, Option<Box<LoginTls>>);
 
 /// Why a store is out, as a class's author and as the node's admin may read it.
 #[derive(Clone, Debug)]
-pub(super) struct Cause {
+struct Cause {
     reason: String,
     full: Option<String>,
 }
 
 /// What a request shows of its server.
 #[derive(Debug)]
-pub(super) enum Sign {
+enum Sign {
     Answered,
     /// It serves nobody.
     Down(Cause),
@@ -74,68 +68,6 @@ pub(super) enum Sign {
     Failed(Cause),
     /// It may not have been asked; or it has so much to do that it says no.
     Nothing,
-}
-
-// === impl Breaker ===
-
-impl Breaker {
-    pub(in crate::backend) fn new(inner: Arc<dyn Backend>, circuits: Arc<Circuits>) -> Self {
-        Self { inner, circuits }
-    }
-
-    /// Has somebody look at the server, if it is one that can be looked at and is in doubt.
-    fn look(&self, login: &Login) {
-        if is_named(login) {
-            return;
-        }
-        if let Some(looking) = self.circuits.own.look(Instant::now()) {
-            tokio::spawn(look(Arc::downgrade(&self.inner), Arc::clone(&self.circuits), looking));
-        }
-    }
-}
-
-#[async_trait]
-impl crate::backend::stack::Decorator for Breaker {
-    fn inner(&self) -> &dyn Backend {
-        &*self.inner
-    }
-
-    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
-        let tenant = cx.tenant();
-        let circuit = self.circuits.of(&secret.login);
-        if let Some(refused) = self.circuits.refuse(circuit.as_deref(), &asked, &tenant) {
-            self.look(&secret.login);
-            return Err(refused);
-        }
-        let answer = self.inner.fetch(secret, cx).await;
-        self.circuits.note(&asked, &tenant, answer.as_ref().err());
-        self.look(&secret.login);
-        answer
-    }
-
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        self.inner.recall(secret, cx)
-    }
-}
-
-/// Looks at a server until it is found to answer, or nobody wants it any more. `looking` is held meanwhile, so that one task does it.
-async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, looking: Arc<()>) {
-    for probes in 0.. {
-        let wait = circuits.own.next_probe(probes, Instant::now());
-        match wait {
-            Some(wait) => sleep(wait.mul_f64(0.75 + 0.25 * circuits.jitter(probes))).await,
-            // A request has failed just now: that is worth one look.
-            None if probes == 0 => {}
-            None => break,
-        }
-        // Its backend may be gone by a reload.
-        let Some(store) = store.upgrade() else { break };
-        let found = store.probe().await;
-        let cause = found.as_ref().err().filter(|error| error.fault.is_outage()).map(Cause::of);
-        circuits.tell(true, circuits.own.probed(cause, Instant::now()));
-    }
-    drop(looking);
 }
 
 /// Whether it leads to another server than the configuration's.
@@ -188,9 +120,11 @@ impl Circuits {
         Some(self.named().find(&server).cloned().unwrap_or_default())
     }
 
-    fn refuse(&self, circuit: Option<&Circuit>, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
+    /// Why this request is not sent now.
+    pub(super) fn refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
         let (now, secret) = (Instant::now(), &asked.secret);
-        if let Admission::Refused { since, cause } = circuit.unwrap_or(&self.own).admit(tenant, now) {
+        let circuit = self.of(&secret.login);
+        if let Admission::Refused { since, cause } = circuit.as_deref().unwrap_or(&self.own).admit(tenant, now) {
             let said = format!("not asked, since the store has been out for {} s", now.duration_since(since).as_secs());
             return Some(self.error(secret, &said, cause));
         }
@@ -200,13 +134,31 @@ impl Circuits {
         Some(self.error(secret, &said, hold.cause))
     }
 
+    /// Whether somebody is to look at this login's server: it is in doubt, nobody does so yet, and a class has not named it.
+    pub(super) fn look(&self, login: &Login) -> Option<Looking> {
+        if is_named(login) { None } else { self.own.look(Instant::now()) }
+    }
+
+    /// How long to wait before the next probe, after so many; `None`: none is due.
+    pub(super) fn next_probe(&self, probes: usize) -> Option<Duration> {
+        let wait = self.own.next_probe(probes, Instant::now())?;
+        Some(wait.mul_f64(0.75 + 0.25 * self.jitter((probes, Instant::now()))))
+    }
+
+    /// What a probe of the configured server has found.
+    pub(super) fn probed(&self, found: &Result<(), BackendError>) {
+        let cause = found.as_ref().err().filter(|error| error.fault.is_outage()).map(Cause::of);
+        self.tell(true, self.own.probed(cause, Instant::now()));
+    }
+
     fn error(&self, secret: &SecretRef, said: &str, cause: Cause) -> BackendError {
         let Cause { reason, full } = cause;
         let full = full.map(|full| format!("{said}: {full}"));
         BackendError::with(Fault::Unavailable, self.backend.clone(), Some(secret.name.clone()), format!("{said}: {reason}"), full)
     }
 
-    fn note(&self, asked: &Asked, tenant: &Tenant, error: Option<&BackendError>) {
+    /// A request of this tenant has ended, with this error if it failed.
+    pub(super) fn note(&self, asked: &Asked, tenant: &Tenant, error: Option<&BackendError>) {
         let (now, secret) = (Instant::now(), &asked.secret);
         match error {
             Some(error) if error.fault.is_outage() => {
@@ -272,6 +224,13 @@ impl Circuits {
         (self.dice.hash_one(of) >> 32) as f64 / f64::from(u32::MAX)
     }
 
+    /// What is kept of the servers that classes name: in all, and for one tenant.
+    #[cfg(test)]
+    pub(super) fn weight_of_named(&self, tenant: &str) -> (usize, usize) {
+        let named = self.named();
+        (named.weight(), named.weight_of(tenant))
+    }
+
     /// Each change is one call of the shelf's.
     fn named(&self) -> MutexGuard<'_, Shelf<Server, Arc<Circuit>>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
@@ -322,6 +281,3 @@ impl Sign {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
