@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use super::*;
 use crate::backend::store::file::{FileConfig, generate_identity};
@@ -11,6 +11,7 @@ use crate::budget::Ceilings;
 use crate::clock::SystemClock;
 use crate::model::Source;
 
+mod herd;
 mod outages;
 
 fn settings() -> BackendSettings {

@@ -38,6 +38,7 @@ pub struct Fake {
     in_the_air: AtomicUsize,
     probes: AtomicUsize,
     probed: Mutex<Option<Fault>>,
+    out: Mutex<Option<Fault>>,
     /// Every answer, with whom it was for.
     pub given: Mutex<Vec<(Arc<Secret>, Scope, SecretRef)>>,
     pub revoked: AtomicUsize,
@@ -89,6 +90,12 @@ impl Fake {
     /// What probes find from now on.
     pub fn fails_probes(&self, fault: Option<Fault>) {
         *self.probed.lock().unwrap() = fault;
+    }
+
+    /// Every call and probe fails so from now on; `None`: no more.
+    pub fn is_out(&self, fault: Option<Fault>) {
+        *self.out.lock().unwrap() = fault;
+        self.fails_probes(fault);
     }
 
     pub fn probes(&self) -> usize {
@@ -180,6 +187,9 @@ impl Backend for Fake {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.in_the_air.fetch_add(1, Ordering::SeqCst);
         let _landing = InTheAir(&self.in_the_air);
+        if let Some(fault) = *self.out.lock().unwrap() {
+            return Err(error(fault, secret, "as it was told"));
+        }
         let (after, then) = self.script.lock().unwrap().pop_front().unwrap_or((Duration::ZERO, Then::Answer));
         // What is read is read when the call arrives; the answer may take its time.
         let answer = matches!(then, Then::Answer).then(|| self.answer(secret, then, cx));
