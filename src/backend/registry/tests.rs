@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use super::*;
 use crate::backend::store::file::{FileConfig, generate_identity};

@@ -7,10 +7,15 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// Looks at the whole lines of a file, if there is one.
+/// What every line begins with.
+const BEGINNING: &str = "{\"time\":";
+
+/// Looks at the whole lines of a file, if there is one. A daemon that was killed in the middle of a write may have left a part of a line, and
+/// the next daemon's first line follows it: here standard output is a file, to which nobody adds the end of a line.
 pub fn hold(file: &Path) {
     let Ok(text) = fs::read_to_string(file) else { return };
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let line = line.rfind(BEGINNING).map_or(line, |begins| &line[begins..]);
         let parsed: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", file.display()));
         if let Some(problem) = problem(&parsed) {
             panic!("{}: not by schemas/audit.json: {problem}: {line}", file.display());

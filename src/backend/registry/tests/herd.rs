@@ -40,7 +40,7 @@ impl Herd {
             let (answers, circuits) = (plan.answers(&name, parts, None), plan.circuits(&name, parts, None));
             plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), circuits.as_ref())
         });
-        let pods = (0..PODS).map(|n| context(&format!("uid-{n}"), &format!("sa-{}", n % ACCOUNTS), Duration::from_mins(1)));
+        let pods = (0..PODS).map(|n| context(&format!("uid-{n}"), &format!("sa-{}", n % ACCOUNTS), Duration::from_hours(24)));
         Self { store: Arc::clone(&store), nodes: nodes.collect(), secrets, pods: pods.collect(), calls: Vec::new() }
     }
 
@@ -50,8 +50,10 @@ impl Herd {
         for second in 0..60 {
             for (at, node) in self.nodes.iter().enumerate() {
                 for (n, cx) in self.pods.iter().enumerate().filter(|(n, _)| (n * 7 + at) % 60 == second) {
-                    let cx = FetchContext { deadline: Instant::now() + Duration::from_mins(1), ..cx.clone() };
-                    node.fetch(&self.secrets[n % ACCOUNTS], &cx).await.unwrap();
+                    let secret = &self.secrets[n % ACCOUNTS];
+                    if node.recall(secret, cx).is_none() {
+                        node.fetch(secret, cx).await.unwrap();
+                    }
                 }
             }
             sleep(Duration::from_secs(1)).await;
