@@ -139,7 +139,7 @@ pub enum Fault {
     Corrupt,
     /// The store says no.
     Denied,
-    /// No connection to the store can be made, or it says that it serves nobody now (sealed, not initialised).
+    /// No connection to the store can be made; or, for a probe, it says that it serves nobody now (sealed, not initialised).
     Down,
     /// The request means nothing to the store.
     Invalid,

@@ -10,3 +10,11 @@ pub struct Asked {
     pub scope: Scope,
     pub secret: SecretRef,
 }
+
+impl Asked {
+    /// About the bytes of its texts that a tenant chooses: the name, and the arguments.
+    pub fn weight(&self) -> usize {
+        let args: usize = self.secret.args.to_pairs().iter().map(|(name, value)| name.len() + value.len() + 80).sum();
+        self.secret.name.as_str().len() + args
+    }
+}

@@ -4,12 +4,15 @@
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use tokio::time::sleep;
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use super::asked::Asked;
 use super::circuits::{Circuits, Looking};
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{Fetched, Login, SecretRef};
+
+/// How long a look may take.
+const LOOK: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Breaker {
@@ -45,8 +48,9 @@ impl crate::backend::stack::Decorator for Breaker {
             self.look(&secret.login);
             return Err(refused);
         }
+        let began = Instant::now();
         let answer = self.inner.fetch(secret, cx).await;
-        self.circuits.note(&asked, &tenant, answer.as_ref().err());
+        self.circuits.note(&asked, &tenant, answer.as_ref().err(), (began, cx.patience.is_some()));
         self.look(&secret.login);
         answer
     }
@@ -67,7 +71,9 @@ async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, looking: Lookin
         }
         // Its backend may be gone by a reload.
         let Some(store) = store.upgrade() else { break };
-        circuits.probed(&store.probe().await);
+        // A file system of ours that hangs says nothing of the store.
+        let Ok(found) = timeout(LOOK, store.probe()).await else { break };
+        circuits.probed(&found);
     }
     drop(looking);
 }

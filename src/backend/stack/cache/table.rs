@@ -383,8 +383,7 @@ impl fmt::Debug for Table {
 impl Kept {
     /// About what it costs to keep.
     fn weight(&self) -> usize {
-        let args: usize = self.asked.secret.args.to_pairs().iter().map(|(name, value)| name.len() + value.len() + 80).sum();
-        self.answer.weight() + args + 1536
+        self.answer.weight() + self.asked.weight() + 1536
     }
 
     fn ends(&self) -> Instant {

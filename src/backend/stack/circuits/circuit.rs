@@ -1,5 +1,6 @@
 //! The circuit of one server: closed while it answers, open while it is out. Nothing here waits or asks; time is the caller's.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::time::{Duration, Instant};
@@ -15,8 +16,8 @@ const NAMESPACES: usize = 2;
 /// While requests are let through one by one: how long after one the next may follow.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// After so long the tenant that had the last turn may have the next one too, though others have come: they have not come back.
-const GONE: Duration = Duration::from_secs(2);
+/// A tenant that had no turn in this time has one at once, whoever else asks: kubelet may come back only after two minutes.
+const TURN: Duration = Duration::from_secs(15);
 
 /// The waits before the probes of an open circuit.
 const PROBES: [Duration; 5] =
@@ -27,7 +28,11 @@ const PROBES: [Duration; 5] =
 const WANTED: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Default)]
-pub(super) struct Circuit(Mutex<Inside>);
+pub(super) struct Circuit {
+    inside: Mutex<Inside>,
+    /// Nobody looks at its server.
+    unprobed: bool,
+}
 
 #[derive(Debug, Default)]
 struct Inside {
@@ -35,6 +40,8 @@ struct Inside {
     /// Alive as long as a task looks at the server.
     looking: Weak<()>,
     last_look: Option<Instant>,
+    /// A probe has failed while a request was answered: what probes say is not believed until one succeeds.
+    blind: bool,
     /// The last outage.
     outage: Option<Ended>,
 }
@@ -56,6 +63,8 @@ enum State {
 struct Failures {
     names: Vec<SecretName>,
     namespaces: Vec<Tenant>,
+    /// The server is worth a look.
+    doubtful: bool,
 }
 
 #[derive(Debug)]
@@ -65,15 +74,18 @@ struct Open {
     way: Way,
     /// When a mount last wanted it closed.
     wanted: Instant,
+    /// When a request was last let through, and whose were in the last while.
+    last: Instant,
+    turns: HashMap<Tenant, Instant>,
 }
 
-/// What closes it.
-#[derive(Debug)]
+/// What closes it. In either way a request that is answered does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Way {
-    /// A probe that succeeds.
+    /// A probe that succeeds. Now and then a request is let through, in case that probes never do.
     Probe,
-    /// A mount's own request that is answered, where probes say that all is well or there is none.
-    Trial { last: Instant, by: Tenant, others: bool },
+    /// A mount's own request, where probes say that all is well or there is none: one each second.
+    Trial,
 }
 
 /// When an outage ended, and how long it was.
@@ -117,31 +129,55 @@ impl Circuit {
         inside.outage.filter(|_| matches!(inside.state, State::Closed(_)))
     }
 
-    /// How a request for this secret ended. `probed`: whether the server is one that probes can be sent to.
-    pub(super) fn note(&self, tenant: &Tenant, secret: &SecretName, sign: Sign, probed: bool, now: Instant) -> Option<Change> {
+    /// Of a server that nobody looks at.
+    pub(super) fn without_probes() -> Self {
+        Self { unprobed: true, ..Self::default() }
+    }
+
+    /// How a request for this secret ended, and when it was begun.
+    pub(super) fn note(&self, tenant: &Tenant, secret: &SecretName, sign: Sign, (begun, now): (Instant, Instant)) -> Option<Change> {
         let mut inside = self.lock();
+        let of_down = if self.unprobed || inside.blind { Way::Trial } else { Way::Probe };
         let (cause, way) = match (sign, &mut inside.state) {
+            (Sign::Answered, State::Open(Open { way: Way::Probe, since, .. })) if begun > *since => {
+                inside.blind = true;
+                return inside.close(now);
+            }
             (Sign::Answered, _) => return inside.close(now),
-            (Sign::Down(cause), State::Closed(_)) if probed => (cause, Way::Probe),
-            (Sign::Down(cause), State::Closed(_)) => (cause, Way::trial(tenant, now)),
+            (Sign::Down(cause), State::Closed(_)) => (cause, of_down),
             (Sign::Failed(cause), State::Closed(failures)) => {
                 if !failures.add(tenant, secret) {
                     return None;
                 }
-                (cause, Way::trial(tenant, now))
+                (cause, Way::Trial)
             }
-            (Sign::Nothing, _) | (Sign::Down(_) | Sign::Failed(_), State::Open(_)) => return None,
+            (Sign::Late, State::Closed(failures)) => {
+                failures.doubtful = true;
+                return None;
+            }
+            (Sign::Nothing, _) | (Sign::Down(_) | Sign::Failed(_) | Sign::Late, State::Open(_)) => return None,
         };
-        Some(inside.open(cause, way, now))
+        let change = inside.open(cause, way, now);
+        if let State::Open(open) = &mut inside.state {
+            open.turns.insert(tenant.clone(), now);
+        }
+        Some(change)
     }
 
     /// A probe has ended: with nothing, or with why the server is out.
     pub(super) fn probed(&self, found: Option<Cause>, now: Instant) -> Option<Change> {
         let mut inside = self.lock();
         inside.last_look = Some(now);
+        inside.blind &= found.is_some();
+        let blind = inside.blind;
         match (found, &mut inside.state) {
             (None, State::Open(Open { way: Way::Probe, .. })) => inside.close(now),
-            (None, _) => None,
+            (None, State::Open(_)) => None,
+            (None, State::Closed(failures)) => {
+                failures.doubtful = false;
+                None
+            }
+            (Some(_), _) if blind => None,
             (Some(cause), State::Open(open)) => {
                 (open.cause, open.way) = (cause, Way::Probe);
                 None
@@ -155,7 +191,7 @@ impl Circuit {
         let mut inside = self.lock();
         let is_due = match &inside.state {
             State::Open(Open { way: Way::Probe, .. }) => true,
-            State::Closed(Failures { names, .. }) if names.is_empty() => false,
+            State::Closed(Failures { doubtful: false, .. }) => false,
             State::Closed(_) | State::Open(_) => inside.last_look.is_none_or(|last| now.duration_since(last) >= BETWEEN),
         };
         (is_due && inside.looking.strong_count() == 0).then(|| {
@@ -177,7 +213,7 @@ impl Circuit {
 
     /// Nothing that is done under the lock panics.
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,7 +221,7 @@ impl Circuit {
 
 impl Inside {
     fn open(&mut self, cause: Cause, way: Way, now: Instant) -> Change {
-        self.state = State::Open(Open { since: now, cause: cause.clone(), way, wanted: now });
+        self.state = State::Open(Open { since: now, cause: cause.clone(), way, wanted: now, last: now, turns: HashMap::new() });
         Change::Opened(cause)
     }
 
@@ -208,6 +244,7 @@ impl Default for State {
 impl Failures {
     /// Whether they are enough. It keeps no more than that takes.
     fn add(&mut self, tenant: &Tenant, secret: &SecretName) -> bool {
+        self.doubtful = true;
         if self.names.len() < NAMES && !self.names.contains(secret) {
             self.names.push(secret.clone());
         }
@@ -223,23 +260,20 @@ impl Failures {
 impl Open {
     fn admit(&mut self, tenant: &Tenant, now: Instant) -> Admission {
         self.wanted = now;
-        if let Way::Trial { last, by, others } = &mut self.way {
-            let waited = now.duration_since(*last);
-            let is_in_turn = by != tenant || !*others || waited >= GONE;
-            if waited >= BETWEEN && is_in_turn {
-                self.way = Way::trial(tenant, now);
-                return Admission::Go;
+        let waited = now.duration_since(self.last);
+        let goes = match self.way {
+            Way::Probe => waited >= TURN,
+            Way::Trial => {
+                self.turns.retain(|_, at| now.duration_since(*at) < TURN);
+                waited >= BETWEEN || !self.turns.contains_key(tenant)
             }
-            *others |= by != tenant;
+        };
+        if !goes {
+            return Admission::Refused { since: self.since, cause: self.cause.clone() };
         }
-        Admission::Refused { since: self.since, cause: self.cause.clone() }
-    }
-}
-
-impl Way {
-    /// This tenant has just had its turn.
-    fn trial(tenant: &Tenant, now: Instant) -> Self {
-        Self::Trial { last: now, by: tenant.clone(), others: false }
+        self.last = now;
+        self.turns.insert(tenant.clone(), now);
+        Admission::Go
     }
 }
 
@@ -262,7 +296,7 @@ mod tests {
         }
 
         fn note(&self, tenant: &str, secret: &str, sign: Sign) -> bool {
-            let _ = self.circuit.note(&tenant.into(), &secret.parse().unwrap(), sign, true, self.now);
+            let _ = self.circuit.note(&tenant.into(), &secret.parse().unwrap(), sign, (self.now, self.now));
             self.circuit.is_open()
         }
 
@@ -308,19 +342,47 @@ mod tests {
     async fn a_server_that_is_down_opens_it_at_once_and_a_probe_closes_it() {
         let mut bench = Bench::new();
         assert!(bench.note("shop", "a", Sign::Down(cause("no connection"))));
-        assert!(!bench.later(60_000).goes("shop") && !bench.goes("bank"));
+        assert!(!bench.later(14_000).goes("shop") && !bench.goes("bank"));
         assert!(bench.circuit.probed(Some(cause("sealed")), bench.now).is_none() && bench.circuit.is_open());
         let Admission::Refused { cause, .. } = bench.circuit.admit(&"shop".into(), bench.now) else { panic!() };
         assert_eq!(cause.reason, "sealed");
         let Some(Change::Closed(ended)) = bench.circuit.probed(None, bench.now) else { panic!() };
-        assert_eq!((ended.lasted, bench.goes("shop")), (Duration::from_mins(1), true));
+        assert_eq!((ended.lasted, bench.goes("shop")), (Duration::from_secs(14), true));
+    }
+
+    /// A gateway that knows no health, or a store whose look takes long.
+    #[tokio::test]
+    async fn a_probe_that_fails_while_requests_are_answered_is_not_believed() {
+        let mut bench = Bench::new();
+        bench.fails("shop", "a");
+        bench.circuit.probed(Some(cause("502")), bench.now);
+        assert!(!bench.goes("bank") && bench.later(15_000).goes("bank") && !bench.goes("bank"), "one now and then");
+        let _ = bench.circuit.note(&"bank".into(), &"b".parse().unwrap(), Sign::Answered, (bench.now, bench.now));
+        assert!(!bench.circuit.is_open());
+        for _ in 0..3 {
+            assert!(!bench.fails("shop", "a"));
+            assert!(bench.circuit.probed(Some(cause("502")), bench.now).is_none() && !bench.circuit.is_open());
+        }
+        bench.circuit.probed(None, bench.now);
+        bench.fails("shop", "a");
+        assert!(bench.circuit.probed(Some(cause("sealed")), bench.now).is_some(), "it has succeeded, and is believed again");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_was_under_way_says_nothing_of_the_probe() {
+        let mut bench = Bench::new();
+        let begun = bench.now;
+        bench.later(10).note("shop", "a", Sign::Down(cause("refused")));
+        let _ = bench.circuit.note(&"bank".into(), &"b".parse().unwrap(), Sign::Answered, (begun, bench.now));
+        bench.fails("shop", "a");
+        assert!(bench.circuit.probed(Some(cause("sealed")), bench.now).is_some());
     }
 
     #[tokio::test]
     async fn what_a_class_names_is_not_probed() {
-        let mut bench = Bench::new();
-        let _ = bench.circuit.note(&"shop".into(), &"a".parse().unwrap(), Sign::Down(cause("refused")), false, bench.now);
-        assert!(bench.circuit.look(bench.now).is_none_or(|_| bench.circuit.next_probe(0, bench.now).is_none()));
+        let mut bench = Bench { circuit: Circuit::without_probes(), ..Bench::new() };
+        bench.note("shop", "a", Sign::Down(cause("refused")));
+        assert!(bench.circuit.next_probe(0, bench.now).is_none());
         assert!(!bench.goes("shop") && bench.later(1000).goes("shop") && !bench.goes("shop"));
     }
 
@@ -328,7 +390,7 @@ mod tests {
     async fn a_probe_that_fails_opens_it_and_takes_over() {
         let bench = Bench::new();
         assert!(bench.circuit.look(bench.now).is_none(), "nothing has failed");
-        bench.fails("shop", "a");
+        bench.note("shop", "a", Sign::Late);
         let looking = bench.circuit.look(bench.now).unwrap();
         assert!(bench.circuit.look(bench.now).is_none(), "one at a time");
         assert!(matches!(bench.circuit.probed(Some(cause("sealed")), bench.now), Some(Change::Opened(_))));
@@ -338,19 +400,20 @@ mod tests {
         tried.circuit.probed(None, tried.now);
         assert!(tried.circuit.is_open(), "what probes find nothing wrong with is closed by a request");
         tried.circuit.probed(Some(cause("sealed")), tried.now);
-        assert!(!tried.later(60_000).goes("shop"));
+        assert!(!tried.later(14_000).goes("shop"));
     }
 
     #[tokio::test]
-    async fn tenants_are_let_through_in_turn() {
+    async fn who_asks_often_takes_nobodys_turn() {
         let mut bench = Bench::new().tried();
-        assert!(!bench.goes("bank") && !bench.later(999).goes("shop"));
-        assert!(bench.later(1).goes("shop") && !bench.goes("shop") && !bench.goes("bank"));
-        assert!(!bench.later(1000).goes("shop"), "others have come");
-        assert!(bench.goes("bank") && !bench.goes("shop"));
-        assert!(!bench.later(1500).goes("bank"));
-        assert!(bench.later(500).goes("bank"), "the other has not come back");
-        assert!(bench.later(1000).goes("bank"), "nobody else has come");
+        assert!(!bench.goes("bank") && !bench.later(999).goes("bank"));
+        assert!(bench.later(1).goes("bank") && !bench.goes("bank"), "one each second");
+        for minute in 0..5 {
+            for _ in 0..1200 {
+                bench.later(100).goes("bank");
+            }
+            assert!(bench.goes("victim"), "{minute}");
+        }
     }
 
     #[tokio::test]

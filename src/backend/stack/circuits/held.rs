@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
-use super::Cause;
+use super::{Cause, weight_of};
 use crate::backend::Scope;
 use crate::backend::stack::asked::Asked;
-use crate::model::{Login, SecretName, Tenant};
+use crate::model::{Login, Tenant};
 use crate::shelf::Shelf;
 
 /// How long a request is held back after its first failure; twice as long after each further one, up to the longest.
@@ -17,14 +17,19 @@ const LONGEST: Duration = Duration::from_secs(15);
 /// The longest that a `Retry-After` holds a login's requests back: a proxy may well say an hour.
 const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
-/// A request that was not sent again for so long after it might have been begins anew.
-const FORGOTTEN: Duration = Duration::from_mins(1);
+/// A request that was not sent again for so long after it might have been begins anew. Running Pods ask about once a minute.
+const FORGOTTEN: Duration = Duration::from_mins(10);
 
 /// What an entry takes besides its texts, in bytes.
 const ENTRY: usize = 512;
 
-/// By whom, and what; `None`: everything by that login.
-type Key = (Scope, Login, Option<SecretName>);
+/// What is held back.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+enum Key {
+    Request(Asked),
+    /// Whatever a tenant asks for by this login: where the daemon itself logs in, it is that of others too.
+    Login(Scope, Login, Tenant),
+}
 
 /// Bounded by bytes, and shared by tenants: what is pushed out is sent again.
 #[derive(Debug)]
@@ -38,6 +43,14 @@ pub(super) struct Hold {
     wait: Duration,
 }
 
+// === impl Hold ===
+
+impl Hold {
+    fn is_forgotten(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.until) >= FORGOTTEN
+    }
+}
+
 // === impl HeldBack ===
 
 impl HeldBack {
@@ -46,36 +59,46 @@ impl HeldBack {
     }
 
     /// Why this request is not sent now.
-    pub(super) fn find(&self, asked: &Asked, now: Instant) -> Option<Hold> {
+    pub(super) fn find(&self, asked: &Asked, tenant: &Tenant, now: Instant) -> Option<Hold> {
         let mut held = self.lock();
         // So it is nearly always.
         if held.weight() == 0 {
             return None;
         }
-        [key_of_login(asked), key(asked)].iter().find_map(|key| held.find(key).filter(|hold| hold.until > now).cloned())
+        let keys = [key_of_login(asked, tenant), Key::Request(asked.clone())];
+        let found = keys.iter().find_map(|key| held.find(key).filter(|hold| hold.until > now).cloned());
+        if found.is_none() {
+            for key in &keys {
+                if held.find(key).is_some_and(|hold| hold.is_forgotten(now)) {
+                    held.remove(key);
+                }
+            }
+        }
+        found
     }
 
-    /// It has failed once more. `jitter` is from 0 to 1.
-    pub(super) fn failed(&self, asked: &Asked, tenant: &Tenant, cause: Cause, jitter: f64, now: Instant) {
-        let key = key(asked);
+    /// It has failed once more; whether that is new. `jitter` is from 0 to 1.
+    pub(super) fn failed(&self, asked: &Asked, tenant: &Tenant, cause: Cause, jitter: f64, now: Instant) -> bool {
+        let key = Key::Request(asked.clone());
         let mut held = self.lock();
-        let before = held.find(&key).filter(|hold| now.duration_since(hold.until.min(now)) < FORGOTTEN).map(|hold| hold.wait);
+        let before = held.find(&key).filter(|hold| !hold.is_forgotten(now)).map(|hold| hold.wait);
         let wait = before.map_or(FIRST, |wait| (wait * 2).min(LONGEST));
         let until = now + wait.mul_f64(0.75 + 0.25 * jitter);
         keep(&mut held, tenant, key, Hold { failed: now, until, cause, wait });
+        before.is_none()
     }
 
     /// The store wants no request of this login for so long.
     pub(super) fn wished(&self, asked: &Asked, tenant: &Tenant, cause: Cause, wait: Duration, now: Instant) {
         let until = now + wait.min(LONGEST_ASKED);
-        keep(&mut self.lock(), tenant, key_of_login(asked), Hold { failed: now, until, cause, wait });
+        keep(&mut self.lock(), tenant, key_of_login(asked, tenant), Hold { failed: now, until, cause, wait });
     }
 
     /// It has been answered.
     pub(super) fn answered(&self, asked: &Asked) {
         let mut held = self.lock();
         if held.weight() > 0 {
-            held.remove(&key(asked));
+            held.remove(&Key::Request(asked.clone()));
         }
     }
 
@@ -89,21 +112,19 @@ impl HeldBack {
     }
 }
 
-fn key(asked: &Asked) -> Key {
-    (asked.scope.clone(), asked.secret.login.clone(), Some(asked.secret.name.clone()))
-}
-
-fn key_of_login(asked: &Asked) -> Key {
-    (asked.scope.clone(), asked.secret.login.clone(), None)
+fn key_of_login(asked: &Asked, tenant: &Tenant) -> Key {
+    Key::Login(asked.scope.clone(), asked.secret.login.clone(), tenant.clone())
 }
 
 fn keep(shelf: &mut Shelf<Key, Hold>, tenant: &Tenant, key: Key, hold: Hold) {
-    let (_, login, secret) = &key;
-    let texts = [&login.address, &login.audience, &login.mount, &login.namespace, &login.role];
-    let login: usize = texts.into_iter().flatten().map(String::len).sum();
-    let name = secret.as_ref().map_or(0, |secret| secret.as_str().len());
+    let (login, more) = match &key {
+        Key::Request(asked) => (&asked.secret.login, asked.weight()),
+        Key::Login(_, login, _) => (login, 0),
+    };
+    let texts = [&login.audience, &login.mount, &login.namespace, &login.role];
+    let login = texts.into_iter().flatten().map(String::len).sum::<usize>() + weight_of((&login.address, &login.tls));
     // The key is there twice.
-    let weight = 2 * (login + name) + hold.cause.weight() + ENTRY;
+    let weight = 2 * (login + more) + hold.cause.weight() + ENTRY;
     shelf.put(tenant.as_str(), key, hold, weight, |_| false);
 }
 
@@ -129,7 +150,7 @@ mod tests {
 
         /// For how many milliseconds it is held back.
         fn held(&self, role: &str, secret: &str) -> u128 {
-            let hold = self.held.find(&asked(role, secret), self.now);
+            let hold = self.held.find(&asked(role, secret), &"shop".into(), self.now);
             hold.map_or(0, |hold| (hold.until - self.now).as_millis())
         }
     }
@@ -155,7 +176,7 @@ mod tests {
         assert_eq!(bench.held("csi", "a"), 750);
         assert_eq!((bench.held("csi", "b"), bench.held("other", "a")), (0, 0), "another request, another login");
         bench.fails("shop", "csi", "a", 1.0);
-        bench.now += Duration::from_secs(62);
+        bench.now += Duration::from_secs(602);
         bench.fails("shop", "csi", "a", 1.0);
         assert_eq!(bench.held("csi", "a"), 1000, "it begins anew");
     }

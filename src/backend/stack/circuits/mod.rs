@@ -3,11 +3,11 @@
 //! A *request* that the store failed for is held back for a second, then two, four, up to fifteen, whatever else the store answers; after a
 //! 429 with `Retry-After`, all requests of that login are. So one tenant's broken path turns nothing off for others.
 //!
-//! The *circuit* of a server opens when no connection can be made, when the server says that it is sealed or not initialised, or when its
-//! health probe fails after a request has; and when three secrets of two namespaces have failed with no answer between. While it is open no
+//! The *circuit* of a server opens when no connection can be made, or when its
+//! health probe fails after a request has; and when three secrets of two namespaces begin to fail with no answer between. While it is open no
 //! request is sent, and whoever asks is told so at once: [`Standby`](super::cache::Standby), outside of this, may have an answer of before.
-//! A probe closes it; where probes find nothing wrong, or a class has named the server, it is closed by a mount's own request, of which
-//! one each second is let through.
+//! A probe closes it; where probes find nothing wrong, or a class has named the server, it is closed by a mount's own request. A probe
+//! that fails while requests are answered is not believed any more, until it succeeds.
 //!
 //! A server is an address with its TLS settings: what a class names wrong there is that class's trouble.
 
@@ -32,7 +32,10 @@ use circuit::{Admission, Change, Circuit, Ended};
 use held::HeldBack;
 
 /// What a circuit of a class's takes besides its texts, in bytes.
-const CIRCUIT: usize = 1024;
+const CIRCUIT: usize = 4096;
+
+/// A request that had less time than this and got no answer says nothing of the store.
+const ENOUGH: Duration = Duration::from_secs(10);
 
 /// What is known of one backend's servers and failed requests. It outlives its stack where a reload changes neither store nor login.
 pub(in crate::backend) struct Circuits {
@@ -66,6 +69,8 @@ enum Sign {
     Down(Cause),
     /// It did not serve this request.
     Failed(Cause),
+    /// It has not answered in time, and the time was short.
+    Late,
     /// It may not have been asked; or it has so much to do that it says no.
     Nothing,
 }
@@ -123,15 +128,18 @@ impl Circuits {
     /// Why this request is not sent now.
     pub(super) fn refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
         let (now, secret) = (Instant::now(), &asked.secret);
+        // First: what is held back takes no turn from others.
+        if let Some(hold) = self.held.find(asked, tenant, now) {
+            let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
+            let said = format!("not asked again before {again} s are over, since the store failed {ago} s ago");
+            return Some(self.error(secret, &said, hold.cause));
+        }
         let circuit = self.of(&secret.login);
         if let Admission::Refused { since, cause } = circuit.as_deref().unwrap_or(&self.own).admit(tenant, now) {
             let said = format!("not asked, since the store has been out for {} s", now.duration_since(since).as_secs());
             return Some(self.error(secret, &said, cause));
         }
-        let hold = self.held.find(asked, now)?;
-        let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
-        let said = format!("not asked again before {again} s are over, since the store failed {ago} s ago");
-        Some(self.error(secret, &said, hold.cause))
+        None
     }
 
     /// Whether somebody is to look at this login's server: it is in doubt, nobody does so yet, and a class has not named it.
@@ -157,26 +165,31 @@ impl Circuits {
         BackendError::with(Fault::Unavailable, self.backend.clone(), Some(secret.name.clone()), format!("{said}: {reason}"), full)
     }
 
-    /// A request of this tenant has ended, with this error if it failed.
-    pub(super) fn note(&self, asked: &Asked, tenant: &Tenant, error: Option<&BackendError>) {
+    /// A request of this tenant has ended, with this error if it failed. It was begun then, and its caller may have had little patience.
+    pub(super) fn note(&self, asked: &Asked, tenant: &Tenant, error: Option<&BackendError>, (began, hurried): (Instant, bool)) {
         let (now, secret) = (Instant::now(), &asked.secret);
+        let sign = Sign::of(error, now.duration_since(began), hurried);
+        // What has failed for a while already shows nothing new: a tenant's broken paths are no part of an outage.
+        let mut is_first = true;
         match error {
-            Some(error) if error.fault.is_outage() => {
+            // One that had little time says nothing of the next one, which may have more.
+            Some(error) if error.fault.is_outage() && !matches!(sign, Sign::Late) => {
                 let cause = Cause::of(error);
                 if let Some(wait) = error.retry_after {
                     self.held.wished(asked, tenant, cause.clone(), wait, now);
                 }
-                self.held.failed(asked, tenant, cause, self.jitter((asked, now)), now);
+                is_first = self.held.failed(asked, tenant, cause, self.jitter((asked, now)), now);
             }
             None => self.held.answered(asked),
             Some(_) => {}
         }
-        let (named, sign) = (is_named(&secret.login), Sign::of(error));
+        let sign = if is_first { sign } else { sign.again() };
+        let named = is_named(&secret.login);
         let circuit = if named { self.named_for(&secret.login, tenant, &sign) } else { None };
         let change = match &circuit {
-            Some(circuit) => circuit.note(tenant, &secret.name, sign, false, now),
+            Some(circuit) => circuit.note(tenant, &secret.name, sign, (began, now)),
             None if named => None,
-            None => self.own.note(tenant, &secret.name, sign, true, now),
+            None => self.own.note(tenant, &secret.name, sign, (began, now)),
         };
         self.tell(!named, change);
     }
@@ -186,13 +199,13 @@ impl Circuits {
         let server = (login.address.clone(), login.tls.clone());
         let mut named = self.named();
         match sign {
-            Sign::Answered | Sign::Nothing => named.find(&server).cloned(),
+            Sign::Answered | Sign::Late | Sign::Nothing => named.find(&server).cloned(),
             Sign::Down(_) | Sign::Failed(_) => {
                 if let Some(known) = named.find(&server) {
                     return Some(Arc::clone(known));
                 }
-                let circuit = Arc::new(Circuit::default());
-                let weight = CIRCUIT + 2 * weight_of(&server);
+                let circuit = Arc::new(Circuit::without_probes());
+                let weight = CIRCUIT + 2 * weight_of((&server.0, &server.1));
                 named.put(tenant.as_str(), server, Arc::clone(&circuit), weight, |_| false);
                 Some(circuit)
             }
@@ -237,7 +250,8 @@ impl Circuits {
     }
 }
 
-fn weight_of((address, tls): &Server) -> usize {
+/// The bytes of the texts that say where the server is.
+fn weight_of((address, tls): (&Option<String>, &Option<Box<LoginTls>>)) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let tls = tls.as_ref().map_or(0, |tls| {
         let client = tls.client.iter().flat_map(|(chain, key)| [chain, key]);
@@ -269,15 +283,30 @@ impl Cause {
 // === impl Sign ===
 
 impl Sign {
-    fn of(error: Option<&BackendError>) -> Self {
+    /// Of a request that had failed before.
+    fn again(self) -> Self {
+        match self {
+            Self::Failed(_) => Self::Late,
+            Self::Answered | Self::Down(_) | Self::Late | Self::Nothing => self,
+        }
+    }
+
+    fn of(error: Option<&BackendError>, took: Duration, hurried: bool) -> Self {
         let Some(error) = error else { return Self::Answered };
         match error.fault {
-            Fault::Corrupt | Fault::Denied | Fault::NotFound | Fault::Unauthenticated => Self::Answered,
+            Fault::Corrupt | Fault::Denied | Fault::NotFound => Self::Answered,
             Fault::Down => Self::Down(Cause::of(error)),
+            Fault::TimedOut if hurried || took < ENOUGH => Self::Late,
             Fault::TimedOut | Fault::Unavailable => Self::Failed(Cause::of(error)),
-            Fault::Invalid | Fault::NoTurn | Fault::Short | Fault::Throttled | Fault::TooLarge | Fault::Unhelpful | Fault::Unsupported => {
-                Self::Nothing
-            }
+            Fault::Invalid
+            | Fault::NoTurn
+            | Fault::Short
+            | Fault::Throttled
+            | Fault::TooLarge
+            // The daemon may have had no token to show.
+            | Fault::Unauthenticated
+            | Fault::Unhelpful
+            | Fault::Unsupported => Self::Nothing,
         }
     }
 }

@@ -36,17 +36,18 @@ pub(super) fn of_status(reply: &Reply, words: &Words) -> Option<Refusal> {
             "the store is a secondary that serves no requests".to_owned(),
             "name the address of the primary, or of a standby",
         ),
-        501 => refusal(Fault::Down, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`"),
+        // Not `Down`: a namespace of OpenBao can be sealed by itself. A look at the server tells.
+        501 => refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`"),
         503 if words.say("sealed") => {
             // A new server says so too, until it is initialised.
             refusal(
-                Fault::Down,
+                Fault::Unavailable,
                 "the store is sealed".to_owned(),
                 "an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first",
             )
         }
         503 if words.say("not initialized") => {
-            refusal(Fault::Down, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`")
+            refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`")
         }
         500..=599 => refusal(Fault::Unavailable, format!("the store failed: {told}"), "see its log; kubelet tries again by itself"),
         _ => None,

@@ -33,12 +33,16 @@ impl VaultBackend {
     pub(super) async fn health_answer(&self) -> Result<(Server, Reply), Refusal> {
         let deadline = Instant::now() + TIME;
         self.has_credentials(deadline).await?;
+        self.clients.check_files(&self.own_server(), deadline).await?;
         self.call_health(deadline).await
     }
 
+    fn own_server(&self) -> Server {
+        Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None, named_by: None }
+    }
+
     async fn call_health(&self, deadline: Instant) -> Result<(Server, Reply), Refusal> {
-        let server = Server { endpoint: self.config.address.clone(), tls: self.config.tls.clone(), below: None, named_by: None };
-        self.clients.check_files(&server, deadline).await?;
+        let server = self.own_server();
         // A standby is fine: it hands requests on to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
         let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never, payer: None };

@@ -27,25 +27,26 @@ const LONGEST_TOKEN: usize = 64 * 1024;
 /// The earliest end that the answer tells; `None`: none. `since`: when it came.
 pub(super) fn ends(answer: &Answer<'_>, since: Timestamp) -> Option<Timestamp> {
     let data = members(answer.data?).ok()??;
-    let spans = SPANS.iter().filter_map(|name| after(since, span(data.get(*name)?)?));
-    let moments = MOMENTS.iter().filter_map(|name| moment(data.get(*name)?));
+    let spans = SPANS.iter().filter_map(|name| span(data.get(*name)?, since));
+    let moments = MOMENTS.iter().filter_map(|name| moment(data.get(*name)?, since));
     let tokens = data.values().filter_map(|value| token_end(value));
     spans.chain(moments).chain(tokens).chain(answer.expiration()).min()
 }
 
-/// In seconds; more than 0.
-fn span(value: &RawValue) -> Option<f64> {
-    let text = text(value)?;
-    let seconds = text.parse().ok().or_else(|| go_duration(&text))?;
-    is_time(seconds).then_some(seconds)
+/// `since`: when the answer came. One that has an end, which cannot be read, ends then: nobody knows when it does.
+fn span(value: &RawValue, since: Timestamp) -> Option<Timestamp> {
+    let text = text(value).filter(|text| !text.is_empty())?;
+    let Some(seconds) = text.parse().ok().or_else(|| go_duration(&text)) else { return Some(since) };
+    is_time(seconds).then(|| after(since, seconds)).flatten()
 }
 
-fn moment(value: &RawValue) -> Option<Timestamp> {
-    let text = text(value)?;
+/// As [`span`].
+fn moment(value: &RawValue, since: Timestamp) -> Option<Timestamp> {
+    let text = text(value).filter(|text| !text.is_empty())?;
     let told = match text.parse::<f64>() {
         Ok(number) if is_time(number) => after(Timestamp::UNIX_EPOCH, if number > SECONDS { number / 1000.0 } else { number }),
         Ok(_) => None,
-        Err(_) => text.parse().ok(),
+        Err(_) => Some(text.parse().unwrap_or(since)),
     };
     // Go writes a time that is none as that of the year 1.
     told.filter(|end| *end > Timestamp::UNIX_EPOCH)
@@ -166,9 +167,9 @@ mod tests {
             (json!("0s"), None),
             (json!(-1), None),
             (json!(""), None),
-            (json!("h"), None),
-            (json!("1w"), None),
-            (json!("never"), None),
+            (json!("h"), Some(0)),
+            (json!("1w"), Some(0)),
+            (json!("never"), Some(0)),
             (json!("1h "), Some(3600)),
             (json!("NaN"), None),
             (json!("inf"), None),
@@ -187,8 +188,8 @@ mod tests {
             (json!(0), None),
             (json!("0001-01-01T00:00:00Z"), None),
             (json!(""), None),
-            (json!("tomorrow"), None),
-            (json!("2001-09-09"), None),
+            (json!("tomorrow"), Some(0)),
+            (json!("2001-09-09"), Some(0)),
             (json!(1e300), None),
         ] {
             assert_eq!(told(json!({ "expires_at": end })), seconds, "{end}");

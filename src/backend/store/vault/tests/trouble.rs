@@ -12,7 +12,7 @@ async fn sealed_and_down() {
     let bench = Bench::start().await;
     bench.bao.seal().await;
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
-    assert_eq!(fault, Fault::Down);
+    assert_eq!(fault, Fault::Unavailable);
     insta::assert_snapshot!(error, @"bao/kv/data/shop/db: the store is sealed after 3 tries (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
     insta::assert_snapshot!(check, @"bao: the store at http://ADDRESS is sealed (an operator has to unseal it: `bao operator unseal`)");
     bench.bao.stop();
