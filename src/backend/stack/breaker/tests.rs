@@ -274,7 +274,8 @@ async fn what_grew_old_in_an_outage_is_asked_for_over_a_while() {
         }
         asked.push(bench.store.calls() - before);
     }
-    assert!(asked.iter().all(|asked| (10..=80).contains(asked)), "{asked:?}");
+    // Before any of them can have grown old again.
+    assert!(asked.iter().take(8).all(|asked| (10..=70).contains(asked)), "{asked:?}");
     assert!(asked.iter().sum::<usize>() > SECRETS * 8 / 10, "{asked:?}");
     assert_eq!(text(&standby.fetch(&secret("kv/new"), &of("shop")).await.unwrap()), "v1", "what is new goes at once");
     let current = FetchContext { fresh: Some(Duration::ZERO), ..of("shop") };
