@@ -438,6 +438,7 @@ impl Pipeline {
         let [oldest_success, oldest_stale, stale_half] = [oldest, oldest_stale, half].map(|at| at.map(unix_seconds));
         self.metrics.volumes(VolumeCounts { current, failing, stale, oldest_success, oldest_stale, stale_half });
         self.metrics.volumes_watched(self.commons.watch.count());
+        self.metrics.breakers(self.backends.outages());
         self.metrics.keys_fetched(self.identity.keys_fetched().map(unix_seconds));
     }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::stack::breaker::Breaker;
 use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
 use super::stack::circuits::Circuits;
@@ -99,7 +101,7 @@ impl StackPlan {
     fn circuits(&self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Option<Arc<Circuits>> {
         let same = former.filter(|former| former.plan.as_ref().is_some_and(|plan| plan.config == self.config));
         let known = same.and_then(|former| former.circuits.clone());
-        let new = || Circuits::new(name, self.held, parts.metrics.breaker(name.as_str()), parts.clock);
+        let new = || Circuits::new(name, self.held, parts.clock);
         self.cache.map(|_| known.unwrap_or_else(new))
     }
 
@@ -221,6 +223,14 @@ impl Backends {
     pub fn is_bridged(&self, error: &BackendError) -> bool {
         let answers = self.stacks.get(&error.backend).and_then(|stack| stack.answers.as_ref());
         error.fault.is_outage() && answers.is_some_and(|answers| answers.can_serve())
+    }
+
+    /// Of each store over a network: whether it is out, and since when that is so.
+    pub fn outages(&self) -> impl Iterator<Item = (&str, bool, Timestamp)> {
+        self.stacks.iter().filter_map(|(name, stack)| {
+            let (is_out, changed) = stack.circuits.as_ref()?.state();
+            Some((name.as_str(), is_out, changed))
+        })
     }
 
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {

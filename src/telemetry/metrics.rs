@@ -184,13 +184,6 @@ pub struct CallCounters {
     seconds: Histogram,
 }
 
-/// Whether one backend is asked, and since when that is so.
-#[derive(Clone, Debug)]
-pub struct BreakerGauges {
-    open: Gauge,
-    changed: Gauge,
-}
-
 /// Counts one thing in a gauge while it lives.
 #[derive(Debug)]
 pub struct Counted(Gauge);
@@ -466,9 +459,15 @@ impl Metrics {
         CacheCounters { hits, misses, stales, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
     }
 
-    pub fn breaker(&self, backend: &str) -> BreakerGauges {
-        let of = |family: &Family<BackendName, Gauge>| family.get_or_create_owned(&BackendName { backend: backend.to_owned() });
-        BreakerGauges { open: of(&self.breaker_open), changed: of(&self.breaker_changed) }
+    /// Of each backend in force: whether its store is out, and since when that is so.
+    pub fn breakers<'b>(&self, backends: impl Iterator<Item = (&'b str, bool, jiff::Timestamp)>) {
+        self.breaker_open.clear();
+        self.breaker_changed.clear();
+        for (backend, is_open, changed) in backends {
+            let of = |family: &Family<BackendName, Gauge>| family.get_or_create_owned(&BackendName { backend: backend.to_owned() });
+            of(&self.breaker_open).set(is_open.into());
+            of(&self.breaker_changed).set(changed.as_second());
+        }
     }
 
     pub fn audit_lines_lost(&self, lines: u64) {
@@ -601,13 +600,6 @@ impl Default for Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
-    }
-}
-
-impl BreakerGauges {
-    pub fn set(&self, is_open: bool, at: jiff::Timestamp) {
-        self.open.set(is_open.into());
-        self.changed.set(at.as_second());
     }
 }
 

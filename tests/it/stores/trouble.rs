@@ -96,7 +96,7 @@ async fn a_throttled_call_is_made_again_when_the_store_says() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
     store.bao.lift_rate_limit().await;
     let refused = refusal(&provider, &store, DB).await;
-    assert!(refused.contains(": not asked again before "), "{refused}");
+    assert!(refused.contains(": not asked again for "), "{refused}");
     provider.mount(store.asking(&pod("shop", "api-0", "api"), DB)).await.expect("another login is not held back");
 }
 

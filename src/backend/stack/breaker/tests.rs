@@ -1,9 +1,12 @@
 //! On paused time, around a store that counts its calls.
 
+use tokio::task::JoinHandle;
 use tokio::time::{Duration, advance};
 
 use super::*;
 use crate::backend::stack::cache::{Cached, Standby, Table};
+use crate::backend::stack::coalesce::Coalesced;
+use crate::backend::stack::limit::Limited;
 use crate::backend::testing::fake::{Fake, Then, context, secret, text};
 use crate::backend::{CacheConfig, Called, Fault};
 use crate::clock::{Clock, ManualClock};
@@ -28,7 +31,7 @@ impl Bench {
             store.put(name, &[("password", b"v1")]);
         }
         let clock: Arc<dyn Clock> = Arc::new(clock);
-        let circuits = Circuits::new(&"bao".parse().unwrap(), 1 << 20, metrics.breaker("bao"), &clock);
+        let circuits = Circuits::new(&"bao".parse().unwrap(), 1 << 20, &clock);
         let backend = Arc::new(Breaker::new(Arc::clone(&store) as Arc<dyn Backend>, Arc::clone(&circuits)));
         Self { store, circuits, backend, metrics, clock }
     }
@@ -84,7 +87,7 @@ async fn a_request_that_failed_is_not_sent_again_at_once() {
     bench.fail("shop", "a", Fault::Unavailable).await;
     let refused = bench.ask("shop", &secret("a")).await.unwrap_err();
     assert_eq!(refused.fault, Fault::Unavailable);
-    insta::assert_snapshot!(refused.reason, @"not asked again before 1 s are over, since the store failed 0 s ago: as it was told");
+    insta::assert_snapshot!(refused.reason, @"not asked again for 1 s, because the store failed 0 s ago: as it was told");
     assert!(bench.is_asked("shop", &secret("b")).await && bench.is_asked("bank", &secret("a")).await, "others' requests");
     for wait in [1, 2, 4, 8, 15, 15] {
         advance(Duration::from_secs(wait)).await;
@@ -118,18 +121,18 @@ async fn a_store_that_is_down_is_not_asked_until_a_probe_finds_it_up() {
     }
     pass(Duration::from_secs(14)).await;
     let refused = bench.ask("bank", &secret("b")).await.unwrap_err();
-    insta::assert_snapshot!(refused.reason, @"not asked, since the store has been out for 14 s: as it was told");
+    insta::assert_snapshot!(refused.reason, @"not asked, because the store has been out for 14 s: as it was told");
     pass(Duration::from_secs(28)).await;
     // After 1, 3, 7, 15, 30 s, or a quarter of each wait earlier.
     assert!((4..=6).contains(&bench.store.probes()), "{}", bench.store.probes());
-    assert!(bench.metrics.encode().contains("keyferry_breaker_open{backend=\"bao\"} 1\n"));
+    assert!(bench.circuits.state().0);
     bench.store.fails_probes(None);
     pass(Duration::from_secs(15)).await;
     assert!(bench.is_asked("bank", &secret("b")).await);
     let probes = bench.store.probes();
     pass(Duration::from_mins(10)).await;
     assert_eq!(bench.store.probes(), probes, "nobody looks at a store that answers");
-    assert!(bench.metrics.encode().contains("keyferry_breaker_open{backend=\"bao\"} 0\n"));
+    assert!(!bench.circuits.state().0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +229,7 @@ async fn a_server_that_a_class_names_is_out_by_itself() {
     pass(Duration::from_secs(1)).await;
     assert!(bench.is_asked("shop", &at("https://theirs", "c")).await && bench.is_asked("shop", &at("https://theirs", "b")).await);
     assert_eq!(bench.store.probes(), 0);
-    assert!(bench.metrics.encode().contains("keyferry_breaker_open{backend=\"bao\"} 0\n"));
+    assert!(!bench.circuits.state().0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,4 +288,91 @@ async fn what_grew_old_in_an_outage_is_asked_for_over_a_while() {
     bench.fail("shop", "b", Fault::Down).await;
     pass(Duration::from_mins(3)).await;
     assert_eq!(standby.fetch(&secret("a"), &current).await.unwrap().source, Source::Store, "a class that wants none but current ones");
+}
+
+/// All that stands around a store, but for leases.
+struct Stack {
+    store: Arc<Fake>,
+    top: Arc<dyn Backend>,
+    circuits: Arc<Circuits>,
+}
+
+impl Stack {
+    fn new() -> Self {
+        let (bench, name) = (Bench::new(), || "bao".parse().unwrap());
+        let limited = Limited::new(Arc::clone(&bench.store) as Arc<dyn Backend>, name(), 64, Arc::clone(&bench.metrics));
+        let breaker = Breaker::new(Arc::new(limited), Arc::clone(&bench.circuits));
+        let times = CacheConfig { fresh: Duration::from_secs(30), stale: Duration::from_hours(24) };
+        let table = Table::new(8 << 20, times, bench.metrics.cache("bao"), Arc::clone(&bench.clock));
+        let cached = Cached::new(Arc::new(breaker), Arc::clone(&table), times);
+        let coalesced = Coalesced::new(Arc::new(cached), name(), &bench.metrics);
+        let top = Arc::new(Standby::new(Arc::new(coalesced), table, times, Arc::clone(&bench.circuits)));
+        Self { store: bench.store, top, circuits: bench.circuits }
+    }
+
+    /// A mount that has so many seconds; it goes on by itself.
+    fn ask(&self, name: &str, cx: FetchContext, seconds: u64) -> JoinHandle<Result<Fetched, BackendError>> {
+        let (top, secret) = (Arc::clone(&self.top), secret(name));
+        let cx = FetchContext { deadline: Instant::now() + Duration::from_secs(seconds), ..cx };
+        tokio::spawn(async move { top.fetch(&secret, &cx).await })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_little_time_cuts_nobody_who_has_more() {
+    let stack = Stack::new();
+    stack.store.next([(Duration::from_secs(10), Then::Answer); 4]);
+    let short = stack.ask("a", of("shop"), 3);
+    pass(Duration::from_millis(1)).await;
+    let long = stack.ask("a", of("shop"), 60);
+    assert!(short.await.unwrap().is_err());
+    long.await.unwrap().unwrap();
+}
+
+/// Who has something to fall back on waits 10 s for a store, which answers after 12.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_is_not_taken_for_one_that_is_out() {
+    let stack = Stack::new();
+    let all = [("shop", "a"), ("shop", "b"), ("bank", "c")];
+    for (namespace, name) in all {
+        stack.ask(name, of(namespace), 60).await.unwrap().unwrap();
+    }
+    pass(Duration::from_mins(1)).await;
+    stack.store.next([(Duration::from_secs(12), Then::Answer); 100]);
+    let asked: Vec<_> = all.iter().map(|(namespace, name)| stack.ask(name, of(namespace), 110)).collect();
+    pass(Duration::from_millis(1)).await;
+    let current = stack.ask("a", FetchContext { max_stale: Some(NOW), ..of("shop") }, 110);
+    for asked in asked {
+        assert!(matches!(asked.await.unwrap().unwrap().source, Source::Stale { .. }));
+    }
+    assert_eq!(current.await.unwrap().unwrap().source, Source::Store, "one that wants no stale answer waits for its own");
+    assert!(!stack.circuits.is_open(&Login::default()));
+    stack.ask("d", of("shop"), 110).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_takes_no_turn() {
+    let bench = Bench::new();
+    for (namespace, name) in [("shop", "a"), ("shop", "b"), ("bank", "c")] {
+        bench.fail(namespace, name, Fault::Unavailable).await;
+    }
+    assert!(bench.circuits.is_open(&Login::default()));
+    pass(Duration::from_millis(500)).await;
+    bench.store.next([(NOW, Then::Fail(Fault::Unavailable))]);
+    assert!(bench.is_asked("new", &secret("a")).await);
+    pass(Duration::from_secs(1)).await;
+    assert!(bench.is_asked("new", &secret("a")).await, "its first second is over");
+}
+
+/// Its health page alone fails, for a day.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_never_succeeds_turns_no_store_off() {
+    let bench = Bench::new();
+    bench.store.fails_probes(Some(Fault::TimedOut));
+    for _ in 0..24 * 60 {
+        let _ = bench.fail("hostile", "broken", Fault::Unavailable).await;
+        bench.store.clear();
+        pass(Duration::from_mins(1)).await;
+        assert!(bench.ask("bank", &secret("a")).await.is_ok());
+    }
 }

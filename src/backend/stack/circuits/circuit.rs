@@ -141,7 +141,10 @@ impl Circuit {
         let (cause, way) = match (sign, &mut inside.state) {
             (Sign::Answered, State::Open(Open { way: Way::Probe, since, .. })) if begun > *since => {
                 inside.blind = true;
-                return inside.close(now);
+                let change = inside.close(now);
+                // Or the store had come back just before: one look tells.
+                inside.state = State::Closed(Failures { doubtful: true, ..Failures::default() });
+                return change;
             }
             (Sign::Answered, _) => return inside.close(now),
             (Sign::Down(cause), State::Closed(_)) => (cause, of_down),
@@ -169,15 +172,14 @@ impl Circuit {
         let mut inside = self.lock();
         inside.last_look = Some(now);
         inside.blind &= found.is_some();
-        let blind = inside.blind;
-        match (found, &mut inside.state) {
+        let believed = found.filter(|_| !inside.blind);
+        match (believed, &mut inside.state) {
             (None, State::Open(Open { way: Way::Probe, .. })) => inside.close(now),
             (None, State::Open(_)) => None,
             (None, State::Closed(failures)) => {
                 failures.doubtful = false;
                 None
             }
-            (Some(_), _) if blind => None,
             (Some(cause), State::Open(open)) => {
                 (open.cause, open.way) = (cause, Way::Probe);
                 None
@@ -366,6 +368,20 @@ mod tests {
         bench.circuit.probed(None, bench.now);
         bench.fails("shop", "a");
         assert!(bench.circuit.probed(Some(cause("sealed")), bench.now).is_some(), "it has succeeded, and is believed again");
+    }
+
+    /// The request came first, and the next probe only after it.
+    #[tokio::test]
+    async fn a_store_that_is_back_before_its_probe_is_looked_at_once() {
+        let mut bench = Bench::new();
+        bench.note("shop", "a", Sign::Down(cause("refused")));
+        assert!(bench.later(15_000).goes("shop"));
+        assert!(!bench.note("shop", "a", Sign::Answered));
+        assert!(bench.circuit.look(bench.now).is_some());
+        bench.circuit.probed(None, bench.now);
+        assert!(bench.circuit.look(bench.now).is_none());
+        bench.fails("shop", "a");
+        assert!(bench.circuit.probed(Some(cause("sealed")), bench.now).is_some(), "probes are believed");
     }
 
     #[tokio::test]

@@ -117,14 +117,12 @@ fn key_of_login(asked: &Asked, tenant: &Tenant) -> Key {
 }
 
 fn keep(shelf: &mut Shelf<Key, Hold>, tenant: &Tenant, key: Key, hold: Hold) {
-    let (login, more) = match &key {
-        Key::Request(asked) => (&asked.secret.login, asked.weight()),
-        Key::Login(_, login, _) => (login, 0),
+    let texts = match &key {
+        Key::Request(asked) => weight_of(&asked.secret.login) + asked.weight(),
+        Key::Login(_, login, _) => weight_of(login),
     };
-    let texts = [&login.audience, &login.mount, &login.namespace, &login.role];
-    let login = texts.into_iter().flatten().map(String::len).sum::<usize>() + weight_of((&login.address, &login.tls));
     // The key is there twice.
-    let weight = 2 * (login + more) + hold.cause.weight() + ENTRY;
+    let weight = 2 * texts + hold.cause.weight() + ENTRY;
     shelf.put(tenant.as_str(), key, hold, weight, |_| false);
 }
 
@@ -189,8 +187,19 @@ mod tests {
         assert_eq!((bench.held("csi", "a"), bench.held("csi", "b"), bench.held("other", "a")), (7000, 7000, 0));
         bench.held.wished(&asked("csi", "a"), &"shop".into(), cause(), Duration::from_hours(1), bench.now);
         assert_eq!(bench.held("csi", "a"), 60_000);
+        let others = bench.held.find(&asked("csi", "a"), &"bank".into(), bench.now);
+        assert!(others.is_none(), "the daemon's own login is that of all tenants");
         bench.now += Duration::from_mins(1);
         assert_eq!(bench.held("csi", "a"), 0);
+    }
+
+    #[tokio::test]
+    async fn other_arguments_are_another_request() {
+        let bench = Bench::new(1 << 20);
+        let odd = Asked { secret: secret("a").with(|asked| asked.version = Some(crate::model::Version::new("99"))), ..asked("csi", "a") };
+        bench.held.failed(&odd, &"hostile".into(), Cause { reason: "500".to_owned(), full: None }, 1.0, bench.now);
+        let find = |asked: &Asked| bench.held.find(asked, &"shop".into(), bench.now).is_some();
+        assert!(find(&odd) && !find(&Asked { secret: secret("a"), ..odd.clone() }));
     }
 
     #[tokio::test]

@@ -3,11 +3,11 @@
 //! A *request* that the store failed for is held back for a second, then two, four, up to fifteen, whatever else the store answers; after a
 //! 429 with `Retry-After`, all requests of that login are. So one tenant's broken path turns nothing off for others.
 //!
-//! The *circuit* of a server opens when no connection can be made, or when its
-//! health probe fails after a request has; and when three secrets of two namespaces begin to fail with no answer between. While it is open no
-//! request is sent, and whoever asks is told so at once: [`Standby`](super::cache::Standby), outside of this, may have an answer of before.
-//! A probe closes it; where probes find nothing wrong, or a class has named the server, it is closed by a mount's own request. A probe
-//! that fails while requests are answered is not believed any more, until it succeeds.
+//! The *circuit* of a server opens when no connection can be made, when its health probe fails after a request has, and when three secrets
+//! of two namespaces begin to fail with no answer between. While it is open no request is sent, and whoever asks is told so at once:
+//! [`Standby`](super::cache::Standby), outside of this, may have an answer of before. A probe closes it; where probes find nothing wrong, or
+//! a class has named the server, it is closed by a mount's own request. A probe that fails while requests are answered is not believed any
+//! more, until it succeeds.
 //!
 //! A server is an address with its TLS settings: what a class names wrong there is that class's trouble.
 
@@ -18,6 +18,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
 use super::asked::Asked;
@@ -25,7 +26,6 @@ use crate::backend::{BackendError, Fault};
 use crate::clock::Clock;
 use crate::model::{BackendName, Login, LoginTls, SecretRef, Tenant};
 use crate::shelf::Shelf;
-use crate::telemetry::BreakerGauges;
 
 pub(super) use circuit::Looking;
 use circuit::{Admission, Change, Circuit, Ended};
@@ -47,8 +47,9 @@ pub(in crate::backend) struct Circuits {
     held: HeldBack,
     /// Of this process alone: no two nodes cast the same dice.
     dice: RandomState,
-    gauges: BreakerGauges,
     clock: Arc<dyn Clock>,
+    /// When the configured server was last found out, or up; at first, when the backend was opened.
+    changed: Mutex<Timestamp>,
 }
 
 /// As far as a class names it.
@@ -84,18 +85,21 @@ fn is_named(login: &Login) -> bool {
 
 impl Circuits {
     /// Keeps so many bytes of what has failed.
-    pub(in crate::backend) fn new(backend: &BackendName, bytes: usize, gauges: BreakerGauges, clock: &Arc<dyn Clock>) -> Arc<Self> {
-        let circuits = Self {
+    pub(in crate::backend) fn new(backend: &BackendName, bytes: usize, clock: &Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
             backend: backend.clone(),
             own: Circuit::default(),
             named: Mutex::new(Shelf::of_bytes(bytes / 4)),
             held: HeldBack::new(bytes / 4 * 3),
             dice: RandomState::new(),
-            gauges,
             clock: Arc::clone(clock),
-        };
-        circuits.gauges.set(false, circuits.clock.now());
-        Arc::new(circuits)
+            changed: Mutex::new(clock.now()),
+        })
+    }
+
+    /// Whether the configured server is out, and since when that is so.
+    pub(in crate::backend) fn state(&self) -> (bool, Timestamp) {
+        (self.own.is_open(), *self.changed())
     }
 
     pub(in crate::backend) fn resize(&self, bytes: usize) {
@@ -131,12 +135,12 @@ impl Circuits {
         // First: what is held back takes no turn from others.
         if let Some(hold) = self.held.find(asked, tenant, now) {
             let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
-            let said = format!("not asked again before {again} s are over, since the store failed {ago} s ago");
+            let said = format!("not asked again for {again} s, because the store failed {ago} s ago");
             return Some(self.error(secret, &said, hold.cause));
         }
         let circuit = self.of(&secret.login);
         if let Admission::Refused { since, cause } = circuit.as_deref().unwrap_or(&self.own).admit(tenant, now) {
-            let said = format!("not asked, since the store has been out for {} s", now.duration_since(since).as_secs());
+            let said = format!("not asked, because the store has been out for {} s", now.duration_since(since).as_secs());
             return Some(self.error(secret, &said, cause));
         }
         None
@@ -205,7 +209,7 @@ impl Circuits {
                     return Some(Arc::clone(known));
                 }
                 let circuit = Arc::new(Circuit::without_probes());
-                let weight = CIRCUIT + 2 * weight_of((&server.0, &server.1));
+                let weight = CIRCUIT + 2 * weight_of(login);
                 named.put(tenant.as_str(), server, Arc::clone(&circuit), weight, |_| false);
                 Some(circuit)
             }
@@ -216,7 +220,7 @@ impl Circuits {
     fn tell(&self, is_own: bool, change: Option<Change>) {
         match change {
             Some(Change::Opened(cause)) if is_own => {
-                self.gauges.set(true, self.clock.now());
+                *self.changed() = self.clock.now();
                 tracing::warn!(
                     backend = %self.backend,
                     cause = cause.full.as_ref().unwrap_or(&cause.reason),
@@ -224,7 +228,7 @@ impl Circuits {
                 );
             }
             Some(Change::Closed(ended)) if is_own => {
-                self.gauges.set(false, self.clock.now());
+                *self.changed() = self.clock.now();
                 tracing::info!(backend = %self.backend, seconds = ended.lasted.as_secs(), "the store answers again");
             }
             Some(Change::Opened(_) | Change::Closed(_)) | None => {}
@@ -244,21 +248,25 @@ impl Circuits {
         (named.weight(), named.weight_of(tenant))
     }
 
+    fn changed(&self) -> MutexGuard<'_, Timestamp> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Each change is one call of the shelf's.
     fn named(&self) -> MutexGuard<'_, Shelf<Server, Arc<Circuit>>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The bytes of the texts that say where the server is.
-fn weight_of((address, tls): (&Option<String>, &Option<Box<LoginTls>>)) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let tls = tls.as_ref().map_or(0, |tls| {
-        let client = tls.client.iter().flat_map(|(chain, key)| [chain, key]);
-        let files = tls.ca.iter().chain(client).map(|path| path.as_os_str().len()).sum::<usize>();
-        files + text(&tls.server_name)
+/// The bytes of its texts.
+fn weight_of(login: &Login) -> usize {
+    let Login { address, audience, mount, namespace, role, tls } = login;
+    let texts = [address, audience, mount, namespace, role];
+    let tls = tls.as_deref().map_or(0, |LoginTls { ca, client, server_name, skip_verify: _ }| {
+        let files = ca.iter().chain(client.iter().flat_map(|(chain, key)| [chain, key]));
+        files.map(|path| path.as_os_str().len()).sum::<usize>() + server_name.as_ref().map_or(0, String::len)
     });
-    text(address) + tls
+    texts.into_iter().flatten().map(String::len).sum::<usize>() + tls
 }
 
 impl fmt::Debug for Circuits {

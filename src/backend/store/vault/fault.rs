@@ -151,4 +151,15 @@ mod tests {
         insta::assert_snapshot!(of(502, "").unwrap(), @"the store failed: 502 Bad Gateway (see its log; kubelet tries again by itself)");
         assert_eq!(of(403, "permission denied"), None);
     }
+
+    /// A namespace of OpenBao can be sealed by itself: no tenant's answer says that the server serves nobody.
+    #[test]
+    fn no_answer_to_a_request_says_that_the_server_is_down() {
+        for (status, said) in [(503, "1 error occurred:\n\t* namespace is sealed\n\n"), (503, "Vault is sealed"), (501, ""), (500, "down")]
+        {
+            let reply = Reply::of(StatusCode::from_u16(status).unwrap(), &serde_json::json!({ "errors": [said] }).to_string(), true);
+            let refusal = of_status(&reply, &words(&reply, Needles::default())).unwrap();
+            assert_eq!(refusal.fault, Fault::Unavailable, "{said}");
+        }
+    }
 }

@@ -190,6 +190,9 @@ mod tests {
             (json!(""), None),
             (json!("tomorrow"), Some(0)),
             (json!("2001-09-09"), Some(0)),
+            (json!("2001-09-09T02:46:40"), Some(0)),
+            (json!("2001-09-09 02:46:40 +0000 UTC"), Some(0)),
+            (json!("Sun, 09 Sep 2001 02:46:40 GMT"), Some(0)),
             (json!(1e300), None),
         ] {
             assert_eq!(told(json!({ "expires_at": end })), seconds, "{end}");
