@@ -8,19 +8,32 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 /// What every line begins with.
-const BEGINNING: &str = "{\"time\":";
+const BEGINNING: &str = "{\"v\":1,\"time\":";
 
 /// Looks at the whole lines of a file, if there is one. A daemon that was killed in the middle of a write may have left a part of a line, and
 /// the next daemon's first line follows it: here standard output is a file, to which nobody adds the end of a line.
 pub fn hold(file: &Path) {
     let Ok(text) = fs::read_to_string(file) else { return };
     for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-        let line = line.rfind(BEGINNING).map_or(line, |begins| &line[begins..]);
+        let line = last_begun(line);
         let parsed: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{}: {error}: {line}", file.display()));
         if let Some(problem) = problem(&parsed) {
             panic!("{}: not by schemas/audit.json: {problem}: {line}", file.display());
         }
     }
+}
+
+fn last_begun(line: &str) -> &str {
+    line.rfind(BEGINNING).map_or(line, |begins| &line[begins..])
+}
+
+#[test]
+fn a_line_that_follows_a_part_of_one_is_found() {
+    let line = r#"{"v":1,"time":"2026-11-27T19:19:03.996170406Z","event":"mount"}"#;
+    for killed_after in 0..line.len() {
+        assert_eq!(last_begun(&format!("{}{line}", &line[..killed_after])), line);
+    }
+    assert_eq!(last_begun("no line at all"), "no line at all");
 }
 
 /// What is wrong with a line.
