@@ -51,7 +51,7 @@ async fn written() -> Outcome<()> {
 
 async fn cached() -> Outcome<()> {
     let store = Store::build().await?;
-    let (folder, server) = store.configure("10m")?;
+    let (folder, server) = store.configure("fresh: 10m")?;
     let request = crate::measure::request(&store.issuer, &AUDIENCES, 0, &objects(SECRETS))?;
     let socket = folder.path().join("sockets/keyferry.sock");
     Counted { what: "fresh cache", before: Vec::new(), server, socket, request }.count(folder.path()).await

@@ -32,7 +32,8 @@ pub async fn bench(factor: usize) -> Outcome<()> {
     println!("{:<54} {:>12} {:>12} {:>8}  wanted", "", "keyferry", "floor", "ratio");
     store.hundred_objects().await?;
     store.many_pods().await?;
-    store.cached(factor).await
+    store.cached(factor).await?;
+    store.out(factor).await
 }
 
 pub struct Store {
@@ -62,22 +63,22 @@ impl Store {
         Ok(Self { bao, proxy, issuer })
     }
 
-    /// A provider whose answers from the store are fresh for so long.
-    fn serve(&self, fresh: &str) -> Outcome<House> {
-        let (folder, line) = self.configure(fresh)?;
+    /// A provider with these settings of its cache.
+    fn serve(&self, cache: &str) -> Outcome<House> {
+        let (folder, line) = self.configure(cache)?;
         let process = Process(Command::new(&line[0]).args(&line[1..]).stdout(Stdio::null()).spawn()?);
         Ok(House { folder, process })
     }
 
     /// The provider's folder and its command line.
-    pub fn configure(&self, fresh: &str) -> Outcome<(tempfile::TempDir, Vec<String>)> {
+    pub fn configure(&self, cache: &str) -> Outcome<(tempfile::TempDir, Vec<String>)> {
         let folder = tempfile::tempdir()?;
         let root = folder.path().display();
         fs::write(folder.path().join("jwks.json"), self.issuer.jwks())?;
         let config = format!(
             "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{}]\nlog: {{ level: error }}\naudit: {{ file: {root}/audit.log }}\n\
              identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
-             backends: {{ bao: {{ kind: vault, address: \"{}\", ca: {}, cache: {{ fresh: {fresh} }},\n  \
+             backends: {{ bao: {{ kind: vault, address: \"{}\", ca: {}, cache: {{ {cache} }},\n  \
                auth: {{ method: jwt, mount: jwt, role: csi, audience: bao }} }} }}\n\
              policy:\n  - pods: {{ namespace: bench }}\n    read: [\"bao/kv/data/bench/*\"]\n",
             rustix::process::geteuid().as_raw(),
@@ -92,7 +93,7 @@ impl Store {
     /// After login. On these few cores most of the time is the store's own work, so the same is asked of it without the distance: what
     /// the distance adds is counted in round trips.
     async fn hundred_objects(&self) -> Outcome<()> {
-        let house = self.serve("0s")?;
+        let house = self.serve("fresh: 0s")?;
         let mut client = house.client().await?;
         let warm = request(&self.issuer, &AUDIENCES, 0, &objects(1))?;
         client.mount(warm).await?;
@@ -121,7 +122,7 @@ impl Store {
     }
 
     async fn many_pods(&self) -> Outcome<()> {
-        let house = self.serve("2m")?;
+        let house = self.serve("fresh: 2m")?;
         let client = house.client().await?;
         self.bao.requests();
         let mut mounts = JoinSet::new();
@@ -143,7 +144,7 @@ impl Store {
     }
 
     async fn cached(&self, factor: usize) -> Outcome<()> {
-        let house = self.serve("10m")?;
+        let house = self.serve("fresh: 10m")?;
         let mut client = house.client().await?;
         sleep(Duration::from_millis(500)).await;
         let idle = resident(&house.process)?;
@@ -162,6 +163,26 @@ impl Store {
         row("from the fresh cache, 16 in flight, mounts/s", &format!("{a:.0}"), &format!("{b:.0}"), a / b, "");
         plain("idle RSS with this backend", &mib(idle), "");
         plain("RSS after its first mount", &mib(used), "");
+        Ok(())
+    }
+
+    /// The server is stopped for good: mounts get the answers of before, and the store is not asked.
+    async fn out(&self, factor: usize) -> Outcome<()> {
+        let house = self.serve("fresh: 1s, stale: 24h")?;
+        let mut client = house.client().await?;
+        let seen = [request(&self.issuer, &AUDIENCES, 0, &objects(SECRETS))?];
+        let answer = client.mount(seen[0].clone()).await?.into_inner();
+        self.bao.stop();
+        sleep(Duration::from_secs(2)).await;
+        client.mount(seen[0].clone()).await?;
+        let (_floor, mut echo) = floor(house.folder.path(), &answer).await?;
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..7 {
+            ours.push(p50(&mut client, &seen, 2_000 * factor).await?);
+            bare.push(p50(&mut echo, &seen, 2_000 * factor).await?);
+        }
+        let (a, b) = (median(&mut ours), median(&mut bare));
+        row("while the store is out, 1 in flight, p50", &micros(a), &micros(b), a / b, "<= 1.5");
         Ok(())
     }
 

@@ -136,6 +136,33 @@ async fn a_store_that_is_down_is_not_asked_until_a_probe_finds_it_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_store_is_out_an_answer_of_before_is_at_hand() {
+    let (bench, standby) = Bench::with_standby();
+    let (a, cx) = (secret("a"), of("shop"));
+    standby.fetch(&a, &cx).await.unwrap();
+    advance(FRESH).await;
+    assert!(standby.recall(&a, &cx).is_none(), "the store is asked first");
+    bench.store.fails_probes(Some(Fault::Down));
+    bench.store.next([(NOW, Then::Fail(Fault::Down))]);
+    assert!(standby.fetch(&a, &cx).await.unwrap().source.stale().is_some());
+    let calls = bench.store.calls();
+    for _ in 0..14 {
+        advance(Duration::from_secs(1)).await;
+        let given = standby.recall(&a, &cx).unwrap();
+        assert!(given.source.stale().is_some() && text(&given) == "v1");
+        assert!(standby.recall(&secret("b"), &cx).is_none(), "nothing is kept of it");
+        assert!(standby.recall(&a, &FetchContext { max_stale: Some(NOW), ..cx.clone() }).is_none());
+    }
+    assert_eq!(bench.store.calls(), calls);
+    advance(Duration::from_secs(1)).await;
+    assert!(standby.recall(&a, &cx).is_none(), "now and then a mount asks");
+    bench.store.next([(NOW, Then::Fail(Fault::Down))]);
+    standby.fetch(&a, &cx).await.unwrap();
+    assert_eq!(bench.store.calls(), calls + 1, "who looks for what is at hand takes no turn");
+    assert!(standby.recall(&a, &cx).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_asks_a_store_without_a_mount_that_wants_it() {
     let bench = Bench::new();
     bench.store.fails_probes(Some(Fault::Unavailable));

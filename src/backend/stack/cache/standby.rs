@@ -72,6 +72,17 @@ impl Standby {
         spares.then(|| self.give(asked, found, "the store answers again, and is asked for this secret within cache.fresh"))
     }
 
+    /// In place of a request that would not be sent.
+    fn instead(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+        if secret.verb() != Verb::Read || !self.circuits.is_open(&secret.login) {
+            return None;
+        }
+        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        let found = self.find(&asked, cx)?;
+        let refused = self.circuits.would_refuse(&asked, &cx.tenant())?;
+        Some(self.give(&asked, found, &refused.reason))
+    }
+
     /// Where there is something to fall back on, nobody waits for as long as they can.
     async fn ask(&self, asked: &Asked, cx: &FetchContext) -> Result<Fetched, BackendError> {
         if self.find(asked, cx).is_none() {
@@ -132,8 +143,9 @@ impl crate::backend::stack::Decorator for Standby {
         Ok(self.give(&asked, found, &error.reason))
     }
 
+    /// While the store is known to be out, an answer of before is at hand as a fresh one is.
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        self.inner.recall(secret, cx)
+        self.inner.recall(secret, cx).or_else(|| self.instead(secret, cx))
     }
 }
 

@@ -119,6 +119,14 @@ impl Circuit {
         }
     }
 
+    /// What [`Circuit::admit`] would say, for one that is not sent in any case. It takes nobody's turn.
+    pub(super) fn would_admit(&self, tenant: &Tenant, now: Instant) -> Admission {
+        match &mut self.lock().state {
+            State::Closed(_) => Admission::Go,
+            State::Open(open) => open.would_admit(tenant, now),
+        }
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.lock().state, State::Open(_))
     }
@@ -261,6 +269,15 @@ impl Failures {
 
 impl Open {
     fn admit(&mut self, tenant: &Tenant, now: Instant) -> Admission {
+        let admission = self.would_admit(tenant, now);
+        if matches!(admission, Admission::Go) {
+            self.last = now;
+            self.turns.insert(tenant.clone(), now);
+        }
+        admission
+    }
+
+    fn would_admit(&mut self, tenant: &Tenant, now: Instant) -> Admission {
         self.wanted = now;
         let waited = now.duration_since(self.last);
         let goes = match self.way {
@@ -270,12 +287,7 @@ impl Open {
                 waited >= BETWEEN || !self.turns.contains_key(tenant)
             }
         };
-        if !goes {
-            return Admission::Refused { since: self.since, cause: self.cause.clone() };
-        }
-        self.last = now;
-        self.turns.insert(tenant.clone(), now);
-        Admission::Go
+        if goes { Admission::Go } else { Admission::Refused { since: self.since, cause: self.cause.clone() } }
     }
 }
 
@@ -430,6 +442,17 @@ mod tests {
             }
             assert!(bench.goes("victim"), "{minute}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_ask_takes_nobodys_turn() {
+        let mut bench = Bench::new().tried();
+        bench.later(1000);
+        for _ in 0..3 {
+            assert!(matches!(bench.circuit.would_admit(&"bank".into(), bench.now), Admission::Go));
+        }
+        assert!(bench.goes("bank"));
+        assert!(matches!(bench.circuit.would_admit(&"bank".into(), bench.now), Admission::Refused { .. }));
     }
 
     #[tokio::test]

@@ -131,6 +131,15 @@ impl Circuits {
 
     /// Why this request is not sent now.
     pub(super) fn refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
+        self.ask(asked, tenant, Circuit::admit)
+    }
+
+    /// The same of a request that is not sent in any case: it takes no turn.
+    pub(super) fn would_refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
+        self.ask(asked, tenant, Circuit::would_admit)
+    }
+
+    fn ask(&self, asked: &Asked, tenant: &Tenant, admit: impl Fn(&Circuit, &Tenant, Instant) -> Admission) -> Option<BackendError> {
         let (now, secret) = (Instant::now(), &asked.secret);
         // First: what is held back takes no turn from others.
         if let Some(hold) = self.held.find(asked, tenant, now) {
@@ -139,7 +148,7 @@ impl Circuits {
             return Some(self.error(secret, &said, hold.cause));
         }
         let circuit = self.of(&secret.login);
-        if let Admission::Refused { since, cause } = circuit.as_deref().unwrap_or(&self.own).admit(tenant, now) {
+        if let Admission::Refused { since, cause } = admit(circuit.as_deref().unwrap_or(&self.own), tenant, now) {
             let said = format!("not asked, because the store has been out for {} s", now.duration_since(since).as_secs());
             return Some(self.error(secret, &said, cause));
         }
