@@ -9,5 +9,6 @@ mod decorator;
 pub mod lease;
 pub mod limit;
 pub mod sealed;
+mod written;
 
 pub use decorator::Decorator;

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::time::Duration;
 use zeroize::Zeroizing;
 
@@ -18,14 +16,9 @@ use super::life::{Life, Moment};
 use super::record::{Booked, Key, Record, Stage, lane};
 use super::room::{POD, Room, weight_of_record};
 use crate::backend::Scope;
-use crate::model::{
-    Account, Args, BackendName, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes,
-    SecretName, SecretRef, Tenant, Version,
-};
+use crate::backend::stack::written::{Bytes, Given, Reference, decoded, encoded, millis};
+use crate::model::{Account, BackendName, Lease, SecretBytes, SecretRef, Tenant};
 use crate::telemetry::Metrics;
-
-/// Base64; wiped when dropped.
-type Bytes = Zeroizing<String>;
 
 #[derive(Deserialize, Serialize)]
 pub(super) struct Saved {
@@ -66,53 +59,6 @@ enum Word {
     Due,
     Retired,
     Leaving,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Reference {
-    backend: String,
-    name: String,
-    version: Option<String>,
-    method: String,
-    /// A JSON object.
-    args: Bytes,
-    shared: bool,
-    /// In milliseconds.
-    #[serde(default)]
-    keep: Option<u64>,
-    login: Entry,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Entry {
-    address: Option<String>,
-    audience: Option<String>,
-    mount: Option<String>,
-    namespace: Option<String>,
-    role: Option<String>,
-    tls: Option<Tls>,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Tls {
-    ca: Option<PathBuf>,
-    client: Option<(PathBuf, PathBuf)>,
-    server_name: Option<String>,
-    skip_verify: bool,
-}
-
-#[derive(Deserialize, Serialize)]
-struct Given {
-    fields: BTreeMap<String, (Kind, Bytes)>,
-    response: Option<Bytes>,
-    version: Option<String>,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-enum Kind {
-    Binary,
-    Json,
-    Text,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -217,7 +163,7 @@ impl Saved {
             Holder::Shared(_) => (Scope::Node, false),
         };
         let given = match self.given.filter(|_| known) {
-            Some(given) => Some(Arc::new(given.back(lease.clone())?)),
+            Some(given) => Some(Arc::new(given.back(Some(lease.clone()))?)),
             None => None,
         };
         let stage = match self.stage {
@@ -253,84 +199,6 @@ impl Saved {
     }
 }
 
-// === impl Reference ===
-
-impl Reference {
-    fn of(secret: &SecretRef) -> Self {
-        let RefParts { backend, name, version, method, args, lease, keep, login } = &**secret;
-        let Login { address, audience, mount, namespace, role, tls } = login.clone();
-        let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
-        Self {
-            backend: backend.to_string(),
-            name: name.to_string(),
-            version: version.as_ref().map(Version::to_string),
-            method: method.to_string(),
-            args: Zeroizing::new(args.to_json()),
-            shared: *lease == LeaseFor::Shared,
-            keep: keep.map(millis),
-            login: Entry { address, audience, mount, namespace, role, tls },
-        }
-    }
-
-    fn back(self) -> Option<SecretRef> {
-        let mut args = Args::default();
-        for (name, value) in serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&self.args).ok()? {
-            args.insert_json(name, value.get().to_owned());
-        }
-        let Entry { address, audience, mount, namespace, role, tls } = self.login;
-        let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
-        let parts = RefParts {
-            backend: self.backend.parse().ok()?,
-            name: SecretName::escapable(&self.name).ok()?,
-            version: self.version.map(Version::new),
-            method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
-            args,
-            lease: if self.shared { LeaseFor::Shared } else { LeaseFor::Pod },
-            keep: self.keep.map(Duration::from_millis),
-            login: Login { address, audience, mount, namespace, role, tls },
-        };
-        Some(parts.into())
-    }
-}
-
-// === impl Given ===
-
-impl Given {
-    fn of(secret: &Secret) -> Self {
-        let fields = secret.fields.iter().map(|(name, field)| {
-            let kind = match field.kind {
-                FieldKind::Binary => Kind::Binary,
-                FieldKind::Json => Kind::Json,
-                FieldKind::Text => Kind::Text,
-            };
-            (name.as_str().to_owned(), (kind, encoded(&field.bytes)))
-        });
-        let version = secret.version.as_ref().map(Version::to_string);
-        Self { fields: fields.collect(), response: secret.response.as_deref().map(encoded), version }
-    }
-
-    fn back(self, lease: Lease) -> Option<Secret> {
-        let fields = self.fields.into_iter().map(|(name, (kind, bytes))| {
-            let kind = match kind {
-                Kind::Binary => FieldKind::Binary,
-                Kind::Json => FieldKind::Json,
-                Kind::Text => FieldKind::Text,
-            };
-            Some((FieldName::new(&name), Field { bytes: Arc::new(decoded(&bytes)?), kind }))
-        });
-        let response = match self.response {
-            Some(bytes) => Some(decoded(&bytes)?),
-            None => None,
-        };
-        Some(Secret {
-            fields: fields.collect::<Option<_>>()?,
-            response: response.map(Arc::new),
-            version: self.version.map(Version::new),
-            lease: Some(lease),
-        })
-    }
-}
-
 // === impl Times ===
 
 impl Times {
@@ -344,16 +212,4 @@ impl Times {
         let (id, token) = (Arc::new(decoded(&id)?), Arc::new(decoded(&token)?));
         Some(Lease { id, renewable, since, ends, token, secret: secret.clone(), while_asked })
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn encoded(bytes: &SecretBytes) -> Bytes {
-    Zeroizing::new(BASE64.encode(bytes.expose()))
-}
-
-fn decoded(text: &Bytes) -> Option<SecretBytes> {
-    BASE64.decode(text.as_bytes()).ok().map(SecretBytes::new)
 }

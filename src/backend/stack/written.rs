@@ -1,0 +1,158 @@
+//! Requests and secrets as the sealed folder has them: JSON, with bytes in base64. Apart, because leases and answers are both kept there, in
+//! rooms of their own, and what a release has written the next one has to read.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::Duration;
+use zeroize::Zeroizing;
+
+use crate::model::{
+    Args, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretName, SecretRef, Version,
+};
+
+/// Base64; wiped when dropped.
+pub(super) type Bytes = Zeroizing<String>;
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct Reference {
+    pub(super) backend: String,
+    name: String,
+    version: Option<String>,
+    method: String,
+    /// A JSON object.
+    args: Bytes,
+    shared: bool,
+    /// In milliseconds.
+    #[serde(default)]
+    keep: Option<u64>,
+    login: Entry,
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct Entry {
+    address: Option<String>,
+    audience: Option<String>,
+    mount: Option<String>,
+    namespace: Option<String>,
+    role: Option<String>,
+    tls: Option<Tls>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Tls {
+    ca: Option<PathBuf>,
+    client: Option<(PathBuf, PathBuf)>,
+    server_name: Option<String>,
+    skip_verify: bool,
+}
+
+#[derive(Deserialize, Serialize)]
+pub(super) struct Given {
+    fields: BTreeMap<String, (Kind, Bytes)>,
+    response: Option<Bytes>,
+    version: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+enum Kind {
+    Binary,
+    Json,
+    Text,
+}
+
+// === impl Reference ===
+
+impl Reference {
+    pub(super) fn of(secret: &SecretRef) -> Self {
+        let RefParts { backend, name, version, method, args, lease, keep, login } = &**secret;
+        let Login { address, audience, mount, namespace, role, tls } = login.clone();
+        let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
+        Self {
+            backend: backend.to_string(),
+            name: name.to_string(),
+            version: version.as_ref().map(Version::to_string),
+            method: method.to_string(),
+            args: Zeroizing::new(args.to_json()),
+            shared: *lease == LeaseFor::Shared,
+            keep: keep.map(millis),
+            login: Entry { address, audience, mount, namespace, role, tls },
+        }
+    }
+
+    /// `None`: something in it means nothing to this version.
+    pub(super) fn back(self) -> Option<SecretRef> {
+        let mut args = Args::default();
+        for (name, value) in serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&self.args).ok()? {
+            args.insert_json(name, value.get().to_owned());
+        }
+        let Entry { address, audience, mount, namespace, role, tls } = self.login;
+        let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
+        let parts = RefParts {
+            backend: self.backend.parse().ok()?,
+            name: SecretName::escapable(&self.name).ok()?,
+            version: self.version.map(Version::new),
+            method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
+            args,
+            lease: if self.shared { LeaseFor::Shared } else { LeaseFor::Pod },
+            keep: self.keep.map(Duration::from_millis),
+            login: Login { address, audience, mount, namespace, role, tls },
+        };
+        Some(parts.into())
+    }
+}
+
+// === impl Given ===
+
+impl Given {
+    pub(super) fn of(secret: &Secret) -> Self {
+        let fields = secret.fields.iter().map(|(name, field)| {
+            let kind = match field.kind {
+                FieldKind::Binary => Kind::Binary,
+                FieldKind::Json => Kind::Json,
+                FieldKind::Text => Kind::Text,
+            };
+            (name.as_str().to_owned(), (kind, encoded(&field.bytes)))
+        });
+        let version = secret.version.as_ref().map(Version::to_string);
+        Self { fields: fields.collect(), response: secret.response.as_deref().map(encoded), version }
+    }
+
+    /// `None`: something in it means nothing to this version.
+    pub(super) fn back(self, lease: Option<Lease>) -> Option<Secret> {
+        let fields = self.fields.into_iter().map(|(name, (kind, bytes))| {
+            let kind = match kind {
+                Kind::Binary => FieldKind::Binary,
+                Kind::Json => FieldKind::Json,
+                Kind::Text => FieldKind::Text,
+            };
+            Some((FieldName::new(&name), Field { bytes: Arc::new(decoded(&bytes)?), kind }))
+        });
+        let response = match self.response {
+            Some(bytes) => Some(decoded(&bytes)?),
+            None => None,
+        };
+        Some(Secret {
+            fields: fields.collect::<Option<_>>()?,
+            response: response.map(Arc::new),
+            version: self.version.map(Version::new),
+            lease,
+        })
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn encoded(bytes: &SecretBytes) -> Bytes {
+    Zeroizing::new(BASE64.encode(bytes.expose()))
+}
+
+pub(super) fn decoded(text: &Bytes) -> Option<SecretBytes> {
+    BASE64.decode(text.as_bytes()).ok().map(SecretBytes::new)
+}
