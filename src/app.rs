@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant, timeout};
 use zeroize::Zeroizing;
 
 use crate::audit::AuditLog;
+use crate::backend::stack::cache::archive::{Archive, Opening};
 use crate::backend::stack::lease::Leases;
 use crate::backend::stack::sealed::Sealed;
 use crate::backend::{BackendError, BackendParts, Backends};
@@ -39,6 +40,9 @@ const CLOSE: Duration = Duration::from_secs(2);
 
 /// How long the files may take that the configuration names, at the start.
 const START: Duration = Duration::from_secs(30);
+
+/// How long the last answers may take to be written for the next process.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// How long the last audit lines may take to be written. A pipe that nobody reads takes none.
 const AUDIT_FLUSH: Duration = Duration::from_secs(2);
@@ -67,6 +71,7 @@ pub struct App {
     health: Arc<Health>,
     audit: Arc<AuditLog>,
     leases: Arc<Leases>,
+    archive: Option<Arc<Archive>>,
     reloader: Option<Arc<Reloader>>,
 }
 
@@ -84,6 +89,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     audit: Arc<AuditLog>,
     leases: Arc<Leases>,
+    archive: Option<Arc<Archive>>,
     commons: Arc<Commons>,
 }
 
@@ -121,7 +127,7 @@ impl App {
     /// Everything that keeps the daemon from starting, as far as it can be found at once.
     pub async fn start(config: Config, file: Option<PathBuf>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let (config, parts, pipeline) = prepared(config, Arc::clone(&metrics)).await?;
-        let (leases, clock) = (Arc::clone(&parts.leases), Arc::clone(&parts.clock));
+        let (leases, archive, clock) = (Arc::clone(&parts.leases), parts.archive.clone(), Arc::clone(&parts.clock));
         let pipeline = Arc::new(ArcSwap::from_pointee(pipeline));
         warn_of_doubts(&pipeline.load_full()).await;
         let (sockets, timeout, listen, audit) = (config.sockets.clone(), config.limits.timeout, config.metrics, Arc::clone(&parts.audit));
@@ -154,7 +160,7 @@ impl App {
             pods: Arc::new(pods),
         };
         let server = Server { pipeline, metrics, allowed_peers: sockets.allowed_peers.as_slice().into(), timeout };
-        Ok(Self { server, sockets: bound, status, endpoint, health: Arc::new(health), audit, leases, reloader })
+        Ok(Self { server, sockets: bound, status, endpoint, health: Arc::new(health), audit, leases, archive, reloader })
     }
 
     /// For whoever hears the signal.
@@ -202,6 +208,9 @@ impl App {
         let drained = self.server.serve(self.sockets, stop, DRAIN).await;
         keeping.abort();
         let now = Instant::now();
+        if let Some(archive) = &self.archive {
+            archive.flush(now + FLUSH).await;
+        }
         self.leases.close((*stopping.get().unwrap_or(&now) + DRAIN).max(now + CLOSE)).await;
         self.audit.flush(AUDIT_FLUSH).await;
         if let Some(endpoint) = endpoint {
@@ -244,9 +253,18 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
     metrics.expect_codes(Code::ALL.map(Code::as_str));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let commons = Arc::new(commons(&config.limits, config.delivery).map_err(|problem| StartError(vec![problem]))?);
-    let (leases, problems) = open_leases(config, &clock, &metrics, commons.budget.kept());
-    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, commons };
+    let kept = commons.budget.kept();
+    let (sealed, mut problems) = open_sealed(config);
+    let (leases, problem) = open_leases(config, sealed.as_ref(), &clock, &metrics, kept);
+    problems.extend(problem);
+    let archive =
+        sealed.as_ref().and_then(|sealed| open_archive(config, sealed, &clock, kept).map_err(|problem| problems.push(problem)).ok());
+    let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, archive, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
+    // What a former process has left is judged by this configuration.
+    if parts.archive.is_some() {
+        pipeline.review_answers();
+    }
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
 }
 
@@ -289,7 +307,7 @@ async fn warn_of_doubts(pipeline: &Pipeline) {
 /// Builds the pipeline, which is everything a reload replaces; but whatever would become the same is taken over from the `former` one,
 /// with all it remembers.
 fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<Pipeline, StartError> {
-    let Parts { clock, metrics, audit, leases, commons } = parts;
+    let Parts { clock, metrics, audit, leases, archive, commons } = parts;
     if config.identity.verify == Verify::Driver {
         tracing::warn!(
             "identity.verify is driver: what the driver says of a Pod is believed without proof (set verify: jwks where tokens can be had)"
@@ -305,7 +323,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let backends = Backends::build(
         config.configured(),
         config.of_backends(),
-        BackendParts { clock, metrics, leases, kept: *commons.budget.kept() },
+        BackendParts { clock, metrics, leases, kept: *commons.budget.kept(), archive: archive.as_ref() },
         former,
     )
     .map_err(|faults| faults.into_iter().for_each(&mut keep))
@@ -341,16 +359,32 @@ pub fn commons(limits: &Limits, delivery: DeliveryMode) -> Result<Commons, Strin
     Ok(Commons::new(budget, limits.mounts, Volumes::new(volumes)))
 }
 
-/// The table of leases. Without its sealed folder, where that cannot be opened: the rest of the configuration is judged all the same.
-fn open_leases(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>, kept: &Ceilings) -> (Arc<Leases>, Vec<String>) {
-    let (sealed, mut problems) = match config.sealed.as_ref().map(Sealed::open).transpose() {
+/// Where it cannot be opened, the rest of the configuration is judged all the same.
+fn open_sealed(config: &Config) -> (Option<Arc<Sealed>>, Vec<String>) {
+    match config.sealed.as_ref().map(Sealed::open).transpose() {
         Ok(sealed) => (sealed, Vec::new()),
         Err(problems) => (None, problems),
-    };
-    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed.as_ref(), Arc::clone(clock), Arc::clone(metrics), kept);
-    problems.extend(problem.map(|problem| format!("cache.sealed.dir: {problem}")));
+    }
+}
+
+/// The table of leases.
+fn open_leases(
+    config: &Config,
+    sealed: Option<&Arc<Sealed>>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+    kept: &Ceilings,
+) -> (Arc<Leases>, Option<String>) {
+    let (leases, problem) = Leases::open(&config.kubelet_dir, sealed, Arc::clone(clock), Arc::clone(metrics), kept);
     leases.configure(config.leases);
-    (leases, problems)
+    (leases, problem.map(|problem| format!("cache.sealed.dir: {problem}")))
+}
+
+fn open_archive(config: &Config, sealed: &Arc<Sealed>, clock: &Arc<dyn Clock>, kept: &Ceilings) -> Result<Arc<Archive>, String> {
+    let bytes = config.sealed.as_ref().map_or(0, |sealed| sealed.bytes);
+    // Memory of answers is one half; what is known of those on the disk is the other.
+    let opening = Opening { sealed, bytes, memory: kept.answers / 2, pods: config.kubelet_dir.join("pods"), clock };
+    Archive::open(&opening).map_err(|problem| format!("cache.sealed.dir: {problem}"))
 }
 
 impl Former<'_> {
@@ -448,6 +482,8 @@ impl Health {
         let mut reasons: Vec<String> = unserved.map(|error| format!("backend {}", error.in_full())).collect();
         reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));
+        let unwritable = pipeline.backends.unwritable();
+        reasons.extend(unwritable.map(|fault| format!("cache.sealed.dir: {fault}: no answer is given from there")));
         let fault = self.reloader.as_ref().and_then(|reloader| reloader.fault());
         reasons.extend(fault.map(|fault| format!("the new configuration is faulty, the former one is in force: {fault}")));
         for mark in &*self.marks {

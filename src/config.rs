@@ -136,6 +136,22 @@ impl Config {
         if faults.is_empty() { Ok(dir) } else { Err(refused(faults.into_sorted())) }
     }
 
+    /// Reads `cache.sealed` alone, whatever faults other keys have: who wipes what is kept may be in a hurry. `None`: it is left out.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not YAML, or has a fault in this key.
+    pub fn sealed(file: &Path) -> Result<Option<SealedConfig>, ConfigError> {
+        let refused = |faults| ConfigError::Faults { file: file.to_owned(), faults };
+        let node = yaml::parse(&Self::text(file)?).map_err(|fault| refused(vec![fault]))?;
+        let mut faults = Faults::default();
+        let reader = Reader::of(&node, "", &mut faults);
+        let sealed = reader.and_then(|mut reader| reader.reader("cache", &mut faults)).and_then(|mut cache| {
+            let is_there = cache.get("sealed").is_some_and(|node| !node.is_null());
+            if is_there { section(&mut cache, "sealed", &mut faults, SealedConfig::parse).flatten() } else { None }
+        });
+        if faults.is_empty() { Ok(sealed) } else { Err(refused(faults.into_sorted())) }
+    }
+
     pub fn of_backends(&self) -> BackendSettings {
         BackendSettings { per_backend: self.limits.per_backend, secret_bytes: self.limits.secret_bytes, cache: self.cache }
     }

@@ -234,8 +234,8 @@ mod tests {
         let audit = Arc::new(AuditLog::start(Box::new(Vec::new()), false, Arc::clone(&metrics)).unwrap());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let commons = Arc::new(super::super::commons(&config.limits, config.delivery).unwrap());
-        let (leases, _) = super::super::open_leases(&config, &clock, &metrics, commons.budget.kept());
-        let parts = Parts { clock, metrics, audit, leases, commons };
+        let (leases, _) = super::super::open_leases(&config, None, &clock, &metrics, commons.budget.kept());
+        let parts = Parts { clock, metrics, audit, leases, archive: None, commons };
         let pipeline = Arc::new(ArcSwap::from_pointee(build(&config, &parts, None).unwrap()));
         let reloader = Reloader::new(file.clone(), config, parts, Arc::clone(&pipeline));
         let verifier = || Arc::clone(&pipeline.load().identity);

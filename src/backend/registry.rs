@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 
 use super::stack::breaker::Breaker;
+use super::stack::cache::archive::Archive;
 use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
 use super::stack::circuits::Circuits;
 use super::stack::coalesce::Coalesced;
@@ -38,6 +41,8 @@ pub struct BackendParts<'p> {
     pub leases: &'p Arc<Leases>,
     /// How many bytes all backends may keep.
     pub kept: Ceilings,
+    /// Where answers outlive the process; `None`: in memory only.
+    pub archive: Option<&'p Arc<Archive>>,
 }
 
 /// Every backend, each behind its decorators.
@@ -45,6 +50,7 @@ pub struct BackendParts<'p> {
 pub struct Backends {
     configured: Arc<Configured>,
     stacks: BTreeMap<BackendName, Stack>,
+    archive: Option<Arc<Archive>>,
 }
 
 /// A backend behind its decorators, with all it has learnt: opened secrets, answers, logins.
@@ -110,8 +116,17 @@ impl StackPlan {
         let same = |table: &Table, plan: &Self| plan.config == self.config || !table.holds(Rule::Origin);
         let inherited =
             former.and_then(|former| former.answers.as_ref().filter(|table| former.plan.as_ref().is_some_and(|plan| same(table, plan))));
-        let new = || Table::new(self.kept, CacheConfig { fresh, stale }, parts.metrics.cache(name.as_str()), Arc::clone(parts.clock));
+        let drawer = || parts.archive.map(|archive| archive.drawer(name, &self.origin()));
+        let counters = || parts.metrics.cache(name.as_str());
+        let new = || Table::with(self.kept, CacheConfig { fresh, stale }, counters(), Arc::clone(parts.clock), drawer());
         (!fresh.is_zero() || !stale.is_zero()).then(|| inherited.map_or_else(new, Arc::clone))
+    }
+
+    /// Names all that the entry says: the address, the login and the rest. Answers of another one are nothing to this one, also over a
+    /// restart. Another release may show an entry otherwise: it begins with nothing then.
+    fn origin(&self) -> String {
+        let shown = format!("{:?}", self.config);
+        HEXLOWER.encode(digest(&SHA256, shown.as_bytes()).as_ref())
     }
 
     /// From the store outwards. What is outside sees what is inside only by its answers.
@@ -154,10 +169,13 @@ impl Backends {
         former: Option<&Self>,
     ) -> Result<Self, Vec<String>> {
         let (mut stacks, mut faults) = (BTreeMap::new(), Vec::new());
+        // The other half is for what is known of the disk.
+        let answers = if parts.archive.is_some() { parts.kept.answers / 2 } else { parts.kept.answers };
+        let kept = Ceilings { answers, ..parts.kept };
         let is_cached = |config: &BackendConfig| config.kind().facts().cache.is_some();
         for (name, config) in configured.stores() {
             let of_its_kind = configured.stores().values().filter(|other| is_cached(other) == is_cached(config)).count();
-            let plan = StackPlan::new(config, settings, parts.kept, of_its_kind);
+            let plan = StackPlan::new(config, settings, kept, of_its_kind);
             let former = former.and_then(|former| former.stacks.get(name));
             let kept = former.filter(|stack| stack.plan.as_ref() == Some(&plan));
             match kept.map_or_else(|| plan.build(name, parts, former), |stack| Ok(stack.clone())) {
@@ -165,13 +183,14 @@ impl Backends {
                 Err(error) => faults.push(format!("backends.{}", error.in_full())),
             }
         }
-        if faults.is_empty() { Ok(Self { configured: Arc::new(configured), stacks }) } else { Err(faults) }
+        let archive = parts.archive.cloned();
+        if faults.is_empty() { Ok(Self { configured: Arc::new(configured), stacks, archive }) } else { Err(faults) }
     }
 
     /// Backends that were built elsewhere.
     pub fn new(configured: Configured, backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
         let stacks = backends.into_iter().map(|(name, top)| (name, Stack { top, answers: None, circuits: None, plan: None })).collect();
-        Self { configured: Arc::new(configured), stacks }
+        Self { configured: Arc::new(configured), stacks, archive: None }
     }
 
     /// What classes are judged by.
@@ -196,16 +215,28 @@ impl Backends {
         top.fetch(secret, &terms.of(permits.pod())).await
     }
 
-    /// These backends are in force from now on, and not those of before: what they keep, and what `allows` does not allow any more, goes.
+    /// These backends are in force from now on, and not those of before: what they keep, and what `allows` does not allow any more, goes;
+    /// from the disk, too. It may block for a while.
     pub fn review(&self, allows: &Judge<'_>) {
+        let (mut ticket, mut drawers) = (0, Vec::new());
         for Stack { answers, circuits, plan, .. } in self.stacks.values() {
             if let (Some(circuits), Some(plan)) = (circuits, plan) {
                 circuits.resize(plan.held);
             }
             if let (Some(answers), Some(StackPlan { kept, cache: Some(times), .. })) = (answers, plan) {
-                answers.review(*kept, *times, allows);
+                ticket = answers.review(*kept, *times, allows).max(ticket);
+                drawers.extend(answers.drawer().filter(|_| !times.stale.is_zero()).cloned());
             }
         }
+        if let Some(archive) = &self.archive {
+            archive.wait(archive.retain(&drawers).max(ticket));
+        }
+    }
+
+    /// Why answers on the disk serve nobody, if that is so because it cannot be written.
+    pub fn unwritable(&self) -> Option<String> {
+        let serves = |stack: &Stack| stack.plan.as_ref().and_then(|plan| plan.cache).is_some_and(|times| !times.stale.is_zero());
+        self.archive.as_ref().filter(|_| self.stacks.values().any(serves))?.fault()
     }
 
     /// As [`Backend::file`].

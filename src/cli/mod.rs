@@ -15,6 +15,7 @@ use crate::clock::SystemClock;
 use crate::telemetry::logs::shows_colours;
 
 mod answer;
+mod cache;
 mod can;
 mod check;
 mod client;
@@ -54,6 +55,9 @@ enum Command {
     Mount(Box<mount::MountArgs>),
     Check(check::CheckArgs),
     Can(can::CanArgs),
+    /// List and remove the answers that this node keeps for when a store is out.
+    #[command(subcommand, after_help = CACHE)]
+    Cache(cache::CacheCommand),
     /// Keep secrets in a file vault: a folder of age files, one a secret.
     #[command(subcommand, after_help = VAULT)]
     Vault(vault::VaultCommand),
@@ -66,6 +70,13 @@ enum Command {
     Man(shell::ManArgs),
     Version(VersionArgs),
 }
+
+const CACHE: &str = "\
+Examples:
+  keyferry cache list --config /etc/keyferry/keyferry.yaml
+  keyferry cache wipe bao/kv/data/shop/ --config /etc/keyferry/keyferry.yaml
+
+`keyferry cache COMMAND --help` has examples of each.";
 
 const VAULT: &str = "\
 Examples:
@@ -163,6 +174,7 @@ impl Command {
             }
             Self::Health(args) => tool()?.block_on(health::run(&args, out, err)),
             Self::Status(args) => tool()?.block_on(status::run(&args, out, err)),
+            Self::Cache(command) => cache::run(&command, &SystemClock, out, err),
             Self::Can(args) => can::run(&args, &mut io::stdin().lock(), out),
             Self::Explain(args) => explain::run(&args, out),
             Self::Example(args) => example::run(&args, out),
@@ -175,6 +187,7 @@ impl Command {
     /// Whether errors alone are printed. `check` and `doctor` print what they have found all the same, and `vault` may have to ask.
     fn is_quiet(&self) -> bool {
         match self {
+            Self::Cache(command) => command.shown().quiet,
             Self::Can(args) => args.shown.quiet,
             Self::Demo(args) => args.quiet,
             Self::Example(args) => args.shown.quiet,

@@ -132,7 +132,7 @@ fn objects(objects: &[&ObjectVersion]) -> String {
 }
 
 /// Columns as wide as their widest cell, two spaces apart, nothing at a line's end.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);
     let mut text = String::new();

@@ -17,6 +17,8 @@ use super::{Failure, Format, Shown};
 use crate::app::status::{FORM, STATUS_SOCKET};
 use crate::config::Config;
 
+pub(super) use text::span;
+
 /// The state folder, where nothing names another.
 const STATE_DIR: &str = "/var/lib/keyferry";
 

@@ -77,7 +77,7 @@ log: { format: text, level: debug }
         }
     );
     assert_eq!(config.audit, AuditConfig { file: Some("/audit.log".into()), fail_closed: true, ..AuditConfig::default() });
-    assert_eq!(config.sealed, Some(SealedConfig { dir: "/cache".into(), keys: vec!["/new".into(), "/old".into()] }));
+    assert_eq!(config.sealed, Some(SealedConfig { dir: "/cache".into(), keys: vec!["/new".into(), "/old".into()], bytes: 64 << 20 }));
     assert_eq!(config.leases, LeasesConfig { revoke_at_shutdown: true });
     assert_eq!(config.cache, CacheConfig { fresh: Duration::from_secs(90), stale: Duration::from_hours(24) });
     assert_eq!(config.metrics, Some("127.0.0.1:0".parse().unwrap()));

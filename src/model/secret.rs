@@ -211,6 +211,21 @@ impl Secret {
         let fields: usize = self.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + FIELD).sum();
         fields + self.response.as_ref().map_or(0, |response| response.len())
     }
+
+    /// Whether it says the same: fields, the whole answer, and version.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Field, &Field)| one.kind == other.kind && one.bytes.expose() == other.bytes.expose();
+        let response = match (&self.response, &other.response) {
+            (Some(one), Some(other)) => one.expose() == other.expose(),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        self.version == other.version
+            && response
+            && self.fields.len() == other.fields.len()
+            && self.fields.keys().eq(other.fields.keys())
+            && self.fields.values().zip(other.fields.values()).all(is_same)
+    }
 }
 
 // === impl Lease ===

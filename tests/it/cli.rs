@@ -35,7 +35,7 @@ fn without_a_command_it_names_them() {
     let (code, out, errors) = keyferry_with(&[]);
     assert_eq!((code, out.as_str()), (2, ""));
     insta::assert_snapshot!(errors, @"
-    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, can, vault, doctor, status, health, explain, example, completion, man, version, help]
+    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, can, cache, vault, doctor, status, health, explain, example, completion, man, version, help]
     note: usage: keyferry <COMMAND>
     note: `keyferry --help` explains the arguments and has examples
     ");
@@ -56,6 +56,26 @@ fn without_a_command_it_names_them() {
 }
 
 #[test]
+fn cache_says_what_is_missing() {
+    let house = House::new("");
+    let config = house.path("keyferry.yaml");
+    let (code, out, errors) = keyferry_with(&["cache", "wipe", "--config", config.to_str().unwrap()]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: ROOT/keyferry.yaml: has no `cache.sealed`, so no answers are on this node's disk (a restart of the daemon ends those in memory)");
+    fs::write(house.path("cache.key"), [7; 32]).unwrap();
+    let root = house.folder.path().display();
+    // Other keys may have faults.
+    fs::write(&config, format!("nonsense: 1\ncache: {{ stale: soon, sealed: {{ dir: {root}/cache, key: {root}/cache.key }} }}\n")).unwrap();
+    let (code, out, errors) = keyferry_with(&["cache", "list", "--config", config.to_str().unwrap()]);
+    assert_eq!((code, errors.as_str()), (0, ""));
+    insta::assert_snapshot!(rooted(&out, house.folder.path()), @"no answers are kept in ROOT/cache");
+    fs::write(house.path("cache/answers"), "").unwrap();
+    let (code, _, errors) = keyferry_with(&["cache", "list", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, 1);
+    insta::assert_snapshot!(rooted(&errors, house.folder.path()), @"error: ROOT/cache: Not a directory (os error 20) (run it as the daemon's user)");
+}
+
+#[test]
 fn the_help() {
     let (code, out, errors) = keyferry_with(&["--help"]);
     assert_eq!((code, errors.as_str()), (0, ""));
@@ -71,6 +91,7 @@ fn the_help() {
       mount       Ask a provider for a Pod's volume, as the driver would, and write it
       check       Find what is wrong with classes and with the configuration
       can         Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
+      cache       List and remove the answers that this node keeps for when a store is out
       vault       Keep secrets in a file vault: a folder of age files, one a secret
       doctor      Find what is wrong on this node
       status      Show what this node's daemon does now

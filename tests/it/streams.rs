@@ -12,6 +12,8 @@ use crate::support::{House, keyferry, run};
 
 /// Each command with arguments by which it fails, and the exit code. ROOT is a house's folder.
 const FAILING: &[(&str, &str, i32)] = &[
+    ("cache list", "--config ROOT/keyferry.yaml", 2),
+    ("cache wipe", "--config ROOT/gone.yaml", 2),
     ("can", "read files/bank/db --as shop/web --config ROOT/gone.yaml", 2),
     ("check", "--config ROOT/gone.yaml ROOT/class.yaml", 2),
     ("completion", "tcsh", 2),
@@ -46,6 +48,8 @@ const FAILING: &[(&str, &str, i32)] = &[
 
 /// Each command that prints a result, with arguments by which it does.
 const PRINTING: &[(&str, &str)] = &[
+    ("cache list", "--config ROOT/sealed.yaml"),
+    ("cache wipe", "files/shop --config ROOT/sealed.yaml"),
     ("can", "read files/shop/db --as shop/web --config ROOT/keyferry.yaml"),
     ("check", "--config ROOT/keyferry.yaml"),
     ("example", "tls"),
@@ -105,6 +109,9 @@ fn house() -> House {
                  spec: { provider: keyferry, parameters: { objects: \"[{ secret: shop/db }]\" } }\n";
     fs::write(house.path("class.yaml"), class).unwrap();
     fs::write(house.path("new.env"), "A=b\n").unwrap();
+    fs::write(house.path("cache.key"), [7; 32]).unwrap();
+    let root = house.folder.path().display();
+    fs::write(house.path("sealed.yaml"), format!("cache: {{ sealed: {{ dir: {root}/cache, key: {root}/cache.key }} }}\n")).unwrap();
     fs::write(house.path("token"), house.token(&crate::support::web(), "keyferry")).unwrap();
     house
 }

@@ -25,7 +25,7 @@ fn build(configs: &BTreeMap<BackendName, BackendConfig>, settings: BackendSettin
     Backends::build(
         configured,
         settings,
-        BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) },
+        BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20), archive: None },
         former,
     )
     .unwrap()
@@ -75,7 +75,7 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     let metrics = Arc::new(Metrics::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let leases = leases(&clock, &metrics);
-    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) };
+    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20), archive: None };
     let config = BackendConfig::File(FileConfig { vault: "/v".into(), identity: Vec::new() });
     for (fresh, source) in [(Duration::from_mins(2), "fresh"), (Duration::ZERO, "store")] {
         let store = Fake::new();
@@ -113,7 +113,7 @@ async fn over_a_network_requests_are_coalesced_and_answers_kept() {
 async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
     let (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>) = (Arc::new(SystemClock), Arc::default());
     let leases = leases(&clock, &metrics);
-    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) };
+    let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20), archive: None };
     let (store, name): (_, BackendName) = (Fake::new(), "bao".parse().unwrap());
     // In force, in the place of a former one.
     let build = |vault: &str, fresh: u64, allowed: bool, former: Option<&Stack>| {
@@ -124,8 +124,11 @@ async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
         let answers = plan.answers(&name, parts, former);
         let circuits = plan.circuits(&name, parts, former);
         let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), circuits.as_ref());
-        let backends =
-            Backends { configured: Arc::default(), stacks: [(name.clone(), Stack { top, answers, circuits, plan: Some(plan) })].into() };
+        let backends = Backends {
+            configured: Arc::default(),
+            stacks: [(name.clone(), Stack { top, answers, circuits, plan: Some(plan) })].into(),
+            archive: None,
+        };
         backends.review(&|_, secrets| vec![allowed; secrets.len()]);
         backends.stacks[&name].clone()
     };

@@ -12,13 +12,14 @@ use tokio::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::model::{
-    Args, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretName, SecretRef, Version,
+    Args, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretName, SecretRef,
+    Version,
 };
 
 /// Base64; wiped when dropped.
 pub(super) type Bytes = Zeroizing<String>;
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 pub(super) struct Reference {
     pub(super) backend: String,
     name: String,
@@ -33,7 +34,8 @@ pub(super) struct Reference {
     login: Entry,
 }
 
-#[derive(Deserialize, Serialize)]
+/// A login.
+#[derive(Clone, Deserialize, Serialize)]
 pub(super) struct Entry {
     address: Option<String>,
     audience: Option<String>,
@@ -43,7 +45,7 @@ pub(super) struct Entry {
     tls: Option<Tls>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 struct Tls {
     ca: Option<PathBuf>,
     client: Option<(PathBuf, PathBuf)>,
@@ -70,8 +72,6 @@ enum Kind {
 impl Reference {
     pub(super) fn of(secret: &SecretRef) -> Self {
         let RefParts { backend, name, version, method, args, lease, keep, login } = &**secret;
-        let Login { address, audience, mount, namespace, role, tls } = login.clone();
-        let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
         Self {
             backend: backend.to_string(),
             name: name.to_string(),
@@ -80,7 +80,7 @@ impl Reference {
             args: Zeroizing::new(args.to_json()),
             shared: *lease == LeaseFor::Shared,
             keep: keep.map(millis),
-            login: Entry { address, audience, mount, namespace, role, tls },
+            login: Entry::of(login),
         }
     }
 
@@ -103,6 +103,16 @@ impl Reference {
             login: Login { address, audience, mount, namespace, role, tls },
         };
         Some(parts.into())
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(super) fn of(login: &Login) -> Self {
+        let Login { address, audience, mount, namespace, role, tls } = login.clone();
+        let tls = tls.map(|tls| Tls { ca: tls.ca, client: tls.client, server_name: tls.server_name, skip_verify: tls.skip_verify });
+        Self { address, audience, mount, namespace, role, tls }
     }
 }
 

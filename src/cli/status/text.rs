@@ -175,7 +175,7 @@ impl Page {
 }
 
 /// From one time to a later one, in the largest unit that says enough.
-fn span(later: Timestamp, earlier: Timestamp) -> String {
+pub(in crate::cli) fn span(later: Timestamp, earlier: Timestamp) -> String {
     let between: SignedDuration = later.duration_since(earlier);
     seconds(u64::try_from(between.as_secs()).unwrap_or(0))
 }

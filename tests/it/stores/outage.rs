@@ -12,6 +12,7 @@ use crate::bao::Proxy;
 use crate::support::{Provider, eventually, pod, web};
 
 mod gateway;
+mod restarts;
 mod table;
 
 const DB: &str = "- {secret: kv/data/shop/db, field: password, path: p}";
@@ -23,6 +24,13 @@ fn nowhere() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// The configuration's key for a sealed folder, whose key is made.
+fn sealed(store: &Store) -> String {
+    let root = store.house.folder.path();
+    std::fs::write(root.join("cache.key"), [7; 32]).unwrap();
+    format!("cache: {{ sealed: {{ dir: {root}/cache, key: {root}/cache.key }} }}", root = root.display())
+}
+
 struct Outage {
     store: Store,
     proxy: Proxy,
@@ -31,9 +39,14 @@ struct Outage {
 
 impl Outage {
     async fn new() -> Self {
+        Self::with(|_| String::new()).await
+    }
+
+    /// With more in the configuration.
+    async fn with(extra: impl FnOnce(&Store) -> String) -> Self {
         let store = Store::new().await;
         let proxy = Proxy::start(store.bao.address());
-        store.by_way_of(proxy.address, STALE);
+        store.configure(&store.bao.url_at(proxy.address), STALE, &extra(&store));
         let provider = store.house.serve();
         Self { store, proxy, provider }
     }

@@ -26,7 +26,7 @@ impl Herd {
     fn new() -> Self {
         let (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>) = (Arc::new(SystemClock), Arc::default());
         let leases = leases(&clock, &metrics);
-        let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20) };
+        let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20), archive: None };
         let (store, name): (_, BackendName) = (Fake::new(), "bao".parse().unwrap());
         let secrets: Vec<_> = (0..ACCOUNTS).map(|n| secret(&format!("kv/{n}"))).collect();
         for secret in &secrets {

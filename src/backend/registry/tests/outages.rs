@@ -1,18 +1,20 @@
-//! A model of answers that serve while a store is out: tenants, policies, revocations, refused logins, outages and reloads, at random and on
-//! paused time. Each mount's answer must be what the rules of docs/cache.md allow, and what they promise. Then each rule is switched off, and
+//! A model of answers that serve while a store is out: tenants, policies, revocations, refused logins, outages, reloads, restarts and wipes, at
+//! random and on paused time. Each mount's answer must be what the rules of docs/cache.md allow, and what they promise. Then each rule is switched off, and
 //! the model must notice.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, advance, sleep, timeout};
 
 use super::*;
 use crate::backend::stack::cache::Rule;
+use crate::backend::stack::cache::archive::{Archive, Target, wipe};
+use crate::backend::stack::sealed::{Sealed, SealedConfig};
 use crate::backend::testing::conformance;
 use crate::backend::{FetchContext, Scope};
-use crate::clock::ManualClock;
 use crate::model::{Lease, Plan, PodClaims, PodIdentity, PodTokens, Secret, SecretName, SecretPrefix, SecretRef};
 use crate::policy::Policy;
 use crate::yaml::{self, Faults};
@@ -83,6 +85,15 @@ type Place = (Scope, &'static str);
 struct Good {
     text: String,
     since: Instant,
+    /// How much older it may be told to be: after a restart its time is the disk's.
+    slack: Duration,
+}
+
+/// The wall's clock: it runs with the paused time, unless it is set.
+#[derive(Debug)]
+struct Wall {
+    began: Instant,
+    set_back: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -92,6 +103,9 @@ struct Model {
     policies: Vec<Policy>,
     policy: usize,
     config: usize,
+    folder: tempfile::TempDir,
+    clock: Arc<Wall>,
+    archive: Option<Arc<Archive>>,
     good: HashMap<Place, (Pod, Good)>,
     /// Scopes whose login was refused when the store last spoke of it.
     shut: HashMap<Scope, bool>,
@@ -174,6 +188,22 @@ impl Backend for World {
     }
 }
 
+impl Clock for Wall {
+    fn now(&self) -> jiff::Timestamp {
+        let (ran, back) = (self.began.elapsed(), Duration::from_secs(self.set_back.load(Ordering::SeqCst)));
+        let later = jiff::Timestamp::from_second(10_000_000).unwrap() + ran;
+        later - back
+    }
+}
+
+impl Good {
+    /// Whether an answer with this text and age is this one.
+    fn is(&self, text: &str, age: Duration) -> bool {
+        let elapsed = self.since.elapsed();
+        self.text == text && elapsed <= age && age <= elapsed + self.slack
+    }
+}
+
 impl Model {
     fn new(seed: u64, off: Option<Rule>) -> Self {
         let (clock, metrics): (Arc<dyn Clock>, Arc<Metrics>) = (Arc::new(SystemClock), Arc::default());
@@ -190,12 +220,78 @@ impl Model {
             trouble: Trouble::None,
         };
         let policies = POLICIES.map(|text| Policy::parse(&yaml::parse(text).unwrap(), &[], &mut Faults::default()));
-        let backends = Backends { configured: Arc::default(), stacks: BTreeMap::new() };
+        let backends = Backends { configured: Arc::default(), stacks: BTreeMap::new(), archive: None };
         let world = Arc::new(World(Mutex::new(state)));
         let (policies, good, shut) = (policies.into(), HashMap::new(), HashMap::new());
-        let mut model = Self { world, backends, policies, policy: 0, config: 0, good, shut, dice: seed, metrics, leases, off };
-        model.build(0, 64);
+        let clock = Arc::new(Wall { began: Instant::now(), set_back: AtomicU64::new(0) });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), [7; 32]).unwrap();
+        let archive = None;
+        let mut model =
+            Self { world, backends, policies, policy: 0, config: 0, folder, clock, archive, good, shut, dice: seed, metrics, leases, off };
+        model.start();
         model
+    }
+
+    fn sealed(&self) -> Arc<Sealed> {
+        let keys = vec![self.folder.path().join("key")];
+        Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys, bytes: 1 << 20 }).unwrap()
+    }
+
+    /// A process begins: of the former one it has what the disk has.
+    fn start(&mut self) {
+        self.backends.stacks.clear();
+        (self.archive, self.backends.archive) = (None, None);
+        let archive = Archive::at_once(&self.sealed(), &(Arc::clone(&self.clock) as Arc<dyn Clock>));
+        archive.switch_off(self.off);
+        (self.archive, self.backends.archive) = (Some(Arc::clone(&archive)), Some(archive));
+        for (_, good) in self.good.values_mut() {
+            good.slack = STALE / 8;
+        }
+        self.build(self.config, 64);
+        self.review();
+    }
+
+    /// What the disk has must not be given now.
+    async fn nothing_serves(&mut self, why: &str) -> Result<(), String> {
+        let weather = std::mem::replace(&mut self.world().weather, Weather::Out(Fault::Unavailable));
+        for (account, name) in (0..ACCOUNTS.len()).flat_map(|account| NAMES.map(|name| (account, name))) {
+            let deadline = Instant::now() + Duration::from_mins(1);
+            let terms = Terms { tokens: Arc::new(PodTokens::default()), fresh: None, max_stale: None, payer: None, deadline };
+            if let Some(Ok(fetched)) = self.ask(&pod_of((account, 0)), name, &terms).await {
+                return Err(format!("{why}: {:?}", fetched.source));
+            }
+        }
+        self.world().weather = weather;
+        self.world().trouble = Trouble::On;
+        Ok(())
+    }
+
+    /// The daemon starts while the clock is wrong, or finds a disk that it cannot write; and later all is well again.
+    async fn odd_start(&mut self) -> Result<(), String> {
+        let is_clock = self.roll(2) == 0;
+        if is_clock {
+            self.clock.set_back.store(48 * 3600, Ordering::SeqCst);
+        }
+        self.start();
+        if !is_clock {
+            self.archive.as_ref().unwrap().fails();
+        }
+        self.nothing_serves(if is_clock { "the clock is behind" } else { "the disk cannot be written" }).await?;
+        self.clock.set_back.store(0, Ordering::SeqCst);
+        self.start();
+        Ok(())
+    }
+
+    /// The admin wipes what begins so.
+    async fn wipe(&mut self) {
+        let prefix = ["", "kv/", "own/", "kv/b"][self.roll(4)];
+        let target = if prefix.is_empty() { Target::All } else { Target::Backend("bao".parse().unwrap(), prefix.to_owned()) };
+        wipe(&self.sealed(), &target, self.clock.now()).unwrap();
+        advance(Duration::from_millis(1)).await;
+        // What is fresh is not concerned: it is the store's last word, and gone within `fresh`.
+        self.good.retain(|(_, name), _| !name.starts_with(prefix));
+        advance(FRESH).await;
     }
 
     /// A number below `n`.
@@ -210,9 +306,14 @@ impl Model {
 
     /// The stack of a configuration: `config` says which store it is, and by which login.
     fn build(&mut self, config: usize, calls: usize) {
-        // Ages are those of the paused time.
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH));
-        let parts = BackendParts { clock: &clock, metrics: &self.metrics, leases: &self.leases, kept: Ceilings::of(64 << 20) };
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let parts = BackendParts {
+            clock: &clock,
+            metrics: &self.metrics,
+            leases: &self.leases,
+            kept: Ceilings::of(64 << 20),
+            archive: self.archive.as_ref(),
+        };
         let store = BackendConfig::File(FileConfig { vault: format!("/{config}").into(), identity: Vec::new() });
         let cache = Some(CacheConfig { fresh: FRESH, stale: STALE });
         let plan = StackPlan { config: store, calls, secret_bytes: 1 << 20, cache, kept: 8 << 20, clients: 0, held: 1 << 20 };
@@ -237,7 +338,12 @@ impl Model {
             self.shut.clear();
         }
         self.build(config, calls);
-        let policies = &self.policies[policy];
+        self.review();
+    }
+
+    /// The policy of the day is in force.
+    fn review(&mut self) {
+        let policies = &self.policies[self.policy];
         self.backends.review(&|pod, secrets| {
             let rules = policies.of(pod);
             secrets.iter().map(|secret| rules.decide(secret).is_ok()).collect()
@@ -313,7 +419,7 @@ impl Model {
                         self.shut.insert(scope.clone(), false);
                         let gone = was_slow && (meanwhile == 1 || meanwhile == 0 && matches!(scope, Scope::Pod(_)));
                         if !gone {
-                            self.good.insert(place, (pod, Good { text, since: asked.unwrap_or(deadline) }));
+                            self.good.insert(place, (pod, Good { text, since: asked.unwrap_or(deadline), slack: Duration::ZERO }));
                         }
                         Ok(())
                     }
@@ -328,7 +434,7 @@ impl Model {
                     Source::Stale { age, .. } => {
                         let told = format!("stale: {text} of {age:?} in {weather:?}, {max_stale:?}, {good:?}");
                         let bound = max_stale.unwrap_or(STALE).min(STALE);
-                        let is_same = good.is_some_and(|good| good.text == text && good.since.elapsed() == *age);
+                        let is_same = good.is_some_and(|good| good.is(&text, *age));
                         let is_out = if called { matches!(weather, Weather::Out(_)) } else { self.is_spared() };
                         let is_shut = self.shut.get(&scope).is_some_and(|shut| *shut);
                         if is_same && is_out && *age < bound && !is_shut { Ok(()) } else { Err(told) }
@@ -337,7 +443,7 @@ impl Model {
             }
             Err(error) => {
                 let bound = max_stale.unwrap_or(STALE).min(STALE);
-                let could = good.filter(|good| good.since.elapsed() < bound);
+                let could = good.filter(|good| good.since.elapsed() + good.slack < bound);
                 self.refused(&error, &place, could).map_err(|wrong| format!("{wrong} in {weather:?}"))
             }
         }
@@ -373,7 +479,7 @@ impl Model {
 
     /// One step: most are mounts.
     async fn step(&mut self) -> Result<(), String> {
-        match self.roll(40) {
+        match self.roll(44) {
             0 => self.world().versions += 1,
             1..=3 => self.world().weather = Weather::Good,
             4 => self.world().weather = Weather::Out([Fault::Unavailable, Fault::TimedOut, Fault::Throttled, Fault::Down][self.roll(4)]),
@@ -411,6 +517,9 @@ impl Model {
                     return Err("a store was asked without a mount".to_owned());
                 }
             }
+            16 => self.start(),
+            17 => return self.odd_start().await,
+            18 => self.wipe().await,
             _ => return self.mount().await,
         }
         Ok(())

@@ -58,10 +58,12 @@ impl Door {
     }
 
     /// The store has taken it, for a request that was begun then. Called under the table's lock, as [`Door::shut`] is.
-    pub(super) fn open(&self, begun: Moment) {
+    /// Whether it is open now.
+    pub(super) fn open(&self, begun: Moment) -> bool {
         if self.0.load(Ordering::Acquire) < begun {
             self.0.store(0, Ordering::Release);
         }
+        self.is_open()
     }
 }
 

@@ -3,10 +3,13 @@
 //!
 //! Only what a store was asked to read is kept, for the [`Scope`](crate::backend::Scope) that the store gives it, and never an answer that has a lease. It is wiped
 //! when its time is over, whether anybody asks or not; at once when the store says no to the same request; with its Pod, where it was
-//! for that alone; and at a reload, where policy does not allow it any more.
+//! for that alone; and at a reload, where policy does not allow it any more. With a sealed folder, what may serve while a store is out is on
+//! the disk as well ([`archive`]).
 
+pub mod archive;
 mod door;
 mod rule;
+mod since;
 mod standby;
 mod table;
 
@@ -60,7 +63,8 @@ impl Cached {
         let made = self.inner.fetch(secret, cx).await;
         if made.as_ref().is_err_and(|error| error.fault == Fault::Unauthenticated) {
             let read = secret.with(|asked| asked.method = Method::Get);
-            self.table.shut(&self.inner.scope(&read, &cx.pod), &read.login);
+            let ticket = self.table.shut(&self.inner.scope(&read, &cx.pod), &read.login);
+            self.table.settled(ticket, cx.deadline).await;
         }
         made
     }
@@ -82,10 +86,12 @@ impl crate::backend::stack::Decorator for Cached {
         let asked = self.asked(secret, cx);
         let question = self.table.ask(asked.clone(), &cx.pod);
         let answer = self.inner.fetch(secret, cx).await;
-        question.answered(&answer, self.times);
+        let ticket = question.answered(&answer, self.times);
+        // What the store takes back is gone from the disk, too, before anybody hears of it.
+        self.table.settled(ticket, cx.deadline).await;
         // What an answer of before stands in for is counted as that alone, by who gives it.
         let is_out = answer.as_ref().is_err_and(|error| error.fault.is_outage());
-        if !(is_out && self.table.find_stale(&asked, cx.stale_within(self.times.stale)).is_some()) {
+        if !(is_out && self.table.has_stale(&asked, cx.stale_within(self.times.stale)).is_some()) {
             self.table.counters.misses.inc();
         }
         answer
@@ -99,7 +105,8 @@ impl crate::backend::stack::Decorator for Cached {
     }
 
     async fn forget(&self, pod: &str, deadline: Instant) {
-        self.table.forget(pod);
+        let ticket = self.table.forget(pod);
+        self.table.settled(ticket, deadline).await;
         self.inner.forget(pod, deadline).await;
     }
 }

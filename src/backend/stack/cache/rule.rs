@@ -5,10 +5,14 @@
 pub(in crate::backend) enum Rule {
     /// None is older than the configuration and the class allow.
     Bound,
+    /// While the clock is behind the folder, nothing is given from the disk.
+    Clock,
     /// A 403 removes it.
     Denied,
     /// While its login is refused, none is given.
     Login,
+    /// That a login is refused outlives the process.
+    Marked,
     /// A 404 removes it.
     NotFound,
     /// Another address or login of the backend begins with nothing.
@@ -23,14 +27,22 @@ pub(in crate::backend) enum Rule {
     Since,
     /// What was asked for before a refusal and comes after it is not kept.
     UnderWay,
+    /// What is removed is removed from the disk, too.
+    Unlinked,
+    /// What was wiped is not given, from memory neither.
+    Wiped,
+    /// While the disk cannot be written, nothing is given from there.
+    Written,
 }
 
 #[cfg(test)]
 impl Rule {
-    pub(in crate::backend) const ALL: [Self; 10] = [
+    pub(in crate::backend) const ALL: [Self; 15] = [
         Self::Bound,
+        Self::Clock,
         Self::Denied,
         Self::Login,
+        Self::Marked,
         Self::NotFound,
         Self::Origin,
         Self::Outage,
@@ -38,5 +50,8 @@ impl Rule {
         Self::Policy,
         Self::Since,
         Self::UnderWay,
+        Self::Unlinked,
+        Self::Wiped,
+        Self::Written,
     ];
 }

@@ -51,9 +51,14 @@ impl Standby {
         Self { inner, table, times, circuits, said: Mutex::default() }
     }
 
-    /// What is kept for this request and young enough for this class.
-    fn find(&self, asked: &Asked, cx: &FetchContext) -> Option<(Arc<Kept>, Duration)> {
-        self.table.find_stale(asked, cx.stale_within(self.times.stale))
+    /// What is kept for this request and young enough for this class, in memory or on the disk.
+    async fn find(&self, asked: &Asked, cx: &FetchContext) -> Option<(Arc<Kept>, Duration)> {
+        self.table.serve_stale(asked, cx.stale_within(self.times.stale), cx).await
+    }
+
+    /// Until when it was fresh, where there seems to be something.
+    fn has(&self, asked: &Asked, cx: &FetchContext) -> Option<Instant> {
+        self.table.has_stale(asked, cx.stale_within(self.times.stale))
     }
 
     fn give(&self, asked: &Asked, (kept, age): (Arc<Kept>, Duration), cause: &str) -> Fetched {
@@ -65,11 +70,14 @@ impl Standby {
     }
 
     /// Just after an outage: an answer that has its moment later, lest all be asked for at once.
-    fn spared(&self, asked: &Asked, cx: &FetchContext) -> Option<Fetched> {
-        let found = self.find(asked, cx)?;
+    async fn spared(&self, asked: &Asked, cx: &FetchContext) -> Option<Fetched> {
+        let until = self.has(asked, cx)?;
         let fresh = cx.fresh.map_or(self.times.fresh, |most| most.min(self.times.fresh));
-        let spares = self.circuits.spares(asked, found.0.until, fresh);
-        spares.then(|| self.give(asked, found, "the store answers again, and is asked for this secret within cache.fresh"))
+        if !self.circuits.spares(asked, until, fresh) {
+            return None;
+        }
+        let found = self.find(asked, cx).await?;
+        Some(self.give(asked, found, "the store answers again, and is asked for this secret within cache.fresh"))
     }
 
     /// In place of a request that would not be sent.
@@ -85,7 +93,7 @@ impl Standby {
 
     /// Where there is something to fall back on, nobody waits for as long as they can.
     async fn ask(&self, asked: &Asked, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        if self.find(asked, cx).is_none() {
+        if self.has(asked, cx).is_none() {
             return self.inner.fetch(&asked.secret, cx).await;
         }
         let rest = REST.min(cx.deadline.saturating_duration_since(Instant::now()) / 10);
@@ -129,7 +137,7 @@ impl crate::backend::stack::Decorator for Standby {
             return self.inner.fetch(secret, cx).await;
         }
         let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
-        if let Some(spared) = self.spared(&asked, cx) {
+        if let Some(spared) = self.spared(&asked, cx).await {
             return Ok(spared);
         }
         let error = match self.ask(&asked, cx).await {
@@ -139,7 +147,7 @@ impl crate::backend::stack::Decorator for Standby {
         if !error.fault.is_outage() && self.table.holds(Rule::Outage) {
             return Err(error);
         }
-        let Some(found) = self.find(&asked, cx) else { return Err(error) };
+        let Some(found) = self.find(&asked, cx).await else { return Err(error) };
         Ok(self.give(&asked, found, &error.reason))
     }
 

@@ -1,15 +1,20 @@
 //! The answers of one backend that are kept, and when each of them goes.
 
+mod stale;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::Timestamp;
+use std::sync::atomic::AtomicU64;
+
 use tokio::time::{Duration, Instant};
 
+use super::archive::{Drawer, Ticket};
 use super::door::{Door, Doors};
 use super::rule::Rule;
+use super::since::Since;
 use crate::backend::stack::asked::Asked;
 use crate::backend::sweep::{Sweeping, Swept};
 use crate::backend::{BackendError, CacheConfig, Fault, Scope};
@@ -17,6 +22,12 @@ use crate::clock::Clock;
 use crate::model::{BackendName, Fetched, Login, PodIdentity, Secret, SecretRef, Source};
 use crate::shelf;
 use crate::telemetry::CacheCounters;
+
+/// How often it is looked whether the disk has what memory could let go of.
+const LOOK: Duration = Duration::from_mins(1);
+
+/// The moment at which a login was refused that a former process has marked: before all requests of this one.
+const SHUT_BEFORE: Moment = 1;
 
 /// What is kept, bounded by bytes and time. It may outlive its stack: a reload that changes neither the store nor its login goes on with it.
 pub(in crate::backend) struct Table {
@@ -28,6 +39,10 @@ pub(in crate::backend) struct Table {
     sweeping: Sweeping,
     clock: Arc<dyn Clock>,
     pub(super) counters: CacheCounters,
+    /// Its part of the sealed folder; `None`: memory only.
+    drawer: Option<Drawer>,
+    /// Uses are counted from here.
+    began: Instant,
     /// The rule that a test has switched off, to see that somebody notices.
     #[cfg(test)]
     off: Mutex<Option<Rule>>,
@@ -40,9 +55,9 @@ pub(super) struct Kept {
     pub(super) answer: Arc<Secret>,
     pub(super) by: BackendName,
     /// When the store was asked: the answer is no newer than that.
-    pub(super) since: Instant,
-    /// The same by the clock of the wall.
-    at: Timestamp,
+    pub(super) since: Since,
+    /// When it was last looked for, in milliseconds since the table began.
+    used: Arc<AtomicU64>,
     /// Until then it is fresh.
     pub(super) until: Instant,
     /// And until then it may serve while the store is out.
@@ -85,8 +100,7 @@ struct UnderWay {
 pub(super) struct Question {
     table: Arc<Table>,
     asked: Asked,
-    since: Instant,
-    at: Timestamp,
+    since: Since,
     begun: Moment,
     pod: Arc<PodIdentity>,
     door: Arc<Door>,
@@ -96,15 +110,29 @@ pub(super) struct Question {
 
 impl Table {
     /// For answers that weigh so many bytes together, and serve for so long.
+    #[cfg(test)]
     pub(in crate::backend) fn new(bytes: usize, times: CacheConfig, counters: CacheCounters, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::with(bytes, times, counters, clock, None)
+    }
+
+    /// The same with a part of the sealed folder.
+    pub(in crate::backend) fn with(
+        bytes: usize,
+        times: CacheConfig,
+        counters: CacheCounters,
+        clock: Arc<dyn Clock>,
+        drawer: Option<Drawer>,
+    ) -> Arc<Self> {
         let (under_way, doors) = (HashMap::new(), Doors::default());
         Arc::new(Self {
             answers: shelf::Kept::of_bytes(bytes),
-            asking: Mutex::new(Asking { under_way, doors, moment: 0, reviewed: 0, times }),
+            asking: Mutex::new(Asking { under_way, doors, moment: SHUT_BEFORE, reviewed: 0, times }),
             dice: RandomState::new(),
             sweeping: Sweeping::default(),
             clock,
             counters,
+            drawer,
+            began: Instant::now(),
             #[cfg(test)]
             off: Mutex::default(),
         })
@@ -114,27 +142,25 @@ impl Table {
     pub(super) fn find(&self, asked: &Asked, bound: Option<Duration>) -> Option<Arc<Kept>> {
         let kept = self.answers.find(asked)?;
         let now = Instant::now();
-        if kept.until <= now || bound.is_some_and(|bound| now.duration_since(kept.since) >= bound) {
+        if kept.until <= now || bound.is_some_and(|bound| kept.since.elapsed() >= bound) {
             return None;
         }
+        self.used(&kept);
         self.counters.hits.inc();
         Some(kept)
     }
 
-    /// The last good answer and its age, which is less than the `bound`; none while its login is refused.
-    pub(super) fn find_stale(&self, asked: &Asked, bound: Duration) -> Option<(Arc<Kept>, Duration)> {
-        let kept = self.answers.find(asked)?;
-        let age = self.age(&kept);
-        let is_young = age < bound || !self.holds(Rule::Bound);
-        let may_serve = is_young && (kept.door.is_open() || !self.holds(Rule::Login));
-        may_serve.then_some((kept, age))
-    }
-
-    /// Whether there is an answer that could serve while the store is out.
-    pub(in crate::backend) fn can_serve(&self) -> bool {
-        let now = Instant::now();
-        let is_young = |kept: &Kept| now + self.age(kept).saturating_sub(kept.since.elapsed()) < kept.stale_until;
-        self.answers.all().iter().any(|kept| is_young(kept) && kept.door.is_open())
+    /// The login that is behind a request; one that a former process has seen refused is shut.
+    fn door(&self, asking: &mut Asking, asked: &Asked) -> Arc<Door> {
+        let (scope, login) = (&asked.scope, &asked.secret.login);
+        if let Some(door) = asking.doors.find(scope, login) {
+            return door;
+        }
+        let door = asking.doors.of(scope, login);
+        if self.drawer.as_ref().is_some_and(|drawer| drawer.is_shut(scope, login)) {
+            door.shut(SHUT_BEFORE);
+        }
+        door
     }
 
     /// The store is about to be asked for this Pod.
@@ -142,24 +168,46 @@ impl Table {
         let mut asking = self.lock();
         let begun = asking.next();
         asking.under_way.entry(asked.clone()).or_insert(UnderWay { many: 0, refused: 0 }).many += 1;
-        let door = asking.doors.of(&asked.scope, &asked.secret.login);
+        let door = self.door(&mut asking, &asked);
         drop(asking);
-        Question { table: Arc::clone(self), asked, since: Instant::now(), at: self.clock.now(), begun, pod: Arc::clone(pod), door }
+        Question { table: Arc::clone(self), asked, since: Since::now(self.clock.now()), begun, pod: Arc::clone(pod), door }
     }
 
     /// A login was refused for a request that is not kept.
-    pub(super) fn shut(&self, scope: &Scope, login: &Login) {
+    pub(super) fn shut(&self, scope: &Scope, login: &Login) -> Ticket {
         let mut asking = self.lock();
         let now = asking.next();
         if let Some(door) = asking.doors.find(scope, login) {
             door.shut(now);
         }
+        self.mark(scope, login)
+    }
+
+    /// A login is refused, and the next process is to know it.
+    fn mark(&self, scope: &Scope, login: &Login) -> Ticket {
+        let drawer = self.drawer.as_ref().filter(|_| self.holds(Rule::Marked));
+        drawer.map_or(0, |drawer| drawer.shut(scope, login))
+    }
+
+    /// The store has taken a login, for this request.
+    fn open(&self, question: &Question) {
+        if question.door.open(question.begun)
+            && let Some(drawer) = &self.drawer
+        {
+            drawer.open(&question.asked.scope, &question.asked.secret.login);
+        }
+    }
+
+    /// Takes an answer out of memory, and out of the disk. Whether memory had it.
+    fn remove(&self, asked: &Asked) -> (bool, Ticket) {
+        let drawer = self.drawer.as_ref().filter(|_| self.holds(Rule::Unlinked));
+        (self.answers.remove(asked), drawer.map_or(0, |drawer| drawer.remove(asked)))
     }
 
     /// The Pod is gone: so are the answers for it alone.
-    pub(super) fn forget(&self, pod: &str) {
+    pub(super) fn forget(&self, pod: &str) -> Ticket {
         if !self.holds(Rule::Pod) {
-            return;
+            return 0;
         }
         let is_of_pod = |asked: &Asked| matches!(&asked.scope, Scope::Pod(uid) if **uid == *pod);
         let mut gone = 0;
@@ -172,6 +220,7 @@ impl Table {
             stays
         });
         self.counters.evicted("pod_gone", gone);
+        self.drawer.as_ref().map_or(0, |drawer| drawer.forget(pod))
     }
 
     /// Another configuration is in force. What its policy does not allow any more to the ServiceAccount that it was asked for goes; and what is
@@ -179,7 +228,7 @@ impl Table {
     ///
     /// An answer that several ServiceAccounts share is judged for the one that the store last answered: it goes though others may still have
     /// it, and never stays when nobody may. To be given it, each needs a permit of its own in any case.
-    pub(in crate::backend) fn review(&self, bytes: usize, times: CacheConfig, allows: &Judge<'_>) {
+    pub(in crate::backend) fn review(&self, bytes: usize, times: CacheConfig, allows: &Judge<'_>) -> Ticket {
         let before = {
             let mut asking = self.lock();
             asking.reviewed = asking.next();
@@ -209,34 +258,39 @@ impl Table {
             denied.extend(kept.iter().zip(allowed).filter(|(_, allowed)| !allowed).map(|(kept, _)| kept.asked.clone()));
         }
         if self.holds(Rule::Policy) {
-            let gone = denied.into_iter().filter(|asked| self.answers.remove(asked)).count();
+            let gone = denied.iter().filter(|asked| self.answers.remove(*asked)).count();
             self.counters.evicted("policy", gone);
         }
+        // The disk has all that memory had, or is about to.
+        let drawer = self.drawer.as_ref().filter(|_| self.holds(Rule::Policy));
+        drawer.map_or(0, |drawer| drawer.review(times.stale, allows))
     }
 
-    /// Takes up what became of a question.
-    fn take_up(self: &Arc<Self>, question: &Question, answer: &Result<Fetched, BackendError>, times: CacheConfig) {
+    /// Takes up what became of a question. What it removes is gone from the disk once the ticket is settled.
+    fn take_up(self: &Arc<Self>, question: &Question, answer: &Result<Fetched, BackendError>, times: CacheConfig) -> Ticket {
         let mut asking = self.lock();
         let asked = &question.asked;
         match answer {
             Ok(fetched) => {
-                question.door.open(question.begun);
+                self.open(question);
                 match may_be_kept(fetched) {
                     true if asking.may_keep(question) || !self.holds(Rule::UnderWay) => self.keep(question, fetched, times),
-                    true => {}
+                    true => 0,
                     // From now on its answers are each Pod's own.
-                    false => _ = self.answers.remove(asked),
+                    false => self.remove(asked).1,
                 }
             }
             Err(error) => match error.fault {
                 Fault::Denied | Fault::NotFound => {
-                    question.door.open(question.begun);
+                    self.open(question);
                     let rule = if error.fault == Fault::Denied { Rule::Denied } else { Rule::NotFound };
-                    if self.holds(rule) {
-                        asking.refuse(asked);
-                        let removed = self.answers.remove(asked);
-                        self.counters.evicted(error.fault.as_str(), removed.into());
+                    if !self.holds(rule) {
+                        return 0;
                     }
+                    asking.refuse(asked);
+                    let (removed, ticket) = self.remove(asked);
+                    self.counters.evicted(error.fault.as_str(), removed.into());
+                    ticket
                 }
                 Fault::Unauthenticated => {
                     let now = asking.refuse(asked);
@@ -245,6 +299,7 @@ impl Table {
                         self.limit(&kept, true, times.stale);
                         self.counters.evicted(error.fault.as_str(), 1);
                     }
+                    self.mark(&asked.scope, &asked.secret.login)
                 }
                 Fault::Corrupt
                 | Fault::Down
@@ -256,34 +311,41 @@ impl Table {
                 | Fault::TooLarge
                 | Fault::Unavailable
                 | Fault::Unhelpful
-                | Fault::Unsupported => {}
+                | Fault::Unsupported => 0,
             },
         }
     }
 
     /// Under the lock: either it sees a refusal, or the refusal sees the answer.
-    fn keep(self: &Arc<Self>, question: &Question, fetched: &Fetched, times: CacheConfig) {
-        let Question { asked, pod, door, at, .. } = question;
-        let since = if self.holds(Rule::Since) { question.since } else { Instant::now() };
-        let (until, stale_until) = (since + self.lifetime(since, times.fresh), since + times.stale);
+    fn keep(self: &Arc<Self>, question: &Question, fetched: &Fetched, times: CacheConfig) -> Ticket {
+        let Question { asked, pod, door, .. } = question;
+        let since = if self.holds(Rule::Since) { question.since } else { Since::now(self.clock.now()) };
+        let until = since.begun + self.lifetime(since.begun, times.fresh);
         // Two may be under way at once, where one waited for longer than another could: the younger word counts.
-        let newer = self.answers.find(asked).is_some_and(|known| known.since > since);
+        let former = self.answers.find(asked);
+        if former.as_ref().is_some_and(|known| known.since.begun > since.begun) {
+            return 0;
+        }
         let kept = Kept {
             asked: asked.clone(),
             answer: Arc::clone(&fetched.secret),
             by: fetched.by.clone(),
             since,
-            at: *at,
+            used: Arc::new(AtomicU64::new(self.moment())),
             until,
-            stale_until,
+            stale_until: since.plus(times.stale),
             pod: Arc::clone(pod),
             door: Arc::clone(door),
         };
         let ends = kept.ends();
-        if !newer && ends > Instant::now() {
+        if ends > Instant::now() {
+            let ticket = self.seal(&kept, times.stale, former.as_deref());
+            let first = self.idle(&kept).map_or(ends, |idle| ends.min(idle));
             self.put(kept);
-            self.sweeping.watch(self, ends);
+            self.sweeping.watch(self, first);
+            return ticket;
         }
+        0
     }
 
     fn put(&self, kept: Kept) {
@@ -295,18 +357,12 @@ impl Table {
     fn limit(&self, kept: &Kept, spent: bool, stale: Duration) {
         let now = Instant::now();
         let until = if spent { now.min(kept.until) } else { kept.until };
-        let limited = Kept { until, stale_until: kept.stale_until.min(kept.since + stale), ..kept.clone() };
+        let limited = Kept { until, stale_until: kept.stale_until.min(kept.since.plus(stale)), ..kept.clone() };
         if limited.ends() <= now {
             self.answers.remove(&kept.asked);
         } else {
             self.put(limited);
         }
-    }
-
-    /// By the clock that tells more: the monotonic one does not run while the machine sleeps, and the other one may be set back.
-    fn age(&self, kept: &Kept) -> Duration {
-        let by_wall = self.clock.now().duration_since(kept.at);
-        kept.since.elapsed().max(Duration::try_from(by_wall).unwrap_or_default())
     }
 
     /// Between three quarters of `fresh` and the whole of it.
@@ -356,12 +412,18 @@ impl Swept for Table {
         let (mut next, mut gone) = (None, 0);
         self.answers.retain(|kept| {
             let ends = kept.ends();
-            let stays = ends > now;
-            if stays {
-                next = Some(next.map_or(ends, |next: Instant| next.min(ends)));
+            if ends <= now {
+                gone += 1;
+                return false;
             }
-            gone += usize::from(!stays);
-            stays
+            // What the disk has is read from there when it is asked for again.
+            let idle = self.idle(kept);
+            if idle.is_some_and(|idle| idle <= now) && self.drawer.as_ref().is_some_and(|drawer| drawer.is_safe(&kept.asked, &kept.since)) {
+                return false;
+            }
+            let then = idle.map_or(ends, |idle| ends.min(idle.max(now + LOOK)));
+            next = Some(next.map_or(then, |next: Instant| next.min(then)));
+            true
         });
         self.counters.evicted("expired", gone);
         next
@@ -417,8 +479,8 @@ impl Asking {
 // === impl Question ===
 
 impl Question {
-    pub(super) fn answered(self, answer: &Result<Fetched, BackendError>, times: CacheConfig) {
-        self.table.take_up(&self, answer, times);
+    pub(super) fn answered(self, answer: &Result<Fetched, BackendError>, times: CacheConfig) -> Ticket {
+        self.table.take_up(&self, answer, times)
     }
 }
 

@@ -8,6 +8,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::files::{Unreadable, WholeFile, absolute, write_draft};
 use crate::model::SecretBytes;
+use crate::units::parse_size;
 use crate::yaml::{Faults, Reader};
 
 /// The bytes of a key.
@@ -36,8 +38,12 @@ const HEADER: usize = MAGIC.len() + SALT + NONCE;
 /// The largest file in bytes. A secret has at most `limits.secretBytes`; base64 and names come on top.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// The most files that are read of one room.
+/// The most files that are read of one room at once.
 const MAX_FILES: usize = 16_384;
+
+/// What answers may take of the disk, where nothing says otherwise; and the least that can be said.
+const BYTES: usize = 64 << 20;
+const LEAST: usize = 1 << 20;
 
 /// The mapping `cache.sealed`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,6 +52,8 @@ pub struct SealedConfig {
     pub dir: PathBuf,
     /// Files of exactly 32 bytes: the first one that can be used writes, the others still open. At least one.
     pub keys: Vec<PathBuf>,
+    /// How much of the disk answers may take. Leases have a bound of their own.
+    pub bytes: usize,
 }
 
 /// The folder with its keys.
@@ -88,6 +96,10 @@ impl SealedConfig {
         if given.as_ref().is_none_or(Vec::is_empty) {
             reader.missing("key", "the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such", faults);
         }
+        let bytes = reader.parsed("bytes", faults, |text| match parse_size(text)? {
+            few if few < LEAST => Err(format!("{text:?} is less than 1MiB (leave `stale` out to keep no answers)")),
+            bytes => Ok(bytes),
+        });
         let mut keys = Vec::new();
         for (at, text) in given.into_iter().flatten() {
             match absolute(text) {
@@ -95,7 +107,7 @@ impl SealedConfig {
                 Err(problem) => faults.add(at, reader.path("key"), problem),
             }
         }
-        (!keys.is_empty()).then_some(Self { dir: dir?, keys })
+        (!keys.is_empty()).then_some(Self { dir: dir?, keys, bytes: bytes.unwrap_or(BYTES) })
     }
 }
 
@@ -123,6 +135,11 @@ impl Sealed {
             problems.push(format!("cache.sealed.dir: {}: {error} (let the daemon write there)", config.dir.display()));
         }
         if problems.is_empty() { Ok(Arc::new(Self { dir: config.dir.clone(), keys })) } else { Err(problems) }
+    }
+
+    /// Where all of it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The part of one user. Rooms know nothing of each other.
@@ -174,29 +191,89 @@ impl Room {
         self.sealed.keys.iter().try_for_each(|key| remove(&self.dir().join(key.name_of(self.name, id))))
     }
 
+    /// What is kept under an id, whichever key it was sealed with.
+    ///
+    /// # Errors
+    /// There is something, and it does not open.
+    pub fn find(&self, id: &str) -> Result<Option<SecretBytes>, String> {
+        let mut problem = None;
+        for key in &self.sealed.keys {
+            let name = key.name_of(self.name, id);
+            let path = self.dir().join(&name);
+            match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Ok(_) | Err(_) => {}
+            }
+            match self.read(&path, &name) {
+                Ok(content) => return Ok(Some(content)),
+                Err(why) => problem = Some(why),
+            }
+        }
+        problem.map_or(Ok(None), Err)
+    }
+
     /// All that is kept here and opens; in no order. Drafts that a crash left behind are removed.
     ///
     /// # Errors
     /// The folder is there and cannot be read.
     pub fn read_all(&self) -> io::Result<Found> {
         let mut found = Found { contents: Vec::new(), unopened: None };
+        let mut left = MAX_FILES;
+        self.visit(true, |path, content| {
+            match content {
+                Ok(content) => found.contents.push(content),
+                Err(problem) => found.unopened(path, &problem),
+            }
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(found)
+    }
+
+    /// Shows each file, in no order, with its content or why it does not open. With `clear`, drafts that a crash left behind are removed:
+    /// by whom the room belongs to, and before it writes.
+    ///
+    /// # Errors
+    /// The folder is there and cannot be read.
+    pub fn visit(&self, clear: bool, mut visit: impl FnMut(&Path, Result<SecretBytes, String>) -> ControlFlow<()>) -> io::Result<()> {
         let entries = match fs::read_dir(self.dir()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
-        for entry in entries.take(MAX_FILES) {
+        for entry in entries {
             let path = entry?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if name.starts_with('.') {
-                let _ = fs::remove_file(&path);
+                if clear {
+                    let _ = fs::remove_file(&path);
+                }
                 continue;
             }
-            match self.read(&path, name) {
-                Ok(content) => found.contents.push(content),
-                Err(problem) => found.unopened(&path, &problem),
+            let content = self.read(&path, name);
+            if visit(&path, content).is_break() {
+                break;
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Returns once what was written and removed here would outlast a power cut.
+    ///
+    /// # Errors
+    /// The disk does not take it.
+    pub fn sync(&self) -> io::Result<()> {
+        for dir in [self.dir(), self.sealed.dir.clone()] {
+            match fs::File::open(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                folder => folder?.sync_all()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> PathBuf {
+        self.sealed.dir.join(self.name)
     }
 
     fn read(&self, path: &Path, name: &str) -> Result<SecretBytes, String> {
@@ -213,10 +290,6 @@ impl Room {
         }
         let opened = self.sealed.keys.iter().find_map(|key| key.open(self.name, name, &file).ok());
         opened.ok_or_else(|| "was altered, moved, or sealed with a key that is not named".to_owned())
-    }
-
-    fn dir(&self) -> PathBuf {
-        self.sealed.dir.join(self.name)
     }
 }
 

@@ -25,7 +25,7 @@ impl Folder {
 
     fn config(&self, keys: &[u8]) -> SealedConfig {
         let keys = keys.iter().map(|byte| self.key(&format!("{byte}.key"), *byte)).collect();
-        SealedConfig { dir: self.root.path().join("a/cache"), keys }
+        SealedConfig { dir: self.root.path().join("a/cache"), keys, bytes: BYTES }
     }
 
     fn room(&self, keys: &[u8]) -> Room {
@@ -197,9 +197,11 @@ fn the_configuration_names_what_is_missing() {
         let faults: Vec<_> = faults.into_sorted().iter().map(ToString::to_string).collect();
         (config, faults.join("\n"))
     };
-    let config = SealedConfig { dir: "/c".into(), keys: vec!["/a".into(), "/b".into()] };
+    let config = SealedConfig { dir: "/c".into(), keys: vec!["/a".into(), "/b".into()], bytes: 64 << 20 };
     assert_eq!(read("{ dir: /c, key: [/a, /b] }"), (Some(config), String::new()));
     assert_eq!(read("{ dir: /c, key: /a }").0.unwrap().keys, [PathBuf::from("/a")]);
+    assert_eq!(read("{ dir: /c, key: /a, bytes: 128MiB }").0.unwrap().bytes, 128 << 20);
+    insta::assert_snapshot!(read("{ dir: /c, key: /a, bytes: 64KiB }").1, @r#"cache.sealed.bytes: "64KiB" is less than 1MiB (leave `stale` out to keep no answers)"#);
     insta::assert_snapshot!(read("{}").1, @r"
     cache.sealed.dir: is missing (the folder that is kept over restarts, such as /var/lib/keyferry/cache)
     cache.sealed.key: is missing (the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such)

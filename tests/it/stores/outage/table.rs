@@ -18,7 +18,10 @@ use crate::stores::Store;
 use crate::support::{Provider, pod};
 
 /// What is there for the request, each with a secret of that name.
-const COLUMNS: [&str; 6] = ["nothing", "fresh", "kept", "past bound", "removed", "unservable"];
+const COLUMNS: [&str; 7] = ["nothing", "fresh", "kept", "past bound", "removed", "unservable", RESTARTED];
+
+/// The last column: the daemon is started again in the middle of the trouble.
+const RESTARTED: &str = "sealed after restart";
 
 /// The trouble of each row, and the test that plays it.
 macro_rules! rows {
@@ -73,14 +76,18 @@ fn each_row_is_played() {
 
 async fn play(row: &str) {
     let expected = rows().into_iter().find(|cells| cells[0] == row).unwrap();
-    let stage = Stage::set(row).await;
+    let mut stage = Stage::set(row).await;
     let _props = stage.begin(row).await;
-    let found = join_all(COLUMNS.map(|column| stage.mount(column))).await;
+    let mut found = join_all(COLUMNS.iter().filter(|column| **column != RESTARTED).map(|column| stage.mount(column))).await;
+    stage = stage.restart();
+    found.push(stage.mount(RESTARTED).await);
     assert_eq!(found, expected[1..], "{row}: {}", stage.provider.log());
     let is_given = ["store", "stale"].contains(&expected[3].as_str());
     if !is_given {
         stage.lead_to(nowhere());
-        assert_eq!(stage.mount("kept").await, "BackendUnavailable", "{row}: in the outage that follows");
+        for column in ["kept", RESTARTED] {
+            assert_eq!(stage.mount(column).await, "BackendUnavailable", "{row}, {column}: in the outage that follows");
+        }
     }
 }
 
@@ -99,7 +106,8 @@ impl Stage {
         }
         let proxy = Proxy::start(store.bao.address());
         let limits = if ["black hole", "slow"].contains(&row) { "limits: { timeout: 4s }" } else { "" };
-        store.configure(&store.bao.url_at(proxy.address), ", cache: { fresh: 10m, stale: 24h }", limits);
+        let sealed = super::sealed(&store);
+        store.configure(&store.bao.url_at(proxy.address), ", cache: { fresh: 10m, stale: 24h }", &format!("{limits}\n{sealed}"));
         let provider = store.house.serve();
         let stage = Self { store, proxy, provider };
         for column in &COLUMNS[1..] {
@@ -113,6 +121,14 @@ impl Stage {
         assert_eq!(stage.mount("unservable").await, "BackendLoginFailed");
         assert_eq!(stage.mount("kept").await, "store");
         stage
+    }
+
+    /// A process ends in order, and another one begins.
+    fn restart(self) -> Self {
+        let Self { store, proxy, provider } = self;
+        provider.stop();
+        let provider = store.house.serve();
+        Self { store, proxy, provider }
     }
 
     /// The trouble of this row; what has to live for it.
@@ -137,7 +153,9 @@ impl Stage {
                 return Some((None, Some(other)));
             }
             "429" => return gateway(|_| Some(429)).await,
-            "500 on one path" => return gateway(|path| path.contains("/shop/kept").then_some(500)).await,
+            "500 on one path" => {
+                return gateway(|path| (path.contains("/shop/kept") || path.contains("/shop/sealed")).then_some(500)).await;
+            }
             "500 on all paths" => return gateway(|_| Some(500)).await,
             "503, sealed" => bao.seal().await,
             "body cut off" => {

@@ -146,7 +146,7 @@ async fn a_class_that_leads_to_a_silent_server_silences_no_other() {
 async fn a_disk_that_hangs_delays_no_renewal_and_no_mount_for_long() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("key"), [7; 32]).unwrap();
-    let config = SealedConfig { dir: folder.path().join("cache"), keys: vec![folder.path().join("key")] };
+    let config = SealedConfig { dir: folder.path().join("cache"), keys: vec![folder.path().join("key")], bytes: 1 << 20 };
     let bench = Bench::with(Some(&Sealed::open(&config).unwrap()));
     bench.fake.rule(|rules| rules.ttl = 20);
     bench.user("a").await;

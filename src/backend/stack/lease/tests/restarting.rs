@@ -18,7 +18,8 @@ impl Node {
     }
 
     pub(super) fn sealed(&self) -> Arc<Sealed> {
-        Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys: vec![self.folder.path().join("key")] }).unwrap()
+        Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys: vec![self.folder.path().join("key")], bytes: 1 << 20 })
+            .unwrap()
     }
 
     fn files(&self) -> usize {

@@ -1,0 +1,89 @@
+//! What `keyferry cache wipe` leaves behind: sealed marks "nothing older than this", for all, for a backend, or for names that begin so. The
+//! running daemon reads them before it gives an answer of before.
+
+use std::ops::ControlFlow;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::stack::sealed::Room;
+use crate::model::SecretRef;
+
+/// After so long a mark says nothing any more: no answer is kept for longer.
+const LASTS: SignedDuration = SignedDuration::from_hours(30 * 24 + 1);
+
+/// One mark.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Wipe {
+    /// `None`: all.
+    pub backend: Option<String>,
+    pub prefix: String,
+    pub at: Timestamp,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wipes(Vec<Wipe>);
+
+// === impl Wipe ===
+
+impl Wipe {
+    pub fn covers(&self, secret: &SecretRef) -> bool {
+        let backend = self.backend.as_ref().is_none_or(|backend| backend == secret.backend.as_str());
+        backend && secret.name.as_str().starts_with(&self.prefix)
+    }
+
+    fn id(&self) -> String {
+        format!("{}/{}", self.backend.as_deref().unwrap_or_default(), self.prefix)
+    }
+
+    /// Leaves it in its room, for good; those that say nothing any more go. A clock that was set back takes nothing of a former one back.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn write(&mut self, room: &Room) -> std::io::Result<()> {
+        for former in Wipes::read(room)?.0 {
+            if former.id() == self.id() {
+                self.at = self.at.max(former.at);
+            } else if self.at.duration_since(former.at) > LASTS {
+                room.remove(&former.id())?;
+            }
+        }
+        room.write(&self.id(), &serde_json::to_vec(self).unwrap_or_default())?;
+        room.sync()
+    }
+}
+
+// === impl Wipes ===
+
+impl Wipes {
+    /// A mark that does not open is passed over: what it covered was sealed with a key that is not named any more, too.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn read(room: &Room) -> std::io::Result<Self> {
+        let mut wipes = Vec::new();
+        room.visit(false, |path, content| {
+            match content.map(|content| serde_json::from_slice::<Wipe>(content.expose()).map_err(|error| error.to_string())) {
+                Ok(Ok(wipe)) => wipes.push(wipe),
+                Ok(Err(problem)) | Err(problem) => {
+                    tracing::warn!(file = %path.display(), problem, "a mark of `keyferry cache wipe` does not open and is ignored (remove the file)");
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(Self(wipes))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether an answer to this, for which the store was asked then, was wiped.
+    pub fn cover(&self, secret: &SecretRef, at: Timestamp) -> bool {
+        self.0.iter().any(|wipe| at <= wipe.at && wipe.covers(secret))
+    }
+
+    pub fn newest(&self) -> Option<Timestamp> {
+        self.0.iter().map(|wipe| wipe.at).max()
+    }
+}

@@ -1,0 +1,433 @@
+//! The one thread that writes answers to the disk, and removes them: removals and marks first, since mounts wait for these. What is new is
+//! written every few seconds, so that a disk is not kept busy by answers that change all the time.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use aws_lc_rs::hmac;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
+
+use super::content::{Answer, Id};
+use super::index::{Index, Ticket, Written};
+use super::space::{Space, is_enough};
+use super::wipes::Wipes;
+use crate::backend::stack::cache::rule::Rule;
+use crate::backend::stack::sealed::Room;
+use crate::clock::Clock;
+use crate::files::Stamp;
+
+/// From one writing of what is new to the next: a kill loses no more than this, and the time that the writing takes.
+const PACE: Duration = Duration::from_secs(4);
+
+/// How often a disk that cannot be written is tried, and how often one that is full is looked at.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How often what is past its bound is removed.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// What a file has besides its content: the sealed folder's header and tag.
+const SEAL: usize = 67;
+
+pub(super) struct Shared {
+    pub answers: Room,
+    pub logins: Room,
+    pub wipes: Room,
+    pub clock: Arc<dyn Clock>,
+    pub space: Space,
+    pub digests: hmac::Key,
+    pub state: Mutex<State>,
+    pub changed: Condvar,
+    /// How far the writer has come.
+    pub done: watch::Sender<Ticket>,
+    /// Whether there is no thread: whoever wakes it does its work. For tests on paused time.
+    pub inline: bool,
+    #[cfg(test)]
+    pub off: Mutex<Option<Rule>>,
+    /// A test that holds this is a disk that does not answer.
+    #[cfg(test)]
+    pub stall: Mutex<()>,
+}
+
+pub(super) struct State {
+    pub index: Index,
+    /// Why the disk cannot be written.
+    pub fault: Option<String>,
+    /// What the folder of wipes looked like when it was last read.
+    pub seen: Option<Stamp>,
+    /// Removals are done so far.
+    done: Ticket,
+    /// And were tried so far.
+    tried: Ticket,
+    /// When what is new was last written.
+    wrote: Instant,
+    swept: Instant,
+    /// Whether what is new is written at once.
+    flush: bool,
+    is_full: bool,
+    is_behind: bool,
+    closed: bool,
+}
+
+/// What is to be removed and marked in one round.
+struct Job {
+    unlinks: Vec<Id>,
+    marks: Vec<(Id, bool)>,
+    ticket: Ticket,
+    /// Only to see whether the disk can be written again.
+    probe: bool,
+}
+
+// === impl State ===
+
+impl State {
+    pub fn new(index: Index) -> Self {
+        let now = Instant::now();
+        Self {
+            index,
+            fault: None,
+            seen: None,
+            done: 0,
+            tried: 0,
+            wrote: now,
+            swept: now,
+            flush: false,
+            is_full: false,
+            is_behind: false,
+            closed: false,
+        }
+    }
+
+    /// Whether the clock is so far behind the folder that ages mean nothing. Said once.
+    pub fn is_behind(&mut self, now: Timestamp) -> bool {
+        let behind = self.index.behind_by(now);
+        if let (Some(behind), false) = (behind, self.is_behind) {
+            tracing::warn!(
+                seconds = behind.as_secs(),
+                "the clock is behind the newest answer in the sealed folder: none is given from there (set the clock; or, if it was ahead before, `keyferry cache wipe`)"
+            );
+        }
+        self.is_behind = behind.is_some();
+        self.is_behind
+    }
+
+    fn removes(&self) -> bool {
+        !self.index.unlinks.is_empty() || !self.index.marks.is_empty()
+    }
+
+    fn job(&mut self) -> Job {
+        let unlinks: Vec<Id> = self.index.unlinks.drain().collect();
+        self.index.under_way.extend(&unlinks);
+        let marks: Vec<_> = self.index.marks.drain().collect();
+        self.tried = self.index.ticket;
+        let probe = self.fault.is_some() && unlinks.is_empty() && marks.is_empty();
+        Job { unlinks, marks, ticket: self.index.ticket, probe }
+    }
+
+    /// What could not be done is to be done again.
+    fn failed(&mut self, job: Job) {
+        for (login, shut) in job.marks {
+            self.index.marks.entry(login).or_insert(shut);
+        }
+        self.index.unlinks.extend(job.unlinks);
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Until it is closed.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        if !self.inline {
+            let shared = Arc::clone(self);
+            thread::Builder::new().name("answers".to_owned()).spawn(move || {
+                while let Some(writes) = shared.due() {
+                    shared.round(writes);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Nothing that is done under the lock panics.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something to do.
+    pub fn wake(&self) {
+        if self.inline {
+            self.round(true);
+        } else {
+            self.changed.notify_all();
+        }
+    }
+
+    pub fn flush(&self) -> Ticket {
+        let ticket = {
+            let mut state = self.lock();
+            state.flush = true;
+            state.index.next()
+        };
+        self.wake();
+        ticket
+    }
+
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for a removal. Whether it was tried in time.
+    pub fn wait(&self, ticket: Ticket, limit: Duration) -> bool {
+        let waiting = |state: &mut State| state.done < ticket;
+        let (state, _) = self.changed.wait_timeout_while(self.lock(), limit, waiting).unwrap_or_else(PoisonError::into_inner);
+        state.done >= ticket
+    }
+
+    pub fn hangs(&self) {
+        self.fails("the disk does not answer".to_owned());
+        self.changed.notify_all();
+    }
+
+    fn fails(&self, fault: String) {
+        let mut state = self.lock();
+        if state.fault.is_none() {
+            tracing::warn!(fault, folder = %self.answers.dir().display(), "the sealed folder cannot be written: no answer is given from there until it can");
+        }
+        state.fault.get_or_insert(fault);
+    }
+
+    fn works(&self) {
+        if self.lock().fault.take().is_some() {
+            tracing::info!("the sealed folder can be written again: answers are given from there");
+        }
+    }
+
+    /// Waits for work; whether what is new is to be written, too. `None`: it is closed.
+    fn due(&self) -> Option<bool> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            let since = state.wrote.elapsed();
+            let pace = if state.fault.is_some() || state.is_full { AGAIN } else { PACE };
+            let writes = state.flush || state.index.is_waiting() && since >= pace;
+            let removes = state.removes() && (state.fault.is_none() || state.tried < state.index.ticket);
+            let tries = (state.fault.is_some() || state.removes()) && since >= AGAIN;
+            if writes || removes || tries {
+                return Some(writes);
+            }
+            if state.swept.elapsed() >= SWEEP {
+                self.sweep(&mut state);
+                continue;
+            }
+            let rest = if state.fault.is_some() || state.index.is_waiting() { pace.saturating_sub(since) } else { SWEEP };
+            let rest = rest.max(Duration::from_millis(10));
+            // An idle daemon has no timer.
+            state = if state.index.all().next().is_none() && state.fault.is_none() {
+                self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0
+            };
+        }
+    }
+
+    fn sweep(&self, state: &mut State) {
+        state.swept = Instant::now();
+        state.index.expire(self.clock.now());
+        state.index.drop_marks();
+    }
+
+    /// Removes and marks what there is, and then writes what is new.
+    pub fn round(&self, writes: bool) {
+        let (job, flush, writes) = {
+            let mut state = self.lock();
+            let flush = std::mem::take(&mut state.flush);
+            let writes = writes || state.fault.is_some();
+            (state.job(), flush, writes)
+        };
+        let ticket = job.ticket;
+        let mut outcome = self.withdraw(&job);
+        self.withdrawn(job, &outcome);
+        if !flush {
+            self.settle(ticket);
+        }
+        let mut cut_short = false;
+        if outcome.is_ok() && writes {
+            outcome = self.write_all().map(|short| cut_short = short);
+        }
+        match &outcome {
+            Ok(()) => self.works(),
+            Err(error) => self.fails(error.to_string()),
+        }
+        // What a removal has cut short goes on at once.
+        if writes && !cut_short || outcome.is_err() {
+            self.lock().wrote = Instant::now();
+        }
+        if flush {
+            self.settle(ticket);
+        }
+    }
+
+    fn withdrawn(&self, job: Job, outcome: &io::Result<()>) {
+        if let Err(error) = outcome {
+            self.fails(error.to_string());
+        }
+        let mut state = self.lock();
+        for id in &job.unlinks {
+            state.index.under_way.remove(id);
+        }
+        if outcome.is_err() {
+            state.failed(job);
+        }
+    }
+
+    fn settle(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        state.done = state.done.max(ticket);
+        drop(state);
+        self.done.send_if_modified(|done| std::mem::replace(done, ticket.max(*done)) < ticket);
+        self.changed.notify_all();
+    }
+
+    fn withdraw(&self, job: &Job) -> io::Result<()> {
+        self.stalls();
+        for id in &job.unlinks {
+            self.answers.remove(&id.text())?;
+        }
+        for (login, shut) in &job.marks {
+            let id = login.text();
+            if *shut {
+                self.logins.write(&id, id.as_bytes())?;
+            } else {
+                self.logins.remove(&id)?;
+            }
+        }
+        if !job.unlinks.is_empty() {
+            self.answers.sync()?;
+        }
+        if !job.marks.is_empty() {
+            self.logins.sync()?;
+        }
+        if job.probe { self.probe() } else { Ok(()) }
+    }
+
+    /// Whether the disk can be written.
+    pub fn probe(&self) -> io::Result<()> {
+        self.logins.write("probe", b"probe")?;
+        self.logins.remove("probe")?;
+        self.answers.dir().exists().then(|| self.answers.sync()).unwrap_or(Ok(()))
+    }
+
+    /// Until a removal waits: that goes first. Whether there was one.
+    fn write_all(&self) -> io::Result<bool> {
+        let (mut wrote, mut cut_short) = (false, false);
+        while self.has_space() {
+            let Some((answer, origin, former)) = self.lock().index.next_write() else { break };
+            let id = Id::of(&origin, &answer.asked);
+            let written = self.write(id, &answer, &origin, former);
+            let mut state = self.lock();
+            state.index.wrote(id, &answer, written.as_ref().ok().copied());
+            written?;
+            wrote = true;
+            cut_short = state.removes();
+            if cut_short {
+                break;
+            }
+        }
+        if wrote {
+            self.answers.sync()?;
+        }
+        Ok(cut_short)
+    }
+
+    fn write(&self, id: Id, answer: &Answer, origin: &str, former: Option<Written>) -> io::Result<Written> {
+        self.stalls();
+        let (content, given) = answer.encode(origin);
+        let digest = self.digest(content.get(given..).unwrap_or_default());
+        let is_young = |former: &Written| {
+            let eighth = jiff::SignedDuration::try_from(answer.bound / 8).unwrap_or_default();
+            answer.since.at.duration_since(former.since.at) < eighth
+        };
+        if let Some(former) = former.filter(|former| former.digest == digest && is_young(former)) {
+            return Ok(former);
+        }
+        self.answers.write(&id.text(), &content)?;
+        Ok(Written { since: answer.since, digest, bytes: content.len() + SEAL })
+    }
+
+    pub fn digest(&self, given: &[u8]) -> [u8; 16] {
+        let mut digest = [0; 16];
+        digest.copy_from_slice(hmac::sign(&self.digests, given).as_ref().first_chunk::<16>().unwrap_or(&[0; 16]));
+        digest
+    }
+
+    fn has_space(&self) -> bool {
+        let folder = self.answers.dir();
+        let found = (self.space)(folder.parent().unwrap_or(&folder));
+        let is_full = !found.is_ok_and(is_enough);
+        let mut state = self.lock();
+        if is_full && !state.is_full {
+            tracing::warn!(folder = %folder.display(), "the disk has less than 256 MiB or 5 % free: no answers are written until it has more");
+        }
+        state.is_full = is_full;
+        !is_full
+    }
+
+    // --- wipes ---
+
+    /// Whether the folder of wipes is as it was when it was last read: one system call.
+    pub fn is_current(&self) -> bool {
+        let folder: PathBuf = self.wipes.dir();
+        let now = Stamp::of(&folder).ok();
+        let seen = self.lock().seen;
+        now == seen && now.is_none_or(|stamp| stamp.settled(self.clock.now(), true))
+    }
+
+    pub fn read_wipes(&self) {
+        let seen = Stamp::of(&self.wipes.dir()).ok();
+        match Wipes::read(&self.wipes) {
+            Ok(wipes) => {
+                let mut state = self.lock();
+                (state.index.wipes, state.seen) = (wipes, seen);
+                state.index.expire(self.clock.now());
+            }
+            Err(error) => self.fails(error.to_string()),
+        }
+        if !self.inline {
+            self.changed.notify_all();
+        }
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)] // a test's may say otherwise
+    pub const fn holds(&self, _: Rule) -> bool {
+        true
+    }
+
+    #[cfg(test)]
+    pub fn holds(&self, rule: Rule) -> bool {
+        *self.off.lock().unwrap() != Some(rule)
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    const fn stalls(&self) {}
+
+    #[cfg(test)]
+    fn stalls(&self) {
+        drop(self.stall.lock());
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
