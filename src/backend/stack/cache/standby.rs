@@ -86,7 +86,7 @@ impl Standby {
             return None;
         }
         let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
-        let found = self.find(&asked, cx)?;
+        let found = self.table.recall_stale(&asked, cx.stale_within(self.times.stale))?;
         let refused = self.circuits.would_refuse(&asked, &cx.tenant())?;
         Some(self.give(&asked, found, &refused.reason))
     }

@@ -271,11 +271,16 @@ impl Drawer {
         self.shared().holds(Rule::Wiped) && self.shared().lock().index.wipes.cover(secret, at)
     }
 
+    /// Whether what was wiped is known without reading it.
+    pub(super) fn has_wipes(&self) -> bool {
+        // Of a disk that does not answer no wipe has come to its end, either.
+        self.shared().lock().fault.is_some() || self.shared().is_current()
+    }
+
     /// Reads what was wiped, where that has changed. `false`: nobody can say now.
     pub(super) async fn knows_wipes(&self, tenant: &str, deadline: Instant) -> bool {
         let shared = self.shared();
-        // Of a disk that does not answer no wipe has come to its end, either.
-        if shared.lock().fault.is_some() || shared.is_current() {
+        if self.has_wipes() {
             return true;
         }
         let reader = Arc::clone(shared);

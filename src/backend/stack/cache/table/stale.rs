@@ -46,6 +46,16 @@ impl Table {
         self.recall(drawer, answer, bound)
     }
 
+    /// The same without waiting: what memory has, where nothing has to be read to give it.
+    pub(in crate::backend::stack::cache) fn recall_stale(&self, asked: &Asked, bound: Duration) -> Option<(Arc<Kept>, Duration)> {
+        if self.drawer.as_ref().is_some_and(|drawer| !drawer.has_wipes()) {
+            return None;
+        }
+        let found = self.find_stale(asked, bound)?;
+        self.used(&found.0);
+        Some(found)
+    }
+
     /// Until when an answer was fresh that seems to be there, and could serve. What the disk has is not fresh any more.
     pub(in crate::backend::stack::cache) fn has_stale(&self, asked: &Asked, bound: Duration) -> Option<Instant> {
         if self.answers.find(asked).is_some() {
