@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import tools
 
 # The first words of the commands that the pages have. A paragraph that begins otherwise is what the commands before it print.
-COMMANDS = {"bao", "cargo", "curl", "docker", "for", "helm", "keyferry", "kubectl", "oc", "openssl", "rm", "sh", "(umask", "#", "export", "patch"}
+COMMANDS = {"bao", "cargo", "curl", "docker", "for", "helm", "keyferry", "kubectl", "oc", "openssl", "rm", "sh", "sleep", "(umask", "#", "export", "patch"}
 
 
 @dataclass
