@@ -105,7 +105,7 @@ impl Stage {
             store.bao.put("kv", &format!("shop/{}", column.replace(' ', "-")), json!({ "password": column })).await;
         }
         let proxy = Proxy::start(store.bao.address());
-        let limits = if ["black hole", "slow"].contains(&row) { "limits: { timeout: 4s }" } else { "" };
+        let limits = if ["black hole", "slow"].contains(&row) { "limits: { timeout: 16s }" } else { "" };
         let sealed = super::sealed(&store);
         store.configure(&store.bao.url_at(proxy.address), ", cache: { fresh: 10m, stale: 24h }", &format!("{limits}\n{sealed}"));
         let provider = store.house.serve();
@@ -144,7 +144,7 @@ impl Stage {
             "connection refused" => self.lead_to(nowhere()),
             "black hole" => self.proxy.blackhole(true),
             "slow" => {
-                self.proxy.delay(Duration::from_secs(6));
+                self.proxy.delay(Duration::from_secs(20));
                 self.proxy.cut();
             }
             "TLS fails" => {

@@ -215,10 +215,12 @@ impl Index {
     /// Takes an answer out, here at once and on the disk by the writer. Also if it is on its way there.
     pub fn remove(&mut self, id: Id) -> Ticket {
         let known = self.take(id);
-        if known.is_none() && !self.unlinks.contains(&id) && !self.under_way.contains(&id) {
+        self.queue.remove(&id);
+        // Else a disk that hangs would have more and more to remove: what was never written needs no removal.
+        let is_there = known.is_some_and(|known| known.written.is_some());
+        if !is_there && !self.unlinks.contains(&id) && !self.under_way.contains(&id) {
             return 0;
         }
-        self.queue.remove(&id);
         self.unlinks.insert(id);
         self.next()
     }
@@ -274,6 +276,10 @@ impl Index {
             return 0;
         }
         self.shut.insert(login);
+        // While the disk hangs, marks wait: no more of them than there are logins with something behind them.
+        if self.marks.len() > 2 * self.behind.len() + 64 {
+            self.marks.retain(|login, shut| !*shut || self.behind.contains_key(login));
+        }
         self.marks.insert(login, true);
         self.next()
     }

@@ -500,6 +500,31 @@ async fn a_disk_that_hangs_keeps_a_denied_mount_waiting_and_serves_nothing() {
     assert_eq!(node.files("answers").len(), 1);
 }
 
+/// While the disk hangs, one tenant's answers and refusals, again and again, leave nothing behind.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_makes_nothing_large() {
+    let node = Node::new();
+    let archive = node.archive();
+    let drawer = archive.drawer(&"bao".parse().unwrap(), "one");
+    let mut state = archive.shared.lock();
+    let cx = context("uid-1", "web", STALE);
+    for n in 0..20_000 {
+        let login = Login { role: Some(n.to_string()), ..Login::default() };
+        let asked = Asked { scope: Scope::Account(cx.pod.account()), secret: secret("kv/db").with(|asked| asked.login = login.clone()) };
+        let value =
+            Arc::new(crate::model::Secret { fields: std::collections::BTreeMap::new(), response: None, version: None, lease: None });
+        let (since, pod, by) = (Since::now(node.clock.now()), Arc::clone(&cx.pod), "bao".parse().unwrap());
+        let (id, origin): (_, Arc<str>) = (drawer.id(&asked), "one".into());
+        let behind = Id::of_login(&"bao".parse().unwrap(), "one", &asked.scope, &login);
+        state.index.put(id, Answer { asked, secret: value, by, since, bound: STALE, pod }, &origin, None);
+        state.index.shut(behind);
+        state.index.remove(id);
+    }
+    let index = &state.index;
+    assert!(index.unlinks.is_empty() && index.marks.len() < 100, "{} and {}", index.unlinks.len(), index.marks.len());
+    assert_eq!((index.all().count(), index.is_waiting()), (0, false));
+}
+
 /// How long ten secrets take from the disk, and what the index of 10,000 answers costs: `cargo test -- --nocapture --ignored` shows it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
