@@ -24,6 +24,7 @@ use crate::budget::{self, Ceilings};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Limits};
 use crate::delivery::{Deliverer, DeliveryMode, VersionKey, Volumes};
+use crate::events::Teller;
 use crate::files::{Unreadable, WholeFile, write_draft};
 use crate::identity::{self, Attest, Verify};
 use crate::model::Code;
@@ -47,10 +48,15 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// How long the last audit lines may take to be written. A pipe that nobody reads takes none.
 const AUDIT_FLUSH: Duration = Duration::from_secs(2);
 
+/// What to do without an API server to tell Events to.
+const NO_EVENTS: &str = "Keyferry tells Events to the API server of its own cluster, with its own token: remove `events` outside of a \
+                         cluster, and add components/events to your overlay in one";
+
 /// The version key's file in the state folder.
 pub const VERSION_KEY: &str = "version.key";
 
 mod changes;
+mod events;
 pub mod hardening;
 mod pods;
 mod reload;
@@ -186,6 +192,7 @@ impl App {
             async move { pods.run().await }
         });
         let changing = tokio::spawn(changes::run(Arc::clone(&self.health.pipeline)));
+        let telling = tokio::spawn(events::run(Arc::clone(&self.health.pipeline), Arc::clone(&self.health.pods)));
         let status = self.status.map(|socket| tokio::spawn(serve_status(socket, StatusPages(self.health))));
         let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
         let keeping = tokio::spawn({
@@ -199,6 +206,7 @@ impl App {
             watching.abort();
             looking.abort();
             changing.abort();
+            telling.abort();
             // Its place is free for a daemon that starts while this one ends.
             if let Some(status) = status {
                 status.abort();
@@ -319,6 +327,8 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     let kept = former.and_then(|former| former.identity(config));
     let identity = kept.map_or_else(|| identity::build(&config.identity, &config.state_dir, Arc::clone(clock)), Ok);
     let identity = identity.map_err(|error| keep(format!("identity: {error}"))).ok();
+    let teller = config.events.then(|| Teller::in_cluster(Arc::clone(metrics))).transpose();
+    let teller = teller.map_err(|problem| keep(format!("events.enabled: {problem} ({NO_EVENTS})"))).ok();
     let former = former.map(|former| &former.pipeline.backends);
     let backends = Backends::build(
         config.configured(),
@@ -328,7 +338,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
     )
     .map_err(|faults| faults.into_iter().for_each(&mut keep))
     .ok();
-    let (Some(version_key), Some(identity), Some(backends)) = (version_key, identity, backends) else {
+    let (Some(version_key), Some(identity), Some(teller), Some(backends)) = (version_key, identity, teller, backends) else {
         return Err(StartError(problems));
     };
     let limits = MountLimits {
@@ -350,6 +360,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         clock: Arc::clone(clock),
         commons: Arc::clone(commons),
         plans: Plans::new(commons.budget.kept().plans),
+        teller,
     })
 }
 

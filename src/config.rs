@@ -66,6 +66,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// Where `/metrics` and the probes are served. `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// Whether Pods get Kubernetes Events. Default: no.
+    pub events: bool,
     pub log: LogConfig,
 }
 
@@ -199,8 +201,11 @@ impl Config {
         check_memory(&mut reader, limits, delivery, faults);
         let audit = section(&mut reader, "audit", faults, AuditConfig::parse).unwrap_or_default();
         let metrics = section(&mut reader, "metrics", faults, metrics).flatten();
+        let events = section(&mut reader, "events", faults, |events, faults| events.boolean("enabled", faults)).flatten();
+        if events == Some(true) && identity.as_ref().is_some_and(|identity| identity.verify == Verify::Driver) {
+            check_events(&mut reader, faults);
+        }
         let log = section(&mut reader, "log", faults, LogConfig::parse).unwrap_or_default();
-        later(&mut reader, faults);
         reader.finish(faults);
         let identity = identity?;
         Some(Self {
@@ -220,6 +225,7 @@ impl Config {
             delivery,
             audit,
             metrics,
+            events: events.unwrap_or_default(),
             log,
         })
     }
@@ -391,26 +397,20 @@ fn metrics(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SocketAddr> {
     })
 }
 
+/// Where nobody proves whose a volume is, there would be none.
+fn check_events(reader: &mut Reader<'_>, faults: &mut Faults) {
+    let Some(mut events) = reader.reader("events", faults) else { return };
+    let at = events.get("enabled").map_or(events.at(), |node| node.at);
+    let problem = "Keyferry tells Events only of Pods that a token has proven, and with identity.verify: driver it looks at no token (set \
+                   identity.verify to jwks or token-review, or remove `events`)";
+    faults.add(at, events.path("enabled"), problem);
+}
+
 fn cache(reader: &mut Reader<'_>, faults: &mut Faults) -> (CacheConfig, Option<SealedConfig>) {
     let times = CacheTimes::parse(reader, faults);
     let sealed = reader.get("sealed").is_some_and(|node| !node.is_null());
     let sealed = if sealed { section(reader, "sealed", faults, SealedConfig::parse).flatten() } else { None };
     (times.or(CacheConfig::default()), sealed)
-}
-
-/// Keys whose capability is still to come. Their harmless values are read and checked, so that a file can be written ahead.
-fn later(reader: &mut Reader<'_>, faults: &mut Faults) {
-    section(reader, "events", faults, |events, faults| {
-        if events.boolean("enabled", faults) == Some(true) {
-            not_yet(events, "enabled", faults);
-        }
-    });
-}
-
-fn not_yet(reader: &mut Reader<'_>, key: &'static str, faults: &mut Faults) {
-    if let Some(node) = reader.get(key) {
-        faults.add(node.at, reader.path(key), "is not yet supported (leave it out)");
-    }
 }
 
 /// The command line names this file, and a shell may give it as a pipe: it need not be a regular one, and has the same bound.

@@ -15,10 +15,12 @@ use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError, foreign_charset};
 use crate::model::SecretBytes;
 
 mod csi_driver;
+mod event;
 mod own_token;
 mod review;
 
 pub use csi_driver::{CsiDriver, TokenRequest};
+pub use event::{EventError, MAX_NOTE, PodEvent};
 pub use own_token::{OwnToken, OwnTokenError};
 pub use review::{ReviewError, TokenStatus};
 
@@ -128,18 +130,29 @@ impl KubeClient {
     }
 
     async fn call(&self, method: Method, path: &str, body: Bytes, right: &str) -> Result<SecretBytes, KubeError> {
-        let call = format!("{method} {}{path}", self.config.base);
+        let call = self.name_of(&method, path);
+        let answer = self.exchange(method, path, body).await?;
+        self.body(answer, right).map_err(|(problem, remedy)| KubeError { call, problem, remedy })
+    }
+
+    /// The answer, whatever its status.
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Response<SecretBytes>, KubeError> {
+        let call = self.name_of(&method, path);
         let fault = |(problem, remedy): (String, String)| KubeError { call: call.clone(), problem, remedy };
         let deadline = Instant::now() + CALL;
         let request = self.request(method, path, body, deadline).await.map_err(fault)?;
-        let answer = self.http.send(request, deadline).await.map_err(|error| fault(Self::unanswered(&error)))?;
-        self.body(answer, right).map_err(fault)
+        self.http.send(request, deadline).await.map_err(|error| fault(Self::unanswered(&error)))
+    }
+
+    fn name_of(&self, method: &Method, path: &str) -> String {
+        format!("{method} {}{path}", self.config.base)
     }
 
     async fn request(&self, method: Method, path: &str, body: Bytes, deadline: Instant) -> Result<Request<Bytes>, (String, String)> {
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.config.base));
         if !body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json").header(ACCEPT, "application/json");
+            request = request.header(CONTENT_TYPE, kind).header(ACCEPT, "application/json");
         }
         if let Some(token) = &self.config.token {
             let own = token.clone();

@@ -7,7 +7,7 @@
 //! 3. [`policy`]: whether it may; without a permit nothing is fetched.
 //! 4. [`backend`]: the stores.
 //! 5. [`render`]: secrets become files.
-//! 6. [`delivery`]: the answer; and [`audit`], who got what.
+//! 6. [`delivery`]: the answer; [`audit`], who got what; and [`events`], what the Pod's own users should know.
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
@@ -25,6 +25,7 @@ pub mod audit;
 pub mod backend;
 pub mod delivery;
 pub mod dialect;
+pub mod events;
 pub mod identity;
 pub mod policy;
 pub mod render;

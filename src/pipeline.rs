@@ -20,6 +20,7 @@ use crate::budget::{Budget, Payer, Purse, Spent, Unpaid, Unread};
 use crate::clock::Clock;
 use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Handed, Reservation, VersionKey, Volumes};
 use crate::dialect::{self, ClassLimits};
+use crate::events::{Board, Teller};
 use crate::files::Located;
 use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
@@ -35,17 +36,21 @@ use crate::turns::Turns;
 use crate::work::{Unfinished, Workroom};
 
 mod change;
+mod ended;
 mod error;
 mod live;
+mod notices;
 mod record;
 mod told;
+mod troubles;
 mod watch;
 
 pub use error::{FetchFailure, MountError};
 pub use live::{Counts, Live, Volume};
 pub use watch::{Due, Look, Watch};
 
-use live::{Ended, Whose};
+use ended::Ended;
+use live::Whose;
 use record::Record;
 use told::Told;
 use watch::{Delivered, Former, Subject};
@@ -92,6 +97,8 @@ pub struct Pipeline {
     pub clock: Arc<dyn Clock>,
     pub commons: Arc<Commons>,
     pub plans: Plans,
+    /// Tells Events; `None`: there are none.
+    pub teller: Option<Teller>,
 }
 
 /// What bounds one mount, from `limits`.
@@ -173,6 +180,8 @@ pub struct Commons {
     pub live: Live,
     /// Those of them that are written again when a secret changes.
     pub watch: Arc<Watch>,
+    /// What is to be told at Pods.
+    pub board: Board,
     said: Mutex<Option<Instant>>,
     told: Told,
     /// Warnings that the log has: each mount would repeat them.
@@ -252,14 +261,15 @@ impl Pipeline {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
-        let (tenant, whose, stale) = (record.tenant(), record.whose(), record.stale());
+        let (tenant, whose, stale, proven) = (record.tenant(), record.whose(), record.stale(), record.is_proven());
         let handed = self.hand_over(ready, record, cx).await;
         let answer = self.watch(handed, whose.as_ref());
         let now = self.clock.now();
         self.count(&answer, cx.arrived.elapsed(), now);
         if let Some(whose) = whose {
-            let untracked =
-                self.commons.live.note(&whose, Ended { code: answer.as_ref().err().map(MountError::code), stale }, cx.arrived, now);
+            let ended = Ended { code: answer.as_ref().err().map(MountError::code), stale, proven };
+            let mut tell = |change| self.notice(&whose, change, answer.as_ref().err(), now);
+            let untracked = self.commons.live.note(&whose, ended, (cx.arrived, now), &mut tell);
             self.metrics.volumes_untracked(untracked);
         }
         if let Err(error) = &answer {
@@ -682,6 +692,7 @@ impl Commons {
             volumes: Arc::new(volumes),
             live,
             watch: Arc::new(watch),
+            board: Board::default(),
             said: Mutex::default(),
             told: Told::default(),
             warned: Memo::with_capacity(MAX_WARNED),

@@ -57,7 +57,7 @@ for kustomization in deploy/manifests/kustomization.yaml deploy/manifests/overla
 done
 
 # Components are valid only upon the base. Those that no overlay has, and all of them together.
-for components in metrics "api-server metrics openbao provider-delivery vault-in-secrets"; do
+for components in events metrics "api-server events metrics openbao provider-delivery vault-in-secrets"; do
     mkdir -p "$work/all"
     cp -R deploy/manifests/base deploy/manifests/components "$work/all"
     {

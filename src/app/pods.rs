@@ -64,6 +64,14 @@ impl PodWatch {
         }
     }
 
+    /// Whether the Pod had a container before then, as far as can be seen on this node.
+    pub(super) async fn has_run(&self, uid: &str, before: Timestamp) -> bool {
+        let (folder, uid) = (self.kubelet_dir.clone(), uid.to_owned());
+        let steps = Steps::new(STEPS, Instant::now() + LONGEST);
+        // The hook has logged a panic.
+        spawn_blocking(move || unmounted::has_run(&folder, &uid, before, &steps)).await.unwrap_or(false)
+    }
+
     async fn look(&self) -> Result<Vec<Unmounted>, String> {
         let folder = self.kubelet_dir.clone();
         let looking = spawn_blocking(move || unmounted::look(&folder, &Steps::new(STEPS, Instant::now() + LONGEST)));

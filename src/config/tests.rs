@@ -141,7 +141,7 @@ delivery: csi
 dialects: { vault: { backend: bao } }
 log: { format: xml, level: loud }
 cache: { fresh: soon, sealed: {} }
-events: { enabled: true }
+events: { enabled: yes }
 ";
     insta::assert_snapshot!(faults(text), @r#"
     keyferry.yaml:2:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
@@ -170,8 +170,18 @@ events: { enabled: true }
     keyferry.yaml:18:17: cache.fresh: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
     keyferry.yaml:18:31: cache.sealed.dir: is missing (the folder that is kept over restarts, such as /var/lib/keyferry/cache)
     keyferry.yaml:18:31: cache.sealed.key: is missing (the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such)
-    keyferry.yaml:19:20: events.enabled: is not yet supported (leave it out)
+    keyferry.yaml:19:20: events.enabled: must be true or false (write one of them, without quotes)
     "#);
+}
+
+#[test]
+fn events_are_told_where_tokens_are_looked_at() {
+    let with = |verify: &str, events: &str| format!("{}events: {events}\n", MINIMAL.replace("driver", verify));
+    assert!(Config::parse(&with("token-review", "{ enabled: true }")).unwrap().events);
+    for off in ["{ enabled: false }", "{}", "null"] {
+        assert!(!Config::parse(&with("driver", off)).unwrap().events, "{off}");
+    }
+    insta::assert_snapshot!(faults(&with("driver", "{ enabled: true }")), @"keyferry.yaml:4:20: events.enabled: Keyferry tells Events only of Pods that a token has proven, and with identity.verify: driver it looks at no token (set identity.verify to jwks or token-review, or remove `events`)");
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn volumes_of(root: &Path, pod: &str, steps: &Steps) -> Result<Vec<String>, Blin
     Ok(volumes)
 }
 
-/// When a Pod's last container started.
+/// When a container of a Pod started.
 #[derive(Clone, Copy, Debug)]
 struct Start {
     /// At this time at the latest.
@@ -150,25 +150,37 @@ struct Start {
 
 /// `None`: none has.
 fn last_start(root: &Path, pod: &str, steps: &Steps) -> Option<Start> {
+    starts(root, pod, steps)?.into_iter().max_by_key(|start| start.at)
+}
+
+/// All that kubelet still has a file of. `None`: they are too much work.
+fn starts(root: &Path, pod: &str, steps: &Steps) -> Option<Vec<Start>> {
     let containers = Path::new(pod).join("containers");
-    let mut last: Option<Start> = None;
+    let mut starts = Vec::new();
     for container in entries(root, &containers, MOST_CONTAINERS).unwrap_or_default() {
         let folder = containers.join(container);
         for file in entries(root, &folder, MOST_CONTAINERS).unwrap_or_default() {
             steps.charge(LOOK).ok()?;
             let file = Named::below(root, folder.join(file));
             let (Ok(born), Ok(changed)) = (file.born(), file.changed()) else { continue };
-            let at = born.unwrap_or(changed);
-            if last.is_none_or(|last| at > last.at) {
-                last = Some(Start { at, born });
-            }
+            starts.push(Start { at: born.unwrap_or(changed), born });
         }
     }
-    last
+    Some(starts)
 }
 
 fn charge(steps: &Steps) -> Result<(), Blind> {
     steps.charge(LOOK).map_err(|spent| Blind::TooMuch(format!("it {spent}")))
+}
+
+/// Whether a container of the Pod had started before then, and since the node did. No: none has, or nobody can see that. Blocks.
+pub fn has_run(kubelet_dir: &Path, pod_uid: &str, before: Timestamp, steps: &Steps) -> bool {
+    has_run_since(booted(), &kubelet_dir.join("pods"), pod_uid, before, steps)
+}
+
+fn has_run_since(booted: Option<Timestamp>, root: &Path, pod_uid: &str, before: Timestamp, steps: &Steps) -> bool {
+    let ran = |start: &Start| start.at < before && booted.is_none_or(|booted| start.at > booted);
+    starts(root, pod_uid, steps).is_some_and(|starts| starts.iter().any(ran))
 }
 
 /// Names in a folder; those that are not text are left out, since kubelet makes none.
@@ -326,6 +338,26 @@ mod tests {
         let later = Timestamp::from_second(4_000_000_000).unwrap();
         let found = look_at(node.folder.path(), node.mounts.as_bytes(), Some(later), &steps).unwrap();
         assert_eq!((found.volumes, found.unmounted), (1, Vec::new()));
+    }
+
+    #[test]
+    fn a_pod_has_run_if_a_container_started_before_and_since_the_node_did() {
+        let node = Node::new();
+        node.volume("waits", "secrets", CSI_DRIVER);
+        node.start("runs", "app");
+        let root = node.path("");
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let has_run = |pod: &str, booted, before, steps| {
+            has_run_since(booted, &root, pod, before, &Steps::new(steps, Instant::now() + Duration::from_mins(1)))
+        };
+        let later = at(4_000_000_000);
+        assert!(has_run("runs", None, later, STEPS) && has_run("runs", Some(Timestamp::UNIX_EPOCH), later, STEPS));
+        assert!(!has_run("runs", None, at(1_000_000_000), STEPS), "it started after that");
+        assert!(!has_run("runs", Some(later), later, STEPS), "before the node did");
+        for pod in ["waits", "gone", "../../outside", ""] {
+            assert!(!has_run(pod, None, later, STEPS), "{pod}");
+        }
+        assert!(!has_run("runs", None, later, LOOK / 2), "too much to look at");
     }
 
     /// What is in the folder may be anything: half written, huge, a link to elsewhere, a pipe.

@@ -2,9 +2,8 @@
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use tokio::time::Instant;
 
-use super::{CALL, KubeClient, KubeError};
+use super::{KubeClient, KubeError};
 use crate::model::CSI_DRIVER;
 
 /// What a 403 lacks.
@@ -38,10 +37,8 @@ impl KubeClient {
             spec: CsiDriver,
         }
         let path = format!("/apis/storage.k8s.io/v1/csidrivers/{CSI_DRIVER}");
-        let fault = |(problem, remedy)| KubeError { call: format!("GET {}{path}", self.config.base), problem, remedy };
-        let deadline = Instant::now() + CALL;
-        let request = self.request(Method::GET, &path, bytes::Bytes::new(), deadline).await.map_err(fault)?;
-        let answer = self.http.send(request, deadline).await.map_err(|error| fault(Self::unanswered(&error)))?;
+        let fault = |(problem, remedy)| KubeError { call: self.name_of(&Method::GET, &path), problem, remedy };
+        let answer = self.exchange(Method::GET, &path, bytes::Bytes::new()).await?;
         if answer.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }

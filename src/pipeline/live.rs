@@ -6,9 +6,12 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
+use super::ended::Ended;
+use super::troubles::{Change, Troubles};
+use crate::events::Said;
 use crate::model::{Code, PodClaims};
 use crate::shelf::Shelf;
 
@@ -20,14 +23,14 @@ const FORGOTTEN: Duration = Duration::from_mins(10);
 const BYTES: usize = 1024 * 1024;
 
 /// What a volume weighs besides its names, in bytes.
-const VOLUME: usize = 384;
+const VOLUME: usize = 512;
 
 /// The longest names of one volume in bytes. Those of Kubernetes, with the longest path of Linux, have less.
 const MAX_NAMES: usize = 8 * 1024;
 
 #[derive(Debug)]
 pub struct Live {
-    volumes: Mutex<Shelf<Arc<str>, Volume>>,
+    volumes: Mutex<Shelf<Arc<str>, Tracked>>,
     /// The Pods' folders at the last look.
     folders: Mutex<HashSet<String>>,
 }
@@ -38,23 +41,6 @@ pub(super) struct Whose {
     pub pod: Arc<PodClaims>,
     pub class: Option<Arc<str>>,
     pub target: Arc<str>,
-}
-
-/// How a mount ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Ended {
-    /// Why it failed; `None`: it was delivered.
-    pub code: Option<Code>,
-    pub stale: Option<Stale>,
-}
-
-/// What a mount was given because a store is out.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stale {
-    /// Of the oldest answer.
-    age: Duration,
-    /// How long ago the first of them had used up half of its time; less than nothing: it has not.
-    past_half: SignedDuration,
 }
 
 /// What is known of a volume.
@@ -76,6 +62,15 @@ pub struct Volume {
     pub asked: Instant,
 }
 
+/// A volume, and what there may be to tell of it.
+#[derive(Debug)]
+struct Tracked {
+    volume: Volume,
+    /// Whether a token has proven that it is this Pod's.
+    proven: bool,
+    troubles: Troubles,
+}
+
 /// All volumes together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
@@ -94,16 +89,24 @@ pub struct Counts {
 // === impl Live ===
 
 impl Live {
-    /// For volumes that weigh so many bytes together: 700 bytes each, with names of usual length.
+    /// For volumes that weigh so many bytes together: 800 bytes each, with names of usual length.
     pub fn of_bytes(bytes: usize) -> Self {
         Self { volumes: Mutex::new(Shelf::of_bytes(bytes)), folders: Mutex::default() }
     }
 
-    /// A mount was answered. How many volumes have no place in the table for it, this one or others of its namespace.
-    pub(super) fn note(&self, whose: &Whose, how: Ended, asked: Instant, now: Timestamp) -> usize {
+    /// A mount was answered. How many volumes have no place in the table for it, this one or others of its namespace. `tell` is given what
+    /// there is to tell of the volume at its Pod, which a token has proven then; it waits for nothing.
+    pub(super) fn note(
+        &self,
+        whose: &Whose,
+        how: Ended,
+        (asked, now): (Instant, Timestamp),
+        tell: &mut dyn FnMut(Change) -> Option<Said>,
+    ) -> usize {
         let mut volumes = self.lock();
-        if let Some(volume) = volumes.find_mut(&*whose.target) {
-            volume.ask(how, asked, now);
+        if let Some(tracked) = volumes.find_mut(&*whose.target) {
+            tracked.prove(&whose.pod, how);
+            tracked.ask(how, asked, now, tell);
             return 0;
         }
         let Whose { pod, class, target } = whose;
@@ -111,18 +114,17 @@ impl Live {
         if names > MAX_NAMES {
             return 1;
         }
-        let (pod_of, class) = (Arc::clone(pod), class.clone());
-        let mut volume = Volume { pod: pod_of, class, code: how.code, since: now, delivered: None, stale: None, half: None, asked };
-        volume.ask(how, asked, now);
-        let gone = volumes.put(&pod.namespace, Arc::clone(target), volume, VOLUME + names, |_| false);
-        gone.iter().filter(|volume| !volume.is_old(asked)).count()
+        let mut tracked = Tracked::new(whose, how, asked, now);
+        tracked.ask(how, asked, now, tell);
+        let gone = volumes.put(&pod.namespace, Arc::clone(target), tracked, VOLUME + names, |_| false);
+        gone.iter().filter(|gone| !gone.volume.is_old(asked)).count()
     }
 
     pub fn count(&self) -> Counts {
         let mut volumes = self.lock();
         forget_old(&mut volumes, Instant::now());
         let mut counts = Counts::default();
-        for volume in volumes.values() {
+        for Tracked { volume, .. } in volumes.values() {
             let of_its_state = match (volume.code, volume.stale) {
                 (Some(_), _) => &mut counts.failing,
                 (None, Some(_)) => &mut counts.stale,
@@ -140,7 +142,7 @@ impl Live {
     pub fn all(&self) -> Vec<Volume> {
         let mut volumes = self.lock();
         forget_old(&mut volumes, Instant::now());
-        volumes.values().cloned().collect()
+        volumes.values().map(|tracked| tracked.volume.clone()).collect()
     }
 
     /// Takes up a look at kubelet's folder of Pods. Only a folder that was seen at the look before can be missed, and not while there is none
@@ -152,29 +154,40 @@ impl Live {
         let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
         let gone: HashSet<&String> = folders.difference(&present).collect();
         if !gone.is_empty() {
-            self.lock().retain(|volume| !gone.contains(&volume.pod.uid));
+            self.lock().retain(|tracked| !gone.contains(&tracked.volume.pod.uid));
         }
         *folders = present;
     }
 
     /// Nothing that is done under the lock panics.
-    fn lock(&self) -> MutexGuard<'_, Shelf<Arc<str>, Volume>> {
+    fn lock(&self) -> MutexGuard<'_, Shelf<Arc<str>, Tracked>> {
         self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn forget_old(volumes: &mut Shelf<Arc<str>, Volume>, now: Instant) {
-    volumes.retain(|volume| !volume.is_old(now));
+fn forget_old(volumes: &mut Shelf<Arc<str>, Tracked>, now: Instant) {
+    volumes.retain(|tracked| !tracked.volume.is_old(now));
 }
 
-// === impl Stale ===
+// === impl Tracked ===
 
-impl Stale {
-    /// One answer more, of this age; at this `bound` none is given.
-    pub(super) fn with(others: Option<Self>, age: Duration, bound: Duration) -> Self {
-        let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-        let past_half = signed(age).saturating_sub(signed(bound / 2));
-        others.map_or(Self { age, past_half }, |others| Self { age: others.age.max(age), past_half: others.past_half.max(past_half) })
+impl Tracked {
+    fn new(whose: &Whose, how: Ended, asked: Instant, now: Timestamp) -> Self {
+        let (pod, class) = (Arc::clone(&whose.pod), whose.class.clone());
+        let volume = Volume { pod, class, code: how.code, since: now, delivered: None, stale: None, half: None, asked };
+        Self { volume, proven: how.proven, troubles: Troubles::default() }
+    }
+
+    /// A mount that fails before its token is looked at proves nothing, and takes nothing back.
+    fn prove(&mut self, pod: &PodClaims, how: Ended) {
+        let same = *self.volume.pod == *pod;
+        self.proven = same && (how.proven || (self.proven && how.code.is_some()));
+    }
+
+    fn ask(&mut self, how: Ended, asked: Instant, now: Timestamp, tell: &mut dyn FnMut(Change) -> Option<Said>) {
+        let (proven, had_files) = (self.proven, self.volume.delivered.is_some());
+        self.troubles.note(&how, had_files, asked, &mut |change| if proven { tell(change) } else { None });
+        self.volume.ask(how, asked, now);
     }
 }
 
@@ -186,12 +199,12 @@ impl Volume {
     }
 
     /// After a failure it has what it had.
-    fn ask(&mut self, Ended { code, stale }: Ended, asked: Instant, now: Timestamp) {
+    fn ask(&mut self, Ended { code, stale, proven: _ }: Ended, asked: Instant, now: Timestamp) {
         self.asked = asked;
         if code.is_none() {
             self.delivered = Some(now);
-            self.stale = stale.map(|stale| now.checked_sub(stale.age).unwrap_or(now));
-            self.half = stale.map(|stale| now.checked_sub(stale.past_half).unwrap_or(now));
+            self.stale = stale.map(|stale| now.checked_sub(stale.age()).unwrap_or(now));
+            self.half = stale.map(|stale| now.checked_sub(stale.past_half()).unwrap_or(now));
         }
         if self.code != code {
             (self.code, self.since) = (code, now);
@@ -201,6 +214,7 @@ impl Volume {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ended::Stale;
     use super::*;
 
     fn whose(namespace: &str, pod: &str) -> Whose {
@@ -213,11 +227,15 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    fn noted(live: &Live, whose: &Whose, how: Ended, second: i64) -> usize {
+        live.note(whose, how, (Instant::now(), at(second)), &mut |_| None)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_volume_is_as_its_last_mount_went() {
         let live = Live::of_bytes(BYTES);
         let (web, db) = (whose("shop", "web-0"), whose("shop", "db-0"));
-        let note = |whose: &Whose, code, second| assert_eq!(live.note(whose, Ended { code, stale: None }, Instant::now(), at(second)), 0);
+        let note = |whose: &Whose, code, second| assert_eq!(noted(&live, whose, Ended { code, ..Ended::default() }, second), 0);
         assert_eq!(live.count(), Counts::default());
         note(&web, None, 10);
         note(&db, Some(Code::PolicyDenied), 11);
@@ -243,7 +261,7 @@ mod tests {
         let [web, db] = ["web-0", "db-0"].map(|pod| whose("shop", pod));
         let note = |whose: &Whose, code, stale: Option<u64>, second| {
             let stale = stale.map(|age| Stale::with(None, Duration::from_secs(age), Duration::from_secs(100)));
-            live.note(whose, Ended { code, stale }, Instant::now(), at(second));
+            noted(&live, whose, Ended { code, stale, proven: false }, second);
             let Counts { oldest_stale, half, .. } = live.count();
             assert_eq!(half, oldest_stale.map(|since| since + Duration::from_secs(50)));
             oldest_stale
@@ -263,22 +281,22 @@ mod tests {
         let hours = |n| Duration::from_hours(n);
         // The older answer has the longer time.
         let stale = Stale::with(Some(Stale::with(None, hours(5), hours(24))), hours(1), hours(4));
-        live.note(&web, Ended { code: None, stale: Some(stale) }, Instant::now(), at(100_000));
-        live.note(&api, Ended::default(), Instant::now(), at(100_000));
-        live.note(&db, Ended { code: Some(Code::BackendUnavailable), stale: None }, Instant::now(), at(100_000));
+        noted(&live, &web, Ended { stale: Some(stale), ..Ended::default() }, 100_000);
+        noted(&live, &api, Ended::default(), 100_000);
+        noted(&live, &db, Ended { code: Some(Code::BackendUnavailable), ..Ended::default() }, 100_000);
         let counts = live.count();
         assert_eq!((counts.current, counts.failing, counts.stale), (1, 1, 1));
         assert_eq!((counts.oldest_stale, counts.half), (Some(at(100_000 - 5 * 3_600)), Some(at(100_000 + 3_600))));
-        live.note(&web, Ended { code: Some(Code::BackendUnavailable), stale: None }, Instant::now(), at(100_060));
+        noted(&live, &web, Ended { code: Some(Code::BackendUnavailable), ..Ended::default() }, 100_060);
         assert_eq!((live.count().failing, live.count().stale), (2, 0));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_asks_for_is_forgotten() {
         let live = Live::of_bytes(BYTES);
-        live.note(&whose("shop", "web-0"), Ended::default(), Instant::now(), at(0));
+        noted(&live, &whose("shop", "web-0"), Ended::default(), 0);
         tokio::time::advance(Duration::from_mins(9)).await;
-        live.note(&whose("shop", "web-1"), Ended::default(), Instant::now(), at(540));
+        noted(&live, &whose("shop", "web-1"), Ended::default(), 540);
         assert_eq!(live.count().current, 2);
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!((live.count().current, live.all()[0].pod.name.as_str()), (1, "web-1"));
@@ -288,7 +306,7 @@ mod tests {
     async fn a_pod_whose_folder_is_gone_takes_its_volumes_along() {
         let live = Live::of_bytes(BYTES);
         for pod in ["web-0", "web-1", "elsewhere"] {
-            live.note(&whose("shop", pod), Ended::default(), Instant::now(), at(0));
+            noted(&live, &whose("shop", pod), Ended::default(), 0);
         }
         let look = |pods: &[&str]| live.looked(pods.iter().map(|pod| format!("uid-{pod}")).collect());
         look(&["web-0", "web-1"]);
@@ -305,16 +323,47 @@ mod tests {
     async fn a_namespace_with_many_volumes_pushes_out_its_own() {
         let live = Live::of_bytes(BYTES);
         for n in 0..20 {
-            assert_eq!(live.note(&whose("shop", &format!("web-{n}")), Ended::default(), Instant::now(), at(0)), 0);
+            assert_eq!(noted(&live, &whose("shop", &format!("web-{n}")), Ended::default(), 0), 0);
         }
-        let lost: usize =
-            (0..5_000).map(|n| live.note(&whose("evil", &format!("evil-{n}")), Ended::default(), Instant::now(), at(1))).sum();
+        let lost: usize = (0..5_000).map(|n| noted(&live, &whose("evil", &format!("evil-{n}")), Ended::default(), 1)).sum();
         let all = live.all();
         let of = |namespace: &str| all.iter().filter(|volume| volume.pod.namespace == namespace).count();
         assert_eq!((of("shop"), of("evil") + lost), (20, 5_000));
         assert!(of("evil") > 1_000 && live.lock().weight() <= BYTES, "{}", of("evil"));
         let long = whose("evil", &"x".repeat(MAX_NAMES));
-        assert_eq!((live.note(&long, Ended::default(), Instant::now(), at(2)), live.count().current), (1, 20 + of("evil")));
+        assert_eq!((noted(&live, &long, Ended::default(), 2), live.count().current), (1, 20 + of("evil")));
+    }
+
+    /// Whoever says that a volume is a Pod's, only a token makes an Event of it; and one Pod's token none of another's.
+    #[tokio::test(start_paused = true)]
+    async fn only_of_a_pod_that_a_token_has_proven_there_is_something_to_tell() {
+        let live = Live::of_bytes(BYTES);
+        let told = |whose: &Whose, how: Ended| {
+            let mut told = 0;
+            let mut tell = |_| {
+                told += 1;
+                None
+            };
+            live.note(whose, how, (Instant::now(), at(0)), &mut tell);
+            told
+        };
+        let day = Duration::from_hours(24);
+        let stale = Ended { stale: Some(Stale::with(None, Duration::from_secs(1), day)), ..Ended::default() };
+        let failed = Ended { code: Some(Code::IdentityUnverified), ..Ended::default() };
+        let proven = |how: Ended| Ended { proven: true, ..how };
+        let web = whose("shop", "web-0");
+        assert_eq!(told(&web, stale), 0, "the driver says so");
+        assert_eq!(told(&web, proven(stale)), 1);
+        assert_eq!(told(&web, stale), 0, "and says so again");
+        assert_eq!(told(&web, proven(stale)), 1);
+        // Another's name for the same volume, with a token of its own.
+        let other = Whose { pod: whose("shop", "web-1").pod, class: None, target: Arc::clone(&web.target) };
+        assert_eq!((told(&other, proven(stale)), told(&other, stale)), (0, 0));
+        assert_eq!(told(&web, proven(stale)), 1);
+        assert_eq!(told(&web, failed), 0);
+        tokio::time::advance(Duration::from_mins(10)).await;
+        assert_eq!(told(&web, failed), 1, "its token came to its end, and it was this Pod's");
+        assert_eq!(told(&other, failed), 0);
     }
 
     /// With all that a node's Pods can have, a volume takes no more memory than it counts.
@@ -322,6 +371,8 @@ mod tests {
     fn a_volume_counts_what_it_takes() {
         // Its place in two maps, and the counts and lengths of the texts that it keeps.
         let texts = 2 * 16 + size_of::<PodClaims>() + 16;
-        assert!(size_of::<Volume>() + 2 * size_of::<Arc<str>>() + texts + 64 <= VOLUME, "{}", size_of::<Volume>());
+        // Two flags with their counts.
+        let flags = 2 * 32;
+        assert!(size_of::<Tracked>() + 2 * size_of::<Arc<str>>() + texts + flags + 64 <= VOLUME, "{}", size_of::<Tracked>());
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Duration;
 
-use super::live::{Stale, Whose};
+use super::ended::Stale;
+use super::live::Whose;
 use super::watch::Subject;
 use super::{MountContext, MountError};
 use crate::audit::{Age, Event, Files, ObjectEvent, Outcome};
@@ -79,6 +80,11 @@ impl Record {
     /// What was given because a store is out.
     pub(super) fn stale(&self) -> Option<Stale> {
         self.stale
+    }
+
+    /// Whether a token has proven whose mount it is.
+    pub(super) fn is_proven(&self) -> bool {
+        self.event.verified
     }
 
     /// From here on a failure names every object; until one is delivered, all are withheld.

@@ -82,6 +82,11 @@ struct VolumeLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct EventLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct LeaseLabels {
     backend: String,
     event: &'static str,
@@ -103,6 +108,16 @@ pub enum LeaseEvent {
     Resumed,
     RevokeFailed,
     Revoked,
+}
+
+/// What became of an Event on a Pod.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum EventOutcome {
+    /// Its namespace has its share of this minute, the API server could not be asked or takes no such Event, or there is nobody to see it.
+    Dropped,
+    /// The daemon may not tell Events.
+    Refused,
+    Sent,
 }
 
 /// A backend's last call that failed by the store's own trouble. What one secret or one Pod lacks is not that.
@@ -146,6 +161,7 @@ pub struct Metrics {
     volumes_untracked: Counter,
     volumes_watched: Gauge,
     changes: Family<MountLabels, Counter>,
+    events: Family<EventLabels, Counter>,
     known: Arc<Known>,
     /// Of the configured backends, and those of former configurations: bounded by them.
     faults: Mutex<BTreeMap<String, LastFault>>,
@@ -228,6 +244,7 @@ impl Metrics {
             volumes_untracked: Counter::default(),
             volumes_watched: Gauge::default(),
             changes: Family::default(),
+            events: Family::default(),
             known: Arc::default(),
             faults: Mutex::default(),
             registry: Registry::default(),
@@ -245,6 +262,9 @@ impl Metrics {
         }
         for reason in ["call", "memory", "place"] {
             drop(self.refused.get_or_create(&RefusalLabels { reason }));
+        }
+        for outcome in EventOutcome::ALL {
+            drop(self.events.get_or_create(&EventLabels { outcome: outcome.as_str() }));
         }
         drop(self.mounts.get_or_create(&MountLabels { outcome: "ok", code: "OK" }));
         drop(self.changes.get_or_create(&MountLabels { outcome: "ok", code: "OK" }));
@@ -402,6 +422,11 @@ impl Metrics {
             "Volumes that had to be written without a mount because a secret changed, by outcome (ok, failed) and error code",
             metrics.changes.clone(),
         );
+        registry.register(
+            "events",
+            "Events on Pods (events.enabled), by outcome (sent; dropped: over the node's 30 per minute, or the API server could not be asked; refused: the daemon may not)",
+            metrics.events.clone(),
+        );
     }
 
     /// A mount was answered. `code` is `None` where it went well.
@@ -537,6 +562,11 @@ impl Metrics {
         self.changes.get_or_create(&MountLabels { outcome, code: code.unwrap_or("OK") }).inc();
     }
 
+    /// An Event on a Pod, or one that should have been.
+    pub fn event(&self, outcome: EventOutcome) {
+        self.events.get_or_create(&EventLabels { outcome: outcome.as_str() }).inc();
+    }
+
     /// Running Pods whose volume is not mounted; `None`: nobody can tell on this node.
     pub fn pods_without_volume(&self, count: Option<usize>) {
         self.known.pods_without_volume(count);
@@ -642,6 +672,18 @@ impl LeaseEvent {
             Self::Resumed => "resumed",
             Self::RevokeFailed => "revoke_failed",
             Self::Revoked => "revoked",
+        }
+    }
+}
+
+impl EventOutcome {
+    pub const ALL: [Self; 3] = [Self::Dropped, Self::Refused, Self::Sent];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Refused => "refused",
+            Self::Sent => "sent",
         }
     }
 }

@@ -8,5 +8,5 @@ pub mod metrics;
 pub mod outlet;
 mod process;
 
-pub use metrics::{CacheCounters, CallCounters, Counted, LastFault, LeaseEvent, Metrics, VolumeCounts};
+pub use metrics::{CacheCounters, CallCounters, Counted, EventOutcome, LastFault, LeaseEvent, Metrics, VolumeCounts};
 pub use outlet::Outlet;

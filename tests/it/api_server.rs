@@ -41,6 +41,7 @@ pub struct Call {
     pub method: String,
     pub path: String,
     pub authorization: Option<String>,
+    pub content_type: Option<String>,
     pub body: String,
 }
 
@@ -133,8 +134,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
 async fn respond(request: hyper::Request<Incoming>, shared: Arc<Shared>) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
-    let authorization = head.headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
-    let call = Call { method: head.method.to_string(), path: head.uri.to_string(), authorization, body };
+    let header = |name| head.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+    let (authorization, content_type) = (header("authorization"), header("content-type"));
+    let call = Call { method: head.method.to_string(), path: head.uri.to_string(), authorization, content_type, body };
     shared.calls.lock().unwrap().push_back(call.clone());
     let answer = match &*shared.answer.lock().unwrap() {
         None | Some(Answer::Never) => None,

@@ -38,16 +38,17 @@ const LEAVES: [&str; 21] = [
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
     Some(match room {
         "identity" | "audit" => &["http", "kube"],
+        "events" => &["kube"],
         "backend" => &["http", "kube", "policy"],
         leaf if LEAVES.contains(&leaf) => &[],
         "dialect" | "delivery" | "http" | "policy" | "render" => &[],
         "kube" => &["http"],
-        "pipeline" => &["identity", "dialect", "policy", "backend", "render", "delivery", "audit"],
+        "pipeline" => &["identity", "dialect", "policy", "backend", "render", "delivery", "audit", "events"],
         // `delivery` and `model` shapes become messages here.
         "server" => &["pipeline", "delivery"],
         // Each stage's own config type, never its implementation.
         "config" => &["identity", "policy", "backend", "delivery", "audit", "server"],
-        "app" => &["config", "identity", "policy", "backend", "render", "delivery", "audit", "dialect", "pipeline", "server"],
+        "app" => &["config", "identity", "policy", "backend", "render", "delivery", "audit", "events", "dialect", "pipeline", "server"],
         // The commands that play the driver, keep a vault, judge a class or look after a node use those rooms' own parts.
         "cli" => &["app", "config", "server", "backend", "delivery", "dialect", "identity", "kube", "policy"],
         "lib" | "main" => return None,

@@ -77,6 +77,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         clock,
         commons,
         plans: Plans::new(1 << 20),
+        teller: None,
     }
 }
 

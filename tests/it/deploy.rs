@@ -264,6 +264,11 @@ fn the_base_asks_for_no_right_and_the_overlays_for_the_least() {
         *at(&review[0], "/rules"),
         json!([{ "apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"] }])
     );
+    let events = documents(&deploy("manifests/components/events/rbac.yaml"));
+    assert_eq!(
+        *at(&events[0], "/rules"),
+        json!([{ "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] }])
+    );
     let discovery = only("manifests/overlays/jwks-in-cluster/rbac.yaml");
     assert_eq!(at(&discovery, "/roleRef/name"), "system:service-account-issuer-discovery");
     let delivery = only("manifests/components/provider-delivery/daemonset.yaml");

@@ -20,6 +20,10 @@ pub const CHART: &str = "helm/keyferry";
 const HELMS: [&str; 2] = ["helm-3.17.3", "helm-4.1.4"];
 const NEWEST: &str = HELMS[1];
 
+/// Names of policies: a component's, and the chart's.
+const COMPONENTS: [(&str, &str); 2] =
+    [("keyferry-to-openbao", "keyferry-to-stores"), ("keyferry-events-to-api-server", "keyferry-to-api-server")];
+
 // === Running ===
 
 /// A program of `.tools`.
@@ -79,7 +83,7 @@ fn daemonset(objects: &[Value]) -> &Value {
 /// - Helm's own labels tell its releases apart, and kustomize has none;
 /// - the ConfigMap's name ends in a hash of its content, and each of both has its own way of hashing. What remains of it are the labels and
 ///   annotations by which Helm keeps it, and a text with or without comments;
-/// - the chart makes one policy for all stores of the configuration, and the component is about one store and has its name;
+/// - the chart makes one policy for all stores of the configuration, and one for the API server, and each component has one of its own name;
 /// - the release's namespace exists before the chart does.
 ///
 /// The order of volumes and of what is projected means nothing to Kubernetes.
@@ -93,8 +97,10 @@ fn comparable(objects: &[Value]) -> BTreeMap<String, Value> {
             object["metadata"] = json!({ "name": "keyferry-config", "namespace": object["metadata"]["namespace"] });
         }
         without_helms_labels(&mut object["metadata"]["labels"]);
-        if object["metadata"]["name"] == "keyferry-to-openbao" {
-            object["metadata"]["name"] = "keyferry-to-stores".into();
+        for (component, chart) in COMPONENTS {
+            if object["metadata"]["name"] == component {
+                object["metadata"]["name"] = chart.into();
+            }
         }
         if object["kind"] == "DaemonSet" {
             let template = &mut object["spec"]["template"];
@@ -162,20 +168,31 @@ fn the_chart_makes_what_the_base_and_each_overlay_make() {
 /// Prometheus is let in where the configuration listens for it. By kustomize this is a component, and its configuration says so by itself.
 #[test]
 fn the_chart_makes_what_the_base_and_the_metrics_component_make() {
+    assert_as_with_component("metrics", &|text| text.replace("127.0.0.1:8095", "0.0.0.0:8095"));
+}
+
+/// The same for Events.
+#[test]
+fn the_chart_makes_what_the_base_and_the_events_component_make() {
+    assert_as_with_component("events", &|text| text.replace("\nlog:", "\nevents: { enabled: true }\n\nlog:"));
+}
+
+/// The base with a component, and a configuration that is changed the same way in both.
+fn assert_as_with_component(name: &str, changed: &dyn Fn(&str) -> String) {
     let home = folder::new();
-    let listening = |text: &str| text.replace("127.0.0.1:8095", "0.0.0.0:8095");
-    for part in ["base", "components/metrics"] {
+    for part in ["base", &format!("components/{name}")] {
         for file in files_below(&deploy("manifests").join(part), "yaml") {
             let copy = home.path().join(file.strip_prefix(deploy("manifests")).unwrap());
             fs::create_dir_all(copy.parent().unwrap()).unwrap();
-            fs::write(copy, listening(&fs::read_to_string(file).unwrap())).unwrap();
+            fs::write(copy, changed(&fs::read_to_string(file).unwrap())).unwrap();
         }
     }
-    fs::write(home.path().join("kustomization.yaml"), "resources: [base]\ncomponents: [components/metrics]\n").unwrap();
+    let kustomization = format!("resources: [base]\ncomponents: [components/{name}]\n");
+    fs::write(home.path().join("kustomization.yaml"), kustomization).unwrap();
     let default = fs::read_to_string(deploy(CHART).join("files/keyferry.yaml")).unwrap();
-    let values = as_values(&listening(&default));
-    let objects = objects(&[&kustomized(home.path()), &rendered(NEWEST, &values)]);
-    assert_same("metrics", &objects[1], &objects[0]);
+    assert_ne!(changed(&default), default);
+    let objects = objects(&[&kustomized(home.path()), &rendered(NEWEST, &as_values(&changed(&default)))]);
+    assert_same(name, &objects[1], &objects[0]);
 }
 
 /// A configuration as values, as the chart's README says.
@@ -392,11 +409,17 @@ fn rights_are_those_that_the_identity_needs() {
     let discovery = ["ClusterRoleBinding keyferry-issuer-discovery", "NetworkPolicy keyferry-to-api-server"];
     let review = ["ClusterRole keyferry-token-review", "ClusterRoleBinding keyferry-token-review", "NetworkPolicy keyferry-to-api-server"];
     let stores = ["NetworkPolicy keyferry-to-stores"];
+    let file = "{ issuer: x, jwks: { file: /etc/keyferry/jwks.json } }";
+    let events = ["ClusterRole keyferry-events", "ClusterRoleBinding keyferry-events", "NetworkPolicy keyferry-to-api-server"];
+    let both = [&events[..], &review[..2]].concat();
     for (identity, expected, token) in [
         ("{}", &discovery[..], true),
         ("{ issuer: 'https://x' }", &discovery, true),
         ("{ jwks: {} }", &discovery, true),
-        ("{ issuer: x, jwks: { file: /etc/keyferry/jwks.json } }", &[], false),
+        (file, &[], false),
+        (&format!("{file}\n  events: {{ enabled: false }}"), &[], false),
+        (&format!("{file}\n  events: {{ enabled: true }}"), &events, true),
+        ("{ verify: token-review }\n  events: { enabled: true }", &both, true),
         ("{ jwks: { file: /etc/keyferry/jwks.json } }", &[], true),
         ("{ issuer: x, jwks: { url: 'https://oidc.example/keys' } }", &stores, false),
         ("{ jwks: { url: 'https://oidc.example/keys', tokenFile: /etc/keyferry/jwks.json } }", &stores, false),
@@ -441,7 +464,7 @@ fn wrong_values_are_refused_and_named() {
         (config("cache: { fresh: soon }"), &["fresh"]),
         (config("socketMode: 0600"), &["socketMode", "0600"]),
         (config("metrics: { listen: 8095 }"), &["listen", "string"]),
-        (config("events: { enabled: true }"), &["enabled"]),
+        (config("events: { enabled: sometimes }"), &["enabled"]),
         ("image: registry.example/keyferry:0.1.0".to_owned(), &["image", "object"]),
         ("image: { repository: 'registry.example/keyferry:0.1.0' }".to_owned(), &["repository"]),
         ("image: { digest: latest }".to_owned(), &["digest"]),

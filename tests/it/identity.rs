@@ -23,7 +23,7 @@ const OWN_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const AS_A_POD: &str = r#"mount -t tmpfs tmpfs /var/run && mkdir -p "$OWN_FOLDER" && mount --bind "$KUBELET" "$OWN_FOLDER" || exit 3"#;
 
 /// The daemon's command as a container of a Pod would see the world.
-fn in_a_pod(server: &ApiServer, kubelet: &Path) -> Command {
+pub fn in_a_pod(server: &ApiServer, kubelet: &Path) -> Command {
     let mut command = on_a_bare_node(AS_A_POD);
     command.env("KUBERNETES_SERVICE_HOST", server.address.ip().to_string());
     command.env("KUBERNETES_SERVICE_PORT", server.address.port().to_string());

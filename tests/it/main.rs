@@ -23,6 +23,7 @@ mod doctor;
 mod doors;
 mod edit;
 mod endpoint;
+mod events;
 mod examples;
 mod faults;
 mod folder;

@@ -19,11 +19,12 @@
 {{- $jwks := $identity.jwks | default dict -}}
 {{- $verify := $identity.verify | default "jwks" -}}
 
-{{/* The API server: asked about each token, or for its keys. */}}
+{{/* The API server: asked about each token, or for its keys; and told Events. */}}
 {{- $review := eq $verify "token-review" -}}
 {{- $discovery := and (eq $verify "jwks") (not $jwks.file) (not $jwks.url) -}}
 {{- $issuer := and (eq $verify "jwks") (not $identity.issuer) (not $jwks.tokenFile) -}}
-{{- $ownToken := or $review $discovery $issuer (hasPrefix "/var/run/secrets/kubernetes.io/" ($jwks.tokenFile | default "")) -}}
+{{- $events := eq (toString ($config.events | default dict).enabled) "true" -}}
+{{- $ownToken := or $review $discovery $issuer $events (hasPrefix "/var/run/secrets/kubernetes.io/" ($jwks.tokenFile | default "")) -}}
 
 {{/* The stores: their addresses, and the audiences of their logins. */}}
 {{- $addresses := list -}}
@@ -65,11 +66,12 @@
 {{- $audit := ($config.audit | default dict).file | default "stdout" -}}
 {{- $facts := dict
   "addresses" $addresses
-  "apiServer" (or $review $discovery)
+  "apiServer" (or $review $discovery $events)
   "auditFile" (eq $audit "stdout" | ternary "" $audit)
   "audiences" ($audiences | uniq | sortAlpha)
   "backends" (keys $config.backends | sortAlpha)
   "discovery" $discovery
+  "events" $events
   "jwksFile" ($jwks.file | default "")
   "kubeletDir" ($config.kubeletDir | default "/var/lib/kubelet" | trimSuffix "/")
   "metricsPort" $metricsPort
