@@ -138,12 +138,13 @@ def openbao_program():
     return found[0]
 
 
-def install(cluster, bao, *changes, postgresql=None):
+def install(cluster, bao, *changes, postgresql=None, components=()):
     """Follows docs/install.md, "OpenBao or Vault", part by part. What the page leaves to its reader is ours: the server's way to the API server, and
-    the configuration's address, with `changes` besides."""
+    the configuration's address, with `changes` besides; and further components."""
+    more = {"components": [os.path.relpath((MANIFESTS / "components" / name).resolve(), (cluster.folder / "bao-overlay").resolve()) for name in components]}
     replaced = {
         "kubernetes_host=https://kubernetes.default.svc": trust(cluster, bao),
-        "deploy/manifests/overlays/openbao": overlay_of_our_own(cluster, *changes),
+        "deploy/manifests/overlays/openbao": overlay_of_our_own(cluster, *changes, **(more if components else {})),
     }
     if postgresql:
         replaced["deploy/examples/openbao.sh"] = f"deploy/examples/openbao.sh {postgresql.ADDRESS} {postgresql.password.name}"
