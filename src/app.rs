@@ -191,14 +191,16 @@ impl App {
             let pods = Arc::clone(&self.health.pods);
             async move { pods.run().await }
         });
-        let changing = tokio::spawn(changes::run(Arc::clone(&self.health.pipeline)));
-        let telling = tokio::spawn(events::run(Arc::clone(&self.health.pipeline), Arc::clone(&self.health.pods)));
+        let pipeline = Arc::clone(&self.health.pipeline);
+        let changing = tokio::spawn(changes::run(Arc::clone(&pipeline)));
+        let telling = tokio::spawn(events::run(Arc::clone(&pipeline), Arc::clone(&self.health.pods)));
         let status = self.status.map(|socket| tokio::spawn(serve_status(socket, StatusPages(self.health))));
         let reloading = self.reloader.map(|reloader| tokio::spawn(async move { reloader.run().await }));
         let keeping = tokio::spawn({
             let leases = Arc::clone(&self.leases);
             async move { leases.run().await }
         });
+        let reviewing = self.archive.clone().map(|archive| tokio::spawn(review_once_read(archive, pipeline)));
         let stopping = OnceLock::new();
         let stop = async {
             stop.await;
@@ -207,6 +209,9 @@ impl App {
             looking.abort();
             changing.abort();
             telling.abort();
+            if let Some(reviewing) = reviewing {
+                reviewing.abort();
+            }
             // Its place is free for a daemon that starts while this one ends.
             if let Some(status) = status {
                 status.abort();
@@ -230,6 +235,12 @@ impl App {
         tracing::info!(drained, "stopped");
         drained
     }
+}
+
+/// What a former process has left on the disk is judged by the configuration that is in force once it is known.
+async fn review_once_read(archive: Arc<Archive>, pipeline: Arc<ArcSwap<Pipeline>>) {
+    archive.complete().await;
+    let _ = spawn_blocking(move || pipeline.load().review_answers()).await;
 }
 
 /// Until the future is dropped, which takes the socket away.
@@ -269,10 +280,6 @@ fn prepare(config: &Config, metrics: Arc<Metrics>) -> Result<(Parts, Pipeline), 
         sealed.as_ref().and_then(|sealed| open_archive(config, sealed, &clock, kept).map_err(|problem| problems.push(problem)).ok());
     let parts = Parts { clock, metrics, audit: Arc::new(audit), leases, archive, commons };
     let pipeline = build(config, &parts, None).map_err(|StartError(more)| StartError([problems.clone(), more].concat()))?;
-    // What a former process has left is judged by this configuration.
-    if parts.archive.is_some() {
-        pipeline.review_answers();
-    }
     if problems.is_empty() { Ok((parts, pipeline)) } else { Err(StartError(problems)) }
 }
 

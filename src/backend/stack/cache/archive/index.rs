@@ -21,6 +21,9 @@ const QUEUE: usize = 4 << 20;
 /// About what one more entry costs in memory, besides its texts.
 const OVERHEAD: usize = 420;
 
+/// How many removals may wait while the folder is still being read, and so nobody knows whether there is a file for them.
+const UNREAD: usize = 65_536;
+
 /// What a file takes of the disk at least.
 const BLOCK: usize = 4096;
 
@@ -76,6 +79,10 @@ pub(super) struct Index {
     pub ticket: Ticket,
     /// The newest time on the disk; `None`: it has to be looked for.
     newest: Option<Timestamp>,
+    /// Whether all that a former process has left is known: until then any file may be there.
+    pub complete: bool,
+    /// Too much was taken back before that: nothing of what a former process has left is taken up any more.
+    pub discard: bool,
     bytes: usize,
     memory: usize,
 }
@@ -136,6 +143,8 @@ impl Index {
             marks: HashMap::new(),
             ticket: 0,
             newest: None,
+            complete: false,
+            discard: false,
             bytes,
             memory,
         }
@@ -217,7 +226,11 @@ impl Index {
         let known = self.take(id);
         self.queue.remove(&id);
         // Else a disk that hangs would have more and more to remove: what was never written needs no removal.
-        let is_there = known.is_some_and(|known| known.written.is_some());
+        let is_there = known.is_some_and(|known| known.written.is_some()) || !self.complete;
+        if !self.complete && self.unlinks.len() >= UNREAD {
+            self.discard = true;
+            return self.next();
+        }
         if !is_there && !self.unlinks.contains(&id) && !self.under_way.contains(&id) {
             return 0;
         }
@@ -272,7 +285,7 @@ impl Index {
 
     /// A login is refused: what is behind it is unservable, also for the next process.
     pub fn shut(&mut self, login: Id) -> Ticket {
-        if !self.behind.contains_key(&login) {
+        if self.complete && !self.behind.contains_key(&login) {
             return 0;
         }
         self.shut.insert(login);
@@ -299,17 +312,30 @@ impl Index {
         self.shut.contains(&login)
     }
 
-    /// A mark that a former process has left. Behind which nothing is: it goes.
+    /// A mark that a former process has left.
     pub fn recall_shut(&mut self, login: Id) {
-        if self.behind.contains_key(&login) {
-            self.shut.insert(login);
-        } else {
-            self.marks.insert(login, false);
+        self.shut.insert(login);
+    }
+
+    /// What a former process has left, unless it was taken back, or is younger here.
+    pub fn recall(&mut self, known: Known) {
+        if self.unlinks.contains(&known.id) || self.under_way.contains(&known.id) {
+            return;
+        }
+        match self.take(known.id) {
+            Some(mut younger) => {
+                younger.written = younger.written.or(known.written);
+                self.add(younger);
+            }
+            None => self.add(known),
         }
     }
 
     /// Marks of logins that nothing is behind any more.
     pub fn drop_marks(&mut self) {
+        if !self.complete {
+            return;
+        }
         let idle: Vec<Id> = self.shut.iter().filter(|login| !self.behind.contains_key(*login)).copied().collect();
         for login in idle {
             self.open(login);

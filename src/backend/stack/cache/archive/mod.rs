@@ -43,6 +43,9 @@ const THREADS: usize = 16;
 /// How long a mount waits for a file that it could be given in the store's place.
 const READ: Duration = Duration::from_secs(2);
 
+/// How long a mount waits for the folder to be read, just after the start.
+const START: Duration = Duration::from_secs(10);
+
 /// How long the disk may take for a removal before it counts as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -113,6 +116,11 @@ impl Archive {
     /// Why nothing is served from the disk, if that is so because it cannot be written.
     pub fn fault(&self) -> Option<String> {
         self.shared.lock().fault.clone()
+    }
+
+    /// Returns once what a former process has left is known.
+    pub async fn complete(&self) {
+        let _ = self.shared.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
     /// Writes what waits, for the process ends.
@@ -243,7 +251,8 @@ impl Drawer {
 
     /// Whether it could be given, as far as is known without reading it.
     pub(super) fn could_serve(&self, asked: &Asked, bound: Duration) -> bool {
-        self.servable(self.id(asked), &asked.secret, bound).is_some()
+        // Until all is read, nobody knows.
+        !*self.shared().complete.borrow() || self.servable(self.id(asked), &asked.secret, bound).is_some()
     }
 
     /// Whether anything could be.
@@ -298,6 +307,7 @@ impl Drawer {
     /// The answer of the disk, if it is young enough and may be given.
     pub(super) async fn read(&self, asked: &Asked, bound: Duration, tenant: &str, deadline: Instant) -> Option<Answer> {
         let id = self.id(asked);
+        let _ = timeout_at(deadline.min(Instant::now() + START), self.archive.complete()).await;
         let (at, since, pod) = match self.servable(id, &asked.secret, bound)? {
             Servable::Here(answer) => return Some(Answer::clone(&answer)),
             Servable::There(at, since, pod) => (at, since, pod),
@@ -335,6 +345,10 @@ impl Drawer {
     fn servable(&self, id: Id, secret: &SecretRef, bound: Duration) -> Option<Servable> {
         let (shared, now) = (self.shared(), self.shared().clock.now());
         let mut state = shared.lock();
+        // The newest time is not known before.
+        if !state.index.complete {
+            return None;
+        }
         if state.fault.is_some() && shared.holds(Rule::Written) || state.is_behind(now) && shared.holds(Rule::Clock) {
             return None;
         }

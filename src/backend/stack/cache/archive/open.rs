@@ -1,5 +1,5 @@
-//! What a former process has left: read once, at the start. What does not open, is past its bound, was wiped, or is of a Pod that is gone
-//! is not taken up.
+//! What a former process has left: read once, by the thread that writes later. A daemon does not wait for that when it starts, since a slow
+//! disk with many files takes minutes. What does not open, is past its bound, was wiped, or is of a Pod that is gone is not taken up.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use aws_lc_rs::hmac;
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant};
+use tokio::time::Duration;
 
 use super::content::{Answer, Head, Id, split};
 use super::index::{Index, Known, Written};
@@ -24,9 +24,6 @@ use crate::backend::stack::sealed::{Room, Sealed};
 use crate::clock::Clock;
 use crate::files::{Desk, Stamp};
 use crate::model::{PodIdentity, Secret};
-
-/// How long reading may take: a daemon starts in time, with less to give.
-const READING: Duration = Duration::from_secs(10);
 
 /// A file that does not open is removed when it is so old: whatever it was, it is past every bound.
 const FOREIGN: Duration = Duration::from_hours(30 * 24 + 1);
@@ -51,7 +48,6 @@ pub(super) fn rooms(sealed: &Arc<Sealed>) -> [Room; 3] {
 #[derive(Default)]
 struct Tally {
     found: usize,
-    skipped: usize,
     unopened: Option<(usize, String)>,
 }
 
@@ -63,7 +59,6 @@ struct Reading<'r> {
     accounts: HashMap<(String, String), Arc<PodIdentity>>,
     origins: HashSet<Arc<str>>,
     now: Timestamp,
-    began: Instant,
     tally: Tally,
 }
 
@@ -92,25 +87,40 @@ impl Archive {
             state: Mutex::new(State::new(Index::new(opening.bytes, opening.memory))),
             changed: Condvar::new(),
             done: watch::Sender::new(0),
+            complete: watch::Sender::new(false),
             inline,
             #[cfg(test)]
             off: Mutex::default(),
             #[cfg(test)]
             stall: Mutex::default(),
         };
-        Reading::new(&shared, &opening.pods)
-            .read()
-            .map_err(|error| format!("the sealed answers cannot be read: {error} (may the daemon read there?)"))?;
+        let problem = |error: std::io::Error| format!("the sealed answers cannot be read: {error} (may the daemon read there?)");
+        marks(&shared).map_err(problem)?;
         // A disk that cannot be written may have what the store has taken back since.
         if let Err(error) = shared.probe() {
             shared.lock().fault = Some(error.to_string());
             tracing::warn!(%error, "the sealed folder cannot be written: no answer is given from there until it can");
         }
         let shared = Arc::new(shared);
-        shared.start().map_err(|error| error.to_string())?;
+        let pods = opening.pods.clone();
+        shared.start(move |shared| Reading::new(shared, &pods).read()).map_err(|error| error.to_string())?;
         shared.wake();
         Ok(Arc::new(Self { shared, desk: Desk::new(THREADS) }))
     }
+}
+
+/// What was wiped, and which logins were refused: known before anything is given.
+fn marks(shared: &Shared) -> std::io::Result<()> {
+    let seen = Stamp::of(&shared.wipes.dir()).ok();
+    let (wipes, logins) = (Wipes::read(&shared.wipes)?, shared.logins.read_all()?);
+    let mut state = shared.lock();
+    (state.index.wipes, state.seen) = (wipes, seen);
+    for mark in &logins.contents {
+        if let Some(login) = std::str::from_utf8(mark.expose()).ok().and_then(Id::parse) {
+            state.index.recall_shut(login);
+        }
+    }
+    Ok(())
 }
 
 // === impl Reading ===
@@ -127,34 +137,37 @@ impl<'r> Reading<'r> {
             accounts: HashMap::new(),
             origins: HashSet::new(),
             now: shared.clock.now(),
-            began: Instant::now(),
             tally: Tally::default(),
         }
     }
 
-    fn read(mut self) -> std::io::Result<()> {
-        let seen = Stamp::of(&self.shared.wipes.dir()).ok();
-        {
-            let wipes = Wipes::read(&self.shared.wipes)?;
-            let mut state = self.shared.lock();
-            (state.index.wipes, state.seen) = (wipes, seen);
-        }
-        self.shared.answers.clone().visit(true, |path, content| {
-            if self.began.elapsed() > READING {
-                self.tally.skipped += 1;
+    fn read(mut self) {
+        let read = self.shared.answers.clone().visit(true, |path, content| {
+            let (discard, removes, closed) = {
+                let state = self.shared.lock();
+                (state.index.discard, state.removes(), state.is_closed())
+            };
+            if discard {
                 let _ = fs::remove_file(path);
-                return ControlFlow::Continue(());
-            }
-            let taken = content.and_then(|content| self.take(content.expose()));
-            if let Err(problem) = taken {
+            } else if let Err(problem) = content.and_then(|content| self.take(content.expose())) {
                 self.unopened(path, problem);
             }
-            ControlFlow::Continue(())
-        })?;
-        self.logins()?;
-        self.shared.lock().index.expire(self.now);
+            // Mounts wait for these.
+            if removes {
+                self.shared.round(false);
+            }
+            if closed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if let Err(error) = read {
+            self.shared.fails(format!("cannot be read: {error}"));
+        }
+        let mut state = self.shared.lock();
+        state.index.complete = true;
+        state.index.expire(self.now);
+        state.index.drop_marks();
+        drop(state);
+        self.shared.complete.send_replace(true);
         self.tell();
-        Ok(())
     }
 
     fn take(&mut self, content: &[u8]) -> Result<(), String> {
@@ -173,7 +186,7 @@ impl<'r> Reading<'r> {
         let mut known = Known::new(&answer, &origin, id);
         known.written = Some(written);
         let mut state = self.shared.lock();
-        state.index.add(known);
+        state.index.recall(known);
         if is_gone {
             state.index.remove(id);
         }
@@ -205,18 +218,6 @@ impl<'r> Reading<'r> {
         Arc::clone(self.accounts.entry(key).or_insert_with(new))
     }
 
-    /// Marks of refused logins.
-    fn logins(&self) -> std::io::Result<()> {
-        let found = self.shared.logins.read_all()?;
-        let mut state = self.shared.lock();
-        for mark in &found.contents {
-            if let Some(login) = std::str::from_utf8(mark.expose()).ok().and_then(Id::parse) {
-                state.index.recall_shut(login);
-            }
-        }
-        Ok(())
-    }
-
     fn unopened(&mut self, path: &Path, problem: String) {
         let age = fs::symlink_metadata(path).and_then(|found| found.modified()).ok().and_then(|changed| Timestamp::try_from(changed).ok());
         if age.is_some_and(|changed| Duration::try_from(self.now.duration_since(changed)).is_ok_and(|age| age > FOREIGN)) {
@@ -228,12 +229,9 @@ impl<'r> Reading<'r> {
     }
 
     fn tell(&self) {
-        let Tally { found, skipped, unopened } = &self.tally;
+        let Tally { found, unopened } = &self.tally;
         if let Some((count, first)) = unopened {
             tracing::warn!(count, first, "sealed answers do not open and are ignored (remove the files)");
-        }
-        if *skipped > 0 {
-            tracing::warn!(skipped, "the disk was too slow to read all sealed answers within 10 s: the others were removed");
         }
         if *found > 0 {
             tracing::info!(answers = found, "sealed answers of a former process are there, for when their store is out");

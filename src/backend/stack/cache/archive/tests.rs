@@ -551,6 +551,8 @@ async fn measures() {
     let before = rss();
     let began = Instant::now();
     let daemon = node.start();
+    println!("started in {:?}", began.elapsed());
+    daemon.archive.complete().await;
     println!(
         "restarted in {:?}: {before} before, {} after; the index weighs {}",
         began.elapsed(),

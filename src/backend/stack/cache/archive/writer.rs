@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub changed: Condvar,
     /// How far the writer has come.
     pub done: watch::Sender<Ticket>,
+    /// Whether it has read what a former process has left.
+    pub complete: watch::Sender<bool>,
     /// Whether there is no thread: whoever wakes it does its work. For tests on paused time.
     pub inline: bool,
     #[cfg(test)]
@@ -115,7 +117,11 @@ impl State {
         self.is_behind
     }
 
-    fn removes(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub fn removes(&self) -> bool {
         !self.index.unlinks.is_empty() || !self.index.marks.is_empty()
     }
 
@@ -140,11 +146,14 @@ impl State {
 // === impl Shared ===
 
 impl Shared {
-    /// Until it is closed.
-    pub fn start(self: &Arc<Self>) -> io::Result<()> {
-        if !self.inline {
+    /// Reads what is there, and then works until it is closed.
+    pub fn start(self: &Arc<Self>, read: impl FnOnce(&Self) + Send + 'static) -> io::Result<()> {
+        if self.inline {
+            read(self);
+        } else {
             let shared = Arc::clone(self);
             thread::Builder::new().name("answers".to_owned()).spawn(move || {
+                read(&shared);
                 while let Some(writes) = shared.due() {
                     shared.round(writes);
                 }
@@ -194,7 +203,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn fails(&self, fault: String) {
+    pub fn fails(&self, fault: String) {
         let mut state = self.lock();
         if state.fault.is_none() {
             tracing::warn!(fault, folder = %self.answers.dir().display(), "the sealed folder cannot be written: no answer is given from there until it can");
