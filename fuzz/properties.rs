@@ -238,6 +238,7 @@ pub fn vault(input: &[u8]) {
         fresh: None,
         max_stale: None,
         patience: None,
+        live: false,
         payer: None,
         party: None,
         called: Called::default(),

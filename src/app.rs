@@ -496,7 +496,7 @@ impl Health {
     async fn reasons(&self, failing: &[BackendError]) -> Vec<String> {
         let pipeline = self.pipeline.load_full();
         // While a store is out and what it said before serves, Pods start.
-        let unserved = failing.iter().filter(|error| !pipeline.backends.is_bridged(error));
+        let unserved = failing.iter().filter(|error| !pipeline.backends.is_bridged(error, failing));
         let mut reasons: Vec<String> = unserved.map(|error| format!("backend {}", error.in_full())).collect();
         reasons.extend(pipeline.identity.health().await.err().map(|reason| format!("identity: {reason}")));
         reasons.extend(pipeline.deliverer.check().err().map(|problem| format!("delivery: {problem}")));

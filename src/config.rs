@@ -17,7 +17,7 @@ use tokio::time::Duration;
 
 use crate::audit::AuditConfig;
 use crate::backend::stack::sealed::SealedConfig;
-use crate::backend::{BackendConfig, BackendSettings, CacheConfig, CacheTimes, Configured, LeasesConfig};
+use crate::backend::{BackendConfig, BackendSettings, Beside, CacheConfig, CacheTimes, Configured, LeasesConfig};
 use crate::budget::Budget;
 use crate::delivery::DeliveryMode;
 use crate::files::absolute;
@@ -322,12 +322,15 @@ fn backends<'n>(reader: &mut Reader<'n>, faults: &mut Faults) -> (Vec<&'n str>, 
         }
         return (Vec::new(), backends);
     };
-    for (key, node) in all.entries() {
+    let kinds: Vec<_> = all.entries().iter().map(|(key, node)| (key.text.as_str(), BackendConfig::kind_in(node))).collect();
+    let (failovers, stores): (Vec<_>, Vec<_>) = all.entries().iter().partition(|(_, node)| BackendConfig::is_failover(node));
+    for (key, node) in stores.into_iter().chain(failovers) {
         let path = all.path(&key.text);
         match key.text.parse::<BackendName>() {
             Err(error) => faults.add(key.at, path, error.to_string()),
             Ok(name) => {
-                let config = Reader::of(node, path, faults).and_then(|entry| BackendConfig::parse(entry, faults));
+                let beside = Beside { sound: &backends, kinds: &kinds };
+                let config = Reader::of(node, path, faults).and_then(|entry| BackendConfig::parse(entry, beside, faults));
                 backends.extend(config.map(|config| (name, config)));
             }
         }

@@ -89,13 +89,23 @@ pub enum Because {
     /// The class sets the audience of the Pods' tokens for the daemon itself.
     Audience { value: String },
     /// The class enters the backend in a way that `classMay` does not grant.
-    Login { key: LoginKey, value: String },
+    Login {
+        key: LoginKey,
+        value: String,
+        /// The backends whose `classMay` that is: of a failover its members.
+        of: Vec<BackendName>,
+    },
     /// It is the store's and the login's own business, whatever the rules say.
     Never { why: &'static str },
     /// No rule allows it.
     NoRule,
     /// A rule's `deny` pattern.
-    Rule { number: usize, pattern: String },
+    Rule {
+        number: usize,
+        pattern: String,
+        /// It denies the secret in this backend, which is a member of the one that was asked for.
+        member: Option<BackendName>,
+    },
     /// A rule's pattern, as the configuration writes it, would allow it, but by a wildcard in the place of what has to be spelled.
     Unspelled { number: usize, pattern: String, element: String },
 }
@@ -141,6 +151,11 @@ impl Stores {
     fn reserve(&self, secret: &SecretRef) -> Reserve {
         let own = self.bounds.get(&secret.backend).and_then(|bounds| bounds.own.as_ref());
         own.map(|own| own.judge(secret)).unwrap_or_default()
+    }
+
+    /// A failover's; else none.
+    fn members(&self, backend: &BackendName) -> &[BackendName] {
+        self.bounds.get(backend).map(|bounds| bounds.members.as_slice()).unwrap_or_default()
     }
 
     /// What holds for every Pod.
@@ -237,7 +252,7 @@ impl PodRules<'_> {
     /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
     pub fn decide(&self, secret: &SecretRef) -> Result<usize, Denial> {
         let subject = format!("{}/{}", secret.backend, secret.name);
-        let refused = || self.denied(&subject).or_else(|| self.stores.never(secret)).or_else(|| self.refused_login(secret));
+        let refused = || self.denied(secret).or_else(|| self.stores.never(secret)).or_else(|| self.refused_login(secret));
         if let Some(because) = refused() {
             return Err(self.denial(secret, because));
         }
@@ -255,10 +270,14 @@ impl PodRules<'_> {
         found.map(|(_, pattern)| pattern.source())
     }
 
-    /// A deny has no bounds: its wildcards reach everything.
-    fn denied(&self, subject: &str) -> Option<Because> {
-        let (number, pattern) = self.find(|rule| &rule.deny, |pattern| pattern.matches(subject))?;
-        Some(Because::Rule { number, pattern: pattern.as_str().to_owned() })
+    /// A deny has no bounds: its wildcards reach everything. And a second name for what it denies does not pass it.
+    fn denied(&self, secret: &SecretRef) -> Option<Because> {
+        let members = self.stores.members(&secret.backend).iter().map(Some);
+        [None].into_iter().chain(members).find_map(|member| {
+            let subject = format!("{}/{}", member.unwrap_or(&secret.backend), secret.name);
+            let (number, pattern) = self.find(|rule| &rule.deny, |pattern| pattern.matches(&subject))?;
+            Some(Because::Rule { number, pattern: pattern.as_str().to_owned(), member: member.cloned() })
+        })
     }
 
     /// The rule that would allow it, if its wildcards reached so far.
@@ -276,7 +295,9 @@ impl PodRules<'_> {
 
     fn refused_login(&self, secret: &SecretRef) -> Option<Because> {
         let (key, value) = self.ungranted(secret).into_iter().next()?;
-        Some(Because::Login { key, value: value.to_owned() })
+        let members = self.stores.members(&secret.backend);
+        let of = if members.is_empty() { std::slice::from_ref(&secret.backend) } else { members };
+        Some(Because::Login { key, value: value.to_owned(), of: of.to_vec() })
     }
 
     /// What the class says of the login and its backend's `classMay` does not grant to this Pod.
@@ -346,12 +367,14 @@ impl fmt::Display for Denial {
                      goes to no store (leave {parameter} out, or name the store's audience)"
                 )
             }
-            Because::Login { key, value } => {
-                let (parameter, value, backend) = (parameter.as_deref().unwrap_or(key.as_str()), clean(value), &secret.backend);
+            Because::Login { key, value, of } => {
+                let (parameter, value) = (parameter.as_deref().unwrap_or(key.as_str()), clean(value));
+                let keys: Vec<String> = of.iter().map(|backend| format!("backends.{backend}.classMay.{key}")).collect();
+                let (keys, verb) = (keys.join(" and "), if of.len() == 1 { "does" } else { "do" });
                 write!(
                     f,
-                    "{secret}: the class sets {parameter} to {value:?}, and backends.{backend}.classMay.{key} does not grant that to \
-                     ServiceAccount {account} (leave {parameter} out; or the cluster's admin can add it there)"
+                    "{secret}: the class sets {parameter} to {value:?}, and {keys} {verb} not grant that to ServiceAccount {account} \
+                     (leave {parameter} out; or the cluster's admin can add it there)"
                 )
             }
             Because::Never { why } => write!(f, "{secret}: no rule can allow it: {why} (remove the object from the class)"),
@@ -361,11 +384,15 @@ impl fmt::Display for Denial {
                  (the cluster's admin can add a rule with {verb}: [{}])",
                 allowing(secret)
             ),
-            Because::Rule { number, pattern } => write!(
-                f,
-                "{secret}: policy rule {number} denies it to ServiceAccount {account} by its pattern {pattern:?} \
-                 (a deny beats every allow; only the cluster's admin can change the rule)"
-            ),
+            Because::Rule { number, pattern, member } => {
+                let backend = &secret.backend;
+                let also = member.as_ref().map(|member| format!(", which is for {member} and so for {backend} too")).unwrap_or_default();
+                write!(
+                    f,
+                    "{secret}: policy rule {number} denies it to ServiceAccount {account} by its pattern {pattern:?}{also} \
+                     (a deny beats every allow; only the cluster's admin can change the rule)"
+                )
+            }
             Because::Unspelled { number, pattern, element } => write!(
                 f,
                 "{secret}: policy rule {number} would allow it to ServiceAccount {account} by {pattern:?}, but no \
@@ -457,6 +484,33 @@ mod tests {
         insta::assert_snapshot!(allows(&pod("shop", "web"), "files", "bank/db", Verb::Read).unwrap_err(), @r#"files/bank/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["files/bank/db"])"#);
     }
 
+    /// A second name must not pass the policy; and a member's right is not the failover's.
+    #[test]
+    fn a_deny_of_a_members_name_is_one_of_the_failovers() {
+        let rules = r#"
+- pods: { namespace: "*" }
+  read: ["both/kv/**", "bao/kv/**", "bao-dr/own/**"]
+- pods: { namespace: shop }
+  deny: ["bao/kv/first", "bao-dr/kv/second", "both/kv/third", "*/kv/*/${namespace}"]
+"#;
+        let members = ["bao", "bao-dr"].map(|name| name.parse().unwrap()).to_vec();
+        let both = Bounds { class_may: Some(ClassMay::default()), members, own: None };
+        let policy = policy(rules).within([("both".parse().unwrap(), both)].into(), "keyferry");
+        let decide = |namespace: &str, backend: &str, name: &str| {
+            policy.of(&pod(namespace, "web")).decide(&secret(backend, name, Verb::Read)).map_err(|denial| denial.to_string())
+        };
+        for name in ["kv/first", "kv/second", "kv/third", "kv/x/shop"] {
+            assert!(decide("shop", "both", name).is_err() && decide("bank", "both", name) == Ok(1), "{name}");
+        }
+        assert_eq!((decide("shop", "bao", "kv/second"), decide("shop", "bao", "kv/third")), (Ok(1), Ok(1)), "each is its own");
+        assert!(decide("shop", "both", "own/x").is_err() && decide("shop", "bao-dr", "own/x") == Ok(1));
+        let denial = policy.of(&pod("shop", "web")).decide(&secret("both", "kv/second", Verb::Read)).unwrap_err();
+        assert_eq!(denial.rule(), Some(2));
+        insta::assert_snapshot!(denial, @r#"both/kv/second: policy rule 2 denies it to ServiceAccount shop/web by its pattern "bao-dr/kv/second", which is for bao-dr and so for both too (a deny beats every allow; only the cluster's admin can change the rule)"#);
+        let login = secret("both", "kv/x", Verb::Read).with(|asked| asked.login.mount = Some("other".to_owned()));
+        insta::assert_snapshot!(policy.of(&pod("shop", "web")).decide(&login).unwrap_err(), @r#"both/kv/x: the class sets mount to "other", and backends.bao.classMay.mount and backends.bao-dr.classMay.mount do not grant that to ServiceAccount shop/web (leave mount out; or the cluster's admin can add it there)"#);
+    }
+
     #[test]
     fn the_pods_own_names_are_never_patterns() {
         for namespace in ["*", "**", "shop/../bank", "", "${serviceAccount}"] {
@@ -471,7 +525,7 @@ mod tests {
         let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
         let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), |_, text| Ok(text.to_owned()), &mut faults);
         assert!(faults.is_empty(), "{faults:?}");
-        let bounds = Bounds { class_may: Some(may), own: None };
+        let bounds = Bounds { class_may: Some(may), ..Bounds::default() };
         let policy = policy(RULES).within([("bao".parse().unwrap(), bounds)].into(), "keyferry");
         let decide = |backend: &str, login: Login| {
             let secret = secret(backend, "kv/data/shop/db", Verb::Read).with(|asked| asked.login = login);
@@ -497,7 +551,7 @@ mod tests {
             name if name.starts_with("sys/") => Reserve { spelled: vec![0, 1], never: None },
             _ => Reserve::default(),
         };
-        let bounds = Bounds { class_may: None, own: Some(Own { namespace: String::new(), judge }) };
+        let bounds = Bounds { own: Some(Own { namespace: String::new(), judge }), ..Bounds::default() };
         policy(rules).within([("bao".parse().unwrap(), bounds)].into(), "keyferry")
     }
 
@@ -546,7 +600,8 @@ mod tests {
         let text = "{ audience: [\"*\"] }";
         let (node, mut faults) = (yaml::parse(text).unwrap(), Faults::default());
         let may = ClassMay::parse(&mut Reader::of(&node, "classMay", &mut faults).unwrap(), |_, text| Ok(text.to_owned()), &mut faults);
-        let policy = policy(RULES).within([("bao".parse().unwrap(), Bounds { class_may: Some(may), own: None })].into(), "keyferry");
+        let policy =
+            policy(RULES).within([("bao".parse().unwrap(), Bounds { class_may: Some(may), ..Bounds::default() })].into(), "keyferry");
         let web = pod("shop", "web");
         let decide = |audience: &str| {
             let login = Login { audience: Some(audience.to_owned()), ..Login::default() };

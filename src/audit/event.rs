@@ -9,7 +9,7 @@ use tokio::time::Duration;
 
 use super::files::Files;
 use crate::gathered::Gathering;
-use crate::model::{Code, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Tenant, Version};
+use crate::model::{BackendName, Code, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Tenant, Version};
 
 /// The longest namespace, name or class in bytes, as in Kubernetes. With the other limits: escaped, and be each byte six, the texts of a
 /// line still leave room in it.
@@ -79,6 +79,9 @@ pub struct ObjectEvent {
     /// How fresh: `store`, `fresh` or `stale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<&'static str>,
+    /// The backend that answered, where that is another one than was asked for: of a failover.
+    #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
+    pub by: Option<BackendName>,
     /// Of an answer that is given because the store is out.
     #[serde(skip_serializing_if = "Age::is_unknown")]
     pub age: Age,

@@ -67,6 +67,7 @@ fn event(second: i64, version: &str) -> Event {
             outcome: Outcome::Delivered,
             rule: Some(2),
             source: Some("store"),
+            by: None,
             age: Age::default(),
         }],
         more: 0,

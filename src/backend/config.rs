@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use super::examine::{Visitor, failure};
+use super::failover::{Beside, FailoverConfig};
 use super::kind::{Kind, StoreLimits};
 use super::store::file::FileConfig;
 use super::store::http::HttpBackendConfig;
 use super::store::vault::VaultConfig;
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis};
-use crate::yaml::{Faults, Reader};
+use crate::yaml::{Faults, Node, Reader, Value};
 
 /// A configured store. What it knows, it says as a [`Kind`]; two that are equal would become the same backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
+    Failover(Box<FailoverConfig>),
     File(FileConfig),
     Http(Box<HttpBackendConfig>),
     Vault(Box<VaultConfig>),
@@ -30,17 +32,25 @@ const KINDS: [(&str, Parse); 3] = [
 ];
 
 /// Kinds that are designed and not built; their configuration is refused with these words.
-const NOT_YET: [&str; 4] = ["aws", "azure", "failover", "gcp"];
+const NOT_YET: [&str; 3] = ["aws", "azure", "gcp"];
+
+/// The kind of an entry whose backends are entries themselves.
+pub(super) const FAILOVER: &str = "failover";
 
 impl BackendConfig {
-    /// Reads one entry.
-    pub fn parse(mut reader: Reader<'_>, faults: &mut Faults) -> Option<Self> {
+    /// Reads one entry, beside others: a failover is judged by those that it names, and so it is read after them.
+    pub fn parse(mut reader: Reader<'_>, beside: Beside<'_>, faults: &mut Faults) -> Option<Self> {
         let Some(node) = reader.get("kind") else {
             reader.missing("kind", "which store it is, such as kind: file", faults);
             return None;
         };
-        let served = || KINDS.map(|(kind, _)| kind).join(", ");
+        let served = || [FAILOVER].into_iter().chain(KINDS.map(|(kind, _)| kind)).collect::<Vec<_>>().join(", ");
         let problem = match node.text() {
+            Some(FAILOVER) => {
+                let config = FailoverConfig::parse(&mut reader, beside, faults);
+                reader.finish(faults);
+                return config.map(|config| Self::Failover(Box::new(config)));
+            }
             Some(kind) => match KINDS.iter().find(|(known, _)| *known == kind) {
                 Some((_, parse)) => {
                     let config = parse(&mut reader, faults);
@@ -54,6 +64,17 @@ impl BackendConfig {
         };
         faults.add(node.at, reader.path("kind"), problem);
         None
+    }
+
+    /// The kind that an entry names, whatever else is in it.
+    pub fn kind_in(entry: &Node) -> Option<&str> {
+        let Value::Mapping(entries) = &entry.value else { return None };
+        entries.iter().find(|(key, _)| key.text == "kind").and_then(|(_, node)| node.text())
+    }
+
+    /// Whether an entry is one of [`BackendConfig::Failover`].
+    pub fn is_failover(entry: &Node) -> bool {
+        Self::kind_in(entry) == Some(FAILOVER)
     }
 
     /// A look at it, for `keyferry doctor`: as [`Kind::examine`].
@@ -70,6 +91,7 @@ impl BackendConfig {
 
     pub fn kind(&self) -> &dyn Kind {
         match self {
+            Self::Failover(config) => &**config,
             Self::File(config) => config,
             Self::Http(config) => &**config,
             Self::Vault(config) => &**config,

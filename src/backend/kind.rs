@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::{Backend, BackendError, CacheTimes, Origin, Visitor};
 use crate::clock::Clock;
 use crate::http::Endpoint;
-use crate::model::{BackendName, Diagnosis, InvalidName, LeaseFor, LoginKey, Method, NamedFile, RefParts, SecretName, Version};
+use crate::model::{BackendName, Diagnosis, InvalidName, LeaseFor, Login, LoginKey, Method, NamedFile, RefParts, SecretName, Version};
 use crate::policy::Bounds;
 
 /// One kind of store, as an entry under `backends` configures it.
@@ -26,6 +26,11 @@ pub trait Kind: Debug + Send + Sync {
     /// What this store makes of a request whose name and version are in its own spelling: refused, or as it is to be sent. Parts of
     /// the login that are equal to the configuration are left out of it, so that equal requests are equal references.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible>;
+
+    /// What of an admitted login is not as the configuration says it.
+    fn own_login(&self, login: &Login) -> Login {
+        login.clone()
+    }
 
     /// The store alone, without what stands around it.
     ///

@@ -19,6 +19,7 @@ mod caching;
 mod catalogue;
 mod config;
 mod examine;
+mod failover;
 mod kind;
 mod registry;
 mod remote;
@@ -33,6 +34,7 @@ pub use caching::{CacheConfig, CacheTimes};
 pub use catalogue::Configured;
 pub use config::BackendConfig;
 pub use examine::Visitor;
+pub use failover::{Beside, FailoverConfig};
 pub use kind::{Audience, Facts, Inadmissible, Kind, StoreLimits, only_reads};
 pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
@@ -46,6 +48,21 @@ pub trait Backend: Debug + Send + Sync {
     /// The answer, where it is at hand and fresh enough for this caller: told without waiting, and without asking the store. A decorator
     /// that may have to do something about each answer leaves this as it is.
     fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
+        None
+    }
+
+    /// Whether the store is known to be out for this request, so that it would not be asked now.
+    fn is_out(&self, _secret: &SecretRef, _cx: &FetchContext) -> bool {
+        false
+    }
+
+    /// How old the answer is that may serve while the store is out; `None`: there is none.
+    async fn stale_age(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Duration> {
+        None
+    }
+
+    /// That answer, given because of this. The store is not asked.
+    async fn stale(&self, _secret: &SecretRef, _cx: &FetchContext, _cause: &str) -> Option<Fetched> {
         None
     }
 
@@ -92,6 +109,8 @@ pub struct FetchContext {
     pub max_stale: Option<Duration>,
     /// How long the store may take once it is asked, where that is less than the time until the deadline.
     pub patience: Option<Duration>,
+    /// Whether no answer of before may be given because the store is out: there is another store to ask first.
+    pub live: bool,
     /// Who pays for what is held of the answer; `None`: it is the daemon's own.
     pub payer: Option<Payer>,
     /// In whose lines it waits at a store; `None`: in its own tenant's.
@@ -191,6 +210,7 @@ impl Terms {
             fresh: *fresh,
             max_stale: *max_stale,
             patience: None,
+            live: false,
             payer,
             party: None,
             called: Called::default(),

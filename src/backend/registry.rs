@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 
+use super::failover::{Denials, Failover};
 use super::stack::breaker::Breaker;
 use super::stack::cache::archive::Archive;
 use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
@@ -18,7 +19,7 @@ use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault
 use crate::budget::Ceilings;
 use crate::clock::Clock;
 use crate::files::Located;
-use crate::model::{BackendName, Fetched, SecretRef};
+use crate::model::{BackendName, Fetched, PodIdentity, SecretRef};
 use crate::policy::Permits;
 use crate::telemetry::Metrics;
 
@@ -51,6 +52,8 @@ pub struct Backends {
     configured: Arc<Configured>,
     stacks: BTreeMap<BackendName, Stack>,
     archive: Option<Arc<Archive>>,
+    /// Each above two of the stacks.
+    failovers: BTreeMap<BackendName, Arc<Failover>>,
 }
 
 /// A backend behind its decorators, with all it has learnt: opened secrets, answers, logins.
@@ -84,13 +87,15 @@ struct StackPlan {
 // === impl StackPlan ===
 
 impl StackPlan {
-    /// `of_its_kind`: how many backends there are that keep secrets as this one does, by themselves or in a cache.
-    fn new(config: &BackendConfig, settings: BackendSettings, kept: Ceilings, of_its_kind: usize) -> Self {
+    /// `of_its_kind`: how many backends there are that keep secrets as this one does, by themselves or in a cache. `failovers`: how many
+    /// have a part in what is known of requests besides those.
+    fn new(config: &BackendConfig, settings: BackendSettings, kept: Ceilings, of_its_kind: usize, failovers: usize) -> Self {
         let BackendSettings { per_backend: calls, secret_bytes, cache } = settings;
         let cache = config.kind().facts().cache.map(|own| own.or(cache));
         let all = if cache.is_some() { kept.answers } else { kept.opened };
         let part = |all: usize| all / of_its_kind.max(1);
-        Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients), held: part(kept.held) }
+        let held = kept.held / (of_its_kind + failovers).max(1);
+        Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients), held }
     }
 
     /// In the place of a `former` one: what that keeps goes on, where it is of the same store by the same login.
@@ -173,24 +178,35 @@ impl Backends {
         let answers = if parts.archive.is_some() { parts.kept.answers / 2 } else { parts.kept.answers };
         let kept = Ceilings { answers, ..parts.kept };
         let is_cached = |config: &BackendConfig| config.kind().facts().cache.is_some();
-        for (name, config) in configured.stores() {
-            let of_its_kind = configured.stores().values().filter(|other| is_cached(other) == is_cached(config)).count();
-            let plan = StackPlan::new(config, settings, kept, of_its_kind);
-            let former = former.and_then(|former| former.stacks.get(name));
+        let is_store = |config: &BackendConfig| !matches!(config, BackendConfig::Failover(_));
+        let stores: Vec<_> = configured.stores().iter().filter(|(_, config)| is_store(config)).collect();
+        for (name, config) in &stores {
+            let of_its_kind = stores.iter().filter(|(_, other)| is_cached(other) == is_cached(config)).count();
+            let plan = StackPlan::new(config, settings, kept, of_its_kind, configured.stores().len() - stores.len());
+            let former = former.and_then(|former| former.stacks.get(*name));
             let kept = former.filter(|stack| stack.plan.as_ref() == Some(&plan));
             match kept.map_or_else(|| plan.build(name, parts, former), |stack| Ok(stack.clone())) {
-                Ok(stack) => _ = stacks.insert(name.clone(), stack),
+                Ok(stack) => _ = stacks.insert((*name).clone(), stack),
                 Err(error) => faults.push(format!("backends.{}", error.in_full())),
             }
         }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
         let archive = parts.archive.cloned();
-        if faults.is_empty() { Ok(Self { configured: Arc::new(configured), stacks, archive }) } else { Err(faults) }
+        let failovers = failovers(&configured, &stacks, parts, former);
+        Ok(Self { configured: Arc::new(configured), stacks, failovers, archive })
     }
 
     /// Backends that were built elsewhere.
     pub fn new(configured: Configured, backends: BTreeMap<BackendName, Arc<dyn Backend>>) -> Self {
         let stacks = backends.into_iter().map(|(name, top)| (name, Stack { top, answers: None, circuits: None, plan: None })).collect();
-        Self { configured: Arc::new(configured), stacks, archive: None }
+        Self { configured: Arc::new(configured), stacks, failovers: BTreeMap::new(), archive: None }
+    }
+
+    fn top(&self, name: &BackendName) -> Option<&dyn Backend> {
+        let stack = self.stacks.get(name).map(|stack| &*stack.top);
+        stack.or_else(|| self.failovers.get(name).map(|failover| &**failover as &dyn Backend))
     }
 
     /// What classes are judged by.
@@ -201,13 +217,13 @@ impl Backends {
     /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the plan's order. Nothing waits, and no store is asked.
     pub fn recall(&self, permits: &Permits, terms: &Terms) -> Vec<Option<Fetched>> {
         let cx = terms.of(permits.pod());
-        permits.secrets().iter().map(|secret| self.stacks.get(&secret.backend)?.top.recall(secret, &cx)).collect()
+        permits.secrets().iter().map(|secret| self.top(&secret.backend)?.recall(secret, &cx)).collect()
     }
 
     /// Fetches the secret at this place of the plan: there is no way to a store without a permit.
     pub async fn fetch(&self, permits: &Permits, place: usize, terms: &Terms) -> Result<Fetched, BackendError> {
         let secret = permits.secret(place);
-        let Some(Stack { top, .. }) = self.stacks.get(&secret.backend) else {
+        let Some(top) = self.top(&secret.backend) else {
             let reason = "the backend is not configured any more (try again)".to_owned();
             let (backend, secret) = (secret.backend.clone(), Some(secret.name.clone()));
             return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, retry_after: None, source: None });
@@ -219,12 +235,17 @@ impl Backends {
     /// from the disk, too. It may block for a while.
     pub fn review(&self, allows: &Judge<'_>) {
         let (mut ticket, mut drawers) = (0, Vec::new());
-        for Stack { answers, circuits, plan, .. } in self.stacks.values() {
+        let held = self.stacks.values().filter_map(|stack| stack.plan.as_ref()).filter(|plan| plan.cache.is_some()).map(|plan| plan.held);
+        if let Some(held) = held.min() {
+            self.failovers.values().for_each(|failover| failover.denials().resize(held));
+        }
+        for (name, Stack { answers, circuits, plan, .. }) in &self.stacks {
+            let allows = |pod: &Arc<PodIdentity>, secrets: &[&SecretRef]| self.allowed(name, allows, pod, secrets);
             if let (Some(circuits), Some(plan)) = (circuits, plan) {
                 circuits.resize(plan.held);
             }
             if let (Some(answers), Some(StackPlan { kept, cache: Some(times), .. })) = (answers, plan) {
-                ticket = answers.review(*kept, *times, allows).max(ticket);
+                ticket = answers.review(*kept, *times, &allows).max(ticket);
                 drawers.extend(answers.drawer().filter(|_| !times.stale.is_zero()).cloned());
             }
         }
@@ -241,19 +262,30 @@ impl Backends {
 
     /// As [`Backend::file`].
     pub fn file(&self, secret: &SecretRef) -> Option<Located> {
-        self.stacks.get(&secret.backend)?.top.file(secret)
+        self.top(&secret.backend)?.file(secret)
     }
 
     /// Asks each backend whether it could serve a mount now; the faults of those that could not.
     pub async fn check(&self) -> Vec<BackendError> {
         let checks = self.stacks.values().map(|stack| stack.top.check());
-        futures_util::future::join_all(checks).await.into_iter().filter_map(Result::err).collect()
+        let mut failing: Vec<_> = futures_util::future::join_all(checks).await.into_iter().filter_map(Result::err).collect();
+        // Their members were asked just now.
+        failing.extend(self.failovers.values().filter_map(|failover| failover.failing(&failing)).collect::<Vec<_>>());
+        failing
     }
 
-    /// Whether mounts from a backend that `check` found out can be served all the same, by answers of before.
-    pub fn is_bridged(&self, error: &BackendError) -> bool {
-        let answers = self.stacks.get(&error.backend).and_then(|stack| stack.answers.as_ref());
-        error.fault.is_outage() && answers.is_some_and(|answers| answers.can_serve())
+    /// Whether mounts from a backend that `check` found out, among those that are `failing`, can be served all the same: by answers of
+    /// before, or by another member of a failover.
+    pub fn is_bridged(&self, error: &BackendError, failing: &[BackendError]) -> bool {
+        let can_serve = |name: &BackendName| {
+            let answers = self.stacks.get(name).and_then(|stack| stack.answers.as_ref());
+            answers.is_some_and(|answers| answers.can_serve())
+        };
+        if let Some(failover) = self.failovers.get(&error.backend) {
+            return error.fault.is_outage() && failover.members().into_iter().any(can_serve);
+        }
+        let stands_in = |failover: &Arc<Failover>| failover.has(&error.backend) && failover.failing(failing).is_none();
+        self.failovers.values().any(stands_in) || error.fault.is_outage() && can_serve(&error.backend)
     }
 
     /// Of each store over a network: whether it is out, and since when that is so.
@@ -265,8 +297,40 @@ impl Backends {
     }
 
     pub fn names(&self) -> impl Iterator<Item = &BackendName> {
-        self.stacks.keys()
+        self.stacks.keys().chain(self.failovers.keys())
     }
+
+    /// What is kept of a store may have been asked for by the name of a failover: it stays where policy allows either.
+    fn allowed(&self, name: &BackendName, allows: &Judge<'_>, pod: &Arc<PodIdentity>, secrets: &[&SecretRef]) -> Vec<bool> {
+        let mut allowed = allows(pod, secrets);
+        for (failover, _) in self.failovers.iter().filter(|(_, failover)| failover.has(name)) {
+            let secrets: Vec<_> = secrets.iter().map(|secret| secret.with(|parts| parts.backend = failover.clone())).collect();
+            let also = allows(pod, &secrets.iter().collect::<Vec<_>>());
+            allowed.iter_mut().zip(also).for_each(|(allowed, also)| *allowed |= also);
+        }
+        allowed
+    }
+}
+
+/// Above the stacks of their members. Each knows what was denied before it was built.
+fn failovers(
+    configured: &Configured,
+    stacks: &BTreeMap<BackendName, Stack>,
+    parts: BackendParts<'_>,
+    former: Option<&Backends>,
+) -> BTreeMap<BackendName, Arc<Failover>> {
+    let failover = |(name, config): (&BackendName, &BackendConfig)| {
+        let BackendConfig::Failover(config) = config else { return None };
+        let [first, second] = config.members.each_ref().map(|member| stacks.get(&member.name));
+        let (first, second) = (first?, second?);
+        let held = first.plan.as_ref().map_or(0, |plan| plan.held);
+        let known = former.and_then(|former| former.failovers.get(name)).map(|former| Arc::clone(former.denials()));
+        let answered = config.members.each_ref().map(|member| parts.metrics.failover(name.as_str(), member.name.as_str()));
+        let members = [Arc::clone(&first.top), Arc::clone(&second.top)];
+        let built = Failover::new(name, (**config).clone(), members, known.unwrap_or_else(|| Denials::new(held)), answered);
+        Some((name.clone(), Arc::new(built)))
+    };
+    configured.stores().iter().filter_map(failover).collect()
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ struct Candidate {
     names_audience: bool,
     /// Whether it is logged in to as the Pod: the peers' classes know no other way.
     as_pod: bool,
+    /// Whether it serves only the dialects that name it.
+    if_named: bool,
 }
 
 // === impl ServedDialects ===
@@ -30,13 +32,19 @@ struct Candidate {
 impl ServedDialects {
     pub fn new(configs: &BTreeMap<BackendName, BackendConfig>, named: &BTreeMap<String, BackendName>) -> Self {
         let candidate = |(name, config): (&BackendName, &BackendConfig)| {
-            let facts = config.kind().facts();
+            // A failover is reached where its first member is; both must be entered as the Pod.
+            let (stores, if_named) = match config {
+                BackendConfig::Failover(failover) => (failover.members.each_ref().map(|member| member.config.kind()).to_vec(), true),
+                BackendConfig::File(_) | BackendConfig::Http(_) | BackendConfig::Vault(_) => (vec![config.kind()], false),
+            };
+            let audiences: Vec<_> = stores.iter().map(|store| store.facts().audience).collect();
             Candidate {
                 name: name.clone(),
-                address: facts.address.cloned(),
-                dialects: facts.dialects,
-                names_audience: facts.audience.is_some_and(|audience| audience.named),
-                as_pod: facts.audience.is_some(),
+                address: stores.first().and_then(|store| store.facts().address.cloned()),
+                dialects: config.kind().facts().dialects,
+                names_audience: audiences.iter().all(|audience| audience.is_some_and(|audience| audience.named)),
+                as_pod: audiences.iter().all(Option::is_some),
+                if_named,
             }
         };
         Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
@@ -48,7 +56,10 @@ impl ServedDialects {
     /// # Errors
     /// There is none, nothing says which of several, or the one that is meant is not logged in to as the Pod.
     pub(super) fn find(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
-        let speakers: Vec<&Candidate> = self.candidates.iter().filter(|candidate| candidate.dialects.contains(&dialect)).collect();
+        let named = self.named.get(dialect);
+        let is_meant = |candidate: &&Candidate| !candidate.if_named || named == Some(&candidate.name);
+        let speaks = |candidate: &&Candidate| candidate.dialects.contains(&dialect);
+        let speakers: Vec<&Candidate> = self.candidates.iter().filter(speaks).filter(is_meant).collect();
         let address = address.and_then(|address| address.parse::<Endpoint>().ok());
         let at_address: Vec<&Candidate> =
             speakers.iter().copied().filter(|speaker| address.is_some() && speaker.address == address).collect();
@@ -58,7 +69,7 @@ impl ServedDialects {
         if left.is_empty() && !at_hand.is_empty() {
             return Err(no_login(dialect, at_hand));
         }
-        let named = self.named.get(dialect).filter(|named| !by_address || left.iter().any(|candidate| candidate.name == **named));
+        let named = named.filter(|named| !by_address || left.iter().any(|candidate| candidate.name == **named));
         let chosen = |backend: &BackendName| match speakers.iter().find(|speaker| speaker.name == *backend) {
             Some(speaker) if !speaker.as_pod => Err(no_login(dialect, &[*speaker])),
             speaker => {
@@ -106,6 +117,7 @@ mod tests {
             name: name.parse().unwrap(),
             address: address.map(|address| address.parse().unwrap()),
             dialects,
+            if_named: name == "both",
             names_audience: name == "dr",
             as_pod: !name.starts_with("own"),
         }
@@ -170,5 +182,19 @@ mod tests {
         this class cannot be served by own-far: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
         this class cannot be served by own, own2: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
         ");
+    }
+
+    /// A failover is where its first member is, for the dialects that name it.
+    #[test]
+    fn a_failover_serves_the_dialects_that_name_it_and_no_others() {
+        let [bao, far, both] = [("bao", "https://bao:8200"), ("far", "https://far:8200"), ("both", "https://bao:8200")]
+            .map(|(name, address)| candidate(name, Some(address)));
+        let all = [bao.clone(), far, both.clone()];
+        assert_eq!(found(&all, Some("both"), None), "both");
+        assert_eq!(found(&all, Some("both"), Some("https://bao:8200")), "both!");
+        assert_eq!(found(&all, Some("both"), Some("https://far:8200")), "far!", "the second member by its own address");
+        assert_eq!(found(&all, Some("bao"), Some("https://bao:8200")), "bao!");
+        assert_eq!(found(&all, None, Some("https://bao:8200")), "bao!");
+        assert_eq!(found(&[bao, both], None, None), "bao");
     }
 }

@@ -120,7 +120,8 @@ impl Record {
         for file in &rendered.files {
             let Some(object) = plan.object(file.object) else { continue };
             if objects.last().is_none_or(|last| last.object != object.index) {
-                let source = found[object.secret].as_ref().map(|fetched| &fetched.source);
+                let fetched = found[object.secret].as_ref();
+                let source = fetched.map(|fetched| &fetched.source);
                 let stale = source.and_then(Source::stale);
                 if let Some((age, bound)) = stale {
                     self.stale = Some(Stale::with(self.stale, age, bound));
@@ -128,6 +129,7 @@ impl Record {
                 objects.push(ObjectEvent {
                     rule: Some(permits.rule(object.secret)),
                     source: source.map(Source::as_str),
+                    by: fetched.map(|fetched| &fetched.by).filter(|by| **by != plan.secret(object).backend).cloned(),
                     age: Age::of(stale.map(|(age, _)| age)),
                     version: versions[object.secret].clone(),
                     ..of_object(plan, object, Outcome::Delivered)
@@ -206,5 +208,17 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
     let (secret, files) = (plan.secret(object).clone(), Files::default());
-    ObjectEvent { object: object.index, secret, field, file, files, version: None, outcome, rule: None, source: None, age: Age::default() }
+    ObjectEvent {
+        object: object.index,
+        secret,
+        field,
+        file,
+        files,
+        version: None,
+        outcome,
+        rule: None,
+        source: None,
+        by: None,
+        age: Age::default(),
+    }
 }

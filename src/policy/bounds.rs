@@ -1,7 +1,7 @@
 //! What policy knows of one store besides the rules: what classes may say of its login, and which names the store keeps for itself.
 
 use super::ClassMay;
-use crate::model::SecretRef;
+use crate::model::{BackendName, SecretRef};
 
 /// Of one backend.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +10,8 @@ pub struct Bounds {
     pub class_may: Option<ClassMay>,
     /// `None`: all its names are secrets.
     pub own: Option<Own>,
+    /// Other backends that its secrets come from: what a `deny` says of a name there, it says of the name here. Empty: none.
+    pub members: Vec<BackendName>,
 }
 
 /// How a store tells which names are its own business rather than secrets: it knows its API, and policy does not.

@@ -41,6 +41,12 @@ struct LookupLabels {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct FailoverLabels {
+    backend: String,
+    by: String,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct EvictionLabels {
     backend: String,
     reason: &'static str,
@@ -140,6 +146,7 @@ pub struct Metrics {
     breaker_changed: Family<BackendName, Gauge>,
     cache_lookups: Family<LookupLabels, Counter>,
     cache_evictions: Family<EvictionLabels, Counter>,
+    failover_answers: Family<FailoverLabels, Counter>,
     files: Counter,
     bytes: Counter,
     in_flight: Gauge,
@@ -223,6 +230,7 @@ impl Metrics {
             breaker_changed: Family::default(),
             cache_lookups: Family::default(),
             cache_evictions: Family::default(),
+            failover_answers: Family::default(),
             files: Counter::default(),
             bytes: Counter::default(),
             in_flight: Gauge::default(),
@@ -323,6 +331,11 @@ impl Metrics {
             "cache_evictions",
             "Answers dropped from a backend's cache, by reason (denied, expired, full, not_found, pod_gone, policy, unauthenticated)",
             metrics.cache_evictions.clone(),
+        );
+        registry.register(
+            "failover_answers",
+            "Answers of a failover, by the backend that they are of (by)",
+            metrics.failover_answers.clone(),
         );
     }
 
@@ -482,6 +495,11 @@ impl Metrics {
         let lookups = |outcome| self.cache_lookups.get_or_create_owned(&LookupLabels { backend: backend.to_owned(), outcome });
         let (hits, misses, stales) = (lookups("hit"), lookups("miss"), lookups("stale"));
         CacheCounters { hits, misses, stales, evictions: self.cache_evictions.clone(), backend: backend.to_owned() }
+    }
+
+    /// Counts a failover's answers that are of one of its members.
+    pub fn failover(&self, backend: &str, by: &str) -> Counter {
+        self.failover_answers.get_or_create_owned(&FailoverLabels { backend: backend.to_owned(), by: by.to_owned() })
     }
 
     /// Of each backend in force: whether its store is out, and since when that is so.

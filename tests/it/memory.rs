@@ -130,6 +130,7 @@ async fn a_secret_that_nobody_asks_for_is_gone_after_ten_minutes() {
             fresh: None,
             max_stale: None,
             patience: None,
+            live: false,
             payer: None,
             party: None,
             called: Called::default(),

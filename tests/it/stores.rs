@@ -13,6 +13,7 @@ use crate::bao::{Bao, Options};
 use crate::support::{House, ISSUER, Provider, TOKENS, connect, request, tokens};
 
 mod bounds;
+mod failover;
 mod files;
 mod http;
 mod leases;

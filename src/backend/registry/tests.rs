@@ -11,8 +11,13 @@ use crate::budget::Ceilings;
 use crate::clock::SystemClock;
 use crate::model::Source;
 
+mod failover;
 mod herd;
 mod outages;
+
+fn empty() -> Backends {
+    Backends::new(Configured::default(), BTreeMap::new())
+}
 
 fn settings() -> BackendSettings {
     BackendSettings { per_backend: 4, secret_bytes: 1 << 20, cache: CacheConfig::default() }
@@ -124,11 +129,7 @@ async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
         let answers = plan.answers(&name, parts, former);
         let circuits = plan.circuits(&name, parts, former);
         let top = plan.decorate(Arc::clone(&store) as Arc<dyn Backend>, &name, parts, answers.as_ref(), circuits.as_ref());
-        let backends = Backends {
-            configured: Arc::default(),
-            stacks: [(name.clone(), Stack { top, answers, circuits, plan: Some(plan) })].into(),
-            archive: None,
-        };
+        let backends = Backends { stacks: [(name.clone(), Stack { top, answers, circuits, plan: Some(plan) })].into(), ..empty() };
         backends.review(&|_, secrets| vec![allowed; secrets.len()]);
         backends.stacks[&name].clone()
     };

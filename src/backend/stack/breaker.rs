@@ -58,6 +58,11 @@ impl crate::backend::stack::Decorator for Breaker {
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         self.inner.recall(secret, cx)
     }
+
+    fn is_out(&self, secret: &SecretRef, cx: &FetchContext) -> bool {
+        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        self.circuits.would_refuse(&asked, &cx.tenant()).is_some()
+    }
 }
 
 /// Looks at a server until it is found to answer, or nobody wants it any more.

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendError, FetchContext, Scope};
 use crate::files::Located;
@@ -19,6 +19,18 @@ pub trait Decorator: Debug + Send + Sync {
     /// Not the inner one's: a decorator may have to do something about each answer.
     fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
         None
+    }
+
+    fn is_out(&self, secret: &SecretRef, cx: &FetchContext) -> bool {
+        self.inner().is_out(secret, cx)
+    }
+
+    async fn stale_age(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Duration> {
+        self.inner().stale_age(secret, cx).await
+    }
+
+    async fn stale(&self, secret: &SecretRef, cx: &FetchContext, cause: &str) -> Option<Fetched> {
+        self.inner().stale(secret, cx, cause).await
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
@@ -46,6 +58,18 @@ impl<D: Decorator> Backend for D {
 
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         Decorator::recall(self, secret, cx)
+    }
+
+    fn is_out(&self, secret: &SecretRef, cx: &FetchContext) -> bool {
+        Decorator::is_out(self, secret, cx)
+    }
+
+    async fn stale_age(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Duration> {
+        Decorator::stale_age(self, secret, cx).await
+    }
+
+    async fn stale(&self, secret: &SecretRef, cx: &FetchContext, cause: &str) -> Option<Fetched> {
+        Decorator::stale(self, secret, cx, cause).await
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {

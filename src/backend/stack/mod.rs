@@ -1,6 +1,6 @@
 //! What stands around a store: each a [`Backend`](super::Backend) around a `Backend`, and none knows which store it is.
 
-mod asked;
+pub(in crate::backend) mod asked;
 pub mod breaker;
 pub mod cache;
 pub mod circuits;

@@ -30,6 +30,11 @@ pub trait Store: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &str;
 
+    /// The backend that its answers are of.
+    fn by(&self) -> &str {
+        self.name()
+    }
+
     /// Whether a field may hold any bytes; JSON holds Unicode alone.
     fn keeps_bytes(&self) -> bool {
         true
@@ -59,7 +64,7 @@ pub async fn hold(store: &dyn Store) {
 async fn answers_with_what_was_put_in(store: &dyn Store) {
     store.put("team/db", &[("username", b"app"), ("password", CANARY.as_bytes())]);
     let fetched = fetch(store, &secret(store, "team/db")).await.unwrap();
-    assert_eq!(fetched.by.as_str(), store.name());
+    assert_eq!(fetched.by.as_str(), store.by());
     assert_eq!(fetched.source, Source::Store);
     let read: Vec<_> = fetched.secret.fields.iter().map(|(name, field)| (name.as_str(), field.bytes.expose())).collect();
     assert_eq!(read, [("password", CANARY.as_bytes()), ("username", b"app".as_slice())]);
@@ -184,6 +189,7 @@ fn context() -> FetchContext {
         fresh: None,
         max_stale: None,
         patience: None,
+        live: false,
         payer: None,
         party: None,
         called: Called::default(),

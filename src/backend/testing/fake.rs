@@ -98,6 +98,14 @@ impl Fake {
         self.fails_probes(fault);
     }
 
+    pub fn is_it_out(&self) -> bool {
+        self.out.lock().unwrap().is_some()
+    }
+
+    pub fn remove(&self, name: &str) {
+        self.secrets.lock().unwrap().remove(name);
+    }
+
     pub fn probes(&self) -> usize {
         self.probes.load(Ordering::SeqCst)
     }
@@ -146,6 +154,7 @@ pub fn context(pod: &str, account: &str, time: Duration) -> FetchContext {
         fresh: None,
         max_stale: None,
         patience: None,
+        live: false,
         payer: None,
         party: None,
         called: Called::default(),
@@ -198,7 +207,7 @@ impl Backend for Fake {
         }
         let answer = Arc::new(answer.unwrap_or_else(|| self.answer(secret, then, cx))?);
         self.given.lock().unwrap().push((Arc::clone(&answer), self.scope(secret, &cx.pod), secret.clone()));
-        Ok(Fetched { secret: answer, source: Source::Store, by: "bao".parse().unwrap() })
+        Ok(Fetched { secret: answer, source: Source::Store, by: secret.backend.clone() })
     }
 
     async fn list(&self, _: &SecretPrefix, _: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
@@ -292,7 +301,7 @@ impl Store for Around {
     }
 
     fn remove(&self, name: &str) {
-        self.store.secrets.lock().unwrap().remove(name);
+        self.store.remove(name);
     }
 
     fn name(&self) -> &'static str {

@@ -2,7 +2,7 @@
 //! random and on paused time. Each mount's answer must be what the rules of docs/cache.md allow, and what they promise. Then each rule is switched off, and
 //! the model must notice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -220,7 +220,7 @@ impl Model {
             trouble: Trouble::None,
         };
         let policies = POLICIES.map(|text| Policy::parse(&yaml::parse(text).unwrap(), &[], &mut Faults::default()));
-        let backends = Backends { configured: Arc::default(), stacks: BTreeMap::new(), archive: None };
+        let backends = empty();
         let world = Arc::new(World(Mutex::new(state)));
         let (policies, good, shut) = (policies.into(), HashMap::new(), HashMap::new());
         let clock = Arc::new(Wall { began: Instant::now(), set_back: AtomicU64::new(0) });

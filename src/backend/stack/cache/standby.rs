@@ -51,6 +51,10 @@ impl Standby {
         Self { inner, table, times, circuits, said: Mutex::default() }
     }
 
+    fn asked(&self, secret: &SecretRef, cx: &FetchContext) -> Asked {
+        Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() }
+    }
+
     /// What is kept for this request and young enough for this class, in memory or on the disk.
     async fn find(&self, asked: &Asked, cx: &FetchContext) -> Option<(Arc<Kept>, Duration)> {
         self.table.serve_stale(asked, cx.stale_within(self.times.stale), cx).await
@@ -82,10 +86,10 @@ impl Standby {
 
     /// In place of a request that would not be sent.
     fn instead(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        if secret.verb() != Verb::Read || !self.circuits.is_open(&secret.login) {
+        if secret.verb() != Verb::Read || cx.live || !self.circuits.is_open(&secret.login) {
             return None;
         }
-        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        let asked = self.asked(secret, cx);
         let found = self.table.recall_stale(&asked, cx.stale_within(self.times.stale))?;
         let refused = self.circuits.would_refuse(&asked, &cx.tenant())?;
         Some(self.give(&asked, found, &refused.reason))
@@ -133,10 +137,10 @@ impl crate::backend::stack::Decorator for Standby {
     }
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        if secret.verb() != Verb::Read {
+        if secret.verb() != Verb::Read || cx.live {
             return self.inner.fetch(secret, cx).await;
         }
-        let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
+        let asked = self.asked(secret, cx);
         if let Some(spared) = self.spared(&asked, cx).await {
             return Ok(spared);
         }
@@ -154,6 +158,16 @@ impl crate::backend::stack::Decorator for Standby {
     /// While the store is known to be out, an answer of before is at hand as a fresh one is.
     fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         self.inner.recall(secret, cx).or_else(|| self.instead(secret, cx))
+    }
+
+    async fn stale_age(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Duration> {
+        self.find(&self.asked(secret, cx), cx).await.map(|(_, age)| age)
+    }
+
+    async fn stale(&self, secret: &SecretRef, cx: &FetchContext, cause: &str) -> Option<Fetched> {
+        let asked = self.asked(secret, cx);
+        let found = self.find(&asked, cx).await?;
+        Some(self.give(&asked, found, cause))
     }
 }
 

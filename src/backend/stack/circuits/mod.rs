@@ -129,7 +129,7 @@ impl Circuits {
         Some(self.named().find(&server).cloned().unwrap_or_default())
     }
 
-    /// Why this request is not sent now.
+    /// Why this request is not sent now. [`Fault::Down`]: because its server is out, as if no connection had been made.
     pub(super) fn refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
         self.ask(asked, tenant, Circuit::admit)
     }
@@ -145,12 +145,13 @@ impl Circuits {
         if let Some(hold) = self.held.find(asked, tenant, now) {
             let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
             let said = format!("not asked again for {again} s, because the store failed {ago} s ago");
-            return Some(self.error(secret, &said, hold.cause));
+            let fault = if self.is_open(&secret.login) { Fault::Down } else { Fault::Unavailable };
+            return Some(self.error(fault, secret, &said, hold.cause));
         }
         let circuit = self.of(&secret.login);
         if let Admission::Refused { since, cause } = admit(circuit.as_deref().unwrap_or(&self.own), tenant, now) {
             let said = format!("not asked, because the store has been out for {} s", now.duration_since(since).as_secs());
-            return Some(self.error(secret, &said, cause));
+            return Some(self.error(Fault::Down, secret, &said, cause));
         }
         None
     }
@@ -172,10 +173,10 @@ impl Circuits {
         self.tell(true, self.own.probed(cause, Instant::now()));
     }
 
-    fn error(&self, secret: &SecretRef, said: &str, cause: Cause) -> BackendError {
+    fn error(&self, fault: Fault, secret: &SecretRef, said: &str, cause: Cause) -> BackendError {
         let Cause { reason, full } = cause;
         let full = full.map(|full| format!("{said}: {full}"));
-        BackendError::with(Fault::Unavailable, self.backend.clone(), Some(secret.name.clone()), format!("{said}: {reason}"), full)
+        BackendError::with(fault, self.backend.clone(), Some(secret.name.clone()), format!("{said}: {reason}"), full)
     }
 
     /// A request of this tenant has ended, with this error if it failed. It was begun then, and its caller may have had little patience.

@@ -76,6 +76,7 @@ fn context_in(namespace: &str, uid: &str) -> FetchContext {
         fresh: None,
         max_stale: None,
         patience: None,
+        live: false,
         payer: None,
         party: None,
         called: Called::default(),

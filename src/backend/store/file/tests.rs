@@ -120,6 +120,7 @@ fn cx() -> FetchContext {
         fresh: None,
         max_stale: None,
         patience: None,
+        live: false,
         payer: None,
         party: None,
         called: Called::default(),

@@ -8,7 +8,7 @@ use super::config::{VaultConfig, canonical, canonical_namespace, check_request, 
 use super::{VaultBackend, own};
 use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor};
 use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, InvalidName, LoginKey, RefParts, SecretName, Version, quoted};
+use crate::model::{BackendName, Diagnosis, InvalidName, Login, LoginKey, RefParts, SecretName, Version, quoted};
 use crate::policy::{Bounds, Own};
 
 #[async_trait]
@@ -19,7 +19,7 @@ impl Kind for VaultConfig {
             dialects: &["openbao", "vault"],
             address: Some(&self.address),
             audience: self.audience(),
-            bounds: Bounds { class_may: Some(self.class_may.clone()), own: Some(own) },
+            bounds: Bounds { class_may: Some(self.class_may.clone()), own: Some(own), members: Vec::new() },
             cache: Some(self.cache),
             files: self.files(),
             origin: self.origin(),
@@ -68,6 +68,10 @@ impl Kind for VaultConfig {
             asked.name = SecretName::escapable(&within).map_err(too_long)?;
         }
         Ok(asked)
+    }
+
+    fn own_login(&self, login: &Login) -> Login {
+        self.without_equals(login).unwrap_or_else(|_| login.clone())
     }
 
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {

@@ -116,6 +116,7 @@ impl VaultBackend {
             fresh: None,
             max_stale: None,
             patience: None,
+            live: false,
             payer: None,
             party: None,
             called: Called::default(),

@@ -91,6 +91,7 @@ impl Bench {
             fresh: None,
             max_stale: None,
             patience: None,
+            live: false,
             payer: None,
             party: None,
             called: Called::default(),

@@ -1,0 +1,119 @@
+//! What a failover knows before it is opened: what its members know, where both know the same.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
+
+use super::config::{FailoverConfig, Member};
+use super::{Denials, Failover};
+use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor};
+use crate::clock::Clock;
+use crate::model::{BackendName, Diagnosis, InvalidName, Level, Login, LoginKey, Method, RefParts, SecretName, Version};
+use crate::policy::Bounds;
+
+#[async_trait]
+impl Kind for FailoverConfig {
+    fn facts(&self) -> Facts<'_> {
+        let [first, _] = &self.members;
+        let Facts { dialects, bounds, updates, version, .. } = first.config.kind().facts();
+        let members = self.members.iter().map(|member| member.name.clone()).collect();
+        Facts { dialects, bounds: Bounds { members, ..bounds }, updates, version, ..Facts::default() }
+    }
+
+    /// Members are of one kind, and in one namespace.
+    fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
+        self.first().canonical(name)
+    }
+
+    fn pin(&self, _: &str) -> Result<Version, String> {
+        let [first, second] = self.names();
+        Err(format!(
+            "cannot be pinned in a failover: {first} and {second} count their versions each for itself (remove it; or name one of them as \
+             the backend)"
+        ))
+    }
+
+    /// The request must mean something to both members, and the same. What both configurations say is left out of the login; what one of
+    /// them does not say is kept, and left out for the other one when it is asked.
+    fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
+        for key in [LoginKey::Address, LoginKey::Tls] {
+            if asked.login.said().iter().any(|(said, _)| *said == key) {
+                let [first, second] = self.names();
+                let problem = format!("a failover has the two addresses of {first} and {second}, so a class cannot choose one (remove it)");
+                return Err(Inadmissible::Login { key, problem });
+            }
+        }
+        if asked.method == Method::Get && asked.args.has("version") {
+            let problem = "have a version, and the members of a failover count their versions each for itself (remove it)".to_owned();
+            return Err(Inadmissible::Request { key: "args", problem });
+        }
+        let admitted = |member: &Member| member.config.kind().admit(RefParts { backend: member.name.clone(), ..asked.clone() });
+        let [first, second] = self.members.each_ref().map(admitted);
+        let (first, second) = (first?, second?);
+        Ok(RefParts { backend: asked.backend, login: joined(first.login, second.login), ..first })
+    }
+
+    /// Over its members alone, without what stands around them: the registry has it over their stacks.
+    fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
+        let [first, second] = self.members.each_ref().map(|member| member.config.kind().open(&member.name, limits, clock));
+        let (members, answered) = ([first?, second?], [Counter::default(), Counter::default()]);
+        Ok(Arc::new(Failover::new(name, self.clone(), members, Denials::new(limits.remembered), answered)))
+    }
+
+    /// Its members are looked at each for itself; here it is whether one of them could serve its mounts.
+    async fn examine(
+        &self,
+        name: &BackendName,
+        limits: StoreLimits,
+        clock: &Arc<dyn Clock>,
+        _: Option<Visitor>,
+    ) -> Result<Vec<Diagnosis>, BackendError> {
+        let [first, second] = &self.members;
+        let (what, [one, other]) = (format!("backend {name}"), self.names());
+        let found = tokio::join!(first.look(limits, clock), second.look(limits, clock));
+        let diagnosis = match found {
+            (Ok(()), Ok(())) => Diagnosis::ok(what, format!("{one} answers, and so does {other}, for when {one} is out")),
+            (Ok(()), Err(error)) => {
+                Diagnosis::of_error(Level::Warn, what, &format!("{other} could not stand in for {one}: {}", error.reason_in_full()))
+            }
+            (Err(error), Ok(())) => {
+                Diagnosis::of_error(Level::Warn, what, &format!("{other} answers mounts in place of {one}: {}", error.reason_in_full()))
+            }
+            (Err(first), Err(second)) => {
+                let words = format!("{one}: {}; {other}: {}", first.reason_in_full(), second.reason_in_full());
+                Diagnosis::of_error(Level::Fail, what, &words)
+            }
+        };
+        Ok(vec![diagnosis])
+    }
+}
+
+impl FailoverConfig {
+    fn first(&self) -> &dyn Kind {
+        let [first, _] = &self.members;
+        first.config.kind()
+    }
+
+    pub(in crate::backend) fn names(&self) -> [&BackendName; 2] {
+        self.members.each_ref().map(|member| &member.name)
+    }
+}
+
+impl Member {
+    async fn look(&self, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<(), BackendError> {
+        self.config.kind().open(&self.name, limits, clock)?.check().await
+    }
+}
+
+/// What either says. Where both do, it is the same: what the class said.
+fn joined(one: Login, other: Login) -> Login {
+    Login {
+        address: one.address.or(other.address),
+        audience: one.audience.or(other.audience),
+        mount: one.mount.or(other.mount),
+        namespace: one.namespace.or(other.namespace),
+        role: one.role.or(other.role),
+        tls: one.tls.or(other.tls),
+    }
+}

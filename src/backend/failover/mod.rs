@@ -1,0 +1,337 @@
+//! A second store for when the first is out: `kind: failover`. It stands above the whole stacks of its two members, and has no address, no
+//! login and no cache of its own.
+//!
+//! The order is: the first member, then the second, then the newest answer of before that either has. The second is asked only where the
+//! first is out for this very request; what it refuses then is part of the outage. What the first has denied is [`Denials`]' business.
+
+mod config;
+mod denials;
+mod kind;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Duration, Instant};
+
+use super::stack::asked::Asked;
+use super::{Backend, BackendError, Called, Fault, FetchContext, Scope};
+use crate::model::{BackendName, Fetched, Lease, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Tenant, Verb};
+
+pub use config::{Beside, FailoverConfig};
+pub(in crate::backend) use denials::Denials;
+use denials::Moment;
+
+/// How long a member may take while there is something after it: as long as the client's tries may take where nobody listens.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is left of a mount's time at least, for what comes after its secrets.
+const REST: Duration = Duration::from_secs(1);
+
+/// The members, in their order.
+const FIRST: usize = 0;
+const SECOND: usize = 1;
+
+/// Over the stacks of its members.
+#[derive(Debug)]
+pub(in crate::backend) struct Failover {
+    name: BackendName,
+    config: FailoverConfig,
+    members: [Arc<dyn Backend>; 2],
+    denials: Arc<Denials>,
+    /// How many answers each member has given.
+    answered: [Counter; 2],
+}
+
+/// One request.
+struct Asking<'a> {
+    secret: &'a SecretRef,
+    /// As each member is sent it.
+    of: [SecretRef; 2],
+    /// As the first member's denials are kept.
+    asked: Asked,
+    tenant: Tenant,
+    begun: Moment,
+}
+
+// === impl Failover ===
+
+impl Failover {
+    pub(in crate::backend) fn new(
+        name: &BackendName,
+        config: FailoverConfig,
+        members: [Arc<dyn Backend>; 2],
+        denials: Arc<Denials>,
+        answered: [Counter; 2],
+    ) -> Self {
+        Self { name: name.clone(), config, members, denials, answered }
+    }
+
+    pub(in crate::backend) fn members(&self) -> [&BackendName; 2] {
+        self.config.names()
+    }
+
+    /// Whether it has this member.
+    pub(in crate::backend) fn has(&self, member: &BackendName) -> bool {
+        self.config.names().contains(&member)
+    }
+
+    /// For its members' successors after a reload: what was denied stays so.
+    pub(in crate::backend) fn denials(&self) -> &Arc<Denials> {
+        &self.denials
+    }
+
+    /// Why it could not serve a mount, if it could not; `failing`: the backends that could not.
+    pub(in crate::backend) fn failing(&self, failing: &[BackendError]) -> Option<BackendError> {
+        let find = |name: &BackendName| failing.iter().find(|error| error.backend == *name).cloned();
+        let [first, second] = self.config.names().map(find);
+        Some(self.both(None, &first?, &second?))
+    }
+
+    fn asking<'a>(&self, secret: &'a SecretRef, cx: &FetchContext) -> Asking<'a> {
+        let of = self.config.of_members(secret);
+        let asked = Asked { scope: self.members[FIRST].scope(&of[FIRST], &cx.pod), secret: of[FIRST].clone() };
+        Asking { secret, of, asked, tenant: cx.tenant(), begun: self.denials.begin() }
+    }
+
+    async fn read(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let first = match self.read_first(asking, cx).await {
+            Ok(fetched) => return Ok(self.given(FIRST, fetched)),
+            Err(error) if !error.fault.is_outage() => return Err(self.of(FIRST, asking, &error)),
+            Err(error) => error,
+        };
+        if !self.denials.allow(&asking.asked, &asking.tenant) {
+            let error = self.barred(asking, &first);
+            let stale = self.members[FIRST].stale(&asking.of[FIRST], cx, &error.reason).await;
+            return stale.map(|fetched| self.given(FIRST, fetched)).ok_or(error);
+        }
+        let second = match self.read_second(asking, cx).await {
+            Ok(fetched) => return Ok(self.given(SECOND, fetched)),
+            // The mount asks again, once it has memory for the answer.
+            Err(error) if error.fault == Fault::Short => return Err(self.of(SECOND, asking, &error)),
+            Err(error) => error,
+        };
+        let error = self.both(Some(&asking.secret.name), &first, &second);
+        self.newest(asking, cx, &error.reason).await.ok_or(error)
+    }
+
+    /// Where it may hang, it leaves time for the other one.
+    async fn read_first(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let (member, secret, now) = (&*self.members[FIRST], &asking.of[FIRST], Instant::now());
+        let share = cx.deadline.saturating_duration_since(now) / 2;
+        let (patience, deadline) = (Some(PATIENCE.min(share)), now + share);
+        let mut answer = member.fetch(secret, &FetchContext { patience, deadline, ..live(cx) }).await;
+        if let Err(error) = &mut answer
+            && error.fault == Fault::NoTurn
+        {
+            // Others were before it at a store that may well answer.
+            if member.is_out(secret, cx) {
+                error.fault = Fault::TimedOut;
+            } else {
+                answer = member.fetch(secret, &live(cx)).await;
+            }
+        }
+        self.note(asking, &answer);
+        answer
+    }
+
+    /// Where there is something to fall back on, nobody waits for as long as they can.
+    async fn read_second(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let (member, secret) = (&*self.members[SECOND], &asking.of[SECOND]);
+        if self.ages(asking, cx).await == [None, None] {
+            return member.fetch(secret, &live(cx)).await;
+        }
+        let rest = REST.min(cx.deadline.saturating_duration_since(Instant::now()) / 10);
+        let (patience, deadline) = (Some(PATIENCE), cx.deadline - rest);
+        member.fetch(secret, &FetchContext { patience, deadline, ..live(cx) }).await
+    }
+
+    /// Where the first member may have got the request, the second does not: what it asks for would be made twice.
+    async fn make(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let answer = self.members[FIRST].fetch(&asking.of[FIRST], &live(cx)).await;
+        self.note(asking, &answer);
+        let first = match answer {
+            Ok(fetched) => return Ok(self.given(FIRST, fetched)),
+            // Nothing was sent.
+            Err(error) if error.fault == Fault::Down => error,
+            Err(error) => return Err(self.of(FIRST, asking, &error)),
+        };
+        if !self.denials.allow(&asking.asked, &asking.tenant) {
+            return Err(self.barred(asking, &first));
+        }
+        match self.members[SECOND].fetch(&asking.of[SECOND], &live(cx)).await {
+            Ok(fetched) => Ok(self.given(SECOND, fetched)),
+            Err(second) if second.fault == Fault::Short => Err(self.of(SECOND, asking, &second)),
+            Err(second) => Err(self.both(Some(&asking.secret.name), &first, &second)),
+        }
+    }
+
+    /// Keeps in mind what the first member says of the request. What it said before says nothing new.
+    fn note(&self, asking: &Asking<'_>, answer: &Result<Fetched, BackendError>) {
+        let Asking { asked, tenant, begun, .. } = asking;
+        match answer {
+            Ok(fetched) if fetched.source == Source::Store => self.denials.allowed(asked, tenant, *begun),
+            Ok(_) => {}
+            Err(error) => match error.fault {
+                Fault::Denied | Fault::NotFound | Fault::Unauthenticated => self.denials.denied(asked, tenant),
+                Fault::Corrupt
+                | Fault::Down
+                | Fault::Invalid
+                | Fault::NoTurn
+                | Fault::Short
+                | Fault::Throttled
+                | Fault::TimedOut
+                | Fault::TooLarge
+                | Fault::Unavailable
+                | Fault::Unhelpful
+                | Fault::Unsupported => {}
+            },
+        }
+    }
+
+    /// The ages of what may serve while both are out.
+    async fn ages(&self, asking: &Asking<'_>, cx: &FetchContext) -> [Option<Duration>; 2] {
+        let [first, second] = &self.members;
+        [first.stale_age(&asking.of[FIRST], cx).await, second.stale_age(&asking.of[SECOND], cx).await]
+    }
+
+    async fn newest(&self, asking: &Asking<'_>, cx: &FetchContext, cause: &str) -> Option<Fetched> {
+        let order = match self.ages(asking, cx).await {
+            [Some(first), Some(second)] if first <= second => [FIRST, SECOND],
+            [_, Some(_)] => [SECOND, FIRST],
+            [Some(_), None] => [FIRST, SECOND],
+            [None, None] => return None,
+        };
+        for at in order {
+            if let Some(fetched) = self.members[at].stale(&asking.of[at], cx, cause).await {
+                return Some(self.given(at, fetched));
+            }
+        }
+        None
+    }
+
+    /// The store's own version is left out: the other member counts by itself, and equal content must have one version.
+    fn given(&self, at: usize, fetched: Fetched) -> Fetched {
+        self.answered[at].inc();
+        if fetched.secret.version.is_none() {
+            return fetched;
+        }
+        let Secret { fields, response, version: _, lease } = &*fetched.secret;
+        let secret = Secret { fields: fields.clone(), response: response.clone(), version: None, lease: lease.clone() };
+        Fetched { secret: Arc::new(secret), ..fetched }
+    }
+
+    // === errors, in the failover's name ===
+
+    /// What one member says.
+    fn of(&self, at: usize, asking: &Asking<'_>, error: &BackendError) -> BackendError {
+        let name = self.config.names()[at];
+        let full = error.source.is_some().then(|| format!("{name}: {}", error.reason_in_full()));
+        let secret = Some(asking.secret.name.clone());
+        let told = BackendError::with(error.fault, self.name.clone(), secret, format!("{name}: {}", error.reason), full);
+        BackendError { retry_after: error.retry_after, ..told }
+    }
+
+    /// The first member is out, and has denied the request before.
+    fn barred(&self, asking: &Asking<'_>, first: &BackendError) -> BackendError {
+        let [one, other] = self.config.names();
+        let why = format!("{other} is not asked, because {one} has denied this request before, and not answered it since");
+        let full = first.source.is_some().then(|| format!("{one}: {}; {why}", first.reason_in_full()));
+        let reason = format!("{one}: {}; {why}", first.reason);
+        BackendError::with(first.fault, self.name.clone(), Some(asking.secret.name.clone()), reason, full)
+    }
+
+    /// The first member is out, and the second does not help: that is an outage of the first's kind, whatever the second says.
+    fn both(&self, secret: Option<&SecretName>, first: &BackendError, second: &BackendError) -> BackendError {
+        let [one, other] = self.config.names();
+        let has_more = first.source.is_some() || second.source.is_some();
+        let full = has_more.then(|| format!("{one}: {}; {other}: {}", first.reason_in_full(), second.reason_in_full()));
+        let reason = format!("{one}: {}; {other}: {}", first.reason, second.reason);
+        BackendError::with(first.fault, self.name.clone(), secret.cloned(), reason, full)
+    }
+
+    /// The member that a lease is of.
+    fn member_of(&self, lease: &Lease) -> &dyn Backend {
+        let is_second = self.config.names()[SECOND] == &lease.secret.backend;
+        &*self.members[usize::from(is_second)]
+    }
+}
+
+/// No answer of before: what comes next is asked first. Whether a store was called is told of each for itself.
+fn live(cx: &FetchContext) -> FetchContext {
+    FetchContext { live: true, called: Called::default(), ..cx.clone() }
+}
+
+#[async_trait]
+impl Backend for Failover {
+    async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
+        let asking = self.asking(secret, cx);
+        match secret.verb() {
+            Verb::Read => self.read(&asking, cx).await,
+            Verb::Update => self.make(&asking, cx).await,
+        }
+    }
+
+    /// What the first member has; what the second has only while the first would not be asked.
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+        let of = self.config.of_members(secret);
+        let (cx, [first, second]) = (&live(cx), &self.members);
+        if let Some(fetched) = first.recall(&of[FIRST], cx) {
+            return Some(self.given(FIRST, fetched));
+        }
+        if !first.is_out(&of[FIRST], cx) {
+            return None;
+        }
+        let asked = Asked { scope: first.scope(&of[FIRST], &cx.pod), secret: of[FIRST].clone() };
+        let may = self.denials.allow(&asked, &cx.tenant());
+        second.recall(&of[SECOND], cx).filter(|_| may).map(|fetched| self.given(SECOND, fetched))
+    }
+
+    async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
+        let of = self.config.members.each_ref().map(|member| SecretPrefix {
+            backend: member.name.clone(),
+            prefix: prefix.prefix.clone(),
+            login: member.config.kind().own_login(&prefix.login),
+        });
+        match self.members[FIRST].list(&of[FIRST], cx).await {
+            Err(error) if error.fault.is_outage() => self.members[SECOND].list(&of[SECOND], cx).await,
+            answer => answer,
+        }
+    }
+
+    async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError> {
+        self.member_of(&lease).renew(lease, deadline).await
+    }
+
+    async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError> {
+        self.member_of(&lease).revoke(lease, deadline).await
+    }
+
+    fn adopt(&self, lease: &Lease) {
+        self.member_of(lease).adopt(lease);
+    }
+
+    async fn forget(&self, pod: &str, deadline: Instant) {
+        let [first, second] = &self.members;
+        tokio::join!(first.forget(pod, deadline), second.forget(pod, deadline));
+    }
+
+    /// One of them is enough.
+    async fn check(&self) -> Result<(), BackendError> {
+        let [first, second] = &self.members;
+        match tokio::join!(first.check(), second.check()) {
+            (Err(first), Err(second)) => Err(self.both(None, &first, &second)),
+            (Ok(()), _) | (_, Ok(())) => Ok(()),
+        }
+    }
+
+    /// No wider than either member's.
+    fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
+        let of = self.config.of_members(secret);
+        let [first, second] = [FIRST, SECOND].map(|at| self.members[at].scope(&of[at], pod));
+        if first == second { first } else { Scope::Pod(Arc::clone(&pod.uid)) }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
