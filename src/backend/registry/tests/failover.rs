@@ -30,7 +30,7 @@ fn name(text: &str) -> BackendName {
 /// Stacks `bao` and `bao-dr` around these stores, and `both` above them.
 fn stacked(stores: [Arc<dyn Backend>; 2], (metrics, leases): (&Arc<Metrics>, &Arc<Leases>), former: Option<&Backends>) -> Backends {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH));
-    let parts = BackendParts { clock: &clock, metrics, leases, kept: Ceilings::of(64 << 20) };
+    let parts = BackendParts { clock: &clock, metrics, leases, kept: Ceilings::of(64 << 20), archive: None };
     let config = BackendConfig::File(FileConfig { vault: "/v".into(), identity: Vec::new() });
     let mut backends = empty();
     for (store, name) in stores.into_iter().zip(["bao", "bao-dr"].map(name)) {
