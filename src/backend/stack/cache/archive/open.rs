@@ -150,7 +150,7 @@ impl<'r> Reading<'r> {
             if discard {
                 let _ = fs::remove_file(path);
             } else if let Err(problem) = content.and_then(|content| self.take(content.expose())) {
-                self.unopened(path, problem);
+                self.unopened(path, &problem);
             }
             // Mounts wait for these.
             if removes {
@@ -218,7 +218,7 @@ impl<'r> Reading<'r> {
         Arc::clone(self.accounts.entry(key).or_insert_with(new))
     }
 
-    fn unopened(&mut self, path: &Path, problem: String) {
+    fn unopened(&mut self, path: &Path, problem: &str) {
         let age = fs::symlink_metadata(path).and_then(|found| found.modified()).ok().and_then(|changed| Timestamp::try_from(changed).ok());
         if age.is_some_and(|changed| Duration::try_from(self.now.duration_since(changed)).is_ok_and(|age| age > FOREIGN)) {
             let _ = fs::remove_file(path);

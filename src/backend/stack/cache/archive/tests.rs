@@ -132,6 +132,7 @@ impl Daemon {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)] // as `Daemon::stale` says it
 fn given(text: &str, age: u64) -> Option<(String, u64)> {
     Some((text.to_owned(), age))
 }
@@ -412,7 +413,9 @@ async fn a_wipe_is_seen_before_anything_is_given() {
     let kept: Vec<_> = node.files("answers").into_iter().map(|file| (fs::read(&file).unwrap(), file)).collect();
     assert_eq!(wipe(&sealed, &Target::Backend("files".parse().unwrap(), String::new()), now()).unwrap(), 0);
     assert_eq!(wipe(&sealed, &Target::All, now()).unwrap(), 2);
-    kept.iter().for_each(|(bytes, file)| fs::write(file, bytes).unwrap());
+    for (bytes, file) in &kept {
+        fs::write(file, bytes).unwrap();
+    }
     assert_eq!(daemon.stale("kv/bank/db").await, None);
     let daemon = node.restart(daemon);
     assert_eq!((daemon.stale("kv/bank/db").await, daemon.stale("kv/shop/db").await), (None, None));
@@ -484,7 +487,7 @@ async fn a_disk_that_hangs_keeps_a_denied_mount_waiting_and_serves_nothing() {
     let daemon = node.restart(daemon);
     let shared = Arc::clone(&daemon.archive.shared);
     let stall = shared.stall.lock();
-    let cx = FetchContext { deadline: Instant::now() + Duration::from_millis(1_000), ..context("uid-1", "web", STALE) };
+    let cx = FetchContext { deadline: Instant::now() + Duration::from_secs(1), ..context("uid-1", "web", STALE) };
     daemon.store.next([(Duration::ZERO, Then::Fail(Fault::Denied))]);
     let began = Instant::now();
     assert_eq!(daemon.backend.fetch(&secret("kv/db"), &cx).await.unwrap_err().fault, Fault::Denied);

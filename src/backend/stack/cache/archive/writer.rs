@@ -70,9 +70,17 @@ pub(super) struct State {
     swept: Instant,
     /// Whether what is new is written at once.
     flush: bool,
-    is_full: bool,
-    is_behind: bool,
+    trouble: Trouble,
     closed: bool,
+}
+
+/// What was found when it was last looked at, and said once.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// The disk has too little room.
+    is_full: bool,
+    /// The clock is behind.
+    is_behind: bool,
 }
 
 /// What is to be removed and marked in one round.
@@ -98,8 +106,7 @@ impl State {
             wrote: now,
             swept: now,
             flush: false,
-            is_full: false,
-            is_behind: false,
+            trouble: Trouble::default(),
             closed: false,
         }
     }
@@ -107,14 +114,14 @@ impl State {
     /// Whether the clock is so far behind the folder that ages mean nothing. Said once.
     pub fn is_behind(&mut self, now: Timestamp) -> bool {
         let behind = self.index.behind_by(now);
-        if let (Some(behind), false) = (behind, self.is_behind) {
+        if let (Some(behind), false) = (behind, self.trouble.is_behind) {
             tracing::warn!(
                 seconds = behind.as_secs(),
                 "the clock is behind the newest answer in the sealed folder: none is given from there (set the clock; or, if it was ahead before, `keyferry cache wipe`)"
             );
         }
-        self.is_behind = behind.is_some();
-        self.is_behind
+        self.trouble.is_behind = behind.is_some();
+        self.trouble.is_behind
     }
 
     pub fn is_closed(&self) -> bool {
@@ -225,7 +232,7 @@ impl Shared {
                 return None;
             }
             let since = state.wrote.elapsed();
-            let pace = if state.fault.is_some() || state.is_full { AGAIN } else { PACE };
+            let pace = if state.fault.is_some() || state.trouble.is_full { AGAIN } else { PACE };
             let writes = state.flush || state.index.is_waiting() && since >= pace;
             let removes = state.removes() && (state.fault.is_none() || state.tried < state.index.ticket);
             let tries = (state.fault.is_some() || state.removes()) && since >= AGAIN;
@@ -331,7 +338,7 @@ impl Shared {
     pub fn probe(&self) -> io::Result<()> {
         self.logins.write("probe", b"probe")?;
         self.logins.remove("probe")?;
-        self.answers.dir().exists().then(|| self.answers.sync()).unwrap_or(Ok(()))
+        if self.answers.dir().exists() { self.answers.sync() } else { Ok(()) }
     }
 
     /// Until a removal waits: that goes first. Whether there was one.
@@ -382,10 +389,10 @@ impl Shared {
         let found = (self.space)(folder.parent().unwrap_or(&folder));
         let is_full = !found.is_ok_and(is_enough);
         let mut state = self.lock();
-        if is_full && !state.is_full {
+        if is_full && !state.trouble.is_full {
             tracing::warn!(folder = %folder.display(), "the disk has less than 256 MiB or 5 % free: no answers are written until it has more");
         }
-        state.is_full = is_full;
+        state.trouble.is_full = is_full;
         !is_full
     }
 
