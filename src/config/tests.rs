@@ -354,5 +354,5 @@ policy: [{ pods: { namespace: shop }, read: [\"both/kv/**\", \"web/x\"], update:
     let config = Config::parse(sound).unwrap();
     assert_eq!(config.backends.len(), 6, "the order of the entries does not matter");
     let only_reads = sound.replace("update: [\"both/pki/issue/x\"]", "update: [\"web/x\"]");
-    insta::assert_snapshot!(faults(&only_reads), @r#"keyferry.yaml:11:86: policy rule 1.update: "web/x": web only reads, and nothing is updated there (write it under `read`, or remove it)"#);
+    insta::assert_snapshot!(faults(&only_reads), @r#"keyferry.yaml:12:79: policy rule 1.update: "web/x": web only reads, and nothing is updated there (write it under `read`, or remove it)"#);
 }
