@@ -189,7 +189,8 @@ async fn metrics() -> String {
          identity: {{ issuer: \"{ISSUER}\", jwks: {{ url: \"{url}\", ca: {files}/ca.crt, tokenFile: {files}/token }} }}\n\
          backends:\n  files: {{ kind: file, vault: {at}/vault, identity: {at}/age.key }}\n  \
          bao: {{ kind: vault, address: \"http://127.0.0.1:9\", auth: {{ method: jwt, role: csi, audience: bao }} }}\n  \
-         far: {{ kind: http, url: \"{far}/{{name}}\", ca: {files}/ca.crt, cache: {{ fresh: 0, stale: 24h }} }}\n\
+         far: {{ kind: http, url: \"{far}/{{name}}\", ca: {files}/ca.crt, cache: {{ fresh: 0, stale: 24h }} }}\n  \
+         farther: {{ kind: http, url: \"https://127.0.0.1:9/{{name}}\" }}\n  both: {{ kind: failover, of: [far, farther] }}\n\
          defaultBackend: files\npolicy:\n  - pods: {{ namespace: shop }}\n    read: [\"files/shop/**\", \"far/db\"]\n\
          audit: {{ alerts: [{{ rule: manySecrets, secrets: 50, within: 10m }}, {{ rule: denials, count: 20, within: 5m }}] }}\n\
          metrics: {{ listen: \"127.0.0.1:0\" }}\n",
