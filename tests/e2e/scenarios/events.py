@@ -14,13 +14,15 @@ from cluster import EXAMPLES, Failed, pod, same
 LANE = "events"
 
 EVENTS = ("log: { format: json, level: info }", "events: { enabled: true }\n\nlog: { format: json, level: info }")
+# What has just been read is not asked for again, and so is not old.
+HARDLY_FRESH = ("  fresh: 2m", "  fresh: 1s")
 STARTED, REPLACED = "StartedFromStaleSecret", "StaleSecretReplaced"
 
 
 def run(cluster):
     bao = stores.OpenBao(cluster)
     bao.start()
-    stores.install(cluster, bao, EVENTS, components=["events"])
+    stores.install(cluster, bao, EVENTS, HARDLY_FRESH, components=["events"])
     # The page's first Pod has its secret from the file vault, which this overlay takes away.
     cluster.delete("shop", "pod/first", "--wait=false")
     cluster.apply(EXAMPLES / "openbao-static.yaml")

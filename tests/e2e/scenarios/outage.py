@@ -42,10 +42,11 @@ def the_drill(cluster, bao):
 def the_node_restarts(cluster, bao, password):
     """All in memory is gone, and every Pod of the node begins again: with the API server, without the store."""
     same(bao.health(), 503, "the store's health before the node restarts")
-    started = time.monotonic()
+    started, before = time.monotonic(), restarts(cluster)
     cluster.node.reboot()
-    cluster.rolled_out(150)
-    cluster.ready("shop", "openbao-static", seconds=180)
+    # Until kubelet has looked, the API server has what was.
+    cluster.until("the Pod's container starts again", lambda: restarts(cluster) > before, 240, every=2)
+    cluster.ready("shop", "openbao-static", seconds=60)
     cluster.remark(f"a Pod runs {time.monotonic() - started:.0f} s after the node's restart, without the store")
     same(cluster.read("shop", "openbao-static", "/secrets/password"), password, "the file after the node's restart")
     same(sources(cluster.audit("shop", "openbao-static")[-1]), {"stale"}, "the sources after the node's restart")
@@ -77,6 +78,10 @@ def the_store_is_back(cluster, bao):
         return sources(cluster.audit("shop", "openbao-static")[-1]) <= {"store", "fresh"}
 
     cluster.until("the store's own answers are delivered again", current, 180, every=2)
+
+
+def restarts(cluster):
+    return cluster.get("pod", "openbao-static", "shop")["status"]["containerStatuses"][0]["restartCount"]
 
 
 def sources(line):
