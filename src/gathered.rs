@@ -1,4 +1,5 @@
-//! Hashes of many small parts. `SipHash` spends more on a part than on its bytes: the parts are gathered, and given to it together.
+//! Hashes of many small parts. `SipHash` spends more on a part than on its bytes: the parts are gathered, and given to it together. And
+//! what has a hash already is not hashed once more.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 
@@ -42,6 +43,40 @@ impl Hasher for Gathered {
         let mut hasher = self.hasher.clone();
         hasher.write(&self.bytes[..self.filled]);
         hasher.finish()
+    }
+}
+
+/// For keys whose hash is one number that was made under a key of this process: it is taken as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Prehashed;
+
+/// The number.
+#[derive(Debug, Default)]
+pub struct Number(u64);
+
+impl BuildHasher for Prehashed {
+    type Hasher = Number;
+
+    fn build_hasher(&self) -> Number {
+        Number::default()
+    }
+}
+
+impl Hasher for Number {
+    /// Only for completeness: a key of several parts needs [`Gathering`].
+    fn write(&mut self, part: &[u8]) {
+        for byte in part {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

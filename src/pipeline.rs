@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt, TryFutureExt};
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant, timeout_at};
 
-use crate::audit::{AuditSink, AuditUnavailable, Event};
+use crate::audit::{AuditSink, AuditUnavailable, Event, Gist};
 use crate::backend::{BackendError, Backends, Fault, Terms};
 use crate::budget::{Budget, Payer, Purse, Spent, Unpaid, Unread};
 use crate::clock::Clock;
@@ -22,6 +22,7 @@ use crate::delivery::{DeliveredFile, Deliverer, Delivery, DeliveryMode, Handed, 
 use crate::dialect::{self, ClassLimits};
 use crate::events::{Board, Teller};
 use crate::files::Located;
+use crate::gathered::Prehashed;
 use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
 use crate::model::{
@@ -51,7 +52,7 @@ pub use watch::{Due, Look, Watch};
 
 use ended::Ended;
 use live::Whose;
-use record::Record;
+use record::{Facts, Record};
 use told::Told;
 use watch::{Delivered, Former, Subject};
 
@@ -116,7 +117,7 @@ pub struct MountLimits {
 #[derive(Debug)]
 pub struct Plans {
     /// By the hash of the parameters, under a key of these plans alone: whoever writes a class cannot find two of one hash.
-    parsed: Kept<u64, Parsed>,
+    parsed: Kept<u64, Parsed, Prehashed>,
     hasher: RandomState,
     /// What policy has decided of them.
     granted: Kept<Decided, Arc<Granted>>,
@@ -127,6 +128,8 @@ pub struct Plans {
 struct Parsed {
     from: Arc<BTreeMap<String, String>>,
     plan: Arc<Plan>,
+    /// Of all that an audit line says of the class.
+    gist: Gist,
     /// In bytes.
     weight: usize,
 }
@@ -146,6 +149,7 @@ struct Asked {
 /// A class as it was found: known from before, or parsed now and not kept yet.
 struct Class {
     plan: Arc<Plan>,
+    gist: Gist,
     /// In bytes.
     weight: usize,
     parsed_from: Option<Arc<BTreeMap<String, String>>>,
@@ -308,7 +312,7 @@ impl Pipeline {
     async fn walk(&self, asked: Asked, found: Class, means: &Means, cx: &MountContext, record: &mut Record) -> Result<Ready, MountError> {
         let Asked { claims, class, tokens, permission, target_path } = asked;
         let purse = &means.purse;
-        record.planned(&found.plan);
+        record.planned(&found.plan, found.gist);
         let Attested { pod, tokens, proof } = self.identity.attest(&claims, &tokens).await.map_err(MountError::Identity)?;
         record.identified(pod.verified);
         let permits = self.authorise(&pod, &found.plan, record)?;
@@ -329,7 +333,7 @@ impl Pipeline {
         self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);
         let Found { secrets, paid, kept_back } = found;
         let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
-        record.delivered(&plan, &permits, &secrets, &versions, &rendered);
+        record.delivered(Facts { permits, secrets, versions, rendered });
         let paid = Paid { contents: paid, _answer: kept_back, _purse: Arc::clone(purse) };
         let files = volume.writes().then(|| self.files_of(&plan)).flatten();
         let delivered = files.map(|files| {
@@ -407,8 +411,8 @@ impl Pipeline {
         if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(str::is_empty) {
             parameters.replace("dialect", &cx.provider);
         }
-        if let Some(Parsed { plan, weight, .. }) = self.plans.find(&parameters) {
-            return Ok(Class { plan, weight, parsed_from: None });
+        if let Some(Parsed { plan, gist, weight, .. }) = self.plans.find(&parameters) {
+            return Ok(Class { plan, gist, weight, parsed_from: None });
         }
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
@@ -418,7 +422,8 @@ impl Pipeline {
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
         let plan = self.work(bytes, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)?;
-        Ok(Class { plan: Arc::new(plan), weight: PLAN + bytes * PARSED, parsed_from: Some(parsed_from) })
+        let gist = Gist::of((&*parsed_from, &plan.secrets));
+        Ok(Class { plan: Arc::new(plan), gist, weight: PLAN + bytes * PARSED, parsed_from: Some(parsed_from) })
     }
 
     /// Counts a mount that is refused for want of what tenants share, and says now and then who holds most of it.
@@ -474,12 +479,12 @@ impl Pipeline {
 
     /// Keeps a class that policy has let pass, and tells once what is to be known of it.
     fn keep(&self, class: Class, tenant: &Tenant, name: Option<&str>) -> Arc<Plan> {
-        let Class { plan, weight, parsed_from: Some(parameters) } = class else { return class.plan };
+        let Class { plan, gist, weight, parsed_from: Some(parameters) } = class else { return class.plan };
         let name = name.unwrap_or_default();
         for warning in &plan.warnings {
             self.commons.told.warn_of_class(tenant, name, warning);
         }
-        self.plans.keep(tenant, parameters, &plan, weight);
+        self.plans.keep(tenant, Parsed { from: parameters, plan: Arc::clone(&plan), gist, weight });
         plan
     }
 
@@ -625,15 +630,17 @@ impl Pipeline {
 
     /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
     /// then fails, a second line says so.
-    async fn hand_over(&self, ready: Result<Ready, MountError>, record: Record, cx: &MountContext) -> Result<Done, MountError> {
-        let second = ready.as_ref().is_ok_and(|ready| ready.volume.writes()).then(|| record.clone());
-        let event = record.into_event(ready.as_ref().err(), cx.arrived.elapsed());
-        self.audit_in_time(event, cx).await.map_err(MountError::Audit)?;
+    async fn hand_over(&self, ready: Result<Ready, MountError>, mut record: Record, cx: &MountContext) -> Result<Done, MountError> {
+        record.took(cx.arrived.elapsed());
+        if ready.is_err() || !self.audit.count(record.in_brief()) {
+            self.audit_in_time(record.event(ready.as_ref().err()), cx).await.map_err(MountError::Audit)?;
+        }
         let Ready { mounted: Mounted { delivery, paid }, volume, delivered: kept } = ready?;
         let delivered = in_time(volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery), cx).await;
-        if let (Err(error), Some(record)) = (&delivered, second) {
+        if let Err(error) = &delivered {
+            record.took(cx.arrived.elapsed());
             // Nothing was delivered: what matters is why, even if this line is lost. The sink counts that.
-            let _ = self.audit_in_time(record.into_event(Some(error), cx.arrived.elapsed()), cx).await;
+            let _ = self.audit_in_time(record.event(Some(error)), cx).await;
         }
         delivered.map(|(delivery, turn)| Done { mounted: Mounted { delivery, paid }, delivered: kept, turn })
     }
@@ -773,9 +780,9 @@ impl Plans {
         parameters.is(&known.from).then_some(known)
     }
 
-    fn keep(&self, tenant: &Tenant, from: Arc<BTreeMap<String, String>>, plan: &Arc<Plan>, weight: usize) {
-        let (hash, plan) = (self.hasher.hash_one(Parameters::of(&from)), Arc::clone(plan));
-        self.parsed.keep(tenant.as_str(), hash, Parsed { from, plan, weight }, weight);
+    fn keep(&self, tenant: &Tenant, parsed: Parsed) {
+        let (hash, weight) = (self.hasher.hash_one(Parameters::of(&parsed.from)), parsed.weight);
+        self.parsed.keep(tenant.as_str(), hash, parsed, weight);
     }
 
     fn granted(&self, plan: &Arc<Plan>, pod: &PodIdentity) -> Option<Arc<Granted>> {

@@ -6,17 +6,17 @@ use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::gathered::Gathering;
 
 /// Bounded by number ([`Shelf::new`]) or by weight ([`Shelf::of_bytes`]). Not synchronised: its owner has a lock around it.
-pub struct Shelf<K, V> {
+pub struct Shelf<K, V, S = Gathering> {
     /// The most that all entries may weigh together. Where they are counted, each weighs 1.
     capacity: usize,
     weight: usize,
-    entries: HashMap<K, Entry<V>, Gathering>,
+    entries: HashMap<K, Entry<V>, S>,
     /// What each tenant has; without those that have nothing.
     held: HashMap<Arc<str>, Part<K>>,
     /// Counts the uses: the order in which entries were used last.
@@ -24,7 +24,7 @@ pub struct Shelf<K, V> {
 }
 
 /// A [`Shelf`] by weight with its own lock, whose values are handed out as clones.
-pub struct Kept<K, V>(Mutex<Shelf<K, V>>);
+pub struct Kept<K, V, S = Gathering>(Mutex<Shelf<K, V, S>>);
 
 struct Entry<V> {
     tenant: Arc<str>,
@@ -41,17 +41,26 @@ struct Part<K> {
 
 // === impl Shelf ===
 
-impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
+impl<K, V> Shelf<K, V> {
     /// For at most so many entries; at least 1.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), weight: 0, entries: HashMap::default(), held: HashMap::new(), uses: 0 }
+        Self::with_capacity(capacity)
     }
 
     /// For entries of so many bytes together, as [`Shelf::put`] is told their weights.
     pub fn of_bytes(bytes: usize) -> Self {
-        Self::new(bytes)
+        Self::with_capacity(bytes)
     }
+}
 
+impl<K, V, S: Default> Shelf<K, V, S> {
+    /// As [`Shelf::new`] or [`Shelf::of_bytes`], for keys that are hashed in another way.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), weight: 0, entries: HashMap::default(), held: HashMap::new(), uses: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V, S: BuildHasher> Shelf<K, V, S> {
     /// The value, which is the last used from now on.
     pub fn find<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
@@ -208,12 +217,14 @@ impl<K: Clone + Eq + Hash, V> Shelf<K, V> {
 
 // === impl Kept ===
 
-impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
+impl<K, V, S: Default> Kept<K, V, S> {
     /// For values of so many bytes together.
     pub fn of_bytes(bytes: usize) -> Self {
-        Self(Mutex::new(Shelf::of_bytes(bytes)))
+        Self(Mutex::new(Shelf::with_capacity(bytes)))
     }
+}
 
+impl<K: Clone + Eq + Hash, V: Clone, S: BuildHasher> Kept<K, V, S> {
     pub fn find<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -264,19 +275,19 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
     }
 
     /// Nothing that is done under the lock panics.
-    fn lock(&self) -> MutexGuard<'_, Shelf<K, V>> {
+    fn lock(&self) -> MutexGuard<'_, Shelf<K, V, S>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K, V> fmt::Debug for Kept<K, V> {
+impl<K, V, S> fmt::Debug for Kept<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kept").finish_non_exhaustive()
     }
 }
 
 /// Keys and values may be secret: neither is shown.
-impl<K, V> fmt::Debug for Shelf<K, V> {
+impl<K, V, S> fmt::Debug for Shelf<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shelf").field("capacity", &self.capacity).field("entries", &self.entries.len()).finish_non_exhaustive()
     }

@@ -36,7 +36,7 @@ mod trail;
 pub use alerts::{AlertRule, Watched};
 pub use config::{AuditConfig, Rotate};
 pub use destination::OpenError;
-pub use event::{Age, Event, ObjectEvent, Outcome};
+pub use event::{Age, Event, Gist, ObjectEvent, Outcome};
 pub use files::Files;
 
 use alerts::{Alarms, Alert, Noted};
@@ -51,6 +51,10 @@ const QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Takes a mount's line.
 #[async_trait]
 pub trait AuditSink: Debug + Send + Sync {
+    /// Counts a delivery that says what the volume's last mount said, where no line is due; whether it was one. It needs a gist, and no
+    /// objects.
+    fn count(&self, event: &Event) -> bool;
+
     /// # Errors
     /// The line could not be written, and the admin wants the mount to fail then.
     async fn record(&self, event: Event) -> Result<(), AuditUnavailable>;
@@ -159,9 +163,15 @@ impl AuditLog {
 
 #[async_trait]
 impl AuditSink for AuditLog {
+    fn count(&self, event: &Event) -> bool {
+        let may_count = event.gist.is_some() && event.outcome == Outcome::Delivered;
+        // What waits keeps its room until it is written: without any, the volume's last mount is the one that the table has.
+        may_count && self.room.of(event.namespace()) == 0 && self.repeats.count(event)
+    }
+
     async fn record(&self, mut event: Event) -> Result<(), AuditUnavailable> {
         event.bound();
-        // What waits keeps its room until it is written: without any, the volume's last mount is the one that the table has.
+        // As above.
         if self.room.of(event.namespace()) == 0 && self.repeats.count(&event) {
             // It delivers nothing new. One that is denied again is another denial.
             if alerts::is_denial(&event) {

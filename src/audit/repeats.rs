@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::event::{Event, Outcome};
 use super::line::{Count, Whose};
-use crate::gathered::Gathering;
+use crate::gathered::{Gathering, Prehashed};
 use crate::model::{Code, RequestId, Tenant};
 use crate::shelf::Shelf;
 
@@ -23,7 +23,7 @@ const INTERVAL_SECONDS: i64 = 3600;
 pub(super) struct Repeats {
     /// With a key of this process: nobody can find two mounts that count as the same.
     hasher: Gathering,
-    volumes: Mutex<Shelf<u64, Last>>,
+    volumes: Mutex<Shelf<u64, Last, Prehashed>>,
 }
 
 /// What is known of a volume: about 200 bytes with its place in the table.
@@ -58,7 +58,7 @@ pub(super) struct Passed {
 
 impl Default for Repeats {
     fn default() -> Self {
-        Self { hasher: Gathering::default(), volumes: Mutex::new(Shelf::new(VOLUMES)) }
+        Self { hasher: Gathering::default(), volumes: Mutex::new(Shelf::with_capacity(VOLUMES)) }
     }
 }
 
@@ -112,14 +112,14 @@ impl Repeats {
 
     /// Every count that was not written.
     pub(super) fn drain(&self) -> Vec<Count> {
-        let drained = mem::replace(&mut *self.lock(), Shelf::new(VOLUMES));
+        let drained = mem::replace(&mut *self.lock(), Shelf::with_capacity(VOLUMES));
         let mut counts: Vec<Count> = drained.values().filter_map(Last::count_by_namespace).collect();
         counts.sort_by_key(|count| count.time);
         counts
     }
 
     /// Nothing that is done under the lock panics.
-    fn lock(&self) -> MutexGuard<'_, Shelf<u64, Last>> {
+    fn lock(&self) -> MutexGuard<'_, Shelf<u64, Last, Prehashed>> {
         self.volumes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

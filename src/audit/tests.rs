@@ -70,6 +70,7 @@ fn event(second: i64, version: &str) -> Event {
             by: None,
             age: Age::default(),
         }],
+        gist: None,
         more: 0,
     }
 }

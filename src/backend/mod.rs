@@ -45,9 +45,9 @@ pub use stack::lease::LeasesConfig;
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
 
-    /// The answer, where it is at hand and fresh enough for this caller: told without waiting, and without asking the store. A decorator
-    /// that may have to do something about each answer leaves this as it is.
-    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
+    /// The answer, where it is at hand and fresh enough for this caller: told without waiting, and without asking the store. `now`: the
+    /// clock is read once for all secrets of a mount. A decorator that may have to do something about each answer leaves this as it is.
+    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext, _now: Instant) -> Option<Fetched> {
         None
     }
 

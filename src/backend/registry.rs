@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::failover::{Denials, Failover};
 use super::stack::breaker::Breaker;
@@ -216,8 +217,8 @@ impl Backends {
 
     /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the plan's order. Nothing waits, and no store is asked.
     pub fn recall(&self, permits: &Permits, terms: &Terms) -> Vec<Option<Fetched>> {
-        let cx = terms.of(permits.pod());
-        permits.secrets().iter().map(|secret| self.top(&secret.backend)?.recall(secret, &cx)).collect()
+        let (cx, now) = (terms.of(permits.pod()), Instant::now());
+        permits.secrets().iter().map(|secret| self.top(&secret.backend)?.recall(secret, &cx, now)).collect()
     }
 
     /// Fetches the secret at this place of the plan: there is no way to a store without a permit.

@@ -1,8 +1,10 @@
 //! Names: of backends, secrets, fields, versions and requests. Parsed once at the edge; a value of these types is valid.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use thiserror::Error;
 
@@ -19,8 +21,11 @@ const MAX_FIELD_NAME: usize = 253;
 pub struct BackendName(Arc<str>);
 
 /// A secret in its store, as the store calls it, in the one spelling that policy sees and the store is sent.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct SecretName(Arc<str>);
+#[derive(Clone)]
+pub struct SecretName {
+    text: Arc<str>,
+    hash: u64,
+}
 
 /// One field of a secret. What a store answers may be any text, also an empty one: `Display` shows it escaped and cut.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -88,9 +93,17 @@ impl fmt::Display for BackendName {
 
 // === impl SecretName ===
 
+/// The key under which names are hashed: of this process alone, so that whoever writes names cannot choose ones that collide.
+static HASH_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 impl SecretName {
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The hash of the name, made once.
+    pub fn hash_code(&self) -> u64 {
+        self.hash
     }
 
     /// A name for a store that is asked with every byte escaped: it may have a `#`, and a `%` that no two hexadecimal digits follow. A server
@@ -129,12 +142,12 @@ impl SecretName {
                 _ => {}
             }
         }
-        Ok(Self(text.into()))
+        Ok(Self { text: text.into(), hash: HASH_KEY.hash_one(text) })
     }
 
     /// The part after the last `/`: the default file name.
     pub fn last_element(&self) -> &str {
-        self.0.rsplit('/').next().unwrap_or(&self.0)
+        self.text.rsplit('/').next().unwrap_or(&self.text)
     }
 }
 
@@ -149,7 +162,39 @@ impl FromStr for SecretName {
 
 impl fmt::Display for SecretName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SecretName").field(&self.text).finish()
+    }
+}
+
+impl PartialEq for SecretName {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.text, &other.text) || self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl Eq for SecretName {}
+
+impl Hash for SecretName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Ord for SecretName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl PartialOrd for SecretName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -117,7 +117,7 @@ impl<'c> Request<'c> {
         match (attributes, claims) {
             (Some(Attributes { mut parameters, .. }), Some(claims)) if faults.0.is_empty() => {
                 // What is left is the same for every Pod of a class, so that the class is parsed once for all of them.
-                parameters.retain(|key| !key.contains('/'));
+                parameters.retain(|key| key.bytes().all(|byte| byte != b'/'));
                 let (claims, target_path) = (Arc::new(claims), target_path.as_str().into());
                 Ok(Self { claims, class, ephemeral, parameters, tokens, permission, target_path })
             }

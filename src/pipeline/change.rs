@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
 use super::watch::{Due, Ended, Subject};
-use super::{Found, Means, MountContext, MountError, Mounted, Paid, Pipeline, Ready, Record, in_time};
+use super::{Facts, Found, Means, MountContext, MountError, Mounted, Paid, Pipeline, Ready, Record, in_time};
 use crate::backend::Terms;
 use crate::budget::{Payer, Purse};
 use crate::model::PodTokens;
@@ -88,7 +88,7 @@ impl Pipeline {
         let differs = volume.if_it_differs(delivery, cx.deadline).await.map_err(MountError::Delivery)?;
         let Some((volume, delivery)) = differs else { return Ok(Walked::Same) };
         self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);
-        record.delivered(plan, &permits, &secrets, &versions, &rendered);
+        record.delivered(Facts { permits, secrets, versions, rendered });
         let paid = Paid { contents: paid, _answer: kept_back, _purse: Arc::clone(purse) };
         Ok(Walked::Ready(Box::new(Ready { mounted: Mounted { delivery, paid }, volume, delivered: None })))
     }

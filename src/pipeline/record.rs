@@ -1,5 +1,6 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,19 +10,39 @@ use super::ended::Stale;
 use super::live::Whose;
 use super::watch::Subject;
 use super::{MountContext, MountError};
-use crate::audit::{Age, Event, Files, ObjectEvent, Outcome};
-use crate::model::{Fetched, Label, Object, Plan, Request, Select, Source, Tenant, Version};
+use crate::audit::{Age, Event, Files, Gist, ObjectEvent, Outcome};
+use crate::model::{BackendName, Fetched, Label, Object, Plan, Request, SecretRef, Select, Source, Tenant, Version};
 use crate::policy::{Denial, Permits};
 use crate::render::Rendered;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Record {
     event: Event,
     tenant: Option<Tenant>,
     /// What was given because a store is out.
     stale: Option<Stale>,
-    /// The plan, until its objects are told one by one.
-    withheld: Option<Arc<Plan>>,
+    /// What the line says of the class whatever becomes of the mount; `None`: there is no mount.
+    class: Option<Gist>,
+    told: Told,
+}
+
+/// What there is to say of the objects. They are told one by one only for a line that is written: a warm mount is counted.
+#[derive(Debug)]
+enum Told {
+    /// The class is not known.
+    Nothing,
+    Objects(Vec<ObjectEvent>),
+    Withheld(Arc<Plan>),
+    Delivered(Box<Facts>),
+}
+
+/// What a mount delivers. `secrets` and `versions` stand beside the plan's secrets.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub permits: Permits,
+    pub secrets: Vec<Option<Fetched>>,
+    pub versions: Vec<Option<Version>>,
+    pub rendered: Rendered,
 }
 
 impl Record {
@@ -40,9 +61,10 @@ impl Record {
             target: None,
             milliseconds: 0.0,
             objects: Vec::new(),
+            gist: None,
             more: 0,
         };
-        Self { event, tenant: None, stale: None, withheld: None }
+        Self { event, tenant: None, stale: None, class: None, told: Told::Nothing }
     }
 
     /// Of a volume that no mount has asked for.
@@ -54,7 +76,7 @@ impl Record {
         record.event.pod = Some(Arc::clone(claims));
         record.event.class.clone_from(class);
         record.event.target = Some(Arc::clone(target));
-        record.planned(plan);
+        record.told = Told::Withheld(Arc::clone(plan));
         record.identified(pod.verified);
         record
     }
@@ -88,8 +110,9 @@ impl Record {
     }
 
     /// From here on a failure names every object; until one is delivered, all are withheld.
-    pub(super) fn planned(&mut self, plan: &Arc<Plan>) {
-        self.withheld = Some(Arc::clone(plan));
+    pub(super) fn planned(&mut self, plan: &Arc<Plan>, class: Gist) {
+        self.class = Some(class);
+        self.told = Told::Withheld(Arc::clone(plan));
     }
 
     pub(super) fn identified(&mut self, verified: bool) {
@@ -97,40 +120,105 @@ impl Record {
     }
 
     pub(super) fn denied(&mut self, denials: &[(Label, Denial)]) {
-        self.tell_withheld();
+        let mut objects = self.told.objects();
         for (label, denial) in denials {
-            for object in self.event.objects.iter_mut().filter(|object| object.object == label.index) {
+            for object in objects.iter_mut().filter(|object| object.object == label.index) {
                 object.outcome = Outcome::Denied;
                 object.rule = denial.rule();
             }
         }
+        self.told = Told::Objects(objects);
     }
 
-    /// `permits`, `found` and `versions` stand beside the plan's secrets.
-    pub(super) fn delivered(
-        &mut self,
-        plan: &Plan,
-        permits: &Permits,
-        found: &[Option<Fetched>],
-        versions: &[Option<Version>],
-        rendered: &Rendered,
-    ) {
-        // Both are in the plan's order: what an object has is in a row.
+    pub(super) fn delivered(&mut self, facts: Facts) {
+        for (age, bound) in facts.secrets.iter().flatten().filter_map(|fetched| fetched.source.stale()) {
+            self.stale = Some(Stale::with(self.stale, age, bound));
+        }
+        self.event.gist = self.class.map(|class| Gist::of((class, &facts)));
+        self.event.outcome = Outcome::Delivered;
+        self.told = Told::Delivered(Box::new(facts));
+    }
+
+    pub(super) fn took(&mut self, time: Duration) {
+        self.event.milliseconds = (time.as_secs_f64() * 1e6).round() / 1e3;
+    }
+
+    /// All that tells whether this says what the volume's last mount said: without the objects.
+    pub(super) fn in_brief(&self) -> &Event {
+        &self.event
+    }
+
+    /// Everything, of a mount that ended so.
+    pub(super) fn event(&self, error: Option<&MountError>) -> Event {
+        let mut event = Event { objects: self.told.objects(), ..self.event.clone() };
+        if let Some(error) = error {
+            let denied = matches!(error, MountError::Policy(_));
+            event.outcome = if denied { Outcome::Denied } else { Outcome::Failed };
+            event.code = Some(error.code());
+            event.error = Some(error.to_string());
+            event.gist = None;
+            mark_failed(&mut event.objects, error);
+        }
+        event
+    }
+}
+
+fn mark_failed(objects: &mut [ObjectEvent], error: &MountError) {
+    let failed: Vec<usize> = match error {
+        MountError::Fetch(failures) => failures.iter().map(|failure| failure.label.index).collect(),
+        MountError::Render(faults) => faults.iter().map(|fault| fault.object.index).collect(),
+        MountError::Audit(_)
+        | MountError::Class(_)
+        | MountError::Delivery(_)
+        | MountError::Identity(_)
+        | MountError::Internal
+        | MountError::NoRoom
+        | MountError::Overloaded { .. }
+        | MountError::Oversize(_)
+        | MountError::Policy(_)
+        | MountError::Request(_)
+        | MountError::TimedOut { .. }
+        | MountError::TooMuch { .. } => Vec::new(),
+    };
+    for object in objects {
+        // What was ready to be delivered, and then was not.
+        if failed.contains(&object.object) || object.outcome == Outcome::Delivered {
+            object.outcome = Outcome::Failed;
+        }
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn objects(&self) -> Vec<ObjectEvent> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Objects(objects) => objects.clone(),
+            Self::Withheld(plan) => plan.objects.iter().map(|object| of_object(plan, object, Outcome::Withheld)).collect(),
+            Self::Delivered(facts) => facts.objects(),
+        }
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Files and plan are in one order: what an object has is in a row.
+    fn objects(&self) -> Vec<ObjectEvent> {
+        let Self { permits, secrets, versions, rendered } = self;
+        let plan = permits.plan();
         let mut objects: Vec<ObjectEvent> = Vec::with_capacity(plan.objects.len());
         for file in &rendered.files {
             let Some(object) = plan.object(file.object) else { continue };
             if objects.last().is_none_or(|last| last.object != object.index) {
-                let fetched = found[object.secret].as_ref();
+                let fetched = secrets[object.secret].as_ref();
                 let source = fetched.map(|fetched| &fetched.source);
-                let stale = source.and_then(Source::stale);
-                if let Some((age, bound)) = stale {
-                    self.stale = Some(Stale::with(self.stale, age, bound));
-                }
                 objects.push(ObjectEvent {
                     rule: Some(permits.rule(object.secret)),
                     source: source.map(Source::as_str),
-                    by: fetched.map(|fetched| &fetched.by).filter(|by| **by != plan.secret(object).backend).cloned(),
-                    age: Age::of(stale.map(|(age, _)| age)),
+                    by: fetched.and_then(|fetched| by_another(fetched, plan.secret(object))).cloned(),
+                    age: Age::of(source.and_then(Source::stale).map(|(age, _)| age)),
                     version: versions[object.secret].clone(),
                     ..of_object(plan, object, Outcome::Delivered)
                 });
@@ -150,54 +238,44 @@ impl Record {
             }
         }
         objects.sort_by_key(|object| object.object);
-        self.event.objects = objects;
-        self.withheld = None;
-        self.event.outcome = Outcome::Delivered;
+        objects
     }
+}
 
-    pub(super) fn into_event(mut self, error: Option<&MountError>, took: Duration) -> Event {
-        self.tell_withheld();
-        self.event.milliseconds = (took.as_secs_f64() * 1e6).round() / 1e3;
-        if let Some(error) = error {
-            let denied = matches!(error, MountError::Policy(_));
-            self.event.outcome = if denied { Outcome::Denied } else { Outcome::Failed };
-            self.event.code = Some(error.code());
-            self.event.error = Some(error.to_string());
-            self.mark_failed(error);
-        }
-        self.event
-    }
-
-    fn tell_withheld(&mut self) {
-        if let Some(plan) = self.withheld.take() {
-            self.event.objects = plan.objects.iter().map(|object| of_object(&plan, object, Outcome::Withheld)).collect();
-        }
-    }
-
-    fn mark_failed(&mut self, error: &MountError) {
-        let failed: Vec<usize> = match error {
-            MountError::Fetch(failures) => failures.iter().map(|failure| failure.label.index).collect(),
-            MountError::Render(faults) => faults.iter().map(|fault| fault.object.index).collect(),
-            MountError::Audit(_)
-            | MountError::Class(_)
-            | MountError::Delivery(_)
-            | MountError::Identity(_)
-            | MountError::Internal
-            | MountError::NoRoom
-            | MountError::Overloaded { .. }
-            | MountError::Oversize(_)
-            | MountError::Policy(_)
-            | MountError::Request(_)
-            | MountError::TimedOut { .. }
-            | MountError::TooMuch { .. } => Vec::new(),
-        };
-        for object in &mut self.event.objects {
-            // What was ready to be delivered, and then was not.
-            if failed.contains(&object.object) || object.outcome == Outcome::Delivered {
-                object.outcome = Outcome::Failed;
+/// All of [`Facts::objects`] that the class does not say.
+impl Hash for Facts {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { permits, secrets, versions, rendered } = self;
+        let plan = permits.plan();
+        permits.rules().hash(state);
+        for ((secret, fetched), version) in plan.secrets.iter().zip(secrets).zip(versions) {
+            version.hash(state);
+            let Some(fetched) = fetched else { continue };
+            state.write_u8(match fetched.source {
+                Source::Fresh { .. } => b'f',
+                Source::Stale { .. } => b's',
+                Source::Store => b'o',
+            });
+            if let Some(by) = by_another(fetched, secret) {
+                by.hash(state);
             }
         }
+        state.write_usize(rendered.files.len());
+        for file in &rendered.files {
+            // The files of all other objects are those that the class names.
+            if let Some(Object { index, select: Select::Fields { .. }, .. }) = plan.object(file.object) {
+                (index, &file.path, &file.field).hash(state);
+            }
+        }
+        for skipped in &rendered.skipped {
+            (skipped.object, &skipped.field).hash(state);
+        }
     }
+}
+
+/// The backend that answered, where that is another one than was asked.
+fn by_another<'f>(fetched: &'f Fetched, secret: &SecretRef) -> Option<&'f BackendName> {
+    Some(&fetched.by).filter(|by| **by != secret.backend)
 }
 
 fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {

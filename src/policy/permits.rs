@@ -54,6 +54,11 @@ impl Permits {
         &self.pod
     }
 
+    /// What it is that they permit.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     pub fn secrets(&self) -> &[SecretRef] {
         &self.plan.secrets
     }
@@ -65,5 +70,10 @@ impl Permits {
     /// The number of the rule that allowed it.
     pub fn rule(&self, place: usize) -> usize {
         self.granted.rules[place]
+    }
+
+    /// Those of all secrets.
+    pub fn rules(&self) -> &[usize] {
+        &self.granted.rules
     }
 }

@@ -273,10 +273,10 @@ impl Backend for Failover {
     }
 
     /// What the first member has; what the second has only while the first would not be asked.
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         let of = self.config.of_members(secret);
         let (cx, [first, second]) = (&live(cx), &self.members);
-        if let Some(fetched) = first.recall(&of[FIRST], cx) {
+        if let Some(fetched) = first.recall(&of[FIRST], cx, now) {
             return Some(self.given(FIRST, fetched));
         }
         if !first.is_out(&of[FIRST], cx) {
@@ -284,7 +284,7 @@ impl Backend for Failover {
         }
         let asked = Asked { scope: first.scope(&of[FIRST], &cx.pod), secret: of[FIRST].clone() };
         let may = self.denials.allow(&asked, &cx.tenant());
-        second.recall(&of[SECOND], cx).filter(|_| may).map(|fetched| self.given(SECOND, fetched))
+        second.recall(&of[SECOND], cx, now).filter(|_| may).map(|fetched| self.given(SECOND, fetched))
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {

@@ -55,8 +55,8 @@ impl crate::backend::stack::Decorator for Breaker {
         answer
     }
 
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        self.inner.recall(secret, cx)
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
+        self.inner.recall(secret, cx, now)
     }
 
     fn is_out(&self, secret: &SecretRef, cx: &FetchContext) -> bool {

@@ -17,7 +17,7 @@ pub trait Decorator: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
 
     /// Not the inner one's: a decorator may have to do something about each answer.
-    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Fetched> {
+    fn recall(&self, _secret: &SecretRef, _cx: &FetchContext, _now: Instant) -> Option<Fetched> {
         None
     }
 
@@ -56,8 +56,8 @@ impl<D: Decorator> Backend for D {
         Decorator::fetch(self, secret, cx).await
     }
 
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        Decorator::recall(self, secret, cx)
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
+        Decorator::recall(self, secret, cx, now)
     }
 
     fn is_out(&self, secret: &SecretRef, cx: &FetchContext) -> bool {

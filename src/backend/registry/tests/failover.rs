@@ -72,7 +72,7 @@ impl Pair {
 
     /// As a mount asks: what is at hand, else the store.
     async fn ask_as(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        match self.both().recall(secret, cx) {
+        match self.both().recall(secret, cx, Instant::now()) {
             Some(known) => Ok(known),
             None => self.both().fetch(secret, cx).await,
         }

@@ -51,7 +51,7 @@ impl Herd {
             for (at, node) in self.nodes.iter().enumerate() {
                 for (n, cx) in self.pods.iter().enumerate().filter(|(n, _)| (n * 7 + at) % 60 == second) {
                     let secret = &self.secrets[n % ACCOUNTS];
-                    if node.recall(secret, cx).is_none() {
+                    if node.recall(secret, cx, Instant::now()).is_none() {
                         node.fetch(secret, cx).await.unwrap();
                     }
                 }

@@ -141,25 +141,25 @@ async fn while_the_store_is_out_an_answer_of_before_is_at_hand() {
     let (a, cx) = (secret("a"), of("shop"));
     standby.fetch(&a, &cx).await.unwrap();
     advance(FRESH).await;
-    assert!(standby.recall(&a, &cx).is_none(), "the store is asked first");
+    assert!(standby.recall(&a, &cx, Instant::now()).is_none(), "the store is asked first");
     bench.store.fails_probes(Some(Fault::Down));
     bench.store.next([(NOW, Then::Fail(Fault::Down))]);
     assert!(standby.fetch(&a, &cx).await.unwrap().source.stale().is_some());
     let calls = bench.store.calls();
     for _ in 0..14 {
         advance(Duration::from_secs(1)).await;
-        let given = standby.recall(&a, &cx).unwrap();
+        let given = standby.recall(&a, &cx, Instant::now()).unwrap();
         assert!(given.source.stale().is_some() && text(&given) == "v1");
-        assert!(standby.recall(&secret("b"), &cx).is_none(), "nothing is kept of it");
-        assert!(standby.recall(&a, &FetchContext { max_stale: Some(NOW), ..cx.clone() }).is_none());
+        assert!(standby.recall(&secret("b"), &cx, Instant::now()).is_none(), "nothing is kept of it");
+        assert!(standby.recall(&a, &FetchContext { max_stale: Some(NOW), ..cx.clone() }, Instant::now()).is_none());
     }
     assert_eq!(bench.store.calls(), calls);
     advance(Duration::from_secs(1)).await;
-    assert!(standby.recall(&a, &cx).is_none(), "now and then a mount asks");
+    assert!(standby.recall(&a, &cx, Instant::now()).is_none(), "now and then a mount asks");
     bench.store.next([(NOW, Then::Fail(Fault::Down))]);
     standby.fetch(&a, &cx).await.unwrap();
     assert_eq!(bench.store.calls(), calls + 1, "who looks for what is at hand takes no turn");
-    assert!(standby.recall(&a, &cx).is_some());
+    assert!(standby.recall(&a, &cx, Instant::now()).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -46,12 +46,12 @@ impl Cached {
     }
 
     /// Nothing, where no answer is ever fresh.
-    fn find(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+    fn find(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         if self.times.fresh.is_zero() {
             return None;
         }
-        let Kept { answer, by, since, .. } = &*self.table.find(&self.asked(secret, cx), cx.fresh)?;
-        Some(Fetched { secret: Arc::clone(answer), source: Source::Fresh { age: since.elapsed() }, by: by.clone() })
+        let Kept { answer, by, since, .. } = &*self.table.find(&self.asked(secret, cx), cx.fresh, now)?;
+        Some(Fetched { secret: Arc::clone(answer), source: Source::Fresh { age: since.at(now) }, by: by.clone() })
     }
 
     fn asked(&self, secret: &SecretRef, cx: &FetchContext) -> Asked {
@@ -80,7 +80,7 @@ impl crate::backend::stack::Decorator for Cached {
         if secret.verb() != Verb::Read {
             return self.make(secret, cx).await;
         }
-        if let Some(known) = self.find(secret, cx) {
+        if let Some(known) = self.find(secret, cx, Instant::now()) {
             return Ok(known);
         }
         let asked = self.asked(secret, cx);
@@ -97,11 +97,11 @@ impl crate::backend::stack::Decorator for Cached {
         answer
     }
 
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         if secret.verb() != Verb::Read {
             return None;
         }
-        self.find(secret, cx)
+        self.find(secret, cx, now)
     }
 
     async fn forget(&self, pod: &str, deadline: Instant) {

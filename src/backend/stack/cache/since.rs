@@ -27,7 +27,12 @@ impl Since {
 
     /// By the time that the machine has run.
     pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed() + self.aged
+        self.at(Instant::now())
+    }
+
+    /// The same at this moment.
+    pub fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun) + self.aged
     }
 
     /// By the clock that tells more.

@@ -156,8 +156,8 @@ impl crate::backend::stack::Decorator for Standby {
     }
 
     /// While the store is known to be out, an answer of before is at hand as a fresh one is.
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        self.inner.recall(secret, cx).or_else(|| self.instead(secret, cx))
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
+        self.inner.recall(secret, cx, now).or_else(|| self.instead(secret, cx))
     }
 
     async fn stale_age(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Duration> {

@@ -139,13 +139,12 @@ impl Table {
     }
 
     /// An answer whose time is not over and that is younger than the `bound`; it counts as a hit.
-    pub(super) fn find(&self, asked: &Asked, bound: Option<Duration>) -> Option<Arc<Kept>> {
+    pub(super) fn find(&self, asked: &Asked, bound: Option<Duration>, now: Instant) -> Option<Arc<Kept>> {
         let kept = self.answers.find(asked)?;
-        let now = Instant::now();
-        if kept.until <= now || bound.is_some_and(|bound| kept.since.elapsed() >= bound) {
+        if kept.until <= now || bound.is_some_and(|bound| kept.since.at(now) >= bound) {
             return None;
         }
-        self.used(&kept);
+        self.used(&kept, now);
         self.counters.hits.inc();
         Some(kept)
     }
@@ -331,7 +330,7 @@ impl Table {
             answer: Arc::clone(&fetched.secret),
             by: fetched.by.clone(),
             since,
-            used: Arc::new(AtomicU64::new(self.moment())),
+            used: Arc::new(AtomicU64::new(self.moment(Instant::now()))),
             until,
             stale_until: since.plus(times.stale),
             pod: Arc::clone(pod),

@@ -332,14 +332,14 @@ impl crate::backend::stack::Decorator for Coalesced {
         if secret.verb() != Verb::Read {
             return self.inner.fetch(secret, cx).await;
         }
-        match self.inner.recall(secret, cx) {
+        match self.inner.recall(secret, cx, Instant::now()) {
             Some(fetched) => Ok(fetched),
             None => self.coalesce(secret, cx).await,
         }
     }
 
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        self.inner.recall(secret, cx)
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
+        self.inner.recall(secret, cx, now)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use crate::backend::{Backend, BackendError, FetchContext, Origin, Scope};
 use crate::model::{BackendName, Fetched, LeaseFor, PodIdentity, SecretRef};
@@ -123,9 +124,9 @@ impl crate::backend::stack::Decorator for Leased {
         self.leases.fetch(&self.store, key, &FetchContext { payer, ..cx.clone() }).await
     }
 
-    fn recall(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
+    fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         let key = Key { holder: holder(secret, &cx.pod), secret: secret.clone() };
-        self.leases.recall(&self.store, &key, cx)
+        self.leases.recall(&self.store, &key, cx, now)
     }
 }
 

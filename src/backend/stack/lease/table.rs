@@ -227,10 +227,10 @@ impl Leases {
     }
 
     /// What is kept and good for this Pod; or what came without a lease before and is at hand further in.
-    pub(super) fn recall(&self, store: &Store, key: &Key, cx: &FetchContext) -> Option<Fetched> {
+    pub(super) fn recall(&self, store: &Store, key: &Key, cx: &FetchContext, at: Instant) -> Option<Fetched> {
         if self.plain.knows(&cx.tenant(), &key.secret) {
             // Whatever is kept for this Pod alone, it was seen to ask for.
-            return store.inner.recall(&key.secret, cx);
+            return store.inner.recall(&key.secret, cx, at);
         }
         let now = self.now();
         let mut state = self.lock();

@@ -100,8 +100,8 @@ impl Identities {
     }
 
     /// Whether it is time to look at the files again, by [`Self::refresh`].
-    pub fn due(&self) -> bool {
-        self.elapsed().saturating_sub(self.checked.load(Ordering::Relaxed)) >= BELIEVED
+    pub fn due(&self, now: Instant) -> bool {
+        self.elapsed(now).saturating_sub(self.checked.load(Ordering::Relaxed)) >= BELIEVED
     }
 
     /// Names the present keys, without a look at the files.
@@ -114,7 +114,7 @@ impl Identities {
     /// # Errors
     /// There are none.
     pub fn refresh(&self) -> Result<Arc<Keys>, ReadFault> {
-        let (now, old) = (self.elapsed(), self.keys.load_full());
+        let (now, old) = (self.elapsed(Instant::now()), self.keys.load_full());
         let keys = if old.are_current(&self.paths) { old } else { self.read_again(&old) };
         self.checked.store(now, Ordering::Relaxed);
         keys.usable()?;
@@ -162,8 +162,8 @@ impl Identities {
         format!("{shown}{more}")
     }
 
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    fn elapsed(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

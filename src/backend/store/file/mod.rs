@@ -194,7 +194,7 @@ fn error(backend: BackendName, secret: Option<SecretName>, fault: ReadFault) -> 
 #[async_trait]
 impl Backend for FileBackend {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        if let Some(known) = self.recall(secret, cx) {
+        if let Some(known) = self.recall(secret, cx, Instant::now()) {
             return Ok(known);
         }
         let failed = |fault| self.error(Some(&secret.name), fault);
@@ -204,9 +204,9 @@ impl Backend for FileBackend {
     }
 
     /// A secret that was opened before, if its file is still the same. Looks at a file of a local file system, which does not hang.
-    fn recall(&self, secret: &SecretRef, _: &FetchContext) -> Option<Fetched> {
+    fn recall(&self, secret: &SecretRef, _: &FetchContext, now: Instant) -> Option<Fetched> {
         let key = Self::key(secret).ok()?;
-        self.reader.recall(&key).map(|opened| self.fetched(opened))
+        self.reader.recall(&key, now).map(|opened| self.fetched(opened))
     }
 
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError> {

@@ -175,7 +175,7 @@ impl Model {
         let cx = FetchContext { pod: Arc::clone(&pod), tokens: Arc::new(PodTokens::default()), fresh, ..context("p", "a", FRESH) };
         let before = self.worlds.each_ref().map(|world| world.state().calls);
         let failover = &self.backends.failovers[&name("both")];
-        let answer = match failover.recall(&secret, &cx) {
+        let answer = match failover.recall(&secret, &cx, Instant::now()) {
             Some(known) => Ok(known),
             None => failover.fetch(&secret, &cx).await,
         };

@@ -39,7 +39,7 @@ impl Table {
         }
         if self.answers.find(asked).is_some() {
             let found = self.find_stale(asked, bound)?;
-            self.used(&found.0);
+            self.used(&found.0, Instant::now());
             return Some(found);
         }
         let answer = drawer.read(asked, bound, tenant.as_str(), cx.deadline).await?;
@@ -52,7 +52,7 @@ impl Table {
             return None;
         }
         let found = self.find_stale(asked, bound)?;
-        self.used(&found.0);
+        self.used(&found.0, Instant::now());
         Some(found)
     }
 
@@ -83,7 +83,7 @@ impl Table {
             answer: secret,
             by,
             since,
-            used: Arc::new(AtomicU64::new(self.moment())),
+            used: Arc::new(AtomicU64::new(self.moment(Instant::now()))),
             until: self.began,
             stale_until: since.plus(stale),
             pod,
@@ -127,14 +127,14 @@ impl Table {
         self.drawer.as_ref()
     }
 
-    pub(super) fn used(&self, kept: &Kept) {
+    pub(super) fn used(&self, kept: &Kept, now: Instant) {
         if self.drawer.is_some() {
-            kept.used.store(self.moment(), Ordering::Relaxed);
+            kept.used.store(self.moment(now), Ordering::Relaxed);
         }
     }
 
-    pub(super) fn moment(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    pub(super) fn moment(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// When memory may let go of it. `None`: it has it alone.

@@ -83,7 +83,7 @@ async fn a_warm_mount_asks_for_it() {
     bench.made_for("a", &secret_id()).await;
     for _ in 0..4 {
         pass(DAY / 2).await;
-        let at_hand = bench.leased.recall(&secret_id(), &context("a"));
+        let at_hand = bench.leased.recall(&secret_id(), &context("a"), Instant::now());
         assert_eq!(at_hand.as_ref().map(user).as_deref(), Some("user-1"));
     }
 }

@@ -135,13 +135,13 @@ fn identities_are_read_again_when_they_change() {
     let fault = reader.read(&key("db")).unwrap_err();
     assert_eq!(fault.fault, Fault::Unavailable);
     assert_snapshot!(bench.shown(&fault), @"the identity file /age.key is absent (is its volume mounted, and may this user read it?)");
-    assert!(reader.recall(&key("db")).is_none(), "what the identities on disk do not open is not served");
+    assert!(reader.recall(&key("db"), Instant::now()).is_none(), "what the identities on disk do not open is not served");
 
     generate_identity(&bench.at("age.key"), now()).unwrap();
     assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::Corrupt);
     fs::write(bench.at("age.key"), [old, fs::read(bench.at("age.key")).unwrap()].concat()).unwrap();
     assert_eq!(password(&reader.read(&key("db")).unwrap()), "value");
-    assert!(reader.recall(&key("db")).is_some());
+    assert!(reader.recall(&key("db"), Instant::now()).is_some());
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn earlier_revisions_are_kept_and_can_be_pinned() {
     for n in 3..=8 {
         let opened = reader.read(&pinned("db", n)).unwrap();
         assert_eq!((password(&opened), opened.revision.number()), (format!("v{n}").as_str(), n));
-        assert!(reader.recall(&pinned("db", n)).is_some());
+        assert!(reader.recall(&pinned("db", n), Instant::now()).is_some());
     }
     let gone = reader.read(&pinned("db", 2)).unwrap_err();
     assert_eq!(gone.fault, Fault::NotFound);

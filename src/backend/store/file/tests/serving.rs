@@ -25,16 +25,16 @@ fn an_unchanged_file_is_opened_once_and_a_change_is_seen_at_once() {
     let bench = Bench::new();
     bench.set("db", "old");
     let reader = bench.reader();
-    assert!(reader.recall(&key("db")).is_none());
+    assert!(reader.recall(&key("db"), Instant::now()).is_none());
     let first = reader.read(&key("db")).unwrap();
-    assert!(Arc::ptr_eq(&first.secret, &reader.recall(&key("db")).unwrap().secret));
+    assert!(Arc::ptr_eq(&first.secret, &reader.recall(&key("db"), Instant::now()).unwrap().secret));
     assert!(Arc::ptr_eq(&first.secret, &reader.read(&key("db")).unwrap().secret));
 
     bench.set("db", "new");
-    assert!(reader.recall(&key("db")).is_none());
+    assert!(reader.recall(&key("db"), Instant::now()).is_none());
     assert_eq!(password(&reader.read(&key("db")).unwrap()), "new");
     bench.vault.lock().unwrap().remove(&secret("db")).unwrap();
-    assert!(reader.recall(&key("db")).is_none());
+    assert!(reader.recall(&key("db"), Instant::now()).is_none());
     assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::NotFound);
 }
 
@@ -45,10 +45,10 @@ fn a_file_changed_a_moment_ago_is_served_but_not_remembered() {
     let clock = Arc::new(ManualClock::at(now()));
     let reader = Reader::open(&bench.at("vault"), &[bench.at("age.key")], 1 << 20, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     assert_eq!(password(&reader.read(&key("db")).unwrap()), "value");
-    assert!(reader.recall(&key("db")).is_none(), "a second write in the same tick would go unnoticed");
+    assert!(reader.recall(&key("db"), Instant::now()).is_none(), "a second write in the same tick would go unnoticed");
     clock.advance(2);
     reader.read(&key("db")).unwrap();
-    assert!(reader.recall(&key("db")).is_some());
+    assert!(reader.recall(&key("db"), Instant::now()).is_some());
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_folder_of_a_projected_volume_or_git_sync_is_followed_when_it_is_swapped() {
     clock.advance(3_600);
     let reader = Reader::open(&root, &[bench.at("age.key")], 1 << 20, Arc::new(clock)).unwrap();
     assert_eq!(password(&reader.read(&key("shop/db")).unwrap()), "old");
-    assert!(reader.recall(&key("shop/db")).is_some());
+    assert!(reader.recall(&key("shop/db"), Instant::now()).is_some());
 
     bench.set("shop/db", "new");
     publish("..2026_2");
@@ -96,7 +96,7 @@ fn among_thousands_only_what_is_asked_for_is_opened_and_nothing_is_listed() {
         inotify::add_watch(&watch, bench.at(folder), inotify::WatchFlags::OPEN).unwrap();
     }
     reader.read(&key("many/wanted")).unwrap();
-    reader.recall(&key("many/wanted")).unwrap();
+    reader.recall(&key("many/wanted"), Instant::now()).unwrap();
     assert_eq!(reader.read(&key("many/absent")).unwrap_err().fault, Fault::NotFound);
 
     let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
@@ -184,11 +184,11 @@ async fn what_an_identity_opened_is_not_served_a_second_after_it_is_gone() {
     bench.set("db", "value");
     let backend = FileBackend { name: "files".parse().unwrap(), reader: Arc::new(bench.reader()), queue: Arc::default() };
     backend.fetch(&reference("db"), &cx()).await.unwrap();
-    assert!(backend.recall(&reference("db"), &cx()).is_some());
+    assert!(backend.recall(&reference("db"), &cx(), Instant::now()).is_some());
     let other = generate_identity(&bench.at("other.key"), now()).unwrap();
     fs::rename(bench.at("other.key"), bench.at("age.key")).unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(backend.recall(&reference("db"), &cx()).is_none());
+    assert!(backend.recall(&reference("db"), &cx(), Instant::now()).is_none());
     let error = backend.fetch(&reference("db"), &cx()).await.unwrap_err();
     assert!(error.to_string().contains(&other.to_string()), "{error}");
 }
