@@ -499,7 +499,8 @@ impl Pipeline {
         if bytes <= INLINE {
             return Ok(work());
         }
-        self.commons.work.run(tenant, cx.deadline, work).await.map_err(|unfinished| match unfinished {
+        // Boxed: a mount that has little to work over needs no room for it.
+        self.commons.work.run(tenant, cx.deadline, work).boxed().await.map_err(|unfinished| match unfinished {
             Unfinished::Late => MountError::TimedOut { after: cx.arrived.elapsed() },
             Unfinished::Panicked => MountError::Internal,
         })

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use rustix::io::Errno;
 use thiserror::Error;
 use tokio::time::Instant;
@@ -322,19 +324,20 @@ fn code_of(error: &VolumeError) -> Code {
     }
 }
 
-/// On one of the writers' threads. A panic there is a panic here.
-async fn on_a_thread<T: Send + 'static>(
-    volumes: &Volumes,
-    tenant: &Tenant,
+/// On one of the writers' threads. A panic there is a panic here. Boxed: where the driver writes, a mount needs no room for it.
+fn on_a_thread<'a, T: Send + 'static>(
+    volumes: &'a Volumes,
+    tenant: &'a Tenant,
     until: Instant,
     job: impl FnOnce() -> Result<T, DeliveryError> + Send + 'static,
-) -> Result<T, DeliveryError> {
-    match volumes.run(tenant, until, job).await {
+) -> BoxFuture<'a, Result<T, DeliveryError>> {
+    let outcome = volumes.run(tenant, until, job).map(|done| match done {
         Ok(outcome) => outcome,
         Err(Unfinished::Late) => Err(DeliveryError::TooLate),
         // The hook has logged it where it was.
         Err(Unfinished::Panicked) => std::panic::resume_unwind(Box::new("a writer panicked")),
-    }
+    });
+    outcome.boxed()
 }
 
 #[cfg(test)]

@@ -300,3 +300,6 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         age: Age::default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -236,23 +237,30 @@ impl CsiDriverProvider for Provider {
         }))
     }
 
-    async fn mount(&self, mut request: Request<proto::MountRequest>) -> Result<Response<proto::MountResponse>, Status> {
+    /// Written out, without `async`: the request would take room until the mount ends.
+    fn mount<'s, 'f>(&'s self, mut request: Request<proto::MountRequest>) -> BoxFuture<'f, Result<Response<proto::MountResponse>, Status>>
+    where
+        's: 'f,
+    {
         let Some(cx) = request.extensions_mut().remove::<MountContext>() else {
-            return Err(Status::internal("Internal: a call without its time"));
+            return ready(Err(Status::internal("Internal: a call without its time"))).boxed();
         };
         let room = request.extensions_mut().remove::<Room>().and_then(|room| room.take());
         let proto::MountRequest { attributes, secrets, target_path, permission, current_object_version: _ } = request.into_inner();
         let call = MountCall { attributes, secrets, target_path, permission };
         let pipeline = self.pipeline.load_full();
-        match pipeline.mount(call, room, &cx).await {
-            Ok(Mounted { delivery, paid }) => {
-                tracing::debug!(request = %cx.request, provider = &*self.name, files = delivery.files.len(), "mounted");
-                let mut answer = Response::new(answer(delivery));
-                answer.extensions_mut().insert(Arc::new(Mutex::new(Some(paid))));
-                Ok(answer)
+        async move {
+            match pipeline.mount(call, room, &cx).await {
+                Ok(Mounted { delivery, paid }) => {
+                    tracing::debug!(request = %cx.request, provider = &*self.name, files = delivery.files.len(), "mounted");
+                    let mut answer = Response::new(answer(delivery));
+                    answer.extensions_mut().insert(Arc::new(Mutex::new(Some(paid))));
+                    Ok(answer)
+                }
+                Err(error) => Err(error.into()),
             }
-            Err(error) => Err(error.into()),
         }
+        .boxed()
     }
 }
 
