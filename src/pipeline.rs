@@ -236,6 +236,8 @@ struct Done {
 #[derive(Default)]
 struct Found {
     secrets: Vec<Option<Fetched>>,
+    /// What they weigh together, in bytes.
+    weight: usize,
     paid: Vec<Spent>,
     /// For what is to be made of it, where it must not be had twice.
     kept_back: Option<Spent>,
@@ -331,7 +333,7 @@ impl Pipeline {
         };
         let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, means, cx).await?;
         self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);
-        let Found { secrets, paid, kept_back } = found;
+        let Found { secrets, paid, kept_back, .. } = found;
         let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
         record.delivered(Facts { permits, secrets, versions, rendered });
         let paid = Paid { contents: paid, _answer: kept_back, _purse: Arc::clone(purse) };
@@ -385,7 +387,7 @@ impl Pipeline {
         loop {
             let missed = match self.fetch(plan, permits, terms).await {
                 Ok(mut found) => {
-                    let rendered = self.render(plan, &found.secrets, permission, means, cx).await?;
+                    let rendered = self.render(plan, &found, permission, means, cx).await?;
                     match found.pay_for(&rendered, self.deliverer.mode(), purse) {
                         Ok(()) => return Ok((found, rendered)),
                         Err(missed) => missed,
@@ -528,16 +530,15 @@ impl Pipeline {
     /// room for it.
     async fn fetch(&self, plan: &Plan, permits: &Permits, terms: &Terms) -> Result<Found, Missed> {
         let mut found = Found { secrets: self.backends.recall(permits, terms), ..Found::default() };
-        let recalled = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
-        found.paid.extend(pay(terms, recalled)?);
+        found.weight = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
+        found.paid.extend(pay(terms, found.weight)?);
         let missing = (0..plan.secrets.len()).filter(|place| found.secrets[*place].is_none());
         let (reads, makes): (Vec<usize>, Vec<usize>) = missing.partition(|place| permits.secret(*place).verb() == Verb::Read);
         let mut failures = HashMap::new();
         self.fetch_these(&reads, permits, terms, &mut found, &mut failures).await?;
         if !makes.is_empty() {
-            let read: usize = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
             // The answers, and twice everything once more: as files, and encoded.
-            found.kept_back = pay(terms, makes.len() * MADE + 2 * (read + makes.len() * MADE).min(self.limits.mount_bytes))?;
+            found.kept_back = pay(terms, makes.len() * MADE + 2 * (found.weight + makes.len() * MADE).min(self.limits.mount_bytes))?;
             self.fetch_these(&makes, permits, terms, &mut found, &mut failures).await?;
         }
         let fatal = plan.objects.iter().filter_map(|object| {
@@ -558,6 +559,9 @@ impl Pipeline {
         found: &mut Found,
         failures: &mut HashMap<usize, BackendError>,
     ) -> Result<(), Missed> {
+        if places.is_empty() {
+            return Ok(());
+        }
         let fetch = |place: usize| async move { (place, self.backends.fetch(permits, place, terms).await) };
         let mut waiting = places.iter().copied();
         let mut fetches: FuturesUnordered<_> = waiting.by_ref().take(AT_ONCE).map(fetch).collect();
@@ -565,8 +569,10 @@ impl Pipeline {
             fetches.extend(waiting.next().map(fetch));
             match answer {
                 Ok(answer) => {
+                    let weight = answer.secret.weight();
+                    found.weight += weight;
                     if found.kept_back.is_none() {
-                        found.paid.extend(pay(terms, answer.secret.weight())?);
+                        found.paid.extend(pay(terms, weight)?);
                     }
                     found.secrets[place] = Some(answer);
                 }
@@ -580,17 +586,19 @@ impl Pipeline {
     async fn render(
         &self,
         plan: &Arc<Plan>,
-        found: &[Option<Fetched>],
+        found: &Found,
         permission: FileMode,
         means: &Means,
         cx: &MountContext,
     ) -> Result<Rendered, MountError> {
-        let secrets: Vec<_> = found.iter().map(|fetched| fetched.as_ref().map(|fetched| Arc::clone(&fetched.secret))).collect();
+        let secrets: Vec<_> = found.secrets.iter().map(|fetched| fetched.as_ref().map(|fetched| Arc::clone(&fetched.secret))).collect();
         let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
         let limits = RenderLimits { files, secret_bytes, mount_bytes };
         // An object looks through its secret at most once for each of its patterns.
         let looks = |object: &Object| secrets[object.secret].as_ref().map_or(0, |secret| object.looks() * secret.weight());
-        let bytes = plan.objects.iter().map(looks).sum();
+        // Mostly it is little, even if each object looks through all secrets.
+        let most = found.weight.saturating_mul(plan.objects.iter().map(Object::looks).sum());
+        let bytes = if most <= INLINE { most } else { plan.objects.iter().map(looks).sum() };
         let (plan, steps) = (Arc::clone(plan), Arc::clone(&means.steps));
         let render = move || {
             let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
@@ -637,7 +645,10 @@ impl Pipeline {
             self.audit_in_time(record.event(ready.as_ref().err()), cx).await.map_err(MountError::Audit)?;
         }
         let Ready { mounted: Mounted { delivery, paid }, volume, delivered: kept } = ready?;
-        let delivered = in_time(volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery), cx).await;
+        let is_long = volume.writes();
+        let deliver = volume.deliver(delivery, cx.deadline).map_err(MountError::Delivery);
+        // Boxed, as there is nothing to wait for where the driver writes.
+        let delivered = if is_long { in_time(deliver, cx).boxed().await } else { deliver.await };
         if let Err(error) = &delivered {
             record.took(cx.arrived.elapsed());
             // Nothing was delivered: what matters is why, even if this line is lost. The sink counts that.

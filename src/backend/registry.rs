@@ -218,7 +218,15 @@ impl Backends {
     /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the plan's order. Nothing waits, and no store is asked.
     pub fn recall(&self, permits: &Permits, terms: &Terms) -> Vec<Option<Fetched>> {
         let (cx, now) = (terms.of(permits.pod()), Instant::now());
-        permits.secrets().iter().map(|secret| self.top(&secret.backend)?.recall(secret, &cx, now)).collect()
+        // Mostly they are all of one backend.
+        let mut last: Option<(&BackendName, &dyn Backend)> = None;
+        let recalled = permits.secrets().iter().map(|secret| {
+            let found = last.filter(|(name, _)| **name == secret.backend);
+            let (name, top) = found.or_else(|| Some((&secret.backend, self.top(&secret.backend)?)))?;
+            last = Some((name, top));
+            top.recall(secret, &cx, now)
+        });
+        recalled.collect()
     }
 
     /// Fetches the secret at this place of the plan: there is no way to a store without a permit.

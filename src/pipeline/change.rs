@@ -83,7 +83,7 @@ impl Pipeline {
         let terms =
             Terms { tokens: Arc::new(PodTokens::default()), fresh: plan.fresh, max_stale: plan.max_stale, payer, deadline: cx.deadline };
         let (found, rendered) = self.fetch_and_render(plan, &permits, &terms, *permission, &means, cx).await?;
-        let Found { secrets, paid, kept_back } = found;
+        let Found { secrets, paid, kept_back, .. } = found;
         let (delivery, versions) = self.put_together(plan, &secrets, &rendered)?;
         let differs = volume.if_it_differs(delivery, cx.deadline).await.map_err(MountError::Delivery)?;
         let Some((volume, delivery)) = differs else { return Ok(Walked::Same) };

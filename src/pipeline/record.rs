@@ -249,15 +249,16 @@ impl Hash for Facts {
         let plan = permits.plan();
         permits.rules().hash(state);
         for ((secret, fetched), version) in plan.secrets.iter().zip(secrets).zip(versions) {
-            version.hash(state);
-            let Some(fetched) = fetched else { continue };
-            state.write_u8(match fetched.source {
-                Source::Fresh { .. } => b'f',
-                Source::Stale { .. } => b's',
-                Source::Store => b'o',
+            let by = fetched.as_ref().and_then(|fetched| by_another(fetched, secret));
+            // A letter for all that follows: no two secrets can be taken for others by what stands beside them.
+            state.write_u8(match fetched.as_ref().map(|fetched| &fetched.source) {
+                None => b'-',
+                Some(Source::Fresh { .. }) => b'f',
+                Some(Source::Stale { .. }) => b's',
+                Some(Source::Store) => b'o',
             });
-            if let Some(by) = by_another(fetched, secret) {
-                by.hash(state);
+            for text in [version.as_ref().map(Version::as_str), by.map(BackendName::as_str)] {
+                text.unwrap_or_default().hash(state);
             }
         }
         state.write_usize(rendered.files.len());

@@ -99,9 +99,19 @@ impl Identities {
         identities.keys.load().fault().map_or(Ok(identities), Err)
     }
 
-    /// Whether it is time to look at the files again, by [`Self::refresh`].
-    pub fn due(&self, now: Instant) -> bool {
-        self.elapsed(now).saturating_sub(self.checked.load(Ordering::Relaxed)) >= BELIEVED
+    /// When they were read first.
+    pub fn born(&self) -> Instant {
+        self.since
+    }
+
+    /// Milliseconds since then.
+    pub fn life(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it is time, at this [`Self::life`], to look at the files again, by [`Self::refresh`].
+    pub fn due(&self, life: u64) -> bool {
+        life.saturating_sub(self.checked.load(Ordering::Relaxed)) >= BELIEVED
     }
 
     /// Names the present keys, without a look at the files.
@@ -114,7 +124,7 @@ impl Identities {
     /// # Errors
     /// There are none.
     pub fn refresh(&self) -> Result<Arc<Keys>, ReadFault> {
-        let (now, old) = (self.elapsed(Instant::now()), self.keys.load_full());
+        let (now, old) = (self.life(Instant::now()), self.keys.load_full());
         let keys = if old.are_current(&self.paths) { old } else { self.read_again(&old) };
         self.checked.store(now, Ordering::Relaxed);
         keys.usable()?;
@@ -160,10 +170,6 @@ impl Identities {
         let more = recipients.len().saturating_sub(3);
         let more = if more == 0 { String::new() } else { format!(" and {more} more") };
         format!("{shown}{more}")
-    }
-
-    fn elapsed(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

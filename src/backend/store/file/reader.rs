@@ -52,7 +52,6 @@ pub struct Reader {
     identities: Identities,
     max_secret_bytes: usize,
     clock: Arc<dyn Clock>,
-    born: Instant,
     sweeping: Sweeping,
     large: Mutex<()>,
     /// Shared by the tenants that asked first for them.
@@ -122,7 +121,6 @@ impl Reader {
             identities,
             max_secret_bytes,
             clock,
-            born: Instant::now(),
             sweeping: Sweeping::default(),
             large: Mutex::new(()),
             seen: Kept::of_bytes(REMEMBERED),
@@ -137,11 +135,12 @@ impl Reader {
 
     /// What is known already and still true, if that can be told without waiting.
     pub fn recall(&self, key: &Key, now: Instant) -> Option<Opened> {
-        if self.identities.due(now) {
+        let life = self.identities.life(now);
+        if self.identities.due(life) {
             return None;
         }
         let seen = self.seen.find(key)?;
-        (seen.local && self.holds(&seen)).then(|| self.again(&seen, now))
+        (seen.local && self.holds(&seen)).then(|| Self::again(&seen, life))
     }
 
     /// As [`Reader::read_for`], for nobody else to share with.
@@ -153,7 +152,7 @@ impl Reader {
     pub fn read_for(&self, key: &Key, tenant: &str) -> Result<Opened, ReadFault> {
         let keys = self.identities.refresh().inspect_err(|_| self.seen.clear())?;
         if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen)) {
-            return Ok(self.again(&seen, Instant::now()));
+            return Ok(Self::again(&seen, self.life()));
         }
         let name = VaultName::try_from(&key.name).map_err(|cause| ReadFault::new(Fault::Invalid, format!("the name {cause}")))?;
         let seen = match key.pin {
@@ -196,13 +195,13 @@ impl Reader {
         std::fs::read_dir(self.layout.root()).map(drop).map_err(|cause| self.unavailable(self.layout.root(), &cause))
     }
 
-    fn again(&self, seen: &Seen, now: Instant) -> Opened {
-        seen.asked.store(self.life(now), Ordering::Relaxed);
+    fn again(seen: &Seen, life: u64) -> Opened {
+        seen.asked.store(life, Ordering::Relaxed);
         seen.opened.clone()
     }
 
-    fn life(&self, now: Instant) -> u64 {
-        millis(now.saturating_duration_since(self.born))
+    fn life(&self) -> u64 {
+        self.identities.life(Instant::now())
     }
 
     fn holds(&self, seen: &Seen) -> bool {
@@ -271,7 +270,7 @@ impl Reader {
             self.about(Fault::Corrupt, path, |at| format!("{at} opens, but what it holds {cause} (set the secret anew)"))
         })?;
         let opened = self.checked(path, name, document)?;
-        let asked = AtomicU64::new(self.life(Instant::now()));
+        let asked = AtomicU64::new(self.life());
         Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, generation, asked, opened }))
     }
 
@@ -409,7 +408,7 @@ impl Swept for Reader {
     /// Forgets the opened secrets that nobody has asked for in [`UNUSED`], and tells when the next of them may come to that; `None`: there
     /// are no more. What is forgotten is wiped, once the mounts that still hold it have ended.
     fn sweep(&self) -> Option<Instant> {
-        let now = self.life(Instant::now());
+        let now = self.life();
         let next = AtomicU64::new(u64::MAX);
         let kept = self.seen.retain(|seen| {
             let ends = seen.asked.load(Ordering::Relaxed).saturating_add(millis(UNUSED));
@@ -419,7 +418,7 @@ impl Swept for Reader {
             }
             used
         });
-        (kept > 0).then(|| self.born + Duration::from_millis(next.into_inner()))
+        (kept > 0).then(|| self.identities.born() + Duration::from_millis(next.into_inner()))
     }
 
     fn sweeping(&self) -> &Sweeping {
