@@ -39,6 +39,21 @@ impl Hasher for Gathered {
         self.filled += part.len();
     }
 
+    #[inline]
+    fn write_u8(&mut self, part: u8) {
+        self.write(&[part]);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, part: u64) {
+        self.write(&part.to_ne_bytes());
+    }
+
+    #[inline]
+    fn write_usize(&mut self, part: usize) {
+        self.write(&part.to_ne_bytes());
+    }
+
     fn finish(&self) -> u64 {
         let mut hasher = self.hasher.clone();
         hasher.write(&self.bytes[..self.filled]);

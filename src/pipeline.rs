@@ -268,7 +268,7 @@ impl Pipeline {
         let mut record = Record::new(cx, self.clock.now());
         let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
         let (tenant, whose, stale, proven) = (record.tenant(), record.whose(), record.stale(), record.is_proven());
-        let handed = self.hand_over(ready, record, cx).await;
+        let handed = self.hand_over(ready, &mut record, cx).await;
         let answer = self.watch(handed, whose.as_ref());
         let now = self.clock.now();
         self.count(&answer, cx.arrived.elapsed(), now);
@@ -639,7 +639,7 @@ impl Pipeline {
 
     /// The audit line comes before anybody can see a file: with `failClosed`, nothing is delivered without a line. Where the delivery
     /// then fails, a second line says so.
-    async fn hand_over(&self, ready: Result<Ready, MountError>, mut record: Record, cx: &MountContext) -> Result<Done, MountError> {
+    async fn hand_over(&self, ready: Result<Ready, MountError>, record: &mut Record, cx: &MountContext) -> Result<Done, MountError> {
         record.took(cx.arrived.elapsed());
         if ready.is_err() || !self.audit.count(record.in_brief()) {
             self.audit_in_time(record.event(ready.as_ref().err()), cx).await.map_err(MountError::Audit)?;

@@ -43,7 +43,7 @@ pub struct Deliverer {
 
 /// The right to deliver one volume. While it is held no other mount delivers it, so what was fetched later is written later.
 #[derive(Debug)]
-pub struct Reservation(Option<Volume>);
+pub struct Reservation(Option<Box<Volume>>);
 
 /// A volume that the daemon writes, and its turn at it.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ impl Deliverer {
         unasked: bool,
         until: Instant,
     ) -> Result<Reservation, DeliveryError> {
-        let volume = Volume {
+        let volume = Box::new(Volume {
             kubelet_dir: Arc::clone(&self.kubelet_dir),
             pod_uid: Arc::clone(&pod.uid),
             target_path: target_path.to_owned(),
@@ -166,7 +166,7 @@ impl Deliverer {
             tenant: tenant.clone(),
             unasked,
             turn,
-        };
+        });
         // Not kept open until the secrets are there: an open folder would keep the driver from unmounting it.
         let open = move || {
             volume.open()?;

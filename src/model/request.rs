@@ -115,9 +115,7 @@ impl<'c> Request<'c> {
         check_target(target_path, claims.as_ref(), &mut faults);
 
         match (attributes, claims) {
-            (Some(Attributes { mut parameters, .. }), Some(claims)) if faults.0.is_empty() => {
-                // What is left is the same for every Pod of a class, so that the class is parsed once for all of them.
-                parameters.retain(|key| key.bytes().all(|byte| byte != b'/'));
+            (Some(Attributes { parameters, .. }), Some(claims)) if faults.0.is_empty() => {
                 let (claims, target_path) = (Arc::new(claims), target_path.as_str().into());
                 Ok(Self { claims, class, ephemeral, parameters, tokens, permission, target_path })
             }
@@ -129,7 +127,10 @@ impl<'c> Request<'c> {
 /// The attributes as they are: strings, the tokens apart.
 #[derive(Default)]
 struct Attributes<'c> {
+    /// The same for every Pod of a class, so that the class is parsed once for all of them.
     parameters: Parameters<'c>,
+    /// What kubelet says of the Pod: the keys with a `/`.
+    kubelets: Parameters<'c>,
     /// As all texts of the request, it is wiped by the allocator when it is dropped.
     tokens: Option<Cow<'c, str>>,
 }
@@ -161,7 +162,9 @@ impl<'c> Attributes<'c> {
             if bytes > max || keys > MAX_KEYS {
                 return;
             }
-            if let Err(key) = read.parameters.insert(key, value) {
+            let is_kubelets = key.bytes().any(|byte| byte == b'/');
+            let known = if is_kubelets { &mut read.kubelets } else { &mut read.parameters };
+            if let Err(key) = known.insert(key, value) {
                 faults.twice("attributes", &key);
             }
         });
@@ -190,7 +193,7 @@ impl<'c> Attributes<'c> {
 
     fn claim(&self, key: &str, fits: fn(&str) -> bool, what: &str, faults: &mut Faults) -> Option<String> {
         const REMEDY: &str = "the CSIDriver object secrets-store.csi.k8s.io needs podInfoOnMount: true";
-        match self.parameters.get(key) {
+        match self.kubelets.get(key) {
             None => faults.add(key, format!("is missing ({REMEDY})")),
             Some("") => faults.add(key, format!("is empty ({REMEDY})")),
             Some(text) if fits(text) => return Some(text.to_owned()),
@@ -209,7 +212,7 @@ impl<'c> Attributes<'c> {
     }
 
     fn ephemeral(&self, faults: &mut Faults) -> Option<bool> {
-        match self.parameters.get(EPHEMERAL)? {
+        match self.kubelets.get(EPHEMERAL)? {
             "" => None,
             "true" => Some(true),
             "false" => Some(false),

@@ -52,7 +52,7 @@ impl Pipeline {
             return;
         }
         // With the turn until it is noted.
-        let handed = self.hand_over(ready, record, &cx).await;
+        let handed = self.hand_over(ready, &mut record, &cx).await;
         self.metrics.change(handed.as_ref().err().map(|error| error.code().as_str()));
         match handed {
             Ok(_handed) => {
