@@ -266,7 +266,8 @@ impl Pipeline {
     pub async fn mount(&self, call: MountCall, room: Option<Unread>, cx: &MountContext) -> Result<Mounted, MountError> {
         let _in_flight = self.metrics.in_flight();
         let mut record = Record::new(cx, self.clock.now());
-        let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).await;
+        // Boxed: the walk has given its room back when the answer is handed over.
+        let ready = in_time(self.queue_and_walk(call, room, cx, &mut record), cx).boxed().await;
         let (tenant, whose, stale, proven) = (record.tenant(), record.whose(), record.stale(), record.is_proven());
         let handed = self.hand_over(ready, &mut record, cx).await;
         let answer = self.watch(handed, whose.as_ref());

@@ -25,6 +25,8 @@ const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
+/// How most of the keys begin that have a `/`.
+const KUBELETS: &str = "csi.storage.k8s.io/";
 const CLASS: &str = "secretProviderClass";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
 
@@ -162,7 +164,7 @@ impl<'c> Attributes<'c> {
             if bytes > max || keys > MAX_KEYS {
                 return;
             }
-            let is_kubelets = key.bytes().any(|byte| byte == b'/');
+            let is_kubelets = key.starts_with(KUBELETS) || key.contains('/');
             let known = if is_kubelets { &mut read.kubelets } else { &mut read.parameters };
             if let Err(key) = known.insert(key, value) {
                 faults.twice("attributes", &key);
@@ -344,7 +346,9 @@ fn unclean(path: &str) -> Option<&'static str> {
     if path.len() > MAX_PATH {
         return Some("is over 4096 bytes long");
     }
-    if path.bytes().any(|byte| byte < b' ' || byte >= 0x7f) && path.chars().any(char::is_control) {
+    // Byte by byte without a branch: mostly there is nothing but ASCII.
+    let may_have = path.bytes().fold(false, |found, byte| found | !(b' '..0x7f).contains(&byte));
+    if may_have && path.chars().any(char::is_control) {
         return Some("has a control character");
     }
     let folder = relative.strip_suffix('/').unwrap_or(relative);
