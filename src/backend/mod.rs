@@ -61,6 +61,11 @@ pub trait Backend: Debug + Send + Sync {
         None
     }
 
+    /// Whether such an answer is known to be there, without waiting. It never has a lease.
+    fn keeps(&self, _secret: &SecretRef, _cx: &FetchContext) -> bool {
+        false
+    }
+
     /// That answer, given because of this. The store is not asked.
     async fn stale(&self, _secret: &SecretRef, _cx: &FetchContext, _cause: &str) -> Option<Fetched> {
         None
