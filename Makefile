@@ -134,6 +134,7 @@ instructions: tools ## the warm mount, counted instead of timed
 # Built for release, without fat LTO: what is judged are times.
 soak: tools ## the long forms of the proofs
 	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --test it -- --ignored --test-threads=1
+	CARGO_PROFILE_RELEASE_LTO=off $(CARGO) test --release --locked --lib -- --ignored --test-threads=1 a_million_times
 	$(STATIC) $(CARGO) bench --locked --bench mount --target $(TARGET) -- --soak
 
 # New inputs land in fuzz/target/corpus; fuzz/corpus keeps the seeds, which `make test` replays. Needs a nightly toolchain, as a fuzzer does.

@@ -2,6 +2,7 @@
 //! `keyferry check`, where there is neither key nor store, cannot judge a class otherwise than the daemon does.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +10,9 @@ use async_trait::async_trait;
 use super::{Backend, BackendError, CacheTimes, Origin, Visitor};
 use crate::clock::Clock;
 use crate::http::Endpoint;
-use crate::model::{BackendName, Diagnosis, InvalidName, LeaseFor, Login, LoginKey, Method, NamedFile, RefParts, SecretName, Version};
+use crate::model::{
+    BackendName, Diagnosis, InvalidName, LeaseFor, Login, LoginKey, LoginTls, Method, NamedFile, RefParts, SecretName, Version,
+};
 use crate::policy::Bounds;
 
 /// One kind of store, as an entry under `backends` configures it.
@@ -30,6 +33,15 @@ pub trait Kind: Debug + Send + Sync {
     /// What of an admitted login is not as the configuration says it.
     fn own_login(&self, login: &Login) -> Login {
         login.clone()
+    }
+
+    /// What an answer that outlives the process hangs on: where the store is, who asks there, and how. Answers of another text are nothing to
+    /// this configuration. The text is written out, so that the next release finds what this one has kept.
+    fn hangs_on(&self) -> HangsOn;
+
+    /// Whether a login is more than a part of each request: where it is refused, that says nothing of the request.
+    fn logs_in(&self) -> bool {
+        true
     }
 
     /// The store alone, without what stands around it.
@@ -82,6 +94,10 @@ pub struct Facts<'k> {
     pub version: Option<&'static str>,
 }
 
+/// The parts of [`Kind::hangs_on`], each under its key of the configuration.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HangsOn(Vec<(String, String)>);
+
 /// The audience of a Pod's token for a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Audience<'k> {
@@ -127,6 +143,42 @@ pub fn only_reads(asked: RefParts, kind: &str) -> Result<RefParts, Inadmissible>
         () if !asked.args.is_empty() => request("args", &format!("mean nothing to a {kind}, whose secrets are asked for by name alone")),
         () if asked.lease != LeaseFor::Pod => request("lease", &format!("means nothing to a {kind}, which gives no leases")),
         () => Ok(asked),
+    }
+}
+
+// === impl HangsOn ===
+
+impl HangsOn {
+    #[must_use]
+    pub fn and(mut self, key: impl Into<String>, text: impl ToString) -> Self {
+        self.0.push((key.into(), text.to_string()));
+        self
+    }
+
+    /// Without those that are not set: what a later release adds changes nothing where it is not used.
+    #[must_use]
+    pub fn and_some(self, key: impl Into<String>, text: Option<impl ToString>) -> Self {
+        match text {
+            Some(text) => self.and(key, text),
+            None => self,
+        }
+    }
+
+    #[must_use]
+    pub fn and_tls(self, tls: &LoginTls) -> Self {
+        let LoginTls { ca, client, server_name, skip_verify } = tls;
+        let path = |path: &PathBuf| path.display().to_string();
+        let (chain, key) = client.as_ref().map(|(chain, key)| (path(chain), path(key))).unzip();
+        self.and_some("ca", ca.as_ref().map(path))
+            .and_some("clientCert", chain)
+            .and_some("clientKey", key)
+            .and_some("serverName", server_name.as_ref())
+            .and_some("skipVerify", skip_verify.then_some("true"))
+    }
+
+    /// One text for all: a JSON list, in which no part can pass for two.
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(&self.0).unwrap_or_default()
     }
 }
 

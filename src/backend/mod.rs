@@ -35,7 +35,7 @@ pub use catalogue::Configured;
 pub use config::BackendConfig;
 pub use examine::Visitor;
 pub use failover::{Beside, FailoverConfig};
-pub use kind::{Audience, Facts, Inadmissible, Kind, StoreLimits, only_reads};
+pub use kind::{Audience, Facts, HangsOn, Inadmissible, Kind, StoreLimits, only_reads};
 pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
 pub use stack::lease::LeasesConfig;
@@ -59,6 +59,11 @@ pub trait Backend: Debug + Send + Sync {
     /// How old the answer is that may serve while the store is out; `None`: there is none.
     async fn stale_age(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Duration> {
         None
+    }
+
+    /// Whether such an answer is known to be there, without waiting. It never has a lease.
+    fn keeps(&self, _secret: &SecretRef, _cx: &FetchContext) -> bool {
+        false
     }
 
     /// That answer, given because of this. The store is not asked.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::failover::{Denials, Failover};
 use super::stack::breaker::Breaker;
 use super::stack::cache::archive::Archive;
-use super::stack::cache::{Cached, Judge, Rule, Standby, Table};
+use super::stack::cache::{Cached, Judge, Refusals, Rule, Standby, Table};
 use super::stack::circuits::Circuits;
 use super::stack::coalesce::Coalesced;
 use super::stack::lease::{Leased, Leases};
@@ -123,16 +123,16 @@ impl StackPlan {
         let inherited =
             former.and_then(|former| former.answers.as_ref().filter(|table| former.plan.as_ref().is_some_and(|plan| same(table, plan))));
         let drawer = || parts.archive.map(|archive| archive.drawer(name, &self.origin()));
+        let refusals = if self.config.kind().logs_in() { Refusals::OfLogin } else { Refusals::OfRequest };
         let counters = || parts.metrics.cache(name.as_str());
-        let new = || Table::with(self.kept, CacheConfig { fresh, stale }, counters(), Arc::clone(parts.clock), drawer());
+        let new = || Table::with(self.kept, CacheConfig { fresh, stale }, counters(), Arc::clone(parts.clock), (drawer(), refusals));
         (!fresh.is_zero() || !stale.is_zero()).then(|| inherited.map_or_else(new, Arc::clone))
     }
 
-    /// Names all that the entry says: the address, the login and the rest. Answers of another one are nothing to this one, also over a
-    /// restart. Another release may show an entry otherwise: it begins with nothing then.
+    /// Names the address, the login and all else that an answer hangs on. Answers of another origin are nothing to this one, also over a
+    /// restart. It is short, since each file has it.
     fn origin(&self) -> String {
-        let shown = format!("{:?}", self.config);
-        HEXLOWER.encode(digest(&SHA256, shown.as_bytes()).as_ref())
+        HEXLOWER.encode(digest(&SHA256, self.config.kind().hangs_on().to_text().as_bytes()).as_ref())
     }
 
     /// From the store outwards. What is outside sees what is inside only by its answers.

@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::config::{FailoverConfig, Member};
 use super::{Denials, Failover};
-use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor};
+use crate::backend::{Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, Level, Login, LoginKey, Method, RefParts, SecretName, Version};
 use crate::policy::Bounds;
@@ -19,6 +19,11 @@ impl Kind for FailoverConfig {
         let Facts { dialects, bounds, updates, version, .. } = first.config.kind().facts();
         let members = self.members.iter().map(|member| member.name.clone()).collect();
         Facts { dialects, bounds: Bounds { members, ..bounds }, updates, version, ..Facts::default() }
+    }
+
+    /// It keeps nothing itself.
+    fn hangs_on(&self) -> HangsOn {
+        self.members.iter().fold(HangsOn::default().and("kind", "failover"), |all, member| all.and("of", &member.name))
     }
 
     /// Members are of one kind, and in one namespace.

@@ -29,6 +29,10 @@ pub trait Decorator: Debug + Send + Sync {
         self.inner().stale_age(secret, cx).await
     }
 
+    fn keeps(&self, secret: &SecretRef, cx: &FetchContext) -> bool {
+        self.inner().keeps(secret, cx)
+    }
+
     async fn stale(&self, secret: &SecretRef, cx: &FetchContext, cause: &str) -> Option<Fetched> {
         self.inner().stale(secret, cx, cause).await
     }
@@ -66,6 +70,10 @@ impl<D: Decorator> Backend for D {
 
     async fn stale_age(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Duration> {
         Decorator::stale_age(self, secret, cx).await
+    }
+
+    fn keeps(&self, secret: &SecretRef, cx: &FetchContext) -> bool {
+        Decorator::keeps(self, secret, cx)
     }
 
     async fn stale(&self, secret: &SecretRef, cx: &FetchContext, cause: &str) -> Option<Fetched> {

@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::conformance::{self, Store};
 use crate::backend::{
-    Backend, BackendError, Called, Facts, Fault, FetchContext, Inadmissible, Kind, Scope, StoreLimits, Visitor, only_reads,
+    Backend, BackendError, Called, Facts, Fault, FetchContext, HangsOn, Inadmissible, Kind, Scope, StoreLimits, Visitor, only_reads,
 };
 use crate::clock::Clock;
 use crate::model::{
@@ -239,12 +239,12 @@ impl Backend for Fake {
         probed.map_or(Ok(()), |fault| Err(error(fault, &secret("probe"), "as it was told")))
     }
 
-    /// What lies below `own/` is for each Pod alone, everything else for a ServiceAccount's.
+    /// What is below `own/` is for each Pod alone, what is below `node/` for all of the node, everything else for a ServiceAccount's.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         if secret.verb() == Verb::Update || secret.name.as_str().starts_with("own/") {
             return Scope::Pod(Arc::clone(&pod.uid));
         }
-        Scope::Account(pod.account())
+        if secret.name.as_str().starts_with("node/") { Scope::Node } else { Scope::Account(pod.account()) }
     }
 }
 
@@ -252,6 +252,10 @@ impl Backend for Fake {
 impl Kind for Configured {
     fn facts(&self) -> Facts<'_> {
         Facts::default()
+    }
+
+    fn hangs_on(&self) -> HangsOn {
+        HangsOn::default().and("kind", "fake")
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {

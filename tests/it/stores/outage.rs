@@ -11,6 +11,7 @@ use super::{Store, metric, only_file};
 use crate::bao::Proxy;
 use crate::support::{Provider, eventually, pod, web};
 
+mod disk;
 mod gateway;
 mod restarts;
 mod table;

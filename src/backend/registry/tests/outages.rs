@@ -110,6 +110,7 @@ struct Model {
     /// Scopes whose login was refused when the store last spoke of it.
     shut: HashMap<Scope, bool>,
     dice: u64,
+    mounts: usize,
     metrics: Arc<Metrics>,
     leases: Arc<Leases>,
     off: Option<Rule>,
@@ -227,8 +228,23 @@ impl Model {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("key"), [7; 32]).unwrap();
         let archive = None;
-        let mut model =
-            Self { world, backends, policies, policy: 0, config: 0, folder, clock, archive, good, shut, dice: seed, metrics, leases, off };
+        let mut model = Self {
+            world,
+            backends,
+            policies,
+            policy: 0,
+            config: 0,
+            folder,
+            clock,
+            archive,
+            good,
+            shut,
+            dice: seed,
+            mounts: 0,
+            metrics,
+            leases,
+            off,
+        };
         model.start();
         model
     }
@@ -367,6 +383,7 @@ impl Model {
 
     /// One mount; what is wrong with its answer.
     async fn mount(&mut self) -> Result<(), String> {
+        self.mounts += 1;
         let (pod, name) = ((self.roll(ACCOUNTS.len()), self.roll(2)), NAMES[self.roll(NAMES.len())]);
         let fresh = [None, Some(Duration::ZERO)][self.roll(2)];
         let max_stale = [None, None, Some(Duration::from_mins(30)), Some(Duration::from_hours(48))][self.roll(4)];
@@ -525,10 +542,10 @@ impl Model {
         Ok(())
     }
 
-    /// The first thing that is wrong, after how many steps.
-    async fn run(mut self, steps: usize) -> Result<(), (usize, String)> {
-        for step in 0..steps {
-            self.step().await.map_err(|wrong| (step, wrong))?;
+    /// The first thing that is wrong, after how many mounts.
+    async fn run(mut self, mounts: usize) -> Result<(), (usize, String)> {
+        while self.mounts < mounts {
+            self.step().await.map_err(|wrong| (self.mounts, wrong))?;
         }
         Ok(())
     }
@@ -537,7 +554,17 @@ impl Model {
 #[tokio::test(start_paused = true)]
 async fn what_serves_an_outage_is_what_the_rules_allow() {
     for seed in 0..4 {
-        let ran = Model::new(seed, None).run(2_000).await;
+        let ran = Model::new(seed, None).run(5_000).await;
+        assert_eq!(ran, Ok(()), "seed {seed}");
+    }
+}
+
+/// The same for a million mounts: `make soak`.
+#[tokio::test(start_paused = true)]
+#[ignore = "takes minutes"]
+async fn what_serves_an_outage_is_what_the_rules_allow_a_million_times() {
+    for seed in 100..150 {
+        let ran = Model::new(seed, None).run(20_000).await;
         assert_eq!(ran, Ok(()), "seed {seed}");
     }
 }
@@ -547,7 +574,7 @@ async fn each_rule_that_is_switched_off_is_noticed() {
     for rule in Rule::ALL {
         let mut noticed = false;
         for seed in 0..20 {
-            noticed = noticed || Model::new(seed, Some(rule)).run(2_000).await.is_err();
+            noticed = noticed || Model::new(seed, Some(rule)).run(1_200).await.is_err();
         }
         assert!(noticed, "{rule:?}");
     }

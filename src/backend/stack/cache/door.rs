@@ -1,13 +1,13 @@
-//! Logins, and whether each of them was refused when the store last spoke of it. Apart from the answers, because one login is behind many
+//! Logins, and whether the store refused each of them when it was last asked with it. Apart from the answers, because one login is behind many
 //! of them: while it is refused, none of these serves an outage.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::table::Moment;
 use crate::backend::Scope;
-use crate::model::Login;
+use crate::model::{Login, SecretRef, Tenant};
 
 /// Those of the answers that are kept, and of the requests that are on their way. A door that is behind neither is forgotten.
 #[derive(Debug, Default)]
@@ -19,10 +19,19 @@ pub(super) struct Doors {
 
 /// The login of those who share it.
 #[derive(Debug, Default)]
-pub(super) struct Door(
+pub(super) struct Door {
     /// When it was refused; 0: it was not, since it last succeeded.
-    AtomicU64,
-);
+    shut: AtomicU64,
+    /// The last request that was refused and may have been so for itself.
+    doubt: Mutex<Option<Doubt>>,
+}
+
+#[derive(Debug)]
+struct Doubt {
+    at: Moment,
+    secret: SecretRef,
+    tenant: Tenant,
+}
 
 // === impl Doors ===
 
@@ -49,19 +58,35 @@ impl Doors {
 
 impl Door {
     pub(super) fn is_open(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
+        self.shut.load(Ordering::Acquire) == 0
     }
 
     /// The store has refused it.
     pub(super) fn shut(&self, now: Moment) {
-        self.0.store(now, Ordering::Release);
+        self.shut.store(now, Ordering::Release);
+    }
+
+    /// The store has refused this request of a tenant, and nobody knows whether that is the login's fault or the path's. Of two requests of two
+    /// tenants with no success between it is the login's. Whether that is so now.
+    pub(super) fn doubt(&self, now: Moment, secret: &SecretRef, tenant: &Tenant) -> bool {
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_second = doubt.as_ref().is_some_and(|first| first.tenant != *tenant && first.secret != *secret);
+        if is_second {
+            self.shut(now);
+        }
+        *doubt = Some(Doubt { at: now, secret: secret.clone(), tenant: tenant.clone() });
+        !self.is_open()
     }
 
     /// The store has taken it, for a request that was begun then. Called under the table's lock, as [`Door::shut`] is.
     /// Whether it is open now.
     pub(super) fn open(&self, begun: Moment) -> bool {
-        if self.0.load(Ordering::Acquire) < begun {
-            self.0.store(0, Ordering::Release);
+        if self.shut.load(Ordering::Acquire) < begun {
+            self.shut.store(0, Ordering::Release);
+        }
+        let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
+        if doubt.as_ref().is_some_and(|doubt| doubt.at < begun) {
+            *doubt = None;
         }
         self.is_open()
     }
@@ -79,6 +104,23 @@ mod tests {
         assert!(!door.is_open(), "that login was before");
         door.open(6);
         assert!(door.is_open());
+    }
+
+    #[test]
+    fn two_requests_of_two_tenants_shut_a_door_that_one_path_may_have() {
+        let secret = |name: &str| SecretRef::read("api".parse().unwrap(), name.parse().unwrap());
+        let (shop, bank) = (Tenant::from(Arc::from("shop")), Tenant::from(Arc::from("bank")));
+        let door = Door::default();
+        for at in 1..50 {
+            assert!(!door.doubt(at, &secret(&format!("a{at}")), &shop), "one tenant's alone");
+        }
+        assert!(!door.doubt(50, &secret("a49"), &bank), "the same request");
+        assert!(door.open(51));
+        assert!(!door.doubt(52, &secret("b"), &bank), "a success was between");
+        assert!(door.open(52), "that request was begun before");
+        assert!(door.doubt(53, &secret("c"), &shop) && !door.is_open());
+        assert!(!door.open(53) && door.open(54));
+        assert!(!door.doubt(55, &secret("b"), &bank), "it begins again");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::model::{Fetched, Method, SecretRef, Source, Verb};
 
 pub(in crate::backend) use rule::Rule;
 pub use standby::Standby;
-pub(in crate::backend) use table::{Judge, Table};
+pub(in crate::backend) use table::{Judge, Refusals, Table};
 
 use table::Kept;
 

@@ -161,7 +161,11 @@ impl crate::backend::stack::Decorator for Standby {
     }
 
     async fn stale_age(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Duration> {
-        self.find(&self.asked(secret, cx), cx).await.map(|(_, age)| age)
+        self.table.stale_age(&self.asked(secret, cx), cx.stale_within(self.times.stale), cx).await
+    }
+
+    fn keeps(&self, secret: &SecretRef, cx: &FetchContext) -> bool {
+        secret.verb() == Verb::Read && self.table.keeps(&self.asked(secret, cx), cx.stale_within(self.times.stale))
     }
 
     async fn stale(&self, secret: &SecretRef, cx: &FetchContext, cause: &str) -> Option<Fetched> {

@@ -41,11 +41,21 @@ pub(in crate::backend) struct Table {
     pub(super) counters: CacheCounters,
     /// Its part of the sealed folder; `None`: memory only.
     drawer: Option<Drawer>,
+    refusals: Refusals,
     /// Uses are counted from here.
     began: Instant,
     /// The rule that a test has switched off, to see that somebody notices.
     #[cfg(test)]
     off: Mutex<Option<Rule>>,
+}
+
+/// What it says that a store takes a login for none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::backend) enum Refusals {
+    /// There is a login, and it was refused.
+    OfLogin,
+    /// The login is a part of each request. Where all tenants have the same, one of them could name a path that always refuses it.
+    OfRequest,
 }
 
 /// One answer.
@@ -112,16 +122,16 @@ impl Table {
     /// For answers that weigh so many bytes together, and serve for so long.
     #[cfg(test)]
     pub(in crate::backend) fn new(bytes: usize, times: CacheConfig, counters: CacheCounters, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Self::with(bytes, times, counters, clock, None)
+        Self::with(bytes, times, counters, clock, (None, Refusals::OfLogin))
     }
 
-    /// The same with a part of the sealed folder.
+    /// The same with a part of the sealed folder, and for such a store.
     pub(in crate::backend) fn with(
         bytes: usize,
         times: CacheConfig,
         counters: CacheCounters,
         clock: Arc<dyn Clock>,
-        drawer: Option<Drawer>,
+        (drawer, refusals): (Option<Drawer>, Refusals),
     ) -> Arc<Self> {
         let (under_way, doors) = (HashMap::new(), Doors::default());
         Arc::new(Self {
@@ -132,6 +142,7 @@ impl Table {
             clock,
             counters,
             drawer,
+            refusals,
             began: Instant::now(),
             #[cfg(test)]
             off: Mutex::default(),
@@ -293,6 +304,9 @@ impl Table {
                 }
                 Fault::Unauthenticated => {
                     let now = asking.refuse(asked);
+                    if self.refusals == Refusals::OfRequest && asked.scope == Scope::Node {
+                        return self.refused_by_path(question, now);
+                    }
                     question.door.shut(now);
                     if let Some(kept) = self.answers.find(asked) {
                         self.limit(&kept, true, times.stale);
@@ -313,6 +327,17 @@ impl Table {
                 | Fault::Unsupported => 0,
             },
         }
+    }
+
+    /// All tenants of a node have this login: what one's path answers says at first something of that path alone, whose answer goes.
+    fn refused_by_path(&self, question: &Question, now: Moment) -> Ticket {
+        let Question { asked, pod, door, .. } = question;
+        let (removed, ticket) = self.remove(asked);
+        self.counters.evicted(Fault::Unauthenticated.as_str(), removed.into());
+        if door.doubt(now, &asked.secret, &Arc::clone(&pod.namespace).into()) {
+            return ticket.max(self.mark(&asked.scope, &asked.secret.login));
+        }
+        ticket
     }
 
     /// Under the lock: either it sees a refusal, or the refusal sees the answer.

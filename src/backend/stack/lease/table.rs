@@ -152,7 +152,7 @@ impl Leases {
     pub(super) async fn fetch(self: &Arc<Self>, store: &Store, key: Key, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let tenant = cx.tenant();
         self.note(&tenant, store, cx).await;
-        if self.plain.knows(&tenant, &key.secret) {
+        if self.is_plain(&tenant, &key, store, cx) {
             return self.pass(&tenant, &key, store, cx).await;
         }
         let (began, secret) = (Instant::now(), &key.secret);
@@ -187,6 +187,20 @@ impl Leases {
                 },
             }
         }
+    }
+
+    /// Whether it came without a lease before. After a restart that is known of what is kept for when the store is out, since nothing with a
+    /// lease is: so its mount does not wait for a store that does not answer until its time is over, and is given what is kept.
+    fn is_plain(&self, tenant: &Tenant, key: &Key, store: &Store, cx: &FetchContext) -> bool {
+        if self.plain.knows(tenant, &key.secret) {
+            return true;
+        }
+        let has_lease = self.lock().slots.get(key).is_some_and(|slot| slot.given.is_some());
+        let is_plain = !has_lease && store.inner.keeps(&key.secret, cx);
+        if is_plain {
+            self.plain.note(tenant, &key.secret);
+        }
+        is_plain
     }
 
     /// Room for what may come with a lease, before it is asked for.

@@ -33,6 +33,8 @@ const MAGIC: &[u8; 7] = b"kfseal\x01";
 
 const SALT: usize = 32;
 const NONCE: usize = 12;
+/// The bytes of a file's name, before they are written in hexadecimal digits.
+const NAME: usize = 16;
 const HEADER: usize = MAGIC.len() + SALT + NONCE;
 
 /// The largest file in bytes. A secret has at most `limits.secretBytes`; base64 and names come on top.
@@ -249,7 +251,7 @@ impl Room {
                 }
                 continue;
             }
-            let content = self.read(&path, name);
+            let content = if is_name(name) { self.read(&path, name) } else { Err("has not the name of a sealed file".to_owned()) };
             if visit(&path, content).is_break() {
                 break;
             }
@@ -279,9 +281,14 @@ impl Room {
     fn read(&self, path: &Path, name: &str) -> Result<SecretBytes, String> {
         let mut file = Vec::new();
         let opened = OpenOptions::new().read(true).custom_flags(no_follow()).open(path).map_err(|error| error.to_string())?;
-        if !opened.metadata().is_ok_and(|found| found.is_file()) {
-            return Err("is not a regular file".to_owned());
+        let size = match opened.metadata() {
+            Ok(found) if found.is_file() => found.len(),
+            Ok(_) | Err(_) => return Err("is not a regular file".to_owned()),
+        };
+        if size > MAX_FILE {
+            return Err(format!("has {size} bytes, and no sealed file has more than {MAX_FILE}"));
         }
+        file.reserve_exact(usize::try_from(size).unwrap_or_default() + 1);
         opened.take(MAX_FILE).read_to_end(&mut file).map_err(|error| error.to_string())?;
         match file.first_chunk() {
             Some(MAGIC) if file.len() > HEADER => {}
@@ -304,6 +311,11 @@ impl Found {
 fn no_follow() -> i32 {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     i32::try_from(flags.bits()).unwrap_or_default()
+}
+
+/// As [`Key::name_of`] makes them. What has another name is not opened: there may be any number of such files.
+fn is_name(name: &str) -> bool {
+    name.len() == 2 * NAME && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -340,7 +352,7 @@ impl Key {
     /// Says nothing of the id to whoever has not the key.
     fn name_of(&self, room: &str, id: &str) -> String {
         let tag = hmac::sign(&self.names, [room, id].join("\0").as_bytes());
-        HEXLOWER.encode(tag.as_ref().first_chunk::<16>().map_or(&[][..], |half| half))
+        HEXLOWER.encode(tag.as_ref().first_chunk::<NAME>().map_or(&[][..], |half| half))
     }
 
     fn seal(&self, room: &str, name: &str, content: &[u8]) -> Result<Vec<u8>, Unspecified> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{FileBackend, FileConfig, InvalidRevision, Revision, VaultName};
 use crate::backend::examine::checked;
-use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
+use crate::backend::{Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, NamedFile, RefParts, SecretName, Version};
 
@@ -15,6 +15,11 @@ impl Kind for FileConfig {
     fn facts(&self) -> Facts<'_> {
         let files = self.identity.iter().map(|path| NamedFile::secret("identity", path)).collect();
         Facts { files, ..Facts::default() }
+    }
+
+    fn hangs_on(&self) -> HangsOn {
+        let all = HangsOn::default().and("kind", "file").and("vault", self.vault.display());
+        self.identity.iter().fold(all, |all, path| all.and("identity", path.display()))
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {

@@ -10,8 +10,8 @@ use super::status::Statuses;
 use super::template::{Braces, Slot, Template, Values, escape_json};
 use super::url::Url;
 use super::version::is_version;
-use crate::backend::CacheTimes;
 use crate::backend::remote::settings::{self, check_server_name, file, filled, refuse_tls};
+use crate::backend::{CacheTimes, HangsOn};
 use crate::model::{LoginTls, NamedFile};
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
@@ -156,6 +156,48 @@ impl HttpBackendConfig {
             Auth::BearerPod(_) | Auth::None => {}
         }
         files
+    }
+
+    /// All that makes an answer another one. What `statuses`, `check`, `cache` and `storeWords` say changes no answer.
+    pub(super) fn written(&self) -> HangsOn {
+        let Self { url, asking, headers, auth, tls, share, format, pins, .. } = self;
+        let mut all = HangsOn::default().and("kind", "http").and("url", url);
+        all = match asking {
+            Asking::Get => all,
+            Asking::Post(body) => all.and("method", "POST").and_some("body", body.as_ref()),
+        };
+        for (name, header) in headers {
+            all = match header {
+                Header::File(path) => all.and(format!("headers.{name}.file"), path.display()),
+                Header::Text(value) => all.and(format!("headers.{name}"), String::from_utf8_lossy(value.as_bytes())),
+            };
+        }
+        all = match auth {
+            Auth::Basic { user, password } => all.and("auth.basic.user", user).and("auth.basic.passwordFile", password.display()),
+            Auth::BearerFile(path) => all.and("auth.bearer.file", path.display()),
+            Auth::BearerPod(audience) => all.and("auth.bearer.podToken", audience),
+            Auth::None => all,
+        };
+        all = match share {
+            Share::Pod => all,
+            Share::ServiceAccount => all.and("share", "serviceAccount"),
+        };
+        let (kind, fields, version) = match format {
+            Format::Json { fields, version } => (None, fields.as_ref(), version),
+            Format::Raw { version } => (Some("raw"), None, version),
+        };
+        all = all.and_some("format", kind).and_some("fields", fields.map(Expression::as_str));
+        all = match version {
+            Some(VersionIn::Body(expression)) => all.and("version", expression.as_str()),
+            Some(VersionIn::Header(name)) => all.and("versionHeader", name),
+            None => all,
+        };
+        match pins {
+            Pins::Never => all,
+            Pins::Query(name) => all.and("versionQuery", name),
+            Pins::Slot { latest } => all.and("latest", latest),
+        }
+        .and_tls(tls)
     }
 
     /// Whether requests say of which namespace or ServiceAccount the Pod is.

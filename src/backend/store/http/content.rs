@@ -149,7 +149,7 @@ fn entity_tag(text: &str) -> &str {
 // === impl Expression ===
 
 impl Expression {
-    fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         self.0.as_str()
     }
 

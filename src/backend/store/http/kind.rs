@@ -8,7 +8,7 @@ use super::HttpBackend;
 use super::config::{Auth, HttpBackendConfig, Pins};
 use super::version::{MAX_VERSION, is_version};
 use crate::backend::examine::checked;
-use crate::backend::{Audience, Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
+use crate::backend::{Audience, Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, RefParts, SecretName, Version};
 
@@ -20,6 +20,15 @@ impl Kind for HttpBackendConfig {
             Auth::Basic { .. } | Auth::BearerFile(_) | Auth::None => None,
         };
         Facts { address: Some(&self.url.endpoint), audience, cache: Some(self.cache), files: self.files(), ..Facts::default() }
+    }
+
+    fn hangs_on(&self) -> HangsOn {
+        self.written()
+    }
+
+    /// It is asked with its login in each request, and may answer 401 to one of them alone.
+    fn logs_in(&self) -> bool {
+        false
     }
 
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {

@@ -152,6 +152,16 @@ impl Slot {
     }
 }
 
+/// As the configuration writes it.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Slot(slot) => slot.fmt(f),
+            Part::Text(text) => f.write_str(text),
+        })
+    }
+}
+
 impl fmt::Display for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{{}}}", self.as_str())

@@ -3,6 +3,8 @@
 //! The two are parted before anything else is looked at, and never put together as text again: nothing that a class says can change the
 //! host, the scheme or the port.
 
+use std::fmt;
+
 use http::Uri;
 
 use super::template::{Braces, Slot, Template, Values};
@@ -16,6 +18,14 @@ pub(super) struct Url {
     pub(super) endpoint: Endpoint,
     path: Template,
     query: Option<Template>,
+}
+
+/// As the configuration writes it.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.endpoint, self.path)?;
+        self.query.iter().try_for_each(|query| write!(f, "?{query}"))
+    }
 }
 
 impl Url {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::config::{VaultConfig, canonical, canonical_namespace, check_request, refused};
+use super::config::{Share, VaultConfig, canonical, canonical_namespace, check_request, refused};
 use super::{VaultBackend, own};
-use crate::backend::{Backend, BackendError, Facts, Inadmissible, Kind, StoreLimits, Visitor};
+use crate::backend::{Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor};
 use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis, InvalidName, Login, LoginKey, RefParts, SecretName, Version, quoted};
 use crate::policy::{Bounds, Own};
@@ -26,6 +26,14 @@ impl Kind for VaultConfig {
             updates: true,
             version: Some("v1"),
         }
+    }
+
+    fn hangs_on(&self) -> HangsOn {
+        let shared = match self.share {
+            Share::Pod => Some("pod"),
+            Share::ServiceAccount => None,
+        };
+        HangsOn::default().and("kind", "vault").and("entered", self.origin().as_str()).and_tls(&self.tls).and_some("share", shared)
     }
 
     /// A name that is not canonical is refused: the server would read another one. So is one as an address has it, unless the backend's

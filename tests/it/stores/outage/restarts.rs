@@ -114,6 +114,20 @@ async fn what_was_taken_back_does_not_outlive_a_kill() {
     }
 }
 
+/// The store is silent and the daemon new: a mount whose time is short is given what the disk has.
+#[tokio::test]
+async fn a_short_mount_after_a_restart_gets_its_answer_while_the_store_is_silent() {
+    let mut outage = Outage::with(|store| format!("{}\nlimits: {{ timeout: 6s }}", sealed(store))).await;
+    let good = Ok("correct horse".to_owned());
+    assert_eq!(outage.mount(&web()).await, good);
+    outage.stop();
+    outage.proxy.blackhole(true);
+    let began = Instant::now();
+    assert_eq!(outage.mount(&web()).await, good);
+    assert_eq!(outage.last_object()["source"], "stale");
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_refused_login_and_a_withdrawn_rule_outlive_a_restart() {
     let mut outage = Outage::sealed().await;

@@ -50,6 +50,8 @@ pub(super) struct Known {
     pub since: Since,
     pub bound: Duration,
     pub written: Option<Written>,
+    /// A former process has left it: nobody tells this one when its Pod goes.
+    pub is_recalled: bool,
     /// To be written.
     pub waiting: Option<Arc<Answer>>,
 }
@@ -103,12 +105,21 @@ impl Known {
             since: answer.since,
             bound: answer.bound,
             written: None,
+            is_recalled: false,
             waiting: None,
         }
     }
 
     pub fn secret(&self) -> Option<SecretRef> {
         serde_json::from_str::<Reference>(&self.reference).ok()?.back()
+    }
+
+    /// The Pod that it is for alone, where a former process has left it.
+    pub fn recalled_for(&self) -> Option<&Arc<str>> {
+        match &self.scope {
+            Scope::Pod(uid) => Some(uid).filter(|_| self.is_recalled),
+            Scope::Account(_) | Scope::Node => None,
+        }
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
@@ -317,6 +328,12 @@ impl Index {
         self.shut.insert(login);
     }
 
+    /// The marks on the disk are gone.
+    pub fn mark_again(&mut self) {
+        self.marks.extend(self.shut.iter().map(|login| (*login, true)));
+        self.next();
+    }
+
     /// What a former process has left, unless it was taken back, or is younger here.
     pub fn recall(&mut self, known: Known) {
         if self.unlinks.contains(&known.id) || self.under_way.contains(&known.id) {
@@ -400,5 +417,11 @@ impl Index {
     #[cfg(test)]
     pub fn weight_in_all(&self) -> usize {
         self.known.weight()
+    }
+
+    /// What waits to be written, as it is counted.
+    #[cfg(test)]
+    pub fn weight_of_queue(&self) -> usize {
+        self.queue.weight()
     }
 }

@@ -252,7 +252,12 @@ impl Drawer {
     /// Whether it could be given, as far as is known without reading it.
     pub(super) fn could_serve(&self, asked: &Asked, bound: Duration) -> bool {
         // Until all is read, nobody knows.
-        !*self.shared().complete.borrow() || self.servable(self.id(asked), &asked.secret, bound).is_some()
+        !*self.shared().complete.borrow() || self.has_servable(asked, bound)
+    }
+
+    /// Whether it is known that it could be given.
+    pub(super) fn has_servable(&self, asked: &Asked, bound: Duration) -> bool {
+        self.servable(self.id(asked), &asked.secret, bound).is_some()
     }
 
     /// Whether anything could be.
@@ -302,6 +307,16 @@ impl Drawer {
             }
             Err(Late::Deadline) => false,
         }
+    }
+
+    /// How old the answer of the disk is, if it may be given: the index knows that, and no file is read for it.
+    pub(super) async fn age(&self, asked: &Asked, bound: Duration, deadline: Instant) -> Option<Duration> {
+        let _ = timeout_at(deadline.min(Instant::now() + START), self.archive.complete()).await;
+        let since = match self.servable(self.id(asked), &asked.secret, bound)? {
+            Servable::Here(answer) => answer.since,
+            Servable::There(_, since, _) => since,
+        };
+        Some(since.age(self.shared().clock.now()))
     }
 
     /// The answer of the disk, if it is young enough and may be given.

@@ -28,6 +28,9 @@ use crate::model::{PodIdentity, Secret};
 /// A file that does not open is removed when it is so old: whatever it was, it is past every bound.
 const FOREIGN: Duration = Duration::from_hours(30 * 24 + 1);
 
+/// The most marks of refused logins that are read. There are no more than logins with an answer behind them, and so never so many.
+const MARKS: usize = if cfg!(test) { 64 } else { 65_536 };
+
 /// What an archive is opened with.
 #[derive(Debug)]
 pub struct Opening<'o> {
@@ -89,6 +92,7 @@ impl Archive {
             done: watch::Sender::new(0),
             complete: watch::Sender::new(false),
             inline,
+            pods: opening.pods.clone(),
             #[cfg(test)]
             off: Mutex::default(),
             #[cfg(test)]
@@ -102,8 +106,7 @@ impl Archive {
             tracing::warn!(%error, "the sealed folder cannot be written: no answer is given from there until it can");
         }
         let shared = Arc::new(shared);
-        let pods = opening.pods.clone();
-        shared.start(move |shared| Reading::new(shared, &pods).read()).map_err(|error| error.to_string())?;
+        shared.start(|shared| Reading::new(shared).read()).map_err(|error| error.to_string())?;
         shared.wake();
         Ok(Arc::new(Self { shared, desk: Desk::new(THREADS) }))
     }
@@ -112,13 +115,20 @@ impl Archive {
 /// What was wiped, and which logins were refused: known before anything is given.
 fn marks(shared: &Shared) -> std::io::Result<()> {
     let seen = Stamp::of(&shared.wipes.dir()).ok();
-    let (wipes, logins) = (Wipes::read(&shared.wipes)?, shared.logins.read_all()?);
+    let (wipes, mut logins) = (Wipes::read(&shared.wipes)?, Vec::new());
+    shared.logins.visit(true, |_, mark| {
+        logins.extend(mark.ok().and_then(|mark| std::str::from_utf8(mark.expose()).ok().and_then(Id::parse)));
+        if logins.len() > MARKS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
     let mut state = shared.lock();
     (state.index.wipes, state.seen) = (wipes, seen);
-    for mark in &logins.contents {
-        if let Some(login) = std::str::from_utf8(mark.expose()).ok().and_then(Id::parse) {
-            state.index.recall_shut(login);
-        }
+    if logins.len() > MARKS {
+        tracing::warn!(most = MARKS, "the sealed folder has too many marks of refused logins: its answers are removed, and none is given");
+        state.index.discard = true;
+        return Ok(());
+    }
+    for login in logins {
+        state.index.recall_shut(login);
     }
     Ok(())
 }
@@ -126,14 +136,10 @@ fn marks(shared: &Shared) -> std::io::Result<()> {
 // === impl Reading ===
 
 impl<'r> Reading<'r> {
-    fn new(shared: &'r Shared, pods: &Path) -> Self {
-        let pods = fs::read_dir(pods)
-            .ok()
-            .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect());
+    fn new(shared: &'r Shared) -> Self {
         Self {
             shared,
-            // Empty: kubelet's folder is not mounted, or kubelet starts.
-            pods: pods.filter(|pods: &HashSet<String>| !pods.is_empty()),
+            pods: shared.pods(),
             accounts: HashMap::new(),
             origins: HashSet::new(),
             now: shared.clock.now(),
@@ -161,6 +167,7 @@ impl<'r> Reading<'r> {
         if let Err(error) = read {
             self.shared.fails(format!("cannot be read: {error}"));
         }
+        self.drop_old_marks();
         let mut state = self.shared.lock();
         state.index.complete = true;
         state.index.expire(self.now);
@@ -168,6 +175,21 @@ impl<'r> Reading<'r> {
         drop(state);
         self.shared.complete.send_replace(true);
         self.tell();
+    }
+
+    /// Nothing that a former process has left is there any more, and so nothing is behind its marks.
+    fn drop_old_marks(&self) {
+        let is_empty = {
+            let state = self.shared.lock();
+            state.index.discard && !state.is_closed()
+        };
+        if is_empty {
+            let _ = self.shared.logins.visit(true, |path, _| {
+                let _ = fs::remove_file(path);
+                ControlFlow::Continue(())
+            });
+            self.shared.lock().index.mark_again();
+        }
     }
 
     fn take(&mut self, content: &[u8]) -> Result<(), String> {
@@ -184,7 +206,7 @@ impl<'r> Reading<'r> {
         let (by, bound) = (head.by.parse().map_err(|_| foreign())?, Duration::from_millis(head.bound));
         let answer = Answer { asked, secret: nothing, by, since, bound, pod };
         let mut known = Known::new(&answer, &origin, id);
-        known.written = Some(written);
+        (known.written, known.is_recalled) = (Some(written), true);
         let mut state = self.shared.lock();
         state.index.recall(known);
         if is_gone {

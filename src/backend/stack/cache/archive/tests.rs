@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::time::advance;
 
 use super::*;
-use crate::backend::stack::cache::{Cached, Standby, Table};
+use crate::backend::stack::cache::{Cached, Refusals, Standby, Table};
 use crate::backend::stack::circuits::Circuits;
 use crate::backend::stack::limit::Limited;
 use crate::backend::stack::sealed::{Sealed, SealedConfig};
@@ -25,6 +25,9 @@ const TIMES: CacheConfig = CacheConfig { fresh: Duration::ZERO, stale: STALE };
 const MIB: usize = 1 << 20;
 const CANARY: &[u8] = b"canary-51d0c7";
 
+mod bounds;
+mod starting;
+
 /// A node with a disk: what is there outlives the daemon.
 struct Node {
     folder: TempDir,
@@ -33,6 +36,9 @@ struct Node {
     bytes: usize,
     keys: Mutex<Vec<u8>>,
     inline: bool,
+    /// For what is known of the disk.
+    memory: usize,
+    refusals: Refusals,
 }
 
 /// The daemon.
@@ -48,7 +54,9 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("pods/uid-1")).unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_second(1_700_000_000).unwrap()));
-        Self { folder, clock, free: Arc::new(AtomicU64::new(1 << 40)), bytes: 64 * MIB, keys: Mutex::new(vec![1]), inline: true }
+        let free = Arc::new(AtomicU64::new(1 << 40));
+        let (memory, refusals) = (8 * MIB, Refusals::OfLogin);
+        Self { folder, clock, free, bytes: 64 * MIB, keys: Mutex::new(vec![1]), inline: true, memory, refusals }
     }
 
     fn sealed(&self) -> Arc<Sealed> {
@@ -62,18 +70,26 @@ impl Node {
     }
 
     fn archive(&self) -> Arc<Archive> {
+        self.archive_by(&(Arc::clone(&self.clock) as Arc<dyn Clock>))
+    }
+
+    fn archive_by(&self, clock: &Arc<dyn Clock>) -> Arc<Archive> {
         let (sealed, free) = (self.sealed(), Arc::clone(&self.free));
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let opening = Opening { sealed: &sealed, bytes: self.bytes, memory: 8 * MIB, pods: self.folder.path().join("pods"), clock: &clock };
+        let opening = Opening { sealed: &sealed, bytes: self.bytes, memory: self.memory, pods: self.folder.path().join("pods"), clock };
         Archive::with(&opening, Arc::new(move |_| Ok((free.load(Ordering::SeqCst), 1 << 41))), self.inline).unwrap()
     }
 
     /// It starts, by this entry of the configuration.
     fn start_as(&self, origin: &str) -> Daemon {
-        let (archive, store) = (self.archive(), Fake::new());
+        self.start_with(self.archive(), origin)
+    }
+
+    fn start_with(&self, archive: Arc<Archive>, origin: &str) -> Daemon {
+        let store = Fake::new();
         let (name, metrics): (BackendName, _) = ("bao".parse().unwrap(), Arc::new(Metrics::new()));
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let table = Table::with(16 * MIB, TIMES, metrics.cache("bao"), Arc::clone(&clock), Some(archive.drawer(&name, origin)));
+        let table =
+            Table::with(16 * MIB, TIMES, metrics.cache("bao"), Arc::clone(&clock), (Some(archive.drawer(&name, origin)), self.refusals));
         let limited = Limited::new(Arc::clone(&store) as Arc<dyn Backend>, name.clone(), 64, Arc::clone(&metrics));
         let cached = Cached::new(Arc::new(limited), Arc::clone(&table), TIMES);
         let circuits = Circuits::new(&name, MIB, &clock);

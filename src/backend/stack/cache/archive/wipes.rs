@@ -12,6 +12,9 @@ use crate::model::SecretRef;
 /// After so long a mark says nothing any more: no answer is kept for longer.
 const LASTS: SignedDuration = SignedDuration::from_hours(30 * 24 + 1);
 
+/// With more marks than this, what was said before the newest of them serves nobody: to keep all of them apart is worth no more memory.
+const MOST: usize = 1024;
+
 /// One mark.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Wipe {
@@ -56,21 +59,29 @@ impl Wipe {
 // === impl Wipes ===
 
 impl Wipes {
-    /// A mark that does not open is passed over: what it covered was sealed with a key that is not named any more, too.
+    /// A mark that does not open is ignored: what it covered was sealed with a key that is not named any more, too.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn read(room: &Room) -> std::io::Result<Self> {
-        let mut wipes = Vec::new();
+        let (mut wipes, mut unopened) = (Vec::new(), None);
         room.visit(false, |path, content| {
             match content.map(|content| serde_json::from_slice::<Wipe>(content.expose()).map_err(|error| error.to_string())) {
                 Ok(Ok(wipe)) => wipes.push(wipe),
                 Ok(Err(problem)) | Err(problem) => {
-                    tracing::warn!(file = %path.display(), problem, "a mark of `keyferry cache wipe` does not open and is ignored (remove the file)");
+                    let (count, _) = unopened.get_or_insert_with(|| (0_usize, format!("{} {problem}", path.display())));
+                    *count += 1;
                 }
+            }
+            if wipes.len() > MOST {
+                let newest = wipes.iter().map(|wipe| wipe.at).max();
+                wipes = newest.map(|at| Wipe { backend: None, prefix: String::new(), at }).into_iter().collect();
             }
             ControlFlow::Continue(())
         })?;
+        if let Some((count, first)) = unopened {
+            tracing::warn!(count, first, "marks of `keyferry cache wipe` do not open and are ignored (remove the files)");
+        }
         Ok(Self(wipes))
     }
 

@@ -1,7 +1,9 @@
 //! The one thread that writes answers to the disk, and removes them: removals and marks first, since mounts wait for these. What is new is
 //! written every few seconds, so that a disk is not kept busy by answers that change all the time.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -48,6 +50,8 @@ pub(super) struct Shared {
     pub complete: watch::Sender<bool>,
     /// Whether there is no thread: whoever wakes it does its work. For tests on paused time.
     pub inline: bool,
+    /// Where kubelet has a folder for each Pod.
+    pub pods: PathBuf,
     #[cfg(test)]
     pub off: Mutex<Option<Rule>>,
     /// A test that holds this is a disk that does not answer.
@@ -240,7 +244,9 @@ impl Shared {
                 return Some(writes);
             }
             if state.swept.elapsed() >= SWEEP {
-                self.sweep(&mut state);
+                drop(state);
+                self.sweep();
+                state = self.lock();
                 continue;
             }
             let rest = if state.fault.is_some() || state.index.is_waiting() { pace.saturating_sub(since) } else { SWEEP };
@@ -254,10 +260,24 @@ impl Shared {
         }
     }
 
-    fn sweep(&self, state: &mut State) {
+    pub fn sweep(&self) {
+        let has_pods = self.lock().index.all().any(|known| known.recalled_for().is_some());
+        // Without the lock: kubelet's folder may be slow.
+        let pods = if has_pods { self.pods() } else { None };
+        let mut state = self.lock();
         state.swept = Instant::now();
         state.index.expire(self.clock.now());
+        if let Some(pods) = pods {
+            state.index.retain(|known| known.recalled_for().is_none_or(|uid| pods.contains(&**uid)));
+        }
         state.index.drop_marks();
+    }
+
+    /// The Pods of this node; `None`: kubelet's folder is not mounted, or kubelet starts, and nobody can say which are gone.
+    pub fn pods(&self) -> Option<HashSet<String>> {
+        let entries = fs::read_dir(&self.pods).ok()?;
+        let pods: HashSet<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        (!pods.is_empty()).then_some(pods)
     }
 
     /// Removes and marks what there is, and then writes what is new.

@@ -25,7 +25,20 @@ impl Table {
         may_serve.then_some((kept, age))
     }
 
-    /// The same, from the disk where memory has nothing.
+    /// How old the answer is that would serve, from memory or from the disk. No answer is read for it.
+    pub(in crate::backend::stack::cache) async fn stale_age(&self, asked: &Asked, bound: Duration, cx: &FetchContext) -> Option<Duration> {
+        let in_memory = || self.find_stale(asked, bound).map(|(_, age)| age);
+        let Some(drawer) = &self.drawer else { return in_memory() };
+        if !drawer.knows_wipes(cx.tenant().as_str(), cx.deadline).await {
+            return None;
+        }
+        if self.answers.find(asked).is_some() {
+            return in_memory();
+        }
+        drawer.age(asked, bound, cx.deadline).await
+    }
+
+    /// What serves while the store is out, from the disk where memory has nothing.
     pub(in crate::backend::stack::cache) async fn serve_stale(
         self: &Arc<Self>,
         asked: &Asked,
@@ -63,6 +76,14 @@ impl Table {
         }
         let drawer = self.drawer.as_ref()?;
         drawer.could_serve(asked, bound).then_some(self.began)
+    }
+
+    /// Whether an answer is known to be there that could serve. Before all of the disk is read, nothing of it is known.
+    pub(in crate::backend::stack::cache) fn keeps(&self, asked: &Asked, bound: Duration) -> bool {
+        if self.answers.find(asked).is_some() {
+            return self.find_stale(asked, bound).is_some();
+        }
+        self.drawer.as_ref().is_some_and(|drawer| drawer.has_servable(asked, bound))
     }
 
     /// An answer of the disk is memory's, too, from now on; unless it was taken back while it was read.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::backend::Kind;
 use crate::backend::store::http::tests::parsed;
 
 const EXAMPLE: &str = "\
@@ -90,4 +91,64 @@ fn faults_are_told_with_their_remedies() {
 fn a_header_is_not_shown() {
     let read = parsed("url: https://s.example/{name}\nheaders: { X-Key: canary }").unwrap();
     assert!(!format!("{read:?}").contains("canary"));
+}
+
+/// What is kept over a restart hangs on all that makes an answer another one, and on nothing else.
+#[test]
+fn each_part_of_a_request_makes_other_answers() {
+    const ALL: &str = "url: https://s.example/v1/{name}?n={namespace}\nmethod: POST\nbody: '{\"v\": \"{version}\"}'\nlatest: newest\n\
+                       headers: { X-A: one, X-B: { file: /b } }\nauth: { bearer: { podToken: intranet } }\nshare: serviceAccount\n\
+                       fields: data\nversion: meta.v\nca: /ca\nserverName: s.internal\nclientCert: /c\nclientKey: /k\n";
+    let text = |text: &str| parsed(text).unwrap().hangs_on().to_text();
+    // Kept answers are lost where this is written otherwise.
+    assert_eq!(
+        text(ALL),
+        r#"[["kind","http"],["url","https://s.example/v1/{name}?n={namespace}"],["method","POST"],["body","{\"v\": \"{version}\"}"],["headers.x-a","one"],["headers.x-b.file","/b"],["auth.bearer.podToken","intranet"],["share","serviceAccount"],["fields","data"],["version","meta.v"],["latest","newest"],["ca","/ca"],["clientCert","/c"],["clientKey","/k"],["serverName","s.internal"]]"#
+    );
+    let mut texts = vec![text(ALL), text("url: https://s.example/{name}")];
+    let bearer = "auth: { bearer: { podToken: intranet } }\nshare: serviceAccount\n";
+    for (from, to) in [
+        ("s.example", "t.example"),
+        ("https://s.example", "https://s.example:8443"),
+        ("/v1/", "/v2/"),
+        ("?n={namespace}", "?n={serviceAccount}"),
+        ("?n={namespace}", ""),
+        ("\"v\"", "\"w\""),
+        ("latest: newest", "latest: last"),
+        ("X-A: one", "X-A: two"),
+        ("X-A: one", "X-C: one"),
+        ("X-A: one", "X-A: { file: /one }"),
+        ("file: /b", "file: /c"),
+        ("podToken: intranet", "podToken: other"),
+        ("share: serviceAccount", "share: pod"),
+        (bearer, ""),
+        (bearer, "auth: { bearer: { file: /t } }\n"),
+        (bearer, "auth: { bearer: { file: /u } }\n"),
+        (bearer, "auth: { basic: { user: u, passwordFile: /t } }\n"),
+        (bearer, "auth: { basic: { user: v, passwordFile: /t } }\n"),
+        (bearer, "auth: { basic: { user: u, passwordFile: /u } }\n"),
+        ("fields: data", "fields: items"),
+        ("fields: data\n", ""),
+        ("version: meta.v", "version: meta.w"),
+        ("version: meta.v", "versionHeader: etag"),
+        ("fields: data\nversion: meta.v\n", "format: raw\n"),
+        ("ca: /ca", "ca: /other"),
+        ("s.internal", "other.internal"),
+        ("/c\n", "/other\n"),
+        ("/k", "/other"),
+        ("serverName: s.internal\n", ""),
+    ] {
+        assert!(ALL.contains(from), "{from}");
+        let other = text(&ALL.replacen(from, to, 1));
+        assert!(!texts.contains(&other), "{from} -> {to}: {other}");
+        texts.push(other);
+    }
+    for pins in ["", "versionQuery: v\n", "versionQuery: w\n"] {
+        let other = text(&format!("url: https://u.example/{{name}}\n{pins}"));
+        assert!(!texts.contains(&other), "{pins}: {other}");
+        texts.push(other);
+    }
+    for same in ["statuses: { 418: notFound }", "check: /health", "storeWords: false", "cache: { fresh: 1m }"] {
+        assert_eq!(text(&format!("{ALL}{same}\n")), text(ALL), "{same}");
+    }
 }

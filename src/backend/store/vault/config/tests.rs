@@ -231,3 +231,55 @@ fn the_origin_is_written_as_it_always_was() {
         assert_eq!(origin(entry), text);
     }
 }
+
+/// What is kept over a restart hangs on the address and the login, and on nothing that changes no answer.
+#[test]
+fn each_part_of_the_login_makes_other_answers() {
+    const ALL: &str = "address: https://bao:8200\nca: /ca\nserverName: bao.example\nclientCert: /c\nclientKey: /k\nnamespace: team\n\
+                       auth: { method: jwt, mount: jwt, role: csi, audience: bao }\nshare: pod\n";
+    let text = |text: &str| read(text).unwrap().hangs_on().to_text();
+    // Kept answers are lost where this is written otherwise.
+    assert_eq!(
+        text(ALL),
+        r#"[["kind","vault"],["entered","(Endpoint(https://bao:8200), \"team\", Pod { method: Jwt, mount: \"jwt\", role: Some(\"csi\"), audience: Some(\"bao\") })"],["ca","/ca"],["clientCert","/c"],["clientKey","/k"],["serverName","bao.example"],["share","pod"]]"#
+    );
+    assert_eq!(
+        text(PLAIN),
+        r#"[["kind","vault"],["entered","(Endpoint(https://bao:8200), \"\", Pod { method: Kubernetes, mount: \"kubernetes\", role: Some(\"csi\"), audience: None })"]]"#
+    );
+    let mut texts = vec![text(ALL), text(PLAIN)];
+    for (from, to) in [
+        ("https://bao:8200", "https://other:8200"),
+        ("https://bao:8200", "https://bao:8201"),
+        ("https://bao:8200", "https://bao:8200/under"),
+        ("/ca", "/other-ca"),
+        ("ca: /ca\n", ""),
+        ("bao.example", "other.example"),
+        ("serverName: bao.example\n", ""),
+        ("/c\n", "/other\n"),
+        ("/k", "/other"),
+        ("team", "team/b"),
+        ("method: jwt", "method: kubernetes"),
+        ("mount: jwt", "mount: jwt-b"),
+        ("role: csi", "role: other"),
+        (", role: csi", ""),
+        ("audience: bao", "audience: other"),
+        ("share: pod", "share: serviceAccount"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: approle, roleId: csi, secretIdFile: /s"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: approle, roleId: csi, secretIdFile: /t"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: approle, roleId: other, secretIdFile: /s"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: approle, roleIdFile: /csi, secretIdFile: /s"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: token, tokenFile: /t"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: token, tokenFile: /u"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: cert, role: csi"),
+        ("method: jwt, mount: jwt, role: csi, audience: bao", "method: cert"),
+    ] {
+        assert!(ALL.contains(from), "{from}");
+        let other = text(&ALL.replacen(from, to, 1));
+        assert!(!texts.contains(&other), "{from} -> {to}: {other}");
+        texts.push(other);
+    }
+    for same in ["storeWords: false", "cache: { fresh: 1m, stale: 1h }", "classMay: { role: [\"*\"] }"] {
+        assert_eq!(text(&format!("{ALL}{same}\n")), text(ALL), "{same}");
+    }
+}
