@@ -258,8 +258,12 @@ impl Index {
     /// Takes out what is past its bound, and what was wiped.
     pub fn expire(&mut self, now: Timestamp) -> Ticket {
         let wipes = std::mem::take(&mut self.wipes);
-        let is_wiped = |known: &Known| !wipes.is_empty() && known.secret().is_none_or(|secret| wipes.cover(&secret, known.since.at));
-        let ticket = self.retain(|known| !known.is_over(now) && !is_wiped(known));
+        let is_wiped = |known: &Known, at: Timestamp| !wipes.is_empty() && known.secret().is_none_or(|secret| wipes.cover(&secret, at));
+        let ticket = self.retain(|known| !known.is_over(now) && !is_wiped(known, known.since.at));
+        // The store has said it since, and that is to be written: what the disk had of it is gone.
+        for known in self.known.values_mut().filter(|known| known.waiting.is_some()) {
+            known.written = known.written.filter(|written| !is_wiped(known, written.since.at));
+        }
         self.wipes = wipes;
         ticket
     }

@@ -174,6 +174,9 @@ impl Drawer {
     /// An answer is to be written. `same_as`: when the store was asked for what memory has had of it, if that says the same.
     pub(super) fn put(&self, answer: Answer, same_as: Option<Since>) {
         let id = self.id(&answer.asked);
+        // What was wiped since is not on the disk any more, whatever is known of it: the writer finds out.
+        let has_fault = self.shared().lock().fault.is_some();
+        let same_as = same_as.filter(|_| !has_fault && self.shared().is_current());
         self.shared().lock().index.put(id, answer, &self.origin, same_as);
         self.shared().wake();
     }

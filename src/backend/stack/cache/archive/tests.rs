@@ -438,6 +438,22 @@ async fn a_wipe_is_seen_before_anything_is_given() {
     assert!(node.files("answers").is_empty(), "and they are removed");
 }
 
+/// The store says the same again after a wipe: that is written, though the disk has had it a moment ago.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_says_again_after_a_wipe_is_written_again() {
+    let node = Node::new();
+    let daemon = node.start();
+    daemon.ask("kv/db").await.unwrap();
+    node.later(1);
+    wipe(&node.sealed(), &Target::All, node.clock.now()).unwrap();
+    assert!(node.files("answers").is_empty());
+    node.later(1);
+    daemon.ask("kv/db").await.unwrap();
+    assert_eq!(node.files("answers").len(), 1);
+    let daemon = node.restart(daemon);
+    assert_eq!(daemon.stale("kv/db").await, given("v1", 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_review_and_a_pod_that_is_gone_reach_the_disk() {
     let node = Node::new();

@@ -364,6 +364,11 @@ impl Shared {
     /// Until a removal waits: that goes first. Whether there was one.
     fn write_all(&self) -> io::Result<bool> {
         let (mut wrote, mut cut_short) = (false, false);
+        // Else an answer would pass for written whose file is gone.
+        let is_waiting = self.lock().index.is_waiting();
+        if is_waiting && !self.is_current() {
+            self.read_wipes();
+        }
         while self.has_space() {
             let Some((answer, origin, former)) = self.lock().index.next_write() else { break };
             let id = Id::of(&origin, &answer.asked);
