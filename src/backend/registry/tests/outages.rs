@@ -554,7 +554,7 @@ impl Model {
 #[tokio::test(start_paused = true)]
 async fn what_serves_an_outage_is_what_the_rules_allow() {
     for seed in 0..4 {
-        let ran = Model::new(seed, None).run(1_000).await;
+        let ran = Model::new(seed, None).run(5_000).await;
         assert_eq!(ran, Ok(()), "seed {seed}");
     }
 }
