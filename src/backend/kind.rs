@@ -150,6 +150,7 @@ pub fn only_reads(asked: RefParts, kind: &str) -> Result<RefParts, Inadmissible>
 
 impl HangsOn {
     #[must_use]
+    #[allow(clippy::needless_pass_by_value)] // mostly made for it
     pub fn and(mut self, key: impl Into<String>, text: impl ToString) -> Self {
         self.0.push((key.into(), text.to_string()));
         self

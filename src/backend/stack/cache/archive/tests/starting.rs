@@ -114,16 +114,16 @@ async fn a_mount_with_little_time_is_given_what_the_disk_has() {
     let daemon = node.restart(daemon);
     let clock = Arc::clone(&node.clock) as Arc<dyn Clock>;
     let leases = Leases::open(Path::new("/nonexistent"), None, clock, Arc::new(Metrics::new()), &Ceilings::of(64 * MIB)).0;
-    let leased = Leased::new(Arc::clone(&daemon.backend), &"bao".parse().unwrap(), Origin::default(), leases);
+    let top = Leased::new(Arc::clone(&daemon.backend), &"bao".parse().unwrap(), Origin::default(), leases);
     for seconds in [2, 6, 9, 60] {
         daemon.store.next([(Duration::from_hours(1), Then::Answer)]);
         let (began, limit) = (Instant::now(), Duration::from_secs(seconds));
-        let given = Backend::fetch(&leased, &secret("kv/db"), &context("uid-1", "web", limit)).await.unwrap();
+        let given = Backend::fetch(&top, &secret("kv/db"), &context("uid-1", "web", limit)).await.unwrap();
         assert!(given.source.stale().is_some() && began.elapsed() < limit.min(Duration::from_secs(11)), "{:?}", began.elapsed());
     }
     // What is not kept is waited for, as long as one can.
     daemon.store.next([(Duration::from_hours(1), Then::Answer)]);
-    let error = Backend::fetch(&leased, &secret("kv/other"), &context("uid-1", "web", Duration::from_secs(6))).await.unwrap_err();
+    let error = Backend::fetch(&top, &secret("kv/other"), &context("uid-1", "web", Duration::from_secs(6))).await.unwrap_err();
     assert_eq!(error.fault, Fault::TimedOut);
 }
 
