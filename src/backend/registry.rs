@@ -259,7 +259,8 @@ impl Backends {
             }
         }
         if let Some(archive) = &self.archive {
-            archive.wait(archive.retain(&drawers).max(ticket));
+            let failovers: Vec<_> = self.failovers.keys().collect();
+            archive.wait(archive.retain(&drawers).max(archive.retain_denials(&failovers)).max(ticket));
         }
     }
 
@@ -336,7 +337,8 @@ fn failovers(
         let known = former.and_then(|former| former.failovers.get(name)).map(|former| Arc::clone(former.denials()));
         let answered = config.members.each_ref().map(|member| parts.metrics.failover(name.as_str(), member.name.as_str()));
         let members = [Arc::clone(&first.top), Arc::clone(&second.top)];
-        let built = Failover::new(name, (**config).clone(), members, known.unwrap_or_else(|| Denials::new(held)), answered);
+        let built =
+            Failover::new(name, (**config).clone(), members, known.unwrap_or_else(|| Denials::new(name, held, parts.archive)), answered);
         Some((name.clone(), Arc::new(built)))
     };
     configured.stores().iter().filter_map(failover).collect()

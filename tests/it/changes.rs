@@ -381,7 +381,8 @@ fn the_cost() {
             node.until("it", || look(&node.target(pod)).map(|time| times.push(time)).is_some());
         }
         report("one", times);
-        // One that all volumes use.
+        // One that all volumes use, once none rests that was written just now.
+        node.sleep(Duration::from_secs(6));
         let began = Instant::now();
         let mut waiting: Vec<_> = pods.iter().map(|pod| (node.target(pod), time_of(pod, "shop-db", began))).collect();
         node.set_password("new");

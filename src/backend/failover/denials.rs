@@ -9,20 +9,23 @@
 //!
 //! Where all tenants are one to the store (the daemon logs in as itself), a denial of one's request holds for all. It is kept for each tenant
 //! that was told of it as well: what becomes of one's room is nothing to another.
+//!
+//! With a sealed folder all this is on the disk, too, and a denied mount is answered once it is there.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
 use crate::backend::Scope;
 use crate::backend::stack::asked::Asked;
-use crate::model::{Login, Tenant};
+use crate::backend::stack::cache::archive::{Archive, Denials as OnDisk, Denied, Ticket};
+use crate::model::{BackendName, Tenant};
 use crate::shelf::Shelf;
 
-/// What an entry weighs besides the texts of its request.
-const ENTRY: usize = 768;
+/// What an entry weighs, here and in what is known of the disk. Of a request only a hash is kept.
+const ENTRY: usize = 512;
 
 /// The most tenants that are marked one by one; with more, all are.
 const TENANTS: usize = 1024;
@@ -33,32 +36,29 @@ const GONE: Duration = Duration::from_hours(1);
 /// What the first member has said. It outlives reloads, whatever they change: a denial that is no longer true ends with the next answer.
 pub(in crate::backend) struct Denials(Mutex<Inside>);
 
-/// A place in the order of what happens here.
+/// A place in the order of what happens here. What a former process was told comes before all.
 pub(super) type Moment = u64;
 
 struct Inside {
-    verdicts: Shelf<Key, Verdict>,
+    verdicts: Shelf<Denied, Verdict>,
     marked: HashSet<Tenant>,
     /// More tenants than are told apart.
     all: bool,
     moment: Moment,
+    /// `None`: a restart forgets.
+    disk: Option<OnDisk>,
     /// A test sees whether somebody notices.
     #[cfg(test)]
     off: bool,
 }
 
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-struct Key {
-    asked: Asked,
-    /// `None`: of all who share the request.
-    tenant: Option<Tenant>,
-}
-
 struct Verdict {
+    request: Denied,
     tenant: Tenant,
     /// When it was denied; `None`: it was answered well, by a tenant that is marked.
     denied: Option<Moment>,
-    of_pod: bool,
+    /// Whose alone the request is.
+    pod: Option<Arc<str>>,
     /// When it was last asked for.
     asked: Instant,
 }
@@ -66,23 +66,25 @@ struct Verdict {
 // === impl Denials ===
 
 impl Denials {
-    /// For so many bytes.
-    pub(in crate::backend) fn new(bytes: usize) -> std::sync::Arc<Self> {
-        let verdicts = Shelf::of_bytes(bytes);
-        std::sync::Arc::new(Self(Mutex::new(Inside {
-            verdicts,
+    /// For so many bytes; with what was denied before this start, if the disk has it.
+    pub(in crate::backend) fn new(failover: &BackendName, bytes: usize, archive: Option<&Arc<Archive>>) -> Arc<Self> {
+        let mut inside = Inside {
+            verdicts: Shelf::of_bytes(bytes),
             marked: HashSet::new(),
             all: false,
             moment: 0,
+            disk: archive.map(|archive| archive.denials(failover)),
             #[cfg(test)]
             off: false,
-        })))
+        };
+        inside.recall();
+        Arc::new(Self(Mutex::new(inside)))
     }
 
     pub(in crate::backend) fn resize(&self, bytes: usize) {
         let mut inside = self.lock();
         let gone = inside.verdicts.resize(bytes);
-        inside.mark(gone);
+        inside.lose(gone);
     }
 
     /// The first member is about to be asked.
@@ -103,8 +105,8 @@ impl Denials {
         if !is_marked && inside.verdicts.weight() == 0 {
             return true;
         }
-        let said = keys(asked, tenant).map(|key| {
-            let verdict = inside.verdicts.find_mut(&key?)?;
+        let said = requests(asked, tenant).map(|request| {
+            let verdict = inside.verdicts.find_mut(&request?)?;
             verdict.asked = Instant::now();
             Some(verdict.denied.is_some())
         });
@@ -112,13 +114,20 @@ impl Denials {
         !is_denied && (!is_marked || said.contains(&Some(false)))
     }
 
-    /// The first member has denied it to this tenant.
-    pub(super) fn denied(&self, asked: &Asked, tenant: &Tenant) {
+    /// The first member has denied it to this tenant, who is answered once the disk has that: see [`Denials::settled`].
+    pub(super) fn denied(&self, asked: &Asked, tenant: &Tenant) -> Ticket {
         let mut inside = self.lock();
         inside.moment += 1;
         let now = inside.moment;
-        for key in keys(asked, tenant).into_iter().flatten() {
-            inside.put(key, tenant, Some(now));
+        let tickets = requests(asked, tenant).into_iter().flatten().map(|request| inside.put(request, asked, tenant, Some(now)));
+        tickets.max().unwrap_or_default()
+    }
+
+    /// Waits until a restart would find it, or the disk is known not to work.
+    pub(super) async fn settled(&self, ticket: Ticket, deadline: Instant) {
+        let archive = self.lock().disk.as_ref().map(|disk| Arc::clone(disk.archive()));
+        if let Some(archive) = archive {
+            archive.settled(ticket, deadline).await;
         }
     }
 
@@ -130,15 +139,17 @@ impl Denials {
             return;
         }
         let mut own = None;
-        for key in keys(asked, tenant).into_iter().flatten() {
-            let at = inside.verdicts.find(&key).and_then(|verdict| verdict.denied);
-            if at.is_some_and(|at| at < begun) {
-                inside.verdicts.remove(&key);
+        for request in requests(asked, tenant).into_iter().flatten() {
+            let at = inside.verdicts.find(&request).and_then(|verdict| verdict.denied);
+            if at.is_some_and(|at| at < begun)
+                && let Some(verdict) = inside.verdicts.remove(&request)
+            {
+                inside.forget(&verdict);
             }
-            own = at.is_none_or(|at| at < begun).then_some(key);
+            own = at.is_none_or(|at| at < begun).then_some(request);
         }
-        if let Some(key) = own.filter(|_| is_marked) {
-            inside.put(key, tenant, None);
+        if let Some(request) = own.filter(|_| is_marked) {
+            inside.put(request, asked, tenant, None);
         }
     }
 
@@ -177,37 +188,70 @@ impl Inside {
         self.all || self.marked.contains(tenant)
     }
 
-    fn put(&mut self, key: Key, tenant: &Tenant, denied: Option<Moment>) {
-        let weight = ENTRY + 2 * (key.asked.weight() + weight_of(&key.asked.secret.login));
-        let of_pod = matches!(key.asked.scope, Scope::Pod(_));
-        let verdict = Verdict { tenant: tenant.clone(), denied, of_pod, asked: Instant::now() };
-        let gone = self.verdicts.put(tenant.as_str(), key, verdict, weight, |_| false);
-        self.mark(gone);
+    /// What the disk has.
+    fn recall(&mut self) {
+        let Some(left) = self.disk.as_ref().map(OnDisk::left) else { return };
+        (self.all, self.marked) = (left.all, left.marked.into_iter().collect());
+        for (tenant, request, pod) in left.denied {
+            self.insert(Verdict { request, tenant, denied: Some(0), pod, asked: Instant::now() });
+        }
+    }
+
+    fn put(&mut self, request: Denied, asked: &Asked, tenant: &Tenant, denied: Option<Moment>) -> Ticket {
+        let pod = match &asked.scope {
+            Scope::Pod(uid) => Some(Arc::clone(uid)),
+            Scope::Account(_) | Scope::Node => None,
+        };
+        // Its mark says the same, unless the denial is of all.
+        let is_said = self.marked.contains(tenant) && asked.scope != Scope::Node;
+        let ticket = match &self.disk {
+            Some(disk) if denied.is_some() && !is_said => disk.denied(tenant, request, pod.as_ref()),
+            Some(disk) => disk.ticket(),
+            None => 0,
+        };
+        self.insert(Verdict { request, tenant: tenant.clone(), denied, pod, asked: Instant::now() }).max(ticket)
+    }
+
+    fn insert(&mut self, verdict: Verdict) -> Ticket {
+        let tenant = verdict.tenant.clone();
+        let gone = self.verdicts.put(tenant.as_str(), verdict.request, verdict, ENTRY, |_| false);
+        self.lose(gone)
     }
 
     /// These had no room any more.
-    fn mark(&mut self, gone: Vec<Verdict>) {
-        let is_needed = |verdict: &Verdict| verdict.denied.is_some() && !(verdict.of_pod && verdict.asked.elapsed() >= GONE);
-        for verdict in gone.into_iter().filter(is_needed) {
-            if self.marked.len() < TENANTS || self.marked.contains(&verdict.tenant) {
-                self.marked.insert(verdict.tenant);
-            } else {
-                self.all = true;
+    fn lose(&mut self, gone: Vec<Verdict>) -> Ticket {
+        let is_needed = |verdict: &Verdict| verdict.denied.is_some() && !(verdict.pod.is_some() && verdict.asked.elapsed() >= GONE);
+        let mut ticket = 0;
+        for verdict in gone {
+            if is_needed(&verdict) {
+                ticket = self.mark(&verdict.tenant).max(ticket);
             }
+            self.forget(&verdict);
+        }
+        ticket
+    }
+
+    fn mark(&mut self, tenant: &Tenant) -> Ticket {
+        let is_apart = self.marked.len() < TENANTS || self.marked.contains(tenant);
+        if is_apart {
+            self.marked.insert(tenant.clone());
+        } else {
+            self.all = true;
+        }
+        self.disk.as_ref().map_or(0, |disk| disk.marked(Some(tenant).filter(|_| is_apart)))
+    }
+
+    fn forget(&self, verdict: &Verdict) {
+        if let Some(disk) = self.disk.as_ref().filter(|_| verdict.denied.is_some()) {
+            disk.forgotten(&verdict.tenant, verdict.request);
         }
     }
 }
 
-/// Under which keys a request's verdicts are; the last one is the tenant's own.
-fn keys(asked: &Asked, tenant: &Tenant) -> [Option<Key>; 2] {
-    let key = |tenant| Key { asked: asked.clone(), tenant };
+/// Under which names a request's verdicts are; the last one is the tenant's own.
+fn requests(asked: &Asked, tenant: &Tenant) -> [Option<Denied>; 2] {
     match asked.scope {
-        Scope::Node => [Some(key(None)), Some(key(Some(tenant.clone())))],
-        Scope::Account(_) | Scope::Pod(_) => [Some(key(None)), None],
+        Scope::Node => [Some(Denied::of(asked, None)), Some(Denied::of(asked, Some(tenant)))],
+        Scope::Account(_) | Scope::Pod(_) => [Some(Denied::of(asked, None)), None],
     }
-}
-
-/// The bytes of its texts; one of a failover's class names neither address nor files.
-fn weight_of(login: &Login) -> usize {
-    login.said().iter().map(|(_, text)| text.len()).sum()
 }

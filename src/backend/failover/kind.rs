@@ -63,7 +63,7 @@ impl Kind for FailoverConfig {
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         let [first, second] = self.members.each_ref().map(|member| member.config.kind().open(&member.name, limits, clock));
         let (members, answered) = ([first?, second?], [Counter::default(), Counter::default()]);
-        Ok(Arc::new(Failover::new(name, self.clone(), members, Denials::new(limits.remembered), answered)))
+        Ok(Arc::new(Failover::new(name, self.clone(), members, Denials::new(name, limits.remembered, None), answered)))
     }
 
     /// Its members are looked at each for itself; here it is whether one of them could serve its mounts.

@@ -131,7 +131,7 @@ impl Failover {
                 answer = member.fetch(secret, &live(cx)).await;
             }
         }
-        self.note(asking, &answer);
+        self.note(asking, &answer, cx.deadline).await;
         answer
     }
 
@@ -149,7 +149,7 @@ impl Failover {
     /// Where the first member may have got the request, the second does not: what it asks for would be made twice.
     async fn make(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let answer = self.members[FIRST].fetch(&asking.of[FIRST], &live(cx)).await;
-        self.note(asking, &answer);
+        self.note(asking, &answer, cx.deadline).await;
         let first = match answer {
             Ok(fetched) => return Ok(self.given(FIRST, fetched)),
             // Nothing was sent.
@@ -167,13 +167,16 @@ impl Failover {
     }
 
     /// Keeps in mind what the first member says of the request. What it said before says nothing new.
-    fn note(&self, asking: &Asking<'_>, answer: &Result<Fetched, BackendError>) {
+    async fn note(&self, asking: &Asking<'_>, answer: &Result<Fetched, BackendError>, deadline: Instant) {
         let Asking { asked, tenant, begun, .. } = asking;
         match answer {
             Ok(fetched) if fetched.source == Source::Store => self.denials.allowed(asked, tenant, *begun),
             Ok(_) => {}
             Err(error) => match error.fault {
-                Fault::Denied | Fault::NotFound | Fault::Unauthenticated => self.denials.denied(asked, tenant),
+                Fault::Denied | Fault::NotFound | Fault::Unauthenticated => {
+                    let ticket = self.denials.denied(asked, tenant);
+                    self.denials.settled(ticket, deadline).await;
+                }
                 Fault::Corrupt
                 | Fault::Down
                 | Fault::Invalid

@@ -55,8 +55,13 @@ impl Bench {
         let (first, second) = (Fake::new(), Fake::new());
         second.put("kv/db", &[("password", b"dr")]);
         let members = [&first, &second].map(|fake| Arc::clone(fake) as Arc<dyn Backend>);
-        let failover =
-            Failover::new(&"both".parse().unwrap(), config(), members, Denials::new(bytes), [Counter::default(), Counter::default()]);
+        let failover = Failover::new(
+            &"both".parse().unwrap(),
+            config(),
+            members,
+            Denials::new(&"both".parse().unwrap(), bytes, None),
+            [Counter::default(), Counter::default()],
+        );
         Self { first, second, failover }
     }
 
@@ -286,6 +291,7 @@ async fn it_is_a_backend_as_any_other() {
     let bench = Bench::new();
     let members = [&bench.first, &bench.second].map(|fake| Arc::clone(fake) as Arc<dyn Backend>);
     let name = "both".parse().unwrap();
-    let backend = Arc::new(Failover::new(&name, config(), members, Denials::new(1 << 20), [Counter::default(), Counter::default()]));
+    let backend =
+        Arc::new(Failover::new(&name, config(), members, Denials::new(&name, 1 << 20, None), [Counter::default(), Counter::default()]));
     conformance::hold(&Pair { bench, backend, config: config() }).await;
 }

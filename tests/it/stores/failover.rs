@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use keyferry::model::PodClaims;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 
@@ -37,8 +38,12 @@ fn nowhere() -> SocketAddr {
 }
 
 impl Pair {
-    /// The secret `shop/db` is in both, with other contents. `extra`: further keys of the configuration.
     async fn new(extra: &str) -> Self {
+        Self::with(|_| extra.to_owned()).await
+    }
+
+    /// The secret `shop/db` is in both, with other contents. `extra`: further keys of the configuration.
+    async fn with(extra: impl FnOnce(&Store) -> String) -> Self {
         let (store, dr) = (Store::new().await, Bao::configured(crate::bao::Options::default()).await);
         dr.kv2("kv").await;
         dr.put("kv", "shop/db", json!({ "password": "of the second" })).await;
@@ -47,7 +52,7 @@ impl Pair {
         dr.jwt_role("jwt", "csi", "bao", json!({ "policies": ["csi"], "ttl": "1h" })).await;
         let proxies = [store.bao.address(), dr.address()].map(Proxy::start);
         let auth = "{ method: jwt, mount: jwt, role: csi, audience: bao }";
-        store.configure_as(auth, &store.bao.url_at(proxies[0].address), CACHE, extra, RULES);
+        store.configure_as(auth, &store.bao.url_at(proxies[0].address), CACHE, &extra(&store), RULES);
         let second = format!("  bao-dr: {{ kind: vault, address: \"{}\", auth: {auth}{CACHE} }}\n", dr.url_at(proxies[1].address));
         store.house.reconfigure("policy:\n", &format!("{second}  both: {{ kind: failover, of: [bao, bao-dr] }}\npolicy:\n"));
         let provider = store.house.serve();
@@ -62,6 +67,13 @@ impl Pair {
     fn cut(&self, at: usize) {
         self.proxies[at].switch(nowhere());
         self.proxies[at].cut();
+    }
+
+    /// It is killed and starts again.
+    fn restart(&mut self) {
+        self.provider.signal(Signal::KILL);
+        self.provider.wait();
+        self.provider = self.store.house.serve();
     }
 
     fn mend(&self, at: usize) {
@@ -152,6 +164,28 @@ async fn what_the_second_refuses_is_part_of_the_outage_and_what_the_first_refuse
     pair.mend(0);
     pair.becomes(DB, "correct horse: both by bao, store").await;
     pair.cut(0);
+    assert_eq!(pair.told(DB).await, "of the second: both by bao-dr, store", "the first has allowed it again");
+}
+
+/// The daemon is killed the moment after it has told the Pod of the first member's denial.
+#[tokio::test]
+async fn what_the_first_refuses_does_not_end_with_the_daemon() {
+    let mut pair = Pair::with(super::outage::sealed).await;
+    pair.store.bao.policy("csi", r#"path "other/*" { capabilities = ["read"] }"#).await;
+    let denied = pair.mount(&web(), DB).await.unwrap_err();
+    assert!(denied.starts_with("BackendDenied: "), "{denied}");
+    pair.cut(0);
+    for _ in 0..2 {
+        pair.restart();
+        let barred = pair.mount(&web(), DB).await.unwrap_err();
+        assert!(barred.starts_with("BackendUnavailable: ") && barred.contains("bao-dr is not asked, because bao has denied"), "{barred}");
+    }
+    assert_eq!(pair.mount(&pod("shop", "new-0", "new"), DB).await, Ok("of the second".to_owned()), "another ServiceAccount's request");
+    pair.store.bao.policy("csi", POLICY).await;
+    pair.mend(0);
+    pair.becomes(DB, "correct horse: both by bao, store").await;
+    pair.cut(0);
+    pair.restart();
     assert_eq!(pair.told(DB).await, "of the second: both by bao-dr, store", "the first has allowed it again");
 }
 

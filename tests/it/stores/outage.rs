@@ -26,7 +26,7 @@ fn nowhere() -> SocketAddr {
 }
 
 /// The configuration's key for a sealed folder, whose key is made.
-fn sealed(store: &Store) -> String {
+pub fn sealed(store: &Store) -> String {
     let root = store.house.folder.path();
     std::fs::write(root.join("cache.key"), [7; 32]).unwrap();
     format!("cache: {{ sealed: {{ dir: {root}/cache, key: {root}/cache.key }} }}", root = root.display())

@@ -2,8 +2,16 @@
 
 use super::*;
 use crate::backend::stack::asked::Asked;
+use crate::backend::stack::cache::archive::Archive;
+use crate::backend::stack::sealed::{Sealed, SealedConfig};
+use crate::clock::{Clock, SystemClock};
 
 const BYTES: usize = 64 * 1024;
+
+/// Without a disk.
+fn unsealed(bytes: usize) -> Arc<Denials> {
+    Denials::new(&"both".parse().unwrap(), bytes, None)
+}
 
 fn asked(scope: &Scope, name: &str) -> Asked {
     Asked { scope: scope.clone(), secret: both(name).with(|parts| parts.backend = "bao".parse().unwrap()) }
@@ -29,7 +37,7 @@ fn answer(denials: &Denials, scope: &Scope, tenant: &str, name: &str) {
 
 #[tokio::test]
 async fn whoever_has_many_denials_loses_the_second_member_for_what_is_not_answered_since_and_nobody_else_does() {
-    let denials = Denials::new(BYTES);
+    let denials = unsealed(BYTES);
     let [evil, shop] = ["evil", "shop"].map(own);
     deny(&denials, &shop, "shop", "kv/secret");
     deny(&denials, &evil, "evil", "kv/wanted");
@@ -51,7 +59,7 @@ async fn whoever_has_many_denials_loses_the_second_member_for_what_is_not_answer
 
 #[tokio::test]
 async fn a_smaller_table_forgets_nothing_either() {
-    let denials = Denials::new(BYTES);
+    let denials = unsealed(BYTES);
     for n in 0..20 {
         deny(&denials, &own("shop"), "shop", &format!("kv/{n}"));
     }
@@ -63,7 +71,7 @@ async fn a_smaller_table_forgets_nothing_either() {
 /// Pods come and go, each with an optional secret that is not there.
 #[tokio::test(start_paused = true)]
 async fn pods_that_are_gone_take_their_denials_along() {
-    let denials = Denials::new(BYTES);
+    let denials = unsealed(BYTES);
     for n in 0..5_000 {
         deny(&denials, &own(&format!("job-{n}")), "shop", "kv/optional");
         advance(MINUTE).await;
@@ -79,7 +87,7 @@ async fn pods_that_are_gone_take_their_denials_along() {
 /// More namespaces than are told apart: nobody is asked for, rather than somebody too many.
 #[tokio::test]
 async fn marks_are_bounded_too() {
-    let denials = Denials::new(1);
+    let denials = unsealed(1);
     for n in 0..5_000 {
         let tenant = format!("team-{n}");
         deny(&denials, &own(&tenant), &tenant, "kv/x");
@@ -92,7 +100,7 @@ async fn marks_are_bounded_too() {
 /// All are one to the store: who logs in is the daemon.
 #[tokio::test]
 async fn a_denial_of_all_holds_for_each_and_one_tenants_room_is_its_own() {
-    let (denials, all) = (Denials::new(BYTES), Scope::Node);
+    let (denials, all) = (unsealed(BYTES), Scope::Node);
     deny(&denials, &all, "evil", "kv/secret");
     assert!(!may(&denials, &all, "shop", "kv/secret"), "nobody is asked for it");
     deny(&denials, &all, "shop", "kv/secret");
@@ -106,8 +114,8 @@ async fn a_denial_of_all_holds_for_each_and_one_tenants_room_is_its_own() {
 }
 
 #[tokio::test]
-async fn long_names_and_arguments_weigh_what_they_are() {
-    let denials = Denials::new(BYTES);
+async fn long_names_and_arguments_weigh_no_more() {
+    let denials = unsealed(BYTES);
     for n in 0..1_000 {
         let mut long = asked(&own("evil"), &format!("kv/{n}-{}", "x".repeat(900)));
         long.secret = long.secret.with(|parts| {
@@ -117,6 +125,131 @@ async fn long_names_and_arguments_weigh_what_they_are() {
         denials.denied(&long, &"evil".into());
         let (own, all) = denials.weight("evil");
         assert!(all <= BYTES && own == all);
+        assert!(!denials.allow(&long, &"evil".into()));
     }
-    assert!(denials.weight("evil").0 / 14_000 <= 4, "a handful");
+    assert!(denials.weight("evil").0 > BYTES / 2, "a request is kept as its hash");
+}
+
+/// A sealed folder, and a daemon over it that is killed and started again.
+struct Disk {
+    folder: tempfile::TempDir,
+    key: u8,
+    former: Vec<u8>,
+}
+
+impl Disk {
+    fn new() -> Self {
+        Self { folder: crate::backend::testing::folder(), key: 1, former: Vec::new() }
+    }
+
+    fn start(&self) -> Arc<Denials> {
+        self.start_with(BYTES)
+    }
+
+    fn start_with(&self, bytes: usize) -> Arc<Denials> {
+        let path = |key: u8| {
+            let path = self.folder.path().join(format!("{key}.key"));
+            std::fs::write(&path, [key; 32]).unwrap();
+            path
+        };
+        let keys = std::iter::once(self.key).chain(self.former.iter().copied()).map(path).collect();
+        let sealed = Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys, bytes: 1 << 20 }).unwrap();
+        let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
+        Denials::new(&"both".parse().unwrap(), bytes, Some(&Archive::at_once(&sealed, &clock)))
+    }
+
+    fn files(&self) -> Vec<std::path::PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path().join("cache/denials")).into_iter().flatten();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_denial_and_none_that_has_ended() {
+    let disk = Disk::new();
+    for scope in [own("web"), Scope::Node] {
+        let denials = disk.start();
+        deny(&denials, &scope, "shop", "kv/secret");
+        deny(&denials, &scope, "shop", "kv/other");
+        answer(&denials, &scope, "shop", "kv/other");
+        drop(denials);
+        let denials = disk.start();
+        assert!(!may(&denials, &scope, "shop", "kv/secret") && may(&denials, &scope, "shop", "kv/other"), "{scope:?}");
+        let (others, is_one) = if scope == Scope::Node { (Scope::Node, true) } else { (own("bank"), false) };
+        assert_eq!(may(&denials, &others, "bank", "kv/secret"), !is_one, "where all are one to the store, it holds for all");
+        answer(&denials, &scope, "shop", "kv/secret");
+        drop(denials);
+        assert!(may(&disk.start(), &scope, "shop", "kv/secret"), "{scope:?}");
+        assert_eq!(disk.files().len(), 0, "nothing is left of what has ended");
+    }
+}
+
+#[tokio::test]
+async fn whoever_had_too_many_has_so_after_a_restart_and_nobody_else() {
+    let (disk, [evil, shop]) = (Disk::new(), ["evil", "shop"].map(own));
+    let denials = disk.start();
+    deny(&denials, &shop, "shop", "kv/secret");
+    for n in 0..300 {
+        deny(&denials, &evil, "evil", &format!("kv/none-{n}"));
+    }
+    let bytes: u64 = disk.files().iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(disk.files().len() == 2 && bytes < 32 * 1024, "one file for each namespace: {bytes}");
+    drop(denials);
+    for _ in 0..2 {
+        let denials = disk.start();
+        assert!(!may(&denials, &evil, "evil", "kv/none-0") && !may(&denials, &evil, "evil", "kv/never-asked"));
+        assert!(!may(&denials, &shop, "shop", "kv/secret") && may(&denials, &shop, "shop", "kv/other"));
+        answer(&denials, &evil, "evil", "kv/good");
+        assert!(may(&denials, &evil, "evil", "kv/good"), "the first has answered it since");
+    }
+    let smaller = disk.start_with(1);
+    assert!(!may(&smaller, &shop, "shop", "kv/secret"), "with less memory nothing is forgotten either");
+    let crowd = disk.start_with(1);
+    for n in 0..1_100 {
+        let tenant = format!("team-{n}");
+        deny(&crowd, &own(&tenant), &tenant, "kv/x");
+    }
+    drop(crowd);
+    assert!(!may(&disk.start(), &own("bank"), "bank", "kv/x"), "more namespaces than are told apart");
+}
+
+/// A rekey, file by file: what the former key sealed is sealed anew at the first start, so that the former key may go after it.
+#[tokio::test]
+async fn a_new_key_loses_no_denial() {
+    let (mut disk, shop) = (Disk::new(), own("shop"));
+    deny(&disk.start(), &shop, "shop", "kv/secret");
+    (disk.key, disk.former) = (2, vec![1]);
+    assert!(!may(&disk.start(), &shop, "shop", "kv/secret"));
+    disk.former.clear();
+    let denials = disk.start();
+    assert!(!may(&denials, &shop, "shop", "kv/secret") && may(&denials, &shop, "shop", "kv/other"));
+    assert_eq!(disk.files().len(), 1);
+}
+
+/// What does not open may have been any denial.
+#[tokio::test]
+async fn a_denial_that_cannot_be_read_counts_as_all_of_them() {
+    let shop = own("shop");
+    for spoil in [&b""[..], b"kfseal\x01", &[0; 4096]] {
+        let disk = Disk::new();
+        deny(&disk.start(), &shop, "shop", "kv/secret");
+        std::fs::write(&disk.files()[0], spoil).unwrap();
+        let denials = disk.start();
+        assert!(!may(&denials, &shop, "shop", "kv/secret") && !may(&denials, &own("bank"), "bank", "kv/x"));
+        answer(&denials, &own("bank"), "bank", "kv/x");
+        assert!(may(&denials, &own("bank"), "bank", "kv/x"), "the first has answered it since");
+        deny(&denials, &shop, "shop", "kv/new");
+        drop(denials);
+        assert!(!may(&disk.start(), &shop, "shop", "kv/secret"), "what has taken the file's place does not end that");
+        std::fs::remove_dir_all(disk.folder.path().join("cache/denials")).unwrap();
+        assert!(may(&disk.start(), &shop, "shop", "kv/secret"), "the admin begins anew");
+    }
+    let disk = Disk::new();
+    let denials = disk.start_with(1 << 20);
+    for n in 0..500 {
+        let tenant = format!("team-{n}");
+        deny(&denials, &own(&tenant), &tenant, "kv/x");
+    }
+    drop(denials);
+    assert!(!may(&disk.start_with(1 << 20), &own("bank"), "bank", "kv/x"), "more than are read at a start");
 }

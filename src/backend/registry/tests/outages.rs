@@ -225,7 +225,7 @@ impl Model {
         let world = Arc::new(World(Mutex::new(state)));
         let (policies, good, shut) = (policies.into(), HashMap::new(), HashMap::new());
         let clock = Arc::new(Wall { began: Instant::now(), set_back: AtomicU64::new(0) });
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::backend::testing::folder();
         std::fs::write(folder.path().join("key"), [7; 32]).unwrap();
         let archive = None;
         let mut model = Self {

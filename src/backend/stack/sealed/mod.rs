@@ -273,6 +273,12 @@ impl Room {
         Ok(())
     }
 
+    /// Whether the file is the one that [`Room::write`] writes under this id now: not one of a former key.
+    pub fn is_newest(&self, id: &str, path: &Path) -> bool {
+        let newest = self.sealed.keys.first().map(|key| key.name_of(self.name, id));
+        newest.is_some_and(|newest| path.file_name().is_some_and(|name| *name == *newest))
+    }
+
     /// Where its files are.
     pub fn dir(&self) -> PathBuf {
         self.sealed.dir.join(self.name)

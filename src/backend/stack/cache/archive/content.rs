@@ -66,7 +66,7 @@ impl Id {
         Self::hashed(&("login", backend.as_str(), origin, Holder::of(scope), Entry::of(login)))
     }
 
-    fn hashed(what: &impl Serialize) -> Self {
+    pub fn hashed(what: &impl Serialize) -> Self {
         let text = Zeroizing::new(serde_json::to_vec(what).unwrap_or_default());
         let mut id = [0; 16];
         id.copy_from_slice(digest(&SHA256, &text).as_ref().first_chunk::<16>().unwrap_or(&[0; 16]));
@@ -85,7 +85,7 @@ impl Id {
 // === impl Holder ===
 
 impl Holder {
-    fn of(scope: &Scope) -> Self {
+    pub fn of(scope: &Scope) -> Self {
         match scope {
             Scope::Account(Account { namespace, name, uid }) => {
                 Self::Account { namespace: namespace.to_string(), name: name.to_string(), uid: uid.as_ref().map(ToString::to_string) }

@@ -7,6 +7,7 @@
 
 mod content;
 mod index;
+mod ledger;
 mod open;
 mod space;
 mod wipes;
@@ -32,6 +33,7 @@ pub use wiping::{Listed, Target, list, wipe};
 
 pub(super) use content::Answer;
 pub(in crate::backend) use index::Ticket;
+pub(in crate::backend) use ledger::{Denials, Denied};
 
 use content::Id;
 use index::Known;

@@ -14,6 +14,7 @@ use tokio::time::Duration;
 
 use super::content::{Answer, Head, Id, split};
 use super::index::{Index, Known, Written};
+use super::ledger::Ledger;
 use super::space::{Space, of_disk};
 use super::wipes::Wipes;
 use super::writer::{Shared, State};
@@ -44,8 +45,8 @@ pub struct Opening<'o> {
 }
 
 /// The rooms that answers have.
-pub(super) fn rooms(sealed: &Arc<Sealed>) -> [Room; 3] {
-    ["answers", "logins", "wipes"].map(|name| sealed.room(name))
+pub(super) fn rooms(sealed: &Arc<Sealed>) -> [Room; 4] {
+    ["answers", "logins", "wipes", "denials"].map(|name| sealed.room(name))
 }
 
 #[derive(Default)]
@@ -77,13 +78,14 @@ impl Archive {
     }
 
     pub(super) fn with(opening: &Opening<'_>, space: Space, inline: bool) -> Result<Arc<Self>, String> {
-        let [answers, logins, wipes] = rooms(opening.sealed);
+        let [answers, logins, wipes, denials] = rooms(opening.sealed);
         let mut secret = [0; 32];
         aws_lc_rs::rand::fill(&mut secret).map_err(|_| "no randomness".to_owned())?;
         let shared = Shared {
             answers,
             logins,
             wipes,
+            denials,
             clock: Arc::clone(opening.clock),
             space,
             digests: hmac::Key::new(hmac::HMAC_SHA256, &secret),
@@ -112,7 +114,7 @@ impl Archive {
     }
 }
 
-/// What was wiped, and which logins were refused: known before anything is given.
+/// What was wiped, which logins were refused, and what failovers' first members denied: known before anything is given.
 fn marks(shared: &Shared) -> std::io::Result<()> {
     let seen = Stamp::of(&shared.wipes.dir()).ok();
     let (wipes, mut logins) = (Wipes::read(&shared.wipes)?, Vec::new());
@@ -120,7 +122,10 @@ fn marks(shared: &Shared) -> std::io::Result<()> {
         logins.extend(mark.ok().and_then(|mark| std::str::from_utf8(mark.expose()).ok().and_then(Id::parse)));
         if logins.len() > MARKS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
+    let pods = shared.pods();
+    let ledger = Ledger::read(&shared.denials, |pod| pods.as_ref().is_some_and(|pods| !pods.contains(pod)))?;
     let mut state = shared.lock();
+    state.ledger = ledger;
     (state.index.wipes, state.seen) = (wipes, seen);
     if logins.len() > MARKS {
         tracing::warn!(most = MARKS, "the sealed folder has too many marks of refused logins: its answers are removed, and none is given");

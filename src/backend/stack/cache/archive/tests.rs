@@ -51,7 +51,7 @@ struct Daemon {
 
 impl Node {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::backend::testing::folder();
         fs::create_dir_all(folder.path().join("pods/uid-1")).unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp::from_second(1_700_000_000).unwrap()));
         let free = Arc::new(AtomicU64::new(1 << 40));

@@ -58,7 +58,7 @@ pub fn list(sealed: &Arc<Sealed>) -> io::Result<(Vec<Listed>, usize)> {
 /// # Errors
 /// The folder cannot be written: the mark, or all files, may not be what they should.
 pub fn wipe(sealed: &Arc<Sealed>, target: &Target, now: Timestamp) -> io::Result<usize> {
-    let [answers, _, wipes] = rooms(sealed);
+    let [answers, _, wipes, _] = rooms(sealed);
     let (backend, prefix) = match target {
         Target::All => (None, String::new()),
         Target::Backend(backend, prefix) => (Some(backend.to_string()), prefix.clone()),

@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant};
 
 use super::content::{Answer, Id};
 use super::index::{Index, Ticket, Written};
+use super::ledger::{Ledger, Pages};
 use super::space::{Space, is_enough};
 use super::wipes::Wipes;
 use crate::backend::stack::cache::rule::Rule;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub answers: Room,
     pub logins: Room,
     pub wipes: Room,
+    pub denials: Room,
     pub clock: Arc<dyn Clock>,
     pub space: Space,
     pub digests: hmac::Key,
@@ -61,6 +63,7 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub index: Index,
+    pub ledger: Ledger,
     /// Why the disk cannot be written.
     pub fault: Option<String>,
     /// What the folder of wipes looked like when it was last read.
@@ -91,6 +94,7 @@ struct Trouble {
 struct Job {
     unlinks: Vec<Id>,
     marks: Vec<(Id, bool)>,
+    pages: Pages,
     ticket: Ticket,
     /// Only to see whether the disk can be written again.
     probe: bool,
@@ -103,6 +107,7 @@ impl State {
         let now = Instant::now();
         Self {
             index,
+            ledger: Ledger::default(),
             fault: None,
             seen: None,
             done: 0,
@@ -133,7 +138,7 @@ impl State {
     }
 
     pub fn removes(&self) -> bool {
-        !self.index.unlinks.is_empty() || !self.index.marks.is_empty()
+        !self.index.unlinks.is_empty() || !self.index.marks.is_empty() || self.ledger.has_changes()
     }
 
     fn job(&mut self) -> Job {
@@ -141,8 +146,9 @@ impl State {
         self.index.under_way.extend(&unlinks);
         let marks: Vec<_> = self.index.marks.drain().collect();
         self.tried = self.index.ticket;
-        let probe = self.fault.is_some() && unlinks.is_empty() && marks.is_empty();
-        Job { unlinks, marks, ticket: self.index.ticket, probe }
+        let pages = self.ledger.changes();
+        let probe = self.fault.is_some() && unlinks.is_empty() && marks.is_empty() && pages.is_empty();
+        Job { unlinks, marks, pages, ticket: self.index.ticket, probe }
     }
 
     /// What could not be done is to be done again.
@@ -151,6 +157,7 @@ impl State {
             self.index.marks.entry(login).or_insert(shut);
         }
         self.index.unlinks.extend(job.unlinks);
+        self.ledger.again(job.pages);
     }
 }
 
@@ -334,6 +341,7 @@ impl Shared {
 
     fn withdraw(&self, job: &Job) -> io::Result<()> {
         self.stalls();
+        job.pages.write(&self.denials)?;
         for id in &job.unlinks {
             self.answers.remove(&id.text())?;
         }

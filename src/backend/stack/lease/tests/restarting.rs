@@ -12,7 +12,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::backend::testing::folder();
         fs::write(folder.path().join("key"), [7; 32]).unwrap();
         Self { folder }
     }
