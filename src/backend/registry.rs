@@ -267,7 +267,7 @@ impl Backends {
     /// Why answers on the disk serve nobody, if that is so because it cannot be written.
     pub fn unwritable(&self) -> Option<String> {
         let serves = |stack: &Stack| stack.plan.as_ref().and_then(|plan| plan.cache).is_some_and(|times| !times.stale.is_zero());
-        self.archive.as_ref().filter(|_| self.stacks.values().any(serves))?.fault()
+        self.archive.as_ref().filter(|_| !self.failovers.is_empty() || self.stacks.values().any(serves))?.fault()
     }
 
     /// As [`Backend::file`].

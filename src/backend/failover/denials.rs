@@ -20,12 +20,15 @@ use tokio::time::{Duration, Instant};
 
 use crate::backend::Scope;
 use crate::backend::stack::asked::Asked;
-use crate::backend::stack::cache::archive::{Archive, Denials as OnDisk, Denied, Ticket};
+use crate::backend::stack::cache::archive::{Archive, Denied, Section, Ticket};
 use crate::model::{BackendName, Tenant};
 use crate::shelf::Shelf;
 
 /// What an entry weighs, here and in what is known of the disk. Of a request only a hash is kept.
 const ENTRY: usize = 512;
+
+/// The most that all entries may weigh: a start reads no more of them from the disk than a few such tables have.
+const LARGEST: usize = 8 << 20;
 
 /// The most tenants that are marked one by one; with more, all are.
 const TENANTS: usize = 1024;
@@ -46,7 +49,7 @@ struct Inside {
     all: bool,
     moment: Moment,
     /// `None`: a restart forgets.
-    disk: Option<OnDisk>,
+    disk: Option<Section>,
     /// A test sees whether somebody notices.
     #[cfg(test)]
     off: bool,
@@ -69,7 +72,7 @@ impl Denials {
     /// For so many bytes; with what was denied before this start, if the disk has it.
     pub(in crate::backend) fn new(failover: &BackendName, bytes: usize, archive: Option<&Arc<Archive>>) -> Arc<Self> {
         let mut inside = Inside {
-            verdicts: Shelf::of_bytes(bytes),
+            verdicts: Shelf::of_bytes(bytes.min(LARGEST)),
             marked: HashSet::new(),
             all: false,
             moment: 0,
@@ -83,7 +86,7 @@ impl Denials {
 
     pub(in crate::backend) fn resize(&self, bytes: usize) {
         let mut inside = self.lock();
-        let gone = inside.verdicts.resize(bytes);
+        let gone = inside.verdicts.resize(bytes.min(LARGEST));
         inside.lose(gone);
     }
 
@@ -96,16 +99,17 @@ impl Denials {
 
     /// Whether the second member may be asked.
     pub(super) fn allow(&self, asked: &Asked, tenant: &Tenant) -> bool {
+        if self.lock().has_nothing_for(tenant) {
+            return true;
+        }
+        let requests = requests(asked, tenant);
         let mut inside = self.lock();
         #[cfg(test)]
         if inside.off {
             return true;
         }
         let is_marked = inside.is_marked(tenant);
-        if !is_marked && inside.verdicts.weight() == 0 {
-            return true;
-        }
-        let said = requests(asked, tenant).map(|request| {
+        let said = requests.map(|request| {
             let verdict = inside.verdicts.find_mut(&request?)?;
             verdict.asked = Instant::now();
             Some(verdict.denied.is_some())
@@ -116,10 +120,11 @@ impl Denials {
 
     /// The first member has denied it to this tenant, who is answered once the disk has that: see [`Denials::settled`].
     pub(super) fn denied(&self, asked: &Asked, tenant: &Tenant) -> Ticket {
+        let requests = requests(asked, tenant);
         let mut inside = self.lock();
         inside.moment += 1;
         let now = inside.moment;
-        let tickets = requests(asked, tenant).into_iter().flatten().map(|request| inside.put(request, asked, tenant, Some(now)));
+        let tickets = requests.into_iter().flatten().map(|request| inside.put(request, asked, tenant, Some(now)));
         tickets.max().unwrap_or_default()
     }
 
@@ -133,18 +138,19 @@ impl Denials {
 
     /// The first member has answered well what it was asked then. A denial since then stands.
     pub(super) fn allowed(&self, asked: &Asked, tenant: &Tenant, begun: Moment) {
-        let mut inside = self.lock();
-        let is_marked = inside.is_marked(tenant);
-        if !is_marked && inside.verdicts.weight() == 0 {
+        if self.lock().has_nothing_for(tenant) {
             return;
         }
+        let requests = requests(asked, tenant);
+        let mut inside = self.lock();
+        let is_marked = inside.is_marked(tenant);
         let mut own = None;
-        for request in requests(asked, tenant).into_iter().flatten() {
+        for request in requests.into_iter().flatten() {
             let at = inside.verdicts.find(&request).and_then(|verdict| verdict.denied);
             if at.is_some_and(|at| at < begun)
                 && let Some(verdict) = inside.verdicts.remove(&request)
             {
-                inside.forget(&verdict);
+                inside.strike_out(&verdict);
             }
             own = at.is_none_or(|at| at < begun).then_some(request);
         }
@@ -188,9 +194,14 @@ impl Inside {
         self.all || self.marked.contains(tenant)
     }
 
+    /// Whether no request of this tenant can be barred.
+    fn has_nothing_for(&self, tenant: &Tenant) -> bool {
+        !self.is_marked(tenant) && self.verdicts.weight() == 0
+    }
+
     /// What the disk has.
     fn recall(&mut self) {
-        let Some(left) = self.disk.as_ref().map(OnDisk::left) else { return };
+        let Some(left) = self.disk.as_ref().map(Section::left) else { return };
         (self.all, self.marked) = (left.all, left.marked.into_iter().collect());
         for (tenant, request, pod) in left.denied {
             self.insert(Verdict { request, tenant, denied: Some(0), pod, asked: Instant::now() });
@@ -198,6 +209,14 @@ impl Inside {
     }
 
     fn put(&mut self, request: Denied, asked: &Asked, tenant: &Tenant, denied: Option<Moment>) -> Ticket {
+        // What holds for all is kept once, for the tenant that was told first: so the disk has it once, too.
+        if let Some(known) = self.verdicts.find_mut(&request)
+            && known.tenant != *tenant
+            && known.denied.is_some()
+        {
+            (known.denied, known.asked) = (denied, Instant::now());
+            return self.disk.as_ref().map_or(0, Section::ticket);
+        }
         let pod = match &asked.scope {
             Scope::Pod(uid) => Some(Arc::clone(uid)),
             Scope::Account(_) | Scope::Node => None,
@@ -226,22 +245,26 @@ impl Inside {
             if is_needed(&verdict) {
                 ticket = self.mark(&verdict.tenant).max(ticket);
             }
-            self.forget(&verdict);
+            self.strike_out(&verdict);
         }
         ticket
     }
 
     fn mark(&mut self, tenant: &Tenant) -> Ticket {
         let is_apart = self.marked.len() < TENANTS || self.marked.contains(tenant);
-        if is_apart {
-            self.marked.insert(tenant.clone());
-        } else {
-            self.all = true;
+        let is_new = if is_apart { self.marked.insert(tenant.clone()) } else { !std::mem::replace(&mut self.all, true) };
+        if is_new {
+            let namespace = if is_apart { tenant.as_str() } else { "all" };
+            tracing::warn!(
+                namespace,
+                "a failover's first member has denied more requests than are kept: the second is asked only for what the first has answered since"
+            );
         }
         self.disk.as_ref().map_or(0, |disk| disk.marked(Some(tenant).filter(|_| is_apart)))
     }
 
-    fn forget(&self, verdict: &Verdict) {
+    /// The disk need not have it any more.
+    fn strike_out(&self, verdict: &Verdict) {
         if let Some(disk) = self.disk.as_ref().filter(|_| verdict.denied.is_some()) {
             disk.forgotten(&verdict.tenant, verdict.request);
         }

@@ -16,7 +16,7 @@ use tokio::time::{Duration, Instant};
 
 use super::stack::asked::Asked;
 use super::{Backend, BackendError, Called, Fault, FetchContext, Scope};
-use crate::model::{BackendName, Fetched, Lease, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Tenant, Verb};
+use crate::model::{BackendName, Fetched, Lease, LeaseFor, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Tenant, Verb};
 
 pub use config::{Beside, FailoverConfig};
 pub(in crate::backend) use denials::Denials;
@@ -90,8 +90,16 @@ impl Failover {
 
     fn asking<'a>(&self, secret: &'a SecretRef, cx: &FetchContext) -> Asking<'a> {
         let of = self.config.of_members(secret);
-        let asked = Asked { scope: self.members[FIRST].scope(&of[FIRST], &cx.pod), secret: of[FIRST].clone() };
+        let asked = self.asked(&of[FIRST], &cx.pod);
         Asking { secret, of, asked, tenant: cx.tenant(), begun: self.denials.begin() }
+    }
+
+    /// The request as the store is sent it: how long what it makes is kept, and by whom, is not the store's business.
+    fn asked(&self, of_first: &SecretRef, pod: &PodIdentity) -> Asked {
+        let is_plain = of_first.keep.is_none() && of_first.lease == LeaseFor::default();
+        let secret =
+            if is_plain { of_first.clone() } else { of_first.with(|parts| (parts.keep, parts.lease) = (None, LeaseFor::default())) };
+        Asked { scope: self.members[FIRST].scope(of_first, pod), secret }
     }
 
     async fn read(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
@@ -285,7 +293,7 @@ impl Backend for Failover {
         if !first.is_out(&of[FIRST], cx) {
             return None;
         }
-        let asked = Asked { scope: first.scope(&of[FIRST], &cx.pod), secret: of[FIRST].clone() };
+        let asked = self.asked(&of[FIRST], &cx.pod);
         let may = self.denials.allow(&asked, &cx.tenant());
         second.recall(&of[SECOND], cx, now).filter(|_| may).map(|fetched| self.given(SECOND, fetched))
     }

@@ -13,10 +13,7 @@ const PLACES: [(&str, &[&str]); 23] = [
     ("backend/examine", &[]),
     // Its members are entries of the configuration, and it sees of them what their kinds say. What the first one denied is on the disk beside
     // the answers, since one thread writes there, and one fault stops all of it.
-    (
-        "backend/failover",
-        &["backend/config", "backend/examine", "backend/kind", "backend/stack/asked", "backend/stack/cache/archive/ledger"],
-    ),
+    ("backend/failover", &["backend/config", "backend/examine", "backend/kind", "backend/stack/asked", "backend/stack/cache"]),
     ("backend/kind", &["backend/caching", "backend/examine"]),
     ("backend/registry", &["backend/caching", "backend/catalogue", "backend/config", "backend/failover", "backend/kind", "backend/stack"]),
     ("backend/remote", &[]),

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::backend::stack::asked::Asked;
-use crate::backend::stack::cache::archive::Archive;
+use crate::backend::stack::cache::archive::{Archive, Denied};
 use crate::backend::stack::sealed::{Sealed, SealedConfig};
 use crate::clock::{Clock, SystemClock};
+use crate::model::{PodClaims, PodIdentity};
 
 const BYTES: usize = 64 * 1024;
 
@@ -19,6 +20,10 @@ fn asked(scope: &Scope, name: &str) -> Asked {
 
 fn own(pod: &str) -> Scope {
     Scope::Pod(format!("uid-{pod}").into())
+}
+
+fn claims() -> PodClaims {
+    PodClaims { namespace: "shop".into(), name: "web-0".into(), uid: "uid-1".into(), service_account: "web".into() }
 }
 
 /// Whether the second may be asked.
@@ -147,6 +152,10 @@ impl Disk {
     }
 
     fn start_with(&self, bytes: usize) -> Arc<Denials> {
+        Denials::new(&"both".parse().unwrap(), bytes, Some(&self.archive()))
+    }
+
+    fn archive(&self) -> Arc<Archive> {
         let path = |key: u8| {
             let path = self.folder.path().join(format!("{key}.key"));
             std::fs::write(&path, [key; 32]).unwrap();
@@ -154,8 +163,7 @@ impl Disk {
         };
         let keys = std::iter::once(self.key).chain(self.former.iter().copied()).map(path).collect();
         let sealed = Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys, bytes: 1 << 20 }).unwrap();
-        let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
-        Denials::new(&"both".parse().unwrap(), bytes, Some(&Archive::at_once(&sealed, &clock)))
+        Archive::at_once(&sealed, &(Arc::new(SystemClock) as Arc<dyn Clock>))
     }
 
     fn files(&self) -> Vec<std::path::PathBuf> {
@@ -211,6 +219,68 @@ async fn whoever_had_too_many_has_so_after_a_restart_and_nobody_else() {
     }
     drop(crowd);
     assert!(!may(&disk.start(), &own("bank"), "bank", "kv/x"), "more namespaces than are told apart");
+}
+
+/// What holds for all is kept once, however many are told of it: no namespace's room is another's, and nothing stays that has ended.
+#[tokio::test]
+async fn what_holds_for_all_is_kept_once() {
+    let (disk, all) = (Disk::new(), Scope::Node);
+    let denials = disk.start();
+    for tenant in ["shop", "bank"] {
+        deny(&denials, &all, tenant, "kv/ended");
+        deny(&denials, &all, tenant, "kv/secret");
+    }
+    answer(&denials, &all, "bank", "kv/ended");
+    for n in 0..300 {
+        for tenant in ["evil", "worse"] {
+            deny(&denials, &all, tenant, "kv/secret");
+            deny(&denials, &all, tenant, &format!("kv/none-{n}"));
+        }
+    }
+    let bytes: u64 = disk.files().iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(bytes < 32 * 1024, "no page grows beyond what memory has: {bytes}");
+    for denials in [denials, disk.start()] {
+        assert!(!may(&denials, &all, "third", "kv/secret"), "the one that was told first has its room");
+        assert!(may(&denials, &all, "third", "kv/ended") && may(&denials, &all, "bank", "kv/ended"));
+        assert!(!may(&denials, &all, "shop", "kv/ended"), "its own, which nothing has ended");
+    }
+}
+
+/// Another release finds what this one has left. If this fails, `FORMAT` of the ledger has to be raised: then the former ids count as unread.
+#[test]
+fn the_names_of_requests_stay() {
+    let names = [Scope::Node, own("web"), Scope::Account(PodIdentity::believed(&claims()).account())].map(|scope| {
+        let mut asked = asked(&scope, "kv/db");
+        asked.secret = asked.secret.with(|parts| {
+            parts.args.insert("ttl", &"1h".into());
+            parts.login.role = Some("app".to_owned());
+        });
+        String::from(Denied::of(&asked, None))
+    });
+    assert_eq!(names, ["bc4b0b0399f6aacfc47a568d6941f6d3", "2500c1f0949a7ab239fc9c21cd39e214", "312ab80e5e4c36d486cf0bf7e44c2890"]);
+}
+
+#[tokio::test]
+async fn what_the_daemon_keeps_of_an_answer_makes_no_other_request() {
+    let bench = Bench::new();
+    bench.first.is_out(Some(Fault::Denied));
+    let shared = both("kv/db").with(|parts| parts.lease = crate::model::LeaseFor::Shared);
+    assert_eq!(bench.by(&both("kv/db")).await, fails(Fault::Denied));
+    bench.first.is_out(Some(Fault::Down));
+    assert_eq!(bench.by(&shared).await, fails(Fault::Down), "the store was asked for the same");
+}
+
+#[tokio::test]
+async fn on_a_disk_that_could_not_be_written_anything_may_have_been_denied() {
+    let disk = Disk::new();
+    let archive = disk.archive();
+    archive.fails();
+    let denials = Denials::new(&"both".parse().unwrap(), BYTES, Some(&archive));
+    assert!(!may(&denials, &own("shop"), "shop", "kv/db"));
+    answer(&denials, &own("shop"), "shop", "kv/db");
+    assert!(may(&denials, &own("shop"), "shop", "kv/db"), "the first has answered it since");
+    drop((denials, archive));
+    assert!(may(&disk.start(), &own("shop"), "shop", "kv/db"), "and nothing is left of that");
 }
 
 /// A rekey, file by file: what the former key sealed is sealed anew at the first start, so that the former key may go after it.

@@ -292,7 +292,10 @@ impl Table {
             }
             Err(error) => match error.fault {
                 Fault::Denied | Fault::NotFound => {
-                    self.open(question);
+                    // Where each request has the credential, the store may not have looked at it yet.
+                    if self.refusals == Refusals::OfLogin {
+                        self.open(question);
+                    }
                     let rule = if error.fault == Fault::Denied { Rule::Denied } else { Rule::NotFound };
                     if !self.holds(rule) {
                         return 0;

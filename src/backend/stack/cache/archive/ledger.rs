@@ -21,6 +21,9 @@ use crate::model::{BackendName, Tenant};
 /// The most denials that are read at a start. With more, none is told apart: no second member is asked for what its first has not answered.
 const MOST: usize = if cfg!(test) { 256 } else { 65_536 };
 
+/// To be raised when [`Denied::of`] gives other ids: what is there by others says nothing, and counts as not read.
+const FORMAT: u8 = 1;
+
 /// The denials of all failovers.
 #[derive(Default)]
 pub(super) struct Ledger {
@@ -58,7 +61,7 @@ pub(super) struct Pages(Vec<(Place, Option<Vec<u8>>)>);
 
 /// One failover's part.
 #[derive(Clone)]
-pub(in crate::backend) struct Denials {
+pub(in crate::backend) struct Section {
     archive: Arc<Archive>,
     failover: BackendName,
 }
@@ -123,24 +126,23 @@ impl Page {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Reads what a former process has left, without what is of Pods that are gone.
+    /// Reads what a former process has left.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn read(room: &Room, is_gone: impl Fn(&str) -> bool) -> io::Result<Self> {
+    pub fn read(room: &Room) -> io::Result<Self> {
         let (mut ledger, mut count, mut unread) = (Self::default(), 0, None);
         room.visit(true, |path, content| {
-            let page =
-                content.and_then(|content| serde_json::from_slice::<(Place, Page)>(content.expose()).map_err(|error| error.to_string()));
-            match page {
-                Ok((place, mut page)) => {
-                    let found = page.denied.len();
-                    page.denied.retain(|_, pod| !pod.as_ref().is_some_and(|pod| is_gone(pod)));
+            match content.and_then(|content| read(content.expose())) {
+                Ok((place, page)) => {
                     count += 1 + page.denied.len();
-                    if found > page.denied.len() || !room.is_newest(&place.id(), path) {
+                    if !room.is_newest(&place.id(), path) {
                         ledger.changed.insert(place.clone());
                     }
-                    ledger.pages.insert(place, page);
+                    // There may be two of a place, by two keys.
+                    let known = ledger.pages.entry(place).or_default();
+                    known.is_marked |= page.is_marked;
+                    known.denied.extend(page.denied);
                 }
                 Err(problem) => _ = unread.get_or_insert_with(|| format!("{} {problem}", path.display())),
             }
@@ -149,11 +151,16 @@ impl Ledger {
         if count > MOST {
             (ledger, unread) = (Self::default(), Some(format!("there are more than {MOST}")));
         }
-        if let Some(problem) = unread {
+        // What was renamed just before a kill may not be there after a power cut.
+        if !ledger.pages.is_empty() {
+            room.sync()?;
+        }
+        let before = "a former start could not read all".to_owned();
+        if let Some(problem) = unread.or_else(|| ledger.pages.contains_key(&Place::default()).then_some(before)) {
             tracing::warn!(
                 problem,
                 folder = %room.dir().display(),
-                "not all sealed denials can be read: while the first member of a failover is out, the second is asked only for what the first has answered since this start (to begin anew: stop the daemon, remove the folder, start it)"
+                "not all sealed denials can be read: while the first member of a failover is out, the second is asked only for what the first has answered since this start (to start with an empty table, stop the daemon, remove the folder, start the daemon)"
             );
             ledger.change(Place::default(), Page::mark);
         }
@@ -197,6 +204,23 @@ impl Ledger {
         left
     }
 
+    /// Whether something is of one Pod alone.
+    pub fn has_pods(&self) -> bool {
+        self.pages.values().any(|page| page.denied.values().any(Option::is_some))
+    }
+
+    /// What is of other Pods than these is needed no more.
+    pub fn retain_pods(&mut self, pods: &HashSet<String>) {
+        let places: Vec<Place> = self.pages.keys().cloned().collect();
+        for place in places {
+            self.change(place, |page| {
+                let before = page.denied.len();
+                page.denied.retain(|_, pod| pod.as_ref().is_none_or(|pod| pods.contains(&**pod)));
+                page.denied.len() < before
+            });
+        }
+    }
+
     // --- the writer's ---
 
     pub fn has_changes(&self) -> bool {
@@ -205,7 +229,7 @@ impl Ledger {
 
     pub fn changes(&mut self) -> Pages {
         let content = |place: Place| {
-            let page = self.pages.get(&place).map(|page| serde_json::to_vec(&(&place, page)).unwrap_or_default());
+            let page = self.pages.get(&place).map(|page| serde_json::to_vec(&(FORMAT, &place, page)).unwrap_or_default());
             (place, page)
         };
         Pages(self.changed.drain().map(content).collect())
@@ -224,26 +248,28 @@ impl Pages {
 
     /// Returns once what is new would outlast a power cut.
     pub fn write(&self, room: &Room) -> io::Result<()> {
-        let mut wrote = false;
-        for (place, page) in &self.0 {
-            if let Some(page) = page {
-                room.write(&place.id(), page)?;
-                wrote = true;
-            }
-        }
-        if wrote {
+        let written = self.0.iter().filter_map(|(place, page)| Some((place, page.as_ref()?)));
+        // What is said of all comes first: what a namespace's own page lost may hang on it.
+        let (of_all, own): (Vec<_>, Vec<_>) = written.partition(|(place, _)| place.namespace.is_none());
+        for part in [of_all, own].iter().filter(|part| !part.is_empty()) {
+            part.iter().try_for_each(|(place, page)| room.write(&place.id(), page))?;
             room.sync()?;
         }
         self.0.iter().filter(|(_, page)| page.is_none()).try_for_each(|(place, _)| room.remove(&place.id()))
     }
 }
 
+fn read(content: &[u8]) -> Result<(Place, Page), String> {
+    let (format, place, page) = serde_json::from_slice::<(u8, Place, Page)>(content).map_err(|error| error.to_string())?;
+    if format == FORMAT { Ok((place, page)) } else { Err(format!("has format {format}, and this version reads {FORMAT}")) }
+}
+
 // === impl Archive ===
 
 impl Archive {
     /// The part of this failover.
-    pub(in crate::backend) fn denials(self: &Arc<Self>, failover: &BackendName) -> Denials {
-        Denials { archive: Arc::clone(self), failover: failover.clone() }
+    pub(in crate::backend) fn denials(self: &Arc<Self>, failover: &BackendName) -> Section {
+        Section { archive: Arc::clone(self), failover: failover.clone() }
     }
 
     /// Of failovers that are not these, no denial stays.
@@ -259,15 +285,18 @@ impl Archive {
     }
 }
 
-// === impl Denials ===
+// === impl Section ===
 
-impl Denials {
+impl Section {
     pub(in crate::backend) fn archive(&self) -> &Arc<Archive> {
         &self.archive
     }
 
     pub(in crate::backend) fn left(&self) -> Left {
-        self.archive.shared.lock().ledger.left(&self.failover)
+        let state = self.archive.shared.lock();
+        let left = state.ledger.left(&self.failover);
+        // What could not be written may have been any denial, too.
+        Left { all: left.all || state.fault.is_some(), ..left }
     }
 
     /// By then the disk has all that was told so far.

@@ -33,7 +33,7 @@ pub use wiping::{Listed, Target, list, wipe};
 
 pub(super) use content::Answer;
 pub(in crate::backend) use index::Ticket;
-pub(in crate::backend) use ledger::{Denials, Denied};
+pub(in crate::backend) use ledger::{Denied, Section};
 
 use content::Id;
 use index::Known;

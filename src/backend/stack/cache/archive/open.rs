@@ -44,7 +44,7 @@ pub struct Opening<'o> {
     pub clock: &'o Arc<dyn Clock>,
 }
 
-/// The rooms that answers have.
+/// The rooms of answers, and of what is known beside them.
 pub(super) fn rooms(sealed: &Arc<Sealed>) -> [Room; 4] {
     ["answers", "logins", "wipes", "denials"].map(|name| sealed.room(name))
 }
@@ -122,8 +122,10 @@ fn marks(shared: &Shared) -> std::io::Result<()> {
         logins.extend(mark.ok().and_then(|mark| std::str::from_utf8(mark.expose()).ok().and_then(Id::parse)));
         if logins.len() > MARKS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    let pods = shared.pods();
-    let ledger = Ledger::read(&shared.denials, |pod| pods.as_ref().is_some_and(|pods| !pods.contains(pod)))?;
+    let mut ledger = Ledger::read(&shared.denials)?;
+    if let Some(pods) = shared.pods() {
+        ledger.retain_pods(&pods);
+    }
     let mut state = shared.lock();
     state.ledger = ledger;
     (state.index.wipes, state.seen) = (wipes, seen);

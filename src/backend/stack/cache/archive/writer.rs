@@ -1,4 +1,4 @@
-//! The one thread that writes answers to the disk, and removes them: removals and marks first, since mounts wait for these. What is new is
+//! The one thread that writes answers to the disk, and removes them: removals, marks and denials first, since mounts wait for these. What is new is
 //! written every few seconds, so that a disk is not kept busy by answers that change all the time.
 
 use std::collections::HashSet;
@@ -268,7 +268,10 @@ impl Shared {
     }
 
     pub fn sweep(&self) {
-        let has_pods = self.lock().index.all().any(|known| known.recalled_for().is_some());
+        let has_pods = {
+            let state = self.lock();
+            state.ledger.has_pods() || state.index.all().any(|known| known.recalled_for().is_some())
+        };
         // Without the lock: kubelet's folder may be slow.
         let pods = if has_pods { self.pods() } else { None };
         let mut state = self.lock();
@@ -276,14 +279,15 @@ impl Shared {
         state.index.expire(self.clock.now());
         if let Some(pods) = pods {
             state.index.retain(|known| known.recalled_for().is_none_or(|uid| pods.contains(&**uid)));
+            state.ledger.retain_pods(&pods);
         }
         state.index.drop_marks();
     }
 
     /// The Pods of this node; `None`: kubelet's folder is not mounted, or kubelet starts, and nobody can say which are gone.
     pub fn pods(&self) -> Option<HashSet<String>> {
-        let entries = fs::read_dir(&self.pods).ok()?;
-        let pods: HashSet<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let pods = fs::read_dir(&self.pods).ok()?.map(name).collect::<io::Result<HashSet<_>>>().ok()?;
         (!pods.is_empty()).then_some(pods)
     }
 
@@ -341,11 +345,19 @@ impl Shared {
 
     fn withdraw(&self, job: &Job) -> io::Result<()> {
         self.stalls();
-        job.pages.write(&self.denials)?;
-        for id in &job.unlinks {
-            self.answers.remove(&id.text())?;
-        }
-        for (login, shut) in &job.marks {
+        // A full disk takes none of these but the removals, and one part that fails holds up no other.
+        let parts = [self.unlink(&job.unlinks), self.mark(&job.marks), job.pages.write(&self.denials)];
+        parts.into_iter().collect::<io::Result<()>>()?;
+        if job.probe { self.probe() } else { Ok(()) }
+    }
+
+    fn unlink(&self, ids: &[Id]) -> io::Result<()> {
+        ids.iter().try_for_each(|id| self.answers.remove(&id.text()))?;
+        if ids.is_empty() { Ok(()) } else { self.answers.sync() }
+    }
+
+    fn mark(&self, marks: &[(Id, bool)]) -> io::Result<()> {
+        for (login, shut) in marks {
             let id = login.text();
             if *shut {
                 self.logins.write(&id, id.as_bytes())?;
@@ -353,13 +365,7 @@ impl Shared {
                 self.logins.remove(&id)?;
             }
         }
-        if !job.unlinks.is_empty() {
-            self.answers.sync()?;
-        }
-        if !job.marks.is_empty() {
-            self.logins.sync()?;
-        }
-        if job.probe { self.probe() } else { Ok(()) }
+        if marks.is_empty() { Ok(()) } else { self.logins.sync() }
     }
 
     /// Whether the disk can be written.

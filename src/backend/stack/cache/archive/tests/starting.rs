@@ -186,6 +186,11 @@ async fn one_tenants_refused_path_leaves_the_others_their_answers() {
     assert_eq!((ask(&daemon, "bank", "node/b", out).await, node.files("logins").len()), (Err(Fault::Unavailable), 1));
     let daemon = node.restart(daemon);
     assert_eq!(ask(&daemon, "bank", "node/d", out).await, Err(Fault::Unavailable), "over a restart");
+    // A store may look for the path before it looks at the credential.
+    for fault in [Fault::NotFound, Fault::Denied] {
+        assert_eq!(ask(&daemon, "evil", "node/none", Some(fault)).await, Err(fault));
+        assert_eq!(ask(&daemon, "bank", "node/d", out).await, Err(Fault::Unavailable), "{fault:?} says nothing of the credential");
+    }
     daemon.put("node/c", CANARY);
     assert_eq!(ask(&daemon, "shop", "node/c", None).await, Ok(false));
     assert_eq!(ask(&daemon, "bank", "node/b", out).await, Ok(true), "it is taken again");
