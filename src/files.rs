@@ -11,22 +11,24 @@ use std::ffi::{CStr, CString, OsString};
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, StatxTimestamp};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Statx, StatxFlags, StatxTimestamp};
 use rustix::io::retry_on_intr;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 mod beneath;
 mod desk;
+mod inotify;
 
 pub use desk::{Desk, Late};
+pub use inotify::{Epoch, Inotify};
 
 /// The largest file in bytes, where its kind has no lower bound of its own.
 pub const MAX_FILE: usize = 1024 * 1024;
@@ -64,7 +66,20 @@ pub struct Located {
 /// A folder to look at files in. It is opened once for many of them, which are all looked at below the same folder, whatever takes its
 /// name meanwhile.
 #[derive(Debug)]
-pub struct Outlook(OwnedFd);
+pub struct Outlook {
+    folder: OwnedFd,
+    /// Of the folder, if its file system is one of this machine.
+    device: Option<u64>,
+}
+
+/// A file as it was found by its path, links followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Found {
+    pub stamp: Stamp,
+    /// Whether each change of it is noted by way of the folders on its path, so that [`Inotify`] tells of it. Not of a link, of a file with
+    /// a second name, of one of another file system.
+    pub is_noted: bool,
+}
 
 /// A file's content, and the state it was read in. `Debug` does not show it: it may be a key.
 pub struct WholeFile {
@@ -226,6 +241,19 @@ impl Located {
     }
 }
 
+// === impl Found ===
+
+impl Found {
+    /// One system call, or two for a link. The file is known to be on a file system of this machine.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        if found.is_symlink() {
+            return Ok(Self { stamp: Stamp::of(path)?, is_noted: false });
+        }
+        Ok(Self { stamp: Stamp::from(&found), is_noted: found.is_file() && found.nlink() == 1 })
+    }
+}
+
 // === impl Outlook ===
 
 impl Outlook {
@@ -233,21 +261,33 @@ impl Outlook {
     /// The folder is not there, or something else has its name.
     pub fn open(folder: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(retry_on_intr(|| rustix::fs::openat(CWD, folder, flags, Mode::empty()))?))
+        let folder = retry_on_intr(|| rustix::fs::openat(CWD, folder, flags, Mode::empty()))?;
+        let found = statx(&folder, c"", AtFlags::EMPTY_PATH)?;
+        let device = is_local(&folder).then(|| Stamp::from(&found).device);
+        Ok(Self { folder, device })
     }
 
-    /// The present state of a file, links followed: one system call, which opens nothing.
-    pub fn stamp(&self, file: &CStr) -> io::Result<Stamp> {
-        let found = retry_on_intr(|| rustix::fs::statx(&self.0, file, AtFlags::empty(), StatxFlags::BASIC_STATS))?;
-        let time = |at: StatxTimestamp| (at.tv_sec, i64::from(at.tv_nsec));
-        Ok(Stamp {
-            device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
-            inode: found.stx_ino,
-            size: found.stx_size,
-            mtime: time(found.stx_mtime),
-            ctime: time(found.stx_ctime),
-        })
+    /// Whether the folder's file system is one of this machine.
+    pub fn is_local(&self) -> bool {
+        self.device.is_some()
     }
+
+    /// The present state of a file: one system call, or two for a link. Nothing is opened.
+    pub fn look(&self, file: &CStr) -> io::Result<Found> {
+        let found = statx(&self.folder, file, AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(found.stx_mode.into());
+        if kind == FileType::Symlink {
+            let stamp = Stamp::from(&statx(&self.folder, file, AtFlags::empty())?);
+            return Ok(Found { stamp, is_noted: false });
+        }
+        let stamp = Stamp::from(&found);
+        let is_noted = kind == FileType::RegularFile && found.stx_nlink == 1 && self.device == Some(stamp.device);
+        Ok(Found { stamp, is_noted })
+    }
+}
+
+fn statx(folder: &OwnedFd, file: &CStr, flags: AtFlags) -> io::Result<Statx> {
+    Ok(retry_on_intr(|| rustix::fs::statx(folder, file, flags, StatxFlags::BASIC_STATS))?)
 }
 
 impl fmt::Debug for WholeFile {
@@ -292,6 +332,19 @@ impl Stamp {
     }
 }
 
+impl From<&Statx> for Stamp {
+    fn from(found: &Statx) -> Self {
+        let time = |at: StatxTimestamp| (at.tv_sec, i64::from(at.tv_nsec));
+        Self {
+            device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            size: found.stx_size,
+            mtime: time(found.stx_mtime),
+            ctime: time(found.stx_ctime),
+        }
+    }
+}
+
 impl From<&Metadata> for Stamp {
     fn from(metadata: &Metadata) -> Self {
         Self {
@@ -305,7 +358,7 @@ impl From<&Metadata> for Stamp {
 }
 
 /// File systems that answer at once are listed by their magic number (linux/magic.h, statfs(2)); any other may be a network's.
-fn is_local(file: &File) -> bool {
+fn is_local(file: impl AsFd) -> bool {
     const LOCAL: [u64; 10] = [
         0x0000_EF53, // ext2, ext3, ext4
         0x0102_1994, // tmpfs
@@ -459,7 +512,7 @@ mod tests {
         let whole = WholeFile::read(&path, 9).unwrap();
         assert_eq!(Stamp::of(&path).unwrap(), whole.stamp);
         let at = Located::below(&folder.path().into(), &path).unwrap();
-        assert_eq!(Outlook::open(&at.folder).unwrap().stamp(&at.file).unwrap(), whole.stamp);
+        assert_eq!(Outlook::open(&at.folder).unwrap().look(&at.file).unwrap(), Found { stamp: whole.stamp, is_noted: true });
         let changed = Timestamp::new(whole.stamp.ctime.0, 0).unwrap();
         assert!(!whole.stamp.settled(changed, true));
         assert!(whole.stamp.settled(changed + SignedDuration::from_secs(2), true));

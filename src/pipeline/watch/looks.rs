@@ -1,17 +1,18 @@
 //! The files that volumes use, and the looks at them: each file once in a round, however many volumes use it.
 //!
-//! A round in which nothing changed costs one system call per file and nothing else: what a look goes through is made again only when a
-//! file came or went.
+//! A round in which nothing changed costs a few system calls for each folder, where the kernel notes changes for us ([`Inotify`]); else one
+//! for each file. What a look goes through is made again only when a file came or went.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
-use crate::files::{Located, Outlook, Stamp, is_absence};
+use crate::files::{Epoch, Found, Inotify, Located, Outlook, Stamp, is_absence};
 
 /// A file that changed counts as changed once more after this time. Times of files are counted in ticks, of up to some seconds on a network:
 /// a second change within the tick of the first looks like none.
@@ -26,14 +27,32 @@ pub(super) struct Files {
 }
 
 /// The files below one folder.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Folder {
     /// In the order of their names: the files of one folder are looked at one after the other, which costs the kernel less.
     files: BTreeMap<Arc<CStr>, Arc<Watched>>,
     /// The same, for the looks; `None`: one came or went since.
-    listed: Option<Arc<[Arc<Watched>]>>,
+    listed: Option<Listed>,
+    /// How many lists there were.
+    lists: u64,
     /// A look is under way. There is never another one beside it: a file system that hangs has one thread.
     looking: Arc<AtomicBool>,
+    rounds: Arc<Rounds>,
+}
+
+/// The files of one folder, and a number that no other list of it has.
+#[derive(Clone, Debug)]
+struct Listed {
+    number: u64,
+    files: Arc<[Arc<Watched>]>,
+}
+
+/// What the looks at one folder leave to each other.
+#[derive(Debug)]
+struct Rounds {
+    inotify: Inotify,
+    /// The number of the list whose files were all looked at, and for how long they are known to be the same.
+    known: Mutex<Option<(u64, Epoch)>>,
 }
 
 /// One file, however many volumes use it.
@@ -58,13 +77,23 @@ enum State {
     There(Stamp),
 }
 
+/// What a look found.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Looked {
+    Changed,
+    Same,
+    /// The same, and whatever changes it is noted.
+    Known,
+}
+
 /// The files of one folder, to be looked at on a thread that may be kept waiting.
 #[derive(Debug)]
 #[must_use = "no other look begins before it is dropped"]
 pub struct Look {
     folder: Arc<Path>,
-    files: Arc<[Arc<Watched>]>,
+    listed: Listed,
     looking: Arc<AtomicBool>,
+    rounds: Arc<Rounds>,
     stirred: Arc<AtomicBool>,
 }
 
@@ -73,7 +102,7 @@ pub struct Look {
 impl Files {
     pub fn get(&mut self, at: Located) -> Arc<Watched> {
         let Located { folder, file } = at;
-        let folder = self.folders.entry(folder).or_default();
+        let folder = self.folders.entry(folder).or_insert_with_key(|path| Folder::at(path));
         if let Some(known) = folder.files.get(&file) {
             return Arc::clone(known);
         }
@@ -107,6 +136,11 @@ impl Files {
 // === impl Folder ===
 
 impl Folder {
+    fn at(path: &Path) -> Self {
+        let rounds = Rounds { inotify: Inotify::below(path), known: Mutex::default() };
+        Self { files: BTreeMap::new(), listed: None, lists: 0, looking: Arc::default(), rounds: Arc::new(rounds) }
+    }
+
     /// Drops the files that no volume uses. Whether one is left.
     fn tidy(&mut self) -> bool {
         let (before, own) = (self.files.len(), 1 + usize::from(self.listed.is_some()));
@@ -121,9 +155,12 @@ impl Folder {
         if self.files.is_empty() || self.looking.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let files = self.listed.get_or_insert_with(|| self.files.values().cloned().collect());
-        let (folder, files, looking, stirred) = (Arc::clone(path), Arc::clone(files), Arc::clone(&self.looking), Arc::clone(stirred));
-        Some(Look { folder, files, looking, stirred })
+        let listed = self.listed.get_or_insert_with(|| {
+            self.lists += 1;
+            Listed { number: self.lists, files: self.files.values().cloned().collect() }
+        });
+        let (folder, listed, looking) = (Arc::clone(path), listed.clone(), Arc::clone(&self.looking));
+        Some(Look { folder, listed, looking, rounds: Arc::clone(&self.rounds), stirred: Arc::clone(stirred) })
     }
 
     fn is_looking(&self) -> bool {
@@ -134,28 +171,69 @@ impl Folder {
 // === impl Look ===
 
 impl Look {
-    /// Looks at each file once. Blocks for as long as the file system does. Without the folder, no file has changed: it may be on its way
-    /// from one place to another, and the next mount says what is wrong.
+    /// Looks at each file once, unless all are known to be the same. Blocks for as long as the file system does. Without the folder, no file
+    /// has changed: it may be on its way from one place to another, and the next mount says what is wrong.
     pub fn run(&self) {
+        if self.rounds.know(self.listed.number) {
+            return;
+        }
         let Ok(outlook) = Outlook::open(&self.folder) else { return };
-        let mut changed = false;
-        for file in &*self.files {
-            changed |= file.look(&outlook);
+        // Before the looks: a change after them ends the epoch.
+        let epoch = self.rounds.cover(&outlook, &self.folder, &self.listed.files);
+        let (mut changed, mut known) = (false, true);
+        for file in &*self.listed.files {
+            let looked = file.look(&outlook);
+            changed |= looked == Looked::Changed;
+            known &= looked == Looked::Known;
         }
         if changed {
             self.stirred.store(true, Ordering::Release);
         }
+        self.rounds.put(epoch.filter(|_| known).map(|epoch| (self.listed.number, epoch)));
     }
 
     #[cfg(test)]
     pub fn at(&self) -> (&Path, usize) {
-        (&self.folder, self.files.len())
+        (&self.folder, self.listed.files.len())
     }
 }
 
 impl Drop for Look {
     fn drop(&mut self) {
         self.looking.store(false, Ordering::Release);
+    }
+}
+
+// === impl Rounds ===
+
+impl Rounds {
+    /// Whether all files of this list are as they were when they were last looked at.
+    fn know(&self, list: u64) -> bool {
+        let known = *self.lock();
+        known.is_some_and(|(number, epoch)| number == list && self.inotify.epoch(Instant::now()) == Some(epoch))
+    }
+
+    /// `None`: not all of them can be known.
+    fn cover(&self, outlook: &Outlook, folder: &Path, files: &[Arc<Watched>]) -> Option<Epoch> {
+        if !outlook.is_local() {
+            return None;
+        }
+        let mut all = None;
+        for file in files {
+            let epoch = self.inotify.cover(&folder.join(OsStr::from_bytes(file.file.to_bytes())))?;
+            if *all.get_or_insert(epoch) != epoch {
+                return None;
+            }
+        }
+        all
+    }
+
+    fn put(&self, known: Option<(u64, Epoch)>) {
+        *self.lock() = known;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(u64, Epoch)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,20 +244,21 @@ impl Watched {
         self.seen().changed
     }
 
-    /// Whether it changed. A file that cannot be looked at has not: its next mount says what is wrong.
-    fn look(&self, outlook: &Outlook) -> bool {
-        let Some(state) = State::of(&self.file, outlook) else { return false };
+    /// A file that cannot be looked at has not changed: its next mount says what is wrong.
+    fn look(&self, outlook: &Outlook) -> Looked {
+        let Some((state, is_noted)) = State::of(&self.file, outlook) else { return Looked::Same };
         let mut seen = self.seen();
         if seen.state == Some(state) && !seen.once_more {
-            return false;
+            return if is_noted { Looked::Known } else { Looked::Same };
         }
         // After the look: what was fetched before now may not be what was seen.
         let (now, is_new) = (Instant::now(), seen.state != Some(state));
         let is_due = is_new || seen.changed.is_some_and(|at| now.saturating_duration_since(at) >= AGAIN);
-        if is_due {
-            *seen = Seen { state: Some(state), changed: Some(now), once_more: is_new };
+        if !is_due {
+            return Looked::Same;
         }
-        is_due
+        *seen = Seen { state: Some(state), changed: Some(now), once_more: is_new };
+        Looked::Changed
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -188,11 +267,11 @@ impl Watched {
 }
 
 impl State {
-    /// `None`: nobody can tell.
-    fn of(file: &CStr, outlook: &Outlook) -> Option<Self> {
-        match outlook.stamp(file) {
-            Ok(stamp) => Some(Self::There(stamp)),
-            Err(error) => is_absence(&error).then_some(Self::Absent),
+    /// And whether each change of it is noted. `None`: nobody can tell.
+    fn of(file: &CStr, outlook: &Outlook) -> Option<(Self, bool)> {
+        match outlook.look(file) {
+            Ok(Found { stamp, is_noted }) => Some((Self::There(stamp), is_noted)),
+            Err(error) => is_absence(&error).then_some((Self::Absent, true)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The vault as the daemon sees it: secrets opened once, and known again by the state of their file.
 //!
 //! Everything here blocks; [`super::FileBackend`] decides on which thread. [`Reader::recall`] alone is quick enough for any: a look
-//! into a table and one system call to a file system that answers at once.
+//! into a table, and at most a few system calls to a file system that answers at once.
 
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::{ReadFault, Revision, SecretType};
 use crate::backend::Fault;
 use crate::backend::sweep::{Sweeping, Swept};
 use crate::clock::{Clock, SystemClock};
-use crate::files::Located;
+use crate::files::{Epoch, Found, Inotify, Located};
 use crate::gathered::Prehashed;
 use crate::memo::Memo;
 use crate::model::{Secret, SecretName};
@@ -44,11 +44,15 @@ const SEALED_EXTRA: usize = 64 * 1024;
 /// A file of more bytes is opened alone: while it is decrypted and parsed it takes several times its size, which no mount pays for.
 const LARGE: usize = 128 * 1024;
 
+/// The epoch of a file that is looked at each time: a link, one with two names, one of a network's file system.
+const NEVER: u64 = u64::MAX;
+
 /// Reads one vault.
 #[derive(Debug)]
 pub struct Reader {
     layout: Layout,
     folder: Arc<Path>,
+    inotify: Inotify,
     identities: Identities,
     max_secret_bytes: usize,
     clock: Arc<dyn Clock>,
@@ -92,6 +96,8 @@ struct Seen {
     path: PathBuf,
     stamp: Stamp,
     local: bool,
+    /// For how long it is known to be in that state without another look; 0: not at all yet.
+    epoch: AtomicU64,
     /// Of the identities that opened it.
     generation: u64,
     /// When it was last asked for, in milliseconds of the reader's life.
@@ -118,6 +124,7 @@ impl Reader {
         Self {
             layout: Layout::of(root),
             folder: root.into(),
+            inotify: Inotify::below(root),
             identities,
             max_secret_bytes,
             clock,
@@ -140,7 +147,7 @@ impl Reader {
             return None;
         }
         let seen = self.seen.find(key)?;
-        (seen.local && self.holds(&seen)).then(|| Self::again(&seen, life))
+        (seen.local && self.holds(&seen, now)).then(|| Self::again(&seen, life))
     }
 
     /// As [`Reader::read_for`], for nobody else to share with.
@@ -151,7 +158,7 @@ impl Reader {
     /// The secret as it is now, or the pinned revision of it. Opens that file and no other. It is remembered on the tenant's account.
     pub fn read_for(&self, key: &Key, tenant: &str) -> Result<Opened, ReadFault> {
         let keys = self.identities.refresh().inspect_err(|_| self.seen.clear())?;
-        if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen)) {
+        if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen, Instant::now())) {
             return Ok(Self::again(&seen, self.life()));
         }
         let name = VaultName::try_from(&key.name).map_err(|cause| ReadFault::new(Fault::Invalid, format!("the name {cause}")))?;
@@ -204,8 +211,27 @@ impl Reader {
         self.identities.life(Instant::now())
     }
 
-    fn holds(&self, seen: &Seen) -> bool {
-        seen.generation == self.identities.generation() && Stamp::of(&seen.path).is_ok_and(|now| now == seen.stamp)
+    /// Whether the file is, at some moment after `now`, in the state it was opened in, and the identities still open it.
+    fn holds(&self, seen: &Seen, now: Instant) -> bool {
+        seen.generation == self.identities.generation() && (self.is_known(seen, now) || self.is_same(seen))
+    }
+
+    fn is_known(&self, seen: &Seen, now: Instant) -> bool {
+        let known = seen.epoch.load(Ordering::Relaxed);
+        known != NEVER && self.inotify.epoch(now) == Some(Epoch(known))
+    }
+
+    fn is_same(&self, seen: &Seen) -> bool {
+        if seen.epoch.load(Ordering::Relaxed) == NEVER {
+            return Stamp::of(&seen.path).is_ok_and(|now| now == seen.stamp);
+        }
+        // Before the look: a change after it ends the epoch.
+        let covered = self.inotify.cover(&seen.path);
+        let found = Found::at(&seen.path).ok().filter(|found| found.stamp == seen.stamp);
+        if let (Some(Found { is_noted, .. }), Some(Epoch(epoch))) = (found, covered) {
+            seen.epoch.store(if is_noted { epoch } else { NEVER }, Ordering::Relaxed);
+        }
+        found.is_some()
     }
 
     fn current(&self, name: &VaultName, keys: &Keys) -> Result<Option<Seen>, ReadFault> {
@@ -271,7 +297,8 @@ impl Reader {
         })?;
         let opened = self.checked(path, name, document)?;
         let asked = AtomicU64::new(self.life());
-        Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, generation, asked, opened }))
+        let epoch = AtomicU64::new(if file.local { 0 } else { NEVER });
+        Ok(Some(Seen { path: path.to_owned(), stamp: file.stamp, local: file.local, epoch, generation, asked, opened }))
     }
 
     fn checked(&self, path: &Path, name: &VaultName, document: Document) -> Result<Opened, ReadFault> {

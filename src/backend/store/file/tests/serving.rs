@@ -38,6 +38,80 @@ fn an_unchanged_file_is_opened_once_and_a_change_is_seen_at_once() {
     assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::NotFound);
 }
 
+/// However it is done, and also where the kernel's notes were read a moment before.
+#[test]
+fn whatever_changes_a_file_the_next_mount_has_it() {
+    type Change = fn(&Bench);
+    let changes: [(&str, Change, Option<&str>); 9] = [
+        ("written in place", |bench| copy_over(&bench.at("other/vault/team/db.age"), &bench.at("vault/team/db.age")), Some("new")),
+        ("written by its other name", |bench| copy_over(&bench.at("other/vault/team/db.age"), &bench.at("second")), Some("new")),
+        ("written where its link leads", |bench| copy_over(&bench.at("other/vault/team/db.age"), &bench.at("elsewhere")), Some("new")),
+        ("renamed over", |bench| fs::rename(bench.at("other/vault/team/db.age"), bench.at("vault/team/db.age")).unwrap(), Some("new")),
+        (
+            "its folder replaced",
+            |bench| {
+                fs::rename(bench.at("vault/team"), bench.at("vault/.gone")).unwrap();
+                fs::rename(bench.at("other/vault/team"), bench.at("vault/team")).unwrap();
+            },
+            Some("new"),
+        ),
+        (
+            "its folder replaced by a link",
+            |bench| {
+                fs::rename(bench.at("vault/team"), bench.at("vault/.gone")).unwrap();
+                symlink(bench.at("other/vault/team"), bench.at("vault/team")).unwrap();
+            },
+            Some("new"),
+        ),
+        (
+            "the vault replaced",
+            |bench| {
+                fs::rename(bench.at("vault"), bench.at("gone")).unwrap();
+                fs::rename(bench.at("other/vault"), bench.at("vault")).unwrap();
+            },
+            Some("new"),
+        ),
+        ("removed", |bench| fs::remove_file(bench.at("vault/team/db.age")).unwrap(), None),
+        ("the vault gone", |bench| fs::rename(bench.at("vault"), bench.at("gone")).unwrap(), None),
+    ];
+    for (name, change, expected) in changes {
+        let bench = Bench::new();
+        bench.set("team/db", "old");
+        bench.set("calm", "calm");
+        copy_all(&bench.at("vault"), &bench.at("other/vault"));
+        Vault::open_for_writing(bench.at("other/vault")).unwrap().set(&secret("team/db"), &fields(&[("password", b"new")])).unwrap();
+        match name {
+            "written by its other name" => fs::hard_link(bench.at("vault/team/db.age"), bench.at("second")).unwrap(),
+            "written where its link leads" => {
+                fs::rename(bench.at("vault/team/db.age"), bench.at("elsewhere")).unwrap();
+                symlink(bench.at("elsewhere"), bench.at("vault/team/db.age")).unwrap();
+            }
+            _ => {}
+        }
+        let reader = bench.reader();
+        assert_eq!(password(&reader.read(&key("team/db")).unwrap()), "old", "{name}");
+        reader.read(&key("calm")).unwrap();
+        for _ in 0..3 {
+            assert!(reader.recall(&key("calm"), Instant::now()).is_some(), "{name}");
+            assert!(reader.recall(&key("team/db"), Instant::now()).is_some(), "{name}");
+        }
+        change(&bench);
+        assert!(reader.recall(&key("team/db"), Instant::now()).is_none(), "{name}");
+        let read = reader.read(&key("team/db"));
+        assert_eq!(read.as_ref().ok().map(password), expected, "{name}: {read:?}");
+        assert!(read.is_err() || reader.recall(&key("team/db"), Instant::now()).is_some(), "{name}: known again");
+    }
+}
+
+fn copy_over(from: &Path, to: &Path) {
+    fs::write(to, fs::read(from).unwrap()).unwrap();
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
+}
+
 #[test]
 fn a_file_changed_a_moment_ago_is_served_but_not_remembered() {
     let bench = Bench::new();
@@ -59,8 +133,7 @@ fn a_folder_of_a_projected_volume_or_git_sync_is_followed_when_it_is_swapped() {
     let root = bench.at("mounted");
     fs::create_dir(&root).unwrap();
     let publish = |state: &str| {
-        let copied = Command::new("cp").arg("-r").arg(bench.at("vault")).arg(root.join(state)).status().unwrap();
-        assert!(copied.success());
+        copy_all(&bench.at("vault"), &root.join(state));
         symlink(state, root.join("..data_tmp")).unwrap();
         fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
     };
