@@ -140,7 +140,16 @@ impl ObjectReader<'_, '_> {
         // Read even without a secret: its faults are to be told too.
         let select = self.read_select(reader, default_name.filter(|_| secret.is_some()), faults);
         let index = self.label.index;
-        Some(Object { index, secret: secret?, select: select?, mode: mode.or(self.defaults.mode), owner, encoding, optional })
+        Some(Object {
+            index,
+            secret: secret?,
+            parts: Vec::new(),
+            select: select?,
+            mode: mode.or(self.defaults.mode),
+            owner,
+            encoding,
+            optional,
+        })
     }
 
     fn read_owner(&self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Owner> {

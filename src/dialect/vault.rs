@@ -197,7 +197,8 @@ impl ObjectReader<'_, '_> {
             Some(key) => Select::Key { key: key?, path },
             None => Select::Response { path },
         };
-        let object = Object { index: self.label.index, secret: secret?, select, mode, owner: None, encoding, optional: false };
+        let object =
+            Object { index: self.label.index, secret: secret?, parts: Vec::new(), select, mode, owner: None, encoding, optional: false };
         Some((object, Asked { request: (target?, method), has_args }))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::iter::once;
 use std::sync::OnceLock;
 
 use thiserror::Error;
@@ -45,8 +46,10 @@ pub enum VersionIds {
 pub struct Object {
     /// Its place in the class, counted from 1.
     pub index: usize,
-    /// Its place in [`Plan::secrets`], counted from 0.
+    /// Its place in [`Plan::secrets`], counted from 0; of several secrets, that of the first.
     pub secret: usize,
+    /// What it is made of, where that is several secrets: the first too. Empty: it is made of `secret` alone.
+    pub parts: Vec<Part>,
     pub select: Select,
     /// Its own or the class's; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
@@ -54,6 +57,15 @@ pub struct Object {
     pub owner: Option<Owner>,
     pub encoding: Encoding,
     /// An absent secret or field is no failure.
+    pub optional: bool,
+}
+
+/// One of several secrets that an object is made of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// Its place in [`Plan::secrets`], counted from 0.
+    pub secret: usize,
+    /// It may be absent, whatever the object says.
     pub optional: bool,
 }
 
@@ -169,9 +181,19 @@ pub struct ClassFaults(pub FaultList<ClassFault>);
 // === impl Plan ===
 
 impl Plan {
-    /// What an object asks for.
+    /// What an object asks for; of several secrets, the first.
     pub fn secret(&self, object: &Object) -> &SecretRef {
         &self.secrets[object.secret]
+    }
+
+    /// Everything that an object asks for, each secret once.
+    pub fn secrets_of(&self, object: &Object) -> impl Iterator<Item = &SecretRef> {
+        object.secrets().map(move |place| &self.secrets[place])
+    }
+
+    /// Each object with the place of each of its secrets.
+    pub fn asked(&self) -> impl Iterator<Item = (&Object, usize)> {
+        self.objects.iter().flat_map(|object| object.secrets().map(move |place| (object, place)))
     }
 
     /// The object at this place in the class, counted from 1.
@@ -216,6 +238,19 @@ fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> 
 // === impl Object ===
 
 impl Object {
+    /// The places of its secrets in [`Plan::secrets`], the first first, each once.
+    pub fn secrets(&self) -> impl Iterator<Item = usize> {
+        let repeats = |at: usize, place: usize| place == self.secret || self.parts[..at].iter().any(|part| part.secret == place);
+        let others = self.parts.iter().enumerate().filter(move |(at, part)| !repeats(*at, part.secret));
+        once(self.secret).chain(others.map(|(_, part)| part.secret))
+    }
+
+    /// Whether the secret of this place may be absent: nothing of the object needs it.
+    pub fn may_lack(&self, place: usize) -> bool {
+        let mut asking = self.parts.iter().filter(|part| part.secret == place).peekable();
+        self.optional || asking.peek().is_some() && asking.all(|part| part.optional)
+    }
+
     /// How often its secret may have to be looked through.
     pub fn looks(&self) -> usize {
         match &self.select {
@@ -287,6 +322,26 @@ impl fmt::Display for ClassFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(parts: &[(usize, bool)]) -> Object {
+        let parts: Vec<_> = parts.iter().map(|(secret, optional)| Part { secret: *secret, optional: *optional }).collect();
+        let (secret, select) = (parts.first().map_or(7, |part| part.secret), Select::Whole { path: "f".parse().unwrap() });
+        Object { index: 1, secret, parts, select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
+    }
+
+    #[test]
+    fn an_object_names_each_of_its_secrets_once() {
+        let places = |object: &Object| object.secrets().collect::<Vec<_>>();
+        assert_eq!(places(&of(&[])), [7]);
+        assert_eq!(places(&of(&[(3, false), (1, false), (3, true), (1, false), (0, false)])), [3, 1, 0]);
+    }
+
+    #[test]
+    fn a_secret_may_be_absent_only_where_nothing_needs_it() {
+        let object = of(&[(3, true), (1, false), (3, false), (2, true)]);
+        assert_eq!([3, 1, 2].map(|place| object.may_lack(place)), [false, false, true]);
+        assert!(!of(&[]).may_lack(7) && Object { optional: true, ..of(&[]) }.may_lack(7));
+    }
 
     #[test]
     fn ids_are_unique() {

@@ -9,7 +9,7 @@ use super::ended::Stale;
 use super::live::Whose;
 use super::watch::Subject;
 use super::{MountContext, MountError};
-use crate::audit::{Age, Event, Files, ObjectEvent, Outcome};
+use crate::audit::{Age, Event, Files, ObjectEvent, OtherEvent, Outcome};
 use crate::model::{Fetched, Label, Object, Plan, Request, Select, Source, Tenant, Version};
 use crate::policy::{Denial, Permits};
 use crate::render::Rendered;
@@ -101,7 +101,10 @@ impl Record {
         for (label, denial) in denials {
             for object in self.event.objects.iter_mut().filter(|object| object.object == label.index) {
                 object.outcome = Outcome::Denied;
-                object.rule = denial.rule();
+                match object.others.iter_mut().find(|other| other.secret == denial.secret) {
+                    Some(other) => other.rule = denial.rule(),
+                    None => object.rule = denial.rule(),
+                }
             }
         }
     }
@@ -123,17 +126,21 @@ impl Record {
                 let fetched = found[object.secret].as_ref();
                 let source = fetched.map(|fetched| &fetched.source);
                 let stale = source.and_then(Source::stale);
-                if let Some((age, bound)) = stale {
+                for (age, bound) in object.secrets().filter_map(|place| found[place].as_ref()?.source.stale()) {
                     self.stale = Some(Stale::with(self.stale, age, bound));
                 }
-                objects.push(ObjectEvent {
+                let mut event = ObjectEvent {
                     rule: Some(permits.rule(object.secret)),
                     source: source.map(Source::as_str),
                     by: fetched.map(|fetched| &fetched.by).filter(|by| **by != plan.secret(object).backend).cloned(),
                     age: Age::of(stale.map(|(age, _)| age)),
                     version: versions[object.secret].clone(),
                     ..of_object(plan, object, Outcome::Delivered)
-                });
+                };
+                for (other, place) in event.others.iter_mut().zip(object.secrets().skip(1)) {
+                    other.found(permits.rule(place), found[place].as_ref(), versions[place].as_ref());
+                }
+                objects.push(event);
             }
             if let Some(event) = objects.last_mut() {
                 event.add_file(&file.path, file.field.as_ref());
@@ -208,9 +215,11 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
     let (secret, files) = (plan.secret(object).clone(), Files::default());
+    let others = plan.secrets_of(object).skip(1).map(OtherEvent::of).collect();
     ObjectEvent {
         object: object.index,
         secret,
+        others,
         field,
         file,
         files,

@@ -41,7 +41,7 @@ fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
 
 fn object(index: usize, name: &str, select: Select) -> Object {
     let secret = NAMES.iter().position(|known| *known == name).unwrap();
-    Object { index, secret, select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
+    Object { index, secret, parts: Vec::new(), select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
 }
 
 fn whole(path: &str) -> Select {
