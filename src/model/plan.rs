@@ -11,6 +11,7 @@ use tokio::time::Duration;
 use super::{
     Ask, BackendName, Code, FaultList, FieldName, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean,
 };
+use crate::formats::Format;
 
 /// A parsed class.
 #[derive(Debug, Default)]
@@ -55,7 +56,10 @@ pub struct Object {
     pub mode: Option<FileMode>,
     /// `None`: root, or whoever writes the volume.
     pub owner: Option<Owner>,
+    /// How its fields are read first; `None`: as the store has them. Of several secrets, each has its own.
+    pub parse: Option<Parse>,
     pub encoding: Encoding,
+    pub newline: Newline,
     /// An absent secret or field is no failure.
     pub optional: bool,
 }
@@ -67,6 +71,25 @@ pub struct Part {
     pub secret: usize,
     /// It may be absent, whatever the object says.
     pub optional: bool,
+    pub parse: Option<Parse>,
+}
+
+/// Which text of a secret is JSON whose members become the fields.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Parse {
+    Field(FieldName),
+    /// That of the only field.
+    Lone,
+}
+
+/// What becomes of the line ends at the end of a text.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Newline {
+    /// There is one at least.
+    Ensure,
+    #[default]
+    Keep,
+    Strip,
 }
 
 /// Which part of the secret goes where.
@@ -78,6 +101,8 @@ pub enum Select {
     Key { key: FieldName, path: FilePath },
     /// A file for each field that one of the patterns matches.
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
+    /// Fields of all its secrets together, in a form that an application reads.
+    Formatted { format: Format, patterns: Vec<FieldPattern>, path: FilePath },
     /// The store's whole answer, as its backend gives it.
     Response { path: FilePath },
     /// The lone field's bytes, else JSON of all fields.
@@ -86,6 +111,12 @@ pub enum Select {
 
 /// An expression is searched in a copy of the secret, as a tree.
 const EXPRESSION: usize = 16;
+
+/// A file in a format is written twice, and what is nested in it is read each time.
+const FORMATTED: usize = 8;
+
+/// What is parsed is copied.
+const PARSED: usize = 4;
 
 /// A glob over field names: `*` stands for any run of characters, everything else for itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -253,19 +284,37 @@ impl Object {
 
     /// How often its secret may have to be looked through.
     pub fn looks(&self) -> usize {
-        match &self.select {
+        let is_parsed = self.parse.is_some() || self.parts.iter().any(|part| part.parse.is_some());
+        let parsed = if is_parsed { PARSED } else { 0 };
+        let selected = match &self.select {
             Select::Fields { patterns, .. } => patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1),
             Select::Field { query, .. } if query.is_expression() => EXPRESSION,
+            Select::Formatted { patterns, .. } => FORMATTED + patterns.iter().filter(|pattern| !pattern.is_literal()).count(),
             Select::Field { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
-        }
+        };
+        selected + parsed
     }
 
     pub fn label(&self) -> Label {
         let path = match &self.select {
-            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),
             Select::Fields { folder, .. } => folder.to_string(),
+            Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+                self.path().map(ToString::to_string).unwrap_or_default()
+            }
         };
         Label { index: self.index, path }
+    }
+
+    /// Its file, where it is one; `None`: it is a file for each field.
+    pub fn path(&self) -> Option<&FilePath> {
+        match &self.select {
+            Select::Field { path, .. }
+            | Select::Formatted { path, .. }
+            | Select::Key { path, .. }
+            | Select::Response { path }
+            | Select::Whole { path } => Some(path),
+            Select::Fields { .. } => None,
+        }
     }
 }
 
@@ -324,9 +373,20 @@ mod tests {
     use super::*;
 
     fn of(parts: &[(usize, bool)]) -> Object {
-        let parts: Vec<_> = parts.iter().map(|(secret, optional)| Part { secret: *secret, optional: *optional }).collect();
+        let parts: Vec<_> = parts.iter().map(|(secret, optional)| Part { secret: *secret, optional: *optional, parse: None }).collect();
         let (secret, select) = (parts.first().map_or(7, |part| part.secret), Select::Whole { path: "f".parse().unwrap() });
-        Object { index: 1, secret, parts, select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
+        Object {
+            index: 1,
+            secret,
+            parts,
+            select,
+            mode: None,
+            owner: None,
+            parse: None,
+            encoding: Encoding::Utf8,
+            newline: Newline::Keep,
+            optional: false,
+        }
     }
 
     #[test]

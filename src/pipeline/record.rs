@@ -212,7 +212,7 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Field { query, path } => (Some(query.name().clone()), Some(path.clone())),
         Select::Key { key, path } => (Some(key.clone()), Some(path.clone())),
         Select::Fields { .. } => (None, None),
-        Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
+        Select::Formatted { path, .. } | Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
     let (secret, files) = (plan.secret(object).clone(), Files::default());
     let others = plan.secrets_of(object).skip(1).map(OtherEvent::of).collect();

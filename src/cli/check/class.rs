@@ -345,7 +345,9 @@ fn asked(plan: &Plan) -> impl Iterator<Item = (&Object, &SecretRef)> {
 
 fn delivers(object: &Object, name: &str) -> bool {
     match &object.select {
-        Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
+        Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+            object.path().is_some_and(|path| path.as_str() == name)
+        }
         Select::Fields { patterns, folder } => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
             base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
@@ -357,8 +359,8 @@ fn undelivered(name: &str, plan: &Plan) -> String {
     let mut paths = Vec::new();
     for object in &plan.objects {
         match &object.select {
-            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => {
-                paths.push(path.to_string());
+            Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+                paths.extend(object.path().map(ToString::to_string));
             }
             Select::Fields { patterns, folder } => {
                 paths.extend(
