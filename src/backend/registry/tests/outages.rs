@@ -178,9 +178,16 @@ impl Backend for World {
     async fn forget(&self, _: &str, _: Instant) {}
 
     async fn check(&self) -> Result<(), BackendError> {
-        match self.0.lock().unwrap().weather {
+        let mut state = self.0.lock().unwrap();
+        match state.weather {
             Weather::Out(fault) if fault != Fault::Throttled => Err(error(fault)),
-            Weather::Good | Weather::Odd(_) | Weather::Out(_) => Ok(()),
+            Weather::Good | Weather::Odd(_) | Weather::Out(_) => {
+                // What a probe finds well may be news: not every odd answer to a mount says that the store is back.
+                if !matches!(state.trouble, Trouble::None) {
+                    state.trouble = Trouble::Over(Instant::now());
+                }
+                Ok(())
+            }
         }
     }
 
@@ -449,7 +456,9 @@ impl Model {
                         }
                     }
                     Source::Stale { age, .. } => {
-                        let told = format!("stale: {text} of {age:?} in {weather:?}, {max_stale:?}, {good:?}");
+                        let trouble = self.world().trouble;
+                        let told =
+                            format!("stale: {text} of {age:?} in {weather:?}, {max_stale:?}, {good:?}, {trouble:?}, called: {called}");
                         let bound = max_stale.unwrap_or(STALE).min(STALE);
                         let is_same = good.is_some_and(|good| good.is(&text, *age));
                         let is_out = if called { matches!(weather, Weather::Out(_)) } else { self.is_spared() };
