@@ -839,7 +839,9 @@ fn a_file_in_a_format() {
     let plan = plan(objects);
     let formats = plan.objects.iter().map(|object| match &object.select {
         Select::Formatted { format, patterns, path } => (*format, patterns.len(), path.as_str()),
-        _ => panic!("{object:?}"),
+        Select::Field { .. } | Select::Fields { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+            panic!("{object:?}")
+        }
     });
     let formats: Vec<_> = formats.collect();
     assert_eq!(

@@ -148,13 +148,13 @@ fn work_is_paid_for() {
     let secrets = secrets("a", [("x", text(&"x".repeat(100_000)))]);
     for select in [format(Format::Yaml, &[], "f"), format(Format::Pem(pem::Part::All), &[], "f")] {
         let plan = plan(vec![object(1, "a", select)]);
-        let steps = Steps::new(1_000_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+        let steps = Steps::new(1_000_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         let faults = render(&plan, &beside(&plan, &secrets), FileMode::DEFAULT, LIMITS, &steps).unwrap_err();
         assert_eq!((faults.len(), faults[0].code), (1, Code::TooLarge));
     }
     let parsed = Object { parse: Some(Parse::Lone), ..object(1, "a", whole("f")) };
     let plan = plan(vec![parsed]);
-    let steps = Steps::new(1_000_000, tokio::time::Instant::now() + tokio::time::Duration::from_secs(60));
+    let steps = Steps::new(1_000_000, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
     let faults = render(&plan, &beside(&plan, &secrets), FileMode::DEFAULT, LIMITS, &steps).unwrap_err();
     assert_eq!(faults[0].code, Code::TooLarge);
 }

@@ -134,7 +134,7 @@ pub const FORMATS_OF_WIDE_SECRETS: Kind = kind("formats of wide secrets", &["OK"
     let object = |object: usize| {
         let format = ["dotenv", "json", "properties", "toml", "yaml"][object % 5];
         format!("- {{ secrets: [{namespace}/one, {namespace}/other, {parsed}], fields: [\"*{object:03}\"], format: {format}, keys: KEYS, path: f{object} }}\n")
-            .replace("keys: KEYS, ", if object % 5 == 0 { "keys: env, " } else { "" })
+            .replace("keys: KEYS, ", if object.is_multiple_of(5) { "keys: env, " } else { "" })
     };
     pods(node, namespace, &objects(20, object))
 });
