@@ -11,7 +11,7 @@
 //!
 //! [`pipeline`] is that walk as one function. Around it: [`server`] (gRPC on a Unix socket), [`app`] (everything built from [`config`]),
 //! [`cli`] (the commands). Below it: [`model`] (parsed values, no I/O), [`http`] (the client that stores are reached with), [`kube`]
-//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`dotenv`], [`files`], [`gathered`], [`glob`], [`memo`], [`nearest`], [`redact`],
+//! (the few calls of the Kubernetes API), [`telemetry`] and a few leaves: [`clock`], [`dotenv`], [`files`], [`formats`], [`gathered`], [`glob`], [`memo`], [`nearest`], [`redact`],
 //! [`shelf`], [`steps`], [`text`], [`units`], [`yaml`]; and who may use how much of what all tenants share: [`shares`], [`budget`] (bytes), [`turns`], [`work`].
 
 pub mod app;
@@ -38,6 +38,7 @@ pub mod budget;
 pub mod clock;
 pub mod dotenv;
 pub mod files;
+pub mod formats;
 pub mod gathered;
 pub mod glob;
 pub mod grace;

@@ -521,8 +521,7 @@ impl Pipeline {
             }
             Err(denied) => denied,
         };
-        let denials = plan.objects.iter().filter_map(|object| Some((object.label(), denied.get(&object.secret)?.clone())));
-        let denials: Vec<_> = denials.collect();
+        let denials: Vec<_> = plan.asked().filter_map(|(object, place)| Some((object.label(), denied.get(&place)?.clone()))).collect();
         record.denied(&denials);
         Err(MountError::Policy(denials))
     }
@@ -542,9 +541,9 @@ impl Pipeline {
             found.kept_back = pay(terms, makes.len() * MADE + 2 * (found.weight + makes.len() * MADE).min(self.limits.mount_bytes))?;
             self.fetch_these(&makes, permits, terms, &mut found, &mut failures).await?;
         }
-        let fatal = plan.objects.iter().filter_map(|object| {
-            let error: &BackendError = failures.get(&object.secret)?;
-            let excused = object.optional && error.fault == Fault::NotFound;
+        let fatal = plan.asked().filter_map(|(object, place)| {
+            let error: &BackendError = failures.get(&place)?;
+            let excused = error.fault == Fault::NotFound && object.may_lack(place);
             (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
         });
         let fatal: Vec<_> = fatal.collect();
@@ -596,7 +595,9 @@ impl Pipeline {
         let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
         let limits = RenderLimits { files, secret_bytes, mount_bytes };
         // An object looks through its secret at most once for each of its patterns.
-        let looks = |object: &Object| secrets[object.secret].as_ref().map_or(0, |secret| object.looks() * secret.weight());
+        let weights =
+            |object: &Object| object.secrets().filter_map(|place| secrets[place].as_ref()).map(|secret| secret.weight()).sum::<usize>();
+        let looks = |object: &Object| object.looks() * weights(object);
         // Mostly it is little, even if each object looks through all secrets.
         let most = found.weight.saturating_mul(plan.objects.iter().map(Object::looks).sum());
         let bytes = if most <= INLINE { most } else { plan.objects.iter().map(looks).sum() };

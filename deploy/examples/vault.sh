@@ -62,6 +62,9 @@ set_secret shop/pgpass "pgpass=@$work/pgpass"
 password token
 set_secret shop/api "token=@$work/token"
 
+printf '{"db.host": "db.shop.svc", "db.port": 5432, "token": "%s\\n"}' "$(cat "$work/token")" >"$work/settings"
+set_secret shop/settings "value=@$work/settings"
+
 password basic
 set_secret shop/basic-auth "username=@$work/username" "password=@$work/basic"
 

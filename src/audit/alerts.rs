@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
-use super::event::{self, Event, Outcome};
+use super::event::{self, Event, ObjectEvent, Outcome};
 use crate::model::{Code, PodClaims, RequestId, Tenant};
 use crate::nearest::nearest;
 use crate::telemetry::Metrics;
@@ -222,7 +222,7 @@ impl Alarms {
     }
 
     /// What a mount has to be counted for, if a rule is in force for it.
-    pub(super) fn note(&self, event: &Event) -> Option<Noted> {
+    pub(super) fn note<'e>(&self, event: &'e Event) -> Option<Noted> {
         let watched = if is_denial(event) {
             Watched::Denials
         } else if event.outcome == Outcome::Delivered {
@@ -236,7 +236,11 @@ impl Alarms {
         let pod = event.pod.clone()?;
         let delivered = event.objects.iter().filter(|object| watched == Watched::ManySecrets && object.outcome == Outcome::Delivered);
         let key = |backend: &str, name: &str| self.hasher.hash_one((&pod.namespace, &pod.service_account, backend, name));
-        let secrets: Vec<u64> = delivered.map(|object| key(object.secret.backend.as_str(), object.secret.name.as_str())).collect();
+        // Of several secrets that an object is made of, one may be absent: it has no source.
+        let others = |object: &'e ObjectEvent| object.others.iter().filter(|other| other.source.is_some()).map(|other| &other.secret);
+        let first = |object: &'e ObjectEvent| Some(&object.secret).filter(|_| object.others.is_empty() || object.source.is_some());
+        let secrets = delivered.flat_map(|object| first(object).into_iter().chain(others(object)));
+        let secrets: Vec<u64> = secrets.map(|secret| key(secret.backend.as_str(), secret.name.as_str())).collect();
         let is_anything = watched == Watched::Denials || !secrets.is_empty();
         is_anything.then_some(Noted { watched, pod, time: event.time, request: event.request, secrets })
     }

@@ -9,7 +9,7 @@ use tokio::time::Duration;
 
 use super::files::Files;
 use crate::gathered::Gathering;
-use crate::model::{BackendName, Code, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Tenant, Version};
+use crate::model::{BackendName, Code, Fetched, FieldName, FilePath, PodClaims, RefParts, RequestId, SecretRef, Source, Tenant, Version};
 
 /// The longest namespace, name or class in bytes, as in Kubernetes. With the other limits: escaped, and be each byte six, the texts of a
 /// line still leave room in it.
@@ -73,6 +73,9 @@ pub struct ObjectEvent {
     pub object: usize,
     #[serde(flatten, serialize_with = "reference")]
     pub secret: SecretRef,
+    /// Where it is made of several secrets: all but the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherEvent>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub field: Option<FieldName>,
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,25 @@ pub struct ObjectEvent {
     #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
     pub by: Option<BackendName>,
     /// Of an answer that is given because the store is out.
+    #[serde(skip_serializing_if = "Age::is_unknown")]
+    pub age: Age,
+}
+
+/// A further secret of an object: what an [`ObjectEvent`] says of the first.
+#[derive(Clone, Debug, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherEvent {
+    #[serde(flatten, serialize_with = "reference")]
+    pub secret: SecretRef,
+    #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
+    pub version: Option<Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<usize>,
+    /// `None`, with a rule: it is absent, and may be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<&'static str>,
+    #[serde(serialize_with = "maybe", skip_serializing_if = "Option::is_none")]
+    pub by: Option<BackendName>,
     #[serde(skip_serializing_if = "Age::is_unknown")]
     pub age: Age,
 }
@@ -225,8 +247,30 @@ impl ObjectEvent {
 
     fn weight(&self) -> usize {
         let texts = [self.field.as_ref().map(|field| field.as_str().len()), self.file.as_ref().map(|file| file.as_str().len())];
-        let secret = size_of::<RefParts>() + self.secret.name.as_str().len() + self.secret.args.bytes();
-        size_of::<Self>() + secret + texts.into_iter().flatten().sum::<usize>() + self.files.weight()
+        let others: usize = self.others.iter().map(|other| size_of::<OtherEvent>() + weight_of(&other.secret)).sum();
+        size_of::<Self>() + weight_of(&self.secret) + others + texts.into_iter().flatten().sum::<usize>() + self.files.weight()
+    }
+}
+
+fn weight_of(secret: &SecretRef) -> usize {
+    size_of::<RefParts>() + secret.name.as_str().len() + secret.args.bytes()
+}
+
+// === impl OtherEvent ===
+
+impl OtherEvent {
+    pub fn of(secret: &SecretRef) -> Self {
+        Self { secret: secret.clone(), version: None, rule: None, source: None, by: None, age: Age::default() }
+    }
+
+    /// Takes in what was found, by which rule and with which version; `None`: it is absent.
+    pub fn found(&mut self, rule: usize, fetched: Option<&Fetched>, version: Option<&Version>) {
+        let source = fetched.map(|fetched| &fetched.source);
+        self.rule = Some(rule);
+        self.source = source.map(Source::as_str);
+        self.by = fetched.map(|fetched| &fetched.by).filter(|by| **by != self.secret.backend).cloned();
+        self.age = Age::of(source.and_then(Source::stale).map(|(age, _)| age));
+        self.version = version.cloned();
     }
 }
 

@@ -36,7 +36,7 @@ mod trail;
 pub use alerts::{AlertRule, Watched};
 pub use config::{AuditConfig, Rotate};
 pub use destination::OpenError;
-pub use event::{Age, Event, Gist, ObjectEvent, Outcome};
+pub use event::{Age, Event, Gist, ObjectEvent, OtherEvent, Outcome};
 pub use files::Files;
 
 use alerts::{Alarms, Alert, Noted};

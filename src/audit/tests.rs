@@ -60,6 +60,7 @@ fn event(second: i64, version: &str) -> Event {
         objects: vec![ObjectEvent {
             object: 1,
             secret,
+            others: Vec::new(),
             field: Some("password".parse().unwrap()),
             file: Some("db/password".parse().unwrap()),
             files: Files::default(),

@@ -10,12 +10,13 @@ use super::{Failure, Format, Shown};
 use crate::nearest::nearest;
 
 /// By name, in the order of names.
-const ALL: [(&str, &str); 24] = [
+const ALL: [(&str, &str); 25] = [
     ("basic-auth", include_str!("../../deploy/examples/basic-auth.yaml")),
     ("binary-values", include_str!("../../deploy/examples/binary-values.yaml")),
     ("dotfiles", include_str!("../../deploy/examples/dotfiles.yaml")),
     ("env", include_str!("../../deploy/examples/env.yaml")),
     ("file-modes", include_str!("../../deploy/examples/file-modes.yaml")),
+    ("formats", include_str!("../../deploy/examples/formats.yaml")),
     ("image-pull", include_str!("../../deploy/examples/image-pull.yaml")),
     ("key-to-path", include_str!("../../deploy/examples/key-to-path.yaml")),
     ("keyferry", include_str!("../../deploy/examples/keyferry.yaml")),

@@ -422,14 +422,18 @@ impl<'c> Class<'c> {
 /// request, one of the secrets is not asked for.
 fn used(secrets: Vec<SecretRef>, mut objects: Vec<Object>) -> (Vec<SecretRef>, Vec<Object>) {
     let mut places = vec![None; secrets.len()];
-    let asked: HashSet<usize> = objects.iter().map(|object| object.secret).collect();
+    let asked: HashSet<usize> = objects.iter().flat_map(Object::secrets).collect();
     let mut kept = Vec::with_capacity(asked.len());
     for (index, secret) in secrets.into_iter().enumerate().filter(|(index, _)| asked.contains(index)) {
         places[index] = Some(kept.len());
         kept.push(secret);
     }
+    let place = |before: usize| places[before].unwrap_or(before);
     for object in &mut objects {
-        object.secret = places[object.secret].unwrap_or(object.secret);
+        object.secret = place(object.secret);
+        for part in &mut object.parts {
+            part.secret = place(part.secret);
+        }
     }
     (kept, objects)
 }

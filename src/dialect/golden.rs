@@ -187,7 +187,9 @@ fn as_provider(plan: &Plan, object: &Object) -> Json {
     let (path, key) = match &object.select {
         Select::Key { key, path } => (path.as_str(), key.as_str()),
         Select::Response { path } => (path.as_str(), ""),
-        Select::Field { .. } | Select::Fields { .. } | Select::Whole { .. } => unreachable!("not in this dialect"),
+        Select::Field { .. } | Select::Fields { .. } | Select::Formatted { .. } | Select::Whole { .. } => {
+            unreachable!("not in this dialect")
+        }
     };
     let args: Json = serde_json::from_str(&secret.args.to_json()).unwrap();
     json!({

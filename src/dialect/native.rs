@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use self::values::{encoding, mode, owner, query, read_path, read_patterns};
+use self::parts::{Asked, read_ask};
+use self::values::{Formatting, encoding, mode, newline, owner, parse as parse_text, query, read_format, read_path, read_patterns};
 use super::class::{Class, Format, RequestKeys, position};
-use super::keys::{Keys, one_of};
-use super::{ClassLimits, args, login};
+use super::keys::Keys;
+use super::{ClassLimits, login};
+use crate::formats::Format as FileFormat;
 use crate::model::{
-    Ask, Catalogue, ClassFaults, FieldPattern, FileMode, FilePath, FolderPath, Label, LeaseFor, Login, Method, Object, Owner, Plan, Query,
-    Select, Verb, quoted,
+    Ask, Catalogue, ClassFaults, FieldPattern, FileMode, FilePath, FolderPath, Label, LeaseFor, Login, Object, Owner, Plan, Query, Select,
+    quoted,
 };
 use crate::steps::Steps;
 use crate::units::parse_duration;
 use crate::yaml::{Faults, Node, Reader, Value};
 
+mod parts;
 #[cfg(test)]
 mod tests;
 pub(super) mod values;
@@ -36,17 +39,15 @@ const CLASS_KEYS: Keys = Keys {
 const OBJECT_KEYS: Keys = Keys {
     known: &[
         "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
-        "keep",
+        "keep", "parse", "newline", "format", "keys", "part", "secrets",
     ],
     shown: &[
         "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
-        "keep",
+        "keep", "parse", "newline", "format", "keys", "part", "secrets",
     ],
     later: &[
-        ("format", "remove it for JSON of the fields, or store the finished text as one field"),
         ("prefix", "write an object for each secret"),
-        ("secrets", "deliver the fields as files of their own"),
-        ("template", "deliver the fields as files of their own"),
+        ("template", "deliver the fields as files of their own, or all of them with `format`"),
     ],
     foreign: &[
         ("filePermission", "here it is `mode`"),
@@ -63,7 +64,7 @@ const FORMAT: Format = Format {
     object_keys: OBJECT_KEYS,
     path: "path",
     request: RequestKeys { name: "secret", version: "version", method: "method", args: "args", lease: "lease" },
-    blank: &["backend", "mode", "version", "encoding", "method", "lease", "keep", "owner"],
+    blank: &["backend", "mode", "version", "encoding", "method", "lease", "keep", "owner", "newline", "format", "keys", "part"],
     sample: "secret: shop/db",
     without_objects: "add it: a list of objects, each with at least `secret: <name>`; `objects: \"[]\"` for an empty volume",
     may_be_empty: true,
@@ -128,19 +129,30 @@ struct ObjectReader<'r, 'c> {
 
 impl ObjectReader<'_, '_> {
     fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Object> {
-        let ask = read_ask(self.defaults, reader, faults);
+        let ask = if reader.get("secrets").is_some() { None } else { read_ask(self.defaults, &IN_PLACE_OF_SECRET, reader, faults) };
         // A name that a store refuses could be no default either.
         let default_name = ask.as_ref().map(|ask| ask.name.rsplit('/').next().unwrap_or(ask.name));
-        let own_backend = reader.get("backend").is_some();
-        let secret = ask.clone().and_then(|ask| self.class.resolve(ask, own_backend, reader, faults));
+        let asked = self.read_asked(ask.clone(), reader, faults);
         let mode = reader.parsed("mode", faults, mode);
         let owner = self.read_owner(reader, faults);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
+        let newline = reader.parsed("newline", faults, newline).unwrap_or_default();
         let optional = reader.boolean("optional", faults).unwrap_or(false);
         // Read even without a secret: its faults are to be told too.
-        let select = self.read_select(reader, default_name.filter(|_| secret.is_some()), faults);
+        let select = self.read_select(reader, default_name.filter(|_| asked.is_some()), faults);
+        let Asked { secret, parts, parse } = asked?;
         let index = self.label.index;
-        Some(Object { index, secret: secret?, select: select?, mode: mode.or(self.defaults.mode), owner, encoding, optional })
+        Some(Object { index, secret, parts, select: select?, mode: mode.or(self.defaults.mode), owner, parse, encoding, newline, optional })
+    }
+
+    fn read_asked(&mut self, ask: Option<Ask<'_>>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Asked> {
+        if reader.get("secrets").is_some() {
+            return parts::read_list(self.class, self.defaults, reader, faults);
+        }
+        let own_backend = reader.get("backend").is_some();
+        let secret = ask.and_then(|ask| self.class.resolve(ask, own_backend, reader, faults));
+        let parse = parse_text(reader, faults);
+        Some(Asked { secret: secret?, parts: Vec::new(), parse })
     }
 
     fn read_owner(&self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Owner> {
@@ -158,6 +170,11 @@ impl ObjectReader<'_, '_> {
             let problem = "stands beside `field` (keep one: `field` is one file, `fields` a folder of them)";
             faults.add(position(reader, "fields"), "fields", problem);
             return None;
+        }
+        match read_format(reader, faults) {
+            Formatting::None => {}
+            Formatting::This(format) => return self.read_formatted(format, reader, default_name, faults),
+            Formatting::Wrong => return None,
         }
         if reader.get("fields").is_some() {
             let patterns = read_patterns(reader, faults);
@@ -184,6 +201,32 @@ impl ObjectReader<'_, '_> {
             Some(query) => query.map(|query| Select::Field { query, path }),
             None => Some(Select::Whole { path }),
         }
+    }
+
+    fn read_formatted(
+        &mut self,
+        format: FileFormat,
+        reader: &mut Reader<'_>,
+        default_name: Option<&str>,
+        faults: &mut Faults,
+    ) -> Option<Select> {
+        if reader.get("field").is_some() {
+            let problem = "stands beside `format`, which writes fields under their names (write `fields` for those that you want)";
+            faults.add(position(reader, "field"), "field", problem);
+            return None;
+        }
+        let patterns = if reader.get("fields").is_some() { read_patterns(reader, faults) } else { Some(Vec::new()) };
+        if reader.get("secrets").is_some() && reader.get("path").is_none() {
+            reader.missing("path", "name the file: it is made of several secrets", faults);
+        }
+        let path: FilePath = read_path(reader, default_name, faults)?;
+        let patterns = patterns?;
+        let names = patterns.iter().filter(|pattern| pattern.is_literal()).count();
+        if !self.class.has_room_for_names(self.label, position(reader, "fields"), names) {
+            return None;
+        }
+        self.class.claim_file(self.label, position(reader, "path"), &path);
+        Some(Select::Formatted { format, patterns, path })
     }
 
     /// Claims the folder, and the files that are known before the secret is: those of patterns without `*`.
@@ -215,36 +258,6 @@ impl ObjectReader<'_, '_> {
         }
         fine.then_some(Select::Fields { patterns, folder })
     }
-}
-
-/// What an object asks for, before its backend has seen it.
-fn read_ask<'a, 'n: 'a>(defaults: &'a Defaults<'a>, reader: &mut Reader<'n>, faults: &mut Faults) -> Option<Ask<'a>> {
-    let backend = reader.text("backend", faults);
-    let version = reader.text("version", faults);
-    let method = reader.parsed("method", faults, |text| one_of("method", &Method::ALL.map(|method| (method.as_str(), method)), text));
-    let args = args::read("args", reader, faults);
-    let lease = reader.parsed("lease", faults, |text| one_of("lease", &LEASES, text));
-    let keep = reader.parsed("keep", faults, parse_duration);
-    let is_method_known = method.is_some() || reader.get("method").is_none();
-    if keep.is_some() && is_method_known && method.unwrap_or_default().verb() == Verb::Read {
-        let problem =
-            "goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)";
-        faults.add(position(reader, "keep"), "keep", problem);
-    }
-    if reader.get("secret").is_none() && !IN_PLACE_OF_SECRET.iter().any(|key| reader.get(key).is_some()) {
-        reader.missing("secret", "write the secret's name, such as `secret: shop/db`", faults);
-    }
-    let name = reader.text("secret", faults)?;
-    Some(Ask {
-        backend: backend.or(defaults.backend),
-        name,
-        version,
-        method: method.unwrap_or_default(),
-        args: args.unwrap_or_default(),
-        lease: lease.unwrap_or_default(),
-        keep,
-        login: defaults.login.clone(),
-    })
 }
 
 /// The path that names an object in messages, before anything is known to be right: its own, else what it defaults to.

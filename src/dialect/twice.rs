@@ -11,7 +11,9 @@ pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label,
     let mut firsts: HashMap<(&str, &str), First<'_>> = HashMap::new();
     let mut asking: HashMap<usize, &Object> = HashMap::with_capacity(objects.len());
     for object in objects {
-        asking.entry(object.secret).or_insert(object);
+        for place in object.secrets() {
+            asking.entry(place).or_insert(object);
+        }
     }
     let mut warnings = Vec::new();
     for (index, secret) in secrets.iter().enumerate().filter(|(_, secret)| secret.verb() == Verb::Update) {

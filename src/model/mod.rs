@@ -23,7 +23,8 @@ pub use file::{FileMode, FilePath, FolderPath, InvalidMode, InvalidOwner, Invali
 pub use ids::{BackendName, FieldName, InvalidBackendName, InvalidFieldName, InvalidName, RequestId, SecretName, Version};
 pub use layout::{Claim, Clash, clashes};
 pub use plan::{
-    Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Object, Plan, Select, Serving, Unresolved, VersionIds,
+    Catalogue, ClassFault, ClassFaults, ClassWarning, Encoding, FieldPattern, Label, Newline, Object, Parse, Part, Plan, Select, Serving,
+    Unresolved, VersionIds,
 };
 pub use pod::{Account, CSI_DRIVER, PodClaims, PodIdentity, PodToken, PodTokens, RawTokens};
 pub use query::{InvalidQuery, Missing, Query, QueryError};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::iter::once;
 use std::sync::OnceLock;
 
 use thiserror::Error;
@@ -10,6 +11,7 @@ use tokio::time::Duration;
 use super::{
     Ask, BackendName, Code, FaultList, FieldName, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean,
 };
+use crate::formats::Format;
 
 /// A parsed class.
 #[derive(Debug, Default)]
@@ -45,16 +47,49 @@ pub enum VersionIds {
 pub struct Object {
     /// Its place in the class, counted from 1.
     pub index: usize,
-    /// Its place in [`Plan::secrets`], counted from 0.
+    /// Its place in [`Plan::secrets`], counted from 0; of several secrets, that of the first.
     pub secret: usize,
+    /// What it is made of, where that is several secrets: the first too. Empty: it is made of `secret` alone.
+    pub parts: Vec<Part>,
     pub select: Select,
     /// Its own or the class's; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
     /// `None`: root, or whoever writes the volume.
     pub owner: Option<Owner>,
+    /// How its fields are read first; `None`: as the store has them. Of several secrets, each has its own.
+    pub parse: Option<Parse>,
     pub encoding: Encoding,
+    pub newline: Newline,
     /// An absent secret or field is no failure.
     pub optional: bool,
+}
+
+/// One of several secrets that an object is made of.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Part {
+    /// Its place in [`Plan::secrets`], counted from 0.
+    pub secret: usize,
+    /// It may be absent, whatever the object says.
+    pub optional: bool,
+    pub parse: Option<Parse>,
+}
+
+/// Which text of a secret is JSON whose members become the fields.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Parse {
+    Field(FieldName),
+    /// That of the only field.
+    Lone,
+}
+
+/// What becomes of the line ends at the end of a text.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Newline {
+    /// There is one at least.
+    Ensure,
+    #[default]
+    Keep,
+    Strip,
 }
 
 /// Which part of the secret goes where.
@@ -66,6 +101,8 @@ pub enum Select {
     Key { key: FieldName, path: FilePath },
     /// A file for each field that one of the patterns matches.
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
+    /// Fields of all its secrets together, in a form that an application reads.
+    Formatted { format: Format, patterns: Vec<FieldPattern>, path: FilePath },
     /// The store's whole answer, as its backend gives it.
     Response { path: FilePath },
     /// The lone field's bytes, else JSON of all fields.
@@ -74,6 +111,12 @@ pub enum Select {
 
 /// An expression is searched in a copy of the secret, as a tree.
 const EXPRESSION: usize = 16;
+
+/// A file in a format is written twice, and what is nested in it is read each time.
+const FORMATTED: usize = 8;
+
+/// What is parsed is copied.
+const PARSED: usize = 4;
 
 /// A glob over field names: `*` stands for any run of characters, everything else for itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -169,9 +212,19 @@ pub struct ClassFaults(pub FaultList<ClassFault>);
 // === impl Plan ===
 
 impl Plan {
-    /// What an object asks for.
+    /// What an object asks for; of several secrets, the first.
     pub fn secret(&self, object: &Object) -> &SecretRef {
         &self.secrets[object.secret]
+    }
+
+    /// Everything that an object asks for, each secret once.
+    pub fn secrets_of(&self, object: &Object) -> impl Iterator<Item = &SecretRef> {
+        object.secrets().map(move |place| &self.secrets[place])
+    }
+
+    /// Each object with the place of each of its secrets.
+    pub fn asked(&self) -> impl Iterator<Item = (&Object, usize)> {
+        self.objects.iter().flat_map(|object| object.secrets().map(move |place| (object, place)))
     }
 
     /// The object at this place in the class, counted from 1.
@@ -216,21 +269,52 @@ fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> 
 // === impl Object ===
 
 impl Object {
+    /// The places of its secrets in [`Plan::secrets`], the first first, each once.
+    pub fn secrets(&self) -> impl Iterator<Item = usize> {
+        let repeats = |at: usize, place: usize| place == self.secret || self.parts[..at].iter().any(|part| part.secret == place);
+        let others = self.parts.iter().enumerate().filter(move |(at, part)| !repeats(*at, part.secret));
+        once(self.secret).chain(others.map(|(_, part)| part.secret))
+    }
+
+    /// Whether the secret of this place may be absent: nothing of the object needs it.
+    pub fn may_lack(&self, place: usize) -> bool {
+        let mut asking = self.parts.iter().filter(|part| part.secret == place).peekable();
+        self.optional || asking.peek().is_some() && asking.all(|part| part.optional)
+    }
+
     /// How often its secret may have to be looked through.
     pub fn looks(&self) -> usize {
-        match &self.select {
+        let is_parsed = self.parse.is_some() || self.parts.iter().any(|part| part.parse.is_some());
+        let parsed = if is_parsed { PARSED } else { 0 };
+        let selected = match &self.select {
             Select::Fields { patterns, .. } => patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1),
             Select::Field { query, .. } if query.is_expression() => EXPRESSION,
+            Select::Formatted { patterns, .. } => FORMATTED + patterns.iter().filter(|pattern| !pattern.is_literal()).count(),
             Select::Field { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
-        }
+        };
+        selected + parsed
     }
 
     pub fn label(&self) -> Label {
         let path = match &self.select {
-            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.to_string(),
             Select::Fields { folder, .. } => folder.to_string(),
+            Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+                self.path().map(ToString::to_string).unwrap_or_default()
+            }
         };
         Label { index: self.index, path }
+    }
+
+    /// Its file, where it is one; `None`: it is a file for each field.
+    pub fn path(&self) -> Option<&FilePath> {
+        match &self.select {
+            Select::Field { path, .. }
+            | Select::Formatted { path, .. }
+            | Select::Key { path, .. }
+            | Select::Response { path }
+            | Select::Whole { path } => Some(path),
+            Select::Fields { .. } => None,
+        }
     }
 }
 
@@ -287,6 +371,37 @@ impl fmt::Display for ClassFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn of(parts: &[(usize, bool)]) -> Object {
+        let parts: Vec<_> = parts.iter().map(|(secret, optional)| Part { secret: *secret, optional: *optional, parse: None }).collect();
+        let (secret, select) = (parts.first().map_or(7, |part| part.secret), Select::Whole { path: "f".parse().unwrap() });
+        Object {
+            index: 1,
+            secret,
+            parts,
+            select,
+            mode: None,
+            owner: None,
+            parse: None,
+            encoding: Encoding::Utf8,
+            newline: Newline::Keep,
+            optional: false,
+        }
+    }
+
+    #[test]
+    fn an_object_names_each_of_its_secrets_once() {
+        let places = |object: &Object| object.secrets().collect::<Vec<_>>();
+        assert_eq!(places(&of(&[])), [7]);
+        assert_eq!(places(&of(&[(3, false), (1, false), (3, true), (1, false), (0, false)])), [3, 1, 0]);
+    }
+
+    #[test]
+    fn a_secret_may_be_absent_only_where_nothing_needs_it() {
+        let object = of(&[(3, true), (1, false), (3, false), (2, true)]);
+        assert_eq!([3, 1, 2].map(|place| object.may_lack(place)), [false, false, true]);
+        assert!(!of(&[]).may_lack(7) && Object { optional: true, ..of(&[]) }.may_lack(7));
+    }
 
     #[test]
     fn ids_are_unique() {

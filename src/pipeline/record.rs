@@ -10,7 +10,7 @@ use super::ended::Stale;
 use super::live::Whose;
 use super::watch::Subject;
 use super::{MountContext, MountError};
-use crate::audit::{Age, Event, Files, Gist, ObjectEvent, Outcome};
+use crate::audit::{Age, Event, Files, Gist, ObjectEvent, OtherEvent, Outcome};
 use crate::model::{BackendName, Fetched, Label, Object, Plan, Request, SecretRef, Select, Source, Tenant, Version};
 use crate::policy::{Denial, Permits};
 use crate::render::Rendered;
@@ -124,7 +124,10 @@ impl Record {
         for (label, denial) in denials {
             for object in objects.iter_mut().filter(|object| object.object == label.index) {
                 object.outcome = Outcome::Denied;
-                object.rule = denial.rule();
+                match object.others.iter_mut().find(|other| other.secret == denial.secret) {
+                    Some(other) => other.rule = denial.rule(),
+                    None => object.rule = denial.rule(),
+                }
             }
         }
         self.told = Told::Objects(objects);
@@ -214,14 +217,18 @@ impl Facts {
             if objects.last().is_none_or(|last| last.object != object.index) {
                 let fetched = secrets[object.secret].as_ref();
                 let source = fetched.map(|fetched| &fetched.source);
-                objects.push(ObjectEvent {
+                let mut event = ObjectEvent {
                     rule: Some(permits.rule(object.secret)),
                     source: source.map(Source::as_str),
                     by: fetched.and_then(|fetched| by_another(fetched, plan.secret(object))).cloned(),
                     age: Age::of(source.and_then(Source::stale).map(|(age, _)| age)),
                     version: versions[object.secret].clone(),
                     ..of_object(plan, object, Outcome::Delivered)
-                });
+                };
+                for (other, place) in event.others.iter_mut().zip(object.secrets().skip(1)) {
+                    other.found(permits.rule(place), secrets[place].as_ref(), versions[place].as_ref());
+                }
+                objects.push(event);
             }
             if let Some(event) = objects.last_mut() {
                 event.add_file(&file.path, file.field.as_ref());
@@ -284,12 +291,14 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         Select::Field { query, path } => (Some(query.name().clone()), Some(path.clone())),
         Select::Key { key, path } => (Some(key.clone()), Some(path.clone())),
         Select::Fields { .. } => (None, None),
-        Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
+        Select::Formatted { path, .. } | Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
     };
     let (secret, files) = (plan.secret(object).clone(), Files::default());
+    let others = plan.secrets_of(object).skip(1).map(OtherEvent::of).collect();
     ObjectEvent {
         object: object.index,
         secret,
+        others,
         field,
         file,
         files,

@@ -40,7 +40,12 @@ pub(super) fn text_of(field: &Field) -> Option<&str> {
 /// counts, as for Go.
 pub(super) fn member(json: &str, name: &str) -> Option<Field> {
     let mut members: HashMap<String, &RawValue> = serde_json::from_str(json).ok()?;
-    let value = members.remove(name)?.get();
+    field(members.remove(name)?)
+}
+
+/// A text becomes its own bytes, everything else stays JSON; `None`: half a character is in the text.
+pub(super) fn field(value: &RawValue) -> Option<Field> {
+    let value = value.get();
     if value.starts_with('"') {
         let text: String = serde_json::from_str(value).ok()?;
         return Some(Field::of_bytes(SecretBytes::new(text.into_bytes())));

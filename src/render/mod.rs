@@ -8,15 +8,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::{
-    Claim, Code, Encoding, FaultList, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Object, Owner, Plan, Query,
-    QueryError, Secret, SecretBytes, SecretRef, Select, clashes, clean, quoted,
+    Claim, Code, Encoding, FaultList, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Newline, Object, Owner, Parse,
+    Plan, Query, QueryError, Secret, SecretBytes, SecretRef, Select, clashes, clean, quoted,
 };
 use crate::steps::{Spent, Steps};
 
 use self::select::{Expressions, Matched, Unfound};
 
 mod encoding;
+mod formatted;
 mod json;
+mod newline;
+mod parse;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -135,12 +138,7 @@ pub fn render(
     };
     let mut is_spent = false;
     for object in &plan.objects {
-        let Some(secret) = secrets[object.secret] else {
-            let text = || "is not in its store (store it, correct the name, or set `optional: true`)".to_owned();
-            renderer.absent(object, None, text);
-            continue;
-        };
-        if let Err(over) = renderer.object(object, secret) {
+        if let Err(over) = renderer.object(object, secrets) {
             is_spent = matches!(over, Over::Steps(_));
             renderer.fault(object, || over.problem(limits));
             break;
@@ -172,9 +170,26 @@ struct Renderer<'p> {
 // === impl Renderer ===
 
 impl<'p> Renderer<'p> {
-    fn object(&mut self, object: &'p Object, secret: &Secret) -> Result<(), Over> {
+    fn object(&mut self, object: &'p Object, secrets: &[Option<&Secret>]) -> Result<(), Over> {
         self.steps.charge(LOOK)?;
+        if let Select::Formatted { format, patterns, path } = &object.select {
+            return self.formatted(object, *format, patterns, path, secrets);
+        }
+        let Some(secret) = secrets[object.secret] else {
+            self.absent_secret(object, object.secret);
+            return Ok(());
+        };
+        let Some(parse) = &object.parse else { return self.select(object, secret) };
+        match self.parsed(object, object.secret, secret, parse)? {
+            Some(parsed) => self.select(object, &parsed),
+            None => Ok(()),
+        }
+    }
+
+    fn select(&mut self, object: &'p Object, secret: &Secret) -> Result<(), Over> {
         match &object.select {
+            // Made of fields of several secrets: see `object`.
+            Select::Formatted { .. } => Ok(()),
             Select::Field { query, path } => self.field(object, secret, query, path),
             Select::Fields { patterns, folder } => self.fields(object, secret, patterns, folder),
             Select::Key { key, path } => self.key(object, secret, key, path),
@@ -188,7 +203,10 @@ impl<'p> Renderer<'p> {
                     self.absent(object, Some(name.as_str()), || select::null(name));
                     return Ok(());
                 }
-                let contents = select::whole(secret, object.encoding, self.limits.secret_bytes);
+                let contents = match select::whole(secret, object.encoding, self.limits.secret_bytes) {
+                    Ok(contents) => Ok(self.end(object, contents)?),
+                    Err(problem) => Err(problem),
+                };
                 self.file(object, path.clone(), None, contents)
             }
         }
@@ -296,7 +314,28 @@ impl<'p> Renderer<'p> {
         if object.encoding != Encoding::Utf8 {
             self.steps.charge(WRITTEN * stored.len() as u64)?;
         }
-        Ok(encoding::decode(object.encoding, stored, self.plan.is_native()))
+        match encoding::decode(object.encoding, stored, self.plan.is_native()) {
+            Ok(decoded) => Ok(Ok(self.end(object, decoded)?)),
+            Err(problem) => Ok(Err(problem)),
+        }
+    }
+
+    /// The line ends at the end of a text, as the object wants them.
+    fn end(&self, object: &Object, contents: Arc<SecretBytes>) -> Result<Arc<SecretBytes>, Spent> {
+        if object.newline != Newline::Keep {
+            self.steps.charge(WRITTEN * contents.len() as u64)?;
+        }
+        Ok(newline::end(object.newline, contents))
+    }
+
+    /// The secret whose fields are the members of a JSON text; `None`: there is none, and that is told.
+    fn parsed(&mut self, object: &Object, place: usize, secret: &Secret, parse: &Parse) -> Result<Option<Secret>, Spent> {
+        match parse::parsed(secret, parse, self.limits, self.steps)? {
+            Ok(parsed) => return Ok(Some(parsed)),
+            Err(parse::Unparsed::Absent { field, text }) => self.absent_at(object, place, Some(&field), || text),
+            Err(parse::Unparsed::Problem(problem)) => self.fault_at(object, place, || problem),
+        }
+        Ok(None)
     }
 
     fn file(
@@ -335,12 +374,22 @@ impl<'p> Renderer<'p> {
         self.absent(object, Some(wanted), || select::no_field(secret, wanted, why, named.then_some(steps)));
     }
 
+    fn absent_secret(&mut self, object: &Object, place: usize) {
+        let text = || "is not in its store (store it, correct the name, or set `optional: true`)".to_owned();
+        self.absent_at(object, place, None, text);
+    }
+
     fn absent(&mut self, object: &Object, field: Option<&str>, text: impl FnOnce() -> String) {
+        self.absent_at(object, object.secret, field, text);
+    }
+
+    /// `place`: of the secret in which it is absent.
+    fn absent_at(&mut self, object: &Object, place: usize, field: Option<&str>, text: impl FnOnce() -> String) {
         if object.optional {
-            self.skip(object, field);
+            self.skip_at(object, place, field);
         } else {
             let known = |text: String| if self.plan.is_native() { text } else { text.replace(MAY_BE_OPTIONAL, "") };
-            self.fault(object, || Problem { code: Code::SecretNotFound, text: known(text()) });
+            self.fault_at(object, place, || Problem { code: Code::SecretNotFound, text: known(text()) });
         }
     }
 
@@ -351,10 +400,15 @@ impl<'p> Renderer<'p> {
     }
 
     fn fault(&mut self, object: &Object, problem: impl FnOnce() -> Problem) {
+        self.fault_at(object, object.secret, problem);
+    }
+
+    /// `place`: of the secret that is at fault.
+    fn fault_at(&mut self, object: &Object, place: usize, problem: impl FnOnce() -> Problem) {
         let plan = self.plan;
         self.faults.add_with(|| {
             let Problem { code, text } = problem();
-            RenderFault { object: object.label(), secret: plan.secret(object).clone(), problem: text, code }
+            RenderFault { object: object.label(), secret: plan.secrets[place].clone(), problem: text, code }
         });
     }
 
@@ -368,7 +422,11 @@ impl<'p> Renderer<'p> {
     }
 
     fn skip(&mut self, object: &Object, field: Option<&str>) {
-        let secret = self.plan.secret(object).clone();
+        self.skip_at(object, object.secret, field);
+    }
+
+    fn skip_at(&mut self, object: &Object, place: usize, field: Option<&str>) {
+        let secret = self.plan.secrets[place].clone();
         self.rendered.skipped.push(Skipped { object: object.index, secret, field: field.map(clean) });
     }
 

@@ -15,10 +15,10 @@ use crate::steps::{Spent, Steps};
 
 /// The most that an expression's values may reach, as a multiple of the largest file.
 /// Small values cost many times their text in memory, so that there is little to give.
-const WORKSPACE: usize = 4;
+pub(super) const WORKSPACE: usize = 4;
 
 /// What a value takes in memory besides its text, in bytes.
-const VALUE: usize = 100;
+pub(super) const VALUE: usize = 100;
 
 /// The most that the values may take that an expression makes, as a multiple of the largest file.
 const MADE: usize = 16;
@@ -146,8 +146,10 @@ impl<'p> Expressions<'p> {
     pub(super) fn of(plan: &'p Plan, limits: RenderLimits) -> Self {
         let mut waiting: HashMap<_, Vec<_>> = HashMap::new();
         for object in &plan.objects {
+            // What is parsed is a document of its own.
             if let Select::Field { query, .. } = &object.select
                 && query.is_expression()
+                && object.parse.is_none()
             {
                 waiting.entry(object.secret).or_default().push((object.index, query));
             }
@@ -167,6 +169,9 @@ impl<'p> Expressions<'p> {
             Err(problem) => Ok(Err(Unfound::Problem(problem.clone()))),
         };
         let own = search(query)?;
+        if object.parse.is_some() {
+            return Ok(own);
+        }
         // What is found ahead is no more than may be delivered.
         let mut waiting = self.waiting.remove(&object.secret).unwrap_or_default().into_iter();
         while self.ahead <= self.limits.mount_bytes {
@@ -333,7 +338,7 @@ fn comparable<'s>(secret: &'s Secret, wanted: &str) -> impl Iterator<Item = &'s 
     secret.fields.keys().take(compared).map(FieldName::as_str).filter(|name| (1..=COMPARED_LENGTH).contains(&name.len()))
 }
 
-fn count(secret: &Secret) -> String {
+pub(super) fn count(secret: &Secret) -> String {
     match secret.fields.len() {
         0 => "no fields".to_owned(),
         fields => format!("{fields} fields"),

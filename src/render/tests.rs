@@ -3,10 +3,12 @@ use std::sync::Arc;
 
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
-    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select,
-    Version, VersionIds,
+    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Newline, Object, Plan, Secret, SecretBytes, SecretRef,
+    Select, Version, VersionIds,
 };
 use crate::steps::Steps;
+
+mod formats;
 
 /// Stands in every value of these tests, and in no message.
 const CANARY: &str = "hunter2";
@@ -41,7 +43,18 @@ fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
 
 fn object(index: usize, name: &str, select: Select) -> Object {
     let secret = NAMES.iter().position(|known| *known == name).unwrap();
-    Object { index, secret, select, mode: None, owner: None, encoding: Encoding::Utf8, optional: false }
+    Object {
+        index,
+        secret,
+        parts: Vec::new(),
+        select,
+        mode: None,
+        owner: None,
+        parse: None,
+        encoding: Encoding::Utf8,
+        newline: Newline::Keep,
+        optional: false,
+    }
 }
 
 fn whole(path: &str) -> Select {

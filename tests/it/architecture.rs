@@ -10,11 +10,12 @@ mod backend;
 mod circles;
 
 /// Rooms open to all.
-const LEAVES: [&str; 21] = [
+const LEAVES: [&str; 22] = [
     "budget",
     "clock",
     "dotenv",
     "files",
+    "formats",
     "gathered",
     "glob",
     "grace",

@@ -363,3 +363,37 @@ async fn alerts_are_a_line_a_metric_and_a_log_line_and_change_at_a_reload() {
     eventually("a word on what waits", async || provider.log().contains("audit.file, audit.rotate or audit.failClosed")).await;
     assert!(provider.stop().success());
 }
+
+// === Objects of several secrets ===
+
+const SEVERAL: &str = "[{ secrets: [shop/db, { secret: shop/none, optional: true }, shop/api], format: json, path: all.json }]";
+
+#[tokio::test]
+async fn an_object_lists_each_of_its_secrets() {
+    let house = House::new("");
+    house.set("shop/api", &[("token", b"t")]);
+    let provider = house.serve();
+    let answer = provider.mount(house.request(&web(), SEVERAL)).await.unwrap();
+    let ids: Vec<&str> = answer.object_version.iter().map(|version| version.id.as_str()).collect();
+    assert_eq!(ids, ["files/shop/db", "files/shop/api"], "each with its own version");
+    let object = house.audit().pop().unwrap()["objects"][0].clone();
+    let seen = json!([object["secret"], object["rule"], object["file"], object["outcome"]]);
+    assert_eq!(seen, json!(["shop/db", 1, "all.json", "delivered"]));
+    let others = json!([
+        { "backend": "files", "secret": "shop/none", "rule": 1 },
+        { "backend": "files", "secret": "shop/api", "version": "1", "rule": 1, "source": "store" },
+    ]);
+    assert_eq!(object["others"], others);
+}
+
+/// One that policy denies is denied, whatever the others are, and nothing is fetched.
+#[tokio::test]
+async fn each_secret_of_an_object_needs_a_rule() {
+    let house = House::new("");
+    let provider = house.serve();
+    let denied = "[{ secrets: [shop/db, { secret: bank/db, optional: true }], format: json, path: all.json }]";
+    let status = provider.mount(house.request(&web(), denied)).await.unwrap_err();
+    assert!(status.message().starts_with("PolicyDenied: object 1 (all.json): files/bank/db: "), "{}", status.message());
+    let object = house.audit().pop().unwrap()["objects"][0].clone();
+    assert_eq!(json!([object["outcome"], object["others"][0]["secret"], object["source"]]), json!(["denied", "bank/db", null]));
+}

@@ -327,9 +327,16 @@ fn schema_and_parser_agree_on_values_of_a_class() {
     let (mut good, mut bad) = (Map::new(), Map::new());
     for (key, property) in schema["$defs"]["object"]["properties"].as_object().unwrap() {
         for value in property["examples"].as_array().unwrap() {
-            // It goes with what is made alone.
-            let method = if key == "keep" { "POST" } else { "GET" };
-            good.insert(format!("{key}={value}"), json!({ "secret": "shop/db", "method": method, key: value }));
+            // What each goes with.
+            let object = match key.as_str() {
+                "keep" => json!({ "secret": "shop/db", "method": "POST", key: value }),
+                "keys" => json!({ "secret": "shop/db", "format": "dotenv", key: value }),
+                "part" => json!({ "secret": "shop/db", "format": "pem", key: value }),
+                "secret" => json!({ key: value, "method": "GET" }),
+                "secrets" => json!({ key: value, "format": "yaml", "path": "all.yaml" }),
+                _ => json!({ "secret": "shop/db", "method": "GET", key: value }),
+            };
+            good.insert(format!("{key}={value}"), object);
         }
     }
     for (key, value) in [
@@ -348,10 +355,25 @@ fn schema_and_parser_agree_on_values_of_a_class() {
         ("lease", json!("node")),
         ("keep", json!("1h")),
         ("args", json!(["a"])),
+        ("parse", json!("yaml")),
+        ("parse", json!({ "field": "value" })),
+        ("parse", json!({ "field": "value", "as": "xml" })),
+        ("format", json!("ini")),
+        ("format", json!("pkcs12")),
+        ("keys", json!("env")),
+        ("part", json!("leaf")),
+        ("newline", json!("crlf")),
     ] {
         bad.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
     }
     bad.insert("no secret".to_owned(), json!({ "path": "x" }));
+    bad.insert("format and field".to_owned(), json!({ "secret": "x", "field": "a", "format": "json" }));
+    bad.insert("no secrets".to_owned(), json!({ "secrets": [], "format": "json", "path": "x" }));
+    bad.insert("no format".to_owned(), json!({ "secrets": ["a"], "path": "x" }));
+    bad.insert("no path".to_owned(), json!({ "secrets": ["a"], "format": "json" }));
+    bad.insert("secret and secrets".to_owned(), json!({ "secret": "x", "secrets": ["a"], "format": "json", "path": "x" }));
+    bad.insert("version and secrets".to_owned(), json!({ "version": "1", "secrets": ["a"], "format": "json", "path": "x" }));
+    bad.insert("unknown in secrets".to_owned(), json!({ "secrets": [{ "secret": "a", "field": "b" }], "format": "json", "path": "x" }));
     bad.insert("both".to_owned(), json!({ "secret": "x", "field": "a", "fields": "*" }));
     for keep in [json!("for ever"), json!(12), json!(-1), json!(["1h"])] {
         bad.insert(format!("POST keep={keep}"), json!({ "secret": "x", "method": "POST", "keep": keep }));

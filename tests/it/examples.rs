@@ -168,6 +168,7 @@ async fn each_is_mounted_as_it_promises() {
     dotfiles: .pgpass 0644, .config/api/token 0644
     env: username 0644, password 0644
     file-modes: username 0444, password 0400, host 0440, port 0400
+    formats: .env 0644, application.yaml 0644, db.properties 0644, tls.pem 0644, token 0644
     image-pull: .dockerconfigjson 0644
     key-to-path: username 0644, db-password 0644, address 0644
     large: blob 0644
@@ -207,6 +208,13 @@ async fn the_examples_policy_lets_nobody_else_in() {
 async fn the_files_hold_what_the_examples_say() {
     let shop = Shop::open("examples/keyferry.yaml");
     assert_eq!(shop.contents("key-to-path").await["address"], "db.shop.svc:5432");
+    let formats = shop.contents("formats").await;
+    let lines = |file: &str| str::from_utf8(&formats[file]).unwrap().lines().count();
+    assert_eq!(formats[".env"].as_ref(), b"DB_HOST=db.shop.svc\nDB_PORT=5432\n");
+    assert_eq!((formats["token"].len(), lines("db.properties"), lines("application.yaml")), (32, 2, 7));
+    assert!(
+        formats["tls.pem"].starts_with(b"-----BEGIN CERTIFICATE-----\n") && formats["tls.pem"].ends_with(b"-----END PRIVATE KEY-----\n")
+    );
     let binary = shop.contents("binary-values").await;
     assert_eq!(binary["cert.der"], binary["from-base64.der"]);
     assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it is to be no text");

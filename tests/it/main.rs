@@ -27,6 +27,7 @@ mod events;
 mod examples;
 mod faults;
 mod folder;
+mod formats;
 mod golden;
 mod hang;
 mod helm;

@@ -27,6 +27,25 @@ fn of(namespace: &str, account: &str, pod: usize, secrets: impl IntoIterator<Ite
     mount
 }
 
+/// An object that is made of several secrets gives each of them that is there.
+#[tokio::test]
+async fn every_secret_of_an_object_counts() {
+    let (alarms, now) = (Alarms::new(Arc::default()), Instant::now());
+    alarms.configure(&rules(3, 5));
+    let rendered = |pod: usize, others: [Option<&'static str>; 2]| {
+        let mut mount = of("shop", "web", pod, [1]);
+        for (number, source) in (2..).zip(others) {
+            let name = format!("shop/{number}").parse().unwrap();
+            let other = OtherEvent::of(&SecretRef::read("files".parse().unwrap(), name));
+            mount.objects[0].others.push(OtherEvent { source, ..other });
+        }
+        mount
+    };
+    let raised = |mount: &Event| alarms.note(mount).and_then(|noted| alarms.count(&noted, now)).is_some();
+    assert!(!raised(&rendered(1, [Some("store"), None])), "one of three is absent");
+    assert!(raised(&rendered(2, [Some("store"), Some("fresh")])));
+}
+
 fn denied(namespace: &str, account: &str, pod: usize) -> Event {
     let mut mount = of(namespace, account, pod, [1]);
     (mount.outcome, mount.code) = (Outcome::Denied, Some(Code::PolicyDenied));

@@ -125,9 +125,8 @@ impl Judge<'_> {
             return self.report.add(subject.about(Finding::note(subject.file, subject.start, message)));
         }
         let rules = policy.of(pod);
-        for object in &plan.objects {
+        for (object, secret) in asked(plan) {
             let (label, at) = (object.label(), subject.place(object, subject.words.secret));
-            let secret = plan.secret(object);
             let finding = match rules.decide(secret).map_err(|denial| denial.in_words_of(&plan.parameters)) {
                 Ok(rule) => {
                     let may = format!("ServiceAccount {}/{} may {} {secret}", pod.namespace, pod.service_account, secret.verb());
@@ -146,8 +145,8 @@ impl Judge<'_> {
 
     /// What no Pod could be given is a fault of the class, whoever mounts it.
     fn find_impossible(&mut self, policy: &Policy, subject: &Subject<'_>, plan: &Plan) {
-        for object in &plan.objects {
-            let Some(denial) = policy.never(plan.secret(object)).map(|denial| denial.in_words_of(&plan.parameters)) else { continue };
+        for (object, secret) in asked(plan) {
+            let Some(denial) = policy.never(secret).map(|denial| denial.in_words_of(&plan.parameters)) else { continue };
             let finding = denied(subject.file, subject.place(object, subject.words.secret), &object.label(), &denial);
             self.report.add(Finding { object: Some(object.index), ..subject.about(finding) });
         }
@@ -163,10 +162,10 @@ impl Judge<'_> {
             Some(namespace) => {
                 // Of what no rule can allow, none is suggested.
                 let policy = self.policy;
-                let possible = |object: &&Object| policy.is_none_or(|policy| policy.never(plan.secret(object)).is_none());
-                for object in plan.objects.iter().filter(possible) {
-                    self.rules.add(namespace, account, plan.secret(object));
-                    self.gather_logins(namespace, account, plan.secret(object));
+                let possible = |secret: &&SecretRef| policy.is_none_or(|policy| policy.never(secret).is_none());
+                for secret in asked(plan).map(|(_, secret)| secret).filter(possible) {
+                    self.rules.add(namespace, account, secret);
+                    self.gather_logins(namespace, account, secret);
                 }
             }
             None => {
@@ -335,11 +334,20 @@ fn looks_octal(text: &str) -> bool {
         && digits.is_sorted_by(|left, right| left >= right)
 }
 
+// === secrets ===
+
+/// Each object with each of its secrets.
+fn asked(plan: &Plan) -> impl Iterator<Item = (&Object, &SecretRef)> {
+    plan.asked().map(|(object, place)| (object, &plan.secrets[place]))
+}
+
 // === paths ===
 
 fn delivers(object: &Object, name: &str) -> bool {
     match &object.select {
-        Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => path.as_str() == name,
+        Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+            object.path().is_some_and(|path| path.as_str() == name)
+        }
         Select::Fields { patterns, folder } => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
             base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
@@ -351,8 +359,8 @@ fn undelivered(name: &str, plan: &Plan) -> String {
     let mut paths = Vec::new();
     for object in &plan.objects {
         match &object.select {
-            Select::Field { path, .. } | Select::Key { path, .. } | Select::Response { path } | Select::Whole { path } => {
-                paths.push(path.to_string());
+            Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+                paths.extend(object.path().map(ToString::to_string));
             }
             Select::Fields { patterns, folder } => {
                 paths.extend(

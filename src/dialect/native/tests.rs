@@ -3,9 +3,10 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use crate::dialect::{ClassLimits, parse};
+use crate::formats::{Format, Names, pem};
 use crate::model::{
-    Ask, Catalogue, ClassFault, Code, Encoding, FaultList, FileMode, InvalidName, LeaseFor, Method, Plan, RefParts, SecretRef, Select,
-    Unresolved, Version,
+    Ask, Catalogue, ClassFault, Code, Encoding, FaultList, FieldName, FileMode, InvalidName, LeaseFor, Method, Newline, Parse, Plan,
+    RefParts, SecretRef, Select, Unresolved, Version,
 };
 use crate::steps::Steps;
 
@@ -187,7 +188,7 @@ fn unknown_keys_name_the_nearest() {
     2:3 object 1 (a): feild: is no known key (did you mean `field`?)
     3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
     5:3 object 2 (b): filePermission: is no known key (here it is `mode`)
-    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep)
+    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep, parse, newline, format, keys, part, secrets)
     ");
 }
 
@@ -216,15 +217,12 @@ fn keys_to_come_say_so() {
         "objects",
         r#"
 - {prefix: shop/}
-- {secret: a, format: dotenv}
-- {template: "x", secrets: {a: b}}
+- {template: "x", path: y}
 "#,
     )];
     insta::assert_snapshot!(faults_of(&class), @"
     2:4 object 1: prefix: is not yet supported (write an object for each secret)
-    3:15 object 2 (a): format: is not yet supported (remove it for JSON of the fields, or store the finished text as one field)
-    4:4 object 3: template: is not yet supported (deliver the fields as files of their own)
-    4:19 object 3: secrets: is not yet supported (deliver the fields as files of their own)
+    3:4 object 2 (y): template: is not yet supported (deliver the fields as files of their own, or all of them with `format`)
     ");
     insta::assert_snapshot!(faults_of(&[("dialect", "azure")]), @"- dialect: `azure` is not yet supported (write the class in the native format, and leave the key out)");
     insta::assert_snapshot!(faults_of(&[("dialect", "valut")]), @r#"- dialect: there is no dialect "valut" (did you mean `vault`?)"#);
@@ -679,7 +677,7 @@ fn the_documented_classes_parse() {
         assert!(!plan(&objects).objects.is_empty());
         classes += 1;
     }
-    assert_eq!(classes, 3);
+    assert_eq!(classes, 5);
 }
 
 #[test]
@@ -825,4 +823,103 @@ fn names_that_are_too_many_make_no_paths() {
     };
     let (some, many) = (class(513), class(80_000));
     assert!(many / 80_000 < 200, "{some}, {many}");
+}
+
+#[test]
+fn a_file_in_a_format() {
+    let objects = r#"
+- { secret: shop/db, format: dotenv, keys: env, path: .env }
+- { secret: shop/db, fields: [user, "p*"], format: properties }
+- { secret: shop/tls, format: pem, part: leaf, path: leaf.pem, encoding: base64, newline: ensure }
+- { secret: shop/api, parse: json, format: toml, path: api.toml }
+- secrets: [shop/db, { secret: shop/api, backend: bao, version: 7, optional: true, parse: { field: value, as: json } }, shop/db]
+  format: yaml
+  path: all.yaml
+"#;
+    let plan = plan(objects);
+    let formats = plan.objects.iter().map(|object| match &object.select {
+        Select::Formatted { format, patterns, path } => (*format, patterns.len(), path.as_str()),
+        Select::Field { .. } | Select::Fields { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
+            panic!("{object:?}")
+        }
+    });
+    let formats: Vec<_> = formats.collect();
+    assert_eq!(
+        formats,
+        [
+            (Format::Dotenv(Names::Env), 0, ".env"),
+            (Format::Properties(Names::AsStored), 2, "db"),
+            (Format::Pem(pem::Part::Leaf), 0, "leaf.pem"),
+            (Format::Toml, 0, "api.toml"),
+            (Format::Yaml, 0, "all.yaml"),
+        ]
+    );
+    assert_eq!((plan.objects[2].newline, plan.objects[3].parse.clone()), (Newline::Ensure, Some(Parse::Lone)));
+    let merged = &plan.objects[4];
+    assert_eq!(plan.secrets_of(merged).map(ToString::to_string).collect::<Vec<_>>(), ["files/shop/db", "bao/shop/api@7"]);
+    let parts: Vec<_> = merged.parts.iter().map(|part| (part.secret, part.optional, part.parse.clone())).collect();
+    assert_eq!(parts, [(0, false, None), (3, true, Some(Parse::Field(FieldName::new("value")))), (0, false, None)]);
+}
+
+/// A secret that is asked for by a refused object alone is not asked for, and the others keep their places.
+#[test]
+fn secrets_of_a_list_share_their_places() {
+    let plan = plan("[{secret: b}, {secrets: [a, b, c], format: json, path: x}, {secret: c, path: y}]");
+    assert_eq!(plan.secrets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["files/b", "files/a", "files/c"]);
+    assert_eq!(plan.objects[1].secrets().collect::<Vec<_>>(), [1, 0, 2]);
+    assert_eq!(plan.objects[2].secret, 2);
+}
+
+#[test]
+fn what_goes_with_a_format_and_what_does_not() {
+    let wrong = r"
+- { secret: a, format: ini }
+- { secret: b, format: pkcs12 }
+- { secret: c, format: json, field: x, path: c1 }
+- { secret: d, keys: env }
+- { secret: e, format: yaml, keys: env, path: e }
+- { secret: f, format: json, part: leaf, path: f }
+- { secret: g, format: dotenv, keys: upper, path: g }
+- { secret: h, newline: crlf }
+- { secret: i, parse: xml }
+- { secret: j, parse: { as: json, feild: x } }
+- { secret: k, parse: { field: [x], as: yaml } }
+- { secrets: [a, b], path: l }
+- { secrets: [a], format: json }
+- { secrets: [], format: json, path: n }
+- { secrets: shop/db, format: json, path: o }
+- { secrets: [[a]], format: json, path: p }
+- { secrets: [{ secert: a }], format: json, path: q }
+- { secret: a, secrets: [b], version: 1, format: json, path: r }
+- { secrets: [a/../b, { secret: c, backend: flies }, { secret: d, version: x }], format: json, path: s }
+";
+    insta::assert_snapshot!(faults(wrong), @r#"
+    2:24 object 1 (a): format: there is no format "ini" (there are: json, yaml, toml, properties, dotenv, pem)
+    3:24 object 2 (b): format: there is no format "pkcs12" (there are: json, yaml, toml, properties, dotenv, pem)
+    4:37 object 3 (c1): field: stands beside `format`, which writes fields under their names (write `fields` for those that you want)
+    5:22 object 4 (d): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
+    6:36 object 5 (e): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
+    7:36 object 6 (f): part: goes with `format: pem` alone (remove it)
+    8:38 object 7 (g): keys: there is no spelling of keys "upper" (there are: env)
+    9:25 object 8 (h): newline: there is no rule for line ends "crlf" (there are: keep, strip, ensure)
+    10:23 object 9 (i): parse: there is no form of text "xml" (there are: json)
+    11:23 object 10 (j): parse.field: is missing (name the field whose text is JSON)
+    11:35 object 10 (j): parse.feild: is no known key (did you mean `field`?)
+    12:32 object 11 (k): parse.field: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    12:41 object 11 (k): parse.as: there is no form of text "yaml" (there are: json)
+    13:14 object 12 (l): secrets: stands without `format`, which makes one file of them (add it, such as `format: json`)
+    14:3 object 13: path: is missing (name the file: it is made of several secrets)
+    15:14 object 14 (n): secrets: has 0 secrets: a file is made of 1 to 64 (write as many, or split the object)
+    16:14 object 15 (o): secrets: is a text, but must be a list (start each secret with `- `, such as `- shop/db`)
+    17:15 object 16 (p): secrets: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    18:15 object 17 (q): secrets.secret: is missing (write the secret's name, such as `secret: shop/db`)
+    18:17 object 17 (q): secrets.secert: is no known key (did you mean `secret`?)
+    19:13 object 18 (r): secret: stands beside `secrets` (write it in each entry of the list, such as `- { secret: shop/db, version: 3 }`)
+    19:39 object 18 (r): version: stands beside `secrets` (write it in each entry of the list, such as `- { secret: shop/db, version: 3 }`)
+    20:15 object 19 (s): secret: the name "a/../b" has the element ".." (write the name as its store lists it)
+    20:45 object 19 (s): backend: there is no backend "flies" on this node (there are: bao, files)
+    20:76 object 19 (s): version: "x" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
+    "#);
+    let many = vec!["a"; 65].join(", ");
+    insta::assert_snapshot!(faults(&format!("[{{ secrets: [{many}], format: json, path: x }}]")), @"1:13 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (write as many, or split the object)");
 }

@@ -4,8 +4,10 @@ use std::str::FromStr;
 
 use crate::dialect::class::position;
 use crate::dialect::keys::one_of;
-use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Owner, Query, quoted};
-use crate::yaml::{Faults, Reader};
+use crate::formats::pem::Part as PemPart;
+use crate::formats::{Format, Names};
+use crate::model::{Encoding, FieldName, FieldPattern, FileMode, InvalidMode, InvalidPath, Newline, Owner, Parse, Query, quoted};
+use crate::yaml::{Faults, Reader, Value};
 
 /// The most patterns with a `*` in one object: each is tried on every field.
 const MAX_GLOBS: usize = 16;
@@ -15,6 +17,23 @@ const MAX_PATTERN: usize = 253;
 
 const ENCODINGS: [(&str, Encoding); 4] =
     [("utf-8", Encoding::Utf8), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url), ("hex", Encoding::Hex)];
+
+const FORMATS: [(&str, Format); 6] = [
+    ("json", Format::Json),
+    ("yaml", Format::Yaml),
+    ("toml", Format::Toml),
+    ("properties", Format::Properties(Names::AsStored)),
+    ("dotenv", Format::Dotenv(Names::AsStored)),
+    ("pem", Format::Pem(PemPart::All)),
+];
+
+const NAMES: [(&str, Names); 1] = [("env", Names::Env)];
+
+const NEWLINES: [(&str, Newline); 3] = [("keep", Newline::Keep), ("strip", Newline::Strip), ("ensure", Newline::Ensure)];
+
+const PARSED: [(&str, ()); 1] = [("json", ())];
+
+const PEM_PARTS: [(&str, PemPart); 3] = [("key", PemPart::Key), ("leaf", PemPart::Leaf), ("chain", PemPart::Chain)];
 
 /// Every spelling that Kubernetes' users have.
 pub(in crate::dialect) fn mode(text: &str) -> Result<FileMode, String> {
@@ -33,6 +52,67 @@ pub(super) fn owner(text: &str) -> Result<Owner, String> {
 
 pub(super) fn encoding(text: &str) -> Result<Encoding, String> {
     one_of("encoding", &ENCODINGS, text)
+}
+
+pub(super) fn newline(text: &str) -> Result<Newline, String> {
+    one_of("rule for line ends", &NEWLINES, text)
+}
+
+/// What an object says of its format.
+pub(super) enum Formatting {
+    None,
+    This(Format),
+    /// It is none, and that is told.
+    Wrong,
+}
+
+pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Formatting {
+    let names = reader.parsed("keys", faults, |text| one_of("spelling of keys", &NAMES, text));
+    let part = reader.parsed("part", faults, |text| one_of("part", &PEM_PARTS, text));
+    let (has_names, has_part) = (reader.get("keys").is_some(), reader.get("part").is_some());
+    let is_there = reader.get("format").is_some();
+    let format = reader.parsed("format", faults, |text| one_of("format", &FORMATS, text));
+    if reader.get("secrets").is_some() && !is_there {
+        faults.add(
+            position(reader, "secrets"),
+            "secrets",
+            "stands without `format`, which makes one file of them (add it, such as `format: json`)",
+        );
+    }
+    if is_there && format.is_none() {
+        return Formatting::Wrong;
+    }
+    let format = match (format, names, part) {
+        (Some(Format::Dotenv(_)), Some(names), _) => Some(Format::Dotenv(names)),
+        (Some(Format::Properties(_)), Some(names), _) => Some(Format::Properties(names)),
+        (Some(Format::Pem(_)), _, Some(part)) => Some(Format::Pem(part)),
+        (other, _, _) => other,
+    };
+    if has_names && !matches!(format, Some(Format::Dotenv(_) | Format::Properties(_))) {
+        faults.add(position(reader, "keys"), "keys", "goes with `format: dotenv` and `format: properties` alone (remove it)");
+    }
+    if has_part && !matches!(format, Some(Format::Pem(_))) {
+        faults.add(position(reader, "part"), "part", "goes with `format: pem` alone (remove it)");
+    }
+    format.map_or(Formatting::None, Formatting::This)
+}
+
+/// `json`, or a mapping that names a field.
+pub(super) fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Parse> {
+    let node = reader.get("parse")?;
+    if !matches!(node.value, Value::Mapping(_)) {
+        return reader.parsed("parse", faults, |text| one_of("form of text", &PARSED, text)).map(|()| Parse::Lone);
+    }
+    let mut inner = reader.reader("parse", faults)?;
+    for (key, remedy) in [("field", "name the field whose text is JSON"), ("as", "write `as: json`")] {
+        if inner.get(key).is_none() {
+            inner.missing(key, remedy, faults);
+        }
+    }
+    let form = inner.parsed("as", faults, |text| one_of("form of text", &PARSED, text));
+    let field = inner.text("field", faults);
+    inner.finish(faults);
+    form.and(field).map(|field| Parse::Field(FieldName::new(field)))
 }
 
 pub(super) fn query(text: &str) -> Result<Query, String> {

@@ -96,7 +96,7 @@ fn shown(plan: &Plan) -> String {
         let select = match &object.select {
             Select::Key { key, path } => format!("{path} = Query({:?})", key.as_str()),
             Select::Response { path } => format!("{path} = response"),
-            Select::Field { .. } | Select::Fields { .. } | Select::Whole { .. } => unreachable!(),
+            Select::Field { .. } | Select::Fields { .. } | Select::Formatted { .. } | Select::Whole { .. } => unreachable!(),
         };
         let secret = plan.secret(object);
         let RefParts { method, args, login, .. } = &**secret;

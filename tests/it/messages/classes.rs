@@ -63,7 +63,7 @@ async fn keys_of_a_class() {
     # misspelt in an object
     InvalidArgument InvalidRequest: object 1 (db): secrt: is no known key (did you mean `secret`?); object 1 (db): pth: is no known key (did you mean `path`?); object 1 (db): filed: is no known key (did you mean `field`?)
     # to come in an object
-    InvalidArgument InvalidRequest: object 1 (x): prefix: is not yet supported (write an object for each secret); object 2 (y): template: is not yet supported (deliver the fields as files of their own)
+    InvalidArgument InvalidRequest: object 1 (x): prefix: is not yet supported (write an object for each secret); object 2 (y): template: is not yet supported (deliver the fields as files of their own, or all of them with `format`)
     # a request that makes something
     InvalidArgument InvalidRequest: object 1 (db): method: POST means nothing to a file vault, whose secrets are only read (remove it); object 1 (db): args: mean nothing to a file vault, whose secrets are asked for by name alone (remove it); object 1 (db): lease: means nothing to a file vault, which gives no leases (remove it)
     # no request

@@ -121,6 +121,29 @@ async fn expressions_over_two_secrets_in_turn() {
     EXPRESSIONS_IN_TURN.try_out().await;
 }
 
+/// Files of thousands of fields, each written anew: of a few secrets together, of texts that are JSON, and in every form.
+pub const FORMATS_OF_WIDE_SECRETS: Kind = kind("formats of wide secrets", &["OK"], |node, namespace| {
+    for (secret, letter) in [("one", "a"), ("other", "b")] {
+        let names: Vec<_> = (0..FIELDS).map(|number| format!("{letter}{number:04}")).collect();
+        let fields: Vec<_> = names.iter().map(|name| (name.as_str(), b"v".as_slice())).collect();
+        node.house.set(&format!("{namespace}/{secret}"), &fields);
+    }
+    let members = (0..FIELDS).map(|number| format!("\"c{number}\": [{number}]")).collect::<Vec<_>>().join(", ");
+    node.house.set(&format!("{namespace}/api"), &[("value", format!("{{{members}}}").as_bytes())]);
+    let parsed = format!("{{ secret: {namespace}/api, parse: json }}");
+    let object = |object: usize| {
+        let format = ["dotenv", "json", "properties", "toml", "yaml"][object % 5];
+        format!("- {{ secrets: [{namespace}/one, {namespace}/other, {parsed}], fields: [\"*{object:03}\"], format: {format}, keys: KEYS, path: f{object} }}\n")
+            .replace("keys: KEYS, ", if object.is_multiple_of(5) { "keys: env, " } else { "" })
+    };
+    pods(node, namespace, &objects(20, object))
+});
+
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_of_thousands_of_fields() {
+    FORMATS_OF_WIDE_SECRETS.try_out().await;
+}
+
 /// A key and each item of its list make a path for messages: a hundred kilobytes, sixty thousand times. The store is never asked.
 pub const ARGS_WITH_A_LONG_KEY: Kind = kind("args with a long key", &["PolicyDenied"], |node, namespace| {
     let args = format!("? {}\n    : [{}]", "k".repeat(100_000), vec!["1"; 60_000].join(","));

@@ -1,0 +1,230 @@
+//! The forms in which applications read many values from one file, each written so that all readers of the form agree.
+//!
+//! A room of its own, open to all: files of whole secrets are written by it. dotenv is a neighbour ([`crate::dotenv`]), since commands read and
+//! write it too. Nothing here knows a secret or a class.
+
+use std::fmt;
+
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+mod json;
+pub mod pem;
+mod properties;
+mod text;
+mod toml;
+mod yaml;
+
+pub use json::check as check_json;
+#[cfg(test)]
+mod tests;
+
+/// The deepest nesting of a value: who reads one recurses that deep.
+pub const MAX_DEPTH: usize = 64;
+
+/// A form that a file may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    Dotenv(Names),
+    Json,
+    Pem(pem::Part),
+    Properties(Names),
+    Toml,
+    Yaml,
+}
+
+/// What the names in a file are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Names {
+    /// As their secret has them.
+    #[default]
+    AsStored,
+    /// Names of environment variables: `db.password` becomes `DB_PASSWORD`.
+    Env,
+}
+
+/// A value, as its store has it.
+#[derive(Clone, Copy)]
+pub enum Value<'v> {
+    Binary(&'v [u8]),
+    /// A value that is not a text, as JSON.
+    Json(&'v str),
+    Text(&'v str),
+}
+
+/// Why a value has no place in a form. The message follows the field's name.
+#[derive(Clone, Debug, Eq, Error, PartialEq)]
+pub enum Unfit {
+    #[error("is binary, which {format} cannot hold (deliver it with `field`, and name the other fields with `fields`)")]
+    Binary { format: &'static str },
+    #[error("is nested more than {MAX_DEPTH} levels deep (store it flatter, or deliver it with `field`)")]
+    Deep,
+    #[error("{0} (store another value, or deliver it with `field`)")]
+    Dotenv(crate::dotenv::Unwritable),
+    #[error("has half a character in it (half of a surrogate pair: write the secret again)")]
+    Half,
+    #[error("has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)")]
+    LongName,
+    #[error(
+        "has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)"
+    )]
+    Name,
+    #[error("has a name that bash runs or computes the value of (rename it)")]
+    Runs,
+    #[error("came as JSON and cannot be read as such")]
+    NotJson,
+    #[error(
+        "is null in the store, or has a null in it, which {format} cannot hold (give it a value, or name the other fields with `fields`)"
+    )]
+    Null { format: &'static str },
+    #[error("is or has a number that TOML cannot hold: an integer has 64 bits there (store it as a text)")]
+    Number,
+    #[error("has a member twice in one object, which {format} does not allow (write the secret again)")]
+    Twice { format: &'static str },
+}
+
+/// What is written: it is counted first, and then written into exactly as much memory, so that no half-grown copy is left behind.
+pub struct Out {
+    length: usize,
+    /// `None`: it is counted alone.
+    bytes: Option<Zeroizing<Vec<u8>>>,
+}
+
+// === impl Format ===
+
+impl Format {
+    /// The word for it in a class.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Dotenv(_) => "dotenv",
+            Self::Json => "json",
+            Self::Pem(_) => "pem",
+            Self::Properties(_) => "properties",
+            Self::Toml => "toml",
+            Self::Yaml => "yaml",
+        }
+    }
+
+    /// What a field is called in the file. `None`: it has no letter or digit that a variable's name could be made of.
+    pub fn name(self, field: &str) -> Option<String> {
+        match self {
+            Self::Dotenv(Names::Env) | Self::Properties(Names::Env) => variable(field),
+            Self::Dotenv(Names::AsStored) | Self::Properties(Names::AsStored) | Self::Json | Self::Pem(_) | Self::Toml | Self::Yaml => {
+                Some(field.to_owned())
+            }
+        }
+    }
+
+    /// Writes all values, each under the name beside it. A certificate's form is [`pem`]'s.
+    ///
+    /// # Errors
+    /// The first value that has no place in it, by its position.
+    pub fn write(self, values: &[(&str, Value<'_>)], out: &mut Out) -> Result<(), (usize, Unfit)> {
+        match self {
+            Self::Json => out.push("{"),
+            Self::Yaml if values.is_empty() => out.push("{}\n"),
+            Self::Dotenv(_) | Self::Pem(_) | Self::Properties(_) | Self::Toml | Self::Yaml => {}
+        }
+        for (position, (name, value)) in values.iter().enumerate() {
+            if position > 0 && self == Self::Json {
+                out.push(",");
+            }
+            self.write_one(name, *value, out).map_err(|unfit| (position, unfit))?;
+        }
+        if self == Self::Json {
+            out.push("}");
+        }
+        Ok(())
+    }
+
+    fn write_one(self, name: &str, value: Value<'_>, out: &mut Out) -> Result<(), Unfit> {
+        let format = self.as_str();
+        match (self, value) {
+            (_, Value::Binary(_)) => Err(Unfit::Binary { format }),
+            (Self::Dotenv(_) | Self::Properties(_) | Self::Toml, Value::Json("null")) => Err(Unfit::Null { format }),
+            (Self::Dotenv(_), Value::Json(text) | Value::Text(text)) => write_variable(name, text, out),
+            (Self::Json | Self::Pem(_), value) => {
+                text::quote(name, out);
+                out.push(":");
+                json::write(value, &json::PLAIN, out)
+            }
+            (Self::Properties(_), Value::Json(text) | Value::Text(text)) => {
+                properties::write(name, text, out);
+                Ok(())
+            }
+            (Self::Toml, value) => toml::write(name, value, out),
+            (Self::Yaml, value) => yaml::write(name, value, out),
+        }
+    }
+}
+
+fn write_variable(name: &str, text: &str, out: &mut Out) -> Result<(), Unfit> {
+    use crate::dotenv::Unwritable;
+    if name.is_empty() || !crate::dotenv::fits_a_shell(name) {
+        return Err(Unfit::Name);
+    }
+    let line = crate::dotenv::write(name, text.as_bytes()).map_err(|why| match why {
+        Unwritable::Name => Unfit::Name,
+        Unwritable::Run => Unfit::Runs,
+        Unwritable::Binary | Unwritable::CarriageReturn | Unwritable::Expansion | Unwritable::Quotes => Unfit::Dotenv(why),
+    })?;
+    out.push(&line);
+    Ok(())
+}
+
+/// Capitals and digits; everything else is `_`.
+fn variable(field: &str) -> Option<String> {
+    let has_sign = field.bytes().any(|byte| byte.is_ascii_alphanumeric());
+    let before = if field.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+    let signs = field.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
+    has_sign.then(|| before.chars().chain(signs).collect())
+}
+
+// === impl Out ===
+
+impl Out {
+    /// Keeps nothing but how much was written.
+    pub fn counting() -> Self {
+        Self { length: 0, bytes: None }
+    }
+
+    /// For as many bytes as were counted.
+    pub fn of(length: usize) -> Self {
+        Self { length: 0, bytes: Some(Zeroizing::new(Vec::with_capacity(length))) }
+    }
+
+    pub fn push(&mut self, text: &str) {
+        self.length += text.len();
+        if let Some(bytes) = &mut self.bytes {
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    fn push_char(&mut self, c: char) {
+        self.push(c.encode_utf8(&mut [0; 4]));
+    }
+
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
+        self.bytes.unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Out").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Value(redacted)")
+    }
+}
