@@ -107,7 +107,7 @@ impl Inotify {
     }
 
     /// Has the kernel note each change of this file from now on. What a look at it finds after this call is what it holds for as long as this
-    /// epoch lasts, if it is [noted](is_noted) at all. `None`: of this file, nothing is noted.
+    /// epoch lasts, if it is [noted](super::Found::is_noted) at all. `None`: of this file, nothing is noted.
     pub fn cover(&self, file: &Path) -> Option<Epoch> {
         let folder = file.strip_prefix(&self.root).ok()?.parent()?;
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
