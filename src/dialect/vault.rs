@@ -14,8 +14,8 @@ use super::keys::{Keys, one_of};
 use super::native::values::mode;
 use super::{ClassLimits, args};
 use crate::model::{
-    Args, Ask, Catalogue, ClassFaults, Encoding, FieldName, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Newline, Object,
-    Plan, Select, Unresolved, Verb, VersionIds, quoted,
+    Args, Ask, Catalogue, ClassFaults, Encoding, FieldName, FileMode, FilePath, InvalidPath, Label, LeaseFor, Method, Object, Plan, Select,
+    Unresolved, Verb, VersionIds, quoted,
 };
 use crate::steps::Steps;
 use crate::yaml::{Faults, Node, Reader, Value};
@@ -197,18 +197,7 @@ impl ObjectReader<'_, '_> {
             Some(key) => Select::Key { key: key?, path },
             None => Select::Response { path },
         };
-        let object = Object {
-            index: self.label.index,
-            secret: secret?,
-            parts: Vec::new(),
-            select,
-            mode,
-            owner: None,
-            parse: None,
-            encoding,
-            newline: Newline::Keep,
-            optional: false,
-        };
+        let object = Object { mode, encoding, ..Object::of_secret(self.label.index, secret?, select) };
         Some((object, Asked { request: (target?, method), has_args }))
     }
 

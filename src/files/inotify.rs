@@ -1,9 +1,9 @@
 //! Whether any file below a folder has changed: one question to the kernel for all of them, by inotify(7), instead of a look at each.
 //!
-//! The kernel notes a change before the call that makes it returns. So whoever asks after a change is told of it. It notes what is done by
+//! The kernel notes a change before the call that makes it returns. So a question after a change finds it. The kernel notes what happens by
 //! way of the folders that are watched: a file that is a link, or has a second name, is looked at as before. It notes no change by way of a
-//! memory map, and no file system that is mounted over a folder below the root. For these, and for whatever we have not thought of, all
-//! counts as changed every [`BELIEVED`].
+//! memory map, and no file system that is mounted over a folder below the root. For these, and for anything that we have not thought of, all
+//! files count as changed every [`BELIEVED`].
 //!
 //! Only for file systems of this machine: what another one writes, the kernel does not see.
 
@@ -65,7 +65,7 @@ pub struct Inotify {
 pub struct Epoch(pub u64);
 
 struct Watches {
-    /// `None`: not needed yet, or refused. It is kept for as long as it can be: to close it takes the kernel milliseconds.
+    /// `None`: not needed yet, or refused. It is kept when the watches go: to close one can make the caller wait.
     queue: Option<OwnedFd>,
     /// The watched folder's device and inode; `None`: nothing is watched.
     root: Option<(u64, u64)>,
@@ -196,7 +196,7 @@ impl Watches {
                 self.folders.insert(folder.to_owned(), watch);
                 Ok(true)
             }
-            // Once it is made, the folder above it tells.
+            // When somebody makes it, the watch of the folder above notes that.
             Err(Errno::NOENT) => Ok(true),
             Err(Errno::NOTDIR | Errno::ACCESS | Errno::LOOP | Errno::NAMETOOLONG) => Ok(false),
             Err(refusal) => Err(refusal),
@@ -220,7 +220,7 @@ impl Watches {
         for _ in 0..EVENTS {
             match events.next().map(|event| event.events()) {
                 Ok(of) if of.intersects(SELF) || (of.contains(ReadFlags::ISDIR) && of.intersects(NAME)) => return News::Folders,
-                // After each removed watch, and after what `SELF` has told.
+                // After each removed watch, and after an event of `SELF`.
                 Ok(of) if of.contains(ReadFlags::IGNORED) => {}
                 Ok(_) => news = News::Changes,
                 Err(Errno::INTR) => {}
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_made_later_is_told_of() {
+    fn a_folder_that_is_made_later_is_noticed() {
         let bench = Bench::new();
         let epoch = bench.cover(".history/team/db/1.age");
         assert!(epoch.is_some());

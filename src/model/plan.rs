@@ -269,6 +269,22 @@ fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> 
 // === impl Object ===
 
 impl Object {
+    /// Made of one secret, with nothing else said of it.
+    pub fn of_secret(index: usize, secret: usize, select: Select) -> Self {
+        Self {
+            index,
+            secret,
+            parts: Vec::new(),
+            select,
+            mode: None,
+            owner: None,
+            parse: None,
+            encoding: Encoding::Utf8,
+            newline: Newline::Keep,
+            optional: false,
+        }
+    }
+
     /// The places of its secrets in [`Plan::secrets`], the first first, each once.
     pub fn secrets(&self) -> impl Iterator<Item = usize> {
         let repeats = |at: usize, place: usize| place == self.secret || self.parts[..at].iter().any(|part| part.secret == place);
@@ -375,18 +391,7 @@ mod tests {
     fn of(parts: &[(usize, bool)]) -> Object {
         let parts: Vec<_> = parts.iter().map(|(secret, optional)| Part { secret: *secret, optional: *optional, parse: None }).collect();
         let (secret, select) = (parts.first().map_or(7, |part| part.secret), Select::Whole { path: "f".parse().unwrap() });
-        Object {
-            index: 1,
-            secret,
-            parts,
-            select,
-            mode: None,
-            owner: None,
-            parse: None,
-            encoding: Encoding::Utf8,
-            newline: Newline::Keep,
-            optional: false,
-        }
+        Object { parts, ..Object::of_secret(1, secret, select) }
     }
 
     #[test]

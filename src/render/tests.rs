@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use super::{RenderFault, RenderLimits, Rendered, render};
 use crate::model::{
-    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Newline, Object, Plan, Secret, SecretBytes, SecretRef,
-    Select, Version, VersionIds,
+    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select,
+    Version, VersionIds,
 };
 use crate::steps::Steps;
 
@@ -43,18 +43,7 @@ fn secrets<const N: usize>(name: &str, fields: [(&str, Field); N]) -> Secrets {
 
 fn object(index: usize, name: &str, select: Select) -> Object {
     let secret = NAMES.iter().position(|known| *known == name).unwrap();
-    Object {
-        index,
-        secret,
-        parts: Vec::new(),
-        select,
-        mode: None,
-        owner: None,
-        parse: None,
-        encoding: Encoding::Utf8,
-        newline: Newline::Keep,
-        optional: false,
-    }
+    Object::of_secret(index, secret, select)
 }
 
 fn whole(path: &str) -> Select {

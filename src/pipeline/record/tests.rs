@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::audit::Gist;
-use crate::model::{Encoding, FieldPattern, FileMode, Newline, PodIdentity, Secret, SecretBytes};
+use crate::model::{FieldPattern, FileMode, PodIdentity, Secret, SecretBytes};
 use crate::policy::Policy;
 use crate::render::{RenderedFile, Skipped};
 use crate::yaml::{self, Faults};
@@ -15,18 +15,7 @@ const RULES: &str = r#"
 "#;
 
 fn object(index: usize, secret: usize, select: Select) -> Object {
-    Object {
-        index,
-        secret,
-        parts: Vec::new(),
-        select,
-        mode: None,
-        owner: None,
-        parse: None,
-        encoding: Encoding::default(),
-        newline: Newline::default(),
-        optional: true,
-    }
+    Object { optional: true, ..Object::of_secret(index, secret, select) }
 }
 
 fn file(object: usize, path: &str, field: &str) -> RenderedFile {
