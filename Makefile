@@ -1,6 +1,6 @@
 # Everything a contributor runs. Tools the tests need are installed into .venv/ and .tools/, pinned, never globally.
 
-.PHONY: help demo static test check fmt clippy docs deny manifests tools chart e2e e2e-kind e2e-shell golden golden-dotenv golden-driver golden-yaml bench instructions soak \
+.PHONY: help demo static test check fmt clippy docs deny manifests tools chart e2e e2e-kind e2e-shell golden golden-dotenv golden-driver golden-pkcs12 golden-yaml readers bench instructions soak \
 	fuzz release release-twice release-machine release-image release-sign release-publish clean
 
 CARGO ?= cargo
@@ -96,7 +96,7 @@ e2e-kind: ## the scenarios on a cluster by kind; needs Docker, Helm and Go
 	sh tests/e2e/kind.sh
 
 # Asks well-known programs again what tests/golden/*.json has of them. CI only replays those files.
-golden: golden-dotenv golden-yaml
+golden: golden-dotenv golden-pkcs12 golden-yaml
 
 golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
 	$(CARGO) build --locked
@@ -106,9 +106,23 @@ golden-dotenv: .venv/ready .tools/dotenv/ready .tools/kubectl-1.35.2
 	sh tests/install-dotenv.sh .tools
 	mkdir -p $(@D) && touch $@
 
+# Lets nginx, psql, git, ssh-keygen, Kafka, Spring Boot and others read the files of docs/cookbook.md. GOLDEN=write keeps their answers, which `make test` replays.
+readers: .venv/ready .tools/readers/ready ## well-known programs read what we render
+	$(CARGO) test --locked --no-run --test it
+	.venv/bin/python tests/golden/readers.py
+
+.tools/readers/ready: tests/install-readers.sh tests/golden/readers.pom.xml tests/golden/Readers.java
+	sh tests/install-readers.sh $(@D)
+	touch $@
+
 # Records again what the driver sends and does (tests/golden/driver-*.json).
 golden-driver:
 	GOLDEN=write $(MAKE) --no-print-directory e2e SCENARIO=driver
+
+# Needs openssl and keytool (Java 17). Without `--write`, tests/golden/pkcs12.py compares what they read now with what is recorded.
+golden-pkcs12: tools
+	GOLDEN=write $(TOOLS)/cargo-nextest nextest run --locked -E 'test(golden::pkcs12::keystores_are_those_that_others_have_read)'
+	$(PYTHON) tests/golden/pkcs12.py --write
 
 # Needs Go. What Keyferry refuses on purpose is listed in yaml-refused.txt.
 golden-yaml: tools

@@ -12,11 +12,13 @@ use keyferry::clock::{Clock, SystemClock};
 use keyferry::config::Config;
 use keyferry::dialect::{self, ClassLimits};
 use keyferry::dotenv;
+use keyferry::formats::pem::Bundle;
+use keyferry::formats::pkcs12::{self, Certificate, PrivateKey, Undone};
 use keyferry::glob::{matches, matches_path};
 use keyferry::identity::{Attest, Issuer, JwksVerifier};
 use keyferry::model::{
-    Ask, Catalogue, Field, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, RefParts, Request, SecretBytes,
-    SecretName, SecretRef, Serving, Unresolved, Version,
+    Ask, Catalogue, Field, FieldKind, FieldName, FileMode, FilePath, FolderPath, MountCall, PodClaims, PodIdentity, PodTokens, RefParts,
+    Request, Secret, SecretBytes, SecretName, SecretRef, Serving, Template, Unrendered, Unresolved, Version,
 };
 use keyferry::steps::Steps;
 use keyferry::text;
@@ -51,7 +53,7 @@ impl Catalogue for Everything {
         Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, keep, login }.into())
     }
 
-    fn serving(&self, _: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
+    fn serving(&self, _: &str, address: Option<&str>, _: Option<&str>) -> Result<Serving, Unresolved> {
         let backend = "bao".parse().map_err(|_| Unresolved::Backend("no such backend".to_owned()))?;
         Ok(Serving { backend, by_address: address == Some("https://bao"), names_audience: false })
     }
@@ -72,11 +74,12 @@ pub fn class(input: &[u8]) {
 }
 
 /// A peer's class: the dialect, then `objects`, then other parameters as `key=value`, with a NUL between each two. What is parsed asks for
-/// names that mean one thing, and has one file for each object.
+/// names that mean one thing, and has no two files of one path.
 pub fn peers(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut parts = text.split('\0');
-    let dialect = dialect::PEERS[usize::from(parts.next() == Some("openbao"))];
+    let said = parts.next();
+    let dialect = dialect::PEERS.into_iter().find(|peer| Some(*peer) == said).unwrap_or("vault");
     let mut parameters = BTreeMap::from([("objects".to_owned(), parts.next().unwrap_or_default().to_owned())]);
     parameters.extend(parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
     parameters.insert("dialect".to_owned(), dialect.to_owned());
@@ -87,10 +90,19 @@ pub fn peers(input: &[u8]) {
         &Steps::unbounded(),
     ) {
         Ok(plan) => {
-            assert!((1..=64).contains(&plan.objects.len()));
-            let paths: BTreeSet<_> = plan.objects.iter().map(|object| object.label().path).collect();
-            assert_eq!(paths.len(), plan.objects.len());
+            let is_aws = dialect == "aws";
+            assert!((usize::from(!is_aws)..=64).contains(&plan.objects.len()));
+            let searches: Vec<_> = plan.objects.iter().flat_map(keyferry::model::Object::searches).collect();
+            let files = plan.objects.iter().map(|object| object.label().path).chain(searches.iter().map(|search| search.path.to_string()));
+            assert_eq!(files.collect::<BTreeSet<_>>().len(), plan.objects.len() + searches.len());
+            assert!(searches.iter().all(|search| search.query.is_expression()));
+            assert!(plan.instead.iter().all(|(of, other)| *of < plan.needed() && *other >= plan.needed()));
             for secret in plan.secrets {
+                if is_aws {
+                    let name = secret.name.as_str();
+                    assert!(["secretsmanager/", "ssm/", "arn:"].iter().any(|begin| name.starts_with(begin)), "{name}");
+                    continue;
+                }
                 assert!(!secret.name.as_str().contains(['?', '%', '#']));
                 assert!(secret.login.role.is_some() && secret.backend.as_str() == "bao");
             }
@@ -105,6 +117,50 @@ pub fn yaml(input: &[u8]) {
     let _ = parse_all(&text);
     if let Err(faults) = Config::parse(&text) {
         assert!(!faults.is_empty());
+    }
+}
+
+/// A template, and behind a NUL the text of the field that it has. No text makes it panic, and a fault has no value.
+pub fn template(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (source, value) = text.split_once('\0').unwrap_or((&text, "x"));
+    // No fault has it by chance.
+    let value = format!("{value}\u{e000}");
+    let Ok(Ok(template)) = Template::parse(source, &["s", "none_such"], &Steps::of(50_000_000)) else { return };
+    let json = Field { bytes: Arc::new(SecretBytes::new(value.as_bytes().to_vec())), kind: FieldKind::Json };
+    let texts = Field::of_bytes(SecretBytes::new(value.clone().into_bytes()));
+    let fields = [("text", texts), ("json", json)].map(|(name, field)| (FieldName::new(name), field));
+    let secret = Secret { fields: fields.into_iter().collect(), response: None, version: None, lease: None };
+    let steps = Steps::of(1_000_000);
+    match template.render(&[("s", Some(&secret)), ("none_such", None)], 1 << 20, 1 << 20, &steps) {
+        Ok(bytes) => assert!(bytes.len() <= 1 << 20),
+        Err(Unrendered::Absent { fault, .. } | Unrendered::Fault(fault)) => {
+            assert!(!fault.to_string().contains('\u{e000}') || source.contains('\u{e000}'));
+        }
+        Err(Unrendered::Memory | Unrendered::Spent(_) | Unrendered::TooLong) => {}
+    }
+}
+
+/// A password, and behind a NUL a stored keystore. No bytes make opening it panic or work for longer than it is paid for, and what it gives is PEM.
+pub fn pkcs12(input: &[u8]) {
+    let at = input.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let (password, file) = (String::from_utf8_lossy(&input[..at]), &input[(at + 1).min(input.len())..]);
+    let steps = Steps::of(20_000_000);
+    match pkcs12::open(file, Some(&password), &steps) {
+        Ok(opened) => {
+            for pem in [&opened.key, &opened.leaf, &opened.chain, &opened.trust] {
+                let mut bundle = Bundle::of_at_most(pkcs12::MAX_CERTIFICATES);
+                assert!(bundle.read(str::from_utf8(pem).unwrap()).is_ok());
+            }
+            assert!(opened.leaf.is_empty() || !opened.key.is_empty());
+        }
+        Err(Undone::Fault(fault)) => assert!(!fault.to_string().is_empty()),
+        Err(Undone::Spent(_)) => assert!(steps.left() == 0),
+    }
+    // As a key and as a certificate, which classes bring as well.
+    let key = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].map(|label| PrivateKey::of_pem(label, file));
+    if let (Some(Ok(key)), Some(certificate)) = (key.into_iter().find(Result::is_ok), Certificate::of(file)) {
+        assert!(!key.fits(&certificate), "no bytes are both");
     }
 }
 

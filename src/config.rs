@@ -357,7 +357,14 @@ fn named<'b>(names: &[&'b str], backends: &'b BTreeMap<BackendName, BackendConfi
         let (kind, facts) = (backend.kind(), backend.kind().facts());
         let chosen = facts.bounds.class_may.is_some_and(|may| may.grants(LoginKey::Namespace));
         let namespace = facts.bounds.own.filter(|_| !chosen).map(|own| own.namespace).unwrap_or_default();
-        Store { canonical: Box::new(|name| kind.canonical(name)), version: facts.version, namespace, updates: facts.updates }
+        Store {
+            canonical: Box::new(|name| kind.canonical(name)),
+            ending: facts.ending,
+            firsts: facts.firsts,
+            version: facts.version,
+            namespace,
+            updates: facts.updates,
+        }
     };
     let found = |name: &str| backends.iter().find(|(known, _)| known.as_str() == name).map(|(_, backend)| backend);
     names.iter().map(|name| Named { name, store: found(name).map(store) }).collect()

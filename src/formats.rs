@@ -3,6 +3,7 @@
 //! A room of its own, open to all: files of whole secrets are written by it. dotenv is a neighbour ([`crate::dotenv`]), since commands read and
 //! write it too. Nothing here knows a secret or a class.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use thiserror::Error;
@@ -10,12 +11,15 @@ use zeroize::Zeroizing;
 
 mod json;
 pub mod pem;
+pub mod pkcs12;
 mod properties;
 mod text;
 mod toml;
 mod yaml;
 
 pub use json::check as check_json;
+pub use properties::escape_value as properties_value;
+pub use text::quote;
 #[cfg(test)]
 mod tests;
 
@@ -83,9 +87,10 @@ pub enum Unfit {
     Twice { format: &'static str },
 }
 
-/// What is written: it is counted first, and then written into exactly as much memory, so that no half-grown copy is left behind.
+/// What is written, as long as it may be. A longer text is counted to its end and not kept. No half-grown copy is left behind.
 pub struct Out {
     length: usize,
+    most: usize,
     /// `None`: it is counted alone.
     bytes: Option<Zeroizing<Vec<u8>>>,
 }
@@ -106,11 +111,11 @@ impl Format {
     }
 
     /// What a field is called in the file. `None`: it has no letter or digit that a variable's name could be made of.
-    pub fn name(self, field: &str) -> Option<String> {
+    pub fn name(self, field: &str) -> Option<Cow<'_, str>> {
         match self {
-            Self::Dotenv(Names::Env) | Self::Properties(Names::Env) => variable(field),
+            Self::Dotenv(Names::Env) | Self::Properties(Names::Env) => variable(field).map(Cow::Owned),
             Self::Dotenv(Names::AsStored) | Self::Properties(Names::AsStored) | Self::Json | Self::Pem(_) | Self::Toml | Self::Yaml => {
-                Some(field.to_owned())
+                Some(Cow::Borrowed(field))
             }
         }
     }
@@ -158,17 +163,34 @@ impl Format {
     }
 }
 
+/// JSON in another spelling: that of JSON itself, YAML or TOML.
+///
+/// # Errors
+/// It has no place in that form.
+pub fn respell(format: Format, json: &str, out: &mut Out) -> Result<(), Unfit> {
+    let spelling = match format {
+        Format::Toml => &toml::SPELLING,
+        Format::Yaml => &yaml::SPELLING,
+        Format::Dotenv(_) | Format::Json | Format::Pem(_) | Format::Properties(_) => &json::PLAIN,
+    };
+    json::write(Value::Json(json), spelling, out)
+}
+
 fn write_variable(name: &str, text: &str, out: &mut Out) -> Result<(), Unfit> {
     use crate::dotenv::Unwritable;
     if name.is_empty() || !crate::dotenv::fits_a_shell(name) {
         return Err(Unfit::Name);
     }
-    let line = crate::dotenv::write(name, text.as_bytes()).map_err(|why| match why {
+    let quote = crate::dotenv::quote_of(name, text).map_err(|why| match why {
         Unwritable::Name => Unfit::Name,
         Unwritable::Run => Unfit::Runs,
-        Unwritable::Binary | Unwritable::CarriageReturn | Unwritable::Expansion | Unwritable::Quotes => Unfit::Dotenv(why),
+        Unwritable::Bare | Unwritable::Binary | Unwritable::CarriageReturn | Unwritable::Expansion | Unwritable::Quotes => {
+            Unfit::Dotenv(why)
+        }
     })?;
-    out.push(&line);
+    for part in [name, "=", quote, text, quote, "\n"] {
+        out.push(part);
+    }
     Ok(())
 }
 
@@ -185,19 +207,31 @@ fn variable(field: &str) -> Option<String> {
 impl Out {
     /// Keeps nothing but how much was written.
     pub fn counting() -> Self {
-        Self { length: 0, bytes: None }
+        Self { length: 0, most: 0, bytes: None }
     }
 
-    /// For as many bytes as were counted.
-    pub fn of(length: usize) -> Self {
-        Self { length: 0, bytes: Some(Zeroizing::new(Vec::with_capacity(length))) }
+    /// Keeps at most so many bytes; there is room for `guess` of them from the start.
+    pub fn within(most: usize, guess: usize) -> Self {
+        Self { length: 0, most, bytes: Some(Zeroizing::new(Vec::with_capacity(guess.min(most)))) }
     }
 
     pub fn push(&mut self, text: &str) {
+        self.push_bytes(text.as_bytes());
+    }
+
+    pub fn push_bytes(&mut self, text: &[u8]) {
         self.length += text.len();
-        if let Some(bytes) = &mut self.bytes {
-            bytes.extend_from_slice(text.as_bytes());
+        let Some(bytes) = &mut self.bytes else { return };
+        if self.length > self.most {
+            self.bytes = None;
+            return;
         }
+        if bytes.capacity() < self.length {
+            let mut grown = Zeroizing::new(Vec::with_capacity((2 * self.length).min(self.most)));
+            grown.extend_from_slice(bytes);
+            *bytes = grown;
+        }
+        bytes.extend_from_slice(text);
     }
 
     fn push_char(&mut self, c: char) {
@@ -208,12 +242,21 @@ impl Out {
         self.length
     }
 
+    /// Whether it is more than may be kept.
+    pub fn is_over(&self) -> bool {
+        self.length > self.most
+    }
+
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    pub fn into_bytes(self) -> Zeroizing<Vec<u8>> {
-        self.bytes.unwrap_or_default()
+    /// All that was written.
+    ///
+    /// # Errors
+    /// It is more than may be kept: how many bytes it is.
+    pub fn into_bytes(self) -> Result<Zeroizing<Vec<u8>>, usize> {
+        self.bytes.ok_or(self.length)
     }
 }
 

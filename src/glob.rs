@@ -82,15 +82,45 @@ pub fn matches_path(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// How many levels of folders a listing goes down.
+pub const LEVELS: usize = 8;
+
+/// Names that stand for all that can be below a folder, one for each level. Their letter is in no pattern and in no name: what matches it is a
+/// star, and so matches every other name of as many elements. `folder` has no `/` at its end.
+pub fn samples_below(folder: &str) -> impl Iterator<Item = String> + use<> {
+    const ANY: &str = "/\0";
+    let mut name = folder.to_owned();
+    (0..LEVELS).map(move |_| {
+        name.push_str(ANY);
+        name.clone()
+    })
+}
+
+/// Whether a pattern describes every name below a folder.
+pub fn covers(pattern: &str, folder: &str) -> bool {
+    samples_below(folder).all(|name| matches_path(pattern, &name))
+}
+
+/// Whether a pattern describes some name below a folder.
+pub fn reaches(pattern: &str, folder: &str) -> bool {
+    let pattern: Vec<&str> = pattern.split('/').collect();
+    let described = walk(&pattern, folder, |_, _| true);
+    described[..pattern.len()].contains(&true)
+}
+
 /// The same, where the pattern's element `p` may stand for the name's element `n` only if `may(p, n)`; both are counted from 0. `**` asks
 /// for each element that it takes. The time is the product of both lengths: a walk with one way back, as above, would miss that an earlier
 /// `**` may take what the last one may not.
 pub fn matches_path_where(pattern: &str, name: &str, may: impl Fn(usize, usize) -> bool) -> bool {
     let pattern: Vec<&str> = pattern.split('/').collect();
-    // Which beginnings of the pattern, by their length, describe what was read of the name.
+    walk(&pattern, name, may)[pattern.len()]
+}
+
+/// Which beginnings of the pattern, by their length, describe the name.
+fn walk(pattern: &[&str], name: &str, may: impl Fn(usize, usize) -> bool) -> Vec<bool> {
     let mut described = vec![false; pattern.len() + 1];
     described[0] = true;
-    take_none(&pattern, &mut described);
+    take_none(pattern, &mut described);
     for (n, text) in name.split('/').enumerate() {
         let mut next = vec![false; pattern.len() + 1];
         for (p, element) in pattern.iter().enumerate().filter(|(p, _)| described[*p]) {
@@ -99,10 +129,10 @@ pub fn matches_path_where(pattern: &str, name: &str, may: impl Fn(usize, usize) 
                 element => next[p + 1] |= matches(element, text) && may(p, n),
             }
         }
-        take_none(&pattern, &mut next);
+        take_none(pattern, &mut next);
         described = next;
     }
-    described[pattern.len()]
+    described
 }
 
 /// `**` stands for no element too.
@@ -201,6 +231,35 @@ mod tests {
     }
 
     #[test]
+    fn what_covers_a_folder_leaves_nothing_out() {
+        for pattern in
+            ["files/shop/certs/**", "files/**", "**", "files/shop/**/**", "*/shop/certs/*/**", "files/**/certs/**", "files/shop/certs/**/*"]
+        {
+            assert!(covers(pattern, "files/shop/certs"), "{pattern}");
+        }
+        for pattern in [
+            "files/shop/certs",
+            "files/shop/certs/*",
+            "files/shop/certs/a*/**",
+            "files/shop/certs/**/key",
+            "files/shop/*/*/*",
+            "files/bank/**",
+        ] {
+            assert!(!covers(pattern, "files/shop/certs"), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_reaches_the_folders_on_its_way() {
+        for (pattern, folder) in [("**", "a"), ("*/key", "a"), ("a/b/**", "a"), ("a/b/**", "a/b/c"), ("**/key", "a/b"), ("a/*/c", "a/b")] {
+            assert!(reaches(pattern, folder), "{pattern} {folder}");
+        }
+        for (pattern, folder) in [("*", "a"), ("b/**", "a"), ("a/b", "a/b"), ("a/*/c", "a/b/c"), ("*/key", "a/b")] {
+            assert!(!reaches(pattern, folder), "{pattern} {folder}");
+        }
+    }
+
+    #[test]
     fn an_element_that_must_be_spelled_is_no_wildcards() {
         // Of the name, the elements 1 and 2; of a pattern, those without a star are spelled.
         let spelled = |pattern: &str, name: &str| {
@@ -261,6 +320,19 @@ mod tests {
         #[test]
         fn agrees_with_the_definition(pattern in "[ab*]{0,8}", text in "[ab]{0,8}") {
             prop_assert_eq!(matches(&pattern, &text), naive(pattern.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn a_covering_pattern_describes_what_is_below(
+            pattern in "(a|b|\\*|a\\*|\\*\\*)(/(a|b|\\*|a\\*|\\*\\*)){0,4}", folder in "(a|b)(/(a|b)){0,2}", below in "(a|b|ab)(/(a|b|ab)){0,4}",
+        ) {
+            let name = format!("{folder}/{below}");
+            if covers(&pattern, &folder) {
+                prop_assert!(matches_path(&pattern, &name));
+            }
+            if matches_path(&pattern, &name) {
+                prop_assert!(reaches(&pattern, &folder));
+            }
         }
 
         /// Without what must be spelled, both walks say the same.

@@ -18,11 +18,13 @@ mod csi_driver;
 mod event;
 mod own_token;
 mod review;
+mod service_account;
 
 pub use csi_driver::{CsiDriver, TokenRequest};
 pub use event::{EventError, MAX_NOTE, PodEvent};
 pub use own_token::{OwnToken, OwnTokenError};
 pub use review::{ReviewError, TokenStatus};
+pub use service_account::{ServiceAccount, ServiceAccountError};
 
 /// How long a call may take, connecting included. The API server answers within milliseconds; kubelet's own patience for a mount is two
 /// minutes.

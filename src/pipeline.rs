@@ -26,7 +26,8 @@ use crate::gathered::Prehashed;
 use crate::identity::{Attest, Attested};
 use crate::memo::Memo;
 use crate::model::{
-    Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, Tenant, Verb, Version,
+    Fetched, FileMode, MountCall, Object, Parameters, Plan, PodClaims, PodIdentity, RawTokens, Request, RequestId, SecretRef, Tenant, Verb,
+    Version,
 };
 use crate::policy::{Granted, Permits, Policy};
 use crate::render::{self, RenderLimits, Rendered};
@@ -36,6 +37,7 @@ use crate::telemetry::{Metrics, VolumeCounts};
 use crate::turns::Turns;
 use crate::work::{Unfinished, Workroom};
 
+mod below;
 mod change;
 mod ended;
 mod error;
@@ -50,6 +52,7 @@ pub use error::{FetchFailure, MountError};
 pub use live::{Counts, Live, Volume};
 pub use watch::{Due, Look, Watch};
 
+use below::Expanded;
 use ended::Ended;
 use live::Whose;
 use record::{Facts, Record};
@@ -63,11 +66,20 @@ const PARSED: usize = 6;
 /// Up to so many bytes are worked over on the spot: some 200,000 steps.
 const INLINE: usize = 64 * 1024;
 
+/// A byte of a class with templates takes so many times the work of another one: they are compiled.
+const COMPILED: usize = 16;
+
+/// How much more work a class is than a value of as many bytes. One that policy denies is not kept, and is read at each try.
+const READ: usize = 4;
+
 /// Secrets of one mount that are fetched at once. Each that waits takes memory, and no mount has more calls to a backend than half of them.
 const AT_ONCE: usize = 32;
 
 /// What is kept back in bytes for the answer to a request that makes something.
 const MADE: usize = 128 * 1024;
+
+/// What a template may make besides its own text and its secrets, in bytes, as long as its mount has no whole purse.
+const TEMPLATE: usize = 12 * 1024;
 
 /// What a file costs besides its content and path, in bytes.
 const FILE: usize = 160;
@@ -332,13 +344,14 @@ impl Pipeline {
             payer: Some(Payer::new(purse)),
             deadline: cx.deadline,
         };
-        let (found, rendered) = self.fetch_and_render(&plan, &permits, &terms, permission, means, cx).await?;
+        let (found, rendered, expanded) = self.fetch_and_render(&plan, &permits, &terms, permission, (means, cx), record).await?;
         self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);
         let Found { secrets, paid, kept_back, .. } = found;
-        let (delivery, versions) = self.put_together(&plan, &secrets, &rendered)?;
+        let (permits, folders) = expanded.map_or((permits, Vec::new()), |expanded| (expanded.permits, expanded.folders));
+        let (delivery, versions) = self.put_together(permits.plan(), &secrets, &rendered)?;
+        let files = volume.writes().then(|| self.files_of(permits.plan(), &folders)).flatten();
         record.delivered(Facts { permits, secrets, versions, rendered });
         let paid = Paid { contents: paid, _answer: kept_back, _purse: Arc::clone(purse) };
-        let files = volume.writes().then(|| self.files_of(&plan)).flatten();
         let delivered = files.map(|files| {
             let (target, provider, configured) = (target_path, Arc::clone(&cx.provider), self.backends.catalogue());
             let subject = Subject { pod, claims, class, target, provider, permission, plan, configured, limits: self.limits, proof };
@@ -347,9 +360,9 @@ impl Pipeline {
         Ok(Ready { mounted: Mounted { delivery, paid }, volume, delivered })
     }
 
-    /// A file for each of the plan's secrets; `None`: one of them has none, or there are no secrets.
-    fn files_of(&self, plan: &Plan) -> Option<Vec<Located>> {
-        let files = plan.secrets.iter().map(|secret| self.backends.file(secret));
+    /// A file for each of the plan's secrets and for each folder that was listed; `None`: one of them has none, or there are no secrets.
+    fn files_of(&self, plan: &Plan, folders: &[SecretRef]) -> Option<Vec<Located>> {
+        let files = plan.secrets.iter().chain(folders).map(|secret| self.backends.file(secret));
         files.collect::<Option<Vec<_>>>().filter(|files| !files.is_empty())
     }
 
@@ -380,17 +393,27 @@ impl Pipeline {
         permits: &Permits,
         terms: &Terms,
         permission: FileMode,
-        means: &Means,
-        cx: &MountContext,
-    ) -> Result<(Found, Rendered), MountError> {
+        (means, cx): (&Means, &MountContext),
+        record: &mut Record,
+    ) -> Result<(Found, Rendered, Option<Box<Expanded>>), MountError> {
         let purse = &means.purse;
         let overloaded = || self.refuse("memory", MountError::Overloaded { waited: cx.arrived.elapsed() });
         loop {
-            let missed = match self.fetch(plan, permits, terms).await {
-                Ok(mut found) => {
-                    let rendered = self.render(plan, &found, permission, means, cx).await?;
-                    match found.pay_for(&rendered, self.deliverer.mode(), purse) {
-                        Ok(()) => return Ok((found, rendered)),
+            let fetched = if plan.prefixes.is_empty() {
+                self.fetch(plan, permits, terms).await.map(|found| (found, None))
+            } else {
+                // Boxed: most classes have no prefix, and a mount of theirs no room for it.
+                let fetched = self.fetch_below(plan, permits, terms, (means, cx), record).boxed().await;
+                fetched.map(|(found, expanded)| (found, Some(expanded)))
+            };
+            let missed = match fetched {
+                Ok((mut found, expanded)) => {
+                    let plan = expanded.as_ref().map_or(plan, |expanded| &expanded.plan);
+                    match self.render(plan, &found, permission, means, cx).await {
+                        Ok(rendered) => match found.pay_for(&rendered, self.deliverer.mode(), purse) {
+                            Ok(()) => return Ok((found, rendered, expanded)),
+                            Err(missed) => missed,
+                        },
                         Err(missed) => missed,
                     }
                 }
@@ -424,9 +447,13 @@ impl Pipeline {
         let parsed_from = Arc::clone(&parameters);
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
-        let plan = self.work(bytes, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)?;
+        // In YAML, an escape may hide the word.
+        let may_compile = parsed_from.values().any(|text| text.contains("template") || text.contains('\\'));
+        let work = bytes * if may_compile { COMPILED } else { READ };
+        let plan = self.work(work, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)?;
         let gist = Gist::of((&*parsed_from, &plan.secrets));
-        Ok(Class { plan: Arc::new(plan), gist, weight: PLAN + bytes * PARSED, parsed_from: Some(parsed_from) })
+        let weight = PLAN + bytes * PARSED + plan.compiled();
+        Ok(Class { plan: Arc::new(plan), gist, weight, parsed_from: Some(parsed_from) })
     }
 
     /// Counts a mount that is refused for want of what tenants share, and says now and then who holds most of it.
@@ -529,10 +556,32 @@ impl Pipeline {
     /// Every secret, in plan order: what is at hand on the spot, the others all at once; but what makes something comes last, when there is
     /// room for it.
     async fn fetch(&self, plan: &Plan, permits: &Permits, terms: &Terms) -> Result<Found, Missed> {
+        let (found, failures) = self.fetch_each(plan, permits, terms, Vec::new()).await?;
+        let fatal = plan.asked().filter_map(|(object, place)| {
+            let error: &BackendError = failures.get(&place)?;
+            let excused = error.fault == Fault::NotFound && object.may_lack(place);
+            (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
+        });
+        let fatal: Vec<_> = fatal.collect();
+        if fatal.is_empty() { Ok(found) } else { Err(Missed::Failed(MountError::Fetch(fatal))) }
+    }
+
+    /// `known`: what needs no fetch, by its place in the plan; `None`: it is absent.
+    async fn fetch_each(
+        &self,
+        plan: &Plan,
+        permits: &Permits,
+        terms: &Terms,
+        known: Vec<(usize, Option<Fetched>)>,
+    ) -> Result<(Found, HashMap<usize, BackendError>), Missed> {
         let mut found = Found { secrets: self.backends.recall(permits, terms), ..Found::default() };
+        let absent: Vec<usize> = known.iter().filter(|(_, fetched)| fetched.is_none()).map(|(place, _)| *place).collect();
+        for (place, fetched) in known {
+            found.secrets[place] = fetched;
+        }
         found.weight = found.secrets.iter().flatten().map(|fetched| fetched.secret.weight()).sum();
         found.paid.extend(pay(terms, found.weight)?);
-        let missing = (0..plan.secrets.len()).filter(|place| found.secrets[*place].is_none());
+        let missing = (0..plan.needed()).filter(|place| found.secrets[*place].is_none() && !absent.contains(place));
         let (reads, makes): (Vec<usize>, Vec<usize>) = missing.partition(|place| permits.secret(*place).verb() == Verb::Read);
         let mut failures = HashMap::new();
         self.fetch_these(&reads, permits, terms, &mut found, &mut failures).await?;
@@ -541,13 +590,7 @@ impl Pipeline {
             found.kept_back = pay(terms, makes.len() * MADE + 2 * (found.weight + makes.len() * MADE).min(self.limits.mount_bytes))?;
             self.fetch_these(&makes, permits, terms, &mut found, &mut failures).await?;
         }
-        let fatal = plan.asked().filter_map(|(object, place)| {
-            let error: &BackendError = failures.get(&place)?;
-            let excused = error.fault == Fault::NotFound && object.may_lack(place);
-            (!excused).then(|| FetchFailure { label: object.label(), error: error.clone() })
-        });
-        let fatal: Vec<_> = fatal.collect();
-        if fatal.is_empty() { Ok(found) } else { Err(Missed::Failed(MountError::Fetch(fatal))) }
+        Ok((found, failures))
     }
 
     /// The first that comes short ends the others: there is no room for them either.
@@ -562,13 +605,13 @@ impl Pipeline {
         if places.is_empty() {
             return Ok(());
         }
-        let fetch = |place: usize| async move { (place, self.backends.fetch(permits, place, terms).await) };
+        let fetch = |place: usize| async move { (place, self.backends.fetch_or_instead(permits, place, terms).await) };
         let mut waiting = places.iter().copied();
         let mut fetches: FuturesUnordered<_> = waiting.by_ref().take(AT_ONCE).map(fetch).collect();
         while let Some((place, answer)) = fetches.next().await {
             fetches.extend(waiting.next().map(fetch));
             match answer {
-                Ok(answer) => {
+                Ok((place, answer)) => {
                     let weight = answer.secret.weight();
                     found.weight += weight;
                     if found.kept_back.is_none() {
@@ -590,10 +633,10 @@ impl Pipeline {
         permission: FileMode,
         means: &Means,
         cx: &MountContext,
-    ) -> Result<Rendered, MountError> {
-        let secrets: Vec<_> = found.secrets.iter().map(|fetched| fetched.as_ref().map(|fetched| Arc::clone(&fetched.secret))).collect();
+    ) -> Result<Rendered, Missed> {
+        let answer = |place: usize| found.secrets[plan.answering(place, |place| found.secrets[place].is_some())].as_ref();
+        let secrets: Vec<_> = (0..plan.secrets.len()).map(|place| answer(place).map(|fetched| Arc::clone(&fetched.secret))).collect();
         let MountLimits { files, secret_bytes, mount_bytes, .. } = self.limits;
-        let limits = RenderLimits { files, secret_bytes, mount_bytes };
         // An object looks through its secret at most once for each of its patterns.
         let weights =
             |object: &Object| object.secrets().filter_map(|place| secrets[place].as_ref()).map(|secret| secret.weight()).sum::<usize>();
@@ -601,12 +644,37 @@ impl Pipeline {
         // Mostly it is little, even if each object looks through all secrets.
         let most = found.weight.saturating_mul(plan.objects.iter().map(Object::looks).sum());
         let bytes = if most <= INLINE { most } else { plan.objects.iter().map(looks).sum() };
-        let (plan, steps) = (Arc::clone(plan), Arc::clone(&means.steps));
+        let (memory, is_all_memory) = self.memory_of_templates(plan, weights, &means.purse)?;
+        // What a template does with its memory is work as well.
+        let bytes = bytes + memory.as_ref().map_or(0, Spent::n) + if plan.prefixes.is_empty() { 0 } else { below::renamed(plan) };
+        let limits = RenderLimits { files, secret_bytes, memory: memory.as_ref().map_or(0, Spent::n), is_all_memory, mount_bytes };
+        let (plan, salts, steps) = (Arc::clone(plan), Arc::clone(self.version_key.salts()), Arc::clone(&means.steps));
         let render = move || {
             let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
-            render::render(&plan, &secrets, permission, limits, &steps)
+            render::render(&plan, &secrets, permission, limits, &salts, &steps)
         };
-        self.work(bytes, means.purse.tenant(), cx, render).await?.map_err(MountError::Render)
+        // What templates make is paid for as long as they are at work.
+        let rendered = self.work(bytes, means.purse.tenant(), cx, render).await.map_err(Missed::Failed)?;
+        drop(memory);
+        rendered.map_err(|unrendered| match unrendered {
+            render::Unrendered::Faults(faults) => Missed::Failed(MountError::Render(faults)),
+            render::Unrendered::Short => Missed::Short,
+        })
+    }
+
+    /// What a plan's templates may make, and whether they can have no more. Without a whole it is little, as most need it: one that needs more
+    /// waits for a whole. `weight`: of an object's secrets.
+    fn memory_of_templates(
+        &self,
+        plan: &Plan,
+        weight: impl Fn(&Object) -> usize,
+        purse: &Arc<Purse>,
+    ) -> Result<(Option<Spent>, bool), Missed> {
+        let each = plan.templates().map(|(object, template)| TEMPLATE + 2 * template.bytes() + 4 * weight(object));
+        let (is_all, most) = (purse.has_whole(), self.limits.mount_bytes);
+        let Some(needed) = each.max() else { return Ok((None, is_all)) };
+        let bytes = if is_all { most } else { needed.min(most) };
+        Ok((Some(purse.spend(bytes)?), is_all))
     }
 
     /// The answer; and beside the plan's secrets, the version that each was delivered with.
@@ -623,16 +691,19 @@ impl Pipeline {
             contents: Arc::clone(&file.contents),
         });
         let versioned = plan.versioned();
+        let (mut versions, prefixes) =
+            if plan.prefixes.is_empty() { (vec![None; found.len()], None) } else { below::versions(plan, found, &self.version_key) };
+        let of_prefix = |place: &usize| prefixes.as_ref().and_then(|prefixes| prefixes.get(place));
         let (mut places, mut secrets) = (Vec::with_capacity(versioned.len()), Vec::with_capacity(versioned.len()));
         for (id, place) in versioned {
-            if let Some(fetched) = &found[*place] {
-                places.push(*place);
-                secrets.push((id.as_str(), &*fetched.secret));
+            let place = plan.answering(*place, |place| found[place].is_some());
+            if let Some(fetched) = &found[place] {
+                places.push(place);
+                secrets.push((id.as_str(), of_prefix(&place).unwrap_or(&fetched.secret)));
             }
         }
         let delivery =
             Delivery::new(files.collect(), &secrets, &self.version_key, self.limits.mount_bytes).map_err(MountError::Oversize)?;
-        let mut versions = vec![None; found.len()];
         for (place, told) in places.into_iter().zip(&delivery.versions) {
             versions[place] = Some(told.version.clone());
         }

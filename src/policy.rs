@@ -14,6 +14,7 @@ mod account;
 mod bounds;
 mod class_may;
 mod foreign;
+mod found;
 mod pattern;
 mod permits;
 mod placeholder;
@@ -95,6 +96,12 @@ pub enum Because {
         /// The backends whose `classMay` that is: of a failover its members.
         of: Vec<BackendName>,
     },
+    /// So many of the secrets below a prefix are denied.
+    Found {
+        count: usize,
+        /// The rule whose `deny` it is; `None`: none allows them.
+        rule: Option<usize>,
+    },
     /// It is the store's and the login's own business, whatever the rules say.
     Never { why: &'static str },
     /// No rule allows it.
@@ -134,7 +141,7 @@ impl Policy {
 
     /// Why no Pod may ever have it, whatever the rules say.
     pub fn never(&self, secret: &SecretRef) -> Option<Denial> {
-        let because = self.stores.never(secret)?;
+        let because = if secret.name.is_folder() { self.stores.never_below(secret) } else { self.stores.never(secret) }?;
         Some(Denial { secret: secret.clone(), account: String::new(), because, parameter: None })
     }
 
@@ -251,6 +258,9 @@ impl PodRules<'_> {
     /// # Errors
     /// A deny pattern matches, no rule allows, or the class says more of the login than it may.
     pub fn decide(&self, secret: &SecretRef) -> Result<usize, Denial> {
+        if secret.name.is_folder() {
+            return self.decide_below(secret);
+        }
         let subject = format!("{}/{}", secret.backend, secret.name);
         let refused = || self.denied(secret).or_else(|| self.stores.never(secret)).or_else(|| self.refused_login(secret));
         if let Some(because) = refused() {
@@ -265,6 +275,9 @@ impl PodRules<'_> {
 
     /// The pattern that allows it, as the configuration writes it.
     pub fn allowing(&self, secret: &SecretRef) -> Option<&str> {
+        if secret.name.is_folder() {
+            return self.covering(secret).map(|(_, pattern)| pattern.source());
+        }
         let (subject, spelled) = (format!("{}/{}", secret.backend, secret.name), self.stores.reserve(secret).spelled);
         let found = self.find(|rule| rule.allowing(secret.verb()), |pattern| pattern.matches_spelling(&subject, &spelled));
         found.map(|(_, pattern)| pattern.source())
@@ -332,6 +345,7 @@ impl Denial {
     pub fn rule(&self) -> Option<usize> {
         match &self.because {
             Because::Audience { .. } | Because::Login { .. } | Because::Never { .. } | Because::NoRule | Because::Unspelled { .. } => None,
+            Because::Found { rule, .. } => *rule,
             Because::Rule { number, .. } => Some(*number),
         }
     }
@@ -341,7 +355,7 @@ impl Denial {
         let key = match &self.because {
             Because::Audience { .. } => Some(LoginKey::Audience),
             Because::Login { key, .. } => Some(*key),
-            Because::Never { .. } | Because::NoRule | Because::Rule { .. } | Because::Unspelled { .. } => None,
+            Because::Found { .. } | Because::Never { .. } | Because::NoRule | Because::Rule { .. } | Because::Unspelled { .. } => None,
         };
         self.parameter = key.and_then(|key| parameters.get(&key).cloned());
         self
@@ -350,14 +364,16 @@ impl Denial {
 
 /// A pattern that allows a secret, as YAML takes it in quotes. `*` stands for what nobody would see in it.
 fn allowing(secret: &SecretRef) -> String {
+    let below = if secret.name.is_folder() { "**" } else { "" };
     let name: String = secret.name.as_str().chars().map(|c| if is_seen(c) { c } else { '*' }).collect();
-    format!("{:?}", format!("{}/{}", secret.backend, literal(&name)))
+    format!("{:?}", format!("{}/{}{below}", secret.backend, literal(&name)))
 }
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { secret, account, because, parameter } = self;
         let verb = secret.verb();
+        let it = if secret.name.is_folder() { "everything below it" } else { "it" };
         match because {
             Because::Audience { value } => {
                 let (parameter, value) = (parameter.as_deref().unwrap_or(LoginKey::Audience.as_str()), clean(value));
@@ -377,10 +393,20 @@ impl fmt::Display for Denial {
                      (leave {parameter} out; or the cluster's admin can add it there)"
                 )
             }
+            Because::Found { count, rule: Some(rule) } => write!(
+                f,
+                "{secret}: policy rule {rule} denies {count} of the secrets below it to ServiceAccount {account} \
+                 (leave them out with `exclude`; only the cluster's admin can change the rule)"
+            ),
+            Because::Found { count, rule: None } => write!(
+                f,
+                "{secret}: no rule of the policy allows ServiceAccount {account} to {verb} {count} of the secrets below it \
+                 (leave them out with `exclude`; or the cluster's admin can add rules that spell them)"
+            ),
             Because::Never { why } => write!(f, "{secret}: no rule can allow it: {why} (remove the object from the class)"),
             Because::NoRule => write!(
                 f,
-                "{secret}: no rule of the policy allows ServiceAccount {account} to {verb} it \
+                "{secret}: no rule of the policy allows ServiceAccount {account} to {verb} {it} \
                  (the cluster's admin can add a rule with {verb}: [{}])",
                 allowing(secret)
             ),
@@ -389,7 +415,7 @@ impl fmt::Display for Denial {
                 let also = member.as_ref().map(|member| format!(", which is for {member} and so for {backend} too")).unwrap_or_default();
                 write!(
                     f,
-                    "{secret}: policy rule {number} denies it to ServiceAccount {account} by its pattern {pattern:?}{also} \
+                    "{secret}: policy rule {number} denies {it} to ServiceAccount {account} by its pattern {pattern:?}{also} \
                      (a deny beats every allow; only the cluster's admin can change the rule)"
                 )
             }

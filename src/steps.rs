@@ -40,6 +40,11 @@ impl Steps {
         Self { spent: AtomicU64::new(0), total, deadline: Some(deadline) }
     }
 
+    /// So many, and no end in time.
+    pub const fn of(total: u64) -> Self {
+        Self { spent: AtomicU64::new(0), total, deadline: None }
+    }
+
     /// For work that is nobody's mount: a configuration, a command.
     pub const fn unbounded() -> Self {
         Self { spent: AtomicU64::new(0), total: u64::MAX, deadline: None }
@@ -70,6 +75,11 @@ impl Steps {
     /// As [`Self::charge`].
     pub fn charge_bytes(&self, n: usize) -> Result<(), Spent> {
         self.charge(n as u64)
+    }
+
+    /// How many are left.
+    pub fn left(&self) -> u64 {
+        self.total.saturating_sub(self.spent())
     }
 
     /// How many steps were charged so far.

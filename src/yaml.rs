@@ -115,7 +115,15 @@ pub fn parse(text: &str) -> Result<Node, Fault> {
 /// # Errors
 /// As [`parse`], and steps that ran out.
 pub fn parse_within(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
-    let mut documents = documents(text, Schema::V3, steps)?;
+    parse_as(Schema::V3, text, steps)
+}
+
+/// The same by either program's rules.
+///
+/// # Errors
+/// As [`parse_within`].
+pub fn parse_as(schema: Schema, text: &str, steps: &Steps) -> Result<Node, Unparsed> {
+    let mut documents = documents(text, schema, steps)?;
     while documents.len() > 1 && documents.last().is_some_and(Node::is_null) {
         documents.pop();
     }

@@ -61,7 +61,7 @@ impl Counted<'_> {
     }
 
     async fn instructions(&self, folder: &Path, mounts: usize) -> Outcome<Profile> {
-        let out = profile(folder, self.what, mounts);
+        let out = profile(folder, self.what, mounts)?;
         let callgrind = ["valgrind", "--tool=callgrind", "--quiet"].map(str::to_owned);
         let out_option = format!("--callgrind-out-file={}", out.display());
         let server = self.start(callgrind.into_iter().chain([out_option]).collect())?;
@@ -106,10 +106,12 @@ impl Counted<'_> {
     }
 }
 
-/// Where a profile is written: kept in the folder that `PROFILES` names, for callgrind_annotate.
-fn profile(folder: &Path, what: &str, mounts: usize) -> PathBuf {
+/// Where a profile is written: kept in the folder that `PROFILES` names, which is made, for callgrind_annotate.
+fn profile(folder: &Path, what: &str, mounts: usize) -> Outcome<PathBuf> {
     let name: String = what.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    std::env::var_os("PROFILES").map_or_else(|| folder.to_owned(), PathBuf::from).join(format!("callgrind.{name}.{mounts}"))
+    let folder = std::env::var_os("PROFILES").map_or_else(|| folder.to_owned(), PathBuf::from);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder.join(format!("callgrind.{name}.{mounts}")))
 }
 
 /// Asks it to end, and waits until it has: what was counted is written then.

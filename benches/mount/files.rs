@@ -18,6 +18,8 @@ use crate::measure::{
 const PODS: usize = 250;
 const SECRETS: usize = 10;
 const BYTES: usize = 256;
+/// Of a field of the secret that has ten, in bytes.
+const FIELD: usize = 32;
 
 /// How many secrets a vault may well have.
 const VAST: usize = 100_000;
@@ -125,13 +127,16 @@ impl House {
         for n in 0..1000 {
             house.vault(&["set", &format!("large/s{n}"), "value=-"], Some(&value))?;
         }
+        let fields: Vec<String> = (0..SECRETS).map(|n| format!("field{n}={}", "v".repeat(FIELD))).collect();
+        let set = ["set", "form/ten"].into_iter().chain(fields.iter().map(String::as_str));
+        house.vault(&set.collect::<Vec<_>>(), None)?;
         fs::write(house.path("jwks.json"), house.issuer.jwks())?;
         let root = house.folder.path().display();
         let config = format!(
             "socketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{}]\nlog: {{ level: error }}\naudit: {{ file: {root}/audit.log }}\n\
              identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
              backends: {{ files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }} }}\n\
-             policy:\n  - pods: {{ namespace: bench }}\n    read: [\"files/small/*\", \"files/large/*\"]\nlimits: {{ objects: 2000 }}\n{extra}",
+             policy:\n  - pods: {{ namespace: bench }}\n    read: [\"files/form/*\", \"files/small/*\", \"files/large/*\"]\nlimits: {{ objects: 2000 }}\n{extra}",
             rustix::process::geteuid().as_raw()
         );
         fs::write(house.path("keyferry.yaml"), config)?;
@@ -208,5 +213,10 @@ impl House {
         let objects: Vec<String> = (0..count).map(|n| format!("- secret: {folder}/s{n}\n  path: s{n}\n")).collect();
         let objects = objects.concat();
         (0..pods).map(|n| request(&self.issuer, &["keyferry"], n, &objects)).collect()
+    }
+
+    /// For a class over one secret of ten fields, which is delivered whole, and as what `object` makes of it.
+    pub fn formed(&self, object: &str) -> Outcome<MountRequest> {
+        request(&self.issuer, &["keyferry"], 0, &format!("- secret: form/ten\n  path: whole\n{object}"))
     }
 }

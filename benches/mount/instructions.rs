@@ -7,6 +7,8 @@ use crate::files::House;
 use crate::measure::{Outcome, connect_when_ready};
 use crate::store::{AUDIENCES, SECRETS, Store, objects};
 
+const KIB: usize = 1024;
+
 pub async fn count() -> Outcome<()> {
     if let Some(tool) = missing() {
         println!("not counted: {tool} is not installed (apt install valgrind strace)");
@@ -27,7 +29,27 @@ pub async fn count() -> Outcome<()> {
     Counted { what: "bare tonic echo", before: Vec::new(), server, socket, request: request.clone() }.count(folder).await?;
     Counted { what: "file vault", before: Vec::new(), server: house.command(), socket: house.socket(), request }.count(folder).await?;
     written().await?;
-    cached().await
+    cached().await?;
+    rendered(&house).await
+}
+
+/// What rendering adds to a mount of one secret of ten fields.
+async fn rendered(house: &House) -> Outcome<()> {
+    let values: String = (0..SECRETS).map(|n| format!("setting.number.{n} = {{{{ s.field{n} | toml }}}}\n")).collect();
+    let template = format!("{}\n{values}", "# A comment of the file.\n".repeat((KIB - values.len()) / 25));
+    let template: String = template.lines().map(|line| format!("    {line}\n")).collect();
+    println!();
+    let row = async |what: &str, object: &str| {
+        let request = house.formed(object)?;
+        Counted { what, before: Vec::new(), server: house.command(), socket: house.socket(), request }.count(house.folder.path()).await
+    };
+    row("one secret of ten fields", "").await?;
+    for format in ["dotenv", "json", "properties", "toml", "yaml"] {
+        let object = format!("- secret: form/ten\n  format: {format}\n  path: formed\n");
+        row(&format!("the same, and as {format}"), &object).await?;
+    }
+    let object = format!("- template: |\n{template}  secrets: {{ s: form/ten }}\n  path: formed\n");
+    row("the same, and a template of 1 KiB with ten values", &object).await
 }
 
 /// The daemon writes the volume itself, and finds it as it should be.

@@ -73,6 +73,11 @@ quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -node
     -keyout "$work/tls.key" -out "$work/tls.crt"
 set_secret shop/tls "tls.crt=@$work/tls.crt" "tls.key=@$work/tls.key" "ca.crt=@$work/tls.crt"
 
+set_secret shop/certs/web "tls.crt=@$work/tls.crt" "tls.key=@$work/tls.key"
+set_secret shop/certs/admin/api "tls.crt=@$work/tls.crt" "tls.key=@$work/tls.key"
+password keystore
+set_secret shop/keystore "password=@$work/keystore"
+
 quietly openssl x509 -in "$work/tls.crt" -outform DER -out "$work/cert.der"
 openssl base64 -A -in "$work/cert.der" -out "$work/cert.base64"
 set_secret shop/binary "cert.der=@$work/cert.der" "cert-base64=@$work/cert.base64"
@@ -89,6 +94,14 @@ password registry
 login=$(printf 'robot:%s' "$(cat "$work/registry")" | openssl base64 -A)
 printf '{"auths":{"registry.example":{"auth":"%s"}}}' "$login" >"$work/dockerconfigjson"
 set_secret shop/registry ".dockerconfigjson=@$work/dockerconfigjson"
+text robot robot
+set_secret shop/registry-login "username=@$work/robot" "password=@$work/registry"
+
+password git
+set_secret shop/git "username=@$work/username" "password=@$work/git"
+
+password kafka
+set_secret shop/kafka "username=@$work/username" "password=@$work/kafka"
 
 # Exactly 1 MiB.
 openssl rand -out "$work/blob" 1048576

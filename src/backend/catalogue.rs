@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{BackendConfig, Inadmissible, ServedDialects};
-use crate::model::{Ask, BackendName, Catalogue, RefParts, SecretRef, Serving, Unresolved};
+use super::{BackendConfig, Inadmissible, Kind, ServedDialects};
+use crate::model::{Ask, BackendName, Catalogue, InvalidName, Method, RefParts, SecretName, SecretRef, Serving, Unresolved};
 use crate::nearest::nearest;
 
 /// The configured stores by name: what classes are judged by, in a mount as in `keyferry check`.
@@ -59,14 +59,42 @@ impl Configured {
     }
 }
 
+impl Configured {
+    /// What a listing names, a secret or a folder, as it is asked for: by the login of the listing. `name` is from the listed folder on.
+    ///
+    /// # Errors
+    /// The store has no such name: it could not be asked for.
+    pub fn listed(&self, listing: &SecretRef, name: &str) -> Result<SecretRef, InvalidName> {
+        let whole = format!("{}{name}", listing.name);
+        let Some(config) = self.stores.get(&listing.backend) else { return whole.parse().map(|name| found(listing, name)) };
+        let kind = config.kind();
+        let name = match whole.strip_suffix('/') {
+            Some(whole) => folder(kind, whole),
+            None => kind.canonical(&whole),
+        };
+        name.map(|name| found(listing, name))
+    }
+}
+
+/// The folder's name, if what is in it can have one.
+fn folder(kind: &dyn Kind, name: &str) -> Result<SecretName, InvalidName> {
+    kind.canonical(&format!("{name}/x"))?.folder().ok_or(InvalidName::Empty)
+}
+
+fn found(listing: &SecretRef, name: SecretName) -> SecretRef {
+    let method = if name.is_folder() { Method::List } else { Method::Get };
+    listing.with(|parts| (parts.name, parts.method) = (name, method))
+}
+
 impl Catalogue for Configured {
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved> {
         let (backend, config) = self.find(ask.backend)?;
         let kind = config.kind();
-        let name = kind.canonical(ask.name);
-        let name = name.map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
+        let named = |cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause };
+        let name = if ask.below { folder(kind, ask.name) } else { kind.canonical(ask.name) }.map_err(named)?;
         let version = ask.version.map(|version| kind.pin(version)).transpose().map_err(Unresolved::Version)?;
         let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        let method = if ask.below { Method::List } else { method };
         let asked = RefParts { backend: backend.clone(), name, version, method, args, lease, keep, login };
         kind.admit(asked).map(SecretRef::from).map_err(|refused| match refused {
             Inadmissible::Login { key, problem } => Unresolved::Login { key, problem },
@@ -75,7 +103,7 @@ impl Catalogue for Configured {
         })
     }
 
-    fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
-        self.dialects.find(dialect, address)
+    fn serving(&self, dialect: &str, address: Option<&str>, way: Option<&str>) -> Result<Serving, Unresolved> {
+        self.dialects.find(dialect, address, way)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::examine::{Visitor, failure};
 use super::failover::{Beside, FailoverConfig};
 use super::kind::{Kind, StoreLimits};
+use super::store::aws::AwsConfig;
 use super::store::file::FileConfig;
 use super::store::http::HttpBackendConfig;
 use super::store::vault::VaultConfig;
@@ -15,6 +16,7 @@ use crate::yaml::{Faults, Node, Reader, Value};
 /// A configured store. What it knows, it says as a [`Kind`]; two that are equal would become the same backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
+    Aws(Box<AwsConfig>),
     Failover(Box<FailoverConfig>),
     File(FileConfig),
     Http(Box<HttpBackendConfig>),
@@ -25,14 +27,15 @@ pub enum BackendConfig {
 type Parse = fn(&mut Reader<'_>, &mut Faults) -> Option<BackendConfig>;
 
 /// The kinds that are served, as `kind` writes them.
-const KINDS: [(&str, Parse); 3] = [
+const KINDS: [(&str, Parse); 4] = [
+    ("aws", |reader, faults| AwsConfig::parse(reader, faults).map(|config| BackendConfig::Aws(Box::new(config)))),
     ("file", |reader, faults| FileConfig::parse(reader, faults).map(BackendConfig::File)),
     ("http", |reader, faults| HttpBackendConfig::parse(reader, faults).map(|config| BackendConfig::Http(Box::new(config)))),
     ("vault", |reader, faults| VaultConfig::parse(reader, faults).map(|config| BackendConfig::Vault(Box::new(config)))),
 ];
 
 /// Kinds that are designed and not built; their configuration is refused with these words.
-const NOT_YET: [&str; 3] = ["aws", "azure", "gcp"];
+const NOT_YET: [&str; 2] = ["azure", "gcp"];
 
 /// The kind of an entry whose backends are entries themselves.
 pub(super) const FAILOVER: &str = "failover";
@@ -91,6 +94,7 @@ impl BackendConfig {
 
     pub fn kind(&self) -> &dyn Kind {
         match self {
+            Self::Aws(config) => &**config,
             Self::Failover(config) => &**config,
             Self::File(config) => config,
             Self::Http(config) => &**config,

@@ -69,6 +69,8 @@ pub struct StoreLimits {
     pub remembered: usize,
     /// For the HTTP clients that it makes because classes name addresses or TLS files, in bytes.
     pub clients: usize,
+    /// Calls at once, for a store that is let ask for more secrets than that ([`Facts::batch`]): the configuration's `limits.perBackend`.
+    pub calls: usize,
 }
 
 /// What the rest of the configuration, policy and the commands have to know of a store.
@@ -80,14 +82,27 @@ pub struct Facts<'k> {
     pub address: Option<&'k Endpoint>,
     /// For whom the Pods' tokens must be that it is entered with; `None`: it is entered without one.
     pub audience: Option<Audience<'k>>,
+    /// The most secrets of one call: it bounds its calls itself, and is let ask for so many times more secrets at once. 0 or 1: each secret
+    /// is a call.
+    pub batch: usize,
     /// What policy has to know of it.
     pub bounds: Bounds,
     /// What its entry says of caching; `None`: it is not reached over a network, and there is nothing to keep.
     pub cache: Option<CacheTimes>,
+    /// What some names have to end with, for which a star at the end of a rule's pattern stands as well; empty: nothing.
+    pub ending: &'static str,
+    /// The first element of every name there is one of these; empty: any.
+    pub firsts: &'static [&'static str],
     /// The files that its entry names, each under its key.
     pub files: Vec<NamedFile>,
     /// What its leases hang on; empty: it gives none.
     pub origin: Origin,
+    /// The region that it is in, where its addresses are told apart by that.
+    pub region: Option<&'k str>,
+    /// How it is logged in to as the Pod, where the peers' classes choose between several ways.
+    pub way: Option<&'static str>,
+    /// The first elements of names that lead to servers of their own, each with its own outages; empty: there is one server.
+    pub servers: &'static [&'static str],
     /// Whether it is ever asked for something that policy calls an update.
     pub updates: bool,
     /// What stands before every name in its API, and is no part of any.
@@ -120,7 +135,7 @@ pub enum Inadmissible {
         key: LoginKey,
         problem: String,
     },
-    /// `method`, `args` or `lease`.
+    /// `method`, `args`, `lease` or `prefix`.
     Request {
         key: &'static str,
         problem: String,

@@ -20,6 +20,7 @@ mod catalogue;
 mod config;
 mod examine;
 mod failover;
+mod instead;
 mod kind;
 mod registry;
 mod remote;
@@ -88,8 +89,9 @@ pub trait Backend: Debug + Send + Sync {
     /// Whether a mount could be served now: for readiness and doctor.
     async fn check(&self) -> Result<(), BackendError>;
 
-    /// Whether the store is there and serves anybody, whatever this daemon needs besides: what closes its circuit again.
-    async fn probe(&self) -> Result<(), BackendError> {
+    /// Whether the store is there and serves anybody, whatever this daemon needs besides: what closes its circuit again. `server`: which of
+    /// [`Facts::servers`]; empty where there is one.
+    async fn probe(&self, _server: &str) -> Result<(), BackendError> {
         self.check().await
     }
 
@@ -167,6 +169,8 @@ pub enum Fault {
     Down,
     /// The request means nothing to the store.
     Invalid,
+    /// Nobody can say now whether a login is good that a namespace may have chosen: that says nothing of the store, nor of other logins.
+    NoLogin,
     NotFound,
     /// The time was over before this request had a turn among those of its tenant: the store was not asked.
     NoTurn,
@@ -208,19 +212,8 @@ struct InFull(String);
 impl Terms {
     fn of(&self, pod: &Arc<PodIdentity>) -> FetchContext {
         let Self { tokens, fresh, max_stale, payer, deadline } = self;
-        let (pod, tokens, payer) = (Arc::clone(pod), Arc::clone(tokens), payer.clone());
-        FetchContext {
-            pod,
-            tokens,
-            fresh: *fresh,
-            max_stale: *max_stale,
-            patience: None,
-            live: false,
-            payer,
-            party: None,
-            called: Called::default(),
-            deadline: *deadline,
-        }
+        let (fresh, max_stale, payer) = (*fresh, *max_stale, payer.clone());
+        FetchContext { fresh, max_stale, payer, ..FetchContext::new(Arc::clone(pod), Arc::clone(tokens), *deadline) }
     }
 }
 
@@ -263,7 +256,7 @@ impl Fault {
             Self::NoTurn | Self::TimedOut => "timed_out",
             Self::TooLarge => "too_large",
             Self::Unauthenticated => "unauthenticated",
-            Self::Down | Self::Unavailable | Self::Unhelpful => "unavailable",
+            Self::Down | Self::NoLogin | Self::Unavailable | Self::Unhelpful => "unavailable",
             Self::Unsupported => "unsupported",
         }
     }
@@ -276,7 +269,7 @@ impl Fault {
             Self::Invalid | Self::Unsupported => Code::InvalidRequest,
             Self::NotFound => Code::SecretNotFound,
             Self::Short => Code::Overloaded,
-            Self::Down | Self::Throttled | Self::Unavailable | Self::Unhelpful => Code::BackendUnavailable,
+            Self::Down | Self::NoLogin | Self::Throttled | Self::Unavailable | Self::Unhelpful => Code::BackendUnavailable,
             Self::NoTurn | Self::TimedOut => Code::BackendTimeout,
             Self::TooLarge => Code::TooLarge,
             Self::Unauthenticated => Code::BackendLoginFailed,
@@ -287,7 +280,7 @@ impl Fault {
     /// request or of who asks is an answer, whatever it is; and so is what cannot be read.
     pub const fn is_outage(self) -> bool {
         match self {
-            Self::Down | Self::Throttled | Self::TimedOut | Self::Unavailable => true,
+            Self::Down | Self::NoLogin | Self::Throttled | Self::TimedOut | Self::Unavailable => true,
             Self::Corrupt
             | Self::Denied
             | Self::Invalid
@@ -303,6 +296,12 @@ impl Fault {
 }
 
 impl FetchContext {
+    /// For this Pod, and nothing besides: any age that the configuration allows, and on nobody's account.
+    pub fn new(pod: Arc<PodIdentity>, tokens: Arc<PodTokens>, deadline: Instant) -> Self {
+        let (fresh, max_stale, patience, payer, party) = (None, None, None, None, None);
+        Self { pod, tokens, fresh, max_stale, patience, live: false, payer, party, called: Called::default(), deadline }
+    }
+
     /// How old an answer may be that is given because the store is out: what the admin allows, or the class where that is less.
     pub(in crate::backend) fn stale_within(&self, stale: Duration) -> Duration {
         self.max_stale.map_or(stale, |most| most.min(stale))

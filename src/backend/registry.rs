@@ -8,6 +8,7 @@ use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::failover::order::{FIRST, Side};
 use super::failover::{Denials, Failover};
 use super::stack::breaker::Breaker;
 use super::stack::cache::archive::Archive;
@@ -16,7 +17,7 @@ use super::stack::circuits::Circuits;
 use super::stack::coalesce::Coalesced;
 use super::stack::lease::{Leased, Leases};
 use super::stack::limit::Limited;
-use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, StoreLimits, Terms};
+use super::{Backend, BackendConfig, BackendError, CacheConfig, Configured, Fault, StoreLimits, Terms, instead};
 use crate::budget::Ceilings;
 use crate::clock::Clock;
 use crate::files::Located;
@@ -101,7 +102,7 @@ impl StackPlan {
 
     /// In the place of a `former` one: what that keeps goes on, where it is of the same store by the same login.
     fn build(self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Result<Stack, BackendError> {
-        let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept, clients: self.clients };
+        let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept, clients: self.clients, calls: self.calls };
         let store = self.config.kind().open(name, limits, parts.clock)?;
         let answers = self.answers(name, parts, former);
         let circuits = self.circuits(name, parts, former);
@@ -113,7 +114,7 @@ impl StackPlan {
     fn circuits(&self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Option<Arc<Circuits>> {
         let same = former.filter(|former| former.plan.as_ref().is_some_and(|plan| plan.config == self.config));
         let known = same.and_then(|former| former.circuits.clone());
-        let new = || Circuits::new(name, self.held, parts.clock);
+        let new = || Circuits::new(name, self.config.kind().facts().servers, self.held, parts.clock);
         self.cache.map(|_| known.unwrap_or_else(new))
     }
 
@@ -144,7 +145,7 @@ impl StackPlan {
         answers: Option<&Arc<Table>>,
         circuits: Option<&Arc<Circuits>>,
     ) -> Arc<dyn Backend> {
-        let limited = Limited::new(store, name.clone(), self.calls, Arc::clone(parts.metrics));
+        let limited = Limited::new(store, name.clone(), self.calls * self.config.kind().facts().batch.max(1), Arc::clone(parts.metrics));
         let (Some(times), Some(circuits)) = (self.cache, circuits) else { return Arc::new(limited) };
         let guarded: Arc<dyn Backend> = Arc::new(Breaker::new(Arc::new(limited), Arc::clone(circuits)));
         let cached: Arc<dyn Backend> = match answers {
@@ -218,15 +219,12 @@ impl Backends {
     /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the plan's order. Nothing waits, and no store is asked.
     pub fn recall(&self, permits: &Permits, terms: &Terms) -> Vec<Option<Fetched>> {
         let (cx, now) = (terms.of(permits.pod()), Instant::now());
-        // Mostly they are all of one backend.
-        let mut last: Option<(&BackendName, &dyn Backend)> = None;
-        let recalled = permits.secrets().iter().map(|secret| {
-            let found = last.filter(|(name, _)| **name == secret.backend);
-            let (name, top) = found.or_else(|| Some((&secret.backend, self.top(&secret.backend)?)))?;
-            last = Some((name, top));
-            top.recall(secret, &cx, now)
-        });
-        recalled.collect()
+        let needed = permits.plan().needed();
+        let recall = |(place, secret): (usize, &SecretRef)| {
+            // What is for an outage is asked for in one.
+            if place < needed { self.top(&secret.backend)?.recall(secret, &cx, now) } else { None }
+        };
+        permits.secrets().iter().enumerate().map(recall).collect()
     }
 
     /// Fetches the secret at this place of the plan: there is no way to a store without a permit.
@@ -238,6 +236,24 @@ impl Backends {
             return Err(BackendError { fault: Fault::Invalid, backend, secret, reason, retry_after: None, source: None });
         };
         top.fetch(secret, &terms.of(permits.pod())).await
+    }
+
+    /// The same; or, if its store is out, the secret that the plan has instead. With the place of what is given.
+    pub async fn fetch_or_instead(&self, permits: &Permits, place: usize, terms: &Terms) -> Result<(usize, Fetched), BackendError> {
+        let sides = permits.plan().instead.get(&place).and_then(|instead| {
+            let side = |place: usize| {
+                let secret = permits.secret(place);
+                Some(Side { backend: self.top(&secret.backend)?, secret })
+            };
+            Some((*instead, [side(place)?, side(*instead)?]))
+        });
+        match sides {
+            None => self.fetch(permits, place, terms).await.map(|fetched| (place, fetched)),
+            Some((instead, sides)) => {
+                let (at, fetched) = instead::fetch(sides, &terms.of(permits.pod())).await?;
+                Ok((if at == FIRST { place } else { instead }, fetched))
+            }
+        }
     }
 
     /// These backends are in force from now on, and not those of before: what they keep, and what `allows` does not allow any more, goes;

@@ -19,6 +19,10 @@ pub struct ServedDialects {
 struct Candidate {
     name: BackendName,
     address: Option<Endpoint>,
+    /// Where its addresses are told apart by that: then a class names a region, and never an address.
+    region: Option<String>,
+    /// How it is logged in to, where the dialect's classes choose between several ways.
+    way: Option<&'static str>,
     dialects: &'static [&'static str],
     names_audience: bool,
     /// Whether it is logged in to as the Pod: the peers' classes know no other way.
@@ -35,12 +39,16 @@ impl ServedDialects {
             // A failover is reached where its first member is; both must be entered as the Pod.
             let (stores, if_named) = match config {
                 BackendConfig::Failover(failover) => (failover.members.each_ref().map(|member| member.config.kind()).to_vec(), true),
-                BackendConfig::File(_) | BackendConfig::Http(_) | BackendConfig::Vault(_) => (vec![config.kind()], false),
+                BackendConfig::Aws(_) | BackendConfig::File(_) | BackendConfig::Http(_) | BackendConfig::Vault(_) => {
+                    (vec![config.kind()], false)
+                }
             };
             let audiences: Vec<_> = stores.iter().map(|store| store.facts().audience).collect();
             Candidate {
                 name: name.clone(),
                 address: stores.first().and_then(|store| store.facts().address.cloned()),
+                region: stores.first().and_then(|store| store.facts().region.map(str::to_owned)),
+                way: stores.first().and_then(|store| store.facts().way),
                 dialects: config.kind().facts().dialects,
                 names_audience: audiences.iter().all(|audience| audience.is_some_and(|audience| audience.named)),
                 as_pod: audiences.iter().all(Option::is_some),
@@ -50,26 +58,34 @@ impl ServedDialects {
         Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
     }
 
-    /// The backend of this very address; else the one that the configuration names for the dialect; else the only one that speaks it. Those
-    /// that are not logged in to as the Pod serve no such class, and are chosen only where there is nothing else.
+    /// The backend of this very address or region; else the one that the configuration names for the dialect; else the only one that speaks it. Those
+    /// that are not logged in to as the Pod serve no such class, and are chosen only where there is nothing else. Where some of a region
+    /// log in this `way`, one of these is chosen.
+    ///
+    /// Of a region that is not configured there is none: its secrets are others.
     ///
     /// # Errors
     /// There is none, nothing says which of several, or the one that is meant is not logged in to as the Pod.
-    pub(super) fn find(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
+    pub(super) fn find(&self, dialect: &str, address: Option<&str>, way: Option<&str>) -> Result<Serving, Unresolved> {
         let named = self.named.get(dialect);
         let is_meant = |candidate: &&Candidate| !candidate.if_named || named == Some(&candidate.name);
         let speaks = |candidate: &&Candidate| candidate.dialects.contains(&dialect);
         let speakers: Vec<&Candidate> = self.candidates.iter().filter(speaks).filter(is_meant).collect();
-        let address = address.and_then(|address| address.parse::<Endpoint>().ok());
-        let at_address: Vec<&Candidate> =
-            speakers.iter().copied().filter(|speaker| address.is_some() && speaker.address == address).collect();
-        let by_address = !at_address.is_empty();
-        let at_hand = if by_address { &at_address } else { &speakers };
+        // A class without a region is of the region of the backend that the configuration names.
+        let region = named.and_then(|named| speakers.iter().find(|speaker| speaker.name == *named)?.region.as_deref());
+        let at_address = at_address(&speakers, address.or(region));
+        if let Some(region) = address.filter(|_| at_address.is_empty() && speakers.iter().any(|speaker| speaker.region.is_some())) {
+            return Err(Unresolved::Backend(no_region(dialect, region, &speakers)));
+        }
+        let is_narrowed = !at_address.is_empty();
+        let by_address = is_narrowed && address.is_some();
+        let at_hand = if is_narrowed { &at_address } else { &speakers };
         let left: Vec<&Candidate> = at_hand.iter().copied().filter(|candidate| candidate.as_pod).collect();
         if left.is_empty() && !at_hand.is_empty() {
             return Err(no_login(dialect, at_hand));
         }
-        let named = named.filter(|named| !by_address || left.iter().any(|candidate| candidate.name == **named));
+        let left = this_way(left, way);
+        let named = named.filter(|named| !is_narrowed || left.iter().any(|candidate| candidate.name == **named));
         let chosen = |backend: &BackendName| match speakers.iter().find(|speaker| speaker.name == *backend) {
             Some(speaker) if !speaker.as_pod => Err(no_login(dialect, &[*speaker])),
             speaker => {
@@ -81,26 +97,58 @@ impl ServedDialects {
             (Some(named), _) => chosen(named),
             (None, [only]) => chosen(&only.name),
             (None, []) => Err(Unresolved::Backend(format!(
-                "no backend of this node serves classes of the dialect `{dialect}` (the cluster's admin can add one of the kind vault)"
+                "no backend of this node serves classes of the dialect `{dialect}` (the cluster's admin can add one of the kind {})",
+                if dialect == "aws" { "aws" } else { "vault" }
             ))),
             (None, several) => Err(Unresolved::Backend(several_could(dialect, several, by_address))),
         }
     }
 }
 
+fn at_address<'c>(speakers: &[&'c Candidate], address: Option<&str>) -> Vec<&'c Candidate> {
+    let Some(address) = address else { return Vec::new() };
+    let endpoint = address.parse::<Endpoint>().ok();
+    let is_there = |speaker: &&&Candidate| match &speaker.region {
+        Some(region) => region == address,
+        None => endpoint.is_some() && speaker.address == endpoint,
+    };
+    speakers.iter().filter(is_there).copied().collect()
+}
+
+/// Those that log in this way, where there are some: what the others say of it is their own message.
+fn this_way<'c>(candidates: Vec<&'c Candidate>, way: Option<&str>) -> Vec<&'c Candidate> {
+    let fit: Vec<&Candidate> = candidates.iter().copied().filter(|candidate| candidate.way.is_some() && candidate.way == way).collect();
+    if fit.is_empty() { candidates } else { fit }
+}
+
+fn no_region(dialect: &str, region: &str, speakers: &[&Candidate]) -> String {
+    let there = speakers.iter().filter_map(|speaker| Some(format!("{} in {}", speaker.name, speaker.region.as_deref()?)));
+    let there = there.collect::<Vec<_>>().join(", ");
+    let region: String = region.chars().take(40).collect();
+    format!(
+        "no backend of this node serves classes of the dialect `{dialect}` in the region {region:?} (there is {there}; the cluster's admin can \
+         add one of the kind {dialect} for that region)"
+    )
+}
+
 fn no_login(dialect: &str, backends: &[&Candidate]) -> Unresolved {
     let names = backends.iter().map(|backend| backend.name.as_str()).collect::<Vec<_>>().join(", ");
+    let methods = if dialect == "aws" { "irsa or podIdentity" } else { "kubernetes or jwt" };
     let problem = format!(
         "this class cannot be served by {names}: classes of the dialect `{dialect}` log in as the Pod, and Keyferry logs in there with a \
          credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can \
-         add a backend with auth.method kubernetes or jwt, and name it in dialects.{dialect}.backend)"
+         add a backend with auth.method {methods}, and name it in dialects.{dialect}.backend)"
     );
     Unresolved::NoLogin { key: LoginKey::Role, problem }
 }
 
 fn several_could(dialect: &str, several: &[&Candidate], by_address: bool) -> String {
     let names = several.iter().map(|speaker| speaker.name.as_str()).collect::<Vec<_>>().join(", ");
-    let own_remedy = if by_address { "" } else { "write the address of one of them, as it is configured; or " };
+    let own_remedy = match several.iter().any(|speaker| speaker.region.is_some()) {
+        _ if by_address => "",
+        true => "write the `region` of one of them; or ",
+        false => "write the address of one of them, as it is configured; or ",
+    };
     format!(
         "several backends of this node could serve this class of the dialect `{dialect}`: {names} ({own_remedy}the cluster's admin can \
          set dialects.{dialect}.backend)"
@@ -116,6 +164,8 @@ mod tests {
         Candidate {
             name: name.parse().unwrap(),
             address: address.map(|address| address.parse().unwrap()),
+            region: None,
+            way: None,
             dialects,
             if_named: name == "both",
             names_audience: name == "dr",
@@ -126,7 +176,7 @@ mod tests {
     /// The backend, with a `!` where the address chose it.
     fn found(candidates: &[Candidate], named: Option<&str>, address: Option<&str>) -> String {
         let named = named.map(|named| ("vault".to_owned(), named.parse().unwrap())).into_iter().collect();
-        match (ServedDialects { candidates: candidates.to_vec(), named }).find("vault", address) {
+        match (ServedDialects { candidates: candidates.to_vec(), named }).find("vault", address, None) {
             Ok(Serving { backend, by_address, names_audience }) => {
                 assert_eq!(names_audience, backend.as_str() == "dr");
                 format!("{backend}{}", if by_address { "!" } else { "" })
@@ -182,6 +232,62 @@ mod tests {
         this class cannot be served by own-far: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
         this class cannot be served by own, own2: classes of the dialect `vault` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method kubernetes or jwt, and name it in dialects.vault.backend)
         ");
+    }
+
+    #[test]
+    fn a_region_chooses_its_backend_and_no_other_stands_in_for_it() {
+        let aws = |name: &str, region: &str| Candidate {
+            region: Some(region.to_owned()),
+            dialects: &["aws"],
+            ..candidate(name, Some("https://secretsmanager.eu-west-1.amazonaws.com"))
+        };
+        let found = |candidates: &[Candidate], region| {
+            let served = ServedDialects { candidates: candidates.to_vec(), named: BTreeMap::new() };
+            served.find("aws", region, None).map_or_else(|problem| problem.to_string(), |serving| serving.backend.to_string())
+        };
+        let both = [aws("ireland", "eu-west-1"), aws("ohio", "us-east-2")];
+        assert_eq!(found(&both, Some("us-east-2")), "ohio");
+        assert_eq!(found(&both[..1], None), "ireland");
+        let problems = [
+            found(&both, Some("eu-central-1")),
+            found(&both[..1], Some("https://secretsmanager.eu-west-1.amazonaws.com")),
+            found(&both, None),
+            found(&[candidate("bao", Some("https://bao:8200"))], Some("eu-west-1")),
+            found(&[Candidate { as_pod: false, ..aws("own", "eu-west-1") }], Some("eu-west-1")),
+        ];
+        insta::assert_snapshot!(problems.join("\n"), @r#"
+        no backend of this node serves classes of the dialect `aws` in the region "eu-central-1" (there is ireland in eu-west-1, ohio in us-east-2; the cluster's admin can add one of the kind aws for that region)
+        no backend of this node serves classes of the dialect `aws` in the region "https://secretsmanager.eu-west-1.amazona" (there is ireland in eu-west-1; the cluster's admin can add one of the kind aws for that region)
+        several backends of this node could serve this class of the dialect `aws`: ireland, ohio (write the `region` of one of them; or the cluster's admin can set dialects.aws.backend)
+        no backend of this node serves classes of the dialect `aws` (the cluster's admin can add one of the kind aws)
+        this class cannot be served by own: classes of the dialect `aws` log in as the Pod, and Keyferry logs in there with a credential of its own (write the class in the native format, with `provider: keyferry` and `backend`; or the cluster's admin can add a backend with auth.method irsa or podIdentity, and name it in dialects.aws.backend)
+        "#);
+    }
+
+    #[test]
+    fn of_several_in_a_region_the_way_to_log_in_decides() {
+        let aws = |name: &str, region: &str, way| Candidate {
+            region: Some(region.to_owned()),
+            way: Some(way),
+            dialects: &["aws"],
+            ..candidate(name, Some("https://secretsmanager.eu-west-1.amazonaws.com"))
+        };
+        let all = [aws("roles", "eu-west-1", "irsa"), aws("pods", "eu-west-1", "podIdentity"), aws("ohio", "us-east-2", "irsa")];
+        let found = |candidates: &[Candidate], named: Option<&str>, region, way| {
+            let named = named.map(|named| ("aws".to_owned(), named.parse().unwrap())).into_iter().collect();
+            let served = ServedDialects { candidates: candidates.to_vec(), named };
+            served.find("aws", region, Some(way)).map_or_else(|problem| problem.to_string(), |serving| serving.backend.to_string())
+        };
+        assert_eq!(found(&all, None, Some("eu-west-1"), "irsa"), "roles");
+        assert_eq!(found(&all, None, Some("eu-west-1"), "podIdentity"), "pods");
+        assert_eq!(found(&all, Some("roles"), Some("eu-west-1"), "podIdentity"), "pods");
+        assert_eq!(found(&all, Some("roles"), None, "podIdentity"), "pods", "the region of the named one");
+        assert_eq!(found(&all, Some("pods"), None, "irsa"), "roles");
+        assert_eq!(found(&all, None, Some("us-east-2"), "podIdentity"), "ohio", "its own message says that it does not");
+        assert_eq!(found(&all[1..2], None, None, "irsa"), "pods", "a class that says nothing is content with it");
+        let twice = [all[0].clone(), aws("roles2", "eu-west-1", "irsa"), all[1].clone()];
+        assert_eq!(found(&twice, Some("roles2"), Some("eu-west-1"), "irsa"), "roles2");
+        assert!(found(&twice, None, Some("eu-west-1"), "irsa").contains("several backends of this node could serve this class"));
     }
 
     /// A failover is where its first member is, for the dialects that name it.

@@ -18,6 +18,7 @@ use crate::policy::Because;
 const EXAMPLES: &str = "\
 Examples:
   keyferry can read files/shop/db --as shop/web --config keyferry.yaml
+  keyferry can read files/shop/certs/ --as shop/web     # all below, for `prefix`
   keyferry can update bao/pki/issue/web --as shop/web -o json
 
 Asks this node's policy alone: the store may still refuse. Write the name as the policy does, with a store's namespace before it.
@@ -31,7 +32,7 @@ pub struct CanArgs {
     #[arg(value_enum)]
     verb: Verb,
 
-    /// The backend and the secret's name in it.
+    /// The backend and the secret's name in it. With a `/` at its end: everything below that folder, as a class's `prefix` asks for it.
     #[arg(value_name = "BACKEND/NAME")]
     secret: String,
 
@@ -76,7 +77,9 @@ pub fn run(args: &CanArgs, input: &mut dyn Read, out: &mut dyn Write) -> Result<
                 Because::NoRule | Because::Unspelled { .. } => {
                     format!("\nThis rule would allow it (under `policy`):\n{}", rule(args, &secret))
                 }
-                Because::Audience { .. } | Because::Login { .. } | Because::Never { .. } | Because::Rule { .. } => String::new(),
+                Because::Audience { .. } | Because::Found { .. } | Because::Login { .. } | Because::Never { .. } | Because::Rule { .. } => {
+                    String::new()
+                }
             };
             (false, denial.rule(), format!("{place}{denial}{remedy}"))
         }
@@ -101,11 +104,23 @@ fn secret(args: &CanArgs, config: &Config) -> Result<SecretRef, Failure> {
         };
         return Err(Failure::usage(format!("{:?}: there is no backend {backend:?} ({remedy})", args.secret)));
     };
-    let name = settings.kind().canonical(name).map_err(|cause| Failure::usage(format!("{:?}: {cause}", args.secret)))?;
-    let method = match args.verb {
-        Verb::Read => Method::Get,
-        Verb::Update => Method::Post,
+    let folder = name.strip_suffix('/');
+    let canonical = |name: &str| settings.kind().canonical(name).map_err(|cause| Failure::usage(format!("{:?}: {cause}", args.secret)));
+    let name = match folder {
+        // All that is below a folder, as a class's `prefix` asks for it.
+        Some(folder) => canonical(&format!("{folder}/x"))?.folder(),
+        None => Some(canonical(name)?),
     };
+    let method = match (args.verb, folder) {
+        (Verb::Read, Some(_)) => Method::List,
+        (Verb::Read, None) => Method::Get,
+        (Verb::Update, Some(_)) => {
+            let problem = "ends with `/`: only reads go to everything below a folder (name what is updated)";
+            return Err(Failure::usage(format!("{:?}: {problem}", args.secret)));
+        }
+        (Verb::Update, None) => Method::Post,
+    };
+    let Some(name) = name else { return Err(Failure::usage(format!("{:?}: names no folder", args.secret))) };
     Ok(RefParts { method, ..RefParts::read(found.clone(), name) }.into())
 }
 

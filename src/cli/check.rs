@@ -25,8 +25,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use self::catalogue::Anything;
+pub(super) use self::catalogue::{Anything, UNNAMED};
 use self::class::Judge;
+pub(super) use self::class::placed;
 use self::finding::{Finding, Output, Report, Severity, Warned};
 use self::meant::{Foreign, Meant};
 use self::origin::Origins;
@@ -366,7 +367,7 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     }
 }
 
-fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
+pub(super) fn read(path: &Path, input: &mut dyn Read) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     if is_standard_input(path) {
         input.take(MAX_FILE + 1).read_to_end(&mut bytes)?;

@@ -10,20 +10,28 @@ use super::{Failure, Format, Shown};
 use crate::nearest::nearest;
 
 /// By name, in the order of names.
-const ALL: [(&str, &str); 25] = [
+const ALL: [(&str, &str); 38] = [
+    ("aws", include_str!("../../deploy/examples/aws.yaml")),
+    ("aws-provider-class", include_str!("../../deploy/examples/aws-provider-class.yaml")),
     ("basic-auth", include_str!("../../deploy/examples/basic-auth.yaml")),
     ("binary-values", include_str!("../../deploy/examples/binary-values.yaml")),
+    ("docker-config", include_str!("../../deploy/examples/docker-config.yaml")),
     ("dotfiles", include_str!("../../deploy/examples/dotfiles.yaml")),
     ("env", include_str!("../../deploy/examples/env.yaml")),
+    ("exec", include_str!("../../deploy/examples/exec.yaml")),
     ("file-modes", include_str!("../../deploy/examples/file-modes.yaml")),
     ("formats", include_str!("../../deploy/examples/formats.yaml")),
+    ("git-credentials", include_str!("../../deploy/examples/git-credentials.yaml")),
     ("image-pull", include_str!("../../deploy/examples/image-pull.yaml")),
+    ("kafka", include_str!("../../deploy/examples/kafka.yaml")),
     ("key-to-path", include_str!("../../deploy/examples/key-to-path.yaml")),
     ("keyferry", include_str!("../../deploy/examples/keyferry.yaml")),
     ("large", include_str!("../../deploy/examples/large.yaml")),
     ("missing", include_str!("../../deploy/examples/missing.yaml")),
     ("namespace", include_str!("../../deploy/examples/namespace.yaml")),
     ("nested-paths", include_str!("../../deploy/examples/nested-paths.yaml")),
+    ("nginx", include_str!("../../deploy/examples/nginx.yaml")),
+    ("node", include_str!("../../deploy/examples/node.yaml")),
     ("odd-names", include_str!("../../deploy/examples/odd-names.yaml")),
     ("one-container", include_str!("../../deploy/examples/one-container.yaml")),
     ("openbao-certificate", include_str!("../../deploy/examples/openbao-certificate.yaml")),
@@ -32,9 +40,14 @@ const ALL: [(&str, &str); 25] = [
     ("openbao-vault-class", include_str!("../../deploy/examples/openbao-vault-class.yaml")),
     ("optional", include_str!("../../deploy/examples/optional.yaml")),
     ("owner", include_str!("../../deploy/examples/owner.yaml")),
+    ("pgpass", include_str!("../../deploy/examples/pgpass.yaml")),
+    ("pkcs12", include_str!("../../deploy/examples/pkcs12.yaml")),
+    ("prefix", include_str!("../../deploy/examples/prefix.yaml")),
     ("rotation", include_str!("../../deploy/examples/rotation.yaml")),
     ("several-secrets", include_str!("../../deploy/examples/several-secrets.yaml")),
+    ("spring", include_str!("../../deploy/examples/spring.yaml")),
     ("ssh", include_str!("../../deploy/examples/ssh.yaml")),
+    ("template", include_str!("../../deploy/examples/template.yaml")),
     ("tls", include_str!("../../deploy/examples/tls.yaml")),
 ];
 

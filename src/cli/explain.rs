@@ -149,7 +149,7 @@ fn keys() -> Result<BTreeMap<String, Key>, Failure> {
     walk(&config, &config, &[]);
     walk(&class, &class, &[]);
     // A text in the class, so the schema of the class does not lead there.
-    for list in ["objects", "peerObjects"] {
+    for list in ["objects", "peerObjects", "awsObjects"] {
         walk(&class, &class["$defs"][list], &["objects".to_owned()]);
     }
     Ok(keys)

@@ -38,13 +38,17 @@ impl ClassManifest {
     /// Finds the class in a stream: the only one, or the one of that name. Other kinds are passed over; lists are looked into.
     /// `file` is for messages.
     pub fn read(file: &str, text: &str, name: Option<&str>) -> Result<Self, ManifestFaults> {
+        let documents = parse_all(text).map_err(|fault| ManifestFaults { file: file.to_owned(), faults: vec![fault] })?;
+        Self::among(file, &documents, name).map(|(_, class)| class)
+    }
+
+    /// The same of what was parsed; and where the class stands in it.
+    pub(super) fn among<'n>(file: &str, documents: &'n [Node], name: Option<&str>) -> Result<(&'n Node, Self), ManifestFaults> {
         let refuse = |faults| ManifestFaults { file: file.to_owned(), faults };
-        let documents = parse_all(text).map_err(|fault| refuse(vec![fault]))?;
-        let resources = resources(&documents);
-        let node = choose(&resources, name).map_err(|fault| refuse(vec![fault]))?;
+        let node = choose(&resources(documents), name).map_err(|fault| refuse(vec![fault]))?;
         let mut faults = Faults::default();
         match Self::of(node, &mut faults) {
-            Some(class) if faults.is_empty() => Ok(class),
+            Some(class) if faults.is_empty() => Ok((node, class)),
             Some(_) | None => Err(refuse(faults.into_sorted())),
         }
     }

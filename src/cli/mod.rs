@@ -22,10 +22,12 @@ mod client;
 mod demo;
 mod doctor;
 mod example;
+mod exec;
 mod explain;
 mod health;
 mod manifest;
 mod mount;
+mod render;
 mod report;
 mod serve;
 mod shell;
@@ -54,6 +56,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Mount(Box<mount::MountArgs>),
     Check(check::CheckArgs),
+    Render(render::RenderArgs),
     Can(can::CanArgs),
     /// List and remove the answers that this node keeps for when a store is out.
     #[command(subcommand, after_help = CACHE)]
@@ -61,6 +64,7 @@ enum Command {
     /// Keep secrets in a file vault: a folder of age files, one a secret.
     #[command(subcommand, after_help = VAULT)]
     Vault(vault::VaultCommand),
+    Exec(exec::ExecArgs),
     Doctor(doctor::DoctorArgs),
     Status(status::StatusArgs),
     Health(health::HealthArgs),
@@ -176,6 +180,8 @@ impl Command {
             Self::Status(args) => tool()?.block_on(status::run(&args, out, err)),
             Self::Cache(command) => cache::run(&command, &SystemClock, out, err),
             Self::Can(args) => can::run(&args, &mut io::stdin().lock(), out),
+            Self::Render(args) => render::run(&args, &SystemClock, out, err),
+            Self::Exec(args) => exec::run(&args, out, err),
             Self::Explain(args) => explain::run(&args, out),
             Self::Example(args) => example::run(&args, out),
             Self::Completion(args) => shell::completion(&args, out),
@@ -194,9 +200,12 @@ impl Command {
             Self::Explain(args) => args.shown.quiet,
             Self::Health(args) => args.shown.quiet,
             Self::Mount(args) => args.shown.quiet,
+            Self::Render(args) => args.shown.quiet,
             Self::Status(args) => args.shown.quiet,
             Self::Version(args) => args.shown.quiet,
-            Self::Check(_) | Self::Completion(_) | Self::Doctor(_) | Self::Man(_) | Self::Serve(_) | Self::Vault(_) => false,
+            Self::Check(_) | Self::Completion(_) | Self::Doctor(_) | Self::Exec(_) | Self::Man(_) | Self::Serve(_) | Self::Vault(_) => {
+                false
+            }
         }
     }
 }

@@ -410,7 +410,7 @@ fn print(
 }
 
 /// Opens the target, made where it is not there. The command line is believed: a link that it names is followed.
-fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
     if !fs::exists(dir)? {
         fs::create_dir_all(dir)?;
     }

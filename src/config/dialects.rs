@@ -10,7 +10,7 @@ use crate::yaml::{Faults, Reader};
 const DIALECTS: [&str; 5] = ["vault", "openbao", "aws", "azure", "gcp"];
 
 /// The peers whose classes are not understood yet.
-const LATER: [&str; 3] = ["aws", "azure", "gcp"];
+const LATER: [&str; 2] = ["azure", "gcp"];
 
 /// Which backend serves whose classes. A backend that is faulty itself is not held against the dialect.
 pub(super) fn parse(
@@ -35,7 +35,9 @@ pub(super) fn parse(
         let serves = |name: &str| match (name.parse::<BackendName>(), backends.iter().find(|(known, _)| known.as_str() == name)) {
             (Ok(name), Some((_, config))) if config.kind().facts().dialects.contains(&dialect) => Ok(name),
             (Ok(name), None) if configured.iter().any(|(known, _)| known.text == name.as_str()) => Ok(name),
-            (_, Some(_)) => Err(format!("{name:?} cannot serve classes of the dialect {dialect} (name a backend of the kind vault)")),
+            (_, Some(_)) => {
+                Err(format!("{name:?} cannot serve classes of the dialect {dialect} (name a backend of the kind {})", kind_of(dialect)))
+            }
             (_, None) => Err(no_backend(name, configured.iter().map(|(known, _)| known.text.as_str()))),
         };
         dialects.extend(inner.parsed("backend", faults, serves).map(|name| (dialect.to_owned(), name)));
@@ -43,6 +45,11 @@ pub(super) fn parse(
     }
     all.finish(faults);
     dialects
+}
+
+/// The kind of the stores that a peer's classes are about.
+fn kind_of(dialect: &str) -> &'static str {
+    if dialect == "aws" { "aws" } else { "vault" }
 }
 
 pub(super) fn no_backend<'n>(name: &str, configured: impl Iterator<Item = &'n str> + Clone) -> String {

@@ -155,7 +155,7 @@ events: { enabled: yes }
     keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
-    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: failover, file, http, vault)
+    keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
     keyferry.yaml:12:20: limits.objects: "0" is no count (write a whole number from 1 to 100000)
     keyferry.yaml:12:36: limits.secretBytes: "1MB" is not a size (write for example 512KiB, 1MiB or 3.5MiB; at most 1024MiB)
@@ -210,14 +210,15 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     assert_eq!(named, ["openbao=bao", "vault=bao"]);
     assert!(Config::parse(&with("{}")).unwrap().dialects.is_empty());
     let problems = [
-        "{ vault: { backend: boa }, openbao: { backend: files }, aws: { backend: bao } }",
+        "{ vault: { backend: boa }, openbao: { backend: files }, aws: { backend: bao }, gcp: { backend: bao } }",
         "{ vault: {}, valt: { backend: bao }, openbao: { bakend: bao } }",
         "{ vault: bao, openbao: { backend: [bao] } }",
     ];
     insta::assert_snapshot!(problems.map(|dialects| faults(&with(dialects))).join("\n--\n"), @r#"
     keyferry.yaml:6:31: dialects.vault.backend: there is no backend "boa" (did you mean "bao"?)
     keyferry.yaml:6:58: dialects.openbao.backend: "files" cannot serve classes of the dialect openbao (name a backend of the kind vault)
-    keyferry.yaml:6:72: dialects.aws: is not yet supported (leave it out)
+    keyferry.yaml:6:83: dialects.aws.backend: "bao" cannot serve classes of the dialect aws (name a backend of the kind aws)
+    keyferry.yaml:6:95: dialects.gcp: is not yet supported (leave it out)
     --
     keyferry.yaml:6:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
     keyferry.yaml:6:24: dialects.valt: is no known key (did you mean `vault`?)
@@ -270,7 +271,7 @@ policy:
     keyferry.yaml:18:38: backends.own.classMay.address: "bao:8200" is nothing that a class can say (does not begin with https://, http:// or unix:///)
     keyferry.yaml:18:50: backends.own.classMay.address: "*" is nothing that a class can say (`**` is any; name what classes may say, such as https://bao.example:8200)
     keyferry.yaml:19:18: backends.own.classMay.audience: "{{ .Values.audience }}": "{{ .Values.audience }}" is no placeholder (there are ${namespace}, ${serviceAccount})
-    keyferry.yaml:21:18: backends.later.kind: "s3" is no kind of backend (this version serves: failover, file, http, vault)
+    keyferry.yaml:21:18: backends.later.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:24:12: policy rule 1.deny: "file/shop/db": there is no backend "file" (did you mean "files/shop/db"?)
     keyferry.yaml:24:28: policy rule 1.deny: "files/.x": the name has the element ".x": what starts with a dot is the vault's own (choose another name)
     keyferry.yaml:24:40: policy rule 1.deny: "files/db@3": the name ends in `@3`, which reads as a pinned version (write `version: "3"` for that)
@@ -323,9 +324,9 @@ policy:
     keyferry.yaml:14:35: backends.unknown.of: there is no backend "boa" (did you mean "bao"?)
     keyferry.yaml:14:40: backends.unknown.of: there is no backend "nowhere-at-all" (there are: files, web, bao, team, wide, faulty, one, three, none, empty, unknown, twice, itself, above, local, mixed, spaces, grants, waits, nested, own, both)
     keyferry.yaml:15:38: backends.twice.of: names "bao" twice (name another backend that has the same secrets)
-    keyferry.yaml:16:39: backends.itself.of: "itself" is a failover itself (name a backend of the kind http or vault)
-    keyferry.yaml:17:33: backends.above.of: "both" is a failover itself (name a backend of the kind http or vault)
-    keyferry.yaml:18:33: backends.local.of: "files" is a file vault, which is on this node and cannot be out of reach (name a backend of the kind http or vault)
+    keyferry.yaml:16:39: backends.itself.of: "itself" is a failover itself (name a backend of the kind aws, http or vault)
+    keyferry.yaml:17:33: backends.above.of: "both" is a failover itself (name a backend of the kind aws, http or vault)
+    keyferry.yaml:18:33: backends.local.of: "files" is a file vault, which is on this node and cannot be out of reach (name a backend of the kind aws, http or vault)
     keyferry.yaml:19:38: backends.mixed.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:20:33: backends.spaces.of: bao is in the namespace root and team in "team-a": a secret would have two names (set the same `namespace` for both)
     keyferry.yaml:21:33: backends.grants.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)

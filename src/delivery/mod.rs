@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
+use crate::formats::pkcs12::SaltKey;
 use crate::model::{FileMode, FilePath, Owner, Secret, SecretBytes, Version};
 
 mod deliverer;
@@ -56,8 +57,14 @@ pub struct Oversize {
     pub limit: usize,
 }
 
+/// No secret's fields begin so: a length of eight such bytes is none that memory has.
+const OF_NO_SECRET: [u8; 8] = [0xff; 8];
+
 /// Makes versions for secrets whose store has none. One key on all nodes: a StatefulSet's Pod moves.
-pub struct VersionKey(hmac::Key);
+pub struct VersionKey {
+    key: hmac::Key,
+    salts: Arc<SaltKey>,
+}
 
 // === impl Delivery ===
 
@@ -106,7 +113,19 @@ impl VersionKey {
     pub const LENGTH: usize = 32;
 
     pub fn new(key: &Zeroizing<Vec<u8>>) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let salts = Arc::new(SaltKey::new(hmac::sign(&key, &[&OF_NO_SECRET[..], b"salts"].concat()).as_ref()));
+        Self { key, salts }
+    }
+
+    /// The key of keystores' salts: made of this one, so that it is that of all nodes, too.
+    pub fn salts(&self) -> &Arc<SaltKey> {
+        &self.salts
+    }
+
+    /// A secret's version as others may see it: its store's, else one of its content.
+    pub fn version(&self, secret: &Secret) -> Version {
+        secret.version.as_ref().map_or_else(|| self.version_of(secret), |told| self.shown(told))
     }
 
     /// A store's version as others may see it. A number counts changes and says nothing of the value. Any other text may be made from the
@@ -115,16 +134,16 @@ impl VersionKey {
         if told.is_number() {
             return told.clone();
         }
-        let mut context = hmac::Context::with_key(&self.0);
-        // No secret's fields begin so: a length of eight such bytes is none that memory has.
-        context.update(b"\xff\xff\xff\xff\xff\xff\xff\xffversion");
+        let mut context = hmac::Context::with_key(&self.key);
+        context.update(&OF_NO_SECRET);
+        context.update(b"version");
         context.update(told.as_str().as_bytes());
         Self::cut(context)
     }
 
     /// An HMAC-SHA-256 over all fields, cut to 128 bits. Lengths go before contents, so that no two secrets share one by their seams.
     fn version_of(&self, secret: &Secret) -> Version {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = hmac::Context::with_key(&self.key);
         let mut part = |bytes: &[u8]| {
             context.update(&(bytes.len() as u64).to_be_bytes());
             context.update(bytes);
@@ -134,7 +153,7 @@ impl VersionKey {
             part(field.bytes.expose());
         }
         if let Some(response) = &secret.response {
-            part(response.expose());
+            part(response.bytes().expose());
         }
         Self::cut(context)
     }

@@ -3,23 +3,26 @@
 //! Reading never stops at a fault: each object yields what it can, so that one answer tells everything there is to mend. What a format
 //! adds is its words ([`Format`]) and how it reads one object.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::keys::Keys;
 use super::layout::{Layout, Room};
 use super::{ClassLimits, bounded, class_fault, too_much_work, twice};
 use crate::model::{
     Ask, Catalogue, ClassFault, ClassFaults, ClassWarning, Code, FaultList, FilePath, FolderPath, InvalidName, InvalidPath, Label,
-    LeaseFor, LoginKey, MAX_FAULTS, Method, Object, Plan, SecretRef, Unresolved, clean, quoted,
+    LeaseFor, LoginKey, MAX_FAULTS, Method, Object, Parse, Plan, SecretRef, Select, Unresolved, clean, quoted,
 };
 use crate::steps::{Spent, Steps};
-use crate::yaml::{self, Faults, Node, Position, Reader, Unparsed, Value};
+use crate::yaml::{Faults, Node, Position, Reader, Unparsed, Value};
 
 /// The most names in one `fields`: each must be there, and is a file. A pattern with a `*` is none.
 const MAX_NAMES: usize = 512;
 
 /// The most such names in a class.
 const MAX_NAMES_OF_CLASS: usize = 4096;
+
+/// The most keystores of a class, written and read: for each, keys are derived from its password.
+const MAX_KEYSTORES: usize = 8;
 
 /// What reading a value of the YAML takes after it was parsed, in steps: a mapping is looked through once for each known key.
 const VALUE: u64 = 32;
@@ -32,6 +35,8 @@ const VOLUME_KEYS: [&str; 2] = ["secretProviderClass", "providerName"];
 pub(super) struct Format {
     pub class_keys: Keys,
     pub object_keys: Keys,
+    /// Parses the text under `objects`.
+    pub document: fn(&str, &Steps) -> Result<Node, Unparsed>,
     /// The key under which an object names its file.
     pub path: &'static str,
     pub request: RequestKeys,
@@ -69,9 +74,15 @@ pub(super) struct Class<'c> {
     layout: Layout,
     /// Names under `fields` so far.
     names: usize,
+    /// Keystores that are written so far, and those that are read: each once.
+    written: usize,
+    opened: Vec<(usize, Parse)>,
     /// Objects of one secret share its place in the plan.
     secrets: Vec<SecretRef>,
-    places: HashMap<SecretRef, usize>,
+    /// The same request with something else instead is another one.
+    places: HashMap<(SecretRef, Option<usize>), usize>,
+    /// As [`Plan::instead`].
+    instead: BTreeMap<usize, usize>,
     told: Told,
     faults: FaultList<ClassFault>,
     warnings: FaultList<ClassWarning>,
@@ -100,8 +111,11 @@ impl<'c> Class<'c> {
             spent: None,
             layout: Layout::new(limits.files),
             names: 0,
+            written: 0,
+            opened: Vec::new(),
             secrets: Vec::new(),
             places: HashMap::new(),
+            instead: BTreeMap::new(),
             told: Told::default(),
             faults: FaultList::default(),
             warnings: FaultList::default(),
@@ -129,6 +143,11 @@ impl<'c> Class<'c> {
         let spent = self.steps.charge(steps).err();
         self.spent = self.spent.or(spent);
         self.spent.is_none()
+    }
+
+    /// Work that pays as it goes on. `None`: it is too much.
+    pub(super) fn within<T>(&mut self, work: impl FnOnce(&Steps) -> Result<T, Spent>) -> Option<T> {
+        work(self.steps).map_err(|spent| self.spent = self.spent.or(Some(spent))).ok()
     }
 
     /// Names every key that means nothing here. A key with a `/` is the driver's or somebody else's.
@@ -195,7 +214,7 @@ impl<'c> Class<'c> {
 
     fn items(&mut self, text: &str) -> Option<Vec<Node>> {
         let most = self.limits.objects;
-        let document = match yaml::parse_within(text, self.steps) {
+        let document = match (self.format.document)(text, self.steps) {
             Ok(document) => document,
             Err(Unparsed::Spent(spent)) => {
                 self.spent = Some(spent);
@@ -327,21 +346,49 @@ impl<'c> Class<'c> {
         names <= MAX_NAMES && self.names <= MAX_NAMES_OF_CLASS
     }
 
+    /// Counts the keystores of an object, written and read. `false`: there are too many.
+    pub(super) fn has_room_for_keystores(&mut self, label: &Label, at: Position, object: &Object) -> bool {
+        let before = self.written + self.opened.len();
+        self.written += usize::from(matches!(object.select, Select::Keystore { .. }));
+        for (place, parse) in object.opened() {
+            // What is over the bound is not looked through.
+            if self.opened.len() <= MAX_KEYSTORES && !self.opened.iter().any(|(other, known)| *other == place && known == parse) {
+                self.opened.push((place, parse.clone()));
+            }
+        }
+        let keystores = self.written + self.opened.len();
+        if before <= MAX_KEYSTORES && keystores > MAX_KEYSTORES {
+            let problem = format!(
+                "with this object the class has more than {MAX_KEYSTORES} keystores, those that are read counted too (split the class over \
+                 several volumes)"
+            );
+            self.too_large(label, at, "format", problem);
+        }
+        keystores <= MAX_KEYSTORES
+    }
+
     /// What an object asks for, as its backend makes it: its place among the plan's secrets. Its faults stand at the keys that say so.
     /// `own_backend`: the object's own `backend` is asked, not the class's.
-    pub(super) fn resolve(&mut self, mut ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<usize> {
+    pub(super) fn resolve(&mut self, ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<usize> {
+        let secret = self.judge(ask, own_backend, reader, faults)?;
+        Some(self.place(secret, None))
+    }
+
+    /// The same without a place yet.
+    pub(super) fn judge(&mut self, mut ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretRef> {
         let mut sound = true;
         // A backend refuses one thing at a time: what it refused is left out and asked again, so that all of it is told at once.
         loop {
             match self.catalogue.resolve(&ask) {
                 Ok(secret) => {
                     self.told.logs_in |= !ask.login.is_empty();
-                    return sound.then(|| self.place(secret));
+                    return sound.then_some(secret);
                 }
                 Err(refused) => {
                     sound &= matches!(refused, Unresolved::NoLogin { .. });
                     let can_go_on = without(&mut ask, &refused);
-                    self.note_refused(refused, own_backend, reader, faults);
+                    let name = if ask.below { "prefix" } else { self.format.request.name };
+                    self.note_refused(refused, name, own_backend, reader, faults);
                     if !can_go_on {
                         return None;
                     }
@@ -350,7 +397,15 @@ impl<'c> Class<'c> {
         }
     }
 
-    fn note_refused(&mut self, refused: Unresolved, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) {
+    /// `name`: the key that says what is asked for.
+    fn note_refused(
+        &mut self,
+        refused: Unresolved,
+        name_key: &'static str,
+        own_backend: bool,
+        reader: &mut Reader<'_>,
+        faults: &mut Faults,
+    ) {
         let keys = &self.format.request;
         match refused {
             Unresolved::Backend(problem) if own_backend => faults.add(position(reader, "backend"), "backend", problem),
@@ -367,13 +422,14 @@ impl<'c> Class<'c> {
             Unresolved::Name { name, cause } => {
                 // A store's own rule brings its own remedy.
                 let remedy = if matches!(cause, InvalidName::Store(_)) { "" } else { " (write the name as its store lists it)" };
-                faults.add(position(reader, keys.name), keys.name, format!("the name {} {cause}{remedy}", quoted(&name)));
+                faults.add(position(reader, name_key), name_key, format!("the name {} {cause}{remedy}", quoted(&name)));
             }
             Unresolved::NoLogin { key, problem } => drop(self.told.no_logins.entry(key).or_insert(problem)),
             Unresolved::Request { key, problem } => {
                 let key = match key {
                     "args" => keys.args,
                     "lease" => keys.lease,
+                    "prefix" => "prefix",
                     "version" => keys.version,
                     _ => keys.method,
                 };
@@ -386,10 +442,14 @@ impl<'c> Class<'c> {
         }
     }
 
-    fn place(&mut self, secret: SecretRef) -> usize {
-        *self.places.entry(secret).or_insert_with_key(|secret| {
+    /// The place of a secret, with that of what is asked for instead.
+    pub(super) fn place(&mut self, secret: SecretRef, instead: Option<SecretRef>) -> usize {
+        let instead = instead.map(|instead| self.place(instead, None));
+        *self.places.entry((secret, instead)).or_insert_with_key(|(secret, instead)| {
+            let place = self.secrets.len();
             self.secrets.push(secret.clone());
-            self.secrets.len() - 1
+            self.instead.extend(instead.map(|instead| (place, instead)));
+            place
         })
     }
 
@@ -408,40 +468,49 @@ impl<'c> Class<'c> {
                 self.fault(&self.word(key), problem);
             }
         }
-        let (secrets, objects) = used(std::mem::take(&mut self.secrets), objects);
+        let (secrets, objects, instead) = used(&self.secrets, objects, &self.instead);
         for (object, warning) in twice::warnings(&secrets, &objects) {
             self.warn(Some(&object), self.format.request.args, warning);
         }
         let Self { mut faults, warnings, login_words: parameters, .. } = self;
         faults.sort_by_key(|fault| (fault.object.as_ref().map_or(0, |label| label.index), fault.at));
-        if faults.is_empty() { Ok(Plan { secrets, objects, parameters, warnings, ..Plan::default() }) } else { Err(ClassFaults(faults)) }
+        let prefixes = objects.iter().enumerate().filter(|(_, object)| object.below.is_some()).map(|(place, _)| place).collect();
+        if faults.is_empty() {
+            Ok(Plan { secrets, instead, objects, prefixes, parameters, warnings, ..Plan::default() })
+        } else {
+            Err(ClassFaults(faults))
+        }
     }
 }
 
-/// The secrets that objects ask for, in their order, and the objects with their new places: where a format lets two objects share a
-/// request, one of the secrets is not asked for.
-fn used(secrets: Vec<SecretRef>, mut objects: Vec<Object>) -> (Vec<SecretRef>, Vec<Object>) {
+/// The secrets that objects ask for, in their order, then those that are asked for instead; and all with their new places. Where a format lets
+/// two objects share a request, one of the secrets is not asked for.
+fn used(
+    secrets: &[SecretRef],
+    mut objects: Vec<Object>,
+    instead: &BTreeMap<usize, usize>,
+) -> (Vec<SecretRef>, Vec<Object>, BTreeMap<usize, usize>) {
     let mut places = vec![None; secrets.len()];
-    let asked: HashSet<usize> = objects.iter().flat_map(Object::secrets).collect();
-    let mut kept = Vec::with_capacity(asked.len());
-    for (index, secret) in secrets.into_iter().enumerate().filter(|(index, _)| asked.contains(index)) {
+    let asked: BTreeSet<usize> = objects.iter().flat_map(Object::secrets).collect();
+    let instead: BTreeMap<usize, usize> = instead.iter().filter(|(of, _)| asked.contains(of)).map(|(of, other)| (*of, *other)).collect();
+    let others: BTreeSet<usize> = instead.values().copied().filter(|other| !asked.contains(other)).collect();
+    let mut kept = Vec::with_capacity(asked.len() + others.len());
+    for index in asked.into_iter().chain(others) {
         places[index] = Some(kept.len());
-        kept.push(secret);
+        kept.push(secrets[index].clone());
     }
     let place = |before: usize| places[before].unwrap_or(before);
-    for object in &mut objects {
-        object.secret = place(object.secret);
-        for part in &mut object.parts {
-            part.secret = place(part.secret);
-        }
+    for before in objects.iter_mut().flat_map(Object::places_mut) {
+        *before = place(*before);
     }
-    (kept, objects)
+    let instead = instead.into_iter().map(|(of, other)| (place(of), place(other))).collect();
+    (kept, objects, instead)
 }
 
 /// Takes out of a request what was refused of it; whether there was anything to take.
 fn without(ask: &mut Ask<'_>, refused: &Unresolved) -> bool {
     match refused {
-        Unresolved::Backend(_) | Unresolved::Name { .. } => false,
+        Unresolved::Backend(_) | Unresolved::Name { .. } | Unresolved::Request { key: "prefix", .. } => false,
         Unresolved::Login { key, .. } | Unresolved::NoLogin { key, .. } => ask.login.forget(*key),
         Unresolved::Request { key: "args", .. } => !std::mem::take(&mut ask.args).is_empty(),
         Unresolved::Request { key: "lease", .. } => std::mem::replace(&mut ask.lease, LeaseFor::Pod) != LeaseFor::Pod,

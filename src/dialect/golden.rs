@@ -184,12 +184,12 @@ fn arguments(node: &Node) -> Result<String, String> {
 /// One object in the words of the providers.
 fn as_provider(plan: &Plan, object: &Object) -> Json {
     let secret = plan.secret(object);
-    let (path, key) = match &object.select {
-        Select::Key { key, path } => (path.as_str(), key.as_str()),
-        Select::Response { path } => (path.as_str(), ""),
-        Select::Field { .. } | Select::Fields { .. } | Select::Formatted { .. } | Select::Whole { .. } => {
-            unreachable!("not in this dialect")
-        }
+    let (path, key) = if let Select::Key { key, path } = &object.select {
+        (path.as_str(), key.as_str())
+    } else if let Select::Response { path } = &object.select {
+        (path.as_str(), "")
+    } else {
+        unreachable!("not in this dialect")
     };
     let args: Json = serde_json::from_str(&secret.args.to_json()).unwrap();
     json!({
@@ -223,7 +223,7 @@ impl Catalogue for Anything {
         Ok(RefParts { backend, name, version: None, method, args, lease, keep, login }.into())
     }
 
-    fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {
+    fn serving(&self, _: &str, _: Option<&str>, _: Option<&str>) -> Result<Serving, Unresolved> {
         Ok(Serving { backend: "store".parse().unwrap(), by_address: false, names_audience: true })
     }
 }

@@ -45,3 +45,12 @@ pub(super) fn one_of<T: Copy>(what: &str, words: &[(&'static str, T)], text: &st
         None => format!("there is no {what} {} (there are: {})", quoted(text), names().collect::<Vec<_>>().join(", ")),
     })
 }
+
+/// A truth as Go's `strconv.ParseBool` reads it, which the peers use.
+pub(super) fn go_boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{} is neither true nor false (write \"true\" or \"false\")", quoted(text))),
+    }
+}

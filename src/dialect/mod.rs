@@ -10,6 +10,7 @@ use crate::nearest::nearest;
 use crate::steps::{Spent, Steps};
 
 mod args;
+mod aws;
 mod class;
 #[cfg(test)]
 mod golden;
@@ -24,10 +25,10 @@ mod vault;
 pub const NATIVE: &str = "keyferry";
 
 /// The peers whose classes are understood.
-pub const PEERS: [&str; 2] = ["vault", "openbao"];
+pub const PEERS: [&str; 3] = ["vault", "openbao", "aws"];
 
 /// The peers to come.
-pub const LATER: [&str; 3] = ["aws", "azure", "gcp"];
+pub const LATER: [&str; 2] = ["azure", "gcp"];
 
 /// The longest problem in a fault, in characters: other rooms' messages may quote the class.
 const MAX_PROBLEM: usize = 400;
@@ -60,6 +61,7 @@ pub fn parse(
     }
     match parameters.get("dialect").map(String::as_str) {
         None | Some("" | NATIVE) => native::parse(parameters, catalogue, limits, steps),
+        Some("aws") => aws::parse(parameters, catalogue, limits, steps),
         Some("openbao") => vault::parse(&vault::OPENBAO, parameters, catalogue, limits, steps),
         Some("vault") => vault::parse(&vault::VAULT, parameters, catalogue, limits, steps),
         Some(dialect) => Err(ClassFaults([class_fault("dialect", unknown_dialect(dialect))].into_iter().collect())),

@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 
 use self::parts::{Asked, read_ask};
-use self::values::{Formatting, encoding, mode, newline, owner, parse as parse_text, query, read_format, read_path, read_patterns};
+use self::values::{Formatting, encoding, mode, newline, owner, query, read_format, read_path, read_patterns};
 use super::class::{Class, Format, RequestKeys, position};
 use super::keys::Keys;
 use super::{ClassLimits, login};
 use crate::formats::Format as FileFormat;
 use crate::model::{
     Ask, Catalogue, ClassFaults, FieldPattern, FileMode, FilePath, FolderPath, Label, LeaseFor, Login, Object, Owner, Plan, Query, Select,
-    quoted,
+    Template, quoted,
 };
 use crate::steps::Steps;
 use crate::units::parse_duration;
-use crate::yaml::{Faults, Node, Reader, Value};
+use crate::yaml::{self, Faults, Node, Reader, Value};
 
+mod below;
+mod keystore;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -39,16 +41,15 @@ const CLASS_KEYS: Keys = Keys {
 const OBJECT_KEYS: Keys = Keys {
     known: &[
         "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
-        "keep", "parse", "newline", "format", "keys", "part", "secrets",
+        "keep", "parse", "newline", "format", "keys", "part", "secrets", "template", "prefix", "include", "exclude", "rename", "key",
+        "chain", "trust", "alias", "password",
     ],
     shown: &[
         "secret", "field", "fields", "path", "mode", "owner", "encoding", "version", "optional", "backend", "method", "args", "lease",
-        "keep", "parse", "newline", "format", "keys", "part", "secrets",
+        "keep", "parse", "newline", "format", "keys", "part", "secrets", "template", "prefix", "include", "exclude", "rename", "key",
+        "chain", "trust", "alias", "password",
     ],
-    later: &[
-        ("prefix", "write an object for each secret"),
-        ("template", "deliver the fields as files of their own, or all of them with `format`"),
-    ],
+    later: &[],
     foreign: &[
         ("filePermission", "here it is `mode`"),
         ("objectName", "here it is `path`"),
@@ -62,6 +63,7 @@ const OBJECT_KEYS: Keys = Keys {
 const FORMAT: Format = Format {
     class_keys: CLASS_KEYS,
     object_keys: OBJECT_KEYS,
+    document: yaml::parse_within,
     path: "path",
     request: RequestKeys { name: "secret", version: "version", method: "method", args: "args", lease: "lease" },
     blank: &["backend", "mode", "version", "encoding", "method", "lease", "keep", "owner", "newline", "format", "keys", "part"],
@@ -72,6 +74,15 @@ const FORMAT: Format = Format {
 
 /// These stand in `secret`'s place.
 const IN_PLACE_OF_SECRET: [&str; 3] = ["prefix", "secrets", "template"];
+
+/// A keystore may name a secret at each of its fields.
+const IN_A_KEYSTORE: [&str; 1] = ["format"];
+
+/// These say how fields become files, and a template says that itself.
+const BESIDE_NO_TEMPLATE: [&str; 7] = ["field", "fields", "format", "keys", "part", "encoding", "newline"];
+
+/// The ends of files that have a syntax of values.
+const SYNTAXES: [&str; 7] = [".json", ".yaml", ".yml", ".toml", ".properties", ".env", ".sh"];
 
 /// What an expression takes to be parsed, in steps a byte.
 const QUERY: u64 = 16;
@@ -129,29 +140,54 @@ struct ObjectReader<'r, 'c> {
 
 impl ObjectReader<'_, '_> {
     fn read(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Object> {
-        let ask = if reader.get("secrets").is_some() { None } else { read_ask(self.defaults, &IN_PLACE_OF_SECRET, reader, faults) };
+        let is_below = reader.get("prefix").is_some();
+        if !is_below {
+            refuse_without_prefix(reader, faults);
+        }
+        let is_of_several = is_below || reader.get("secrets").is_some() || reader.get("template").is_some();
+        let is_keystore = keystore::is_meant(reader);
+        let instead = if is_keystore { &IN_A_KEYSTORE[..] } else { &IN_PLACE_OF_SECRET };
+        let ask = if is_of_several { None } else { read_ask(self.defaults, instead, reader, faults) };
         // A name that a store refuses could be no default either.
         let default_name = ask.as_ref().map(|ask| ask.name.rsplit('/').next().unwrap_or(ask.name));
-        let asked = self.read_asked(ask.clone(), reader, faults);
         let mode = reader.parsed("mode", faults, mode);
         let owner = self.read_owner(reader, faults);
         let encoding = reader.parsed("encoding", faults, encoding).unwrap_or_default();
         let newline = reader.parsed("newline", faults, newline).unwrap_or_default();
         let optional = reader.boolean("optional", faults).unwrap_or(false);
-        // Read even without a secret: its faults are to be told too.
-        let select = self.read_select(reader, default_name.filter(|_| asked.is_some()), faults);
+        let mut below = None;
+        let (asked, select) = if is_keystore {
+            self.read_keystore(ask, reader, faults)
+        } else {
+            keystore::refuse(reader, faults);
+            let asked = if is_below {
+                self.read_below(reader, faults).map(|(asked, of_prefix)| {
+                    below = Some(Box::new(of_prefix));
+                    asked
+                })
+            } else {
+                self.read_asked(ask.clone(), reader, faults)
+            };
+            // Read even without a secret: its faults are to be told too.
+            let select = self.read_select(reader, default_name.filter(|_| asked.is_some()), faults);
+            (asked, select)
+        };
         let Asked { secret, parts, parse } = asked?;
-        let index = self.label.index;
-        Some(Object { index, secret, parts, select: select?, mode: mode.or(self.defaults.mode), owner, parse, encoding, newline, optional })
+        let (index, mode) = (self.label.index, mode.or(self.defaults.mode));
+        let object = Object { index, secret, parts, below, select: select?, mode, owner, parse, encoding, newline, optional };
+        self.class.has_room_for_keystores(self.label, reader.at(), &object).then_some(object)
     }
 
     fn read_asked(&mut self, ask: Option<Ask<'_>>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Asked> {
+        if reader.get("template").is_some() {
+            return parts::read_names(self.class, self.defaults, reader, faults);
+        }
         if reader.get("secrets").is_some() {
             return parts::read_list(self.class, self.defaults, reader, faults);
         }
         let own_backend = reader.get("backend").is_some();
         let secret = ask.and_then(|ask| self.class.resolve(ask, own_backend, reader, faults));
-        let parse = parse_text(reader, faults);
+        let parse = parts::read_parse(self.class, self.defaults, secret, reader, faults);
         Some(Asked { secret: secret?, parts: Vec::new(), parse })
     }
 
@@ -171,10 +207,18 @@ impl ObjectReader<'_, '_> {
             faults.add(position(reader, "fields"), "fields", problem);
             return None;
         }
+        if reader.get("template").is_some() && reader.get("prefix").is_none() {
+            return self.read_template(reader, faults);
+        }
+        let of_prefix = below::default_name(reader);
+        let default_name = default_name.or(of_prefix.as_deref());
         match read_format(reader, faults) {
             Formatting::None => {}
             Formatting::This(format) => return self.read_formatted(format, reader, default_name, faults),
             Formatting::Wrong => return None,
+        }
+        if of_prefix.is_some() {
+            return self.read_each(reader, faults);
         }
         if reader.get("fields").is_some() {
             let patterns = read_patterns(reader, faults);
@@ -201,6 +245,37 @@ impl ObjectReader<'_, '_> {
             Some(query) => query.map(|query| Select::Field { query, path }),
             None => Some(Select::Whole { path }),
         }
+    }
+
+    fn read_template(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Select> {
+        for key in BESIDE_NO_TEMPLATE {
+            if reader.get(key).is_some() {
+                faults.add(position(reader, key), key, "stands beside `template`, which makes the whole file (remove it)");
+            }
+        }
+        let names: Vec<&str> = match reader.get("secrets").map(|node| &node.value) {
+            Some(Value::Mapping(entries)) => entries.iter().map(|(key, _)| key.text.as_str()).collect(),
+            Some(Value::Null | Value::Scalar { .. } | Value::Sequence(_)) | None => Vec::new(),
+        };
+        let text = reader.text("template", faults)?;
+        let at = position(reader, "template");
+        let compiled = self.class.within(|steps| Template::parse(text, &names, steps))?;
+        let template = compiled.map_err(|fault| faults.add(at, "template", fault.to_string()));
+        if reader.get("path").is_none() {
+            reader.missing("path", "name the file that the template makes", faults);
+        }
+        let path: FilePath = read_path(reader, None, faults)?;
+        self.class.claim_file(self.label, position(reader, "path"), &path);
+        let template = template.ok()?;
+        if let Some(line) = template.bare().filter(|_| has_syntax(path.as_str())) {
+            let problem = format!(
+                "line {line} writes a value as it is, and its writer could write more than a value into {} (add a filter: `json`, `yaml`, \
+                 `toml`, `properties`, `dotenv`, `quote` or `shellquote`)",
+                quoted(path.as_str())
+            );
+            self.class.warn(Some(self.label), "template", problem);
+        }
+        Some(Select::Template { template: template.into(), path })
     }
 
     fn read_formatted(
@@ -260,12 +335,24 @@ impl ObjectReader<'_, '_> {
     }
 }
 
+fn refuse_without_prefix(reader: &mut Reader<'_>, faults: &mut Faults) {
+    for key in below::OF_A_PREFIX {
+        if reader.get(key).is_some() {
+            faults.add(position(reader, key), key, "goes with `prefix` alone (remove it, or write `prefix` in the place of `secret`)");
+        }
+    }
+}
+
+fn has_syntax(path: &str) -> bool {
+    SYNTAXES.iter().any(|end| path.ends_with(end))
+}
+
 /// The path that names an object in messages, before anything is known to be right: its own, else what it defaults to.
 fn path_for_messages(node: &Node) -> String {
     let Value::Mapping(entries) = &node.value else {
         return String::new();
     };
     let text = |key: &str| entries.iter().find(|(k, _)| k.text == key).and_then(|(_, node)| node.text());
-    let last_element = || text("secret").and_then(|name| name.rsplit('/').next());
+    let last_element = || text("secret").or_else(|| text("prefix")?.strip_suffix('/')).and_then(|name| name.rsplit('/').next());
     text("path").or_else(|| text("field")).or_else(last_element).unwrap_or_default().chars().take(256).collect()
 }

@@ -18,7 +18,7 @@ use crate::model::{
     Unresolved, Verb, VersionIds, quoted,
 };
 use crate::steps::Steps;
-use crate::yaml::{Faults, Node, Reader, Value};
+use crate::yaml::{self, Faults, Node, Reader, Value};
 
 mod parameters;
 mod path;
@@ -71,6 +71,7 @@ fn format(peer: &'static Peer) -> Format {
             ],
             of_others: |_| None,
         },
+        document: yaml::parse_within,
         path: "objectName",
         request: RequestKeys { name: "secretPath", version: "secretPath", method: "method", args: "secretArgs", lease: "secretPath" },
         blank: &["method", "encoding", "filePermission", "secretArgs"],
@@ -82,7 +83,7 @@ fn format(peer: &'static Peer) -> Format {
 
 /// The backend's name. One that is chosen by the class's address knows itself how it is reached.
 fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, class: &mut Class<'_>) -> Option<String> {
-    match catalogue.serving(peer.name, entry.login.address.as_deref()) {
+    match catalogue.serving(peer.name, entry.login.address.as_deref(), None) {
         Ok(serving) => {
             // The class's own, else the configured one, else the peer's.
             if !serving.names_audience && entry.login.audience.is_none() {
@@ -186,7 +187,7 @@ impl ObjectReader<'_, '_> {
             let args = merge(args, target, reader, faults);
             let (name, version) = (target.name.as_str(), target.version.as_deref());
             self.class.resolve(
-                Ask { backend: Some(self.backend?), name, version, method, args, lease, keep: None, login },
+                Ask { backend: Some(self.backend?), name, below: false, version, method, args, lease, keep: None, login },
                 false,
                 reader,
                 faults,

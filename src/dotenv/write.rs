@@ -11,40 +11,42 @@ use zeroize::Zeroizing;
 use super::is_name;
 
 /// Variables whose value bash 5.2 computes (a command in it runs at once, whatever its quotes) or runs at its next prompt.
-const RUN: [&str; 10] = ["HISTCMD", "MAILCHECK", "OPTIND", "PROMPT_COMMAND", "PS0", "PS1", "PS2", "PS4", "RANDOM", "SRANDOM"];
+fn is_run(name: &str) -> bool {
+    matches!(name, "HISTCMD" | "MAILCHECK" | "OPTIND" | "PROMPT_COMMAND" | "PS0" | "PS1" | "PS2" | "PS4" | "RANDOM" | "SRANDOM")
+}
 
 /// Variables in whose value a shell runs commands once they are exported (`set -a`): a shell that starts, or looks for mail, expands it.
-const EXPANDED: [&str; 3] = ["BASH_ENV", "ENV", "MAILPATH"];
+fn is_expanded(name: &str) -> bool {
+    matches!(name, "BASH_ENV" | "ENV" | "MAILPATH")
+}
 
 /// Variables that bash 5.2 does not take a value for.
-const FIXED: [&str; 22] = [
-    "BASHOPTS",
-    "BASHPID",
-    "BASH_ARGC",
-    "BASH_ARGV",
-    "BASH_ARGV0",
-    "BASH_COMMAND",
-    "BASH_LINENO",
-    "BASH_SOURCE",
-    "BASH_SUBSHELL",
-    "BASH_VERSINFO",
-    "DIRSTACK",
-    "EPOCHREALTIME",
-    "EPOCHSECONDS",
-    "EUID",
-    "FUNCNAME",
-    "GROUPS",
-    "LINENO",
-    "PPID",
-    "SECONDS",
-    "SHELLOPTS",
-    "UID",
-    "_",
-];
+#[rustfmt::skip]
+fn is_fixed(name: &str) -> bool {
+    matches!(
+        name,
+        "BASHOPTS" | "BASHPID" | "BASH_ARGC" | "BASH_ARGV" | "BASH_ARGV0" | "BASH_COMMAND" | "BASH_LINENO" | "BASH_SOURCE" | "BASH_SUBSHELL"
+            | "BASH_VERSINFO" | "DIRSTACK" | "EPOCHREALTIME" | "EPOCHSECONDS" | "EUID" | "FUNCNAME" | "GROUPS" | "LINENO" | "PPID" | "SECONDS"
+            | "SHELLOPTS" | "UID" | "_"
+    )
+}
+
+/// Of each byte, whether it stands for itself without quotes.
+const BARE: [bool; 256] = {
+    let (mut bare, mut byte) = ([false; 256], 0_u8);
+    while byte < u8::MAX {
+        bare[byte as usize] = matches!(byte, b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'%' | b'+'..=b'/' | b':' | b'=' | b'@' | b'_');
+        byte += 1;
+    }
+    bare
+};
 
 /// Why a field has no form that every reader takes. The message follows the field's name.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Unwritable {
+    /// Only of what is read: quotes are written where they are needed.
+    #[error("needs quotes")]
+    Bare,
     #[error("is not text")]
     Binary,
     #[error("has a carriage return, which node's dotenv and python-dotenv do not keep")]
@@ -64,17 +66,9 @@ pub enum Unwritable {
 /// # Errors
 /// The name or the value has no such form.
 pub fn write(name: &str, value: &[u8]) -> Result<Zeroizing<String>, Unwritable> {
-    if !is_name(name) {
-        return Err(Unwritable::Name);
-    }
-    if RUN.contains(&name) {
-        return Err(Unwritable::Run);
-    }
-    let value = str::from_utf8(value).ok().filter(|value| !value.contains('\0')).ok_or(Unwritable::Binary)?;
-    if EXPANDED.contains(&name) && value.contains(['$', '`']) {
-        return Err(Unwritable::Run);
-    }
-    let quote = quote_for(value)?;
+    check_name(name)?;
+    let value = str::from_utf8(value).map_err(|_| Unwritable::Binary)?;
+    let quote = quote_of(name, value)?;
     let mut line = Zeroizing::new(String::with_capacity(name.len() + value.len() + 4));
     line.push_str(name);
     line.push('=');
@@ -85,24 +79,68 @@ pub fn write(name: &str, value: &[u8]) -> Result<Zeroizing<String>, Unwritable> 
     Ok(line)
 }
 
+/// The quotes in which all readers take the value of this variable for the same bytes; none where it needs none.
+///
+/// # Errors
+/// As [`write`].
+pub fn quote_of(name: &str, value: &str) -> Result<&'static str, Unwritable> {
+    check_name(name)?;
+    if is_expanded(name) && value.contains(['$', '`']) {
+        return Err(Unwritable::Run);
+    }
+    quote_for(value)
+}
+
+fn check_name(name: &str) -> Result<(), Unwritable> {
+    match () {
+        () if !is_name(name) => Err(Unwritable::Name),
+        () if is_run(name) => Err(Unwritable::Run),
+        () => Ok(()),
+    }
+}
+
+/// Whether a shell may run commands that are in the value of a variable of this name.
+pub fn is_run_by_a_shell(name: &str) -> bool {
+    is_run(name) || is_expanded(name)
+}
+
 /// Whether a shell takes a value for a variable of this name.
 pub fn fits_a_shell(name: &str) -> bool {
     let is_a_variable = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    is_a_variable && !name.starts_with(|c: char| c.is_ascii_digit()) && !FIXED.contains(&name)
+    is_a_variable && !name.starts_with(|c: char| c.is_ascii_digit()) && !is_fixed(name)
 }
 
 fn quote_for(value: &str) -> Result<&'static str, Unwritable> {
-    let is_bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_./:@%+,=-".contains(&byte);
-    if value.contains('\r') {
+    let mut why = Unwritable::Quotes;
+    for quote in ["", "'", "\""] {
+        match spelled(value, quote) {
+            Ok(()) => return Ok(quote),
+            Err(other) => why = other,
+        }
+    }
+    Err(why)
+}
+
+/// Whether all readers take a value in these quotes for the same bytes; no quotes: bare.
+pub(super) fn spelled(value: &str, quote: &str) -> Result<(), Unwritable> {
+    let is_bare = || value.bytes().all(|byte| BARE[usize::from(byte)]);
+    let fits = match quote {
+        // There is none of all that is looked for below.
+        "" if is_bare() => return Ok(()),
+        "" => false,
+        "'" => !value.contains('\'') && !value.contains(r"\\") && !value.ends_with('\\'),
+        _ => !value.contains(['$', '`', '\\', '"']),
+    };
+    if value.contains('\0') {
+        Err(Unwritable::Binary)
+    } else if value.contains('\r') {
         Err(Unwritable::CarriageReturn)
     } else if value.contains("${") {
         Err(Unwritable::Expansion)
-    } else if value.bytes().all(is_bare) {
-        Ok("")
-    } else if !value.contains('\'') && !value.contains(r"\\") && !value.ends_with('\\') {
-        Ok("'")
-    } else if !value.contains(['$', '`', '\\', '"']) {
-        Ok("\"")
+    } else if fits {
+        Ok(())
+    } else if quote.is_empty() {
+        Err(Unwritable::Bare)
     } else {
         Err(Unwritable::Quotes)
     }

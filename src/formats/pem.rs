@@ -22,7 +22,8 @@ const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-const CERTIFICATE: &str = "CERTIFICATE";
+/// The label of a certificate.
+pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 
 /// Signs of base64 on a line.
 const WIDTH: usize = 64;
@@ -60,8 +61,8 @@ pub enum Fault {
     Nothing,
     #[error("the {0} certificates are not one chain from a leaf to its root (store the chain of one certificate)")]
     Scattered(usize),
-    #[error("there are more than {MAX_CERTIFICATES} certificates (store the chain of one certificate)")]
-    TooMany,
+    #[error("there are more than {0} certificates (store fewer, or use several files)")]
+    TooMany(usize),
     #[error("there are two private keys (store one of them, or name the field with `fields`)")]
     TwoKeys,
     #[error("PEM block {0} is neither a certificate nor a private key (remove it)")]
@@ -76,6 +77,8 @@ pub struct Bundle {
     key: Option<Key>,
     /// How many blocks were read.
     blocks: usize,
+    /// The most certificates; `None`: [`MAX_CERTIFICATES`].
+    most: Option<usize>,
 }
 
 struct Key {
@@ -90,6 +93,21 @@ const KEYS: [&str; 6] =
 // === impl Bundle ===
 
 impl Bundle {
+    /// For certificates that need not be one chain.
+    pub fn of_at_most(certificates: usize) -> Self {
+        Self { most: Some(certificates), ..Self::default() }
+    }
+
+    /// The certificates as they were found, each once: their DER.
+    pub fn certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.certificates.iter().map(|bytes| bytes.as_slice())
+    }
+
+    /// The private key: its label, and its bytes.
+    pub fn key(&self) -> Option<(&'static str, &[u8])> {
+        self.key.as_ref().map(|key| (key.label, key.bytes.as_slice()))
+    }
+
     /// Takes in the blocks of a text; how many there are.
     ///
     /// # Errors
@@ -121,7 +139,8 @@ impl Bundle {
             if !self.certificates.contains(&bytes) {
                 self.certificates.push(bytes);
             }
-            return if self.certificates.len() > MAX_CERTIFICATES { Err(Fault::TooMany) } else { Ok(()) };
+            let most = self.most.unwrap_or(MAX_CERTIFICATES);
+            return if self.certificates.len() > most { Err(Fault::TooMany(most)) } else { Ok(()) };
         }
         let label = KEYS.into_iter().find(|key| *key == label).ok_or(Fault::Unknown(number))?;
         match &self.key {
@@ -205,7 +224,8 @@ fn decode(body: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(Zeroizing::new(bytes))
 }
 
-fn write(label: &str, bytes: &[u8], out: &mut Out) {
+/// Writes one block.
+pub(super) fn write(label: &str, bytes: &[u8], out: &mut Out) {
     let text = Zeroizing::new(BASE64.encode(bytes));
     for piece in [BEGIN, label, DASHES, "\n"] {
         out.push(piece);

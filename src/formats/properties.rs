@@ -2,7 +2,7 @@
 //! (<https://docs.oracle.com/en/java/javase/21/docs/api/java.base/java/util/Properties.html>)
 
 use super::Out;
-use super::text::escape_unit;
+use super::text::{escape_unit, plain_ascii};
 
 pub fn write(name: &str, value: &str, out: &mut Out) {
     escape(name, true, out);
@@ -11,11 +11,27 @@ pub fn write(name: &str, value: &str, out: &mut Out) {
     out.push("\n");
 }
 
+/// A value alone.
+pub fn escape_value(value: &str, out: &mut Out) {
+    escape(value, false, out);
+}
+
 /// In a name every blank is escaped, in a value the first: readers skip blanks before it.
 fn escape(text: &str, is_name: bool, out: &mut Out) {
-    for (at, c) in text.char_indices() {
+    let mut rest = text;
+    loop {
+        let is_first = rest.len() == text.len();
+        let plain = match () {
+            () if is_name => plain_ascii(rest.as_bytes(), *b"\\=:#! "),
+            () if is_first && text.starts_with(' ') => 0,
+            () => plain_ascii(rest.as_bytes(), *b"\\=:#!"),
+        };
+        let (plain, special) = rest.split_at(plain);
+        out.push(plain);
+        let Some(c) = special.chars().next() else { break };
+        rest = &special[c.len_utf8()..];
         match c {
-            ' ' if is_name || at == 0 => out.push("\\ "),
+            ' ' if is_name || is_first => out.push("\\ "),
             '\t' => out.push("\\t"),
             '\n' => out.push("\\n"),
             '\r' => out.push("\\r"),

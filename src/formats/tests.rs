@@ -11,11 +11,17 @@ fn written(format: Format, values: &[(&str, Value<'_>)]) -> Result<String, Strin
     let refused = |(position, unfit): (usize, Unfit)| format!("{}: {unfit}", values[position].0);
     let mut counter = Out::counting();
     format.write(values, &mut counter).map_err(refused)?;
-    let mut out = Out::of(counter.len());
-    format.write(values, &mut out).map_err(refused)?;
-    let bytes = out.into_bytes();
-    assert_eq!(bytes.len(), counter.len(), "it is counted as it is written");
-    assert_eq!(bytes.capacity(), counter.len(), "and its memory did not grow");
+    let length = counter.len();
+    let write = |most: usize, guess: usize| {
+        let mut out = Out::within(most, guess);
+        format.write(values, &mut out).map(|()| out.into_bytes()).map_err(refused)
+    };
+    let bytes = write(length, length)?.unwrap();
+    assert_eq!(bytes.len(), length, "it is counted as it is written");
+    assert_eq!(write(usize::MAX, 0)?.unwrap(), bytes, "whatever the room at first");
+    if length > 0 {
+        assert_eq!(write(length - 1, 0)?.unwrap_err(), length, "a byte too many, and nothing is kept");
+    }
     Ok(String::from_utf8(bytes.to_vec()).unwrap())
 }
 
@@ -280,7 +286,7 @@ fn what_has_no_place() {
 
 #[test]
 fn names_of_variables() {
-    let env = |field: &str| Format::Dotenv(Names::Env).name(field);
+    let env = |field| Format::Dotenv(Names::Env).name(field);
     for (field, name) in
         [("db.password", "DB_PASSWORD"), ("tls.crt", "TLS_CRT"), ("1st", "_1ST"), ("aB-c", "AB_C"), ("x", "X"), ("aö", "A_")]
     {

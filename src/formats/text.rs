@@ -5,13 +5,14 @@ use super::Out;
 /// What one of those readers refuses, folds or takes for a mark when it is not escaped is escaped; none of it has more than 16 bits.
 pub fn quote(text: &str, out: &mut Out) {
     out.push("\"");
-    let mut plain = 0;
-    for (at, c) in text.char_indices() {
-        if is_plain(c) {
-            continue;
-        }
-        out.push(&text[plain..at]);
-        plain = at + c.len_utf8();
+    let mut rest = text;
+    loop {
+        let ascii = plain_ascii(rest.as_bytes(), *b"\"\\");
+        let end = rest[ascii..].find(|c| !is_plain(c)).map_or(rest.len(), |at| ascii + at);
+        let (plain, special) = rest.split_at(end);
+        out.push(plain);
+        let Some(c) = special.chars().next() else { break };
+        rest = &special[c.len_utf8()..];
         match c {
             '"' => out.push("\\\""),
             '\\' => out.push("\\\\"),
@@ -21,8 +22,26 @@ pub fn quote(text: &str, out: &mut Out) {
             other => escape_unit(other as u16, out),
         }
     }
-    out.push(&text[plain..]);
     out.push("\"");
+}
+
+/// So many bytes of the start are ASCII, no controls and none of these signs. Eight are looked at at once: most of what is written is plain.
+pub fn plain_ascii<const SIGNS: usize>(text: &[u8], signs: [u8; SIGNS]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !signs.contains(byte);
+    let mut plain = 0;
+    for word in text.as_chunks::<8>().0 {
+        let word = u64::from_le_bytes(*word);
+        // The highest bit of a byte comes out set if the byte is too large, too small or a sign. A carry can set the next one's as well: then
+        // they are looked at one by one.
+        let outside = word | word.wrapping_add(EACH) | word.wrapping_sub(EACH * u64::from(b' '));
+        let sign = signs.iter().fold(0, |found, sign| found | (word ^ (EACH * u64::from(*sign))).wrapping_sub(EACH));
+        if (outside | sign) & (EACH << 7) != 0 {
+            break;
+        }
+        plain += 8;
+    }
+    plain + text[plain..].iter().take_while(|byte| is_plain(byte)).count()
 }
 
 /// `\uXXXX`.
@@ -35,4 +54,25 @@ pub fn escape_unit(unit: u16, out: &mut Out) {
 
 fn is_plain(c: char) -> bool {
     !matches!(c, '"' | '\\' | '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every byte at every place of two words, beside plain ones and beside itself.
+    #[test]
+    fn plain_ascii_ends_before_the_first_byte_that_is_not() {
+        for byte in 0..=u8::MAX {
+            let is_plain = (b' '..=b'~').contains(&byte) && !b"\"\\".contains(&byte);
+            for at in 0..20 {
+                let mut text = [b'x'; 20];
+                text[at] = byte;
+                assert_eq!(plain_ascii(&text, *b"\"\\"), if is_plain { 20 } else { at }, "{byte} at {at}");
+                text[at..].fill(byte);
+                assert_eq!(plain_ascii(&text, *b"\"\\"), if is_plain { 20 } else { at }, "{byte} from {at} on");
+            }
+        }
+        assert_eq!(plain_ascii(b"", *b""), 0);
+    }
 }

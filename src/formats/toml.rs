@@ -3,7 +3,7 @@
 use super::json::{self, Spelling};
 use super::{Out, Unfit, Value, text};
 
-const SPELLING: Spelling =
+pub const SPELLING: Spelling =
     Spelling { format: "toml", colon: " = ", comma: ", ", null: None, number, longest_name: usize::MAX, twice: false };
 
 pub fn write(name: &str, value: Value<'_>, out: &mut Out) -> Result<(), Unfit> {

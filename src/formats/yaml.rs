@@ -7,7 +7,7 @@ use super::{Out, Unfit, Value, text};
 /// A longer name before a colon is no key (YAML 1.2.2, 7.4.2: 1,024 characters).
 const LONGEST_NAME: usize = 1000;
 
-const SPELLING: Spelling =
+pub const SPELLING: Spelling =
     Spelling { format: "yaml", colon: ": ", comma: ", ", null: Some("null"), number, longest_name: LONGEST_NAME, twice: false };
 
 pub fn write(name: &str, value: Value<'_>, out: &mut Out) -> Result<(), Unfit> {

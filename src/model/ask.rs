@@ -15,6 +15,8 @@ pub struct Ask<'c> {
     /// `None`: the only one there is.
     pub backend: Option<&'c str>,
     pub name: &'c str,
+    /// All that is below it is asked for: the name is a folder's, without the `/` at its end.
+    pub below: bool,
     pub version: Option<&'c str>,
     pub method: Method,
     pub args: Args,

@@ -145,6 +145,42 @@ impl SecretName {
         Ok(Self { text: text.into(), hash: HASH_KEY.hash_one(text) })
     }
 
+    /// The folder that it is in, with its `/`: what is listed there is asked for by this name, and no secret has it. `None`: it is in none.
+    pub fn folder(&self) -> Option<Self> {
+        let text = &self.text[..=self.text.rfind('/')?];
+        Some(Self { text: text.into(), hash: HASH_KEY.hash_one(text) })
+    }
+
+    pub fn is_folder(&self) -> bool {
+        self.text.ends_with('/')
+    }
+
+    /// Without the `/` of a folder.
+    pub fn without_slash(&self) -> &str {
+        self.text.strip_suffix('/').unwrap_or(&self.text)
+    }
+
+    /// As [`Self::escapable`], of a secret or a folder.
+    ///
+    /// # Errors
+    /// As [`Self::escapable`].
+    pub fn escapable_or_folder(text: &str) -> Result<Self, InvalidName> {
+        if !text.ends_with('/') {
+            return Self::escapable(text);
+        }
+        Self::escapable(&format!("{text}x"))?.folder().ok_or(InvalidName::Empty)
+    }
+
+    /// The spelling of a name whose store knows empty elements, and no element `~`: `/a//b` is `~/a/~/b`.
+    pub fn without_empty(text: &str) -> String {
+        text.split('/').map(|element| if element.is_empty() { "~" } else { element }).collect::<Vec<_>>().join("/")
+    }
+
+    /// What [`Self::without_empty`] is the spelling of.
+    pub fn with_empty(text: &str) -> String {
+        text.split('/').map(|element| if element == "~" { "" } else { element }).collect::<Vec<_>>().join("/")
+    }
+
     /// The part after the last `/`: the default file name.
     pub fn last_element(&self) -> &str {
         self.text.rsplit('/').next().unwrap_or(&self.text)
@@ -289,6 +325,19 @@ mod tests {
             assert!(name.parse::<SecretName>().is_err(), "{name:?}");
         }
         assert_eq!("x".repeat(1025).parse::<SecretName>(), Err(InvalidName::TooLong(1025)));
+    }
+
+    #[test]
+    fn a_folder_has_a_name_that_no_secret_has() {
+        let name = |text: &str| text.parse::<SecretName>().unwrap();
+        let folder = name("shop/certs/web").folder().unwrap();
+        assert_eq!((folder.as_str(), folder.without_slash(), folder.is_folder()), ("shop/certs/", "shop/certs", true));
+        assert_eq!(SecretName::escapable_or_folder("shop/certs/"), Ok(folder.clone()));
+        assert_eq!(name("db").folder(), None);
+        assert!(!name("shop/certs").is_folder() && name("shop/certs") != folder);
+        for text in ["/", "", "a//", "../", "a/./", "a%2f/", "a\n/"] {
+            assert!(SecretName::escapable_or_folder(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

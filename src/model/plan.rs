@@ -3,22 +3,28 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::iter::once;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 use tokio::time::Duration;
 
 use super::{
-    Ask, BackendName, Code, FaultList, FieldName, FileMode, FilePath, FolderPath, InvalidName, LoginKey, Owner, Query, SecretRef, clean,
+    Ask, BackendName, Below, Code, FaultList, FieldName, FileMode, FilePath, FolderPath, InvalidName, Keystore, LoginKey, Owner,
+    PasswordOf, Query, SecretRef, Template, clean,
 };
 use crate::formats::Format;
+use crate::steps::{Spent, Steps};
 
 /// A parsed class.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What is asked for, each distinct secret once, in the order of the objects.
+    /// What is asked for, each distinct secret once, in the order of the objects. Those that are only in [`Plan::instead`] come last.
     pub secrets: Vec<SecretRef>,
+    /// Of a secret, by its place, another one that is asked for if the store of the first is out. Policy decides both.
+    pub instead: BTreeMap<usize, usize>,
     pub objects: Vec<Object>,
+    /// The places of the objects, counted from 0, that ask for all below a prefix. Each mount finds for itself what that is.
+    pub prefixes: Vec<usize>,
     /// The oldest answer that may come from a cache, where the class says so: less than the configuration's, never more.
     pub fresh: Option<Duration>,
     /// The same for one that is given because the store is out.
@@ -43,14 +49,17 @@ pub enum VersionIds {
 }
 
 /// One entry of a class.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Object {
     /// Its place in the class, counted from 1.
     pub index: usize,
-    /// Its place in [`Plan::secrets`], counted from 0; of several secrets, that of the first.
+    /// Its place in [`Plan::secrets`], counted from 0; of several secrets, that of the first; of a prefix, that of the folder.
     pub secret: usize,
-    /// What it is made of, where that is several secrets: the first too. Empty: it is made of `secret` alone.
+    /// What it is made of, where that is several secrets: the first too. Empty: it is made of `secret` alone. Of a prefix: what was found,
+    /// by its name from the prefix on.
     pub parts: Vec<Part>,
+    /// `None`: it names its secrets.
+    pub below: Option<Box<Below>>,
     pub select: Select,
     /// Its own or the class's; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
@@ -64,9 +73,20 @@ pub struct Object {
     pub optional: bool,
 }
 
+/// One file of what an expression finds.
+#[derive(Clone, Debug)]
+pub struct Search {
+    pub query: Query,
+    pub path: FilePath,
+    /// `None`: the object's.
+    pub mode: Option<FileMode>,
+}
+
 /// One of several secrets that an object is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Part {
+    /// What a template calls it; empty where there is none.
+    pub name: String,
     /// Its place in [`Plan::secrets`], counted from 0.
     pub secret: usize,
     /// It may be absent, whatever the object says.
@@ -74,12 +94,15 @@ pub struct Part {
     pub parse: Option<Parse>,
 }
 
-/// Which text of a secret is JSON whose members become the fields.
+/// Which field of a secret is read before anything is selected, and as what: what it holds becomes the fields.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Parse {
+    /// The members of a JSON text.
     Field(FieldName),
-    /// That of the only field.
+    /// The same, of the only field.
     Lone,
+    /// Key and certificates of a PKCS#12 file. Without a password it has none.
+    Pkcs12 { field: FieldName, password: Option<PasswordOf> },
 }
 
 /// What becomes of the line ends at the end of a text.
@@ -93,8 +116,10 @@ pub enum Newline {
 }
 
 /// Which part of the secret goes where.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Select {
+    /// Of each secret below a prefix a file; with patterns a folder, with a file for each field that one of them matches.
+    Each { patterns: Option<Vec<FieldPattern>>, folder: FolderPath },
     /// A field of exactly this name, else what the JMESPath expression yields.
     Field { query: Query, path: FilePath },
     /// A field of exactly this name, as the peers' `secretKey` finds it: within a map called `data` first.
@@ -103,10 +128,28 @@ pub enum Select {
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
     /// Fields of all its secrets together, in a form that an application reads.
     Formatted { format: Format, patterns: Vec<FieldPattern>, path: FilePath },
+    /// A PKCS#12 file.
+    Keystore { keystore: Box<Keystore>, path: FilePath },
     /// The store's whole answer, as its backend gives it.
     Response { path: FilePath },
+    /// The same; and beside it files of what expressions find in it, read as one JSON document.
+    Searched { path: FilePath, searches: Vec<Search> },
+    /// What a template makes of all its secrets.
+    Template { template: Arc<Template>, path: FilePath },
     /// The lone field's bytes, else JSON of all fields.
     Whole { path: FilePath },
+}
+
+/// The files of an object.
+#[derive(Clone, Copy, Debug)]
+pub enum Delivers<'o> {
+    /// For each secret below a prefix: which those are, the store knows.
+    Each(&'o FolderPath),
+    /// For each field that one of the patterns matches.
+    Fields(&'o FolderPath, &'o [FieldPattern]),
+    File(&'o FilePath),
+    /// The secret's own, and one for each search.
+    Searched(&'o FilePath, &'o [Search]),
 }
 
 /// An expression is searched in a copy of the secret, as a tree.
@@ -115,8 +158,17 @@ const EXPRESSION: usize = 16;
 /// A file in a format is written twice, and what is nested in it is read each time.
 const FORMATTED: usize = 8;
 
+/// What a template sees is copied, and what it does with it is its own.
+const TEMPLATE: usize = 16;
+
+/// A keystore takes keys that are derived, which is never little.
+const KEYSTORE: usize = 1 << 16;
+
 /// What is parsed is copied.
 const PARSED: usize = 4;
+
+/// What a search weighs, compiled, in bytes: most are a few names.
+const SEARCH: usize = 512;
 
 /// A glob over field names: `*` stands for any run of characters, everything else for itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -145,9 +197,10 @@ pub trait Catalogue: Send + Sync {
     /// What a class asks for, in the one spelling that policy sees and the store is sent; or what of it means nothing there.
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved>;
 
-    /// The backend that serves the classes of a peer's dialect: the one of this very address, else the one the node has for them.
-    fn serving(&self, dialect: &str, address: Option<&str>) -> Result<Serving, Unresolved> {
-        let _ = address;
+    /// The backend that serves the classes of a peer's dialect: the one of this very address, else the one the node has for them; of several
+    /// one that logs in this way, where the dialect knows several.
+    fn serving(&self, dialect: &str, address: Option<&str>, way: Option<&str>) -> Result<Serving, Unresolved> {
+        let _ = (address, way);
         Err(Unresolved::Backend(format!("this node has no backend for the dialect `{dialect}`")))
     }
 }
@@ -222,9 +275,42 @@ impl Plan {
         object.secrets().map(move |place| &self.secrets[place])
     }
 
-    /// Each object with the place of each of its secrets.
+    /// What its templates and searches weigh, compiled, in bytes.
+    pub fn compiled(&self) -> usize {
+        let searches: usize = self.objects.iter().map(|object| object.searches().len()).sum();
+        let renames = self.prefixes.iter().filter_map(|place| self.objects.get(*place)?.below.as_ref()?.rename.as_ref());
+        self.templates().map(|(_, template)| template.weight()).chain(renames.map(|rename| rename.weight())).sum::<usize>()
+            + searches * SEARCH
+    }
+
+    /// The objects that ask for all below a prefix.
+    pub fn bulk(&self) -> impl Iterator<Item = &Object> {
+        self.prefixes.iter().filter_map(|place| self.objects.get(*place))
+    }
+
+    /// The objects that are made by a template, each with it.
+    pub fn templates(&self) -> impl Iterator<Item = (&Object, &Template)> {
+        self.objects.iter().filter_map(|object| {
+            let Select::Template { template, .. } = &object.select else { return None };
+            Some((object, &**template))
+        })
+    }
+
+    /// Each object with the place of each of its secrets, and of what would be asked for instead.
     pub fn asked(&self) -> impl Iterator<Item = (&Object, usize)> {
-        self.objects.iter().flat_map(|object| object.secrets().map(move |place| (object, place)))
+        let both = |place: usize| once(place).chain(self.instead.get(&place).copied());
+        self.objects.iter().flat_map(move |object| object.secrets().flat_map(both).map(move |place| (object, place)))
+    }
+
+    /// How many of its secrets are asked for in any case: the first ones. The others are asked for if one of these is out.
+    pub fn needed(&self) -> usize {
+        self.instead.values().min().copied().unwrap_or(self.secrets.len())
+    }
+
+    /// The place of the secret that is delivered for the one of this place, by which of them were found.
+    pub fn answering(&self, place: usize, is_found: impl Fn(usize) -> bool) -> usize {
+        let instead = || self.instead.get(&place).copied().filter(|instead| is_found(*instead));
+        if is_found(place) { place } else { instead().unwrap_or(place) }
     }
 
     /// The object at this place in the class, counted from 1.
@@ -244,7 +330,10 @@ impl Plan {
     /// gets `#2`, `#3` ... at its end.
     pub fn versioned(&self) -> &[(String, usize)] {
         self.versioned.get_or_init(|| match self.version_ids {
-            VersionIds::Paths => unique(self.objects.iter().map(|object| (object.label().path, object.secret))),
+            VersionIds::Paths => unique(self.objects.iter().flat_map(|object| {
+                let searched = object.searches().iter().map(|search| search.path.to_string());
+                once(object.label().path).chain(searched).map(move |path| (path, object.secret))
+            })),
             VersionIds::Secrets => unique((0..).zip(&self.secrets).map(|(place, secret)| (secret.id(), place))),
         })
     }
@@ -275,6 +364,7 @@ impl Object {
             index,
             secret,
             parts: Vec::new(),
+            below: None,
             select,
             mode: None,
             owner: None,
@@ -287,50 +377,135 @@ impl Object {
 
     /// The places of its secrets in [`Plan::secrets`], the first first, each once.
     pub fn secrets(&self) -> impl Iterator<Item = usize> {
-        let repeats = |at: usize, place: usize| place == self.secret || self.parts[..at].iter().any(|part| part.secret == place);
-        let others = self.parts.iter().enumerate().filter(move |(at, part)| !repeats(*at, part.secret));
-        once(self.secret).chain(others.map(|(_, part)| part.secret))
+        let others = move || self.parts.iter().flat_map(Part::secrets).chain(self.parse.iter().filter_map(Parse::password));
+        let repeats = move |at: usize, place: usize| place == self.secret || others().take(at).any(|earlier| earlier == place);
+        once(self.secret).chain(others().enumerate().filter(move |(at, place)| !repeats(*at, *place)).map(|(_, place)| place))
+    }
+
+    /// The keystores that it reads: each with the place of its secret.
+    pub fn opened(&self) -> impl Iterator<Item = (usize, &Parse)> {
+        let own = self.parse.iter().map(|parse| (self.secret, parse));
+        let of_parts = self.parts.iter().filter_map(|part| Some((part.secret, part.parse.as_ref()?)));
+        own.chain(of_parts).filter(|(_, parse)| matches!(parse, Parse::Pkcs12 { .. }))
+    }
+
+    /// Each place in [`Plan::secrets`], to be changed.
+    pub fn places_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        let of_parts = self.parts.iter_mut().flat_map(|part| once(&mut part.secret).chain(password_of(&mut part.parse)));
+        once(&mut self.secret).chain(of_parts).chain(password_of(&mut self.parse))
     }
 
     /// Whether the secret of this place may be absent: nothing of the object needs it.
     pub fn may_lack(&self, place: usize) -> bool {
-        let mut asking = self.parts.iter().filter(|part| part.secret == place).peekable();
+        let mut asking = self.parts.iter().filter(|part| part.secrets().any(|one| one == place)).peekable();
         self.optional || asking.peek().is_some() && asking.all(|part| part.optional)
     }
 
     /// How often its secret may have to be looked through.
     pub fn looks(&self) -> usize {
         let is_parsed = self.parse.is_some() || self.parts.iter().any(|part| part.parse.is_some());
-        let parsed = if is_parsed { PARSED } else { 0 };
+        let parsed = match is_parsed {
+            true if self.opened().next().is_some() => KEYSTORE,
+            true => PARSED,
+            false => 0,
+        };
         let selected = match &self.select {
-            Select::Fields { patterns, .. } => patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1),
+            Select::Each { patterns: Some(patterns), .. } | Select::Fields { patterns, .. } => {
+                patterns.iter().filter(|pattern| !pattern.is_literal()).count().max(1)
+            }
             Select::Field { query, .. } if query.is_expression() => EXPRESSION,
             Select::Formatted { patterns, .. } => FORMATTED + patterns.iter().filter(|pattern| !pattern.is_literal()).count(),
-            Select::Field { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => 1,
+            Select::Keystore { .. } => KEYSTORE,
+            Select::Searched { searches, .. } => EXPRESSION * (1 + searches.len()),
+            Select::Template { .. } => TEMPLATE,
+            Select::Each { patterns: None, .. }
+            | Select::Field { .. }
+            | Select::Key { .. }
+            | Select::Response { .. }
+            | Select::Whole { .. } => 1,
         };
         selected + parsed
     }
 
+    /// Whether it wants the secret of this name below its prefix.
+    ///
+    /// # Errors
+    /// To tell that takes more work than may be done.
+    pub fn takes(&self, name: &str, steps: &Steps) -> Result<bool, Spent> {
+        self.below.as_ref().map_or(Ok(false), |below| below.takes(name, steps))
+    }
+
+    /// A secret that was found below its prefix. One that is gone meanwhile is left out, where all may be absent.
+    pub fn part_below(&self, name: String, secret: usize) -> Part {
+        Part { name, secret, optional: self.optional, parse: self.parse.clone() }
+    }
+
     pub fn label(&self) -> Label {
-        let path = match &self.select {
-            Select::Fields { folder, .. } => folder.to_string(),
-            Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
-                self.path().map(ToString::to_string).unwrap_or_default()
-            }
+        let path = match self.delivers() {
+            Delivers::File(path) | Delivers::Searched(path, _) => path.to_string(),
+            Delivers::Each(folder) | Delivers::Fields(folder, _) => folder.to_string(),
         };
         Label { index: self.index, path }
     }
 
-    /// Its file, where it is one; `None`: it is a file for each field.
+    /// What is searched for in its secret.
+    pub fn searches(&self) -> &[Search] {
+        match self.delivers() {
+            Delivers::Searched(_, searches) => searches,
+            Delivers::Each(_) | Delivers::Fields(..) | Delivers::File(_) => &[],
+        }
+    }
+
+    /// Its file, where it is one; `None`: it is a file for each field, for each secret, or for each search.
     pub fn path(&self) -> Option<&FilePath> {
+        match self.delivers() {
+            Delivers::File(path) => Some(path),
+            Delivers::Each(_) | Delivers::Fields(..) | Delivers::Searched(..) => None,
+        }
+    }
+
+    /// Where its bytes go.
+    pub fn delivers(&self) -> Delivers<'_> {
         match &self.select {
             Select::Field { path, .. }
             | Select::Formatted { path, .. }
             | Select::Key { path, .. }
+            | Select::Keystore { path, .. }
             | Select::Response { path }
-            | Select::Whole { path } => Some(path),
-            Select::Fields { .. } => None,
+            | Select::Template { path, .. }
+            | Select::Whole { path } => Delivers::File(path),
+            Select::Each { folder, .. } => Delivers::Each(folder),
+            Select::Fields { patterns, folder } => Delivers::Fields(folder, patterns),
+            Select::Searched { path, searches } => Delivers::Searched(path, searches),
         }
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// The places of what it is made of: its secret, and that of a password for it.
+    fn secrets(&self) -> impl Iterator<Item = usize> {
+        once(self.secret).chain(self.parse.as_ref().and_then(Parse::password))
+    }
+}
+
+// === impl Parse ===
+
+impl Parse {
+    /// The place of the secret that has the password.
+    fn password(&self) -> Option<usize> {
+        match self {
+            Self::Pkcs12 { password, .. } => password.as_ref().map(|password| password.secret),
+            Self::Field(_) | Self::Lone => None,
+        }
+    }
+}
+
+fn password_of(parse: &mut Option<Parse>) -> Option<&mut usize> {
+    match parse {
+        Some(Parse::Pkcs12 { password, .. }) => password.as_mut().map(|password| &mut password.secret),
+        Some(Parse::Field(_) | Parse::Lone) | None => None,
     }
 }
 
@@ -389,7 +564,10 @@ mod tests {
     use super::*;
 
     fn of(parts: &[(usize, bool)]) -> Object {
-        let parts: Vec<_> = parts.iter().map(|(secret, optional)| Part { secret: *secret, optional: *optional, parse: None }).collect();
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(secret, optional)| Part { name: String::new(), secret: *secret, optional: *optional, parse: None })
+            .collect();
         let (secret, select) = (parts.first().map_or(7, |part| part.secret), Select::Whole { path: "f".parse().unwrap() });
         Object { parts, ..Object::of_secret(1, secret, select) }
     }

@@ -73,6 +73,8 @@ pub enum InvalidQuery {
     Slice,
     #[error("uses `&` outside the arguments of map, max_by, min_by and sort_by")]
     StrayReference,
+    #[error("is not a JMESPath expression: it is wrong at character {0}")]
+    Syntax(usize),
     #[error("is {0} bytes long: at most {MAX_LENGTH} are allowed")]
     TooLong(usize),
 }
@@ -91,6 +93,19 @@ pub enum QueryError {
 // === impl Query ===
 
 impl Query {
+    /// An expression, also where the text could be the name of a field.
+    ///
+    /// # Errors
+    /// It is not an expression, or over a bound.
+    pub fn expression(text: &str) -> Result<Self, InvalidQuery> {
+        check_length(text)?;
+        let meaning = Meaning::expression(text)?;
+        if let Meaning::Neither(character) = meaning {
+            return Err(InvalidQuery::Syntax(character));
+        }
+        Ok(Self { text: FieldName::new(text), meaning })
+    }
+
     pub fn as_str(&self) -> &str {
         self.text.as_str()
     }
@@ -186,21 +201,26 @@ impl FromStr for Query {
     type Err = InvalidQuery;
 
     fn from_str(text: &str) -> Result<Self, InvalidQuery> {
-        if text.is_empty() {
-            return Err(InvalidQuery::Empty);
-        }
-        if text.len() > MAX_LENGTH {
-            return Err(InvalidQuery::TooLong(text.len()));
-        }
+        check_length(text)?;
         Ok(Self { text: FieldName::new(text), meaning: Meaning::of(text)? })
+    }
+}
+
+fn check_length(text: &str) -> Result<(), InvalidQuery> {
+    match text.len() {
+        0 => Err(InvalidQuery::Empty),
+        length if length > MAX_LENGTH => Err(InvalidQuery::TooLong(length)),
+        _ => Ok(()),
     }
 }
 
 impl Meaning {
     fn of(text: &str) -> Result<Self, InvalidQuery> {
-        if is_identifier(text) {
-            return Ok(Self::Name);
-        }
+        if is_identifier(text) { Ok(Self::Name) } else { Self::expression(text) }
+    }
+
+    /// Never a name.
+    fn expression(text: &str) -> Result<Self, InvalidQuery> {
         let operators = text.matches(OPERATORS).count();
         if operators > MAX_OPERATORS {
             return Err(InvalidQuery::Operators(operators));

@@ -45,12 +45,20 @@ pub struct Field {
 #[derive(Debug)]
 pub struct Secret {
     pub fields: BTreeMap<FieldName, Field>,
-    /// The store's whole answer, for classes that deliver it as it is. Shared, as fields are.
-    pub response: Option<Arc<SecretBytes>>,
+    pub response: Option<Response>,
     /// The store's own version. Where a store has none, delivery makes one (an HMAC of the fields). Of Vault's answers, those of KV v2
     /// alone have one.
     pub version: Option<Version>,
     pub lease: Option<Lease>,
+}
+
+/// What a store gave as a whole, for classes that deliver it as it is. Shared, as fields are.
+#[derive(Clone, Debug)]
+pub enum Response {
+    /// The store's words around the secret, too. The classes of the peers ask for it.
+    Answer(Arc<SecretBytes>),
+    /// What is stored under the name, to the byte: it is the whole secret for every class.
+    Stored(Arc<SecretBytes>),
 }
 
 /// A secret whose life the store ends unless it is renewed. Everything that renewing and revoking need is in it: a lease outlives the
@@ -209,22 +217,33 @@ impl Secret {
     /// About what it costs to hold, in bytes.
     pub fn weight(&self) -> usize {
         let fields: usize = self.fields.iter().map(|(name, field)| name.as_str().len() + field.bytes.len() + FIELD).sum();
-        fields + self.response.as_ref().map_or(0, |response| response.len())
+        fields + self.response.as_ref().map_or(0, |response| response.bytes().len())
     }
 
     /// Whether it says the same: fields, the whole answer, and version.
     pub fn is_as(&self, other: &Self) -> bool {
         let is_same = |(one, other): (&Field, &Field)| one.kind == other.kind && one.bytes.expose() == other.bytes.expose();
         let response = match (&self.response, &other.response) {
-            (Some(one), Some(other)) => one.expose() == other.expose(),
+            (Some(Response::Answer(one)), Some(Response::Answer(other))) | (Some(Response::Stored(one)), Some(Response::Stored(other))) => {
+                one.expose() == other.expose()
+            }
             (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
+            (Some(_), Some(_) | None) | (None, Some(_)) => false,
         };
         self.version == other.version
             && response
             && self.fields.len() == other.fields.len()
             && self.fields.keys().eq(other.fields.keys())
             && self.fields.values().zip(other.fields.values()).all(is_same)
+    }
+}
+
+// === impl Response ===
+
+impl Response {
+    pub fn bytes(&self) -> &Arc<SecretBytes> {
+        let (Self::Answer(bytes) | Self::Stored(bytes)) = self;
+        bytes
     }
 }
 

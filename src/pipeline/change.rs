@@ -82,9 +82,10 @@ impl Pipeline {
         let payer = Some(Payer::new(purse));
         let terms =
             Terms { tokens: Arc::new(PodTokens::default()), fresh: plan.fresh, max_stale: plan.max_stale, payer, deadline: cx.deadline };
-        let (found, rendered) = self.fetch_and_render(plan, &permits, &terms, *permission, &means, cx).await?;
+        let (found, rendered, expanded) = self.fetch_and_render(plan, &permits, &terms, *permission, (&means, cx), record).await?;
         let Found { secrets, paid, kept_back, .. } = found;
-        let (delivery, versions) = self.put_together(plan, &secrets, &rendered)?;
+        let permits = expanded.map_or(permits, |expanded| expanded.permits);
+        let (delivery, versions) = self.put_together(permits.plan(), &secrets, &rendered)?;
         let differs = volume.if_it_differs(delivery, cx.deadline).await.map_err(MountError::Delivery)?;
         let Some((volume, delivery)) = differs else { return Ok(Walked::Same) };
         self.commons.warn(purse.tenant(), class.as_deref().unwrap_or_default(), &rendered);

@@ -111,52 +111,56 @@ impl MountError {
         }
     }
 
-    fn parts(&self) -> Vec<String> {
-        fn each<T: fmt::Display>(faults: &[T]) -> Vec<String> {
-            faults.iter().map(ToString::to_string).collect()
+    /// The messages of its faults, and how many more there are. Only so many are made as can be told: a class may have hundreds of faults.
+    fn parts(&self) -> (Vec<String>, usize) {
+        fn first<T>(faults: &[T], told: impl Fn(&T) -> String) -> (Vec<String>, usize) {
+            (faults.iter().take(MAX_FAULTS + 1).map(told).collect(), faults.len().saturating_sub(MAX_FAULTS + 1))
         }
-        match self {
-            Self::Audit(error) => vec![error.to_string()],
-            Self::Class(ClassFaults(faults)) => each(faults),
-            Self::Delivery(error) => vec![error.to_string()],
-            Self::Fetch(failures) => each(failures),
-            Self::Identity(error) => vec![error.to_string()],
-            Self::Internal => vec![
-                "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned(),
-            ],
-            Self::NoRoom => vec![
-                "there is no room for this call now: other calls that wait have taken what there is (many Pods start at once; kubelet tries \
-                 again by itself)"
-                    .to_owned(),
-            ],
+        fn each<T: fmt::Display>(faults: &[T]) -> (Vec<String>, usize) {
+            first(faults, ToString::to_string)
+        }
+        let one = match self {
+            Self::Audit(error) => error.to_string(),
+            Self::Class(ClassFaults(faults)) => return each(faults),
+            Self::Delivery(error) => error.to_string(),
+            Self::Fetch(failures) => return each(failures),
+            Self::Identity(error) => error.to_string(),
+            Self::Internal => {
+                "a bug in the provider; this mount alone is affected (its log names the place in the code; please report it)".to_owned()
+            }
+            Self::NoRoom => "there is no room for this call now: other calls that wait have taken what there is (many Pods start at once; \
+                             kubelet tries again by itself)"
+                .to_owned(),
             Self::Overloaded { waited } => {
                 let waited = waited.as_secs();
-                vec![format!(
+                format!(
                     "no place was free for this mount in {waited} s (many Pods start at once, or a store is slow; kubelet tries again by itself)"
-                )]
+                )
             }
-            Self::Oversize(error) => vec![error.to_string()],
-            Self::Policy(denials) => denials.iter().map(|(label, denial)| format!("{label}: {denial}")).collect(),
-            Self::Render(faults) => each(faults),
-            Self::Request(faults) => each(faults),
+            Self::Oversize(error) => error.to_string(),
+            Self::Policy(denials) => return first(denials, |(label, denial)| format!("{label}: {denial}")),
+            Self::Render(faults) => return each(faults),
+            Self::Request(faults) => return each(faults),
             Self::TimedOut { after } => {
                 let after = after.as_secs_f64();
-                vec![format!("the mount was not done after {after:.1} s (a store is slow or out of reach; kubelet tries again by itself)")]
+                format!("the mount was not done after {after:.1} s (a store is slow or out of reach; kubelet tries again by itself)")
             }
             Self::TooMuch { most } => {
-                vec![format!(
+                format!(
                     "its secrets and files take more than the {most} bytes that one mount may hold on this node (ask for less, split the class over \
                      several volumes, or ask for a higher limits.mountBytes)"
-                )]
+                )
             }
-        }
+        };
+        (vec![one], 0)
     }
 }
 
 /// `<Code>: <first>; <second> ...`, cut at 4 KiB with the number of what was left out.
 impl fmt::Display for MountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&bounded(self.code(), &self.parts(), self.unkept()))
+        let (parts, more) = self.parts();
+        f.write_str(&bounded(self.code(), &parts, self.unkept() + more))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the audit line will say, gathered along the walk: an early failure leaves the rest as it was.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::live::Whose;
 use super::watch::Subject;
 use super::{MountContext, MountError};
 use crate::audit::{Age, Event, Files, Gist, ObjectEvent, OtherEvent, Outcome};
-use crate::model::{BackendName, Fetched, Label, Object, Plan, Request, SecretRef, Select, Source, Tenant, Version};
+use crate::model::{BackendName, Delivers, Fetched, Label, Object, Plan, Request, SecretRef, Select, Source, Tenant, Version};
 use crate::policy::{Denial, Permits};
 use crate::render::Rendered;
 
@@ -115,14 +116,24 @@ impl Record {
         self.told = Told::Withheld(Arc::clone(plan));
     }
 
+    /// What the class comes to for this mount.
+    pub(super) fn expanded(&mut self, plan: &Arc<Plan>) {
+        self.told = Told::Withheld(Arc::clone(plan));
+    }
+
     pub(super) fn identified(&mut self, verified: bool) {
         self.event.verified = verified;
     }
 
     pub(super) fn denied(&mut self, denials: &[(Label, Denial)]) {
         let mut objects = self.told.objects();
+        let mut places: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (place, object) in objects.iter().enumerate() {
+            places.entry(object.object).or_default().push(place);
+        }
         for (label, denial) in denials {
-            for object in objects.iter_mut().filter(|object| object.object == label.index) {
+            for place in places.get(&label.index).into_iter().flatten() {
+                let object = &mut objects[*place];
                 object.outcome = Outcome::Denied;
                 match object.others.iter_mut().find(|other| other.secret == denial.secret) {
                     Some(other) => other.rule = denial.rule(),
@@ -209,26 +220,13 @@ impl Told {
 impl Facts {
     /// Files and plan are in one order: what an object has is in a row.
     fn objects(&self) -> Vec<ObjectEvent> {
-        let Self { permits, secrets, versions, rendered } = self;
+        let Self { permits, rendered, .. } = self;
         let plan = permits.plan();
         let mut objects: Vec<ObjectEvent> = Vec::with_capacity(plan.objects.len());
         for file in &rendered.files {
             let Some(object) = plan.object(file.object) else { continue };
             if objects.last().is_none_or(|last| last.object != object.index) {
-                let fetched = secrets[object.secret].as_ref();
-                let source = fetched.map(|fetched| &fetched.source);
-                let mut event = ObjectEvent {
-                    rule: Some(permits.rule(object.secret)),
-                    source: source.map(Source::as_str),
-                    by: fetched.and_then(|fetched| by_another(fetched, plan.secret(object))).cloned(),
-                    age: Age::of(source.and_then(Source::stale).map(|(age, _)| age)),
-                    version: versions[object.secret].clone(),
-                    ..of_object(plan, object, Outcome::Delivered)
-                };
-                for (other, place) in event.others.iter_mut().zip(object.secrets().skip(1)) {
-                    other.found(permits.rule(place), secrets[place].as_ref(), versions[place].as_ref());
-                }
-                objects.push(event);
+                objects.push(self.delivered(object));
             }
             if let Some(event) = objects.last_mut() {
                 event.add_file(&file.path, file.field.as_ref());
@@ -247,6 +245,31 @@ impl Facts {
         objects.sort_by_key(|object| object.object);
         objects
     }
+
+    /// What there is to say of an object besides its files. A secret that another one stood in for has no version; what was not asked for is
+    /// not told.
+    fn delivered(&self, object: &Object) -> ObjectEvent {
+        let Self { permits, secrets, versions, .. } = self;
+        let plan = permits.plan();
+        let fetched = secrets[object.secret].as_ref();
+        let source = fetched.map(|fetched| &fetched.source);
+        let mut event = ObjectEvent {
+            rule: Some(permits.rule(object.secret)),
+            source: source.map(Source::as_str),
+            by: fetched.and_then(|fetched| by_another(fetched, plan.secret(object))).cloned(),
+            age: Age::of(source.and_then(Source::stale).map(|(age, _)| age)),
+            version: versions[object.secret].clone(),
+            others: Vec::new(),
+            ..of_object(plan, object, Outcome::Delivered)
+        };
+        let asked = |place: &usize| *place < plan.needed() || secrets[*place].is_some();
+        for place in others(plan, object).filter(asked) {
+            let mut other = OtherEvent::of(&plan.secrets[place]);
+            other.found(permits.rule(place), secrets[place].as_ref(), versions[place].as_ref());
+            event.others.push(other);
+        }
+        event
+    }
 }
 
 /// All of [`Facts::objects`] that the class does not say.
@@ -255,6 +278,10 @@ impl Hash for Facts {
         let Self { permits, secrets, versions, rendered } = self;
         let plan = permits.plan();
         permits.rules().hash(state);
+        if !plan.prefixes.is_empty() {
+            // The class does not say what is below them.
+            plan.secrets.hash(state);
+        }
         for ((secret, fetched), version) in plan.secrets.iter().zip(secrets).zip(versions) {
             let by = fetched.as_ref().and_then(|fetched| by_another(fetched, secret));
             // A letter for all that follows: no two secrets can be taken for others by what stands beside them.
@@ -271,8 +298,8 @@ impl Hash for Facts {
         state.write_usize(rendered.files.len());
         for file in &rendered.files {
             // The files of all other objects are those that the class names.
-            if let Some(Object { index, select: Select::Fields { .. }, .. }) = plan.object(file.object) {
-                (index, &file.path, &file.field).hash(state);
+            if let Some(object) = plan.object(file.object).filter(|object| object.path().is_none()) {
+                (object.index, &file.path, &file.field).hash(state);
             }
         }
         for skipped in &rendered.skipped {
@@ -287,14 +314,25 @@ fn by_another<'f>(fetched: &'f Fetched, secret: &SecretRef) -> Option<&'f Backen
 }
 
 fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
-    let (field, file) = match &object.select {
-        Select::Field { query, path } => (Some(query.name().clone()), Some(path.clone())),
-        Select::Key { key, path } => (Some(key.clone()), Some(path.clone())),
-        Select::Fields { .. } => (None, None),
-        Select::Formatted { path, .. } | Select::Response { path } | Select::Whole { path } => (None, Some(path.clone())),
+    let field = match &object.select {
+        Select::Field { query, .. } => Some(query.name()),
+        Select::Key { key, .. } => Some(key),
+        Select::Each { .. }
+        | Select::Fields { .. }
+        | Select::Formatted { .. }
+        | Select::Keystore { .. }
+        | Select::Response { .. }
+        | Select::Searched { .. }
+        | Select::Template { .. }
+        | Select::Whole { .. } => None,
     };
+    let file = match object.delivers() {
+        Delivers::File(path) | Delivers::Searched(path, _) => Some(path),
+        Delivers::Each(_) | Delivers::Fields(..) => None,
+    };
+    let (field, file) = (field.cloned(), file.cloned());
     let (secret, files) = (plan.secret(object).clone(), Files::default());
-    let others = plan.secrets_of(object).skip(1).map(OtherEvent::of).collect();
+    let others = others(plan, object).map(|place| OtherEvent::of(&plan.secrets[place])).collect();
     ObjectEvent {
         object: object.index,
         secret,
@@ -309,6 +347,11 @@ fn of_object(plan: &Plan, object: &Object, outcome: Outcome) -> ObjectEvent {
         by: None,
         age: Age::default(),
     }
+}
+
+/// The places of all secrets of an object but the first, and of what would be asked for instead of them.
+fn others<'p>(plan: &'p Plan, object: &'p Object) -> impl Iterator<Item = usize> + 'p {
+    object.secrets().skip(1).chain(object.secrets().filter_map(|place| plan.instead.get(&place).copied()))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! nothing, and of a `deny` nobody would ever notice.
 
 use std::fmt;
+use std::iter::once;
 
 use super::foreign;
 use super::placeholder::{check as check_placeholders, samples, stand_in};
@@ -25,6 +26,10 @@ pub struct Store<'k> {
     pub canonical: Canonical<'k>,
     /// What stands before every name in the store's API, and is no part of any.
     pub version: Option<&'static str>,
+    /// What some names have to end with; empty: nothing.
+    pub ending: &'static str,
+    /// The first element of every name is one of these; empty: any.
+    pub firsts: &'static [&'static str],
     /// What every name begins with; empty: nothing in common.
     pub namespace: String,
     /// Whether anything there is ever asked for with the verb `update`.
@@ -153,7 +158,15 @@ impl Store<'_> {
         };
         // `**` may stand for more than the backend.
         let name = if first == "**" { pattern } else { rest };
-        let samples = samples(name, &["x"]);
+        let across: Vec<String> = self.firsts.iter().map(|first| format!("{first}/x")).chain(["x".to_owned()]).collect();
+        let across: Vec<&str> = across.iter().rev().map(String::as_str).collect();
+        let (head, tail) = name.split_once('/').unwrap_or((name, ""));
+        let spelled = self.firsts.iter().filter(|first| glob::matches(head, first)).map(|first| format!("{first}/{tail}"));
+        let mut samples: Vec<String> = once(name.to_owned()).chain(spelled).flat_map(|name| samples(&name, &across)).collect();
+        // A star at the end stands for whatever has to be there.
+        if name.ends_with('*') && !self.ending.is_empty() {
+            samples.extend(samples.clone().into_iter().map(|sample| sample + self.ending));
+        }
         let first_cause = samples.first().and_then(|sample| cause(sample));
         if samples.iter().all(|sample| cause(sample).is_some()) {
             return first_cause;
@@ -212,6 +225,8 @@ mod tests {
                     }
                     other => other,
                 }),
+                ending: "",
+                firsts: &[],
                 version,
                 namespace: namespace.to_owned(),
                 updates,
@@ -228,6 +243,50 @@ mod tests {
 
     fn told(pattern: &str) -> String {
         check(pattern, false, &backends()).unwrap_err()
+    }
+
+    /// Where names begin with one of two words, a pattern may leave open which.
+    #[test]
+    fn a_wildcard_stands_for_the_first_element_of_every_name() {
+        let canonical = |name: &str| match name.parse::<SecretName>() {
+            Ok(parsed) if name.starts_with("one/") || name.starts_with("two/") => Ok(parsed),
+            _ => Err(InvalidName::Store("does not begin with one/ or two/".to_owned())),
+        };
+        let store = Store {
+            canonical: Box::new(canonical),
+            ending: "",
+            firsts: &["one", "two"],
+            version: None,
+            namespace: String::new(),
+            updates: false,
+        };
+        let backends = [Named { name: "amazon", store: Some(store) }];
+        for pattern in ["amazon/**", "amazon/*/shop/**", "amazon/**/db", "amazon/t*/db", "amazon/two/${namespace}/*", "**/db"] {
+            assert_eq!(check(pattern, false, &backends).as_deref(), Ok(pattern), "{pattern}");
+        }
+        for pattern in ["amazon/three/**", "amazon/shop/*"] {
+            assert!(check(pattern, false, &backends).is_err(), "{pattern}");
+        }
+    }
+
+    /// Where some names have to end in one way, a star at a pattern's end stands for that as well.
+    #[test]
+    fn a_wildcard_stands_for_the_end_that_a_name_has_to_have() {
+        let canonical = |name: &str| match name.parse::<SecretName>() {
+            Ok(parsed) if name.ends_with("-end") || !name.contains(':') => Ok(parsed),
+            _ => Err(InvalidName::Store("does not end with -end".to_owned())),
+        };
+        let (canonical, namespace) = (Box::new(canonical), String::new());
+        let store = Store { canonical, ending: "-end", firsts: &[], version: None, namespace, updates: false };
+        let backends = [Named { name: "amazon", store: Some(store) }];
+        for pattern in
+            ["amazon/1:shop/*", "amazon/1:shop/**", "amazon/1:*", "amazon/1:db-end", "amazon/1:${namespace}/*-end", "amazon/shop/*"]
+        {
+            assert_eq!(check(pattern, false, &backends).as_deref(), Ok(pattern), "{pattern}");
+        }
+        for pattern in ["amazon/1:shop/db", "amazon/1:*/db"] {
+            assert!(check(pattern, false, &backends).is_err(), "{pattern}");
+        }
     }
 
     #[test]

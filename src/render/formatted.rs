@@ -1,5 +1,6 @@
 //! One file of many fields, of one secret or of several, in a form that an application reads.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -10,7 +11,10 @@ use crate::formats::{Format, Out, Unfit, Value};
 use crate::model::{Code, Encoding, Field, FieldKind, FieldName, FieldPattern, FilePath, Object, Parse, Secret, SecretBytes, quoted};
 
 /// What a byte of a certificate takes to be read, and to be compared with 32 others, in steps.
-const CERTIFICATE: u64 = 64;
+pub(super) const CERTIFICATE: u64 = 64;
+
+/// About what stands around a value in a file besides its name.
+const SIGNS: usize = 8;
 
 /// A field of the file.
 struct Chosen<'s> {
@@ -36,7 +40,7 @@ impl<'p> Renderer<'p> {
         let Some((found, parsed)) = self.sources(object, secrets)? else { return Ok(()) };
         // Those that were parsed stand in the place of what they were parsed from.
         let sources: Vec<_> =
-            found.iter().zip(&parsed).map(|((place, secret), parsed)| (*place, parsed.as_ref().unwrap_or(*secret))).collect();
+            found.iter().zip(&parsed).filter_map(|((place, secret), parsed)| Some((*place, parsed.as_deref().or(*secret)?))).collect();
         let Some(parts) = self.chosen(object, patterns, &sources)? else { return Ok(()) };
         let bytes = |part: &Chosen<'_>| LOOK + 4 * WRITTEN * (part.name.as_str().len() + part.field.bytes.len()) as u64;
         self.steps.charge(parts.iter().map(bytes).sum())?;
@@ -57,34 +61,38 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    /// The secrets that are there, each with its place, and beside them what was parsed of them. `None`: the object has no file, and that is
+    /// The secrets, each with its place (`None`: absent, and may be), and beside them what was parsed of them. `None`: the object has no file, and that is
     /// told.
     #[allow(clippy::type_complexity)] // two lists side by side: the one borrows what the other does not
-    fn sources<'s>(
+    pub(super) fn sources<'s>(
         &mut self,
         object: &'p Object,
         secrets: &[Option<&'s Secret>],
-    ) -> Result<Option<(Vec<(usize, &'s Secret)>, Vec<Option<Secret>>)>, Over> {
+    ) -> Result<Option<(Vec<(usize, Option<&'s Secret>)>, Vec<Option<Arc<Secret>>>)>, Over> {
         let own = [(object.secret, false, object.parse.as_ref())];
-        let all: Vec<(usize, bool, Option<&Parse>)> = match object.parts.as_slice() {
+        let all: Vec<(usize, bool, Option<&'p Parse>)> = match object.parts.as_slice() {
             [] => own.to_vec(),
             parts => parts.iter().map(|part| (part.secret, part.optional, part.parse.as_ref())).collect(),
         };
         let (mut found, mut parsed, mut is_whole) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()), true);
         for (place, optional, parse) in all {
             match (secrets[place], parse) {
-                (None, _) if optional => self.skip_at(object, place, None),
+                (None, _) if optional => {
+                    self.skip_at(object, place, None);
+                    found.push((place, None));
+                    parsed.push(None);
+                }
                 (None, _) => {
                     self.absent_secret(object, place);
                     is_whole = false;
                 }
                 (Some(secret), None) => {
-                    found.push((place, secret));
+                    found.push((place, Some(secret)));
                     parsed.push(None);
                 }
-                (Some(secret), Some(parse)) => match self.parsed(object, place, secret, parse)? {
+                (Some(secret), Some(parse)) => match self.parsed(object, place, secret, parse, secrets)? {
                     Some(of_text) => {
-                        found.push((place, secret));
+                        found.push((place, Some(secret)));
                         parsed.push(Some(of_text));
                     }
                     None => is_whole = false,
@@ -154,7 +162,7 @@ impl<'p> Renderer<'p> {
     }
 
     /// A field as the file has it. What is JSON has neither an encoding nor line ends.
-    fn decoded(&mut self, object: &'p Object, place: usize, name: &FieldName, field: &Field) -> Result<Option<Field>, Over> {
+    pub(super) fn decoded(&mut self, object: &'p Object, place: usize, name: &FieldName, field: &Field) -> Result<Option<Field>, Over> {
         if field.kind == FieldKind::Json && object.encoding == Encoding::Utf8 {
             return Ok(Some(field.clone()));
         }
@@ -176,19 +184,19 @@ type Faulty = (Option<usize>, Problem);
 
 fn of_values(parts: &[Chosen<'_>], format: Format, limit: usize) -> Result<Arc<SecretBytes>, Faulty> {
     let names = names(parts, format)?;
-    let values: Vec<(&str, Value<'_>)> = names.iter().map(String::as_str).zip(parts.iter().map(|part| value(&part.field))).collect();
+    let values: Vec<(&str, Value<'_>)> = names.iter().map(|name| &**name).zip(parts.iter().map(|part| value(&part.field))).collect();
     let fault = |(position, unfit): (usize, Unfit)| {
         let (part, code) = (&parts[position], code_of(&unfit));
         (Some(part.place), Problem { code, text: format!("its field {} {unfit}", quoted(part.name.as_str())) })
     };
-    let mut counter = Out::counting();
-    format.write(&values, &mut counter).map_err(fault)?;
-    if counter.len() > limit {
-        return Err((None, too_large(counter.len(), limit)));
-    }
-    let mut out = Out::of(counter.len());
+    let guess = parts.iter().map(|part| part.name.as_str().len() + part.field.bytes.len() + SIGNS).sum();
+    let mut out = Out::within(limit, guess);
     format.write(&values, &mut out).map_err(fault)?;
-    Ok(Arc::new(SecretBytes::from(out.into_bytes())))
+    whole(out, limit)
+}
+
+fn whole(out: Out, limit: usize) -> Result<Arc<SecretBytes>, Faulty> {
+    out.into_bytes().map(|bytes| Arc::new(SecretBytes::from(bytes))).map_err(|length| (None, too_large(length, limit)))
 }
 
 fn code_of(unfit: &Unfit) -> Code {
@@ -206,9 +214,9 @@ fn code_of(unfit: &Unfit) -> Code {
     }
 }
 
-/// What the fields are called in the file, each once.
-fn names(parts: &[Chosen<'_>], format: Format) -> Result<Vec<String>, Faulty> {
-    let mut taken: BTreeMap<String, &FieldName> = BTreeMap::new();
+/// What the fields are called in the file, each once: as their secrets have them they are told apart already.
+fn names<'p>(parts: &'p [Chosen<'_>], format: Format) -> Result<Vec<Cow<'p, str>>, Faulty> {
+    let mut taken: BTreeMap<Cow<'p, str>, &FieldName> = BTreeMap::new();
     let mut names = Vec::with_capacity(parts.len());
     for part in parts {
         let fault = |text: String| (Some(part.place), Problem { code: Code::InvalidRequest, text });
@@ -218,7 +226,9 @@ fn names(parts: &[Chosen<'_>], format: Format) -> Result<Vec<String>, Faulty> {
                 "its field {field} has no letter or digit for a variable's name (rename it, or choose with `fields`)"
             )));
         };
-        if let Some(other) = taken.insert(name.clone(), part.name) {
+        if let Cow::Owned(_) = &name
+            && let Some(other) = taken.insert(name.clone(), part.name)
+        {
             let (one, two) = (quoted(other.as_str()), quoted(part.name.as_str()));
             let name = quoted(&name);
             return Err(fault(format!("the fields {one} and {two} would both become {name} (rename one, or choose with `fields`)")));
@@ -255,18 +265,13 @@ fn of_blocks(parts: &[Chosen<'_>], wanted: pem::Part, limit: usize) -> Result<Ar
         }
     }
     let fault = |fault: pem::Fault| (None, Problem { code: code_of_pem(fault), text: format!("as PEM: {fault}") });
-    let mut counter = Out::counting();
-    bundle.write(wanted, &mut counter).map_err(fault)?;
-    if counter.len() > limit {
-        return Err((None, too_large(counter.len(), limit)));
-    }
-    let mut out = Out::of(counter.len());
+    let mut out = Out::within(limit, parts.iter().map(|part| part.field.bytes.len()).sum());
     bundle.write(wanted, &mut out).map_err(fault)?;
-    Ok(Arc::new(SecretBytes::from(out.into_bytes())))
+    whole(out, limit)
 }
 
 /// A text, or a list of texts, such as the `ca_chain` of Vault.
-fn read(bundle: &mut Bundle, field: &Field) -> Result<usize, pem::Fault> {
+pub(super) fn read(bundle: &mut Bundle, field: &Field) -> Result<usize, pem::Fault> {
     match (field.kind, json::text_of(field)) {
         (FieldKind::Json, Some(list)) => {
             let texts: Vec<zeroize::Zeroizing<String>> = serde_json::from_str(list).unwrap_or_default();
@@ -277,11 +282,11 @@ fn read(bundle: &mut Bundle, field: &Field) -> Result<usize, pem::Fault> {
     }
 }
 
-fn code_of_pem(fault: pem::Fault) -> Code {
+pub(super) fn code_of_pem(fault: pem::Fault) -> Code {
     match fault {
         pem::Fault::Body(_) | pem::Fault::Certificate(_) | pem::Fault::Cut(_) => Code::SecretCorrupt,
         pem::Fault::NoCertificate | pem::Fault::NoKey | pem::Fault::Nothing => Code::SecretNotFound,
-        pem::Fault::TooMany => Code::TooLarge,
+        pem::Fault::TooMany(_) => Code::TooLarge,
         pem::Fault::Headers(_) | pem::Fault::Scattered(_) | pem::Fault::TwoKeys | pem::Fault::Unknown(_) => Code::InvalidRequest,
     }
 }

@@ -7,20 +7,24 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::formats::pkcs12::SaltKey;
 use crate::model::{
     Claim, Code, Encoding, FaultList, Field, FieldName, FieldPattern, FileMode, FilePath, FolderPath, Label, Newline, Object, Owner, Parse,
-    Plan, Query, QueryError, Secret, SecretBytes, SecretRef, Select, clashes, clean, quoted,
+    Part, Plan, Query, QueryError, Search, Secret, SecretBytes, SecretRef, Select, clashes, clean, quoted,
 };
 use crate::steps::{Spent, Steps};
 
-use self::select::{Expressions, Matched, Unfound};
+use self::select::{Document, Expressions, Matched, Unfound};
 
+mod each;
 mod encoding;
 mod formatted;
 mod json;
+mod keystore;
 mod newline;
 mod parse;
 mod select;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +49,10 @@ pub struct RenderLimits {
     pub files: usize,
     /// Of one file, in bytes.
     pub secret_bytes: usize,
+    /// What templates may make at once, in bytes.
+    pub memory: usize,
+    /// There is no more than that: a mount that takes more is refused.
+    pub is_all_memory: bool,
     /// Of all files with their paths, in bytes. Delivery measures the answer itself; this keeps what is far too much from being made.
     pub mount_bytes: usize,
 }
@@ -67,6 +75,8 @@ pub struct RenderedFile {
     pub contents: Arc<SecretBytes>,
     /// The object it is of, counted from 1.
     pub object: usize,
+    /// The place of its secret in the plan; of several secrets, of the first.
+    pub secret: usize,
     /// The field it holds, or the expression; `None` for a whole secret.
     pub field: Option<FieldName>,
 }
@@ -106,14 +116,23 @@ struct Problem {
     text: String,
 }
 
+/// Why a plan was not rendered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unrendered {
+    Faults(FaultList<RenderFault>),
+    /// With more memory it may be.
+    Short,
+}
+
 /// Why nothing more is rendered.
 enum Over {
     Bytes,
     Files,
+    Memory,
     Steps(Spent),
 }
 
-/// Renders every file of a plan. `secrets` stand beside those that the plan asks for; `None`: absent.
+/// Renders every file of a plan. `secrets` stand beside those that the plan asks for; `None`: absent. `salts`: for keystores.
 ///
 /// # Errors
 /// All faults: absent fields and secrets that are not optional (`SecretNotFound`), what cannot be decoded (`SecretCorrupt`), names that make no
@@ -123,14 +142,17 @@ pub fn render(
     secrets: &[Option<&Secret>],
     permission: FileMode,
     limits: RenderLimits,
+    salts: &SaltKey,
     steps: &Steps,
-) -> Result<Rendered, FaultList<RenderFault>> {
+) -> Result<Rendered, Unrendered> {
     let mut renderer = Renderer {
         plan,
         permission,
         limits,
+        salts,
         steps,
         expressions: Expressions::of(plan, limits),
+        opened: Vec::new(),
         spent: 0,
         named: 0,
         rendered: Rendered { files: Vec::with_capacity(plan.objects.len()), ..Rendered::default() },
@@ -139,6 +161,9 @@ pub fn render(
     let mut is_spent = false;
     for object in &plan.objects {
         if let Err(over) = renderer.object(object, secrets) {
+            if matches!(over, Over::Memory) && !limits.is_all_memory {
+                return Err(Unrendered::Short);
+            }
             is_spent = matches!(over, Over::Steps(_));
             renderer.fault(object, || over.problem(limits));
             break;
@@ -150,15 +175,26 @@ pub fn render(
     {
         renderer.fault(last, || Over::Steps(spent).problem(limits));
     }
-    if renderer.faults.is_empty() { Ok(renderer.rendered) } else { Err(renderer.faults) }
+    if renderer.faults.is_empty() { Ok(renderer.rendered) } else { Err(Unrendered::Faults(renderer.faults)) }
+}
+
+/// Where the files of a secret's fields go.
+#[derive(Clone, Copy)]
+struct Naming<'p> {
+    folder: &'p FolderPath,
+    /// The secret, where it was found below a prefix.
+    part: Option<&'p Part>,
 }
 
 struct Renderer<'p> {
     plan: &'p Plan,
     permission: FileMode,
     limits: RenderLimits,
+    salts: &'p SaltKey,
     steps: &'p Steps,
     expressions: Expressions<'p>,
+    /// Keystores that were read: each by the place of its secret. `None`: it could not be, which is told. A class has only few.
+    opened: Vec<(usize, &'p Parse, Option<Arc<Secret>>)>,
     /// Bytes of the files so far.
     spent: usize,
     /// How many faults name the fields of a secret.
@@ -172,15 +208,29 @@ struct Renderer<'p> {
 impl<'p> Renderer<'p> {
     fn object(&mut self, object: &'p Object, secrets: &[Option<&Secret>]) -> Result<(), Over> {
         self.steps.charge(LOOK)?;
+        if object.below.is_some() && object.parts.is_empty() {
+            // Nothing was found, and that was allowed.
+            self.skip(object, None);
+            return Ok(());
+        }
+        if let Select::Each { patterns, folder } = &object.select {
+            return self.each(object, patterns.as_deref(), folder, secrets);
+        }
         if let Select::Formatted { format, patterns, path } = &object.select {
             return self.formatted(object, *format, patterns, path, secrets);
+        }
+        if let Select::Template { template, path } = &object.select {
+            return self.template(object, template, path, secrets);
+        }
+        if let Select::Keystore { keystore, path } = &object.select {
+            return self.keystore(object, keystore, path, secrets);
         }
         let Some(secret) = secrets[object.secret] else {
             self.absent_secret(object, object.secret);
             return Ok(());
         };
         let Some(parse) = &object.parse else { return self.select(object, secret) };
-        match self.parsed(object, object.secret, secret, parse)? {
+        match self.parsed(object, object.secret, secret, parse, secrets)? {
             Some(parsed) => self.select(object, &parsed),
             None => Ok(()),
         }
@@ -188,28 +238,32 @@ impl<'p> Renderer<'p> {
 
     fn select(&mut self, object: &'p Object, secret: &Secret) -> Result<(), Over> {
         match &object.select {
-            // Made of fields of several secrets: see `object`.
-            Select::Formatted { .. } => Ok(()),
+            // Made of several secrets: see `object`.
+            Select::Each { .. } | Select::Formatted { .. } | Select::Keystore { .. } | Select::Template { .. } => Ok(()),
             Select::Field { query, path } => self.field(object, secret, query, path),
-            Select::Fields { patterns, folder } => self.fields(object, secret, patterns, folder),
+            Select::Fields { patterns, folder } => self.fields(object, object.secret, secret, patterns, Naming { folder, part: None }),
             Select::Key { key, path } => self.key(object, secret, key, path),
             Select::Response { path } => self.file(object, path.clone(), None, select::response(secret)),
-            Select::Whole { path } => {
-                let bytes = |(name, field): (&FieldName, &Field)| LOOK + WRITTEN * (name.as_str().len() + field.bytes.len()) as u64;
-                self.steps.charge(secret.fields.iter().map(bytes).sum())?;
-                if let (1, Some((name, field))) = (secret.fields.len(), secret.fields.first_key_value())
-                    && field.is_null()
-                {
-                    self.absent(object, Some(name.as_str()), || select::null(name));
-                    return Ok(());
-                }
-                let contents = match select::whole(secret, object.encoding, self.limits.secret_bytes) {
-                    Ok(contents) => Ok(self.end(object, contents)?),
-                    Err(problem) => Err(problem),
-                };
-                self.file(object, path.clone(), None, contents)
-            }
+            Select::Searched { path, searches } => self.searched(object, secret, path, searches),
+            Select::Whole { path } => self.whole(object, object.secret, secret, path),
         }
+    }
+
+    /// `place`: of the secret in the plan.
+    fn whole(&mut self, object: &Object, place: usize, secret: &Secret, path: &FilePath) -> Result<(), Over> {
+        let bytes = |(name, field): (&FieldName, &Field)| LOOK + WRITTEN * (name.as_str().len() + field.bytes.len()) as u64;
+        self.steps.charge(secret.fields.iter().map(bytes).sum())?;
+        if let (1, Some((name, field)), None) = (secret.fields.len(), secret.fields.first_key_value(), select::stored(secret))
+            && field.is_null()
+        {
+            self.absent_at(object, place, Some(name.as_str()), || select::null(name));
+            return Ok(());
+        }
+        let contents = match select::whole(secret, object.encoding, self.limits.secret_bytes) {
+            Ok(contents) => Ok(self.end(object, contents)?),
+            Err(problem) => Err(problem),
+        };
+        self.file_of(object, place, path.clone(), None, contents)
     }
 
     fn field(&mut self, object: &'p Object, secret: &Secret, query: &Query, path: &FilePath) -> Result<(), Over> {
@@ -265,22 +319,80 @@ impl<'p> Renderer<'p> {
         self.file(object, path.clone(), Some(key.clone()), contents)
     }
 
-    fn fields(&mut self, object: &Object, secret: &Secret, patterns: &[FieldPattern], folder: &FolderPath) -> Result<(), Over> {
+    fn searched(&mut self, object: &Object, secret: &Secret, path: &FilePath, searches: &[Search]) -> Result<(), Over> {
+        let response = match select::response(secret) {
+            Ok(response) => response,
+            Err(problem) => {
+                self.fault(object, || problem);
+                return Ok(());
+            }
+        };
+        let document = Document::of_response(&response, self.limits.secret_bytes, self.steps)?;
+        self.file(object, path.clone(), None, Ok(response))?;
+        let document = match document {
+            Ok(document) => document,
+            Err(problem) => {
+                self.fault(object, || problem);
+                return Ok(());
+            }
+        };
+        for Search { query, path, mode } in searches {
+            self.steps.charge(LOOK + query.as_str().len() as u64)?;
+            match document.search(query, self.limits.secret_bytes, self.steps)? {
+                Ok(contents) => {
+                    let before = self.rendered.files.len();
+                    self.file(object, path.clone(), Some(query.name().clone()), Ok(contents))?;
+                    if let (Some(mode), Some(file)) = (mode, self.rendered.files.get_mut(before)) {
+                        file.mode = *mode;
+                    }
+                }
+                Err(unfound) => self.unsearched(object, query, unfound),
+            }
+        }
+        Ok(())
+    }
+
+    fn unsearched(&mut self, object: &Object, query: &Query, unfound: Unfound) {
+        let shown = || quoted(query.as_str());
+        let absent = |hint: String| {
+            let text = format!("the expression {} finds nothing in it{hint} (correct the expression, or the secret)", shown());
+            Problem { code: Code::SecretNotFound, text }
+        };
+        self.fault(object, || match unfound {
+            Unfound::Absent(_) => absent(String::new()),
+            Unfound::Member { path, .. } => absent(format!(": its member {} is not there", clean(&path))),
+            Unfound::Failed(error) => {
+                let text = format!("the expression {}: {error} (correct the expression, or the secret)", shown());
+                Problem { code: Code::InvalidRequest, text }
+            }
+            Unfound::Problem(problem) => problem,
+        });
+    }
+
+    /// `place`: of the secret in the plan.
+    fn fields(
+        &mut self,
+        object: &Object,
+        place: usize,
+        secret: &Secret,
+        patterns: &[FieldPattern],
+        naming: Naming<'_>,
+    ) -> Result<(), Over> {
         let Matched { fields, unmatched } = select::matching(secret, patterns, self.steps)?;
         for pattern in unmatched {
             if pattern.is_literal() {
-                self.absent_field(object, secret, pattern.as_str(), None);
+                self.absent_field_at(object, place, secret, pattern.as_str(), None);
             } else {
-                self.skip(object, Some(pattern.as_str()));
+                self.skip_at(object, place, Some(pattern.as_str()));
             }
         }
         for (name, field, is_named) in fields {
             match (field.is_null(), is_named) {
-                (false, _) => self.exploded(object, name, field, folder)?,
-                (true, true) => self.absent(object, Some(name.as_str()), || select::null(name)),
+                (false, _) => self.exploded(object, place, name, field, naming)?,
+                (true, true) => self.absent_at(object, place, Some(name.as_str()), || select::null(name)),
                 (true, false) => {
-                    self.skip(object, Some(name.as_str()));
-                    self.warn(object, || {
+                    self.skip_at(object, place, Some(name.as_str()));
+                    self.warn_at(object, place, || {
                         let name = quoted(name.as_str());
                         format!("its field {name} is null in the store: no file is delivered for it (give it a value, or remove it)")
                     });
@@ -290,21 +402,14 @@ impl<'p> Renderer<'p> {
         Ok(())
     }
 
-    fn exploded(&mut self, object: &Object, name: &FieldName, field: &Field, folder: &FolderPath) -> Result<(), Over> {
-        self.steps.charge(folder.as_path().map_or(0, |path| path.as_str().len() as u64) + name.as_str().len() as u64)?;
-        match folder.join(name.as_str()) {
+    fn exploded(&mut self, object: &Object, place: usize, name: &FieldName, field: &Field, naming: Naming<'_>) -> Result<(), Over> {
+        match self.path_of(object, naming, Some(name))? {
             Ok(path) => {
                 let contents = self.decode(object, Arc::clone(&field.bytes))?;
-                self.file(object, path, Some(name.clone()), contents.map_err(|problem| problem.of_field(name)))
+                self.file_of(object, place, path, Some(name.clone()), contents.map_err(|problem| problem.of_field(name)))
             }
-            Err(cause) => {
-                let text = || {
-                    format!(
-                        "its field {} cannot name a file: the path {cause} (name the fields, or give it an object of its own)",
-                        quoted(name.as_str())
-                    )
-                };
-                self.fault(object, || Problem { code: Code::InvalidRequest, text: text() });
+            Err(problem) => {
+                self.fault_at(object, place, || problem);
                 Ok(())
             }
         }
@@ -328,10 +433,20 @@ impl<'p> Renderer<'p> {
         Ok(newline::end(object.newline, contents))
     }
 
-    /// The secret whose fields are the members of a JSON text; `None`: there is none, and that is told.
-    fn parsed(&mut self, object: &Object, place: usize, secret: &Secret, parse: &Parse) -> Result<Option<Secret>, Spent> {
+    /// The secret of what one of its fields holds; `None`: there is none, and that is told.
+    fn parsed(
+        &mut self,
+        object: &'p Object,
+        place: usize,
+        secret: &Secret,
+        parse: &'p Parse,
+        secrets: &[Option<&Secret>],
+    ) -> Result<Option<Arc<Secret>>, Spent> {
+        if let Parse::Pkcs12 { .. } = parse {
+            return self.opened(object, place, secret, parse, secrets);
+        }
         match parse::parsed(secret, parse, self.limits, self.steps)? {
-            Ok(parsed) => return Ok(Some(parsed)),
+            Ok(parsed) => return Ok(Some(Arc::new(parsed))),
             Err(parse::Unparsed::Absent { field, text }) => self.absent_at(object, place, Some(&field), || text),
             Err(parse::Unparsed::Problem(problem)) => self.fault_at(object, place, || problem),
         }
@@ -345,17 +460,37 @@ impl<'p> Renderer<'p> {
         field: Option<FieldName>,
         contents: Result<Arc<SecretBytes>, Problem>,
     ) -> Result<(), Over> {
+        self.file_of(object, object.secret, path, field, contents)
+    }
+
+    /// `place`: of its secret in the plan.
+    fn file_of(
+        &mut self,
+        object: &Object,
+        place: usize,
+        path: FilePath,
+        field: Option<FieldName>,
+        contents: Result<Arc<SecretBytes>, Problem>,
+    ) -> Result<(), Over> {
         self.steps.charge(LOOK)?;
         match contents {
             Ok(contents) if contents.len() > self.limits.secret_bytes => {
                 let limit = self.limits.secret_bytes;
-                self.fault(object, || too_large(contents.len(), limit));
+                self.fault_at(object, place, || too_large(contents.len(), limit));
                 Ok(())
             }
             Ok(contents) => {
                 self.spent = self.spent.saturating_add(contents.len() + path.as_str().len() + FILE_OVERHEAD);
                 let mode = object.mode.unwrap_or(self.permission);
-                self.rendered.files.push(RenderedFile { path, mode, owner: object.owner, contents, object: object.index, field });
+                self.rendered.files.push(RenderedFile {
+                    path,
+                    mode,
+                    owner: object.owner,
+                    contents,
+                    object: object.index,
+                    secret: place,
+                    field,
+                });
                 match () {
                     () if self.spent > self.limits.mount_bytes => Err(Over::Bytes),
                     () if self.rendered.files.len() > self.limits.files => Err(Over::Files),
@@ -363,15 +498,19 @@ impl<'p> Renderer<'p> {
                 }
             }
             Err(problem) => {
-                self.fault(object, || problem);
+                self.fault_at(object, place, || problem);
                 Ok(())
             }
         }
     }
 
     fn absent_field(&mut self, object: &Object, secret: &Secret, wanted: &str, why: Option<&QueryError>) {
+        self.absent_field_at(object, object.secret, secret, wanted, why);
+    }
+
+    fn absent_field_at(&mut self, object: &Object, place: usize, secret: &Secret, wanted: &str, why: Option<&QueryError>) {
         let (named, steps) = (!object.optional && self.names_fields(), self.steps);
-        self.absent(object, Some(wanted), || select::no_field(secret, wanted, why, named.then_some(steps)));
+        self.absent_at(object, place, Some(wanted), || select::no_field(secret, wanted, why, named.then_some(steps)));
     }
 
     fn absent_secret(&mut self, object: &Object, place: usize) {
@@ -413,10 +552,14 @@ impl<'p> Renderer<'p> {
     }
 
     fn warn(&mut self, object: &Object, problem: impl FnOnce() -> String) {
+        self.warn_at(object, object.secret, problem);
+    }
+
+    fn warn_at(&mut self, object: &Object, place: usize, problem: impl FnOnce() -> String) {
         let plan = self.plan;
         self.rendered.warnings.add_with(|| RenderWarning {
             object: object.label(),
-            secret: plan.secret(object).clone(),
+            secret: plan.secrets[place].clone(),
             problem: problem(),
         });
     }
@@ -430,10 +573,10 @@ impl<'p> Renderer<'p> {
         self.rendered.skipped.push(Skipped { object: object.index, secret, field: field.map(clean) });
     }
 
-    /// The dialect has checked every path but those that fields' names make.
+    /// The dialect has checked every path but those that the names of fields and of found secrets make.
     fn check_layout(&mut self) -> Result<(), Spent> {
         let plan = self.plan;
-        if !plan.objects.iter().any(|object| matches!(object.select, Select::Fields { .. })) {
+        if !plan.objects.iter().any(|object| matches!(object.select, Select::Each { .. } | Select::Fields { .. })) {
             return Ok(());
         }
         let files = &self.rendered.files;
@@ -446,6 +589,11 @@ impl<'p> Renderer<'p> {
                 continue;
             }
             let (Some(holder), Some(object)) = (plan.object(files[earlier].object), plan.object(files[later].object)) else { continue };
+            if holder.index == object.index && matches!(object.select, Select::Each { .. }) {
+                let both = [clash.file, clash.other].map(|at| (files[at].secret, &files[at].path));
+                faults.push((object, Self::clash_of_found(object, both)));
+                continue;
+            }
             let text = format!(
                 "it would deliver {}, which excludes {} of {} (name the fields, or change a path)",
                 quoted(files[later].path.as_str()),
@@ -464,6 +612,12 @@ impl<'p> Renderer<'p> {
 // === impl Problem ===
 
 impl Problem {
+    /// Of what is wrong with the field, as its name's own.
+    fn of_field_itself(mut self, name: &FieldName) -> Self {
+        self.text = format!("its field {} {}", quoted(name.as_str()), self.text);
+        self
+    }
+
     fn of_field(mut self, name: &FieldName) -> Self {
         self.text = format!("its field {}: {}", quoted(name.as_str()), self.text);
         self
@@ -483,6 +637,7 @@ impl Over {
                 "with this object the volume has more than {} files (split the class over several volumes, or ask for a higher limits.files)",
                 limits.files
             ),
+            Self::Memory => format!("its template makes more than {} bytes on the way (write a simpler one)", limits.memory),
             Self::Steps(spent) => format!("with this object the volume {spent} (split the class over several volumes)"),
         };
         Problem { code: Code::TooLarge, text }
@@ -498,6 +653,14 @@ impl From<Spent> for Over {
 fn too_large(bytes: usize, limit: usize) -> Problem {
     let text = format!(
         "is {bytes} bytes as a file: at most {limit} are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)"
+    );
+    Problem { code: Code::TooLarge, text }
+}
+
+/// Of what was not made to its end.
+fn too_long(limit: usize) -> Problem {
+    let text = format!(
+        "makes a file of more than {limit} bytes: no more are allowed on this node (make a shorter one, or ask for a higher limits.secretBytes)"
     );
     Problem { code: Code::TooLarge, text }
 }

@@ -58,6 +58,8 @@ fn found<'s>(secret: &'s Secret, parse: &Parse, steps: &Steps) -> Result<(&'s Fi
                 return Err(Unparsed::Problem(Problem { code: Code::InvalidRequest, text }));
             }
         },
+        // Opened, not parsed: see `keystore`.
+        Parse::Pkcs12 { .. } => return Err(Unparsed::Problem(Problem { code: Code::Internal, text: "is a keystore".to_owned() })),
     };
     if found.1.is_null() {
         return Err(Unparsed::Absent { field: found.0.as_str().to_owned(), text: select::null(found.0) });

@@ -8,7 +8,8 @@ use jmespath::{Rcvar, Variable};
 use super::{LOOK, Problem, RenderLimits, WRITTEN, json, too_large};
 use crate::glob::Glob;
 use crate::model::{
-    Code, Encoding, Field, FieldKind, FieldName, FieldPattern, Object, Plan, Query, QueryError, Secret, SecretBytes, Select, clean, quoted,
+    Code, Encoding, Field, FieldKind, FieldName, FieldPattern, Object, Plan, Query, QueryError, Response, Secret, SecretBytes, Select,
+    clean, quoted,
 };
 use crate::nearest::nearest;
 use crate::steps::{Spent, Steps};
@@ -44,11 +45,12 @@ pub(super) fn key(secret: &Secret, key: &str, steps: &Steps) -> Result<Option<Fi
     Ok(inner.or_else(|| secret.fields.get(key).cloned()))
 }
 
-/// A lone field's bytes, else JSON of all fields.
+/// The stored bytes where the store gave them; else a lone field's bytes, else JSON of all fields.
 pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
-    if let (1, Some(field)) = (secret.fields.len(), secret.fields.values().next()) {
+    let lone = || if secret.fields.len() == 1 { secret.fields.values().next().map(|field| &field.bytes) } else { None };
+    if let Some(bytes) = stored(secret).or_else(lone) {
         // Only the native format has whole secrets.
-        return super::encoding::decode(encoding, Arc::clone(&field.bytes), true);
+        return super::encoding::decode(encoding, Arc::clone(bytes), true);
     }
     if encoding != Encoding::Utf8 {
         let text = format!("`encoding` decodes one text, and the secret has {} (add `field`, or `fields` for a file each)", count(secret));
@@ -57,9 +59,16 @@ pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result
     json::of_secret(secret, limit)
 }
 
-/// What the store answered, as it is.
+pub(super) fn stored(secret: &Secret) -> Option<&Arc<SecretBytes>> {
+    match &secret.response {
+        Some(Response::Stored(bytes)) => Some(bytes),
+        Some(Response::Answer(_)) | None => None,
+    }
+}
+
+/// What the store gave as a whole.
 pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
-    secret.response.as_ref().map(Arc::clone).ok_or_else(|| {
+    secret.response.as_ref().map(|response| Arc::clone(response.bytes())).ok_or_else(|| {
         let text = "has no response to deliver as a whole: its backend gives fields alone (name a field)".to_owned();
         Problem { code: Code::InvalidRequest, text }
     })
@@ -133,7 +142,7 @@ pub(super) enum Unfound {
 }
 
 /// A secret as the value that expressions search.
-struct Document {
+pub(super) struct Document {
     value: Rcvar,
     /// Of the fields in it, in bytes.
     size: usize,
@@ -243,7 +252,33 @@ impl Document {
         Ok(Ok(Self { value: Rcvar::new(Variable::Object(fields)), size, values }))
     }
 
-    fn search(&self, query: &Query, limit: usize, steps: &Steps) -> Result<Found, Spent> {
+    /// A store's whole answer as one JSON document.
+    pub(super) fn of_response(response: &SecretBytes, limit: usize, steps: &Steps) -> Result<Result<Self, Problem>, Spent> {
+        const REMEDY: &str = "store JSON, or remove `jmesPath`";
+        let corrupt = |problem: String| Problem { code: Code::SecretCorrupt, text: problem };
+        let Ok(text) = str::from_utf8(response.expose()) else {
+            return Ok(Err(corrupt(format!("is binary, and an expression searches JSON ({REMEDY})"))));
+        };
+        let (size, values) = (text.len(), json::values(text));
+        steps.charge(WRITTEN * size as u64 + LOOK * values as u64)?;
+        if values * VALUE > WORKSPACE * limit {
+            let most = WORKSPACE * limit / VALUE;
+            let text = format!(
+                "has {values} JSON values: an expression searches at most {most} on this node (split the secret, or ask for a higher \
+                 limits.secretBytes)"
+            );
+            return Ok(Err(Problem { code: Code::TooLarge, text }));
+        }
+        // No word of the parser's: it may quote the text.
+        let value = Variable::from_json(text).map_err(|_| {
+            let at = serde_json::from_str::<serde::de::IgnoredAny>(text).err();
+            let at = at.map_or_else(String::new, |error| format!(": line {}, column {}", error.line(), error.column()));
+            corrupt(format!("is not JSON, which an expression searches{at} ({REMEDY})"))
+        });
+        Ok(value.map(|value| Self { value: Rcvar::new(value), size, values }))
+    }
+
+    pub(super) fn search(&self, query: &Query, limit: usize, steps: &Steps) -> Result<Found, Spent> {
         let workspace = query.growth().saturating_mul(self.size as u64);
         let made = query.values().saturating_mul((self.values * VALUE) as u64);
         let over = |needed: u64, most: usize| Some(needed).filter(|needed| *needed > (most * limit) as u64);

@@ -1,19 +1,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::{RenderFault, RenderLimits, Rendered, render};
+use super::{RenderFault, RenderLimits, Rendered, Unrendered};
+use crate::formats::pkcs12::SaltKey;
 use crate::model::{
-    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Object, Plan, Secret, SecretBytes, SecretRef, Select,
-    Version, VersionIds,
+    Code, Encoding, FaultList, Field, FieldKind, FieldName, FieldPattern, FileMode, Object, Plan, Response, Secret, SecretBytes, SecretRef,
+    Select, Version, VersionIds,
 };
 use crate::steps::Steps;
 
 mod formats;
+mod keystores;
+mod searches;
+mod templates;
 
 /// Stands in every value of these tests, and in no message.
 const CANARY: &str = "hunter2";
 
-const LIMITS: RenderLimits = RenderLimits { files: 4096, secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
+const LIMITS: RenderLimits =
+    RenderLimits { memory: 3 << 20, is_all_memory: true, files: 4096, secret_bytes: 1 << 20, mount_bytes: 3 << 20 };
 
 /// What the plans of these tests ask for.
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -64,6 +69,20 @@ fn plan(objects: Vec<Object>) -> Plan {
 
 fn beside<'s>(plan: &Plan, secrets: &'s Secrets) -> Vec<Option<&'s Secret>> {
     plan.secrets.iter().map(|secret| secrets.get(secret).map(|secret| &**secret)).collect()
+}
+
+/// None of these mounts waits for more memory.
+fn render(
+    plan: &Plan,
+    secrets: &[Option<&Secret>],
+    permission: FileMode,
+    limits: RenderLimits,
+    steps: &Steps,
+) -> Result<Rendered, FaultList<RenderFault>> {
+    super::render(plan, secrets, permission, limits, &SaltKey::new(b"test"), steps).map_err(|unrendered| match unrendered {
+        Unrendered::Faults(faults) => faults,
+        Unrendered::Short => panic!("it comes short"),
+    })
 }
 
 fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, FaultList<RenderFault>> {
@@ -143,7 +162,7 @@ fn a_field_of_exactly_that_name_wins() {
 fn a_whole_response_is_shared_and_must_be_there() {
     let response = Arc::new(SecretBytes::new(br#"{"data":{"password":"hunter2"}}"#.to_vec()));
     let answer = |response| Arc::new(Secret { fields: BTreeMap::new(), response, version: None, lease: None });
-    let secrets = HashMap::from([(reference("a"), answer(Some(Arc::clone(&response)))), (reference("b"), answer(None))]);
+    let secrets = HashMap::from([(reference("a"), answer(Some(Response::Answer(Arc::clone(&response))))), (reference("b"), answer(None))]);
     let whole = |path: &str| Select::Response { path: path.parse().unwrap() };
     // No encoding is the response's own.
     let object_of_a = Object { encoding: Encoding::Base64, ..object(1, "a", whole("a.json")) };
@@ -367,7 +386,7 @@ fn files_that_exclude_each_other() {
 #[test]
 fn limits_hold_before_anything_large_is_made() {
     let store = secrets("a", [("x", text(&CANARY.repeat(20))), ("y", text("y"))]);
-    let small = |secret_bytes, mount_bytes| RenderLimits { files: 4096, secret_bytes, mount_bytes };
+    let small = |secret_bytes, mount_bytes| RenderLimits { secret_bytes, mount_bytes, ..LIMITS };
     let messages = |objects: Vec<Object>, limits| {
         let plan = plan(objects);
         let faults = render(&plan, &beside(&plan, &store), FileMode::DEFAULT, limits, &Steps::unbounded()).unwrap_err();
@@ -418,7 +437,7 @@ type Kind<'k> = (&'k str, &'k dyn Fn(usize) -> u64);
 
 /// The steps that rendering takes, whatever comes of it.
 fn steps_of(objects: Vec<Object>, secrets: &Secrets) -> u64 {
-    let (steps, limits) = (Steps::unbounded(), RenderLimits { files: 100_000, secret_bytes: 4 << 20, mount_bytes: 1 << 30 });
+    let (steps, limits) = (Steps::unbounded(), RenderLimits { files: 100_000, secret_bytes: 4 << 20, mount_bytes: 1 << 30, ..LIMITS });
     let plan = plan(objects);
     let _ = render(&plan, &beside(&plan, secrets), FileMode::DEFAULT, limits, &steps);
     steps.spent()
@@ -523,7 +542,7 @@ fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
 fn what_expressions_find_ahead_is_bounded() {
     let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000))), ("y", text("y"))]);
     let objects: Vec<Object> = (1..=100).map(|n| object(n, "a", field("x || y", &format!("f{n}")))).collect();
-    let limits = RenderLimits { files: 4096, secret_bytes: 1 << 20, mount_bytes: 100_000 };
+    let limits = RenderLimits { mount_bytes: 100_000, ..LIMITS };
     let over = plan(objects);
     let faults = render(&over, &beside(&over, &store), FileMode::DEFAULT, limits, &Steps::unbounded()).unwrap_err();
     insta::assert_snapshot!(faults[0], @"object 13 (f13): files/a: with this object the volume has more than 100000 bytes (split the class over several volumes, or ask for a higher limits.mountBytes)");
@@ -538,7 +557,7 @@ fn what_expressions_find_ahead_is_bounded() {
 #[test]
 fn files_values_and_work_have_bounds() {
     let fault = |objects: Vec<Object>, store: &Secrets, files: usize, steps: u64| {
-        let limits = RenderLimits { files, secret_bytes: 100_000, mount_bytes: 3 << 20 };
+        let limits = RenderLimits { files, secret_bytes: 100_000, ..LIMITS };
         let steps = Steps::new(steps, tokio::time::Instant::now() + tokio::time::Duration::from_mins(1));
         let plan = plan(objects);
         let faults = render(&plan, &beside(&plan, store), FileMode::DEFAULT, limits, &steps).unwrap_err();

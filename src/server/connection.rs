@@ -3,6 +3,7 @@
 //! It ends as HTTP/2 ends: by GOAWAY, after which what has begun is answered. A bare close or a reset while a call is under way is what a
 //! client makes codes of the trap of (`status.rs`): it is left for peers that have shown that they do not listen.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 
@@ -17,6 +18,7 @@ use tokio::time::{Duration, timeout};
 
 use super::Provider;
 use super::authority::RepairAuthority;
+use super::gather::{Gather, Gathered};
 use super::proto::csi_driver_provider_server::CsiDriverProviderServer;
 use super::seats::{Farewell, Taken};
 use super::timed::Timed;
@@ -27,8 +29,11 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client has this long to send it. Until then no call can be under way.
 const GREETING: Duration = Duration::from_secs(2);
 
-pub(super) type Connection =
-    http2::Connection<TokioIo<RepairAuthority<UnixStream>>, TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>, TokioExecutor>;
+pub(super) type Connection = http2::Connection<
+    TokioIo<RepairAuthority<Gather<UnixStream>>>,
+    TowerToHyperService<Timed<CsiDriverProviderServer<Provider>>>,
+    TokioExecutor,
+>;
 
 /// Whether the client speaks HTTP/2, and has said so in time. Nothing is read from the stream.
 pub(super) async fn greets(stream: &UnixStream) -> bool {
@@ -52,7 +57,7 @@ fn look(stream: &UnixStream) -> io::Result<bool> {
 }
 
 /// Serves a connection to its end. Once `stop` is true, or another needs the seat, it is told to leave.
-pub(super) async fn tend(connection: Connection, taken: Taken, mut stop: watch::Receiver<bool>) {
+pub(super) async fn tend(connection: Connection, gathered: Gathered<UnixStream>, taken: Taken, mut stop: watch::Receiver<bool>) {
     let mut connection = pin!(connection);
     let seat = &taken.seat;
     let mut farewell = None;
@@ -60,9 +65,11 @@ pub(super) async fn tend(connection: Connection, taken: Taken, mut stop: watch::
     loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended with an error");
+            ended = poll_fn(|cx| gathered.poll_with(cx, connection.as_mut())) => {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "a connection ended with an error"),
+                    Err(error) => tracing::debug!(%error, "a connection ended with an error"),
                 }
                 return;
             }

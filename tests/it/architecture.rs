@@ -50,8 +50,8 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         // Each stage's own config type, never its implementation.
         "config" => &["identity", "policy", "backend", "delivery", "audit", "server"],
         "app" => &["config", "identity", "policy", "backend", "render", "delivery", "audit", "events", "dialect", "pipeline", "server"],
-        // The commands that play the driver, keep a vault, judge a class or look after a node use those rooms' own parts.
-        "cli" => &["app", "config", "server", "backend", "delivery", "dialect", "identity", "kube", "policy"],
+        // The commands that play the driver, keep a vault, judge or render a class or look after a node use those rooms' own parts.
+        "cli" => &["app", "config", "server", "backend", "delivery", "dialect", "identity", "kube", "policy", "render"],
         "lib" | "main" => return None,
         _ => panic!("a new room {room:?}: say in tests/it/architecture.rs what it may import"),
     })

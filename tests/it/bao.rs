@@ -38,12 +38,10 @@ mod reviews;
 pub use api::Answer;
 pub use audit::Request;
 pub use authority::{Authority, Life, Pair};
-pub use daemon::{Elsewhere, eventually};
+pub use daemon::{Daemon, Elsewhere, eventually, free_port, outliving};
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use reviews::Reviews;
-
-use daemon::{Daemon, free_port, outliving};
 
 /// A server, and who speaks to it: the root token in the root namespace, unless [`Bao::with_token`] or [`Bao::within`] say otherwise.
 /// A clone is the same server; it ends with the last.

@@ -107,6 +107,24 @@ fn a_changed_secret_is_in_the_pod_within_seconds() {
     });
 }
 
+/// Secrets that come below a prefix, change and go: the folders are looked at, too.
+#[test]
+fn a_volume_follows_its_prefix() {
+    with_mounts("changes::a_volume_follows_its_prefix", |dir| {
+        let (node, volume, provider) = Node::serving(dir, METRICS, "1m");
+        let files = || seen(&volume).join(" ");
+        node.mount(&provider, "- { prefix: shop/certs/, fields: '*', optional: true, path: certs/ }").unwrap();
+        assert_eq!(files(), "");
+        node.house.set("shop/certs/web", &[("crt", b"1")]);
+        node.until("the first secret", || fs::read_to_string(volume.join("certs/web/crt")).is_ok_and(|crt| crt == "1"));
+        node.house.set("shop/certs/team/api", &[("crt", b"2")]);
+        node.until("one in a folder", || fs::read_to_string(volume.join("certs/team/api/crt")).is_ok_and(|crt| crt == "2"));
+        fs::remove_file(node.house.path("vault/shop/certs/web.age")).unwrap();
+        node.until("one less", || !volume.join("certs/web/crt").exists());
+        assert!(node.changes().iter().all(|line| line["outcome"] == "delivered"), "{:?}", node.changes());
+    });
+}
+
 /// Each write changes the folder for whoever reads it: there is at most one in five seconds, and the last one counts.
 #[test]
 fn a_secret_that_changes_all_the_time_is_written_now_and_then() {
@@ -236,8 +254,11 @@ fn what_is_no_secret_leaves_the_former_files() {
             let line = node.changes().pop().unwrap();
             line["error"].as_str().unwrap().replace(node.house.path("").to_str().unwrap(), "HOUSE/")
         };
-        fs::rename(&file, &aside).unwrap();
-        assert!(apart("mkfifo").arg(&file).status().unwrap().success());
+        // In one step: a look between two would find no file at all.
+        let pipe = node.house.path("pipe");
+        assert!(apart("mkfifo").arg(&pipe).status().unwrap().success());
+        fs::hard_link(&file, &aside).unwrap();
+        fs::rename(&pipe, &file).unwrap();
         insta::assert_snapshot!(errors(1), @"SecretCorrupt: object 1 (password): files/shop/db: shop/db.age is not a regular file (remove it, and set the secret anew)");
         fs::remove_file(&file).unwrap();
         insta::assert_snapshot!(errors(2), @"SecretNotFound: object 1 (password): files/shop/db: there is no such secret in the vault: shop/db.age is absent (make it with `keyferry vault set shop/db FIELD=@FILE`)");

@@ -80,16 +80,17 @@ fn blocks(file: &Path) -> Vec<String> {
 fn examples_of_classes_and_their_objects_are_valid() {
     let mut texts: BTreeMap<String, String> =
         examples().iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap())).collect();
-    for document in ["README.md", "docs/classes.md", "docs/check.md", "docs/migrate-from-vault-csi-provider.md"] {
+    for document in
+        ["README.md", "docs/classes.md", "docs/check.md", "docs/migrate-from-vault-csi-provider.md", "docs/migrate-from-aws-provider.md"]
+    {
         texts.extend((1..).zip(blocks(&root().join(document))).map(|(at, block)| (format!("{document} {at}"), block)));
     }
-    let (mut classes, mut inner, mut of_peers) = (Map::new(), BTreeMap::new(), BTreeSet::new());
+    let (mut classes, mut inner, mut providers) = (Map::new(), BTreeMap::new(), BTreeMap::new());
     for (file, documents) in load(&texts).as_object().unwrap() {
         for document in documents.as_array().unwrap().iter().filter(|document| document["kind"] == "SecretProviderClass") {
             let name = format!("{file} {}", document["metadata"]["name"]);
-            if document["spec"]["provider"] != "keyferry" {
-                of_peers.insert(name.clone());
-            }
+            let provider = document["spec"]["provider"].as_str().unwrap();
+            providers.insert(name.clone(), provider.to_owned());
             inner.insert(name.clone(), document["spec"]["parameters"]["objects"].as_str().unwrap().to_owned());
             classes.insert(name, document.clone());
         }
@@ -98,10 +99,12 @@ fn examples_of_classes_and_their_objects_are_valid() {
     assert_eq!(validate("class", "", &Value::Object(classes)), "");
     let objects: Map<String, Value> =
         load(&inner).as_object().unwrap().iter().map(|(name, docs)| (name.clone(), docs[0].clone())).collect();
-    let (peers, own): (Map<String, Value>, Map<String, Value>) = objects.into_iter().partition(|(name, _)| of_peers.contains(name));
-    assert!(!peers.is_empty());
-    assert_eq!(validate("class", "#/$defs/objects", &Value::Object(own)), "");
-    assert_eq!(validate("class", "#/$defs/peerObjects", &Value::Object(peers)), "");
+    for (provider, definition) in [("keyferry", "objects"), ("vault", "peerObjects"), ("aws", "awsObjects")] {
+        let of_provider: Map<String, Value> =
+            objects.iter().filter(|(name, _)| providers[*name] == provider).map(|(name, list)| (name.clone(), list.clone())).collect();
+        assert!(!of_provider.is_empty(), "{provider}");
+        assert_eq!(validate("class", &format!("#/$defs/{definition}"), &Value::Object(of_provider)), "");
+    }
 }
 
 #[test]
@@ -131,6 +134,7 @@ fn base() -> Value {
         "backends": {
             "files": { "kind": "file", "vault": "/v", "identity": "/k" },
             "intranet": { "kind": "http", "url": "https://secrets.example/v1/{name}" },
+            "amazon": { "kind": "aws", "region": "eu-west-1", "auth": { "method": "irsa" } },
             "bao": { "kind": "vault", "address": "https://bao:8200", "auth": { "method": "jwt", "role": "csi" } },
             "bao-dr": { "kind": "vault", "address": "https://dr:8200", "auth": { "method": "jwt", "role": "csi" } },
             "intranet-dr": { "kind": "http", "url": "https://dr.example/v1/{name}" },
@@ -154,6 +158,10 @@ fn places() -> Vec<Place> {
         Place { path: &["backends", "intranet", "auth"], schema: at("/$defs/httpAuth") },
         Place { path: &["backends", "intranet", "auth", "bearer"], schema: at("/$defs/httpAuth/properties/bearer") },
         Place { path: &["backends", "intranet", "auth", "basic"], schema: at("/$defs/httpAuth/properties/basic") },
+        Place { path: &["backends", "amazon"], schema: at("/$defs/awsBackend") },
+        Place { path: &["backends", "amazon", "auth"], schema: at("/$defs/awsAuth") },
+        Place { path: &["backends", "amazon", "auth", "assumeRole"], schema: at("/$defs/awsAssume") },
+        Place { path: &["backends", "amazon", "endpoints"], schema: at("/$defs/awsEndpoints") },
         Place { path: &["backends", "bao"], schema: at("/$defs/vaultBackend") },
         Place { path: &["backends", "bao", "auth"], schema: at("/$defs/vaultAuth") },
         Place { path: &["backends", "bao", "classMay"], schema: at("/$defs/classMay") },
@@ -274,7 +282,7 @@ fn schema_and_parser_agree_on_a_value_for_each_key_of_the_configuration() {
     let invalid: BTreeSet<String> = invalid.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(invalid, refused);
     // Keys of another time, and those that want another beside them.
-    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "bao/auth", "bao/client", "classMay/tlsDir", "bad/"];
+    let expected = ["jwks/url", "jwks/ca", "jwks/tokenFile", "sealed", "amazon/auth", "bao/auth", "bao/client", "classMay/tlsDir", "bad/"];
     let of_http = ["auth/basic", "body", "client", "latest", "share"].map(|key| format!("intranet/{key}"));
     let expected: Vec<&str> = expected.into_iter().chain(of_http.iter().map(String::as_str)).collect();
     assert!(refused.iter().all(|name| expected.iter().any(|expected| name.contains(expected))), "{refused:?}");
@@ -290,7 +298,7 @@ impl Catalogue for Any {
         Ok(SecretRef::read(backend, ask.name.parse().map_err(cause)?).with(|asked| asked.version = ask.version.map(Version::new)))
     }
 
-    fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {
+    fn serving(&self, _: &str, _: Option<&str>, _: Option<&str>) -> Result<Serving, Unresolved> {
         Ok(Serving { backend: "bao".parse().unwrap(), by_address: false, names_audience: true })
     }
 }
@@ -321,10 +329,9 @@ fn schema_and_parser_know_the_same_keys_of_a_class() {
     assert_ne!(validate("class", "#/$defs/parameters", &json!({ "unknown": parameters })), "");
 }
 
-#[test]
-fn schema_and_parser_agree_on_values_of_a_class() {
-    let schema = schema("class");
-    let (mut good, mut bad) = (Map::new(), Map::new());
+/// An object for each example that the schema gives for a key, with what the key goes with.
+fn good_objects(schema: &Value) -> Map<String, Value> {
+    let mut good = Map::new();
     for (key, property) in schema["$defs"]["object"]["properties"].as_object().unwrap() {
         for value in property["examples"].as_array().unwrap() {
             // What each goes with.
@@ -332,6 +339,17 @@ fn schema_and_parser_agree_on_values_of_a_class() {
                 "keep" => json!({ "secret": "shop/db", "method": "POST", key: value }),
                 "keys" => json!({ "secret": "shop/db", "format": "dotenv", key: value }),
                 "part" => json!({ "secret": "shop/db", "format": "pem", key: value }),
+                "template" => json!({ key: value, "secrets": { "db": "shop/db" }, "path": "app.conf" }),
+                "prefix" => json!({ key: value, "path": "certs/" }),
+                "include" | "exclude" | "rename" => json!({ "prefix": "shop/certs/", key: value, "path": "certs/" }),
+                "key" | "chain" | "trust" | "alias" | "password" => {
+                    let mut keystore = json!({
+                        "secret": "shop/tls", "format": "pkcs12", "key": "tls.key", "chain": "tls.crt",
+                        "password": { "secret": "shop/keystore", "field": "password" }, "path": "web.p12"
+                    });
+                    keystore[key] = value.clone();
+                    keystore
+                }
                 "secret" => json!({ key: value, "method": "GET" }),
                 "secrets" => json!({ key: value, "format": "yaml", "path": "all.yaml" }),
                 _ => json!({ "secret": "shop/db", "method": "GET", key: value }),
@@ -339,6 +357,12 @@ fn schema_and_parser_agree_on_values_of_a_class() {
             good.insert(format!("{key}={value}"), object);
         }
     }
+    good
+}
+
+/// Objects with one fault each, by what is wrong with them.
+fn bad_objects() -> Map<String, Value> {
+    let mut bad = Map::new();
     for (key, value) in [
         ("secret", json!("")),
         ("secret", json!(["x"])),
@@ -366,23 +390,65 @@ fn schema_and_parser_agree_on_values_of_a_class() {
     ] {
         bad.insert(format!("{key}={value}"), json!({ "secret": "shop/db", key: value }));
     }
-    bad.insert("no secret".to_owned(), json!({ "path": "x" }));
-    bad.insert("format and field".to_owned(), json!({ "secret": "x", "field": "a", "format": "json" }));
-    bad.insert("no secrets".to_owned(), json!({ "secrets": [], "format": "json", "path": "x" }));
-    bad.insert("no format".to_owned(), json!({ "secrets": ["a"], "path": "x" }));
-    bad.insert("no path".to_owned(), json!({ "secrets": ["a"], "format": "json" }));
-    bad.insert("secret and secrets".to_owned(), json!({ "secret": "x", "secrets": ["a"], "format": "json", "path": "x" }));
-    bad.insert("version and secrets".to_owned(), json!({ "version": "1", "secrets": ["a"], "format": "json", "path": "x" }));
-    bad.insert("unknown in secrets".to_owned(), json!({ "secrets": [{ "secret": "a", "field": "b" }], "format": "json", "path": "x" }));
-    bad.insert("both".to_owned(), json!({ "secret": "x", "field": "a", "fields": "*" }));
     for keep in [json!("for ever"), json!(12), json!(-1), json!(["1h"])] {
         bad.insert(format!("POST keep={keep}"), json!({ "secret": "x", "method": "POST", "keep": keep }));
     }
+    for (name, keystore) in [
+        ("no certificates", json!({ "key": "k", "password": "p", "path": "x" })),
+        ("no key", json!({ "chain": "c", "password": "p", "path": "x" })),
+        ("nothing in it", json!({ "password": "p", "path": "x" })),
+        ("no password", json!({ "trust": "t", "path": "x" })),
+        ("no path", json!({ "trust": "t", "password": "p" })),
+        ("fields", json!({ "trust": "t", "password": "p", "path": "x", "fields": "*" })),
+        ("no field", json!({ "trust": { "secret": "a" }, "password": "p", "path": "x" })),
+    ] {
+        let mut object = keystore;
+        object["secret"] = json!("a");
+        object["format"] = json!("pkcs12");
+        bad.insert(format!("keystore: {name}"), object);
+    }
+    for (name, object) in [
+        ("a password of JSON", json!({ "secret": "a", "parse": { "field": "x", "as": "json", "password": "p" } })),
+        ("a key of no keystore", json!({ "secret": "a", "format": "pem", "key": "k", "path": "x" })),
+        ("no secret", json!({ "path": "x" })),
+        ("format and field", json!({ "secret": "x", "field": "a", "format": "json" })),
+        ("a list for a template", json!({ "template": "{{ db.user }}", "secrets": ["db"], "path": "x" })),
+        ("a mapping for a format", json!({ "format": "json", "secrets": { "db": "db" }, "path": "x" })),
+        ("a template without secrets", json!({ "template": "{{ db.user }}", "path": "x" })),
+        ("a template without a path", json!({ "template": "{{ db.user }}", "secrets": { "db": "db" } })),
+        ("a template and a format", json!({ "template": "{{ db.user }}", "secrets": { "db": "db" }, "path": "x", "format": "json" })),
+        ("no name", json!({ "template": "x", "secrets": { "d-b": "db" }, "path": "x" })),
+        ("no secrets", json!({ "secrets": [], "format": "json", "path": "x" })),
+        ("no format", json!({ "secrets": ["a"], "path": "x" })),
+        ("no path", json!({ "secrets": ["a"], "format": "json" })),
+        ("secret and secrets", json!({ "secret": "x", "secrets": ["a"], "format": "json", "path": "x" })),
+        ("version and secrets", json!({ "version": "1", "secrets": ["a"], "format": "json", "path": "x" })),
+        ("unknown in secrets", json!({ "secrets": [{ "secret": "a", "field": "b" }], "format": "json", "path": "x" })),
+        ("prefix and secret", json!({ "prefix": "a/", "secret": "x", "path": "x/" })),
+        ("prefix and version", json!({ "prefix": "a/", "version": "1", "path": "x/" })),
+        ("rename and format", json!({ "prefix": "a/", "rename": "{{ name }}", "format": "json", "path": "x" })),
+        ("include without prefix", json!({ "secret": "x", "include": ["*"] })),
+        (
+            "a keystore below a prefix",
+            json!({ "prefix": "a/", "format": "pkcs12", "key": "k", "chain": "c", "password": { "secret": "x", "field": "p" }, "path": "x" }),
+        ),
+        ("alias without a keystore", json!({ "secret": "x", "alias": "web" })),
+        ("both", json!({ "secret": "x", "field": "a", "fields": "*" })),
+    ] {
+        bad.insert(name.to_owned(), object);
+    }
+    bad
+}
+
+#[test]
+fn schema_and_parser_agree_on_values_of_a_class() {
+    let schema = schema("class");
+    let good = good_objects(&schema);
     for (name, object) in &good {
         assert_eq!(parse(&objects(object)), Ok(()), "{name}");
     }
     assert_eq!(validate("class", "#/$defs/object", &Value::Object(good)), "");
-    for (name, object) in bad {
+    for (name, object) in bad_objects() {
         assert!(parse(&objects(&object)).is_err(), "{name}");
         assert_ne!(validate("class", "#/$defs/object", &json!({ &name: object })), "", "{name}");
     }
@@ -492,5 +558,114 @@ fn schema_and_parser_agree_on_objects_of_the_peers() {
     for (name, object) in bad {
         assert!(parse_of_peer("openbao", &of(&object)).is_err(), "{name}");
         assert_ne!(validate("class", "#/$defs/peerObject", &json!({ &name: object })), "", "{name}");
+    }
+}
+
+fn aws_objects(object: &Value) -> Map<String, Value> {
+    Map::from_iter([("objects".to_owned(), json!(json!([object]).to_string()))])
+}
+
+#[test]
+fn schema_and_parser_agree_on_classes_of_the_aws_provider() {
+    let schema = schema("class");
+    let object = json!({ "objectName": "shop/db", "objectType": "secretsmanager" });
+    let mut parameters = aws_objects(&object);
+    parameters.insert("qqqqqqqqqqqq".to_owned(), json!("1"));
+    let mut known = known_keys(&parse_of_peer("aws", &parameters).unwrap_err().0[0].problem);
+    known.extend(["providerName", "secretProviderClass"].map(str::to_owned));
+    assert_eq!(keys(&schema["$defs"]["awsParameters"]["properties"]), known);
+    let unknown = aws_objects(&json!({ "objectName": "a", "objectType": "secretsmanager", "qqqqqqqqqqqq": 1 }));
+    let known = known_keys(&parse_of_peer("aws", &unknown).unwrap_err().0[0].problem);
+    assert_eq!(keys(&schema["$defs"]["awsObject"]["properties"]), known);
+
+    let (mut good, mut bad) = (Map::new(), Map::new());
+    let mut put = |key: &str, value: &Value| {
+        let mut parameters = aws_objects(&object);
+        parameters.insert(key.to_owned(), value.clone());
+        let documents = if parse_of_peer("aws", &parameters).is_ok() { &mut good } else { &mut bad };
+        documents.insert(format!("{key}={value}").replace(' ', ""), of_peer("aws", &parameters));
+    };
+    for (key, property) in schema["$defs"]["awsParameters"]["properties"].as_object().unwrap() {
+        property["examples"].as_array().unwrap().iter().for_each(|value| put(key, value));
+    }
+    for (key, value) in [
+        ("region", ""),
+        ("region", "Europe (Ireland)"),
+        ("region", "eu_west_1"),
+        ("failoverRegion", "EU-WEST-1"),
+        ("pathTranslation", ""),
+        ("pathTranslation", "+"),
+        ("pathTranslation", "True"),
+        ("pathTranslation", "/"),
+        ("pathTranslation", "ü"),
+        ("usePodIdentity", ""),
+        ("usePodIdentity", "yes"),
+        ("roleName", "web"),
+        ("somebody.example/else", "x"),
+    ] {
+        put(key, &json!(value));
+    }
+    assert!(good.len() > 14 && bad.len() > 7, "{} {}", good.len(), bad.len());
+    assert_eq!(validate("class", "", &Value::Object(good)), "");
+    let told: BTreeSet<String> =
+        validate("class", "", &Value::Object(bad.clone())).lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(told, bad.keys().cloned().collect());
+}
+
+#[test]
+fn schema_and_parser_agree_on_objects_of_the_aws_provider() {
+    let schema = schema("class");
+    let parse = |object: &Value| {
+        let mut parameters = aws_objects(object);
+        parameters.insert("failoverRegion".to_owned(), json!("eu-central-1"));
+        parse_of_peer("aws", &parameters)
+    };
+    let with = |key: &str, value: &Value| {
+        let mut object = json!({ "objectName": "a", "objectType": "secretsmanager", "objectAlias": "b" });
+        if key == "objectName" && value.as_str().is_some_and(|name| name.starts_with("arn:")) {
+            object["failoverObject"] = json!({ "objectName": "c" });
+        }
+        object[key] = value.clone();
+        object
+    };
+    let (mut good, mut bad) = (Map::new(), Map::new());
+    for (key, property) in schema["$defs"]["awsObject"]["properties"].as_object().unwrap() {
+        for value in property["examples"].as_array().unwrap() {
+            good.insert(format!("{key}={value}"), with(key, value));
+        }
+    }
+    for mode in [json!(null), json!(""), json!("1777"), json!("0644"), json!("0o644"), json!(420)] {
+        good.insert(format!("mode={mode}"), with("filePermission", &mode));
+    }
+    for (key, value) in [
+        ("objectName", json!("")),
+        ("objectName", json!(["a"])),
+        ("objectType", json!("ssm")),
+        ("objectType", json!("SecretsManager")),
+        ("objectAlias", json!(["b"])),
+        ("objectVersion", json!({})),
+        ("filePermission", json!("rw")),
+        ("filePermission", json!("06444")),
+        ("filePermission", json!("420")),
+        ("filePermission", json!(99999)),
+        ("jmesPath", json!({ "path": "a", "objectAlias": "c" })),
+        ("jmesPath", json!([{ "path": "a" }])),
+        ("jmesPath", json!([{ "path": "", "objectAlias": "c" }])),
+        ("jmesPath", json!([{ "path": "a", "objectAlias": "c", "mode": "0400" }])),
+        ("failoverObject", json!("a")),
+        ("failoverObject", json!({ "objectType": "secretsmanager" })),
+        ("objectaliass", json!("a")),
+    ] {
+        bad.insert(format!("{key}={value}"), with(key, &value));
+    }
+    bad.insert("no name".to_owned(), json!({ "objectType": "secretsmanager" }));
+    bad.insert("no type".to_owned(), json!({ "objectName": "a" }));
+    for (name, object) in &good {
+        assert_eq!(parse(object), Ok(()), "{name}");
+    }
+    assert_eq!(validate("class", "#/$defs/awsObject", &Value::Object(good)), "");
+    for (name, object) in bad {
+        assert!(parse(&object).is_err(), "{name}");
+        assert_ne!(validate("class", "#/$defs/awsObject", &json!({ &name: object })), "", "{name}");
     }
 }

@@ -35,7 +35,7 @@ fn without_a_command_it_names_them() {
     let (code, out, errors) = keyferry_with(&[]);
     assert_eq!((code, out.as_str()), (2, ""));
     insta::assert_snapshot!(errors, @"
-    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, can, cache, vault, doctor, status, health, explain, example, completion, man, version, help]
+    error: 'keyferry' requires a subcommand but one was not provided [subcommands: serve, demo, mount, check, render, can, cache, vault, exec, doctor, status, health, explain, example, completion, man, version, help]
     note: usage: keyferry <COMMAND>
     note: `keyferry --help` explains the arguments and has examples
     ");
@@ -90,9 +90,11 @@ fn the_help() {
       demo        Show the whole job on this machine, with no cluster
       mount       Ask a provider for a Pod's volume, as the driver would, and write it
       check       Find what is wrong with classes and with the configuration
+      render      Render a class's files with made-up values
       can         Ask the policy: may the Pods of a ServiceAccount have this secret, and by which rule?
       cache       List and remove the answers that this node keeps for when a store is out
       vault       Keep secrets in a file vault: a folder of age files, one a secret
+      exec        Run a command with environment variables from mounted files
       doctor      Find what is wrong on this node
       status      Show what this node's daemon does now
       health      Ask the provider at a socket whether it is well
@@ -116,8 +118,23 @@ fn the_help() {
 
 #[test]
 fn every_command_has_help_on_standard_output() {
-    let names =
-        ["serve", "demo", "mount", "check", "can", "doctor", "health", "explain", "example", "completion", "man", "version", "vault"];
+    let names = [
+        "serve",
+        "demo",
+        "mount",
+        "check",
+        "render",
+        "can",
+        "exec",
+        "doctor",
+        "health",
+        "explain",
+        "example",
+        "completion",
+        "man",
+        "version",
+        "vault",
+    ];
     let commands = names.map(|name| vec![name]).into_iter();
     let vault = ["init", "set", "get", "list", "remove"].map(|name| vec!["vault", name]);
     for command in commands.chain(vault) {
@@ -297,7 +314,7 @@ fn serve_prints_all_faults_of_the_configuration_with_their_places() {
     error: ROOT/keyferry.yaml:1:12: socketDir: "run/sockets" is not an absolute path (start it with /)
     error: ROOT/keyferry.yaml:2:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     error: ROOT/keyferry.yaml:3:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
-    error: ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: failover, file, http, vault)
+    error: ROOT/keyferry.yaml:6:18: backends.files.kind: "fil" is no kind of backend (this version serves: failover, aws, file, http, vault)
     error: ROOT/keyferry.yaml:7:1: polcy: is no known key (did you mean `policy`?)
     error: ROOT/keyferry.yaml:8:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
     "#);

@@ -26,6 +26,8 @@ fn every_seed_holds() {
     replay("paths", properties::paths);
     replay("patterns", properties::patterns);
     replay("peers", properties::peers);
+    replay("pkcs12", properties::pkcs12);
+    replay("template", properties::template);
     replay("token", properties::token);
     replay("vault", properties::vault);
     replay("yaml", properties::yaml);

@@ -202,7 +202,7 @@ fn a_store_over_the_network_gets_its_files_and_a_look_at_the_pods() {
 /// Every configuration of `deploy/`: the base's, the examples' and the overlays'.
 pub fn configurations() -> Vec<PathBuf> {
     let found: Vec<_> = yaml_files("").into_iter().filter(|file| file.ends_with("keyferry.yaml")).collect();
-    assert_eq!(found.len(), 6, "{found:?}");
+    assert_eq!(found.len(), 7, "{found:?}");
     found
 }
 
@@ -220,6 +220,7 @@ fn the_configurations_differ_only_in_what_they_are_about() {
     let base = only("manifests/base/keyferry.yaml");
     for (file, about) in [
         ("examples/keyferry.yaml", &["policy"][..]),
+        ("manifests/overlays/aws/keyferry.yaml", &["backends", "cache", "limits", "policy"]),
         ("manifests/overlays/jwks-in-cluster/keyferry.yaml", &["identity"]),
         ("manifests/overlays/openbao/keyferry.yaml", &["backends", "cache", "dialects", "limits", "policy"]),
         ("manifests/overlays/provider-delivery/keyferry.yaml", &["delivery"]),
@@ -269,6 +270,8 @@ fn the_base_asks_for_no_right_and_the_overlays_for_the_least() {
         *at(&events[0], "/rules"),
         json!([{ "apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"] }])
     );
+    let annotations = documents(&deploy("manifests/components/service-account-annotations/rbac.yaml"));
+    assert_eq!(*at(&annotations[0], "/rules"), json!([{ "apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get"] }]));
     let discovery = only("manifests/overlays/jwks-in-cluster/rbac.yaml");
     assert_eq!(at(&discovery, "/roleRef/name"), "system:service-account-issuer-discovery");
     let delivery = only("manifests/components/provider-delivery/daemonset.yaml");

@@ -136,7 +136,7 @@ async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
         ("another audience", "vault", json!({ "roleName": "vault", "audience": "elsewhere", "objects": objects })),
         ("the daemon's audience", "vault", json!({ "roleName": "vault", "audience": "keyferry", "objects": objects })),
         ("a misspelt parameter", "vault", json!({ "rolName": "vault", "objects": objects })),
-        ("a provider to come", "aws", json!({ "objects": "- { objectName: a }" })),
+        ("a provider without a backend", "aws", json!({ "objects": "- { objectName: a, objectType: secretsmanager }" })),
     ] {
         told.push(format!("# {what}\n{}", peers.mount(provider, &parameters).await.unwrap_err()));
     }
@@ -157,7 +157,7 @@ async fn what_a_peers_class_may_not_is_told_in_its_own_words() {
     PermissionDenied PolicyDenied: object 1 (a): bao/kv/data/shop/db: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
     # a misspelt parameter
     InvalidArgument InvalidRequest: rolName: is no known key (did you mean `roleName`?); roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    # a provider to come
-    InvalidArgument InvalidRequest: dialect: `aws` is not yet supported (write the class in the native format, and leave the key out)
+    # a provider without a backend
+    InvalidArgument InvalidRequest: dialect: no backend of this node serves classes of the dialect `aws` (the cluster's admin can add one of the kind aws)
     "#);
 }

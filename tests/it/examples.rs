@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use keyferry::formats::pkcs12::open;
 use keyferry::model::PodClaims;
 use keyferry::server::proto::{File, MountRequest};
+use keyferry::steps::Steps;
 use keyferry::yaml::{Kind, Node, Value as Yaml, parse_all};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -18,6 +20,7 @@ use super::delivery::{other_id, seen};
 use super::deploy::{containers, deploy, documents, yaml_files};
 use super::support::{House, ISSUER, Provider, apart, keyferry, pod, request, run, tmpfs, with_mounts};
 
+mod aws;
 mod openbao;
 
 /// What is no example.
@@ -28,8 +31,11 @@ const PROVIDER_DELIVERY: [&str; 1] = ["owner"];
 
 const PROVIDER_DELIVERY_CONFIGURATION: &str = "manifests/overlays/provider-delivery/keyferry.yaml";
 
-/// What a store over the network serves: see `openbao`.
+/// What stores over the network serve: see `aws` and `openbao`.
+const AWS: &str = "aws";
 const OPENBAO: &str = "openbao-";
+
+const AWS_CONFIGURATION: &str = "manifests/overlays/aws/keyferry.yaml";
 
 const OPENBAO_CONFIGURATION: &str = "manifests/overlays/openbao/keyferry.yaml";
 
@@ -40,7 +46,7 @@ fn examples() -> Vec<(String, PathBuf)> {
 
 /// The examples of the file vault.
 fn vault_examples() -> impl Iterator<Item = (String, PathBuf)> {
-    examples().into_iter().filter(|(name, _)| !name.starts_with(OPENBAO))
+    examples().into_iter().filter(|(name, _)| !name.starts_with(AWS) && !name.starts_with(OPENBAO))
 }
 
 /// Those that any daemon serves.
@@ -48,10 +54,19 @@ fn plain_examples() -> impl Iterator<Item = (String, PathBuf)> {
     vault_examples().filter(|(name, _)| !PROVIDER_DELIVERY.contains(&name.as_str()))
 }
 
+fn provider_of(example: &str) -> &'static str {
+    match example {
+        "aws-provider-class" => "aws",
+        "openbao-vault-class" => "vault",
+        _ => "keyferry",
+    }
+}
+
 /// The configuration that an example is for.
 fn configuration_of(example: &str) -> &'static str {
     match example {
         example if PROVIDER_DELIVERY.contains(&example) => PROVIDER_DELIVERY_CONFIGURATION,
+        example if example.starts_with(AWS) => AWS_CONFIGURATION,
         example if example.starts_with(OPENBAO) => OPENBAO_CONFIGURATION,
         _ => "examples/keyferry.yaml",
     }
@@ -59,10 +74,14 @@ fn configuration_of(example: &str) -> &'static str {
 
 /// `keyferry check` under a configuration, as the Pod's ServiceAccount: exit code and all that it says.
 fn check(example: &Path, configuration: &str) -> (i32, String) {
+    check_with(example, &deploy(configuration))
+}
+
+fn check_with(example: &Path, configuration: &Path) -> (i32, String) {
     let (_, pod) = parts(example);
     let account = format!("{}/{}", pod["metadata"]["namespace"].as_str().unwrap(), pod["spec"]["serviceAccountName"].as_str().unwrap());
     let mut command = keyferry();
-    command.arg("check").arg("--config").arg(deploy(configuration)).args(["--as", &account]).arg(example);
+    command.arg("check").arg("--config").arg(configuration).args(["--as", &account]).arg(example);
     let (code, out, err) = run(&mut command, "");
     (code, (out + &err).replace(&format!("{}/", deploy("examples").display()), ""))
 }
@@ -79,7 +98,7 @@ fn parts(file: &Path) -> (Value, Value) {
 fn each_is_a_class_and_a_pod_that_mounts_it() {
     for (name, file) in examples() {
         let (class, pod) = parts(&file);
-        assert_eq!(class["spec"]["provider"], if name == "openbao-vault-class" { "vault" } else { "keyferry" }, "{name}");
+        assert_eq!(class["spec"]["provider"], provider_of(&name), "{name}");
         for object in [&class, &pod] {
             assert_eq!((&object["metadata"]["name"], &object["metadata"]["namespace"]), (&name.as_str().into(), &"shop".into()));
         }
@@ -122,18 +141,53 @@ fn the_list_of_examples_is_complete() {
 fn each_passes_check_for_its_pod() {
     let mut warnings = Vec::new();
     for (name, file) in examples() {
+        if name.starts_with(AWS) {
+            continue;
+        }
         let (code, said) = check(&file, configuration_of(&name));
         assert_eq!(code, 0, "{name}: {said}");
         let notes = said.lines().filter(|line| line.contains(": note: ")).count();
         assert!(notes > 0, "{name}: the policy was not asked: {said}");
         warnings.extend(said.lines().filter(|line| line.contains(": warning: ")).map(str::to_owned));
     }
-    insta::assert_snapshot!(warnings.join("\n"), @r"
+    insta::assert_snapshot!(warnings.join("\n"), @"
     file-modes.yaml:25:15: warning: class file-modes: object 2 (password): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     file-modes.yaml:28:15: warning: class file-modes: object 3 (host): mode: 0440 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     file-modes.yaml:31:15: warning: class file-modes: object 4 (port): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     openbao-vault-class.yaml:12:13: warning: class openbao-vault-class: this node does not answer for the provider vault (the cluster's admin can add vault to `providers`) [unanswered-provider]
+    pgpass.yaml:19:15: warning: class pgpass: object 1 (.pgpass): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     ");
+}
+
+/// Its ARN is that of a name, which the rule has.
+#[test]
+fn the_example_of_the_aws_provider_passes_check() {
+    let folder = crate::folder::new();
+    let configuration = folder.path().join("keyferry.yaml");
+    let text = "providers: [keyferry, aws]\nidentity: { verify: token-review }\nbackends:\n  ireland: { kind: aws, region: eu-west-1, account: \"111122223333\", \
+                auth: { method: irsa } }\npolicy:\n  - pods: { namespace: shop }\n    read: [\"ireland/secretsmanager/shop/*\", \"ireland/ssm/shop/url\"]\n";
+    fs::write(&configuration, text).unwrap();
+    let (code, said) = check_with(&deploy("examples/aws-provider-class.yaml"), &configuration);
+    assert_eq!(code, 0, "{said}");
+    insta::assert_snapshot!(said.replace(&format!("{}/", folder.path().display()), ""), @"
+    aws-provider-class.yaml:16:21: note: class aws-provider-class: object 1 (db.json): ServiceAccount shop/web may read ireland/secretsmanager/shop/db, by policy rule 1
+    aws-provider-class.yaml:25:21: note: class aws-provider-class: object 2 (url): ServiceAccount shop/web may read ireland/ssm/shop/url, by policy rule 1
+    aws-provider-class.yaml:28:21: note: class aws-provider-class: object 3 (api-key): ServiceAccount shop/web may read ireland/secretsmanager/shop/api@AWSCURRENT, by policy rule 1
+    keyferry.yaml: no fault (1 backend, 1 rule)
+    3 objects in 1 class, 1 file: no fault
+    ");
+    let mut suggest = keyferry();
+    suggest.args(["check", "--suggest-policy", "--config"]).arg(&configuration).arg(deploy("examples/aws-provider-class.yaml"));
+    let (code, rules, err) = run(&mut suggest, "");
+    assert_eq!(code, 0, "{err}");
+    insta::assert_snapshot!(rules, @r#"
+    policy:
+      - pods: { namespace: "shop" }
+        read:
+          - "ireland/secretsmanager/shop/api"
+          - "ireland/secretsmanager/shop/db"
+          - "ireland/ssm/shop/url"
+    "#);
 }
 
 #[test]
@@ -162,26 +216,67 @@ async fn each_is_mounted_as_it_promises() {
         let files: Vec<_> = files.iter().map(|file| format!("{} {:04o}", file.path, file.mode)).collect();
         shown.push(format!("{name}: {}", files.join(", ")));
     }
-    insta::assert_snapshot!(shown.join("\n"), @r"
+    insta::assert_snapshot!(shown.join("\n"), @"
     basic-auth: username 0644, password 0644
     binary-values: cert.der 0644, from-base64.der 0644
+    docker-config: config.json 0644
     dotfiles: .pgpass 0644, .config/api/token 0644
     env: username 0644, password 0644
+    exec: .env 0644
     file-modes: username 0444, password 0400, host 0440, port 0400
     formats: .env 0644, application.yaml 0644, db.properties 0644, tls.pem 0644, token 0644
+    git-credentials: .git-credentials 0644
     image-pull: .dockerconfigjson 0644
+    kafka: client.properties 0644, keystore.pem 0644, ca.pem 0644
     key-to-path: username 0644, db-password 0644, address 0644
     large: blob 0644
     missing: username 0644, token 0644
     nested-paths: config/db/primary/user 0644, config/db/primary/password 0644, db/host 0644, db/password 0644, db/port 0644, db/username 0644
+    nginx: tls/chain.pem 0644, tls/key.pem 0644
+    node: config.json 0644, .env 0644
     odd-names: .hidden 0644, 1st 0644, UPPER_CASE 0644, _under 0644, ca-cert 0644, tls.crt 0644
     one-container: token 0644
     optional: username 0644
+    pgpass: .pgpass 0400
+    pkcs12: keystore.p12 0644, truststore.p12 0644, client.properties 0644
+    prefix: tls/web/tls.crt 0644, tls/web/tls.key 0644, ca/admin.api.crt 0644, ca/web.crt 0644
     rotation: token 0644, first-token 0644
     several-secrets: db/password 0644, db/username 0644, api-token 0644, db.json 0644
+    spring: application.properties 0644, application.yaml 0644
     ssh: .ssh/id 0444, .ssh/known_hosts 0444
+    template: app.conf 0644, db.json 0644
     tls: ca.crt 0644, tls.crt 0644, tls.key 0644
     ");
+}
+
+/// At the desk the same comes out as on a node.
+#[tokio::test]
+async fn render_makes_what_the_daemon_delivers() {
+    let shop = Shop::open("examples/keyferry.yaml");
+    shop.fill(&["late"]);
+    fs::write(shop.house.path("values.json"), shop.house.vault(&["export"])).unwrap();
+    for (name, file) in plain_examples() {
+        let mut command = keyferry();
+        command.arg("render").arg("-f").arg(file).arg("--values").arg(shop.house.path("values.json")).args(["-o", "json"]);
+        let (code, out, errors) = run(&mut command, "");
+        assert_eq!(code, 0, "{name}: {errors}");
+        let document: Value = serde_json::from_str(&out).unwrap();
+        let rendered = document["files"].as_array().unwrap().iter().map(|file| {
+            let contents = match (file["text"].as_str(), file["base64"].as_str()) {
+                (Some(text), _) => text.as_bytes().to_vec(),
+                (None, base64) => data_encoding::BASE64.decode(base64.unwrap().as_bytes()).unwrap(),
+            };
+            (file["path"].as_str().unwrap().to_owned(), file["mode"].as_str().unwrap().to_owned(), contents)
+        });
+        let delivered = shop.mount(&name).await.unwrap();
+        let delivered = delivered.into_iter().map(|file| (file.path, format!("{:04o}", file.mode), file.contents.to_vec()));
+        // The salts of a keystore are made with a key of the node.
+        let comparable = |(path, mode, contents): (String, String, Vec<u8>)| {
+            let is_keystore = Path::new(&path).extension().is_some_and(|extension| extension == "p12");
+            (path, mode, if is_keystore { contents.len().to_le_bytes().to_vec() } else { contents })
+        };
+        assert!(rendered.map(comparable).eq(delivered.map(comparable)), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -215,6 +310,16 @@ async fn the_files_hold_what_the_examples_say() {
     assert!(
         formats["tls.pem"].starts_with(b"-----BEGIN CERTIFICATE-----\n") && formats["tls.pem"].ends_with(b"-----END PRIVATE KEY-----\n")
     );
+    let pkcs12 = shop.contents("pkcs12").await;
+    let line =
+        |start: &str| str::from_utf8(&pkcs12["client.properties"]).unwrap().lines().find_map(|line| line.strip_prefix(start)).unwrap();
+    let opened = |file: &str| open(&pkcs12[file], Some(line("ssl.keystore.password=")), &Steps::unbounded()).unwrap();
+    let (keystore, truststore) = (opened("keystore.p12"), opened("truststore.p12"));
+    assert!(!keystore.key.is_empty() && keystore.leaf == keystore.chain && keystore.trust.is_empty());
+    assert!(truststore.key.is_empty() && truststore.trust == keystore.leaf, "the CA is the certificate itself");
+    let template = shop.contents("template").await;
+    assert_eq!(template["db.json"].as_ref(), b"{\"host\": \"db.shop.svc\", \"port\": 5432}\n");
+    assert!(template["app.conf"].starts_with(b"url = \"postgres://app:"));
     let binary = shop.contents("binary-values").await;
     assert_eq!(binary["cert.der"], binary["from-base64.der"]);
     assert!(str::from_utf8(&binary["cert.der"]).is_err(), "it is to be no text");
@@ -348,7 +453,8 @@ fn at_home(house: &House, kubelet: &Path, configuration: &str) -> String {
         ("https://kubernetes.default.svc.cluster.local", ISSUER.to_owned()),
         ("127.0.0.1:8095", "127.0.0.1:0".to_owned()),
     ] {
-        assert!(text.contains(shipped), "{shipped} is no longer in the configuration");
+        // Without a vault and without leases nothing is kept there.
+        assert!(text.contains(shipped) || shipped == "/var/lib/keyferry/", "{shipped} is no longer in the configuration");
         text = text.replace(shipped, &here);
     }
     format!("{text}\nsocketDir: {root}/sockets\nstateDir: {root}/state\nallowedPeers: [{uid}]\n")

@@ -14,6 +14,8 @@ use serde_json::{Map, Value, json};
 use super::support::{House, TOKENS, tokens, web};
 
 mod dotenv;
+pub mod pkcs12;
+mod readers;
 
 fn recorded() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/driver-v1.6.0.json");

@@ -21,8 +21,11 @@ const HELMS: [&str; 2] = ["helm-3.17.3", "helm-4.1.4"];
 const NEWEST: &str = HELMS[1];
 
 /// Names of policies: a component's, and the chart's.
-const COMPONENTS: [(&str, &str); 2] =
-    [("keyferry-to-openbao", "keyferry-to-stores"), ("keyferry-events-to-api-server", "keyferry-to-api-server")];
+const COMPONENTS: [(&str, &str); 3] = [
+    ("keyferry-to-aws", "keyferry-to-stores"),
+    ("keyferry-to-openbao", "keyferry-to-stores"),
+    ("keyferry-events-to-api-server", "keyferry-to-api-server"),
+];
 
 // === Running ===
 
@@ -154,7 +157,7 @@ fn assert_same(name: &str, chart: &[Value], kustomize: &[Value]) {
 fn the_chart_makes_what_the_base_and_each_overlay_make() {
     let overlays = fs::read_dir(deploy("manifests/overlays")).unwrap().map(|entry| entry.unwrap().path());
     let folders: Vec<PathBuf> = overlays.chain([deploy("manifests")]).collect();
-    assert_eq!(folders.len(), 6);
+    assert_eq!(folders.len(), 7);
     for folder in folders {
         let name = folder.file_name().unwrap().to_str().unwrap().replace("manifests", "base");
         let streams = [kustomized(&folder), rendered(HELMS[0], &values_of(&name)), rendered(HELMS[1], &values_of(&name))];
@@ -439,6 +442,25 @@ fn rights_are_those_that_the_identity_needs() {
         assert_eq!(made(&objects[0]), expected.iter().map(|&name| name.to_owned()).collect(), "{identity}");
         assert!(made(&objects[1]).iter().all(|name| !name.contains("Role")), "{identity}");
         assert_eq!(daemonset(&objects[0])["automountServiceAccountToken"], token, "{identity}");
+    }
+}
+
+/// The daemon reads ServiceAccounts only if nothing else says which role they have.
+#[test]
+fn annotations_are_read_where_they_name_the_role() {
+    let right = json!([[{ "apiGroups": [""], "resources": ["serviceaccounts"], "verbs": ["get"] }]]);
+    for (auth, expected) in [
+        ("{ method: irsa }", &right),
+        ("{ method: irsa, role: 'arn:aws:iam::111122223333:role/web' }", &json!([])),
+        ("{ method: podIdentity }", &json!([])),
+    ] {
+        let backend = format!("{{ kind: aws, region: eu-west-1, auth: {auth} }}");
+        let identity = "{ issuer: x, jwks: { file: /etc/keyferry/jwks.json } }";
+        let values = format!("config:\n  identity: {identity}\n  backends: {{ amazon: {backend} }}\n  policy: []\n");
+        let objects = objects(&[&rendered(NEWEST, &values)]);
+        let rights: Vec<_> = objects[0].iter().filter(|object| object["kind"] == "ClusterRole").map(|object| &object["rules"]).collect();
+        assert_eq!(json!(rights), *expected, "{auth}");
+        assert_eq!(daemonset(&objects[0])["automountServiceAccountToken"], !rights.is_empty(), "{auth}");
     }
 }
 

@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::bao::{Bao, Options};
 use crate::support::{House, ISSUER, Provider, TOKENS, connect, request, tokens};
 
+mod aws;
 mod bounds;
 mod failover;
 mod files;
@@ -20,6 +21,7 @@ mod leases;
 mod made;
 mod mounts;
 mod outage;
+mod prefixes;
 mod shapes;
 mod trouble;
 mod words;

@@ -20,10 +20,12 @@ const FAILING: &[(&str, &str, i32)] = &[
     ("demo", "--keep --wrong", 2),
     ("doctor", "--config ROOT/gone.yaml", 2),
     ("example", "nonsense-of-all-kinds", 1),
+    ("exec", "--env-file ROOT/gone.env -- true", 2),
     ("explain", "nonsense-of-all-kinds", 1),
     ("health", "--socket ROOT/gone.sock", 1),
     ("man", "--to /dev/null/man", 1),
     ("mount", "-f ROOT/gone.yaml --as shop/web --dry-run", 2),
+    ("render", "-f ROOT/class.yaml --values ROOT/gone.yaml", 2),
     ("serve", "--config ROOT/gone.yaml", 2),
     ("status", "--state-dir ROOT/gone", 1),
     ("vault copy", "shop/gone shop/new VAULT", 1),
@@ -59,6 +61,7 @@ const PRINTING: &[(&str, &str)] = &[
         "mount",
         "-f ROOT/class.yaml --as shop/web --token keyferry=ROOT/token --dry-run --socket ROOT/sockets/keyferry.sock --uid uid-shop-web-0",
     ),
+    ("render", "-f ROOT/class.yaml --values ROOT/values.yaml"),
     ("status", "--config ROOT/keyferry.yaml"),
     ("vault copy", "shop/db shop/new --dry-run VAULT"),
     ("vault diff", "shop/db 1 2 VAULT"),
@@ -78,8 +81,9 @@ const PRINTING: &[(&str, &str)] = &[
     ("version", ""),
 ];
 
-/// Commands without `-o`: their output is a story, a script, a page, a log, secrets in a format of their own.
-const WITHOUT_FORM: &[&str] = &["completion", "demo", "man", "serve", "vault export"];
+/// Commands without `-o`: their output is a story, a script, a page, a log, secrets in a format of their own, or another
+/// program's.
+const WITHOUT_FORM: &[&str] = &["completion", "demo", "exec", "man", "serve", "vault export"];
 
 /// Every command that does something, such as `vault set`.
 fn commands() -> Vec<(String, clap::Command)> {
@@ -109,6 +113,7 @@ fn house() -> House {
                  spec: { provider: keyferry, parameters: { objects: \"[{ secret: shop/db }]\" } }\n";
     fs::write(house.path("class.yaml"), class).unwrap();
     fs::write(house.path("new.env"), "A=b\n").unwrap();
+    fs::write(house.path("values.yaml"), "shop/db: { username: app }\n").unwrap();
     fs::write(house.path("cache.key"), [7; 32]).unwrap();
     let root = house.folder.path().display();
     fs::write(house.path("sealed.yaml"), format!("cache: {{ sealed: {{ dir: {root}/cache, key: {root}/cache.key }} }}\n")).unwrap();
@@ -165,7 +170,7 @@ fn what_fails_says_so_on_standard_error_with_exit_code_1_or_2() {
 fn each_has_its_form_and_is_quiet_on_demand() {
     for (name, command) in commands() {
         let has = |short: char| command.get_arguments().any(|argument| argument.get_short() == Some(short));
-        assert!(has('q') || ["completion", "man", "serve"].contains(&&*name), "{name} has no -q");
+        assert!(has('q') || ["completion", "exec", "man", "serve"].contains(&&*name), "{name} has no -q");
         assert!(has('o') || WITHOUT_FORM.contains(&&*name), "{name} has no -o");
     }
     let house = house();
@@ -249,7 +254,7 @@ fn each_fault_of_the_configuration_is_a_json_line() {
     ROOT/keyferry.yaml:1:1: policy: is missing (nothing is allowed without rules; an empty list [] denies everything)
     ROOT/keyferry.yaml:3:10: log.level: "loud" is no log level (error, warn, info, debug or trace)
     ROOT/keyferry.yaml:4:12: socketDir: "run" is not an absolute path (start it with /)
-    ROOT/keyferry.yaml:5:28: backends.files.kind: "f\nil" is no kind of backend (this version serves: failover, file, http, vault)
+    ROOT/keyferry.yaml:5:28: backends.files.kind: "f\nil" is no kind of backend (this version serves: failover, aws, file, http, vault)
     ROOT/keyferry.yaml:6:1: polcy: is no known key (did you mean `policy`?)
     "#);
     assert_eq!(refused(&house).len(), messages(&house).lines().count(), "nothing else is written");

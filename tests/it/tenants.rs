@@ -10,17 +10,20 @@
 //!
 //! The long forms are `#[ignore]`d: `make soak` runs them.
 
+mod aws;
 mod flood;
 mod kind;
 mod meter;
 mod node;
-mod store;
+pub mod store;
 mod trial;
 mod victim;
 
+mod amazon;
 mod calls;
 mod classes;
 mod mixed;
 mod names;
+mod prefixes;
 mod stores;
 mod volumes;

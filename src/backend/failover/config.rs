@@ -32,10 +32,26 @@ pub struct Beside<'b> {
 }
 
 /// Keys that belong to stores, and so to the members.
-const OF_MEMBERS: [&str; 10] = ["address", "auth", "ca", "cache", "classMay", "namespace", "share", "storeWords", "url", "vault"];
+const OF_MEMBERS: [&str; 15] = [
+    "account",
+    "address",
+    "auth",
+    "ca",
+    "cache",
+    "classMay",
+    "dualStack",
+    "endpoints",
+    "fips",
+    "namespace",
+    "region",
+    "share",
+    "storeWords",
+    "url",
+    "vault",
+];
 
 /// The kinds of which a store can be out while another one answers.
-const KINDS: &str = "name a backend of the kind http or vault";
+const KINDS: &str = "name a backend of the kind aws, http or vault";
 
 // === impl FailoverConfig ===
 

@@ -16,9 +16,9 @@ use crate::policy::Bounds;
 impl Kind for FailoverConfig {
     fn facts(&self) -> Facts<'_> {
         let [first, _] = &self.members;
-        let Facts { dialects, bounds, updates, version, .. } = first.config.kind().facts();
+        let Facts { dialects, bounds, ending, firsts, updates, version, .. } = first.config.kind().facts();
         let members = self.members.iter().map(|member| member.name.clone()).collect();
-        Facts { dialects, bounds: Bounds { members, ..bounds }, updates, version, ..Facts::default() }
+        Facts { dialects, bounds: Bounds { members, ..bounds }, ending, firsts, updates, version, ..Facts::default() }
     }
 
     /// It keeps nothing itself.

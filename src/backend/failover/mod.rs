@@ -7,30 +7,22 @@
 mod config;
 mod denials;
 mod kind;
+pub(in crate::backend) mod order;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::stack::asked::Asked;
-use super::{Backend, BackendError, Called, Fault, FetchContext, Scope};
+use super::{Backend, BackendError, Fault, FetchContext, Scope};
 use crate::model::{BackendName, Fetched, Lease, LeaseFor, PodIdentity, Secret, SecretName, SecretPrefix, SecretRef, Source, Tenant, Verb};
 
 pub use config::{Beside, FailoverConfig};
 pub(in crate::backend) use denials::Denials;
 use denials::Moment;
-
-/// How long a member may take while there is something after it: as long as the client's tries may take where nobody listens.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What is left of a mount's time at least, for what comes after its secrets.
-const REST: Duration = Duration::from_secs(1);
-
-/// The members, in their order.
-const FIRST: usize = 0;
-const SECOND: usize = 1;
+use order::{FIRST, SECOND, Side, live};
 
 /// Over the stacks of its members.
 #[derive(Debug)]
@@ -113,45 +105,25 @@ impl Failover {
             let stale = self.members[FIRST].stale(&asking.of[FIRST], cx, &error.reason).await;
             return stale.map(|fetched| self.given(FIRST, fetched)).ok_or(error);
         }
-        let second = match self.read_second(asking, cx).await {
+        let second = match order::fetch_second(self.sides(asking), cx).await {
             Ok(fetched) => return Ok(self.given(SECOND, fetched)),
             // The mount asks again, once it has memory for the answer.
             Err(error) if error.fault == Fault::Short => return Err(self.of(SECOND, asking, &error)),
             Err(error) => error,
         };
         let error = self.both(Some(&asking.secret.name), &first, &second);
-        self.newest(asking, cx, &error.reason).await.ok_or(error)
+        let newest = order::newest(self.sides(asking), cx, &error.reason).await;
+        newest.map(|(at, fetched)| self.given(at, fetched)).ok_or(error)
     }
 
-    /// Where it may hang, it leaves time for the other one.
     async fn read_first(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let (member, secret, now) = (&*self.members[FIRST], &asking.of[FIRST], Instant::now());
-        let share = cx.deadline.saturating_duration_since(now) / 2;
-        let (patience, deadline) = (Some(PATIENCE.min(share)), now + share);
-        let mut answer = member.fetch(secret, &FetchContext { patience, deadline, ..live(cx) }).await;
-        if let Err(error) = &mut answer
-            && error.fault == Fault::NoTurn
-        {
-            // Others were before it at a store that may well answer.
-            if member.is_out(secret, cx) {
-                error.fault = Fault::TimedOut;
-            } else {
-                answer = member.fetch(secret, &live(cx)).await;
-            }
-        }
+        let answer = order::fetch_first(self.sides(asking)[FIRST], cx).await;
         self.note(asking, &answer, cx.deadline).await;
         answer
     }
 
-    /// Where there is something to fall back on, nobody waits for as long as they can.
-    async fn read_second(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
-        let (member, secret) = (&*self.members[SECOND], &asking.of[SECOND]);
-        if self.ages(asking, cx).await == [None, None] {
-            return member.fetch(secret, &live(cx)).await;
-        }
-        let rest = REST.min(cx.deadline.saturating_duration_since(Instant::now()) / 10);
-        let (patience, deadline) = (Some(PATIENCE), cx.deadline - rest);
-        member.fetch(secret, &FetchContext { patience, deadline, ..live(cx) }).await
+    fn sides<'s>(&'s self, asking: &'s Asking<'_>) -> [Side<'s>; 2] {
+        [FIRST, SECOND].map(|at| Side { backend: &*self.members[at], secret: &asking.of[at] })
     }
 
     /// Where the first member may have got the request, the second does not: what it asks for would be made twice.
@@ -188,6 +160,7 @@ impl Failover {
                 Fault::Corrupt
                 | Fault::Down
                 | Fault::Invalid
+                | Fault::NoLogin
                 | Fault::NoTurn
                 | Fault::Short
                 | Fault::Throttled
@@ -198,27 +171,6 @@ impl Failover {
                 | Fault::Unsupported => {}
             },
         }
-    }
-
-    /// The ages of what may serve while both are out.
-    async fn ages(&self, asking: &Asking<'_>, cx: &FetchContext) -> [Option<Duration>; 2] {
-        let [first, second] = &self.members;
-        [first.stale_age(&asking.of[FIRST], cx).await, second.stale_age(&asking.of[SECOND], cx).await]
-    }
-
-    async fn newest(&self, asking: &Asking<'_>, cx: &FetchContext, cause: &str) -> Option<Fetched> {
-        let order = match self.ages(asking, cx).await {
-            [Some(first), Some(second)] if first <= second => [FIRST, SECOND],
-            [_, Some(_)] => [SECOND, FIRST],
-            [Some(_), None] => [FIRST, SECOND],
-            [None, None] => return None,
-        };
-        for at in order {
-            if let Some(fetched) = self.members[at].stale(&asking.of[at], cx, cause).await {
-                return Some(self.given(at, fetched));
-            }
-        }
-        None
     }
 
     /// The store's own version is left out: the other member counts by itself, and equal content must have one version.
@@ -266,11 +218,6 @@ impl Failover {
         let is_second = self.config.names()[SECOND] == &lease.secret.backend;
         &*self.members[usize::from(is_second)]
     }
-}
-
-/// No answer of before: what comes next is asked first. Whether a store was called is told of each for itself.
-fn live(cx: &FetchContext) -> FetchContext {
-    FetchContext { live: true, called: Called::default(), ..cx.clone() }
 }
 
 #[async_trait]

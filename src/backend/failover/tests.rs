@@ -1,7 +1,7 @@
 //! A failover above two fakes, without what stands around them: its order, and what it keeps in mind. `registry/tests` have it above whole
 //! stacks.
 
-use tokio::time::{advance, timeout};
+use tokio::time::{Duration, advance, timeout};
 
 use super::*;
 use crate::backend::testing::conformance::{self, Store};

@@ -13,6 +13,7 @@ use crate::model::Source;
 
 mod failover;
 mod herd;
+mod instead;
 mod outages;
 
 fn empty() -> Backends {

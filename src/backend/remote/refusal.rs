@@ -68,7 +68,7 @@ impl Refusal {
     /// Whether everybody's call would have failed with it: the store's own trouble, not that of who asked.
     pub(in crate::backend) fn is_of_store(&self) -> bool {
         match self.fault {
-            Fault::Down | Fault::Throttled | Fault::Unavailable | Fault::Unhelpful => true,
+            Fault::Down | Fault::NoLogin | Fault::Throttled | Fault::Unavailable | Fault::Unhelpful => true,
             Fault::Corrupt
             | Fault::Denied
             | Fault::Invalid
@@ -158,6 +158,11 @@ impl Needles {
 
     pub(in crate::backend) fn add_secret(&mut self, secret: &SecretBytes) {
         self.0.credential(secret.expose());
+    }
+
+    /// A store's words that came by themselves, fit for a message: one line, cut, without what was sent.
+    pub(in crate::backend) fn clean(&self, words: &str, most: usize) -> String {
+        self.0.clean(words, most)
     }
 
     /// Every text in a JSON document.

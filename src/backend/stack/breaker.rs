@@ -9,7 +9,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 use super::asked::Asked;
 use super::circuits::{Circuits, Looking};
 use crate::backend::{Backend, BackendError, FetchContext};
-use crate::model::{Fetched, Login, SecretRef};
+use crate::model::{Fetched, SecretRef};
 
 /// How long a look may take.
 const LOOK: Duration = Duration::from_secs(30);
@@ -27,10 +27,10 @@ impl Breaker {
         Self { inner, circuits }
     }
 
-    /// Has somebody look at the server, if it is in doubt.
-    fn look(&self, login: &Login) {
-        if let Some(looking) = self.circuits.look(login) {
-            tokio::spawn(look(Arc::downgrade(&self.inner), Arc::clone(&self.circuits), looking));
+    /// Has somebody look at the request's server, if it is in doubt.
+    fn look(&self, secret: &SecretRef) {
+        if let Some((server, looking)) = self.circuits.look(secret) {
+            tokio::spawn(look(Arc::downgrade(&self.inner), Arc::clone(&self.circuits), server, looking));
         }
     }
 }
@@ -45,13 +45,13 @@ impl crate::backend::stack::Decorator for Breaker {
         let asked = Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() };
         let tenant = cx.tenant();
         if let Some(refused) = self.circuits.refuse(&asked, &tenant) {
-            self.look(&secret.login);
+            self.look(secret);
             return Err(refused);
         }
         let began = Instant::now();
         let answer = self.inner.fetch(secret, cx).await;
         self.circuits.note(&asked, &tenant, answer.as_ref().err(), (began, cx.patience.is_some()));
-        self.look(&secret.login);
+        self.look(secret);
         answer
     }
 
@@ -66,9 +66,9 @@ impl crate::backend::stack::Decorator for Breaker {
 }
 
 /// Looks at a server until it is found to answer, or nobody wants it any more.
-async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, looking: Looking) {
+async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, server: &'static str, looking: Looking) {
     for probes in 0.. {
-        match circuits.next_probe(probes) {
+        match circuits.next_probe(server, probes) {
             Some(wait) => sleep(wait).await,
             // A request has failed just now: that is worth one look.
             None if probes == 0 => {}
@@ -77,8 +77,8 @@ async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, looking: Lookin
         // Its backend may be gone by a reload.
         let Some(store) = store.upgrade() else { break };
         // A file system of ours that hangs says nothing of the store.
-        let Ok(found) = timeout(LOOK, store.probe()).await else { break };
-        circuits.probed(&found);
+        let Ok(found) = timeout(LOOK, store.probe(server)).await else { break };
+        circuits.probed(server, &found);
     }
     drop(looking);
 }

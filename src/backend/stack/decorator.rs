@@ -104,8 +104,8 @@ impl<D: Decorator> Backend for D {
         self.inner().check().await
     }
 
-    async fn probe(&self) -> Result<(), BackendError> {
-        self.inner().probe().await
+    async fn probe(&self, server: &str) -> Result<(), BackendError> {
+        self.inner().probe(server).await
     }
 
     fn file(&self, secret: &SecretRef) -> Option<Located> {

@@ -12,8 +12,8 @@ use tokio::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::model::{
-    Args, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Secret, SecretBytes, SecretName, SecretRef,
-    Version,
+    Args, Field, FieldKind, FieldName, Lease, LeaseFor, Login, LoginTls, Method, RefParts, Response, Secret, SecretBytes, SecretName,
+    SecretRef, Version,
 };
 
 /// Base64; wiped when dropped.
@@ -57,6 +57,9 @@ struct Tls {
 pub(super) struct Given {
     fields: BTreeMap<String, (Kind, Bytes)>,
     response: Option<Bytes>,
+    /// Whether the response is what is stored.
+    #[serde(default)]
+    stored: bool,
     version: Option<String>,
 }
 
@@ -94,7 +97,7 @@ impl Reference {
         let tls = tls.map(|Tls { ca, client, server_name, skip_verify }| Box::new(LoginTls { ca, client, server_name, skip_verify }));
         let parts = RefParts {
             backend: self.backend.parse().ok()?,
-            name: SecretName::escapable(&self.name).ok()?,
+            name: SecretName::escapable_or_folder(&self.name).ok()?,
             version: self.version.map(Version::new),
             method: Method::ALL.into_iter().find(|method| method.as_str() == self.method)?,
             args,
@@ -129,7 +132,9 @@ impl Given {
             (name.as_str().to_owned(), (kind, encoded(&field.bytes)))
         });
         let version = secret.version.as_ref().map(Version::to_string);
-        Self { fields: fields.collect(), response: secret.response.as_deref().map(encoded), version }
+        let response = secret.response.as_ref().map(|response| encoded(response.bytes()));
+        let stored = matches!(secret.response, Some(Response::Stored(_)));
+        Self { fields: fields.collect(), response, stored, version }
     }
 
     /// `None`: something in it means nothing to this version.
@@ -142,16 +147,12 @@ impl Given {
             };
             Some((FieldName::new(&name), Field { bytes: Arc::new(decoded(&bytes)?), kind }))
         });
+        let whole = if self.stored { Response::Stored } else { Response::Answer };
         let response = match self.response {
-            Some(bytes) => Some(decoded(&bytes)?),
+            Some(bytes) => Some(whole(Arc::new(decoded(&bytes)?))),
             None => None,
         };
-        Some(Secret {
-            fields: fields.collect::<Option<_>>()?,
-            response: response.map(Arc::new),
-            version: self.version.map(Version::new),
-            lease,
-        })
+        Some(Secret { fields: fields.collect::<Option<_>>()?, response, version: self.version.map(Version::new), lease })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stores, a folder each. None knows another, or what stands around it.
 
+pub mod aws;
 pub mod file;
 pub mod http;
 pub mod vault;

@@ -233,7 +233,7 @@ impl Backend for Fake {
         Ok(())
     }
 
-    async fn probe(&self) -> Result<(), BackendError> {
+    async fn probe(&self, _: &str) -> Result<(), BackendError> {
         self.probes.fetch_add(1, Ordering::SeqCst);
         let probed = *self.probed.lock().unwrap();
         probed.map_or(Ok(()), |fault| Err(error(fault, &secret("probe"), "as it was told")))

@@ -1,6 +1,6 @@
 //! What a class is judged by where there is no configuration.
 
-use crate::model::{Ask, BackendName, Catalogue, RefParts, SecretRef, Serving, Unresolved, Version};
+use crate::model::{Ask, BackendName, Catalogue, Method, RefParts, SecretName, SecretRef, Serving, Unresolved, Version};
 
 /// Stands for the backend that a class does not name, where nothing says what there is. No configuration is likely to have it.
 pub const UNNAMED: &str = "-";
@@ -15,12 +15,14 @@ impl Catalogue for Anything {
         // A namespace is a part of the name wherever there are namespaces.
         let namespace = ask.login.namespace.as_deref().filter(|namespace| *namespace != "root");
         let name = namespace.map_or_else(|| ask.name.to_owned(), |namespace| format!("{namespace}/{}", ask.name));
-        let name = name.parse().map_err(|cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause })?;
+        let named = |cause| Unresolved::Name { name: ask.name.chars().take(200).collect(), cause };
+        let name = if ask.below { SecretName::escapable_or_folder(&format!("{name}/")) } else { name.parse() }.map_err(named)?;
         let Ask { method, args, lease, keep, login, .. } = ask.clone();
+        let method = if ask.below { Method::List } else { method };
         Ok(RefParts { backend, name, version: ask.version.map(Version::new), method, args, lease, keep, login }.into())
     }
 
-    fn serving(&self, _: &str, _: Option<&str>) -> Result<Serving, Unresolved> {
+    fn serving(&self, _: &str, _: Option<&str>, _: Option<&str>) -> Result<Serving, Unresolved> {
         let backend = UNNAMED.parse::<BackendName>().map_err(|error| Unresolved::Backend(error.to_string()))?;
         // What the backend says of an audience is not known, and nothing to find fault with.
         Ok(Serving { backend, by_address: false, names_audience: true })

@@ -1,5 +1,6 @@
 //! One class before its judges: the parser of a mount, the policy, and what the driver will want of `secretObjects`.
 
+use std::iter::once;
 use std::sync::Arc;
 
 use super::finding::{Finding, Report, Warned};
@@ -8,12 +9,16 @@ use super::rules::Rules;
 use crate::cli::manifest::{ClassManifest, field};
 use crate::dialect::{self, ClassLimits, NATIVE, PEERS};
 use crate::model::{
-    Catalogue, ClassFault, ClassFaults, Code, FileMode, Label, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef, Select,
+    Catalogue, ClassFault, ClassFaults, Code, Delivers, FileMode, Label, LoginKey, Object, Plan, PodClaims, PodIdentity, SecretRef,
+    Template,
 };
 use crate::nearest::nearest;
 use crate::policy::{Because, Denial, Policy};
 use crate::steps::Steps;
 use crate::yaml::{self, Key, Node, Position, Value};
+
+/// The key of an object's template.
+const TEMPLATE: &str = "template";
 
 /// Judges classes, and gathers what there is to say.
 pub struct Judge<'a> {
@@ -39,7 +44,9 @@ struct Subject<'a> {
     parameters: &'a [(Key, Node)],
     /// Of the text under `objects`.
     places: Places,
-    /// The entries of that text.
+    /// That text.
+    inner: &'a str,
+    /// Its entries.
     objects: Vec<Node>,
     words: Words,
 }
@@ -103,12 +110,10 @@ impl Judge<'_> {
         }
         for warning in &plan.warnings {
             let object = warning.object.as_ref().map(|label| label.index);
-            let at = object.map_or_else(|| subject.parameter(&warning.key), |index| subject.place_in(index, &warning.key));
-            let finding = Finding {
-                object,
-                key: warning.key.clone(),
-                ..Finding::warning(Warned::UnusedParameter, subject.file, at, warning.to_string())
-            };
+            let place = || object.map_or_else(|| subject.parameter(&warning.key), |index| subject.place_in(index, &warning.key));
+            let at = subject.in_template(warning.object.as_ref(), &warning.key).unwrap_or_else(place);
+            let id = if warning.key == TEMPLATE { Warned::TemplateUnquoted } else { Warned::UnusedParameter };
+            let finding = Finding { object, key: warning.key.clone(), ..Finding::warning(id, subject.file, at, warning.to_string()) };
             self.report.add(subject.about(finding));
         }
         if plan.warnings.more() > 0 {
@@ -230,6 +235,22 @@ impl Judge<'_> {
     }
 }
 
+/// What is wrong with a class that a mount would not parse, a line for each fault, with its place in the file.
+pub fn placed(file: &str, text: &str, node: &Node, class: &ClassManifest, ClassFaults(faults): ClassFaults) -> String {
+    let dialect = class.parameters.get("dialect").map_or(class.provider.as_str(), String::as_str);
+    let subject = Subject::of(file, text, node, class, Words::of(Some(dialect)));
+    let more = faults.more();
+    let line = |fault| {
+        let Finding { at, message, .. } = subject.fault(fault);
+        format!("{file}:{}:{}: {message}\n", at.line, at.column)
+    };
+    let mut lines: String = faults.into_iter().map(line).collect();
+    if more > 0 {
+        lines.push_str(&format!("... and {more} more faults of this class\n"));
+    }
+    lines
+}
+
 fn denied(file: &str, at: Position, label: &Label, denial: &Denial) -> Finding {
     Finding { code: Some(Code::PolicyDenied), ..Finding::error(file, at, format!("{label}: {denial}")) }
 }
@@ -246,14 +267,14 @@ impl<'a> Subject<'a> {
         let objects = entries.iter().find(|(key, _)| key.text == "objects");
         let objects = objects.and_then(|(key, node)| Some((key, node.at, node.text()?)));
         let places = objects.map_or(Places::Key(node.at), |(key, at, inner)| Places::of(text, key.at, at, inner));
-        let inner = objects.and_then(|(_, _, text)| yaml::parse(text).ok()).map(|document| document.value);
-        let objects = match inner {
+        let inner = objects.map_or("", |(_, _, text)| text);
+        let objects = match yaml::parse(inner).ok().map(|document| document.value) {
             Some(Value::Sequence(objects)) => objects,
             Some(Value::Mapping(_) | Value::Null | Value::Scalar { .. }) | None => Vec::new(),
         };
         let start = parameters.map_or(node.at, |node| node.at);
         let namespace = class.namespace.as_deref();
-        Self { file, name: &class.name, start, namespace, parameters: entries, places, objects, words }
+        Self { file, name: &class.name, start, namespace, parameters: entries, places, inner, objects, words }
     }
 
     fn about(&self, finding: Finding) -> Finding {
@@ -262,13 +283,36 @@ impl<'a> Subject<'a> {
 
     fn fault(&self, fault: ClassFault) -> Finding {
         let at = match fault.at {
-            Some((line, column)) => self.places.place(line, column),
+            Some((line, column)) => self.in_template(fault.object.as_ref(), &fault.key).unwrap_or_else(|| self.places.place(line, column)),
             None => self.parameter(&fault.key),
         };
         let (object, key, code) = (fault.object.as_ref().map(|label| label.index), fault.key.clone(), Some(fault.code));
         // The line within `objects` would only confuse beside the file's.
         let message = ClassFault { at: None, ..fault }.to_string();
         self.about(Finding { object, key, code, ..Finding::error(self.file, at, message) })
+    }
+
+    /// The line that a template's fault or warning is of, if the file shows the template line by line. The template is compiled once more, since
+    /// a message has the line within the template alone.
+    fn in_template(&self, object: Option<&Label>, key: &str) -> Option<Position> {
+        let Value::Mapping(entries) = &self.objects.get(object.filter(|_| key == TEMPLATE)?.index.checked_sub(1)?)?.value else {
+            return None;
+        };
+        let (key, node) = entries.iter().find(|(key, _)| key.text == TEMPLATE)?;
+        let text = node.text()?;
+        let names: Vec<&str> = match entries.iter().find(|(key, _)| key.text == "secrets").map(|(_, node)| &node.value) {
+            Some(Value::Mapping(secrets)) => secrets.iter().map(|(key, _)| key.text.as_str()).collect(),
+            Some(Value::Null | Value::Scalar { .. } | Value::Sequence(_)) | None => Vec::new(),
+        };
+        let line = match Template::parse(text, &names, &Steps::unbounded()).ok()? {
+            Ok(template) => template.bare()?,
+            Err(fault) => fault.line?,
+        };
+        let Position { line, column } = match Places::of(self.inner, key.at, node.at, text) {
+            Places::Key(_) => return None,
+            places @ (Places::Block { .. } | Places::Line(_)) => places.place(line, 1),
+        };
+        Some(self.places.place(line, column))
     }
 
     /// Where the class as a whole says it, else where its parameters start.
@@ -301,6 +345,7 @@ impl<'a> Subject<'a> {
 impl Words {
     fn of(dialect: Option<&str>) -> Self {
         match dialect {
+            Some("aws") => Self { secret: "objectName", mode: "filePermission" },
             Some(peer) if PEERS.contains(&peer) => Self { secret: "secretPath", mode: "filePermission" },
             _ => Self { secret: "secret", mode: "mode" },
         }
@@ -344,13 +389,16 @@ fn asked(plan: &Plan) -> impl Iterator<Item = (&Object, &SecretRef)> {
 // === paths ===
 
 fn delivers(object: &Object, name: &str) -> bool {
-    match &object.select {
-        Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
-            object.path().is_some_and(|path| path.as_str() == name)
-        }
-        Select::Fields { patterns, folder } => {
+    match object.delivers() {
+        // Which secrets there are, nobody knows here.
+        Delivers::Each(folder) => folder.as_path().is_none_or(|folder| name.starts_with(&format!("{folder}/"))),
+        Delivers::Fields(folder, patterns) => {
             let base = folder.as_path().map_or(Some(name), |folder| name.strip_prefix(folder.as_str())?.strip_prefix('/'));
             base.is_some_and(|field| patterns.iter().any(|pattern| pattern.matches(field)))
+        }
+        Delivers::File(path) => path.as_str() == name,
+        Delivers::Searched(path, searches) => {
+            once(path).chain(searches.iter().map(|search| &search.path)).any(|path| path.as_str() == name)
         }
     }
 }
@@ -358,17 +406,15 @@ fn delivers(object: &Object, name: &str) -> bool {
 fn undelivered(name: &str, plan: &Plan) -> String {
     let mut paths = Vec::new();
     for object in &plan.objects {
-        match &object.select {
-            Select::Field { .. } | Select::Formatted { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
-                paths.extend(object.path().map(ToString::to_string));
+        match object.delivers() {
+            Delivers::Each(_) => {}
+            Delivers::Fields(folder, patterns) => {
+                let literal = patterns.iter().filter(|pattern| pattern.is_literal());
+                paths.extend(literal.filter_map(|pattern| Some(folder.join(pattern.as_str()).ok()?.to_string())));
             }
-            Select::Fields { patterns, folder } => {
-                paths.extend(
-                    patterns
-                        .iter()
-                        .filter(|pattern| pattern.is_literal())
-                        .filter_map(|pattern| Some(folder.join(pattern.as_str()).ok()?.to_string())),
-                );
+            Delivers::File(path) => paths.push(path.to_string()),
+            Delivers::Searched(path, searches) => {
+                paths.extend(once(path).chain(searches.iter().map(|search| &search.path)).map(ToString::to_string));
             }
         }
     }

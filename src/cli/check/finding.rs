@@ -55,6 +55,8 @@ pub enum Warned {
     RootOnlyMode,
     /// Two classes of one name.
     SameName,
+    /// A template that writes a value as it is into a file with a syntax.
+    TemplateUnquoted,
     /// A provider whose socket the node does not answer at.
     UnansweredProvider,
     /// A parameter that has no effect, or not the likely one.

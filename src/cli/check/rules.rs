@@ -108,6 +108,7 @@ fn shown(backend: &BackendName) -> &str {
 impl Pattern {
     fn of(secret: &SecretRef) -> Self {
         // A pattern has no escapes.
+        let below = if secret.name.is_folder() { "**" } else { "" };
         let text = literal(secret.name.as_str());
         let backend = shown(&secret.backend);
         let wider = match (backend == "*", text.contains('*')) {
@@ -115,7 +116,7 @@ impl Pattern {
             (false, true) => Some("allows more than this one name: a pattern cannot say it itself"),
             (false, false) => None,
         };
-        Self { text: format!("{backend}/{text}"), wider }
+        Self { text: format!("{backend}/{text}{below}"), wider }
     }
 
     fn line(&self) -> String {

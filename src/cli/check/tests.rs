@@ -220,7 +220,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     ]);
     assert_snapshot!(bench.run("--config DIR/bad.yaml"), @r#"
     1
-    DIR/bad.yaml:2:28: error: backends.files.kind: "flie" is no kind of backend (this version serves: failover, file, http, vault)
+    DIR/bad.yaml:2:28: error: backends.files.kind: "flie" is no kind of backend (this version serves: failover, aws, file, http, vault)
     DIR/bad.yaml:3:10: error: policy rule 1.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
     DIR/bad.yaml:3:10: error: policy rule 1.read: is missing (a rule has at least one of read, update and deny)
     DIR/bad.yaml:3:12: error: policy rule 1.raed: is no known key (did you mean `read`?)
@@ -479,7 +479,7 @@ fn classes_of_the_peers_are_judged_in_their_own_words() {
     DIR/warned.yaml:17:25: warning: class peer: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     DIR/own.yaml:7:5: error: class peer: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     DIR/later.yaml:5:13: note: class peer: the class is not judged: those of the provider azure are not yet understood
-    DIR/other.yaml:5:13: note: class peer: the class is not judged: its provider is "thales", none of keyferry, vault, openbao
+    DIR/other.yaml:5:13: note: class peer: the class is not judged: its provider is "thales", none of keyferry, vault, openbao, aws
     5 objects in 3 classes, 5 files: 8 faults, 3 warnings
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml DIR/warned.yaml"), @r#"
@@ -631,7 +631,7 @@ fn what_is_nearly_a_class_is_none_and_says_so() {
     DIR/word.yaml:5:13: error: class shop: spec.provider: "hashicorp-vault" is not a provider (did you mean vault?)
     DIR/part.yaml:5:13: error: class shop: spec.provider: "bao" is not a provider (did you mean openbao?)
     DIR/number.yaml:5:13: error: class shop: spec.provider: is a number to Kubernetes, but must be a text (put it in quotes)
-    DIR/another.yaml:5:13: note: class shop: the class is not judged: its provider is "azure-key-vault", none of keyferry, vault, openbao
+    DIR/another.yaml:5:13: note: class shop: the class is not judged: its provider is "azure-key-vault", none of keyferry, vault, openbao, aws
     DIR/case.yaml:5:13: error: class shop: spec.provider: "Vault" is not a provider (did you mean vault?)
     DIR/kind.yaml:2:7: error: class shop: kind: "SecretProvider" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)
     DIR/case-of-kind.yaml:2:7: error: class shop: kind: "SecretproviderClass" is not a kind of secrets-store.csi.x-k8s.io (did you mean SecretProviderClass?)

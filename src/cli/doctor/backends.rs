@@ -13,7 +13,7 @@ use crate::model::Diagnosis;
 
 /// Looks at all of them at once.
 pub async fn examine(config: &Config, given: &Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
-    let limits = StoreLimits { secret_bytes: config.limits.secret_bytes, remembered: 0, clients: 0 };
+    let limits = StoreLimits { secret_bytes: config.limits.secret_bytes, remembered: 0, clients: 0, calls: 1 };
     let looks = config.backends.iter().map(|(name, backend)| async move {
         let visitor = backend.kind().facts().audience.and_then(|audience| given.visitor(audience.text));
         bounded(&format!("backend {name}"), Box::pin(backend.examine(name, limits, clock, visitor))).await

@@ -1,19 +1,36 @@
 //! What an object asks for: one secret, or several under `secrets`.
 
-use super::values::parse;
 use super::{Defaults, LEASES};
 use crate::dialect::args;
 use crate::dialect::class::{Class, position};
 use crate::dialect::keys::one_of;
-use crate::model::{Args, Ask, LeaseFor, Method, Parse, Part, Verb};
+use crate::model::{Args, Ask, FieldName, LeaseFor, Method, Parse, Part, PasswordOf, Template, Verb, quoted};
 use crate::units::parse_duration;
-use crate::yaml::{Faults, Node, Reader, Value, not_text};
+use crate::yaml::{Faults, Node, Position, Reader, Value, not_text};
 
 /// The most secrets of one object.
 const MAX_PARTS: usize = 64;
 
 /// These belong to a secret, and so to each of several.
-const OF_A_SECRET: [&str; 8] = ["secret", "version", "method", "args", "lease", "keep", "backend", "parse"];
+pub(super) const OF_A_SECRET: [&str; 8] = ["secret", "version", "method", "args", "lease", "keep", "backend", "parse"];
+
+const BLANK: [&str; 5] = ["backend", "version", "method", "lease", "keep"];
+
+const FORMS: [(&str, Form); 2] = [("json", Form::Json), ("pkcs12", Form::Pkcs12)];
+
+/// What a field is read as.
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Pkcs12,
+}
+
+/// A field that a class names.
+pub(super) enum Named {
+    /// Of the secret that it is said of.
+    Own(FieldName),
+    Other(Part, FieldName),
+}
 
 /// What an object asks for, and how its fields are read first.
 pub(super) struct Asked {
@@ -22,6 +39,25 @@ pub(super) struct Asked {
     /// Each of several.
     pub parts: Vec<Part>,
     pub parse: Option<Parse>,
+}
+
+fn refuse_beside(reader: &mut Reader<'_>, faults: &mut Faults) {
+    for key in OF_A_SECRET {
+        if reader.get(key).is_some() {
+            let problem =
+                "stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)";
+            faults.add(position(reader, key), key, problem);
+        }
+    }
+}
+
+fn has_fitting_number(secrets: usize, at: Position, faults: &mut Faults) -> bool {
+    let fits = (1..=MAX_PARTS).contains(&secrets);
+    if !fits {
+        let problem = format!("has {secrets} secrets: a file is made of 1 to {MAX_PARTS} (write as many, or split the object)");
+        faults.add(at, "secrets", problem);
+    }
+    fits
 }
 
 /// One secret, before its backend has seen it.
@@ -51,6 +87,7 @@ pub(super) fn read_ask<'a, 'n: 'a>(
     Some(Ask {
         backend: backend.or(defaults.backend),
         name,
+        below: false,
         version,
         method: method.unwrap_or_default(),
         args: args.unwrap_or_default(),
@@ -63,25 +100,50 @@ pub(super) fn read_ask<'a, 'n: 'a>(
 /// The secrets of a list, in its order.
 pub(super) fn read_list(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Asked> {
     let before = faults.len();
-    for key in OF_A_SECRET {
-        if reader.get(key).is_some() {
-            let problem = "stands beside `secrets` (write it in each entry of the list, such as `- { secret: shop/db, version: 3 }`)";
-            faults.add(position(reader, key), key, problem);
-        }
-    }
+    refuse_beside(reader, faults);
     let list = reader.get("secrets")?;
     let Value::Sequence(items) = &list.value else {
         let problem = format!("is {}, but must be a list (start each secret with `- `, such as `- shop/db`)", list.kind());
         faults.add(list.at, "secrets", problem);
         return None;
     };
-    if items.is_empty() || items.len() > MAX_PARTS {
-        let problem = format!("has {} secrets: a file is made of 1 to {MAX_PARTS} (write as many, or split the object)", items.len());
-        faults.add(list.at, "secrets", problem);
+    if !has_fitting_number(items.len(), list.at, faults) {
         return None;
     }
     let parts: Vec<_> = items.iter().map(|item| read_part(class, defaults, item, faults)).collect();
     let parts = parts.into_iter().collect::<Option<Vec<Part>>>().filter(|_| faults.len() == before)?;
+    Some(Asked { secret: parts.first()?.secret, parts, parse: None })
+}
+
+/// The secrets of a template, by the names that it has for them.
+pub(super) fn read_names(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Asked> {
+    let before = faults.len();
+    refuse_beside(reader, faults);
+    let Some(list) = reader.get("secrets") else {
+        reader.missing("secrets", "name the secrets that the template uses, such as `secrets: { db: shop/db }`", faults);
+        return None;
+    };
+    let Value::Mapping(entries) = &list.value else {
+        let problem = format!("is {}, but a template has a mapping (write `name: shop/db` for each secret)", list.kind());
+        faults.add(list.at, "secrets", problem);
+        return None;
+    };
+    if !has_fitting_number(entries.len(), list.at, faults) {
+        return None;
+    }
+    let mut parts = Vec::with_capacity(entries.len());
+    for (key, item) in entries {
+        if !Template::is_name(&key.text) {
+            let problem = format!(
+                "{} is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)",
+                quoted(&key.text)
+            );
+            faults.add(key.at, "secrets", problem);
+        }
+        let part = read_part(class, defaults, item, faults);
+        parts.extend(part.map(|part| Part { name: key.text.clone(), ..part }));
+    }
+    (faults.len() == before && parts.len() == entries.len()).then_some(())?;
     Some(Asked { secret: parts.first()?.secret, parts, parse: None })
 }
 
@@ -92,20 +154,107 @@ fn read_part(class: &mut Class<'_>, defaults: &Defaults<'_>, item: &Node, faults
         let mut reader = Reader::of(&nothing, "secrets", faults)?;
         let backend = defaults.backend;
         let (method, args, lease) = (Method::default(), Args::default(), LeaseFor::default());
-        let ask = Ask { backend, name, version: None, method, args, lease, keep: None, login: defaults.login.clone() };
+        let ask = Ask { backend, name, below: false, version: None, method, args, lease, keep: None, login: defaults.login.clone() };
         let secret = class.resolve(ask, false, &mut reader, faults)?;
-        return Some(Part { secret, optional: false, parse: None });
+        return Some(Part { name: String::new(), secret, optional: false, parse: None });
     }
     if !matches!(item.value, Value::Mapping(_)) {
         faults.add(item.at, "secrets", not_text(item));
         return None;
     }
-    let mut reader = Reader::of(item, "secrets", faults)?.with_blanks(&["backend", "version", "method", "lease", "keep"]);
-    let ask = read_ask(defaults, &[], &mut reader, faults);
-    let own_backend = reader.get("backend").is_some();
-    let secret = ask.and_then(|ask| class.resolve(ask, own_backend, &mut reader, faults));
-    let optional = reader.boolean("optional", faults).unwrap_or(false);
-    let parse = parse(&mut reader, faults);
+    let mut reader = Reader::of(item, "secrets", faults)?.with_blanks(&BLANK);
+    let part = read_mapping(class, defaults, &mut reader, faults);
     reader.finish(faults);
-    Some(Part { secret: secret?, optional, parse })
+    part
+}
+
+/// The keys of a secret, in a mapping of it.
+fn read_mapping(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Part> {
+    let ask = read_ask(defaults, &[], reader, faults);
+    let own_backend = reader.get("backend").is_some();
+    let secret = ask.and_then(|ask| class.resolve(ask, own_backend, reader, faults));
+    let optional = reader.boolean("optional", faults).unwrap_or(false);
+    let parse = read_parse(class, defaults, secret, reader, faults);
+    Some(Part { name: String::new(), secret: secret?, optional, parse })
+}
+
+/// How a secret's fields are read first: `json`, or a mapping that names a field. `own`: the secret.
+pub(super) fn read_parse(
+    class: &mut Class<'_>,
+    defaults: &Defaults<'_>,
+    own: Option<usize>,
+    reader: &mut Reader<'_>,
+    faults: &mut Faults,
+) -> Option<Parse> {
+    let node = reader.get("parse")?;
+    if !matches!(node.value, Value::Mapping(_)) {
+        let form = reader.parsed("parse", faults, |text| one_of("form of text", &FORMS, text))?;
+        if matches!(form, Form::Pkcs12) {
+            let problem = "is without the field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)";
+            faults.add(node.at, "parse", problem);
+        }
+        return Some(Parse::Lone);
+    }
+    let mut inner = reader.reader("parse", faults)?;
+    for (key, remedy) in [("field", "name the field that is read"), ("as", "write `as: json` or `as: pkcs12`")] {
+        if inner.get(key).is_none() {
+            inner.missing(key, remedy, faults);
+        }
+    }
+    let form = inner.parsed("as", faults, |text| one_of("form of text", &FORMS, text));
+    let field = inner.text("field", faults).map(FieldName::new);
+    let password = inner.get("password").map(|node| {
+        if let Some(Form::Json) = form {
+            faults.add(node.at, inner.path("password"), "goes with `as: pkcs12` alone (remove it)");
+        }
+        read_password(class, defaults, own, node, &inner.path("password"), faults)
+    });
+    inner.finish(faults);
+    match (form?, password) {
+        (Form::Json, _) => field.map(Parse::Field),
+        (Form::Pkcs12, None) => field.map(|field| Parse::Pkcs12 { field, password: None }),
+        (Form::Pkcs12, Some(password)) => Some(Parse::Pkcs12 { field: field?, password: Some(password?) }),
+    }
+}
+
+fn read_password(
+    class: &mut Class<'_>,
+    defaults: &Defaults<'_>,
+    own: Option<usize>,
+    node: &Node,
+    key: &str,
+    faults: &mut Faults,
+) -> Option<PasswordOf> {
+    match read_named(class, defaults, key, node, faults)? {
+        Named::Own(field) => own.map(|secret| PasswordOf { secret, field }),
+        Named::Other(part, field) => {
+            if part.optional {
+                faults.add(node.at, key, "is needed (write `optional: true` in the object: without the secret it has no file)");
+            }
+            if part.parse.is_some() {
+                faults.add(node.at, key, "is a field that its store has, so `parse` means nothing here (remove it)");
+            }
+            Some(PasswordOf { secret: part.secret, field })
+        }
+    }
+}
+
+/// A field's name, or a mapping with a secret and its field.
+pub(super) fn read_named(class: &mut Class<'_>, defaults: &Defaults<'_>, key: &str, node: &Node, faults: &mut Faults) -> Option<Named> {
+    if let Some(field) = node.text() {
+        return Some(Named::Own(FieldName::new(field)));
+    }
+    if !matches!(node.value, Value::Mapping(_)) {
+        let problem = format!("is {}, but must be a field (write its name, or `{{ secret: NAME, field: NAME }}`)", node.kind());
+        faults.add(node.at, key, problem);
+        return None;
+    }
+    let mut reader = Reader::of(node, key, faults)?.with_blanks(&BLANK);
+    if reader.get("field").is_none() {
+        reader.missing("field", "name the secret's field", faults);
+    }
+    let field = reader.text("field", faults).map(FieldName::new);
+    let part = read_mapping(class, defaults, &mut reader, faults);
+    reader.finish(faults);
+    Some(Named::Other(part?, field?))
 }

@@ -5,8 +5,8 @@ use tokio::time::Instant;
 use crate::dialect::{ClassLimits, parse};
 use crate::formats::{Format, Names, pem};
 use crate::model::{
-    Ask, Catalogue, ClassFault, Code, Encoding, FaultList, FieldName, FileMode, InvalidName, LeaseFor, Method, Newline, Parse, Plan,
-    RefParts, SecretRef, Select, Unresolved, Version,
+    Ask, Catalogue, ClassFault, Code, Encoding, FaultList, FieldName, FieldOf, FileMode, InvalidName, LeaseFor, Method, Newline, Parse,
+    Plan, RefParts, SecretRef, Select, Unresolved, Version,
 };
 use crate::steps::Steps;
 
@@ -188,7 +188,7 @@ fn unknown_keys_name_the_nearest() {
     2:3 object 1 (a): feild: is no known key (did you mean `field`?)
     3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
     5:3 object 2 (b): filePermission: is no known key (here it is `mode`)
-    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep, parse, newline, format, keys, part, secrets)
+    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep, parse, newline, format, keys, part, secrets, template, prefix, include, exclude, rename, key, chain, trust, alias, password)
     ");
 }
 
@@ -213,17 +213,6 @@ fn an_owner_is_given_only_where_the_daemon_writes() {
 
 #[test]
 fn keys_to_come_say_so() {
-    let class = [(
-        "objects",
-        r#"
-- {prefix: shop/}
-- {template: "x", path: y}
-"#,
-    )];
-    insta::assert_snapshot!(faults_of(&class), @"
-    2:4 object 1: prefix: is not yet supported (write an object for each secret)
-    3:4 object 2 (y): template: is not yet supported (deliver the fields as files of their own, or all of them with `format`)
-    ");
     insta::assert_snapshot!(faults_of(&[("dialect", "azure")]), @"- dialect: `azure` is not yet supported (write the class in the native format, and leave the key out)");
     insta::assert_snapshot!(faults_of(&[("dialect", "valut")]), @r#"- dialect: there is no dialect "valut" (did you mean `vault`?)"#);
     insta::assert_snapshot!(faults_of(&[("dialect", "cyberspace")]), @r#"- dialect: there is no dialect "cyberspace" (leave the key out for the native format)"#);
@@ -670,14 +659,18 @@ fn the_documented_classes_parse() {
     let mut classes = 0;
     for block in page.split("```yaml").skip(1) {
         let block = block.split("```").next().unwrap();
-        let Some((before, after)) = block.split_once("objects: |\n").filter(|_| !block.contains("provider: vault")) else { continue };
+        let Some((before, after)) =
+            block.split_once("objects: |\n").filter(|_| !block.contains("provider: vault") && !block.contains("provider: aws"))
+        else {
+            continue;
+        };
         let depth = before.len() - before.trim_end_matches(' ').len();
         let inside = |line: &&str| line.trim().is_empty() || line.len() - line.trim_start().len() > depth;
         let objects = after.lines().take_while(inside).collect::<Vec<_>>().join("\n");
         assert!(!plan(&objects).objects.is_empty());
         classes += 1;
     }
-    assert_eq!(classes, 5);
+    assert_eq!(classes, 9);
 }
 
 #[test]
@@ -839,9 +832,15 @@ fn a_file_in_a_format() {
     let plan = plan(objects);
     let formats = plan.objects.iter().map(|object| match &object.select {
         Select::Formatted { format, patterns, path } => (*format, patterns.len(), path.as_str()),
-        Select::Field { .. } | Select::Fields { .. } | Select::Key { .. } | Select::Response { .. } | Select::Whole { .. } => {
-            panic!("{object:?}")
-        }
+        Select::Each { .. }
+        | Select::Field { .. }
+        | Select::Fields { .. }
+        | Select::Key { .. }
+        | Select::Keystore { .. }
+        | Select::Response { .. }
+        | Select::Searched { .. }
+        | Select::Template { .. }
+        | Select::Whole { .. } => panic!("{object:?}"),
     });
     let formats: Vec<_> = formats.collect();
     assert_eq!(
@@ -894,19 +893,21 @@ fn what_goes_with_a_format_and_what_does_not() {
 - { secrets: [a/../b, { secret: c, backend: flies }, { secret: d, version: x }], format: json, path: s }
 ";
     insta::assert_snapshot!(faults(wrong), @r#"
-    2:24 object 1 (a): format: there is no format "ini" (there are: json, yaml, toml, properties, dotenv, pem)
-    3:24 object 2 (b): format: there is no format "pkcs12" (there are: json, yaml, toml, properties, dotenv, pem)
+    2:24 object 1 (a): format: there is no format "ini" (there are: json, yaml, toml, properties, dotenv, pem, pkcs12)
+    3:3 object 2 (b): key: is missing (name the fields of a key and its certificates, with `key` and `chain`, or `trust` for a truststore)
+    3:3 object 2 (b): password: is missing (name the field that has it, such as `password: { secret: shop/keystore, field: password }`)
+    3:3 object 2 (b): path: is missing (name the file, such as `path: keystore.p12`)
     4:37 object 3 (c1): field: stands beside `format`, which writes fields under their names (write `fields` for those that you want)
     5:22 object 4 (d): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
     6:36 object 5 (e): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
     7:36 object 6 (f): part: goes with `format: pem` alone (remove it)
     8:38 object 7 (g): keys: there is no spelling of keys "upper" (there are: env)
     9:25 object 8 (h): newline: there is no rule for line ends "crlf" (there are: keep, strip, ensure)
-    10:23 object 9 (i): parse: there is no form of text "xml" (there are: json)
-    11:23 object 10 (j): parse.field: is missing (name the field whose text is JSON)
+    10:23 object 9 (i): parse: there is no form of text "xml" (there are: json, pkcs12)
+    11:23 object 10 (j): parse.field: is missing (name the field that is read)
     11:35 object 10 (j): parse.feild: is no known key (did you mean `field`?)
     12:32 object 11 (k): parse.field: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    12:41 object 11 (k): parse.as: there is no form of text "yaml" (there are: json)
+    12:41 object 11 (k): parse.as: there is no form of text "yaml" (there are: json, pkcs12)
     13:14 object 12 (l): secrets: stands without `format`, which makes one file of them (add it, such as `format: json`)
     14:3 object 13: path: is missing (name the file: it is made of several secrets)
     15:14 object 14 (n): secrets: has 0 secrets: a file is made of 1 to 64 (write as many, or split the object)
@@ -914,12 +915,189 @@ fn what_goes_with_a_format_and_what_does_not() {
     17:15 object 16 (p): secrets: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     18:15 object 17 (q): secrets.secret: is missing (write the secret's name, such as `secret: shop/db`)
     18:17 object 17 (q): secrets.secert: is no known key (did you mean `secret`?)
-    19:13 object 18 (r): secret: stands beside `secrets` (write it in each entry of the list, such as `- { secret: shop/db, version: 3 }`)
-    19:39 object 18 (r): version: stands beside `secrets` (write it in each entry of the list, such as `- { secret: shop/db, version: 3 }`)
+    19:13 object 18 (r): secret: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    19:39 object 18 (r): version: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
     20:15 object 19 (s): secret: the name "a/../b" has the element ".." (write the name as its store lists it)
     20:45 object 19 (s): backend: there is no backend "flies" on this node (there are: bao, files)
     20:76 object 19 (s): version: "x" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
     "#);
     let many = vec!["a"; 65].join(", ");
     insta::assert_snapshot!(faults(&format!("[{{ secrets: [{many}], format: json, path: x }}]")), @"1:13 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (write as many, or split the object)");
+}
+
+#[test]
+fn a_template_names_its_secrets() {
+    let objects = r#"
+- template: "url = {{ db.user | urlencode }}@{{ api.host }}\n"
+  secrets: { db: shop/db, api: { secret: shop/api, backend: bao, version: 7, optional: true, parse: json } }
+  path: app.conf
+- { template: "{{ db.user }}", secrets: { db: shop/db }, path: app.json }
+"#;
+    let plan = plan(objects);
+    let named = &plan.objects[0];
+    assert_eq!(plan.secrets_of(named).map(ToString::to_string).collect::<Vec<_>>(), ["files/shop/db", "bao/shop/api@7"]);
+    let parts: Vec<_> = named.parts.iter().map(|part| (part.name.as_str(), part.secret, part.optional, part.parse.clone())).collect();
+    assert_eq!(parts, [("db", 0, false, None), ("api", 1, true, Some(Parse::Lone))]);
+    assert_eq!((plan.templates().count(), plan.objects[1].secret, plan.compiled() > 1_000), (2, 0, true));
+    let warnings: Vec<_> = plan.warnings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(warnings.join("\n"), @r#"object 2 (app.json): template: line 1 writes a value as it is, and its writer could write more than a value into "app.json" (add a filter: `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`)"#);
+}
+
+#[test]
+fn what_goes_with_a_template_and_what_does_not() {
+    let wrong = r#"
+- { template: "{{ db.user", secrets: { db: a }, path: a }
+- { template: "x", path: b }
+- { template: "x", secrets: [a], path: c }
+- { template: "x", secrets: {}, path: d }
+- { template: "x", secrets: { d-b: a, if: b, loop: c, "": d }, path: e }
+- { template: "x", secrets: { db: a } }
+- { template: "x", secrets: { db: a }, path: g, format: json, newline: strip, encoding: hex }
+- { template: "x", secrets: { db: a }, path: h, secret: b, version: 3 }
+- { template: "x\n{{ dv.user }}", secrets: { db: a }, path: i }
+- { template: "x\n{{ db.user | b64 }}", secrets: { db: { secert: a } }, path: j }
+- { template: [x], secrets: { db: a }, path: k }
+- { template: "x", secrets: { db: a }, path: a/l }
+- { format: json, secrets: { db: a }, path: m }
+"#;
+    insta::assert_snapshot!(faults(wrong), @r#"
+    2:15 object 1 (a): template: line 1: a tag `{{` is not closed with `}}`
+    3:3 object 2 (b): secrets: is missing (name the secrets that the template uses, such as `secrets: { db: shop/db }`)
+    4:29 object 3 (c): secrets: is a list, but a template has a mapping (write `name: shop/db` for each secret)
+    5:29 object 4 (d): secrets: has 0 secrets: a file is made of 1 to 64 (write as many, or split the object)
+    6:31 object 5 (e): secrets: "d-b" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
+    6:39 object 5 (e): secrets: "if" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
+    6:46 object 5 (e): secrets: "loop" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
+    6:55 object 5 (e): secrets: "" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
+    7:3 object 6: path: is missing (name the file that the template makes)
+    8:57 object 7 (g): format: stands beside `template`, which makes the whole file (remove it)
+    8:72 object 7 (g): newline: stands beside `template`, which makes the whole file (remove it)
+    8:89 object 7 (g): encoding: stands beside `template`, which makes the whole file (remove it)
+    9:57 object 8 (h): secret: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    9:69 object 8 (h): version: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    10:15 object 9 (i): template: line 2: uses "dv", which is not a name under `secrets` (did you mean `db`?)
+    11:15 object 10 (j): template: line 2: there is no filter "b64" (there are: b64decode, b64encode, default, dotenv, first, fromjson, hex, indent, jmespath, join, json, last, length, lower, pem_chain, pem_key, pem_leaf, properties, quote, replace, sha256, shellquote, split, squote, toml, trim, upper, urlencode, yaml)
+    11:56 object 10 (j): secrets.secret: is missing (write the secret's name, such as `secret: shop/db`)
+    11:58 object 10 (j): secrets.secert: is no known key (did you mean `secret`?)
+    12:15 object 11 (k): template: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
+    13:46 object 12 (a/l): path: "a" is a file, that of object 1 (a): nothing can stand within it (change one of the paths)
+    14:28 object 13 (m): secrets: is a mapping, but must be a list (start each secret with `- `, such as `- shop/db`)
+    "#);
+    let many = (0..65).map(|n| format!("s{n}: a")).collect::<Vec<_>>().join(", ");
+    insta::assert_snapshot!(faults(&format!("[{{ template: x, secrets: {{ {many} }}, path: x }}]")), @"1:26 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (write as many, or split the object)");
+}
+
+#[test]
+fn a_keystore_names_its_fields() {
+    let objects = r"
+- secret: shop/tls
+  version: 3
+  format: pkcs12
+  key: tls.key
+  chain: [tls.crt, { secret: shop/ca, field: ca_chain, parse: json }]
+  trust: [{ secret: shop/ca, field: ca.crt, parse: json }, { secret: shop/more, field: ca.crt, optional: true }]
+  alias: kafka
+  password: { secret: shop/keystore, field: password }
+  path: keystore.p12
+  newline: strip
+- { format: pkcs12, trust: { secret: shop/ca, field: ca.crt }, password: { secret: shop/keystore, field: password }, path: trust.p12 }
+- { secret: shop/pfx, parse: { field: pfx, as: pkcs12, password: { secret: shop/keystore, field: password } }, fields: '*', path: tls/ }
+- { secret: shop/pfx, parse: { field: pfx, as: pkcs12, password: pass }, field: key, path: key.pem }
+- { secret: shop/azure, parse: { field: pfx, as: pkcs12 }, format: pem, path: azure.pem }
+";
+    let plan = plan(objects);
+    let names = |at: usize| plan.secrets_of(&plan.objects[at]).map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(0), ["files/shop/tls@3", "files/shop/ca", "files/shop/more", "files/shop/keystore"]);
+    assert_eq!(names(1), ["files/shop/ca", "files/shop/keystore"]);
+    assert_eq!(names(2), ["files/shop/pfx", "files/shop/keystore"]);
+    assert_eq!((names(3), names(4)), (vec!["files/shop/pfx".to_owned()], vec!["files/shop/azure".to_owned()]));
+    let Select::Keystore { keystore, path } = &plan.objects[0].select else { panic!("{:?}", plan.objects[0]) };
+    let shown = |field: &FieldOf| format!("{} {}", field.part, field.field);
+    assert_eq!(keystore.key.as_ref().map(shown).as_deref(), Some("0 tls.key"));
+    assert_eq!(keystore.chain.iter().map(shown).collect::<Vec<_>>(), ["0 tls.crt", "1 ca_chain"]);
+    assert_eq!(keystore.trust.iter().map(shown).collect::<Vec<_>>(), ["1 ca.crt", "2 ca.crt"]);
+    assert_eq!((shown(&keystore.password), keystore.alias.as_str(), path.as_str()), ("3 password".to_owned(), "kafka", "keystore.p12"));
+    let more = plan.objects[0].parts[2].secret;
+    assert!(plan.objects[0].may_lack(more) && !plan.objects[0].may_lack(plan.objects[0].secret));
+    let Some(Parse::Pkcs12 { password: Some(password), .. }) = &plan.objects[2].parse else { panic!("{:?}", plan.objects[2]) };
+    assert_eq!(plan.secrets[password.secret].to_string(), "files/shop/keystore");
+    assert!(!plan.objects[2].may_lack(password.secret));
+}
+
+#[test]
+fn what_goes_with_a_keystore_and_what_does_not() {
+    let wrong = r"
+- { secret: a, format: jks, path: a }
+- { secret: b, format: pkcs12, path: b }
+- { secret: c, format: pkcs12, key: k, password: p, path: c }
+- { secret: d, format: pkcs12, chain: c, password: p, path: d }
+- { secret: e, format: pkcs12, key: k, chain: c, path: e }
+- { secret: f, format: pkcs12, key: k, chain: c, password: p }
+- { format: pkcs12, key: k, chain: [], trust: [[x]], password: { field: x }, path: g }
+- { secret: h, format: pkcs12, key: [k], chain: { secret: h2 }, password: { secret: h2, feild: p }, path: h }
+- { secrets: [i], format: pkcs12, trust: { secret: i, field: c }, password: { secret: i, field: p }, path: i }
+- { secret: j, format: pkcs12, trust: c, password: p, field: x, keys: env, part: leaf, path: j }
+- { secret: k, key: k, trust: t, alias: a, path: k }
+- { version: 3, format: pkcs12, trust: { secret: l, field: c }, password: { secret: l, field: p }, path: l }
+- { secret: m, format: pkcs12, trust: c, password: { secret: m2, field: p, optional: true }, alias: '', path: m }
+- { secret: n, format: pkcs12, trust: c, password: p, alias: '🔑', path: n }
+- { secret: o, parse: pkcs12, path: o }
+- { secret: p, parse: { as: pkcs12, password: [x] }, path: p }
+- { secret: q, parse: { field: x, as: json, password: y }, path: q }
+- { secret: r, parse: { field: x, as: pkcs12, password: { secret: r2, field: p, parse: json, optional: true } }, path: r }
+- { secret: s, format: pkcs12, trust: c, password: p, path: k/s }
+- { secret: t, format: PKCS12, path: t }
+";
+    insta::assert_snapshot!(faults(wrong), @r#"
+    2:24 object 1 (a): format: there is no format "jks": Java reads PKCS#12 under the type JKS, too (write `format: pkcs12`)
+    3:3 object 2 (b): key: is missing (name the fields of a key and its certificates, with `key` and `chain`, or `trust` for a truststore)
+    3:3 object 2 (b): password: is missing (name the field that has it, such as `password: { secret: shop/keystore, field: password }`)
+    4:3 object 3 (c): chain: is missing (name the field with the key's certificate, and those with its issuers)
+    5:39 object 4 (d): chain: is without `key` (add it; certificates that are trusted go under `trust`)
+    6:3 object 5 (e): password: is missing (name the field that has it, such as `password: { secret: shop/keystore, field: password }`)
+    7:3 object 6 (f): path: is missing (name the file, such as `path: keystore.p12`)
+    8:26 object 7 (g): key: names the field "k", and the object has no `secret` (add it, or write `{ secret: NAME, field: NAME }`)
+    8:36 object 7 (g): chain: has 0 fields: 1 to 32 are allowed (write as many)
+    8:48 object 7 (g): trust: is a list, but must be a field (write its name, or `{ secret: NAME, field: NAME }`)
+    8:64 object 7 (g): password.secret: is missing (write the secret's name, such as `secret: shop/db`)
+    9:37 object 8 (h): key: is a list, but must be a field (write its name, or `{ secret: NAME, field: NAME }`)
+    9:49 object 8 (h): chain.field: is missing (name the secret's field)
+    9:75 object 8 (h): password.field: is missing (name the secret's field)
+    9:89 object 8 (h): password.feild: is no known key (did you mean `field`?)
+    10:14 object 9 (i): secrets: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    11:62 object 10 (j): field: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    11:71 object 10 (j): keys: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    11:82 object 10 (j): part: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    12:21 object 11 (k): key: goes with `format: pkcs12` alone (add that, or remove it)
+    12:31 object 11 (k): trust: goes with `format: pkcs12` alone (add that, or remove it)
+    12:41 object 11 (k): alias: goes with `format: pkcs12` alone (add that, or remove it)
+    13:14 object 12 (l): version: goes with `secret`, and there is none (write it beside the `secret` that it is for)
+    14:52 object 13 (m): password: is needed (write `optional: true` in the object: without the secret it has no file)
+    14:101 object 13 (m): alias: "" is not an alias: it has 1 to 64 characters, none of them a control character or over U+FFFF (write another one)
+    15:62 object 14 (n): alias: "🔑" is not an alias: it has 1 to 64 characters, none of them a control character or over U+FFFF (write another one)
+    16:23 object 15 (o): parse: is without the field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)
+    17:23 object 16 (p): parse.field: is missing (name the field that is read)
+    17:47 object 16 (p): parse.password: is a list, but must be a field (write its name, or `{ secret: NAME, field: NAME }`)
+    18:55 object 17 (q): parse.password: goes with `as: pkcs12` alone (remove it)
+    19:57 object 18 (r): parse.password: is needed (write `optional: true` in the object: without the secret it has no file)
+    19:57 object 18 (r): parse.password: is a field that its store has, so `parse` means nothing here (remove it)
+    20:61 object 19 (k/s): path: "k" is a file, that of object 11 (k): nothing can stand within it (change one of the paths)
+    21:24 object 20 (t): format: there is no format "PKCS12" (did you mean `pkcs12`?)
+    "#);
+}
+
+#[test]
+fn a_class_has_few_keystores() {
+    let written = |n: usize| format!("- {{ secret: a, format: pkcs12, trust: c, password: p, path: w{n} }}\n");
+    let read = |n: usize, password: &str| {
+        format!("- {{ secret: a, parse: {{ field: pfx, as: pkcs12, password: {password} }}, field: key, path: r{n} }}\n")
+    };
+    let of_list =
+        |n: usize| format!("- {{ secrets: [{{ secret: b{n}, parse: {{ field: pfx, as: pkcs12 }} }}], format: pem, path: l{n} }}\n");
+    let eight = (0..4).map(written).chain((0..3).map(|n| read(n, "p"))).chain([read(3, "q"), of_list(1), of_list(2)]).collect::<String>();
+    assert_eq!(plan(&eight).objects.len(), 10, "one file that several objects read is one");
+    insta::assert_snapshot!(faults(&(eight.clone() + &written(9) + &of_list(3))), @r#"11:3 object 11 (w9): format: with this object the class has more than 8 keystores, those that are read counted too (split the class over several volumes)"#);
+    // However many there are, the others are not looked through again and again.
+    let many = (0..400).map(of_list).collect::<String>();
+    assert_eq!(faults(&many).lines().count(), 1);
 }

@@ -6,8 +6,8 @@ use crate::dialect::class::position;
 use crate::dialect::keys::one_of;
 use crate::formats::pem::Part as PemPart;
 use crate::formats::{Format, Names};
-use crate::model::{Encoding, FieldName, FieldPattern, FileMode, InvalidMode, InvalidPath, Newline, Owner, Parse, Query, quoted};
-use crate::yaml::{Faults, Reader, Value};
+use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Newline, Owner, Query, quoted};
+use crate::yaml::{Faults, Reader};
 
 /// The most patterns with a `*` in one object: each is tried on every field.
 const MAX_GLOBS: usize = 16;
@@ -30,8 +30,6 @@ const FORMATS: [(&str, Format); 6] = [
 const NAMES: [(&str, Names); 1] = [("env", Names::Env)];
 
 const NEWLINES: [(&str, Newline); 3] = [("keep", Newline::Keep), ("strip", Newline::Strip), ("ensure", Newline::Ensure)];
-
-const PARSED: [(&str, ()); 1] = [("json", ())];
 
 const PEM_PARTS: [(&str, PemPart); 3] = [("key", PemPart::Key), ("leaf", PemPart::Leaf), ("chain", PemPart::Chain)];
 
@@ -71,7 +69,7 @@ pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Forma
     let part = reader.parsed("part", faults, |text| one_of("part", &PEM_PARTS, text));
     let (has_names, has_part) = (reader.get("keys").is_some(), reader.get("part").is_some());
     let is_there = reader.get("format").is_some();
-    let format = reader.parsed("format", faults, |text| one_of("format", &FORMATS, text));
+    let format = reader.parsed("format", faults, one_of_formats);
     if reader.get("secrets").is_some() && !is_there {
         faults.add(
             position(reader, "secrets"),
@@ -97,22 +95,16 @@ pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Forma
     format.map_or(Formatting::None, Formatting::This)
 }
 
-/// `json`, or a mapping that names a field.
-pub(super) fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Parse> {
-    let node = reader.get("parse")?;
-    if !matches!(node.value, Value::Mapping(_)) {
-        return reader.parsed("parse", faults, |text| one_of("form of text", &PARSED, text)).map(|()| Parse::Lone);
-    }
-    let mut inner = reader.reader("parse", faults)?;
-    for (key, remedy) in [("field", "name the field whose text is JSON"), ("as", "write `as: json`")] {
-        if inner.get(key).is_none() {
-            inner.missing(key, remedy, faults);
+/// `pkcs12` is read by `keystore`, and only listed here.
+fn one_of_formats(text: &str) -> Result<Format, String> {
+    const ALL: [&str; 7] = ["json", "yaml", "toml", "properties", "dotenv", "pem", "pkcs12"];
+    match FORMATS.iter().find(|(name, _)| *name == text) {
+        Some((_, format)) => Ok(*format),
+        None if text == "jks" => {
+            Err("there is no format \"jks\": Java reads PKCS#12 under the type JKS, too (write `format: pkcs12`)".to_owned())
         }
+        None => one_of("format", &ALL.map(|name| (name, ())), text).and(Err(String::new())),
     }
-    let form = inner.parsed("as", faults, |text| one_of("form of text", &PARSED, text));
-    let field = inner.text("field", faults);
-    inner.finish(faults);
-    form.and(field).map(|field| Parse::Field(FieldName::new(field)))
 }
 
 pub(super) fn query(text: &str) -> Result<Query, String> {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use crate::dialect::class::Class;
-use crate::dialect::keys::Keys;
+use crate::dialect::keys::{Keys, go_boolean};
 use crate::dialect::login;
-use crate::model::{Login, LoginKey, LoginTls, quoted};
+use crate::model::{Login, LoginKey, LoginTls};
 
 /// A peer, and its names for what its classes say.
 #[derive(Debug)]
@@ -311,14 +311,13 @@ impl<'w> Words<'w, '_> {
         }
     }
 
-    /// The word, where it says yes. The peers read it as Go's `strconv.ParseBool` does.
+    /// The word, where it says yes.
     fn skip_verify(&mut self) -> Option<&'static str> {
         let (word, value) = self.found(Parameter::SkipVerify)?;
-        match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(word),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => None,
-            _ => {
-                self.class.fault(word, format!("{} is neither true nor false (write \"true\" or \"false\")", quoted(value)));
+        match go_boolean(value) {
+            Ok(said) => said.then_some(word),
+            Err(problem) => {
+                self.class.fault(word, problem);
                 None
             }
         }

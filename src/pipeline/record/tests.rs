@@ -20,7 +20,15 @@ fn object(index: usize, secret: usize, select: Select) -> Object {
 
 fn file(object: usize, path: &str, field: &str) -> RenderedFile {
     let (path, field) = (path.parse().unwrap(), Some(field.parse().unwrap()));
-    RenderedFile { path, mode: FileMode::DEFAULT, owner: None, contents: Arc::new(SecretBytes::new(Vec::new())), object, field }
+    RenderedFile {
+        path,
+        mode: FileMode::DEFAULT,
+        owner: None,
+        contents: Arc::new(SecretBytes::new(Vec::new())),
+        object,
+        secret: object - 1,
+        field,
+    }
 }
 
 /// Of a class with two secrets: a file of the one, and all fields of the other.
@@ -113,4 +121,39 @@ fn without_an_error_the_class_counts_too() {
     assert_ne!(gists[0], gists[1]);
     let failed = record.event(Some(&MountError::Internal));
     assert!(failed.gist.is_none() && failed.objects.iter().all(|object| object.outcome == Outcome::Failed), "{failed:?}");
+}
+
+/// A secret of another region that stood in for the first is told beside it, with its own rule and version; one that did not is not told.
+#[test]
+fn what_stood_in_for_a_secret_is_told() {
+    let of = |backend: &str| SecretRef::read(backend.parse().unwrap(), "db".parse().unwrap());
+    let plan = || Plan {
+        secrets: vec![of("files"), of("dr")],
+        instead: [(0, 1)].into(),
+        objects: vec![object(1, 0, Select::Response { path: "db".parse().unwrap() })],
+        ..Plan::default()
+    };
+    let said = |found: [bool; 2]| {
+        let (mut facts, plan) = (facts("shop"), Arc::new(plan()));
+        let rules = "- pods: { namespace: shop }\n  read: [\"files/**\"]\n- pods: { namespace: shop }\n  read: [\"dr/**\"]";
+        let policy = Policy::parse(&yaml::parse(rules).unwrap(), &[], &mut Faults::default());
+        let pod = Arc::clone(facts.permits.pod());
+        facts.permits = policy.of(&pod).grant(&plan).unwrap().permits(&pod, &plan).unwrap();
+        facts.rendered.files = vec![file(1, "db", "a")];
+        for (at, by) in ["files", "dr"].into_iter().enumerate() {
+            let fetched = facts.secrets[at].take().map(|fetched| Fetched { by: by.parse().unwrap(), ..fetched });
+            facts.secrets[at] = fetched.filter(|_| found[at]);
+            facts.versions[at] = facts.versions[at].take().filter(|_| found[at]);
+        }
+        assert_eq!(facts.permits.plan().answering(0, |place| facts.secrets[place].is_some()), usize::from(!found[0]));
+        (Gist::of(&facts), serde_json::to_string(&facts.objects()).unwrap())
+    };
+    let (usual, instead) = (said([true, false]), said([false, true]));
+    assert_ne!(usual.0, instead.0);
+    insta::assert_snapshot!(format!("{}\n{}", usual.1, instead.1), @r#"
+    [{"object":1,"backend":"files","secret":"db","field":"a","file":"db","version":"1","outcome":"delivered","rule":1,"source":"store"}]
+    [{"object":1,"backend":"files","secret":"db","others":[{"backend":"dr","secret":"db","version":"2","rule":2,"source":"store"}],"field":"a","file":"db","outcome":"delivered","rule":1}]
+    "#);
+    let withheld: Vec<_> = plan().objects.iter().map(|object| of_object(&plan(), object, Outcome::Withheld)).collect();
+    assert_eq!(withheld[0].others.len(), 1, "both were asked of policy");
 }

@@ -15,7 +15,8 @@ fn format(format: Format, patterns: &[&str], path: &str) -> Select {
 /// An object of several secrets: `?` behind a name makes it optional.
 fn merged(names: &[&str], select: Select) -> Object {
     let place = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
-    let part = |name: &&str| Part { secret: place(name.trim_end_matches('?')), optional: name.ends_with('?'), parse: None };
+    let part =
+        |name: &&str| Part { name: String::new(), secret: place(name.trim_end_matches('?')), optional: name.ends_with('?'), parse: None };
     let parts: Vec<Part> = names.iter().map(part).collect();
     Object { secret: parts[0].secret, parts, ..object(1, "a", select) }
 }

@@ -13,6 +13,8 @@ ORDER = 10
 
 # What another scenario shows: it waits for something, or needs another overlay.
 ELSEWHERE = {"keyferry", "namespace", "missing", "owner"}
+# The examples of other stores.
+OTHERS = ("openbao-", "aws")
 
 # Each synced Secret: its type, and the fields of the vault that its keys are.
 SYNCED = {
@@ -29,7 +31,7 @@ def run(cluster):
     cluster.bring_vault()
     # A vault that comes as Secrets has no room for a secret of 1 MiB.
     elsewhere = ELSEWHERE if cluster.node else ELSEWHERE | {"large"}
-    files = sorted(path for path in EXAMPLES.glob("*.yaml") if path.stem not in elsewhere and not path.stem.startswith("openbao-"))
+    files = sorted(path for path in EXAMPLES.glob("*.yaml") if path.stem not in elsewhere and not path.stem.startswith(OTHERS))
     cluster.apply(EXAMPLES / "namespace.yaml", *files)
     names = [path.stem for path in files]
     cluster.ready("shop", *names, seconds=120)

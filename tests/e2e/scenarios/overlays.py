@@ -43,7 +43,7 @@ def run(cluster):
     has_what_the_page_says(cluster, None, everybodys)
     tried = []
     for overlay, tries in [("vault-in-secrets", vault_in_secrets), ("provider-delivery", provider_delivery), ("jwks-in-cluster", jwks_in_cluster),
-                           ("token-review", token_review), ("openbao", openbao)]:
+                           ("token-review", token_review), ("openbao", openbao), ("aws", aws)]:
         tries(cluster)
         has_what_the_page_says(cluster, overlay, everybodys)
         leave(cluster, overlay)
@@ -127,6 +127,21 @@ def openbao(cluster):
     pods = mount_options(the_daemon(), "/var/lib/kubelet/pods")
     same("ro" in pods, True, f"kubelet's folder of Pods is read-only ({pods})")
     cluster.delete("shop", "pod/openbao-static", "--wait=false")
+    cluster.kubectl("patch", "csidriver", "secrets-store.csi.k8s.io", "--type=merge", "--patch-file",
+                    tools.REPOSITORY / "deploy/manifests/driver/token-requests.yaml")
+
+
+def aws(cluster):
+    """As docs/install.md says in "AWS". aws.py has the rest of it."""
+    moto = stores.Moto(cluster)
+    moto.start()
+    moto.secret("shop/db", "by AWS")
+    stores.install_aws(cluster, moto)
+    cluster.apply(secret_provider_class("aws", "shop", "- secret: secretsmanager/shop/db\n  path: value\n"), pod("aws", "shop", "aws"))
+    cluster.ready("shop", "aws")
+    same(cluster.read("shop", "aws", "/secrets/value"), "by AWS", "the file of AWS's secret")
+    same("ro" in mount_options(the_daemon(), "/var/lib/kubelet/pods"), True, "kubelet's folder of Pods is read-only")
+    cluster.delete("shop", "pod/aws", "--wait=false")
     cluster.kubectl("patch", "csidriver", "secrets-store.csi.k8s.io", "--type=merge", "--patch-file",
                     tools.REPOSITORY / "deploy/manifests/driver/token-requests.yaml")
 

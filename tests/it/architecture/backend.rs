@@ -5,7 +5,7 @@ use super::circles::{Module, Tree};
 
 /// The places of the room, and what each may import of the others besides the door (`mod.rs`) and itself. A folder of `store` is a store
 /// like all others; any other file that is not named here is not known: say what it may import.
-const PLACES: [(&str, &[&str]); 23] = [
+const PLACES: [(&str, &[&str]); 24] = [
     ("backend", &[]),
     ("backend/caching", &[]),
     ("backend/catalogue", &["backend/config", "backend/kind", "backend/serving"]),
@@ -14,8 +14,13 @@ const PLACES: [(&str, &[&str]); 23] = [
     // Its members are entries of the configuration, and it sees of them what their kinds say. What the first one denied is on the disk beside
     // the answers, since one thread writes there, and one fault stops all of it.
     ("backend/failover", &["backend/config", "backend/examine", "backend/kind", "backend/stack/asked", "backend/stack/cache"]),
+    // A class's own failover, which asks in the same order.
+    ("backend/instead", &["backend/failover"]),
     ("backend/kind", &["backend/caching", "backend/examine"]),
-    ("backend/registry", &["backend/caching", "backend/catalogue", "backend/config", "backend/failover", "backend/kind", "backend/stack"]),
+    (
+        "backend/registry",
+        &["backend/caching", "backend/catalogue", "backend/config", "backend/failover", "backend/instead", "backend/kind", "backend/stack"],
+    ),
     ("backend/remote", &[]),
     ("backend/serving", &["backend/config", "backend/kind"]),
     ("backend/stack/asked", &[]),

@@ -27,7 +27,7 @@ async fn keys_of_a_class() {
             ),
             asked.class("an unknown backend", "- {secret: shop/db, backend: vault}"),
             asked.class("misspelt in an object", "- {secrt: shop/db, secret: shop/db, pth: x, filed: y}"),
-            asked.class("to come in an object", "- {prefix: shop/, path: x}\n- {template: x, path: y}"),
+            asked.class("a prefix that is no folder", "- {prefix: shop, path: x}"),
             asked.class("a request that makes something", "- {secret: shop/db, method: POST, args: {a: b}, lease: shared}"),
             asked.class("no request", "- {secret: shop/db, method: post, args: x, lease: me}"),
             asked.class("no secret", "- {path: x}\n- {}\n-"),
@@ -62,8 +62,8 @@ async fn keys_of_a_class() {
     InvalidArgument InvalidRequest: object 1 (db): backend: there is no backend "vault" on this node (there are: files)
     # misspelt in an object
     InvalidArgument InvalidRequest: object 1 (db): secrt: is no known key (did you mean `secret`?); object 1 (db): pth: is no known key (did you mean `path`?); object 1 (db): filed: is no known key (did you mean `field`?)
-    # to come in an object
-    InvalidArgument InvalidRequest: object 1 (x): prefix: is not yet supported (write an object for each secret); object 2 (y): template: is not yet supported (deliver the fields as files of their own, or all of them with `format`)
+    # a prefix that is no folder
+    InvalidArgument InvalidRequest: object 1 (x): prefix: "shop" does not end with `/`: a prefix is a folder (did you mean "shop/"?)
     # a request that makes something
     InvalidArgument InvalidRequest: object 1 (db): method: POST means nothing to a file vault, whose secrets are only read (remove it); object 1 (db): args: mean nothing to a file vault, whose secrets are asked for by name alone (remove it); object 1 (db): lease: means nothing to a file vault, which gives no leases (remove it)
     # no request

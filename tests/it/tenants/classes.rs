@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use keyferry::server::proto::MountRequest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::flood::{Calls, in_turn};
 use super::kind::{Kind, PODS, objects, of_all_pods};
 use super::node::Node;
+use crate::golden::pkcs12::golden;
 
 /// How many fields a secret of the vault may have, and how many bytes their names.
 const FIELDS: usize = 4096;
@@ -142,6 +143,82 @@ pub const FORMATS_OF_WIDE_SECRETS: Kind = kind("formats of wide secrets", &["OK"
 #[tokio::test(flavor = "multi_thread")]
 async fn formats_of_thousands_of_fields() {
     FORMATS_OF_WIDE_SECRETS.try_out().await;
+}
+
+/// A text that doubles, loops within loops, and filters over the largest text, in turn.
+pub const GREEDY_TEMPLATES: Kind = kind("greedy templates", &["TooLarge"], |node, namespace| {
+    let big = "x".repeat(100_000);
+    let list = format!("[{}0]", "0,".repeat(999));
+    node.house.set(&format!("{namespace}/big"), &[("text", big.as_bytes()), ("list", list.as_bytes())]);
+    let loops =
+        |what: &str| format!("{{% set l = s.list | fromjson %}}{{% for a in l %}}{{% for b in l %}}{what}{{% endfor %}}{{% endfor %}}");
+    let templates = [
+        "{% set a = s.text %}".to_owned() + &"{% set a = a ~ a %}".repeat(40),
+        loops(""),
+        loops("{% set x = s.text | sha256 %}"),
+        loops("{% set x = s.text | replace('x', s.text) %}"),
+        loops("{% set x = l | jmespath('[@,@,@,@]|[@,@,@,@]|[@,@,@,@]') %}"),
+        loops("{% set x = s.text | indent(256) | pem_chain %}"),
+    ];
+    let object = |object: usize| {
+        let template = &templates[object % templates.len()];
+        format!("- {{ template: {template:?}, secrets: {{ s: {namespace}/big }}, path: f{object} }}\n")
+    };
+    in_turn((0..templates.len()).flat_map(|first| node.pods(namespace, PODS / 4, "files", &object(first))).collect())
+});
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_that_want_everything() {
+    GREEDY_TEMPLATES.try_out().await;
+}
+
+/// Keystores that are written, eight for each class, and stored ones with as many iterations as are allowed and more.
+pub const KEYSTORES: Kind = kind("keystores", &["OK", "TooLarge"], |node, namespace| {
+    let golden = golden();
+    let case = |list: &str, name: &str| {
+        let cases = golden[list].as_array().unwrap();
+        cases.iter().find(|case| case["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    let bytes = |case: &Value, key: &str| case[key].as_str().unwrap().as_bytes().to_vec();
+    let (own, most, more) =
+        (case("written", "RSA, trusting"), case("read", "openssl, many iterations"), case("read", "openssl, too many iterations"));
+    let parts = ["key", "chain", "trust", "password"].map(|key| (key, bytes(&own, key)));
+    node.house.set(&format!("{namespace}/tls"), &parts.each_ref().map(|(key, bytes)| (*key, bytes.as_slice())));
+    for number in 0..8 {
+        let fields = [("most", bytes(&most, "file")), ("more", bytes(&more, "file")), ("password", bytes(&most, "password"))];
+        node.house.set(&format!("{namespace}/pfx-{number}"), &fields.each_ref().map(|(key, bytes)| (*key, bytes.as_slice())));
+    }
+    let written = |object: usize| {
+        format!(
+            "- {{ secret: {namespace}/tls, format: pkcs12, key: key, chain: chain, trust: trust, password: password, path: f{object} }}\n"
+        )
+    };
+    let read = |object: usize, field: &str| {
+        let parse = format!("{{ field: {field}, as: pkcs12, password: password }}");
+        format!("- {{ secret: {namespace}/pfx-{object}, parse: {parse}, field: key, path: f{object} }}\n")
+    };
+    let classes = [objects(8, written), objects(8, |object| read(object, "most")), objects(8, |object| read(object, "more"))];
+    in_turn(classes.iter().flat_map(|class| node.pods(namespace, PODS / 3, "files", class)).collect())
+});
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keystores_by_the_dozen() {
+    KEYSTORES.try_out().await;
+}
+
+/// Templates of 64 KiB, each another one, so that each is compiled. The policy denies their secret: none is kept.
+pub const LONG_TEMPLATES: Kind = kind("long templates", &["PolicyDenied"], |node, namespace| {
+    let template = |number: usize| format!("{number:04}{}", "{% if s.a %}{{ s.a | quote }}{% endif %}".repeat(1_600));
+    let classes = |number: usize| {
+        let objects = format!("- {{ template: {:?}, secrets: {{ s: elsewhere/{namespace} }}, path: f }}\n", template(number));
+        node.pods(namespace, 1, "files", &objects)
+    };
+    in_turn((0..PODS).flat_map(classes).collect())
+});
+
+#[tokio::test(flavor = "multi_thread")]
+async fn templates_that_take_long_to_compile() {
+    LONG_TEMPLATES.try_out().await;
 }
 
 /// A key and each item of its list make a path for messages: a hundred kilobytes, sixty thousand times. The store is never asked.

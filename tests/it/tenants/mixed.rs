@@ -11,7 +11,8 @@ use tonic::Status;
 use super::calls::LARGE_CALLS;
 use super::classes::{
     ABSENT_LITERALS, ALL_NAMES, ARGS_WITH_A_LONG_KEY, DIFFERING_IN_FRESH, EXPRESSIONS_IN_TURN, FORMATS_OF_WIDE_SECRETS,
-    GLOBS_OVER_LONG_NAMES, LARGE_SECRETS, MANY_FILES, NESTED_ANCHORS, PATHS_OF_MANY_FOLDERS, TOO_MANY_NAMES,
+    GLOBS_OVER_LONG_NAMES, GREEDY_TEMPLATES, KEYSTORES, LARGE_SECRETS, LONG_TEMPLATES, MANY_FILES, NESTED_ANCHORS, PATHS_OF_MANY_FOLDERS,
+    TOO_MANY_NAMES,
 };
 use super::flood::{Flood, Told, patiently};
 use super::kind::{Kind, together};
@@ -20,7 +21,7 @@ use super::node::{LARGE, Limits, MIB, Node, SMALL};
 use super::stores::{ANSWERS_THAT_ADD_UP, DEEP_VALUES, LEASES, OBJECTS_THAT_WAIT, RARE_CHARACTERS, SLOW_OBJECTS, TINY_ENTRIES};
 use super::trial::{Trial, Verdict, alone};
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 23] = [
     ABSENT_LITERALS,
     ALL_NAMES,
     ANSWERS_THAT_ADD_UP,
@@ -30,9 +31,12 @@ const KINDS: [Kind; 20] = [
     EXPRESSIONS_IN_TURN,
     FORMATS_OF_WIDE_SECRETS,
     GLOBS_OVER_LONG_NAMES,
+    GREEDY_TEMPLATES,
+    KEYSTORES,
     LARGE_CALLS,
     LARGE_SECRETS,
     LEASES,
+    LONG_TEMPLATES,
     MANY_FILES,
     NESTED_ANCHORS,
     OBJECTS_THAT_WAIT,
@@ -47,7 +51,7 @@ const KINDS: [Kind; 20] = [
 const LONG: Duration = Duration::from_secs(10);
 
 /// All codes that any kind may have.
-const ANY: &[&str] = &["InvalidRequest", "OK", "PolicyDenied", "SecretCorrupt", "SecretNotFound"];
+const ANY: &[&str] = &["InvalidRequest", "OK", "PolicyDenied", "SecretCorrupt", "SecretNotFound", "TooLarge"];
 
 /// Tells of each what was seen, and fails if one does not hold.
 fn assert_all(verdicts: &[Verdict]) {

@@ -5,6 +5,7 @@ use std::fs;
 use keyferry::server::proto::MountRequest;
 use serde_json::{Value, json};
 
+use super::aws::{self, Aws};
 use super::store::Store;
 use crate::support::{House, ISSUER, TOKENS, pod, request, tokens};
 
@@ -47,12 +48,13 @@ impl Limits {
     }
 }
 
-/// A house whose namespaces each may read what is theirs, of any backend: a file vault, `files`, and a store over a network, `bao`
-/// and, without a login, `plain`.
+/// A house whose namespaces each may read what is theirs, of any backend: a file vault, `files`, a store over a network, `bao` and,
+/// without a login, `plain`; and `aws`.
 pub struct Node {
     pub house: House,
     pub limits: Limits,
     pub store: Store,
+    pub aws: Aws,
 }
 
 /// The small secret that each namespace has, in either backend.
@@ -65,10 +67,11 @@ impl Node {
 
     /// With further backends (lines below `backends`), and further keys of the configuration.
     pub fn with(limits: Limits, backends: &str, extra: &str) -> Self {
-        let (house, store) = (House::bare(), Store::start());
+        let (house, store, aws) = (House::bare(), Store::start(), Aws::start());
         house.vault(&["init"]);
-        write_configuration(&house, limits, &format!("{}{}{backends}", store.backend("bao"), store.plain_backend("plain")), extra);
-        let node = Self { house, limits, store };
+        let own = format!("{}{}{}", store.backend("bao"), store.plain_backend("plain"), aws.backend("aws", aws::ROLE));
+        write_configuration(&house, limits, &format!("{own}{backends}"), extra);
+        let node = Self { house, limits, store, aws };
         for namespace in ["victim", "hostile", "honest"] {
             node.set_small(namespace, "db");
         }
@@ -81,7 +84,12 @@ impl Node {
 
     /// What the driver sends for a Pod of a namespace and these parameters, with tokens for the daemon and for the store.
     pub fn call(&self, namespace: &str, number: usize, parameters: &Value) -> MountRequest {
-        let pod = pod(namespace, &format!("pod-{number}"), "sa");
+        self.call_as(namespace, number, "sa", parameters)
+    }
+
+    /// The same for a Pod of this ServiceAccount.
+    pub fn call_as(&self, namespace: &str, number: usize, service_account: &str, parameters: &Value) -> MountRequest {
+        let pod = pod(namespace, &format!("pod-{number}"), service_account);
         let (own, store) = (self.house.token(&pod, "keyferry"), self.house.token(&pod, "bao"));
         let mut attributes = json!({ TOKENS: tokens(&[("keyferry", &own), ("bao", &store)]) });
         attributes.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());
@@ -95,7 +103,9 @@ impl Node {
 
     /// One file of a small secret: what everybody asks for who means no harm. Each mount asks the store.
     pub fn small(&self, namespace: &str, count: usize, backend: &str, secret: &str) -> Vec<MountRequest> {
-        let objects = format!("- {{ secret: {namespace}/{secret}, field: password, path: password }}\n");
+        // The one store whose names begin with a service.
+        let service = if backend == "aws" { "secretsmanager/" } else { "" };
+        let objects = format!("- {{ secret: {service}{namespace}/{secret}, field: password, path: password }}\n");
         let class = json!({ "backend": backend, "objects": objects, "fresh": "0" });
         (0..count).map(|number| self.call(namespace, number, &class)).collect()
     }
@@ -111,8 +121,9 @@ fn write_configuration(house: &House, limits: Limits, backends: &str, extra: &st
          identity: {{ verify: jwks, audience: keyferry, issuer: \"{ISSUER}\", jwks: {{ file: {root}/jwks.json }} }}\n\
          limits: {{ {limits} }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}\n\
          backends:\n  files: {{ kind: file, vault: {root}/vault, identity: {root}/age.key }}\n{backends}\
-         policy:\n  - {{ pods: {{ namespace: \"*\" }}, read: [\"*/${{namespace}}/**\"] }}\n\
-         {extra}"
+         policy:\n  - {{ pods: {{ namespace: \"*\" }}, read: [\"*/${{namespace}}/**\"] }}\n{}\
+         {extra}",
+        aws::RULES
     );
     fs::write(house.path("keyferry.yaml"), config).unwrap();
 }

@@ -35,12 +35,19 @@ const SHORT_SECONDS: u64 = 6;
 /// Depth of a value that is deep.
 const DEPTH: usize = 100_000;
 
-/// The server. It is gone when dropped.
+/// The store. It is gone when dropped.
 pub struct Store {
-    address: SocketAddr,
+    server: Server,
     bodies: Arc<Bodies>,
+}
+
+/// A server on a thread of its own, which is gone when dropped.
+pub struct Server {
+    pub address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
+
+pub type Answer = Result<hyper::Response<Full<Bytes>>, Infallible>;
 
 /// What it answers with again and again.
 struct Bodies {
@@ -68,33 +75,20 @@ impl Store {
     }
 
     fn of(bodies: Bodies) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let (told, address) = std::sync::mpsc::channel();
         let bodies = Arc::new(bodies);
-        let served = Arc::clone(&bodies);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                told.send(listener.local_addr().unwrap()).unwrap();
-                tokio::select! {
-                    () = serve(listener, served) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        Self { address: address.recv().unwrap(), bodies, _stop: stop }
+        let server = Server::start(Arc::clone(&bodies), answer);
+        Self { server, bodies }
     }
 
     /// A backend of a configuration, of the kind vault.
     pub fn backend(&self, name: &str) -> String {
         let auth = "auth: { method: jwt, mount: jwt, role: csi, audience: bao }";
-        format!("  {name}: {{ kind: vault, address: \"http://{}\", {auth} }}\n", self.address)
+        format!("  {name}: {{ kind: vault, address: \"http://{}\", {auth} }}\n", self.server.address)
     }
 
     /// The same of the kind http. Its fields are found by an expression, and not by a name.
     pub fn plain_backend(&self, name: &str) -> String {
-        format!("  {name}: {{ kind: http, url: \"http://{}/v1/{{name}}\", fields: \"data || data\" }}\n", self.address)
+        format!("  {name}: {{ kind: http, url: \"http://{}/v1/{{name}}\", fields: \"data || data\" }}\n", self.server.address)
     }
 
     pub fn renewed(&self) -> usize {
@@ -144,18 +138,48 @@ fn rare() -> Bytes {
     Bytes::from(json!({ "data": { "password": SMALL_VALUE }, "rest": characters }).to_string())
 }
 
-async fn serve(listener: TcpListener, bodies: Arc<Bodies>) {
+// === impl Server ===
+
+impl Server {
+    /// What it knows, and how it answers with that.
+    pub fn start<K, F>(known: Arc<K>, answer: fn(hyper::Request<Incoming>, Arc<K>) -> F) -> Self
+    where
+        K: Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        let (told, address) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                told.send(listener.local_addr().unwrap()).unwrap();
+                tokio::select! {
+                    () = serve(listener, known, answer) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { address: address.recv().unwrap(), _stop: stop }
+    }
+}
+
+async fn serve<K, F>(listener: TcpListener, known: Arc<K>, answer: fn(hyper::Request<Incoming>, Arc<K>) -> F)
+where
+    K: Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let bodies = Arc::clone(&bodies);
+        let known = Arc::clone(&known);
         tokio::spawn(async move {
-            let service = service_fn(|request| answer(request, Arc::clone(&bodies)));
+            let service = service_fn(|request| answer(request, Arc::clone(&known)));
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-async fn answer(request: hyper::Request<Incoming>, bodies: Arc<Bodies>) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+async fn answer(request: hyper::Request<Incoming>, bodies: Arc<Bodies>) -> Answer {
     let number = bodies.asked.fetch_add(1, Ordering::Relaxed);
     let (head, body) = request.into_parts();
     drop(body.collect().await);

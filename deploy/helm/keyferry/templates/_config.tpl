@@ -19,18 +19,18 @@
 {{- $jwks := $identity.jwks | default dict -}}
 {{- $verify := $identity.verify | default "jwks" -}}
 
-{{/* The API server: asked about each token, or for its keys; and told Events. */}}
+{{/* The API server: asked about each token, or for its keys; told Events; and asked for the annotations of ServiceAccounts. */}}
 {{- $review := eq $verify "token-review" -}}
 {{- $discovery := and (eq $verify "jwks") (not $jwks.file) (not $jwks.url) -}}
 {{- $issuer := and (eq $verify "jwks") (not $identity.issuer) (not $jwks.tokenFile) -}}
 {{- $events := eq (toString ($config.events | default dict).enabled) "true" -}}
-{{- $ownToken := or $review $discovery $issuer $events (hasPrefix "/var/run/secrets/kubernetes.io/" ($jwks.tokenFile | default "")) -}}
 
 {{/* The stores: their addresses, and the audiences of their logins. */}}
 {{- $addresses := list -}}
 {{- $audiences := list -}}
 {{- $vaults := list -}}
 {{- $leases := false -}}
+{{- $annotations := false -}}
 {{- if ne $verify "driver" -}}
   {{- $audiences = append $audiences ($identity.audience | default "keyferry") -}}
 {{- end -}}
@@ -44,6 +44,20 @@
     {{- if has $auth.method (list "jwt" "kubernetes") -}}
       {{- $audiences = append $audiences ($auth.audience | default "vault") -}}
     {{- end -}}
+  {{- else if eq $backend.kind "aws" -}}
+    {{- range $service := list "secretsmanager" "ssm" "sts" -}}
+      {{- $url := index ($backend.endpoints | default dict) $service | default (printf "https://%s.%s.amazonaws.com" $service $backend.region) -}}
+      {{- $addresses = append $addresses (dict "backend" $name "url" $url) -}}
+    {{- end -}}
+    {{- if eq $auth.method "irsa" -}}
+      {{- $audiences = append $audiences ($auth.audience | default "sts.amazonaws.com") -}}
+      {{- if not $auth.role }}{{ $annotations = true }}{{ end -}}
+    {{- else if eq $auth.method "podIdentity" -}}
+      {{- $audiences = append $audiences ($auth.audience | default "pods.eks.amazonaws.com") -}}
+      {{- $addresses = append $addresses (dict "backend" $name "url" ($auth.address | default "http://169.254.170.23")) -}}
+    {{- else if eq $auth.method "instance" -}}
+      {{- $addresses = append $addresses (dict "backend" $name "url" ($auth.address | default "http://169.254.169.254")) -}}
+    {{- end -}}
   {{- else if eq $backend.kind "http" -}}
     {{- $addresses = append $addresses (dict "backend" $name "url" $backend.url) -}}
     {{- with ($auth.bearer | default dict).podToken -}}
@@ -54,6 +68,8 @@
 {{- if and (eq $verify "jwks") $jwks.url -}}
   {{- $addresses = append $addresses (dict "backend" "" "url" $jwks.url) -}}
 {{- end -}}
+
+{{- $ownToken := or $review $discovery $issuer $events $annotations (hasPrefix "/var/run/secrets/kubernetes.io/" ($jwks.tokenFile | default "")) -}}
 
 {{- $provider := eq ($config.delivery | default "driver") "provider" -}}
 {{- $providers := kindIs "string" $config.providers | ternary (list $config.providers) ($config.providers | default (list "keyferry")) -}}
@@ -66,7 +82,8 @@
 {{- $audit := ($config.audit | default dict).file | default "stdout" -}}
 {{- $facts := dict
   "addresses" $addresses
-  "apiServer" (or $review $discovery $events)
+  "annotations" $annotations
+  "apiServer" (or $review $discovery $events $annotations)
   "auditFile" (eq $audit "stdout" | ternary "" $audit)
   "audiences" ($audiences | uniq | sortAlpha)
   "backends" (keys $config.backends | sortAlpha)

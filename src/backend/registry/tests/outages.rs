@@ -484,7 +484,7 @@ impl Model {
                 self.shut.insert(scope.clone(), false);
                 self.good.remove(place);
             }
-            Fault::Down | Fault::Throttled | Fault::TimedOut | Fault::Unavailable => {
+            Fault::Down | Fault::NoLogin | Fault::Throttled | Fault::TimedOut | Fault::Unavailable => {
                 if let Some(good) = could.filter(|_| self.shut.get(scope) != Some(&true)) {
                     return Err(format!("{name}: {good:?} could have been given"));
                 }

@@ -31,7 +31,7 @@ impl Bench {
             store.put(name, &[("password", b"v1")]);
         }
         let clock: Arc<dyn Clock> = Arc::new(clock);
-        let circuits = Circuits::new(&"bao".parse().unwrap(), 1 << 20, &clock);
+        let circuits = Circuits::new(&"bao".parse().unwrap(), &[], 1 << 20, &clock);
         let backend = Arc::new(Breaker::new(Arc::clone(&store) as Arc<dyn Backend>, Arc::clone(&circuits)));
         Self { store, circuits, backend, metrics, clock }
     }
@@ -292,7 +292,7 @@ async fn what_grew_old_in_an_outage_is_asked_for_over_a_while() {
     }
     bench.store.is_out(None);
     bench.store.put("kv/new", &[("password", b"v1")]);
-    while bench.circuits.is_open(&Login::default()) {
+    while bench.circuits.is_open(&secret("a")) {
         pass(Duration::from_millis(100)).await;
     }
     let mut asked = Vec::new();
@@ -373,7 +373,7 @@ async fn a_slow_store_is_not_taken_for_one_that_is_out() {
         assert!(matches!(asked.await.unwrap().unwrap().source, Source::Stale { .. }));
     }
     assert_eq!(current.await.unwrap().unwrap().source, Source::Store, "one that wants no stale answer waits for its own");
-    assert!(!stack.circuits.is_open(&Login::default()));
+    assert!(!stack.circuits.is_open(&secret("a")));
     stack.ask("d", of("shop"), 110).await.unwrap().unwrap();
 }
 
@@ -383,7 +383,7 @@ async fn what_is_held_back_takes_no_turn() {
     for (namespace, name) in [("shop", "a"), ("shop", "b"), ("bank", "c")] {
         bench.fail(namespace, name, Fault::Unavailable).await;
     }
-    assert!(bench.circuits.is_open(&Login::default()));
+    assert!(bench.circuits.is_open(&secret("a")));
     pass(Duration::from_millis(500)).await;
     bench.store.next([(NOW, Then::Fail(Fault::Unavailable))]);
     assert!(bench.is_asked("new", &secret("a")).await);
@@ -402,4 +402,32 @@ async fn a_probe_that_never_succeeds_turns_no_store_off() {
         pass(Duration::from_mins(1)).await;
         assert!(bench.ask("bank", &secret("a")).await.is_ok());
     }
+}
+
+/// One that a namespace may have chosen, so that its login never succeeds.
+#[tokio::test(start_paused = true)]
+async fn a_login_that_nobody_can_judge_is_held_back_and_opens_nothing() {
+    let bench = Bench::new();
+    for (namespace, name) in [("evil", "a"), ("worse", "b"), ("evil", "c"), ("worse", "d")] {
+        bench.fail(namespace, name, Fault::NoLogin).await;
+        assert!(!bench.is_asked(namespace, &secret(name)).await, "{name}");
+    }
+    assert!(!bench.circuits.state().0 && bench.is_asked("shop", &secret("x")).await);
+    assert_eq!(bench.store.probes(), 0, "it says nothing of the store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_server_of_a_configuration_has_its_own_circuit() {
+    let mut bench = Bench::new();
+    bench.circuits = Circuits::new(&"bao".parse().unwrap(), &["a", "b"], 1 << 20, &bench.clock);
+    bench.backend = Arc::new(Breaker::new(Arc::clone(&bench.store) as Arc<dyn Backend>, Arc::clone(&bench.circuits)));
+    bench.store.fails_probes(Some(Fault::Down));
+    bench.fail("shop", "a", Fault::Down).await;
+    assert!(!bench.is_asked("bank", &secret("a")).await && !bench.is_asked("bank", &secret("a/b")).await);
+    assert!(bench.is_asked("bank", &secret("b")).await && bench.circuits.state().0);
+    assert!(bench.circuits.is_open(&secret("a/x")) && !bench.circuits.is_open(&secret("b/x")));
+    bench.fail("shop", "b", Fault::Down).await;
+    bench.store.fails_probes(None);
+    pass(Duration::from_secs(20)).await;
+    assert!(!bench.circuits.state().0 && bench.is_asked("bank", &secret("a")).await && bench.is_asked("bank", &secret("b")).await);
 }

@@ -86,7 +86,7 @@ impl Standby {
 
     /// In place of a request that would not be sent.
     fn instead(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
-        if secret.verb() != Verb::Read || cx.live || !self.circuits.is_open(&secret.login) {
+        if secret.verb() != Verb::Read || cx.live || !self.circuits.is_open(secret) {
             return None;
         }
         let asked = self.asked(secret, cx);
@@ -108,7 +108,7 @@ impl Standby {
     /// One secret's requests fail while the store answers others: its outage is nobody else's, and so nothing else says it.
     fn tell(&self, given: &Fetched, asked: &Asked) {
         let Source::Stale { age, cause, .. } = &given.source else { return };
-        if self.is_due() && !self.circuits.is_open(&asked.secret.login) {
+        if self.is_due() && !self.circuits.is_open(&asked.secret) {
             tracing::warn!(
                 backend = %given.by,
                 secret = %asked.secret.name,

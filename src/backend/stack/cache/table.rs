@@ -320,6 +320,7 @@ impl Table {
                 Fault::Corrupt
                 | Fault::Down
                 | Fault::Invalid
+                | Fault::NoLogin
                 | Fault::NoTurn
                 | Fault::Short
                 | Fault::Throttled

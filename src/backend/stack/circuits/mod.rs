@@ -9,7 +9,8 @@
 //! a class has named the server, it is closed by a mount's own request. A probe that fails while requests are answered is not believed any
 //! more, until it succeeds.
 //!
-//! A server is an address with its TLS settings: what a class names wrong there is that class's trouble.
+//! A server is an address with its TLS settings: what a class names wrong there is that class's trouble. Where names lead to several servers
+//! of the configuration, each has a circuit of its own: one that is out of reach turns off no other.
 
 mod circuit;
 mod held;
@@ -40,8 +41,8 @@ const ENOUGH: Duration = Duration::from_secs(10);
 /// What is known of one backend's servers and failed requests. It outlives its stack where a reload changes neither store nor login.
 pub(in crate::backend) struct Circuits {
     backend: BackendName,
-    /// Of the server in the configuration.
-    own: Circuit,
+    /// Of the servers in the configuration: at least one.
+    own: Vec<Own>,
     /// Of those that classes name.
     named: Mutex<Shelf<Server, Arc<Circuit>>>,
     held: HeldBack,
@@ -50,6 +51,13 @@ pub(in crate::backend) struct Circuits {
     clock: Arc<dyn Clock>,
     /// When the configured server was last found out, or up; at first, when the backend was opened.
     changed: Mutex<Timestamp>,
+}
+
+/// A server in the configuration.
+struct Own {
+    /// The first element of the names that lead to it; empty: all names do.
+    first: &'static str,
+    circuit: Circuit,
 }
 
 /// As far as a class names it.
@@ -84,11 +92,12 @@ fn is_named(login: &Login) -> bool {
 // === impl Circuits ===
 
 impl Circuits {
-    /// Keeps so many bytes of what has failed.
-    pub(in crate::backend) fn new(backend: &BackendName, bytes: usize, clock: &Arc<dyn Clock>) -> Arc<Self> {
+    /// Keeps so many bytes of what has failed. `servers`: the first elements of names that lead to servers of their own.
+    pub(in crate::backend) fn new(backend: &BackendName, servers: &[&'static str], bytes: usize, clock: &Arc<dyn Clock>) -> Arc<Self> {
+        let all = if servers.is_empty() { &[""] } else { servers };
         Arc::new(Self {
             backend: backend.clone(),
-            own: Circuit::default(),
+            own: all.iter().map(|first| Own { first, circuit: Circuit::default() }).collect(),
             named: Mutex::new(Shelf::of_bytes(bytes / 4)),
             held: HeldBack::new(bytes / 4 * 3),
             dice: RandomState::new(),
@@ -97,9 +106,14 @@ impl Circuits {
         })
     }
 
-    /// Whether the configured server is out, and since when that is so.
+    /// Whether a configured server is out, and since when that is so.
     pub(in crate::backend) fn state(&self) -> (bool, Timestamp) {
-        (self.own.is_open(), *self.changed())
+        (self.open() > 0, *self.changed())
+    }
+
+    /// How many of the configured servers are out.
+    fn open(&self) -> usize {
+        self.own.iter().filter(|own| own.circuit.is_open()).count()
     }
 
     pub(in crate::backend) fn resize(&self, bytes: usize) {
@@ -107,26 +121,36 @@ impl Circuits {
         self.held.resize(bytes / 4 * 3);
     }
 
-    /// Whether this login's server is out.
-    pub(super) fn is_open(&self, login: &Login) -> bool {
-        self.of(login).as_deref().unwrap_or(&self.own).is_open()
+    /// Whether this request's server is out.
+    pub(super) fn is_open(&self, secret: &SecretRef) -> bool {
+        self.of(secret, Circuit::is_open)
     }
 
     /// Whether an answer that was fresh until `until` is to serve for a while longer, though the store answers again: what has grown old in an
     /// outage is not asked for by all at once. Each has its moment within `fresh`, or within as long as the outage was.
     pub(super) fn spares(&self, asked: &Asked, until: Instant, fresh: Duration) -> bool {
-        let Some(Ended { at, lasted }) = self.of(&asked.secret.login).as_deref().unwrap_or(&self.own).ended() else { return false };
+        let Some(Ended { at, lasted }) = self.of(&asked.secret, Circuit::ended) else { return false };
         until <= at && Instant::now() < at + fresh.min(lasted).mul_f64(self.jitter(asked))
     }
 
-    /// `None`: the configured server's.
-    fn of(&self, login: &Login) -> Option<Arc<Circuit>> {
-        if !is_named(login) {
-            return None;
+    /// What the circuit of this request's server says.
+    fn of<T>(&self, secret: &SecretRef, say: impl FnOnce(&Circuit) -> T) -> T {
+        if !is_named(&secret.login) {
+            return say(&self.own(secret).circuit);
         }
-        let server = (login.address.clone(), login.tls.clone());
+        let server = (secret.login.address.clone(), secret.login.tls.clone());
         // One that nothing is known of is closed.
-        Some(self.named().find(&server).cloned().unwrap_or_default())
+        let named = self.named().find(&server).cloned().unwrap_or_default();
+        say(&named)
+    }
+
+    /// The configured server that this request's name leads to.
+    fn own(&self, secret: &SecretRef) -> &Own {
+        self.own_by(secret.name.as_str().split('/').next().unwrap_or_default())
+    }
+
+    fn own_by(&self, first: &str) -> &Own {
+        self.own.iter().find(|own| own.first == first).unwrap_or(&self.own[0])
     }
 
     /// Why this request is not sent now. [`Fault::Down`]: because its server is out, as if no connection had been made.
@@ -145,32 +169,36 @@ impl Circuits {
         if let Some(hold) = self.held.find(asked, tenant, now) {
             let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
             let said = format!("not asked again for {again} s, because the store failed {ago} s ago");
-            let fault = if self.is_open(&secret.login) { Fault::Down } else { Fault::Unavailable };
+            let fault = if self.is_open(secret) { Fault::Down } else { Fault::Unavailable };
             return Some(self.error(fault, secret, &said, hold.cause));
         }
-        let circuit = self.of(&secret.login);
-        if let Admission::Refused { since, cause } = admit(circuit.as_deref().unwrap_or(&self.own), tenant, now) {
+        if let Admission::Refused { since, cause } = self.of(secret, |circuit| admit(circuit, tenant, now)) {
             let said = format!("not asked, because the store has been out for {} s", now.duration_since(since).as_secs());
             return Some(self.error(Fault::Down, secret, &said, cause));
         }
         None
     }
 
-    /// Whether somebody is to look at this login's server: it is in doubt, nobody does so yet, and a class has not named it.
-    pub(super) fn look(&self, login: &Login) -> Option<Looking> {
-        if is_named(login) { None } else { self.own.look(Instant::now()) }
+    /// Whether somebody is to look at this request's server, and by which name: it is in doubt, nobody does so yet, and a class has not
+    /// named it.
+    pub(super) fn look(&self, secret: &SecretRef) -> Option<(&'static str, Looking)> {
+        if is_named(&secret.login) {
+            return None;
+        }
+        let own = self.own(secret);
+        Some((own.first, own.circuit.look(Instant::now())?))
     }
 
-    /// How long to wait before the next probe, after so many; `None`: none is due.
-    pub(super) fn next_probe(&self, probes: usize) -> Option<Duration> {
-        let wait = self.own.next_probe(probes, Instant::now())?;
-        Some(wait.mul_f64(0.75 + 0.25 * self.jitter((probes, Instant::now()))))
+    /// How long to wait before the next probe of a configured server, after so many; `None`: none is due.
+    pub(super) fn next_probe(&self, server: &'static str, probes: usize) -> Option<Duration> {
+        let wait = self.own_by(server).circuit.next_probe(probes, Instant::now())?;
+        Some(wait.mul_f64(0.75 + 0.25 * self.jitter((server, probes, Instant::now()))))
     }
 
-    /// What a probe of the configured server has found.
-    pub(super) fn probed(&self, found: &Result<(), BackendError>) {
+    /// What a probe of a configured server has found.
+    pub(super) fn probed(&self, server: &'static str, found: &Result<(), BackendError>) {
         let cause = found.as_ref().err().filter(|error| error.fault.is_outage()).map(Cause::of);
-        self.tell(true, self.own.probed(cause, Instant::now()));
+        self.tell(Some(server), self.own_by(server).circuit.probed(cause, Instant::now()));
     }
 
     fn error(&self, fault: Fault, secret: &SecretRef, said: &str, cause: Cause) -> BackendError {
@@ -203,9 +231,9 @@ impl Circuits {
         let change = match &circuit {
             Some(circuit) => circuit.note(tenant, &secret.name, sign, (began, now)),
             None if named => None,
-            None => self.own.note(tenant, &secret.name, sign, (began, now)),
+            None => self.own(secret).circuit.note(tenant, &secret.name, sign, (began, now)),
         };
-        self.tell(!named, change);
+        self.tell((!named).then(|| self.own(secret).first), change);
     }
 
     /// The circuit of a server that a class names. What has failed nowhere is not kept.
@@ -226,22 +254,28 @@ impl Circuits {
         }
     }
 
-    /// Says what has changed. Of the configured server once for each outage; what classes name is their authors' to see.
-    fn tell(&self, is_own: bool, change: Option<Change>) {
+    /// Says what has changed. Of a configured server once for each outage; what classes name is their authors' to see.
+    fn tell(&self, own: Option<&'static str>, change: Option<Change>) {
+        let (Some(server), Some(change)) = (own, change) else { return };
+        let server = Some(server).filter(|server| !server.is_empty());
         match change {
-            Some(Change::Opened(cause)) if is_own => {
-                *self.changed() = self.clock.now();
+            Change::Opened(cause) => {
+                if self.open() == 1 {
+                    *self.changed() = self.clock.now();
+                }
                 tracing::warn!(
                     backend = %self.backend,
+                    server,
                     cause = cause.full.as_ref().unwrap_or(&cause.reason),
                     "the store is out: until it answers again, mounts get what cache.stale allows, and fail without that"
                 );
             }
-            Some(Change::Closed(ended)) if is_own => {
-                *self.changed() = self.clock.now();
-                tracing::info!(backend = %self.backend, seconds = ended.lasted.as_secs(), "the store answers again");
+            Change::Closed(ended) => {
+                if self.open() == 0 {
+                    *self.changed() = self.clock.now();
+                }
+                tracing::info!(backend = %self.backend, server, seconds = ended.lasted.as_secs(), "the store answers again");
             }
-            Some(Change::Opened(_) | Change::Closed(_)) | None => {}
         }
     }
 
@@ -317,6 +351,7 @@ impl Sign {
             Fault::TimedOut if hurried || took < ENOUGH => Self::Late,
             Fault::TimedOut | Fault::Unavailable => Self::Failed(Cause::of(error)),
             Fault::Invalid
+            | Fault::NoLogin
             | Fault::NoTurn
             | Fault::Short
             | Fault::Throttled

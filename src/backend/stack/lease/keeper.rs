@@ -382,6 +382,7 @@ impl Meaning {
         match error.fault {
             Fault::Corrupt
             | Fault::Down
+            | Fault::NoLogin
             | Fault::NoTurn
             | Fault::Short
             | Fault::Throttled

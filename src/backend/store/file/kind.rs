@@ -8,7 +8,7 @@ use super::{FileBackend, FileConfig, InvalidRevision, Revision, VaultName};
 use crate::backend::examine::checked;
 use crate::backend::{Backend, BackendError, Facts, HangsOn, Inadmissible, Kind, StoreLimits, Visitor, only_reads};
 use crate::clock::Clock;
-use crate::model::{BackendName, Diagnosis, InvalidName, NamedFile, RefParts, SecretName, Version};
+use crate::model::{BackendName, Diagnosis, InvalidName, Method, NamedFile, RefParts, SecretName, Version};
 
 #[async_trait]
 impl Kind for FileConfig {
@@ -30,9 +30,11 @@ impl Kind for FileConfig {
         version.parse().map(Revision::into).map_err(|error: InvalidRevision| error.to_string())
     }
 
-    /// A vault only reads, and nobody logs in there.
+    /// A vault only reads, and nobody logs in there. It lists its folders.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
-        only_reads(asked, "file vault")
+        let method = if asked.name.is_folder() { Method::Get } else { asked.method };
+        let admitted = only_reads(RefParts { method, ..asked.clone() }, "file vault")?;
+        Ok(RefParts { method: asked.method, ..admitted })
     }
 
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {

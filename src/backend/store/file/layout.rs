@@ -41,6 +41,11 @@ impl Layout {
         self.root.join(format!("{name}{SEALED}"))
     }
 
+    /// `<name>`: the folder of what is below the name.
+    pub fn folder(&self, name: &VaultName) -> PathBuf {
+        self.root.join(name.as_str())
+    }
+
     /// `.history/<name>`: the earlier revisions.
     pub fn history(&self, name: &VaultName) -> PathBuf {
         self.root.join(format!(".history/{name}"))
@@ -81,6 +86,13 @@ impl VaultName {
 
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The folder that a listing is of.
+    pub(super) fn of_folder(folder: &SecretName) -> Result<Self, InvalidName> {
+        let name: SecretName = folder.without_slash().parse()?;
+        name.as_str().split('/').try_for_each(check_element)?;
+        Ok(Self(name))
     }
 
     /// The rules of a vault, over those that all stores share.

@@ -198,6 +198,11 @@ impl Backend for FileBackend {
             return Ok(known);
         }
         let failed = |fault| self.error(Some(&secret.name), fault);
+        if secret.name.is_folder() {
+            let folder = secret.name.clone();
+            let listing = self.read(&cx.tenant(), cx.deadline, move |reader| reader.listing(&folder)).await.map_err(failed)?;
+            return Ok(Fetched { secret: Arc::new(listing), source: Source::Store, by: self.name.clone() });
+        }
         let key = Self::key(secret).map_err(failed)?;
         let opened = self.read(&cx.tenant(), cx.deadline, Self::opening(key, cx.tenant())).await.map_err(failed)?;
         Ok(self.fetched(opened))
@@ -232,11 +237,14 @@ impl Backend for FileBackend {
 
     /// A pinned revision is asked for among the earlier ones first.
     fn file(&self, secret: &SecretRef) -> Option<Located> {
+        if secret.name.is_folder() {
+            return self.reader.folder(&secret.name);
+        }
         self.reader.file(&Self::key(secret).ok()?)
     }
 
     /// A vault does not know Pods: whoever may have a secret is given the same answer.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
-        if secret.is_plain() { Scope::Node } else { Scope::Pod(Arc::clone(&pod.uid)) }
+        if secret.is_plain() || secret.name.is_folder() { Scope::Node } else { Scope::Pod(Arc::clone(&pod.uid)) }
     }
 }

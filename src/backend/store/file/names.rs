@@ -1,5 +1,6 @@
 //! Which secrets a vault holds: a walk through its folders. No mount of a named secret needs it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +12,9 @@ use super::layout::{Layout, SEALED, VaultName};
 use super::read::is_absence;
 use crate::model::SecretName;
 
+/// What a name takes in a list besides its bytes: quotes and a comma.
+const QUOTED: usize = 3;
+
 /// The most names one listing gives.
 pub const MAX_NAMES: usize = 250_000;
 
@@ -18,6 +22,8 @@ pub const MAX_NAMES: usize = 250_000;
 pub enum Unlistable {
     #[error("cannot list {}: {cause}", .path.display())]
     Io { path: PathBuf, cause: io::Error },
+    #[error("the names in the folder have more than {most} bytes together")]
+    TooLong { most: usize },
     #[error("there are more than {MAX_NAMES} secrets of that prefix")]
     TooMany,
 }
@@ -35,6 +41,69 @@ pub fn starting_with(layout: &Layout, prefix: &str) -> Result<Vec<SecretName>, U
     }
     walk.names.sort_unstable();
     Ok(walk.names)
+}
+
+/// What is in one folder, sorted: names of secrets, and of folders with a `/` behind them. `None`: there is no such folder. Folders without a
+/// secret are there too.
+///
+/// # Errors
+/// The folder cannot be read, or the names have more bytes than `most` together.
+pub fn in_folder(layout: &Layout, folder: &VaultName, most: usize) -> Result<Option<BTreeSet<String>>, Unlistable> {
+    let path = layout.folder(folder);
+    let fault = |cause| Unlistable::Io { path: path.clone(), cause };
+    let entries = match fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if is_absence(&error) => return Ok(None),
+        Err(error) => return Err(fault(error)),
+    };
+    let (mut names, mut bytes) = (BTreeSet::new(), 0);
+    for (number, entry) in entries.enumerate() {
+        let entry = entry.map_err(fault)?;
+        if number >= MAX_NAMES {
+            return Err(Unlistable::TooMany);
+        }
+        let Some(name) = kind_of(&entry)?.and_then(|kind| kind.listed(entry.file_name().to_str()?)) else { continue };
+        // What a name cannot reach is not there.
+        if format!("{folder}/{}", name.trim_end_matches('/')).parse::<VaultName>().is_err() {
+            continue;
+        }
+        bytes += name.len() + QUOTED;
+        if bytes > most {
+            return Err(Unlistable::TooLong { most });
+        }
+        names.insert(name);
+    }
+    Ok(Some(names))
+}
+
+enum EntryKind {
+    File,
+    Folder,
+}
+
+impl EntryKind {
+    /// The name of the secret in this file, or of the folder with its `/`.
+    fn listed(&self, file: &str) -> Option<String> {
+        match self {
+            Self::File => file.strip_suffix(SEALED).filter(|name| !name.is_empty()).map(ToOwned::to_owned),
+            Self::Folder => Some(format!("{file}/")),
+        }
+    }
+}
+
+/// Where a symlink leads is what counts; one that leads nowhere is nothing.
+fn kind_of(entry: &fs::DirEntry) -> Result<Option<EntryKind>, Unlistable> {
+    let kind = entry.file_type().map_err(|cause| Unlistable::Io { path: entry.path(), cause })?;
+    let (is_folder, is_file) = if kind.is_symlink() {
+        fs::metadata(entry.path()).map_or((false, false), |there| (there.is_dir(), there.is_file()))
+    } else {
+        (kind.is_dir(), kind.is_file())
+    };
+    Ok(match (is_folder, is_file) {
+        (true, _) => Some(EntryKind::Folder),
+        (false, true) => Some(EntryKind::File),
+        (false, false) => None,
+    })
 }
 
 struct Walk<'p> {
@@ -67,19 +136,12 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, entry: &fs::DirEntry, name: &str) -> Result<(), Unlistable> {
-        let kind = entry.file_type().map_err(|cause| Unlistable::Io { path: entry.path(), cause })?;
-        // Where a symlink leads is what counts; one that leads nowhere is nothing.
-        let (is_folder, is_file) = if kind.is_symlink() {
-            fs::metadata(entry.path()).map_or((false, false), |there| (there.is_dir(), there.is_file()))
-        } else {
-            (kind.is_dir(), kind.is_file())
-        };
-        if let (true, Some(name)) = (is_file, name.strip_suffix(SEALED)) {
-            self.add(name)
-        } else if is_folder && name.starts_with(self.prefix) && name.parse::<VaultName>().is_ok() {
-            self.folder(&entry.path(), &format!("{name}/"))
-        } else {
-            Ok(())
+        match kind_of(entry)? {
+            Some(EntryKind::File) => name.strip_suffix(SEALED).map_or(Ok(()), |name| self.add(name)),
+            Some(EntryKind::Folder) if name.starts_with(self.prefix) && name.parse::<VaultName>().is_ok() => {
+                self.folder(&entry.path(), &format!("{name}/"))
+            }
+            Some(EntryKind::Folder) | None => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Everything here blocks; [`super::FileBackend`] decides on which thread. [`Reader::recall`] alone is quick enough for any: a look
 //! into a table, and at most a few system calls to a file system that answers at once.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +26,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::files::{Epoch, Found, Inotify, Located};
 use crate::gathered::Prehashed;
 use crate::memo::Memo;
-use crate::model::{Secret, SecretName};
+use crate::model::{Field, FieldKind, FieldName, Secret, SecretBytes, SecretName};
 use crate::shelf::Kept;
 
 /// How many bytes opened secrets may hold, unless the daemon has less.
@@ -181,16 +182,41 @@ impl Reader {
         Located::below(&self.folder, &path)
     }
 
+    /// What is in a folder, as an answer: its field `keys` is a list of names. Nothing of it is remembered.
+    pub fn listing(&self, folder: &SecretName) -> Result<Secret, ReadFault> {
+        let name = folder_name(folder)?;
+        let names = match names::in_folder(&self.layout, &name, self.max_secret_bytes) {
+            Ok(names) => names.unwrap_or_default(),
+            Err(Unlistable::Io { path, cause }) => return Err(self.unavailable(&path, &cause)),
+            Err(fault @ (Unlistable::TooLong { .. } | Unlistable::TooMany)) => {
+                return Err(ReadFault::new(Fault::TooLarge, format!("{fault} (name a longer prefix)")));
+            }
+        };
+        if names.is_empty() {
+            self.present()?;
+            let remedy = "make them with `keyferry vault set`, correct the prefix, or set `optional: true`";
+            return Err(ReadFault::new(Fault::NotFound, format!("there are no secrets below it ({remedy})")));
+        }
+        let keys = serde_json::Value::from_iter(names).to_string();
+        let field = Field { bytes: Arc::new(SecretBytes::new(keys.into_bytes())), kind: FieldKind::Json };
+        Ok(Secret { fields: BTreeMap::from([(FieldName::new("keys"), field)]), response: None, version: None, lease: None })
+    }
+
+    /// Where a folder is, whether it is there or not.
+    pub fn folder(&self, folder: &SecretName) -> Option<Located> {
+        Located::below(&self.folder, &self.layout.folder(&folder_name(folder).ok()?))
+    }
+
     pub fn list(&self, prefix: &str) -> Result<Vec<SecretName>, ReadFault> {
         self.present()?;
         names::starting_with(&self.layout, prefix).map_err(|fault| {
             let kind = match fault {
                 Unlistable::Io { .. } => Fault::Unavailable,
-                Unlistable::TooMany => Fault::TooLarge,
+                Unlistable::TooLong { .. } | Unlistable::TooMany => Fault::TooLarge,
             };
             match &fault {
                 Unlistable::Io { path, cause } => self.about(kind, path, |at| format!("cannot list {at}: {cause}")),
-                Unlistable::TooMany => ReadFault::new(kind, format!("{fault} (name a longer prefix)")),
+                Unlistable::TooLong { .. } | Unlistable::TooMany => ReadFault::new(kind, format!("{fault} (name a longer prefix)")),
             }
         })
     }
@@ -458,6 +484,11 @@ impl Seen {
     fn weight(&self) -> usize {
         self.opened.secret.weight() + 2 * self.path.as_os_str().len() + 512
     }
+}
+
+/// What is in it has names of a vault: the folder alone could end like a pinned version.
+fn folder_name(folder: &SecretName) -> Result<VaultName, ReadFault> {
+    VaultName::of_folder(folder).map_err(|cause| ReadFault::new(Fault::Invalid, format!("the name {cause}")))
 }
 
 fn millis(time: Duration) -> u64 {

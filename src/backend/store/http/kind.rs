@@ -52,6 +52,10 @@ impl Kind for HttpBackendConfig {
 
     /// An HTTP store only reads, and no class says who asks there.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
+        if asked.name.is_folder() {
+            let problem = "cannot be read from a store over HTTP, which has no listings (write an object for each secret)".to_owned();
+            return Err(Inadmissible::Request { key: "prefix", problem });
+        }
         only_reads(asked, "store over HTTP")
     }
 

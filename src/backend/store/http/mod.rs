@@ -176,7 +176,7 @@ impl Backend for HttpBackend {
         self.health.check(health::ask(&self.client, &self.desk, &self.config)).await.map_err(|refusal| self.error(None, refusal))
     }
 
-    async fn probe(&self) -> Result<(), BackendError> {
+    async fn probe(&self, _: &str) -> Result<(), BackendError> {
         health::reach(&self.client).await.map_err(|refusal| self.error(None, refusal))
     }
 

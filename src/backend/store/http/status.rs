@@ -78,6 +78,7 @@ impl Statuses {
             | Fault::Down
             | Fault::Unhelpful
             | Fault::Corrupt
+            | Fault::NoLogin
             | Fault::NoTurn
             | Fault::Short
             | Fault::TooLarge

@@ -16,13 +16,19 @@ impl Kind for VaultConfig {
     fn facts(&self) -> Facts<'_> {
         let own = Own { namespace: self.namespace.clone(), judge: own::judge };
         Facts {
+            ending: "",
+            firsts: &[],
             dialects: &["openbao", "vault"],
             address: Some(&self.address),
             audience: self.audience(),
+            batch: 0,
             bounds: Bounds { class_may: Some(self.class_may.clone()), own: Some(own), members: Vec::new() },
             cache: Some(self.cache),
             files: self.files(),
             origin: self.origin(),
+            region: None,
+            way: None,
+            servers: &[],
             updates: true,
             version: Some("v1"),
         }
@@ -73,7 +79,7 @@ impl Kind for VaultConfig {
         if !namespace.is_empty() {
             let within = format!("{namespace}/{}", asked.name);
             let too_long = |cause: InvalidName| refused(LoginKey::Namespace, format!("with it the name {cause}"));
-            asked.name = SecretName::escapable(&within).map_err(too_long)?;
+            asked.name = SecretName::escapable_or_folder(&within).map_err(too_long)?;
         }
         Ok(asked)
     }

@@ -133,7 +133,7 @@ impl Backend for VaultBackend {
         self.health.check(self.ask_health()).await.map_err(|refusal| self.error(None, refusal))
     }
 
-    async fn probe(&self) -> Result<(), BackendError> {
+    async fn probe(&self, _: &str) -> Result<(), BackendError> {
         self.look_at_health().await.map_err(|refusal| self.error(None, refusal))
     }
 

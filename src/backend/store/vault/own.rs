@@ -6,6 +6,8 @@
 //! its mount (`kv/data/sys/x`), or because no path of the API is so short. KV v2's word could be the name of a namespace, too: of these
 //! names the store is asked which engine they are in ([`doubtful`]) before anything else.
 
+use std::borrow::Cow;
+
 use crate::model::{Method, SecretRef};
 use crate::policy::Reserve;
 
@@ -13,7 +15,10 @@ use crate::policy::Reserve;
 const ROOTS: [&str; 4] = ["auth", "cubbyhole", "identity", "sys"];
 
 /// What stands between the mount of KV v2 and a secret's name (its API page).
-const OF_KV: [&str; 7] = ["data", "delete", "destroy", "detailed-metadata", "metadata", "subkeys", "undelete"];
+const OF_KV: [&str; 7] = [DATA, "delete", "destroy", "detailed-metadata", "metadata", "subkeys", "undelete"];
+
+/// Where KV v2 has the secrets themselves.
+const DATA: &str = "data";
 
 /// What the class's `namespace` is called where it is the root one.
 const ROOT_NAMESPACE: &str = super::config::ROOT_NAMESPACE;
@@ -33,6 +38,17 @@ pub(super) fn doubtful(secret: &SecretRef, namespace: &str) -> Option<usize> {
     let elements: Vec<&str> = secret.name.as_str().split('/').collect();
     let word = kv_word(&elements, depth(secret, namespace))?;
     (word + 1..elements.len()).find(|at| is_root(&elements, *at, false))
+}
+
+/// Where the store lists a folder: KV v2 below `metadata/` in the place of `data/`, everything else where it is. A folder of KV v1 that is
+/// called `data` counts as KV v2's.
+pub(super) fn listed_at<'s>(folder: &'s SecretRef, namespace: &str) -> Cow<'s, str> {
+    let name = folder.name.without_slash();
+    let elements: Vec<&str> = name.split('/').collect();
+    match kv_word(&elements, depth(folder, namespace)) {
+        Some(at) if elements[at] == DATA => [&elements[..at], &["metadata"], &elements[at + 1..]].concat().join("/").into(),
+        Some(_) | None => name.into(),
+    }
 }
 
 /// How many elements of the name are said to be its namespace.
@@ -178,6 +194,22 @@ mod tests {
             "kv/data/cubbyhole/x",
         ] {
             assert_eq!(judge(&secret(name), ""), Reserve::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn kv_v2_lists_below_metadata() {
+        let folder = |name: &str| secret(&format!("{name}x")).with(|parts| parts.name = parts.name.folder().unwrap());
+        for (name, namespace, at) in [
+            ("kv/data/shop/certs/", "", "kv/metadata/shop/certs"),
+            ("kv/data/", "", "kv/metadata"),
+            ("kv/shop/certs/", "", "kv/shop/certs"),
+            ("team/kv/data/data/x/", "", "team/kv/metadata/data/x"),
+            ("data/kv/data/x/", "data", "data/kv/metadata/x"),
+            ("kv/metadata/data/", "", "kv/metadata/data"),
+            ("data/x/", "", "data/x"),
+        ] {
+            assert_eq!(listed_at(&folder(name), namespace), at, "{name}");
         }
     }
 

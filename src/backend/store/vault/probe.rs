@@ -14,7 +14,7 @@ use super::health::meaning;
 use super::login::log_in;
 use super::token::StoreToken;
 use super::wire::Call;
-use crate::backend::{Called, FetchContext, Visitor};
+use crate::backend::{FetchContext, Visitor};
 use crate::model::{Diagnosis, Level, Login, PodClaims, PodIdentity, PodTokens, clean};
 
 /// How long a login and what follows it may take.
@@ -110,18 +110,7 @@ impl VaultBackend {
             Err(refusal) => return Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
         };
         let deadline = Instant::now() + TIME;
-        let cx = FetchContext {
-            pod: Arc::new(visitor.pod),
-            tokens: Arc::new(visitor.tokens),
-            fresh: None,
-            max_stale: None,
-            patience: None,
-            live: false,
-            payer: None,
-            party: None,
-            called: Called::default(),
-            deadline,
-        };
+        let cx = FetchContext::new(Arc::new(visitor.pod), Arc::new(visitor.tokens), deadline);
         match log_in(&self.clients, &self.config.auth, &entry, &cx).await {
             Ok(token) => self.entered(what, &entry, &token, deadline).await,
             Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),

@@ -1,5 +1,6 @@
 //! One request of a mount: with the login's store token to the store, and its answer as a secret.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -17,14 +18,15 @@ use super::login::log_in;
 use super::made;
 use super::own;
 use super::raw;
-use super::sessions::{Key, Session, no_turn};
+use super::sessions::{Key, Session};
 use super::token::{Pulse, StoreToken, Term, digest_of};
 use super::wire::{Call, Reply};
 use crate::backend::remote::credential;
 use crate::backend::remote::refusal::short;
+use crate::backend::remote::slot::no_turn;
 use crate::backend::{Fault, FetchContext};
 use crate::http::{Repeat, escape_element, escape_path};
-use crate::model::{Lease, Method, Secret, SecretBytes, SecretRef, Verb, clean};
+use crate::model::{Lease, Method, Response, Secret, SecretBytes, SecretRef, Verb, clean};
 
 /// How long it may take to give a token back that made room for another.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -93,8 +95,9 @@ impl VaultBackend {
     async fn token(&self, request: &Request<'_>, dead: Option<&Arc<StoreToken>>) -> Result<Arc<StoreToken>, Refusal> {
         let Request { entry, session, cx, .. } = request;
         let replaced = self.replaced(session, dead, cx.deadline).await?;
-        let log_in = log_in(&self.clients, &self.config.auth, entry, cx);
-        let token = session.enter(replaced.as_ref().or(dead), cx.deadline, log_in).await?;
+        // Boxed: few calls log in.
+        let log_in = Box::pin(async { log_in(&self.clients, &self.config.auth, entry, cx).await.map(Arc::new) });
+        let token = session.enter(replaced.as_ref().or(dead), &cx.pod.uid, cx.deadline, log_in).await?;
         token.renew_when_due(&self.clients, (2, 3), cx.deadline).await;
         Ok(token)
     }
@@ -107,7 +110,7 @@ impl VaultBackend {
         deadline: Instant,
     ) -> Result<Option<Arc<StoreToken>>, Refusal> {
         let Auth::Token { file } = &self.config.auth else { return Ok(None) };
-        let Some(token) = session.token() else { return Ok(None) };
+        let Some(token) = session.pass() else { return Ok(None) };
         let same = digest_of(&credential::read(&self.clients.desk, file, deadline).await?) == token.digest();
         if same && dead.is_some_and(|dead| Arc::ptr_eq(dead, &token)) {
             let reason = format!(
@@ -124,7 +127,7 @@ impl VaultBackend {
         if let Some(reply) = self.confirm_engine(request, token).await? {
             return Ok(reply);
         }
-        let (path, secret) = (target(request.secret), request.secret);
+        let (path, secret) = (self.target(request.secret), request.secret);
         let mut call = Call { payer: request.cx.payer.clone(), ..Call::get(path, &token.value) };
         match secret.method {
             Method::Get | Method::List => {}
@@ -135,6 +138,16 @@ impl VaultBackend {
             }
         }
         self.clients.call(&request.entry.server, call, request.cx.deadline).await
+    }
+
+    /// The path with its query, escaped.
+    fn target(&self, secret: &SecretRef) -> String {
+        target(secret, &self.path(secret))
+    }
+
+    /// The path that is asked for: of a folder, where the store lists it.
+    fn path<'s>(&self, secret: &'s SecretRef) -> Cow<'s, str> {
+        if secret.name.is_folder() { own::listed_at(secret, &self.config.namespace) } else { secret.name.as_str().into() }
     }
 
     /// Asks in which engine a name is that may be a path of the store's own, in a namespace called as a word of KV v2. Asked as the
@@ -165,7 +178,7 @@ impl VaultBackend {
     async fn pulse(&self, request: &Request<'_>, token: &Arc<StoreToken>, began: Instant) -> Result<Pulse, Refusal> {
         let Request { session, cx, .. } = request;
         let Ok(_turn) = timeout_at(cx.deadline, session.turn.lock()).await else { return Err(no_turn()) };
-        match session.token() {
+        match session.pass() {
             // Somebody has found out already.
             Some(current) if !Arc::ptr_eq(&current, token) => Ok(Pulse::Dead),
             _ if token.is_dead() => Ok(Pulse::Dead),
@@ -187,7 +200,7 @@ impl VaultBackend {
         let mistaken = if secret.method == Method::Get { self.meant(secret, entry, token, cx).await } else { None };
         let remedy = mistaken.unwrap_or_else(|| {
             let of = if matches!(self.config.auth, Auth::Pod { .. }) { format!("of {whom} ") } else { String::new() };
-            format!("does the policy {of}allow {capability} on {}?", secret.name)
+            format!("does the policy {of}allow {capability} on {}?", self.path(secret))
         });
         let asked = asked(secret.method);
         let refusal = Refusal::new(Fault::Denied, format!("{} refused {asked}: {told} for {whom} ({remedy})", self.name));
@@ -239,10 +252,12 @@ impl VaultBackend {
         self.heed_warnings(secret, reply, &answer, token);
         let content = answer.content(&secret.name)?;
         let response = delivered(&answer, token)?;
+        // Names alone are wanted of a folder.
+        let response = (!secret.name.is_folder()).then(|| Response::Answer(Arc::new(response)));
         let version = content.version();
         let fields = content.fields(self.max_secret_bytes)?;
         let lease = self.lease(secret, token, &answer);
-        Ok(Secret { fields, response: Some(Arc::new(response)), version, lease })
+        Ok(Secret { fields, response, version, lease })
     }
 
     fn lease(&self, secret: &SecretRef, token: &Arc<StoreToken>, answer: &Answer<'_>) -> Option<Lease> {
@@ -317,8 +332,7 @@ impl Mount {
     }
 }
 
-/// The path with its query, escaped.
-fn target(secret: &SecretRef) -> String {
+fn target(secret: &SecretRef, path: &str) -> String {
     let mut query: Vec<String> = Vec::new();
     if secret.verb() == Verb::Read {
         let pairs = secret.args.to_pairs();
@@ -331,7 +345,7 @@ fn target(secret: &SecretRef) -> String {
         query.push("list=true".to_owned());
     }
     let mark = if query.is_empty() { "" } else { "?" };
-    format!("{}{mark}{}", escape_path(secret.name.as_str()), query.join("&"))
+    format!("{}{mark}{}", escape_path(path), query.join("&"))
 }
 
 /// What must not be repeated of the store's words.
@@ -390,6 +404,9 @@ fn absent(secret: &SecretRef, reply: &Reply, told: &Words) -> Refusal {
         return not_found(format!("no secrets engine is mounted there (correct the path{})", namespace_hint(secret)));
     }
     let told = if told.shown().is_empty() { String::new() } else { format!(": {}", told.shown()) };
+    if secret.name.is_folder() {
+        return not_found(format!("there are no secrets below it{told} (write one, correct the prefix, or set `optional: true`)"));
+    }
     match pinned {
         Some(version) => not_found(format!("there is no version {} of it, or no such secret{told} (pin another, or none)", clean(version))),
         None => not_found(format!("there is no such secret{told} (write it, or correct the path)")),
@@ -439,7 +456,7 @@ mod tests {
     }
 
     fn asked_for(name: &SecretName) -> String {
-        target(&RefParts::read("bao".parse().unwrap(), name.clone()).into())
+        target(&RefParts::read("bao".parse().unwrap(), name.clone()).into(), name.as_str())
     }
 
     #[test]

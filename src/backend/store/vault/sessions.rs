@@ -7,15 +7,16 @@
 //! Classes name roles, and a namespace may make up as many as it likes: sessions are shared by namespace, so that it pushes out its own.
 //! What is pushed out is given back. They are weighed, since a role's name may be long; and what policy denied is weighed and shared apart.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::time::{Duration, Instant, timeout_at};
+use tokio::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::fault::Refusal;
 use super::token::{Digest, StoreToken, digest_of};
-use crate::backend::{Fault, Scope};
+use crate::backend::Scope;
+use crate::backend::remote::slot::{Pass, Slot, Slots, Standing};
 use crate::model::{Lease, PodIdentity, SecretBytes};
 use crate::shelf::Shelf;
 
@@ -27,9 +28,6 @@ const SESSION: usize = 1_536;
 
 /// And what it weighs besides those texts, which it and its token both have.
 const BARE: usize = 1_024;
-
-/// The most Pods a session knows by name; one that more have used is kept until its token ends.
-const MAX_PODS: usize = 4_096;
 
 /// The most bytes of denied paths that are remembered.
 const DENIED_BYTES: usize = 256 * 1024;
@@ -53,7 +51,7 @@ pub(super) struct Sessions(Mutex<Table>);
 
 #[derive(Debug)]
 struct Table {
-    sessions: Shelf<Arc<Key>, Arc<Session>>,
+    sessions: Slots<Key, StoreToken>,
     /// As many as leases live by them: the table of leases bounds those.
     bearers: HashMap<Digest, Arc<StoreToken>>,
     /// Paths that policy denied to a token, until when that is believed, and how it was told.
@@ -61,42 +59,18 @@ struct Table {
 }
 
 /// A login as it stands.
-#[derive(Debug)]
-pub(super) struct Session {
-    /// Held by whoever logs in, or asks whether the token lives: the others wait for what comes of it.
-    pub(super) turn: tokio::sync::Mutex<()>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    token: Option<Arc<StoreToken>>,
-    /// The Pods that use it, by uid.
-    pods: HashSet<Arc<str>>,
-    /// More than are known by name.
-    crowded: bool,
-    /// Logins that came to an end, and what came of the last one where the store was in trouble.
-    logins: u64,
-    trouble: Option<Refusal>,
-}
+pub(super) type Session = Slot<StoreToken>;
 
 impl Sessions {
     /// The session of a login, with this Pod among its users; and the tokens of others that went for it, to be given back.
     pub(super) fn enter(&self, key: Key, pod: &PodIdentity) -> (Arc<Session>, Vec<Arc<StoreToken>>) {
-        let mut table = self.lock();
-        if let Some(session) = table.sessions.find(&key) {
-            session.used_by(&pod.uid);
-            return (Arc::clone(session), Vec::new());
-        }
         let tenant = match key.who {
             Scope::Node => "",
             Scope::Account(_) | Scope::Pod(_) => &*pod.namespace,
         };
-        let session = Arc::new(Session::new());
-        session.used_by(&pod.uid);
         let weight = SESSION.max(BARE + 2 * key.entry.weight());
-        let gone = table.sessions.put(tenant, Arc::new(key), Arc::clone(&session), weight, is_in_use);
-        let tokens = gone.iter().filter_map(|gone| gone.token());
+        let (session, gone) = self.lock().sessions.enter(tenant, key, &pod.uid, weight);
+        let tokens = gone.iter().filter_map(|gone| gone.pass());
         (session, tokens.filter(|token| token.is_ours() && !token.bears_leases()).collect())
     }
 
@@ -124,12 +98,7 @@ impl Sessions {
 
     /// After a login that failed: nothing is kept of one that there may never be.
     pub(super) fn leave(&self, key: &Key, session: &Arc<Session>) {
-        let mut table = self.lock();
-        let is_the_one = table.sessions.find(key).is_some_and(|known| Arc::ptr_eq(known, session));
-        // The table's and the caller's. Others would have to come by the table.
-        if is_the_one && session.token().is_none() && Arc::strong_count(session) <= 2 {
-            table.sessions.remove(key);
-        }
+        self.lock().sessions.leave(key, session);
     }
 
     /// Takes a lease in: its token is kept for it.
@@ -163,17 +132,9 @@ impl Sessions {
 
     /// The Pod is gone. The tokens to be given back: those that nobody uses and nothing lives by.
     pub(super) fn forget(&self, pod: &str) -> Vec<Arc<StoreToken>> {
-        let mut table = self.lock();
-        let mut idle = Vec::new();
-        table.sessions.retain(|session| {
-            if !session.left_by(pod) || is_in_use(session) {
-                return true;
-            }
-            idle.extend(session.token());
-            false
-        });
-        idle.retain(|token| token.is_ours() && !token.bears_leases());
-        idle
+        let idle = self.lock().sessions.forget(pod);
+        let tokens = idle.iter().filter_map(|idle| idle.pass());
+        tokens.filter(|token| token.is_ours() && !token.bears_leases()).collect()
     }
 
     /// A panic elsewhere cannot leave the tables half-changed: each step is one call of a map's.
@@ -185,13 +146,13 @@ impl Sessions {
 impl Table {
     /// The session whose token this is still its own.
     fn token(&self, id: &Digest) -> Option<Arc<StoreToken>> {
-        self.sessions.values().filter_map(|session| session.token()).find(|token| token.digest() == *id)
+        self.sessions.values().filter_map(|session| session.pass()).find(|token| token.digest() == *id)
     }
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { sessions: Shelf::of_bytes(MAX_SESSIONS * SESSION), bearers: HashMap::new(), denied: Shelf::of_bytes(DENIED_BYTES) }
+        Self { sessions: Slots::of_bytes(MAX_SESSIONS * SESSION), bearers: HashMap::new(), denied: Shelf::of_bytes(DENIED_BYTES) }
     }
 }
 
@@ -200,92 +161,17 @@ fn of_path(token: &StoreToken, path: &str) -> (Digest, Digest) {
     (token.digest(), digest_of(&SecretBytes::new(path.into())))
 }
 
-/// A caller that uses a session now holds it beside the table.
-fn is_in_use(session: &Arc<Session>) -> bool {
-    Arc::strong_count(session) > 1
-}
-
-// === impl Session ===
-
-impl Session {
-    fn new() -> Self {
-        let state = State { token: None, pods: HashSet::new(), crowded: false, logins: 0, trouble: None };
-        Self { turn: tokio::sync::Mutex::default(), state: Mutex::new(state) }
+impl Pass for StoreToken {
+    /// It is renewed in the store, by calls of its own.
+    fn standing(&self) -> Standing {
+        if self.is_usable() { Standing::Fresh } else { Standing::Spent }
     }
-
-    pub(super) fn token(&self) -> Option<Arc<StoreToken>> {
-        self.state().token.clone()
-    }
-
-    /// The token for a new request, other than `spent`: the one there is, or what `log_in` makes. Of many who come at once one logs in.
-    /// Who finds that it could not, because of the store's own trouble, shares that; any other failure was its own.
-    ///
-    /// # Errors
-    /// What `log_in` says, or there was no turn in time.
-    pub(super) async fn enter(
-        &self,
-        spent: Option<&Arc<StoreToken>>,
-        deadline: Instant,
-        log_in: impl Future<Output = Result<StoreToken, Refusal>>,
-    ) -> Result<Arc<StoreToken>, Refusal> {
-        let usable = || self.token().filter(|token| spent.is_none_or(|spent| !Arc::ptr_eq(spent, token)) && token.is_usable());
-        if let Some(token) = usable() {
-            return Ok(token);
-        }
-        let seen = self.state().logins;
-        let Ok(_turn) = timeout_at(deadline, self.turn.lock()).await else { return Err(no_turn()) };
-        if let Some(token) = usable() {
-            return Ok(token);
-        }
-        if let Some(trouble) = self.trouble_since(seen) {
-            return Err(trouble);
-        }
-        let made = log_in.await;
-        let mut state = self.state();
-        state.logins += 1;
-        state.trouble = made.as_ref().err().filter(|refusal| refusal.is_of_store()).cloned();
-        let token = Arc::new(made?);
-        state.token = Some(Arc::clone(&token));
-        Ok(token)
-    }
-
-    fn trouble_since(&self, seen: u64) -> Option<Refusal> {
-        let state = self.state();
-        state.trouble.clone().filter(|_| state.logins > seen)
-    }
-
-    // === who uses it ===
-
-    fn used_by(&self, pod: &Arc<str>) {
-        let mut state = self.state();
-        if state.pods.contains(pod) {
-            return;
-        }
-        if state.pods.len() < MAX_PODS {
-            state.pods.insert(Arc::clone(pod));
-        } else {
-            state.crowded = true;
-        }
-    }
-
-    /// Whether nobody is left by it, of those that there were.
-    fn left_by(&self, pod: &str) -> bool {
-        let mut state = self.state();
-        state.pods.remove(pod) && state.pods.is_empty() && !state.crowded
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-pub(super) fn no_turn() -> Refusal {
-    Refusal::new(Fault::TimedOut, "others were logging in there, and did not come to an end in time (is the store slow?)")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Fault;
     use crate::backend::store::vault::token::Term;
     use crate::backend::store::vault::wire::Server;
     use crate::model::{Account, LoginTls, PodClaims};
@@ -307,11 +193,15 @@ mod tests {
         StoreToken::made(Arc::new(SecretBytes::new(value.into())), key.entry.clone(), 3600, true)
     }
 
+    async fn enter(session: &Session, namespace: &str, token: StoreToken) -> Result<Arc<StoreToken>, Refusal> {
+        session.enter(None, &pod(namespace).uid, Instant::now() + Duration::from_secs(5), async { Ok(Arc::new(token)) }).await
+    }
+
     /// Logs in, and gives what had to go for it.
     async fn log_in(sessions: &Sessions, namespace: &str, role: &str) -> Vec<Arc<StoreToken>> {
         let key = key(namespace, role);
         let (session, gone) = sessions.enter(key.clone(), &pod(namespace));
-        let made = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&key, role)) }).await;
+        let made = enter(&session, namespace, token(&key, role)).await;
         made.map(|_| gone).unwrap_or_default()
     }
 
@@ -326,7 +216,7 @@ mod tests {
         let values: Vec<_> = gone.iter().map(|token| String::from_utf8(token.value.expose().to_vec()).unwrap()).collect();
         assert_eq!(values, (0..=100).map(|n| format!("role-{n}")).collect::<Vec<_>>(), "its own, the oldest first");
         let (session, gone) = sessions.enter(key("shop", "csi"), &pod("shop"));
-        assert!(gone.is_empty() && session.token().is_some());
+        assert!(gone.is_empty() && session.pass().is_some());
     }
 
     #[tokio::test]
@@ -387,7 +277,7 @@ mod tests {
         let (held, _) = sessions.enter(key("evil", "held"), &pod("evil"));
         let leased = key("evil", "leased");
         let (session, _) = sessions.enter(leased.clone(), &pod("evil"));
-        let token = session.enter(None, Instant::now() + Duration::from_secs(5), async { Ok(token(&leased, "leased")) }).await.unwrap();
+        let token = enter(&session, "evil", token(&leased, "leased")).await.unwrap();
         token.bear(digest_of(&SecretBytes::new(b"lease".to_vec())), None);
         sessions.keep(&token);
         drop(session);

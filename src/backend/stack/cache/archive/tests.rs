@@ -93,7 +93,7 @@ impl Node {
             Table::with(16 * MIB, TIMES, metrics.cache("bao"), Arc::clone(&clock), (Some(archive.drawer(&name, origin)), self.refusals));
         let limited = Limited::new(Arc::clone(&store) as Arc<dyn Backend>, name.clone(), 64, Arc::clone(&metrics));
         let cached = Cached::new(Arc::new(limited), Arc::clone(&table), TIMES);
-        let circuits = Circuits::new(&name, MIB, &clock);
+        let circuits = Circuits::new(&name, &[], MIB, &clock);
         let backend = Arc::new(Standby::new(Arc::new(cached), Arc::clone(&table), TIMES, circuits));
         Daemon { store, backend, table, archive }
     }

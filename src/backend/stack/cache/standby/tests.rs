@@ -34,7 +34,7 @@ impl Bench {
         let (store, metrics, name): (_, _, BackendName) = (Fake::new(), Arc::new(Metrics::new()), "bao".parse().unwrap());
         store.put("own/db", &[("password", b"own")]);
         let clock = Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH));
-        let circuits = Circuits::new(&name, 1 << 20, &(Arc::clone(&clock) as Arc<dyn Clock>));
+        let circuits = Circuits::new(&name, &[], 1 << 20, &(Arc::clone(&clock) as Arc<dyn Clock>));
         let limited = Limited::new(Arc::clone(&store) as Arc<dyn Backend>, name, calls, Arc::clone(&metrics));
         let table = Table::new(1 << 20, CacheConfig { fresh, stale: STALE }, metrics.cache("bao"), Arc::clone(&clock) as Arc<dyn Clock>);
         let times = CacheConfig { fresh, stale: STALE };

@@ -73,7 +73,7 @@ async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_k
         let (bench, name, metrics) = (Bench::new(), "files".parse::<BackendName>().unwrap(), Arc::new(Metrics::new()));
         let limited = Arc::new(Limited::new(Arc::new(bench.backend()), name.clone(), 4, Arc::clone(&metrics)));
         let (clock, times): (Arc<dyn Clock>, _) = (Arc::new(SystemClock), CacheConfig { fresh: lag, stale: Duration::from_hours(24) });
-        let circuits = Circuits::new(&name, 1 << 20, &clock);
+        let circuits = Circuits::new(&name, &[], 1 << 20, &clock);
         let table = Table::new(1 << 20, times, metrics.cache("files"), clock);
         let guarded = Arc::new(Breaker::new(limited, Arc::clone(&circuits)));
         let cached = Arc::new(Cached::new(guarded, Arc::clone(&table), times));

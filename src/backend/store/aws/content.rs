@@ -1,0 +1,58 @@
+//! What AWS keeps under a name, as a secret: a JSON object's members are its fields; all else is one field.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::backend::Fault;
+use crate::backend::remote::fields::{self, check_size, half, has_half, is_object, members};
+use crate::backend::remote::refusal::Refusal;
+use crate::model::{Field, FieldKind, FieldName, Response, Secret, SecretBytes, Version};
+
+/// The field of what is no object.
+const VALUE: &str = "value";
+
+/// The secret with this content.
+///
+/// # Errors
+/// It is over the bound, or has half a character in it.
+pub(super) fn secret(content: SecretBytes, version: Version, max_bytes: usize) -> Result<Secret, Refusal> {
+    check_size(content.len(), max_bytes)?;
+    let content = Arc::new(content);
+    let fields = match object(&content, max_bytes)? {
+        Some(fields) => fields,
+        None => BTreeMap::from([(FieldName::new(VALUE), field(&content))]),
+    };
+    Ok(Secret { fields, response: Some(Response::Stored(content)), version: Some(version), lease: None })
+}
+
+/// `None`: it is not an object of JSON.
+fn object(content: &SecretBytes, max_bytes: usize) -> Result<Option<BTreeMap<FieldName, Field>>, Refusal> {
+    let Ok(text) = str::from_utf8(content.expose()) else { return Ok(None) };
+    let Ok(value) = serde_json::from_str::<&RawValue>(text) else { return Ok(None) };
+    if !is_object(value) {
+        return Ok(None);
+    }
+    match members(value)? {
+        Some(members) => fields::fields(&members, max_bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn field(content: &Arc<SecretBytes>) -> Field {
+    let kind = if str::from_utf8(content.expose()).is_ok() { FieldKind::Text } else { FieldKind::Binary };
+    Field { bytes: Arc::clone(content), kind }
+}
+
+/// A text of AWS's answer.
+///
+/// # Errors
+/// It has half a character in it.
+pub(super) fn text(raw: &RawValue) -> Result<SecretBytes, Refusal> {
+    let unfit = || Refusal::new(Fault::Corrupt, "AWS's answer has a text that is not one (see the secret in AWS)");
+    if has_half(raw.get()) {
+        return Err(half("the secret"));
+    }
+    fields::text(raw).ok_or_else(unfit)
+}

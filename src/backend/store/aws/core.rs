@@ -1,0 +1,248 @@
+//! What asks AWS for secrets, as somebody: one by one, or several at once. It holds each answer against what was asked for.
+
+use tokio::time::Instant;
+
+use super::config::AwsConfig;
+use super::content;
+use super::endpoint::Service;
+use super::error::{Said, identified};
+use super::identity::Session;
+use super::name::Named;
+use super::parameters;
+use super::pin::Pin;
+use super::secretsmanager::{self as secrets, Answered};
+use super::wire::{Call, Reply, Wire};
+use crate::backend::remote::refusal::Refusal;
+use crate::backend::{Fault, FetchContext};
+use crate::budget::Payer;
+use crate::model::{Secret, SecretName, SecretRef, Tenant, Version, clean};
+
+/// What is the same for all who ask.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) config: AwsConfig,
+    pub(super) wire: Wire,
+    /// The most bytes that the fields of one secret may hold.
+    pub(super) max_secret_bytes: usize,
+}
+
+/// One secret that is asked for, and by whom.
+pub(super) struct Asked {
+    pub(super) name: SecretName,
+    pub(super) service: Service,
+    /// As it is sent, without what is pinned.
+    pub(super) id: String,
+    pub(super) pin: Option<Pin>,
+    pub(super) on: Account,
+}
+
+/// On whose account a call is.
+#[derive(Clone)]
+pub(super) struct Account {
+    pub(super) tenant: Tenant,
+    pub(super) payer: Option<Payer>,
+    pub(super) deadline: Instant,
+}
+
+/// What became of one secret of several.
+#[derive(Debug)]
+pub(super) enum Of {
+    Is(Result<Secret, Refusal>),
+    /// It has to be asked for by itself.
+    Unknown,
+}
+
+// === impl Account ===
+
+impl Account {
+    pub(super) fn of(cx: &FetchContext) -> Self {
+        Self { tenant: cx.tenant(), payer: cx.payer.clone(), deadline: cx.deadline }
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// # Errors
+    /// It is not in the backend's own spelling.
+    pub(super) fn of(config: &AwsConfig, secret: &SecretRef, cx: &FetchContext) -> Result<Self, Refusal> {
+        let foreign = || Refusal::new(Fault::Invalid, "the name is none of this backend's (write secretsmanager/NAME or ssm/NAME)");
+        let named = Named::of(&secret.name).ok_or_else(foreign)?;
+        let pin = secret.version.as_ref().map(|version| Pin::of(named.service, version.as_str())).transpose();
+        let pin = pin.map_err(|problem| Refusal::new(Fault::Invalid, format!("version: {problem}")))?;
+        Ok(Self { name: secret.name.clone(), service: named.service, id: named.id(config), pin, on: Account::of(cx) })
+    }
+
+    /// As it is sent.
+    pub(super) fn sent(&self) -> String {
+        parameters::selected(&self.id, self.pin.as_ref())
+    }
+
+    /// A batch has the latest version of each secret; of parameters, the version stands in the name.
+    pub(super) fn can_be_batched(&self) -> bool {
+        self.service == Service::Parameters || self.pin.is_none()
+    }
+
+    fn is(&self, config: &AwsConfig, name: &str, arn: Option<&str>) -> bool {
+        Named::of(&self.name).is_some_and(|named| named.is(config, &self.id, name, arn))
+    }
+}
+
+// === impl Core ===
+
+impl Core {
+    async fn call(
+        &self,
+        service: Service,
+        operation: &'static str,
+        body: String,
+        session: &Session,
+        on: &Account,
+    ) -> Result<Reply, Refusal> {
+        let credentials = session.credentials();
+        let Account { tenant, payer, deadline } = on;
+        let payer = payer.clone();
+        self.wire.call(Call { service, operation, body, credentials: &credentials, tenant, payer, deadline: *deadline }).await
+    }
+
+    /// By a call of its own.
+    ///
+    /// # Errors
+    /// AWS does not give it, or gives another.
+    pub(super) async fn one(&self, session: &Session, asked: &Asked) -> Result<Secret, Refusal> {
+        if asked.service == Service::Parameters {
+            return self.parameter(session, asked).await;
+        }
+        let body = secrets::one(&asked.id, asked.pin.as_ref());
+        let reply = self.call(asked.service, "GetSecretValue", body, session, &asked.on).await?;
+        let read = secrets::read_one(&reply.body).and_then(|answered| self.secret(asked, answered));
+        read.map_err(|refusal| identified(refusal, reply.request.as_deref()))
+    }
+
+    /// A name of one element may begin with a `/` there, and has one ARN with that which does not.
+    async fn parameter(&self, session: &Session, asked: &Asked) -> Result<Secret, Refusal> {
+        let (mut name, is_single) = (asked.sent(), !asked.id.contains(['/', ':']));
+        loop {
+            let body = parameters::several(std::iter::once(name.as_str()));
+            let reply = self.call(asked.service, "GetParameters", body, session, &asked.on).await?;
+            let read = parameters::read(&reply.body).and_then(|answer| match answer.read.into_iter().next() {
+                Some((answered, selector)) => self.selected(asked, answered, selector.as_deref()).map(Some),
+                None if is_single && !name.starts_with('/') => Ok(None),
+                None => Err(parameters::absent()),
+            });
+            match read.map_err(|refusal| identified(refusal, reply.request.as_deref()))? {
+                Some(secret) => return Ok(secret),
+                None => name.insert(0, '/'),
+            }
+        }
+    }
+
+    /// By one call: what became of each, in their order. They are of one service, and none is there twice.
+    ///
+    /// # Errors
+    /// The call as a whole has failed.
+    pub(super) async fn several(&self, session: &Session, asked: &[Asked], on: &Account) -> Result<Vec<Of>, Refusal> {
+        if asked.first().is_some_and(|asked| asked.service == Service::Parameters) {
+            return self.several_parameters(session, asked, on).await;
+        }
+        let body = secrets::several(asked.iter().map(|asked| asked.id.as_str()));
+        let reply = self.call(Service::SecretsManager, "BatchGetSecretValue", body, session, on).await?;
+        let request = reply.request.as_deref();
+        let told = |refusal| identified(refusal, request);
+        let secrets::Batch { read, unread } = secrets::read_several(&reply.body).map_err(told)?;
+        let mut found: Vec<Of> = asked.iter().map(|_| Of::Unknown).collect();
+        let place = |name: &str, arn: Option<&str>| asked.iter().position(|asked| asked.is(&self.config, name, arn));
+        for answer in read {
+            let (at, read) = match answer {
+                Ok(answered) => {
+                    let at = place(&answered.name, answered.arn.as_deref());
+                    (at, at.map(|at| self.secret(&asked[at], answered)))
+                }
+                Err((name, arn, refusal)) => (place(&name, arn.as_deref()), Some(Err(refusal))),
+            };
+            if let (Some(at), Some(read)) = (at, read) {
+                found[at] = Of::Is(read.map_err(told));
+            }
+        }
+        let needles = session.credentials().needles();
+        for entry in unread {
+            let Some(at) = asked.iter().position(|asked| asked.id == entry.secret_id) else { continue };
+            let code = (entry.error_code.as_str(), entry.message.as_deref().unwrap_or_default());
+            let said = Said::entry("GetSecretValue", code, request, (&needles, self.wire.words));
+            found[at] = Of::Is(Err(said.into_refusal()));
+        }
+        Ok(found)
+    }
+
+    async fn several_parameters(&self, session: &Session, asked: &[Asked], on: &Account) -> Result<Vec<Of>, Refusal> {
+        let sent: Vec<String> = asked.iter().map(Asked::sent).collect();
+        let body = parameters::several(sent.iter().map(String::as_str));
+        let reply = self.call(Service::Parameters, "GetParameters", body, session, on).await?;
+        let told = |refusal| identified(refusal, reply.request.as_deref());
+        let parameters::Several { read, invalid } = parameters::read(&reply.body).map_err(told)?;
+        let mut found: Vec<Of> = asked.iter().map(|_| Of::Unknown).collect();
+        for (answered, selector) in read {
+            if let Some(at) = asked.iter().position(|asked| asked.is(&self.config, &answered.name, answered.arn.as_deref())) {
+                found[at] = Of::Is(self.selected(&asked[at], answered, selector.as_deref()).map_err(told));
+            }
+        }
+        for name in invalid {
+            // One element may be there with a `/`: it is asked for once more.
+            if let Some(at) = sent.iter().position(|sent| *sent == name).filter(|at| asked[*at].id.contains(['/', ':'])) {
+                found[at] = Of::Is(Err(told(parameters::absent())));
+            }
+        }
+        Ok(found)
+    }
+
+    fn selected(&self, asked: &Asked, answered: Answered, selector: Option<&str>) -> Result<Secret, Refusal> {
+        if let Some(Pin::Selector(pinned)) = &asked.pin {
+            let is_number = pinned.bytes().all(|byte| byte.is_ascii_digit());
+            let is_other = selector.is_some_and(|selector| selector.trim_start_matches(':') != pinned);
+            if is_other || is_number && answered.version != *pinned {
+                return Err(another(&answered));
+            }
+        }
+        self.secret(asked, answered)
+    }
+
+    fn secret(&self, asked: &Asked, answered: Answered) -> Result<Secret, Refusal> {
+        if !asked.is(&self.config, &answered.name, answered.arn.as_deref()) {
+            return Err(another(&answered));
+        }
+        content::secret(answered.content, Version::new(answered.version), self.max_secret_bytes)
+    }
+
+    /// A page of the names below a folder, by what AWS calls that.
+    ///
+    /// # Errors
+    /// AWS does not list them.
+    pub(super) async fn page(
+        &self,
+        session: &Session,
+        (service, below): (Service, &str),
+        next: Option<&str>,
+        on: &Account,
+    ) -> Result<secrets::Page, Refusal> {
+        if service == Service::Parameters {
+            let reply = self.call(service, "DescribeParameters", parameters::list(below, next), session, on).await?;
+            return parameters::read_list(&reply.body).map_err(|refusal| identified(refusal, reply.request.as_deref()));
+        }
+        let reply = self.call(service, "ListSecrets", secrets::list(below, next), session, on).await?;
+        secrets::read_list(&reply.body).map_err(|refusal| identified(refusal, reply.request.as_deref()))
+    }
+}
+
+/// Policy has seen one name, and AWS has read another.
+fn another(answered: &Answered) -> Refusal {
+    let said = answered.arn.as_deref().unwrap_or(&answered.name);
+    let said = if said.is_empty() { "one without a name" } else { said };
+    let reason = format!("AWS answers with another secret or version, {} (write the whole ARN, or the name as AWS lists it)", clean(said));
+    Refusal::new(Fault::Denied, reason)
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Asked").field("name", &self.name).field("pin", &self.pin).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Whether AWS could serve a mount now, and a look at it for `keyferry doctor`.
+
+use std::sync::Arc;
+
+use tokio::time::{Duration, Instant};
+
+use super::AwsBackend;
+use super::endpoint::Service;
+use crate::backend::remote::health::TIME;
+use crate::backend::remote::refusal::Refusal;
+use crate::backend::{FetchContext, Visitor};
+use crate::model::{Diagnosis, Level, SecretRef};
+
+/// How long a look may take: a login is a call more.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// From how many seconds on clocks are too far apart.
+const FAR: i64 = 30;
+
+impl AwsBackend {
+    /// # Errors
+    /// Neither service answers, or the daemon's own key is refused.
+    pub(super) async fn ask_health(&self) -> Result<(), Refusal> {
+        let deadline = Instant::now() + TIME;
+        self.identities.check(deadline).await?;
+        // A network may have a way to one alone: the first that answers is enough.
+        let (secrets, parameters) = (self.reach(Service::SecretsManager, deadline), self.reach(Service::Parameters, deadline));
+        tokio::pin!(secrets, parameters);
+        tokio::select! {
+            found = &mut secrets => if found.is_ok() { found } else { parameters.await.or(found) },
+            found = &mut parameters => if found.is_ok() { found } else { secrets.await },
+        }
+    }
+
+    /// # Errors
+    /// The service does not answer.
+    pub(super) async fn reach(&self, service: Service, deadline: Instant) -> Result<(), Refusal> {
+        self.core.wire.reach(service, deadline).await.map(drop)
+    }
+
+    /// A line for each thing looked at. They are looked at together: one that is silent costs the others no time.
+    pub(super) async fn examine(&self, visitor: Option<Visitor>) -> Vec<Diagnosis> {
+        let (what, deadline) = (format!("backend {}", self.name), Instant::now() + LOOK);
+        let (mut found, mut ahead) = (Vec::new(), None);
+        let reach = |service| self.core.wire.reach(service, deadline);
+        let login = self.login(format!("{what}: login"), visitor, deadline);
+        let (secrets, parameters, login) = tokio::join!(reach(Service::SecretsManager), reach(Service::Parameters), login);
+        for (service, reached) in [(Service::SecretsManager, secrets), (Service::Parameters, parameters)] {
+            let endpoint = self.core.config.endpoint(service);
+            found.push(match reached {
+                Ok(theirs) => {
+                    ahead = ahead.or(theirs);
+                    Diagnosis::ok(&what, format!("{} answers at {endpoint}", service.name()))
+                }
+                Err(refusal) => Diagnosis::of_error(Level::Warn, &what, refusal.for_admin()),
+            });
+        }
+        if found.iter().all(|diagnosis| diagnosis.level == Level::Warn) {
+            for diagnosis in &mut found {
+                diagnosis.level = Level::Fail;
+            }
+        }
+        found.extend(ahead.map(|ahead| clock(format!("{what}: clock"), ahead)));
+        found.push(login);
+        found
+    }
+
+    async fn login(&self, what: String, visitor: Option<Visitor>, deadline: Instant) -> Diagnosis {
+        match self.identities.check(deadline).await {
+            Ok(Some(arn)) => Diagnosis::ok(what, format!("as {arn}")),
+            Ok(None) => self.login_as_pod(what, visitor, deadline).await,
+            Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
+        }
+    }
+
+    /// A given Pod's login, tried.
+    async fn login_as_pod(&self, what: String, visitor: Option<Visitor>, deadline: Instant) -> Diagnosis {
+        let audience = self.core.config.audience().map_or("", |audience| audience.text);
+        let not_tried = |why: String, remedy: String| Diagnosis::warn(&what, format!("not tried: {why}"), remedy);
+        let Some(Visitor { pod, tokens }) = visitor else {
+            let why = format!("the token of a Pod for the audience {audience} is needed");
+            return not_tried(why, format!("--token {audience}=FILE; keyferry doctor --help shows how to make one"));
+        };
+        let cx = FetchContext::new(Arc::new(pod), Arc::new(tokens), deadline);
+        let Ok(name) = "secretsmanager/x".parse() else { return not_tried(String::new(), String::new()) };
+        match self.identities.session(&SecretRef::read(self.name.clone(), name), &cx).await {
+            Ok(session) => Diagnosis::ok(what, format!("as the Pod, with the access key {}", session.credentials().shown())),
+            Err(refusal) => Diagnosis::of_error(Level::Fail, what, refusal.for_admin()),
+        }
+    }
+}
+
+/// AWS allows a signature five minutes. Keyferry signs by AWS's clock once it has been refused; tokens of Pods have no such leave.
+fn clock(what: String, ahead: i64) -> Diagnosis {
+    let side = if ahead < 0 { "behind" } else { "ahead of" };
+    let why = match ahead.abs() {
+        // It tells whole seconds.
+        0..=1 => "AWS's is this node's, to the second".to_owned(),
+        apart => format!("AWS's is {apart} s {side} this node's"),
+    };
+    let remedy = "set this node's by NTP: AWS refuses what is signed for another time, and tokens seem expired";
+    match ahead.abs() {
+        0..=FAR => Diagnosis::ok(what, why),
+        _ => Diagnosis::warn(what, why, remedy),
+    }
+}

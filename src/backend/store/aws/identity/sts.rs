@@ -1,0 +1,150 @@
+//! AWS's Security Token Service: its three calls that give an access key for a login, or say whose a key is.
+//!
+//! It speaks forms and XML (API version 2011-06-15), and is asked at its regional address. The caller says what a refusal means for the Pod.
+
+use bytes::Bytes;
+use http::Response;
+use jiff::Timestamp;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::session::Issued;
+use crate::backend::Fault;
+use crate::backend::remote::refusal::Refusal;
+use crate::backend::store::aws::credentials::Credentials;
+use crate::backend::store::aws::error::Failure;
+use crate::backend::store::aws::line::{Ask, Line};
+use crate::backend::store::aws::xml;
+use crate::http::TRIES;
+use crate::model::SecretBytes;
+
+const VERSION: &str = "2011-06-15";
+const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
+
+/// A client of the service in one region.
+#[derive(Debug)]
+pub(super) struct Sts(Line);
+
+/// What is asked for; a call that is signed has the key that it is signed with.
+struct Call<'c> {
+    action: &'static str,
+    parameters: Vec<(&'static str, &'c str)>,
+    signed: Option<&'c Credentials>,
+    hidden: Option<&'c SecretBytes>,
+}
+
+/// A role to become, and under which name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Becoming<'b> {
+    pub(super) role: &'b str,
+    pub(super) session: &'b str,
+    pub(super) external_id: Option<&'b str>,
+}
+
+// === impl Sts ===
+
+impl Sts {
+    pub(super) fn new(line: Line) -> Self {
+        Self(line)
+    }
+
+    /// `AssumeRoleWithWebIdentity`: the Pod's token for a key of the role.
+    ///
+    /// # Errors
+    /// The service says no, or nothing.
+    pub(super) async fn with_token(&self, to: Becoming<'_>, token: &SecretBytes, deadline: Instant) -> Result<Issued, Failure> {
+        let Ok(jwt) = str::from_utf8(token.expose()) else {
+            return Err(Failure::Other(Refusal::new(Fault::Unauthenticated, "the Pod's token is not a text (see what issues it)")));
+        };
+        let parameters = vec![("RoleArn", to.role), ("RoleSessionName", to.session), ("WebIdentityToken", jwt)];
+        let call = Call { action: "AssumeRoleWithWebIdentity", parameters, signed: None, hidden: Some(token) };
+        self.issue(&call, deadline).await
+    }
+
+    /// `AssumeRole`: a key for one of another role.
+    ///
+    /// # Errors
+    /// The service says no, or nothing.
+    pub(super) async fn assume(&self, to: Becoming<'_>, with: &Credentials, deadline: Instant) -> Result<Issued, Failure> {
+        let mut parameters = vec![("RoleArn", to.role), ("RoleSessionName", to.session)];
+        parameters.extend(to.external_id.map(|id| ("ExternalId", id)));
+        let hidden = to.external_id.map(|id| SecretBytes::new(id.into()));
+        self.issue(&Call { action: "AssumeRole", parameters, signed: Some(with), hidden: hidden.as_ref() }, deadline).await
+    }
+
+    /// `GetCallerIdentity`: the ARN of who has this key. Nobody needs a right for it.
+    ///
+    /// # Errors
+    /// The service says no, or nothing.
+    pub(super) async fn caller(&self, with: &Credentials, deadline: Instant) -> Result<String, Failure> {
+        let call = Call { action: "GetCallerIdentity", parameters: Vec::new(), signed: Some(with), hidden: None };
+        let answer = self.call(&call, deadline).await?;
+        let arn = read(&answer, &["GetCallerIdentityResult", "Arn"]).map(|arn| arn.to_string());
+        let fits = |arn: &String| arn.len() <= 512 && arn.bytes().all(|byte| byte.is_ascii_graphic());
+        arn.filter(fits).ok_or_else(|| self.unfit(call.action, "is not one of AWS's STS"))
+    }
+
+    async fn issue(&self, call: &Call<'_>, deadline: Instant) -> Result<Issued, Failure> {
+        let answer = self.call(call, deadline).await?;
+        let part = |name| read(&answer, &["Credentials", name]);
+        let (id, secret, token) = (part("AccessKeyId"), part("SecretAccessKey"), part("SessionToken"));
+        let ends = part("Expiration").and_then(|ends| ends.parse::<Timestamp>().ok());
+        let (Some(id), Some(secret), Some(ends)) = (id, secret, ends) else {
+            return Err(self.unfit(call.action, "is not one of AWS's STS"));
+        };
+        let credentials = Credentials::new(id.to_string(), secret, token, Some(ends));
+        let credentials = credentials.map_err(|problem| self.unfit(call.action, &format!("has {problem}")))?;
+        Ok(Issued { credentials, left: super::session::left(ends, answer.headers(), self.0.now()) })
+    }
+
+    async fn call(&self, call: &Call<'_>, deadline: Instant) -> Result<Response<SecretBytes>, Failure> {
+        let ask = Ask {
+            operation: call.action,
+            kind: FORM,
+            target: None,
+            body: Bytes::from_owner(form(call)),
+            credentials: call.signed,
+            hidden: call.hidden,
+            payer: None,
+            tries: TRIES,
+        };
+        self.0.ask(&ask, deadline).await.map_err(|failure| match failure {
+            // It is the logins that are down, which is not yet the store.
+            Failure::Other(refusal) if refusal.fault == Fault::Down => Failure::Other(Refusal { fault: Fault::Unavailable, ..refusal }),
+            failure @ (Failure::Other(_) | Failure::Said(_)) => failure,
+        })
+    }
+
+    fn unfit(&self, action: &str, problem: &str) -> Failure {
+        let reason = format!("{}: the answer to {action} {problem} (see `endpoints`)", self.0.endpoint());
+        Failure::Other(Refusal::new(Fault::Unhelpful, reason))
+    }
+}
+
+/// In memory that is wiped, with room for what every character may become: a buffer that grows leaves copies behind.
+fn form(call: &Call<'_>) -> Zeroizing<Vec<u8>> {
+    let all = [("Action", call.action), ("Version", VERSION)].into_iter().chain(call.parameters.iter().copied());
+    let room = call.parameters.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum::<usize>();
+    let mut form = Zeroizing::new(Vec::with_capacity(room + 128));
+    for (name, value) in all {
+        if !form.is_empty() {
+            form.push(b'&');
+        }
+        form.extend_from_slice(name.as_bytes());
+        form.push(b'=');
+        for byte in value.bytes() {
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => form.push(byte),
+                _ => {
+                    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                    form.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+                }
+            }
+        }
+    }
+    form
+}
+
+fn read(answer: &Response<SecretBytes>, path: &[&str]) -> Option<Zeroizing<String>> {
+    xml::text(str::from_utf8(answer.body().expose()).ok()?, path)
+}

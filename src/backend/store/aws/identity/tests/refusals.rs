@@ -1,0 +1,213 @@
+use super::*;
+use crate::backend::store::aws::credentials::Credentials;
+
+const IRSA: &str = "auth: { method: irsa }";
+
+/// One login, which is answered so each time.
+async fn told(status: u16, code: &'static str, message: &'static str) -> (Refusal, usize) {
+    let sts = Fake::start(move |_, _| Reply::error(status, code, message)).await;
+    let refusal = refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await;
+    (Refusal { reason: refusal.reason.replace(&sts.url, "[sts]"), ..refusal }, sts.calls().len())
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_and_what_to_do() {
+    let mut said = Vec::new();
+    for (status, code, message) in [
+        (403, "AccessDenied", "Not authorized to perform sts:AssumeRoleWithWebIdentity"),
+        (400, "InvalidIdentityToken", "No OpenIDConnect provider found in your account for https://oidc.example"),
+        (400, "ExpiredTokenException", "Token expired: jwt-of-web-0-for-sts.amazonaws.com must not be told"),
+        (403, "RegionDisabledException", "STS is not activated in this region"),
+        (400, "IDPRejectedClaim", "The identity provider's claims were rejected"),
+    ] {
+        let (refusal, _) = told(status, code, message).await;
+        assert_eq!(refusal.fault, Fault::Unauthenticated, "{code}");
+        said.push(refusal.reason);
+    }
+    insta::assert_snapshot!(said.join("\n"), @"
+    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for the subject system:serviceaccount:shop:web and the audience sts.amazonaws.com?; AWS's request id is 3f2a-77)
+    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: InvalidIdentityToken after 3 tries: No OpenIDConnect provider found in your account for https://oidc.example (the role's account needs the cluster's OIDC issuer as an identity provider, with sts.amazonaws.com among its audiences: `aws iam create-open-id-connect-provider`; AWS's request id is 3f2a-77)
+    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: ExpiredTokenException: Token expired: [redacted] must not be told (kubelet renews the token; see the node's clock; AWS's request id is 3f2a-77)
+    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: RegionDisabledException: STS is not activated in this region (turn STS on for this region in the role's account: IAM, account settings; AWS's request id is 3f2a-77)
+    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: IDPRejectedClaim: The identity provider's claims were rejected (does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for the subject system:serviceaccount:shop:web and the audience sts.amazonaws.com?; AWS's request id is 3f2a-77)
+    ");
+}
+
+#[tokio::test]
+async fn what_passes_is_no_refusal() {
+    for (status, code, message, fault, calls) in [
+        (400, "IDPCommunicationError", "An error occurred", Fault::NoLogin, 3),
+        (400, "InvalidIdentityToken", "Couldn't retrieve verification key from your identity provider", Fault::NoLogin, 3),
+        (400, "InvalidIdentityToken", "Incorrect token audience", Fault::Unauthenticated, 3),
+        (500, "InternalFailure", "", Fault::NoLogin, 3),
+        (503, "ServiceUnavailable", "", Fault::NoLogin, 3),
+        (400, "LimitExceededException", "", Fault::Throttled, 3),
+        (429, "", "", Fault::Throttled, 3),
+        (400, "ValidationError", "1 validation error detected", Fault::Invalid, 1),
+        (403, "AccessDenied", "", Fault::Unauthenticated, 1),
+        (400, "", "", Fault::Unhelpful, 1),
+        (401, "", "", Fault::Unhelpful, 1),
+        (403, "", "", Fault::Unhelpful, 1),
+        (404, "", "", Fault::Unhelpful, 1),
+        (407, "", "", Fault::Unhelpful, 1),
+    ] {
+        let (refusal, asked) = told(status, code, message).await;
+        assert_eq!((refusal.fault, asked), (fault, calls), "{code} {message}: {}", refusal.reason);
+    }
+}
+
+#[tokio::test]
+async fn once_is_forgiven() {
+    for (status, code) in [(400, "InvalidIdentityToken"), (400, "IDPCommunicationError"), (400, "Throttling"), (503, "ServiceUnavailable")]
+    {
+        let sts = Fake::start(move |_, before| match before {
+            0 => Reply::error(status, code, "not now"),
+            _ => Reply::key("AssumeRoleWithWebIdentity", "ASIA1"),
+        })
+        .await;
+        assert_eq!(key_of(&open(&sts.url, IRSA), Some(ROLE), &web()).await.unwrap(), "ASIA1", "{code}");
+    }
+}
+
+/// There was no time to see whether it passes.
+#[tokio::test]
+async fn what_may_pass_is_no_refusal_if_there_is_no_time() {
+    let sts = Fake::start(|_, _| Reply::error(400, "InvalidIdentityToken", "x").after(Duration::from_millis(400))).await;
+    let identities = open(&sts.url, IRSA);
+    let cx = FetchContext { deadline: Instant::now() + Duration::from_millis(401), ..cx(&web()) };
+    let refusal = identities.session(&secret(Some(ROLE)), &cx).await.unwrap_err();
+    assert!(matches!(refusal.fault, Fault::NoLogin | Fault::TimedOut), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_of_stss_is_not_a_login() {
+    for body in [
+        "",
+        "<html>",
+        "{}",
+        "<Credentials></Credentials>",
+        "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>canary</SecretAccessKey></Credentials>",
+        "<Credentials><AccessKeyId>A B</AccessKeyId><SecretAccessKey>canary</SecretAccessKey><SessionToken>t</SessionToken>\
+         <Expiration>2030-01-01T00:00:00Z</Expiration></Credentials>",
+        "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>canary&#10;x</SecretAccessKey><SessionToken>t</SessionToken>\
+         <Expiration>2030-01-01T00:00:00Z</Expiration></Credentials>",
+        "<Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>canary</SecretAccessKey><SessionToken>t</SessionToken>\
+         <Expiration>soon</Expiration></Credentials>",
+    ] {
+        let sts = Fake::start(move |_, _| Reply::of(200, body)).await;
+        assert_eq!(refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await.fault, Fault::Unhelpful, "{body}");
+    }
+    let sts = Fake::start(|_, _| Reply::of(200, "x".repeat(MAX_ANSWER + 1))).await;
+    assert_eq!(refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await.fault, Fault::TooLarge);
+}
+
+#[tokio::test]
+async fn nothing_there_is_unavailable_and_a_missing_token_is_named() {
+    let identities = open("http://127.0.0.1:9", IRSA);
+    assert_eq!(refused(&identities, Some(ROLE), &web()).await.fault, Fault::Unavailable, "the store itself may well be up");
+    let other = open("http://127.0.0.1:9", "auth: { method: irsa, audience: other }");
+    insta::assert_snapshot!(refused(&other, Some(ROLE), &web()).await.reason, @r#"to log in to AWS, the Pod's token for the audience "other" is needed, and verified tokens came for "pods.eks.amazonaws.com", "sts.amazonaws.com" (add audience: other to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
+}
+
+#[tokio::test]
+async fn a_refusal_is_asked_for_once_by_a_mount_of_many_objects() {
+    let sts = Fake::start(|_, _| Reply::error(403, "AccessDenied", "no").after(Duration::from_millis(20))).await;
+    let identities = open(&sts.url, IRSA);
+    let mut running = JoinSet::new();
+    for _ in 0..64 {
+        let identities = Arc::clone(&identities);
+        running.spawn(async move { refused(&identities, Some(ROLE), &web()).await });
+    }
+    assert_eq!(running.join_all().await.len(), 64);
+    for _ in 0..64 {
+        refused(&identities, Some(ROLE), &web()).await;
+    }
+    assert_eq!(sts.calls().len(), 1);
+}
+
+/// A signature that AWS does not take because of our clock: learnt from its answer, once.
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_learnt() {
+    let folder = Folder::new();
+    let sts = Fake::start(|call, _| {
+        let signed = call.header("x-amz-date").unwrap();
+        if signed.starts_with("20300101T1200") {
+            return Reply::key("AssumeRole", "ASIA1");
+        }
+        Reply::error(403, "SignatureDoesNotMatch", "Signature expired: x is now earlier than y").at("Tue, 01 Jan 2030 12:00:05 GMT")
+    })
+    .await;
+    let keys = folder.keys("AKIAOWN", "own-secret-access-key");
+    let identities = open(&sts.url, &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
+    assert_eq!(key_of(&identities, None, &web()).await.unwrap(), "ASIA1");
+    assert_eq!(sts.calls().len(), 2);
+
+    let wrong = Fake::start(|_, _| Reply::error(403, "SignatureDoesNotMatch", "no")).await;
+    let identities = open(&wrong.url, &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
+    assert_eq!(refused(&identities, None, &web()).await.fault, Fault::Unauthenticated, "a wrong key is one");
+    assert_eq!(wrong.calls().len(), 1);
+}
+
+/// The daemon's own key ended in the middle: it is read again, and the role assumed once more.
+#[tokio::test]
+async fn a_role_is_assumed_once_more_if_the_first_key_is_none_any_more() {
+    let folder = Folder::new();
+    let keys = folder.keys("AKIAOLD", "old-secret-access-key");
+    let sts = Fake::start(|call, _| {
+        if call.header("authorization").unwrap().contains("AKIANEW") {
+            return Reply::key("AssumeRole", "ASIA1");
+        }
+        Reply::error(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
+    })
+    .await;
+    let identities = open(&sts.url, &format!("{keys}, assumeRole: {{ role: \"{ROLE}\" }} }}"));
+    identities.own(cx(&web()).deadline).await.unwrap();
+    folder.file("id", "AKIANEW");
+    assert_eq!(key_of(&identities, None, &web()).await.unwrap(), "ASIA1");
+    folder.file("id", "AKIAWRONG");
+    let fresh = open(&sts.url, &format!("{}, assumeRole: {{ role: \"{ROLE}\" }} }}", folder.keys("AKIAWRONG", "x-secret")));
+    assert!(refused(&fresh, None, &web()).await.reason.contains("is the key in the files of `auth` the right one"));
+}
+
+/// A proxy's page is no refusal of the Pod, and does not read as one.
+#[tokio::test]
+async fn what_a_proxy_says_is_not_said_in_awss_name() {
+    for body in ["<html>blocked</html>", "", "{}"] {
+        let sts = Fake::start(move |_, _| Reply::of(403, body)).await;
+        let refusal = refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await;
+        assert_eq!(refusal.fault, Fault::Unhelpful);
+        assert_eq!(
+            refusal.reason,
+            "what answers for STS is not AWS, since it says 403 Forbidden (see `endpoints` of the backend, and proxies before it)"
+        );
+    }
+}
+
+/// A namespace chooses its role, by the class or by an annotation, but not what the configuration says.
+#[tokio::test]
+async fn what_nobody_can_say_of_a_role_is_the_stores_trouble_where_the_configuration_names_it() {
+    let sts = Fake::start(|_, _| Reply::error(400, "IDPCommunicationError", "x")).await;
+    let fixed = open(&sts.url, &format!("auth: {{ method: irsa, role: \"{ROLE}\" }}"));
+    assert_eq!(refused(&fixed, None, &web()).await.fault, Fault::Unavailable);
+    assert_eq!(refused(&fixed, Some("arn:aws:iam::999999999999:role/x"), &web()).await.fault, Fault::NoLogin);
+}
+
+/// Of two calls that are refused together, one finds out how far the clock is off, and the other profits by it.
+#[tokio::test]
+async fn calls_that_are_refused_together_learn_the_clock_together() {
+    let sts = Fake::start(|call, _| {
+        if call.header("x-amz-date").unwrap().starts_with("20300101T1200") {
+            return Reply::key("AssumeRole", "ASIA1");
+        }
+        let late = Reply::error(403, "SignatureDoesNotMatch", "Signature expired").at("Tue, 01 Jan 2030 12:00:05 GMT");
+        late.after(Duration::from_millis(200))
+    })
+    .await;
+    let identities = open(&sts.url, IRSA);
+    let key = Credentials::new("AKIAEXAMPLE".into(), zeroize::Zeroizing::new("secret-access-key".into()), None, None).unwrap();
+    let becoming = Becoming { role: ROLE, session: "x", external_id: None };
+    let assume = || identities.sts.assume(becoming, &key, cx(&web()).deadline);
+    let (one, other) = tokio::join!(assume(), assume());
+    assert!(one.is_ok() && other.is_ok());
+    assert_eq!(sts.calls().len(), 4, "each twice");
+}

@@ -1,0 +1,234 @@
+//! Names: `secretsmanager/NAME` and `ssm/NAME`, and what is sent for them. An ARN is another spelling of a name, and policy sees one alone.
+//!
+//! Of another account than the backend's the name has that account in front, as in `secretsmanager/111122223333:NAME-XXXXXX`: no name of
+//! AWS's has a colon. A secret's name may have an empty element, which is written `~` here: `/a` and `a` are two secrets. Whatever AWS then reads of what is sent, its answer says the name: [`Named::is`] holds it against what was asked for.
+
+use super::config::AwsConfig;
+use super::endpoint::Service;
+use super::role::is_account;
+use crate::model::{InvalidName, SecretName, quoted};
+
+/// The longest names in bytes: of Secrets Manager, and of Parameter Store less what its ARN has in front.
+const MAX_SECRET: usize = 512;
+const MAX_PARAMETER: usize = 900;
+
+/// The most levels of a parameter's name.
+const MAX_LEVELS: usize = 15;
+
+/// Under this path Parameter Store reads from Secrets Manager.
+const REFERENCE: &str = "aws/reference/secretsmanager/";
+
+/// How many characters Secrets Manager adds to a name in its ARN, after a `-`.
+const SUFFIX: usize = 6;
+
+/// An end of an ARN: names of another account have one.
+pub(super) const ENDING: &str = "-AbCdEf";
+
+/// A name taken apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Named<'n> {
+    pub(super) service: Service,
+    /// `None`: the backend's own.
+    pub(super) account: Option<&'n str>,
+    /// Without what is in front; of another account as its ARN ends. An empty element is `~`.
+    pub(super) name: &'n str,
+}
+
+/// The one spelling of a name or an ARN.
+///
+/// # Errors
+/// It is none of a secret or parameter that this backend could ask for.
+pub(super) fn canonical(config: &AwsConfig, text: &str) -> Result<SecretName, InvalidName> {
+    let mut name = if text.starts_with("arn:") { of_arn(config, text)? } else { text.to_owned() };
+    let whole = name.clone();
+    let (service, rest) = whole.split_once('/').unwrap_or((&whole, ""));
+    let checked = match service {
+        "secretsmanager" if rest.is_empty() => Err("has no name of a secret after `secretsmanager/` (write it there)".to_owned()),
+        "secretsmanager" => {
+            let rest = SecretName::without_empty(rest);
+            let checked = check_secret(&rest);
+            name = format!("secretsmanager/{rest}");
+            checked
+        }
+        "ssm" => match rest.strip_prefix(REFERENCE) {
+            // The same secret by another way: a rule for the one is a rule for the other.
+            Some(secret) => return canonical(config, &format!("secretsmanager/{secret}")),
+            None => check_parameter(rest),
+        },
+        _ => {
+            let problem = format!(
+                "does not begin with `secretsmanager/` or `ssm/` (write for example {})",
+                quoted(&format!("secretsmanager/{whole}"))
+            );
+            Err(problem)
+        }
+    };
+    let name: SecretName = name.parse()?;
+    checked.map_err(InvalidName::Store)?;
+    check_account(config, &name).map_err(InvalidName::Store)?;
+    Ok(name)
+}
+
+fn of_arn(config: &AwsConfig, arn: &str) -> Result<String, InvalidName> {
+    let problem = |problem: String| InvalidName::Store(problem);
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let [_, partition, service, region, account, resource] = parts.as_slice() else {
+        return Err(problem("is not a whole ARN (copy it from AWS, or write secretsmanager/NAME or ssm/NAME)".to_owned()));
+    };
+    if *partition != config.region.partition().name {
+        let own = config.region.partition().name;
+        return Err(problem(format!(
+            "is an ARN of the partition {}, and this backend is in {own} (use a backend of that partition)",
+            quoted(partition)
+        )));
+    }
+    if *region != config.region.as_str() {
+        let own = config.region.as_str();
+        return Err(problem(format!(
+            "is an ARN of the region {}, and this backend is in {own} (use a backend of that region)",
+            quoted(region)
+        )));
+    }
+    if !is_account(account) {
+        return Err(problem("is an ARN without the number of an account (copy the whole ARN from AWS)".to_owned()));
+    }
+    let Some(own) = &config.account else {
+        let remedy = "write the name, as secretsmanager/NAME or ssm/NAME; or the cluster's admin can set `account` of the backend";
+        return Err(problem(format!("is an ARN, and the backend does not say which account is its own ({remedy})")));
+    };
+    let is_own = own == account;
+    match (*service, resource.split_once([':', '/'])) {
+        ("secretsmanager", Some(("secret", name))) if resource.starts_with("secret:") => {
+            Ok(if is_own { format!("secretsmanager/{}", without_suffix(name)) } else { format!("secretsmanager/{account}:{name}") })
+        }
+        ("ssm", Some(("parameter", name))) if resource.starts_with("parameter/") => {
+            Ok(if is_own { format!("ssm/{name}") } else { format!("ssm/{account}:{name}") })
+        }
+        _ => Err(problem("is not the ARN of a secret or a parameter (copy it from AWS)".to_owned())),
+    }
+}
+
+/// An ARN has six random characters after the name. One without them is as good where they are unique, so that the end of a name may be
+/// taken for them: then it names another secret here, to policy and to AWS alike.
+fn without_suffix(name: &str) -> &str {
+    if has_suffix(name) { &name[..name.len() - SUFFIX - 1] } else { name }
+}
+
+fn has_suffix(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    bytes.len() > SUFFIX + 1 && {
+        let (head, tail) = bytes.split_at(bytes.len() - SUFFIX);
+        head.ends_with(b"-") && tail.iter().all(u8::is_ascii_alphanumeric)
+    }
+}
+
+fn check_secret(rest: &str) -> Result<(), String> {
+    let (account, name) = apart(rest);
+    // An element `~` is an empty one.
+    let elements = name.split('/').filter(|element| *element != "~");
+    let unfit = elements.flat_map(str::chars).find(|c| !c.is_ascii_alphanumeric() && !"_+=.@-".contains(*c));
+    match () {
+        () if name.is_empty() => Err("has no name of a secret after the account (write it there)".to_owned()),
+        () if unfit == Some(':') => Err("has a `:`, which no name of a secret has (write a part of the secret as `field`)".to_owned()),
+        () if unfit.is_some() => {
+            Err(format!("has {:?}, which no name of a secret has (letters, digits and /_+=.@-)", unfit.unwrap_or_default()))
+        }
+        () if name.len() > MAX_SECRET => Err(format!("is over {MAX_SECRET} characters, which no name of a secret is (see its spelling)")),
+        () if account.is_some() && !has_suffix(name) => {
+            Err("is of another account, and has no end of an ARN such as -AbCdEf (write the whole ARN)".to_owned())
+        }
+        () => Ok(()),
+    }
+}
+
+fn check_parameter(rest: &str) -> Result<(), String> {
+    let (_, name) = apart(rest);
+    let unfit = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"/_.-".contains(*c));
+    match () {
+        () if name.is_empty() => Err("has no name of a parameter after `ssm/` (write it there)".to_owned()),
+        () if unfit == Some(':') => Err("has a `:`, which no name of a parameter has (write a version or a label as `version`)".to_owned()),
+        () if unfit.is_some() => {
+            Err(format!("has {:?}, which no name of a parameter has (letters, digits and /_.-)", unfit.unwrap_or_default()))
+        }
+        () if is_reference(name) => {
+            Err("begins with another spelling of `aws/reference/secretsmanager/` (write secretsmanager/NAME)".to_owned())
+        }
+        () if name.split('/').count() > MAX_LEVELS => {
+            Err(format!("has over {MAX_LEVELS} levels, which no parameter has (see its spelling)"))
+        }
+        () if name.len() > MAX_PARAMETER => {
+            Err(format!("is over {MAX_PARAMETER} characters, which no name of a parameter is (see its spelling)"))
+        }
+        () => Ok(()),
+    }
+}
+
+/// Whether Parameter Store might read it from Secrets Manager. The one spelling of the backend's own account has been read as what it means.
+fn is_reference(name: &str) -> bool {
+    name.get(..REFERENCE.len()).is_some_and(|head| head.eq_ignore_ascii_case(REFERENCE))
+}
+
+/// The account in front, and the rest.
+fn apart(rest: &str) -> (Option<&str>, &str) {
+    match rest.split_once(':') {
+        Some((account, name)) if is_account(account) => (Some(account), name),
+        _ => (None, rest),
+    }
+}
+
+fn check_account(config: &AwsConfig, name: &SecretName) -> Result<(), String> {
+    match (Named::of(name).and_then(|named| named.account), &config.account) {
+        (Some(_), None) => {
+            Err("has an account, and the backend does not say which is its own (the cluster's admin can set `account` of it)".to_owned())
+        }
+        (Some(account), Some(own)) if account == own => Err("has the backend's own account (leave it out)".to_owned()),
+        (None, _) | (Some(_), Some(_)) => Ok(()),
+    }
+}
+
+// === impl Named ===
+
+impl<'n> Named<'n> {
+    /// Of a name in its one spelling, or of a folder. `None`: it is of another backend's making.
+    pub(super) fn of(name: &'n SecretName) -> Option<Self> {
+        let (service, rest) = name.as_str().split_once('/')?;
+        let service = match service {
+            "secretsmanager" => Service::SecretsManager,
+            "ssm" => Service::Parameters,
+            _ => return None,
+        };
+        let (account, name) = apart(rest);
+        Some(Self { service, account, name })
+    }
+
+    /// As it is sent: the name, or for another account the ARN.
+    pub(super) fn id(&self, config: &AwsConfig) -> String {
+        let (name, region) = (self.stored(), config.region.as_str());
+        match (self.account, self.service) {
+            (None, Service::Parameters) if name.contains('/') => format!("/{name}"),
+            (None, _) => name,
+            (Some(account), service) => {
+                let kind = if service == Service::Parameters { "parameter/" } else { "secret:" };
+                format!("arn:{}:{service}:{region}:{account}:{kind}{name}", config.region.partition().name)
+            }
+        }
+    }
+
+    /// As AWS lists it; a parameter's without the `/` in front.
+    pub(super) fn stored(&self) -> String {
+        if self.service == Service::SecretsManager { SecretName::with_empty(self.name) } else { self.name.to_owned() }
+    }
+
+    /// Whether an answer is about this, by the name and the ARN that it gives. A public parameter's ARN has no account.
+    pub(super) fn is(&self, config: &AwsConfig, id: &str, name: &str, arn: Option<&str>) -> bool {
+        let account = arn.and_then(|arn| arn.split(':').nth(4)).unwrap_or_default();
+        match (self.account, self.service) {
+            (Some(_), Service::Parameters) => name == id || arn == Some(id),
+            (Some(_), _) => arn == Some(id),
+            (None, service) => {
+                let is_named = name == id || service == Service::Parameters && name.strip_prefix('/') == Some(self.name);
+                is_named && (account.is_empty() || config.account.as_ref().is_none_or(|own| own == account))
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Pinned versions: what a class writes as `version`, as Secrets Manager and Parameter Store tell them apart.
+
+use super::endpoint::Service;
+
+/// What a stage is written behind that looks like an id.
+const STAGE: &str = "stage:";
+
+/// The longest stage and label in characters (their API references).
+const MAX_STAGE: usize = 256;
+const MAX_LABEL: usize = 100;
+
+/// A version that is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Pin {
+    /// Of a parameter: a number or a label, which stands behind its name.
+    Selector(String),
+    /// Of a secret: an id, a stage, or both for one version.
+    Version { id: Option<String>, stage: Option<String> },
+}
+
+// === impl Pin ===
+
+impl Pin {
+    /// # Errors
+    /// The service has no such version.
+    pub(super) fn of(service: Service, version: &str) -> Result<Self, String> {
+        match service {
+            Service::Parameters => selector(version).map(Self::Selector),
+            Service::SecretsManager | Service::Tokens => of_secret(version),
+        }
+    }
+}
+
+/// Whether any service could have it.
+pub(super) fn check(version: &str) -> Result<(), String> {
+    if version.is_empty() || version.chars().any(char::is_control) || version.chars().count() > MAX_STAGE + 2 * STAGE.len() + 64 {
+        let shown: String = version.chars().take(40).collect();
+        return Err(format!("{shown:?} is not a version (write an id, a stage, a number or a label)"));
+    }
+    Ok(())
+}
+
+/// Digits are a number; no label begins with one.
+fn selector(version: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let is_label = !version.is_empty() && version.len() <= MAX_LABEL && version.chars().all(fits);
+    let is_number = version.bytes().all(|byte| byte.is_ascii_digit());
+    let begins = |with: &str| version.get(..with.len()).is_some_and(|head| head.eq_ignore_ascii_case(with));
+    let is_reserved = begins("aws") || begins("ssm") || version.starts_with(|c: char| c.is_ascii_digit());
+    match (is_label, is_number) {
+        (true, true) if version.starts_with('0') => {
+            Err(format!("{version:?} is not a version of a parameter (they are counted from 1, without zeros in front)"))
+        }
+        (true, true) => Ok(version.to_owned()),
+        (true, false) if !is_reserved => Ok(version.to_owned()),
+        _ => {
+            let shown: String = version.chars().take(40).collect();
+            Err(format!(
+                "{shown:?} is neither the number nor the label of a parameter's version (a label has letters, digits and _.-, and does not \
+                 begin with a digit, `aws` or `ssm`)"
+            ))
+        }
+    }
+}
+
+fn of_secret(version: &str) -> Result<Pin, String> {
+    let (id, stage) = match version.split_once(STAGE) {
+        Some(("", stage)) => (None, Some(stage)),
+        Some((id, stage)) if id.strip_suffix(':').is_some_and(is_id) => (id.strip_suffix(':'), Some(stage)),
+        Some(_) | None if is_id(version) => (Some(version), None),
+        Some(_) | None => (None, Some(version)),
+    };
+    if let Some(stage) = stage.filter(|stage| stage.is_empty() || stage.chars().count() > MAX_STAGE || stage.chars().any(char::is_control))
+    {
+        let shown: String = stage.chars().take(40).collect();
+        return Err(format!("{shown:?} is not the stage of a secret's version (1 to {MAX_STAGE} characters, such as AWSPREVIOUS)"));
+    }
+    Ok(Pin::Version { id: id.map(str::to_owned), stage: stage.map(str::to_owned) })
+}
+
+/// Secrets Manager's own, or that of whoever wrote the version.
+fn is_id(text: &str) -> bool {
+    (32..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_have_ids_and_stages() {
+        let id = "0f1e2d3c-0000-4000-8000-123456789abc";
+        let pin = |text: &str| match Pin::of(Service::SecretsManager, text).unwrap() {
+            Pin::Version { id, stage } => (id, stage),
+            Pin::Selector(_) => unreachable!(),
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(pin(id), (some(id), None));
+        assert_eq!(pin("AWSPREVIOUS"), (None, some("AWSPREVIOUS")));
+        assert_eq!(pin("3"), (None, some("3")));
+        assert_eq!(pin(&format!("stage:{id}")), (None, some(id)));
+        assert_eq!(pin(&format!("{id}:stage:blue")), (some(id), some("blue")));
+        assert_eq!(pin("green stage"), (None, some("green stage")));
+        assert_eq!(pin("a:stage:b"), (None, some("a:stage:b")), "no id stands in front");
+        let long = "x".repeat(257);
+        for text in ["stage:", &format!("{id}:stage:"), &long] {
+            assert!(Pin::of(Service::SecretsManager, text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_have_numbers_and_labels() {
+        for text in ["3", "12", "prod", "a.b_c-1", "swan"] {
+            assert_eq!(Pin::of(Service::Parameters, text).unwrap(), Pin::Selector(text.to_owned()));
+        }
+        for text in ["", "0", "03", "3a", "awsx", "AWSCURRENT", "SSM", "a b", "a:b", "ü", &"x".repeat(101)] {
+            assert!(Pin::of(Service::Parameters, text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_service_could_have_is_refused_before_the_service_is_known() {
+        assert!(check("AWSCURRENT").is_ok() && check("3").is_ok());
+        for text in ["", "a\nb", &"x".repeat(400)] {
+            assert!(check(text).is_err(), "{text:?}");
+        }
+    }
+}

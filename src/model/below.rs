@@ -1,0 +1,150 @@
+//! What an object asks for below a prefix: which of the names there, and what their files are called.
+
+use std::sync::Arc;
+
+use super::{Secret, SecretBytes, Template};
+use crate::glob;
+use crate::steps::{Spent, Steps};
+
+/// Which secrets below a folder an object wants. Patterns are over the name from the folder on: `*` stays within an element, `**` crosses.
+#[derive(Clone, Debug)]
+pub struct Below {
+    /// Empty: all.
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    /// What a file is called; `None`: as its secret.
+    pub rename: Option<Arc<Template>>,
+}
+
+/// The names that a [`Below::rename`] has: of the secret, and of its field.
+pub const RENAMED: [&str; 2] = ["name", "field"];
+
+/// What one pattern takes besides its text, in steps.
+const LOOK: u64 = 32;
+
+/// A byte of a pattern may be looked at once for each element of a name: a name has so many at most.
+const LEVELS: u64 = glob::LEVELS as u64 + 1;
+
+/// The names in a folder, as its store lists them. They are no values: whoever may list may see them.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing<'s>(&'s SecretBytes);
+
+// === impl Listing ===
+
+impl<'s> Listing<'s> {
+    /// The field in which the names are.
+    pub const KEYS: &'static str = "keys";
+
+    /// `None`: that is no listing.
+    pub fn of(secret: &'s Secret) -> Option<Self> {
+        secret.fields.get(Self::KEYS).map(|field| Self(&field.bytes))
+    }
+
+    /// Of its text.
+    pub fn bytes(self) -> usize {
+        self.0.len()
+    }
+
+    /// No fewer than it has names.
+    pub fn most(self) -> usize {
+        self.0.expose().split(|byte| *byte == b',').count()
+    }
+
+    /// `None`: it is not a list of texts.
+    pub fn names(self) -> Option<Vec<String>> {
+        serde_json::from_slice(self.0.expose()).ok()
+    }
+}
+
+// === impl Below ===
+
+impl Below {
+    /// Whether it wants the secret of this name.
+    ///
+    /// # Errors
+    /// The steps are at their end.
+    pub fn takes(&self, name: &str, steps: &Steps) -> Result<bool, Spent> {
+        let fits = |pattern: &String| {
+            charge(pattern, name, steps)?;
+            Ok(glob::matches_path(pattern, name))
+        };
+        Ok((self.include.is_empty() || any(&self.include, fits)?) && !any(&self.exclude, fits)?)
+    }
+
+    /// Whether there can be a secret in this folder that it wants. `folder` has no `/` at its end.
+    ///
+    /// # Errors
+    /// The steps are at their end.
+    pub fn goes_into(&self, folder: &str, steps: &Steps) -> Result<bool, Spent> {
+        let reaches = |pattern: &String| {
+            charge(pattern, folder, steps)?;
+            Ok(glob::reaches(pattern, folder))
+        };
+        let covers = |pattern: &String| {
+            for _ in 0..=LEVELS {
+                charge(pattern, folder, steps)?;
+            }
+            Ok(glob::covers(pattern, folder))
+        };
+        Ok((self.include.is_empty() || any(&self.include, reaches)?) && !any(&self.exclude, covers)?)
+    }
+
+    /// About what it costs to keep besides its template, in bytes.
+    pub fn weight(&self) -> usize {
+        self.include.iter().chain(&self.exclude).map(|pattern| pattern.len() + size_of::<String>()).sum::<usize>() + size_of::<Self>()
+    }
+}
+
+/// Elements of the pattern are held against elements of the name, and there are few of these.
+fn charge(pattern: &str, name: &str, steps: &Steps) -> Result<(), Spent> {
+    steps.charge(LOOK + LEVELS * pattern.len() as u64 + name.len() as u64)
+}
+
+fn any(patterns: &[String], fits: impl Fn(&String) -> Result<bool, Spent>) -> Result<bool, Spent> {
+    for pattern in patterns {
+        if fits(pattern)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn below(include: &[&str], exclude: &[&str]) -> Below {
+        let texts = |patterns: &[&str]| patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Below { include: texts(include), exclude: texts(exclude), rename: None }
+    }
+
+    fn takes(below: &Below, names: &[&str]) -> String {
+        let taken = names.iter().filter(|name| below.takes(name, &Steps::unbounded()).unwrap());
+        taken.copied().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn names_are_wanted_by_patterns() {
+        let names = ["web", "api", "old/web", "old/deep/api"];
+        assert_eq!(takes(&below(&[], &[]), &names), "web api old/web old/deep/api");
+        assert_eq!(takes(&below(&["*"], &[]), &names), "web api");
+        assert_eq!(takes(&below(&["**/web"], &[]), &names), "web old/web");
+        assert_eq!(takes(&below(&[], &["old/**"]), &names), "web api");
+        assert_eq!(takes(&below(&["*", "old/*"], &["api"]), &names), "web old/web");
+        assert_eq!(takes(&below(&["nothing"], &[]), &names), "");
+    }
+
+    #[test]
+    fn folders_without_anything_wanted_are_left_alone() {
+        let goes = |below: &Below, folder: &str| below.goes_into(folder, &Steps::unbounded()).unwrap();
+        assert!(goes(&below(&[], &[]), "old") && goes(&below(&["old/*"], &[]), "old") && goes(&below(&[], &["old/*"]), "old"));
+        assert!(!goes(&below(&["*"], &[]), "old") && !goes(&below(&[], &["old/**"]), "old") && !goes(&below(&["new/**"], &[]), "old"));
+    }
+
+    #[test]
+    fn patterns_are_paid_for() {
+        let all = below(&["**/a/".repeat(200).as_str(), "x"], &[]);
+        let steps = Steps::of(2_000);
+        assert!(all.takes("a/a/a/a/a/a/a/a", &steps).is_err());
+    }
+}

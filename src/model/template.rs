@@ -1,0 +1,318 @@
+//! A template: text of a class with places for the values of secrets. minijinja alone is its engine, in here and nowhere else.
+//!
+//! What a class writes is hostile, and so is what a secret holds. Nothing is in the language but the secrets of its object and a closed list of
+//! filters: no function, no other file, no clock, and nothing that the engine does for less than it costs ([`scan`]). All work is paid with
+//! fuel, which counts bytes. A value is never read as a template. Faults have a line and names that the template itself has; the engine's own
+//! words are not passed on, since they may quote a value.
+
+use std::error::Error as _;
+use std::fmt;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior};
+use zeroize::Zeroizing;
+
+use self::filters::Refusal;
+use self::scan::{Path, Scan};
+use super::{Secret, quoted};
+use crate::formats::Out;
+use crate::nearest::nearest;
+use crate::steps::{Spent, Steps};
+
+mod filters;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod values;
+
+/// The longest template in bytes.
+pub const MAX_TEMPLATE: usize = 64 * 1024;
+
+/// What one fuel pays for: so many bytes that are made or looked at. An instruction costs one fuel.
+const BYTES: u64 = 64;
+
+/// What a compiled byte of a template weighs: two signs and a name are some instructions with their places.
+const COMPILED: usize = 64;
+
+/// What parsing a byte of it takes, in steps.
+const PARSED: u64 = 64;
+
+/// The engine's name for it; no message has it.
+const NAME: &str = "t";
+
+/// A compiled template. It is compiled once, in the plan.
+pub struct Template {
+    engine: Environment<'static>,
+    /// What it looks up in its secrets.
+    paths: Vec<Path>,
+    bytes: usize,
+    /// The line of the first value that is written as it is.
+    bare: Option<usize>,
+}
+
+/// What is wrong with a template, or with what it makes of its secrets. `Display` completes `template: ...`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TemplateFault {
+    /// From 1; `None`: the whole.
+    pub line: Option<usize>,
+    pub problem: String,
+}
+
+/// Why nothing was rendered.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unrendered {
+    /// These names, such as `db` and `password`, lead to nothing. The first one is the secret's.
+    Absent {
+        names: Vec<String>,
+        fault: TemplateFault,
+    },
+    Fault(TemplateFault),
+    /// It makes more than so many bytes in all.
+    Memory,
+    Spent(Spent),
+    /// The file is longer than it may be.
+    TooLong,
+}
+
+// === impl Template ===
+
+impl Template {
+    /// Compiles a text. `secrets`: the names that it may use.
+    ///
+    /// # Errors
+    /// What is wrong with it, as far as that is known before any secret is.
+    pub fn parse(text: &str, secrets: &[&str], steps: &Steps) -> Result<Result<Self, TemplateFault>, Spent> {
+        Self::parse_with(text, secrets, "a name under `secrets`", steps)
+    }
+
+    /// The same of a template that makes a name of names.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_rename(text: &str, names: &[&str], steps: &Steps) -> Result<Result<Self, TemplateFault>, Spent> {
+        Self::parse_with(text, names, "a name that `rename` knows", steps)
+    }
+
+    /// `known` completes "... is not ...".
+    fn parse_with(text: &str, secrets: &[&str], known: &str, steps: &Steps) -> Result<Result<Self, TemplateFault>, Spent> {
+        steps.charge(PARSED * text.len() as u64)?;
+        if text.len() > MAX_TEMPLATE {
+            let problem = format!("has {} bytes: at most {MAX_TEMPLATE} are compiled (split the file)", text.len());
+            return Ok(Err(TemplateFault { line: None, problem }));
+        }
+        let Scan { paths, bare, names } = match scan::scan(text, secrets) {
+            Ok(scan) => scan,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let mut engine = engine();
+        if let Err(error) = engine.add_template_owned(NAME, text.to_owned()) {
+            return Ok(Err(unreadable(&error)));
+        }
+        let unknown = match engine.get_template(NAME) {
+            Ok(template) => template.undeclared_variables(false),
+            Err(error) => return Ok(Err(unreadable(&error))),
+        };
+        let unknown = |name: &str| unknown.contains(name) && !secrets.contains(&name);
+        if let Some((line, unknown)) = names.into_iter().find(|(_, name)| unknown(name)) {
+            let unknown = unknown.as_str();
+            let remedy = match nearest(unknown, secrets.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("it has: {}", secrets.join(", ")),
+            };
+            let problem = format!("uses {}, which is not {known} ({remedy})", quoted(unknown));
+            return Ok(Err(TemplateFault { line: Some(line), problem }));
+        }
+        Ok(Ok(Self { engine, paths, bytes: text.len(), bare }))
+    }
+
+    /// Whether a secret may be called so in a template.
+    pub fn is_name(name: &str) -> bool {
+        let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
+        fits && !name.is_empty() && !scan::RESERVED.contains(&name)
+    }
+
+    /// About what it costs to keep, in bytes.
+    pub fn weight(&self) -> usize {
+        self.bytes * COMPILED
+    }
+
+    /// The line of the first value that no filter gives a spelling.
+    pub fn bare(&self) -> Option<usize> {
+        self.bare
+    }
+
+    /// Of its text.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Renders it with these secrets, by their names; `None`: absent, which is `none` in the template. At most `longest` bytes come out, and
+    /// at most `memory` bytes are made for it.
+    ///
+    /// # Errors
+    /// A fault, or what it takes is more than there is.
+    pub fn render(
+        &self,
+        secrets: &[(&str, Option<&Secret>)],
+        longest: usize,
+        memory: usize,
+        steps: &Steps,
+    ) -> Result<Zeroizing<Vec<u8>>, Unrendered> {
+        let (context, made) = values::of_secrets(secrets, memory, steps)?;
+        self.render_with(&context, memory, made, longest, steps)
+    }
+
+    /// The same with texts by their names.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_texts(
+        &self,
+        texts: &[(&str, &str)],
+        longest: usize,
+        memory: usize,
+        steps: &Steps,
+    ) -> Result<Zeroizing<Vec<u8>>, Unrendered> {
+        let (context, made) = values::of_texts(texts, memory, steps)?;
+        self.render_with(&context, memory, made, longest, steps)
+    }
+
+    /// `made`: how many bytes of the memory the context takes.
+    fn render_with(
+        &self,
+        context: &Value,
+        memory: usize,
+        made: usize,
+        longest: usize,
+        steps: &Steps,
+    ) -> Result<Zeroizing<Vec<u8>>, Unrendered> {
+        let memory = (memory - made) as u64;
+        let work = steps.left();
+        let mut engine = self.engine.clone();
+        engine.set_fuel(Some(memory.min(work) / BYTES));
+        // Most of a file is what stands in the template itself.
+        let mut sink = Sink(Out::within(longest, self.bytes + self.bytes / 4));
+        let rendered = engine.get_template(NAME).and_then(|template| {
+            let captured = template.render_captured_to(context.clone(), &mut sink)?;
+            Ok(captured.state().fuel_levels().map_or(0, |(consumed, _)| consumed))
+        });
+        match rendered {
+            Ok(consumed) => {
+                steps.charge(consumed * BYTES)?;
+                sink.0.into_bytes().map_err(|_| Unrendered::TooLong)
+            }
+            Err(_) if sink.0.is_over() => Err(Unrendered::TooLong),
+            Err(error) if is_out_of_fuel(&error) && memory < work => {
+                steps.charge(memory)?;
+                Err(Unrendered::Memory)
+            }
+            Err(error) if is_out_of_fuel(&error) => match steps.charge(u64::MAX) {
+                Err(spent) => Err(Unrendered::Spent(spent)),
+                Ok(()) => Err(Unrendered::Memory),
+            },
+            Err(error) => Err(self.unrendered(&error, context)),
+        }
+    }
+
+    /// In our own words: a line, and a name that stands in the template.
+    fn unrendered(&self, error: &Error, context: &Value) -> Unrendered {
+        let fault = |problem: String| TemplateFault { line: error.line(), problem };
+        if let Some(refusal) = error.source().and_then(|source| source.downcast_ref::<Refusal>()) {
+            return Unrendered::Fault(fault(refusal.to_string()));
+        }
+        if error.kind() != ErrorKind::UndefinedError {
+            let problem = "a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was \
+                           JSON may be a number, a list, a mapping or `none`)";
+            return Unrendered::Fault(fault(problem.to_owned()));
+        }
+        let mut here = self.paths.iter().filter(|path| Some(path.line) == error.line()).map(|path| &path.steps);
+        match here.find(|steps| values::is_undefined(context, steps)) {
+            Some(steps) => Unrendered::Absent {
+                names: steps.clone(),
+                fault: fault(format!("{} is not there (correct the name, or write `| default('')`)", quoted(&steps.join(".")))),
+            },
+            None => Unrendered::Fault(fault("a name is not there (correct it, or write `| default('')`)".to_owned())),
+        }
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+fn engine() -> Environment<'static> {
+    let mut engine = Environment::empty();
+    engine.set_undefined_behavior(UndefinedBehavior::Strict);
+    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+        engine.set_syntax(syntax);
+    }
+    engine.set_formatter(print);
+    filters::add_to(&mut engine);
+    engine
+}
+
+/// Prints what has one spelling alone.
+#[allow(clippy::wildcard_enum_match_arm)] // the engine's kinds of values may become more
+fn print(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+    if value.is_undefined() {
+        return Err(Error::from(ErrorKind::UndefinedError));
+    }
+    let refused = |why| Err(filters::refused(Refusal::Print(why)));
+    match value.kind() {
+        ValueKind::None => refused("`none`, which has no spelling (test it with `if`, or write `| default('', true)`)"),
+        ValueKind::Bytes => refused("binary (write `| b64encode`)"),
+        ValueKind::Map | ValueKind::Seq | ValueKind::Iterable | ValueKind::Invalid => refused("a list or a mapping (write `| json`)"),
+        ValueKind::Bool => write!(out, "{}", filters::word(value)).map_err(|_| Error::from(ErrorKind::WriteFailure)),
+        _ => write!(out, "{value}").map_err(|_| Error::from(ErrorKind::WriteFailure)),
+    }
+}
+
+fn is_out_of_fuel(error: &Error) -> bool {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.downcast_ref::<Error>().is_some_and(|cause| cause.kind() == ErrorKind::OutOfFuel) {
+            return true;
+        }
+        source = cause.source();
+    }
+    error.kind() == ErrorKind::OutOfFuel
+}
+
+fn unreadable(error: &Error) -> TemplateFault {
+    let problem = "cannot be read as a template (look for an open `{{`, `{%` or quote; the tags are if, for, set, with, filter and raw)";
+    TemplateFault { line: error.line(), problem: problem.to_owned() }
+}
+
+/// What was rendered. The engine ends at the first error.
+struct Sink(Out);
+
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.push_bytes(bytes);
+        if self.0.is_over() { Err(std::io::Error::other("too long")) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+// === impl TemplateFault ===
+
+impl fmt::Display for TemplateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.problem),
+            None => f.write_str(&self.problem),
+        }
+    }
+}
+
+impl From<Spent> for Unrendered {
+    fn from(spent: Spent) -> Self {
+        Self::Spent(spent)
+    }
+}
