@@ -207,7 +207,7 @@ fn only_what_is_named_is_taken_and_all_of_it() {
     ");
 }
 
-/// Both variables are of one version, whenever the volume changes.
+/// Both variables are of one version, and neither is missing, whenever the volume changes.
 #[allow(clippy::disallowed_methods)] // another process is at work
 #[test]
 fn a_volume_that_changes_is_read_whole() {
@@ -230,12 +230,13 @@ fn a_volume_that_changes_is_read_whole() {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        for _ in 0..20 {
-            let (code, out, errors) = desk.exec(&["--dir", "@/volume/env", "--", "sh", "-c", "echo $A $B"]);
+        let said: Vec<_> = (0..20).map(|_| desk.exec(&["--dir", "@/volume/env", "--", "sh", "-c", "echo $A $B"])).collect();
+        // Before anything is asserted: a panic would wait for the other thread.
+        ended.store(true, Ordering::Relaxed);
+        for (code, out, errors) in said {
             let words: Vec<_> = out.split_whitespace().collect();
             assert!(code == 0 && words.len() == 2 && words[0] == words[1], "{out}{errors}");
         }
-        ended.store(true, Ordering::Relaxed);
     });
     let (code, _, errors) = desk.exec(&["--dir", "@/volume", "--only", "TOP", "--", "true"]);
     assert_eq!((code, errors.as_str()), (0, ""));

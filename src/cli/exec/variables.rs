@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 const MAX_FILES: usize = 4096;
 
 /// How often a volume that is replaced while it is read is read again.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 20;
 
 /// The link of a volume that leads to its files, and what its own names begin with: Kubernetes' `AtomicWriter`, and ours.
 const DATA: &str = "..data";
@@ -43,8 +43,8 @@ pub struct Variable {
 /// Why a folder was not read.
 enum Unread {
     Failed(Failure),
-    /// A file was not there any more.
-    Gone(PathBuf),
+    /// It was replaced or removed meanwhile.
+    Changed(Failure),
 }
 
 // === impl Source ===
@@ -87,24 +87,28 @@ fn of_file(path: &Path, only: &[String]) -> Result<Vec<Variable>, Failure> {
 
 /// Of one state of the folder: a volume that changes meanwhile is read again.
 fn of_folder(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Failure> {
-    let mut gone = dir.to_owned();
+    let mut last = unreadable(dir, &Unreadable::Unstable);
     for _ in 0..ATTEMPTS {
         match of_present(dir, only) {
             Ok(variables) => return Ok(variables),
             Err(Unread::Failed(failure)) => return Err(failure),
-            Err(Unread::Gone(path)) => gone = path,
+            Err(Unread::Changed(failure)) => last = failure,
         }
     }
-    Err(unreadable(&gone, &Unreadable::Absent))
+    Err(last)
 }
 
-fn of_present(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Unread> {
-    // Where a volume's link leads now, nothing changes until it is removed.
-    let present = match fs::canonicalize(dir.join(DATA)) {
+/// The folder that a volume's link leads to now. Nothing in it changes until the link leads elsewhere: only then it is emptied, file by file.
+fn state(dir: &Path) -> Result<PathBuf, Unread> {
+    let found = match fs::canonicalize(dir.join(DATA)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::canonicalize(dir),
         found => found,
     };
-    let present = present.map_err(|error| Unread::of(dir, &error.into()))?;
+    found.map_err(|error| Unread::of(dir, &error.into()))
+}
+
+fn of_present(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Unread> {
+    let present = state(dir)?;
     let entries = Named::anywhere(&present).entries(MAX_FILES).map_err(|cause| Unread::of(dir, &cause))?;
     let (mut variables, mut faults, mut room) = (Vec::new(), Vec::new(), MAX_BYTES);
     for entry in entries {
@@ -148,6 +152,9 @@ fn of_present(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Unread> {
         }
         variables.push(Variable { name: name.to_owned(), value: OsString::from_vec(whole.bytes.to_vec()) });
     }
+    if state(dir)? != present {
+        return Err(Unread::Changed(unreadable(dir, &Unreadable::Unstable)));
+    }
     if faults.is_empty() { Ok(variables) } else { Err(Unread::Failed(Failure::fault(faults.join("\n")))) }
 }
 
@@ -167,8 +174,8 @@ fn unreadable(path: &Path, cause: &Unreadable) -> Failure {
 impl Unread {
     fn of(path: &Path, cause: &Unreadable) -> Self {
         match cause {
-            Unreadable::Absent => Self::Gone(path.to_owned()),
-            Unreadable::Io(_) | Unreadable::NotAFile | Unreadable::TooLarge { .. } | Unreadable::TooMany(_) | Unreadable::Unstable => {
+            Unreadable::Absent | Unreadable::Unstable => Self::Changed(unreadable(path, cause)),
+            Unreadable::Io(_) | Unreadable::NotAFile | Unreadable::TooLarge { .. } | Unreadable::TooMany(_) => {
                 Self::Failed(unreadable(path, cause))
             }
         }
