@@ -230,12 +230,8 @@ impl ObjectReader<'_, '_> {
             return None;
         }
         let query = reader.get("field").is_some().then(|| reader.parsed("field", faults, query));
-        if let Some((query, character)) = query.iter().flatten().find_map(|query| Some((query, query.suspicious()?))) {
-            let problem = format!(
-                "{} is not a JMESPath expression: it goes wrong at character {character} (correct it; it is right only if a field has \
-                 exactly this name)",
-                quoted(query.as_str())
-            );
+        if let Some((query, wrong)) = query.iter().flatten().find_map(|query| Some((query, query.suspicious()?))) {
+            let problem = format!("{} {wrong} (correct it; it is right only if a field has exactly this name)", quoted(query.as_str()));
             self.class.warn(Some(self.label), "field", problem);
         }
         let default_name = query.as_ref().map_or(default_name, |query| query.as_ref().map(Query::as_str));

@@ -14,10 +14,11 @@ use jmespath::ast::Ast;
 use jmespath::{Context, DEFAULT_RUNTIME, ErrorReason, Rcvar, RuntimeError, Variable};
 use thiserror::Error;
 
-use super::{FieldName, clean};
+use super::{FieldName, quoted};
 
 pub use multiselect::Missing;
 
+mod calls;
 mod multiselect;
 
 /// The longest expression in bytes.
@@ -61,6 +62,9 @@ enum Meaning {
 /// Why a text can be no query. Its message completes "the field ...".
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum InvalidQuery {
+    /// Of no document: there is no such function, or it takes another number of arguments.
+    #[error("is a JMESPath expression that always fails: {0}")]
+    Call(String),
     #[error("is empty")]
     Empty,
     #[error("could make a value more than {MAX_GROWTH} times as large as the secret")]
@@ -99,11 +103,11 @@ impl Query {
     /// It is not an expression, or over a bound.
     pub fn expression(text: &str) -> Result<Self, InvalidQuery> {
         check_length(text)?;
-        let meaning = Meaning::expression(text)?;
-        if let Meaning::Neither(character) = meaning {
-            return Err(InvalidQuery::Syntax(character));
+        let query = Self { text: FieldName::new(text), meaning: Meaning::expression(text)? };
+        match &query.meaning {
+            Meaning::Neither(character) => Err(InvalidQuery::Syntax(*character)),
+            Meaning::Expression { .. } | Meaning::Name => query.wrong_call().map_or(Ok(query), |call| Err(InvalidQuery::Call(call))),
         }
-        Ok(Self { text: FieldName::new(text), meaning })
     }
 
     pub fn as_str(&self) -> &str {
@@ -146,12 +150,18 @@ impl Query {
         matches!(self.meaning, Meaning::Expression { .. })
     }
 
-    /// Where a text that looks like an expression does not parse as one, counted in characters from 1. A field may still have that name.
-    pub fn suspicious(&self) -> Option<usize> {
+    /// What is wrong with a text that looks like an expression. A field may still have that name.
+    pub fn suspicious(&self) -> Option<InvalidQuery> {
         match self.meaning {
-            Meaning::Neither(character) if self.as_str().contains(EXPRESSION) => Some(character),
-            Meaning::Expression { .. } | Meaning::Name | Meaning::Neither(_) => None,
+            Meaning::Neither(character) if self.as_str().contains(EXPRESSION) => Some(InvalidQuery::Syntax(character)),
+            Meaning::Expression { .. } => self.wrong_call().map(InvalidQuery::Call),
+            Meaning::Name | Meaning::Neither(_) => None,
         }
+    }
+
+    fn wrong_call(&self) -> Option<String> {
+        let Meaning::Expression { ast, .. } = &self.meaning else { return None };
+        calls::wrong(ast, &mut Context::new(self.as_str(), &DEFAULT_RUNTIME))
     }
 
     /// The first member of `{a: x, b: y}` or `[x, y]` that is a plain path and finds nothing.
@@ -193,7 +203,7 @@ fn explain(reason: &RuntimeError) -> String {
         RuntimeError::NotEnoughArguments { expected, actual } | RuntimeError::TooManyArguments { expected, actual } => {
             format!("a function takes {expected} arguments, but is given {actual}")
         }
-        RuntimeError::UnknownFunction(name) => format!("there is no function `{}`", clean(name)),
+        RuntimeError::UnknownFunction(name) => format!("there is no function {}", quoted(name)),
     }
 }
 
@@ -434,12 +444,12 @@ mod tests {
 
     #[test]
     fn what_was_likely_meant_as_an_expression_is_told_from_a_name() {
-        let suspicious = |text: &str| text.parse::<Query>().unwrap().suspicious();
+        let suspicious = |text: &str| text.parse::<Query>().unwrap().suspicious().map(|problem| problem.to_string());
         for name in ["password", "ca-cert", "tls.crt", ".dockerconfigjson", "a b", "a/b", "db.users[0]", "a || b"] {
             assert_eq!(suspicious(name), None, "{name}");
         }
         for (text, character) in [("hosts[", 7), ("{a: b", 6), ("join(',', x", 12), ("a |", 4), ("@foo", 2), ("a]", 2), ("*a", 2)] {
-            assert_eq!(suspicious(text), Some(character), "{text}");
+            assert_eq!(suspicious(text), Some(InvalidQuery::Syntax(character).to_string()), "{text}");
         }
     }
 

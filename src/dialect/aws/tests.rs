@@ -533,7 +533,8 @@ fn no_objects_are_an_empty_volume() {
 fn expressions_are_never_the_name_of_a_field() {
     let of =
         |path: &str| faults_of(&format!("- {{objectName: a, objectType: secretsmanager, jmesPath: [{{path: {path}, objectAlias: x}}]}}"));
-    let refused = ["a-b", "'a['", "'['", "''", "~", "'&a'", &format!("'{}'", "a.".repeat(70)), "[1]"].map(of);
+    let refused =
+        ["a-b", "'a['", "'['", "''", "~", "'&a'", "'lenght(a)'", "'length(a, b)'", &format!("'{}'", "a.".repeat(70)), "[1]"].map(of);
     assert_snapshot!(refused.join("\n"), @r#"
     1:65 object 1 (a): jmesPath.path: "a-b" is not a JMESPath expression: it is wrong at character 2 (write a member whose name has such characters in quotes: '"a-b"')
     1:65 object 1 (a): jmesPath.path: "a[" is not a JMESPath expression: it is wrong at character 3 (see https://jmespath.org)

@@ -44,14 +44,6 @@ pub(super) struct Account {
     pub(super) deadline: Instant,
 }
 
-/// What became of one secret of several.
-#[derive(Debug)]
-pub(super) enum Of {
-    Is(Result<Secret, Refusal>),
-    /// It has to be asked for by itself.
-    Unknown,
-}
-
 // === impl Account ===
 
 impl Account {
@@ -137,11 +129,16 @@ impl Core {
         }
     }
 
-    /// By one call: what became of each, in their order. They are of one service, and none is there twice.
+    /// By one call: what became of each, in their order; `None`: it has to be asked for by itself. They are of one service, and none is there twice.
     ///
     /// # Errors
     /// The call as a whole has failed.
-    pub(super) async fn several(&self, session: &Session, asked: &[Asked], on: &Account) -> Result<Vec<Of>, Refusal> {
+    pub(super) async fn several(
+        &self,
+        session: &Session,
+        asked: &[Asked],
+        on: &Account,
+    ) -> Result<Vec<Option<Result<Secret, Refusal>>>, Refusal> {
         if asked.first().is_some_and(|asked| asked.service == Service::Parameters) {
             return self.several_parameters(session, asked, on).await;
         }
@@ -150,7 +147,7 @@ impl Core {
         let request = reply.request.as_deref();
         let told = |refusal| identified(refusal, request);
         let secrets::Batch { read, unread } = secrets::read_several(&reply.body).map_err(told)?;
-        let mut found: Vec<Of> = asked.iter().map(|_| Of::Unknown).collect();
+        let mut found: Vec<_> = asked.iter().map(|_| None).collect();
         let place = |name: &str, arn: Option<&str>| asked.iter().position(|asked| asked.is(&self.config, name, arn));
         for answer in read {
             let (at, read) = match answer {
@@ -161,7 +158,7 @@ impl Core {
                 Err((name, arn, refusal)) => (place(&name, arn.as_deref()), Some(Err(refusal))),
             };
             if let (Some(at), Some(read)) = (at, read) {
-                found[at] = Of::Is(read.map_err(told));
+                found[at] = Some(read.map_err(told));
             }
         }
         let needles = session.credentials().needles();
@@ -169,27 +166,32 @@ impl Core {
             let Some(at) = asked.iter().position(|asked| asked.id == entry.secret_id) else { continue };
             let code = (entry.error_code.as_str(), entry.message.as_deref().unwrap_or_default());
             let said = Said::entry("GetSecretValue", code, request, (&needles, self.wire.words));
-            found[at] = Of::Is(Err(said.into_refusal()));
+            found[at] = Some(Err(said.into_refusal()));
         }
         Ok(found)
     }
 
-    async fn several_parameters(&self, session: &Session, asked: &[Asked], on: &Account) -> Result<Vec<Of>, Refusal> {
+    async fn several_parameters(
+        &self,
+        session: &Session,
+        asked: &[Asked],
+        on: &Account,
+    ) -> Result<Vec<Option<Result<Secret, Refusal>>>, Refusal> {
         let sent: Vec<String> = asked.iter().map(Asked::sent).collect();
         let body = parameters::several(sent.iter().map(String::as_str));
         let reply = self.call(Service::Parameters, "GetParameters", body, session, on).await?;
         let told = |refusal| identified(refusal, reply.request.as_deref());
         let parameters::Several { read, invalid } = parameters::read(&reply.body).map_err(told)?;
-        let mut found: Vec<Of> = asked.iter().map(|_| Of::Unknown).collect();
+        let mut found: Vec<_> = asked.iter().map(|_| None).collect();
         for (answered, selector) in read {
             if let Some(at) = asked.iter().position(|asked| asked.is(&self.config, &answered.name, answered.arn.as_deref())) {
-                found[at] = Of::Is(self.selected(&asked[at], answered, selector.as_deref()).map_err(told));
+                found[at] = Some(self.selected(&asked[at], answered, selector.as_deref()).map_err(told));
             }
         }
         for name in invalid {
             // One element may be there with a `/`: it is asked for once more.
             if let Some(at) = sent.iter().position(|sent| *sent == name).filter(|at| asked[*at].id.contains(['/', ':'])) {
-                found[at] = Of::Is(Err(told(parameters::absent())));
+                found[at] = Some(Err(told(parameters::absent())));
             }
         }
         Ok(found)
@@ -239,6 +241,13 @@ fn another(answered: &Answered) -> Refusal {
     let said = if said.is_empty() { "one without a name" } else { said };
     let reason = format!("AWS answers with another secret or version, {} (write the whole ARN, or the name as AWS lists it)", clean(said));
     Refusal::new(Fault::Denied, reason)
+}
+
+/// The same secret, whoever asks.
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
 }
 
 impl std::fmt::Debug for Asked {

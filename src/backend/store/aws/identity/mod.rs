@@ -1,14 +1,12 @@
 //! As whom AWS is asked: a login for each role and those who share it, made once, made again before it ends, and forgotten with the last
 //! Pod that used it.
 //!
-//! Reading order: this file (which login a request takes), `session` (what a login gives), `sts` (the service that gives it), `annotation`
-//! (which role a ServiceAccount has), `agent`, `instance`, `keys` and `issued` (who else gives keys), `name` (what CloudTrail shows).
+//! Reading order: this file (which login a request takes), `session` (what a login gives), `sts` (the service that gives it), `agent`, `instance`, `keys` and `issued` (who else gives keys), `name` (what CloudTrail shows).
 //!
 //! The daemon's own key (`keys`, `instance`) never serves a role that a class names. AWS lets it become whatever trusts it, and only the
 //! configuration says what that is for; a Pod's token becomes only what trusts that very ServiceAccount.
 
 mod agent;
-mod annotation;
 mod instance;
 mod issued;
 mod keys;
@@ -26,7 +24,6 @@ use tokio::time::Instant;
 pub(super) use session::Session;
 
 use agent::Agent;
-use annotation::{Annotations, Noted};
 use instance::Instance;
 use session::Issued;
 use sts::{Becoming, Sts};
@@ -36,6 +33,7 @@ use super::endpoint::Service;
 use super::error::Failure;
 use super::line::Line;
 use super::role::{self, RoleTemplate};
+use crate::backend::remote::annotation::{Annotation, Annotations, Noted};
 use crate::backend::remote::echo;
 use crate::backend::remote::refusal::Refusal;
 use crate::backend::remote::slot::{Slot, Slots};
@@ -56,6 +54,16 @@ const MAX_ANSWER: usize = 64 * 1024;
 
 /// Threads that read key files: a file system that hangs takes no more.
 const THREADS: usize = 2;
+
+/// Where the EKS tools write the role of a ServiceAccount.
+const ANNOTATION: Annotation = Annotation {
+    key: "eks.amazonaws.com/role-arn",
+    names: "role",
+    example: "arn:aws:iam::111122223333:role/...",
+    in_class: "name a `role` in the class",
+    in_configuration: "auth.role of the backend",
+    check: role::check,
+};
 
 /// Who all logins of the daemon itself are by.
 const NOBODY: &str = "";
@@ -109,7 +117,7 @@ impl Identities {
     /// # Errors
     /// The CA cannot be used.
     pub(super) fn open(config: &AwsConfig, clock: Arc<dyn Clock>) -> Result<Self, HttpError> {
-        Self::with(config, Annotations::in_cluster, clock)
+        Self::with(config, || Annotations::in_cluster(ANNOTATION), clock)
     }
 
     fn with(config: &AwsConfig, annotations: impl FnOnce() -> Annotations, clock: Arc<dyn Clock>) -> Result<Self, HttpError> {
@@ -244,7 +252,7 @@ impl Identities {
                 Err(problem) => Err(Refusal::new(Fault::Invalid, format!("role: {} {problem}", quoted(named)))),
             },
             (None, Some(template)) => self.filled("auth.role", template, &cx.pod).map(Role::Filled),
-            (None, None) => annotations.role(&cx.pod, cx.deadline).await.map(Role::Annotated),
+            (None, None) => annotations.of_pod(&cx.pod, cx.deadline).await.map(Role::Annotated),
         }
     }
 
@@ -409,7 +417,7 @@ fn token<'c>(audience: &str, cx: &'c FetchContext) -> Result<&'c PodToken, Refus
 impl Role {
     fn as_text(&self) -> Option<&str> {
         match self {
-            Self::Annotated(noted) => Some(&noted.role),
+            Self::Annotated(noted) => Some(&noted.value),
             Self::Chosen(role) | Self::Filled(role) => Some(role),
             Self::Unsaid => None,
         }

@@ -36,7 +36,7 @@ fn config(sts: &str, rest: &str) -> AwsConfig {
 }
 
 fn open(sts: &str, rest: &str) -> Arc<Identities> {
-    let nowhere = || Annotations::of(Err("this is not a Pod".to_owned()));
+    let nowhere = || Annotations::of(ANNOTATION, Err("this is not a Pod".to_owned()));
     Arc::new(Identities::with(&config(sts, rest), nowhere, Arc::new(SystemClock)).unwrap())
 }
 
@@ -134,6 +134,6 @@ impl Identities {
 
     async fn annotation_of_test(&self, pod: &PodIdentity) -> Result<Arc<Noted>, Refusal> {
         let Way::Irsa { annotations, .. } = &self.way else { panic!("no annotations") };
-        annotations.role(pod, Instant::now() + Duration::from_secs(30)).await
+        annotations.of_pod(pod, Instant::now() + Duration::from_secs(30)).await
     }
 }

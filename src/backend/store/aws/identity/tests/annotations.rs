@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::backend::remote::annotation::{MAX_NOTED, NOTED};
 use crate::kube::api_server::{Answer, ApiServer};
 use crate::kube::{KubeClient, KubeConfig};
 
@@ -19,7 +20,7 @@ impl Scene {
         let kube = KubeClient::new(KubeConfig::of(Some(host), Some(port), folder.0.path()).unwrap()).unwrap();
         let sts = Fake::start(|_, before| Reply::key("AssumeRoleWithWebIdentity", &format!("ASIA{before}"))).await;
         let config = config(&sts.url, "auth: { method: irsa }");
-        let identities = Identities::with(&config, || Annotations::of(Ok(kube)), Arc::new(SystemClock)).unwrap();
+        let identities = Identities::with(&config, || Annotations::of(ANNOTATION, Ok(kube)), Arc::new(SystemClock)).unwrap();
         Self { _folder: folder, server, sts, identities: Arc::new(identities) }
     }
 
@@ -88,7 +89,7 @@ async fn an_annotation_that_gives_no_role_says_so() {
     key_of(&scene.identities, None, &web()).await.unwrap();
 
     let unproven = PodIdentity { verified: false, ..web() };
-    insta::assert_snapshot!(refused(&scene.identities, None, &unproven).await.reason, @"ServiceAccount shop/web: nothing proves which one it is (set identity.verify to jwks or token-review, or `role` in the class)");
+    insta::assert_snapshot!(refused(&scene.identities, None, &unproven).await.reason, @"ServiceAccount shop/web: nothing proves which one it is (set identity.verify to jwks or token-review, or name a `role` in the class)");
     insta::assert_snapshot!(refused(&open("http://127.0.0.1:9", "auth: { method: irsa }"), None, &web()).await.reason, @"ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: this is not a Pod (name a `role` in the class, or auth.role of the backend)");
 }
 
@@ -142,7 +143,7 @@ async fn made_up_service_accounts_push_out_their_own_namespaces_annotations() {
     }
     assert_eq!(scene.server.calls().len(), 601);
     let (weight, of_shop) = scene.identities.noted_of_test("shop");
-    assert!(weight <= annotation::MAX_NOTED * annotation::NOTED && of_shop < 2 * annotation::NOTED, "{weight} {of_shop}");
+    assert!(weight <= MAX_NOTED * NOTED && of_shop < 2 * NOTED, "{weight} {of_shop}");
     assert!(Arc::ptr_eq(&one, &scene.identities.annotation_of_test(&web()).await.unwrap()));
     assert!(scene.server.calls().is_empty());
 }

@@ -1,40 +1,52 @@
-//! The role that a ServiceAccount's annotation names, as the EKS tools write it there: read from the API server once for all Pods of the
-//! ServiceAccount, and again after a while.
+//! What an annotation of a Pod's ServiceAccount says of its login, as the tools of a cloud write it there: read from the API server once for
+//! all Pods of the ServiceAccount, and again after a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
+use super::refusal::Refusal;
+use super::slot::{Pass, Slots, Standing};
 use crate::backend::Fault;
-use crate::backend::remote::refusal::Refusal;
-use crate::backend::remote::slot::{Pass, Slots, Standing};
-use crate::backend::store::aws::role;
 use crate::kube::{KubeClient, KubeConfig, ServiceAccountError};
 use crate::model::{Account, PodIdentity, quoted};
-
-const ANNOTATION: &str = "eks.amazonaws.com/role-arn";
 
 /// How long an annotation is believed, and how long it serves where the API server cannot be asked.
 const FRESH: Duration = Duration::from_mins(10);
 const KEPT: Duration = Duration::from_hours(1);
 
 /// The most ServiceAccounts that are remembered, fewer where their names are long; and what one weighs besides its words.
-pub(super) const MAX_NOTED: usize = 4_096;
-pub(super) const NOTED: usize = 512;
+pub(in crate::backend) const MAX_NOTED: usize = 4_096;
+pub(in crate::backend) const NOTED: usize = 512;
 
-/// The annotations of this cluster's ServiceAccounts.
+/// An annotation, in the words of the store that it is for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::backend) struct Annotation {
+    pub(in crate::backend) key: &'static str,
+    /// What it names: `role`.
+    pub(in crate::backend) names: &'static str,
+    pub(in crate::backend) example: &'static str,
+    /// What a class, and what the configuration can say instead.
+    pub(in crate::backend) in_class: &'static str,
+    pub(in crate::backend) in_configuration: &'static str,
+    /// Why it cannot be what is named.
+    pub(in crate::backend) check: fn(&str) -> Result<(), String>,
+}
+
+/// One annotation of this cluster's ServiceAccounts.
 #[derive(Debug)]
-pub(super) struct Annotations {
+pub(in crate::backend) struct Annotations {
+    annotation: Annotation,
     /// Or why there is none.
     kube: Result<KubeClient, String>,
     noted: Mutex<Slots<Account, Noted>>,
 }
 
-/// The role of a ServiceAccount.
+/// The annotation of a ServiceAccount.
 #[derive(Debug)]
-pub(super) struct Noted {
-    pub(super) role: String,
+pub(in crate::backend) struct Noted {
+    pub(in crate::backend) value: String,
     at: Instant,
     doubted: AtomicBool,
 }
@@ -42,26 +54,27 @@ pub(super) struct Noted {
 // === impl Annotations ===
 
 impl Annotations {
-    /// Of the cluster that this process runs in. Outside of a cluster, only a Pod that needs an annotation gets an error: a class may name
-    /// its role.
-    pub(super) fn in_cluster() -> Self {
+    /// Of the cluster that this process runs in. Outside of a cluster, only a Pod that needs an annotation gets an error: a class may say
+    /// the same.
+    pub(in crate::backend) fn in_cluster(annotation: Annotation) -> Self {
         let client = |config| KubeClient::new(config).map_err(|error| error.to_string());
-        Self::of(KubeConfig::in_cluster().and_then(client))
+        Self::of(annotation, KubeConfig::in_cluster().and_then(client))
     }
 
-    pub(super) fn of(kube: Result<KubeClient, String>) -> Self {
-        Self { kube, noted: Mutex::new(Slots::of_bytes(MAX_NOTED * NOTED)) }
+    pub(in crate::backend) fn of(annotation: Annotation, kube: Result<KubeClient, String>) -> Self {
+        Self { annotation, kube, noted: Mutex::new(Slots::of_bytes(MAX_NOTED * NOTED)) }
     }
 
-    /// The role of the Pod's ServiceAccount.
+    /// That of the Pod's ServiceAccount.
     ///
     /// # Errors
     /// It has none, it is not the one that the Pod's token is for, or the API server does not say.
-    pub(super) async fn role(&self, pod: &PodIdentity, deadline: Instant) -> Result<Arc<Noted>, Refusal> {
+    pub(in crate::backend) async fn of_pod(&self, pod: &PodIdentity, deadline: Instant) -> Result<Arc<Noted>, Refusal> {
         let Some(account) = pod.proven_account() else {
             let reason = format!(
-                "{}: nothing proves which one it is (set identity.verify to jwks or token-review, or `role` in the class)",
-                shown(pod)
+                "{}: nothing proves which one it is (set identity.verify to jwks or token-review, or {})",
+                shown(pod),
+                self.annotation.in_class
             );
             return Err(Refusal::new(Fault::Unauthenticated, reason));
         };
@@ -70,20 +83,19 @@ impl Annotations {
         slot.enter(None, &pod.uid, deadline, async { Box::pin(self.read(pod)).await }).await
     }
 
-    pub(super) fn forget(&self, pod: &str) {
+    pub(in crate::backend) fn forget(&self, pod: &str) {
         let gone = self.lock().forget(pod);
         drop(gone);
     }
 
     async fn read(&self, pod: &PodIdentity) -> Result<Arc<Noted>, Refusal> {
+        let Annotation { key, names, example, in_class, in_configuration, check } = self.annotation;
         let unasked = |fault, problem: String| {
-            let reason = format!("{}: its annotation {ANNOTATION}, which names its role, cannot be read: {problem}", shown(pod));
+            let reason = format!("{}: its annotation {key}, which names its {names}, cannot be read: {problem}", shown(pod));
             Refusal::new(fault, reason)
         };
-        let kube = self
-            .kube
-            .as_ref()
-            .map_err(|problem| unasked(Fault::Unhelpful, format!("{problem} (name a `role` in the class, or auth.role of the backend)")))?;
+        let kube =
+            self.kube.as_ref().map_err(|problem| unasked(Fault::Unhelpful, format!("{problem} ({in_class}, or {in_configuration})")))?;
         let found = kube.service_account(&pod.namespace, &pod.service_account).await.map_err(|error| match &error {
             // It is the API server that is out, and not the store.
             ServiceAccountError::Passing(_) => unasked(Fault::NoLogin, error.to_string()),
@@ -94,28 +106,27 @@ impl Annotations {
         if pod.service_account_uid.as_deref() != Some(found.uid.as_str()) {
             return refused("it was made again after the Pod's token was (restart the Pod)".to_owned());
         }
-        let Some(role) = found.annotations.get(ANNOTATION).map(|role| role.trim()).filter(|role| !role.is_empty()) else {
+        let Some(value) = found.annotations.get(key).map(|value| value.trim()).filter(|value| !value.is_empty()) else {
             return refused(format!(
-                "no role is known for it (kubectl annotate serviceaccount -n {} {} {ANNOTATION}=arn:aws:iam::111122223333:role/..., or name a \
-                 `role` in the class)",
+                "no {names} is known for it (kubectl annotate serviceaccount -n {} {} {key}={example}, or {in_class})",
                 pod.namespace, pod.service_account
             ));
         };
-        if let Err(problem) = role::check(role) {
-            return refused(format!("its annotation {ANNOTATION}: {} {problem}", quoted(role)));
+        if let Err(problem) = check(value) {
+            return refused(format!("its annotation {key}: {} {problem}", quoted(value)));
         }
-        Ok(Arc::new(Noted { role: role.to_owned(), at: Instant::now(), doubted: AtomicBool::new(false) }))
+        Ok(Arc::new(Noted { value: value.to_owned(), at: Instant::now(), doubted: AtomicBool::new(false) }))
     }
 
     /// The same API server, and nothing noted.
     #[cfg(test)]
-    pub(super) fn again(&self) -> Self {
-        Self::of(self.kube.clone())
+    pub(in crate::backend) fn again(&self) -> Self {
+        Self::of(self.annotation, self.kube.clone())
     }
 
     /// What all weigh, and those of a namespace.
     #[cfg(test)]
-    pub(super) fn weights(&self, namespace: &str) -> (usize, usize) {
+    pub(in crate::backend) fn weights(&self, namespace: &str) -> (usize, usize) {
         let noted = self.lock();
         (noted.weight(), noted.weight_of(namespace))
     }
@@ -133,8 +144,8 @@ fn shown(pod: &PodIdentity) -> String {
 // === impl Noted ===
 
 impl Noted {
-    /// AWS refused this role: the next one reads the annotation again.
-    pub(super) fn doubt(&self) {
+    /// The store refused what it names: the next one reads the annotation again.
+    pub(in crate::backend) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }
 }
