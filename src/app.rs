@@ -366,7 +366,7 @@ fn build(config: &Config, parts: &Parts, former: Option<Former<'_>>) -> Result<P
         metrics: Arc::clone(metrics),
         clock: Arc::clone(clock),
         commons: Arc::clone(commons),
-        plans: Plans::new(commons.budget.kept().plans),
+        plans: Arc::new(Plans::new(commons.budget.kept().plans)),
         teller,
     })
 }

@@ -109,7 +109,7 @@ pub struct Pipeline {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     pub commons: Arc<Commons>,
-    pub plans: Plans,
+    pub plans: Arc<Plans>,
     /// Tells Events; `None`: there are none.
     pub teller: Option<Teller>,
 }
@@ -165,6 +165,12 @@ struct Class {
     /// In bytes.
     weight: usize,
     parsed_from: Option<Arc<BTreeMap<String, String>>>,
+}
+
+/// What reading a class gave.
+enum Read {
+    Before(Parsed),
+    Now(Plan),
 }
 
 /// One call: its name in logs, the socket it came by, and its time.
@@ -437,20 +443,27 @@ impl Pipeline {
         if *cx.provider != *OWN_PROVIDER && parameters.get("dialect").is_none_or(str::is_empty) {
             parameters.replace("dialect", &cx.provider);
         }
-        if let Some(Parsed { plan, gist, weight, .. }) = self.plans.find(&parameters) {
-            return Ok(Class { plan, gist, weight, parsed_from: None });
+        if let Some(known) = self.plans.find(&parameters) {
+            return Ok(known.into());
         }
         let MountLimits { objects, class_bytes, files, .. } = self.limits;
         let limits = ClassLimits { objects, files, bytes: class_bytes, owners: self.deliverer.mode() == DeliveryMode::Provider };
-        let (catalogue, steps) = (self.backends.catalogue(), Arc::clone(&means.steps));
+        let (catalogue, steps, plans) = (self.backends.catalogue(), Arc::clone(&means.steps), Arc::clone(&self.plans));
         let parameters = Arc::new(parameters.to_map());
         let parsed_from = Arc::clone(&parameters);
         let bytes: usize = parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
-        let parse = move || dialect::parse(&parameters, &*catalogue, limits, &steps);
+        let parse = move || match plans.find(&Parameters::of(&parameters)) {
+            // Another Pod of the class was worked on while this one waited for its turn.
+            Some(known) => Ok(Read::Before(known)),
+            None => dialect::parse(&parameters, &*catalogue, limits, &steps).map(Read::Now),
+        };
         // In YAML, an escape may hide the word.
         let may_compile = parsed_from.values().any(|text| text.contains("template") || text.contains('\\'));
         let work = bytes * if may_compile { COMPILED } else { READ };
-        let plan = self.work(work, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)?;
+        let plan = match self.work(work, means.purse.tenant(), cx, parse).await?.map_err(MountError::Class)? {
+            Read::Before(known) => return Ok(known.into()),
+            Read::Now(plan) => plan,
+        };
         let gist = Gist::of((&*parsed_from, &plan.secrets));
         let weight = PLAN + bytes * PARSED + plan.compiled();
         Ok(Class { plan: Arc::new(plan), gist, weight, parsed_from: Some(parsed_from) })
@@ -851,6 +864,12 @@ fn in_time<T>(step: impl Future<Output = Result<T, MountError>>, cx: &MountConte
         Ok(Err(_panic)) => Err(MountError::Internal),
         Err(_) => Err(MountError::TimedOut { after: cx.arrived.elapsed() }),
     })
+}
+
+impl From<Parsed> for Class {
+    fn from(Parsed { plan, gist, weight, .. }: Parsed) -> Self {
+        Self { plan, gist, weight, parsed_from: None }
+    }
 }
 
 impl Plans {

@@ -201,7 +201,8 @@ fn explain(reason: &RuntimeError) -> String {
             format!("argument {} of a function must be {expected}, but is {actual}", position + 1)
         }
         RuntimeError::NotEnoughArguments { expected, actual } | RuntimeError::TooManyArguments { expected, actual } => {
-            format!("a function takes {expected} arguments, but is given {actual}")
+            let s = if *expected == 1 { "" } else { "s" };
+            format!("a function takes {expected} argument{s}, but is given {actual}")
         }
         RuntimeError::UnknownFunction(name) => format!("there is no function {}", quoted(name)),
     }
@@ -458,7 +459,7 @@ mod tests {
         let shown = search("join(',', pw)", r#"{"pw": "hunter2"}"#).unwrap_err().to_string();
         insta::assert_snapshot!(shown, @"the JMESPath expression fails: argument 2 of a function must be array[string], but is string");
         let shown = search("decrypt(pw)", r#"{"pw": "hunter2"}"#).unwrap_err().to_string();
-        insta::assert_snapshot!(shown, @"the JMESPath expression fails: there is no function `decrypt`");
+        insta::assert_snapshot!(shown, @r#"the JMESPath expression fails: there is no function "decrypt""#);
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn pipeline(config: &Config, audit: Vec<u8>) -> Pipeline {
         metrics,
         clock,
         commons,
-        plans: Plans::new(1 << 20),
+        plans: Arc::new(Plans::new(1 << 20)),
         teller: None,
     }
 }

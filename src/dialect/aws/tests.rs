@@ -542,6 +542,8 @@ fn expressions_are_never_the_name_of_a_field() {
     1:58 object 1 (a): jmesPath.path: is missing (a JMESPath expression, such as `path: username`)
     1:58 object 1 (a): jmesPath.path: is missing (a JMESPath expression, such as `path: username`)
     1:65 object 1 (a): jmesPath.path: "&a" uses `&` outside the arguments of map, max_by, min_by and sort_by (see https://jmespath.org)
+    1:65 object 1 (a): jmesPath.path: "lenght(a)" is a JMESPath expression that always fails: there is no function "lenght" (see https://jmespath.org)
+    1:65 object 1 (a): jmesPath.path: "length(a, b)" is a JMESPath expression that always fails: `length`: a function takes 1 argument, but is given 2 (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."... has more than 64 operators (70) (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     "#);

@@ -291,27 +291,31 @@ async fn a_hundred_secrets_cost_one_login_and_the_time_of_five_calls_at_most() {
     assert!(best <= call.max(Duration::from_millis(6)) * 5, "{best:?}, a call takes {call:?}");
 }
 
-/// 250 Pods with three secrets each, sixty in all, under what makes equal requests one.
+/// 250 Pods with three secrets each, sixty in all, under what makes equal requests one. The best of five: the machine is not this test's alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_service_account_share_a_login_and_batches() {
-    let (bench, aws) = (Bench::new(), Aws::with_secrets(60));
-    let role = ", assumeRole: { role: \"arn:aws:iam::111122223333:role/${namespace}.${serviceAccount}\" }";
-    let store = bench.backend_with(&format!("http://{}", aws.address), fake::KEY, role, "");
-    let metrics = Arc::new(crate::telemetry::Metrics::new());
-    let name: BackendName = "amazon".parse().unwrap();
-    let inner = Arc::clone(&store) as Arc<dyn Backend>;
-    let backend = Arc::new(crate::backend::stack::coalesce::Coalesced::new(inner, name, &metrics));
-    let mut running = JoinSet::new();
-    for at in 0..750 {
-        let (backend, asked) = (Arc::clone(&backend), secret(&store, &format!("secretsmanager/many/{}", at % 60)));
-        running.spawn(async move { backend.fetch(&asked, &cx_of(&format!("web-{}", at / 3))).await.unwrap() });
+    let mut fewest = usize::MAX;
+    for _ in 0..5 {
+        let (bench, aws) = (Bench::new(), Aws::with_secrets(60));
+        let role = ", assumeRole: { role: \"arn:aws:iam::111122223333:role/${namespace}.${serviceAccount}\" }";
+        let store = bench.backend_with(&format!("http://{}", aws.address), fake::KEY, role, "");
+        let metrics = Arc::new(crate::telemetry::Metrics::new());
+        let name: BackendName = "amazon".parse().unwrap();
+        let inner = Arc::clone(&store) as Arc<dyn Backend>;
+        let backend = Arc::new(crate::backend::stack::coalesce::Coalesced::new(inner, name, &metrics));
+        let mut running = JoinSet::new();
+        for at in 0..750 {
+            let (backend, asked) = (Arc::clone(&backend), secret(&store, &format!("secretsmanager/many/{}", at % 60)));
+            running.spawn(async move { backend.fetch(&asked, &cx_of(&format!("web-{}", at / 3))).await.unwrap() });
+        }
+        running.join_all().await;
+        let operations = aws.operations();
+        let of = |operation: &str| operations.iter().filter(|asked| *asked == operation).count();
+        assert_eq!(of("AssumeRole"), 1, "{operations:?}");
+        fewest = fewest.min(of("BatchGetSecretValue") + of("GetSecretValue"));
     }
-    running.join_all().await;
-    let operations = aws.operations();
-    let of = |operation: &str| operations.iter().filter(|asked| *asked == operation).count();
-    assert_eq!(of("AssumeRole"), 1, "{operations:?}");
-    // Three, where all come within a moment; this machine may be busy.
-    assert!(of("BatchGetSecretValue") + of("GetSecretValue") <= 6, "{operations:?}");
+    // Three, where all come within a moment.
+    assert!(fewest <= 4, "{fewest}");
 }
 
 #[tokio::test]
