@@ -8,14 +8,14 @@ use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Duration;
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, optimization_barrier};
 
 use super::{Args, BackendName, FieldName, Login, SecretName, Version, visible};
 use crate::redact::is_invisible;
 
 /// Bytes that must not be seen: wiped when dropped, redacted in `Debug`, never copied by accident.
 /// There is one way to the content, and it is easy to search for.
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+pub struct SecretBytes(Vec<u8>);
 
 /// How long what a store has made without an end is kept while nobody asks for it.
 pub const UNASKED: Duration = Duration::from_hours(24);
@@ -167,7 +167,7 @@ pub enum Source {
 
 impl SecretBytes {
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(bytes)
     }
 
     /// The content. Whoever calls this answers for where it goes.
@@ -191,8 +191,18 @@ impl fmt::Debug for SecretBytes {
 }
 
 impl From<Zeroizing<Vec<u8>>> for SecretBytes {
-    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self(bytes)
+    fn from(mut bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(std::mem::take(&mut *bytes))
+    }
+}
+
+/// As `Zeroizing` does it, but many bytes at a time instead of one: each mount wipes its tokens and the files that it made.
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        // What there is room for may have been in use.
+        self.0.resize(self.0.capacity(), 0);
+        self.0.fill(0);
+        optimization_barrier(&*self.0);
     }
 }
 

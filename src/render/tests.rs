@@ -359,7 +359,7 @@ fn what_cannot_be_rendered() {
     SecretCorrupt: object 4 (d/): files/a: its field "b64": is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
     InvalidRequest: object 6 (f): files/a: has no field "join(',', password)", and the JMESPath expression fails: argument 2 of a function must be array[string], but is string (correct the expression, or name "../evil", "b64", "key", "list", "password")
-    InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name "../evil", "b64", "key", "list", "password")
+    InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function "nosuch" (correct the expression, or name "../evil", "b64", "key", "list", "password")
     InvalidRequest: object 8 (h): files/a: has no field "max_by(list, &foo)", and the JMESPath expression fails: `&` must give number|string, but gives null (correct the expression, or name "../evil", "b64", "key", "list", "password")
     "#);
     let broken = secrets("a", [("deep", json(&format!("{}\"hunter2\"{}", "[".repeat(200), "]".repeat(200)))), ("x", text(CANARY))]);
@@ -532,7 +532,7 @@ fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
     mixed[2].select = field("f1[0].nosuch(@)", "f2");
     mixed[4].encoding = Encoding::Base64;
     insta::assert_snapshot!(faults(mixed, &store), @r#"
-    InvalidRequest: object 3 (f2): files/a: has no field "f1[0].nosuch(@)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name "f0", "f1", "f10", "f11", "f12", "f13", "f14", "f15", "f16", "f17" and 40 more)
+    InvalidRequest: object 3 (f2): files/a: has no field "f1[0].nosuch(@)", and the JMESPath expression fails: there is no function "nosuch" (correct the expression, or name "f0", "f1", "f10", "f11", "f12", "f13", "f14", "f15", "f16", "f17" and 40 more)
     SecretCorrupt: object 5 (f4): files/a: is not base64: it ends in the middle of a group, after 1 bytes (store it as base64, or leave `encoding` out to deliver the text as it is)
     "#);
 }

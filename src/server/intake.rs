@@ -4,11 +4,13 @@
 //! for which there is no room is read all the same, and dropped as it comes; and the call is answered. It is never reset or refused below
 //! gRPC: clients make codes of the trap of that (`status.rs`).
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -60,8 +62,11 @@ pub(super) async fn take_in(mut body: Incoming, budget: &Budget) -> Result<(Body
     }
 }
 
-fn whole(message: Bytes) -> Body {
-    Body::new(Full::new(message))
+/// Its prefix comes first, and alone: then tonic makes room for just the rest, instead of for as much as has arrived once more.
+fn whole(mut message: Bytes) -> Body {
+    let prefix = message.split_to(PREFIX.min(message.len()));
+    let parts = [prefix, message].into_iter().filter(|part| !part.is_empty());
+    Body::new(StreamBody::new(stream::iter(parts.map(|part| Ok::<_, Infallible>(Frame::data(part))))))
 }
 
 /// How long the message is to be; more than is ever read counts as nothing: whoever decodes it sees the prefix, and refuses it.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::Unrendered;
 use crate::formats::{MAX_DEPTH, Out, quote};
-use crate::model::{Field, FieldKind, Secret};
+use crate::model::{Field, FieldKind, FieldName, Secret};
 use crate::steps::{Spent, Steps};
 
 /// What a value takes besides its text, in bytes.
@@ -24,29 +24,26 @@ pub(super) struct Digits(pub Box<str>);
 
 pub(super) struct List(pub Vec<Value>);
 
-/// By name.
-pub(super) struct Map {
-    names: Vec<Value>,
-    values: Vec<Value>,
-}
+/// By name, in order.
+pub(super) struct Map(Vec<(FieldName, Value)>);
 
 /// The secrets, and how many bytes they take.
 pub(super) fn of_secrets(secrets: &[(&str, Option<&Secret>)], most: usize, steps: &Steps) -> Result<(Value, usize), Unrendered> {
-    let fields = || secrets.iter().filter_map(|(_, secret)| *secret).flat_map(|secret| &secret.fields);
+    let fields = secrets.iter().filter_map(|(_, secret)| *secret).flat_map(|secret| &secret.fields);
     let values = |field: &Field| if field.kind == FieldKind::Json { separators(field.bytes.expose()) } else { 1 };
-    let made = fields().map(|(name, field)| name.as_str().len() + field.bytes.len() + VALUE * (1 + values(field))).sum::<usize>();
+    let made = fields.map(|(name, field)| name.as_str().len() + field.bytes.len() + VALUE * (1 + values(field))).sum::<usize>();
     let made = made + VALUE * (1 + secrets.len());
     steps.charge(4 * made as u64)?;
     if made > most {
         return Err(Unrendered::Memory);
     }
-    let mut all = BTreeMap::new();
+    let mut all = Vec::with_capacity(secrets.len());
     for (name, secret) in secrets {
         let value = match secret {
             Some(secret) => of_secret(secret, steps)?,
             None => Value::from(()),
         };
-        all.insert((*name).to_owned(), value);
+        all.push((FieldName::new(*name), value));
     }
     Ok((map(all), made))
 }
@@ -58,11 +55,11 @@ pub(super) fn of_texts(texts: &[(&str, &str)], most: usize, steps: &Steps) -> Re
     if made > most {
         return Err(Unrendered::Memory);
     }
-    Ok((map(texts.iter().map(|(name, text)| ((*name).to_owned(), Value::from(*text))).collect()), made))
+    Ok((map(texts.iter().map(|(name, text)| (FieldName::new(*name), Value::from(*text))).collect()), made))
 }
 
 fn of_secret(secret: &Secret, steps: &Steps) -> Result<Value, Spent> {
-    let mut fields = BTreeMap::new();
+    let mut fields = Vec::with_capacity(secret.fields.len());
     for (name, field) in &secret.fields {
         let bytes = field.bytes.expose();
         let value = match (field.kind, str::from_utf8(bytes)) {
@@ -70,14 +67,15 @@ fn of_secret(secret: &Secret, steps: &Steps) -> Result<Value, Spent> {
             (FieldKind::Text, Ok(text)) => Value::from(text),
             (FieldKind::Binary, _) | (FieldKind::Json | FieldKind::Text, Err(_)) => Value::from_bytes(bytes.to_vec()),
         };
-        fields.insert(name.as_str().to_owned(), value);
+        fields.push((name.clone(), value));
     }
     Ok(map(fields))
 }
 
-fn map(members: BTreeMap<String, Value>) -> Value {
-    let (names, values) = members.into_iter().map(|(name, value)| (Value::from(name), value)).unzip();
-    Value::from_object(Map { names, values })
+/// No name is there twice.
+fn map(mut members: Vec<(FieldName, Value)>) -> Value {
+    members.sort_unstable_by(|(name, _), (other, _)| name.cmp(other));
+    Value::from_object(Map(members))
 }
 
 /// A JSON text as a value; `None`: it is not JSON, or nested too deep.
@@ -91,10 +89,10 @@ pub(super) fn of_json(json: &str, depth: usize, steps: &Steps) -> Result<Option<
     Ok(match json.as_bytes().first() {
         Some(b'{') => {
             let Ok(members) = serde_json::from_str::<BTreeMap<String, &RawValue>>(json) else { return Ok(None) };
-            let mut values = BTreeMap::new();
+            let mut values = Vec::with_capacity(members.len());
             for (name, member) in members {
                 let Some(value) = of_json(member.get(), depth + 1, steps)? else { return Ok(None) };
-                values.insert(name, value);
+                values.push((FieldName::new(&name), value));
             }
             Some(map(values))
         }
@@ -191,12 +189,12 @@ impl Object for List {
 
 impl Map {
     fn find(&self, name: &str) -> Option<Value> {
-        let at = self.names.binary_search_by(|known| known.as_str().unwrap_or_default().cmp(name)).ok()?;
-        self.values.get(at).cloned()
+        let at = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| value.clone())
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.names.iter().map(|name| name.as_str().unwrap_or_default()).zip(&self.values)
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
 
@@ -214,11 +212,11 @@ impl Object for Map {
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        self.mapped_enumerator(|map| Box::new(map.names.iter().cloned()))
+        self.mapped_enumerator(|map| Box::new(map.0.iter().map(|(name, _)| Value::from(name.as_str()))))
     }
 
     fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.names.len())
+        Some(self.0.len())
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,6 +260,6 @@ impl fmt::Debug for List {
 
 impl fmt::Debug for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("members", &self.names.len()).finish_non_exhaustive()
+        f.debug_struct("Map").field("members", &self.0.len()).finish_non_exhaustive()
     }
 }
