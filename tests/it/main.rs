@@ -63,6 +63,7 @@ mod upgrade;
 mod vault;
 mod volume;
 mod windows;
+mod words;
 mod workflows;
 
 /// As in the daemon: what is freed is wiped (`memory` looks into this process too).
