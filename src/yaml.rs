@@ -157,7 +157,7 @@ fn documents(text: &str, schema: Schema, steps: &Steps) -> Result<Vec<Node>, Unp
         match event {
             // Both programs pass over such a document in silence.
             Event::DocumentStart(false, _) if !documents.is_empty() => {
-                let problem = "a document starts here without `---`, and others would not read it (write `---` before it)";
+                let problem = "a document starts here without `---`, and other programs would not read it (write `---` before it)";
                 return Err(fault(position(span), problem.to_owned()));
             }
             Event::DocumentStart(..) => builder.anchors.clear(),
@@ -381,7 +381,7 @@ impl<'t> Builder<'t> {
     /// An alias is a copy, and the copy counts: that is what defuses a bomb. It nests as deep as what is copied.
     fn alias(&mut self, id: usize, at: Position, depth: usize) -> Result<Built, Unparsed> {
         let Some(Built { weight, height, .. }) = self.anchors.get(&id) else {
-            return Err(fault(at, "an alias of what it stands in (write the value out)".to_owned()));
+            return Err(fault(at, "an alias of a value that it is part of (write the value out)".to_owned()));
         };
         let (weight, height) = (*weight, *height);
         check_depth(depth + height, at)?;
@@ -438,7 +438,7 @@ fn unread_tag(name: Option<&str>) -> String {
         ["binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set", "str", "timestamp", "value", "yaml"];
     match name.filter(|name| OWN.contains(name)) {
         Some(name) => format!("the tag `!!{name}` is not read here (remove it; `!!str` makes a text)"),
-        None => "a tag is not read, which is a word that begins with `!` (put a text that begins so in quotes)".to_owned(),
+        None => "a tag, which is a word that begins with `!`, is not read here (put a text that begins with `!` in quotes)".to_owned(),
     }
 }
 

@@ -173,13 +173,13 @@ impl ObjectReader<'_, '_> {
         let node = reader.get(key).filter(|node| node.text() != Some(""))?;
         // The peer takes such a text for no mode at all; as a number it would be another one.
         if let Some(text) = quoted_digits(node).filter(|text| text.len() != 4) {
-            let problem = format!("{} has not four digits (write for example \"0644\")", quoted(text));
+            let problem = format!("{} does not have four digits (write for example \"0644\")", quoted(text));
             faults.add(position(reader, key), key, problem);
             return None;
         }
         let (mode, is_cut) = reader.parsed(key, faults, mode)?;
         if is_cut {
-            let problem = format!("its first digit is not used: the driver sets no such bits (write {mode})");
+            let problem = format!("its first digit is not used: the driver does not set these bits (write {mode})");
             self.class.warn(Some(self.label), key, problem);
         }
         Some(mode)
@@ -188,7 +188,7 @@ impl ObjectReader<'_, '_> {
     fn read_searches(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<Search> {
         let Some(node) = reader.get("jmesPath") else { return Vec::new() };
         let Value::Sequence(items) = &node.value else {
-            let problem = format!("is {}, but must be a list (write `- {{path: username, objectAlias: user}}`, say)", node.kind());
+            let problem = format!("is {}, but must be a list (write for example `- {{path: username, objectAlias: user}}`)", node.kind());
             faults.add(node.at, "jmesPath", problem);
             return Vec::new();
         };
@@ -226,7 +226,7 @@ impl ObjectReader<'_, '_> {
     fn warn_of_quotes(&mut self, key: &str, text: &str) {
         let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote)).filter(|inner| !inner.is_empty());
         if let Some(inner) = inner {
-            let problem = format!("{} has quotes, and so has the file's name (write {} if that is meant)", quoted(text), clean(inner));
+            let problem = format!("{} has quotes, and so the file's name has them too (write {} for a name without quotes)", quoted(text), clean(inner));
             self.class.warn(Some(self.label), key, problem);
         }
     }
@@ -240,7 +240,7 @@ impl ObjectReader<'_, '_> {
         };
         let read = kind.to_text(text);
         if read != *text {
-            let problem = format!("is read as {} (put {} in quotes if that is meant)", quoted(&read), quoted(text));
+            let problem = format!("is read as {} (put {} in quotes if you mean the text)", quoted(&read), quoted(text));
             self.class.warn(Some(self.label), &reader.path(key), problem);
         }
         Some(read).filter(|read| !read.is_empty())
@@ -253,18 +253,18 @@ impl ObjectReader<'_, '_> {
         let at = position(reader, "failoverObject");
         let is_there = instead.name.is_some() || instead.version.is_some() || instead.label.is_some();
         if is_there && !self.entry.has_failover {
-            faults.add(at, "failoverObject", "goes with the class's `failoverRegion`, which is not there (add that, or remove it)");
+            faults.add(at, "failoverObject", "needs `failoverRegion` in the class, which is missing (add that, or remove this key)");
         }
         if instead.name.is_some() && said.alias.is_none() {
-            faults.add(at, "objectAlias", "is missing: with `failoverObject` the file needs a name of its own (add it)");
+            faults.add(at, "objectAlias", "is missing: with `failoverObject` Keyferry needs it for the name of the file (add it)");
         }
         if (instead.name.is_some() || instead.version.is_some()) && instead.version != said.version {
-            let problem = "is not the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
+            let problem = "is different from the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
             faults.add(at, "failoverObject.objectVersion", problem);
         }
         if self.entry.has_failover && instead.name.is_none() && said.name.starts_with(name::ARN) {
-            let problem = "is an ARN, which is of one region, and the class has a `failoverRegion` (add `failoverObject` with the ARN or name \
-                           there, or write the name alone)";
+            let problem = "is an ARN of one region, but the class has a `failoverRegion` (add `failoverObject` with the ARN or the name \
+                           there, or write only the name)";
             faults.add(position(reader, "objectName"), "objectName", problem);
         }
     }
@@ -363,7 +363,7 @@ fn refuse_same_file(path: Option<&FilePath>, searches: &[Search], reader: &mut R
     for (at, search) in searches.iter().enumerate() {
         let is_taken = path == Some(&search.path) || searches[..at].iter().any(|earlier| earlier.path == search.path);
         if is_taken {
-            let problem = format!("{} is the name of two files of this object (give each a name of its own)", quoted(search.path.as_str()));
+            let problem = format!("{} is the name of two files of this object (give each a different name)", quoted(search.path.as_str()));
             faults.add(position(reader, "jmesPath"), "jmesPath.objectAlias", problem);
         }
     }

@@ -268,7 +268,7 @@ impl<'c> Class<'c> {
     ) -> Option<Object> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
             let sample = self.format.sample;
-            faults.add(node.at, "objects", format!("is {}, but an object is a mapping (write `- {sample}`, say)", node.kind()));
+            faults.add(node.at, "objects", format!("is {}, but an object must be a mapping (write for example `- {sample}`)", node.kind()));
             return None;
         }
         let mut reader = Reader::of(node, "", faults)?.with_blanks(self.format.blank);
@@ -359,7 +359,7 @@ impl<'c> Class<'c> {
         let keystores = self.written + self.opened.len();
         if before <= MAX_KEYSTORES && keystores > MAX_KEYSTORES {
             let problem = format!(
-                "with this object the class has more than {MAX_KEYSTORES} keystores, those that are read counted too (split the class over \
+                "with this object the class has more than {MAX_KEYSTORES} keystores; the stored keystores that it reads count too (split the class over \
                  several volumes)"
             );
             self.too_large(label, at, "format", problem);

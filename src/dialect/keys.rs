@@ -25,8 +25,8 @@ impl Keys {
             |table: &'static [(&'static str, &'static str)]| table.iter().find(|(known, _)| *known == key).map(|(_, remedy)| *remedy);
         match (find(self.later), find(self.foreign)) {
             (Some(remedy), _) => format!("is not yet supported ({remedy})"),
-            (None, Some(remedy)) => format!("is no known key ({remedy})"),
-            (None, None) => (self.of_others)(key).map_or_else(|| self.unknown(key), |remedy| format!("is no known key ({remedy})")),
+            (None, Some(remedy)) => format!("is not a known key ({remedy})"),
+            (None, None) => (self.of_others)(key).map_or_else(|| self.unknown(key), |remedy| format!("is not a known key ({remedy})")),
         }
     }
 

@@ -111,10 +111,10 @@ impl Layout {
 fn problem(file: &Claimed, other: &Claimed, earlier: &Label, file_is_later: bool) -> String {
     let path = quoted(file.path.as_str());
     if file.path == other.path && !other.folder {
-        format!("{path} is also the path of {earlier} (give each object a path of its own)")
+        format!("{path} is also the path of {earlier} (give each object a different path)")
     } else if file_is_later {
         format!("{path} would be a file, but {earlier} needs a folder there (change one of the paths)")
     } else {
-        format!("{path} is a file, that of {earlier}: nothing can stand within it (change one of the paths)")
+        format!("{path} is the file of {earlier}: nothing can be below a file (change one of the paths)")
     }
 }

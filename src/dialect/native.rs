@@ -195,7 +195,7 @@ impl ObjectReader<'_, '_> {
         let owner = reader.parsed("owner", faults, owner)?;
         if !self.defaults.owners {
             let problem = "works with `delivery: provider` only: on this node the driver writes the files, and they belong to root \
-                           (remove it, and let others read by `mode`)";
+                           (remove it, and let others read the file with `mode`)";
             faults.add(position(reader, "owner"), "owner", problem);
         }
         Some(owner)
@@ -203,7 +203,7 @@ impl ObjectReader<'_, '_> {
 
     fn read_select(&mut self, reader: &mut Reader<'_>, default_name: Option<&str>, faults: &mut Faults) -> Option<Select> {
         if reader.get("field").is_some() && reader.get("fields").is_some() {
-            let problem = "stands beside `field` (keep one: `field` is one file, `fields` a folder of them)";
+            let problem = "cannot be used together with `field` (keep one: `field` makes one file, `fields` makes a folder of files)";
             faults.add(position(reader, "fields"), "fields", problem);
             return None;
         }
@@ -246,7 +246,7 @@ impl ObjectReader<'_, '_> {
     fn read_template(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Select> {
         for key in BESIDE_NO_TEMPLATE {
             if reader.get(key).is_some() {
-                faults.add(position(reader, key), key, "stands beside `template`, which makes the whole file (remove it)");
+                faults.add(position(reader, key), key, "cannot be used together with `template`, which makes the whole file (remove it)");
             }
         }
         let names: Vec<&str> = match reader.get("secrets").map(|node| &node.value) {
@@ -265,7 +265,7 @@ impl ObjectReader<'_, '_> {
         let template = template.ok()?;
         if let Some(line) = template.bare().filter(|_| has_syntax(path.as_str())) {
             let problem = format!(
-                "line {line} writes a value as it is, and its writer could write more than a value into {} (add a filter: `json`, `yaml`, \
+                "line {line} writes a value without a filter, so the author of the secret could add more than a value to {} (add a filter: `json`, `yaml`, \
                  `toml`, `properties`, `dotenv`, `quote` or `shellquote`)",
                 quoted(path.as_str())
             );
@@ -282,7 +282,7 @@ impl ObjectReader<'_, '_> {
         faults: &mut Faults,
     ) -> Option<Select> {
         if reader.get("field").is_some() {
-            let problem = "stands beside `format`, which writes fields under their names (write `fields` for those that you want)";
+            let problem = "cannot be used together with `format`, which writes fields under their names (write `fields` to choose the fields)";
             faults.add(position(reader, "field"), "field", problem);
             return None;
         }
@@ -320,7 +320,7 @@ impl ObjectReader<'_, '_> {
         for name in names() {
             if let Err(cause) = self.class.claim_within(label, at, &folder, name) {
                 let problem = format!(
-                    "the field {} cannot name a file: the path {cause} (give it to an object of its own, with `field` and `path`)",
+                    "the field {} cannot name a file: the path {cause} (write a separate object for it, with `field` and `path`)",
                     quoted(name)
                 );
                 faults.add(position(reader, "fields"), "fields", problem);
@@ -334,7 +334,7 @@ impl ObjectReader<'_, '_> {
 fn refuse_without_prefix(reader: &mut Reader<'_>, faults: &mut Faults) {
     for key in below::OF_A_PREFIX {
         if reader.get(key).is_some() {
-            faults.add(position(reader, key), key, "goes with `prefix` alone (remove it, or write `prefix` in the place of `secret`)");
+            faults.add(position(reader, key), key, "works only with `prefix` (remove it, or write `prefix` instead of `secret`)");
         }
     }
 }

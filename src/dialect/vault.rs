@@ -92,12 +92,12 @@ fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, cla
             // At the backend's own address its own TLS settings are right: the class's files were in the peer's container.
             if serving.by_address || entry.login.address.is_none() {
                 let why = if serving.by_address {
-                    format!("the class's address is that of the backend `{}`, whose own TLS settings apply", serving.backend)
+                    format!("the class's address is that of the backend `{}`, so this backend's TLS settings apply", serving.backend)
                 } else {
                     "the class has no address, so the TLS settings of the node's backend apply".to_owned()
                 };
                 for word in std::mem::take(&mut entry.tls_words) {
-                    class.warn(None, word, format!("is not used: {why} (remove it if the class is for Keyferry alone)"));
+                    class.warn(None, word, format!("is not used: {why} (remove it if the class is only for Keyferry)"));
                 }
                 (entry.login.address, entry.login.tls) = (None, None);
             }
@@ -168,7 +168,7 @@ impl ObjectReader<'_, '_> {
             self.class.warn(
                 Some(self.label),
                 "encoding",
-                "is not used without `secretKey`: a whole response is delivered as JSON (remove it)",
+                "is not used without `secretKey`: Keyferry delivers a whole response as JSON (remove it)",
             );
         }
         let (method, has_args) = (method.unwrap_or_default(), !args.is_empty());
@@ -230,7 +230,7 @@ fn read_path(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretPath>
 fn merge(mut args: Args, path: &SecretPath, reader: &mut Reader<'_>, faults: &mut Faults) -> Args {
     for (name, value) in &path.query {
         if args.has(name) {
-            let problem = format!("has {}, which stands in the query of `secretPath` too (keep one of them)", quoted(name));
+            let problem = format!("has {}, which is in the query of `secretPath` too (keep one of them)", quoted(name));
             faults.add(position(reader, "secretArgs"), "secretArgs", problem);
         }
         args.insert(name, &value.as_str().into());

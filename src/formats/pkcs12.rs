@@ -74,15 +74,15 @@ pub enum Fault {
     NoPassword,
     #[error("does not open with this password (correct the password: a line end at its end counts, too)")]
     Password,
-    #[error("has more than {MAX_PASSWORD} bytes, which no password of a keystore may have (store a shorter one)")]
+    #[error("has more than {MAX_PASSWORD} bytes, and the password of a keystore cannot be longer (store a shorter one)")]
     PasswordLength,
     #[error(
-        "has a character that Java takes in no password of a keystore: use ASCII from the blank to `~` (store another password; `newline: strip` removes a line end)"
+        "has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another password; `newline: strip` removes a line end)"
     )]
     PasswordSign,
     #[error("has more than {MAX_CERTIFICATES} certificates (use several files)")]
     TooManyCertificates,
-    #[error("has more than one private key (store each in a file of its own)")]
+    #[error("has more than one private key (store each in a separate file)")]
     TwoKeys,
     #[error("has a private key that fits none of its certificates (store the certificate that was issued for the key)")]
     Unfit,

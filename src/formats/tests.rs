@@ -276,9 +276,9 @@ fn what_has_no_place() {
     x: has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)
     : has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)
     x: came as JSON and cannot be read as such
-    db.password: has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)
-    UID: has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)
-    PS4: has a name that bash runs or computes the value of (rename it)
+    db.password: has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets itself (add `keys: env`, or rename it)
+    UID: has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets itself (add `keys: env`, or rename it)
+    PS4: has the name of a variable whose value bash runs or computes (rename it)
     PASSWORD: has quotes, `$`, backticks or backslashes that sh, node's dotenv and python-dotenv do not read alike (store another value, or deliver it with `field`)
     PASSWORD: has `${`, which python-dotenv replaces (store another value, or deliver it with `field`)
     ");

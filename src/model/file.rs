@@ -56,12 +56,12 @@ pub enum InvalidPath {
 pub enum InvalidMode {
     #[error("{0} is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered")]
     OutOfRange(String),
-    #[error("{0:?} is no file mode: octal such as 0444, 0o444 or \"0444\", or decimal such as 292")]
+    #[error("{0:?} is not a file mode: a mode is octal such as 0444, 0o444 or \"0444\", or decimal such as 292")]
     Unreadable(String),
 }
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{0:?} is no owner: the user's and the group's number, such as \"1000:1000\"")]
+#[error("{0:?} is not an owner: an owner is the user's and the group's number, such as \"1000:1000\"")]
 pub struct InvalidOwner(String);
 
 // === impl FilePath ===

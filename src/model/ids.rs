@@ -40,7 +40,7 @@ pub struct Version(Arc<str>);
 pub struct RequestId(u64);
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{0:?} is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`")]
+#[error("{0:?} is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`")]
 pub struct InvalidBackendName(String);
 
 /// Why a name is not canonical. Its message completes "the name ...".

@@ -69,7 +69,7 @@ pub enum InvalidQuery {
     Empty,
     #[error("could make a value more than {MAX_GROWTH} times as large as the secret")]
     Growth,
-    #[error("joins by a text that is not a literal, so that nothing bounds the result")]
+    #[error("joins with a text that is not a literal, so the result could have any size")]
     OpenJoin,
     #[error("has more than {MAX_OPERATORS} operators ({0})")]
     Operators(usize),
@@ -202,7 +202,7 @@ fn explain(reason: &RuntimeError) -> String {
         }
         RuntimeError::NotEnoughArguments { expected, actual } | RuntimeError::TooManyArguments { expected, actual } => {
             let s = if *expected == 1 { "" } else { "s" };
-            format!("a function takes {expected} argument{s}, but is given {actual}")
+            format!("a function takes {expected} argument{s}, but gets {actual}")
         }
         RuntimeError::UnknownFunction(name) => format!("there is no function {}", quoted(name)),
     }

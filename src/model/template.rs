@@ -262,7 +262,7 @@ fn print(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(
     }
     let refused = |why| Err(filters::refused(Refusal::Print(why)));
     match value.kind() {
-        ValueKind::None => refused("`none`, which has no spelling (test it with `if`, or write `| default('', true)`)"),
+        ValueKind::None => refused("`none`, which has no text (test it with `if`, or write `| default('', true)`)"),
         ValueKind::Bytes => refused("binary (write `| b64encode`)"),
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable | ValueKind::Invalid => refused("a list or a mapping (write `| json`)"),
         ValueKind::Bool => write!(out, "{}", filters::word(value)).map_err(|_| Error::from(ErrorKind::WriteFailure)),

@@ -118,7 +118,7 @@ impl<'p> Renderer<'p> {
 /// Of a field whose name makes no path.
 pub(super) fn no_name_of_field(name: &str, cause: &InvalidPath) -> Problem {
     let text =
-        format!("its field {} cannot name a file: the path {cause} (name the fields, or give it an object of its own)", quoted(name));
+        format!("its field {} cannot name a file: the path {cause} (name the fields, or write a separate object for this one)", quoted(name));
     Problem { code: Code::InvalidRequest, text }
 }
 

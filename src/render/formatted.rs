@@ -240,7 +240,7 @@ fn names<'p>(parts: &'p [Chosen<'_>], format: Format) -> Result<Vec<Cow<'p, str>
 
 fn twice(name: &FieldName, other: &str) -> Problem {
     let text = format!(
-        "its field {} is a field of {other}, too (name the fields of each with `fields`, or give each secret a file of its own)",
+        "its field {} is a field of {other}, too (name the fields of each with `fields`, or make a separate file for each secret)",
         quoted(name.as_str())
     );
     Problem { code: Code::InvalidRequest, text }

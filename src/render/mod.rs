@@ -595,7 +595,7 @@ impl<'p> Renderer<'p> {
                 continue;
             }
             let text = format!(
-                "it would deliver {}, which excludes {} of {} (name the fields, or change a path)",
+                "it would deliver {}, which cannot be in one volume with {} of {} (name the fields, or change a path)",
                 quoted(files[later].path.as_str()),
                 quoted(files[earlier].path.as_str()),
                 holder.label()
@@ -637,7 +637,7 @@ impl Over {
                 "with this object the volume has more than {} files (split the class over several volumes, or ask for a higher limits.files)",
                 limits.files
             ),
-            Self::Memory => format!("its template makes more than {} bytes on the way (write a simpler one)", limits.memory),
+            Self::Memory => format!("its template makes more than {} bytes while Keyferry renders it (write a simpler one)", limits.memory),
             Self::Steps(spent) => format!("with this object the volume {spent} (split the class over several volumes)"),
         };
         Problem { code: Code::TooLarge, text }

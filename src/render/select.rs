@@ -69,7 +69,7 @@ pub(super) fn stored(secret: &Secret) -> Option<&Arc<SecretBytes>> {
 /// What the store gave as a whole.
 pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
     secret.response.as_ref().map(|response| Arc::clone(response.bytes())).ok_or_else(|| {
-        let text = "has no response to deliver as a whole: its backend gives fields alone (name a field)".to_owned();
+        let text = "has no response to deliver as a whole: its backend gives only fields (name a field)".to_owned();
         Problem { code: Code::InvalidRequest, text }
     })
 }

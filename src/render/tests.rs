@@ -169,7 +169,7 @@ fn a_whole_response_is_shared_and_must_be_there() {
     let rendered = rendered(vec![object_of_a], &secrets).unwrap();
     assert!(Arc::ptr_eq(&rendered.files[0].contents, &response));
     assert_eq!(rendered.files[0].field, None);
-    insta::assert_snapshot!(faults(vec![object(1, "b", whole("b.json"))], &secrets), @"InvalidRequest: object 1 (b.json): files/b: has no response to deliver as a whole: its backend gives fields alone (name a field)");
+    insta::assert_snapshot!(faults(vec![object(1, "b", whole("b.json"))], &secrets), @"InvalidRequest: object 1 (b.json): files/b: has no response to deliver as a whole: its backend gives only fields (name a field)");
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn what_cannot_be_rendered() {
     InvalidRequest: object 2 (decoded): files/a: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
     SecretCorrupt: object 3 (b64): files/a: is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     SecretCorrupt: object 4 (d/): files/a: its field "b64": is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
-    InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
+    InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
     InvalidRequest: object 6 (f): files/a: has no field "join(',', password)", and the JMESPath expression fails: argument 2 of a function must be array[string], but is string (correct the expression, or name "../evil", "b64", "key", "list", "password")
     InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function `nosuch` (correct the expression, or name "../evil", "b64", "key", "list", "password")
     InvalidRequest: object 8 (h): files/a: has no field "max_by(list, &foo)", and the JMESPath expression fails: `&` must give number|string, but gives null (correct the expression, or name "../evil", "b64", "key", "list", "password")
@@ -377,9 +377,9 @@ fn files_that_exclude_each_other() {
         object(5, "a", whole("lone")),
     ];
     insta::assert_snapshot!(faults(objects, &store), @r#"
-    InvalidRequest: object 2 (d/): files/a: it would deliver "d/x", which excludes "d/x" of object 1 (d/x) (name the fields, or change a path)
-    InvalidRequest: object 3 (e/): files/a: it would deliver "e/y/z", which excludes "e/y" of object 3 (e/) (name the fields, or change a path)
-    InvalidRequest: object 4 (./): files/a: it would deliver "y/z", which excludes "y" of object 4 (./) (name the fields, or change a path)
+    InvalidRequest: object 2 (d/): files/a: it would deliver "d/x", which cannot be in one volume with "d/x" of object 1 (d/x) (name the fields, or change a path)
+    InvalidRequest: object 3 (e/): files/a: it would deliver "e/y/z", which cannot be in one volume with "e/y" of object 3 (e/) (name the fields, or change a path)
+    InvalidRequest: object 4 (./): files/a: it would deliver "y/z", which cannot be in one volume with "y" of object 4 (./) (name the fields, or change a path)
     "#);
 }
 
@@ -649,10 +649,10 @@ fn names_that_make_no_file_are_told_and_not_left_out() {
         ],
     );
     insta::assert_snapshot!(faults(vec![object(1, "a", fields(&["*"], "d"))], &secrets), @r#"
-    InvalidRequest: object 1 (d/): files/a: its field "" cannot name a file: the path has an empty element (`//`, or a `/` at its end) (name the fields, or give it an object of its own)
-    InvalidRequest: object 1 (d/): files/a: its field ".." cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
-    InvalidRequest: object 1 (d/): files/a: its field "a\nb" cannot name a file: the path has a control character (name the fields, or give it an object of its own)
-    InvalidRequest: object 1 (d/): files/a: its field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a file: the path has an element of 300 bytes: a file name has at most 255 (name the fields, or give it an object of its own)
+    InvalidRequest: object 1 (d/): files/a: its field "" cannot name a file: the path has an empty element (`//`, or a `/` at its end) (name the fields, or write a separate object for this one)
+    InvalidRequest: object 1 (d/): files/a: its field ".." cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
+    InvalidRequest: object 1 (d/): files/a: its field "a\nb" cannot name a file: the path has a control character (name the fields, or write a separate object for this one)
+    InvalidRequest: object 1 (d/): files/a: its field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a file: the path has an element of 300 bytes: a file name has at most 255 (name the fields, or write a separate object for this one)
     "#);
     // By its name, each can be delivered under another one.
     let by_name = |name: &str| field(name, "x");

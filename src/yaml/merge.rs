@@ -58,7 +58,7 @@ impl Merge {
 }
 
 fn mappings(at: Position, from: Node) -> Result<Vec<Vec<(Key, Node)>>, Unparsed> {
-    let wrong = || fault(at, "`<<` merges something else than mappings (write a mapping, an alias of one, or a list of these)".to_owned());
+    let wrong = || fault(at, "`<<` can merge only mappings (write a mapping, an alias of one, or a list of these)".to_owned());
     match from.value {
         Value::Mapping(entries) => Ok(vec![entries]),
         Value::Sequence(items) => items

@@ -216,7 +216,7 @@ pub fn not_text(node: &Node) -> String {
 /// `is unknown (did you mean `path`?)`, or, where nothing is near, the keys there are.
 pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
     match nearest(key, known.iter().copied()) {
-        Some(near) => format!("is no known key (did you mean `{near}`?)"),
-        None => format!("is no known key (known here: {})", known.join(", ")),
+        Some(near) => format!("is not a known key (did you mean `{near}`?)"),
+        None => format!("is not a known key (known here: {})", known.join(", ")),
     }
 }

@@ -38,9 +38,9 @@ fn check_line(line: &str, number: usize, is_last: bool) -> Result<(), Unparsed> 
     Err(fault(
         at,
         match wrong {
-            '\r' => "a carriage return without a line feed ends lines for some readers alone (use line feeds)".to_owned(),
+            '\r' => "a carriage return without a line feed ends lines only for some readers (use line feeds)".to_owned(),
             wrong if OTHER_LINE_ENDS.contains(&wrong) => {
-                format!("the character U+{code:04X} ends lines for some readers alone (write \"\\u{code:04X}\" in double quotes)")
+                format!("the character U+{code:04X} ends lines only for some readers (write \"\\u{code:04X}\" in double quotes)")
             }
             _ => format!("the character U+{code:04X} is not allowed in YAML (remove it, or write an escape in double quotes)"),
         },

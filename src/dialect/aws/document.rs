@@ -37,7 +37,7 @@ pub(super) fn refuse_doubles(reader: &Reader<'_>, faults: &mut Faults) {
     let entries = reader.entries();
     for (at, (key, _)) in entries.iter().enumerate() {
         if entries[..at].iter().any(|(earlier, _)| earlier.text == key.text) {
-            faults.add(key.at, reader.path(&key.text), "stands there twice: its case does not matter (remove one)");
+            faults.add(key.at, reader.path(&key.text), "is there twice: upper and lower case are the same here (remove one)");
         }
     }
 }

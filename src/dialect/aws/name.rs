@@ -95,11 +95,11 @@ impl Target {
             }
         };
         if service.is_some_and(|service| service != own) {
-            let problem = format!("is the ARN of a {}, and the object's `objectType` says otherwise (correct one of them)", own.noun());
+            let problem = format!("is the ARN of a {}, but the object's `objectType` says something else (correct one of them)", own.noun());
             return Err(name_fault(arn, &problem));
         }
         if let Some(region) = region.filter(|region| region != of_region) {
-            let problem = format!("is an ARN of the region {}, but is asked for in {region} (correct one of them)", quoted(of_region));
+            let problem = format!("is an ARN of the region {}, but Keyferry asks for it in {region} (correct one of them)", quoted(of_region));
             return Err(name_fault(arn, &problem));
         }
         check_resource(own, resource).map_err(|problem| name_fault(arn, problem))?;
@@ -153,7 +153,7 @@ fn secret(name: &str) -> Result<String, Fault> {
 pub(super) fn version(service: Service, version: Option<&str>, label: Option<&str>) -> Result<Option<String>, Fault> {
     match (service, version, label) {
         (Service::Parameters, Some(_), Some(_)) => {
-            let problem = "stands beside `objectVersion`, and a parameter has one of both (remove one)";
+            let problem = "cannot be used together with `objectVersion`: a parameter has only one of the two (remove one)";
             Err(fault("objectVersionLabel", problem.to_owned()))
         }
         (Service::Parameters, version, label) => Ok(version.or(label).map(str::to_owned)),

@@ -15,12 +15,12 @@ pub(super) const KEYS: Keys = Keys {
     foreign: &[
         ("audience", "here `usePodIdentity` says how the Pod logs in, and the node's configuration says the rest"),
         ("awsRegion", "here it is `region`"),
-        ("backend", "here `region` says which backend, or the node's configuration"),
-        ("fresh", "only classes in the native format say that"),
-        ("maxStale", "only classes in the native format say that"),
+        ("backend", "here `region` or the node's configuration chooses the backend"),
+        ("fresh", "only classes in the native format have this key"),
+        ("maxStale", "only classes in the native format have this key"),
         ("mode", "here each object has its `filePermission`"),
-        ("role", "here the ServiceAccount's annotation names it, or the node's configuration"),
-        ("roleArn", "here the ServiceAccount's annotation names it, or the node's configuration"),
+        ("role", "here the ServiceAccount's annotation or the node's configuration names it"),
+        ("roleArn", "here the ServiceAccount's annotation or the node's configuration names it"),
     ],
     of_others: |_| None,
 };
@@ -141,13 +141,13 @@ fn warn_of_address_type(parameters: &BTreeMap<String, String>, class: &mut Class
         "ipv4" | "ipv6" => class.warn(
             None,
             "preferredAddressType",
-            "is not used: the node's configuration says at which address the agent of EKS Pod Identity is (remove it if the class is for \
-             Keyferry alone)",
+            "is not used: the node's configuration has the address of the agent of EKS Pod Identity (remove it if the class is only for \
+             Keyferry)",
         ),
         _ => class.warn(
             None,
             "preferredAddressType",
-            format!("{} is none of ipv4, ipv6 and auto, and is not used (correct it)", quoted(text)),
+            format!("{} is not one of ipv4, ipv6 and auto, so it is not used (correct it)", quoted(text)),
         ),
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn refuse(reader: &mut Reader<'_>, faults: &mut Faults) {
     }
     for key in OWN {
         if reader.get(key).is_some() {
-            faults.add(position(reader, key), key, "goes with `format: pkcs12` alone (add that, or remove it)");
+            faults.add(position(reader, key), key, "works only with `format: pkcs12` (add that, or remove this key)");
         }
     }
 }
@@ -62,7 +62,7 @@ impl ObjectReader<'_, '_> {
         let before = faults.len();
         for key in BESIDE_NO_KEYSTORE {
             if reader.get(key).is_some() {
-                let problem = "stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)";
+                let problem = "cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)";
                 faults.add(position(reader, key), key, problem);
             }
         }
@@ -72,7 +72,7 @@ impl ObjectReader<'_, '_> {
                 faults.add(
                     position(reader, key),
                     key,
-                    "goes with `secret`, and there is none (write it beside the `secret` that it is for)",
+                    "needs `secret`, and there is none (write it in the entry of its secret)",
                 );
             }
         }
@@ -112,7 +112,7 @@ impl Parts<'_, '_, '_> {
             reader.missing("chain", "name the field with the key's certificate, and those with its issuers", faults);
         }
         if has_chain && !has_key {
-            let problem = "is without `key` (add it; certificates that are trusted go under `trust`)";
+            let problem = "needs `key` (add it; write trusted certificates under `trust`)";
             faults.add(position(reader, "chain"), "chain", problem);
         }
         if !has_key && !has_chain && reader.get("trust").is_none() {
@@ -137,7 +137,7 @@ impl Parts<'_, '_, '_> {
         let node = reader.get(key)?;
         let field = self.field_of(key, node, faults)?;
         if self.all.get(field.part).is_some_and(|part| part.optional) {
-            faults.add(node.at, key, "is needed (write `optional: true` in the object: without the secret it has no file)");
+            faults.add(node.at, key, "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)");
         }
         Some(field)
     }
@@ -150,7 +150,7 @@ impl Parts<'_, '_, '_> {
             Value::Mapping(_) | Value::Null | Value::Scalar { .. } => std::slice::from_ref(node),
         };
         if !(1..=MAX_FIELDS).contains(&items.len()) {
-            let problem = format!("has {} fields: 1 to {MAX_FIELDS} are allowed (write as many)", items.len());
+            let problem = format!("has {} fields: 1 to {MAX_FIELDS} are allowed (add or remove fields)", items.len());
             faults.add(node.at, key, problem);
             return Vec::new();
         }
@@ -187,7 +187,7 @@ fn alias(text: &str) -> Result<String, String> {
     match text.chars().count() {
         1..=MAX_ALIAS if text.chars().all(is_plain) => Ok(text.to_owned()),
         _ => Err(format!(
-            "{} is not an alias: it has 1 to {MAX_ALIAS} characters, none of them a control character or over U+FFFF (write another one)",
+            "{} is not an alias: an alias has 1 to {MAX_ALIAS} characters, no control character, and none above U+FFFF (write another one)",
             quoted(text)
         )),
     }

@@ -45,7 +45,7 @@ fn refuse_beside(reader: &mut Reader<'_>, faults: &mut Faults) {
     for key in OF_A_SECRET {
         if reader.get(key).is_some() {
             let problem =
-                "stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)";
+                "cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)";
             faults.add(position(reader, key), key, problem);
         }
     }
@@ -54,7 +54,7 @@ fn refuse_beside(reader: &mut Reader<'_>, faults: &mut Faults) {
 fn has_fitting_number(secrets: usize, at: Position, faults: &mut Faults) -> bool {
     let fits = (1..=MAX_PARTS).contains(&secrets);
     if !fits {
-        let problem = format!("has {secrets} secrets: a file is made of 1 to {MAX_PARTS} (write as many, or split the object)");
+        let problem = format!("has {secrets} secrets: a file is made of 1 to {MAX_PARTS} (add or remove secrets, or split the object)");
         faults.add(at, "secrets", problem);
     }
     fits
@@ -77,7 +77,7 @@ pub(super) fn read_ask<'a, 'n: 'a>(
     let is_method_known = method.is_some() || reader.get("method").is_none();
     if keep.is_some() && is_method_known && method.unwrap_or_default().verb() == Verb::Read {
         let problem =
-            "goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)";
+            "works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or write the `method` that you mean)";
         faults.add(position(reader, "keep"), "keep", problem);
     }
     if reader.get("secret").is_none() && !instead.iter().any(|key| reader.get(key).is_some()) {
@@ -190,7 +190,7 @@ pub(super) fn read_parse(
     if !matches!(node.value, Value::Mapping(_)) {
         let form = reader.parsed("parse", faults, |text| one_of("form of text", &FORMS, text))?;
         if matches!(form, Form::Pkcs12) {
-            let problem = "is without the field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)";
+            let problem = "needs the name of a field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)";
             faults.add(node.at, "parse", problem);
         }
         return Some(Parse::Lone);
@@ -205,7 +205,7 @@ pub(super) fn read_parse(
     let field = inner.text("field", faults).map(FieldName::new);
     let password = inner.get("password").map(|node| {
         if let Some(Form::Json) = form {
-            faults.add(node.at, inner.path("password"), "goes with `as: pkcs12` alone (remove it)");
+            faults.add(node.at, inner.path("password"), "works only with `as: pkcs12` (remove it)");
         }
         read_password(class, defaults, own, node, &inner.path("password"), faults)
     });
@@ -229,10 +229,10 @@ fn read_password(
         Named::Own(field) => own.map(|secret| PasswordOf { secret, field }),
         Named::Other(part, field) => {
             if part.optional {
-                faults.add(node.at, key, "is needed (write `optional: true` in the object: without the secret it has no file)");
+                faults.add(node.at, key, "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)");
             }
             if part.parse.is_some() {
-                faults.add(node.at, key, "is a field that its store has, so `parse` means nothing here (remove it)");
+                faults.add(node.at, key, "is a field as the store has it, so `parse` has no use here (remove it)");
             }
             Some(PasswordOf { secret: part.secret, field })
         }

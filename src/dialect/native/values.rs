@@ -74,7 +74,7 @@ pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Forma
         faults.add(
             position(reader, "secrets"),
             "secrets",
-            "stands without `format`, which makes one file of them (add it, such as `format: json`)",
+            "needs `format`, which makes one file of several secrets (add it, such as `format: json`)",
         );
     }
     if is_there && format.is_none() {
@@ -87,10 +87,10 @@ pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Forma
         (other, _, _) => other,
     };
     if has_names && !matches!(format, Some(Format::Dotenv(_) | Format::Properties(_))) {
-        faults.add(position(reader, "keys"), "keys", "goes with `format: dotenv` and `format: properties` alone (remove it)");
+        faults.add(position(reader, "keys"), "keys", "works only with `format: dotenv` and `format: properties` (remove it)");
     }
     if has_part && !matches!(format, Some(Format::Pem(_))) {
-        faults.add(position(reader, "part"), "part", "goes with `format: pem` alone (remove it)");
+        faults.add(position(reader, "part"), "part", "works only with `format: pem` (remove it)");
     }
     format.map_or(Formatting::None, Formatting::This)
 }
@@ -121,7 +121,7 @@ pub(super) fn read_path<P: FromStr<Err = InvalidPath>>(reader: &mut Reader<'_>, 
 }
 
 fn no_default(reader: &Reader<'_>, name: &str, cause: &InvalidPath, faults: &mut Faults) {
-    faults.add(reader.at(), "path", format!("is missing, and {} cannot stand in for it: it {cause} (add a path)", quoted(name)));
+    faults.add(reader.at(), "path", format!("is missing, and {} cannot be used instead: it {cause} (add a path)", quoted(name)));
 }
 
 fn path_problem(path: &str, cause: &InvalidPath) -> String {
@@ -146,7 +146,7 @@ pub(super) fn read_patterns(reader: &mut Reader<'_>, faults: &mut Faults) -> Opt
     for (at, text) in &texts {
         if text.is_empty() || text.len() > MAX_PATTERN || text.chars().any(char::is_control) {
             let problem = format!(
-                "{} can name no field: a field's name has 1 to {MAX_PATTERN} bytes and no control character (write a name, or \"*\" for all)",
+                "{} cannot name a field: a field's name has 1 to {MAX_PATTERN} bytes and no control character (write a name, or \"*\" for all)",
                 quoted(text)
             );
             faults.add(*at, "fields", problem);

@@ -78,9 +78,9 @@ pub(in crate::dialect) const VAULT: Peer = Peer {
     ],
     foreign: &[
         ("address", "here it is `vaultAddress`"),
-        ("backend", "here the address says which backend, or the node's configuration"),
-        ("fresh", "only classes in the native format say that"),
-        ("maxStale", "only classes in the native format say that"),
+        ("backend", "here the address or the node's configuration chooses the backend"),
+        ("fresh", "only classes in the native format have this key"),
+        ("maxStale", "only classes in the native format have this key"),
         ("mode", "here each object has its `filePermission`"),
         ("mount", "here it is `vaultAuthMountPath`"),
         ("namespace", "here it is `vaultNamespace`"),
@@ -128,9 +128,9 @@ pub(in crate::dialect) const OPENBAO: Peer = Peer {
         ("address", "here it is `baoAddress`"),
         ("baoCAPem", "here it is `baoCACertPath`, a file"),
         ("baoRole", "here it is `roleName`"),
-        ("backend", "here the address says which backend, or the node's configuration"),
-        ("fresh", "only classes in the native format say that"),
-        ("maxStale", "only classes in the native format say that"),
+        ("backend", "here the address or the node's configuration chooses the backend"),
+        ("fresh", "only classes in the native format have this key"),
+        ("maxStale", "only classes in the native format have this key"),
         ("mode", "here each object has its `filePermission`"),
         ("mount", "here it is `baoAuthMountPath`"),
         ("namespace", "here it is `baoNamespace`"),
@@ -235,7 +235,7 @@ impl<'w> Words<'w, '_> {
         let mut found = self.peer.names(parameter).iter().filter_map(|name| Some((*name, parameters.get(*name)?.as_str())));
         let (word, value) = found.next()?;
         for (other, _) in found.filter(|(_, other)| *other != value) {
-            self.class.warn(None, other, format!("is not used: `{word}` has another value, and wins (remove one)"));
+            self.class.warn(None, other, format!("is not used: `{word}` has another value, and Keyferry uses that (remove one)"));
         }
         Some((word, value))
     }
@@ -264,7 +264,7 @@ impl<'w> Words<'w, '_> {
         let present = |parameter| self.peer.names(parameter).iter().find(|name| self.parameters.contains_key(**name)).copied();
         let (word, former) = (present(Parameter::AuthMount), present(Parameter::KubernetesMount));
         if let (Some(word), Some(former)) = (word, former) {
-            self.class.fault(former, format!("stands beside `{word}`, and both mean the same (remove `{former}`)"));
+            self.class.fault(former, format!("cannot be used together with `{word}`: both mean the same (remove `{former}`)"));
         }
         let parameter = if former.is_some() { Parameter::KubernetesMount } else { Parameter::AuthMount };
         let (word, mount) = self.text(parameter, Some(LoginKey::Mount), login::path)?;
@@ -289,7 +289,7 @@ impl<'w> Words<'w, '_> {
             self.class.login_words.insert(LoginKey::TlsDir, (*word).to_owned());
         }
         if let (Some((file, _)), Some((folder, _))) = (&ca_file, &ca_folder) {
-            self.class.warn(None, folder, format!("is not used: the class has `{file}` too, which wins (remove one)"));
+            self.class.warn(None, folder, format!("is not used: the class has `{file}` too, and Keyferry uses that (remove one)"));
         }
         self.check_pair(certificate.as_ref(), Parameter::ClientKey, key.is_some());
         self.check_pair(key.as_ref(), Parameter::ClientCertificate, certificate.is_some());
@@ -307,7 +307,7 @@ impl<'w> Words<'w, '_> {
         if let Some((word, _)) = one.filter(|_| !other_is_there) {
             let other = self.peer.names(other)[0];
             self.class
-                .fault(word, format!("stands without `{other}`: a certificate and its key go together (add `{other}`, or remove it)"));
+                .fault(word, format!("needs `{other}`: a certificate and its key belong together (add `{other}`, or remove it)"));
         }
     }
 

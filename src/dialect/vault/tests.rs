@@ -289,8 +289,8 @@ fn the_openbao_dialect_has_three_names_for_everything() {
     let plan = parse_class("openbao", &mixed).unwrap();
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | audience=openbao namespace=same role=first"#);
     assert_snapshot!(warnings(&plan), @"
-    roleName: is not used: `vaultRoleName` has another value, and wins (remove one)
-    vaultAuthMountPath: is not used: `baoAuthMountPath` has another value, and wins (remove one)
+    roleName: is not used: `vaultRoleName` has another value, and Keyferry uses that (remove one)
+    vaultAuthMountPath: is not used: `baoAuthMountPath` has another value, and Keyferry uses that (remove one)
     ");
 }
 
@@ -304,8 +304,8 @@ fn an_address_that_is_configured_stands_for_its_tls() {
     ]);
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | namespace=team-a role=web"#);
     assert_snapshot!(warnings(&plan), @"
-    vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
-    vaultSkipTLSVerify: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
+    vaultCACertPath: is not used: the class's address is that of the backend `bao`, so this backend's TLS settings apply (remove it if the class is only for Keyferry)
+    vaultSkipTLSVerify: is not used: the class's address is that of the backend `bao`, so this backend's TLS settings apply (remove it if the class is only for Keyferry)
     ");
 }
 
@@ -315,9 +315,9 @@ fn without_an_address_the_backend_stands_for_the_tls() {
     let plan = plan(&tls);
     assert_eq!(shown(&plan), shown(&super::tests::plan(&[])));
     assert_snapshot!(warnings(&plan), @"
-    vaultCACertPath: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
-    vaultTLSServerName: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
-    vaultSkipTLSVerify: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    vaultCACertPath: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is only for Keyferry)
+    vaultTLSServerName: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is only for Keyferry)
+    vaultSkipTLSVerify: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is only for Keyferry)
     ");
 }
 
@@ -349,8 +349,8 @@ fn what_is_not_heeded_is_warned_of() {
         ("objects", "- {objectName: a.json, secretPath: kv/data/a, encoding: base64}"),
     ]);
     assert_snapshot!(warnings(&plan), @"
-    vaultCADirectory: is not used: the class has `vaultCACertPath` too, which wins (remove one)
-    object 1 (a.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
+    vaultCADirectory: is not used: the class has `vaultCACertPath` too, and Keyferry uses that (remove one)
+    object 1 (a.json): encoding: is not used without `secretKey`: Keyferry delivers a whole response as JSON (remove it)
     ");
 }
 
@@ -438,34 +438,34 @@ fn unknown_words_and_words_of_other_formats() {
         ("objects", "- secret: a\n  field: b\n  path: c\n  objectPath: d\n  version: 1\n  secretpath: e\n"),
     ];
     assert_snapshot!(faults("vault", &class), @"
-    - backend: is no known key (here the address says which backend, or the node's configuration)
-    - baoAddress: is no known key (here it is `vaultAddress`; with the provider `openbao` this name works)
-    - namespace: is no known key (here it is `vaultNamespace`)
-    - rolName: is no known key (did you mean `roleName`?)
-    - vaultAdress: is no known key (did you mean `vaultAddress`?)
-    - zzz: is no known key (known here: roleName, objects, audience, vaultAddress, vaultNamespace, vaultAuthMountPath, vaultCACertPath, vaultCADirectory, vaultTLSServerName, vaultTLSClientCertPath, vaultTLSClientKeyPath, vaultSkipTLSVerify)
-    1:3 object 1: secret: is no known key (here it is `secretPath`)
+    - backend: is not a known key (here the address or the node's configuration chooses the backend)
+    - baoAddress: is not a known key (here it is `vaultAddress`; with the provider `openbao` this name works)
+    - namespace: is not a known key (here it is `vaultNamespace`)
+    - rolName: is not a known key (did you mean `roleName`?)
+    - vaultAdress: is not a known key (did you mean `vaultAddress`?)
+    - zzz: is not a known key (known here: roleName, objects, audience, vaultAddress, vaultNamespace, vaultAuthMountPath, vaultCACertPath, vaultCADirectory, vaultTLSServerName, vaultTLSClientCertPath, vaultTLSClientKeyPath, vaultSkipTLSVerify)
+    1:3 object 1: secret: is not a known key (here it is `secretPath`)
     1:3 object 1: objectName: is missing (write the file's path in the volume, such as `objectName: password`)
     1:3 object 1: secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
-    2:3 object 1: field: is no known key (here it is `secretKey`)
-    3:3 object 1: path: is no known key (here it is `objectName`)
-    4:3 object 1: objectPath: is no known key (here it is `secretPath`)
-    5:3 object 1: version: is no known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
-    6:3 object 1: secretpath: is no known key (did you mean `secretPath`?)
+    2:3 object 1: field: is not a known key (here it is `secretKey`)
+    3:3 object 1: path: is not a known key (here it is `objectName`)
+    4:3 object 1: objectPath: is not a known key (here it is `secretPath`)
+    5:3 object 1: version: is not a known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
+    6:3 object 1: secretpath: is not a known key (did you mean `secretPath`?)
     ");
     let others =
         ["vaultRole", "openbaoTLSServerName", "baoRoleName", "openbaoKubernetesMountPath", "baoTlsServerName"].map(|key| (key, "x"));
     assert_snapshot!(faults("vault", &[&[("roleName", "web"), ("objects", OBJECTS)], &others[..]].concat()), @"
-    - baoRoleName: is no known key (here it is `roleName`; with the provider `openbao` this name works)
-    - baoTlsServerName: is no known key (did you mean `vaultTLSServerName`?)
-    - openbaoKubernetesMountPath: is no known key (here it is `vaultKubernetesMountPath`; with the provider `openbao` this name works)
-    - openbaoTLSServerName: is no known key (here it is `vaultTLSServerName`; with the provider `openbao` this name works)
-    - vaultRole: is no known key (here it is `roleName`)
+    - baoRoleName: is not a known key (here it is `roleName`; with the provider `openbao` this name works)
+    - baoTlsServerName: is not a known key (did you mean `vaultTLSServerName`?)
+    - openbaoKubernetesMountPath: is not a known key (here it is `vaultKubernetesMountPath`; with the provider `openbao` this name works)
+    - openbaoTLSServerName: is not a known key (here it is `vaultTLSServerName`; with the provider `openbao` this name works)
+    - vaultRole: is not a known key (here it is `roleName`)
     ");
     assert_snapshot!(faults("openbao", &[("bao_address", "x"), ("zzz", "x"), ("role", "x")]), @"
-    - bao_address: is no known key (did you mean `baoAddress`?)
-    - role: is no known key (here it is `roleName`)
-    - zzz: is no known key (known here: roleName, objects, audience, baoAddress, baoNamespace, baoAuthMountPath, baoCACertPath, baoCADirectory, baoTLSServerName, baoTLSClientCertPath, baoTLSClientKeyPath, baoSkipTLSVerify)
+    - bao_address: is not a known key (did you mean `baoAddress`?)
+    - role: is not a known key (here it is `roleName`)
+    - zzz: is not a known key (known here: roleName, objects, audience, baoAddress, baoNamespace, baoAuthMountPath, baoCACertPath, baoCADirectory, baoTLSServerName, baoTLSClientCertPath, baoTLSClientKeyPath, baoSkipTLSVerify)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     ");
@@ -512,8 +512,8 @@ fn all_faults_of_a_class_at_once() {
     assert_snapshot!(faults("vault", &class), @r#"
     - vaultNamespace: "team/../other" has the element ".." (write it as the store lists it)
     - vaultSkipTLSVerify: "yes" is neither true nor false (write "true" or "false")
-    - vaultTLSClientCertPath: stands without `vaultTLSClientKeyPath`: a certificate and its key go together (add `vaultTLSClientKeyPath`, or remove it)
-    - vaultKubernetesMountPath: stands beside `vaultAuthMountPath`, and both mean the same (remove `vaultKubernetesMountPath`)
+    - vaultTLSClientCertPath: needs `vaultTLSClientKeyPath`: a certificate and its key belong together (add `vaultTLSClientKeyPath`, or remove it)
+    - vaultKubernetesMountPath: cannot be used together with `vaultAuthMountPath`: both mean the same (remove `vaultKubernetesMountPath`)
     - audience: "a\u{7}" has a control character (remove it)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - vaultAddress: is no address (write https://host:port)
@@ -524,16 +524,16 @@ fn all_faults_of_a_class_at_once() {
     7:15 object 4 (c): secretPath: "latest" is no version of a KV secret (pin one that the store has, or leave the version out for the latest)
     8:11 object 4 (c): method: there is no method "DELETE" (there are: GET, LIST, POST, PUT)
     9:15 object 4 (c): secretArgs: is a list, but must be a mapping (write a line `key: value` for each key)
-    10:19 object 4 (c): filePermission: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    10:19 object 4 (c): filePermission: "0888" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     11:13 object 4 (c): encoding: there is no encoding "base46" (did you mean `base64`?)
-    14:15 object 5 (d): secretArgs: has "a", which stands in the query of `secretPath` too (keep one of them)
-    15:15 object 6 (d/e): objectName: "d" is a file, that of object 5 (d): nothing can stand within it (change one of the paths)
+    14:15 object 5 (d): secretArgs: has "a", which is in the query of `secretPath` too (keep one of them)
+    15:15 object 6 (d/e): objectName: "d" is the file of object 5 (d): nothing can be below a file (change one of the paths)
     16:15 object 6 (d/e): secretPath: has a query that cannot be read (write `name=value`, several with `&` between, other characters as %XX)
     17:14 object 6 (d/e): secretKey: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     18:3 object 7 (..d): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
     18:15 object 7 (..d): objectName: "..d" starts with `..`, which the driver keeps for itself (choose another name)
     22:19 object 8 (1): filePermission: 01777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    23:3 object 9: objects: is a text, but an object is a mapping (write `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`, say)
+    23:3 object 9: objects: is a text, but an object must be a mapping (write for example `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
     "#);
 }
 
@@ -544,7 +544,7 @@ fn a_class_without_what_it_needs() {
     - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     ");
     assert_snapshot!(faults("openbao", &[("baoTLSClientKeyPath", "/k"), ("objects", "[]")]), @"
-    - baoTLSClientKeyPath: stands without `baoTLSClientCertPath`: a certificate and its key go together (add `baoTLSClientCertPath`, or remove it)
+    - baoTLSClientKeyPath: needs `baoTLSClientCertPath`: a certificate and its key belong together (add `baoTLSClientCertPath`, or remove it)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
     ");

@@ -49,12 +49,12 @@ mod tests {
                 .map(|text| format!("{text}: {}", Query::expression(text).unwrap_err()));
         insta::assert_snapshot!(told.join("\n"), @r#"
         lenght(@): is a JMESPath expression that always fails: there is no function "lenght"
-        length(): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but is given 0
-        length(a, b): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but is given 2
-        a[?starts_with(b)]: is a JMESPath expression that always fails: `starts_with`: a function takes 2 arguments, but is given 1
+        length(): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 0
+        length(a, b): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 2
+        a[?starts_with(b)]: is a JMESPath expression that always fails: `starts_with`: a function takes 2 arguments, but gets 1
         {x: a.[y, nothing(@)]}: is a JMESPath expression that always fails: there is no function "nothing"
         map(&upper(@), a) || b: is a JMESPath expression that always fails: there is no function "upper"
-        merge(): is a JMESPath expression that always fails: `merge`: a function takes 1 argument, but is given 0
+        merge(): is a JMESPath expression that always fails: `merge`: a function takes 1 argument, but gets 0
         "#);
         // Right as far as anybody knows before there is a document. `not_null` and `merge` take any number.
         for text in ["length(a)", "join(',', a)", "sort_by(a, &b)", "not_null(a, b, c)", "merge(a, b, c)", "type(a)", "to_number('x')"] {

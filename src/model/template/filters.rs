@@ -152,8 +152,8 @@ fn text_of(filter: &'static str, value: &Value) -> Result<String, Error> {
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
         ValueKind::Bool => Ok(word(value).to_owned()),
         ValueKind::Number | ValueKind::Plain => Ok(value.to_string()),
-        ValueKind::Bytes => no(filter, "works with text, and this is binary (write `| b64encode` before it)"),
-        _ => no(filter, "works with text, and this is `none`, a list or a mapping (name a field, or use `json`)"),
+        ValueKind::Bytes => no(filter, "needs text, and this is binary (write `| b64encode` before it)"),
+        _ => no(filter, "needs text, and this is `none`, a list or a mapping (name a field, or use `json`)"),
     }
 }
 
@@ -195,14 +195,14 @@ fn text_in(out: Out) -> String {
 fn b64decode(state: &State, value: &Value) -> Result<Value, Error> {
     pay(state, 2 * value.as_str().map_or(64, str::len))?;
     let packed: String = text_of("b64decode", value)?.split_whitespace().collect();
-    let Ok(bytes) = BASE64.decode(packed.as_bytes()) else { return no("b64decode", "works with base64, and this is not") };
+    let Ok(bytes) = BASE64.decode(packed.as_bytes()) else { return no("b64decode", "needs base64, and this is not base64") };
     Ok(String::from_utf8(bytes).map_or_else(|error| Value::from_bytes(error.into_bytes()), Value::from))
 }
 
 fn of_dotenv(state: &State, value: &Value) -> Result<Value, Error> {
     text_as(state, "dotenv", value, 4, |text| {
         let line = dotenv::write("A", text.as_bytes())
-            .map_err(|_| "has no spelling for it that sh, node's dotenv and python-dotenv read alike (deliver it as a file)")?;
+            .map_err(|_| "cannot write it so that sh, node's dotenv and python-dotenv read the same value (deliver it as a file)")?;
         let value = line.strip_prefix("A=").unwrap_or(&line);
         Ok(value.strip_suffix('\n').unwrap_or(value).to_owned())
     })
@@ -241,7 +241,7 @@ fn indent(state: &State, value: &Value, width: usize, options: Kwargs) -> Result
     let is_first = options.get::<Option<bool>>("first")?.unwrap_or(false);
     options.assert_all_used()?;
     if width > WIDEST {
-        return no("indent", "indents by 256 at most");
+        return no("indent", "indents by at most 256");
     }
     let text = text_of("indent", value)?;
     let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
@@ -279,7 +279,7 @@ fn items<'v>(filter: &'static str, value: &'v Value) -> Result<&'v [Value], Erro
     match value.downcast_object_ref::<List>() {
         Some(list) => Ok(&list.0),
         None if value.is_undefined() => Err(Error::from(ErrorKind::UndefinedError)),
-        None => no(filter, "works with a list, and this is not one"),
+        None => no(filter, "needs a list, and this is not a list"),
     }
 }
 
@@ -287,7 +287,7 @@ fn end(state: &State, filter: &'static str, value: &Value, is_first: bool) -> Re
     pay(state, 1)?;
     let items = items(filter, value)?;
     let item = if is_first { items.first() } else { items.last() };
-    item.cloned().map_or_else(|| no(filter, "works with a list that has an item, and this one is empty"), Ok)
+    item.cloned().map_or_else(|| no(filter, "needs a list with an item, and this list is empty"), Ok)
 }
 
 fn join(state: &State, value: &Value, between: Option<&str>) -> Result<Value, Error> {
@@ -323,7 +323,7 @@ fn length(state: &State, value: &Value) -> Result<Value, Error> {
     pay(state, value.as_str().map_or(0, str::len))?;
     match value.len() {
         Some(length) => Ok(Value::from(length)),
-        None => no("length", "works with a text, a list or a mapping, and this is something else"),
+        None => no("length", "needs a text, a list or a mapping, and this is something else"),
     }
 }
 
@@ -339,7 +339,7 @@ fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -
     pay(state, 8 * json.len())?;
     let mut out = Out::within(usize::MAX, json.len());
     if respell(format, &json, &mut out).is_err() {
-        return no(filter, "has no spelling for this value (a null, a large number, a member twice, or nesting over 64 levels)");
+        return no(filter, "cannot write this value (a null, a large number, a member twice, or nesting over 64 levels)");
     }
     Ok(Value::from(text_in(out)))
 }
@@ -412,7 +412,7 @@ fn parsed(state: &State, filter: &'static str, json: &str) -> Result<Value, Erro
     pay(state, usize::try_from(steps.spent()).unwrap_or(usize::MAX))?;
     match read {
         Ok(Some(value)) => Ok(value),
-        Ok(None) => no(filter, "works with JSON, and this is not (or it is nested over 64 levels)"),
+        Ok(None) => no(filter, "needs JSON, and this is not JSON (or it is nested over 64 levels)"),
         Err(_) => Err(Error::from(ErrorKind::OutOfFuel)),
     }
 }
@@ -421,7 +421,7 @@ fn parsed(state: &State, filter: &'static str, json: &str) -> Result<Value, Erro
 fn search(state: &State, value: &Value, expression: &str) -> Result<Value, Error> {
     let json = json_of(state, "jmespath", value)?;
     pay(state, 16 * (expression.len() + json.len()) + VALUE * separators(json.as_bytes()))?;
-    let Ok(query) = expression.parse::<Query>() else { return no("jmespath", "takes an expression that `field` would take") };
+    let Ok(query) = expression.parse::<Query>() else { return no("jmespath", "needs an expression that `field` would accept") };
     let (size, values) = (json.len() as u64, separators(json.as_bytes()) as u64);
     let made = query.growth().saturating_mul(size).saturating_add(query.values().saturating_mul(values).saturating_mul(VALUE as u64));
     pay(state, usize::try_from(made.max(query.steps(size, values))).unwrap_or(usize::MAX))?;
@@ -445,7 +445,7 @@ fn pem(state: &State, filter: &'static str, value: &Value, part: Part) -> Result
         pay(state, BLOCK * text.as_str().map_or(1, str::len))?;
         let text = text_of(filter, text)?;
         if bundle.read(&text).is_err() {
-            return no(filter, "works with PEM, and this cannot be read (deliver it with `format: pem`, which says what is wrong)");
+            return no(filter, "needs PEM, and this cannot be read as PEM (deliver it with `format: pem`, which says what is wrong)");
         }
     }
     let mut out = Out::within(usize::MAX, texts.iter().map(|text| text.as_str().map_or(0, str::len)).sum());

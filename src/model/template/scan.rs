@@ -192,7 +192,7 @@ impl<'t> Reader<'t> {
                     return Err(self.fault(at, format!("has more than {MAX_BRACKETS} brackets within brackets (split it with `set`)")));
                 }
                 "(" | "[" => brackets += 1,
-                ")" | "]" => brackets = brackets.checked_sub(1).ok_or_else(|| self.fault(at, "has a closing bracket too many"))?,
+                ")" | "]" => brackets = brackets.checked_sub(1).ok_or_else(|| self.fault(at, "has one closing bracket too many"))?,
                 _ => {}
             }
             if tokens.len() == MAX_TOKENS {
@@ -318,7 +318,7 @@ impl Open {
             level.more += 1;
         }
         if self.0.iter().map(|level| 1 + level.more).sum::<usize>() > MAX_DEPTH {
-            return Err((tag.at, format!("is more than {MAX_DEPTH} tags deep, each `elif` counted (write it flatter)")));
+            return Err((tag.at, format!("is more than {MAX_DEPTH} tags deep; each `elif` counts (nest less)")));
         }
         Ok(())
     }
@@ -438,7 +438,7 @@ impl<'a, 't> Checker<'a, 't> {
                 Kind::Number | Kind::Text if before.is_some_and(|before| self.is_sign(before, ".")) => {
                     return Err((
                         token.at,
-                        "the name of a field goes behind `.` (for an item of a list use `first`, `last` or `jmespath`)".to_owned(),
+                        "the name of a field must follow a `.` (for an item of a list use `first`, `last` or `jmespath`)".to_owned(),
                     ));
                 }
                 Kind::Number | Kind::Text => {}
@@ -465,7 +465,7 @@ impl<'a, 't> Checker<'a, 't> {
             return Err((name.at, no("filter", name.text, &FILTERS)));
         }
         if self.tokens.get(at + 1).is_some_and(|next| next.text == ".") {
-            return Err((name.at, format!("put brackets around what goes through `{}`, before the `.`", name.text)));
+            return Err((name.at, format!("put brackets around the value and its filter `{}`, before the `.`", name.text)));
         }
         self.filters.push(at);
         Ok(())
@@ -534,7 +534,7 @@ impl<'a, 't> Checker<'a, 't> {
             Kind::Number | Kind::Sign => false,
         });
         if !is_closed || !is_name {
-            let problem = "within `[ ]` goes a name in quotes, or behind a name under `secrets` a variable (for an item of a list use `first`, \
+            let problem = "within `[ ]` write a name in quotes; after a name under `secrets`, a variable works too (for an item of a list use `first`, \
                            `last` or `jmespath`)";
             return Err((token.at, problem.to_owned()));
         }
@@ -564,9 +564,9 @@ impl<'a, 't> Checker<'a, 't> {
             return Ok(());
         }
         let problem = if is_in {
-            "left of `in` goes a text in quotes or a number, and nothing else".to_owned()
+            "left of `in` there must be a text in quotes or a number".to_owned()
         } else {
-            format!("on one side of `{}` goes a text in quotes, a number or a word such as `none`, and nothing else", token.text)
+            format!("one side of `{}` must be a text in quotes, a number or a word such as `none`", token.text)
         };
         Err((token.at, problem))
     }

@@ -206,9 +206,9 @@ fn what_makes_no_keystore() {
     SecretNotFound: object 12 (k.p12): files/a: has no field "laef" (did you mean "leaf"? It has "leaf", "all", "backwards", "ca_chain", "canary", "cut", "empty", "gap", "key", "none" and 2 more)
     SecretNotFound: object 12 (k.p12): files/b: has no field "pasword" (did you mean "password"? It has "password", "binary", "blank", "line", "other", "root")
     SecretNotFound: object 13 (k.p12): files/a: its field "none" is null in the store (give it a value, or set `optional: true`)
-    InvalidRequest: object 14 (k.p12): files/b: its field "line" has a character that Java takes in no password of a keystore: use ASCII from the blank to `~` (store another password; `newline: strip` removes a line end)
+    InvalidRequest: object 14 (k.p12): files/b: its field "line" has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another password; `newline: strip` removes a line end)
     InvalidRequest: object 15 (k.p12): files/b: its field "blank" is empty, and not every program opens a keystore without a password (store one)
-    InvalidRequest: object 16 (k.p12): files/b: its field "binary" has a character that Java takes in no password of a keystore: use ASCII from the blank to `~` (store another password; `newline: strip` removes a line end)
+    InvalidRequest: object 16 (k.p12): files/b: its field "binary" has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another password; `newline: strip` removes a line end)
     "#);
 }
 
