@@ -1,8 +1,8 @@
 //! The dialect `aws`: classes written for secrets-store-csi-driver-provider-aws (chart 3.1.1).
 //!
-//! What that provider does is read from its source (`provider/secret_descriptor.go`, `provider/*_provider.go`, `server/server.go`). Where this
-//! module is stricter, the provider would have mounted a class by chance, or in part: two objects of one file name, a path out of the volume,
-//! an ARN of another service, a key that it does not know.
+//! This module follows that provider's source (`provider/secret_descriptor.go`, `provider/*_provider.go`, `server/server.go`). It is
+//! stricter where the provider would mount a class only by chance, or only in part: two objects with one file name, a path out of the
+//! volume, an ARN of another service, an unknown key.
 
 use std::collections::BTreeMap;
 
@@ -158,7 +158,7 @@ impl ObjectReader<'_, '_> {
         SaidInstead { name, version, label }
     }
 
-    /// The file's path, claimed.
+    /// The file's path. The class claims it here.
     fn read_path(&mut self, said: &Said, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FilePath> {
         let (key, text) = said.alias.as_ref().map_or(("objectName", &said.name), |alias| ("objectAlias", alias));
         self.warn_of_quotes(key, text);
@@ -171,7 +171,7 @@ impl ObjectReader<'_, '_> {
 
     fn read_mode(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FileMode> {
         let node = reader.get(key).filter(|node| node.text() != Some(""))?;
-        // The peer takes such a text for no mode at all; as a number it would be another one.
+        // The peer ignores such a text as a mode. As a number it would be another mode.
         if let Some(text) = quoted_digits(node).filter(|text| text.len() != 4) {
             let problem = format!("{} does not have four digits (write for example \"0644\")", quoted(text));
             faults.add(position(reader, key), key, problem);
@@ -222,7 +222,7 @@ impl ObjectReader<'_, '_> {
         Some(Search { query: query?, path: path?, mode })
     }
 
-    /// The provider's README puts an alias in quotes twice, as an expression has to be: they are then in the file's name.
+    /// The provider's README puts an alias in quotes twice, like an expression. Then the file's name has the quotes too.
     fn warn_of_quotes(&mut self, key: &str, text: &str) {
         let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote)).filter(|inner| !inner.is_empty());
         if let Some(inner) = inner {
@@ -231,7 +231,7 @@ impl ObjectReader<'_, '_> {
         }
     }
 
-    /// A key's text as the provider reads it: a number or a truth becomes one. What is empty is not said.
+    /// A key's text as the provider reads it: a number or a boolean becomes a text. An empty text counts as left out.
     fn text(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
         let node = reader.get(key)?;
         let Value::Scalar { text, kind } = &node.value else {
@@ -248,7 +248,7 @@ impl ObjectReader<'_, '_> {
 
     // === the failover region ===
 
-    /// What is wrong with the failover as a whole, and with what the object says of it.
+    /// Checks the failover as a whole, and what the object says of it.
     fn check_instead(&mut self, said: &Said, instead: &SaidInstead, reader: &mut Reader<'_>, faults: &mut Faults) {
         let at = position(reader, "failoverObject");
         let is_there = instead.name.is_some() || instead.version.is_some() || instead.label.is_some();
@@ -285,7 +285,8 @@ impl ObjectReader<'_, '_> {
         self.class.judge(ask, false, reader, faults)
     }
 
-    /// What is asked for if the region is out: the same, but for what `failoverObject` says. `is_sound`: so is the object's own secret.
+    /// What Keyferry asks for if the region is out: the same, with the changes from `failoverObject`. `is_sound`: the object's own secret
+    /// has no fault.
     fn ask_instead(
         &mut self,
         is_sound: bool,
@@ -296,7 +297,7 @@ impl ObjectReader<'_, '_> {
         faults: &mut Faults,
     ) -> Option<SecretRef> {
         let failover = self.entry.failover.as_ref()?;
-        // What is wrong with a name is said once.
+        // A fault in a name is reported once.
         if instead.name.is_none() && (!is_sound || said.name.starts_with(name::ARN)) {
             return None;
         }
@@ -322,7 +323,8 @@ fn service(text: &str) -> Result<Service, String> {
     one_of("type", &SERVICES, text)
 }
 
-/// Four octal digits, in quotes or not; and other spellings of such a mode. Whether bits were left out that the driver does not set.
+/// Four octal digits, in quotes or not; other spellings of such a mode work too. The boolean says whether bits were left out that the
+/// driver does not set.
 fn mode(text: &str) -> Result<(FileMode, bool), String> {
     let is_octal = text.len() == 4 && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     match FileMode::from_bits(u64::from_str_radix(text, 8).unwrap_or_default() & 0o777).filter(|_| is_octal) {
@@ -358,7 +360,7 @@ fn query_problem(text: &str, cause: &InvalidQuery) -> String {
     format!("{} {cause} ({remedy})", quoted(text))
 }
 
-/// Two files of one object; those of others are found later.
+/// Finds two files of one object. Clashes with other objects are found later.
 fn refuse_same_file(path: Option<&FilePath>, searches: &[Search], reader: &mut Reader<'_>, faults: &mut Faults) {
     for (at, search) in searches.iter().enumerate() {
         let is_taken = path == Some(&search.path) || searches[..at].iter().any(|earlier| earlier.path == search.path);
@@ -369,7 +371,7 @@ fn refuse_same_file(path: Option<&FilePath>, searches: &[Search], reader: &mut R
     }
 }
 
-/// The path that names an object in messages, before anything is known to be right.
+/// The path that names an object in messages. Nothing of it has been checked yet.
 fn path_for_messages(node: &Node) -> String {
     let Value::Mapping(entries) = &node.value else {
         return String::new();

@@ -1,4 +1,4 @@
-//! The native format: `objects` is a list of mappings, one an object (`docs/classes.md`).
+//! The native format: `objects` is a list of mappings, one mapping per object (`docs/classes.md`).
 
 use std::collections::BTreeMap;
 
@@ -72,19 +72,19 @@ const FORMAT: Format = Format {
     may_be_empty: true,
 };
 
-/// These stand in `secret`'s place.
+/// These keys replace `secret`.
 const IN_PLACE_OF_SECRET: [&str; 3] = ["prefix", "secrets", "template"];
 
 /// A keystore may name a secret at each of its fields.
 const IN_A_KEYSTORE: [&str; 1] = ["format"];
 
-/// These say how fields become files, and a template says that itself.
+/// These keys say how fields become files. A template does that itself.
 const BESIDE_NO_TEMPLATE: [&str; 7] = ["field", "fields", "format", "keys", "part", "encoding", "newline"];
 
-/// The ends of files that have a syntax of values.
+/// The endings of file names whose format has a syntax for values.
 const SYNTAXES: [&str; 7] = [".json", ".yaml", ".yml", ".toml", ".properties", ".env", ".sh"];
 
-/// What an expression takes to be parsed, in steps a byte.
+/// The steps that parsing an expression takes, per byte.
 const QUERY: u64 = 16;
 
 const LEASES: [(&str, LeaseFor); 2] = [("pod", LeaseFor::Pod), ("shared", LeaseFor::Shared)];
@@ -148,7 +148,7 @@ impl ObjectReader<'_, '_> {
         let is_keystore = keystore::is_meant(reader);
         let instead = if is_keystore { &IN_A_KEYSTORE[..] } else { &IN_PLACE_OF_SECRET };
         let ask = if is_of_several { None } else { read_ask(self.defaults, instead, reader, faults) };
-        // A name that a store refuses could be no default either.
+        // A name that a store refuses cannot be a default either.
         let default_name = ask.as_ref().map(|ask| ask.name.rsplit('/').next().unwrap_or(ask.name));
         let mode = reader.parsed("mode", faults, mode);
         let owner = self.read_owner(reader, faults);
@@ -168,7 +168,7 @@ impl ObjectReader<'_, '_> {
             } else {
                 self.read_asked(ask.clone(), reader, faults)
             };
-            // Read even without a secret: its faults are to be told too.
+            // It is read without a secret too, so that its faults are reported.
             let select = self.read_select(reader, default_name.filter(|_| asked.is_some()), faults);
             (asked, select)
         };
@@ -300,7 +300,7 @@ impl ObjectReader<'_, '_> {
         Some(Select::Formatted { format, patterns, path })
     }
 
-    /// Claims the folder, and the files that are known before the secret is: those of patterns without `*`.
+    /// Claims the folder, and the files that are known without the secret: those of patterns without `*`.
     fn claim_folder(
         &mut self,
         reader: &mut Reader<'_>,
@@ -343,7 +343,7 @@ fn has_syntax(path: &str) -> bool {
     SYNTAXES.iter().any(|end| path.ends_with(end))
 }
 
-/// The path that names an object in messages, before anything is known to be right: its own, else what it defaults to.
+/// The path that names an object in messages: its own path, or the default. Nothing of it has been checked yet.
 fn path_for_messages(node: &Node) -> String {
     let Value::Mapping(entries) = &node.value else {
         return String::new();

@@ -1,4 +1,4 @@
-//! The text under `objects` as the provider reads it: by sigs.k8s.io/yaml, and with the keys in any case.
+//! The text under `objects` as the provider reads it: with sigs.k8s.io/yaml, and with keys in upper or lower case.
 
 use crate::steps::Steps;
 use crate::yaml::{self, Faults, Node, Reader, Schema, Unparsed, Value};
@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
     Ok(document)
 }
 
-/// Writes each key that is known in its own spelling. `failoverObject` has keys of an object.
+/// Writes each known key in its own spelling. `failoverObject` has keys of an object.
 fn respell(node: &mut Node) {
     match &mut node.value {
         Value::Mapping(entries) => {

@@ -9,7 +9,8 @@ use crate::model::{
 };
 use crate::steps::Steps;
 
-/// Two backends: `ireland` in eu-west-1, where Pods log in by irsa, and `frankfurt` in eu-central-1. ARNs of the account 111122223333 are names.
+/// Two backends: `ireland` in eu-west-1, where Pods log in with irsa, and `frankfurt` in eu-central-1. ARNs of the account 111122223333
+/// become names.
 struct FakeCatalogue;
 
 impl FakeCatalogue {
@@ -95,7 +96,7 @@ fn warnings(plan: &Plan) -> String {
     plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Everything of a plan that a mount would go by, a line for each file.
+/// Everything of a plan that a mount uses, one line per file.
 fn shown(plan: &Plan) -> String {
     plan.objects.iter().map(|object| shown_object(plan, object)).collect::<Vec<_>>().join("\n")
 }
@@ -159,7 +160,7 @@ fn every_key_of_a_class() {
     assert_eq!((warnings(&plan).as_str(), plan.needed()), ("", 5));
 }
 
-/// The classes of the peer's own end-to-end tests write keys so.
+/// The classes of the peer's end-to-end tests have keys in this spelling.
 #[test]
 fn keys_of_objects_have_any_case() {
     let plan = plan_of(
@@ -195,7 +196,7 @@ fn files_are_named_as_the_peer_names_them() {
 ";
     assert_snapshot!(ids(&plan_of(objects)), @"_a_b c_d _f_g i_j arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop_db-AbCdEf");
     assert_snapshot!(ids(&plan(&[("pathTranslation", "+"), ("objects", objects)])), @"+a+b c+d +f+g i+j arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop+db-AbCdEf");
-    // Nested paths mount, whoever writes the volume (the peer's fault 12).
+    // Nested paths mount, with the driver and with the provider as the writer of the volume (the peer's fault 12).
     let off = ["False", "false", "FALSE"].map(|off| ids(&plan(&[("pathTranslation", off), ("objects", objects)])));
     assert_snapshot!(off.join("\n"), @"
     a/b c/d f/g i/j arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-AbCdEf
@@ -232,7 +233,7 @@ fn files_are_named_as_the_peer_names_them() {
     "#);
 }
 
-/// Fault 18 of the peer: its README writes such an alias, and the quotes are then in the file's name.
+/// Fault 18 of the peer: its README writes such an alias, and then the file's name has the quotes.
 #[test]
 fn quotes_are_for_expressions_alone() {
     let of = |path: &str, alias: &str| {
@@ -286,7 +287,7 @@ fn numbers_and_truths_become_texts_as_the_peer_reads_them() {
     "#);
 }
 
-/// Fault 2 of the peer: a mode without quotes. Fault 5: the default mode is each request's own, which is not in the plan at all.
+/// Fault 2 of the peer: a mode without quotes. Fault 5: each request has its own default mode, which is not in the plan.
 #[test]
 fn modes() {
     let modes = ["0644", "'0644'", "0o644", "420", "'1777'", "7000", "''", "~"].map(|mode| {
@@ -423,7 +424,7 @@ fn unknown_keys_name_the_nearest() {
     ");
 }
 
-/// Fault 10 of the peer: an ARN of any service passes as a parameter.
+/// Fault 10 of the peer: it accepts an ARN of any service as a parameter.
 #[test]
 fn arns() {
     let objects = "
@@ -456,7 +457,7 @@ fn arns() {
     13:16 object 12 (arn:aws:ssm:eu-west-1:111122223333:parameter/a:3): objectName: "arn:aws:ssm:eu-west-1:111122223333:parameter/a:3" has a version or label at its end (write it as `objectVersion` or `objectVersionLabel`)
     14:16 object 13 (arn:aws:ssm:eu-west-1:111122223333:document/a): objectName: "arn:aws:ssm:eu-west-1:111122223333:document/a" is not the ARN of a parameter (copy it from AWS)
     "#);
-    // The backend holds the region of an ARN against its own where the class names none.
+    // If the class names no region, the backend compares the region of an ARN with its own.
     let plan = plan_of("- {objectName: 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf', objectAlias: a}");
     assert_eq!(plan.secrets[0].to_string(), "ireland/secretsmanager/a");
 }
@@ -681,7 +682,7 @@ fn a_failover_region_is_asked_for_the_same_or_for_what_the_object_says() {
     ");
 }
 
-/// Fault 11 of the peer: the ARN of the one region is sent to the other one.
+/// Fault 11 of the peer: it sends the ARN of one region to the other region.
 #[test]
 fn what_no_failover_could_serve_is_refused() {
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf";

@@ -1,4 +1,4 @@
-//! An object that asks for all below a prefix.
+//! An object that asks for all secrets below a prefix.
 
 use super::ObjectReader;
 use super::parts::{Asked, read_parse};
@@ -7,13 +7,13 @@ use crate::dialect::class::position;
 use crate::model::{Ask, Below, FieldPattern, FolderPath, Login, Parse, RENAMED, Select, Template, quoted};
 use crate::yaml::{Faults, Position, Reader};
 
-/// The most patterns under `include`, and under `exclude`: each is tried on every name.
+/// The most patterns under `include`, and under `exclude`: each is compared with every name.
 const MAX_PATTERNS: usize = 16;
 
 /// The longest pattern in bytes: no name is longer.
 const MAX_PATTERN: usize = 1024;
 
-/// What these say is not said of a prefix, and what to do.
+/// Keys that cannot be used together with a prefix, and what to do.
 const BESIDE_NO_PREFIX: [(&str, &str); 9] = [
     ("secret", "keep one: `secret` names one secret, `prefix` finds all secrets below a folder"),
     ("secrets", "keep one: `secrets` names them, `prefix` finds them"),
@@ -26,11 +26,11 @@ const BESIDE_NO_PREFIX: [(&str, &str); 9] = [
     ("keep", "Keyferry only reads the secrets that it finds: remove it"),
 ];
 
-/// These say which secrets below a prefix are wanted, and what their files are called.
+/// These keys choose the secrets below a prefix, and the names of their files.
 pub(super) const OF_A_PREFIX: [&str; 3] = ["include", "exclude", "rename"];
 
 impl ObjectReader<'_, '_> {
-    /// What it asks for, and which of it.
+    /// What it asks for, and which secrets of that.
     pub(super) fn read_below(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<(Asked, Below)> {
         let before = faults.len();
         for (key, remedy) in BESIDE_NO_PREFIX {
@@ -70,7 +70,7 @@ impl ObjectReader<'_, '_> {
         compiled.map_err(|fault| faults.add(at, "rename", fault.to_string())).ok()
     }
 
-    /// A file for each secret, or a folder.
+    /// One file for each secret, or a folder.
     pub(super) fn read_each(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Select> {
         let default = default_name(reader);
         let patterns: Option<Vec<FieldPattern>> = match reader.get("fields") {

@@ -19,15 +19,15 @@ const ALIAS: &str = "keyferry";
 /// These make a keystore.
 const OWN: [&str; 5] = ["key", "chain", "trust", "alias", "password"];
 
-/// These choose fields in another way.
+/// These keys choose fields in another way.
 const BESIDE_NO_KEYSTORE: [&str; 6] = ["field", "fields", "keys", "part", "prefix", "secrets"];
 
-/// Whether the object is one.
+/// Whether the object is a keystore.
 pub(super) fn is_meant(reader: &mut Reader<'_>) -> bool {
     reader.get("template").is_none() && reader.get("format").and_then(Node::text) == Some("pkcs12")
 }
 
-/// Tells of keys that mean something in a keystore alone. Of `format: jks` it is told what to write instead: that is enough.
+/// Reports keys that have a meaning only in a keystore. For `format: jks` another message says what to write; that is enough.
 pub(super) fn refuse(reader: &mut Reader<'_>, faults: &mut Faults) {
     if reader.get("format").and_then(Node::text) == Some("jks") {
         return;
@@ -43,9 +43,9 @@ pub(super) fn refuse(reader: &mut Reader<'_>, faults: &mut Faults) {
 struct Parts<'r, 'c, 'd> {
     class: &'r mut Class<'c>,
     defaults: &'d Defaults<'d>,
-    /// `secret` is written.
+    /// The key `secret` is present.
     has_own: bool,
-    /// The object's own secret; `None`: it has none, or that is told.
+    /// The object's own secret; `None`: it has none, or a fault was reported.
     own: Option<Part>,
     all: Vec<Part>,
 }
@@ -132,7 +132,7 @@ impl Parts<'_, '_, '_> {
         Some(Keystore { key, chain, trust, password: password?, alias: alias.unwrap_or_else(|| ALIAS.to_owned()) })
     }
 
-    /// A field that there must be.
+    /// A required field.
     fn read_one(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FieldOf> {
         let node = reader.get(key)?;
         let field = self.field_of(key, node, faults)?;
@@ -157,7 +157,7 @@ impl Parts<'_, '_, '_> {
         items.iter().filter_map(|item| self.field_of(key, item, faults)).collect()
     }
 
-    /// Secrets that are the same, and read in the same way, are one part.
+    /// Secrets that are the same, and are read in the same way, are one part.
     fn field_of(&mut self, key: &'static str, node: &Node, faults: &mut Faults) -> Option<FieldOf> {
         let (part, field) = match read_named(self.class, self.defaults, key, node, faults)? {
             Named::Other(part, field) => (part, field),
@@ -181,7 +181,7 @@ impl Parts<'_, '_, '_> {
     }
 }
 
-/// Java has it in capitals and small letters alike, and PKCS#12 in UTF-16 of 16 bits a character.
+/// Java ignores the case of an alias, and PKCS#12 stores it in UTF-16 with 16 bits per character.
 fn alias(text: &str) -> Result<String, String> {
     let is_plain = |c: char| !c.is_control() && u16::try_from(u32::from(c)).is_ok();
     match text.chars().count() {

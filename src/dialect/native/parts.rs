@@ -11,14 +11,14 @@ use crate::yaml::{Faults, Node, Position, Reader, Value, not_text};
 /// The most secrets of one object.
 const MAX_PARTS: usize = 64;
 
-/// These belong to a secret, and so to each of several.
+/// These keys belong to a secret, so each of several secrets may have them.
 pub(super) const OF_A_SECRET: [&str; 8] = ["secret", "version", "method", "args", "lease", "keep", "backend", "parse"];
 
 const BLANK: [&str; 5] = ["backend", "version", "method", "lease", "keep"];
 
 const FORMS: [(&str, Form); 2] = [("json", Form::Json), ("pkcs12", Form::Pkcs12)];
 
-/// What a field is read as.
+/// The format in which a field is read.
 #[derive(Clone, Copy)]
 enum Form {
     Json,
@@ -27,16 +27,16 @@ enum Form {
 
 /// A field that a class names.
 pub(super) enum Named {
-    /// Of the secret that it is said of.
+    /// A field of the secret that the key belongs to.
     Own(FieldName),
     Other(Part, FieldName),
 }
 
-/// What an object asks for, and how its fields are read first.
+/// What an object asks for, and how its fields are parsed before use.
 pub(super) struct Asked {
-    /// Of several secrets, the first.
+    /// With several secrets: the first.
     pub secret: usize,
-    /// Each of several.
+    /// With several secrets: each of them.
     pub parts: Vec<Part>,
     pub parse: Option<Parse>,
 }
@@ -61,7 +61,7 @@ fn has_fitting_number(secrets: usize, at: Position, faults: &mut Faults) -> bool
 }
 
 /// One secret, before its backend has seen it.
-/// `instead`: what may stand in the place of its name.
+/// `instead`: what may replace its name.
 pub(super) fn read_ask<'a, 'n: 'a>(
     defaults: &'a Defaults<'a>,
     instead: &[&'static str],
@@ -115,7 +115,7 @@ pub(super) fn read_list(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: 
     Some(Asked { secret: parts.first()?.secret, parts, parse: None })
 }
 
-/// The secrets of a template, by the names that it has for them.
+/// The secrets of a template, under the names that the template uses.
 pub(super) fn read_names(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Asked> {
     let before = faults.len();
     refuse_beside(reader, faults);
@@ -147,7 +147,7 @@ pub(super) fn read_names(class: &mut Class<'_>, defaults: &Defaults<'_>, reader:
     Some(Asked { secret: parts.first()?.secret, parts, parse: None })
 }
 
-/// A name alone, or a mapping with one.
+/// A name, or a mapping with a name.
 fn read_part(class: &mut Class<'_>, defaults: &Defaults<'_>, item: &Node, faults: &mut Faults) -> Option<Part> {
     let nothing = Node { at: item.at, value: Value::Null };
     if let Some(name) = item.text() {
@@ -178,7 +178,7 @@ fn read_mapping(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Rea
     Some(Part { name: String::new(), secret: secret?, optional, parse })
 }
 
-/// How a secret's fields are read first: `json`, or a mapping that names a field. `own`: the secret.
+/// How a secret's fields are parsed before use: `json`, or a mapping that names a field. `own`: the secret.
 pub(super) fn read_parse(
     class: &mut Class<'_>,
     defaults: &Defaults<'_>,

@@ -352,7 +352,7 @@ fn two_requests_for_one_path_are_warned_of() {
     ");
 }
 
-/// As a chart writes what its values do not say.
+/// A chart writes this for values that are not set.
 #[test]
 fn what_is_empty_is_left_out() {
     let rest = r#", backend: "", mode: "", version: "", encoding: "", method: "", lease: "", keep: "", owner: """#;
@@ -627,7 +627,7 @@ fn hostile_text_is_cut_and_escaped() {
     }
 }
 
-/// A class over many secrets costs no more each than one over few. Prints its figures; `--nocapture` shows them.
+/// A class with many secrets needs no more time per secret than a class with few. Prints its figures; `--nocapture` shows them.
 #[test]
 fn time_to_parse_grows_with_the_class_alone() {
     let best = [10, 1_000].map(|objects| {
@@ -648,11 +648,11 @@ fn time_to_parse_grows_with_the_class_alone() {
         println!("{objects} objects: {best:?}");
         best.as_nanos() / objects as u128
     });
-    // Generous, for busy machines: what is excluded is growth with the square, which would be a hundredfold.
+    // A generous limit, for busy machines: quadratic growth would be a hundredfold.
     assert!(best[1] < 10 * best[0], "{best:?} ns an object");
 }
 
-/// Every class in the documentation is one that works.
+/// Every class in the documentation works.
 #[test]
 fn the_documented_classes_parse() {
     let page = include_str!("../../../docs/classes.md");
@@ -721,7 +721,7 @@ fn names_and_files_and_paths_have_bounds() {
     insta::assert_snapshot!(faults[0], @"object 4 (x2): path: with this object the class has more than 10 files: no more are allowed on this node (split the class, or ask for a higher limits.files)");
 }
 
-/// The steps of a class, whatever comes of it.
+/// The steps of a class, with any result.
 fn steps_of(class: &BTreeMap<String, String>) -> u64 {
     let steps = Steps::unbounded();
     let limits = ClassLimits { objects: 100_000, files: 100_000, bytes: 1 << 30, owners: true };
@@ -779,7 +779,8 @@ fn twice_the_class_takes_twice_the_steps() {
     }
 }
 
-/// What the steps do not see, the clock does: one class is read as fast as sixteen of a sixteenth. With a square it would take 16 times as long.
+/// The clock finds what the steps do not count: one class is read as fast as sixteen classes of a sixteenth of the size. Quadratic work
+/// would take 16 times as long.
 #[test]
 fn the_time_of_a_class_grows_with_its_steps() {
     for (kind, class) in kinds() {
@@ -789,7 +790,7 @@ fn the_time_of_a_class_grows_with_its_steps() {
             (0..times).for_each(|_| _ = steps_of(class));
             start.elapsed()
         };
-        // In turn: what keeps the machine busy keeps both.
+        // By turns: a busy machine then slows both.
         let tries: Vec<_> = (0..4).map(|_| (time(&small, 16), time(&large, 1))).collect();
         let [small, large] = [tries.iter().map(|(small, _)| small).min(), tries.iter().map(|(_, large)| large).min()];
         assert!(large.unwrap() < &(5 * *small.unwrap()), "{kind}: {small:?}, {large:?}");
@@ -860,7 +861,7 @@ fn a_file_in_a_format() {
     assert_eq!(parts, [(0, false, None), (3, true, Some(Parse::Field(FieldName::new("value")))), (0, false, None)]);
 }
 
-/// A secret that is asked for by a refused object alone is not asked for, and the others keep their places.
+/// A secret that only a refused object asks for is not asked for, and the others keep their places.
 #[test]
 fn secrets_of_a_list_share_their_places() {
     let plan = plan("[{secret: b}, {secrets: [a, b, c], format: json, path: x}, {secret: c, path: y}]");
@@ -1097,7 +1098,7 @@ fn a_class_has_few_keystores() {
     let eight = (0..4).map(written).chain((0..3).map(|n| read(n, "p"))).chain([read(3, "q"), of_list(1), of_list(2)]).collect::<String>();
     assert_eq!(plan(&eight).objects.len(), 10, "one file that several objects read is one");
     insta::assert_snapshot!(faults(&(eight.clone() + &written(9) + &of_list(3))), @r#"11:3 object 11 (w9): format: with this object the class has more than 8 keystores; the stored keystores that it reads count too (split the class over several volumes)"#);
-    // However many there are, the others are not looked through again and again.
+    // With any number of them, the others are not searched again and again.
     let many = (0..400).map(of_list).collect::<String>();
     assert_eq!(faults(&many).lines().count(), 1);
 }

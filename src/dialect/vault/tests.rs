@@ -10,7 +10,7 @@ use crate::model::{
 };
 use crate::steps::Steps;
 
-/// One backend, `bao`, at https://bao:8200. Its namespace stands before a name, its versions are numbers, and its role is `csi`.
+/// One backend, `bao`, at https://bao:8200. It puts its namespace before a name, its versions are numbers, and its role is `csi`.
 struct FakeCatalogue;
 
 impl Catalogue for FakeCatalogue {
@@ -90,7 +90,7 @@ fn warnings(plan: &Plan) -> String {
     plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Everything of a plan that a mount would go by, a line an object.
+/// Everything of a plan that a mount uses, one line per object.
 fn shown(plan: &Plan) -> String {
     let line = |object: &crate::model::Object| {
         let select = if let Select::Key { key, path } = &object.select {
@@ -227,7 +227,7 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
         ("vaultSkipTLSVerify", "0"),
     ];
     for pairs in [&[] as &[_], &empty] {
-        // The catalogue's backend names no audience to a class that names no address: then it is the peer's.
+        // The catalogue's backend has no audience for a class without an address: then the peer's audience is used.
         assert_eq!(plan(pairs).secrets[0].login.said(), [(LoginKey::Audience, "vault"), (LoginKey::Role, "web")]);
     }
     let openbao = parse_class("openbao", &[("roleName", "web"), ("objects", OBJECTS)]).unwrap();
@@ -236,7 +236,7 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
     assert_eq!(named.secrets[0].login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
 }
 
-/// As a chart writes what its values do not say.
+/// A chart writes this for values that are not set.
 #[test]
 fn what_is_empty_in_an_object_is_left_out() {
     let object = |rest: &str| shown(&plan_of(&format!("- {{objectName: a, secretPath: kv/data/b{rest}}}\n---\n")));
@@ -321,7 +321,7 @@ fn without_an_address_the_backend_stands_for_the_tls() {
     ");
 }
 
-/// One fault, whatever else the class says or leaves out of its login.
+/// One fault, with any other part of the login present or missing.
 #[test]
 fn a_backend_that_cannot_serve_the_class_is_the_one_fault() {
     for role in [&[("roleName", "web")][..], &[], &[("roleName", "web"), ("audience", "x"), ("vaultCACertPath", "/tls/ca.crt")]] {
@@ -354,7 +354,7 @@ fn what_is_not_heeded_is_warned_of() {
     ");
 }
 
-/// Which object shares the request of which: one number for each request.
+/// Which objects share a request: one number per request.
 fn requests(objects: &str) -> Vec<usize> {
     plan_of(objects).objects.iter().map(|object| object.secret).collect()
 }
@@ -561,7 +561,7 @@ fn the_peers_to_come_say_so() {
     }
 }
 
-/// Queries and arguments as long as a class can be: one is read as fast as sixteen of a sixteenth.
+/// Queries and arguments as long as a class can be: one is read as fast as sixteen of a sixteenth of the size.
 #[test]
 fn long_queries_take_time_in_proportion() {
     let pairs = |n: usize| (0..n).map(|n| format!("a{n}=1&")).collect::<String>();
