@@ -67,7 +67,7 @@ fn an_alias_nests_as_deep_as_what_it_copies() {
     assert!(parse(&chain(80)).unwrap_err().problem.contains("nested"));
 }
 
-/// The stack of a thread of the runtime, whose frames are larger in this build than in a release.
+/// The stack of a runtime thread. In this build its frames are larger than in a release.
 #[test]
 fn the_deepest_tree_fits_the_stack() {
     let deepest = || {

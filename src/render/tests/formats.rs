@@ -12,7 +12,7 @@ fn format(format: Format, patterns: &[&str], path: &str) -> Select {
     }
 }
 
-/// An object of several secrets: `?` behind a name makes it optional.
+/// An object of several secrets: a name that ends in `?` is optional.
 fn merged(names: &[&str], select: Select) -> Object {
     let place = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
     let part =
@@ -143,7 +143,7 @@ fn a_file_has_a_bound() {
     insta::assert_snapshot!(faults(vec![object(1, "a", format(Format::Json, &[], "f"))], &secrets), @"TooLarge: object 1 (f): files/a: is 1200008 bytes as a file: at most 1048576 are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)");
 }
 
-/// What is written is charged before it is.
+/// Writing is charged before it happens.
 #[test]
 fn work_is_paid_for() {
     let secrets = secrets("a", [("x", text(&"x".repeat(100_000)))]);

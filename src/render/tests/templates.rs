@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{Parse, Part, Template};
 use crate::render::Skipped;
 
-/// An object whose template calls the secrets `a`, `b` and `c` by these names: `?` behind a name makes it optional.
+/// An object whose template has the secrets `a`, `b` and `c` under these names: a name that ends in `?` is optional.
 fn template(source: &str, names: &[&str]) -> Object {
     let place = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
     let part = |name: &&str| {
@@ -55,7 +55,7 @@ fn a_fault_has_the_line_and_no_value() {
     insta::assert_snapshot!(faults(vec![template("{{ b.password | b64decode }}", &["b"])], &two()), @"InvalidRequest: object 1 (app.conf): files/b: template: line 1: the filter `b64decode` needs base64, and this is not base64");
 }
 
-/// With little memory a mount is to get more; with all that there is, it fails.
+/// With little memory, a mount asks for more; with all that the daemon has, it fails.
 #[test]
 fn memory_has_two_bounds() {
     let source = format!("{}x{}", "{% for n in a %}".repeat(12), "{% endfor %}".repeat(12));
