@@ -70,7 +70,8 @@ pub enum Unfit {
     #[error("has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)")]
     LongName,
     #[error(
-        "has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets itself (add `keys: env`, or rename it)"
+        "has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets \
+         itself (add `keys: env`, or rename it)"
     )]
     Name,
     #[error("has the name of a variable whose value bash runs or computes (rename it)")]

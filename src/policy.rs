@@ -687,7 +687,7 @@ mod tests {
         line 15: policy rule 8.deny: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
         line 17: policy rule 9.read: is empty, and the rule has no other pattern: it says nothing (add one, or remove the rule)
         line 20: policy rule 10.read: "files/$namespace/x": "$namespace" is no placeholder (did you mean "files/${namespace}/x"?)
-        line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a line of its own, after `- `)
+        line 23: policy rule 11.read: holds a list, but must be a list of texts (write each on a separate line, after `- `)
         "#);
     }
 }

@@ -330,7 +330,7 @@ policy:
     keyferry.yaml:19:38: backends.mixed.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:20:33: backends.spaces.of: bao is in the namespace root and team in "team-a": a secret would have two names (set the same `namespace` for both)
     keyferry.yaml:21:33: backends.grants.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
-    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     keyferry.yaml:24:36: backends.own.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:24:51: backends.own.address: belongs to the backends that `of` names: a failover has none of its own (write it there)
     keyferry.yaml:24:71: backends.own.cache: belongs to the backends that `of` names: a failover has none of its own (write it there)

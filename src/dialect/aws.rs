@@ -226,7 +226,11 @@ impl ObjectReader<'_, '_> {
     fn warn_of_quotes(&mut self, key: &str, text: &str) {
         let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote)).filter(|inner| !inner.is_empty());
         if let Some(inner) = inner {
-            let problem = format!("{} has quotes, and so the file's name has them too (write {} for a name without quotes)", quoted(text), clean(inner));
+            let problem = format!(
+                "{} has quotes, and so the file's name has them too (write {} for a name without quotes)",
+                quoted(text),
+                clean(inner)
+            );
             self.class.warn(Some(self.label), key, problem);
         }
     }
@@ -259,7 +263,8 @@ impl ObjectReader<'_, '_> {
             faults.add(at, "objectAlias", "is missing: with `failoverObject` Keyferry needs it for the name of the file (add it)");
         }
         if (instead.name.is_some() || instead.version.is_some()) && instead.version != said.version {
-            let problem = "is different from the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
+            let problem =
+                "is different from the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
             faults.add(at, "failoverObject.objectVersion", problem);
         }
         if self.entry.has_failover && instead.name.is_none() && said.name.starts_with(name::ARN) {

@@ -359,8 +359,8 @@ impl<'c> Class<'c> {
         let keystores = self.written + self.opened.len();
         if before <= MAX_KEYSTORES && keystores > MAX_KEYSTORES {
             let problem = format!(
-                "with this object the class has more than {MAX_KEYSTORES} keystores; the stored keystores that it reads count too (split the class over \
-                 several volumes)"
+                "with this object the class has more than {MAX_KEYSTORES} keystores; the stored keystores that it reads count too \
+                 (split the class over several volumes)"
             );
             self.too_large(label, at, "format", problem);
         }

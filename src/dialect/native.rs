@@ -265,8 +265,8 @@ impl ObjectReader<'_, '_> {
         let template = template.ok()?;
         if let Some(line) = template.bare().filter(|_| has_syntax(path.as_str())) {
             let problem = format!(
-                "line {line} writes a value without a filter, so the author of the secret could add more than a value to {} (add a filter: `json`, `yaml`, \
-                 `toml`, `properties`, `dotenv`, `quote` or `shellquote`)",
+                "line {line} writes a value without a filter, so the author of the secret could add more than a value to {} (add a filter: \
+                 `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`)",
                 quoted(path.as_str())
             );
             self.class.warn(Some(self.label), "template", problem);
@@ -282,7 +282,8 @@ impl ObjectReader<'_, '_> {
         faults: &mut Faults,
     ) -> Option<Select> {
         if reader.get("field").is_some() {
-            let problem = "cannot be used together with `format`, which writes fields under their names (write `fields` to choose the fields)";
+            let problem =
+                "cannot be used together with `format`, which writes fields under their names (write `fields` to choose the fields)";
             faults.add(position(reader, "field"), "field", problem);
             return None;
         }

@@ -51,7 +51,7 @@ impl First<'_> {
         } else if self.secret.method != other.method {
             Some((format!("ask for {name}, with {} and with {method}", self.secret.method.as_str()), "write the same `method`"))
         } else if self.secret.args != other.args {
-            let how = if self.is_spelled_as(&other.args) { "arguments that differ in spelling alone" } else { "different arguments" };
+            let how = if self.is_spelled_as(&other.args) { "arguments that differ only in their spelling" } else { "different arguments" };
             Some((format!("send {method} {name}, with {how}"), "write the same arguments"))
         } else {
             let (lease, keep) = (self.secret.lease != other.lease, self.secret.keep != other.keep);

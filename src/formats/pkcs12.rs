@@ -78,7 +78,8 @@ pub enum Fault {
     #[error("has more than {MAX_PASSWORD} bytes, and the password of a keystore cannot be longer (store a shorter one)")]
     PasswordLength,
     #[error(
-        "has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another password; `newline: strip` removes a line end)"
+        "has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another \
+         password; `newline: strip` removes a line end)"
     )]
     PasswordSign,
     #[error("has more than {MAX_CERTIFICATES} certificates (use several files)")]

@@ -117,8 +117,10 @@ impl<'p> Renderer<'p> {
 
 /// The fault of a field whose name cannot be a path.
 pub(super) fn no_name_of_field(name: &str, cause: &InvalidPath) -> Problem {
-    let text =
-        format!("its field {} cannot name a file: the path {cause} (name the fields, or write a separate object for this one)", quoted(name));
+    let text = format!(
+        "its field {} cannot name a file: the path {cause} (name the fields, or write a separate object for this one)",
+        quoted(name)
+    );
     Problem { code: Code::InvalidRequest, text }
 }
 

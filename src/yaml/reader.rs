@@ -180,7 +180,7 @@ impl<'n> Reader<'n> {
                 None => faults.add(
                     item.at,
                     self.path(key),
-                    format!("holds {}, but must be a list of texts (write each on a line of its own, after `- `)", item.kind()),
+                    format!("holds {}, but must be a list of texts (write each on a separate line, after `- `)", item.kind()),
                 ),
             }
         }

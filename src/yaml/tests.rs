@@ -24,7 +24,10 @@ fn every_unknown_key_is_named_with_the_nearest() {
     assert_eq!(reader.text("mode", &mut faults), None);
     reader.finish(&mut faults);
     let shown: Vec<_> = faults.into_sorted().iter().map(|f| format!("{}: {f}", f.at.line)).collect();
-    assert_eq!(shown, ["2: top.moed: is not a known key (did you mean `mode`?)", "3: top.zzz: is not a known key (known here: path, mode)"]);
+    assert_eq!(
+        shown,
+        ["2: top.moed: is not a known key (did you mean `mode`?)", "3: top.zzz: is not a known key (known here: path, mode)"]
+    );
 }
 
 #[test]

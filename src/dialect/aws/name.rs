@@ -95,11 +95,13 @@ impl Target {
             }
         };
         if service.is_some_and(|service| service != own) {
-            let problem = format!("is the ARN of a {}, but the object's `objectType` says something else (correct one of them)", own.noun());
+            let problem =
+                format!("is the ARN of a {}, but the object's `objectType` says something else (correct one of them)", own.noun());
             return Err(name_fault(arn, &problem));
         }
         if let Some(region) = region.filter(|region| region != of_region) {
-            let problem = format!("is an ARN of the region {}, but Keyferry asks for it in {region} (correct one of them)", quoted(of_region));
+            let problem =
+                format!("is an ARN of the region {}, but Keyferry asks for it in {region} (correct one of them)", quoted(of_region));
             return Err(name_fault(arn, &problem));
         }
         check_resource(own, resource).map_err(|problem| name_fault(arn, problem))?;

@@ -43,7 +43,11 @@ impl ObjectReader<'_, '_> {
         let rename = self.read_rename(reader, faults);
         let parse = read_parse(self.class, self.defaults, None, reader, faults);
         if matches!(parse, Some(Parse::Pkcs12 { .. })) {
-            faults.add(position(reader, "parse"), "parse", "cannot open keystores below a prefix (write a separate object for each keystore)");
+            faults.add(
+                position(reader, "parse"),
+                "parse",
+                "cannot open keystores below a prefix (write a separate object for each keystore)",
+            );
         }
         let own_backend = reader.get("backend").is_some();
         let backend = reader.text("backend", faults);
@@ -98,7 +102,10 @@ pub(super) fn default_name(reader: &mut Reader<'_>) -> Option<String> {
 /// The folder's name, without the slash at its end.
 fn folder(text: &str) -> Result<String, String> {
     match text.strip_suffix('/') {
-        Some("") => Err("does not name a folder: Keyferry does not deliver a whole store (write a folder in it, such as \"shop/certs/\")".to_owned()),
+        Some("") => {
+            Err("does not name a folder: Keyferry does not deliver a whole store (write a folder in it, such as \"shop/certs/\")"
+                .to_owned())
+        }
         Some(folder) => Ok(folder.to_owned()),
         None if text.is_empty() => Err("is empty (write a folder in the store, such as \"shop/certs/\")".to_owned()),
         None => {

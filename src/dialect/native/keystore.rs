@@ -62,18 +62,15 @@ impl ObjectReader<'_, '_> {
         let before = faults.len();
         for key in BESIDE_NO_KEYSTORE {
             if reader.get(key).is_some() {
-                let problem = "cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)";
+                let problem =
+                    "cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)";
                 faults.add(position(reader, key), key, problem);
             }
         }
         let has_own = reader.get("secret").is_some();
         for key in OF_A_SECRET {
             if !has_own && reader.get(key).is_some() {
-                faults.add(
-                    position(reader, key),
-                    key,
-                    "needs `secret`, and there is none (write it in the entry of its secret)",
-                );
+                faults.add(position(reader, key), key, "needs `secret`, and there is none (write it in the entry of its secret)");
             }
         }
         let own_backend = reader.get("backend").is_some();
@@ -137,7 +134,11 @@ impl Parts<'_, '_, '_> {
         let node = reader.get(key)?;
         let field = self.field_of(key, node, faults)?;
         if self.all.get(field.part).is_some_and(|part| part.optional) {
-            faults.add(node.at, key, "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)");
+            faults.add(
+                node.at,
+                key,
+                "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)",
+            );
         }
         Some(field)
     }

@@ -44,8 +44,8 @@ pub(super) struct Asked {
 fn refuse_beside(reader: &mut Reader<'_>, faults: &mut Faults) {
     for key in OF_A_SECRET {
         if reader.get(key).is_some() {
-            let problem =
-                "cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)";
+            let problem = "cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as \
+                           `{ secret: shop/db, version: 3 }`)";
             faults.add(position(reader, key), key, problem);
         }
     }
@@ -76,8 +76,8 @@ pub(super) fn read_ask<'a, 'n: 'a>(
     let keep = reader.parsed("keep", faults, parse_duration);
     let is_method_known = method.is_some() || reader.get("method").is_none();
     if keep.is_some() && is_method_known && method.unwrap_or_default().verb() == Verb::Read {
-        let problem =
-            "works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or write the `method` that you mean)";
+        let problem = "works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or \
+                       write the `method` that you mean)";
         faults.add(position(reader, "keep"), "keep", problem);
     }
     if reader.get("secret").is_none() && !instead.iter().any(|key| reader.get(key).is_some()) {
@@ -229,7 +229,11 @@ fn read_password(
         Named::Own(field) => own.map(|secret| PasswordOf { secret, field }),
         Named::Other(part, field) => {
             if part.optional {
-                faults.add(node.at, key, "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)");
+                faults.add(
+                    node.at,
+                    key,
+                    "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)",
+                );
             }
             if part.parse.is_some() {
                 faults.add(node.at, key, "is a field as the store has it, so `parse` has no use here (remove it)");

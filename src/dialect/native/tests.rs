@@ -40,7 +40,7 @@ impl Catalogue for FakeCatalogue {
         let name = ask.name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
-            Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1"))),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is not a revision: a file vault counts them from 1"))),
         });
         let Ask { method, args, lease, keep, login, .. } = ask.clone();
         Ok(RefParts { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, keep, login }.into())
@@ -347,7 +347,7 @@ fn two_requests_for_one_path_are_warned_of() {
     let plan = plan(objects);
     assert_eq!(plan.objects.iter().map(|object| object.secret).collect::<Vec<_>>(), [0, 1, 2], "nothing is shared that was not asked for");
     insta::assert_snapshot!(plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
-    object 2 (tls.key): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 2 (tls.key): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ only in their spelling (write the same arguments if the two belong together, such as a certificate and its key)
     object 3 (ca.crt): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
     ");
 }
@@ -531,7 +531,7 @@ fn bad_names_versions_and_backends() {
     5:12 object 4: secret: the name "" is empty (write the name as its store lists it)
     6:12 object 5 (a\0b): secret: the name "a\0b" has a control character (write the name as its store lists it)
     7:12 object 6 (a): secret: the name "/v1/a" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
-    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
+    8:24 object 7 (a): version: "latest" is not a revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
     9:33 object 8 (x): backend: there is no backend "files2" on this node (there are: bao, files)
     "#);
     let long = format!("- secret: {}", "x".repeat(2_000));
@@ -577,7 +577,7 @@ fn bad_fields() {
     insta::assert_snapshot!(faults(&objects), @r#"
     2:23 object 1 (a): fields: is an empty list (name fields, or write "*" for all)
     3:24 object 2 (b): fields: "" cannot name a field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
-    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     4:120 object 3 (c): fields: has more than 16 patterns with a `*` (name the fields, or use fewer patterns)
     5:23 object 4 (d): fields: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
     6:22 object 5 (x): field: joins with a text that is not a literal, so the result could have any size (write a field's name, or a simpler JMESPath expression)
@@ -920,7 +920,7 @@ fn what_goes_with_a_format_and_what_does_not() {
     19:39 object 18 (r): version: cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
     20:15 object 19 (s): secret: the name "a/../b" has the element ".." (write the name as its store lists it)
     20:45 object 19 (s): backend: there is no backend "flies" on this node (there are: bao, files)
-    20:76 object 19 (s): version: "x" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
+    20:76 object 19 (s): version: "x" is not a revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
     "#);
     let many = vec!["a"; 65].join(", ");
     insta::assert_snapshot!(faults(&format!("[{{ secrets: [{many}], format: json, path: x }}]")), @"1:13 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (add or remove secrets, or split the object)");

@@ -306,8 +306,7 @@ impl<'w> Words<'w, '_> {
     fn check_pair(&mut self, one: Option<&(&'static str, String)>, other: Parameter, other_is_there: bool) {
         if let Some((word, _)) = one.filter(|_| !other_is_there) {
             let other = self.peer.names(other)[0];
-            self.class
-                .fault(word, format!("needs `{other}`: a certificate and its key belong together (add `{other}`, or remove it)"));
+            self.class.fault(word, format!("needs `{other}`: a certificate and its key belong together (add `{other}`, or remove it)"));
         }
     }
 

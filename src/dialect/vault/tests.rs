@@ -19,12 +19,12 @@ impl Catalogue for FakeCatalogue {
         let name = login.namespace.iter().fold(ask.name.to_owned(), |name, namespace| format!("{namespace}/{name}"));
         let name = name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         if login.address.as_ref().is_some_and(|address| !address.contains("://")) {
-            return Err(Unresolved::Login { key: LoginKey::Address, problem: "is no address (write https://host:port)".to_owned() });
+            return Err(Unresolved::Login { key: LoginKey::Address, problem: "is not an address (write https://host:port)".to_owned() });
         }
         login.role = login.role.filter(|role| role != "csi");
         let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
-            Err(_) => Err(Unresolved::Version(format!("{version:?} is no version of a KV secret"))),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is not a version of a KV secret"))),
         });
         let backend = ask.backend.unwrap_or("none").parse().unwrap();
         Ok(RefParts {
@@ -403,7 +403,7 @@ fn two_requests_where_the_peer_makes_one_are_warned_of() {
     assert_snapshot!(warnings(&plan), @"
     object 6 (list): secretArgs: Keyferry sends them as the query of this LIST; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
     object 7 (get): secretArgs: Keyferry sends them as the query of this GET; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
-    object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ only in their spelling (write the same arguments if the two belong together, such as a certificate and its key)
     object 3 (api.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
     object 5 (put.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both ask for pki/issue/web, with POST and with PUT (write the same `method` if the two belong together, such as a certificate and its key)
     ");
@@ -411,7 +411,11 @@ fn two_requests_where_the_peer_makes_one_are_warned_of() {
 - {objectName: b, secretPath: x, method: PUT, secretArgs: {a: 'true', b: ['1', {c: '1.5'}], d: '16'}}
 - {objectName: c, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: '1.50'}], d: 16}}";
     let several = warnings(&plan_of(several));
-    assert_eq!((several.matches("spelling alone").count(), several.matches("different arguments").count()), (1, 1), "{several}");
+    assert_eq!(
+        (several.matches("differ only in their spelling").count(), several.matches("different arguments").count()),
+        (1, 1),
+        "{several}"
+    );
 }
 
 #[test]
@@ -516,12 +520,12 @@ fn all_faults_of_a_class_at_once() {
     - vaultKubernetesMountPath: cannot be used together with `vaultAuthMountPath`: both mean the same (remove `vaultKubernetesMountPath`)
     - audience: "a\u{7}" has a control character (remove it)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    - vaultAddress: is no address (write https://host:port)
+    - vaultAddress: is not an address (write https://host:port)
     2:3 object 1 (a): objectName: is missing (write the file's path in the volume, such as `objectName: password`)
     3:15 object 2 (/etc/passwd): objectName: "/etc/passwd" is absolute: paths are relative to the volume (remove the `/` at its start)
     4:15 object 2 (/etc/passwd): secretPath: the name "kv/../a" has the element ".." (write the name as its store lists it)
     5:3 object 3 (b): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
-    7:15 object 4 (c): secretPath: "latest" is no version of a KV secret (pin one that the store has, or leave the version out for the latest)
+    7:15 object 4 (c): secretPath: "latest" is not a version of a KV secret (pin one that the store has, or leave the version out for the latest)
     8:11 object 4 (c): method: there is no method "DELETE" (there are: GET, LIST, POST, PUT)
     9:15 object 4 (c): secretArgs: is a list, but must be a mapping (write a line `key: value` for each key)
     10:19 object 4 (c): filePermission: "0888" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)

@@ -1,4 +1,4 @@
-//! The filters of templates: a closed list. Each pays for its work before it does it; the engine pays for what comes out.
+//! The filters of templates: a closed list. Each filter pays for its work before it does it; the engine pays for the output.
 
 use std::fmt::Write as _;
 
@@ -50,7 +50,7 @@ pub(super) const FILTERS: [&str; 29] = [
     "yaml",
 ];
 
-/// Those whose result is one value in some file, whatever the value was.
+/// Filters whose result is one value in some file, with any input.
 pub(super) const SPELLING: [&str; 16] = [
     "b64encode",
     "dotenv",
@@ -70,13 +70,13 @@ pub(super) const SPELLING: [&str; 16] = [
     "yaml",
 ];
 
-/// What an item costs besides its text, in bytes.
+/// The cost of an item besides its text, in bytes.
 const NODE: usize = 64;
 
-/// The widest that a text may be indented.
+/// The most spaces by which a text may be indented.
 const WIDEST: usize = 256;
 
-/// Why a value was refused: words of ours alone.
+/// Why a value was refused, in our own words.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(super) enum Refusal {
     #[error("the filter `{filter}` {why}")]
@@ -130,7 +130,7 @@ pub(super) fn add_to(engine: &mut Environment<'static>) {
     engine.add_test("undefined", |value: &Value| value.is_undefined());
 }
 
-/// Pays for so many bytes that are looked at or made.
+/// Pays for this many bytes that are looked at or made.
 fn pay(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(1 + bytes as u64 / BYTES)
 }
@@ -139,12 +139,12 @@ fn no<T>(filter: &'static str, why: &'static str) -> Result<T, Error> {
     Err(refused(Refusal::Filter { filter, why }))
 }
 
-/// As files have it, and the engine does not.
+/// As files write it. The engine writes it in another way.
 pub(super) fn word(truth: &Value) -> &'static str {
     if truth.is_true() { "true" } else { "false" }
 }
 
-/// A text, or what has one spelling.
+/// A text, or a value with only one spelling.
 #[allow(clippy::wildcard_enum_match_arm)] // the engine's kinds of values may become more
 fn text_of(filter: &'static str, value: &Value) -> Result<String, Error> {
     match value.kind() {
@@ -157,7 +157,7 @@ fn text_of(filter: &'static str, value: &Value) -> Result<String, Error> {
     }
 }
 
-/// `cost`: bytes that a byte of the text takes.
+/// `cost`: how many bytes a byte of the text costs.
 fn text_as(
     state: &State,
     filter: &'static str,
@@ -178,7 +178,7 @@ fn bytes_as(state: &State, filter: &'static str, value: &Value, make: impl Fn(&[
     }
 }
 
-/// `from`: of how many bytes it is made; that has been paid for.
+/// `from`: the bytes of the input, which are already paid for.
 fn put(from: usize, write: impl FnOnce(&mut Out)) -> String {
     let mut out = Out::within(usize::MAX, from + 2);
     write(&mut out);
@@ -222,7 +222,7 @@ fn squote(text: &str) -> Result<String, &'static str> {
     Ok(format!("'{text}'"))
 }
 
-/// RFC 3986: what is not unreserved is escaped.
+/// RFC 3986: every character that is not unreserved is escaped.
 fn urlencode(text: &str) -> String {
     let mut encoded = String::with_capacity(3 * text.len());
     for byte in text.bytes() {
@@ -235,7 +235,7 @@ fn urlencode(text: &str) -> String {
     encoded
 }
 
-/// All lines but the first, which stands where the template put it; `first=true`: that too. Empty lines stay empty.
+/// Indents all lines but the first, which already is where the template put it; `first=true`: the first too. Empty lines stay empty.
 #[allow(clippy::needless_pass_by_value)] // as the engine calls it
 fn indent(state: &State, value: &Value, width: usize, options: Kwargs) -> Result<Value, Error> {
     let is_first = options.get::<Option<bool>>("first")?.unwrap_or(false);
@@ -315,7 +315,7 @@ fn split(state: &State, value: &Value, at: &str) -> Result<Value, Error> {
     Ok(Value::from_object(List(text.split(at).map(Value::from).collect())))
 }
 
-/// Of a text in characters.
+/// For a text, the number of characters.
 fn length(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
@@ -330,7 +330,7 @@ fn length(state: &State, value: &Value) -> Result<Value, Error> {
 // === JSON and its kin ===
 
 fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -> Result<Value, Error> {
-    // All of them spell a text alike.
+    // All of them write a text in the same way.
     if let Some(text) = value.as_str() {
         pay(state, NODE + 8 * text.len())?;
         return Ok(Value::from(put(text.len(), |out| quote(text, out))));
@@ -344,7 +344,7 @@ fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -
     Ok(Value::from(text_in(out)))
 }
 
-/// Pays for each value as it comes: lists in lists may have far more of them than there is memory for.
+/// Pays for each value as it comes: lists in lists may have more values than there is memory for.
 fn json_of(state: &State, filter: &'static str, value: &Value) -> Result<String, Error> {
     let mut json = String::new();
     write_json(state, filter, value, 0, &mut json)?;
@@ -404,7 +404,7 @@ fn fromjson(state: &State, value: &Value) -> Result<Value, Error> {
     parsed(state, "fromjson", &text)
 }
 
-/// What parsing takes is counted as it goes on, and paid then.
+/// The work of parsing is counted while it runs, and paid after that.
 fn parsed(state: &State, filter: &'static str, json: &str) -> Result<Value, Error> {
     let left = state.fuel_levels().map_or(u64::MAX, |(_, left)| left.saturating_mul(BYTES));
     let steps = Steps::of(left);
@@ -417,7 +417,7 @@ fn parsed(state: &State, filter: &'static str, json: &str) -> Result<Value, Erro
     }
 }
 
-/// An expression over a value, as `field` has it. What it may make is paid for before it is searched.
+/// Applies an expression to a value, as `field` does. What it may make is paid for before the search.
 fn search(state: &State, value: &Value, expression: &str) -> Result<Value, Error> {
     let json = json_of(state, "jmespath", value)?;
     pay(state, 16 * (expression.len() + json.len()) + VALUE * separators(json.as_bytes()))?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Field, FieldKind, FieldName, SecretBytes};
 
-/// Stands in every value, and in no fault.
+/// Is in every value, and in no fault.
 const CANARY: &str = "hunter2";
 
 const MIB: usize = 1 << 20;
@@ -260,7 +260,7 @@ fn outcome(source: &str, memory: usize, steps: &Steps) -> Result<(), Unrendered>
     template.render(&[("db", Some(&db)), ("none_such", None)], MIB, memory, steps).map(|_| ())
 }
 
-/// What one of these took from version 2 of the engine was 5 GiB.
+/// One of these took 5 GiB with version 2 of the engine.
 #[test]
 fn memory_and_work_end() {
     let loops = "{% for a in db.list %}".repeat(5);
@@ -316,7 +316,7 @@ fn a_file_has_a_bound() {
     assert_eq!((of(1_000), of(999)), (Ok(1_000), Err(Unrendered::TooLong)));
 }
 
-/// What a secret takes as values counts before they are made.
+/// The memory for a secret's values counts before they are made.
 #[test]
 fn secrets_count_as_memory() {
     let zeros = secret(&[("list", json(&format!("[{}0]", "0,".repeat(50_000))))]);
@@ -348,7 +348,7 @@ fn values_that_are_written_as_they_are() {
     }
 }
 
-/// Any text is compiled or refused, and so it is with little room on the stack: the engine recurses.
+/// Any text is compiled or refused, also with little room on the stack: the engine recurses.
 #[test]
 fn no_text_is_too_much() {
     let nested = |open: &str, inner: &str, close: &str, times: usize| open.repeat(times) + inner + &close.repeat(times);
@@ -380,7 +380,7 @@ fn no_text_is_too_much() {
         let shown: String = source.chars().take(30).collect();
         assert!(compiled(&source).is_err(), "{shown}");
     }
-    // As deep as it goes, in half of the stack that the runtime's threads have.
+    // As deep as the limits allow, in half of the stack that the runtime's threads have.
     let deepest = [
         format!("{{{{ db.user{} }}}}", "~db.user".repeat(62)),
         format!("{{{{ db.user{} }}}}", "|trim".repeat(126)),
@@ -400,7 +400,7 @@ fn no_text_is_too_much() {
     thread.unwrap().join().unwrap();
 }
 
-/// As many tags as there is room for.
+/// As many tags as a template can have.
 #[test]
 fn long_templates_are_compiled() {
     for source in ["{{ db.user }}".repeat(5_000), "{% if db.user %}{% endif %}".repeat(2_400), "{% set a = db.user %}".repeat(3_000)] {
@@ -474,7 +474,7 @@ fn tokens() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// The engine sees no name that was not seen before it: tags begin and end in the same places.
+    /// The engine sees only names that were seen before: tags begin and end in the same places.
     #[test]
     fn no_name_is_overlooked(source in tokens()) {
         let Ok(scan) = scan::scan(&source, &["db"]) else { return Ok(()) };
@@ -486,7 +486,7 @@ proptest! {
         }
     }
 
-    /// A text that is compiled is rendered, or fails with a fault of ours: no filter is unknown by then.
+    /// A text that compiles is rendered, or fails with a fault of ours: by then, no filter is unknown.
     #[test]
     fn what_is_compiled_is_known(source in tokens()) {
         if let Err(Unrendered::Absent { fault, .. } | Unrendered::Fault(fault)) = rendered(&source) {

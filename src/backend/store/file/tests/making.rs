@@ -50,7 +50,7 @@ fn the_configuration_names_what_is_missing() {
     ");
     assert_snapshot!(read("vault: ''\nidentity: [{}, '']").1, @r#"
     backends.files.vault: is empty (write a path that starts with /, or leave the key out)
-    backends.files.identity: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    backends.files.identity: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     backends.files.identity: is empty (write a path that starts with /, or leave the key out)
     "#);
 }
