@@ -229,7 +229,7 @@ impl Meaning {
         if is_identifier(text) { Ok(Self::Name) } else { Self::expression(text) }
     }
 
-    /// An expression that is never a name.
+    /// Reads the text as an expression, never as a name.
     fn expression(text: &str) -> Result<Self, InvalidQuery> {
         let operators = text.matches(OPERATORS).count();
         if operators > MAX_OPERATORS {
