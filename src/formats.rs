@@ -1,7 +1,7 @@
-//! The forms in which applications read many values from one file, each written so that all readers of the form agree.
+//! The formats in which applications read many values from one file. Each is written so that all readers of the format agree.
 //!
-//! A room of its own, open to all: files of whole secrets are written by it. dotenv is a neighbour ([`crate::dotenv`]), since commands read and
-//! write it too. Nothing here knows a secret or a class.
+//! Files of whole secrets are written here. dotenv has its own module ([`crate::dotenv`]), since commands read and write it too. Nothing
+//! here uses a secret or a class.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -23,10 +23,10 @@ pub use text::quote;
 #[cfg(test)]
 mod tests;
 
-/// The deepest nesting of a value: who reads one recurses that deep.
+/// The deepest nesting of a value: a program that reads it recurses that deep.
 pub const MAX_DEPTH: usize = 64;
 
-/// A form that a file may have.
+/// A format that a file may have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
     Dotenv(Names),
@@ -37,17 +37,17 @@ pub enum Format {
     Yaml,
 }
 
-/// What the names in a file are.
+/// How names are written in a file.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Names {
-    /// As their secret has them.
+    /// As in their secret.
     #[default]
     AsStored,
     /// Names of environment variables: `db.password` becomes `DB_PASSWORD`.
     Env,
 }
 
-/// A value, as its store has it.
+/// A value as its store has it.
 #[derive(Clone, Copy)]
 pub enum Value<'v> {
     Binary(&'v [u8]),
@@ -56,7 +56,7 @@ pub enum Value<'v> {
     Text(&'v str),
 }
 
-/// Why a value has no place in a form. The message follows the field's name.
+/// Why a value cannot be written in a format. The message follows the field's name.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Unfit {
     #[error("is binary, which {format} cannot hold (deliver it with `field`, and name the other fields with `fields`)")]
@@ -70,10 +70,11 @@ pub enum Unfit {
     #[error("has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)")]
     LongName,
     #[error(
-        "has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)"
+        "has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets \
+         itself (add `keys: env`, or rename it)"
     )]
     Name,
-    #[error("has a name that bash runs or computes the value of (rename it)")]
+    #[error("has the name of a variable whose value bash runs or computes (rename it)")]
     Runs,
     #[error("came as JSON and cannot be read as such")]
     NotJson,
@@ -87,11 +88,11 @@ pub enum Unfit {
     Twice { format: &'static str },
 }
 
-/// What is written, as long as it may be. A longer text is counted to its end and not kept. No half-grown copy is left behind.
+/// A buffer with a maximum length. A longer text is counted to its end and not kept. A growing buffer leaves no copy.
 pub struct Out {
     length: usize,
     most: usize,
-    /// `None`: it is counted alone.
+    /// `None`: the text is only counted.
     bytes: Option<Zeroizing<Vec<u8>>>,
 }
 
@@ -110,7 +111,7 @@ impl Format {
         }
     }
 
-    /// What a field is called in the file. `None`: it has no letter or digit that a variable's name could be made of.
+    /// A field's name in the file. `None`: the name has no letter or digit that a variable's name could be made of.
     pub fn name(self, field: &str) -> Option<Cow<'_, str>> {
         match self {
             Self::Dotenv(Names::Env) | Self::Properties(Names::Env) => variable(field).map(Cow::Owned),
@@ -120,10 +121,10 @@ impl Format {
         }
     }
 
-    /// Writes all values, each under the name beside it. A certificate's form is [`pem`]'s.
+    /// Writes all values, each with its name. Certificates are written by [`pem`].
     ///
     /// # Errors
-    /// The first value that has no place in it, by its position.
+    /// The position of the first value that cannot be written.
     pub fn write(self, values: &[(&str, Value<'_>)], out: &mut Out) -> Result<(), (usize, Unfit)> {
         match self {
             Self::Json => out.push("{"),
@@ -163,10 +164,10 @@ impl Format {
     }
 }
 
-/// JSON in another spelling: that of JSON itself, YAML or TOML.
+/// JSON in the spelling of another format: JSON itself, YAML or TOML.
 ///
 /// # Errors
-/// It has no place in that form.
+/// That format cannot hold it.
 pub fn respell(format: Format, json: &str, out: &mut Out) -> Result<(), Unfit> {
     let spelling = match format {
         Format::Toml => &toml::SPELLING,
@@ -205,12 +206,12 @@ fn variable(field: &str) -> Option<String> {
 // === impl Out ===
 
 impl Out {
-    /// Keeps nothing but how much was written.
+    /// Keeps only the number of bytes written.
     pub fn counting() -> Self {
         Self { length: 0, most: 0, bytes: None }
     }
 
-    /// Keeps at most so many bytes; there is room for `guess` of them from the start.
+    /// Keeps at most so many bytes. It has room for `guess` of them from the start.
     pub fn within(most: usize, guess: usize) -> Self {
         Self { length: 0, most, bytes: Some(Zeroizing::new(Vec::with_capacity(guess.min(most)))) }
     }
@@ -242,7 +243,7 @@ impl Out {
         self.length
     }
 
-    /// Whether it is more than may be kept.
+    /// Whether the text is too long to be kept.
     pub fn is_over(&self) -> bool {
         self.length > self.most
     }
@@ -251,10 +252,10 @@ impl Out {
         self.length == 0
     }
 
-    /// All that was written.
+    /// The whole text.
     ///
     /// # Errors
-    /// It is more than may be kept: how many bytes it is.
+    /// It is too long: the error has its length in bytes.
     pub fn into_bytes(self) -> Result<Zeroizing<Vec<u8>>, usize> {
         self.bytes.ok_or(self.length)
     }

@@ -1,25 +1,25 @@
-//! Globs: over one word (`*` is any run of characters), and over `/`-separated names (`*` stays within an element, `**` crosses them).
-//! Over a word they take time proportional to pattern and text together; over names, to the product of their elements. Whoever may write the
-//! pattern and the text cannot make them slow: names have at most 1,024 bytes, and their patterns are the configuration's.
+//! Globs for one word (`*` is any run of characters), and for names with `/` (`*` stays within an element, `**` crosses them). For a word,
+//! the time is proportional to the length of pattern and text together; for names, to the product of their elements. An attacker who writes
+//! the pattern and the text cannot make them slow: names have at most 1,024 bytes, and their patterns are in the configuration.
 
-/// A pattern over one word, taken apart: for many words.
+/// A pattern for one word, split once for many words.
 #[derive(Clone, Copy, Debug)]
 pub struct Glob<'p> {
     /// Before the first `*`.
     first: &'p str,
-    /// Behind the first `*`; `None`: the pattern has none, and is one word.
+    /// After the first `*`; `None`: the pattern has no `*`, and is one word.
     rest: Option<Rest<'p>>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Rest<'p> {
-    /// Between the first `*` and the last one, with those between.
+    /// Between the first `*` and the last one, with any `*` between them.
     middle: &'p str,
-    /// Behind the last `*`.
+    /// After the last `*`.
     last: &'p str,
 }
 
-/// Whether `text` is what `pattern` describes; `*` stands for any run of characters, also none.
+/// Whether `text` matches `pattern`; `*` matches any run of characters, also none.
 pub fn matches(pattern: &str, text: &str) -> bool {
     Glob::new(pattern).matches(text, &mut 0)
 }
@@ -33,13 +33,13 @@ impl<'p> Glob<'p> {
         Self { first, rest: Some(Rest { middle, last }) }
     }
 
-    /// Adds to `looked` how many bytes were looked at, one at least: no more than text and pattern have together.
+    /// Adds to `looked` how many bytes were looked at, at least one: at most as many as text and pattern have together.
     pub fn matches(self, text: &str, looked: &mut u64) -> bool {
         *looked += 1;
         let Some(Rest { middle, last }) = self.rest else { return self.first == text };
         let Some(mut text) = text.strip_prefix(self.first).and_then(|text| text.strip_suffix(last)) else { return false };
         *looked += (self.first.len() + last.len()) as u64;
-        // Each part where it comes first: what follows has then the most room. `find` takes time proportional to both of its texts.
+        // Each part is taken where it comes first: so the rest has the most room. `find` takes time proportional to both of its texts.
         for part in middle.split('*').filter(|part| !part.is_empty()) {
             let Some(at) = text.find(part) else {
                 *looked += (text.len() + part.len()) as u64;
@@ -52,11 +52,11 @@ impl<'p> Glob<'p> {
     }
 }
 
-/// Whether the name is what the pattern describes. `*` stands for any run within one element; an element `**` stands for any
-/// number of whole elements, also none.
+/// Whether the name matches the pattern. `*` matches any run within one element; an element `**` matches any number of whole elements, also
+/// none.
 pub fn matches_path(pattern: &str, name: &str) -> bool {
-    // The same walk an element at a time: on a mismatch the last `**` takes one element more. Elements are looked at as they come: most
-    // patterns differ from a name in the first ones.
+    // The same walk, one element at a time: on a mismatch the last `**` takes one more element. Elements are looked at when they are
+    // needed: most patterns differ from a name in the first ones.
     let (mut patterns, mut names) = (pattern.split('/'), name.split('/'));
     let mut star = None;
     loop {
@@ -69,7 +69,7 @@ pub fn matches_path(pattern: &str, name: &str) -> bool {
                 patterns = after_pattern;
                 star = Some((patterns.clone(), names.clone()));
             }
-            // However much more `**` takes, there is less then for the rest of the pattern.
+            // If `**` takes more, less is left for the rest of the pattern.
             (Some(_), None) => return false,
             (Some(element), Some(text)) if matches(element, text) => (patterns, names) = (after_pattern, after_name),
             (None | Some(_), Some(_)) => {
@@ -85,8 +85,8 @@ pub fn matches_path(pattern: &str, name: &str) -> bool {
 /// How many levels of folders a listing goes down.
 pub const LEVELS: usize = 8;
 
-/// Names that stand for all that can be below a folder, one for each level. Their letter is in no pattern and in no name: what matches it is a
-/// star, and so matches every other name of as many elements. `folder` has no `/` at its end.
+/// Names for all that can be below a folder, one name per level. Their letter is in no pattern and in no name: only a star matches it, and
+/// a star also matches every other name with as many elements. `folder` has no `/` at its end.
 pub fn samples_below(folder: &str) -> impl Iterator<Item = String> + use<> {
     const ANY: &str = "/\0";
     let mut name = folder.to_owned();
@@ -96,27 +96,27 @@ pub fn samples_below(folder: &str) -> impl Iterator<Item = String> + use<> {
     })
 }
 
-/// Whether a pattern describes every name below a folder.
+/// Whether a pattern matches every name below a folder.
 pub fn covers(pattern: &str, folder: &str) -> bool {
     samples_below(folder).all(|name| matches_path(pattern, &name))
 }
 
-/// Whether a pattern describes some name below a folder.
+/// Whether a pattern matches some name below a folder.
 pub fn reaches(pattern: &str, folder: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('/').collect();
     let described = walk(&pattern, folder, |_, _| true);
     described[..pattern.len()].contains(&true)
 }
 
-/// The same, where the pattern's element `p` may stand for the name's element `n` only if `may(p, n)`; both are counted from 0. `**` asks
-/// for each element that it takes. The time is the product of both lengths: a walk with one way back, as above, would miss that an earlier
+/// The same, but the pattern's element `p` may match the name's element `n` only if `may(p, n)`; both are counted from 0. `**` asks for
+/// each element that it takes. The time is the product of both lengths. A walk with one way back, as above, would not find that an earlier
 /// `**` may take what the last one may not.
 pub fn matches_path_where(pattern: &str, name: &str, may: impl Fn(usize, usize) -> bool) -> bool {
     let pattern: Vec<&str> = pattern.split('/').collect();
     walk(&pattern, name, may)[pattern.len()]
 }
 
-/// Which beginnings of the pattern, by their length, describe the name.
+/// The starts of the pattern, by their length, that match the name.
 fn walk(pattern: &[&str], name: &str, may: impl Fn(usize, usize) -> bool) -> Vec<bool> {
     let mut described = vec![false; pattern.len() + 1];
     described[0] = true;
@@ -135,7 +135,7 @@ fn walk(pattern: &[&str], name: &str, may: impl Fn(usize, usize) -> bool) -> Vec
     described
 }
 
-/// `**` stands for no element too.
+/// `**` also matches no element.
 fn take_none(pattern: &[&str], described: &mut [bool]) {
     for (p, element) in pattern.iter().enumerate() {
         described[p + 1] |= described[p] && *element == "**";
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How many elements of names were held against one of a pattern.
+        /// How many elements of names were compared with one of a pattern.
         pub(super) static COMPARED: Cell<usize> = const { Cell::new(0) };
     }
 
@@ -213,7 +213,7 @@ mod tests {
         assert!(!matches_path(&pattern, &"a/".repeat(499)));
     }
 
-    /// The longest names have 512 elements. A pattern that begins otherwise looks at none of them.
+    /// The longest names have 512 elements. A pattern with another start looks at none of them.
     #[test]
     fn a_name_is_looked_at_as_far_as_it_matches() {
         let compared = |pattern: &str, elements: usize| {
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_element_that_must_be_spelled_is_no_wildcards() {
-        // Of the name, the elements 1 and 2; of a pattern, those without a star are spelled.
+        // In the name, the elements 1 and 2 must be spelled out in the pattern, without a star.
         let spelled = |pattern: &str, name: &str| {
             let elements: Vec<_> = pattern.split('/').collect();
             matches_path_where(pattern, name, |p, n| !(1..=2).contains(&n) || !elements[p].contains('*'))
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// The definition, without regard to time.
+    /// The definition, which may be slow.
     fn naive(pattern: &[u8], text: &[u8]) -> bool {
         match (pattern.split_first(), text.split_first()) {
             (None, None) => true,
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// The definition of [`matches_path_where`], without regard to time.
+    /// The definition of [`matches_path_where`], which may be slow.
     fn naive_where(pattern: &[(usize, &str)], name: &[(usize, &str)], may: &dyn Fn(usize, usize) -> bool) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, None) => true,
@@ -335,7 +335,7 @@ mod tests {
             }
         }
 
-        /// Without what must be spelled, both walks say the same.
+        /// If nothing must be spelled out, both walks agree.
         #[test]
         fn a_path_agrees_with_the_definition(
             pattern in "(a|b|ab|\\*|a\\*|\\*\\*)(/(a|b|ab|\\*|a\\*|\\*\\*)){0,5}", name in "(a|b|ab)(/(a|b|ab)){0,5}",

@@ -1,13 +1,13 @@
-//! "Did you mean ...?": the known word nearest to a misspelt one.
+//! "Did you mean ...?": finds the known word that is most similar to a misspelt one.
 
-/// The candidate that is likely meant, if one is near enough: at most a third of its letters differ, case aside.
+/// The candidate that the author probably meant, if one is similar enough: at most a third of its letters differ, without regard to case.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let length = lower.chars().count();
     let reach = |candidate: &str| (candidate.len() / 3).max(1);
     candidates
         .into_iter()
-        // Lengths this far apart decide it: a hostile word of a megabyte is never compared letter by letter.
+        // Such a difference in length is enough to decide: a hostile word of a megabyte is never compared letter by letter.
         .filter(|candidate| candidate.chars().count().abs_diff(length) <= reach(candidate))
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= reach(candidate))

@@ -1,7 +1,7 @@
-//! Text that comes from outside as bytes: the one place that knows what Windows puts around it.
+//! Text that comes from outside as bytes: this module alone knows what Windows adds to it.
 //!
-//! Editors on Windows begin a file with a byte order mark, and PowerShell's `>` writes UTF-16. What is read as text is read through here;
-//! a secret's value is not text, and stays the bytes that it is.
+//! Editors on Windows begin a file with a byte order mark, and PowerShell's `>` writes UTF-16. All text is read through this module. A
+//! secret's value is not text, and its bytes stay unchanged.
 
 use std::io;
 
@@ -31,20 +31,20 @@ pub fn read(bytes: &[u8]) -> Result<&str, NotText> {
     str::from_utf8(bytes).map_err(|fault| not_utf8(&bytes[..fault.valid_up_to()]))
 }
 
-/// The same, and UTF-16 that begins with a byte order mark: so much kubectl reads of a manifest
+/// The same, but UTF-16 with a byte order mark is accepted too: kubectl reads it in a manifest
 /// (<https://pkg.go.dev/golang.org/x/text/encoding/unicode#BOMOverride> in its FileVisitor).
 ///
 /// # Errors
-/// It is UTF-16 that no byte order mark announces or that has half a surrogate pair, or is not UTF-8.
+/// It is UTF-16 without a byte order mark or with half a surrogate pair, or it is not UTF-8.
 pub fn read_manifest(bytes: &[u8]) -> Result<Zeroizing<String>, NotText> {
     let units = match bytes {
-        // UTF-32 begins so, too.
+        // UTF-32 begins with the same bytes.
         [0xff, 0xfe, 0, 0, ..] => return Err(NotText::Utf32),
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
         _ => return read(bytes).map(without_later_marks),
     };
-    // Room for all of it at once: a buffer that grows leaves copies of secrets behind. A unit becomes at most three bytes.
+    // Room for all of it at once: a growing buffer would leave copies of secrets behind. A unit becomes at most three bytes.
     let mut text = Zeroizing::new(String::with_capacity(3 * bytes.len() / 2));
     for unit in units {
         text.push(unit.map_err(|_| NotText::Utf16)?);
@@ -52,8 +52,8 @@ pub fn read_manifest(bytes: &[u8]) -> Result<Zeroizing<String>, NotText> {
     Ok(without_later_marks(&text))
 }
 
-/// kubectl cuts a stream at lines that start with `---`, and reads each part as a text of its own, with a byte order mark of its own. Files
-/// that were put one behind the other have such marks.
+/// kubectl splits a stream at lines that start with `---`, and reads each part as a separate text that may have a byte order mark. Files
+/// that were joined have such marks.
 fn without_later_marks(text: &str) -> Zeroizing<String> {
     const MARK: char = '\u{feff}';
     let mut kept = Zeroizing::new(String::with_capacity(text.len()));
@@ -65,7 +65,7 @@ fn without_later_marks(text: &str) -> Zeroizing<String> {
     kept
 }
 
-/// What a file of one credential holds, without the byte order mark: bytes, because a password need not be UTF-8.
+/// The content of a file with one credential, without the byte order mark: bytes, because a password does not have to be UTF-8.
 ///
 /// # Errors
 /// It is UTF-16.
@@ -81,7 +81,7 @@ pub fn without_mark(bytes: &[u8]) -> Result<&[u8], NotText> {
     }
 }
 
-/// The same of bytes that are kept.
+/// The same for bytes that are kept.
 ///
 /// # Errors
 /// It is UTF-16.
@@ -105,7 +105,7 @@ pub fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Without the one line end that an editor puts there: `\n`, `\r\n`, or `\r` alone.
+/// Without the line end that an editor adds: `\n`, `\r\n`, or `\r` alone.
 pub fn without_line_end(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.strip_suffix(b"\r").unwrap_or(bytes)
@@ -128,7 +128,7 @@ impl From<NotText> for io::Error {
     }
 }
 
-/// An odd byte at the end is half a unit, as half a surrogate pair is.
+/// An odd byte at the end is half a unit. It counts like half a surrogate pair.
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> impl Iterator<Item = Result<char, std::char::DecodeUtf16Error>> {
     const HALF_A_PAIR: u16 = 0xd800;
     let (pairs, odd) = bytes.as_chunks::<2>();
@@ -136,7 +136,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> impl Iterator<Item = Result<
 }
 
 fn not_utf8(before: &[u8]) -> NotText {
-    // Whatever follows is a part of the line that the first other byte is in.
+    // What follows belongs to the line of the first wrong byte.
     NotText::Utf8 { line: lines(&[before, b"?"].concat()).count() }
 }
 
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// As `cat` makes of two files of Windows. kubectl takes it.
+    /// The result of `cat` with two files from Windows. kubectl accepts it.
     #[test]
     fn each_document_of_a_manifest_may_have_a_mark() {
         let read = |text: &str| read_manifest(text.as_bytes()).unwrap().to_string();

@@ -1,11 +1,11 @@
-//! Sizes and durations as the configuration writes them: `3.5MiB`, `90s`.
+//! Sizes and durations in the configuration: `3.5MiB`, `90s`.
 
 use tokio::time::Duration;
 
 /// Bytes: a number with `B`, `KiB` or `MiB`; a bare number is bytes. Fractions are cut to whole bytes.
 ///
 /// # Errors
-/// What is not so written, or is over 1 GiB.
+/// The text is written in another way, or means more than 1 GiB.
 pub fn parse_size(text: &str) -> Result<usize, String> {
     const UNITS: [(&str, f64); 4] = [("MiB", 1_048_576.0), ("KiB", 1024.0), ("B", 1.0), ("", 1.0)];
     let bytes = UNITS.iter().find_map(|(unit, factor)| Some(number(text.strip_suffix(unit)?)? * factor));
@@ -16,10 +16,10 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// A time: a number with `ms`, `s`, `m`, `h` or `d`; `0` alone is none.
+/// A time: a number with `ms`, `s`, `m`, `h` or `d`; `0` means no time.
 ///
 /// # Errors
-/// What is not so written, or is over 10 years.
+/// The text is written in another way, or means more than 10 years.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const UNITS: [(&str, f64); 5] = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0), ("d", 86_400.0)];
     if text == "0" {

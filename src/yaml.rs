@@ -1,12 +1,12 @@
-//! YAML as a tree that remembers where each value stood, and readers that note every fault instead of stopping at the first.
+//! YAML as a tree that remembers the place of each value, and readers that note every fault instead of stopping at the first.
 //!
-//! serde stops at the first fault and forgets positions; the configuration and the classes owe their readers all faults at once,
-//! each with its line. The parser is granit-parser's (the one under serde-saphyr); the tree has budgets of its own, so that a
-//! document of a few hundred bytes cannot become a million nodes through aliases.
+//! serde stops at the first fault and forgets positions. Users of the configuration and of classes need all faults at once, each with its
+//! line. The parser is granit-parser (the one in serde-saphyr). The tree has its own limits, so that aliases cannot turn a document of a
+//! few hundred bytes into a million nodes.
 //!
-//! Others read the same texts: kubectl the manifests, the providers for Vault and OpenBao the `objects`, and whatever judges a class before it
-//! is admitted. Where two readers of one text disagree, one of them can be deceived. So a value is what those programs make of it, or a fault:
-//! `tests/golden/yaml.json` holds their answers.
+//! Other programs read the same texts: kubectl reads the manifests, the providers for Vault and OpenBao read `objects`, and an admission
+//! rule may check a class. If two readers of one text disagree, one of them can be deceived. So Keyferry reads the same value as those
+//! programs, or reports a fault: `tests/golden/yaml.json` has their answers.
 
 use std::collections::{HashMap, HashSet};
 
@@ -30,16 +30,16 @@ pub use scalar::Kind;
 /// The most nodes that all documents of a text may have, with every copy that an anchor or an alias makes.
 const MAX_NODES: usize = 100_000;
 
-/// The deepest nesting, aliases expanded: who reads a tree, compares or drops it recurses that deep.
+/// The deepest nesting, aliases expanded: code that reads a tree, compares or drops it recurses that deep.
 const MAX_DEPTH: usize = 32;
 
-/// So many bytes of a text that is copied count as one more node: at most 1.6 MB are.
+/// In a copy, this many bytes of a text count as one more node: so at most 1.6 MB are copied.
 const COPIED: usize = 16;
 
-/// What the parser takes for one event, in steps: up to 300 ns, whatever stands around it.
+/// The steps of the parser for one event: up to 300 ns, with any text around it.
 const EVENT: u64 = 128;
 
-/// What most often is behind a fault of syntax, which the parser notices some lines late.
+/// The most likely causes of a syntax fault, which the parser notices some lines later.
 const SYNTAX_REMEDY: &str =
     "look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes";
 
@@ -50,7 +50,7 @@ pub struct Position {
     pub column: usize,
 }
 
-/// A value and where it stood.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub struct Node {
     pub at: Position,
@@ -62,7 +62,7 @@ pub enum Value {
     /// In the order of the text; keys are unique.
     Mapping(Vec<(Key, Node)>),
     Null,
-    /// The text as written, without quotes: of numbers and booleans too, since who reads them knows what they should be.
+    /// The text as written, without quotes, for numbers and booleans too: the code that reads it knows which kind it needs.
     Scalar {
         text: String,
         kind: Kind,
@@ -74,20 +74,21 @@ pub enum Value {
 pub struct Key {
     pub at: Position,
     pub text: String,
-    /// What it was before it became a key.
+    /// The kind of value that it was before it became a key.
     pub kind: Kind,
 }
 
-/// Whose rules say what a text means.
+/// Whose rules decide what a text means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Schema {
     /// kubectl's (sigs.k8s.io/yaml): for manifests.
     Kubernetes,
-    /// Those of gopkg.in/yaml.v3, with which the providers for Vault and OpenBao read `objects`: for these, and for what is Keyferry's own.
+    /// The rules of gopkg.in/yaml.v3, with which the providers for Vault and OpenBao read `objects`: for these, and for Keyferry's own
+    /// files.
     V3,
 }
 
-/// Why a text gave no tree.
+/// Why a text has no tree.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unparsed {
     Fault(Fault),
@@ -97,7 +98,7 @@ pub enum Unparsed {
 /// Parses all documents of a stream of manifests, as kubectl reads them.
 ///
 /// # Errors
-/// The first fault of syntax, a duplicate key, what kubectl would read otherwise, or a budget passed (100,000 values, 32 levels).
+/// The first syntax fault, a duplicate key, a text that kubectl would read in another way, or a limit exceeded (100,000 values, 32 levels).
 pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
     documents(text, Schema::Kubernetes, &Steps::unbounded()).map_err(Unparsed::into_fault)
 }
@@ -105,20 +106,20 @@ pub fn parse_all(text: &str) -> Result<Vec<Node>, Fault> {
 /// Parses a text of one document. An empty text is null, and an empty document at its end is nothing.
 ///
 /// # Errors
-/// As [`parse_all`], and a second document.
+/// As [`parse_all`], or a second document.
 pub fn parse(text: &str) -> Result<Node, Fault> {
     parse_within(text, &Steps::unbounded()).map_err(Unparsed::into_fault)
 }
 
-/// The same, for as long as there are steps.
+/// The same, as long as there are steps.
 ///
 /// # Errors
-/// As [`parse`], and steps that ran out.
+/// As [`parse`], or the steps are used up.
 pub fn parse_within(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
     parse_as(Schema::V3, text, steps)
 }
 
-/// The same by either program's rules.
+/// The same with the rules of one of the programs.
 ///
 /// # Errors
 /// As [`parse_within`].
@@ -155,9 +156,9 @@ fn documents(text: &str, schema: Schema, steps: &Steps) -> Result<Vec<Node>, Unp
     let mut documents = Vec::new();
     while let Some((event, span)) = builder.next()? {
         match event {
-            // Both programs pass over such a document in silence.
+            // Both programs skip such a document without a message.
             Event::DocumentStart(false, _) if !documents.is_empty() => {
-                let problem = "a document starts here without `---`, and others would not read it (write `---` before it)";
+                let problem = "a document starts here without `---`, and other programs would not read it (write `---` before it)";
                 return Err(fault(position(span), problem.to_owned()));
             }
             Event::DocumentStart(..) => builder.anchors.clear(),
@@ -168,24 +169,24 @@ fn documents(text: &str, schema: Schema, steps: &Steps) -> Result<Vec<Node>, Unp
     Ok(documents)
 }
 
-/// Directives change how tags are read, and not all readers take them.
+/// Directives change how tags are read, and not all readers support them.
 fn options() -> Options {
     granit_parser::options! { disallow_directives: true, emit_anchor_events: true }
 }
 
 struct Builder<'t> {
     text: &'t str,
-    /// kubectl reads what starts so as JSON first.
+    /// kubectl first tries to read a text with this start as JSON.
     is_json: bool,
     parser: Parser<'t, granit_parser::StrInput<'t>>,
     schema: Schema,
     anchors: HashMap<usize, Built>,
-    /// Of all documents, those that were copied too.
+    /// The nodes of all documents, copies too.
     nodes: usize,
     steps: &'t Steps,
 }
 
-/// A node, and what a copy of it takes.
+/// A node, and the size of a copy of it.
 #[derive(Clone)]
 struct Built {
     node: Node,
@@ -240,7 +241,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// The next event of a node's content: comments and the like passed over.
+    /// The next event of a node's content. Comments and similar events are skipped.
     fn inner(&mut self) -> Result<(Event<'t>, Span), Unparsed> {
         loop {
             match self.next()? {
@@ -277,14 +278,14 @@ impl<'t> Builder<'t> {
             _ => return Err(fault(at, "is not a YAML value (write a text, a list or a mapping)".to_owned())),
         };
         if anchor != 0 {
-            // Kept for aliases, it is a copy already: anchors around anchors keep what is innermost many times.
+            // A value that is kept for aliases is a copy already: with anchors around anchors, the innermost value is kept many times.
             self.count(built.weight, at)?;
             self.anchors.insert(anchor, built.clone());
         }
         Ok(built)
     }
 
-    /// Judges how a value is written, where that makes a difference to some readers.
+    /// Checks how a value is written, if that makes a difference to some readers.
     fn check_source(&self, event: &Event<'_>, span: Span, at: Position) -> Result<(), Unparsed> {
         if let Some(start) = span.start.byte_offset() {
             source::check_before(self.text.get(..start).unwrap_or_default(), at)?;
@@ -348,7 +349,7 @@ impl<'t> Builder<'t> {
             let value = self.node(event, span, depth + 1)?;
             weight += of_key + value.weight;
             if is_merge {
-                // What is merged moves up: one level, two out of a list.
+                // Merged values move up: by one level, or by two from a list.
                 height = height.max(value.height);
                 merge = Some(Merge { at: key.at, after: entries.len(), from: value.node });
             } else {
@@ -378,10 +379,10 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// An alias is a copy, and the copy counts: that is what defuses a bomb. It nests as deep as what is copied.
+    /// An alias is a copy, and the copy counts: so a small text cannot become a huge tree. It nests as deep as its original.
     fn alias(&mut self, id: usize, at: Position, depth: usize) -> Result<Built, Unparsed> {
         let Some(Built { weight, height, .. }) = self.anchors.get(&id) else {
-            return Err(fault(at, "an alias of what it stands in (write the value out)".to_owned()));
+            return Err(fault(at, "an alias of a value that it is part of (write the value out)".to_owned()));
         };
         let (weight, height) = (*weight, *height);
         check_depth(depth + height, at)?;
@@ -412,12 +413,12 @@ fn position(span: Span) -> Position {
     Position { line: span.start.line(), column: span.start.col() + 1 }
 }
 
-/// The name of one of YAML's own tags, such as `int` of `!!int`.
+/// The name of a tag from YAML's own namespace, such as `int` of `!!int`.
 fn name_of(tag: &Tag) -> Option<String> {
     tag.suffix_in_namespace("tag:yaml.org,2002:").map(std::borrow::Cow::into_owned)
 }
 
-/// Tags of lists and mappings say nothing, or are not read.
+/// Tags of lists and mappings either have no effect, or are refused.
 fn check_tag(tag: Option<&Tag>, natural: &str, at: Position) -> Result<(), Unparsed> {
     match tag {
         Some(tag) if name_of(tag).as_deref() != Some(natural) => Err(fault(at, unread_tag(name_of(tag).as_deref()))),
@@ -425,24 +426,24 @@ fn check_tag(tag: Option<&Tag>, natural: &str, at: Position) -> Result<(), Unpar
     }
 }
 
-/// A key that is decoded is not a text to all readers.
+/// A decoded key is not a text for all readers.
 fn check_key_tag(event: &Event<'_>, at: Position) -> Result<(), Unparsed> {
     let Event::Scalar(_, _, _, Some(tag)) = event else { return Ok(()) };
     if name_of(tag).as_deref() == Some("binary") { Err(fault(at, unread_tag(name_of(tag).as_deref()))) } else { Ok(()) }
 }
 
-/// Tags are shown only where they are YAML's: any other text may be a value that begins with `!`.
-/// `name`: of one of YAML's own namespace.
+/// A message shows a tag only if it is YAML's: any other text may be a value that begins with `!`. `name`: of a tag in YAML's own
+/// namespace.
 fn unread_tag(name: Option<&str>) -> String {
     const OWN: [&str; 15] =
         ["binary", "bool", "float", "int", "map", "merge", "null", "omap", "pairs", "seq", "set", "str", "timestamp", "value", "yaml"];
     match name.filter(|name| OWN.contains(name)) {
         Some(name) => format!("the tag `!!{name}` is not read here (remove it; `!!str` makes a text)"),
-        None => "a tag is not read, which is a word that begins with `!` (put a text that begins so in quotes)".to_owned(),
+        None => "a tag, which is a word that begins with `!`, is not read here (put a text that begins with `!` in quotes)".to_owned(),
     }
 }
 
-/// One that is at no key.
+/// A fault without a key.
 fn fault(at: Position, problem: String) -> Unparsed {
     Unparsed::Fault(Fault { at, key: String::new(), problem })
 }
@@ -470,7 +471,7 @@ impl Node {
         }
     }
 
-    /// What it is, for messages: "a list", say.
+    /// The kind of value, for messages: for example "a list".
     pub fn kind(&self) -> &'static str {
         match &self.value {
             Value::Mapping(_) => "a mapping",
@@ -480,7 +481,7 @@ impl Node {
         }
     }
 
-    /// How many values it is, itself included; a text of more than 16 bytes counts as several.
+    /// How many values it counts as, itself included. A text of more than 16 bytes counts as several.
     pub fn weight(&self) -> usize {
         1 + match &self.value {
             Value::Mapping(entries) => entries.iter().map(|(key, node)| 1 + key.text.len() / COPIED + node.weight()).sum::<usize>(),

@@ -93,7 +93,7 @@ mod tests {
         insta::assert_snapshot!(read("cache:\n  fresh: 2d\n  stale: soon\n  frehs: 1m\n").unwrap_err(), @r#"
         2: backends.bao.cache.fresh: "2d" is over 24h: a changed secret would not be seen for so long
         3: backends.bao.cache.stale: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
-        4: backends.bao.cache.frehs: is no known key (did you mean `fresh`?)
+        4: backends.bao.cache.frehs: is not a known key (did you mean `fresh`?)
         "#);
     }
 }

@@ -151,8 +151,8 @@ events: { enabled: yes }
     keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     keyferry.yaml:5:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
     keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)
-    keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
-    keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
+    keyferry.yaml:6:1: identty: is not a known key (did you mean `identity`?)
+    keyferry.yaml:8:3: backends.a/b: "a/b" is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
     keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
@@ -221,9 +221,9 @@ fn a_dialect_is_served_by_a_backend_that_speaks_it() {
     keyferry.yaml:6:95: dialects.gcp: is not yet supported (leave it out)
     --
     keyferry.yaml:6:20: dialects.vault.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
-    keyferry.yaml:6:24: dialects.valt: is no known key (did you mean `vault`?)
+    keyferry.yaml:6:24: dialects.valt: is not a known key (did you mean `vault`?)
     keyferry.yaml:6:57: dialects.openbao.backend: is missing (the name of the backend that serves these classes, such as backend: bao)
-    keyferry.yaml:6:59: dialects.openbao.bakend: is no known key (did you mean `backend`?)
+    keyferry.yaml:6:59: dialects.openbao.bakend: is not a known key (did you mean `backend`?)
     --
     keyferry.yaml:6:20: dialects.vault: is a text, but must be a mapping (write a line `key: value` for each key)
     keyferry.yaml:6:45: dialects.openbao.backend: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
@@ -330,12 +330,12 @@ policy:
     keyferry.yaml:19:38: backends.mixed.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:20:33: backends.spaces.of: bao is in the namespace root and team in "team-a": a secret would have two names (set the same `namespace` for both)
     keyferry.yaml:21:33: backends.grants.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
-    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    keyferry.yaml:23:33: backends.nested.of: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     keyferry.yaml:24:36: backends.own.of: "web" is of the kind http, and "bao" of the kind vault (name two backends of one kind: each request is for both)
     keyferry.yaml:24:51: backends.own.address: belongs to the backends that `of` names: a failover has none of its own (write it there)
     keyferry.yaml:24:71: backends.own.cache: belongs to the backends that `of` names: a failover has none of its own (write it there)
     keyferry.yaml:24:93: backends.own.auth: belongs to the backends that `of` names: a failover has none of its own (write it there)
-    keyferry.yaml:24:97: backends.own.ofs: is no known key (did you mean `of`?)
+    keyferry.yaml:24:97: backends.own.ofs: is not a known key (did you mean `of`?)
     keyferry.yaml:25:31: backends.both.of: classes may say other things of the login at bao than at wide, and one class is for both (write the same classMay for both, and auth.audience for both or for neither)
     keyferry.yaml:28:26: policy rule 1.read: "bath/x": there is no backend "bath" (did you mean "both/x"?)
     "#);

@@ -1,7 +1,7 @@
 //! A request's arguments: YAML as a class writes it, as the JSON that a store reads.
 //!
-//! It is the very JSON that the providers for Vault and OpenBao send (yaml.v3, then Go's `encoding/json`), or a fault; in native classes too.
-//! No message shows a value, since arguments may be secret.
+//! Keyferry makes the same JSON as the providers for Vault and OpenBao (yaml.v3, then Go's `encoding/json`), or reports a fault. Native
+//! classes work in the same way. No message shows a value, since arguments may be secret.
 
 use crate::model::{Args, clean};
 use crate::yaml::{Faults, Key, Kind, Node, Reader, Value};
@@ -9,8 +9,8 @@ use crate::yaml::{Faults, Key, Kind, Node, Reader, Value};
 /// How many characters of a place are written: more than a message shows.
 const SHOWN: usize = 128;
 
-/// Where a value stands, from the inside out. It is written for a fault alone: a key can be as long as the class, and have a hundred thousand
-/// values in it.
+/// Where a value is, from the inside out. Its text is written only for a fault: a key can be as long as the class, and have a hundred
+/// thousand values in it.
 #[derive(Clone, Copy)]
 struct Place<'p> {
     outer: Option<&'p Place<'p>>,
@@ -27,7 +27,7 @@ enum Step<'p> {
 pub(super) fn read(key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Args> {
     let mut args = Args::default();
     let Some(inner) = reader.reader(key, faults) else {
-        // Something is there, and is no mapping.
+        // Something is there, and it is not a mapping.
         return reader.get(key).is_none().then_some(args);
     };
     let before = faults.len();
@@ -49,7 +49,7 @@ fn json(place: &Place<'_>, node: &Node, faults: &mut Faults) -> Option<String> {
             kind.to_json(text).map_err(fault).ok()
         }
         Value::Sequence(items) => {
-            // Every item is read, so that every fault is told.
+            // Every item is read, so that every fault is reported.
             let items: Vec<_> = (0..).zip(items).map(|(at, item)| json(&place.within(Step::Item(at)), item, faults)).collect();
             Some(format!("[{}]", items.into_iter().collect::<Option<Vec<_>>>()?.join(",")))
         }
@@ -63,7 +63,7 @@ fn json(place: &Place<'_>, node: &Node, faults: &mut Faults) -> Option<String> {
     }
 }
 
-/// A member of a mapping within the arguments. The providers fail where its key is not a text.
+/// A member of a mapping within the arguments. The providers fail if its key is not a text.
 fn member(place: &Place<'_>, key: &Key, node: &Node, faults: &mut Faults) -> Option<String> {
     let within = place.within(Step::Key(&key.text));
     if key.kind != Kind::Text {
@@ -80,7 +80,7 @@ impl<'p> Place<'p> {
         Self { outer: Some(self), step }
     }
 
-    /// Such as `args.list[2].deep`, as far as anybody reads it.
+    /// Such as `args.list[2].deep`, cut where nobody reads further.
     fn shown(&self) -> String {
         let mut shown = self.outer.map_or_else(String::new, Self::shown);
         let room = SHOWN.saturating_sub(shown.chars().count());
@@ -171,7 +171,7 @@ mod tests {
         insta::assert_snapshot!(read_from("args: [a]").1, @"1:7 args: is a list, but must be a mapping (write a line `key: value` for each key)");
     }
 
-    /// The name of a place is written for a fault alone. With one for each item, a key of 500 KB and 99,000 items took 9.7 s.
+    /// The name of a place is written only for a fault. With one name per item, a key of 500 KB with 99,000 items took 9.7 s.
     #[test]
     fn a_long_key_costs_its_items_nothing() {
         let documents = [1, 100_000].map(|length| yaml::parse(&format!("args: {{? {} : [{}]}}", "k".repeat(length), "x, ".repeat(20_000))));

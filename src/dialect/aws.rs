@@ -1,8 +1,8 @@
 //! The dialect `aws`: classes written for secrets-store-csi-driver-provider-aws (chart 3.1.1).
 //!
-//! What that provider does is read from its source (`provider/secret_descriptor.go`, `provider/*_provider.go`, `server/server.go`). Where this
-//! module is stricter, the provider would have mounted a class by chance, or in part: two objects of one file name, a path out of the volume,
-//! an ARN of another service, a key that it does not know.
+//! This module follows that provider's source (`provider/secret_descriptor.go`, `provider/*_provider.go`, `server/server.go`). It is
+//! stricter where the provider would mount a class only by chance, or only in part: two objects with one file name, a path out of the
+//! volume, an ARN of another service, an unknown key.
 
 use std::collections::BTreeMap;
 
@@ -158,7 +158,7 @@ impl ObjectReader<'_, '_> {
         SaidInstead { name, version, label }
     }
 
-    /// The file's path, claimed.
+    /// The file's path. The class claims it here.
     fn read_path(&mut self, said: &Said, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FilePath> {
         let (key, text) = said.alias.as_ref().map_or(("objectName", &said.name), |alias| ("objectAlias", alias));
         self.warn_of_quotes(key, text);
@@ -171,15 +171,15 @@ impl ObjectReader<'_, '_> {
 
     fn read_mode(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FileMode> {
         let node = reader.get(key).filter(|node| node.text() != Some(""))?;
-        // The peer takes such a text for no mode at all; as a number it would be another one.
+        // The peer ignores such a text as a mode. As a number it would be another mode.
         if let Some(text) = quoted_digits(node).filter(|text| text.len() != 4) {
-            let problem = format!("{} has not four digits (write for example \"0644\")", quoted(text));
+            let problem = format!("{} does not have four digits (write for example \"0644\")", quoted(text));
             faults.add(position(reader, key), key, problem);
             return None;
         }
         let (mode, is_cut) = reader.parsed(key, faults, mode)?;
         if is_cut {
-            let problem = format!("its first digit is not used: the driver sets no such bits (write {mode})");
+            let problem = format!("its first digit is not used: the driver does not set these bits (write {mode})");
             self.class.warn(Some(self.label), key, problem);
         }
         Some(mode)
@@ -188,7 +188,7 @@ impl ObjectReader<'_, '_> {
     fn read_searches(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<Search> {
         let Some(node) = reader.get("jmesPath") else { return Vec::new() };
         let Value::Sequence(items) = &node.value else {
-            let problem = format!("is {}, but must be a list (write `- {{path: username, objectAlias: user}}`, say)", node.kind());
+            let problem = format!("is {}, but must be a list (write for example `- {{path: username, objectAlias: user}}`)", node.kind());
             faults.add(node.at, "jmesPath", problem);
             return Vec::new();
         };
@@ -222,16 +222,20 @@ impl ObjectReader<'_, '_> {
         Some(Search { query: query?, path: path?, mode })
     }
 
-    /// The provider's README puts an alias in quotes twice, as an expression has to be: they are then in the file's name.
+    /// The provider's README puts an alias in quotes twice, like an expression. Then the file's name has the quotes too.
     fn warn_of_quotes(&mut self, key: &str, text: &str) {
         let inner = ['"', '\''].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote)).filter(|inner| !inner.is_empty());
         if let Some(inner) = inner {
-            let problem = format!("{} has quotes, and so has the file's name (write {} if that is meant)", quoted(text), clean(inner));
+            let problem = format!(
+                "{} has quotes, and so the file's name has them too (write {} for a name without quotes)",
+                quoted(text),
+                clean(inner)
+            );
             self.class.warn(Some(self.label), key, problem);
         }
     }
 
-    /// A key's text as the provider reads it: a number or a truth becomes one. What is empty is not said.
+    /// A key's text as the provider reads it: a number or a boolean becomes a text. An empty text counts as left out.
     fn text(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
         let node = reader.get(key)?;
         let Value::Scalar { text, kind } = &node.value else {
@@ -240,7 +244,7 @@ impl ObjectReader<'_, '_> {
         };
         let read = kind.to_text(text);
         if read != *text {
-            let problem = format!("is read as {} (put {} in quotes if that is meant)", quoted(&read), quoted(text));
+            let problem = format!("is read as {} (put {} in quotes if you mean the text)", quoted(&read), quoted(text));
             self.class.warn(Some(self.label), &reader.path(key), problem);
         }
         Some(read).filter(|read| !read.is_empty())
@@ -248,23 +252,24 @@ impl ObjectReader<'_, '_> {
 
     // === the failover region ===
 
-    /// What is wrong with the failover as a whole, and with what the object says of it.
+    /// Checks the failover as a whole, and what the object says of it.
     fn check_instead(&mut self, said: &Said, instead: &SaidInstead, reader: &mut Reader<'_>, faults: &mut Faults) {
         let at = position(reader, "failoverObject");
         let is_there = instead.name.is_some() || instead.version.is_some() || instead.label.is_some();
         if is_there && !self.entry.has_failover {
-            faults.add(at, "failoverObject", "goes with the class's `failoverRegion`, which is not there (add that, or remove it)");
+            faults.add(at, "failoverObject", "needs `failoverRegion` in the class, which is missing (add that, or remove this key)");
         }
         if instead.name.is_some() && said.alias.is_none() {
-            faults.add(at, "objectAlias", "is missing: with `failoverObject` the file needs a name of its own (add it)");
+            faults.add(at, "objectAlias", "is missing: with `failoverObject` Keyferry needs it for the name of the file (add it)");
         }
         if (instead.name.is_some() || instead.version.is_some()) && instead.version != said.version {
-            let problem = "is not the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
+            let problem =
+                "is different from the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)";
             faults.add(at, "failoverObject.objectVersion", problem);
         }
         if self.entry.has_failover && instead.name.is_none() && said.name.starts_with(name::ARN) {
-            let problem = "is an ARN, which is of one region, and the class has a `failoverRegion` (add `failoverObject` with the ARN or name \
-                           there, or write the name alone)";
+            let problem = "is an ARN of one region, but the class has a `failoverRegion` (add `failoverObject` with the ARN or the name \
+                           there, or write only the name)";
             faults.add(position(reader, "objectName"), "objectName", problem);
         }
     }
@@ -285,7 +290,8 @@ impl ObjectReader<'_, '_> {
         self.class.judge(ask, false, reader, faults)
     }
 
-    /// What is asked for if the region is out: the same, but for what `failoverObject` says. `is_sound`: so is the object's own secret.
+    /// What Keyferry asks for if the region is out: the same, with the changes from `failoverObject`. `is_sound`: the object's own secret
+    /// has no fault.
     fn ask_instead(
         &mut self,
         is_sound: bool,
@@ -296,7 +302,7 @@ impl ObjectReader<'_, '_> {
         faults: &mut Faults,
     ) -> Option<SecretRef> {
         let failover = self.entry.failover.as_ref()?;
-        // What is wrong with a name is said once.
+        // A fault in a name is reported once.
         if instead.name.is_none() && (!is_sound || said.name.starts_with(name::ARN)) {
             return None;
         }
@@ -322,7 +328,8 @@ fn service(text: &str) -> Result<Service, String> {
     one_of("type", &SERVICES, text)
 }
 
-/// Four octal digits, in quotes or not; and other spellings of such a mode. Whether bits were left out that the driver does not set.
+/// Four octal digits, in quotes or not; other spellings of such a mode work too. The boolean says whether bits were left out that the
+/// driver does not set.
 fn mode(text: &str) -> Result<(FileMode, bool), String> {
     let is_octal = text.len() == 4 && text.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
     match FileMode::from_bits(u64::from_str_radix(text, 8).unwrap_or_default() & 0o777).filter(|_| is_octal) {
@@ -358,18 +365,18 @@ fn query_problem(text: &str, cause: &InvalidQuery) -> String {
     format!("{} {cause} ({remedy})", quoted(text))
 }
 
-/// Two files of one object; those of others are found later.
+/// Finds two files of one object. Clashes with other objects are found later.
 fn refuse_same_file(path: Option<&FilePath>, searches: &[Search], reader: &mut Reader<'_>, faults: &mut Faults) {
     for (at, search) in searches.iter().enumerate() {
         let is_taken = path == Some(&search.path) || searches[..at].iter().any(|earlier| earlier.path == search.path);
         if is_taken {
-            let problem = format!("{} is the name of two files of this object (give each a name of its own)", quoted(search.path.as_str()));
+            let problem = format!("{} is the name of two files of this object (give each a different name)", quoted(search.path.as_str()));
             faults.add(position(reader, "jmesPath"), "jmesPath.objectAlias", problem);
         }
     }
 }
 
-/// The path that names an object in messages, before anything is known to be right.
+/// The path that names an object in messages. Nothing of it has been checked yet.
 fn path_for_messages(node: &Node) -> String {
     let Value::Mapping(entries) = &node.value else {
         return String::new();

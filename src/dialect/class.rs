@@ -1,7 +1,7 @@
-//! A class being read, whatever its format: its list of objects, the secrets that these share, and every fault on the way.
+//! Reading a class in any format: its list of objects, the secrets that they share, and all faults.
 //!
-//! Reading never stops at a fault: each object yields what it can, so that one answer tells everything there is to mend. What a format
-//! adds is its words ([`Format`]) and how it reads one object.
+//! Reading never stops at a fault. Each object gives what it can, so that one answer shows everything that must be corrected. A format adds
+//! its words ([`Format`]) and how it reads one object.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -15,16 +15,16 @@ use crate::model::{
 use crate::steps::{Spent, Steps};
 use crate::yaml::{Faults, Node, Position, Reader, Unparsed, Value};
 
-/// The most names in one `fields`: each must be there, and is a file. A pattern with a `*` is none.
+/// The most names in one `fields`: each must exist, and becomes a file. A pattern with a `*` does not count.
 const MAX_NAMES: usize = 512;
 
 /// The most such names in a class.
 const MAX_NAMES_OF_CLASS: usize = 4096;
 
-/// The most keystores of a class, written and read: for each, keys are derived from its password.
+/// The most keystores of a class, written and read: each one needs keys that are derived from its password.
 const MAX_KEYSTORES: usize = 8;
 
-/// What reading a value of the YAML takes after it was parsed, in steps: a mapping is looked through once for each known key.
+/// The steps that reading a YAML value takes after parsing: a mapping is searched once for each known key.
 const VALUE: u64 = 32;
 
 /// Attributes of the volume that the driver puts between the parameters; they are not the class's.
@@ -40,17 +40,17 @@ pub(super) struct Format {
     /// The key under which an object names its file.
     pub path: &'static str,
     pub request: RequestKeys,
-    /// Keys of an object that count as left out where they are `""`: so a chart writes what its values do not say.
+    /// Keys of an object that count as left out where they are `""`: a chart writes that for a value that is not set.
     pub blank: &'static [&'static str],
-    /// How an object starts, for messages.
+    /// The start of an object, for messages.
     pub sample: &'static str,
     /// What to do where `objects` is missing.
     pub without_objects: &'static str,
-    /// Whether a class without any object is one.
+    /// Whether a class may have no objects.
     pub may_be_empty: bool,
 }
 
-/// The keys of an object under which it says what it asks for.
+/// The keys with which an object says what it asks for.
 #[derive(Debug)]
 pub(super) struct RequestKeys {
     pub name: &'static str,
@@ -63,23 +63,23 @@ pub(super) struct RequestKeys {
 /// A class being read.
 pub(super) struct Class<'c> {
     pub format: Format,
-    /// The class's words for the parts of a login, where they are not the native ones.
+    /// The class's words for the parts of a login, where they differ from the native ones.
     pub login_words: BTreeMap<LoginKey, String>,
     catalogue: &'c dyn Catalogue,
     limits: ClassLimits,
     steps: &'c Steps,
-    /// The steps are at their end: nothing more is read.
+    /// The steps are used up: nothing more is read.
     spent: Option<Spent>,
-    /// Paths that are known before a secret is.
+    /// Paths that are known without any secret.
     layout: Layout,
     /// Names under `fields` so far.
     names: usize,
-    /// Keystores that are written so far, and those that are read: each once.
+    /// Keystores written so far, and keystores read, each once.
     written: usize,
     opened: Vec<(usize, Parse)>,
-    /// Objects of one secret share its place in the plan.
+    /// Objects with the same secret share its place in the plan.
     secrets: Vec<SecretRef>,
-    /// The same request with something else instead is another one.
+    /// The same request with another one for failover is a different key.
     places: HashMap<(SecretRef, Option<usize>), usize>,
     /// As [`Plan::instead`].
     instead: BTreeMap<usize, usize>,
@@ -88,12 +88,12 @@ pub(super) struct Class<'c> {
     warnings: FaultList<ClassWarning>,
 }
 
-/// What is said once for the class, not once for each object.
+/// What is reported once for the class, not once per object.
 #[derive(Default)]
 struct Told {
     backend_is_unknown: bool,
     logins: HashSet<LoginKey>,
-    /// By stores that have no logins: said only where the class has no store that has.
+    /// About stores without logins. It is reported only if no store of the class has logins.
     no_logins: BTreeMap<LoginKey, String>,
     logs_in: bool,
 }
@@ -127,30 +127,30 @@ impl<'c> Class<'c> {
         self.faults.add(class_fault(key, problem));
     }
 
-    /// Notes what is not heeded, or could be meant otherwise.
+    /// Notes what is not used, or what the author may have meant in another way.
     pub(super) fn warn(&mut self, object: Option<&Label>, key: &str, problem: impl AsRef<str>) {
         self.warnings.add_with(|| ClassWarning { object: object.cloned(), key: clean(key), problem: bounded(problem.as_ref()) });
     }
 
-    /// Notes that an object is over a bound.
+    /// Notes that an object is larger than allowed.
     fn too_large(&mut self, label: &Label, at: Position, key: &str, problem: impl AsRef<str>) {
         let (object, at) = (Some(label.clone()), Some((at.line, at.column)));
         self.faults.add(ClassFault { object, code: Code::TooLarge, at, ..class_fault(key, problem) });
     }
 
-    /// Pays for work that is to be done. `false`: it is too much.
+    /// Pays for work before it is done. `false`: it is too much.
     pub(super) fn charge(&mut self, steps: u64) -> bool {
         let spent = self.steps.charge(steps).err();
         self.spent = self.spent.or(spent);
         self.spent.is_none()
     }
 
-    /// Work that pays as it goes on. `None`: it is too much.
+    /// Work that pays while it runs. `None`: it is too much.
     pub(super) fn within<T>(&mut self, work: impl FnOnce(&Steps) -> Result<T, Spent>) -> Option<T> {
         work(self.steps).map_err(|spent| self.spent = self.spent.or(Some(spent))).ok()
     }
 
-    /// Names every key that means nothing here. A key with a `/` is the driver's or somebody else's.
+    /// Reports every key that has no meaning here. A key with a `/` belongs to the driver or another program.
     pub(super) fn check_keys(&mut self, parameters: &BTreeMap<String, String>) {
         let own = |key: &&str| !key.contains('/') && !VOLUME_KEYS.contains(key);
         self.charge(parameters.keys().map(|key| key.len() as u64 + VALUE).sum());
@@ -162,7 +162,7 @@ impl<'c> Class<'c> {
         }
     }
 
-    /// A class-wide value, read by `parse`; what is empty is not said at all. Blanks alone are something, and wrong.
+    /// A class-wide value, read by `parse`. An empty text counts as left out. A text of blanks counts as a value, and is wrong.
     pub(super) fn parsed<T>(
         &mut self,
         parameters: &BTreeMap<String, String>,
@@ -173,7 +173,7 @@ impl<'c> Class<'c> {
         self.parse(key, if text.trim().is_empty() { text } else { text.trim() }, parse)
     }
 
-    /// The same of a login, which blanks say nothing of.
+    /// The same for a login, where a text of blanks counts as left out too.
     pub(super) fn parsed_login<T>(
         &mut self,
         parameters: &BTreeMap<String, String>,
@@ -188,7 +188,7 @@ impl<'c> Class<'c> {
         parse(text).map_err(|problem| self.fault(key, problem)).ok()
     }
 
-    /// Reads the list under `objects`. `label` finds the path that names an object in messages, before anything is known to be right.
+    /// Reads the list under `objects`. `label` finds the path that names an object in messages. Nothing of it has been checked yet.
     pub(super) fn objects(
         &mut self,
         parameters: &BTreeMap<String, String>,
@@ -268,7 +268,7 @@ impl<'c> Class<'c> {
     ) -> Option<Object> {
         if !matches!(node.value, Value::Mapping(_) | Value::Null) {
             let sample = self.format.sample;
-            faults.add(node.at, "objects", format!("is {}, but an object is a mapping (write `- {sample}`, say)", node.kind()));
+            faults.add(node.at, "objects", format!("is {}, but an object must be a mapping (write for example `- {sample}`)", node.kind()));
             return None;
         }
         let mut reader = Reader::of(node, "", faults)?.with_blanks(self.format.blank);
@@ -301,14 +301,14 @@ impl<'c> Class<'c> {
         }
     }
 
-    /// Claims a folder, which others may share.
+    /// Claims a folder, which several objects may share.
     pub(super) fn claim_folder(&mut self, label: &Label, at: Position, path: &FilePath) {
         if self.has_room(label, at, 0, path.as_str().len()) {
             self.layout.claim_folder(label, at, path.clone());
         }
     }
 
-    /// Claims the path of a file in a folder. It is made only if there is room for it.
+    /// Claims the path of a file in a folder. The path is made only if there is room for it.
     pub(super) fn claim_within(&mut self, label: &Label, at: Position, folder: &FolderPath, name: &str) -> Result<(), InvalidPath> {
         let of_folder = folder.as_path().map_or(0, |path| path.as_str().len() + 1);
         if self.has_room(label, at, 1, of_folder + name.len()) {
@@ -317,7 +317,7 @@ impl<'c> Class<'c> {
         Ok(())
     }
 
-    /// Counts what is claimed; what is too much is told once.
+    /// Counts what is claimed. Too much is reported once.
     fn has_room(&mut self, label: &Label, at: Position, files: usize, bytes: usize) -> bool {
         match self.layout.count(files, bytes) {
             Room::Free => true,
@@ -351,7 +351,7 @@ impl<'c> Class<'c> {
         let before = self.written + self.opened.len();
         self.written += usize::from(matches!(object.select, Select::Keystore { .. }));
         for (place, parse) in object.opened() {
-            // What is over the bound is not looked through.
+            // Keystores above the limit are not searched for.
             if self.opened.len() <= MAX_KEYSTORES && !self.opened.iter().any(|(other, known)| *other == place && known == parse) {
                 self.opened.push((place, parse.clone()));
             }
@@ -359,25 +359,26 @@ impl<'c> Class<'c> {
         let keystores = self.written + self.opened.len();
         if before <= MAX_KEYSTORES && keystores > MAX_KEYSTORES {
             let problem = format!(
-                "with this object the class has more than {MAX_KEYSTORES} keystores, those that are read counted too (split the class over \
-                 several volumes)"
+                "with this object the class has more than {MAX_KEYSTORES} keystores; the stored keystores that it reads count too \
+                 (split the class over several volumes)"
             );
             self.too_large(label, at, "format", problem);
         }
         keystores <= MAX_KEYSTORES
     }
 
-    /// What an object asks for, as its backend makes it: its place among the plan's secrets. Its faults stand at the keys that say so.
-    /// `own_backend`: the object's own `backend` is asked, not the class's.
+    /// What an object asks for, as its backend reads it: its place among the plan's secrets. Each fault names the key that causes it.
+    /// `own_backend`: Keyferry asks the object's own `backend`, not the class's.
     pub(super) fn resolve(&mut self, ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<usize> {
         let secret = self.judge(ask, own_backend, reader, faults)?;
         Some(self.place(secret, None))
     }
 
-    /// The same without a place yet.
+    /// The same, but the secret gets no place yet.
     pub(super) fn judge(&mut self, mut ask: Ask<'_>, own_backend: bool, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretRef> {
         let mut sound = true;
-        // A backend refuses one thing at a time: what it refused is left out and asked again, so that all of it is told at once.
+        // A backend refuses one thing at a time. What it refused is removed and the backend is asked again, so that all faults are reported
+        // at once.
         loop {
             match self.catalogue.resolve(&ask) {
                 Ok(secret) => {
@@ -397,7 +398,7 @@ impl<'c> Class<'c> {
         }
     }
 
-    /// `name`: the key that says what is asked for.
+    /// `name`: the key that names the secret.
     fn note_refused(
         &mut self,
         refused: Unresolved,
@@ -420,7 +421,7 @@ impl<'c> Class<'c> {
                 }
             }
             Unresolved::Name { name, cause } => {
-                // A store's own rule brings its own remedy.
+                // A store's own rule has its own remedy.
                 let remedy = if matches!(cause, InvalidName::Store(_)) { "" } else { " (write the name as its store lists it)" };
                 faults.add(position(reader, name_key), name_key, format!("the name {} {cause}{remedy}", quoted(&name)));
             }
@@ -442,7 +443,7 @@ impl<'c> Class<'c> {
         }
     }
 
-    /// The place of a secret, with that of what is asked for instead.
+    /// The place of a secret, and of the one for failover.
     pub(super) fn place(&mut self, secret: SecretRef, instead: Option<SecretRef>) -> usize {
         let instead = instead.map(|instead| self.place(instead, None));
         *self.places.entry((secret, instead)).or_insert_with_key(|(secret, instead)| {
@@ -457,7 +458,7 @@ impl<'c> Class<'c> {
         self.login_words.get(&key).cloned().unwrap_or_else(|| key.as_str().to_owned())
     }
 
-    /// The plan, or every fault: the class's own first, then object by object, each in the order of the text.
+    /// The plan, or every fault: first those of the class, then those of each object, in the order of the text.
     pub(super) fn finish(mut self, objects: Vec<Object>) -> Result<Plan, ClassFaults> {
         let layout = self.layout.faults(self.format.path, &mut self.faults, self.steps);
         if let Some(spent) = self.spent.or(layout.err()) {
@@ -483,8 +484,8 @@ impl<'c> Class<'c> {
     }
 }
 
-/// The secrets that objects ask for, in their order, then those that are asked for instead; and all with their new places. Where a format lets
-/// two objects share a request, one of the secrets is not asked for.
+/// The secrets that objects ask for, in their order, then those for failover; and all objects with the new places. In a format where two
+/// objects can share a request, one of the secrets may not be needed.
 fn used(
     secrets: &[SecretRef],
     mut objects: Vec<Object>,
@@ -507,7 +508,7 @@ fn used(
     (kept, objects, instead)
 }
 
-/// Takes out of a request what was refused of it; whether there was anything to take.
+/// Removes from a request what the backend refused. Says whether there was anything to remove.
 fn without(ask: &mut Ask<'_>, refused: &Unresolved) -> bool {
     match refused {
         Unresolved::Backend(_) | Unresolved::Name { .. } | Unresolved::Request { key: "prefix", .. } => false,
@@ -519,7 +520,7 @@ fn without(ask: &mut Ask<'_>, refused: &Unresolved) -> bool {
     }
 }
 
-/// Where a key's value stands, else where the object does.
+/// The place of a key's value, or of the object if the key is missing.
 pub(super) fn position(reader: &mut Reader<'_>, key: &'static str) -> Position {
     let object = reader.at();
     reader.get(key).map_or(object, |node| node.at)

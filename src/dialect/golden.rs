@@ -1,7 +1,8 @@
-//! What others read from YAML, replayed: `tests/golden/yaml.json` has the answers of kubectl's reader and of the providers' (`make golden-yaml`).
+//! Compares Keyferry with other YAML readers: `tests/golden/yaml.json` has the answers of kubectl's reader and of the providers' (`make
+//! golden-yaml`).
 //!
-//! A value is theirs or a fault. What they read and Keyferry refuses on purpose is in `tests/golden/yaml-refused.txt`, each kind with its
-//! message; with `GOLDEN=write` in the environment the test writes that file.
+//! Keyferry reads the same value as they do, or reports a fault. What they read and Keyferry refuses on purpose is in
+//! `tests/golden/yaml-refused.txt`, each kind with its message. With `GOLDEN=write` in the environment the test writes that file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,16 +18,16 @@ use crate::yaml::{self, Faults, Kind, Node, Reader, Value, parse_all};
 
 const LIMITS: ClassLimits = ClassLimits { objects: 512, files: 4096, bytes: 262_144, owners: false };
 
-/// What Keyferry takes and the providers do not: a mode in quotes, and what a chart leaves empty.
+/// What Keyferry accepts and the providers do not: a mode in quotes, and values that a chart leaves empty.
 const OURS_ALONE: [&str; 4] = ["filePermission: \"\"", "secretArgs: \"\"", "filePermission: \"0400\"", "filePermission: !!str 0400"];
 
-/// How others and we read the inputs.
+/// How the others and Keyferry read the inputs.
 #[derive(Default)]
 struct Replay {
     inputs: usize,
-    /// Another value, or one where they have none.
+    /// Keyferry reads another value, or reads one where they have none.
     wrong: Vec<String>,
-    /// What they read and we do not, by our message: how often, and the first one.
+    /// What they read and Keyferry does not, by our message: how often, and the first one.
     refused: BTreeMap<String, (usize, String)>,
 }
 
@@ -60,7 +61,7 @@ fn theirs_error(is: bool) -> &'static str {
     if is { "(a fault)" } else { "" }
 }
 
-/// To the letter, but for escapes: both write some characters so that need not be.
+/// Exact text, except for escapes: some characters need no escape, and the writers differ.
 fn is_same(theirs: &str, ours: &str) -> bool {
     let parsed = |text| serde_json::from_str::<Json>(text).unwrap();
     theirs == ours || theirs.contains('\\') && parsed(theirs) == parsed(ours)
@@ -127,7 +128,7 @@ fn objects() -> Replay {
     for input in golden("objects") {
         let text = input["text"].as_str().unwrap();
         let theirs = input["objects"]["json"].as_str().map(|json| serde_json::from_str::<Json>(json).unwrap());
-        // They refuse a class without objects, and leave out those that are null, later.
+        // They refuse a class without objects, and later remove objects that are null.
         let theirs = theirs.filter(|objects| objects.as_array().is_some_and(|objects| !objects.is_empty()));
         let parameters = BTreeMap::from([("roleName".to_owned(), "r".to_owned()), ("objects".to_owned(), text.to_owned())]);
         let ours = parse(&VAULT, &parameters, &Anything, LIMITS, &Steps::unbounded())
@@ -139,7 +140,7 @@ fn objects() -> Replay {
     replay
 }
 
-/// What a manifest says to Kubernetes.
+/// What Kubernetes gets from a manifest.
 fn as_kubernetes(node: &Node) -> Result<Json, String> {
     Ok(match &node.value {
         Value::Null => Json::Null,
@@ -157,7 +158,7 @@ fn sorted_list(documents: Vec<Json>) -> Json {
     sorted(&Json::from(documents))
 }
 
-/// Members by their names, whole floats as integers: `1e3` of a JSON manifest is 1000.
+/// Members sorted by name, whole floats as integers: `1e3` of a JSON manifest is 1000.
 fn sorted(json: &Json) -> Json {
     match json {
         Json::Object(members) => {
@@ -181,7 +182,7 @@ fn arguments(node: &Node) -> Result<String, String> {
     args.map(|args| args.to_json()).ok_or_else(|| faults.into_sorted()[0].problem.clone())
 }
 
-/// One object in the words of the providers.
+/// One object in the providers' words.
 fn as_provider(plan: &Plan, object: &Object) -> Json {
     let secret = plan.secret(object);
     let (path, key) = if let Select::Key { key, path } = &object.select {
@@ -198,7 +199,7 @@ fn as_provider(plan: &Plan, object: &Object) -> Json {
     })
 }
 
-/// Their struct, with what they take where it says nothing.
+/// Their struct, with the defaults that they use for what it leaves out.
 fn normal(mut objects: Json) -> Json {
     for object in objects.as_array_mut().unwrap() {
         if object["method"] == "" {
@@ -211,7 +212,7 @@ fn normal(mut objects: Json) -> Json {
     objects
 }
 
-/// A store that takes any name.
+/// A store that accepts any name.
 #[derive(Debug)]
 struct Anything;
 

@@ -1,4 +1,4 @@
-//! The keys of a format: those that work, those to come, and the words of other formats that people bring along.
+//! The keys of a format: those that work, those that will work later, and the words of other formats that people may write here.
 
 use crate::model::quoted;
 use crate::nearest::nearest;
@@ -8,13 +8,13 @@ use crate::yaml::unknown_key;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     pub known: &'static [&'static str],
-    /// Those that a message lists where none is near.
+    /// The keys that a message lists if none is similar.
     pub shown: &'static [&'static str],
-    /// Refused until they work, each with what to do until then.
+    /// Keyferry refuses these until they work; each has a text that says what to do until then.
     pub later: &'static [(&'static str, &'static str)],
     /// Words of other formats, each with what to write here.
     pub foreign: &'static [(&'static str, &'static str)],
-    /// The same, where the words follow a pattern.
+    /// The same for words that follow a pattern.
     pub of_others: fn(&str) -> Option<String>,
 }
 
@@ -25,19 +25,19 @@ impl Keys {
             |table: &'static [(&'static str, &'static str)]| table.iter().find(|(known, _)| *known == key).map(|(_, remedy)| *remedy);
         match (find(self.later), find(self.foreign)) {
             (Some(remedy), _) => format!("is not yet supported ({remedy})"),
-            (None, Some(remedy)) => format!("is no known key ({remedy})"),
-            (None, None) => (self.of_others)(key).map_or_else(|| self.unknown(key), |remedy| format!("is no known key ({remedy})")),
+            (None, Some(remedy)) => format!("is not a known key ({remedy})"),
+            (None, None) => (self.of_others)(key).map_or_else(|| self.unknown(key), |remedy| format!("is not a known key ({remedy})")),
         }
     }
 
-    /// Names the nearest of all keys, those to come too.
+    /// Names the most similar of all keys, those of later versions too.
     fn unknown(&self, key: &str) -> String {
         let all: Vec<&'static str> = self.known.iter().copied().chain(self.later.iter().map(|(key, _)| *key)).collect();
         unknown_key(key, if nearest(key, all.iter().copied()).is_some() { &all } else { self.shown })
     }
 }
 
-/// The one of several words that a text is, or which there are.
+/// Finds the word that a text is, or lists the words.
 pub(super) fn one_of<T: Copy>(what: &str, words: &[(&'static str, T)], text: &str) -> Result<T, String> {
     let names = || words.iter().map(|(name, _)| *name);
     words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| match nearest(text, names()) {
@@ -46,7 +46,7 @@ pub(super) fn one_of<T: Copy>(what: &str, words: &[(&'static str, T)], text: &st
     })
 }
 
-/// A truth as Go's `strconv.ParseBool` reads it, which the peers use.
+/// A boolean as Go's `strconv.ParseBool` reads it, which the peers use.
 pub(super) fn go_boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),

@@ -1,4 +1,5 @@
-//! The paths that a class's objects claim, as far as they are known before any secret is: no two the same, none a folder of another.
+//! The paths that a class's objects claim, as far as they are known without any secret: no two are the same, and none is a folder of
+//! another.
 
 use std::collections::HashSet;
 
@@ -7,7 +8,7 @@ use crate::model::{Claim, ClassFault, FaultList, FilePath, Label, clashes, quote
 use crate::steps::{Spent, Steps};
 use crate::yaml::Position;
 
-/// The most bytes of all paths of a class together: the answer carries them too, and has room for three times that with all its contents.
+/// The most bytes of all paths of a class together: the answer has them too, and has room for three times that with all its contents.
 const MAX_TEXT: usize = 1024 * 1024;
 
 /// Claims, in the order of the objects.
@@ -22,7 +23,7 @@ pub(super) struct Layout {
     is_full: bool,
 }
 
-/// A path, and the object that wants it.
+/// A path, and the object that claims it.
 struct Claimed {
     /// In [`Layout::labels`].
     label: usize,
@@ -34,9 +35,9 @@ struct Claimed {
 /// Whether a class may claim more.
 pub(super) enum Room {
     Free,
-    /// It is over its bounds already.
+    /// A limit was exceeded before.
     None,
-    /// This is what is too much, and why.
+    /// This claim exceeds a limit, and why.
     Over(String),
 }
 
@@ -79,21 +80,21 @@ impl Layout {
         self.claims.push(Claimed { label: self.labels.len() - 1, at, path, folder });
     }
 
-    /// What stands in whose way; `key` is the format's word for a path.
+    /// Finds the paths that clash; `key` is the format's word for a path.
     ///
     /// # Errors
-    /// The steps are at their end.
+    /// The steps are used up.
     pub(super) fn faults(&self, key: &str, faults: &mut FaultList<ClassFault>, steps: &Steps) -> Result<(), Spent> {
         let claims: Vec<Claim<'_>> =
             self.claims.iter().map(|claimed| Claim { path: claimed.path.as_str(), folder: claimed.folder }).collect();
         let mut told = HashSet::new();
         for clash in clashes(&claims, steps)? {
             let (file, other) = (&self.claims[clash.file], &self.claims[clash.other]);
-            // A field that is named twice is one file.
+            // A field that is named twice gives one file.
             if file.label == other.label && file.path == other.path && !other.folder {
                 continue;
             }
-            // The later object is the one to change, and needs to be told only once what stands in the way of a path.
+            // The author should change the later object. Each path is reported once.
             let file_is_later = file.label > other.label;
             let (later, earlier) = if file_is_later { (file, other) } else { (other, file) };
             if told.insert((later.label, &file.path)) {
@@ -111,10 +112,10 @@ impl Layout {
 fn problem(file: &Claimed, other: &Claimed, earlier: &Label, file_is_later: bool) -> String {
     let path = quoted(file.path.as_str());
     if file.path == other.path && !other.folder {
-        format!("{path} is also the path of {earlier} (give each object a path of its own)")
+        format!("{path} is also the path of {earlier} (give each object a different path)")
     } else if file_is_later {
         format!("{path} would be a file, but {earlier} needs a folder there (change one of the paths)")
     } else {
-        format!("{path} is a file, that of {earlier}: nothing can stand within it (change one of the paths)")
+        format!("{path} is the file of {earlier}: nothing can be below a file (change one of the paths)")
     }
 }

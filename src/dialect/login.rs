@@ -1,4 +1,5 @@
-//! What a class says of how a store is entered: texts that end in a URL or a request, and so are held against the rules of names first.
+//! What a class says about the login to a store. These texts become part of a URL or a request, so they are first compared with the rules
+//! of names.
 
 use crate::model::{SecretName, quoted};
 
@@ -28,7 +29,7 @@ pub(super) fn path(path: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// What to say of a mount that is most likely none: Keyferry puts `auth/` before it, as the peers do.
+/// A warning about a mount that is probably wrong: Keyferry puts `auth/` before it, as the peers do.
 pub(super) fn doubt_of_mount(mount: &str) -> Option<String> {
     let rest = mount.strip_prefix("auth/")?;
     Some(format!("begins with `auth/`, which Keyferry adds itself, so the login is at auth/{mount} (write {rest} for auth/{rest})"))

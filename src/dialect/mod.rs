@@ -1,7 +1,7 @@
-//! What a class says, in whichever format it is written: parsed into a plan, or every fault of it at once.
+//! Reads a class in any format: the result is a plan, or every fault at once.
 //!
-//! A format is a room of its own below, since each has its own keys and habits; all end in the same plan, so that nothing after this
-//! stage knows how a class was written.
+//! Each format has its own module below, since each has its own keys and habits. All formats end in the same plan, so that later stages do
+//! not know how a class was written.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +24,13 @@ mod vault;
 /// The native format.
 pub const NATIVE: &str = "keyferry";
 
-/// The peers whose classes are understood.
+/// The peers whose classes Keyferry reads.
 pub const PEERS: [&str; 3] = ["vault", "openbao", "aws"];
 
-/// The peers to come.
+/// The peers of later versions.
 pub const LATER: [&str; 2] = ["azure", "gcp"];
 
-/// The longest problem in a fault, in characters: other rooms' messages may quote the class.
+/// The longest problem in a fault, in characters: messages of other modules may quote the class.
 const MAX_PROBLEM: usize = 400;
 
 /// What a class may ask for at most.
@@ -41,14 +41,14 @@ pub struct ClassLimits {
     pub files: usize,
     /// Bytes of all parameters, keys and values.
     pub bytes: usize,
-    /// Whether a file can be given an owner: the driver cannot, only the daemon itself (`delivery: provider`).
+    /// Whether a file can have an owner: only the daemon itself can set it (`delivery: provider`), the driver cannot.
     pub owners: bool,
 }
 
 /// Parses a class from its parameters, as the driver merges them with the volume's attributes.
 ///
 /// # Errors
-/// Everything that is wrong with it: each fault names object, key and remedy. A class that takes more than `steps` is too large.
+/// Everything that is wrong with it: each fault has the object, the key and a remedy. A class that needs more than `steps` is too large.
 pub fn parse(
     parameters: &BTreeMap<String, String>,
     catalogue: &dyn Catalogue,
@@ -68,7 +68,7 @@ pub fn parse(
     }
 }
 
-/// The daemon sees kubelet's keys as well, and refuses what is too large before it comes here; `keyferry check` has the class alone.
+/// The daemon also sees kubelet's keys, and refuses a call that is too large before this point. `keyferry check` has only the class.
 fn too_large(bytes: usize, most: usize) -> ClassFault {
     let problem =
         format!("have {bytes} bytes: at most {most} are read on this node (split the class, or ask for a higher limits.classBytes)");
@@ -95,7 +95,7 @@ fn class_fault(key: &str, problem: impl AsRef<str>) -> ClassFault {
     ClassFault { object: None, key: clean(key), problem: bounded(problem.as_ref()), code: Code::InvalidRequest, at: None }
 }
 
-/// One line, and of bounded length, whatever it quotes.
+/// One line of limited length, even if it quotes a long text.
 fn bounded(problem: &str) -> String {
     problem.chars().take(MAX_PROBLEM).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

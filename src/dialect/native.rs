@@ -1,4 +1,4 @@
-//! The native format: `objects` is a list of mappings, one an object (`docs/classes.md`).
+//! The native format: `objects` is a list of mappings, one mapping per object (`docs/classes.md`).
 
 use std::collections::BTreeMap;
 
@@ -72,19 +72,19 @@ const FORMAT: Format = Format {
     may_be_empty: true,
 };
 
-/// These stand in `secret`'s place.
+/// These keys replace `secret`.
 const IN_PLACE_OF_SECRET: [&str; 3] = ["prefix", "secrets", "template"];
 
 /// A keystore may name a secret at each of its fields.
 const IN_A_KEYSTORE: [&str; 1] = ["format"];
 
-/// These say how fields become files, and a template says that itself.
+/// These keys say how fields become files. A template does that itself.
 const BESIDE_NO_TEMPLATE: [&str; 7] = ["field", "fields", "format", "keys", "part", "encoding", "newline"];
 
-/// The ends of files that have a syntax of values.
+/// The endings of file names whose format has a syntax for values.
 const SYNTAXES: [&str; 7] = [".json", ".yaml", ".yml", ".toml", ".properties", ".env", ".sh"];
 
-/// What an expression takes to be parsed, in steps a byte.
+/// The steps that parsing an expression takes, per byte.
 const QUERY: u64 = 16;
 
 const LEASES: [(&str, LeaseFor); 2] = [("pod", LeaseFor::Pod), ("shared", LeaseFor::Shared)];
@@ -148,7 +148,7 @@ impl ObjectReader<'_, '_> {
         let is_keystore = keystore::is_meant(reader);
         let instead = if is_keystore { &IN_A_KEYSTORE[..] } else { &IN_PLACE_OF_SECRET };
         let ask = if is_of_several { None } else { read_ask(self.defaults, instead, reader, faults) };
-        // A name that a store refuses could be no default either.
+        // A name that a store refuses cannot be a default either.
         let default_name = ask.as_ref().map(|ask| ask.name.rsplit('/').next().unwrap_or(ask.name));
         let mode = reader.parsed("mode", faults, mode);
         let owner = self.read_owner(reader, faults);
@@ -168,7 +168,7 @@ impl ObjectReader<'_, '_> {
             } else {
                 self.read_asked(ask.clone(), reader, faults)
             };
-            // Read even without a secret: its faults are to be told too.
+            // It is read without a secret too, so that its faults are reported.
             let select = self.read_select(reader, default_name.filter(|_| asked.is_some()), faults);
             (asked, select)
         };
@@ -195,7 +195,7 @@ impl ObjectReader<'_, '_> {
         let owner = reader.parsed("owner", faults, owner)?;
         if !self.defaults.owners {
             let problem = "works with `delivery: provider` only: on this node the driver writes the files, and they belong to root \
-                           (remove it, and let others read by `mode`)";
+                           (remove it, and let others read the file with `mode`)";
             faults.add(position(reader, "owner"), "owner", problem);
         }
         Some(owner)
@@ -203,7 +203,7 @@ impl ObjectReader<'_, '_> {
 
     fn read_select(&mut self, reader: &mut Reader<'_>, default_name: Option<&str>, faults: &mut Faults) -> Option<Select> {
         if reader.get("field").is_some() && reader.get("fields").is_some() {
-            let problem = "stands beside `field` (keep one: `field` is one file, `fields` a folder of them)";
+            let problem = "cannot be used together with `field` (keep one: `field` makes one file, `fields` makes a folder of files)";
             faults.add(position(reader, "fields"), "fields", problem);
             return None;
         }
@@ -246,7 +246,7 @@ impl ObjectReader<'_, '_> {
     fn read_template(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Select> {
         for key in BESIDE_NO_TEMPLATE {
             if reader.get(key).is_some() {
-                faults.add(position(reader, key), key, "stands beside `template`, which makes the whole file (remove it)");
+                faults.add(position(reader, key), key, "cannot be used together with `template`, which makes the whole file (remove it)");
             }
         }
         let names: Vec<&str> = match reader.get("secrets").map(|node| &node.value) {
@@ -265,8 +265,8 @@ impl ObjectReader<'_, '_> {
         let template = template.ok()?;
         if let Some(line) = template.bare().filter(|_| has_syntax(path.as_str())) {
             let problem = format!(
-                "line {line} writes a value as it is, and its writer could write more than a value into {} (add a filter: `json`, `yaml`, \
-                 `toml`, `properties`, `dotenv`, `quote` or `shellquote`)",
+                "line {line} writes a value without a filter, so the author of the secret could add more than a value to {} (add a filter: \
+                 `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`)",
                 quoted(path.as_str())
             );
             self.class.warn(Some(self.label), "template", problem);
@@ -282,7 +282,8 @@ impl ObjectReader<'_, '_> {
         faults: &mut Faults,
     ) -> Option<Select> {
         if reader.get("field").is_some() {
-            let problem = "stands beside `format`, which writes fields under their names (write `fields` for those that you want)";
+            let problem =
+                "cannot be used together with `format`, which writes fields under their names (write `fields` to choose the fields)";
             faults.add(position(reader, "field"), "field", problem);
             return None;
         }
@@ -300,7 +301,7 @@ impl ObjectReader<'_, '_> {
         Some(Select::Formatted { format, patterns, path })
     }
 
-    /// Claims the folder, and the files that are known before the secret is: those of patterns without `*`.
+    /// Claims the folder, and the files that are known without the secret: those of patterns without `*`.
     fn claim_folder(
         &mut self,
         reader: &mut Reader<'_>,
@@ -320,7 +321,7 @@ impl ObjectReader<'_, '_> {
         for name in names() {
             if let Err(cause) = self.class.claim_within(label, at, &folder, name) {
                 let problem = format!(
-                    "the field {} cannot name a file: the path {cause} (give it to an object of its own, with `field` and `path`)",
+                    "the field {} cannot name a file: the path {cause} (write a separate object for it, with `field` and `path`)",
                     quoted(name)
                 );
                 faults.add(position(reader, "fields"), "fields", problem);
@@ -334,7 +335,7 @@ impl ObjectReader<'_, '_> {
 fn refuse_without_prefix(reader: &mut Reader<'_>, faults: &mut Faults) {
     for key in below::OF_A_PREFIX {
         if reader.get(key).is_some() {
-            faults.add(position(reader, key), key, "goes with `prefix` alone (remove it, or write `prefix` in the place of `secret`)");
+            faults.add(position(reader, key), key, "works only with `prefix` (remove it, or write `prefix` instead of `secret`)");
         }
     }
 }
@@ -343,7 +344,7 @@ fn has_syntax(path: &str) -> bool {
     SYNTAXES.iter().any(|end| path.ends_with(end))
 }
 
-/// The path that names an object in messages, before anything is known to be right: its own, else what it defaults to.
+/// The path that names an object in messages: its own path, or the default. Nothing of it has been checked yet.
 fn path_for_messages(node: &Node) -> String {
     let Value::Mapping(entries) = &node.value else {
         return String::new();

@@ -1,4 +1,5 @@
-//! Two requests of a class that create two things at one path, where its author may have meant one: a certificate, and the key of another.
+//! Two requests of a class that create two things at one path, although the author may have meant one: a certificate, and the key of
+//! another certificate.
 
 use std::collections::HashMap;
 
@@ -6,7 +7,7 @@ use serde_json::Value;
 
 use crate::model::{Args, Label, Object, SecretRef, Verb};
 
-/// What to say, and of which object: once for each further request. The work grows with the class alone: arguments are looked at once.
+/// The warning, and its object: one for each further request. The work grows only with the class: arguments are looked at once.
 pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label, String)> {
     let mut firsts: HashMap<(&str, &str), First<'_>> = HashMap::new();
     let mut asking: HashMap<usize, &Object> = HashMap::with_capacity(objects.len());
@@ -34,7 +35,7 @@ pub(super) fn warnings(secrets: &[SecretRef], objects: &[Object]) -> Vec<(Label,
 /// The first request of its kind.
 struct First<'s> {
     secret: &'s SecretRef,
-    /// Its arguments without their spelling, once that has been asked.
+    /// Its arguments without their spelling, once they were needed.
     spelled: Option<Value>,
     object: Label,
 }
@@ -42,7 +43,7 @@ struct First<'s> {
 // === impl First ===
 
 impl First<'_> {
-    /// What both do, and what to do about it. `None`: they are one request, or log in differently, which is meant.
+    /// What both requests do, and a remedy. `None`: they are one request, or they log in differently, which the author means.
     fn difference(&mut self, other: &SecretRef) -> Option<(String, &'static str)> {
         let (method, name) = (other.method.as_str(), &other.name);
         if self.secret.login != other.login {
@@ -50,7 +51,7 @@ impl First<'_> {
         } else if self.secret.method != other.method {
             Some((format!("ask for {name}, with {} and with {method}", self.secret.method.as_str()), "write the same `method`"))
         } else if self.secret.args != other.args {
-            let how = if self.is_spelled_as(&other.args) { "arguments that differ in spelling alone" } else { "different arguments" };
+            let how = if self.is_spelled_as(&other.args) { "arguments that differ only in their spelling" } else { "different arguments" };
             Some((format!("send {method} {name}, with {how}"), "write the same arguments"))
         } else {
             let (lease, keep) = (self.secret.lease != other.lease, self.secret.keep != other.keep);
@@ -59,7 +60,7 @@ impl First<'_> {
         }
     }
 
-    /// Whether other arguments are these but for the difference between `3600` and `"3600"`.
+    /// Whether other arguments are the same, if `3600` and `"3600"` count as equal.
     fn is_spelled_as(&mut self, other: &Args) -> bool {
         *self.spelled.get_or_insert_with(|| spelled(&self.secret.args)) == spelled(other)
     }

@@ -1,9 +1,9 @@
-//! The dialects `vault` and `openbao`: classes written for vault-csi-provider and openbao-csi-provider, which are alike but for the names
-//! of their parameters.
+//! The dialects `vault` and `openbao`: classes written for vault-csi-provider and openbao-csi-provider. The two differ only in the names of
+//! their parameters.
 //!
-//! What the peers do is read from their source (vault-csi-provider 1.7.4, openbao-csi-provider main, `internal/config`, `internal/client`,
-//! `internal/provider`). Where this module is stricter, a class that the peer would have mounted in part or by chance is refused with what to
-//! write.
+//! This module follows the source of the peers (vault-csi-provider 1.7.4, openbao-csi-provider main, `internal/config`, `internal/client`,
+//! `internal/provider`). It is stricter where a peer would mount a class only in part, or only by chance: such a class is refused, and the
+//! message says what to write.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -81,30 +81,30 @@ fn format(peer: &'static Peer) -> Format {
     }
 }
 
-/// The backend's name. One that is chosen by the class's address knows itself how it is reached.
+/// The backend's name. A backend that is chosen by the class's address already knows how it is reached.
 fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, class: &mut Class<'_>) -> Option<String> {
     match catalogue.serving(peer.name, entry.login.address.as_deref(), None) {
         Ok(serving) => {
-            // The class's own, else the configured one, else the peer's.
+            // The class's audience, or the configured one, or the peer's.
             if !serving.names_audience && entry.login.audience.is_none() {
                 entry.login.audience = Some(peer.audience.to_owned());
             }
-            // At the backend's own address its own TLS settings are right: the class's files were in the peer's container.
+            // At the backend's own address its own TLS settings are right: the files that the class names are in the peer's container.
             if serving.by_address || entry.login.address.is_none() {
                 let why = if serving.by_address {
-                    format!("the class's address is that of the backend `{}`, whose own TLS settings apply", serving.backend)
+                    format!("the class's address is that of the backend `{}`, so this backend's TLS settings apply", serving.backend)
                 } else {
                     "the class has no address, so the TLS settings of the node's backend apply".to_owned()
                 };
                 for word in std::mem::take(&mut entry.tls_words) {
-                    class.warn(None, word, format!("is not used: {why} (remove it if the class is for Keyferry alone)"));
+                    class.warn(None, word, format!("is not used: {why} (remove it if the class is only for Keyferry)"));
                 }
                 (entry.login.address, entry.login.tls) = (None, None);
             }
             entry.check_role(class);
             Some(serving.backend.as_str().to_owned())
         }
-        // What the class says of its role is then of no account.
+        // What the class says of its role has no effect then.
         Err(Unresolved::NoLogin { problem, .. }) => {
             class.fault(entry.address_word.unwrap_or("dialect"), problem);
             None
@@ -122,14 +122,14 @@ fn choose_backend(peer: &Peer, entry: &mut Entry, catalogue: &dyn Catalogue, cla
     }
 }
 
-/// What an object asks for. The peers ask once for all objects of one path and method, and never compare `secretArgs`.
+/// What an object asks for. The peers send one request for all objects with the same path and method, and never compare `secretArgs`.
 struct Asked {
     request: (SecretPath, Method),
     has_args: bool,
 }
 
-/// Lets an object without arguments share the answer to the first object of the same request that has them, wherever that one is: so a
-/// key is the certificate's own. This is for requests that create something.
+/// An object without arguments shares the answer to the first object with the same request and with arguments, before or after it. So a key
+/// belongs to its certificate. This is only for requests that create something.
 fn share(objects: &mut [Object], asked: &[Asked]) {
     let mut firsts: HashMap<&(SecretPath, Method), usize> = HashMap::new();
     for (object, asked) in objects.iter().zip(asked).filter(|(_, asked)| asked.has_args) {
@@ -147,7 +147,7 @@ fn share(objects: &mut [Object], asked: &[Asked]) {
 struct ObjectReader<'r, 'c> {
     peer: &'static Peer,
     class: &'r mut Class<'c>,
-    /// `None`: none could be chosen, and that has been said.
+    /// `None`: no backend could be chosen, and a fault says so.
     backend: Option<&'r str>,
     entry: &'r Entry,
     label: &'r Label,
@@ -168,7 +168,7 @@ impl ObjectReader<'_, '_> {
             self.class.warn(
                 Some(self.label),
                 "encoding",
-                "is not used without `secretKey`: a whole response is delivered as JSON (remove it)",
+                "is not used without `secretKey`: Keyferry delivers a whole response as JSON (remove it)",
             );
         }
         let (method, has_args) = (method.unwrap_or_default(), !args.is_empty());
@@ -213,7 +213,7 @@ impl ObjectReader<'_, '_> {
     }
 }
 
-/// Whether a key says anything: the peers take an empty text for none.
+/// Whether a key has a value: for the peers an empty text is none.
 fn says(reader: &mut Reader<'_>, key: &'static str) -> bool {
     reader.get(key).is_some_and(|node| node.text() != Some(""))
 }
@@ -226,11 +226,11 @@ fn read_path(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<SecretPath>
     reader.parsed("secretPath", faults, str::parse)
 }
 
-/// The path's query beside the object's own arguments.
+/// The path's query together with the object's own arguments.
 fn merge(mut args: Args, path: &SecretPath, reader: &mut Reader<'_>, faults: &mut Faults) -> Args {
     for (name, value) in &path.query {
         if args.has(name) {
-            let problem = format!("has {}, which stands in the query of `secretPath` too (keep one of them)", quoted(name));
+            let problem = format!("has {}, which is in the query of `secretPath` too (keep one of them)", quoted(name));
             faults.add(position(reader, "secretArgs"), "secretArgs", problem);
         }
         args.insert(name, &value.as_str().into());
@@ -261,7 +261,7 @@ fn file_path(text: &str) -> Result<FilePath, String> {
     })
 }
 
-/// The path that names an object in messages, before anything is known to be right.
+/// The path that names an object in messages. Nothing of it has been checked yet.
 fn path_for_messages(node: &Node) -> String {
     let Value::Mapping(entries) = &node.value else {
         return String::new();

@@ -1,6 +1,7 @@
-//! Reading what [`super::write()`] writes, and nothing else. All programs that read such files agree on these values, and on no other spelling.
+//! Reads what [`super::write()`] writes, and nothing else. All programs that read such files agree on these values, and on no other
+//! spelling.
 //!
-//! No spelling has an escape. So a value is a part of the text, and nothing is copied.
+//! No spelling has an escape. So a value is a part of the text, and is not copied.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,7 +9,7 @@ use std::fmt;
 use super::is_name;
 use super::write::spelled;
 
-/// How many faults are told.
+/// The most faults that are reported.
 const TOLD: usize = 20;
 
 /// A variable of the file. `Debug` does not show its value.
@@ -21,7 +22,7 @@ pub struct Variable<'t> {
 /// Reads a file. Empty lines are skipped: a template leaves them.
 ///
 /// # Errors
-/// What is wrong, with lines. A value is never quoted.
+/// All faults, with lines. A value is never quoted.
 pub fn read_own(text: &str) -> Result<Vec<Variable<'_>>, Vec<String>> {
     let (mut variables, mut faults, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     let (mut rest, mut line) = (text, 1);
@@ -37,7 +38,7 @@ pub fn read_own(text: &str) -> Result<Vec<Variable<'_>>, Vec<String>> {
             }
             Err(problem) => {
                 faults.push(format!("line {line}: {problem}"));
-                // The end of a value is not known any more.
+                // The end of this value is not known.
                 rest.find('\n').unwrap_or(rest.len())
             }
         };
@@ -51,7 +52,7 @@ pub fn read_own(text: &str) -> Result<Vec<Variable<'_>>, Vec<String>> {
     if faults.is_empty() { Ok(variables) } else { Err(faults) }
 }
 
-/// The variable at the start of a text, and how long it is without the end of its line. `None`: the line is empty.
+/// The variable at the start of a text, and its length without the line end. `None`: the line is empty.
 fn next(text: &str) -> Result<(Option<Variable<'_>>, usize), String> {
     let line = text.split('\n').next().unwrap_or_default();
     if line.is_empty() {

@@ -1,10 +1,10 @@
-//! Reading, as node's dotenv does: <https://www.npmjs.com/package/dotenv> 18, whose grammar is one regular expression.
+//! Reads as node's dotenv does: <https://www.npmjs.com/package/dotenv> 18, whose grammar is one regular expression.
 //!
-//! - `NAME=value` or `NAME: value`, with `export ` before it or not. `#` begins a comment, without a blank before it too.
+//! - `NAME=value` or `NAME: value`, with or without `export ` before it. `#` begins a comment, even without a blank before it.
 //! - Quotes are `'`, `"` and a backtick; a value in quotes may have several lines. `\n` and `\r` in double quotes are line ends; there is no other escape.
 //! - Nothing is expanded.
 //!
-//! What that expression silently leaves out, or takes across a line end, is a fault here.
+//! That expression silently leaves some text out, or continues after a line end. Here this is a fault.
 
 use zeroize::Zeroizing;
 
@@ -15,15 +15,15 @@ use super::is_name_byte;
 pub struct Entry<'t> {
     pub name: &'t str,
     pub value: Zeroizing<String>,
-    /// All of the line after its `=`, as it is: what kubectl reads.
+    /// The whole line after its `=`, unchanged: kubectl reads this.
     pub whole: &'t str,
     /// From 1.
     pub line: usize,
-    /// Where kubectl reads another value.
+    /// Set if kubectl reads another value.
     pub kubectl: Option<Difference>,
 }
 
-/// What `kubectl create secret --from-env-file` takes for a part of the value: it takes the line as it is, up to its end.
+/// What `kubectl create secret --from-env-file` takes as a part of the value: it takes the line unchanged, up to its end.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Difference {
     Blanks,
@@ -34,7 +34,7 @@ pub enum Difference {
 /// Reads a file.
 ///
 /// # Errors
-/// All that is wrong, with lines. A value is never quoted.
+/// All faults, with lines. A value is never quoted.
 pub fn read(text: &str) -> Result<Vec<Entry<'_>>, Vec<String>> {
     let (mut entries, mut faults): (Vec<Entry<'_>>, Vec<String>) = (Vec::new(), Vec::new());
     let mut names = std::collections::HashSet::new();
@@ -59,7 +59,7 @@ struct Scanner<'t> {
 }
 
 impl<'t> Scanner<'t> {
-    /// Past blanks, empty lines and comments; whether anything comes.
+    /// Skips blanks, empty lines and comments. Says whether any text follows.
     fn skip_to_entry(&mut self) -> bool {
         loop {
             let blanks = self.rest.len() - self.rest.trim_start_matches(is_blank).len();
@@ -74,12 +74,12 @@ impl<'t> Scanner<'t> {
     fn entry(&mut self) -> Result<Entry<'t>, &'static str> {
         let line = self.line;
         let (name, after) = split_name(self.this_line())?;
-        // kubectl takes no blank around the `=`, no `export` and no `:`: it refuses such a file, and reads no other value.
+        // kubectl accepts no blank around the `=`, no `export` and no `:`. It refuses such a file, and so reads no other value.
         let plain = self.rest.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
         let separator = if after.starts_with('=') { 1 } else { ": ".len() };
         let raw = &after[separator..];
         self.take(self.this_line().len() - raw.len());
-        // To kubectl, a carriage return alone ends no line.
+        // For kubectl, a carriage return alone does not end a line.
         let whole = self.rest.split('\n').next().unwrap_or_default();
         let whole = whole.strip_suffix('\r').unwrap_or(whole);
         let (value, difference) = self.value(raw)?;
@@ -87,7 +87,7 @@ impl<'t> Scanner<'t> {
         Ok(Entry { name, value, whole, line, kubectl })
     }
 
-    /// The value, and what is different to kubectl if it reads another one. `raw` is the rest of the line.
+    /// The value, and the difference if kubectl reads another one. `raw` is the rest of the line.
     fn value(&mut self, raw: &str) -> Result<(Zeroizing<String>, Difference), &'static str> {
         let inside = raw.trim_start_matches(is_blank);
         let quote = inside.chars().next().filter(|first| matches!(first, '\'' | '"' | '`'));
@@ -102,7 +102,7 @@ impl<'t> Scanner<'t> {
             self.take(opening + 1 + length + 1);
             inner
         } else {
-            // Such as "{"a": 1}": the first and the last quote of the line count.
+            // Such as "{"a": 1}": the first and the last quote of the line are the quotes.
             let (value, _) = uncommented(raw);
             let inner = value[1..].strip_suffix(quote);
             let missing = "the closing quote is missing (add it; a value that begins with a quote goes into other quotes)";
@@ -131,7 +131,7 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// The name at a line's start, and the rest from its `=` or `: ` on.
+/// The name at the start of a line, and the rest from its `=` or `: ` on.
 fn split_name(line: &str) -> Result<(&str, &str), &'static str> {
     let exported = line.strip_prefix("export").filter(|rest| rest.starts_with(is_blank)).map(|rest| rest.trim_start_matches(is_blank));
     let names = exported.filter(|rest| rest.bytes().next().is_some_and(is_name_byte)).into_iter().chain([line]);
@@ -149,7 +149,8 @@ fn split_name(line: &str) -> Result<(&str, &str), &'static str> {
     Err(if line.contains('=') { problem } else { "has no `=` (write NAME=value)" })
 }
 
-/// How many bytes are before the closing quote: the first that no backslash precedes, or one before that, if only a comment follows.
+/// How many bytes are before the closing quote: the first quote without a backslash before it, or an earlier quote, if only a comment
+/// follows it.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut found = None;
     for (at, _) in text.match_indices(quote) {
@@ -165,7 +166,7 @@ fn closing(text: &str, quote: char) -> Option<usize> {
     found
 }
 
-/// A line up to its comment, without blanks at its ends.
+/// A line up to its comment, without blanks at both ends.
 fn uncommented(raw: &str) -> (&str, Difference) {
     match raw.split_once('#') {
         Some((value, _)) => (value.trim_matches(is_blank), Difference::Comment),
@@ -173,7 +174,7 @@ fn uncommented(raw: &str) -> (&str, Difference) {
     }
 }
 
-/// One buffer, with room for all of it: one that grows leaves copies behind.
+/// One buffer with room for all of it: a growing buffer would leave copies behind.
 fn unquoted(inner: &str, quote: char) -> Zeroizing<String> {
     let mut value = Zeroizing::new(String::with_capacity(inner.len()));
     let mut chars = inner.chars().peekable();
@@ -195,7 +196,7 @@ fn line_length(text: &str) -> usize {
     text.find(['\n', '\r']).unwrap_or(text.len())
 }
 
-/// What JavaScript takes for white space.
+/// The white space of JavaScript.
 fn is_blank(c: char) -> bool {
     c == '\u{feff}' || c.is_whitespace() && c != '\u{85}'
 }
@@ -241,7 +242,7 @@ mod tests {
             ("A='abc'", Some(Difference::Quotes)),
             ("A=abc ", Some(Difference::Blanks)),
             ("  A=abc", None),
-            // It refuses these.
+            // kubectl refuses these.
             ("A = 'abc'", None),
             ("export A='abc'", None),
             ("A: 'abc'", None),

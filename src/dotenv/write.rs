@@ -1,26 +1,27 @@
-//! Writing: only what every reader takes for the same bytes.
+//! Writes only what every reader reads as the same bytes.
 //!
-//! - A shell expands `$` and a backtick in double quotes, and knows no escape in single quotes.
-//! - node's dotenv knows no escape but `\n` and `\r`, both in double quotes, and takes `\'` for no end of single quotes.
-//! - python-dotenv takes `\\` and `\'` in single quotes for one character, and replaces `${NAME}` in any quotes.
-//! - All make a line feed of a carriage return, but for the shells.
+//! - A shell expands `$` and a backtick in double quotes, and has no escape in single quotes.
+//! - node's dotenv has only the escapes `\n` and `\r`, both in double quotes. For it, `\'` does not end single quotes.
+//! - python-dotenv reads `\\` and `\'` in single quotes as one character, and replaces `${NAME}` in any quotes.
+//! - All readers but the shells turn a carriage return into a line feed.
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::is_name;
 
-/// Variables whose value bash 5.2 computes (a command in it runs at once, whatever its quotes) or runs at its next prompt.
+/// Variables whose value bash 5.2 computes (a command in it runs at once, in any quotes) or runs at its next prompt.
 fn is_run(name: &str) -> bool {
     matches!(name, "HISTCMD" | "MAILCHECK" | "OPTIND" | "PROMPT_COMMAND" | "PS0" | "PS1" | "PS2" | "PS4" | "RANDOM" | "SRANDOM")
 }
 
-/// Variables in whose value a shell runs commands once they are exported (`set -a`): a shell that starts, or looks for mail, expands it.
+/// Variables in whose value a shell runs commands if they are exported (`set -a`): a shell that starts, or looks for mail, expands the
+/// value.
 fn is_expanded(name: &str) -> bool {
     matches!(name, "BASH_ENV" | "ENV" | "MAILPATH")
 }
 
-/// Variables that bash 5.2 does not take a value for.
+/// Variables to which bash 5.2 does not assign a value.
 #[rustfmt::skip]
 fn is_fixed(name: &str) -> bool {
     matches!(
@@ -31,7 +32,7 @@ fn is_fixed(name: &str) -> bool {
     )
 }
 
-/// Of each byte, whether it stands for itself without quotes.
+/// For each byte: whether it keeps its meaning without quotes.
 const BARE: [bool; 256] = {
     let (mut bare, mut byte) = ([false; 256], 0_u8);
     while byte < u8::MAX {
@@ -41,10 +42,10 @@ const BARE: [bool; 256] = {
     bare
 };
 
-/// Why a field has no form that every reader takes. The message follows the field's name.
+/// Why a field cannot be written so that every reader reads the same. The message follows the field's name.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Unwritable {
-    /// Only of what is read: quotes are written where they are needed.
+    /// Only for text that is read: the writer adds quotes where they are needed.
     #[error("needs quotes")]
     Bare,
     #[error("is not text")]
@@ -64,7 +65,7 @@ pub enum Unwritable {
 /// One line, or several where the value has line ends.
 ///
 /// # Errors
-/// The name or the value has no such form.
+/// The name or the value cannot be written in that way.
 pub fn write(name: &str, value: &[u8]) -> Result<Zeroizing<String>, Unwritable> {
     check_name(name)?;
     let value = str::from_utf8(value).map_err(|_| Unwritable::Binary)?;
@@ -79,7 +80,7 @@ pub fn write(name: &str, value: &[u8]) -> Result<Zeroizing<String>, Unwritable> 
     Ok(line)
 }
 
-/// The quotes in which all readers take the value of this variable for the same bytes; none where it needs none.
+/// The quotes in which all readers read this variable's value as the same bytes; none if it needs none.
 ///
 /// # Errors
 /// As [`write`].
@@ -99,12 +100,12 @@ fn check_name(name: &str) -> Result<(), Unwritable> {
     }
 }
 
-/// Whether a shell may run commands that are in the value of a variable of this name.
+/// Whether a shell may run commands in the value of a variable of this name.
 pub fn is_run_by_a_shell(name: &str) -> bool {
     is_run(name) || is_expanded(name)
 }
 
-/// Whether a shell takes a value for a variable of this name.
+/// Whether a shell assigns a value to a variable of this name.
 pub fn fits_a_shell(name: &str) -> bool {
     let is_a_variable = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     is_a_variable && !name.starts_with(|c: char| c.is_ascii_digit()) && !is_fixed(name)
@@ -121,11 +122,11 @@ fn quote_for(value: &str) -> Result<&'static str, Unwritable> {
     Err(why)
 }
 
-/// Whether all readers take a value in these quotes for the same bytes; no quotes: bare.
+/// Whether all readers read a value in these quotes as the same bytes; no quotes: without any.
 pub(super) fn spelled(value: &str, quote: &str) -> Result<(), Unwritable> {
     let is_bare = || value.bytes().all(|byte| BARE[usize::from(byte)]);
     let fits = match quote {
-        // There is none of all that is looked for below.
+        // The value has none of the characters below.
         "" if is_bare() => return Ok(()),
         "" => false,
         "'" => !value.contains('\'') && !value.contains(r"\\") && !value.ends_with('\\'),

@@ -1,20 +1,20 @@
-//! JSON that a store wrote, read from beginning to end and written in another spelling. A number keeps its digits; serde_json alone would
+//! Reads JSON that a store wrote, from beginning to end, and writes it in another spelling. A number keeps its digits; serde_json would
 //! round it.
 
 use std::collections::HashSet;
 
 use super::{MAX_DEPTH, Out, Unfit, Value, text};
 
-/// How a form spells nested values.
+/// How a format writes nested values.
 pub struct Spelling {
     pub format: &'static str,
     /// Between a name and its value.
     pub colon: &'static str,
     pub comma: &'static str,
-    /// `None`: the form has no such value.
+    /// `None`: the format has no such value.
     pub null: Option<&'static str>,
     pub number: fn(&str, &mut Out) -> Result<(), Unfit>,
-    /// The most characters of a name as it is written.
+    /// The most characters of a written name.
     pub longest_name: usize,
     /// Whether an object may have a member twice.
     pub twice: bool,
@@ -54,7 +54,7 @@ pub fn write(value: Value<'_>, spelling: &Spelling, out: &mut Out) -> Result<(),
 /// Whether a value can be read to its end.
 ///
 /// # Errors
-/// It has half a character in it, is nested too deep, or is not JSON.
+/// It has half a character, is nested too deep, or is not JSON.
 pub fn check(json: &str) -> Result<(), Unfit> {
     write(Value::Json(json), &PLAIN, &mut Out::counting())
 }
@@ -162,7 +162,7 @@ impl Reader<'_, '_> {
         serde_json::from_str(text).map_err(|_| Unfit::Half)
     }
 
-    /// Whether an object or a list ends here; the sign is read if so.
+    /// Whether an object or a list ends here. If it does, the sign is read.
     fn ends_with(&mut self, sign: u8) -> Result<bool, Unfit> {
         self.space();
         let byte = self.byte().ok_or(Unfit::NotJson)?;

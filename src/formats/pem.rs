@@ -1,5 +1,5 @@
-//! PEM (RFC 7468), normalised: the certificates from the leaf to the root, each once, then the private key; lines of 64 signs, and no text
-//! between the blocks. Servers want the leaf first, and stores give the parts in any order.
+//! PEM (RFC 7468) in one form: the certificates from the leaf to the root, each once, then the private key. Lines have 64 characters, and
+//! there is no text between the blocks. Servers need the leaf first, and stores give the parts in any order.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::Out;
 #[cfg(test)]
 mod tests;
 
-/// The most certificates of a file: each is compared with each.
+/// The most certificates of a file: each is compared with every other one.
 pub const MAX_CERTIFICATES: usize = 32;
 
 /// How a block begins, and how it ends.
@@ -25,7 +25,7 @@ const DASHES: &str = "-----";
 /// The label of a certificate.
 pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 
-/// Signs of base64 on a line.
+/// Characters of base64 on a line.
 const WIDTH: usize = 64;
 
 /// Which blocks a file has.
@@ -42,7 +42,7 @@ pub enum Part {
     Leaf,
 }
 
-/// Why there is no such file. The message follows what the blocks are of.
+/// Why there is no such file. The message follows the name of the field or file.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Fault {
     #[error("PEM block {0} is not base64 (store the block as the tool that made it writes it)")]
@@ -69,7 +69,7 @@ pub enum Fault {
     Unknown(usize),
 }
 
-/// Blocks as they were found.
+/// Blocks in the order in which they were found.
 #[derive(Default)]
 pub struct Bundle {
     /// Each once.
@@ -93,7 +93,7 @@ const KEYS: [&str; 6] =
 // === impl Bundle ===
 
 impl Bundle {
-    /// For certificates that need not be one chain.
+    /// For certificates that do not have to be one chain.
     pub fn of_at_most(certificates: usize) -> Self {
         Self { most: Some(certificates), ..Self::default() }
     }
@@ -108,10 +108,10 @@ impl Bundle {
         self.key.as_ref().map(|key| (key.label, key.bytes.as_slice()))
     }
 
-    /// Takes in the blocks of a text; how many there are.
+    /// Adds the blocks of a text, and returns how many there are.
     ///
     /// # Errors
-    /// A block that cannot be read, or has no place in a file of one certificate.
+    /// A block that cannot be read, or does not belong in a file with one certificate.
     pub fn read(&mut self, text: &str) -> Result<usize, Fault> {
         let (before, mut rest) = (self.blocks, text);
         while let Some(at) = rest.find(BEGIN) {
@@ -126,7 +126,7 @@ impl Bundle {
     }
 
     fn take(&mut self, label: &str, body: &str, number: usize) -> Result<(), Fault> {
-        // What openssl writes before a key on a named curve: the key names its curve itself.
+        // openssl writes this before a key on a named curve; the key itself names the curve.
         if label == "EC PARAMETERS" {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Bundle {
         Ok(())
     }
 
-    /// From the leaf, which issued no other, to the root: each is followed by its issuer.
+    /// From the leaf, which issued no other certificate, to the root: each is followed by its issuer.
     fn chain(&self) -> Result<Vec<&[u8]>, Fault> {
         let scattered = Fault::Scattered(self.certificates.len());
         let mut left: Vec<(&[u8], Names<'_>)> =
@@ -206,7 +206,7 @@ impl fmt::Debug for Bundle {
     }
 }
 
-/// A certificate's names, as they are written in it.
+/// A certificate's names, as they are in it.
 struct Names<'c> {
     subject: &'c [u8],
     issuer: &'c [u8],

@@ -1,12 +1,13 @@
-//! PKCS#12 (RFC 7292): a private key with its certificates, and certificates that are trusted, in one encrypted file. Java, Windows and OpenSSL
-//! read it.
+//! PKCS#12 (RFC 7292): a private key with its certificates, and trusted certificates, in one encrypted file. Java, Windows and OpenSSL read
+//! it.
 //!
-//! It is written in one way, OpenSSL's default: PBES2 with AES-256-CBC and HMAC-SHA-256, 2,048 iterations, and a MAC. There are not more of them,
-//! since the password lies in the same volume. What is random elsewhere is made of the content here ([`salts`]), so that a file that is made again
-//! is the same. What is read may be older, and chooses its own iterations: all that can be known are added up before the first one.
+//! Keyferry writes it in one way, OpenSSL's default: PBES2 with AES-256-CBC and HMAC-SHA-256, 2,048 iterations, and a MAC. More iterations
+//! would not help, since the password is in the same volume. Salts are made of the content ([`salts`]), not drawn, so that the same content
+//! gives the same file. A file that Keyferry reads may be older, and chooses its own iterations: all that can be known are added up before
+//! the first one.
 //!
-//! Reading and writing are our own, over the crypto library that is here anyway: p12-keystore draws its salts itself, brings three dozen crates, and
-//! derives keys as long as the file wants. The tests hold ours against it.
+//! Reading and writing are our own code, with the crypto library that Keyferry has anyway. p12-keystore draws its salts itself, brings
+//! three dozen crates, and derives keys of any length that the file asks for. The tests compare our code with it.
 
 use thiserror::Error;
 
@@ -31,7 +32,7 @@ pub use write::{Keystore, write};
 /// The iterations of each key that is derived for a file that is written: OpenSSL's default.
 pub const ITERATIONS: u32 = 2_048;
 
-/// The most iterations of a stored file, all added up. Java's keytool has written 200,000 for a file of one key.
+/// The most iterations of a stored file, all added up. Java's keytool has written 200,000 for a file with one key.
 pub const MAX_ITERATIONS: u64 = 200_000;
 
 /// The most certificates of a file.
@@ -40,10 +41,10 @@ pub const MAX_CERTIFICATES: usize = 256;
 /// The longest password in bytes.
 pub const MAX_PASSWORD: usize = 1024;
 
-/// What to do about a file that others wrote.
+/// What to do about a file that another program wrote.
 const CONVERT: &str = "convert it: `openssl pkcs12 -in OLD -noenc -out x.pem`, then `openssl pkcs12 -export -in x.pem -out NEW`";
 
-/// Why a file is not made, or not read. The message follows what the file, or its part, is called.
+/// Why a file cannot be made, or not be read. The message follows the name of the file or of its part.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Fault {
     #[error("is PKCS#12 in BER, with lengths left open, as some browsers write it ({CONVERT})")]
@@ -74,21 +75,22 @@ pub enum Fault {
     NoPassword,
     #[error("does not open with this password (correct the password: a line end at its end counts, too)")]
     Password,
-    #[error("has more than {MAX_PASSWORD} bytes, which no password of a keystore may have (store a shorter one)")]
+    #[error("has more than {MAX_PASSWORD} bytes, and the password of a keystore cannot be longer (store a shorter one)")]
     PasswordLength,
     #[error(
-        "has a character that Java takes in no password of a keystore: use ASCII from the blank to `~` (store another password; `newline: strip` removes a line end)"
+        "has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another \
+         password; `newline: strip` removes a line end)"
     )]
     PasswordSign,
     #[error("has more than {MAX_CERTIFICATES} certificates (use several files)")]
     TooManyCertificates,
-    #[error("has more than one private key (store each in a file of its own)")]
+    #[error("has more than one private key (store each in a separate file)")]
     TwoKeys,
     #[error("has a private key that fits none of its certificates (store the certificate that was issued for the key)")]
     Unfit,
 }
 
-/// Why there is no file, or nothing read from one.
+/// Why a file cannot be made, or nothing could be read from it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Undone {
     Fault(Fault),

@@ -1,4 +1,4 @@
-//! Java's properties, as `Properties.store` writes them: ASCII alone, so that a reader of ISO-8859-1 and one of UTF-8 see the same.
+//! Java's properties, as `Properties.store` writes them: only ASCII, so that a reader of ISO-8859-1 and a reader of UTF-8 see the same.
 //! (<https://docs.oracle.com/en/java/javase/21/docs/api/java.base/java/util/Properties.html>)
 
 use super::Out;
@@ -11,12 +11,12 @@ pub fn write(name: &str, value: &str, out: &mut Out) {
     out.push("\n");
 }
 
-/// A value alone.
+/// Only a value.
 pub fn escape_value(value: &str, out: &mut Out) {
     escape(value, false, out);
 }
 
-/// In a name every blank is escaped, in a value the first: readers skip blanks before it.
+/// In a name every blank is escaped, in a value only the first: readers skip blanks before it.
 fn escape(text: &str, is_name: bool, out: &mut Out) {
     let mut rest = text;
     loop {

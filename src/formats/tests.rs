@@ -1,4 +1,4 @@
-//! What is written is read back, whatever the values are. Python reads YAML and TOML back in `tests/it/formats.rs`.
+//! What is written is read again, with any values. Python reads YAML and TOML in `tests/it/formats.rs`.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ fn of(format: Format, json: &str) -> Result<String, String> {
     written(format, &[("x", Value::Json(json))])
 }
 
-/// Texts that some reader of some form takes for something else.
+/// Texts that some reader of some format takes for another kind of value.
 const HARD: [&str; 26] = [
     "",
     " ",
@@ -82,7 +82,7 @@ fn some_json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// YAML as others parse it, with every text where a text was.
+/// YAML as another parser reads it. Every text must still be a text.
 fn yaml(text: &str) -> Json {
     use granit_parser::{Event, Parser, ScalarStyle};
     #[allow(clippy::wildcard_enum_match_arm)] // a foreign, non-exhaustive enum
@@ -120,7 +120,7 @@ fn yaml(text: &str) -> Json {
     node(first, &mut events)
 }
 
-/// Java's rules, by its documentation (`Properties.load`): another's hand than the writer's.
+/// Java's rules, from its documentation (`Properties.load`), in other code than the writer's.
 fn properties(text: &str) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for line in text.split('\n').filter(|line| !line.is_empty()) {
@@ -181,7 +181,7 @@ proptest! {
         prop_assert_eq!(properties(&texts(Format::Properties(Names::AsStored), &values).unwrap()), values);
     }
 
-    /// Whatever is not refused is what its reader finds ([`crate::dotenv::read`] reads as node's dotenv does).
+    /// The reader finds each value that is not refused ([`crate::dotenv::read`] reads as node's dotenv does).
     #[test]
     fn dotenv_is_read_back(values in proptest::collection::btree_map("[A-Z][A-Z0-9_]{0,6}", some_text(), 0..4)) {
         if let Ok(text) = texts(Format::Dotenv(Names::AsStored), &values) {
@@ -198,7 +198,7 @@ proptest! {
         prop_assert_eq!(&yaml(&of(Format::Yaml, &json).unwrap())["x"], &value);
     }
 
-    /// Any text at all is read or refused, and nothing is taken for JSON that is not.
+    /// Any text is read or refused, and nothing else is taken for JSON.
     #[test]
     fn no_text_is_too_much(json in r#"[\[\]{},:"a\\ud8 0-9.eE+tn-]{0,40}"#) {
         let is_json = serde_json::from_str::<Json>(&json).is_ok();
@@ -276,9 +276,9 @@ fn what_has_no_place() {
     x: has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)
     : has a name of more than 1000 characters, which not every YAML reader takes (use a shorter name)
     x: came as JSON and cannot be read as such
-    db.password: has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)
-    UID: has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)
-    PS4: has a name that bash runs or computes the value of (rename it)
+    db.password: has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets itself (add `keys: env`, or rename it)
+    UID: has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets itself (add `keys: env`, or rename it)
+    PS4: has the name of a variable whose value bash runs or computes (rename it)
     PASSWORD: has quotes, `$`, backticks or backslashes that sh, node's dotenv and python-dotenv do not read alike (store another value, or deliver it with `field`)
     PASSWORD: has `${`, which python-dotenv replaces (store another value, or deliver it with `field`)
     ");

@@ -1,8 +1,8 @@
-//! A text in double quotes with JSON's escapes, which every reader of JSON, YAML 1.1, YAML 1.2 and TOML takes for the same characters.
+//! A text in double quotes with JSON's escapes. Every reader of JSON, YAML 1.1, YAML 1.2 and TOML reads it as the same characters.
 
 use super::Out;
 
-/// What one of those readers refuses, folds or takes for a mark when it is not escaped is escaped; none of it has more than 16 bits.
+/// Escapes each character that one of those readers would refuse, fold or take for a mark. None of these has more than 16 bits.
 pub fn quote(text: &str, out: &mut Out) {
     out.push("\"");
     let mut rest = text;
@@ -25,15 +25,15 @@ pub fn quote(text: &str, out: &mut Out) {
     out.push("\"");
 }
 
-/// So many bytes of the start are ASCII, no controls and none of these signs. Eight are looked at at once: most of what is written is plain.
+/// How many bytes at the start are ASCII, without controls and these characters. It looks at eight bytes at once, since most text is plain.
 pub fn plain_ascii<const SIGNS: usize>(text: &[u8], signs: [u8; SIGNS]) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !signs.contains(byte);
     let mut plain = 0;
     for word in text.as_chunks::<8>().0 {
         let word = u64::from_le_bytes(*word);
-        // The highest bit of a byte comes out set if the byte is too large, too small or a sign. A carry can set the next one's as well: then
-        // they are looked at one by one.
+        // The highest bit of a byte is set if the byte is too large, too small or one of the characters. A carry can set the next bit as
+        // well: then the bytes are checked one by one.
         let outside = word | word.wrapping_add(EACH) | word.wrapping_sub(EACH * u64::from(b' '));
         let sign = signs.iter().fold(0, |found, sign| found | (word ^ (EACH * u64::from(*sign))).wrapping_sub(EACH));
         if (outside | sign) & (EACH << 7) != 0 {
@@ -60,7 +60,7 @@ fn is_plain(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// Every byte at every place of two words, beside plain ones and beside itself.
+    /// Every byte at every place of two words, next to plain bytes and next to itself.
     #[test]
     fn plain_ascii_ends_before_the_first_byte_that_is_not() {
         for byte in 0..=u8::MAX {

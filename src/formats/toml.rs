@@ -1,4 +1,4 @@
-//! TOML 1.0: a line for each value, under a quoted key. What is nested is an inline table or an array.
+//! TOML 1.0: one line per value, with a quoted key. A nested value is an inline table or an array.
 
 use super::json::{self, Spelling};
 use super::{Out, Unfit, Value, text};
@@ -14,7 +14,7 @@ pub fn write(name: &str, value: Value<'_>, out: &mut Out) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Readers need not take an integer of more than 64 bits, and many do not.
+/// Readers do not have to accept an integer with more than 64 bits, and many do not.
 fn number(digits: &str, out: &mut Out) -> Result<(), Unfit> {
     let is_integer = !digits.contains(['.', 'e', 'E']);
     if is_integer && digits.parse::<i64>().is_err() {

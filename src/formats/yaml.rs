@@ -1,10 +1,10 @@
-//! YAML: a line for each value. Every text is in double quotes, so that no reader takes `no` for a boolean or `1e3` for a number; what is
-//! nested is in the flow style, as JSON is.
+//! YAML: one line per value. Every text is in double quotes, so that no reader takes `no` for a boolean or `1e3` for a number. Nested
+//! values are in the flow style, as in JSON.
 
 use super::json::{self, Spelling};
 use super::{Out, Unfit, Value, text};
 
-/// A longer name before a colon is no key (YAML 1.2.2, 7.4.2: 1,024 characters).
+/// A longer name before a colon is not a key (YAML 1.2.2, 7.4.2: 1,024 characters).
 const LONGEST_NAME: usize = 1000;
 
 pub const SPELLING: Spelling =
@@ -22,7 +22,7 @@ pub fn write(name: &str, value: Value<'_>, out: &mut Out) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// `1e3` is a text for readers of YAML 1.1: an exponent has a sign there, and a point before it.
+/// `1e3` is a text for readers of YAML 1.1: there, a number with an exponent has a point, and the exponent has a sign.
 #[allow(clippy::unnecessary_wraps)] // other forms refuse some
 fn number(digits: &str, out: &mut Out) -> Result<(), Unfit> {
     let Some((mantissa, exponent)) = digits.split_once(['e', 'E']) else {

@@ -170,7 +170,7 @@ mod tests {
         2: identity.issuer: is empty (write a value, or leave the key out)
         4: identity.jwks.file: is empty (write a path that starts with /, or leave the key out)
         5: identity.jwks.url: stands beside `file`: keys come from one of them (remove the other)
-        6: identity.jwks.flie: is no known key (did you mean `file`?)
+        6: identity.jwks.flie: is not a known key (did you mean `file`?)
         "#);
         insta::assert_snapshot!(read("jwks:\n  url: http://oidc.example/jwks\n").unwrap_err(), @r#"2: identity.jwks.url: "http://oidc.example/jwks" is no address of https (such as https://oidc.example/openid/v1/jwks)"#);
         insta::assert_snapshot!(read("jwks: { file: /x, ca: /y, tokenFile: /z }").unwrap_err(), @"

@@ -1,4 +1,4 @@
-//! What a class asks of a backend, before the backend has said what it makes of it.
+//! What a class asks of a backend, before the backend has checked it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ pub struct Ask<'c> {
     /// `None`: the only one there is.
     pub backend: Option<&'c str>,
     pub name: &'c str,
-    /// All that is below it is asked for: the name is a folder's, without the `/` at its end.
+    /// The object asks for all secrets below it: the name is a folder's, without the `/` at its end.
     pub below: bool,
     pub version: Option<&'c str>,
     pub method: Method,
@@ -25,34 +25,34 @@ pub struct Ask<'c> {
     pub login: Login,
 }
 
-/// Arguments of a request, by name, in one order. Their values may be secret: `Debug` shows the names alone.
+/// Arguments of a request, by name, in a fixed order. Their values may be secret: `Debug` shows only the names.
 #[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Args(BTreeMap<String, String>);
 
-/// Where and as whom a store is entered, as far as a class says it.
+/// How and as whom Keyferry logs in to a store, as far as a class says it.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Login {
     pub address: Option<String>,
     pub audience: Option<String>,
-    /// Where the store's login lies, such as `kubernetes` or `jwt`.
+    /// Where the store's login is, such as `kubernetes` or `jwt`.
     pub mount: Option<String>,
     pub namespace: Option<String>,
     pub role: Option<String>,
     pub tls: Option<Box<LoginTls>>,
 }
 
-/// How a store's certificate is judged, and what it is shown.
+/// How Keyferry checks a store's certificate, and which certificate it shows to the store.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LoginTls {
     /// PEM certificates: a file, or a folder of them.
     pub ca: Option<PathBuf>,
-    /// A certificate of our own, with its key; both PEM.
+    /// Keyferry's own certificate, with its key; both PEM.
     pub client: Option<(PathBuf, PathBuf)>,
     pub server_name: Option<String>,
     pub skip_verify: bool,
 }
 
-/// A part of [`Login`], by the native format's word for it.
+/// A part of [`Login`], under the native format's word for it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum LoginKey {
     Address,
@@ -77,7 +77,7 @@ impl Args {
         self.0.insert(name.into(), value.to_string());
     }
 
-    /// A value that is JSON already. Two spellings of one value are two values.
+    /// A value that is JSON already. Two spellings of one value count as two values.
     pub fn insert_json(&mut self, name: impl Into<String>, json: String) {
         self.0.insert(name.into(), json);
     }
@@ -90,7 +90,7 @@ impl Args {
         self.0.keys().map(String::as_str)
     }
 
-    /// The value under a name, where that is a text.
+    /// The value with a name, if it is a text.
     pub fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).and_then(|json| serde_json::from_str(json).ok())
     }
@@ -106,7 +106,7 @@ impl Args {
         format!("{{{}}}", members.join(","))
     }
 
-    /// As names and texts, for a query: a text as it is, anything else as JSON.
+    /// As names and texts, for a query: a text stays as it is, anything else becomes JSON.
     pub fn to_pairs(&self) -> Vec<(&str, String)> {
         let text = |json: &String| serde_json::from_str::<String>(json).unwrap_or_else(|_| json.clone());
         self.0.iter().map(|(name, json)| (name.as_str(), text(json))).collect()
@@ -122,7 +122,7 @@ impl fmt::Debug for Args {
 // === impl Login ===
 
 impl Login {
-    /// What it says, part by part.
+    /// Its parts that have a value.
     pub fn said(&self) -> Vec<(LoginKey, &str)> {
         let texts = [
             (LoginKey::Address, &self.address),
@@ -138,7 +138,7 @@ impl Login {
     /// The files that it names.
     pub fn files(&self) -> Vec<(LoginKey, &str)> {
         let files = self.tls.iter().flat_map(|tls| tls.files());
-        // Made of texts, they are texts.
+        // They are made of texts, so they are texts.
         files.filter_map(|file| Some((LoginKey::TlsDir, file.to_str()?))).collect()
     }
 
@@ -146,7 +146,7 @@ impl Login {
         self.said().is_empty()
     }
 
-    /// Leaves out what it says under a key; whether it said anything.
+    /// Removes the value of a key. Says whether there was one.
     pub fn forget(&mut self, key: LoginKey) -> bool {
         match key {
             LoginKey::Address => self.address.take().is_some(),

@@ -1,4 +1,4 @@
-//! What an object asks for below a prefix: which of the names there, and what their files are called.
+//! What an object asks for below a prefix: which of the secrets there, and the names of their files.
 
 use std::sync::Arc;
 
@@ -6,26 +6,26 @@ use super::{Secret, SecretBytes, Template};
 use crate::glob;
 use crate::steps::{Spent, Steps};
 
-/// Which secrets below a folder an object wants. Patterns are over the name from the folder on: `*` stays within an element, `**` crosses.
+/// Which secrets below a folder an object needs. Patterns describe the name after the folder: `*` stays within an element, `**` crosses.
 #[derive(Clone, Debug)]
 pub struct Below {
     /// Empty: all.
     pub include: Vec<String>,
     pub exclude: Vec<String>,
-    /// What a file is called; `None`: as its secret.
+    /// The name of a file; `None`: the same as its secret's.
     pub rename: Option<Arc<Template>>,
 }
 
-/// The names that a [`Below::rename`] has: of the secret, and of its field.
+/// The names that [`Below::rename`] can use: the one of the secret, and the one of its field.
 pub const RENAMED: [&str; 2] = ["name", "field"];
 
-/// What one pattern takes besides its text, in steps.
+/// The steps that one pattern takes besides its text.
 const LOOK: u64 = 32;
 
-/// A byte of a pattern may be looked at once for each element of a name: a name has so many at most.
+/// A byte of a pattern may be looked at once for each element of a name. A name has at most this many elements.
 const LEVELS: u64 = glob::LEVELS as u64 + 1;
 
-/// The names in a folder, as its store lists them. They are no values: whoever may list may see them.
+/// The names in a folder, as its store lists them. They are not secret values: everyone who may list may see them.
 #[derive(Clone, Copy, Debug)]
 pub struct Listing<'s>(&'s SecretBytes);
 
@@ -35,7 +35,7 @@ impl<'s> Listing<'s> {
     /// The field in which the names are.
     pub const KEYS: &'static str = "keys";
 
-    /// `None`: that is no listing.
+    /// `None`: the secret is not a listing.
     pub fn of(secret: &'s Secret) -> Option<Self> {
         secret.fields.get(Self::KEYS).map(|field| Self(&field.bytes))
     }
@@ -45,7 +45,7 @@ impl<'s> Listing<'s> {
         self.0.len()
     }
 
-    /// No fewer than it has names.
+    /// At least as many as it has names.
     pub fn most(self) -> usize {
         self.0.expose().split(|byte| *byte == b',').count()
     }
@@ -59,10 +59,10 @@ impl<'s> Listing<'s> {
 // === impl Below ===
 
 impl Below {
-    /// Whether it wants the secret of this name.
+    /// Whether the object needs the secret of this name.
     ///
     /// # Errors
-    /// The steps are at their end.
+    /// The steps are used up.
     pub fn takes(&self, name: &str, steps: &Steps) -> Result<bool, Spent> {
         let fits = |pattern: &String| {
             charge(pattern, name, steps)?;
@@ -71,10 +71,10 @@ impl Below {
         Ok((self.include.is_empty() || any(&self.include, fits)?) && !any(&self.exclude, fits)?)
     }
 
-    /// Whether there can be a secret in this folder that it wants. `folder` has no `/` at its end.
+    /// Whether this folder may have a secret that the object needs. `folder` has no `/` at its end.
     ///
     /// # Errors
-    /// The steps are at their end.
+    /// The steps are used up.
     pub fn goes_into(&self, folder: &str, steps: &Steps) -> Result<bool, Spent> {
         let reaches = |pattern: &String| {
             charge(pattern, folder, steps)?;
@@ -89,13 +89,13 @@ impl Below {
         Ok((self.include.is_empty() || any(&self.include, reaches)?) && !any(&self.exclude, covers)?)
     }
 
-    /// About what it costs to keep besides its template, in bytes.
+    /// About how much memory it takes besides its template, in bytes.
     pub fn weight(&self) -> usize {
         self.include.iter().chain(&self.exclude).map(|pattern| pattern.len() + size_of::<String>()).sum::<usize>() + size_of::<Self>()
     }
 }
 
-/// Elements of the pattern are held against elements of the name, and there are few of these.
+/// Elements of the pattern are compared with elements of the name, of which there are few.
 fn charge(pattern: &str, name: &str, steps: &Steps) -> Result<(), Spent> {
     steps.charge(LOOK + LEVELS * pattern.len() as u64 + name.len() as u64)
 }

@@ -1,4 +1,4 @@
-//! The word that names a failure: it opens the message, and labels metrics and audit lines.
+//! The word that names a failure: the message begins with it, and metrics and audit lines have it.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
-//! One thing that `keyferry doctor` looked at, and how it is. Here, since the rooms that know a thing are the ones that look at it.
+//! One thing that `keyferry doctor` checked, and the result. It is in this module because many modules check something.
 
 use std::path::{Path, PathBuf};
 
-/// What was looked at, how it is, why, and what to do.
+/// What was checked, the result, why, and what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Diagnosis {
     pub level: Level,
@@ -10,26 +10,26 @@ pub struct Diagnosis {
     pub what: String,
     /// What was found.
     pub why: String,
-    /// Empty where nothing is to be done, or nobody knows what.
+    /// Empty if there is nothing to do, or the remedy is not known.
     pub remedy: String,
 }
 
-/// A file that the configuration names, or the daemon keeps.
+/// A file that the configuration names, or that the daemon keeps.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NamedFile {
     /// The configuration's key, such as `identity.jwks.file`.
     pub key: String,
     pub path: PathBuf,
-    /// Whether who reads it has something that nobody else should.
+    /// Whether other users must not read it.
     pub secret: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Level {
     Ok,
-    /// Mounts work, or that is not known; somebody should know.
+    /// Mounts work, or this is not known; the admin should look at it.
     Warn,
-    /// Mounts fail by it, or secrets are not safe.
+    /// Mounts fail because of it, or secrets are not safe.
     Fail,
 }
 
@@ -46,7 +46,7 @@ impl Diagnosis {
         Self { level: Level::Fail, what: what.into(), why: why.into(), remedy: remedy.into() }
     }
 
-    /// An error in the house's words: why, and in brackets at its end what to do.
+    /// An error in Keyferry's form: why, and what to do in brackets at its end.
     pub fn of_error(level: Level, what: impl Into<String>, words: &str) -> Self {
         let (why, remedy) = parted(words);
         Self { level, what: what.into(), why: why.to_owned(), remedy: remedy.to_owned() }
@@ -54,7 +54,7 @@ impl Diagnosis {
 }
 
 impl NamedFile {
-    /// One that whoever reads it may know.
+    /// A file that all users may read.
     pub fn public(key: impl Into<String>, path: &Path) -> Self {
         Self { key: key.into(), path: path.to_owned(), secret: false }
     }
@@ -64,7 +64,7 @@ impl NamedFile {
     }
 }
 
-/// Parts a message from the brackets at its end.
+/// Splits a message from the brackets at its end.
 fn parted(words: &str) -> (&str, &str) {
     let Some(inside) = words.strip_suffix(')') else { return (words, "") };
     let mut open = 1;

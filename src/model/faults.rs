@@ -1,14 +1,14 @@
-//! A list of faults that a message tells: the first of them, and how many more there are.
+//! A list of faults for a message: the first of them, and the number of the others.
 //!
-//! Whoever writes a class or answers for a store can be wrong a hundred thousand times at once. A message has room for a few dozen faults, so
-//! that the others are counted and not kept.
+//! The author of a class, or a store's answer, can be wrong a hundred thousand times at once. A message has room for a few dozen faults. So
+//! the others are only counted.
 
 use std::ops::Deref;
 
 /// How many faults a list keeps.
 pub const MAX_FAULTS: usize = 64;
 
-/// Faults in the order in which they were found. As a slice it is those that are kept.
+/// Faults in the order in which they were found. As a slice it has those that are kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FaultList<T> {
     kept: Vec<T>,
@@ -22,7 +22,7 @@ impl<T> FaultList<T> {
         self.add_with(|| fault);
     }
 
-    /// The fault is made only where it is kept.
+    /// The fault is made only if it is kept.
     pub fn add_with(&mut self, fault: impl FnOnce() -> T) {
         if self.is_full() { self.more += 1 } else { self.kept.push(fault()) }
     }
@@ -37,12 +37,12 @@ impl<T> FaultList<T> {
         self.kept.len() >= MAX_FAULTS
     }
 
-    /// How many there are beside those that are kept.
+    /// How many faults there are besides those that are kept.
     pub fn more(&self) -> usize {
         self.more
     }
 
-    /// Orders those that are kept.
+    /// Sorts those that are kept.
     pub fn sort_by_key<K: Ord>(&mut self, key: impl FnMut(&T) -> K) {
         self.kept.sort_by_key(key);
     }

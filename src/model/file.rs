@@ -12,11 +12,11 @@ const MAX_PATH: usize = 4096;
 /// The longest element of a path in bytes (Linux `NAME_MAX`).
 const MAX_ELEMENT: usize = 255;
 
-/// Where a file stands in the volume: relative and clean.
+/// Where a file is in the volume: relative and clean.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FilePath(Arc<str>);
 
-/// A folder in the volume, under which several files are delivered. The volume's root is one.
+/// A folder in the volume that gets several files. The volume's root is one.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct FolderPath(Option<FilePath>);
 
@@ -24,14 +24,14 @@ pub struct FolderPath(Option<FilePath>);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FileMode(u16);
 
-/// Whose a file is, by number. Names would be those of the node, not the container's.
+/// The owner of a file, by number. A name would be one of the node, not of the container.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
     pub uid: u32,
     pub gid: u32,
 }
 
-/// Why a path cannot stand in a volume. Its message completes "the path ...".
+/// Why a path cannot be in a volume. The message completes "the path ...".
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum InvalidPath {
     #[error("is absolute: paths are relative to the volume")]
@@ -56,12 +56,12 @@ pub enum InvalidPath {
 pub enum InvalidMode {
     #[error("{0} is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered")]
     OutOfRange(String),
-    #[error("{0:?} is no file mode: octal such as 0444, 0o444 or \"0444\", or decimal such as 292")]
+    #[error("{0:?} is not a file mode: a mode is octal such as 0444, 0o444 or \"0444\", or decimal such as 292")]
     Unreadable(String),
 }
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{0:?} is no owner: the user's and the group's number, such as \"1000:1000\"")]
+#[error("{0:?} is not an owner: an owner is the user's and the group's number, such as \"1000:1000\"")]
 pub struct InvalidOwner(String);
 
 // === impl FilePath ===
@@ -71,7 +71,7 @@ impl FilePath {
         &self.0
     }
 
-    /// The folders the file stands in, outermost first.
+    /// The folders that the file is in, outermost first.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
         self.0.match_indices('/').map(|(at, _)| &self.0[..at])
     }
@@ -134,7 +134,7 @@ impl FolderPath {
     }
 }
 
-/// One `/` at the end is fine; an empty text, `.` and `./` are the volume's root.
+/// One `/` at the end is fine. An empty text, `.` and `./` mean the volume's root.
 impl FromStr for FolderPath {
     type Err = InvalidPath;
 
@@ -158,7 +158,7 @@ impl fmt::Display for FolderPath {
 // === impl FileMode ===
 
 impl FileMode {
-    /// What a file gets where neither class nor driver says anything.
+    /// What a file gets if neither the class nor the driver says anything.
     pub const DEFAULT: Self = Self(0o644);
 
     /// No rights at all.
@@ -173,7 +173,7 @@ impl FileMode {
     }
 }
 
-/// Kubernetes' habits: a leading `0` or `0o` is octal, anything else decimal.
+/// As in Kubernetes: a leading `0` or `0o` is octal, anything else decimal.
 impl FromStr for FileMode {
     type Err = InvalidMode;
 
@@ -198,7 +198,7 @@ impl fmt::Display for FileMode {
 
 // === impl Owner ===
 
-/// `<uid>:<gid>`. 4294967295 is no id: to the kernel it means "leave as it is" (chown(2)).
+/// `<uid>:<gid>`. 4294967295 is not an id: for the kernel it means "leave as it is" (chown(2)).
 impl FromStr for Owner {
     type Err = InvalidOwner;
 

@@ -1,4 +1,4 @@
-//! Names: of backends, secrets, fields, versions and requests. Parsed once at the edge; a value of these types is valid.
+//! Names: of backends, secrets, fields, versions and requests. They are parsed once, where they come in: a value of these types is valid.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,34 +13,35 @@ use super::clean;
 /// The longest secret name in bytes; a store's own limit may be lower.
 const MAX_SECRET_NAME: usize = 1024;
 
-/// The longest field name in bytes that Keyferry writes: a Kubernetes Secret's key may have as many.
+/// The longest field name in bytes that Keyferry writes: a key of a Kubernetes Secret may be as long.
 const MAX_FIELD_NAME: usize = 253;
 
 /// A configured store, by its key under `backends`.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct BackendName(Arc<str>);
 
-/// A secret in its store, as the store calls it, in the one spelling that policy sees and the store is sent.
+/// A secret's name as its store has it, in the one spelling that the policy sees and the store gets.
 #[derive(Clone)]
 pub struct SecretName {
     text: Arc<str>,
     hash: u64,
 }
 
-/// One field of a secret. What a store answers may be any text, also an empty one: `Display` shows it escaped and cut.
+/// One field of a secret. A store's answer may have any text here, also an empty one: `Display` shows it escaped and cut.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FieldName(Arc<str>);
 
-/// A secret's version: the store's own word for it, or an HMAC. What is delivered reveals nothing of the value (`delivery` sees to it).
+/// A secret's version: from the store, or an HMAC. The version that is delivered shows nothing of the value (`delivery` makes sure of
+/// that).
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Version(Arc<str>);
 
-/// Ties the log lines, the audit line and the error of one mount together.
+/// Connects the log lines, the audit line and the error of one mount.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct RequestId(u64);
 
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
-#[error("{0:?} is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`")]
+#[error("{0:?} is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`")]
 pub struct InvalidBackendName(String);
 
 /// Why a name is not canonical. Its message completes "the name ...".
@@ -93,7 +94,7 @@ impl fmt::Display for BackendName {
 
 // === impl SecretName ===
 
-/// The key under which names are hashed: of this process alone, so that whoever writes names cannot choose ones that collide.
+/// The key with which names are hashed. Only this process has it, so that the author of names cannot choose names that collide.
 static HASH_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl SecretName {
@@ -101,16 +102,16 @@ impl SecretName {
         &self.text
     }
 
-    /// The hash of the name, made once.
+    /// The hash of the name, computed once.
     pub fn hash_code(&self) -> u64 {
         self.hash
     }
 
-    /// A name for a store that is asked with every byte escaped: it may have a `#`, and a `%` that no two hexadecimal digits follow. A server
-    /// that decodes it once sees this name, and one that does so twice sees it too. That is not so of `%2f`; and a `\` is a slash to some.
+    /// A name for a store that gets every byte escaped. It may have a `#`, and a `%` without two hexadecimal digits after it. A server that
+    /// decodes it once or twice sees this name. With `%2f` it would not; and some servers take `\` for a slash.
     ///
     /// # Errors
-    /// As of [`FromStr`] otherwise.
+    /// As [`FromStr`], for other faults.
     pub fn escapable(text: &str) -> Result<Self, InvalidName> {
         let is_digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
         Self::checked(text, || {
@@ -145,7 +146,8 @@ impl SecretName {
         Ok(Self { text: text.into(), hash: HASH_KEY.hash_one(text) })
     }
 
-    /// The folder that it is in, with its `/`: what is listed there is asked for by this name, and no secret has it. `None`: it is in none.
+    /// The folder of this name, with its `/`. Keyferry uses this name to ask for the folder's listing, and a secret cannot have it. `None`:
+    /// the name is in no folder.
     pub fn folder(&self) -> Option<Self> {
         let text = &self.text[..=self.text.rfind('/')?];
         Some(Self { text: text.into(), hash: HASH_KEY.hash_one(text) })
@@ -160,7 +162,7 @@ impl SecretName {
         self.text.strip_suffix('/').unwrap_or(&self.text)
     }
 
-    /// As [`Self::escapable`], of a secret or a folder.
+    /// As [`Self::escapable`], for a secret or a folder.
     ///
     /// # Errors
     /// As [`Self::escapable`].
@@ -171,12 +173,12 @@ impl SecretName {
         Self::escapable(&format!("{text}x"))?.folder().ok_or(InvalidName::Empty)
     }
 
-    /// The spelling of a name whose store knows empty elements, and no element `~`: `/a//b` is `~/a/~/b`.
+    /// The spelling of a name for a store that has empty elements, and no element `~`: `/a//b` is `~/a/~/b`.
     pub fn without_empty(text: &str) -> String {
         text.split('/').map(|element| if element.is_empty() { "~" } else { element }).collect::<Vec<_>>().join("/")
     }
 
-    /// What [`Self::without_empty`] is the spelling of.
+    /// The reverse of [`Self::without_empty`].
     pub fn with_empty(text: &str) -> String {
         text.split('/').map(|element| if element == "~" { "" } else { element }).collect::<Vec<_>>().join("/")
     }
@@ -187,7 +189,7 @@ impl SecretName {
     }
 }
 
-/// The rules every store shares. A store with more calls this first, from its `canonical`.
+/// The rules of every store. A store with more rules calls this first, from its `canonical`.
 impl FromStr for SecretName {
     type Err = InvalidName;
 
@@ -237,7 +239,7 @@ impl PartialOrd for SecretName {
 // === impl FieldName ===
 
 impl FieldName {
-    /// As a store has it.
+    /// A name as a store has it.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
@@ -247,7 +249,7 @@ impl FieldName {
     }
 }
 
-/// A name that Keyferry writes into a vault: stricter than what a store may answer.
+/// A name that Keyferry writes into a vault: its rules are stricter than for a store's answer.
 impl FromStr for FieldName {
     type Err = InvalidFieldName;
 
@@ -263,7 +265,7 @@ impl fmt::Display for FieldName {
     }
 }
 
-/// Lets a map of fields be asked with a plain `&str`.
+/// A map of fields can be asked with a plain `&str`.
 impl std::borrow::Borrow<str> for FieldName {
     fn borrow(&self) -> &str {
         &self.0
@@ -281,7 +283,8 @@ impl Version {
         &self.0
     }
 
-    /// Whether it counts: a decimal number of at most 64 bits in its one spelling. Longer digits may be those of a digest.
+    /// Whether the version is a number that counts up: decimal, of at most 64 bits, in its one spelling. Longer digits may be those of a
+    /// digest.
     pub fn is_number(&self) -> bool {
         let is_spelled_once = matches!(self.0.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
         is_spelled_once && self.0.parse::<u64>().is_ok()

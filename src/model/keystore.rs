@@ -1,8 +1,8 @@
-//! What a class says of a keystore: which fields of which secrets go into it.
+//! What a class says about a keystore: which fields of which secrets go into it.
 
 use super::FieldName;
 
-/// A PKCS#12 file: a key with its certificates, certificates that are trusted, or both.
+/// A PKCS#12 file: a key with its certificates, trusted certificates, or both.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Keystore {
     pub key: Option<FieldOf>,
@@ -10,7 +10,7 @@ pub struct Keystore {
     pub chain: Vec<FieldOf>,
     pub trust: Vec<FieldOf>,
     pub password: FieldOf,
-    /// What Java calls the key.
+    /// Java's name for the key.
     pub alias: String,
 }
 

@@ -1,39 +1,39 @@
-//! Which paths cannot stand in one volume together: the same file twice, or a file where another one needs a folder.
+//! Which paths cannot be in one volume together: the same file twice, or a file at the place of a folder.
 //!
-//! Apart from paths themselves, because a class is checked twice: once as it is written, and once when the names of a secret's
+//! This is separate from paths themselves, because a class is checked twice: as it is written, and again when the names of a secret's
 //! fields are known.
 
 use std::cmp::Ordering;
 
 use crate::steps::{Spent, Steps};
 
-/// A path that somebody wants in the volume.
+/// A path that a class claims in the volume.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Claim<'p> {
     pub path: &'p str,
-    /// A folder may be claimed often; nothing else may stand at its path.
+    /// A folder may be claimed often; nothing else may have its path.
     pub folder: bool,
 }
 
-/// Two claims that exclude each other, as positions in the list that was asked about.
+/// Two claims that exclude each other, as positions in the given list.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Clash {
     /// A file ...
     pub file: usize,
-    /// ... and what wants the same path, or a path within it.
+    /// ... and the claim of the same path, or of a path below it.
     pub other: usize,
 }
 
-/// Every claim that clashes, each once: with the file it repeats, else with the innermost file it would stand in.
+/// Every claim that clashes, each once: with the file of the same path, else with the innermost file that it would be in.
 ///
 /// # Errors
-/// There are fewer steps than the text of the paths has bytes, times the logarithm of their number.
+/// There are fewer steps than the bytes of all paths, times the logarithm of their number.
 pub fn clashes(claims: &[Claim<'_>], steps: &Steps) -> Result<Vec<Clash>, Spent> {
     let text: usize = claims.iter().map(|claim| claim.path.len() + 1).sum();
     steps.charge(text as u64 * u64::from(claims.len().checked_ilog2().unwrap_or(0) + 4))?;
     let mut order: Vec<usize> = (0..claims.len()).collect();
     order.sort_by(|a, b| compare(claims[*a], claims[*b]).then(a.cmp(b)));
-    // In this order everything within a file's path follows directly behind the file.
+    // In this order all paths below a file's path come directly after the file.
     let mut found = Vec::new();
     let mut around: Vec<usize> = Vec::new();
     for position in order {
@@ -49,7 +49,7 @@ pub fn clashes(claims: &[Claim<'_>], steps: &Steps) -> Result<Vec<Clash>, Spent>
     Ok(found)
 }
 
-/// `/` before every other character, so that nothing comes between `a` and `a/b`; a file before a folder of its path.
+/// `/` before every other character, so that no path comes between `a` and `a/b`; a file before a folder with its path.
 fn compare(a: Claim<'_>, b: Claim<'_>) -> Ordering {
     #[cfg(test)]
     tests::note(a.path, b.path);
@@ -75,7 +75,7 @@ mod tests {
     type Kind = (&'static str, fn(usize) -> String);
 
     thread_local! {
-        /// How many bytes of paths were held against each other.
+        /// How many bytes of paths were compared with each other.
         static LOOKED: Cell<u64> = const { Cell::new(0) };
     }
 
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(clashes(&[folder, file("a")]), [Clash { file: 1, other: 0 }]);
     }
 
-    /// What is really looked at is within the steps, and grows as they do.
+    /// The real work is within the steps, and grows as they do.
     #[test]
     fn twice_the_paths_take_twice_the_steps() {
         let kinds: [Kind; 5] = [

@@ -1,4 +1,4 @@
-//! Parsed values, and nothing that does I/O: what every other room talks in.
+//! Parsed values, without any I/O: all other modules use them.
 
 mod ask;
 mod below;

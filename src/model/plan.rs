@@ -1,4 +1,4 @@
-//! A plan: what a class asks for, parsed and checked, with every name resolved to a configured backend.
+//! A plan: what a class asks for, parsed and checked. Every name belongs to a configured backend.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -18,32 +18,33 @@ use crate::steps::{Spent, Steps};
 /// A parsed class.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What is asked for, each distinct secret once, in the order of the objects. Those that are only in [`Plan::instead`] come last.
+    /// What Keyferry asks for: each distinct secret once, in the order of the objects. Secrets that are only in [`Plan::instead`] come
+    /// last.
     pub secrets: Vec<SecretRef>,
-    /// Of a secret, by its place, another one that is asked for if the store of the first is out. Policy decides both.
+    /// For a secret, by its place: another secret that Keyferry asks for if the first one's store is out. The policy must allow both.
     pub instead: BTreeMap<usize, usize>,
     pub objects: Vec<Object>,
-    /// The places of the objects, counted from 0, that ask for all below a prefix. Each mount finds for itself what that is.
+    /// The places of the objects, counted from 0, that ask for all secrets below a prefix. Each mount finds these secrets again.
     pub prefixes: Vec<usize>,
-    /// The oldest answer that may come from a cache, where the class says so: less than the configuration's, never more.
+    /// The oldest answer that may come from a cache, if the class says so: it can be less than the configuration's, never more.
     pub fresh: Option<Duration>,
-    /// The same for one that is given because the store is out.
+    /// The same for an answer that is used because the store is out.
     pub max_stale: Option<Duration>,
-    /// The class's own words for the parts of a login, where its dialect has others.
+    /// The class's own words for the parts of a login, if its dialect has others.
     pub parameters: BTreeMap<LoginKey, String>,
     pub version_ids: VersionIds,
     /// Made at the first mount.
     pub versioned: OnceLock<Vec<(String, usize)>>,
-    /// What the class says and is not heeded, or could be meant otherwise. A mount goes on all the same.
+    /// Values of the class that are not used, or that the author may have meant in another way. They do not stop a mount.
     pub warnings: FaultList<ClassWarning>,
 }
 
-/// What the versions in an answer are named by.
+/// How the versions in an answer are named.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum VersionIds {
-    /// Its file's path, for each object: what a peer's classes had.
+    /// For each object, the path of its file: so the peers named them.
     Paths,
-    /// `<backend>/<name>`, for each distinct secret.
+    /// For each distinct secret, `<backend>/<name>`.
     #[default]
     Secrets,
 }
@@ -53,27 +54,28 @@ pub enum VersionIds {
 pub struct Object {
     /// Its place in the class, counted from 1.
     pub index: usize,
-    /// Its place in [`Plan::secrets`], counted from 0; of several secrets, that of the first; of a prefix, that of the folder.
+    /// Its place in [`Plan::secrets`], counted from 0. With several secrets: the place of the first. With a prefix: the place of the
+    /// folder.
     pub secret: usize,
-    /// What it is made of, where that is several secrets: the first too. Empty: it is made of `secret` alone. Of a prefix: what was found,
-    /// by its name from the prefix on.
+    /// The secrets that it is made of, if there are several: the first too. Empty: it is made of `secret` alone. With a prefix: the secrets
+    /// that were found, with their names after the prefix.
     pub parts: Vec<Part>,
     /// `None`: it names its secrets.
     pub below: Option<Box<Below>>,
     pub select: Select,
-    /// Its own or the class's; `None`: the driver's `permission`.
+    /// From the object or the class; `None`: the driver's `permission`.
     pub mode: Option<FileMode>,
-    /// `None`: root, or whoever writes the volume.
+    /// `None`: root, or the writer of the volume.
     pub owner: Option<Owner>,
-    /// How its fields are read first; `None`: as the store has them. Of several secrets, each has its own.
+    /// How its fields are parsed before use; `None`: they stay as the store has them. Of several secrets, each has its own.
     pub parse: Option<Parse>,
     pub encoding: Encoding,
     pub newline: Newline,
-    /// An absent secret or field is no failure.
+    /// It is not a failure if a secret or field is absent.
     pub optional: bool,
 }
 
-/// One file of what an expression finds.
+/// One file with the result of an expression.
 #[derive(Clone, Debug)]
 pub struct Search {
     pub query: Query,
@@ -85,30 +87,30 @@ pub struct Search {
 /// One of several secrets that an object is made of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Part {
-    /// What a template calls it; empty where there is none.
+    /// Its name in a template; empty without a template.
     pub name: String,
     /// Its place in [`Plan::secrets`], counted from 0.
     pub secret: usize,
-    /// It may be absent, whatever the object says.
+    /// It may be absent, even if the object is not optional.
     pub optional: bool,
     pub parse: Option<Parse>,
 }
 
-/// Which field of a secret is read before anything is selected, and as what: what it holds becomes the fields.
+/// Which field of a secret is parsed before anything is selected, and how: its content becomes the fields.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Parse {
     /// The members of a JSON text.
     Field(FieldName),
-    /// The same, of the only field.
+    /// The same, for the only field.
     Lone,
-    /// Key and certificates of a PKCS#12 file. Without a password it has none.
+    /// Key and certificates of a PKCS#12 file. `None`: the file has no password.
     Pkcs12 { field: FieldName, password: Option<PasswordOf> },
 }
 
-/// What becomes of the line ends at the end of a text.
+/// What happens to the line ends at the end of a text.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Newline {
-    /// There is one at least.
+    /// The text ends in at least one.
     Ensure,
     #[default]
     Keep,
@@ -118,59 +120,60 @@ pub enum Newline {
 /// Which part of the secret goes where.
 #[derive(Clone, Debug)]
 pub enum Select {
-    /// Of each secret below a prefix a file; with patterns a folder, with a file for each field that one of them matches.
+    /// One file for each secret below a prefix. With patterns: one folder for each secret, with a file for each field that a pattern
+    /// matches.
     Each { patterns: Option<Vec<FieldPattern>>, folder: FolderPath },
-    /// A field of exactly this name, else what the JMESPath expression yields.
+    /// A field with exactly this name, or else what the JMESPath expression finds.
     Field { query: Query, path: FilePath },
-    /// A field of exactly this name, as the peers' `secretKey` finds it: within a map called `data` first.
+    /// A field with exactly this name, as the peers' `secretKey` finds it: first in a map called `data`.
     Key { key: FieldName, path: FilePath },
-    /// A file for each field that one of the patterns matches.
+    /// A file for each field that a pattern matches.
     Fields { patterns: Vec<FieldPattern>, folder: FolderPath },
-    /// Fields of all its secrets together, in a form that an application reads.
+    /// Fields of all its secrets together, in a format that an application reads.
     Formatted { format: Format, patterns: Vec<FieldPattern>, path: FilePath },
     /// A PKCS#12 file.
     Keystore { keystore: Box<Keystore>, path: FilePath },
     /// The store's whole answer, as its backend gives it.
     Response { path: FilePath },
-    /// The same; and beside it files of what expressions find in it, read as one JSON document.
+    /// The same, and files with what expressions find in it, read as one JSON document.
     Searched { path: FilePath, searches: Vec<Search> },
-    /// What a template makes of all its secrets.
+    /// The result of a template with all its secrets.
     Template { template: Arc<Template>, path: FilePath },
-    /// The lone field's bytes, else JSON of all fields.
+    /// The bytes of the only field, or else JSON of all fields.
     Whole { path: FilePath },
 }
 
 /// The files of an object.
 #[derive(Clone, Copy, Debug)]
 pub enum Delivers<'o> {
-    /// For each secret below a prefix: which those are, the store knows.
+    /// For each secret below a prefix: only the store knows how many there are.
     Each(&'o FolderPath),
-    /// For each field that one of the patterns matches.
+    /// For each field that a pattern matches.
     Fields(&'o FolderPath, &'o [FieldPattern]),
     File(&'o FilePath),
-    /// The secret's own, and one for each search.
+    /// The secret's own file, and one for each search.
     Searched(&'o FilePath, &'o [Search]),
 }
 
-/// An expression is searched in a copy of the secret, as a tree.
+/// An expression searches a copy of the secret, which is a tree.
 const EXPRESSION: usize = 16;
 
-/// A file in a format is written twice, and what is nested in it is read each time.
+/// A file in a format is written twice, and its nested values are read each time.
 const FORMATTED: usize = 8;
 
-/// What a template sees is copied, and what it does with it is its own.
+/// The values of a template are copied. The template pays for its further work itself.
 const TEMPLATE: usize = 16;
 
-/// A keystore takes keys that are derived, which is never little.
+/// A keystore needs derived keys, which always cost much.
 const KEYSTORE: usize = 1 << 16;
 
-/// What is parsed is copied.
+/// A parsed text is copied.
 const PARSED: usize = 4;
 
-/// What a search weighs, compiled, in bytes: most are a few names.
+/// The memory for a compiled search, in bytes: most searches are a few names.
 const SEARCH: usize = 512;
 
-/// A glob over field names: `*` stands for any run of characters, everything else for itself.
+/// A glob for field names: `*` matches any run of characters, every other character matches itself.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FieldPattern(String);
 
@@ -185,20 +188,20 @@ pub enum Encoding {
     Utf8,
 }
 
-/// Names an object in messages: `object 2 (db/password)`. The path is as the class writes it; shown, it is cut and escaped.
+/// The name of an object in messages: `object 2 (db/password)`. The path is as the class writes it. A message shows it cut and escaped.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Label {
     pub index: usize,
     pub path: String,
 }
 
-/// What the configured backends know, as far as parsing a class needs it.
+/// What parsing a class needs to know about the configured backends.
 pub trait Catalogue: Send + Sync {
-    /// What a class asks for, in the one spelling that policy sees and the store is sent; or what of it means nothing there.
+    /// What a class asks for, in the one spelling that the policy sees and the store gets; or the part that has no meaning there.
     fn resolve(&self, ask: &Ask<'_>) -> Result<SecretRef, Unresolved>;
 
-    /// The backend that serves the classes of a peer's dialect: the one of this very address, else the one the node has for them; of several
-    /// one that logs in this way, where the dialect knows several.
+    /// The backend that serves the classes of a peer's dialect: the one with exactly this address, else the node's backend for these
+    /// classes. If there are several and the dialect has several ways to log in, the one with this way.
     fn serving(&self, dialect: &str, address: Option<&str>, way: Option<&str>) -> Result<Serving, Unresolved> {
         let _ = (address, way);
         Err(Unresolved::Backend(format!("this node has no backend for the dialect `{dialect}`")))
@@ -209,13 +212,13 @@ pub trait Catalogue: Send + Sync {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Serving {
     pub backend: BackendName,
-    /// The class's address is this backend's own: what else the class says of how to reach it is not needed.
+    /// The class's address is this backend's own: nothing else that the class says about the connection is needed.
     pub by_address: bool,
-    /// Its configuration says which audience a Pod's token has; else it is the one that the peer is used to.
+    /// The backend's configuration gives the audience of a Pod's token. If it does not, the peer's usual audience is used.
     pub names_audience: bool,
 }
 
-/// Why what a class asks for means nothing here.
+/// Why a class cannot ask for something here.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum Unresolved {
     #[error("{0}")]
@@ -224,10 +227,10 @@ pub enum Unresolved {
     Login { key: LoginKey, problem: String },
     #[error("the name {name:?} {cause}")]
     Name { name: String, cause: InvalidName },
-    /// The store has no logins at all, or none as the Pod: the class may mean its other stores.
+    /// The store has no logins, or no logins as the Pod: the class may mean its other stores.
     #[error("{problem}")]
     NoLogin { key: LoginKey, problem: String },
-    /// The method, its arguments, or whom the answer's lease is for: named by the native format's key.
+    /// The method, its arguments, or who shares the answer's lease: named by the native format's key.
     #[error("{problem}")]
     Request { key: &'static str, problem: String },
     #[error("{0}")]
@@ -239,7 +242,7 @@ pub enum Unresolved {
 pub struct ClassFault {
     /// `None`: the class as a whole.
     pub object: Option<Label>,
-    /// The key at fault, as the class writes it.
+    /// The faulty key, as the class writes it.
     pub key: String,
     /// What is wrong, and what to do: `"9999" is over 0777 (write an octal mode ...)`.
     pub problem: String,
@@ -248,7 +251,7 @@ pub struct ClassFault {
     pub at: Option<(usize, usize)>,
 }
 
-/// Something to know about a class that can be mounted.
+/// A remark about a class that can be mounted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ClassWarning {
     /// `None`: the class as a whole.
@@ -265,7 +268,7 @@ pub struct ClassFaults(pub FaultList<ClassFault>);
 // === impl Plan ===
 
 impl Plan {
-    /// What an object asks for; of several secrets, the first.
+    /// What an object asks for; with several secrets, the first.
     pub fn secret(&self, object: &Object) -> &SecretRef {
         &self.secrets[object.secret]
     }
@@ -275,7 +278,7 @@ impl Plan {
         object.secrets().map(move |place| &self.secrets[place])
     }
 
-    /// What its templates and searches weigh, compiled, in bytes.
+    /// The memory for its compiled templates and searches, in bytes.
     pub fn compiled(&self) -> usize {
         let searches: usize = self.objects.iter().map(|object| object.searches().len()).sum();
         let renames = self.prefixes.iter().filter_map(|place| self.objects.get(*place)?.below.as_ref()?.rename.as_ref());
@@ -283,12 +286,12 @@ impl Plan {
             + searches * SEARCH
     }
 
-    /// The objects that ask for all below a prefix.
+    /// The objects that ask for all secrets below a prefix.
     pub fn bulk(&self) -> impl Iterator<Item = &Object> {
         self.prefixes.iter().filter_map(|place| self.objects.get(*place))
     }
 
-    /// The objects that are made by a template, each with it.
+    /// The objects with a template, and their templates.
     pub fn templates(&self) -> impl Iterator<Item = (&Object, &Template)> {
         self.objects.iter().filter_map(|object| {
             let Select::Template { template, .. } = &object.select else { return None };
@@ -296,18 +299,18 @@ impl Plan {
         })
     }
 
-    /// Each object with the place of each of its secrets, and of what would be asked for instead.
+    /// Each object with the place of each of its secrets, and of the secret that replaces it if its store is out.
     pub fn asked(&self) -> impl Iterator<Item = (&Object, usize)> {
         let both = |place: usize| once(place).chain(self.instead.get(&place).copied());
         self.objects.iter().flat_map(move |object| object.secrets().flat_map(both).map(move |place| (object, place)))
     }
 
-    /// How many of its secrets are asked for in any case: the first ones. The others are asked for if one of these is out.
+    /// How many of its secrets Keyferry always asks for: the first ones. It asks for the others only if the store of one of these is out.
     pub fn needed(&self) -> usize {
         self.instead.values().min().copied().unwrap_or(self.secrets.len())
     }
 
-    /// The place of the secret that is delivered for the one of this place, by which of them were found.
+    /// The place of the secret that is delivered for the one at this place: the replacement counts if only it was found.
     pub fn answering(&self, place: usize, is_found: impl Fn(usize) -> bool) -> usize {
         let instead = || self.instead.get(&place).copied().filter(|instead| is_found(*instead));
         if is_found(place) { place } else { instead().unwrap_or(place) }
@@ -318,7 +321,7 @@ impl Plan {
         self.objects.get(index.checked_sub(1)?)
     }
 
-    /// Whether the class is in the native format: remedies may name its words. The peers' formats have others, and fewer.
+    /// Whether the class is in the native format: remedies may use its words. The peers' formats have other words, and fewer.
     pub fn is_native(&self) -> bool {
         match self.version_ids {
             VersionIds::Paths => false,
@@ -326,8 +329,8 @@ impl Plan {
         }
     }
 
-    /// What the versions in an answer are of, each with its id: places in [`Plan::secrets`]. Ids are unique: one that stands there again
-    /// gets `#2`, `#3` ... at its end.
+    /// The ids for the versions in an answer, each with its place in [`Plan::secrets`]. Ids are unique: one that is there already gets
+    /// `#2`, `#3` ... at its end.
     pub fn versioned(&self) -> &[(String, usize)] {
         self.versioned.get_or_init(|| match self.version_ids {
             VersionIds::Paths => unique(self.objects.iter().flat_map(|object| {
@@ -340,7 +343,7 @@ impl Plan {
 }
 
 fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> {
-    // How often each was wanted.
+    // How often each id was used.
     let mut taken: HashMap<String, usize> = HashMap::new();
     let each = named.map(|(id, place)| {
         let mut free = id.clone();
@@ -358,7 +361,7 @@ fn unique(named: impl Iterator<Item = (String, usize)>) -> Vec<(String, usize)> 
 // === impl Object ===
 
 impl Object {
-    /// Made of one secret, with nothing else said of it.
+    /// An object of one secret, with defaults for everything else.
     pub fn of_secret(index: usize, secret: usize, select: Select) -> Self {
         Self {
             index,
@@ -375,7 +378,7 @@ impl Object {
         }
     }
 
-    /// The places of its secrets in [`Plan::secrets`], the first first, each once.
+    /// The places of its secrets in [`Plan::secrets`], each once, the first secret first.
     pub fn secrets(&self) -> impl Iterator<Item = usize> {
         let others = move || self.parts.iter().flat_map(Part::secrets).chain(self.parse.iter().filter_map(Parse::password));
         let repeats = move |at: usize, place: usize| place == self.secret || others().take(at).any(|earlier| earlier == place);
@@ -389,19 +392,19 @@ impl Object {
         own.chain(of_parts).filter(|(_, parse)| matches!(parse, Parse::Pkcs12 { .. }))
     }
 
-    /// Each place in [`Plan::secrets`], to be changed.
+    /// Each place in [`Plan::secrets`], so that it can be changed.
     pub fn places_mut(&mut self) -> impl Iterator<Item = &mut usize> {
         let of_parts = self.parts.iter_mut().flat_map(|part| once(&mut part.secret).chain(password_of(&mut part.parse)));
         once(&mut self.secret).chain(of_parts).chain(password_of(&mut self.parse))
     }
 
-    /// Whether the secret of this place may be absent: nothing of the object needs it.
+    /// Whether the secret at this place may be absent: no part of the object needs it.
     pub fn may_lack(&self, place: usize) -> bool {
         let mut asking = self.parts.iter().filter(|part| part.secrets().any(|one| one == place)).peekable();
         self.optional || asking.peek().is_some() && asking.all(|part| part.optional)
     }
 
-    /// How often its secret may have to be looked through.
+    /// How often its secret may be read through.
     pub fn looks(&self) -> usize {
         let is_parsed = self.parse.is_some() || self.parts.iter().any(|part| part.parse.is_some());
         let parsed = match is_parsed {
@@ -427,15 +430,15 @@ impl Object {
         selected + parsed
     }
 
-    /// Whether it wants the secret of this name below its prefix.
+    /// Whether the object needs the secret of this name below its prefix.
     ///
     /// # Errors
-    /// To tell that takes more work than may be done.
+    /// Finding that out takes more work than allowed.
     pub fn takes(&self, name: &str, steps: &Steps) -> Result<bool, Spent> {
         self.below.as_ref().map_or(Ok(false), |below| below.takes(name, steps))
     }
 
-    /// A secret that was found below its prefix. One that is gone meanwhile is left out, where all may be absent.
+    /// A secret that was found below its prefix. If it is gone meanwhile and the object is optional, it is left out.
     pub fn part_below(&self, name: String, secret: usize) -> Part {
         Part { name, secret, optional: self.optional, parse: self.parse.clone() }
     }
@@ -448,7 +451,7 @@ impl Object {
         Label { index: self.index, path }
     }
 
-    /// What is searched for in its secret.
+    /// The searches in its secret.
     pub fn searches(&self) -> &[Search] {
         match self.delivers() {
             Delivers::Searched(_, searches) => searches,
@@ -456,7 +459,7 @@ impl Object {
         }
     }
 
-    /// Its file, where it is one; `None`: it is a file for each field, for each secret, or for each search.
+    /// Its file, if it has only one; `None`: it has a file for each field, for each secret, or for each search.
     pub fn path(&self) -> Option<&FilePath> {
         match self.delivers() {
             Delivers::File(path) => Some(path),
@@ -484,7 +487,7 @@ impl Object {
 // === impl Part ===
 
 impl Part {
-    /// The places of what it is made of: its secret, and that of a password for it.
+    /// The places of the secrets that it is made of: its secret, and the one with a password for it.
     fn secrets(&self) -> impl Iterator<Item = usize> {
         once(self.secret).chain(self.parse.as_ref().and_then(Parse::password))
     }
@@ -548,7 +551,7 @@ impl fmt::Display for ClassWarning {
     }
 }
 
-/// A fault of no object tells its line: nothing else says where it stands.
+/// A fault without an object shows its line: nothing else says where it is.
 impl fmt::Display for ClassFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.object, self.at) {

@@ -1,4 +1,4 @@
-//! The Pod a mount is for: what the driver says of it, and what has been proven.
+//! The Pod of a mount: what the driver says about it, and what has been proven.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use super::SecretBytes;
 
-/// The Secrets Store CSI driver's name. It is a flag of the driver, but for most that is its default.
+/// The Secrets Store CSI driver's name. The driver has a flag for it, but most clusters use this default.
 pub const CSI_DRIVER: &str = "secrets-store.csi.k8s.io";
 
-/// What the driver says of the Pod. kubelet sets these keys over anything a class or a Pod's author writes.
+/// What the driver says about the Pod. kubelet's values for these keys replace anything that a class or a Pod's author writes.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PodClaims {
     pub namespace: String,
@@ -19,39 +19,39 @@ pub struct PodClaims {
     pub service_account: String,
 }
 
-/// A Pod whose identity stands: by its token, or by the driver's word where the admin chose so.
+/// A Pod with a proven identity: its token proves it, or the driver's word counts, if the admin chose that.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct PodIdentity {
     pub namespace: Arc<str>,
     pub name: String,
     pub uid: Arc<str>,
     pub service_account: Arc<str>,
-    /// From the token alone: a ServiceAccount made anew under an old name is another one.
+    /// Only from the token: a ServiceAccount that was deleted and made again under the same name is another one.
     pub service_account_uid: Option<Arc<str>>,
     /// Whether a token proved it.
     pub verified: bool,
 }
 
-/// A ServiceAccount. What it is the key of is shared by its Pods.
+/// A ServiceAccount. Its Pods share everything that is kept under this key.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Account {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
-    /// `None`: nothing has proven which one of this name it is.
+    /// `None`: it is not proven which ServiceAccount of this name it is.
     pub uid: Option<Arc<str>>,
 }
 
-/// The Pod's tokens as they arrived, by audience (`""` is the API server's own). Not verified.
+/// The Pod's tokens as they arrived, by audience (`""` is the API server's own). Nobody has verified them.
 pub type RawTokens = BTreeMap<String, Arc<SecretBytes>>;
 
-/// A token that has been verified as this Pod's, for the audience it is kept under.
+/// A token that has been verified: it is this Pod's, for the audience under which it is kept.
 #[derive(Clone, Debug)]
 pub struct PodToken {
     pub jwt: Arc<SecretBytes>,
     pub expires: Timestamp,
 }
 
-/// The verified tokens, by audience: the only ones a backend is ever handed.
+/// The verified tokens, by audience: a backend gets no others.
 #[derive(Clone, Debug, Default)]
 pub struct PodTokens(BTreeMap<String, PodToken>);
 
@@ -67,7 +67,7 @@ impl PodClaims {
 // === impl PodIdentity ===
 
 impl PodIdentity {
-    /// The driver's word, believed as it is.
+    /// The identity from the driver's word, without proof.
     pub fn believed(claims: &PodClaims) -> Self {
         Self {
             namespace: claims.namespace.as_str().into(),
@@ -84,7 +84,7 @@ impl PodIdentity {
         Account { namespace: Arc::clone(namespace), name: Arc::clone(service_account), uid: service_account_uid.clone() }
     }
 
-    /// The ServiceAccount, where a verified token said its uid: the only thing that makes two Pods one.
+    /// The ServiceAccount, if a verified token had its uid: only then two Pods count as the same.
     pub fn proven_account(&self) -> Option<Account> {
         let proven = self.verified && self.service_account_uid.as_ref().is_some_and(|uid| !uid.is_empty());
         proven.then(|| self.account())

@@ -1,11 +1,10 @@
-//! What an object's `field` asks for: a field of exactly that name, else what the text yields as a JMESPath expression
+//! What an object's `field` asks for: a field with exactly that name, or else what the text finds as a JMESPath expression
 //! (<https://jmespath.org/specification.html>).
 //!
-//! Whoever writes a class writes the expression, and one class must not harm another's mount. JMESPath has no loops, but a short
-//! expression can nest deep enough to overflow a stack (`((((`...) and double its value with every few characters (`[@,@]|[@,@]|`...).
-//! Hence three bounds, all checked before anything is evaluated: on the length, on the operators, which are what nests, and on the
-//! *growth*: how many times larger than the secret a value may become on the way. A fourth one, on the steps that a search takes, hangs on the
-//! document as well.
+//! The author of a class writes the expression, and one class must not harm another's mount. JMESPath has no loops, but a short expression
+//! can nest deep enough to overflow a stack (`((((`...), and double its value with every few characters (`[@,@]|[@,@]|`...). So there are
+//! three limits, which are checked before an expression runs: on the length, on the operators, which nest, and on the *growth*: how many
+//! times larger than the secret a value may become meanwhile. A fourth limit, on the steps of a search, also depends on the document.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,16 +26,16 @@ const MAX_LENGTH: usize = 1024;
 /// The most operators: parser, interpreter and destructor each recurse at most this deep.
 const MAX_OPERATORS: usize = 64;
 
-/// What opens a nesting or links two parts; counted in quoted texts as well, since a few more there harm nobody.
+/// Signs that open a nesting or link two parts. Signs in quoted texts count too: a few more do no harm.
 const OPERATORS: &[char] = &['.', '[', '(', '{', '!', '&', '|', '*', '<', '>', '=', '?'];
 
-/// What no field's name has by habit, and most expressions have. Dots and dashes are in names such as `tls.crt` and `ca-cert`.
+/// Signs that most expressions have, and names of fields usually do not. Dots and dashes are in names such as `tls.crt` and `ca-cert`.
 const EXPRESSION: &[char] = &['[', ']', '{', '}', '(', ')', '|', '&', '*', '@'];
 
-/// The most that a value may grow, whatever the secret's size. A renderer multiplies the growth with the size, and has a bound of its own.
+/// The most that a value may grow, with a secret of any size. A renderer multiplies the growth with the size, and has its own limit.
 const MAX_GROWTH: u64 = 100_000;
 
-/// The largest number in a slice: the interpreter's own sums stay within 32 bits.
+/// The largest number in a slice: with it, the sums of the interpreter stay within 32 bits.
 const MAX_SLICE: u32 = 1_000_000_000;
 
 /// A field's name, or an expression over the fields.
@@ -46,30 +45,30 @@ pub struct Query {
     meaning: Meaning,
 }
 
-/// What the text is when no field has that name.
+/// What the text is if no field has that name.
 #[derive(Clone, Debug)]
 enum Meaning {
     Expression {
         ast: Box<Ast>,
         cost: Box<Cost>,
     },
-    /// A plain name, or what is meant as one: there is nothing to search for where no field has it.
+    /// A plain name, or a text that is meant as a name: if no field has it, there is nothing to search for.
     Name,
     /// Not an expression, from this character on (from 1).
     Neither(usize),
 }
 
-/// Why a text can be no query. Its message completes "the field ...".
+/// Why a text cannot be a query. The message completes "the field ...".
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum InvalidQuery {
-    /// Of no document: there is no such function, or it takes another number of arguments.
+    /// It fails with every document: there is no such function, or it takes another number of arguments.
     #[error("is a JMESPath expression that always fails: {0}")]
     Call(String),
     #[error("is empty")]
     Empty,
     #[error("could make a value more than {MAX_GROWTH} times as large as the secret")]
     Growth,
-    #[error("joins by a text that is not a literal, so that nothing bounds the result")]
+    #[error("joins with a text that is not a literal, so the result could have any size")]
     OpenJoin,
     #[error("has more than {MAX_OPERATORS} operators ({0})")]
     Operators(usize),
@@ -83,13 +82,13 @@ pub enum InvalidQuery {
     TooLong(usize),
 }
 
-/// Why an expression gave nothing. Neither shows a value.
+/// Why an expression gave nothing. Neither message shows a value.
 #[derive(Clone, Debug, Eq, Error, PartialEq)]
 pub enum QueryError {
-    /// It runs into something that it was not written for, such as a number where it needs a text.
+    /// It finds something that it was not written for, such as a number where it needs a text.
     #[error("the JMESPath expression fails: {0}")]
     Failed(String),
-    /// It is no expression at all.
+    /// It is not an expression at all.
     #[error("as a JMESPath expression it is wrong at character {0}")]
     Syntax(usize),
 }
@@ -97,10 +96,10 @@ pub enum QueryError {
 // === impl Query ===
 
 impl Query {
-    /// An expression, also where the text could be the name of a field.
+    /// An expression, even if the text could be the name of a field.
     ///
     /// # Errors
-    /// It is not an expression, or over a bound.
+    /// It is not an expression, or exceeds a limit.
     pub fn expression(text: &str) -> Result<Self, InvalidQuery> {
         check_length(text)?;
         let query = Self { text: FieldName::new(text), meaning: Meaning::expression(text)? };
@@ -114,7 +113,7 @@ impl Query {
         self.text.as_str()
     }
 
-    /// The text as the field's name that it may be.
+    /// The text as the name of a field, which it may be.
     pub fn name(&self) -> &FieldName {
         &self.text
     }
@@ -127,7 +126,7 @@ impl Query {
         }
     }
 
-    /// How many values can be there at once, as a multiple of those in the searched document; at least 1.
+    /// How many values can exist at once, as a multiple of those in the searched document; at least 1.
     pub fn values(&self) -> u64 {
         match &self.meaning {
             Meaning::Expression { cost, .. } => cost.values,
@@ -135,7 +134,7 @@ impl Query {
         }
     }
 
-    /// The most steps that a search of a document of so many bytes, and values, takes.
+    /// The most steps for a search in a document with this many bytes and values.
     pub fn steps(&self, bytes: u64, values: u64) -> u64 {
         match &self.meaning {
             Meaning::Expression { cost, .. } => {
@@ -145,7 +144,7 @@ impl Query {
         }
     }
 
-    /// Whether it needs a document to search, once no field of the name was found.
+    /// Whether it needs a document to search, if no field has the name.
     pub fn is_expression(&self) -> bool {
         matches!(self.meaning, Meaning::Expression { .. })
     }
@@ -190,7 +189,7 @@ impl Query {
     }
 }
 
-/// Names types and functions, never a value.
+/// It names types and functions, and never a value.
 fn explain(reason: &RuntimeError) -> String {
     match reason {
         RuntimeError::InvalidReturnType { expected, actual, .. } => {
@@ -202,7 +201,7 @@ fn explain(reason: &RuntimeError) -> String {
         }
         RuntimeError::NotEnoughArguments { expected, actual } | RuntimeError::TooManyArguments { expected, actual } => {
             let s = if *expected == 1 { "" } else { "s" };
-            format!("a function takes {expected} argument{s}, but is given {actual}")
+            format!("a function takes {expected} argument{s}, but gets {actual}")
         }
         RuntimeError::UnknownFunction(name) => format!("there is no function {}", quoted(name)),
     }
@@ -230,7 +229,7 @@ impl Meaning {
         if is_identifier(text) { Ok(Self::Name) } else { Self::expression(text) }
     }
 
-    /// Never a name.
+    /// Reads the text as an expression, never as a name.
     fn expression(text: &str) -> Result<Self, InvalidQuery> {
         let operators = text.matches(OPERATORS).count();
         if operators > MAX_OPERATORS {
@@ -246,7 +245,7 @@ impl Meaning {
     }
 }
 
-/// JMESPath's own notion of an unquoted name.
+/// An unquoted name, as JMESPath defines it.
 fn is_identifier(text: &str) -> bool {
     !text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
@@ -263,17 +262,17 @@ impl fmt::Debug for Query {
     }
 }
 
-/// Bounds of what an expression makes of a document, and of the work.
+/// Limits for what an expression makes of a document, and for the work.
 ///
-/// Every part of an expression sees only what is handed to it, so that bounds multiply along a path and add up side by side; a projection
-/// applies its right side to the elements, whose sizes add up to the list's.
+/// Each part of an expression sees only its input. So limits multiply along a path, and add up side by side. A projection applies its right
+/// side to the elements, whose sizes add up to the list's.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Cost {
-    /// `k`, so that no value on the way is larger than `k` times what the expression is applied to, sizes taken as JSON.
+    /// `k`: no value that the expression makes is larger than `k` times its input. Sizes are those of the JSON.
     growth: u64,
     /// The same for the number of values that are made.
     values: u64,
-    /// Steps whatever the document is.
+    /// Steps for any document.
     fixed: u64,
     /// Steps for each byte of the document.
     per_byte: u64,
@@ -281,25 +280,25 @@ struct Cost {
     per_value: u64,
 }
 
-/// What looking up a name takes, in steps: an allocation where there is none.
+/// The steps to look up a name: a missing name costs an allocation.
 const LOOK: u64 = 32;
 
-/// What a new value takes, in steps: it is allocated, and freed.
+/// The steps for a new value: it is allocated, and freed.
 const MADE: u64 = 32;
 
-/// What it takes to put a value into a new list, in steps.
+/// The steps to put a value into a new list.
 const LISTED: u64 = 4;
 
-/// Of a sort: the logarithm of the most values that a document of 1 MiB can have.
+/// For a sort: the logarithm of the most values that a document of 1 MiB can have.
 const SORT: u64 = 20;
 
 impl Cost {
-    /// One value that is there already.
+    /// One value that exists already.
     fn of_one(fixed: u64) -> Self {
         Self { growth: 1, values: 1, fixed, ..Self::default() }
     }
 
-    /// This first, then `right` on what it found.
+    /// First this, then `right` on the result.
     fn then(self, right: Self) -> Self {
         Self {
             growth: self.growth.saturating_mul(right.growth),
@@ -310,13 +309,13 @@ impl Cost {
         }
     }
 
-    /// This first, then `right` on each element of what it found.
+    /// First this, then `right` on each element of the result.
     fn then_each(self, right: Self) -> Self {
         let each = Self { fixed: MADE, per_value: right.per_value.saturating_add(right.fixed).saturating_add(LISTED), ..right };
         self.then(each)
     }
 
-    /// Both on the same.
+    /// Both on the same input.
     fn and(self, other: Self) -> Self {
         Self {
             growth: self.growth.saturating_add(other.growth),
@@ -327,12 +326,12 @@ impl Cost {
         }
     }
 
-    /// Something of `bytes` is made around it.
+    /// Something of `bytes` is made around the result.
     fn within(self, bytes: u64) -> Self {
         self.and(Self { growth: bytes, values: 1, fixed: bytes.saturating_add(MADE), ..Self::default() })
     }
 
-    /// Every byte and every value of what it found is looked at so many times.
+    /// Every byte and every value of the result is looked at this many times.
     fn looked_at(self, times: u64) -> Self {
         self.then(Self { growth: 1, values: 1, fixed: 1, per_byte: times, per_value: times })
     }
@@ -361,7 +360,7 @@ fn cost(ast: &Ast) -> Result<Cost, InvalidQuery> {
         Ast::And { lhs, rhs, .. } | Ast::Or { lhs, rhs, .. } => cost(lhs)?.and(cost(rhs)?),
         Ast::Comparison { lhs, rhs, .. } => {
             let both = cost(lhs)?.and(cost(rhs)?);
-            // No more is looked at than the smaller one has.
+            // At most as much is looked at as the smaller one has.
             let compared = match (&**lhs, &**rhs) {
                 (Ast::Literal { value, .. }, _) | (_, Ast::Literal { value, .. }) => both.then(Cost::of_one(size(value))),
                 _ => both.looked_at(1),
@@ -489,7 +488,7 @@ mod tests {
         assert_eq!(search("a[1::1000000000]", r#"{"a": [1, 2, 3]}"#).unwrap().unwrap(), "[2]");
     }
 
-    /// The bound holds: no result is larger than the growth times the document.
+    /// The limit holds: no result is larger than the growth times the document.
     #[test]
     fn growth_bounds_results() {
         let document = r#"{"a": ["xxxxxxxx", "y"], "b": {"k": "\"\"\"\""}, "c": [{"n": 1}, {"n": 2}]}"#;
@@ -529,7 +528,7 @@ mod tests {
         }
     }
 
-    /// What the library does at most, held against the time that it takes: a step is never more than some nanoseconds.
+    /// The most work of the library, compared with the time that it takes: a step is never more than some nanoseconds.
     #[test]
     fn many_pipes_are_paid_for() {
         let steps = |text: &str| text.parse::<Query>().unwrap().steps(1 << 20, 40_000);
@@ -544,7 +543,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-        /// The crate's own sums and slices included.
+        /// This includes the crate's own sums and slices.
         #[test]
         fn no_expression_panics(parts in proptest::collection::vec(
             prop_oneof![

@@ -1,4 +1,4 @@
-//! Other people's text in our messages: short, and without the control characters that could forge a log line.
+//! Texts of other authors in our messages: short, and without the control characters that could forge a log line.
 
 use std::fmt::Write;
 
@@ -16,12 +16,12 @@ pub fn quoted(text: &str) -> String {
     visible(&shown)
 }
 
-/// A text with its escape in the place of each character that shows nothing or turns round the order of those about it.
+/// A text with an escape for each character that cannot be seen, or that changes the order of the characters around it.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         if is_invisible(c) {
-            // Into a string: it cannot fail.
+            // The target is a string, so this cannot fail.
             let _ = write!(shown, "{}", c.escape_unicode());
         } else {
             shown.push(c);
@@ -47,7 +47,7 @@ mod tests {
     fn long_or_hostile_text_is_harmless() {
         assert_eq!(quoted("a\nb\0"), r#""a\nb\0""#);
         assert_eq!(clean("a\u{1b}[31m"), r"a\u{1b}[31m");
-        // What Rust itself takes for characters that can be seen.
+        // Characters that Rust itself takes for visible.
         assert_eq!(quoted("a\u{3164}\u{fe0f}"), r#""a\u{3164}\u{fe0f}""#);
         assert_eq!(clean("a\u{ffa0}b"), r"a\u{ffa0}b");
         assert_eq!(visible("a\u{202e}b\u{200b}\nc"), "a\\u{202e}b\\u{200b}\nc");

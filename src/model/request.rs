@@ -1,8 +1,8 @@
 //! A mount request, parsed from what the driver sends (`proto/provider.proto`).
 //!
-//! Strict about what Keyferry relies on, forgiving of keys it does not know: every driver adds some. All faults are found at once.
-//! No fault quotes a value of `attributes` or `secrets` that may hold a token; the claims, which end up in Kubernetes' own records
-//! anyway, are quoted cut and escaped. Of `secrets` the tokens alone are kept: nothing uses the rest.
+//! It is strict about what Keyferry relies on, and ignores unknown keys, since every driver adds some. All faults are found at once. No
+//! fault quotes a value of `attributes` or `secrets` that may have a token. The claims are quoted, cut and escaped: they are in Kubernetes'
+//! own records anyway. Keyferry keeps only the tokens of `secrets`: nothing uses the rest.
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -25,7 +25,7 @@ const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
-/// How most of the keys begin that have a `/`.
+/// The start of most keys with a `/`.
 const KUBELETS: &str = "csi.storage.k8s.io/";
 const CLASS: &str = "secretProviderClass";
 const TOKENS: &str = "csi.storage.k8s.io/serviceAccount.tokens";
@@ -37,32 +37,32 @@ const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
-/// The longest Pod uid in bytes: the API server's are 36, a static Pod's is a hash.
+/// The longest Pod uid in bytes: the API server's uids have 36, a static Pod's is a hash.
 const MAX_UID: usize = 128;
 
-/// The most audiences: each token costs a verification, and where the CSIDriver object asks for none, a class can make them up.
+/// The most audiences: each token costs a verification. If the CSIDriver object asks for none, a class can invent some.
 const MAX_AUDIENCES: usize = 32;
 
 /// The most bytes of the tokens' text: kubelet's is a few KiB for each audience.
 const MAX_TOKENS: usize = 64 * 1024;
 
-/// The most bytes of `secrets`: what a Secret of Kubernetes holds at most.
+/// The most bytes of `secrets`: a Secret of Kubernetes has at most as many.
 const MAX_SECRETS: usize = 1024 * 1024;
 
-/// The most keys among the attributes: the driver and a class have two dozen.
+/// The most keys among the attributes: the driver and a class need about two dozen.
 const MAX_KEYS: usize = 1024;
 
-/// How many times longer a text can be as JSON: `\u0000` is one byte.
+/// How many times longer a text can become as JSON: `\u0000` is one byte.
 const ESCAPED: usize = 6;
 
-/// What to do where the call itself is wrong. No class can make it so: something else than the driver has called.
+/// The remedy if the call itself is wrong. A class cannot cause that: something other than the driver has called.
 const STRINGS_REMEDY: &str = "the driver sends it; any other caller must send a JSON object of strings, each key once";
 const TARGET_REMEDY: &str = "kubelet chooses it; any other caller must send the absolute path of this Pod's volume";
 
-/// Kubelet's tokens are always right, but a class or a volume can put others in their place.
+/// Kubelet's tokens are always right, but a class or a volume can replace them.
 const TOKENS_REMEDY: &str = "kubelet sends it: take it out of the class's parameters and the volume's attributes";
 
-/// The driver's call as it came over the wire. Attributes and secrets may hold tokens: `Debug` shows neither.
+/// The driver's call as it arrived. Attributes and secrets may have tokens: `Debug` shows neither.
 pub struct MountCall {
     pub attributes: String,
     pub secrets: String,
@@ -70,27 +70,27 @@ pub struct MountCall {
     pub permission: String,
 }
 
-/// A request whose every part has been read. It borrows what it can from the call.
+/// A request of which every part has been read. It borrows what it can from the call.
 pub struct Request<'c> {
-    /// Each is safe to be put literally into a glob or a path: no `/`, no `*`, no control character, neither `.` nor `..`.
+    /// Each can be put into a glob or a path without escapes: no `/`, no `*`, no control character, neither `.` nor `..`.
     pub claims: Arc<PodClaims>,
-    /// The SecretProviderClass's name, where the driver said it.
+    /// The SecretProviderClass's name, if the driver sent it.
     pub class: Option<Arc<str>>,
-    /// Whether the volume is written into the Pod's own spec, where the driver said it.
+    /// Whether the volume is written in the Pod's spec itself, if the driver sent this.
     pub ephemeral: Option<bool>,
-    /// The class's parameters and the volume's attributes, merged by the driver; without the keys with a `/`, which are
+    /// The class's parameters and the volume's attributes, merged by the driver. The keys with a `/` are not among them. They are
     /// kubelet's: the Pod's identity and its tokens.
     pub parameters: Parameters<'c>,
-    /// From `secrets` where it has any (KEP-5538), else from `attributes`.
+    /// From `secrets` if it has tokens (KEP-5538), else from `attributes`.
     pub tokens: RawTokens,
     pub permission: FileMode,
     pub target_path: Arc<str>,
 }
 
-/// One thing that is wrong with a request.
+/// One fault of a request.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RequestFault {
-    /// The part at fault: `attributes`, `secrets`, `permission`, `target_path`, or a key of the attributes.
+    /// The faulty part: `attributes`, `secrets`, `permission`, `target_path`, or a key of the attributes.
     pub key: String,
     pub problem: String,
     pub code: Code,
@@ -99,10 +99,10 @@ pub struct RequestFault {
 // === impl Request ===
 
 impl<'c> Request<'c> {
-    /// Reads a call; `max_parameters` bounds the keys and values of the attributes together, in bytes, without the tokens.
+    /// Reads a call; `max_parameters` is the limit for the keys and values of the attributes together, in bytes, without the tokens.
     ///
     /// # Errors
-    /// Every fault there is, in the order attributes, secrets, permission, target path.
+    /// Every fault, in the order attributes, secrets, permission, target path.
     pub fn parse(call: &'c MountCall, max_parameters: usize) -> Result<Self, FaultList<RequestFault>> {
         let MountCall { attributes, secrets, target_path, permission } = call;
         let mut faults = Faults(FaultList::default());
@@ -126,14 +126,14 @@ impl<'c> Request<'c> {
     }
 }
 
-/// The attributes as they are: strings, the tokens apart.
+/// The attributes as strings, with the tokens apart.
 #[derive(Default)]
 struct Attributes<'c> {
-    /// The same for every Pod of a class, so that the class is parsed once for all of them.
+    /// They are the same for every Pod of a class, so that the class is parsed once for all Pods.
     parameters: Parameters<'c>,
-    /// What kubelet says of the Pod: the keys with a `/`.
+    /// What kubelet says about the Pod: the keys with a `/`.
     kubelets: Parameters<'c>,
-    /// As all texts of the request, it is wiped by the allocator when it is dropped.
+    /// When it is dropped, the allocator wipes it, as it does with all texts of the request.
     tokens: Option<Cow<'c, str>>,
 }
 
@@ -144,7 +144,7 @@ struct Faults(FaultList<RequestFault>);
 impl<'c> Attributes<'c> {
     fn read(text: &'c str, max: usize, faults: &mut Faults) -> Option<Self> {
         const REMEDY: &str = "make the class or the volume's attributes smaller, or ask for a higher limits.classBytes";
-        // Six signs stand around a key and its value.
+        // Six characters are around a key and its value.
         let max_text = ESCAPED * (max + MAX_TOKENS + MAX_KEYS);
         if text.len() > max_text {
             faults.too_large("attributes", format!("{} bytes; at most {max_text} are read ({REMEDY})", text.len()));
@@ -160,7 +160,7 @@ impl<'c> Attributes<'c> {
                 return;
             }
             (bytes, keys) = (bytes + key.len() + value.len(), keys + 1);
-            // What is too much is counted to its end, and not kept.
+            // Too much is counted to its end, and not kept.
             if bytes > max || keys > MAX_KEYS {
                 return;
             }
@@ -231,7 +231,7 @@ impl<'c> Attributes<'c> {
 
 // === tokens ===
 
-/// What kubelet, since Kubernetes 1.35, puts into `secrets` beside the values of `nodePublishSecretRef`. Those are read past.
+/// Since Kubernetes 1.35, kubelet puts this into `secrets`, next to the values of `nodePublishSecretRef`. Those values are skipped.
 fn tokens_of_secrets<'c>(text: &'c str, faults: &mut Faults) -> Option<Cow<'c, str>> {
     if is_nothing(text) {
         return None;
@@ -259,12 +259,12 @@ fn tokens_of_secrets<'c>(text: &'c str, faults: &mut Faults) -> Option<Cow<'c, s
     tokens
 }
 
-/// Those in `secrets` win: kubelet alone writes them there, while drivers copy them into `attributes`.
+/// The tokens in `secrets` win: only kubelet writes them there, while drivers copy them into `attributes`.
 fn tokens(secrets: Option<&str>, attributes: Option<&str>, faults: &mut Faults) -> RawTokens {
     secrets.filter(|text| !is_nothing(text)).or(attributes).map(|text| read_tokens(text, faults)).unwrap_or_default()
 }
 
-/// Reads `{"<audience>": {"token": "<JWT>", "expirationTimestamp": ...}}`. When a token ends is told by the token itself.
+/// Reads `{"<audience>": {"token": "<JWT>", "expirationTimestamp": ...}}`. The token itself says when it ends.
 fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
     let mut tokens = RawTokens::new();
     if is_nothing(text) {
@@ -295,7 +295,7 @@ fn read_tokens(text: &str, faults: &mut Faults) -> RawTokens {
     tokens
 }
 
-/// What the API server's TokenRequestStatus holds, as far as it is of use.
+/// What the API server's TokenRequestStatus has, as far as Keyferry uses it.
 struct TokenEntry {
     token: SecretBytes,
 }
@@ -346,7 +346,7 @@ fn unclean(path: &str) -> Option<&'static str> {
     if path.len() > MAX_PATH {
         return Some("is over 4096 bytes long");
     }
-    // Byte by byte without a branch: mostly there is nothing but ASCII.
+    // Byte by byte without a branch: most paths have only ASCII.
     let may_have = path.bytes().fold(false, |found, byte| found | !(b' '..0x7f).contains(&byte));
     if may_have && path.chars().any(char::is_control) {
         return Some("has a control character");
@@ -355,7 +355,7 @@ fn unclean(path: &str) -> Option<&'static str> {
     elements(folder).any(|element| matches!(element, b"" | b"." | b"..")).then_some("has an empty element, `.` or `..`")
 }
 
-/// The Pod that kubelet made the folder for: `<kubelet's folder>/pods/<uid>/volumes/...`. The last such place counts, for kubelet's own
+/// The Pod for which kubelet made the folder: `<kubelet's folder>/pods/<uid>/volumes/...`. The last such place counts, since kubelet's own
 /// folder may be anywhere.
 fn pod_of(path: &str) -> Option<&str> {
     let (mut pod, mut before, mut last): (_, &[u8], &[u8]) = (None, b"", b"");
@@ -368,12 +368,12 @@ fn pod_of(path: &str) -> Option<&str> {
     str::from_utf8(pod?).ok()
 }
 
-/// By bytes: a search of its own for each `/` takes longer than these short elements.
+/// By bytes: the elements are so short that a search for each `/` would take longer.
 fn elements(path: &str) -> impl Iterator<Item = &[u8]> {
     path.as_bytes().split(|byte| *byte == b'/')
 }
 
-/// Moves the text, uncopied.
+/// Moves the text, without a copy.
 fn secret(text: &mut Zeroizing<String>) -> SecretBytes {
     SecretBytes::new(std::mem::take(&mut **text).into_bytes())
 }
@@ -401,7 +401,7 @@ fn is_uid(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b'*')
 }
 
-/// How the driver's JSON library writes "no such thing".
+/// How the driver's JSON library writes a missing value.
 fn is_nothing(text: &str) -> bool {
     matches!(text.trim_ascii(), "" | "null")
 }
@@ -417,7 +417,7 @@ impl Faults {
         self.0.add(RequestFault { key: key.to_owned(), problem, code: Code::TooLarge });
     }
 
-    /// For what can be wrong as often as the text has room for: the words are written only where they are kept.
+    /// For faults that can occur as often as the text has room for: the message is made only if it is kept.
     fn add_with(&mut self, key: &str, problem: impl FnOnce() -> String) {
         self.0.add_with(|| RequestFault { key: key.to_owned(), problem: problem(), code: Code::InvalidRequest });
     }
@@ -448,7 +448,7 @@ impl fmt::Debug for MountCall {
     }
 }
 
-/// The parameters' keys alone: a class may hold, by mistake or misspelling, what should have been a secret.
+/// Only the keys of the parameters: by mistake, a class may have a secret in a value.
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Request")

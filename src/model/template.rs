@@ -1,9 +1,9 @@
-//! A template: text of a class with places for the values of secrets. minijinja alone is its engine, in here and nowhere else.
+//! A template: a text in a class with places for the values of secrets. Its engine is minijinja, which only this module uses.
 //!
-//! What a class writes is hostile, and so is what a secret holds. Nothing is in the language but the secrets of its object and a closed list of
-//! filters: no function, no other file, no clock, and nothing that the engine does for less than it costs ([`scan`]). All work is paid with
-//! fuel, which counts bytes. A value is never read as a template. Faults have a line and names that the template itself has; the engine's own
-//! words are not passed on, since they may quote a value.
+//! The text of a class may be hostile, and a secret's content too. The language has only the secrets of its object and a closed list of
+//! filters: no functions, no other files, no clock, and nothing that the engine does for less than it costs ([`scan`]). All work is paid
+//! with fuel, which counts bytes. A value is never read as a template. A fault has a line and names from the template. The engine's own
+//! words are left out, since they may quote a value.
 
 use std::error::Error as _;
 use std::fmt;
@@ -29,32 +29,32 @@ mod values;
 /// The longest template in bytes.
 pub const MAX_TEMPLATE: usize = 64 * 1024;
 
-/// What one fuel pays for: so many bytes that are made or looked at. An instruction costs one fuel.
+/// What one unit of fuel pays for: this many bytes that are looked at or made. An instruction costs one unit.
 const BYTES: u64 = 64;
 
-/// What a compiled byte of a template weighs: two signs and a name are some instructions with their places.
+/// The memory for a compiled byte of a template: two characters and a name become some instructions with their places.
 const COMPILED: usize = 64;
 
-/// What parsing a byte of it takes, in steps.
+/// The steps to parse a byte of it.
 const PARSED: u64 = 64;
 
-/// The engine's name for it; no message has it.
+/// The engine's name for the template; no message has it.
 const NAME: &str = "t";
 
 /// A compiled template. It is compiled once, in the plan.
 pub struct Template {
     engine: Environment<'static>,
-    /// What it looks up in its secrets.
+    /// The names that it looks up in its secrets.
     paths: Vec<Path>,
     bytes: usize,
-    /// The line of the first value that is written as it is.
+    /// The line of the first value that is written without a filter.
     bare: Option<usize>,
 }
 
 /// What is wrong with a template, or with what it makes of its secrets. `Display` completes `template: ...`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TemplateFault {
-    /// From 1; `None`: the whole.
+    /// From 1; `None`: the whole template.
     pub line: Option<usize>,
     pub problem: String,
 }
@@ -62,16 +62,16 @@ pub struct TemplateFault {
 /// Why nothing was rendered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unrendered {
-    /// These names, such as `db` and `password`, lead to nothing. The first one is the secret's.
+    /// These names, such as `db` and `password`, do not exist. The first one is the secret's.
     Absent {
         names: Vec<String>,
         fault: TemplateFault,
     },
     Fault(TemplateFault),
-    /// It makes more than so many bytes in all.
+    /// It makes more than the allowed bytes in all.
     Memory,
     Spent(Spent),
-    /// The file is longer than it may be.
+    /// The file is longer than allowed.
     TooLong,
 }
 
@@ -81,12 +81,12 @@ impl Template {
     /// Compiles a text. `secrets`: the names that it may use.
     ///
     /// # Errors
-    /// What is wrong with it, as far as that is known before any secret is.
+    /// The fault, as far as it can be known without any secret.
     pub fn parse(text: &str, secrets: &[&str], steps: &Steps) -> Result<Result<Self, TemplateFault>, Spent> {
         Self::parse_with(text, secrets, "a name under `secrets`", steps)
     }
 
-    /// The same of a template that makes a name of names.
+    /// The same for a template that makes a file's name from names.
     ///
     /// # Errors
     /// As [`Self::parse`].
@@ -126,32 +126,32 @@ impl Template {
         Ok(Ok(Self { engine, paths, bytes: text.len(), bare }))
     }
 
-    /// Whether a secret may be called so in a template.
+    /// Whether a template can use this name for a secret.
     pub fn is_name(name: &str) -> bool {
         let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !name.starts_with(|c: char| c.is_ascii_digit());
         fits && !name.is_empty() && !scan::RESERVED.contains(&name)
     }
 
-    /// About what it costs to keep, in bytes.
+    /// About how much memory it takes, in bytes.
     pub fn weight(&self) -> usize {
         self.bytes * COMPILED
     }
 
-    /// The line of the first value that no filter gives a spelling.
+    /// The line of the first value without a filter that makes it safe to write.
     pub fn bare(&self) -> Option<usize> {
         self.bare
     }
 
-    /// Of its text.
+    /// The bytes of its text.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Renders it with these secrets, by their names; `None`: absent, which is `none` in the template. At most `longest` bytes come out, and
-    /// at most `memory` bytes are made for it.
+    /// Renders it with these secrets, by their names; `None`: absent, which is `none` in the template. At most `longest` bytes come out,
+    /// and rendering makes at most `memory` bytes.
     ///
     /// # Errors
-    /// A fault, or what it takes is more than there is.
+    /// A fault, or it needs more than is allowed.
     pub fn render(
         &self,
         secrets: &[(&str, Option<&Secret>)],
@@ -163,7 +163,7 @@ impl Template {
         self.render_with(&context, memory, made, longest, steps)
     }
 
-    /// The same with texts by their names.
+    /// The same with texts, by their names.
     ///
     /// # Errors
     /// As [`Self::render`].
@@ -191,7 +191,7 @@ impl Template {
         let work = steps.left();
         let mut engine = self.engine.clone();
         engine.set_fuel(Some(memory.min(work) / BYTES));
-        // Most of a file is what stands in the template itself.
+        // Most of a file is the text of the template itself.
         let mut sink = Sink(Out::within(longest, self.bytes + self.bytes / 4));
         let rendered = engine.get_template(NAME).and_then(|template| {
             let captured = template.render_captured_to(context.clone(), &mut sink)?;
@@ -215,7 +215,7 @@ impl Template {
         }
     }
 
-    /// In our own words: a line, and a name that stands in the template.
+    /// A fault in our own words: a line, and a name from the template.
     fn unrendered(&self, error: &Error, context: &Value) -> Unrendered {
         let fault = |problem: String| TemplateFault { line: error.line(), problem };
         if let Some(refusal) = error.source().and_then(|source| source.downcast_ref::<Refusal>()) {
@@ -254,7 +254,7 @@ fn engine() -> Environment<'static> {
     engine
 }
 
-/// Prints what has one spelling alone.
+/// Writes a value if it has only one spelling.
 #[allow(clippy::wildcard_enum_match_arm)] // the engine's kinds of values may become more
 fn print(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
     if value.is_undefined() {
@@ -262,7 +262,7 @@ fn print(out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value) -> Result<(
     }
     let refused = |why| Err(filters::refused(Refusal::Print(why)));
     match value.kind() {
-        ValueKind::None => refused("`none`, which has no spelling (test it with `if`, or write `| default('', true)`)"),
+        ValueKind::None => refused("`none`, which has no text (test it with `if`, or write `| default('', true)`)"),
         ValueKind::Bytes => refused("binary (write `| b64encode`)"),
         ValueKind::Map | ValueKind::Seq | ValueKind::Iterable | ValueKind::Invalid => refused("a list or a mapping (write `| json`)"),
         ValueKind::Bool => write!(out, "{}", filters::word(value)).map_err(|_| Error::from(ErrorKind::WriteFailure)),
@@ -286,7 +286,7 @@ fn unreadable(error: &Error) -> TemplateFault {
     TemplateFault { line: error.line(), problem: problem.to_owned() }
 }
 
-/// What was rendered. The engine ends at the first error.
+/// What was rendered. At the first error the engine stops.
 struct Sink(Out);
 
 impl std::io::Write for Sink {

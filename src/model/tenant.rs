@@ -1,11 +1,12 @@
-//! For whom a mount is, where mounts share what the daemon has.
+//! The tenant of a mount, for what mounts share in the daemon.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
 /// A tenant: the namespace of the Pod, as kubelet says it. A user who may start Pods in a namespace can act as any of its ServiceAccounts,
-/// so nothing narrower is one. The daemon's own work (the keeper, keys, checks) has no tenant, and no share of what tenants share.
+/// so a tenant is never less than a namespace. The daemon's own work (the keeper, keys, checks) has no tenant, and no share of what tenants
+/// share.
 ///
 /// A clone is the same text, not a copy.
 #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -29,7 +30,7 @@ impl From<Arc<str>> for Tenant {
     }
 }
 
-/// So that a map of tenants is asked with a text.
+/// A map of tenants can be asked with a text.
 impl Borrow<str> for Tenant {
     fn borrow(&self) -> &str {
         &self.0
@@ -60,6 +61,6 @@ mod tests {
         let by = HashMap::from([(shop.clone(), 7)]);
         assert_eq!((by.get("shop"), by.get("bank"), by.get(&Tenant::from("shop"))), (Some(&7), None, Some(&7)));
         assert_eq!((shop.to_string(), format!("{shop:?}")), ("shop".to_owned(), "\"shop\"".to_owned()));
-        assert!(Arc::ptr_eq(&shop.0, &shop.clone().0), "a clone is no copy");
+        assert!(Arc::ptr_eq(&shop.0, &shop.clone().0), "a clone is not a copy");
     }
 }

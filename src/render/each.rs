@@ -1,15 +1,15 @@
-//! Files of the secrets that were found below a prefix: one for each, or a folder with one for each of its fields.
+//! Files of the secrets that were found below a prefix: one file per secret, or one folder per secret with a file for each field.
 
 use super::{LOOK, Naming, Over, Problem, Renderer};
 use crate::model::{
     Code, FieldName, FieldPattern, FilePath, FolderPath, InvalidPath, Object, RENAMED, Secret, Template, Unrendered, quoted,
 };
 
-/// The most bytes that a `rename` may make on the way, and the longest that comes out.
+/// The most bytes that a `rename` may make while it is rendered, and the longest result.
 const RENAME: usize = 64 * 1024;
 const PATH: usize = 4096;
 
-/// Why there is no path.
+/// Why a name has no path.
 enum Unnamed {
     Over(Over),
     Problem(Problem),
@@ -54,7 +54,7 @@ impl<'p> Renderer<'p> {
         Ok(())
     }
 
-    /// What a file is called, of a field or a whole secret.
+    /// The path of the file of a field, or of a whole secret.
     pub(super) fn path_of(
         &self,
         object: &Object,
@@ -86,7 +86,7 @@ impl<'p> Renderer<'p> {
         let texts = RENAMED.into_iter().zip([Some(name), field]).filter_map(|(name, text)| Some((name, text?)));
         let problem = |text: String| Unnamed::Problem(Problem { code: Code::InvalidRequest, text });
         match rename.render_texts(&texts.collect::<Vec<_>>(), PATH, RENAME, self.steps) {
-            // What comes out is text, since a template and names are.
+            // The result is text, since the template and the names are text.
             Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
             Err(Unrendered::Absent { fault, .. } | Unrendered::Fault(fault)) => Err(problem(format!("rename: {fault}"))),
             Err(Unrendered::Spent(spent)) => Err(Unnamed::Over(spent.into())),
@@ -96,7 +96,7 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    /// What two files say that exclude each other, of one object whose secrets were found.
+    /// The fault of two files that exclude each other. Both are of one object that found its secrets.
     pub(super) fn clash_of_found(object: &Object, [earlier, later]: [(usize, &FilePath); 2]) -> Problem {
         let name = |place: usize| object.parts.iter().find(|part| part.secret == place).map(|part| part.name.as_str());
         let [one, other] = [earlier, later].map(|(place, _)| quoted(name(place).unwrap_or_default()));
@@ -115,10 +115,12 @@ impl<'p> Renderer<'p> {
     }
 }
 
-/// Of a field whose name makes no path.
+/// The fault of a field whose name cannot be a path.
 pub(super) fn no_name_of_field(name: &str, cause: &InvalidPath) -> Problem {
-    let text =
-        format!("its field {} cannot name a file: the path {cause} (name the fields, or give it an object of its own)", quoted(name));
+    let text = format!(
+        "its field {} cannot name a file: the path {cause} (name the fields, or write a separate object for this one)",
+        quoted(name)
+    );
     Problem { code: Code::InvalidRequest, text }
 }
 

@@ -1,7 +1,7 @@
-//! Text that stands for other bytes: base64, base64url and hex (RFC 4648), decoded strictly but for what tools add.
+//! Text that encodes other bytes: base64, base64url and hex (RFC 4648). Decoding is strict, except for what tools add.
 //!
-//! `base64` and `xxd` break lines, editors end files with one, and the padding is often lost on the way: white space and missing padding
-//! are fine. Everything else that is not the encoding is corrupt, with the place of the fault and never its text.
+//! `base64` and `xxd` break lines, editors end files with a line end, and padding is often lost: white space and missing padding are fine.
+//! Everything else that is not the encoding is corrupt. The message has the place of the fault and never its text.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use zeroize::Zeroizing;
 use super::Problem;
 use crate::model::{Code, Encoding, SecretBytes};
 
-/// The bytes that a text stands for. `utf-8` is the bytes themselves, shared.
-/// `is_native`: the class is in the native format, whose words a remedy may name.
+/// The bytes that a text encodes. For `utf-8` they are the bytes themselves, shared.
+/// `is_native`: the class is in the native format, so a remedy may use its words.
 pub(super) fn decode(encoding: Encoding, text: Arc<SecretBytes>, is_native: bool) -> Result<Arc<SecretBytes>, Problem> {
     let decoded = match encoding {
         Encoding::Utf8 => return Ok(text),
@@ -23,7 +23,7 @@ pub(super) fn decode(encoding: Encoding, text: Arc<SecretBytes>, is_native: bool
     decoded.map(|bytes| Arc::new(SecretBytes::from(bytes))).map_err(|fault| problem(encoding, text.expose(), fault, is_native))
 }
 
-/// Why a text is not what it should be, at which byte from 0.
+/// Why a text is not in its encoding, and at which byte, counted from 0.
 #[derive(Clone, Copy)]
 enum Fault {
     Character(usize),
@@ -66,7 +66,7 @@ fn without_space(text: &[u8]) -> Zeroizing<Vec<u8>> {
     packed
 }
 
-/// Where the text has the byte that is at `position` when white space is left out.
+/// The place in the text of the byte that is at `position` without white space.
 fn place(text: &[u8], position: usize) -> usize {
     text.iter().enumerate().filter(|(_, byte)| !byte.is_ascii_whitespace()).nth(position).map_or(text.len(), |(place, _)| place)
 }
@@ -92,7 +92,7 @@ fn problem(encoding: Encoding, text: &[u8], fault: Fault, is_native: bool) -> Pr
     Problem { code: Code::SecretCorrupt, text: format!("is not {name}: {cause} ({remedy})") }
 }
 
-/// Whether the two characters in which the alphabets of base64 differ say that the other one is meant.
+/// Whether the text has one of the two characters in which the alphabets of base64 differ: then the other alphabet is meant.
 fn other_alphabet(encoding: Encoding, text: &[u8]) -> Option<&'static str> {
     let has = |characters: [u8; 2]| text.iter().any(|byte| characters.contains(byte));
     let (standard, url) = (has(*b"+/"), has(*b"-_"));

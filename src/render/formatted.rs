@@ -1,4 +1,4 @@
-//! One file of many fields, of one secret or of several, in a form that an application reads.
+//! One file with many fields of one secret or of several, in a form that an application reads.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use crate::formats::pem::{self, Bundle};
 use crate::formats::{Format, Out, Unfit, Value};
 use crate::model::{Code, Encoding, Field, FieldKind, FieldName, FieldPattern, FilePath, Object, Parse, Secret, SecretBytes, quoted};
 
-/// What a byte of a certificate takes to be read, and to be compared with 32 others, in steps.
+/// The steps to read a byte of a certificate, and to compare it with 32 others.
 pub(super) const CERTIFICATE: u64 = 64;
 
-/// About what stands around a value in a file besides its name.
+/// About how many bytes a file has around a value, besides its name.
 const SIGNS: usize = 8;
 
 /// A field of the file.
@@ -38,7 +38,7 @@ impl<'p> Renderer<'p> {
         secrets: &[Option<&Secret>],
     ) -> Result<(), Over> {
         let Some((found, parsed)) = self.sources(object, secrets)? else { return Ok(()) };
-        // Those that were parsed stand in the place of what they were parsed from.
+        // Parsed fields replace the field that they were parsed from.
         let sources: Vec<_> =
             found.iter().zip(&parsed).filter_map(|((place, secret), parsed)| Some((*place, parsed.as_deref().or(*secret)?))).collect();
         let Some(parts) = self.chosen(object, patterns, &sources)? else { return Ok(()) };
@@ -61,8 +61,8 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    /// The secrets, each with its place (`None`: absent, and may be), and beside them what was parsed of them. `None`: the object has no file, and that is
-    /// told.
+    /// The secrets, each with its place (`None`: absent, and may be), and in the same order what was parsed of them. `None`: the object has
+    /// no file, and a fault says why.
     #[allow(clippy::type_complexity)] // two lists side by side: the one borrows what the other does not
     pub(super) fn sources<'s>(
         &mut self,
@@ -102,7 +102,7 @@ impl<'p> Renderer<'p> {
         Ok(is_whole.then_some((found, parsed)))
     }
 
-    /// The fields that go into the file, by name, each decoded. `None`: some of them do not, and that is told.
+    /// The fields that go into the file, by name, each decoded. `None`: some fields cannot, and a fault says why.
     fn chosen<'s>(
         &mut self,
         object: &'p Object,
@@ -161,7 +161,7 @@ impl<'p> Renderer<'p> {
         Ok(is_whole.then(|| parts.into_values().collect()))
     }
 
-    /// A field as the file has it. What is JSON has neither an encoding nor line ends.
+    /// A field as the file has it. JSON has no encoding, and no line ends to change.
     pub(super) fn decoded(&mut self, object: &'p Object, place: usize, name: &FieldName, field: &Field) -> Result<Option<Field>, Over> {
         if field.kind == FieldKind::Json && object.encoding == Encoding::Utf8 {
             return Ok(Some(field.clone()));
@@ -179,7 +179,7 @@ impl<'p> Renderer<'p> {
     }
 }
 
-/// What is wrong, and of which secret.
+/// What is wrong, and with which secret.
 type Faulty = (Option<usize>, Problem);
 
 fn of_values(parts: &[Chosen<'_>], format: Format, limit: usize) -> Result<Arc<SecretBytes>, Faulty> {
@@ -214,7 +214,7 @@ fn code_of(unfit: &Unfit) -> Code {
     }
 }
 
-/// What the fields are called in the file, each once: as their secrets have them they are told apart already.
+/// The names of the fields in the file, each once. The names in their secrets are already distinct.
 fn names<'p>(parts: &'p [Chosen<'_>], format: Format) -> Result<Vec<Cow<'p, str>>, Faulty> {
     let mut taken: BTreeMap<Cow<'p, str>, &FieldName> = BTreeMap::new();
     let mut names = Vec::with_capacity(parts.len());
@@ -240,7 +240,7 @@ fn names<'p>(parts: &'p [Chosen<'_>], format: Format) -> Result<Vec<Cow<'p, str>
 
 fn twice(name: &FieldName, other: &str) -> Problem {
     let text = format!(
-        "its field {} is a field of {other}, too (name the fields of each with `fields`, or give each secret a file of its own)",
+        "its field {} is a field of {other}, too (name the fields of each with `fields`, or make a separate file for each secret)",
         quoted(name.as_str())
     );
     Problem { code: Code::InvalidRequest, text }

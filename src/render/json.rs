@@ -1,4 +1,4 @@
-//! Secrets as JSON, written into memory that is wiped: sized before it is filled, so that no half-grown copy is left behind.
+//! Secrets as JSON, written into memory that is wiped. It is measured before it is filled, so that a growing buffer leaves no copy.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -28,7 +28,7 @@ pub(super) fn of_value(value: &Rcvar, limit: usize) -> Result<Arc<SecretBytes>, 
     sized(limit, |mut sink| Ok(serde_json::to_writer::<_, Variable>(&mut sink, value)?))
 }
 
-/// A field's text; none where it is binary, whatever its store calls it.
+/// A field's text. A binary field has none, with any kind that its store says.
 pub(super) fn text_of(field: &Field) -> Option<&str> {
     match field.kind {
         FieldKind::Binary => None,
@@ -36,14 +36,14 @@ pub(super) fn text_of(field: &Field) -> Option<&str> {
     }
 }
 
-/// A member of a JSON object as a field; `None`: it has none of this name, or is not an object. Of a name that is there twice the last one
-/// counts, as for Go.
+/// A member of a JSON object as a field; `None`: the object has no such member, or it is not an object. If a name is there twice, the last
+/// one counts, as in Go.
 pub(super) fn member(json: &str, name: &str) -> Option<Field> {
     let mut members: HashMap<String, &RawValue> = serde_json::from_str(json).ok()?;
     field(members.remove(name)?)
 }
 
-/// A text becomes its own bytes, everything else stays JSON; `None`: half a character is in the text.
+/// A text becomes its own bytes, everything else stays JSON; `None`: the text has half a character.
 pub(super) fn field(value: &RawValue) -> Option<Field> {
     let value = value.get();
     if value.starts_with('"') {
@@ -53,7 +53,7 @@ pub(super) fn field(value: &RawValue) -> Option<Field> {
     Some(Field { bytes: Arc::new(SecretBytes::new(value.as_bytes().to_vec())), kind: FieldKind::Json })
 }
 
-/// How many values a JSON text has, itself included; of what is no JSON, no less than a parser makes before it notices.
+/// How many values a JSON text has, the outermost included. For other text, at least as many as a parser makes before it finds the fault.
 pub(super) fn values(text: &str) -> usize {
     let (mut values, mut in_text, mut escaped) = (1, false, false);
     for byte in text.bytes() {
@@ -61,7 +61,7 @@ pub(super) fn values(text: &str) -> usize {
             _ if escaped => escaped = false,
             b'\\' => escaped = in_text,
             b'"' => in_text = !in_text,
-            // Each begins another one: the next item or member, or the first.
+            // Each of these signs begins another value: the next item or member, or the first.
             b',' | b'[' | b'{' if !in_text => values += 1,
             _ => {}
         }
@@ -84,7 +84,7 @@ fn write_fields(secret: &Secret, mut sink: &mut dyn Write) -> io::Result<()> {
     sink.write_all(if secret.fields.is_empty() { b"{}" } else { b"}" })
 }
 
-/// Writes twice: once to count, once into exactly as much memory.
+/// Writes twice: first to count, then into exactly as much memory.
 fn sized(limit: usize, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Result<Arc<SecretBytes>, Problem> {
     let unwritable =
         |_| Problem { code: Code::Internal, text: "cannot be written as JSON (this is a bug of Keyferry: report it)".to_owned() };
@@ -98,7 +98,7 @@ fn sized(limit: usize, write: impl Fn(&mut dyn Write) -> io::Result<()>) -> Resu
     Ok(Arc::new(SecretBytes::from(bytes)))
 }
 
-/// Keeps nothing but how much was written.
+/// Keeps only the number of bytes written.
 struct Counter(usize);
 
 impl Write for Counter {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     proptest! {
-        /// Never less than there are, and more by no more than one for each empty list and object.
+        /// Never less than there are. It may be more, by at most one for each empty list and object.
         #[test]
         fn values_are_counted(text in r#"[\[\]{},:"a\\0 ]{0,40}"#) {
             if let Ok(value) = serde_json::from_str::<serde_json::Value>(&text) {

@@ -1,4 +1,4 @@
-//! One file of a key, its certificates and what is trusted, encrypted under a password: and such a file read back.
+//! One file with a key, its certificates and trusted certificates, encrypted with a password; and reading such a file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::formats::pkcs12::{self, Certificate, Fault, MAX_CERTIFICATES, Opened,
 use crate::model::{Code, Field, FieldName, FieldOf, FilePath, Keystore, Object, Parse, PasswordOf, Secret, SecretBytes};
 use crate::steps::Spent;
 
-/// What a key takes to be read and compared with a certificate, in steps.
+/// The steps to read a key and to compare it with a certificate.
 const KEY: u64 = 500_000;
 
 /// A field that goes into the file.
@@ -21,10 +21,10 @@ struct Chosen<'p> {
     field: Field,
 }
 
-/// Secrets as an object sees them, each with its place in the plan; `None`: absent, and may be.
+/// The secrets of an object, each with its place in the plan; `None`: absent, and may be.
 type Sources<'s> = [(usize, Option<&'s Secret>)];
 
-/// What is wrong, and of which secret.
+/// What is wrong, and with which secret.
 type Faulty = (usize, Problem);
 
 // === impl Renderer ===
@@ -90,7 +90,7 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    /// Fields of the secrets, each decoded. `None`: some are not there, or cannot be decoded, and that is told.
+    /// Fields of the secrets, each decoded. `None`: some are absent or cannot be decoded, and a fault says so.
     fn all_of(&mut self, object: &'p Object, fields: &'p [FieldOf], sources: &Sources<'_>) -> Result<Option<Vec<Chosen<'p>>>, Over> {
         let (mut chosen, mut is_whole) = (Vec::with_capacity(fields.len()), true);
         for FieldOf { part, field: name } in fields {
@@ -105,7 +105,7 @@ impl<'p> Renderer<'p> {
         Ok(is_whole.then_some(chosen))
     }
 
-    /// A field of a secret. `None`: it is absent, and that is told.
+    /// A field of a secret. `None`: it is absent, and a fault says so.
     fn present(&mut self, object: &'p Object, place: usize, secret: &Secret, name: &FieldName) -> Result<Option<Field>, Spent> {
         self.steps.charge(LOOK + name.as_str().len() as u64)?;
         match secret.fields.get(name.as_str()) {
@@ -120,7 +120,7 @@ impl<'p> Renderer<'p> {
         Ok(None)
     }
 
-    /// The secret of what a stored keystore holds; `None`: there is none, and that is told. Each is opened once for all objects.
+    /// The content of a stored keystore as a secret; `None`: there is none, and a fault says why. Each is opened once for all objects.
     pub(super) fn opened(
         &mut self,
         object: &'p Object,
@@ -185,7 +185,7 @@ fn private_key(chosen: &Chosen<'_>) -> Result<PrivateKey, Faulty> {
     PrivateKey::of_pem(label, bytes).map_err(|fault| faulty(chosen, &fault))
 }
 
-/// The blocks of some fields, in their order. One without any is a mistake.
+/// The blocks of some fields, in their order. A field without any is a fault.
 fn bundle(fields: &[Chosen<'_>]) -> Result<Bundle, Faulty> {
     let mut bundle = Bundle::of_at_most(MAX_CERTIFICATES);
     for chosen in fields {
@@ -239,7 +239,7 @@ fn out_of_order(place: usize) -> Problem {
     Problem { code: Code::InvalidRequest, text }
 }
 
-/// What there is none of is no field.
+/// An empty part does not become a field.
 fn fields_of(opened: Opened) -> BTreeMap<FieldName, Field> {
     let Opened { key, leaf, chain, trust } = opened;
     let all = [("key", key), ("leaf", leaf), ("chain", chain), ("trust", trust)];

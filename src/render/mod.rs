@@ -1,7 +1,7 @@
 //! From secrets to files: pure, and the last to touch a value before it is delivered.
 //!
-//! Every file of a plan is rendered or named in a fault; an optional one that is absent is named in `skipped`. A single field and a
-//! lone field's bytes are shared with the secret, not copied. No fault shows a value.
+//! Every file of a plan is rendered, or a fault names it. `skipped` names an optional file that is absent. A single field and the bytes of
+//! the only field are shared with the secret, not copied. No fault shows a value.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -31,16 +31,16 @@ mod tests;
 /// What a file costs in an answer besides its content and path, in bytes.
 const FILE_OVERHEAD: usize = 24;
 
-/// How many faults say which fields a secret has instead: to find the nearest name is slow.
+/// How many faults say which fields a secret has: it takes long to find the most similar name.
 const NAMED_FAULTS: usize = 8;
 
 /// A remedy that only classes in the native format know.
 const MAY_BE_OPTIONAL: &str = ", or set `optional: true`";
 
-/// What a byte takes that is decoded, or written as JSON twice, in steps.
+/// The steps for a byte that is decoded, or written twice as JSON.
 const WRITTEN: u64 = 4;
 
-/// What an object, a file, or looking up a name takes, in steps.
+/// The steps for an object, a file, or a look at a name.
 const LOOK: u64 = 32;
 
 /// What may be rendered at most.
@@ -51,9 +51,9 @@ pub struct RenderLimits {
     pub secret_bytes: usize,
     /// What templates may make at once, in bytes.
     pub memory: usize,
-    /// There is no more than that: a mount that takes more is refused.
+    /// The daemon has no more than that: a mount that needs more is refused.
     pub is_all_memory: bool,
-    /// Of all files with their paths, in bytes. Delivery measures the answer itself; this keeps what is far too much from being made.
+    /// Of all files with their paths, in bytes. Delivery measures the answer itself; this limit stops Keyferry from making far too much.
     pub mount_bytes: usize,
 }
 
@@ -63,7 +63,7 @@ pub struct Rendered {
     pub files: Vec<RenderedFile>,
     /// What optional objects and patterns did not find.
     pub skipped: Vec<Skipped>,
-    /// What was delivered, or left out, otherwise than a class's author may expect.
+    /// What was delivered or left out in another way than a class's author may expect.
     pub warnings: FaultList<RenderWarning>,
 }
 
@@ -73,15 +73,15 @@ pub struct RenderedFile {
     pub mode: FileMode,
     pub owner: Option<Owner>,
     pub contents: Arc<SecretBytes>,
-    /// The object it is of, counted from 1.
+    /// The object that it belongs to, counted from 1.
     pub object: usize,
-    /// The place of its secret in the plan; of several secrets, of the first.
+    /// The place of its secret in the plan; with several secrets, of the first.
     pub secret: usize,
     /// The field it holds, or the expression; `None` for a whole secret.
     pub field: Option<FieldName>,
 }
 
-/// What was absent, and could be.
+/// What was absent, and may be.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Skipped {
     /// The object, counted from 1.
@@ -91,7 +91,7 @@ pub struct Skipped {
     pub field: Option<String>,
 }
 
-/// Something to know about a secret that was delivered all the same.
+/// A remark about a secret that was delivered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RenderWarning {
     pub object: Label,
@@ -99,7 +99,7 @@ pub struct RenderWarning {
     pub problem: String,
 }
 
-/// One thing that keeps a plan from being rendered.
+/// One fault that stops a plan from being rendered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RenderFault {
     pub object: Label,
@@ -109,7 +109,7 @@ pub struct RenderFault {
     pub code: Code,
 }
 
-/// A fault before it is known whose it is.
+/// A fault whose object is not known yet.
 #[derive(Clone, Debug)]
 struct Problem {
     code: Code,
@@ -120,7 +120,7 @@ struct Problem {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unrendered {
     Faults(FaultList<RenderFault>),
-    /// With more memory it may be.
+    /// With more memory the mount may work.
     Short,
 }
 
@@ -132,11 +132,12 @@ enum Over {
     Steps(Spent),
 }
 
-/// Renders every file of a plan. `secrets` stand beside those that the plan asks for; `None`: absent. `salts`: for keystores.
+/// Renders every file of a plan. `secrets` has the same order as the secrets of the plan; `None`: absent. `salts`: for keystores.
 ///
 /// # Errors
-/// All faults: absent fields and secrets that are not optional (`SecretNotFound`), what cannot be decoded (`SecretCorrupt`), names that make no
-/// path or two files of one path, and expressions that fail (`InvalidRequest`), what is over a limit or takes more than `steps` (`TooLarge`).
+/// All faults: absent fields and secrets that are not optional (`SecretNotFound`), what cannot be decoded (`SecretCorrupt`), names that
+/// cannot be paths, two files with one path, expressions that fail (`InvalidRequest`), and what is above a limit or takes more than `steps`
+/// (`TooLarge`).
 pub fn render(
     plan: &Plan,
     secrets: &[Option<&Secret>],
@@ -169,7 +170,7 @@ pub fn render(
             break;
         }
     }
-    // Without steps there are none for the layout either, and that is told once.
+    // If the steps are used up, the layout has none either, and one fault is enough.
     if let Some(last) = plan.objects.last().filter(|_| !is_spent)
         && let Err(spent) = renderer.check_layout()
     {
@@ -193,11 +194,12 @@ struct Renderer<'p> {
     salts: &'p SaltKey,
     steps: &'p Steps,
     expressions: Expressions<'p>,
-    /// Keystores that were read: each by the place of its secret. `None`: it could not be, which is told. A class has only few.
+    /// Stored keystores, by the place of their secrets. `None`: the keystore could not be opened, and a fault says so. A class has only
+    /// few.
     opened: Vec<(usize, &'p Parse, Option<Arc<Secret>>)>,
     /// Bytes of the files so far.
     spent: usize,
-    /// How many faults name the fields of a secret.
+    /// How many faults have named the fields of a secret.
     named: usize,
     rendered: Rendered,
     faults: FaultList<RenderFault>,
@@ -209,7 +211,7 @@ impl<'p> Renderer<'p> {
     fn object(&mut self, object: &'p Object, secrets: &[Option<&Secret>]) -> Result<(), Over> {
         self.steps.charge(LOOK)?;
         if object.below.is_some() && object.parts.is_empty() {
-            // Nothing was found, and that was allowed.
+            // No secret was found, and that is allowed.
             self.skip(object, None);
             return Ok(());
         }
@@ -238,7 +240,7 @@ impl<'p> Renderer<'p> {
 
     fn select(&mut self, object: &'p Object, secret: &Secret) -> Result<(), Over> {
         match &object.select {
-            // Made of several secrets: see `object`.
+            // An object of several secrets: see `object`.
             Select::Each { .. } | Select::Formatted { .. } | Select::Keystore { .. } | Select::Template { .. } => Ok(()),
             Select::Field { query, path } => self.field(object, secret, query, path),
             Select::Fields { patterns, folder } => self.fields(object, object.secret, secret, patterns, Naming { folder, part: None }),
@@ -425,7 +427,7 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    /// The line ends at the end of a text, as the object wants them.
+    /// Changes the line ends at the end of a text, as the object says.
     fn end(&self, object: &Object, contents: Arc<SecretBytes>) -> Result<Arc<SecretBytes>, Spent> {
         if object.newline != Newline::Keep {
             self.steps.charge(WRITTEN * contents.len() as u64)?;
@@ -433,7 +435,7 @@ impl<'p> Renderer<'p> {
         Ok(newline::end(object.newline, contents))
     }
 
-    /// The secret of what one of its fields holds; `None`: there is none, and that is told.
+    /// The secret made from the content of one field; `None`: there is none, and a fault says so.
     fn parsed(
         &mut self,
         object: &'p Object,
@@ -522,7 +524,7 @@ impl<'p> Renderer<'p> {
         self.absent_at(object, object.secret, field, text);
     }
 
-    /// `place`: of the secret in which it is absent.
+    /// `place`: of the secret that lacks it.
     fn absent_at(&mut self, object: &Object, place: usize, field: Option<&str>, text: impl FnOnce() -> String) {
         if object.optional {
             self.skip_at(object, place, field);
@@ -532,7 +534,7 @@ impl<'p> Renderer<'p> {
         }
     }
 
-    /// Whether the next fault names the fields that there are.
+    /// Whether the next fault names the fields of the secret.
     fn names_fields(&mut self) -> bool {
         self.named += 1;
         self.named <= NAMED_FAULTS
@@ -542,7 +544,7 @@ impl<'p> Renderer<'p> {
         self.fault_at(object, object.secret, problem);
     }
 
-    /// `place`: of the secret that is at fault.
+    /// `place`: of the secret with the fault.
     fn fault_at(&mut self, object: &Object, place: usize, problem: impl FnOnce() -> Problem) {
         let plan = self.plan;
         self.faults.add_with(|| {
@@ -573,7 +575,7 @@ impl<'p> Renderer<'p> {
         self.rendered.skipped.push(Skipped { object: object.index, secret, field: field.map(clean) });
     }
 
-    /// The dialect has checked every path but those that the names of fields and of found secrets make.
+    /// The dialect has checked every path, except those that are made of the names of fields and of found secrets.
     fn check_layout(&mut self) -> Result<(), Spent> {
         let plan = self.plan;
         if !plan.objects.iter().any(|object| matches!(object.select, Select::Each { .. } | Select::Fields { .. })) {
@@ -584,7 +586,7 @@ impl<'p> Renderer<'p> {
         let (mut faults, mut told) = (Vec::new(), HashSet::new());
         for clash in clashes(&claims, self.steps)? {
             let (earlier, later) = (clash.file.min(clash.other), clash.file.max(clash.other));
-            // One of its files is enough to say what is wrong with an object.
+            // One of its files is enough to show what is wrong with an object.
             if !told.insert(files[later].object) {
                 continue;
             }
@@ -595,7 +597,7 @@ impl<'p> Renderer<'p> {
                 continue;
             }
             let text = format!(
-                "it would deliver {}, which excludes {} of {} (name the fields, or change a path)",
+                "it would deliver {}, which cannot be in one volume with {} of {} (name the fields, or change a path)",
                 quoted(files[later].path.as_str()),
                 quoted(files[earlier].path.as_str()),
                 holder.label()
@@ -612,7 +614,7 @@ impl<'p> Renderer<'p> {
 // === impl Problem ===
 
 impl Problem {
-    /// Of what is wrong with the field, as its name's own.
+    /// Adds the field's name to what is wrong with it.
     fn of_field_itself(mut self, name: &FieldName) -> Self {
         self.text = format!("its field {} {}", quoted(name.as_str()), self.text);
         self
@@ -637,7 +639,7 @@ impl Over {
                 "with this object the volume has more than {} files (split the class over several volumes, or ask for a higher limits.files)",
                 limits.files
             ),
-            Self::Memory => format!("its template makes more than {} bytes on the way (write a simpler one)", limits.memory),
+            Self::Memory => format!("its template makes more than {} bytes while Keyferry renders it (write a simpler one)", limits.memory),
             Self::Steps(spent) => format!("with this object the volume {spent} (split the class over several volumes)"),
         };
         Problem { code: Code::TooLarge, text }
@@ -657,7 +659,7 @@ fn too_large(bytes: usize, limit: usize) -> Problem {
     Problem { code: Code::TooLarge, text }
 }
 
-/// Of what was not made to its end.
+/// For a file that was not finished.
 fn too_long(limit: usize) -> Problem {
     let text = format!(
         "makes a file of more than {limit} bytes: no more are allowed on this node (make a shorter one, or ask for a higher limits.secretBytes)"

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::model::{Newline, SecretBytes};
 
-/// What is right already is shared, and what is not text is left alone.
+/// A text that is right already is shared. A value that is not text stays as it is.
 pub(super) fn end(newline: Newline, contents: Arc<SecretBytes>) -> Arc<SecretBytes> {
     if newline == Newline::Keep {
         return contents;

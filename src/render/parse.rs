@@ -1,4 +1,4 @@
-//! A text that is JSON: its members become the secret's fields. Most stores hold JSON in one text.
+//! A text with JSON: its members become the secret's fields. Most stores have JSON in one text.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::formats::check_json;
 use crate::model::{Code, Field, FieldKind, FieldName, Parse, Secret, quoted};
 use crate::steps::{Spent, Steps};
 
-/// The most fields of a secret, as of a store's answer.
+/// The most fields of a secret, as in a store's answer.
 const MAX_FIELDS: usize = 4096;
 
 /// Why there are no such fields.
 pub(super) enum Unparsed {
-    /// The text is not there, which may be meant.
+    /// The text is absent, and may be.
     Absent {
         field: String,
         text: String,
@@ -23,7 +23,7 @@ pub(super) enum Unparsed {
     Problem(Problem),
 }
 
-/// A secret of the members of one of its texts.
+/// A secret with the members of one of its texts as fields.
 pub(super) fn parsed(secret: &Secret, parse: &Parse, limits: RenderLimits, steps: &Steps) -> Result<Result<Secret, Unparsed>, Spent> {
     let (name, field) = match found(secret, parse, steps) {
         Ok(found) => found,
@@ -58,7 +58,7 @@ fn found<'s>(secret: &'s Secret, parse: &Parse, steps: &Steps) -> Result<(&'s Fi
                 return Err(Unparsed::Problem(Problem { code: Code::InvalidRequest, text }));
             }
         },
-        // Opened, not parsed: see `keystore`.
+        // Keystores are opened, not parsed: see `keystore`.
         Parse::Pkcs12 { .. } => return Err(Unparsed::Problem(Problem { code: Code::Internal, text: "is a keystore".to_owned() })),
     };
     if found.1.is_null() {
@@ -67,14 +67,14 @@ fn found<'s>(secret: &'s Secret, parse: &Parse, steps: &Steps) -> Result<(&'s Fi
     Ok(found)
 }
 
-/// Of a name that is there twice the last one counts, as for Go.
+/// If a name is there twice, the last one counts, as in Go.
 fn fields(name: &FieldName, text: &str) -> Result<BTreeMap<FieldName, Field>, Unparsed> {
     let members: BTreeMap<String, &RawValue> = match serde_json::from_str(text) {
         Ok(members) => members,
         Err(error) if error.is_data() && !text.trim_start().starts_with('{') => {
             return Err(corrupt(name, "is JSON, but not an object, whose members could be fields (store an object, or leave `parse` out)"));
         }
-        // No word of its own: it may quote the text.
+        // The parser's words are left out: they may quote the text.
         Err(error) => {
             let problem = format!("is not JSON: line {}, column {} (store it again, or leave `parse` out)", error.line(), error.column());
             return Err(corrupt(name, &problem));

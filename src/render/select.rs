@@ -14,25 +14,26 @@ use crate::model::{
 use crate::nearest::nearest;
 use crate::steps::{Spent, Steps};
 
-/// The most that an expression's values may reach, as a multiple of the largest file.
-/// Small values cost many times their text in memory, so that there is little to give.
+/// The most that an expression's values may take, as a multiple of the largest file. Small values need many times their text in memory, so
+/// the limit is low.
 pub(super) const WORKSPACE: usize = 4;
 
-/// What a value takes in memory besides its text, in bytes.
+/// The memory that a value takes besides its text, in bytes.
 pub(super) const VALUE: usize = 100;
 
-/// The most that the values may take that an expression makes, as a multiple of the largest file.
+/// The most memory for the values that an expression makes, as a multiple of the largest file.
 const MADE: usize = 16;
 
 /// How many of a secret's fields a message names.
 const NAMED: usize = 10;
 
-/// How many of a secret's fields are looked at for the nearest name, and how long a name may be for it: comparing is slow.
+/// How many of a secret's fields are compared to find the most similar name, and how long a name may be for that: comparing is slow.
 const COMPARED: usize = 200;
 const COMPARED_LENGTH: usize = 64;
 
-/// A field as vault-csi-provider finds a `secretKey`: in a map called `data`, where the secret has one, else beside it. What KV v2 answers has lost
-/// that map already, and its user's own field `data` is not one: it has a version, as no other answer of those stores has.
+/// Finds a field as vault-csi-provider finds a `secretKey`: in a map called `data` if the secret has one, else outside of it. KV v2's
+/// answers have lost that map already, and a user's own field `data` is not that map. Such an answer has a version, and no other answer of
+/// those stores has one.
 pub(super) fn key(secret: &Secret, key: &str, steps: &Steps) -> Result<Option<Field>, Spent> {
     let outer = secret.fields.get("data").filter(|field| secret.version.is_none() && field.kind == FieldKind::Json);
     let inner = match outer.and_then(json::text_of) {
@@ -45,7 +46,7 @@ pub(super) fn key(secret: &Secret, key: &str, steps: &Steps) -> Result<Option<Fi
     Ok(inner.or_else(|| secret.fields.get(key).cloned()))
 }
 
-/// The stored bytes where the store gave them; else a lone field's bytes, else JSON of all fields.
+/// The stored bytes, if the store gave them; else the bytes of the only field; else JSON of all fields.
 pub(super) fn whole(secret: &Secret, encoding: Encoding, limit: usize) -> Result<Arc<SecretBytes>, Problem> {
     let lone = || if secret.fields.len() == 1 { secret.fields.values().next().map(|field| &field.bytes) } else { None };
     if let Some(bytes) = stored(secret).or_else(lone) {
@@ -66,23 +67,23 @@ pub(super) fn stored(secret: &Secret) -> Option<&Arc<SecretBytes>> {
     }
 }
 
-/// What the store gave as a whole.
+/// The store's whole answer.
 pub(super) fn response(secret: &Secret) -> Result<Arc<SecretBytes>, Problem> {
     secret.response.as_ref().map(|response| Arc::clone(response.bytes())).ok_or_else(|| {
-        let text = "has no response to deliver as a whole: its backend gives fields alone (name a field)".to_owned();
+        let text = "has no response to deliver as a whole: its backend gives only fields (name a field)".to_owned();
         Problem { code: Code::InvalidRequest, text }
     })
 }
 
-/// What patterns match of a secret.
+/// The fields of a secret that patterns match.
 pub(super) struct Matched<'s, 'p> {
-    /// Each once, by name; and whether a pattern without `*` names it.
+    /// Each field once, by name; and whether a pattern without `*` names it.
     pub fields: Vec<(&'s FieldName, &'s Field, bool)>,
     /// In the order of the class.
     pub unmatched: Vec<&'p FieldPattern>,
 }
 
-/// Looks at each field once, whatever the number of patterns; at those that are named alone where no pattern has a `*`.
+/// Looks at each field once, with any number of patterns. If no pattern has a `*`, it looks only at the fields that they name.
 pub(super) fn matching<'s, 'p>(secret: &'s Secret, patterns: &'p [FieldPattern], steps: &Steps) -> Result<Matched<'s, 'p>, Spent> {
     let mut tried: Vec<(Option<Glob<'_>>, bool)> = Vec::with_capacity(patterns.len());
     let mut named = BTreeMap::new();
@@ -113,27 +114,27 @@ pub(super) fn matching<'s, 'p>(secret: &'s Secret, patterns: &'p [FieldPattern],
     Ok(Matched { fields, unmatched })
 }
 
-/// What the expressions of a plan find. Those of one secret are searched together, when the first of them is asked for: a secret is made a
-/// document once, and there is never more than one document.
+/// What the expressions of a plan find. Those of one secret are searched together, when the first of them is needed. So each secret becomes
+/// a document once, and there is never more than one document.
 pub(super) struct Expressions<'p> {
     limits: RenderLimits,
-    /// By the secret's place in the plan: those that were not searched yet, in the order of the plan.
+    /// By the secret's place in the plan: the expressions that were not searched yet, in the order of the plan.
     waiting: HashMap<usize, Vec<(usize, &'p Query)>>,
-    /// By the object's index: what was found ahead.
+    /// By the object's index: what was found early.
     found: HashMap<usize, Found>,
-    /// Bytes of what was found ahead.
+    /// Bytes of what was found early.
     ahead: usize,
 }
 
-/// What an expression finds: a text as it is, anything else as JSON.
+/// What an expression finds: a text stays as it is, anything else is JSON.
 pub(super) type Found = Result<Arc<SecretBytes>, Unfound>;
 
 /// Why nothing was found.
 pub(super) enum Unfound {
-    /// There is no such field; with the reason why the text is no expression either.
+    /// There is no such field. It has the reason why the text is not an expression either.
     Absent(Option<QueryError>),
     Failed(QueryError),
-    /// A member of a multiselect is absent: its path, and the name that was likely meant.
+    /// A member of a multiselect is absent: its path, and the name that the author probably meant.
     Member {
         path: String,
         near: Option<String>,
@@ -144,7 +145,7 @@ pub(super) enum Unfound {
 /// A secret as the value that expressions search.
 pub(super) struct Document {
     value: Rcvar,
-    /// Of the fields in it, in bytes.
+    /// The bytes of its fields.
     size: usize,
     values: usize,
 }
@@ -155,7 +156,7 @@ impl<'p> Expressions<'p> {
     pub(super) fn of(plan: &'p Plan, limits: RenderLimits) -> Self {
         let mut waiting: HashMap<_, Vec<_>> = HashMap::new();
         for object in &plan.objects {
-            // What is parsed is a document of its own.
+            // A parsed secret needs its own document.
             if let Select::Field { query, .. } = &object.select
                 && query.is_expression()
                 && object.parse.is_none()
@@ -166,7 +167,7 @@ impl<'p> Expressions<'p> {
         Self { limits, waiting, found: HashMap::new(), ahead: 0 }
     }
 
-    /// What the expression of an object finds, which no field of the secret has as its name.
+    /// What an object's expression finds, if no field of the secret has the expression as its name.
     pub(super) fn search(&mut self, object: &Object, secret: &Secret, query: &Query, steps: &Steps) -> Result<Found, Spent> {
         if let Some(found) = self.found.remove(&object.index) {
             self.ahead -= length(&found);
@@ -181,7 +182,7 @@ impl<'p> Expressions<'p> {
         if object.parse.is_some() {
             return Ok(own);
         }
-        // What is found ahead is no more than may be delivered.
+        // What is found early may be at most as large as what may be delivered.
         let mut waiting = self.waiting.remove(&object.secret).unwrap_or_default().into_iter();
         while self.ahead <= self.limits.mount_bytes {
             let Some((index, query)) = waiting.next() else { break };
@@ -200,7 +201,7 @@ fn length(found: &Found) -> usize {
     found.as_ref().map_or(0, |bytes| bytes.len())
 }
 
-/// Of a text that is no expression, and no field has as its name.
+/// The fault of a text that is not an expression, and not the name of a field either.
 pub(super) fn without_document(query: &Query) -> Unfound {
     Unfound::Absent(query.search(&Rcvar::new(Variable::Null)).err())
 }
@@ -221,10 +222,10 @@ fn found(result: Result<Option<Rcvar>, QueryError>, limit: usize) -> Found {
 // === impl Document ===
 
 impl Document {
-    /// The text fields: texts as strings, what is JSON parsed. Binary fields cannot be searched. Values of JSON take many times their text in
-    /// memory: they are counted before any is made.
+    /// The text fields: texts as strings, and JSON parsed. Binary fields cannot be searched. JSON values need many times their text in
+    /// memory, so they are counted before any is made.
     ///
-    /// The copies live as long as the search; what frees them wipes them (the allocator does).
+    /// The copies live as long as the search. The allocator wipes them when they are freed.
     fn of(secret: &Secret, limit: usize, steps: &Steps) -> Result<Result<Self, Problem>, Spent> {
         let texts = || secret.fields.iter().filter_map(|(name, field)| Some((name, field, json::text_of(field)?)));
         let size = texts().map(|(name, _, text)| text.len() + name.as_str().len()).sum();
@@ -269,7 +270,7 @@ impl Document {
             );
             return Ok(Err(Problem { code: Code::TooLarge, text }));
         }
-        // No word of the parser's: it may quote the text.
+        // The parser's words are left out: they may quote the text.
         let value = Variable::from_json(text).map_err(|_| {
             let at = serde_json::from_str::<serde::de::IgnoredAny>(text).err();
             let at = at.map_or_else(String::new, |error| format!(": line {}, column {}", error.line(), error.column()));
@@ -306,7 +307,7 @@ fn not_json(name: &FieldName) -> Problem {
 
 // === absent fields ===
 
-/// Names what is there instead, as long as there are steps for it; `None`: nothing is named.
+/// Names the fields that the secret has, as long as there are steps for it; `None`: names nothing.
 pub(super) fn no_field(secret: &Secret, wanted: &str, why: Option<&QueryError>, steps: Option<&Steps>) -> String {
     let why = why.map_or_else(String::new, |error| format!("; {error}"));
     let Some(steps) = steps else {
@@ -320,7 +321,7 @@ pub(super) fn no_field(secret: &Secret, wanted: &str, why: Option<&QueryError>, 
     }
 }
 
-/// The same of a member of a multiselect.
+/// The same for a member of a multiselect.
 pub(super) fn no_member(secret: &Secret, query: &str, path: &str, near: Option<&str>, names_fields: bool) -> String {
     if secret.fields.get(path).is_some_and(|field| json::text_of(field).is_none()) {
         let path = quoted(path);
@@ -335,12 +336,12 @@ pub(super) fn no_member(secret: &Secret, query: &str, path: &str, near: Option<&
     format!("the expression {}: its member {path} finds nothing ({hint} it may be absent, write {path} || `\"\"`)", quoted(query))
 }
 
-/// A field that is there and has no value.
+/// A field that is present and has no value.
 pub(super) fn null(name: &FieldName) -> String {
     format!("its field {} is null in the store (give it a value, or set `optional: true`)", quoted(name.as_str()))
 }
 
-/// The same of an expression that fails.
+/// The same for an expression that fails.
 pub(super) fn failed(secret: &Secret, query: &Query, error: &QueryError, steps: Option<&Steps>) -> Problem {
     let remedy = match steps {
         Some(steps) => format!("correct the expression, or name {}", names(secret, near(secret, query.as_str(), steps))),
@@ -350,7 +351,7 @@ pub(super) fn failed(secret: &Secret, query: &Query, error: &QueryError, steps: 
     Problem { code: Code::InvalidRequest, text }
 }
 
-/// The fields' names, the nearest first.
+/// The fields' names, first the most similar.
 fn names(secret: &Secret, near: Option<&str>) -> String {
     let others = secret.fields.keys().map(FieldName::as_str).filter(|name| Some(*name) != near);
     let shown: Vec<String> = near.into_iter().chain(others).take(NAMED).map(quoted).collect();
@@ -362,7 +363,7 @@ fn names(secret: &Secret, near: Option<&str>) -> String {
 }
 
 fn near<'s>(secret: &'s Secret, wanted: &str, steps: &Steps) -> Option<&'s str> {
-    // Each letter of the one is held against each of the other.
+    // Each letter of one name is compared with each letter of the other.
     let compared = comparable(secret, wanted).map(|name| (name.len() * wanted.len()) as u64 + LOOK).sum();
     steps.charge(compared).ok()?;
     nearest(wanted, comparable(secret, wanted))

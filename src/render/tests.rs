@@ -71,7 +71,7 @@ fn beside<'s>(plan: &Plan, secrets: &'s Secrets) -> Vec<Option<&'s Secret>> {
     plan.secrets.iter().map(|secret| secrets.get(secret).map(|secret| &**secret)).collect()
 }
 
-/// None of these mounts waits for more memory.
+/// None of these mounts waits for more memory, since there is no more.
 fn render(
     plan: &Plan,
     secrets: &[Option<&Secret>],
@@ -90,7 +90,7 @@ fn rendered(objects: Vec<Object>, secrets: &Secrets) -> Result<Rendered, FaultLi
     render(&plan, &beside(&plan, secrets), FileMode::DEFAULT, LIMITS, &Steps::unbounded())
 }
 
-/// `path = content`, a line each.
+/// `path = content`, one line each.
 fn files(objects: Vec<Object>, secrets: &Secrets) -> String {
     let rendered = rendered(objects, secrets).unwrap();
     let lines = rendered.files.iter().map(|file| format!("{} = {}", file.path, String::from_utf8_lossy(file.contents.expose())));
@@ -169,7 +169,7 @@ fn a_whole_response_is_shared_and_must_be_there() {
     let rendered = rendered(vec![object_of_a], &secrets).unwrap();
     assert!(Arc::ptr_eq(&rendered.files[0].contents, &response));
     assert_eq!(rendered.files[0].field, None);
-    insta::assert_snapshot!(faults(vec![object(1, "b", whole("b.json"))], &secrets), @"InvalidRequest: object 1 (b.json): files/b: has no response to deliver as a whole: its backend gives fields alone (name a field)");
+    insta::assert_snapshot!(faults(vec![object(1, "b", whole("b.json"))], &secrets), @"InvalidRequest: object 1 (b.json): files/b: has no response to deliver as a whole: its backend gives only fields (name a field)");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn encodings_forgive_what_tools_add() {
     assert_eq!(decoded(Encoding::Base64, "").unwrap(), b"");
 }
 
-/// A class in another format knows neither `optional` nor base64url.
+/// A class in another format has neither `optional` nor base64url.
 #[test]
 fn remedies_name_no_words_that_a_format_does_not_have() {
     let coded = Object { encoding: Encoding::Base64, ..object(2, "a", field("coded", "y")) };
@@ -357,7 +357,7 @@ fn what_cannot_be_rendered() {
     InvalidRequest: object 2 (decoded): files/a: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
     SecretCorrupt: object 3 (b64): files/a: is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
     SecretCorrupt: object 4 (d/): files/a: its field "b64": is not base64: a character outside its alphabet at byte 20 of 21 (store it as base64, or leave `encoding` out to deliver the text as it is)
-    InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
+    InvalidRequest: object 5 (e/): files/a: its field "../evil" cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
     InvalidRequest: object 6 (f): files/a: has no field "join(',', password)", and the JMESPath expression fails: argument 2 of a function must be array[string], but is string (correct the expression, or name "../evil", "b64", "key", "list", "password")
     InvalidRequest: object 7 (g): files/a: has no field "nosuch(password)", and the JMESPath expression fails: there is no function "nosuch" (correct the expression, or name "../evil", "b64", "key", "list", "password")
     InvalidRequest: object 8 (h): files/a: has no field "max_by(list, &foo)", and the JMESPath expression fails: `&` must give number|string, but gives null (correct the expression, or name "../evil", "b64", "key", "list", "password")
@@ -377,9 +377,9 @@ fn files_that_exclude_each_other() {
         object(5, "a", whole("lone")),
     ];
     insta::assert_snapshot!(faults(objects, &store), @r#"
-    InvalidRequest: object 2 (d/): files/a: it would deliver "d/x", which excludes "d/x" of object 1 (d/x) (name the fields, or change a path)
-    InvalidRequest: object 3 (e/): files/a: it would deliver "e/y/z", which excludes "e/y" of object 3 (e/) (name the fields, or change a path)
-    InvalidRequest: object 4 (./): files/a: it would deliver "y/z", which excludes "y" of object 4 (./) (name the fields, or change a path)
+    InvalidRequest: object 2 (d/): files/a: it would deliver "d/x", which cannot be in one volume with "d/x" of object 1 (d/x) (name the fields, or change a path)
+    InvalidRequest: object 3 (e/): files/a: it would deliver "e/y/z", which cannot be in one volume with "e/y" of object 3 (e/) (name the fields, or change a path)
+    InvalidRequest: object 4 (./): files/a: it would deliver "y/z", which cannot be in one volume with "y" of object 4 (./) (name the fields, or change a path)
     "#);
 }
 
@@ -432,10 +432,10 @@ fn of_json(name: &str, n: usize) -> (SecretRef, Arc<Secret>) {
     (reference(name), Arc::new(Secret { fields, response: None, version: None, lease: None }))
 }
 
-/// A kind of class or secret, and the steps that so many of it take.
+/// A kind of class or secret, and the steps for one of this size.
 type Kind<'k> = (&'k str, &'k dyn Fn(usize) -> u64);
 
-/// The steps that rendering takes, whatever comes of it.
+/// The steps that rendering takes, with any result.
 fn steps_of(objects: Vec<Object>, secrets: &Secrets) -> u64 {
     let (steps, limits) = (Steps::unbounded(), RenderLimits { files: 100_000, secret_bytes: 4 << 20, mount_bytes: 1 << 30, ..LIMITS });
     let plan = plan(objects);
@@ -483,7 +483,7 @@ fn twice_the_work_takes_twice_the_steps() {
     }
 }
 
-/// Every pattern is tried once on every field, and no byte of a name more often than that.
+/// Every pattern is compared once with every field, and looks at each byte of a name at most once.
 #[test]
 fn sixteen_globs_over_long_names_look_at_each_once() {
     let globs: Vec<String> = (0..16).map(|n| format!("*a*a*{n}b")).collect();
@@ -496,7 +496,7 @@ fn sixteen_globs_over_long_names_look_at_each_once() {
     assert!(spent < 200_000, "names alone do not look at all fields: {spent}");
 }
 
-/// Which fields there are instead is found out for the first few faults.
+/// Only the first few faults name the fields that exist.
 #[test]
 fn many_absent_names_are_told_in_short() {
     let absent: Vec<String> = (0..3_000).map(|n| format!("keyx{n:04}")).collect();
@@ -514,7 +514,7 @@ fn many_absent_names_are_told_in_short() {
     assert!(spent < 2_000_000, "{spent}");
 }
 
-/// A secret is made a document once, however its objects stand among others.
+/// A secret becomes a document once, with its objects in any order.
 #[test]
 fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
     let store = HashMap::from([of_json("a", 50), of_json("b", 50), of_json("c", 50)]);
@@ -527,7 +527,7 @@ fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
     in_order.sort_unstable();
     assert_eq!(steps_of(of(&in_turn), &store), steps_of(of(&in_order), &store));
     assert_eq!(files(of(&in_turn), &store), files(of(&in_order), &store));
-    // What is found ahead keeps its object, its fault and its decoding.
+    // What is found early keeps its object, its fault and its decoding.
     let mut mixed = of(&["a", "b", "a", "b", "a"]);
     mixed[2].select = field("f1[0].nosuch(@)", "f2");
     mixed[4].encoding = Encoding::Base64;
@@ -537,7 +537,7 @@ fn objects_of_several_secrets_in_turn_cost_what_they_cost_in_order() {
     "#);
 }
 
-/// What is found ahead is not kept without end: what does not fit is searched again.
+/// What is found early has a limit: what does not fit is searched again.
 #[test]
 fn what_expressions_find_ahead_is_bounded() {
     let store = secrets("a", [("x", text(&"hunter2!".repeat(1_000))), ("y", text("y"))]);
@@ -575,7 +575,7 @@ fn files_values_and_work_have_bounds() {
     assert_eq!(files(vec![path], &lists), "f = 0");
 }
 
-/// What nests deepest: JSON as deep as it is read, within all the brackets of an expression.
+/// The deepest nesting: JSON as deep as Keyferry reads it, within all the brackets of an expression.
 #[test]
 fn the_deepest_values_fit_the_stack() {
     let deepest = || {
@@ -649,12 +649,12 @@ fn names_that_make_no_file_are_told_and_not_left_out() {
         ],
     );
     insta::assert_snapshot!(faults(vec![object(1, "a", fields(&["*"], "d"))], &secrets), @r#"
-    InvalidRequest: object 1 (d/): files/a: its field "" cannot name a file: the path has an empty element (`//`, or a `/` at its end) (name the fields, or give it an object of its own)
-    InvalidRequest: object 1 (d/): files/a: its field ".." cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
-    InvalidRequest: object 1 (d/): files/a: its field "a\nb" cannot name a file: the path has a control character (name the fields, or give it an object of its own)
-    InvalidRequest: object 1 (d/): files/a: its field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a file: the path has an element of 300 bytes: a file name has at most 255 (name the fields, or give it an object of its own)
+    InvalidRequest: object 1 (d/): files/a: its field "" cannot name a file: the path has an empty element (`//`, or a `/` at its end) (name the fields, or write a separate object for this one)
+    InvalidRequest: object 1 (d/): files/a: its field ".." cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
+    InvalidRequest: object 1 (d/): files/a: its field "a\nb" cannot name a file: the path has a control character (name the fields, or write a separate object for this one)
+    InvalidRequest: object 1 (d/): files/a: its field "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a file: the path has an element of 300 bytes: a file name has at most 255 (name the fields, or write a separate object for this one)
     "#);
-    // By its name, each can be delivered under another one.
+    // Each can be delivered under another name.
     let by_name = |name: &str| field(name, "x");
     assert_eq!(files(vec![object(1, "a", by_name("a\nb"))], &secrets), "x = 2");
     assert_eq!(files(vec![object(1, "a", by_name(&"x".repeat(300)))], &secrets), "x = 4");
@@ -692,7 +692,7 @@ fn key(name: &str, path: &str) -> Select {
     Select::Key { key: FieldName::new(name), path: path.parse().unwrap() }
 }
 
-/// As vault-csi-provider 1.7.4 looks for it (`keyFromData`), and then beside the map.
+/// As vault-csi-provider 1.7.4 looks for it (`keyFromData`): first in the map, then outside of it.
 #[test]
 fn a_peers_key_is_looked_for_in_a_map_called_data_first() {
     let keys = |secret: Secret| {
@@ -723,7 +723,7 @@ fn a_peers_key_is_looked_for_in_a_map_called_data_first() {
     "#);
     let of_text = Secret { fields: fields(&[("data", text(r#"{"password":"x"}"#))]), response: None, version: None, lease: None };
     insta::assert_snapshot!(keys(of_text), @r#"data = {"password":"x"}"#);
-    // Native classes never look inside.
+    // Native classes never look into the map.
     let secrets = HashMap::from([(reference("a"), Arc::new(secret(None)))]);
     assert_eq!(files(vec![object(1, "a", field("password", "x"))], &secrets), "x = out");
 }

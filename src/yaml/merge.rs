@@ -1,4 +1,4 @@
-//! The merge key `<<`: the members of other mappings, where a mapping does not have them itself.
+//! The merge key `<<`: it adds the members of other mappings, unless the mapping has them itself.
 
 use std::collections::HashMap;
 
@@ -8,16 +8,16 @@ use super::{Fault, Key, Kind, Node, Position, Schema, Unparsed, Value, fault};
 
 pub(super) const MERGE: &str = "<<";
 
-/// What a mapping merges, and where it says so.
+/// What a mapping merges, and where the text says so.
 pub(super) struct Merge {
     pub at: Position,
-    /// How many entries of the mapping stand before it.
+    /// How many entries of the mapping come before it.
     pub after: usize,
     /// A mapping, or a list of them; the first that has a key wins.
     pub from: Node,
 }
 
-/// Whether a key is `<<` without quotes, with its own tag or none.
+/// Whether a key is `<<` without quotes, with YAML's tag for it or without a tag.
 pub(super) fn is_merge(event: &Event<'_>) -> bool {
     let Event::Scalar(text, style, _, tag) = event else { return false };
     let tag = tag.as_deref().map(super::name_of);
@@ -26,7 +26,7 @@ pub(super) fn is_merge(event: &Event<'_>) -> bool {
 }
 
 impl Merge {
-    /// Adds what the mapping does not have. The values were counted when they were read: they are moved here, not copied.
+    /// Adds the members that the mapping does not have. The values were counted when they were read: here they are moved, not copied.
     pub(super) fn into_entries(self, entries: &mut Vec<(Key, Node)>, schema: Schema) -> Result<(), Unparsed> {
         let Self { at, after, from } = self;
         let mut known: HashMap<String, usize> = HashMap::with_capacity(entries.len());
@@ -58,7 +58,7 @@ impl Merge {
 }
 
 fn mappings(at: Position, from: Node) -> Result<Vec<Vec<(Key, Node)>>, Unparsed> {
-    let wrong = || fault(at, "`<<` merges something else than mappings (write a mapping, an alias of one, or a list of these)".to_owned());
+    let wrong = || fault(at, "`<<` can merge only mappings (write a mapping, an alias of one, or a list of these)".to_owned());
     match from.value {
         Value::Mapping(entries) => Ok(vec![entries]),
         Value::Sequence(items) => items
@@ -72,7 +72,7 @@ fn mappings(at: Position, from: Node) -> Result<Vec<Vec<(Key, Node)>>, Unparsed>
     }
 }
 
-/// Numbers and booleans as keys are merged by some readers as such, by others as texts.
+/// Some readers merge numbers and booleans as keys, others turn them into texts.
 fn check_key(key: &Key) -> Result<(), Unparsed> {
     match key.kind {
         Kind::Text => Ok(()),

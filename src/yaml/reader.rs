@@ -5,7 +5,7 @@ use std::fmt;
 use super::{Key, Node, Position, Value};
 use crate::nearest::nearest;
 
-/// One thing that is wrong, where, and what to do.
+/// One fault, its place, and what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Fault {
     pub at: Position,
@@ -14,7 +14,7 @@ pub struct Fault {
     pub problem: String,
 }
 
-/// Faults as they are found: all of them, or no more than so many and how many more there are.
+/// Faults in the order in which they are found: all of them, or only the first ones and the number of the others.
 #[derive(Debug)]
 pub struct Faults {
     kept: Vec<Fault>,
@@ -22,22 +22,22 @@ pub struct Faults {
     more: usize,
 }
 
-/// A mapping being read: it knows which keys were asked for, so that it can name the others.
+/// A mapping that is being read. It knows which keys were asked for, so that it can report the others.
 #[derive(Debug)]
 pub struct Reader<'n> {
-    /// The mapping's own key, empty for the whole document.
+    /// The key of the mapping itself, empty for the whole document.
     path: String,
     at: Position,
     entries: &'n [(Key, Node)],
     known: Vec<&'static str>,
-    /// Keys that are left out where they are `""`.
+    /// Keys that count as left out if they are `""`.
     blanks: &'static [&'static str],
 }
 
 // === impl Faults ===
 
 impl Faults {
-    /// For what a tenant writes: no more are kept than a message has room for.
+    /// For texts that a tenant writes: it keeps as many faults as a message has room for.
     pub fn at_most(most: usize) -> Self {
         Self { most, ..Self::default() }
     }
@@ -46,7 +46,7 @@ impl Faults {
         self.add_with(at, || (key.into(), problem.into()));
     }
 
-    /// Key and problem are written only where they are kept.
+    /// Key and problem are made only if they are kept.
     pub fn add_with(&mut self, at: Position, words: impl FnOnce() -> (String, String)) {
         if self.kept.len() < self.most {
             let (key, problem) = words();
@@ -92,7 +92,7 @@ impl fmt::Display for Fault {
 // === impl Reader ===
 
 impl<'n> Reader<'n> {
-    /// Starts to read a mapping. Anything else is a fault; null is an empty mapping.
+    /// Starts to read a mapping. Null is an empty mapping; anything else is a fault.
     pub fn of(node: &'n Node, path: impl Into<String>, faults: &mut Faults) -> Option<Self> {
         let path = path.into();
         let entries: &[(Key, Node)] = match &node.value {
@@ -106,12 +106,12 @@ impl<'n> Reader<'n> {
         Some(Self { path, at: node.at, entries, known: Vec::new(), blanks: &[] })
     }
 
-    /// An empty text counts as left out under these keys.
+    /// For these keys an empty text counts as left out.
     pub fn with_blanks(self, blanks: &'static [&'static str]) -> Self {
         Self { blanks, ..self }
     }
 
-    /// Where the mapping stands.
+    /// Where the mapping is.
     pub fn at(&self) -> Position {
         self.at
     }
@@ -121,7 +121,7 @@ impl<'n> Reader<'n> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The value of a key; null is as good as absent. From now on the key is known.
+    /// The value of a key; null counts as absent. From now on the key is known.
     pub fn get(&mut self, key: &'static str) -> Option<&'n Node> {
         if !self.known.contains(&key) {
             self.known.push(key);
@@ -144,7 +144,7 @@ impl<'n> Reader<'n> {
         node.text()
     }
 
-    /// A key's text parsed; what the parser says is the fault.
+    /// Parses a key's text; the parser's error becomes the fault.
     pub fn parsed<T, E: fmt::Display>(
         &mut self,
         key: &'static str,
@@ -166,7 +166,7 @@ impl<'n> Reader<'n> {
         value
     }
 
-    /// A list of texts; one text alone stands for a list of one.
+    /// A list of texts; a single text counts as a list with one item.
     pub fn texts(&mut self, key: &'static str, faults: &mut Faults) -> Option<Vec<(Position, &'n str)>> {
         let node = self.get(key)?;
         let items = match &node.value {
@@ -180,7 +180,7 @@ impl<'n> Reader<'n> {
                 None => faults.add(
                     item.at,
                     self.path(key),
-                    format!("holds {}, but must be a list of texts (write each on a line of its own, after `- `)", item.kind()),
+                    format!("holds {}, but must be a list of texts (write each on a separate line, after `- `)", item.kind()),
                 ),
             }
         }
@@ -193,12 +193,12 @@ impl<'n> Reader<'n> {
         Reader::of(node, self.path(key), faults)
     }
 
-    /// Notes a key that must be there and is not.
+    /// Notes a required key that is missing.
     pub fn missing(&self, key: &str, remedy: &str, faults: &mut Faults) {
         faults.add(self.at, self.path(key), format!("is missing ({remedy})"));
     }
 
-    /// Ends the reading: every key that nobody asked for is a fault that names the nearest known one.
+    /// Ends the reading: every key that no code asked for is a fault that names the most similar known key.
     pub fn finish(self, faults: &mut Faults) {
         for (key, _) in self.entries {
             if !self.known.contains(&key.text.as_str()) {
@@ -208,15 +208,15 @@ impl<'n> Reader<'n> {
     }
 }
 
-/// What to say of a value that is no text.
+/// The message about a value that is not a text.
 pub fn not_text(node: &Node) -> String {
     format!("is {}, but must be a text (write one value; one that starts with `[` or `{{` needs quotes)", node.kind())
 }
 
-/// `is unknown (did you mean `path`?)`, or, where nothing is near, the keys there are.
+/// `is not a known key (did you mean `path`?)`, or, if no key is similar, the list of keys.
 pub fn unknown_key(key: &str, known: &[&'static str]) -> String {
     match nearest(key, known.iter().copied()) {
-        Some(near) => format!("is no known key (did you mean `{near}`?)"),
-        None => format!("is no known key (known here: {})", known.join(", ")),
+        Some(near) => format!("is not a known key (did you mean `{near}`?)"),
+        None => format!("is not a known key (known here: {})", known.join(", ")),
     }
 }

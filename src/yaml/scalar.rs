@@ -1,7 +1,7 @@
-//! What a scalar is: the rules of gopkg.in/yaml.v3 and of sigs.k8s.io/yaml, which differ in a few spellings.
+//! What a scalar means: the rules of gopkg.in/yaml.v3 and of sigs.k8s.io/yaml, which differ in a few spellings.
 //!
-//! Both read YAML 1.1 with changes of their own (`resolve.go` of each): `0644` and `0o644` are octal, `1_000` is a number, `1e999` is a text,
-//! since no float is so large. `yes` and `y` are booleans in a manifest and texts in `objects`.
+//! Both read YAML 1.1 with their own changes (`resolve.go` of each): `0644` and `0o644` are octal, `1_000` is a number, `1e999` is a text,
+//! since a float cannot be so large. `yes` and `y` are booleans in a manifest and texts in `objects`.
 
 use data_encoding::BASE64;
 
@@ -33,7 +33,7 @@ pub(super) struct Plain<'t> {
 pub(super) enum Scalar {
     Null,
     Is(Kind),
-    /// Another text than the one that was written: that of `!!binary`.
+    /// A text that differs from the written one: `!!binary`, decoded.
     Decoded(String),
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Scalar {
 
 impl Plain<'_> {
     /// # Errors
-    /// A tag that the text does not fit, or that is not read: what to do.
+    /// A tag that does not fit the text, or is not supported: what to do.
     pub(super) fn read(&self, schema: Schema) -> Result<Scalar, String> {
         let tag = match self.tag {
             None if self.quoted => return Ok(Scalar::Is(Kind::Text)),
@@ -75,7 +75,7 @@ impl Plain<'_> {
         }
     }
 
-    /// Line ends within are fine.
+    /// Line ends within the text are fine.
     fn decoded(&self) -> Result<Scalar, String> {
         let text: String = self.text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
         let bytes = BASE64.decode(text.as_bytes()).map_err(|_| "the value of `!!binary` is not base64 (correct it)".to_owned())?;
@@ -85,13 +85,13 @@ impl Plain<'_> {
     }
 }
 
-/// An exact whole number of 64 bits as the nearest float: what Go's conversion gives.
+/// A whole number of 64 bits as the nearest float: the result of Go's conversion.
 #[allow(clippy::cast_precision_loss)]
 fn go_float(n: i64) -> f64 {
     n as f64
 }
 
-/// `times`: whether a date is one.
+/// `times`: whether dates exist.
 fn resolve(schema: Schema, text: &str, times: bool) -> Scalar {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
@@ -119,7 +119,7 @@ fn number(schema: Schema, text: &str) -> Option<Kind> {
     if let Some(float) = float(text) {
         return Some(Kind::Float(float));
     }
-    // Of what is left both take a sign behind the prefix, by chance.
+    // Both programs also accept a sign after the prefix, by chance.
     let octal = text.strip_prefix("0o").filter(|_| schema == Schema::V3).map(|rest| (rest, 8));
     let (rest, radix) = text.strip_prefix("0b").map(|rest| (rest, 2)).or(octal)?;
     signed(rest, |digits| u64::from_str_radix(digits, radix).ok()).map(Kind::Integer)
@@ -136,12 +136,12 @@ fn integer(text: &str) -> Option<i128> {
             (_, "0") => (digits, 10),
             _ => digits.strip_prefix('0').map_or((digits, 10), |rest| (rest, 8)),
         };
-        // The standard library would take a sign here.
+        // The standard library would accept a sign here.
         u64::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'))
     })
 }
 
-/// A number of 64 bits: with a sign before it, one of the signed ones.
+/// A number of 64 bits. A number with a sign must fit into a signed one.
 fn signed(text: &str, magnitude: impl Fn(&str) -> Option<u64>) -> Option<i128> {
     let (sign, digits) = match text.as_bytes().first()? {
         b'-' => (-1, &text[1..]),
@@ -197,7 +197,7 @@ impl Kind {
         }
     }
 
-    /// The text that sigs.k8s.io/yaml makes of a value where the program wants a text.
+    /// The text that sigs.k8s.io/yaml makes of a value if the program needs a text.
     pub fn to_text(self, text: &str) -> String {
         match self {
             Self::Boolean(value) => value.to_string(),
@@ -209,7 +209,7 @@ impl Kind {
         }
     }
 
-    /// The text that a key of a manifest becomes. `None`: Kubernetes takes no such key.
+    /// The text that a key of a manifest becomes. `None`: Kubernetes accepts no such key.
     pub(super) fn to_key(self, text: &str) -> Option<String> {
         match self {
             Self::Boolean(value) => Some(value.to_string()),

@@ -1,14 +1,14 @@
-//! What is judged in the text itself: characters at which readers of YAML part ways, and the separators of kubectl.
+//! Checks the text itself: characters that YAML readers treat in different ways, and kubectl's separators.
 //!
-//! The parser reads YAML 1.2; the programs of Kubernetes read 1.1, with fewer escapes, and tabs in fewer places.
+//! The parser reads YAML 1.2. The programs of Kubernetes read 1.1, with fewer escapes, and with tabs in fewer places.
 
 use super::{Position, Schema, Unparsed, fault};
 
-/// YAML 1.1, which the programs of Kubernetes read, ends lines at these too; YAML 1.2 does not.
+/// YAML 1.1, which the programs of Kubernetes read, also ends lines at these characters; YAML 1.2 does not.
 const OTHER_LINE_ENDS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
 
 /// # Errors
-/// The first character or separator that is not read, and where it is.
+/// The first character or separator that cannot be read, and its place.
 pub(super) fn check(text: &str, schema: Schema) -> Result<(), Unparsed> {
     let (mut line_start, mut is_at_start) = (0, true);
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -30,7 +30,7 @@ pub(super) fn check(text: &str, schema: Schema) -> Result<(), Unparsed> {
 }
 
 fn check_line(line: &str, number: usize, is_last: bool) -> Result<(), Unparsed> {
-    // With the line feed behind it, which the last line does not have.
+    // With the line feed after it, which the last line does not have.
     let line = if is_last { line } else { line.strip_suffix('\r').unwrap_or(line) };
     let Some((index, wrong)) = line.char_indices().find(|(_, c)| is_wrong(*c)) else { return Ok(()) };
     let at = Position { line: number, column: line[..index].chars().count() + 1 };
@@ -38,16 +38,17 @@ fn check_line(line: &str, number: usize, is_last: bool) -> Result<(), Unparsed> 
     Err(fault(
         at,
         match wrong {
-            '\r' => "a carriage return without a line feed ends lines for some readers alone (use line feeds)".to_owned(),
+            '\r' => "a carriage return without a line feed ends lines only for some readers (use line feeds)".to_owned(),
             wrong if OTHER_LINE_ENDS.contains(&wrong) => {
-                format!("the character U+{code:04X} ends lines for some readers alone (write \"\\u{code:04X}\" in double quotes)")
+                format!("the character U+{code:04X} ends lines only for some readers (write \"\\u{code:04X}\" in double quotes)")
             }
             _ => format!("the character U+{code:04X} is not allowed in YAML (remove it, or write an escape in double quotes)"),
         },
     ))
 }
 
-/// Controls and what is no character; a mark of byte order inside the text shows nothing and is part of a value to some readers alone.
+/// Control characters, and code points that are not characters. A byte order mark inside the text cannot be seen, and only some readers
+/// take it as a part of a value.
 fn is_wrong(c: char) -> bool {
     match c {
         '\t' => false,
@@ -56,7 +57,7 @@ fn is_wrong(c: char) -> bool {
     }
 }
 
-/// kubectl cuts a stream at lines that start with `---`, and takes nothing behind that but a comment.
+/// kubectl splits a stream at lines that start with `---`, and accepts only a comment after that.
 fn check_separator(line: &str, number: usize) -> Result<(), Unparsed> {
     let rest = line.strip_prefix("---").map_or("", str::trim);
     if rest.is_empty() || rest.starts_with('#') {
@@ -66,7 +67,7 @@ fn check_separator(line: &str, number: usize) -> Result<(), Unparsed> {
     Err(fault(Position { line: number, column: 1 }, problem.to_owned()))
 }
 
-/// Judges a value in double quotes, as it is written: escapes that YAML 1.1 does not have. JSON has them.
+/// Checks a value in double quotes, as it is written: YAML 1.1 does not have all escapes, but JSON has them.
 pub(super) fn check_escapes(written: &str, at: Position) -> Result<(), Unparsed> {
     let mut rest = written;
     while let Some(index) = rest.find('\\') {
@@ -87,7 +88,7 @@ pub(super) fn check_escapes(written: &str, at: Position) -> Result<(), Unparsed>
     Ok(())
 }
 
-/// Judges what is before a value on its line: a tab behind `-` or `?`.
+/// Checks the text before a value on its line: a tab after `-` or `?`.
 pub(super) fn check_before(before: &str, at: Position) -> Result<(), Unparsed> {
     let outer = before.trim_end_matches([' ', '\t']);
     if outer.ends_with(['-', '?']) && before[outer.len()..].contains('\t') {

@@ -24,7 +24,10 @@ fn every_unknown_key_is_named_with_the_nearest() {
     assert_eq!(reader.text("mode", &mut faults), None);
     reader.finish(&mut faults);
     let shown: Vec<_> = faults.into_sorted().iter().map(|f| format!("{}: {f}", f.at.line)).collect();
-    assert_eq!(shown, ["2: top.moed: is no known key (did you mean `mode`?)", "3: top.zzz: is no known key (known here: path, mode)"]);
+    assert_eq!(
+        shown,
+        ["2: top.moed: is not a known key (did you mean `mode`?)", "3: top.zzz: is not a known key (known here: path, mode)"]
+    );
 }
 
 #[test]
@@ -67,7 +70,7 @@ fn an_alias_nests_as_deep_as_what_it_copies() {
     assert!(parse(&chain(80)).unwrap_err().problem.contains("nested"));
 }
 
-/// The stack of a thread of the runtime, whose frames are larger in this build than in a release.
+/// The stack of a runtime thread. In this build its frames are larger than in a release.
 #[test]
 fn the_deepest_tree_fits_the_stack() {
     let deepest = || {

@@ -2,7 +2,7 @@
 
 use jiff::civil::Date;
 
-/// The most minutes of an offset, without which JSON has none: under a day.
+/// The most minutes of an offset: under a day. JSON has no time with a larger one.
 const DAY: u32 = 24 * 60;
 
 /// Whether a text is a time: `2006-1-2`, that with `T` (or `t`) and a time with an offset, or that with spaces and a time without
@@ -11,7 +11,7 @@ pub(super) fn is_time(text: &str) -> bool {
     parse(text).is_some()
 }
 
-/// A time in RFC 3339 form; a date alone is its midnight in UTC. `None`: it is not one, or its offset is none that JSON has.
+/// A time in RFC 3339 form; a date alone means midnight in UTC. `None`: it is not a time, or JSON cannot have its offset.
 pub(super) fn rfc3339(text: &str) -> Option<String> {
     parse(text).filter(|(_, offset)| *offset < DAY).map(|(time, _)| time)
 }
@@ -36,7 +36,7 @@ fn parse(text: &str) -> Option<(String, u32)> {
     rest.is_empty().then(|| (format!("{date}T{time}{offset}"), minutes))
 }
 
-/// `15:4:5`, with a fraction of which nine digits count.
+/// `15:4:5`, with a fraction. Its first nine digits count.
 fn clock(rest: &mut &str) -> Option<String> {
     let hour = digits(rest, 1, 2).filter(|hour| *hour < 24)?;
     let minute = mark(rest, ':').and_then(|()| digits(rest, 1, 2)).filter(|minute| *minute < 60)?;

@@ -371,7 +371,7 @@ fn an_owner_is_for_the_daemon_to_give() {
     let provider = house.serve();
     let objects = "- { secret: shop/db, owner: \"1000:1000\" }\n- { secret: shop/db, path: b, owner: app }";
     let error = runtime.block_on(provider.mount(house.request(&web(), objects))).unwrap_err();
-    insta::assert_snapshot!(error.message(), @r#"InvalidRequest: object 1 (db): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`); object 2 (b): owner: "app" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)"#);
+    insta::assert_snapshot!(error.message(), @r#"InvalidRequest: object 1 (db): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read the file with `mode`); object 2 (b): owner: "app" is not an owner: an owner is the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)"#);
 }
 
 #[test]

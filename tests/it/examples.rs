@@ -195,7 +195,7 @@ fn an_owner_is_refused_where_the_driver_writes() {
     let (code, said) = check(&deploy("examples/owner.yaml"), "examples/keyferry.yaml");
     assert_eq!(code, 1);
     insta::assert_snapshot!(said, @r#"
-    owner.yaml:22:16: error: class owner: object 1 (server.key): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`)
+    owner.yaml:22:16: error: class owner: object 1 (server.key): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read the file with `mode`)
     keyferry.yaml: no fault (1 backend, 3 rules)
     2 objects in 1 class, 1 file: 1 fault
     "#);

@@ -170,12 +170,12 @@ async fn what_names_cannot_become() {
     InvalidRequest: object 1 (certs/): files/shop/certs/api: "../api" cannot name a file: the path has the element ".." (correct `rename`); object 1 (certs/): files/shop/certs/old/batch: "../old/batch" cannot name a file: the path has the element ".." (correct `rename`); object 1 (certs/): files/shop/certs/web: "../web" cannot name a file: the path has the element ".." (correct `rename`)
     InvalidRequest: object 1 (certs/): files/shop/certs/api: rename: line 1: "name.x" is not there (correct the name, or write `| default('')`); object 1 (certs/): files/shop/certs/old/batch: rename: line 1: "name.x" is not there (correct the name, or write `| default('')`); object 1 (certs/): files/shop/certs/web: rename: line 1: "name.x" is not there (correct the name, or write `| default('')`)
     InvalidRequest: object 1 (certs/): files/shop/certs/: "api" and "web" would both become the file "certs/tls.crt" (correct `rename`)
-    InvalidRequest: object 1 (all.json): files/shop/certs/web: its field "tls.crt" is a field of files/shop/certs/api, too (name the fields of each with `fields`, or give each secret a file of its own); object 1 (all.json): files/shop/certs/web: its field "tls.key" is a field of files/shop/certs/api, too (name the fields of each with `fields`, or give each secret a file of its own)
+    InvalidRequest: object 1 (all.json): files/shop/certs/web: its field "tls.crt" is a field of files/shop/certs/api, too (name the fields of each with `fields`, or make a separate file for each secret); object 1 (all.json): files/shop/certs/web: its field "tls.key" is a field of files/shop/certs/api, too (name the fields of each with `fields`, or make a separate file for each secret)
     TooLarge: object 1 (deep/): files/shop/deep/: it has folders more than 8 levels deep: no more are listed (name a longer prefix, or leave them out with `exclude`)
     mounted: .keyferry 0644 
     SecretNotFound: object 1 (none/): files/shop/none/: there are no secrets below it (make them with `keyferry vault set`, correct the prefix, or set `optional: true`)
     SecretNotFound: object 1 (certs/): files/shop/certs/: there are no secrets below it that this object wants (correct `include` and `exclude`, store one, or set `optional: true`)
-    InvalidRequest: object 2 (x/web): files/shop/db: it would deliver "x/web", which excludes "x/web" of object 1 (x/) (name the fields, or change a path)
+    InvalidRequest: object 2 (x/web): files/shop/db: it would deliver "x/web", which cannot be in one volume with "x/web" of object 1 (x/) (name the fields, or change a path)
     "#);
     let said = refused(&house, &[&many]).await;
     assert!(
@@ -204,18 +204,18 @@ async fn what_a_class_can_say_of_a_prefix() {
     ];
     insta::assert_snapshot!(refused(&house, &objects).await, @r#"
     InvalidRequest: object 1: prefix: "shop/certs" does not end with `/`: a prefix is a folder (did you mean "shop/certs/"?)
-    InvalidRequest: object 1: prefix: names no folder: a whole store is not delivered (write a folder in it, such as "shop/certs/")
+    InvalidRequest: object 1: prefix: does not name a folder: Keyferry does not deliver a whole store (write a folder in it, such as "shop/certs/")
     InvalidRequest: object 1: prefix: is empty (write a folder in the store, such as "shop/certs/")
     InvalidRequest: object 1 (certs): prefix: the name "shop//certs" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
-    InvalidRequest: object 1 (..): path: is missing, and ".." cannot stand in for it: it has the element ".." (add a path); object 1 (..): prefix: the name ".." has the element ".." (write the name as its store lists it)
+    InvalidRequest: object 1 (..): path: is missing, and ".." cannot be used instead: it has the element ".." (add a path); object 1 (..): prefix: the name ".." has the element ".." (write the name as its store lists it)
     InvalidRequest: object 1 (.history): prefix: the name ".history" has the element ".history": what starts with a dot is the vault's own (choose another name)
-    InvalidRequest: object 1 (x): secret: stands beside `prefix` (keep one: `secret` is one secret, `prefix` all below a folder); object 1 (x): field: stands beside `prefix` (write `fields`, for a folder of files for each secret); object 1 (x): version: stands beside `prefix` (secrets that are found are the latest: give this one an object of its own); object 1 (x): method: stands beside `prefix` (secrets that are found are read: give this one an object of its own); object 1 (x): args: stands beside `prefix` (secrets that are found are asked for by name alone: remove it); object 1 (x): template: stands beside `prefix` (a template names its secrets: write `secrets` for them)
-    InvalidRequest: object 1 (certs): include: is an empty list (write patterns such as "web-*", or remove it); object 1 (certs): exclude: "a**" has `**` within an element: it stands alone between slashes (such as "old/**"; within an element write `*`); object 1 (certs): exclude: "/x" has an empty element: a pattern is over the name from the prefix on (such as "web", "*" or "old/**"); object 1 (certs): exclude: "" has an empty element: a pattern is over the name from the prefix on (such as "web", "*" or "old/**")
+    InvalidRequest: object 1 (x): secret: cannot be used together with `prefix` (keep one: `secret` names one secret, `prefix` finds all secrets below a folder); object 1 (x): field: cannot be used together with `prefix` (write `fields`: each secret gets a folder of files); object 1 (x): version: cannot be used together with `prefix` (Keyferry reads the latest version of each secret that it finds: write a separate object for this secret); object 1 (x): method: cannot be used together with `prefix` (Keyferry only reads the secrets that it finds: write a separate object for this secret); object 1 (x): args: cannot be used together with `prefix` (Keyferry asks for the secrets that it finds only by name: remove it); object 1 (x): template: cannot be used together with `prefix` (a template needs the names of its secrets: write them under `secrets`)
+    InvalidRequest: object 1 (certs): include: is an empty list (write patterns such as "web-*", or remove it); object 1 (certs): exclude: "a**" has `**` within an element: `**` must be alone between slashes (such as "old/**"; within an element write `*`); object 1 (certs): exclude: "/x" has an empty element: a pattern describes the part of the name after the prefix (such as "web", "*" or "old/**"); object 1 (certs): exclude: "" has an empty element: a pattern describes the part of the name after the prefix (such as "web", "*" or "old/**")
     InvalidRequest: object 1 (certs): rename: line 1: uses "field", which is not a name that `rename` knows (it has: name)
     InvalidRequest: object 1 (certs): rename: line 1: a tag `{{` is not closed with `}}`
-    InvalidRequest: object 1 (certs): rename: stands beside `format`, which makes one file (name it with `path`)
-    InvalidRequest: object 1 (db): include: goes with `prefix` alone (remove it, or write `prefix` in the place of `secret`); object 1 (db): rename: goes with `prefix` alone (remove it, or write `prefix` in the place of `secret`)
-    InvalidRequest: object 1 (certs): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
+    InvalidRequest: object 1 (certs): rename: cannot be used together with `format`, which makes one file (name the file with `path`)
+    InvalidRequest: object 1 (db): include: works only with `prefix` (remove it, or write `prefix` instead of `secret`); object 1 (db): rename: works only with `prefix` (remove it, or write `prefix` instead of `secret`)
+    InvalidRequest: object 1 (certs): keys: works only with `format: dotenv` and `format: properties` (remove it)
     "#);
 }
 

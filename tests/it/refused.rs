@@ -113,7 +113,7 @@ fn serve_and_check_refuse_in_the_same_words() {
     5:19: limits.mounts: "0" is no count (write a whole number from 1 to 100000)
     5:20: metrics.listen: "localhost" is no address to listen at (such as 127.0.0.1:8095; port 0 takes a free one)
     5:31: dialects.vault.backend: "files" cannot serve classes of the dialect vault (name a backend of the kind vault)
-    5:1: nonsense: is no known key (known here: providers, socketDir, socketMode, allowedPeers, stateDir, kubeletDir, versionKey, identity, backends, defaultBackend, policy, dialects, limits, cache, leases, delivery, audit, metrics, events, log)
+    5:1: nonsense: is not a known key (known here: providers, socketDir, socketMode, allowedPeers, stateDir, kubeletDir, versionKey, identity, backends, defaultBackend, policy, dialects, limits, cache, leases, delivery, audit, metrics, events, log)
     3:27: backends.b.vault: "vault" is not an absolute path (start it with /)
     3:49: backends.b.identity: "age.key" is not an absolute path (start it with /)
     3:27: backends.b.vault: is empty (write a path that starts with /, or leave the key out)

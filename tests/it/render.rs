@@ -206,7 +206,7 @@ error: class.yaml:10:11: object 1 (app.toml): template: line 1: there is no filt
 error: class.yaml:11:11: object 1 (app.toml): template: line 2: templates have no `%`: they do not compute (join texts with `~`, or store the result)
 --
 1
-error: class.yaml:14:42: object 2 (db.json): fromat: is no known key (did you mean `format`?)
+error: class.yaml:14:42: object 2 (db.json): fromat: is not a known key (did you mean `format`?)
 --
 1
 error: SecretNotFound: object 1 (app.toml): shop/db: template: line 1: "db.usrname" is not there (correct the name, or write `| default('')`)
@@ -247,7 +247,7 @@ fn check_points_at_a_templates_line() {
     @/class.yaml:8:20: error: class shop: object 1 (a.env): template: line 1: there is no filter "nofilter" (there are: b64decode, b64encode, default, dotenv, first, fromjson, hex, indent, jmespath, join, json, last, length, lower, pem_chain, pem_key, pem_leaf, properties, quote, replace, sha256, shellquote, split, squote, toml, trim, upper, urlencode, yaml)
     @/class.yaml:8:19: error: class shop: object 1 (a.env): template: line 2: there is no filter "nofilter" (there are: b64decode, b64encode, default, dotenv, first, fromjson, hex, indent, jmespath, join, json, last, length, lower, pem_chain, pem_key, pem_leaf, properties, quote, replace, sha256, shellquote, split, squote, toml, trim, upper, urlencode, yaml)
     @/class.yaml:9:11: error: class shop: object 1 (a.env): template: line 2: there is no filter "nofilter" (there are: b64decode, b64encode, default, dotenv, first, fromjson, hex, indent, jmespath, join, json, last, length, lower, pem_chain, pem_key, pem_leaf, properties, quote, replace, sha256, shellquote, split, squote, toml, trim, upper, urlencode, yaml)
-    @/class.yaml:10:11: warning: class shop: object 1 (a.env): template: line 2 writes a value as it is, and its writer could write more than a value into "a.env" (add a filter: `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`) [template-unquoted]
+    @/class.yaml:10:11: warning: class shop: object 1 (a.env): template: line 2 writes a value without a filter, so the author of the secret could add more than a value to "a.env" (add a filter: `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`) [template-unquoted]
     "#);
 }
 

@@ -77,7 +77,7 @@ async fn it_answers_while_the_configuration_has_faults() {
     let found = document(&house);
     let configuration = &found["configuration"];
     assert_eq!((&configuration["sha256"], &configuration["since"]), (&before["sha256"], &before["since"]), "the former one is in force");
-    assert!(configuration["fault"].as_str().unwrap().contains("polcy: is no known key"), "{found:#}");
+    assert!(configuration["fault"].as_str().unwrap().contains("polcy: is not a known key"), "{found:#}");
     let (_, out, _) = ask(&house, &[]);
     assert!(out.contains("  NOT CURRENT: "), "{out}");
     house.reconfigure("polcy:", "policy: # again");

@@ -61,10 +61,10 @@ async fn what_a_template_is_refused_for() {
     InvalidRequest: object 1 (app.conf): template: line 1: uses "dv", which is not a name under `secrets` (did you mean `db`?)
     SecretNotFound: object 1 (app.conf): files/shop/db: template: line 1: "db.pasword" is not there (correct the name, or write `| default('')`)
     InvalidRequest: object 1 (app.conf): files/shop/db: template: line 1: the value to be written is a list or a mapping (write `| json`)
-    InvalidRequest: object 1 (app.conf): files/shop/db: template: line 1: the filter `fromjson` works with JSON, and this is not (or it is nested over 64 levels)
+    InvalidRequest: object 1 (app.conf): files/shop/db: template: line 1: the filter `fromjson` needs JSON, and this is not JSON (or it is nested over 64 levels)
     InvalidRequest: object 1 (app.conf): files/shop/db: template: line 1: a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was JSON may be a number, a list, a mapping or `none`)
     InvalidRequest: object 1 (app.conf): template: line 1: there is no tag "include" (there are: elif, else, filter, for, if, raw, set, with)
-    TooLarge: object 1 (app.conf): files/shop/db: its template makes more than 3670016 bytes on the way (write a simpler one)
-    TooLarge: object 1 (app.conf): files/shop/db: its template makes more than 3670016 bytes on the way (write a simpler one)
+    TooLarge: object 1 (app.conf): files/shop/db: its template makes more than 3670016 bytes while Keyferry renders it (write a simpler one)
+    TooLarge: object 1 (app.conf): files/shop/db: its template makes more than 3670016 bytes while Keyferry renders it (write a simpler one)
     "#);
 }

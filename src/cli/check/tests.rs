@@ -150,12 +150,12 @@ fn every_fault_has_its_place_in_the_file() {
     let text = format!("kind: Service\napiVersion: v1\n---\n{}", faulty.replace("backend:", "bakend:"));
     assert_snapshot!(Bench::with(&[("a.yaml", &text)]).run("DIR/a.yaml"), @r#"
     1
-    DIR/a.yaml:10:5: error: class shop: bakend: is no known key (did you mean `backend`?)
-    DIR/a.yaml:13:9: error: class shop: object 1 (db): feild: is no known key (did you mean `field`?)
+    DIR/a.yaml:10:5: error: class shop: bakend: is not a known key (did you mean `backend`?)
+    DIR/a.yaml:13:9: error: class shop: object 1 (db): feild: is not a known key (did you mean `field`?)
     DIR/a.yaml:14:15: error: class shop: object 1 (db): mode: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     DIR/a.yaml:15:17: error: class shop: object 2 (../x): secret: the name "shop//db" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
     DIR/a.yaml:16:15: error: class shop: object 2 (../x): path: "../x" has the element ".." (write the path without it)
-    DIR/a.yaml:17:9: error: class shop: object 3: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
+    DIR/a.yaml:17:9: error: class shop: object 3: objects: is a text, but an object must be a mapping (write for example `- secret: shop/db`)
     3 objects in 1 class, 1 file: 6 faults
     "#);
     let yaml = class("shop", "- secret: [");
@@ -200,7 +200,7 @@ fn lists_streams_and_standard_input_are_looked_into() {
     assert_snapshot!(bench.run_with("- DIR/none.yaml DIR/empty.yaml", list.as_bytes()), @r#"
     1
     <stdin>:9:33: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
-    <stdin>:9:35: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    <stdin>:9:35: error: class a: object 1: secrte: is not a known key (did you mean `secret`?)
     <stdin>:10:5: error: class b: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     <stdin>:10:5: error: class b: objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     DIR/none.yaml:1:1: note: no SecretProviderClass is in here (kinds found: Pod)
@@ -223,7 +223,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     DIR/bad.yaml:2:28: error: backends.files.kind: "flie" is no kind of backend (this version serves: failover, aws, file, http, vault)
     DIR/bad.yaml:3:10: error: policy rule 1.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
     DIR/bad.yaml:3:10: error: policy rule 1.read: is missing (a rule has at least one of read, update and deny)
-    DIR/bad.yaml:3:12: error: policy rule 1.raed: is no known key (did you mean `read`?)
+    DIR/bad.yaml:3:12: error: policy rule 1.raed: is not a known key (did you mean `read`?)
     DIR/bad.yaml: 4 faults
     "#);
     assert_snapshot!(bench.run("--config DIR/good.yaml"), @r#"
@@ -467,15 +467,15 @@ fn classes_of_the_peers_are_judged_in_their_own_words() {
     ]);
     assert_snapshot!(bench.run("DIR/faulty.yaml DIR/warned.yaml DIR/own.yaml DIR/later.yaml DIR/other.yaml"), @r#"
     1
-    DIR/faulty.yaml:7:5: error: class peer: rolName: is no known key (did you mean `roleName`?)
+    DIR/faulty.yaml:7:5: error: class peer: rolName: is not a known key (did you mean `roleName`?)
     DIR/faulty.yaml:7:5: error: class peer: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    DIR/faulty.yaml:8:5: error: class peer: vaultTLSClientKeyPath: stands without `vaultTLSClientCertPath`: a certificate and its key go together (add `vaultTLSClientCertPath`, or remove it)
+    DIR/faulty.yaml:8:5: error: class peer: vaultTLSClientKeyPath: needs `vaultTLSClientCertPath`: a certificate and its key belong together (add `vaultTLSClientCertPath`, or remove it)
     DIR/faulty.yaml:11:21: error: class peer: object 1 (password): secretPath: the name "kv/data/../db" has the element ".." (write the name as its store lists it)
     DIR/faulty.yaml:12:9: error: class peer: object 2 (token): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
-    DIR/faulty.yaml:13:9: error: class peer: object 2 (token): secretpath: is no known key (did you mean `secretPath`?)
+    DIR/faulty.yaml:13:9: error: class peer: object 2 (token): secretpath: is not a known key (did you mean `secretPath`?)
     DIR/faulty.yaml:14:25: error: class peer: object 2 (token): filePermission: 9999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    DIR/warned.yaml:9:5: warning: class peer: vaultNamespace: is not used: `baoNamespace` has another value, and wins (remove one) [unused-parameter]
-    DIR/warned.yaml:13:19: warning: class peer: object 1 (db.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it) [unused-parameter]
+    DIR/warned.yaml:9:5: warning: class peer: vaultNamespace: is not used: `baoNamespace` has another value, and Keyferry uses that (remove one) [unused-parameter]
+    DIR/warned.yaml:13:19: warning: class peer: object 1 (db.json): encoding: is not used without `secretKey`: Keyferry delivers a whole response as JSON (remove it) [unused-parameter]
     DIR/warned.yaml:17:25: warning: class peer: object 2 (key): filePermission: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
     DIR/own.yaml:7:5: error: class peer: roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     DIR/later.yaml:5:13: note: class peer: the class is not judged: those of the provider azure are not yet understood
@@ -552,7 +552,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     assert_snapshot!(bench.run(&format!("--config DIR/c.yaml --as shop/web {all}")), @r#"
     1
     DIR/named.yaml:10:21: note: class peer: object 1 (password): ServiceAccount shop/web may read hashi/kv/data/db, by policy rule 1
-    DIR/address.yaml:9:5: warning: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone) [unused-parameter]
+    DIR/address.yaml:9:5: warning: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, so this backend's TLS settings apply (remove it if the class is only for Keyferry) [unused-parameter]
     DIR/address.yaml:12:21: note: class peer: object 1 (password): ServiceAccount shop/web may read bao/team-a/kv/data/db, by policy rule 1
     DIR/namespace.yaml:11:21: note: class peer: object 1 (password): ServiceAccount shop/web may read hashi/team-shop/kv/data/db, by policy rule 1
     DIR/denied.yaml:13:21: error: class peer: object 1 (password): hashi/team-b/kv/data/db: the class sets vaultAddress to "https://elsewhere", and backends.hashi.classMay.address does not grant that to ServiceAccount shop/web (leave vaultAddress out; or the cluster's admin can add it there)
@@ -589,7 +589,7 @@ fn a_configuration_says_which_backend_serves_a_peers_class() {
     #   address: ["https://elsewhere"]
     #   audience: ["other"]
     #   namespace: ["team-b"]
-    ! warning: DIR/address.yaml:9:5: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone) [unused-parameter]
+    ! warning: DIR/address.yaml:9:5: class peer: vaultCACertPath: is not used: the class's address is that of the backend `bao`, so this backend's TLS settings apply (remove it if the class is only for Keyferry) [unused-parameter]
     ! warning: DIR/openbao.yaml:5:13: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
     ! error: DIR/openbao.yaml:7:5: class peer: dialect: several backends of this node could serve this class of the dialect `openbao`: bao, hashi (write the address of one of them, as it is configured; or the cluster's admin can set dialects.openbao.backend)
     ! warning: DIR/openbao2.yaml:5:13: class peer: this node does not answer for the provider openbao (the cluster's admin can add openbao to `providers`) [unanswered-provider]
@@ -638,11 +638,11 @@ fn what_is_nearly_a_class_is_none_and_says_so() {
     DIR/no-kind.yaml:1:1: error: class shop: kind: is missing (did you mean SecretProviderClass?)
     DIR/version.yaml:1:13: error: class shop: apiVersion: "secrets-store.csi.x-k8s.io/v1beta1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
     DIR/group.yaml:1:13: error: class shop: apiVersion: "secret-store.csi.k8s.io/v1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
-    DIR/group.yaml:9:9: error: class shop: object 1: secert: is no known key (did you mean `secret`?)
+    DIR/group.yaml:9:9: error: class shop: object 1: secert: is not a known key (did you mean `secret`?)
     DIR/group.yaml:9:9: error: class shop: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
     DIR/core.yaml:1:13: error: class shop: apiVersion: "v1" has no SecretProviderClass (write secrets-store.csi.x-k8s.io/v1)
     DIR/no-version.yaml:1:1: error: class shop: apiVersion: is missing (write secrets-store.csi.x-k8s.io/v1)
-    DIR/no-version.yaml:1:1: error: class shop: apiversion: is no known key (did you mean `apiVersion`?)
+    DIR/no-version.yaml:1:1: error: class shop: apiversion: is not a known key (did you mean `apiVersion`?)
     DIR/other.yaml:1:1: note: no SecretProviderClass is in here (kinds found: SecretProvider, SecretProviderClassPodStatus)
     5 objects in 11 classes, 16 files: 16 faults
     "#);
@@ -726,11 +726,11 @@ fn folders_are_read_without_links_hidden_files_and_templates_of_charts() {
     assert_snapshot!(bench.run("DIR/all"), @r#"
     1
     DIR/all/chart/templates:1:1: note: the templates of a chart are not read (render them: helm template CHART | keyferry check -)
-    DIR/all/b.yml:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    DIR/all/b.yml:9:9: error: class a: object 1: secrte: is not a known key (did you mean `secret`?)
     DIR/all/b.yml:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
-    DIR/all/plain/templates/e.yaml:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    DIR/all/plain/templates/e.yaml:9:9: error: class a: object 1: secrte: is not a known key (did you mean `secret`?)
     DIR/all/plain/templates/e.yaml:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
-    DIR/all/sub/a.YAML:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    DIR/all/sub/a.YAML:9:9: error: class a: object 1: secrte: is not a known key (did you mean `secret`?)
     DIR/all/sub/a.YAML:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
     3 objects in 3 classes, 5 files: 6 faults
     "#);
@@ -767,7 +767,7 @@ fn helms_stream_names_the_template() {
     let bench = Bench::with(&[]);
     assert_snapshot!(bench.run_with("-", stream.as_bytes()), @r#"
     1
-    shop/templates/a.yaml:9:9: error: class a: object 1: secrte: is no known key (did you mean `secret`?)
+    shop/templates/a.yaml:9:9: error: class a: object 1: secrte: is not a known key (did you mean `secret`?)
     shop/templates/a.yaml:9:9: error: class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
     shop/charts/db/templates/b.yaml:1:1: warning: class a: metadata.name: overwrites the class "a" of shop/templates/a.yaml, line 1 (keep one, or rename it) [same-name]
     shop/charts/db/templates/b.yaml:10:15: warning: class a: object 1 (x): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
@@ -776,7 +776,7 @@ fn helms_stream_names_the_template() {
     "#);
     assert_snapshot!(bench.run_with("--output github --stdin-name chart/out.yaml -", stream.as_bytes()), @r#"
     1
-    ::error file=shop/templates/a.yaml,line=9,col=9::class a: object 1: secrte: is no known key (did you mean `secret`?)
+    ::error file=shop/templates/a.yaml,line=9,col=9::class a: object 1: secrte: is not a known key (did you mean `secret`?)
     ::error file=shop/templates/a.yaml,line=9,col=9::class a: object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
     ::warning file=shop/charts/db/templates/b.yaml,line=1,col=1::class a: metadata.name: overwrites the class "a" of shop/templates/a.yaml, line 1 (keep one, or rename it) [same-name]
     ::warning file=shop/charts/db/templates/b.yaml,line=10,col=15::class a: object 1 (x): mode: 0400 lets only root read the file: the driver's files belong to root and fsGroup does not reach them (0444 for a container that runs as another user) [root-only-mode]
@@ -826,7 +826,7 @@ fn a_rendered_config_map_is_a_configuration() {
     "#);
     assert_snapshot!(bench.run("--config DIR/bad.yaml"), @r#"
     1
-    DIR/bad.yaml:17:15: error: limits.objcts: is no known key (did you mean `objects`?)
+    DIR/bad.yaml:17:15: error: limits.objcts: is not a known key (did you mean `objects`?)
     DIR/bad.yaml: 1 fault
     "#);
     assert_snapshot!(bench.run("--config DIR/none.yaml"), @r#"

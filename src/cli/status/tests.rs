@@ -60,7 +60,7 @@ fn broken() -> Report {
     let outage = "POST https://bao.bao.svc:8200/v1/auth/kubernetes/login: cannot connect: Connection refused (os error 111) (is the store up, and does a NetworkPolicy let this Pod reach it?)";
     report.problems = vec![format!("backend bao: {outage}"), "socket /run/keyferry.sock: is gone (restart the provider)".into()];
     report.configuration.as_mut().unwrap().fault =
-        Some("/etc/keyferry/keyferry.yaml:3:1: polcy: is no known key (did you mean `policy`?)".into());
+        Some("/etc/keyferry/keyferry.yaml:3:1: polcy: is not a known key (did you mean `policy`?)".into());
     report.backends[1].healthy = true;
     report.backends[0] = BackendReport {
         name: "bao".into(),
@@ -143,7 +143,7 @@ fn what_is_wrong_comes_first_and_fits_the_page() {
     insta::assert_snapshot!(shown, @"
     keyferry 0.2.0, running for 2 days
     Configuration /etc/keyferry/keyferry.yaml, sha256 9f86d081884c, in force for 60 min
-      NOT CURRENT: /etc/keyferry/keyferry.yaml:3:1: polcy: is no known key (did you mean `policy`?)
+      NOT CURRENT: /etc/keyferry/keyferry.yaml:3:1: polcy: is not a known key (did you mean `policy`?)
 
     Problems (2)
       backend bao: POST https://bao.bao.svc:8200/v1/auth/kubernetes/login: cannot connect: Connection

@@ -1,4 +1,4 @@
-//! The text under `objects` as the provider reads it: by sigs.k8s.io/yaml, and with the keys in any case.
+//! The text under `objects` as the provider reads it: with sigs.k8s.io/yaml, and with keys in upper or lower case.
 
 use crate::steps::Steps;
 use crate::yaml::{self, Faults, Node, Reader, Schema, Unparsed, Value};
@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str, steps: &Steps) -> Result<Node, Unparsed> {
     Ok(document)
 }
 
-/// Writes each key that is known in its own spelling. `failoverObject` has keys of an object.
+/// Writes each known key in its own spelling. `failoverObject` has keys of an object.
 fn respell(node: &mut Node) {
     match &mut node.value {
         Value::Mapping(entries) => {
@@ -37,7 +37,7 @@ pub(super) fn refuse_doubles(reader: &Reader<'_>, faults: &mut Faults) {
     let entries = reader.entries();
     for (at, (key, _)) in entries.iter().enumerate() {
         if entries[..at].iter().any(|(earlier, _)| earlier.text == key.text) {
-            faults.add(key.at, reader.path(&key.text), "stands there twice: its case does not matter (remove one)");
+            faults.add(key.at, reader.path(&key.text), "is there twice: upper and lower case are the same here (remove one)");
         }
     }
 }

@@ -10,7 +10,7 @@ pub(super) const ARN: &str = "arn:";
 /// The lengths of a secret's VersionId (API reference of GetSecretValue).
 const VERSION_ID: std::ops::RangeInclusive<usize> = 32..=64;
 
-/// What forces a text to be a label.
+/// This prefix makes a text a label.
 const LABEL: &str = "stage:";
 
 /// The two stores of AWS.
@@ -57,7 +57,7 @@ impl Service {
 // === impl Target ===
 
 impl Target {
-    /// `service`: what the class says. `region`: the one of which an ARN must be, if that is known here.
+    /// `service`: what the class says. `region`: the region that an ARN must have, if it is known here.
     pub(super) fn of(name: &str, service: Option<Service>, region: Option<&str>) -> Result<Self, Fault> {
         if name.starts_with(ARN) {
             return Self::of_arn(name, service, region);
@@ -75,7 +75,7 @@ impl Target {
         Ok(Self { service, ask: format!("{}/{plain}", service.element()) })
     }
 
-    /// The backend makes a name of an ARN of its own account.
+    /// For an ARN of its own account, the backend uses the name instead.
     fn of_arn(arn: &str, service: Option<Service>, region: Option<&str>) -> Result<Self, Fault> {
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
         let [_, partition, of_service, of_region, _, resource] = parts.as_slice() else {
@@ -95,11 +95,13 @@ impl Target {
             }
         };
         if service.is_some_and(|service| service != own) {
-            let problem = format!("is the ARN of a {}, and the object's `objectType` says otherwise (correct one of them)", own.noun());
+            let problem =
+                format!("is the ARN of a {}, but the object's `objectType` says something else (correct one of them)", own.noun());
             return Err(name_fault(arn, &problem));
         }
         if let Some(region) = region.filter(|region| region != of_region) {
-            let problem = format!("is an ARN of the region {}, but is asked for in {region} (correct one of them)", quoted(of_region));
+            let problem =
+                format!("is an ARN of the region {}, but Keyferry asks for it in {region} (correct one of them)", quoted(of_region));
             return Err(name_fault(arn, &problem));
         }
         check_resource(own, resource).map_err(|problem| name_fault(arn, problem))?;
@@ -107,7 +109,7 @@ impl Target {
     }
 }
 
-/// The end of an ARN: what kind of thing it is of, and its name.
+/// The end of an ARN: the kind of thing, and its name.
 fn check_resource(service: Service, resource: &str) -> Result<(), &'static str> {
     let name = match service {
         Service::Parameters => resource.strip_prefix("parameter/").ok_or("is not the ARN of a parameter (copy it from AWS)")?,
@@ -141,7 +143,7 @@ fn parameter(name: &str) -> Result<&str, Fault> {
     }
 }
 
-/// In the one spelling that policy sees: an empty element, such as in front of a `/` at the start, is written `~`.
+/// The one spelling that policy sees: an empty element, such as the one before a `/` at the start, is written `~`.
 fn secret(name: &str) -> Result<String, Fault> {
     if name.contains(':') {
         return Err(name_fault(name, "has a `:`, which the name of a secret cannot have (write the name, or the whole ARN)"));
@@ -153,7 +155,7 @@ fn secret(name: &str) -> Result<String, Fault> {
 pub(super) fn version(service: Service, version: Option<&str>, label: Option<&str>) -> Result<Option<String>, Fault> {
     match (service, version, label) {
         (Service::Parameters, Some(_), Some(_)) => {
-            let problem = "stands beside `objectVersion`, and a parameter has one of both (remove one)";
+            let problem = "cannot be used together with `objectVersion`: a parameter has only one of the two (remove one)";
             Err(fault("objectVersionLabel", problem.to_owned()))
         }
         (Service::Parameters, version, label) => Ok(version.or(label).map(str::to_owned)),
@@ -198,7 +200,7 @@ impl Fault {
         faults.add(position(reader, self.key), self.key, self.problem);
     }
 
-    /// Of a mapping within the object.
+    /// A key of a mapping within the object.
     pub(super) fn note_at(self, at: Position, before: &str, faults: &mut Faults) {
         faults.add(at, format!("{before}{}", self.key), self.problem);
     }

@@ -15,33 +15,33 @@ pub(super) const KEYS: Keys = Keys {
     foreign: &[
         ("audience", "here `usePodIdentity` says how the Pod logs in, and the node's configuration says the rest"),
         ("awsRegion", "here it is `region`"),
-        ("backend", "here `region` says which backend, or the node's configuration"),
-        ("fresh", "only classes in the native format say that"),
-        ("maxStale", "only classes in the native format say that"),
+        ("backend", "here `region` or the node's configuration chooses the backend"),
+        ("fresh", "only classes in the native format have this key"),
+        ("maxStale", "only classes in the native format have this key"),
         ("mode", "here each object has its `filePermission`"),
-        ("role", "here the ServiceAccount's annotation names it, or the node's configuration"),
-        ("roleArn", "here the ServiceAccount's annotation names it, or the node's configuration"),
+        ("role", "here the ServiceAccount's annotation or the node's configuration names it"),
+        ("roleArn", "here the ServiceAccount's annotation or the node's configuration names it"),
     ],
     of_others: |_| None,
 };
 
-/// The peer's dialect, as the catalogue knows it.
+/// The peer's dialect, under the name that the catalogue has for it.
 const DIALECT: &str = "aws";
 
-/// The longest name of a region in bytes: AWS's own have 14 at most.
+/// The longest name of a region in bytes: AWS's names have at most 14.
 const MAX_REGION: usize = 63;
 
-/// The ways to log in, as a backend's `auth.method` has them. The audience of the Pod's token follows from it.
+/// The ways to log in, as in a backend's `auth.method`. The way decides the audience of the Pod's token.
 const POD_IDENTITY: &str = "podIdentity";
 const IRSA: &str = "irsa";
 
 /// What a class says of all its objects.
 pub(super) struct Entry {
-    /// The class's own; `None`: it is that of the node's backend.
+    /// The region that the class names; `None`: the region of the node's backend.
     pub region: Option<String>,
-    /// `None`: none could be chosen, and that has been said.
+    /// `None`: no backend could be chosen, and a fault says so.
     pub backend: Option<Chosen>,
-    /// The class names a failover region, whatever became of it.
+    /// The class names a failover region, valid or not.
     pub has_failover: bool,
     pub failover: Option<Failover>,
     pub translation: Translation,
@@ -50,18 +50,18 @@ pub(super) struct Entry {
 /// A backend, and how the class logs in there.
 pub(super) struct Chosen {
     pub name: BackendName,
-    /// It is that of the region that the class names.
+    /// The backend belongs to the region that the class names.
     by_region: bool,
     pub login: Login,
 }
 
-/// Where an object is asked for if its own region is out.
+/// Where Keyferry asks for an object if the object's region is out.
 pub(super) struct Failover {
     pub region: String,
     pub backend: Chosen,
 }
 
-/// What becomes of the `/` in the name of a file.
+/// What happens to each `/` in the name of a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Translation {
     /// It stays; at the start it is cut off.
@@ -84,7 +84,7 @@ impl Entry {
             class.fault("failoverRegion", "is the same as `region` (write another region, or remove it)");
         }
         let mut choose = |key: &'static str, region: Option<&str>| choose(key, region, method, catalogue, class);
-        // A region that is not one says nothing of the backend.
+        // A faulty region says nothing about the backend.
         let backend = if says("region") && region.is_none() { None } else { choose("region", region.as_deref()) };
         let failover = failover.filter(|failover| Some(failover) != region.as_ref());
         let failover = failover.and_then(|region| Some(Failover { backend: choose("failoverRegion", Some(&region))?, region }));
@@ -93,7 +93,7 @@ impl Entry {
     }
 }
 
-/// A class that does not name its region may name the backend's own as the other one.
+/// If the class names no region, its failover region may be the region of the node's backend.
 fn distinct(backend: Option<Chosen>, failover: Option<Failover>, class: &mut Class<'_>) -> (Option<Chosen>, Option<Failover>) {
     let same = |one: &Chosen, other: &Chosen| other.by_region && one.name == other.name;
     let is_same = backend.as_ref().zip(failover.as_ref()).is_some_and(|(one, other)| same(one, &other.backend));
@@ -111,7 +111,7 @@ fn choose(
     class: &mut Class<'_>,
 ) -> Option<Chosen> {
     let key_at_fault = if region.is_some() { key } else { "dialect" };
-    // A class that does not say means IRSA, and is content with the other where a node has that alone.
+    // A class without `usePodIdentity` means IRSA. It also accepts the other way, if the node has only that.
     match catalogue.serving(DIALECT, region, method.or(Some(IRSA))) {
         Ok(serving) => {
             let login = Login { mount: method.map(str::to_owned), ..Login::default() };
@@ -128,7 +128,7 @@ fn choose(
     }
 }
 
-/// What the parts of a login are called here.
+/// The names that this dialect has for the parts of a login.
 fn login_words() -> BTreeMap<LoginKey, String> {
     let words = [(LoginKey::Address, "region"), (LoginKey::Mount, "usePodIdentity")];
     words.map(|(key, word)| (key, word.to_owned())).into()
@@ -141,13 +141,13 @@ fn warn_of_address_type(parameters: &BTreeMap<String, String>, class: &mut Class
         "ipv4" | "ipv6" => class.warn(
             None,
             "preferredAddressType",
-            "is not used: the node's configuration says at which address the agent of EKS Pod Identity is (remove it if the class is for \
-             Keyferry alone)",
+            "is not used: the node's configuration has the address of the agent of EKS Pod Identity (remove it if the class is only for \
+             Keyferry)",
         ),
         _ => class.warn(
             None,
             "preferredAddressType",
-            format!("{} is none of ipv4, ipv6 and auto, and is not used (correct it)", quoted(text)),
+            format!("{} is not one of ipv4, ipv6 and auto, so it is not used (correct it)", quoted(text)),
         ),
     }
 }

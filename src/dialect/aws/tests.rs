@@ -9,7 +9,8 @@ use crate::model::{
 };
 use crate::steps::Steps;
 
-/// Two backends: `ireland` in eu-west-1, where Pods log in by irsa, and `frankfurt` in eu-central-1. ARNs of the account 111122223333 are names.
+/// Two backends: `ireland` in eu-west-1, where Pods log in with irsa, and `frankfurt` in eu-central-1. ARNs of the account 111122223333
+/// become names.
 struct FakeCatalogue;
 
 impl FakeCatalogue {
@@ -95,7 +96,7 @@ fn warnings(plan: &Plan) -> String {
     plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Everything of a plan that a mount would go by, a line for each file.
+/// Everything of a plan that a mount uses, one line per file.
 fn shown(plan: &Plan) -> String {
     plan.objects.iter().map(|object| shown_object(plan, object)).collect::<Vec<_>>().join("\n")
 }
@@ -159,7 +160,7 @@ fn every_key_of_a_class() {
     assert_eq!((warnings(&plan).as_str(), plan.needed()), ("", 5));
 }
 
-/// The classes of the peer's own end-to-end tests write keys so.
+/// The classes of the peer's end-to-end tests have keys in this spelling.
 #[test]
 fn keys_of_objects_have_any_case() {
     let plan = plan_of(
@@ -179,10 +180,10 @@ fn keys_of_objects_have_any_case() {
     ");
     let doubled = "- {objectName: a, ObjectName: b, objectType: secretsmanager, jmesPath: [{path: a, Path: b, objectAlias: x}]}";
     assert_snapshot!(faults_of(doubled), @"
-    1:19 object 1 (a): objectName: stands there twice: its case does not matter (remove one)
-    1:83 object 1 (a): jmesPath.path: stands there twice: its case does not matter (remove one)
+    1:19 object 1 (a): objectName: is there twice: upper and lower case are the same here (remove one)
+    1:83 object 1 (a): jmesPath.path: is there twice: upper and lower case are the same here (remove one)
     ");
-    assert_snapshot!(faults(&[("Region", "eu-west-1"), ("objects", SECRET)]), @"- Region: is no known key (did you mean `region`?)");
+    assert_snapshot!(faults(&[("Region", "eu-west-1"), ("objects", SECRET)]), @"- Region: is not a known key (did you mean `region`?)");
 }
 
 #[test]
@@ -195,7 +196,7 @@ fn files_are_named_as_the_peer_names_them() {
 ";
     assert_snapshot!(ids(&plan_of(objects)), @"_a_b c_d _f_g i_j arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop_db-AbCdEf");
     assert_snapshot!(ids(&plan(&[("pathTranslation", "+"), ("objects", objects)])), @"+a+b c+d +f+g i+j arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop+db-AbCdEf");
-    // Nested paths mount, whoever writes the volume (the peer's fault 12).
+    // Nested paths mount, with the driver and with the provider as the writer of the volume (the peer's fault 12).
     let off = ["False", "false", "FALSE"].map(|off| ids(&plan(&[("pathTranslation", off), ("objects", objects)])));
     assert_snapshot!(off.join("\n"), @"
     a/b c/d f/g i/j arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-AbCdEf
@@ -232,7 +233,7 @@ fn files_are_named_as_the_peer_names_them() {
     "#);
 }
 
-/// Fault 18 of the peer: its README writes such an alias, and the quotes are then in the file's name.
+/// Fault 18 of the peer: its README writes such an alias, and then the file's name has the quotes.
 #[test]
 fn quotes_are_for_expressions_alone() {
     let of = |path: &str, alias: &str| {
@@ -249,15 +250,15 @@ fn quotes_are_for_expressions_alone() {
         of("x", "'\"\"'"),
     ];
     assert_snapshot!(read.join("\n"), @r#"
-    a "a-b" | object 1 (a): jmesPath.objectAlias: "\"a-b\"" has quotes, and so has the file's name (write a-b if that is meant)
+    a "a-b" | object 1 (a): jmesPath.objectAlias: "\"a-b\"" has quotes, and so the file's name has them too (write a-b for a name without quotes)
     a a-b |
-    a 'a' | object 1 (a): jmesPath.objectAlias: "'a'" has quotes, and so has the file's name (write a if that is meant)
+    a 'a' | object 1 (a): jmesPath.objectAlias: "'a'" has quotes, and so the file's name has them too (write a for a name without quotes)
     a a"b |
     a " |
     a "" |
     "#);
     let whole = plan_of("- {objectName: a, objectType: secretsmanager, objectAlias: '\"b\"'}");
-    assert_snapshot!(warnings(&whole), @r#"object 1 (\"b\"): objectAlias: "\"b\"" has quotes, and so has the file's name (write b if that is meant)"#);
+    assert_snapshot!(warnings(&whole), @r#"object 1 (\"b\"): objectAlias: "\"b\"" has quotes, and so the file's name has them too (write b for a name without quotes)"#);
 }
 
 #[test]
@@ -279,14 +280,14 @@ fn numbers_and_truths_become_texts_as_the_peer_reads_them() {
     1000 driver's = GET ireland/ssm/1000
     ");
     assert_snapshot!(warnings(&plan), @r#"
-    object 2 (b): objectVersionLabel: is read as "1.1" (put "1.10" in quotes if that is meant)
-    object 3 (y): objectAlias: is read as "true" (put "y" in quotes if that is meant)
-    object 4 (d): objectName: is read as "16" (put "0x10" in quotes if that is meant)
-    object 5 (1e3): objectName: is read as "1000" (put "1e3" in quotes if that is meant)
+    object 2 (b): objectVersionLabel: is read as "1.1" (put "1.10" in quotes if you mean the text)
+    object 3 (y): objectAlias: is read as "true" (put "y" in quotes if you mean the text)
+    object 4 (d): objectName: is read as "16" (put "0x10" in quotes if you mean the text)
+    object 5 (1e3): objectName: is read as "1000" (put "1e3" in quotes if you mean the text)
     "#);
 }
 
-/// Fault 2 of the peer: a mode without quotes. Fault 5: the default mode is each request's own, which is not in the plan at all.
+/// Fault 2 of the peer: a mode without quotes. Fault 5: each request has its own default mode, which is not in the plan.
 #[test]
 fn modes() {
     let modes = ["0644", "'0644'", "0o644", "420", "'1777'", "7000", "''", "~"].map(|mode| {
@@ -299,22 +300,22 @@ fn modes() {
     '0644': 0644
     0o644: 0644
     420: 0644
-    '1777': 0777 object 1 (a): filePermission: its first digit is not used: the driver sets no such bits (write 0777)
-    7000: 0000 object 1 (a): filePermission: its first digit is not used: the driver sets no such bits (write 0000)
+    '1777': 0777 object 1 (a): filePermission: its first digit is not used: the driver does not set these bits (write 0777)
+    7000: 0000 object 1 (a): filePermission: its first digit is not used: the driver does not set these bits (write 0000)
     '': driver's
     ~: driver's
     ");
     let refused = ["'644'", "'444'", "'0888'", "rw", "0x1ff", "[4]", "-1", "'00644'", "99999"];
     let refused = refused.map(|mode| faults_of(&format!("- {{objectName: a, objectType: secretsmanager, filePermission: {mode}}}")));
     assert_snapshot!(refused.join("\n"), @r#"
-    1:63 object 1 (a): filePermission: "644" has not four digits (write for example "0644")
-    1:63 object 1 (a): filePermission: "444" has not four digits (write for example "0644")
-    1:63 object 1 (a): filePermission: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
-    1:63 object 1 (a): filePermission: "rw" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
-    1:63 object 1 (a): filePermission: "0x1ff" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:63 object 1 (a): filePermission: "644" does not have four digits (write for example "0644")
+    1:63 object 1 (a): filePermission: "444" does not have four digits (write for example "0644")
+    1:63 object 1 (a): filePermission: "0888" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:63 object 1 (a): filePermission: "rw" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:63 object 1 (a): filePermission: "0x1ff" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     1:63 object 1 (a): filePermission: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    1:63 object 1 (a): filePermission: "-1" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
-    1:63 object 1 (a): filePermission: "00644" has not four digits (write for example "0644")
+    1:63 object 1 (a): filePermission: "-1" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:63 object 1 (a): filePermission: "00644" does not have four digits (write for example "0644")
     1:63 object 1 (a): filePermission: 99999 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     "#);
 }
@@ -363,7 +364,7 @@ fn versions_and_labels() {
     object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" is not the VersionId of a secret, which has 32 to 64 letters, digits and `-` (write a stage as `objectVersionLabel`)
     object 1 (a): objectVersion: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa_" is not the VersionId of a secret, which has 32 to 64 letters, digits and `-` (write a stage as `objectVersionLabel`)
     object 1 (a): objectVersion: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    object 1 (a): objectVersionLabel: stands beside `objectVersion`, and a parameter has one of both (remove one)
+    object 1 (a): objectVersionLabel: cannot be used together with `objectVersion`: a parameter has only one of the two (remove one)
     object 1 (a): objectVersionLabel: "a b" is not a label (pin one that the store has, or leave the version out for the latest)
     "#);
 }
@@ -392,7 +393,7 @@ fn what_an_object_must_say() {
     6:31 object 5 (c): objectType: there is no type "secretmanager" (did you mean `secretsmanager`?)
     7:31 object 6 (d): objectType: there is no type "SecretsManager" (did you mean `secretsmanager`?)
     8:2 object 7: objectName: is missing (write the secret's name or its ARN, such as `objectName: shop/db`)
-    9:3 object 8: objects: is a text, but an object is a mapping (write `- {objectName: shop/db, objectType: secretsmanager}`, say)
+    9:3 object 8: objects: is a text, but an object must be a mapping (write for example `- {objectName: shop/db, objectType: secretsmanager}`)
     10:16 object 9: objectName: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     11:16 object 10 (f/g): objectName: "f/g" is not the full name of a parameter: one with a `/` in it begins with a `/` (write /f/g)
     12:16 object 11 (/h:3): objectName: "/h:3" has a `:`, which the name of a parameter cannot have (write a version or label as `objectVersion` or `objectVersionLabel`)
@@ -412,18 +413,18 @@ fn unknown_keys_name_the_nearest() {
 - {objectName: f, objectType: secretsmanager, jmesPath: [{path: g, objectAlias: h, mode: '0400'}]}
 - {objectName: i, objectType: secretsmanager, failoverObject: {objectType: secretsmanager}}
 "), ("regoin", "eu-west-1"), ("roleArn", "arn:x"), ("usePodIdentitty", "true")]), @"
-    - regoin: is no known key (did you mean `region`?)
-    - roleArn: is no known key (here the ServiceAccount's annotation names it, or the node's configuration)
-    - usePodIdentitty: is no known key (did you mean `usePodIdentity`?)
-    2:47 object 1 (a): objectaliass: is no known key (did you mean `objectAlias`?)
-    3:47 object 2 (c): path: is no known key (here it is `objectAlias`)
-    3:56 object 2 (c): secretKey: is no known key (known here: objectName, objectType, objectAlias, objectVersion, objectVersionLabel, filePermission, jmesPath, failoverObject)
-    4:84 object 3 (f): jmesPath.mode: is no known key (known here: path, objectAlias, filePermission)
-    5:64 object 4 (i): failoverObject.objectType: is no known key (did you mean `objectName`?)
+    - regoin: is not a known key (did you mean `region`?)
+    - roleArn: is not a known key (here the ServiceAccount's annotation or the node's configuration names it)
+    - usePodIdentitty: is not a known key (did you mean `usePodIdentity`?)
+    2:47 object 1 (a): objectaliass: is not a known key (did you mean `objectAlias`?)
+    3:47 object 2 (c): path: is not a known key (here it is `objectAlias`)
+    3:56 object 2 (c): secretKey: is not a known key (known here: objectName, objectType, objectAlias, objectVersion, objectVersionLabel, filePermission, jmesPath, failoverObject)
+    4:84 object 3 (f): jmesPath.mode: is not a known key (known here: path, objectAlias, filePermission)
+    5:64 object 4 (i): failoverObject.objectType: is not a known key (did you mean `objectName`?)
     ");
 }
 
-/// Fault 10 of the peer: an ARN of any service passes as a parameter.
+/// Fault 10 of the peer: it accepts an ARN of any service as a parameter.
 #[test]
 fn arns() {
     let objects = "
@@ -443,8 +444,8 @@ fn arns() {
 ";
     assert_snapshot!(faults(&[("region", "eu-west-1"), ("objects", objects)]), @r#"
     2:16 object 1 (arn:aws:s3:::bucket): objectName: "arn:aws:s3:::bucket" is an ARN of the service "s3", which is not a store of secrets (use secretsmanager or ssm)
-    3:16 object 2 (arn:aws:ssm:eu-west-1:111122223333:parameter/a): objectName: "arn:aws:ssm:eu-west-1:111122223333:parameter/a" is the ARN of a parameter, and the object's `objectType` says otherwise (correct one of them)
-    4:16 object 3 (arn:aws:secretsmanager:us-east-1:111122223333:secret:a-AbCdEf): objectName: "arn:aws:secretsmanager:us-east-1:111122223333:secret:a-AbCdEf" is an ARN of the region "us-east-1", but is asked for in eu-west-1 (correct one of them)
+    3:16 object 2 (arn:aws:ssm:eu-west-1:111122223333:parameter/a): objectName: "arn:aws:ssm:eu-west-1:111122223333:parameter/a" is the ARN of a parameter, but the object's `objectType` says something else (correct one of them)
+    4:16 object 3 (arn:aws:secretsmanager:us-east-1:111122223333:secret:a-AbCdEf): objectName: "arn:aws:secretsmanager:us-east-1:111122223333:secret:a-AbCdEf" is an ARN of the region "us-east-1", but Keyferry asks for it in eu-west-1 (correct one of them)
     5:16 object 4 (arn:aws:secretsmanager:eu-west-1:111122223333): objectName: "arn:aws:secretsmanager:eu-west-1:111122223333" is not an ARN (write for example arn:aws:secretsmanager:eu-west-1:111122223333:secret:shop/db-AbCdEf)
     6:16 object 5 (arn:aws:secretsmanager:eu-west-1:999922223333:secret:a-AbCdEf): objectName: the name "arn:aws:secretsmanager:eu-west-1:999922223333:secret:a-AbCdEf" is an ARN of another account (...)
     7:16 object 6 (arn:aws:kms:eu-west-1:111122223333:key/x): objectName: "arn:aws:kms:eu-west-1:111122223333:key/x" is an ARN of the service "kms", which is not a store of secrets (use secretsmanager or ssm)
@@ -456,7 +457,7 @@ fn arns() {
     13:16 object 12 (arn:aws:ssm:eu-west-1:111122223333:parameter/a:3): objectName: "arn:aws:ssm:eu-west-1:111122223333:parameter/a:3" has a version or label at its end (write it as `objectVersion` or `objectVersionLabel`)
     14:16 object 13 (arn:aws:ssm:eu-west-1:111122223333:document/a): objectName: "arn:aws:ssm:eu-west-1:111122223333:document/a" is not the ARN of a parameter (copy it from AWS)
     "#);
-    // The backend holds the region of an ARN against its own where the class names none.
+    // If the class names no region, the backend compares the region of an ARN with its own.
     let plan = plan_of("- {objectName: 'arn:aws:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf', objectAlias: a}");
     assert_eq!(plan.secrets[0].to_string(), "ireland/secretsmanager/a");
 }
@@ -488,18 +489,18 @@ fn two_files_of_one_name_are_refused() {
 - {objectName: b, objectType: secretsmanager}",
     ];
     assert_snapshot!(clashes.map(faults_of).join("\n"), @r#"
-    3:16 object 2 (a_b): objectAlias: "a_b" is also the path of object 1 (a/b) (give each object a path of its own)
-    3:60 object 2 (a): objectAlias: "a" is also the path of object 1 (a) (give each object a path of its own)
-    4:60 object 3 (x): objectAlias: "x" is also the path of object 1 (x) (give each object a path of its own)
-    3:16 object 2 (a): objectAlias: "a" is also the path of object 1 (a) (give each object a path of its own)
-    3:16 object 2 (a): objectAlias: "a" is also the path of object 1 (a) (give each object a path of its own)
-    2:57 object 1 (a): jmesPath.objectAlias: "a" is the name of two files of this object (give each a name of its own)
-    2:57 object 1 (a): jmesPath.objectAlias: "b" is the name of two files of this object (give each a name of its own)
-    3:16 object 2 (b): objectAlias: "b" is also the path of object 1 (a) (give each object a path of its own)
+    3:16 object 2 (a_b): objectAlias: "a_b" is also the path of object 1 (a/b) (give each object a different path)
+    3:60 object 2 (a): objectAlias: "a" is also the path of object 1 (a) (give each object a different path)
+    4:60 object 3 (x): objectAlias: "x" is also the path of object 1 (x) (give each object a different path)
+    3:16 object 2 (a): objectAlias: "a" is also the path of object 1 (a) (give each object a different path)
+    3:16 object 2 (a): objectAlias: "a" is also the path of object 1 (a) (give each object a different path)
+    2:57 object 1 (a): jmesPath.objectAlias: "a" is the name of two files of this object (give each a different name)
+    2:57 object 1 (a): jmesPath.objectAlias: "b" is the name of two files of this object (give each a different name)
+    3:16 object 2 (b): objectAlias: "b" is also the path of object 1 (a) (give each object a different path)
     "#);
     let folder = "
 - {objectName: a, objectType: secretsmanager, jmesPath: [{path: x, objectAlias: a/b}]}";
-    assert_snapshot!(faults(&[("pathTranslation", "false"), ("objects", folder)]), @r#"2:81 object 1 (a): objectAlias: "a" is a file, that of object 1 (a): nothing can stand within it (change one of the paths)"#);
+    assert_snapshot!(faults(&[("pathTranslation", "false"), ("objects", folder)]), @r#"2:81 object 1 (a): objectAlias: "a" is the file of object 1 (a): nothing can be below a file (change one of the paths)"#);
 }
 
 /// Fault 1 of the peer: two versions of one parameter in a batch go to one file.
@@ -543,11 +544,11 @@ fn expressions_are_never_the_name_of_a_field() {
     1:58 object 1 (a): jmesPath.path: is missing (a JMESPath expression, such as `path: username`)
     1:65 object 1 (a): jmesPath.path: "&a" uses `&` outside the arguments of map, max_by, min_by and sort_by (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "lenght(a)" is a JMESPath expression that always fails: there is no function "lenght" (see https://jmespath.org)
-    1:65 object 1 (a): jmesPath.path: "length(a, b)" is a JMESPath expression that always fails: `length`: a function takes 1 argument, but is given 2 (see https://jmespath.org)
+    1:65 object 1 (a): jmesPath.path: "length(a, b)" is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 2 (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: "a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a."... has more than 64 operators (70) (see https://jmespath.org)
     1:65 object 1 (a): jmesPath.path: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     "#);
-    assert_snapshot!(faults_of("- {objectName: a, objectType: secretsmanager, jmesPath: {path: x, objectAlias: y}}"), @"1:57 object 1 (a): jmesPath: is a mapping, but must be a list (write `- {path: username, objectAlias: user}`, say)");
+    assert_snapshot!(faults_of("- {objectName: a, objectType: secretsmanager, jmesPath: {path: x, objectAlias: y}}"), @"1:57 object 1 (a): jmesPath: is a mapping, but must be a list (write for example `- {path: username, objectAlias: user}`)");
     assert_snapshot!(faults_of("- {objectName: a, objectType: secretsmanager, jmesPath: [x, ~, {objectAlias: ''}]}"), @"
     1:58 object 1 (a): jmesPath: is a text, but must be a mapping (write a line `key: value` for each key)
     1:61 object 1 (a): jmesPath.path: is missing (a JMESPath expression, such as `path: username`)
@@ -616,9 +617,9 @@ fn how_the_pod_logs_in() {
     "#);
     let warned = ["auto", "", "IPv6", "ipv4", "ipv5"].map(|kind| warnings(&plan(&[("preferredAddressType", kind)])));
     assert_snapshot!(warned.join("\n"), @r#"
-    preferredAddressType: is not used: the node's configuration says at which address the agent of EKS Pod Identity is (remove it if the class is for Keyferry alone)
-    preferredAddressType: is not used: the node's configuration says at which address the agent of EKS Pod Identity is (remove it if the class is for Keyferry alone)
-    preferredAddressType: "ipv5" is none of ipv4, ipv6 and auto, and is not used (correct it)
+    preferredAddressType: is not used: the node's configuration has the address of the agent of EKS Pod Identity (remove it if the class is only for Keyferry)
+    preferredAddressType: is not used: the node's configuration has the address of the agent of EKS Pod Identity (remove it if the class is only for Keyferry)
+    preferredAddressType: "ipv5" is not one of ipv4, ipv6 and auto, so it is not used (correct it)
     "#);
 }
 
@@ -681,7 +682,7 @@ fn a_failover_region_is_asked_for_the_same_or_for_what_the_object_says() {
     ");
 }
 
-/// Fault 11 of the peer: the ARN of the one region is sent to the other one.
+/// Fault 11 of the peer: it sends the ARN of one region to the other region.
 #[test]
 fn what_no_failover_could_serve_is_refused() {
     let arn = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf";
@@ -695,17 +696,17 @@ fn what_no_failover_could_serve_is_refused() {
 - {{objectName: j, objectType: secretsmanager, objectAlias: j2, failoverObject: k}}
 - {{objectName: /../l, objectType: ssmparameter}}
 ")), @r#"
-    2:16 object 1 (arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf): objectName: is an ARN, which is of one region, and the class has a `failoverRegion` (add `failoverObject` with the ARN or name there, or write the name alone)
-    3:63 object 2 (c): objectAlias: is missing: with `failoverObject` the file needs a name of its own (add it)
-    4:80 object 3 (e2): failoverObject.objectName: "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf" is an ARN of the region "eu-west-1", but is asked for in eu-central-1 (correct one of them)
-    5:96 object 4 (f2): failoverObject.objectVersion: is not the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)
-    6:79 object 5 (g): failoverObject.objectVersionLabel: stands beside `objectVersion`, and a parameter has one of both (remove one)
-    7:96 object 6 (h2): failoverObject.objectName: stands there twice: its case does not matter (remove one)
+    2:16 object 1 (arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf): objectName: is an ARN of one region, but the class has a `failoverRegion` (add `failoverObject` with the ARN or the name there, or write only the name)
+    3:63 object 2 (c): objectAlias: is missing: with `failoverObject` Keyferry needs it for the name of the file (add it)
+    4:80 object 3 (e2): failoverObject.objectName: "arn:aws:secretsmanager:eu-west-1:111122223333:secret:b-AbCdEf" is an ARN of the region "eu-west-1", but Keyferry asks for it in eu-central-1 (correct one of them)
+    5:96 object 4 (f2): failoverObject.objectVersion: is different from the object's `objectVersion`: a secret and its replica have the same versions (write the same in both)
+    6:79 object 5 (g): failoverObject.objectVersionLabel: cannot be used together with `objectVersion`: a parameter has only one of the two (remove one)
+    7:96 object 6 (h2): failoverObject.objectName: is there twice: upper and lower case are the same here (remove one)
     8:80 object 7 (j2): failoverObject: is a text, but must be a mapping (write a line `key: value` for each key)
     9:16 object 8 (/../l): objectName: the name "ssm/../l" has the element ".." (write the name as its store lists it)
     "#);
     let without = "- {objectName: a, objectType: secretsmanager, objectAlias: b, failoverObject: {objectName: c}}";
-    assert_snapshot!(faults_of(without), @"1:79 object 1 (b): failoverObject: goes with the class's `failoverRegion`, which is not there (add that, or remove it)");
+    assert_snapshot!(faults_of(without), @"1:79 object 1 (b): failoverObject: needs `failoverRegion` in the class, which is missing (add that, or remove this key)");
     let regions = [
         faults(&[("region", "eu-west-1"), ("failoverRegion", "eu-west-1"), ("objects", SECRET)]),
         faults(&[("failoverRegion", "eu-west-1"), ("objects", SECRET)]),

@@ -1,4 +1,4 @@
-//! An object that asks for all below a prefix.
+//! An object that asks for all secrets below a prefix.
 
 use super::ObjectReader;
 use super::parts::{Asked, read_parse};
@@ -7,35 +7,35 @@ use crate::dialect::class::position;
 use crate::model::{Ask, Below, FieldPattern, FolderPath, Login, Parse, RENAMED, Select, Template, quoted};
 use crate::yaml::{Faults, Position, Reader};
 
-/// The most patterns under `include`, and under `exclude`: each is tried on every name.
+/// The most patterns under `include`, and under `exclude`: each is compared with every name.
 const MAX_PATTERNS: usize = 16;
 
 /// The longest pattern in bytes: no name is longer.
 const MAX_PATTERN: usize = 1024;
 
-/// What these say is not said of a prefix, and what to do.
+/// Keys that cannot be used together with a prefix, and what to do.
 const BESIDE_NO_PREFIX: [(&str, &str); 9] = [
-    ("secret", "keep one: `secret` is one secret, `prefix` all below a folder"),
+    ("secret", "keep one: `secret` names one secret, `prefix` finds all secrets below a folder"),
     ("secrets", "keep one: `secrets` names them, `prefix` finds them"),
-    ("template", "a template names its secrets: write `secrets` for them"),
-    ("field", "write `fields`, for a folder of files for each secret"),
-    ("version", "secrets that are found are the latest: give this one an object of its own"),
-    ("method", "secrets that are found are read: give this one an object of its own"),
-    ("args", "secrets that are found are asked for by name alone: remove it"),
-    ("lease", "secrets that are found are read: remove it"),
-    ("keep", "secrets that are found are read: remove it"),
+    ("template", "a template needs the names of its secrets: write them under `secrets`"),
+    ("field", "write `fields`: each secret gets a folder of files"),
+    ("version", "Keyferry reads the latest version of each secret that it finds: write a separate object for this secret"),
+    ("method", "Keyferry only reads the secrets that it finds: write a separate object for this secret"),
+    ("args", "Keyferry asks for the secrets that it finds only by name: remove it"),
+    ("lease", "Keyferry only reads the secrets that it finds: remove it"),
+    ("keep", "Keyferry only reads the secrets that it finds: remove it"),
 ];
 
-/// These say which secrets below a prefix are wanted, and what their files are called.
+/// These keys choose the secrets below a prefix, and the names of their files.
 pub(super) const OF_A_PREFIX: [&str; 3] = ["include", "exclude", "rename"];
 
 impl ObjectReader<'_, '_> {
-    /// What it asks for, and which of it.
+    /// What it asks for, and which secrets of that.
     pub(super) fn read_below(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<(Asked, Below)> {
         let before = faults.len();
         for (key, remedy) in BESIDE_NO_PREFIX {
             if reader.get(key).is_some() {
-                faults.add(position(reader, key), key, format!("stands beside `prefix` ({remedy})"));
+                faults.add(position(reader, key), key, format!("cannot be used together with `prefix` ({remedy})"));
             }
         }
         let include = read_names("include", reader, faults);
@@ -43,7 +43,11 @@ impl ObjectReader<'_, '_> {
         let rename = self.read_rename(reader, faults);
         let parse = read_parse(self.class, self.defaults, None, reader, faults);
         if matches!(parse, Some(Parse::Pkcs12 { .. })) {
-            faults.add(position(reader, "parse"), "parse", "opens no keystores below a prefix (give each one an object of its own)");
+            faults.add(
+                position(reader, "parse"),
+                "parse",
+                "cannot open keystores below a prefix (write a separate object for each keystore)",
+            );
         }
         let own_backend = reader.get("backend").is_some();
         let backend = reader.text("backend", faults);
@@ -61,7 +65,7 @@ impl ObjectReader<'_, '_> {
     fn read_rename(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Template> {
         let at = reader.get("rename")?.at;
         if reader.get("format").is_some() {
-            faults.add(at, "rename", "stands beside `format`, which makes one file (name it with `path`)");
+            faults.add(at, "rename", "cannot be used together with `format`, which makes one file (name the file with `path`)");
             return None;
         }
         let names = if reader.get("fields").is_some() { &RENAMED[..] } else { &RENAMED[..1] };
@@ -70,7 +74,7 @@ impl ObjectReader<'_, '_> {
         compiled.map_err(|fault| faults.add(at, "rename", fault.to_string())).ok()
     }
 
-    /// A file for each secret, or a folder.
+    /// One file for each secret, or a folder.
     pub(super) fn read_each(&mut self, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Select> {
         let default = default_name(reader);
         let patterns: Option<Vec<FieldPattern>> = match reader.get("fields") {
@@ -98,7 +102,10 @@ pub(super) fn default_name(reader: &mut Reader<'_>) -> Option<String> {
 /// The folder's name, without the slash at its end.
 fn folder(text: &str) -> Result<String, String> {
     match text.strip_suffix('/') {
-        Some("") => Err("names no folder: a whole store is not delivered (write a folder in it, such as \"shop/certs/\")".to_owned()),
+        Some("") => {
+            Err("does not name a folder: Keyferry does not deliver a whole store (write a folder in it, such as \"shop/certs/\")"
+                .to_owned())
+        }
         Some(folder) => Ok(folder.to_owned()),
         None if text.is_empty() => Err("is empty (write a folder in the store, such as \"shop/certs/\")".to_owned()),
         None => {
@@ -132,12 +139,12 @@ fn problem(pattern: &str) -> Option<String> {
         () if pattern.len() > MAX_PATTERN => {
             Some(format!("has a pattern of {} bytes: no name has more than {MAX_PATTERN} (shorten it)", pattern.len()))
         }
-        () if pattern.chars().any(char::is_control) => told("has a control character, and no name has one (remove it)"),
+        () if pattern.chars().any(char::is_control) => told("has a control character, and a name cannot have one (remove it)"),
         () if pattern.is_empty() || pattern.split('/').any(str::is_empty) => {
-            told("has an empty element: a pattern is over the name from the prefix on (such as \"web\", \"*\" or \"old/**\")")
+            told("has an empty element: a pattern describes the part of the name after the prefix (such as \"web\", \"*\" or \"old/**\")")
         }
         () if elements.any(|element| element.contains("**") && element != "**") => {
-            told("has `**` within an element: it stands alone between slashes (such as \"old/**\"; within an element write `*`)")
+            told("has `**` within an element: `**` must be alone between slashes (such as \"old/**\"; within an element write `*`)")
         }
         () => None,
     }

@@ -19,22 +19,22 @@ const ALIAS: &str = "keyferry";
 /// These make a keystore.
 const OWN: [&str; 5] = ["key", "chain", "trust", "alias", "password"];
 
-/// These choose fields in another way.
+/// These keys choose fields in another way.
 const BESIDE_NO_KEYSTORE: [&str; 6] = ["field", "fields", "keys", "part", "prefix", "secrets"];
 
-/// Whether the object is one.
+/// Whether the object is a keystore.
 pub(super) fn is_meant(reader: &mut Reader<'_>) -> bool {
     reader.get("template").is_none() && reader.get("format").and_then(Node::text) == Some("pkcs12")
 }
 
-/// Tells of keys that mean something in a keystore alone. Of `format: jks` it is told what to write instead: that is enough.
+/// Reports keys that have a meaning only in a keystore. For `format: jks` another message says what to write; that is enough.
 pub(super) fn refuse(reader: &mut Reader<'_>, faults: &mut Faults) {
     if reader.get("format").and_then(Node::text) == Some("jks") {
         return;
     }
     for key in OWN {
         if reader.get(key).is_some() {
-            faults.add(position(reader, key), key, "goes with `format: pkcs12` alone (add that, or remove it)");
+            faults.add(position(reader, key), key, "works only with `format: pkcs12` (add that, or remove this key)");
         }
     }
 }
@@ -43,9 +43,9 @@ pub(super) fn refuse(reader: &mut Reader<'_>, faults: &mut Faults) {
 struct Parts<'r, 'c, 'd> {
     class: &'r mut Class<'c>,
     defaults: &'d Defaults<'d>,
-    /// `secret` is written.
+    /// The key `secret` is present.
     has_own: bool,
-    /// The object's own secret; `None`: it has none, or that is told.
+    /// The object's own secret; `None`: it has none, or a fault was reported.
     own: Option<Part>,
     all: Vec<Part>,
 }
@@ -62,18 +62,15 @@ impl ObjectReader<'_, '_> {
         let before = faults.len();
         for key in BESIDE_NO_KEYSTORE {
             if reader.get(key).is_some() {
-                let problem = "stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)";
+                let problem =
+                    "cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)";
                 faults.add(position(reader, key), key, problem);
             }
         }
         let has_own = reader.get("secret").is_some();
         for key in OF_A_SECRET {
             if !has_own && reader.get(key).is_some() {
-                faults.add(
-                    position(reader, key),
-                    key,
-                    "goes with `secret`, and there is none (write it beside the `secret` that it is for)",
-                );
+                faults.add(position(reader, key), key, "needs `secret`, and there is none (write it in the entry of its secret)");
             }
         }
         let own_backend = reader.get("backend").is_some();
@@ -112,7 +109,7 @@ impl Parts<'_, '_, '_> {
             reader.missing("chain", "name the field with the key's certificate, and those with its issuers", faults);
         }
         if has_chain && !has_key {
-            let problem = "is without `key` (add it; certificates that are trusted go under `trust`)";
+            let problem = "needs `key` (add it; write trusted certificates under `trust`)";
             faults.add(position(reader, "chain"), "chain", problem);
         }
         if !has_key && !has_chain && reader.get("trust").is_none() {
@@ -132,12 +129,16 @@ impl Parts<'_, '_, '_> {
         Some(Keystore { key, chain, trust, password: password?, alias: alias.unwrap_or_else(|| ALIAS.to_owned()) })
     }
 
-    /// A field that there must be.
+    /// A required field.
     fn read_one(&mut self, key: &'static str, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<FieldOf> {
         let node = reader.get(key)?;
         let field = self.field_of(key, node, faults)?;
         if self.all.get(field.part).is_some_and(|part| part.optional) {
-            faults.add(node.at, key, "is needed (write `optional: true` in the object: without the secret it has no file)");
+            faults.add(
+                node.at,
+                key,
+                "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)",
+            );
         }
         Some(field)
     }
@@ -150,14 +151,14 @@ impl Parts<'_, '_, '_> {
             Value::Mapping(_) | Value::Null | Value::Scalar { .. } => std::slice::from_ref(node),
         };
         if !(1..=MAX_FIELDS).contains(&items.len()) {
-            let problem = format!("has {} fields: 1 to {MAX_FIELDS} are allowed (write as many)", items.len());
+            let problem = format!("has {} fields: 1 to {MAX_FIELDS} are allowed (add or remove fields)", items.len());
             faults.add(node.at, key, problem);
             return Vec::new();
         }
         items.iter().filter_map(|item| self.field_of(key, item, faults)).collect()
     }
 
-    /// Secrets that are the same, and read in the same way, are one part.
+    /// Secrets that are the same, and are read in the same way, are one part.
     fn field_of(&mut self, key: &'static str, node: &Node, faults: &mut Faults) -> Option<FieldOf> {
         let (part, field) = match read_named(self.class, self.defaults, key, node, faults)? {
             Named::Other(part, field) => (part, field),
@@ -181,13 +182,13 @@ impl Parts<'_, '_, '_> {
     }
 }
 
-/// Java has it in capitals and small letters alike, and PKCS#12 in UTF-16 of 16 bits a character.
+/// Java ignores the case of an alias, and PKCS#12 stores it in UTF-16 with 16 bits per character.
 fn alias(text: &str) -> Result<String, String> {
     let is_plain = |c: char| !c.is_control() && u16::try_from(u32::from(c)).is_ok();
     match text.chars().count() {
         1..=MAX_ALIAS if text.chars().all(is_plain) => Ok(text.to_owned()),
         _ => Err(format!(
-            "{} is not an alias: it has 1 to {MAX_ALIAS} characters, none of them a control character or over U+FFFF (write another one)",
+            "{} is not an alias: an alias has 1 to {MAX_ALIAS} characters, no control character, and none above U+FFFF (write another one)",
             quoted(text)
         )),
     }

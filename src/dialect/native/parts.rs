@@ -11,14 +11,14 @@ use crate::yaml::{Faults, Node, Position, Reader, Value, not_text};
 /// The most secrets of one object.
 const MAX_PARTS: usize = 64;
 
-/// These belong to a secret, and so to each of several.
+/// These keys belong to a secret, so each of several secrets may have them.
 pub(super) const OF_A_SECRET: [&str; 8] = ["secret", "version", "method", "args", "lease", "keep", "backend", "parse"];
 
 const BLANK: [&str; 5] = ["backend", "version", "method", "lease", "keep"];
 
 const FORMS: [(&str, Form); 2] = [("json", Form::Json), ("pkcs12", Form::Pkcs12)];
 
-/// What a field is read as.
+/// The format in which a field is read.
 #[derive(Clone, Copy)]
 enum Form {
     Json,
@@ -27,16 +27,16 @@ enum Form {
 
 /// A field that a class names.
 pub(super) enum Named {
-    /// Of the secret that it is said of.
+    /// A field of the secret that the key belongs to.
     Own(FieldName),
     Other(Part, FieldName),
 }
 
-/// What an object asks for, and how its fields are read first.
+/// What an object asks for, and how its fields are parsed before use.
 pub(super) struct Asked {
-    /// Of several secrets, the first.
+    /// With several secrets: the first.
     pub secret: usize,
-    /// Each of several.
+    /// With several secrets: each of them.
     pub parts: Vec<Part>,
     pub parse: Option<Parse>,
 }
@@ -44,8 +44,8 @@ pub(super) struct Asked {
 fn refuse_beside(reader: &mut Reader<'_>, faults: &mut Faults) {
     for key in OF_A_SECRET {
         if reader.get(key).is_some() {
-            let problem =
-                "stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)";
+            let problem = "cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as \
+                           `{ secret: shop/db, version: 3 }`)";
             faults.add(position(reader, key), key, problem);
         }
     }
@@ -54,14 +54,14 @@ fn refuse_beside(reader: &mut Reader<'_>, faults: &mut Faults) {
 fn has_fitting_number(secrets: usize, at: Position, faults: &mut Faults) -> bool {
     let fits = (1..=MAX_PARTS).contains(&secrets);
     if !fits {
-        let problem = format!("has {secrets} secrets: a file is made of 1 to {MAX_PARTS} (write as many, or split the object)");
+        let problem = format!("has {secrets} secrets: a file is made of 1 to {MAX_PARTS} (add or remove secrets, or split the object)");
         faults.add(at, "secrets", problem);
     }
     fits
 }
 
 /// One secret, before its backend has seen it.
-/// `instead`: what may stand in the place of its name.
+/// `instead`: what may replace its name.
 pub(super) fn read_ask<'a, 'n: 'a>(
     defaults: &'a Defaults<'a>,
     instead: &[&'static str],
@@ -76,8 +76,8 @@ pub(super) fn read_ask<'a, 'n: 'a>(
     let keep = reader.parsed("keep", faults, parse_duration);
     let is_method_known = method.is_some() || reader.get("method").is_none();
     if keep.is_some() && is_method_known && method.unwrap_or_default().verb() == Verb::Read {
-        let problem =
-            "goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)";
+        let problem = "works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or \
+                       write the `method` that you mean)";
         faults.add(position(reader, "keep"), "keep", problem);
     }
     if reader.get("secret").is_none() && !instead.iter().any(|key| reader.get(key).is_some()) {
@@ -115,7 +115,7 @@ pub(super) fn read_list(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: 
     Some(Asked { secret: parts.first()?.secret, parts, parse: None })
 }
 
-/// The secrets of a template, by the names that it has for them.
+/// The secrets of a template, under the names that the template uses.
 pub(super) fn read_names(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Asked> {
     let before = faults.len();
     refuse_beside(reader, faults);
@@ -147,7 +147,7 @@ pub(super) fn read_names(class: &mut Class<'_>, defaults: &Defaults<'_>, reader:
     Some(Asked { secret: parts.first()?.secret, parts, parse: None })
 }
 
-/// A name alone, or a mapping with one.
+/// A name, or a mapping with a name.
 fn read_part(class: &mut Class<'_>, defaults: &Defaults<'_>, item: &Node, faults: &mut Faults) -> Option<Part> {
     let nothing = Node { at: item.at, value: Value::Null };
     if let Some(name) = item.text() {
@@ -178,7 +178,7 @@ fn read_mapping(class: &mut Class<'_>, defaults: &Defaults<'_>, reader: &mut Rea
     Some(Part { name: String::new(), secret: secret?, optional, parse })
 }
 
-/// How a secret's fields are read first: `json`, or a mapping that names a field. `own`: the secret.
+/// How a secret's fields are parsed before use: `json`, or a mapping that names a field. `own`: the secret.
 pub(super) fn read_parse(
     class: &mut Class<'_>,
     defaults: &Defaults<'_>,
@@ -190,7 +190,7 @@ pub(super) fn read_parse(
     if !matches!(node.value, Value::Mapping(_)) {
         let form = reader.parsed("parse", faults, |text| one_of("form of text", &FORMS, text))?;
         if matches!(form, Form::Pkcs12) {
-            let problem = "is without the field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)";
+            let problem = "needs the name of a field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)";
             faults.add(node.at, "parse", problem);
         }
         return Some(Parse::Lone);
@@ -205,7 +205,7 @@ pub(super) fn read_parse(
     let field = inner.text("field", faults).map(FieldName::new);
     let password = inner.get("password").map(|node| {
         if let Some(Form::Json) = form {
-            faults.add(node.at, inner.path("password"), "goes with `as: pkcs12` alone (remove it)");
+            faults.add(node.at, inner.path("password"), "works only with `as: pkcs12` (remove it)");
         }
         read_password(class, defaults, own, node, &inner.path("password"), faults)
     });
@@ -229,10 +229,14 @@ fn read_password(
         Named::Own(field) => own.map(|secret| PasswordOf { secret, field }),
         Named::Other(part, field) => {
             if part.optional {
-                faults.add(node.at, key, "is needed (write `optional: true` in the object: without the secret it has no file)");
+                faults.add(
+                    node.at,
+                    key,
+                    "cannot be optional here (write `optional: true` in the object: without this secret the object has no file)",
+                );
             }
             if part.parse.is_some() {
-                faults.add(node.at, key, "is a field that its store has, so `parse` means nothing here (remove it)");
+                faults.add(node.at, key, "is a field as the store has it, so `parse` has no use here (remove it)");
             }
             Some(PasswordOf { secret: part.secret, field })
         }

@@ -40,7 +40,7 @@ impl Catalogue for FakeCatalogue {
         let name = ask.name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
-            Err(_) => Err(Unresolved::Version(format!("{version:?} is no revision: a file vault counts them from 1"))),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is not a revision: a file vault counts them from 1"))),
         });
         let Ask { method, args, lease, keep, login, .. } = ask.clone();
         Ok(RefParts { backend: backend.parse().unwrap(), name, version: version.transpose()?, method, args, lease, keep, login }.into())
@@ -182,13 +182,13 @@ fn unknown_keys_name_the_nearest() {
         ("clientID", "y"),
     ];
     insta::assert_snapshot!(faults_of(&class), @r"
-    - clientID: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, maxStale, dialect)
-    - object: is no known key (did you mean `objects`?)
-    - roleName: is no known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
-    2:3 object 1 (a): feild: is no known key (did you mean `field`?)
-    3:3 object 1 (a): moed: is no known key (did you mean `mode`?)
-    5:3 object 2 (b): filePermission: is no known key (here it is `mode`)
-    6:5 object 2 (b): a\nb\u{1b}: is no known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep, parse, newline, format, keys, part, secrets, template, prefix, include, exclude, rename, key, chain, trust, alias, password)
+    - clientID: is not a known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, maxStale, dialect)
+    - object: is not a known key (did you mean `objects`?)
+    - roleName: is not a known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
+    2:3 object 1 (a): feild: is not a known key (did you mean `field`?)
+    3:3 object 1 (a): moed: is not a known key (did you mean `mode`?)
+    5:3 object 2 (b): filePermission: is not a known key (here it is `mode`)
+    6:5 object 2 (b): a\nb\u{1b}: is not a known key (known here: secret, field, fields, path, mode, owner, encoding, version, optional, backend, method, args, lease, keep, parse, newline, format, keys, part, secrets, template, prefix, include, exclude, rename, key, chain, trust, alias, password)
     ");
 }
 
@@ -200,15 +200,15 @@ fn an_owner_is_given_only_where_the_daemon_writes() {
     let wrong =
         "- {secret: a, owner: app}\n- {secret: b, owner: 1000}\n- {secret: c, owner: [1, 2]}\n- {secret: d, owner: \"4294967295:0\"}";
     insta::assert_snapshot!(faults_of(&[("objects", wrong)]), @r#"
-    1:22 object 1 (a): owner: "app" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
-    2:22 object 2 (b): owner: "1000" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
+    1:22 object 1 (a): owner: "app" is not an owner: an owner is the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
+    2:22 object 2 (b): owner: "1000" is not an owner: an owner is the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
     3:22 object 3 (c): owner: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    4:22 object 4 (d): owner: "4294967295:0" is no owner: the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
+    4:22 object 4 (d): owner: "4294967295:0" is not an owner: an owner is the user's and the group's number, such as "1000:1000" (write both numbers, in quotes)
     "#);
     let driver = ClassLimits { objects: 512, files: 4096, bytes: 1 << 20, owners: false };
     let faults = parse(&parameters(&[("objects", objects)]), &FakeCatalogue { only: true }, driver, &Steps::unbounded()).unwrap_err();
     assert_eq!(faults.0.len(), 2);
-    insta::assert_snapshot!(faults.0[0], @"object 1 (a): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read by `mode`)");
+    insta::assert_snapshot!(faults.0[0], @"object 1 (a): owner: works with `delivery: provider` only: on this node the driver writes the files, and they belong to root (remove it, and let others read the file with `mode`)");
 }
 
 #[test]
@@ -280,12 +280,12 @@ fn how_long_what_is_made_is_kept() {
 - { secret: f, keep: 1h }
 ";
     insta::assert_snapshot!(faults(wrong), @r#"
-    2:36 object 1 (a): keep: goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)
-    3:50 object 2 (b): keep: goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)
+    2:36 object 1 (a): keep: works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or write the `method` that you mean)
+    3:50 object 2 (b): keep: works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or write the `method` that you mean)
     4:50 object 3 (c): keep: "for ever" is not a duration (write for example 500ms, 90s, 2m or 24h)
     5:38 object 4 (d): method: there is no method "post" (did you mean `POST`?)
     6:50 object 5 (e): keep: "12" is not a duration (write for example 500ms, 90s, 2m or 24h)
-    7:22 object 6 (f): keep: goes with POST and PUT alone: it says how long what they make is kept (remove it, or write the `method` that is meant)
+    7:22 object 6 (f): keep: works only with POST and PUT: it says how long Keyferry keeps what these requests create (remove it, or write the `method` that you mean)
     "#);
 }
 
@@ -347,12 +347,12 @@ fn two_requests_for_one_path_are_warned_of() {
     let plan = plan(objects);
     assert_eq!(plan.objects.iter().map(|object| object.secret).collect::<Vec<_>>(), [0, 1, 2], "nothing is shared that was not asked for");
     insta::assert_snapshot!(plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
-    object 2 (tls.key): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 2 (tls.key): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ only in their spelling (write the same arguments if the two belong together, such as a certificate and its key)
     object 3 (ca.crt): args: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
     ");
 }
 
-/// As a chart writes what its values do not say.
+/// A chart writes this for values that are not set.
 #[test]
 fn what_is_empty_is_left_out() {
     let rest = r#", backend: "", mode: "", version: "", encoding: "", method: "", lease: "", keep: "", owner: """#;
@@ -376,10 +376,10 @@ fn what_is_empty_is_left_out() {
     insta::assert_snapshot!(faults_of(&[("objects", "[{secret: \"\"}, {secret: a, field: \"\"}, {secret: b, fields: \"\", path: b/}, {secret: c, path: \"\"}, {secret: d, optional: \"\"}, {secret: e, fields: [\"\"], path: e/}]")]), @r#"
     1:11 object 1: secret: the name "" is empty (write the name as its store lists it)
     1:35 object 2: field: is empty (write a field's name, or a simpler JMESPath expression)
-    1:60 object 3 (b/): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    1:60 object 3 (b/): fields: "" cannot name a field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
     1:93 object 4: path: "" is empty (name the file, or leave `path` out)
     1:120 object 5 (d): optional: must be true or false (write one of them, without quotes)
-    1:146 object 6 (e/): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    1:146 object 6 (e/): fields: "" cannot name a field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
     "#);
 }
 
@@ -391,14 +391,14 @@ fn words_of_the_peers_are_known_for_what_they_are() {
         ("objects", "- {objectName: a, secretPath: b, secretKey: c, filePermission: 0400, secretArgs: {}}"),
     ];
     insta::assert_snapshot!(faults_of(&class), @"
-    - roleName: is no known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
-    - vaultAddress: is no known key (here it is `address`; a class in the format of the vault provider says `dialect: vault`)
+    - roleName: is not a known key (here it is `role`; a class in the format of the vault provider says `dialect: vault`)
+    - vaultAddress: is not a known key (here it is `address`; a class in the format of the vault provider says `dialect: vault`)
     1:3 object 1: secret: is missing (write the secret's name, such as `secret: shop/db`)
-    1:4 object 1: objectName: is no known key (here it is `path`)
-    1:19 object 1: secretPath: is no known key (here it is `secret`)
-    1:34 object 1: secretKey: is no known key (here it is `field`)
-    1:48 object 1: filePermission: is no known key (here it is `mode`)
-    1:70 object 1: secretArgs: is no known key (here it is `args`)
+    1:4 object 1: objectName: is not a known key (here it is `path`)
+    1:19 object 1: secretPath: is not a known key (here it is `secret`)
+    1:34 object 1: secretKey: is not a known key (here it is `field`)
+    1:48 object 1: filePermission: is not a known key (here it is `mode`)
+    1:70 object 1: secretArgs: is not a known key (here it is `args`)
     ");
 }
 
@@ -419,15 +419,15 @@ fn all_faults_of_a_class_at_once() {
   fields: b
 "#;
     insta::assert_snapshot!(faults_of(&[("mode", "rw-r--r--"), ("objects", objects), ("bakend", "files")]), @r#"
-    - bakend: is no known key (did you mean `backend`?)
-    - mode: "rw-r--r--" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    - bakend: is not a known key (did you mean `backend`?)
+    - mode: "rw-r--r--" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     5:9 object 1 (db/password): mode: 04755 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     6:13 object 1 (db/password): optional: must be true or false (write one of them, without quotes)
     7:13 object 1 (db/password): encoding: there is no encoding "base46" (did you mean `base64`?)
     8:3 object 2 (x): secret: is missing (write the secret's name, such as `secret: shop/db`)
     9:11 object 3: secret: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    10:3 object 4: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
-    13:11 object 5 (a): fields: stands beside `field` (keep one: `field` is one file, `fields` a folder of them)
+    10:3 object 4: objects: is a text, but an object must be a mapping (write for example `- secret: shop/db`)
+    13:11 object 5 (a): fields: cannot be used together with `field` (keep one: `field` makes one file, `fields` makes a folder of files)
     "#);
 }
 
@@ -437,10 +437,10 @@ fn bad_modes() {
     insta::assert_snapshot!(faults(objects), @r#"
     1:20 object 1 (a): mode: 01777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     1:46 object 2 (b): mode: 644 is decimal without a 0 before it, and over 0777 (did you mean 0644?)
-    1:70 object 3 (c): mode: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
-    1:95 object 4 (d): mode: "u+r" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:70 object 3 (c): mode: "0888" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:95 object 4 (d): mode: "u+r" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     1:119 object 5 (e): mode: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    1:143 object 6 (f): mode: "0x1ff" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:143 object 6 (f): mode: "0x1ff" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     1:169 object 7 (g): mode: 4294967296 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
     "#);
     for blank in [" ", "\t", "  "] {
@@ -481,9 +481,9 @@ fn bad_paths() {
     8:21 object 7 (certs/): path: "certs/" has an empty element (`//`, or a `/` at its end) (name a file; a folder goes with `fields`)
     9:21 object 8 (..data): path: "..data" starts with `..`, which the driver keeps for itself (choose another name)
     10:34 object 9 (/certs): path: "/certs" is absolute: paths are relative to the volume (remove the `/` at its start)
-    11:3 object 10 (a\tb): path: is missing, and "a\tb" cannot stand in for it: it has a control character (add a path)
-    12:3 object 11 (..k): path: is missing, and "..k" cannot stand in for it: it starts with `..`, which the driver keeps for itself (add a path)
-    13:23 object 12 (l): fields: the field ".." cannot name a file: the path has the element ".." (give it to an object of its own, with `field` and `path`)
+    11:3 object 10 (a\tb): path: is missing, and "a\tb" cannot be used instead: it has a control character (add a path)
+    12:3 object 11 (..k): path: is missing, and "..k" cannot be used instead: it starts with `..`, which the driver keeps for itself (add a path)
+    13:23 object 12 (l): fields: the field ".." cannot name a file: the path has the element ".." (write a separate object for it, with `field` and `path`)
     "#);
 }
 
@@ -503,11 +503,11 @@ fn paths_that_exclude_each_other() {
 - {secret: k, path: many}
 "#;
     insta::assert_snapshot!(faults(objects), @r#"
-    3:21 object 2 (db/password): path: "db/password" is also the path of object 1 (db/password) (give each object a path of its own)
+    3:21 object 2 (db/password): path: "db/password" is also the path of object 1 (db/password) (give each object a different path)
     4:21 object 3 (db): path: "db" would be a file, but object 1 (db/password) needs a folder there (change one of the paths)
-    6:21 object 5 (x/y): path: "x" is a file, that of object 4 (x): nothing can stand within it (change one of the paths)
-    7:34 object 6 (x/): path: "x" is a file, that of object 4 (x): nothing can stand within it (change one of the paths)
-    9:21 object 8 (many/q): path: "many/q" is also the path of object 7 (many/) (give each object a path of its own)
+    6:21 object 5 (x/y): path: "x" is the file of object 4 (x): nothing can be below a file (change one of the paths)
+    7:34 object 6 (x/): path: "x" is the file of object 4 (x): nothing can be below a file (change one of the paths)
+    9:21 object 8 (many/q): path: "many/q" is also the path of object 7 (many/) (give each object a different path)
     12:21 object 11 (many): path: "many" would be a file, but object 7 (many/) needs a folder there (change one of the paths)
     "#);
 }
@@ -531,7 +531,7 @@ fn bad_names_versions_and_backends() {
     5:12 object 4: secret: the name "" is empty (write the name as its store lists it)
     6:12 object 5 (a\0b): secret: the name "a\0b" has a control character (write the name as its store lists it)
     7:12 object 6 (a): secret: the name "/v1/a" has an empty element (`//`, or a `/` at its start or end) (write the name as its store lists it)
-    8:24 object 7 (a): version: "latest" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
+    8:24 object 7 (a): version: "latest" is not a revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
     9:33 object 8 (x): backend: there is no backend "files2" on this node (there are: bao, files)
     "#);
     let long = format!("- secret: {}", "x".repeat(2_000));
@@ -543,7 +543,7 @@ fn a_backend_that_is_unknown_is_told_once() {
     let objects = "[{secret: a}, {secret: b}, {secret: c, backend: files, mode: 9}, {secret: d, mode: 0999}]";
     insta::assert_snapshot!(faults_of(&[("backend", "boa"), ("objects", objects)]), @r#"
     - backend: there is no backend "boa" on this node (there are: bao, files)
-    1:84 object 4 (d): mode: "0999" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    1:84 object 4 (d): mode: "0999" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     "#);
     let class = parameters(&[("objects", objects)]);
     let found = parse(
@@ -576,11 +576,11 @@ fn bad_fields() {
     );
     insta::assert_snapshot!(faults(&objects), @r#"
     2:23 object 1 (a): fields: is an empty list (name fields, or write "*" for all)
-    3:24 object 2 (b): fields: "" can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
-    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    3:24 object 2 (b): fields: "" cannot name a field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    3:28 object 2 (b): fields: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     4:120 object 3 (c): fields: has more than 16 patterns with a `*` (name the fields, or use fewer patterns)
-    5:23 object 4 (d): fields: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... can name no field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
-    6:22 object 5 (x): field: joins by a text that is not a literal, so that nothing bounds the result (write a field's name, or a simpler JMESPath expression)
+    5:23 object 4 (d): fields: "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"... cannot name a field: a field's name has 1 to 253 bytes and no control character (write a name, or "*" for all)
+    6:22 object 5 (x): field: joins with a text that is not a literal, so the result could have any size (write a field's name, or a simpler JMESPath expression)
     7:22 object 6 (y): field: uses `&` outside the arguments of map, max_by, min_by and sort_by (write a field's name, or a simpler JMESPath expression)
     8:22 object 7 (z): field: is empty (write a field's name, or a simpler JMESPath expression)
     9:22 object 8 (((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((((...): field: has more than 64 operators (1000) (write a field's name, or a simpler JMESPath expression)
@@ -627,7 +627,7 @@ fn hostile_text_is_cut_and_escaped() {
     }
 }
 
-/// A class over many secrets costs no more each than one over few. Prints its figures; `--nocapture` shows them.
+/// A class with many secrets needs no more time per secret than a class with few. Prints its figures; `--nocapture` shows them.
 #[test]
 fn time_to_parse_grows_with_the_class_alone() {
     let best = [10, 1_000].map(|objects| {
@@ -648,11 +648,11 @@ fn time_to_parse_grows_with_the_class_alone() {
         println!("{objects} objects: {best:?}");
         best.as_nanos() / objects as u128
     });
-    // Generous, for busy machines: what is excluded is growth with the square, which would be a hundredfold.
+    // A generous limit, for busy machines: quadratic growth would be a hundredfold.
     assert!(best[1] < 10 * best[0], "{best:?} ns an object");
 }
 
-/// Every class in the documentation is one that works.
+/// Every class in the documentation works.
 #[test]
 fn the_documented_classes_parse() {
     let page = include_str!("../../../docs/classes.md");
@@ -721,7 +721,7 @@ fn names_and_files_and_paths_have_bounds() {
     insta::assert_snapshot!(faults[0], @"object 4 (x2): path: with this object the class has more than 10 files: no more are allowed on this node (split the class, or ask for a higher limits.files)");
 }
 
-/// The steps of a class, whatever comes of it.
+/// The steps of a class, with any result.
 fn steps_of(class: &BTreeMap<String, String>) -> u64 {
     let steps = Steps::unbounded();
     let limits = ClassLimits { objects: 100_000, files: 100_000, bytes: 1 << 30, owners: true };
@@ -779,7 +779,8 @@ fn twice_the_class_takes_twice_the_steps() {
     }
 }
 
-/// What the steps do not see, the clock does: one class is read as fast as sixteen of a sixteenth. With a square it would take 16 times as long.
+/// The clock finds what the steps do not count: one class is read as fast as sixteen classes of a sixteenth of the size. Quadratic work
+/// would take 16 times as long.
 #[test]
 fn the_time_of_a_class_grows_with_its_steps() {
     for (kind, class) in kinds() {
@@ -789,7 +790,7 @@ fn the_time_of_a_class_grows_with_its_steps() {
             (0..times).for_each(|_| _ = steps_of(class));
             start.elapsed()
         };
-        // In turn: what keeps the machine busy keeps both.
+        // By turns: a busy machine then slows both.
         let tries: Vec<_> = (0..4).map(|_| (time(&small, 16), time(&large, 1))).collect();
         let [small, large] = [tries.iter().map(|(small, _)| small).min(), tries.iter().map(|(_, large)| large).min()];
         assert!(large.unwrap() < &(5 * *small.unwrap()), "{kind}: {small:?}, {large:?}");
@@ -860,7 +861,7 @@ fn a_file_in_a_format() {
     assert_eq!(parts, [(0, false, None), (3, true, Some(Parse::Field(FieldName::new("value")))), (0, false, None)]);
 }
 
-/// A secret that is asked for by a refused object alone is not asked for, and the others keep their places.
+/// A secret that only a refused object asks for is not asked for, and the others keep their places.
 #[test]
 fn secrets_of_a_list_share_their_places() {
     let plan = plan("[{secret: b}, {secrets: [a, b, c], format: json, path: x}, {secret: c, path: y}]");
@@ -897,32 +898,32 @@ fn what_goes_with_a_format_and_what_does_not() {
     3:3 object 2 (b): key: is missing (name the fields of a key and its certificates, with `key` and `chain`, or `trust` for a truststore)
     3:3 object 2 (b): password: is missing (name the field that has it, such as `password: { secret: shop/keystore, field: password }`)
     3:3 object 2 (b): path: is missing (name the file, such as `path: keystore.p12`)
-    4:37 object 3 (c1): field: stands beside `format`, which writes fields under their names (write `fields` for those that you want)
-    5:22 object 4 (d): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
-    6:36 object 5 (e): keys: goes with `format: dotenv` and `format: properties` alone (remove it)
-    7:36 object 6 (f): part: goes with `format: pem` alone (remove it)
+    4:37 object 3 (c1): field: cannot be used together with `format`, which writes fields under their names (write `fields` to choose the fields)
+    5:22 object 4 (d): keys: works only with `format: dotenv` and `format: properties` (remove it)
+    6:36 object 5 (e): keys: works only with `format: dotenv` and `format: properties` (remove it)
+    7:36 object 6 (f): part: works only with `format: pem` (remove it)
     8:38 object 7 (g): keys: there is no spelling of keys "upper" (there are: env)
     9:25 object 8 (h): newline: there is no rule for line ends "crlf" (there are: keep, strip, ensure)
     10:23 object 9 (i): parse: there is no form of text "xml" (there are: json, pkcs12)
     11:23 object 10 (j): parse.field: is missing (name the field that is read)
-    11:35 object 10 (j): parse.feild: is no known key (did you mean `field`?)
+    11:35 object 10 (j): parse.feild: is not a known key (did you mean `field`?)
     12:32 object 11 (k): parse.field: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     12:41 object 11 (k): parse.as: there is no form of text "yaml" (there are: json, pkcs12)
-    13:14 object 12 (l): secrets: stands without `format`, which makes one file of them (add it, such as `format: json`)
+    13:14 object 12 (l): secrets: needs `format`, which makes one file of several secrets (add it, such as `format: json`)
     14:3 object 13: path: is missing (name the file: it is made of several secrets)
-    15:14 object 14 (n): secrets: has 0 secrets: a file is made of 1 to 64 (write as many, or split the object)
+    15:14 object 14 (n): secrets: has 0 secrets: a file is made of 1 to 64 (add or remove secrets, or split the object)
     16:14 object 15 (o): secrets: is a text, but must be a list (start each secret with `- `, such as `- shop/db`)
     17:15 object 16 (p): secrets: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     18:15 object 17 (q): secrets.secret: is missing (write the secret's name, such as `secret: shop/db`)
-    18:17 object 17 (q): secrets.secert: is no known key (did you mean `secret`?)
-    19:13 object 18 (r): secret: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
-    19:39 object 18 (r): version: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    18:17 object 17 (q): secrets.secert: is not a known key (did you mean `secret`?)
+    19:13 object 18 (r): secret: cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    19:39 object 18 (r): version: cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
     20:15 object 19 (s): secret: the name "a/../b" has the element ".." (write the name as its store lists it)
     20:45 object 19 (s): backend: there is no backend "flies" on this node (there are: bao, files)
-    20:76 object 19 (s): version: "x" is no revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
+    20:76 object 19 (s): version: "x" is not a revision: a file vault counts them from 1 (pin one that the store has, or leave the version out for the latest)
     "#);
     let many = vec!["a"; 65].join(", ");
-    insta::assert_snapshot!(faults(&format!("[{{ secrets: [{many}], format: json, path: x }}]")), @"1:13 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (write as many, or split the object)");
+    insta::assert_snapshot!(faults(&format!("[{{ secrets: [{many}], format: json, path: x }}]")), @"1:13 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (add or remove secrets, or split the object)");
 }
 
 #[test]
@@ -940,7 +941,7 @@ fn a_template_names_its_secrets() {
     assert_eq!(parts, [("db", 0, false, None), ("api", 1, true, Some(Parse::Lone))]);
     assert_eq!((plan.templates().count(), plan.objects[1].secret, plan.compiled() > 1_000), (2, 0, true));
     let warnings: Vec<_> = plan.warnings.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(warnings.join("\n"), @r#"object 2 (app.json): template: line 1 writes a value as it is, and its writer could write more than a value into "app.json" (add a filter: `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`)"#);
+    insta::assert_snapshot!(warnings.join("\n"), @r#"object 2 (app.json): template: line 1 writes a value without a filter, so the author of the secret could add more than a value to "app.json" (add a filter: `json`, `yaml`, `toml`, `properties`, `dotenv`, `quote` or `shellquote`)"#);
 }
 
 #[test]
@@ -964,27 +965,27 @@ fn what_goes_with_a_template_and_what_does_not() {
     2:15 object 1 (a): template: line 1: a tag `{{` is not closed with `}}`
     3:3 object 2 (b): secrets: is missing (name the secrets that the template uses, such as `secrets: { db: shop/db }`)
     4:29 object 3 (c): secrets: is a list, but a template has a mapping (write `name: shop/db` for each secret)
-    5:29 object 4 (d): secrets: has 0 secrets: a file is made of 1 to 64 (write as many, or split the object)
+    5:29 object 4 (d): secrets: has 0 secrets: a file is made of 1 to 64 (add or remove secrets, or split the object)
     6:31 object 5 (e): secrets: "d-b" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
     6:39 object 5 (e): secrets: "if" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
     6:46 object 5 (e): secrets: "loop" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
     6:55 object 5 (e): secrets: "" is not a name for a template: letters, digits and `_`, and not a word of its language (use another one)
     7:3 object 6: path: is missing (name the file that the template makes)
-    8:57 object 7 (g): format: stands beside `template`, which makes the whole file (remove it)
-    8:72 object 7 (g): newline: stands beside `template`, which makes the whole file (remove it)
-    8:89 object 7 (g): encoding: stands beside `template`, which makes the whole file (remove it)
-    9:57 object 8 (h): secret: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
-    9:69 object 8 (h): version: stands beside `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    8:57 object 7 (g): format: cannot be used together with `template`, which makes the whole file (remove it)
+    8:72 object 7 (g): newline: cannot be used together with `template`, which makes the whole file (remove it)
+    8:89 object 7 (g): encoding: cannot be used together with `template`, which makes the whole file (remove it)
+    9:57 object 8 (h): secret: cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
+    9:69 object 8 (h): version: cannot be used together with `secrets` (write it in the entry of each secret that it is for, such as `{ secret: shop/db, version: 3 }`)
     10:15 object 9 (i): template: line 2: uses "dv", which is not a name under `secrets` (did you mean `db`?)
     11:15 object 10 (j): template: line 2: there is no filter "b64" (there are: b64decode, b64encode, default, dotenv, first, fromjson, hex, indent, jmespath, join, json, last, length, lower, pem_chain, pem_key, pem_leaf, properties, quote, replace, sha256, shellquote, split, squote, toml, trim, upper, urlencode, yaml)
     11:56 object 10 (j): secrets.secret: is missing (write the secret's name, such as `secret: shop/db`)
-    11:58 object 10 (j): secrets.secert: is no known key (did you mean `secret`?)
+    11:58 object 10 (j): secrets.secert: is not a known key (did you mean `secret`?)
     12:15 object 11 (k): template: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
-    13:46 object 12 (a/l): path: "a" is a file, that of object 1 (a): nothing can stand within it (change one of the paths)
+    13:46 object 12 (a/l): path: "a" is the file of object 1 (a): nothing can be below a file (change one of the paths)
     14:28 object 13 (m): secrets: is a mapping, but must be a list (start each secret with `- `, such as `- shop/db`)
     "#);
     let many = (0..65).map(|n| format!("s{n}: a")).collect::<Vec<_>>().join(", ");
-    insta::assert_snapshot!(faults(&format!("[{{ template: x, secrets: {{ {many} }}, path: x }}]")), @"1:26 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (write as many, or split the object)");
+    insta::assert_snapshot!(faults(&format!("[{{ template: x, secrets: {{ {many} }}, path: x }}]")), @"1:26 object 1 (x): secrets: has 65 secrets: a file is made of 1 to 64 (add or remove secrets, or split the object)");
 }
 
 #[test]
@@ -1053,35 +1054,35 @@ fn what_goes_with_a_keystore_and_what_does_not() {
     3:3 object 2 (b): key: is missing (name the fields of a key and its certificates, with `key` and `chain`, or `trust` for a truststore)
     3:3 object 2 (b): password: is missing (name the field that has it, such as `password: { secret: shop/keystore, field: password }`)
     4:3 object 3 (c): chain: is missing (name the field with the key's certificate, and those with its issuers)
-    5:39 object 4 (d): chain: is without `key` (add it; certificates that are trusted go under `trust`)
+    5:39 object 4 (d): chain: needs `key` (add it; write trusted certificates under `trust`)
     6:3 object 5 (e): password: is missing (name the field that has it, such as `password: { secret: shop/keystore, field: password }`)
     7:3 object 6 (f): path: is missing (name the file, such as `path: keystore.p12`)
     8:26 object 7 (g): key: names the field "k", and the object has no `secret` (add it, or write `{ secret: NAME, field: NAME }`)
-    8:36 object 7 (g): chain: has 0 fields: 1 to 32 are allowed (write as many)
+    8:36 object 7 (g): chain: has 0 fields: 1 to 32 are allowed (add or remove fields)
     8:48 object 7 (g): trust: is a list, but must be a field (write its name, or `{ secret: NAME, field: NAME }`)
     8:64 object 7 (g): password.secret: is missing (write the secret's name, such as `secret: shop/db`)
     9:37 object 8 (h): key: is a list, but must be a field (write its name, or `{ secret: NAME, field: NAME }`)
     9:49 object 8 (h): chain.field: is missing (name the secret's field)
     9:75 object 8 (h): password.field: is missing (name the secret's field)
-    9:89 object 8 (h): password.feild: is no known key (did you mean `field`?)
-    10:14 object 9 (i): secrets: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
-    11:62 object 10 (j): field: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
-    11:71 object 10 (j): keys: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
-    11:82 object 10 (j): part: stands beside `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
-    12:21 object 11 (k): key: goes with `format: pkcs12` alone (add that, or remove it)
-    12:31 object 11 (k): trust: goes with `format: pkcs12` alone (add that, or remove it)
-    12:41 object 11 (k): alias: goes with `format: pkcs12` alone (add that, or remove it)
-    13:14 object 12 (l): version: goes with `secret`, and there is none (write it beside the `secret` that it is for)
-    14:52 object 13 (m): password: is needed (write `optional: true` in the object: without the secret it has no file)
-    14:101 object 13 (m): alias: "" is not an alias: it has 1 to 64 characters, none of them a control character or over U+FFFF (write another one)
-    15:62 object 14 (n): alias: "🔑" is not an alias: it has 1 to 64 characters, none of them a control character or over U+FFFF (write another one)
-    16:23 object 15 (o): parse: is without the field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)
+    9:89 object 8 (h): password.feild: is not a known key (did you mean `field`?)
+    10:14 object 9 (i): secrets: cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    11:62 object 10 (j): field: cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    11:71 object 10 (j): keys: cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    11:82 object 10 (j): part: cannot be used together with `format: pkcs12`, which is made of `key`, `chain`, `trust` and `password` (remove it)
+    12:21 object 11 (k): key: works only with `format: pkcs12` (add that, or remove this key)
+    12:31 object 11 (k): trust: works only with `format: pkcs12` (add that, or remove this key)
+    12:41 object 11 (k): alias: works only with `format: pkcs12` (add that, or remove this key)
+    13:14 object 12 (l): version: needs `secret`, and there is none (write it in the entry of its secret)
+    14:52 object 13 (m): password: cannot be optional here (write `optional: true` in the object: without this secret the object has no file)
+    14:101 object 13 (m): alias: "" is not an alias: an alias has 1 to 64 characters, no control character, and none above U+FFFF (write another one)
+    15:62 object 14 (n): alias: "🔑" is not an alias: an alias has 1 to 64 characters, no control character, and none above U+FFFF (write another one)
+    16:23 object 15 (o): parse: needs the name of a field (write `parse: { field: NAME, as: pkcs12, password: { secret: NAME, field: NAME } }`)
     17:23 object 16 (p): parse.field: is missing (name the field that is read)
     17:47 object 16 (p): parse.password: is a list, but must be a field (write its name, or `{ secret: NAME, field: NAME }`)
-    18:55 object 17 (q): parse.password: goes with `as: pkcs12` alone (remove it)
-    19:57 object 18 (r): parse.password: is needed (write `optional: true` in the object: without the secret it has no file)
-    19:57 object 18 (r): parse.password: is a field that its store has, so `parse` means nothing here (remove it)
-    20:61 object 19 (k/s): path: "k" is a file, that of object 11 (k): nothing can stand within it (change one of the paths)
+    18:55 object 17 (q): parse.password: works only with `as: pkcs12` (remove it)
+    19:57 object 18 (r): parse.password: cannot be optional here (write `optional: true` in the object: without this secret the object has no file)
+    19:57 object 18 (r): parse.password: is a field as the store has it, so `parse` has no use here (remove it)
+    20:61 object 19 (k/s): path: "k" is the file of object 11 (k): nothing can be below a file (change one of the paths)
     21:24 object 20 (t): format: there is no format "PKCS12" (did you mean `pkcs12`?)
     "#);
 }
@@ -1096,8 +1097,8 @@ fn a_class_has_few_keystores() {
         |n: usize| format!("- {{ secrets: [{{ secret: b{n}, parse: {{ field: pfx, as: pkcs12 }} }}], format: pem, path: l{n} }}\n");
     let eight = (0..4).map(written).chain((0..3).map(|n| read(n, "p"))).chain([read(3, "q"), of_list(1), of_list(2)]).collect::<String>();
     assert_eq!(plan(&eight).objects.len(), 10, "one file that several objects read is one");
-    insta::assert_snapshot!(faults(&(eight.clone() + &written(9) + &of_list(3))), @r#"11:3 object 11 (w9): format: with this object the class has more than 8 keystores, those that are read counted too (split the class over several volumes)"#);
-    // However many there are, the others are not looked through again and again.
+    insta::assert_snapshot!(faults(&(eight.clone() + &written(9) + &of_list(3))), @r#"11:3 object 11 (w9): format: with this object the class has more than 8 keystores; the stored keystores that it reads count too (split the class over several volumes)"#);
+    // With any number of them, the others are not searched again and again.
     let many = (0..400).map(of_list).collect::<String>();
     assert_eq!(faults(&many).lines().count(), 1);
 }

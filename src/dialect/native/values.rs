@@ -9,7 +9,7 @@ use crate::formats::{Format, Names};
 use crate::model::{Encoding, FieldPattern, FileMode, InvalidMode, InvalidPath, Newline, Owner, Query, quoted};
 use crate::yaml::{Faults, Reader};
 
-/// The most patterns with a `*` in one object: each is tried on every field.
+/// The most patterns with a `*` in one object: each is compared with every field.
 const MAX_GLOBS: usize = 16;
 
 /// The longest field name in bytes, and so the longest pattern that could match one.
@@ -33,7 +33,7 @@ const NEWLINES: [(&str, Newline); 3] = [("keep", Newline::Keep), ("strip", Newli
 
 const PEM_PARTS: [(&str, PemPart); 3] = [("key", PemPart::Key), ("leaf", PemPart::Leaf), ("chain", PemPart::Chain)];
 
-/// Every spelling that Kubernetes' users have.
+/// Every spelling that users of Kubernetes write.
 pub(in crate::dialect) fn mode(text: &str) -> Result<FileMode, String> {
     text.parse().map_err(|invalid| match invalid {
         InvalidMode::OutOfRange(_) if matches!(text.len(), 3) && text.bytes().all(|byte| byte < b'8') => {
@@ -60,7 +60,7 @@ pub(super) fn newline(text: &str) -> Result<Newline, String> {
 pub(super) enum Formatting {
     None,
     This(Format),
-    /// It is none, and that is told.
+    /// It is not a format, and a fault says so.
     Wrong,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Forma
         faults.add(
             position(reader, "secrets"),
             "secrets",
-            "stands without `format`, which makes one file of them (add it, such as `format: json`)",
+            "needs `format`, which makes one file of several secrets (add it, such as `format: json`)",
         );
     }
     if is_there && format.is_none() {
@@ -87,15 +87,15 @@ pub(super) fn read_format(reader: &mut Reader<'_>, faults: &mut Faults) -> Forma
         (other, _, _) => other,
     };
     if has_names && !matches!(format, Some(Format::Dotenv(_) | Format::Properties(_))) {
-        faults.add(position(reader, "keys"), "keys", "goes with `format: dotenv` and `format: properties` alone (remove it)");
+        faults.add(position(reader, "keys"), "keys", "works only with `format: dotenv` and `format: properties` (remove it)");
     }
     if has_part && !matches!(format, Some(Format::Pem(_))) {
-        faults.add(position(reader, "part"), "part", "goes with `format: pem` alone (remove it)");
+        faults.add(position(reader, "part"), "part", "works only with `format: pem` (remove it)");
     }
     format.map_or(Formatting::None, Formatting::This)
 }
 
-/// `pkcs12` is read by `keystore`, and only listed here.
+/// `keystore` reads `pkcs12`; here it is only in the list.
 fn one_of_formats(text: &str) -> Result<Format, String> {
     const ALL: [&str; 7] = ["json", "yaml", "toml", "properties", "dotenv", "pem", "pkcs12"];
     match FORMATS.iter().find(|(name, _)| *name == text) {
@@ -111,7 +111,7 @@ pub(super) fn query(text: &str) -> Result<Query, String> {
     text.parse().map_err(|invalid| format!("{invalid} (write a field's name, or a simpler JMESPath expression)"))
 }
 
-/// The path of a file or a folder; left out, the default stands for it.
+/// The path of a file or a folder; if it is left out, the default is used.
 pub(super) fn read_path<P: FromStr<Err = InvalidPath>>(reader: &mut Reader<'_>, default: Option<&str>, faults: &mut Faults) -> Option<P> {
     if reader.get("path").is_some() {
         return reader.parsed("path", faults, |text| text.parse().map_err(|cause| path_problem(text, &cause)));
@@ -121,7 +121,7 @@ pub(super) fn read_path<P: FromStr<Err = InvalidPath>>(reader: &mut Reader<'_>, 
 }
 
 fn no_default(reader: &Reader<'_>, name: &str, cause: &InvalidPath, faults: &mut Faults) {
-    faults.add(reader.at(), "path", format!("is missing, and {} cannot stand in for it: it {cause} (add a path)", quoted(name)));
+    faults.add(reader.at(), "path", format!("is missing, and {} cannot be used instead: it {cause} (add a path)", quoted(name)));
 }
 
 fn path_problem(path: &str, cause: &InvalidPath) -> String {
@@ -146,7 +146,7 @@ pub(super) fn read_patterns(reader: &mut Reader<'_>, faults: &mut Faults) -> Opt
     for (at, text) in &texts {
         if text.is_empty() || text.len() > MAX_PATTERN || text.chars().any(char::is_control) {
             let problem = format!(
-                "{} can name no field: a field's name has 1 to {MAX_PATTERN} bytes and no control character (write a name, or \"*\" for all)",
+                "{} cannot name a field: a field's name has 1 to {MAX_PATTERN} bytes and no control character (write a name, or \"*\" for all)",
                 quoted(text)
             );
             faults.add(*at, "fields", problem);

@@ -1,4 +1,4 @@
-//! The parameters of a class as a whole: by which names, and what they say of the login.
+//! The parameters of a class as a whole: their names, and what they say of the login.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,21 +9,21 @@ use crate::dialect::keys::{Keys, go_boolean};
 use crate::dialect::login;
 use crate::model::{Login, LoginKey, LoginTls};
 
-/// A peer, and its names for what its classes say.
+/// A peer, and the parameter names that its classes use.
 #[derive(Debug)]
 pub(in crate::dialect) struct Peer {
     /// The dialect.
     pub name: &'static str,
     /// The server's name, for messages.
     pub title: &'static str,
-    /// The audience of a Pod's token where nobody names one; the peers' own default.
+    /// The audience of a Pod's token if nobody names one; it is the peers' default.
     pub audience: &'static str,
-    /// By [`Parameter`]: all names, the one that wins first.
+    /// For each [`Parameter`]: all its names, first the one with priority.
     names: [&'static [&'static str]; 11],
     /// The names that messages list.
     shown: &'static [&'static str],
     foreign: &'static [(&'static str, &'static str)],
-    /// What to do about a name that the other peer alone has.
+    /// What to do about a name that only the other peer has.
     of_others: fn(&str) -> Option<String>,
 }
 
@@ -42,7 +42,7 @@ enum Parameter {
     SkipVerify,
 }
 
-/// What is the same in both.
+/// The names that both have.
 const SHARED: [&str; 3] = ["objects", "audience", "dialect"];
 
 pub(in crate::dialect) const VAULT: Peer = Peer {
@@ -78,9 +78,9 @@ pub(in crate::dialect) const VAULT: Peer = Peer {
     ],
     foreign: &[
         ("address", "here it is `vaultAddress`"),
-        ("backend", "here the address says which backend, or the node's configuration"),
-        ("fresh", "only classes in the native format say that"),
-        ("maxStale", "only classes in the native format say that"),
+        ("backend", "here the address or the node's configuration chooses the backend"),
+        ("fresh", "only classes in the native format have this key"),
+        ("maxStale", "only classes in the native format have this key"),
         ("mode", "here each object has its `filePermission`"),
         ("mount", "here it is `vaultAuthMountPath`"),
         ("namespace", "here it is `vaultNamespace`"),
@@ -92,7 +92,7 @@ pub(in crate::dialect) const VAULT: Peer = Peer {
     of_others: of_openbao,
 };
 
-/// It answers to its former names as well, so that classes of the other peer work with it.
+/// It also accepts the former names, so that classes of the other peer work with it.
 pub(in crate::dialect) const OPENBAO: Peer = Peer {
     name: "openbao",
     title: "OpenBao",
@@ -128,9 +128,9 @@ pub(in crate::dialect) const OPENBAO: Peer = Peer {
         ("address", "here it is `baoAddress`"),
         ("baoCAPem", "here it is `baoCACertPath`, a file"),
         ("baoRole", "here it is `roleName`"),
-        ("backend", "here the address says which backend, or the node's configuration"),
-        ("fresh", "only classes in the native format say that"),
-        ("maxStale", "only classes in the native format say that"),
+        ("backend", "here the address or the node's configuration chooses the backend"),
+        ("fresh", "only classes in the native format have this key"),
+        ("maxStale", "only classes in the native format have this key"),
         ("mode", "here each object has its `filePermission`"),
         ("mount", "here it is `baoAuthMountPath`"),
         ("namespace", "here it is `baoNamespace`"),
@@ -143,7 +143,7 @@ pub(in crate::dialect) const OPENBAO: Peer = Peer {
     of_others: |_| None,
 };
 
-/// What a name of OpenBao's provider is called in a class for Vault.
+/// The name that a class for Vault has for a parameter of OpenBao's provider.
 fn of_openbao(key: &str) -> Option<String> {
     let place = OPENBAO.names.iter().position(|names| names.contains(&key))?;
     Some(format!("here it is `{}`; with the provider `openbao` this name works", VAULT.names[place][0]))
@@ -152,13 +152,13 @@ fn of_openbao(key: &str) -> Option<String> {
 static VAULT_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| VAULT.all());
 static OPENBAO_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| OPENBAO.all());
 
-/// What a class says of where and as whom the store is entered.
+/// What a class says about the store's address and the login.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub login: Login,
-    /// The class's word for the address it names.
+    /// The parameter in which the class names the address.
     pub address_word: Option<&'static str>,
-    /// The class's words about TLS.
+    /// The parameters in which the class gives TLS settings.
     pub tls_words: Vec<&'static str>,
 }
 
@@ -174,7 +174,7 @@ impl Peer {
         self.names.concat().into_iter().chain(SHARED).collect()
     }
 
-    /// What it calls the parts of a login where a class says nothing of them.
+    /// The names for the parts of a login that the class does not give.
     fn login_words(&self) -> BTreeMap<LoginKey, String> {
         let words = [
             (LoginKey::Role, "roleName"),
@@ -213,7 +213,7 @@ impl Entry {
         Self { login, address_word: address.map(|(word, _)| word), tls_words }
     }
 
-    /// Judged once it is known that there is a backend to log in to with a role.
+    /// Checked when a backend is known that needs a login with a role.
     pub(super) fn check_role(&self, class: &mut Class<'_>) {
         if self.login.role.is_none() {
             class.fault("roleName", "is missing (add it: the role that the Pod's ServiceAccount logs in with)");
@@ -221,7 +221,7 @@ impl Entry {
     }
 }
 
-/// Reads parameters by whichever of their names the class uses.
+/// Reads parameters under any of their names.
 struct Words<'w, 'c> {
     peer: &'static Peer,
     parameters: &'w BTreeMap<String, String>,
@@ -229,18 +229,18 @@ struct Words<'w, 'c> {
 }
 
 impl<'w> Words<'w, '_> {
-    /// The first name that is there, even with an empty text, and what it says.
+    /// The first name that is present, even with an empty text, and its value.
     fn found(&mut self, parameter: Parameter) -> Option<(&'static str, &'w str)> {
         let parameters = self.parameters;
         let mut found = self.peer.names(parameter).iter().filter_map(|name| Some((*name, parameters.get(*name)?.as_str())));
         let (word, value) = found.next()?;
         for (other, _) in found.filter(|(_, other)| *other != value) {
-            self.class.warn(None, other, format!("is not used: `{word}` has another value, and wins (remove one)"));
+            self.class.warn(None, other, format!("is not used: `{word}` has another value, and Keyferry uses that (remove one)"));
         }
         Some((word, value))
     }
 
-    /// A parameter that says something. The word for it is kept for messages of later stages.
+    /// A parameter with a value. Messages of later stages use its name.
     fn text(
         &mut self,
         parameter: Parameter,
@@ -264,7 +264,7 @@ impl<'w> Words<'w, '_> {
         let present = |parameter| self.peer.names(parameter).iter().find(|name| self.parameters.contains_key(**name)).copied();
         let (word, former) = (present(Parameter::AuthMount), present(Parameter::KubernetesMount));
         if let (Some(word), Some(former)) = (word, former) {
-            self.class.fault(former, format!("stands beside `{word}`, and both mean the same (remove `{former}`)"));
+            self.class.fault(former, format!("cannot be used together with `{word}`: both mean the same (remove `{former}`)"));
         }
         let parameter = if former.is_some() { Parameter::KubernetesMount } else { Parameter::AuthMount };
         let (word, mount) = self.text(parameter, Some(LoginKey::Mount), login::path)?;
@@ -284,12 +284,12 @@ impl<'w> Words<'w, '_> {
         if let Some(word) = words.first() {
             self.class.login_words.insert(LoginKey::Tls, (*word).to_owned());
         }
-        // Of the file that is refused first: the CA, else the certificate.
+        // The name of the file that is refused first: the CA, or else the certificate.
         if let Some((word, _)) = ca_file.as_ref().or(ca_folder.as_ref()).or(certificate.as_ref()) {
             self.class.login_words.insert(LoginKey::TlsDir, (*word).to_owned());
         }
         if let (Some((file, _)), Some((folder, _))) = (&ca_file, &ca_folder) {
-            self.class.warn(None, folder, format!("is not used: the class has `{file}` too, which wins (remove one)"));
+            self.class.warn(None, folder, format!("is not used: the class has `{file}` too, and Keyferry uses that (remove one)"));
         }
         self.check_pair(certificate.as_ref(), Parameter::ClientKey, key.is_some());
         self.check_pair(key.as_ref(), Parameter::ClientCertificate, certificate.is_some());
@@ -306,12 +306,11 @@ impl<'w> Words<'w, '_> {
     fn check_pair(&mut self, one: Option<&(&'static str, String)>, other: Parameter, other_is_there: bool) {
         if let Some((word, _)) = one.filter(|_| !other_is_there) {
             let other = self.peer.names(other)[0];
-            self.class
-                .fault(word, format!("stands without `{other}`: a certificate and its key go together (add `{other}`, or remove it)"));
+            self.class.fault(word, format!("needs `{other}`: a certificate and its key belong together (add `{other}`, or remove it)"));
         }
     }
 
-    /// The word, where it says yes.
+    /// The parameter, if it says yes.
     fn skip_verify(&mut self) -> Option<&'static str> {
         let (word, value) = self.found(Parameter::SkipVerify)?;
         match go_boolean(value) {

@@ -1,17 +1,17 @@
-//! `secretPath`: a path of the store's API as the peers take it, with or without `/v1/` before and a query behind.
+//! `secretPath`: a path of the store's API as the peers accept it, with or without `/v1/` at the start and a query at the end.
 
 use std::collections::HashSet;
 use std::str::FromStr;
 
 use crate::model::{Method, quoted};
 
-/// The path as the store calls it, and what its query says.
+/// The path under the store's name for it, and the values of its query.
 #[derive(Debug, Eq, Hash, PartialEq)]
 pub(super) struct SecretPath {
     pub name: String,
-    /// `?version=N`: a pinned version of a KV secret. 0 is the latest there, and so none.
+    /// `?version=N`: a pinned version of a KV secret. 0 means the latest, so it pins nothing.
     pub version: Option<String>,
-    /// All else, decoded.
+    /// All other values, decoded.
     pub query: Vec<(String, String)>,
 }
 
@@ -22,7 +22,7 @@ impl FromStr for SecretPath {
         let (path, query) = text.split_once('?').unwrap_or((text, ""));
         let path = path.strip_prefix('/').unwrap_or(path);
         let path = path.strip_prefix("v1/").unwrap_or(path);
-        // The peers' client joins paths so, and sends no empty element.
+        // The peers' client joins paths in this way, and sends no empty element.
         let name = path.split('/').filter(|element| !element.is_empty()).collect::<Vec<_>>().join("/");
         let (mut this, mut seen) = (Self { name, version: None, query: Vec::new() }, HashSet::new());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -33,7 +33,7 @@ impl FromStr for SecretPath {
 }
 
 impl SecretPath {
-    /// Only a read has versions; to any other request it is an argument as others are.
+    /// Only a read has versions. For any other request it is an argument like the others.
     pub(super) fn of(mut self, method: Method) -> Self {
         if method != Method::Get {
             self.query.extend(self.version.take().map(|version| ("version".to_owned(), version)));
@@ -41,7 +41,7 @@ impl SecretPath {
         self
     }
 
-    /// `seen` are the names before it, but for a version that is none.
+    /// `seen` are the names before it, without a `version` that pins nothing.
     fn read_pair(&mut self, pair: &str, seen: &mut HashSet<String>) -> Result<(), String> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (Some(name), Some(value)) = (decoded(name), decoded(value)) else {
@@ -64,7 +64,7 @@ impl SecretPath {
     }
 }
 
-/// As in a form: `+` is a space, `%XX` a byte. A `;` is refused, as it once stood for `&`.
+/// As in a form: `+` is a space, `%XX` a byte. A `;` is refused, since it once meant `&`.
 fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

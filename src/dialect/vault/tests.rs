@@ -10,7 +10,7 @@ use crate::model::{
 };
 use crate::steps::Steps;
 
-/// One backend, `bao`, at https://bao:8200. Its namespace stands before a name, its versions are numbers, and its role is `csi`.
+/// One backend, `bao`, at https://bao:8200. It puts its namespace before a name, its versions are numbers, and its role is `csi`.
 struct FakeCatalogue;
 
 impl Catalogue for FakeCatalogue {
@@ -19,12 +19,12 @@ impl Catalogue for FakeCatalogue {
         let name = login.namespace.iter().fold(ask.name.to_owned(), |name, namespace| format!("{namespace}/{name}"));
         let name = name.parse().map_err(|cause: InvalidName| Unresolved::Name { name: ask.name.to_owned(), cause })?;
         if login.address.as_ref().is_some_and(|address| !address.contains("://")) {
-            return Err(Unresolved::Login { key: LoginKey::Address, problem: "is no address (write https://host:port)".to_owned() });
+            return Err(Unresolved::Login { key: LoginKey::Address, problem: "is not an address (write https://host:port)".to_owned() });
         }
         login.role = login.role.filter(|role| role != "csi");
         let version = ask.version.map(|version| match version.parse::<u64>() {
             Ok(number) => Ok(Version::new(number.to_string())),
-            Err(_) => Err(Unresolved::Version(format!("{version:?} is no version of a KV secret"))),
+            Err(_) => Err(Unresolved::Version(format!("{version:?} is not a version of a KV secret"))),
         });
         let backend = ask.backend.unwrap_or("none").parse().unwrap();
         Ok(RefParts {
@@ -90,7 +90,7 @@ fn warnings(plan: &Plan) -> String {
     plan.warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Everything of a plan that a mount would go by, a line an object.
+/// Everything of a plan that a mount uses, one line per object.
 fn shown(plan: &Plan) -> String {
     let line = |object: &crate::model::Object| {
         let select = if let Select::Key { key, path } = &object.select {
@@ -227,7 +227,7 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
         ("vaultSkipTLSVerify", "0"),
     ];
     for pairs in [&[] as &[_], &empty] {
-        // The catalogue's backend names no audience to a class that names no address: then it is the peer's.
+        // The catalogue's backend has no audience for a class without an address: then the peer's audience is used.
         assert_eq!(plan(pairs).secrets[0].login.said(), [(LoginKey::Audience, "vault"), (LoginKey::Role, "web")]);
     }
     let openbao = parse_class("openbao", &[("roleName", "web"), ("objects", OBJECTS)]).unwrap();
@@ -236,7 +236,7 @@ fn what_is_left_out_or_empty_is_left_to_the_backend() {
     assert_eq!(named.secrets[0].login.said(), [(LoginKey::Address, "https://elsewhere"), (LoginKey::Role, "web")]);
 }
 
-/// As a chart writes what its values do not say.
+/// A chart writes this for values that are not set.
 #[test]
 fn what_is_empty_in_an_object_is_left_out() {
     let object = |rest: &str| shown(&plan_of(&format!("- {{objectName: a, secretPath: kv/data/b{rest}}}\n---\n")));
@@ -289,8 +289,8 @@ fn the_openbao_dialect_has_three_names_for_everything() {
     let plan = parse_class("openbao", &mixed).unwrap();
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/same/kv/data/shop/db {} | driver's Utf8 | audience=openbao namespace=same role=first"#);
     assert_snapshot!(warnings(&plan), @"
-    roleName: is not used: `vaultRoleName` has another value, and wins (remove one)
-    vaultAuthMountPath: is not used: `baoAuthMountPath` has another value, and wins (remove one)
+    roleName: is not used: `vaultRoleName` has another value, and Keyferry uses that (remove one)
+    vaultAuthMountPath: is not used: `baoAuthMountPath` has another value, and Keyferry uses that (remove one)
     ");
 }
 
@@ -304,8 +304,8 @@ fn an_address_that_is_configured_stands_for_its_tls() {
     ]);
     assert_snapshot!(shown(&plan), @r#"password = Query("password") of GET bao/team-a/kv/data/shop/db {} | driver's Utf8 | namespace=team-a role=web"#);
     assert_snapshot!(warnings(&plan), @"
-    vaultCACertPath: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
-    vaultSkipTLSVerify: is not used: the class's address is that of the backend `bao`, whose own TLS settings apply (remove it if the class is for Keyferry alone)
+    vaultCACertPath: is not used: the class's address is that of the backend `bao`, so this backend's TLS settings apply (remove it if the class is only for Keyferry)
+    vaultSkipTLSVerify: is not used: the class's address is that of the backend `bao`, so this backend's TLS settings apply (remove it if the class is only for Keyferry)
     ");
 }
 
@@ -315,13 +315,13 @@ fn without_an_address_the_backend_stands_for_the_tls() {
     let plan = plan(&tls);
     assert_eq!(shown(&plan), shown(&super::tests::plan(&[])));
     assert_snapshot!(warnings(&plan), @"
-    vaultCACertPath: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
-    vaultTLSServerName: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
-    vaultSkipTLSVerify: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is for Keyferry alone)
+    vaultCACertPath: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is only for Keyferry)
+    vaultTLSServerName: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is only for Keyferry)
+    vaultSkipTLSVerify: is not used: the class has no address, so the TLS settings of the node's backend apply (remove it if the class is only for Keyferry)
     ");
 }
 
-/// One fault, whatever else the class says or leaves out of its login.
+/// One fault, with any other part of the login present or missing.
 #[test]
 fn a_backend_that_cannot_serve_the_class_is_the_one_fault() {
     for role in [&[("roleName", "web")][..], &[], &[("roleName", "web"), ("audience", "x"), ("vaultCACertPath", "/tls/ca.crt")]] {
@@ -349,12 +349,12 @@ fn what_is_not_heeded_is_warned_of() {
         ("objects", "- {objectName: a.json, secretPath: kv/data/a, encoding: base64}"),
     ]);
     assert_snapshot!(warnings(&plan), @"
-    vaultCADirectory: is not used: the class has `vaultCACertPath` too, which wins (remove one)
-    object 1 (a.json): encoding: is not used without `secretKey`: a whole response is delivered as JSON (remove it)
+    vaultCADirectory: is not used: the class has `vaultCACertPath` too, and Keyferry uses that (remove one)
+    object 1 (a.json): encoding: is not used without `secretKey`: Keyferry delivers a whole response as JSON (remove it)
     ");
 }
 
-/// Which object shares the request of which: one number for each request.
+/// Which objects share a request: one number per request.
 fn requests(objects: &str) -> Vec<usize> {
     plan_of(objects).objects.iter().map(|object| object.secret).collect()
 }
@@ -403,7 +403,7 @@ fn two_requests_where_the_peer_makes_one_are_warned_of() {
     assert_snapshot!(warnings(&plan), @"
     object 6 (list): secretArgs: Keyferry sends them as the query of this LIST; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
     object 7 (get): secretArgs: Keyferry sends them as the query of this GET; the provider for Vault sends them as a body, which the store ignores (remove them, or add `method: POST`)
-    object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ in spelling alone (write the same arguments if the two belong together, such as a certificate and its key)
+    object 2 (tls.key): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with arguments that differ only in their spelling (write the same arguments if the two belong together, such as a certificate and its key)
     object 3 (api.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both send POST pki/issue/web, with different arguments (write the same arguments if the two belong together, such as a certificate and its key)
     object 5 (put.crt): secretArgs: the store creates one thing for this object and another one for object 1 (tls.crt): both ask for pki/issue/web, with POST and with PUT (write the same `method` if the two belong together, such as a certificate and its key)
     ");
@@ -411,7 +411,11 @@ fn two_requests_where_the_peer_makes_one_are_warned_of() {
 - {objectName: b, secretPath: x, method: PUT, secretArgs: {a: 'true', b: ['1', {c: '1.5'}], d: '16'}}
 - {objectName: c, secretPath: x, method: PUT, secretArgs: {a: true, b: [1, {c: '1.50'}], d: 16}}";
     let several = warnings(&plan_of(several));
-    assert_eq!((several.matches("spelling alone").count(), several.matches("different arguments").count()), (1, 1), "{several}");
+    assert_eq!(
+        (several.matches("differ only in their spelling").count(), several.matches("different arguments").count()),
+        (1, 1),
+        "{several}"
+    );
 }
 
 #[test]
@@ -438,34 +442,34 @@ fn unknown_words_and_words_of_other_formats() {
         ("objects", "- secret: a\n  field: b\n  path: c\n  objectPath: d\n  version: 1\n  secretpath: e\n"),
     ];
     assert_snapshot!(faults("vault", &class), @"
-    - backend: is no known key (here the address says which backend, or the node's configuration)
-    - baoAddress: is no known key (here it is `vaultAddress`; with the provider `openbao` this name works)
-    - namespace: is no known key (here it is `vaultNamespace`)
-    - rolName: is no known key (did you mean `roleName`?)
-    - vaultAdress: is no known key (did you mean `vaultAddress`?)
-    - zzz: is no known key (known here: roleName, objects, audience, vaultAddress, vaultNamespace, vaultAuthMountPath, vaultCACertPath, vaultCADirectory, vaultTLSServerName, vaultTLSClientCertPath, vaultTLSClientKeyPath, vaultSkipTLSVerify)
-    1:3 object 1: secret: is no known key (here it is `secretPath`)
+    - backend: is not a known key (here the address or the node's configuration chooses the backend)
+    - baoAddress: is not a known key (here it is `vaultAddress`; with the provider `openbao` this name works)
+    - namespace: is not a known key (here it is `vaultNamespace`)
+    - rolName: is not a known key (did you mean `roleName`?)
+    - vaultAdress: is not a known key (did you mean `vaultAddress`?)
+    - zzz: is not a known key (known here: roleName, objects, audience, vaultAddress, vaultNamespace, vaultAuthMountPath, vaultCACertPath, vaultCADirectory, vaultTLSServerName, vaultTLSClientCertPath, vaultTLSClientKeyPath, vaultSkipTLSVerify)
+    1:3 object 1: secret: is not a known key (here it is `secretPath`)
     1:3 object 1: objectName: is missing (write the file's path in the volume, such as `objectName: password`)
     1:3 object 1: secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
-    2:3 object 1: field: is no known key (here it is `secretKey`)
-    3:3 object 1: path: is no known key (here it is `objectName`)
-    4:3 object 1: objectPath: is no known key (here it is `secretPath`)
-    5:3 object 1: version: is no known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
-    6:3 object 1: secretpath: is no known key (did you mean `secretPath`?)
+    2:3 object 1: field: is not a known key (here it is `secretKey`)
+    3:3 object 1: path: is not a known key (here it is `objectName`)
+    4:3 object 1: objectPath: is not a known key (here it is `secretPath`)
+    5:3 object 1: version: is not a known key (here it is a query after the path, such as `secretPath: kv/data/shop/db?version=3`)
+    6:3 object 1: secretpath: is not a known key (did you mean `secretPath`?)
     ");
     let others =
         ["vaultRole", "openbaoTLSServerName", "baoRoleName", "openbaoKubernetesMountPath", "baoTlsServerName"].map(|key| (key, "x"));
     assert_snapshot!(faults("vault", &[&[("roleName", "web"), ("objects", OBJECTS)], &others[..]].concat()), @"
-    - baoRoleName: is no known key (here it is `roleName`; with the provider `openbao` this name works)
-    - baoTlsServerName: is no known key (did you mean `vaultTLSServerName`?)
-    - openbaoKubernetesMountPath: is no known key (here it is `vaultKubernetesMountPath`; with the provider `openbao` this name works)
-    - openbaoTLSServerName: is no known key (here it is `vaultTLSServerName`; with the provider `openbao` this name works)
-    - vaultRole: is no known key (here it is `roleName`)
+    - baoRoleName: is not a known key (here it is `roleName`; with the provider `openbao` this name works)
+    - baoTlsServerName: is not a known key (did you mean `vaultTLSServerName`?)
+    - openbaoKubernetesMountPath: is not a known key (here it is `vaultKubernetesMountPath`; with the provider `openbao` this name works)
+    - openbaoTLSServerName: is not a known key (here it is `vaultTLSServerName`; with the provider `openbao` this name works)
+    - vaultRole: is not a known key (here it is `roleName`)
     ");
     assert_snapshot!(faults("openbao", &[("bao_address", "x"), ("zzz", "x"), ("role", "x")]), @"
-    - bao_address: is no known key (did you mean `baoAddress`?)
-    - role: is no known key (here it is `roleName`)
-    - zzz: is no known key (known here: roleName, objects, audience, baoAddress, baoNamespace, baoAuthMountPath, baoCACertPath, baoCADirectory, baoTLSServerName, baoTLSClientCertPath, baoTLSClientKeyPath, baoSkipTLSVerify)
+    - bao_address: is not a known key (did you mean `baoAddress`?)
+    - role: is not a known key (here it is `roleName`)
+    - zzz: is not a known key (known here: roleName, objects, audience, baoAddress, baoNamespace, baoAuthMountPath, baoCACertPath, baoCADirectory, baoTLSServerName, baoTLSClientCertPath, baoTLSClientKeyPath, baoSkipTLSVerify)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     ");
@@ -512,28 +516,28 @@ fn all_faults_of_a_class_at_once() {
     assert_snapshot!(faults("vault", &class), @r#"
     - vaultNamespace: "team/../other" has the element ".." (write it as the store lists it)
     - vaultSkipTLSVerify: "yes" is neither true nor false (write "true" or "false")
-    - vaultTLSClientCertPath: stands without `vaultTLSClientKeyPath`: a certificate and its key go together (add `vaultTLSClientKeyPath`, or remove it)
-    - vaultKubernetesMountPath: stands beside `vaultAuthMountPath`, and both mean the same (remove `vaultKubernetesMountPath`)
+    - vaultTLSClientCertPath: needs `vaultTLSClientKeyPath`: a certificate and its key belong together (add `vaultTLSClientKeyPath`, or remove it)
+    - vaultKubernetesMountPath: cannot be used together with `vaultAuthMountPath`: both mean the same (remove `vaultKubernetesMountPath`)
     - audience: "a\u{7}" has a control character (remove it)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
-    - vaultAddress: is no address (write https://host:port)
+    - vaultAddress: is not an address (write https://host:port)
     2:3 object 1 (a): objectName: is missing (write the file's path in the volume, such as `objectName: password`)
     3:15 object 2 (/etc/passwd): objectName: "/etc/passwd" is absolute: paths are relative to the volume (remove the `/` at its start)
     4:15 object 2 (/etc/passwd): secretPath: the name "kv/../a" has the element ".." (write the name as its store lists it)
     5:3 object 3 (b): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
-    7:15 object 4 (c): secretPath: "latest" is no version of a KV secret (pin one that the store has, or leave the version out for the latest)
+    7:15 object 4 (c): secretPath: "latest" is not a version of a KV secret (pin one that the store has, or leave the version out for the latest)
     8:11 object 4 (c): method: there is no method "DELETE" (there are: GET, LIST, POST, PUT)
     9:15 object 4 (c): secretArgs: is a list, but must be a mapping (write a line `key: value` for each key)
-    10:19 object 4 (c): filePermission: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    10:19 object 4 (c): filePermission: "0888" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     11:13 object 4 (c): encoding: there is no encoding "base46" (did you mean `base64`?)
-    14:15 object 5 (d): secretArgs: has "a", which stands in the query of `secretPath` too (keep one of them)
-    15:15 object 6 (d/e): objectName: "d" is a file, that of object 5 (d): nothing can stand within it (change one of the paths)
+    14:15 object 5 (d): secretArgs: has "a", which is in the query of `secretPath` too (keep one of them)
+    15:15 object 6 (d/e): objectName: "d" is the file of object 5 (d): nothing can be below a file (change one of the paths)
     16:15 object 6 (d/e): secretPath: has a query that cannot be read (write `name=value`, several with `&` between, other characters as %XX)
     17:14 object 6 (d/e): secretKey: is a list, but must be a text (write one value; one that starts with `[` or `{` needs quotes)
     18:3 object 7 (..d): secretPath: is missing (write the path of the store's API, such as `secretPath: kv/data/shop/db`)
     18:15 object 7 (..d): objectName: "..d" starts with `..`, which the driver keeps for itself (choose another name)
     22:19 object 8 (1): filePermission: 01777 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777)
-    23:3 object 9: objects: is a text, but an object is a mapping (write `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`, say)
+    23:3 object 9: objects: is a text, but an object must be a mapping (write for example `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
     "#);
 }
 
@@ -544,7 +548,7 @@ fn a_class_without_what_it_needs() {
     - objects: is missing (add it: a list of objects, each with `objectName` and `secretPath`)
     ");
     assert_snapshot!(faults("openbao", &[("baoTLSClientKeyPath", "/k"), ("objects", "[]")]), @"
-    - baoTLSClientKeyPath: stands without `baoTLSClientCertPath`: a certificate and its key go together (add `baoTLSClientCertPath`, or remove it)
+    - baoTLSClientKeyPath: needs `baoTLSClientCertPath`: a certificate and its key belong together (add `baoTLSClientCertPath`, or remove it)
     - roleName: is missing (add it: the role that the Pod's ServiceAccount logs in with)
     - objects: has no objects (write at least one, such as `- {objectName: password, secretPath: kv/data/shop/db, secretKey: password}`)
     ");
@@ -561,7 +565,7 @@ fn the_peers_to_come_say_so() {
     }
 }
 
-/// Queries and arguments as long as a class can be: one is read as fast as sixteen of a sixteenth.
+/// Queries and arguments as long as a class can be: one is read as fast as sixteen of a sixteenth of the size.
 #[test]
 fn long_queries_take_time_in_proportion() {
     let pairs = |n: usize| (0..n).map(|n| format!("a{n}=1&")).collect::<String>();

@@ -2,7 +2,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use super::*;
 
-/// A root, what it issued, and what that issued; the leaf's key.
+/// A root, the certificate that it issued, and the one which that issued; the leaf's key.
 struct Chain {
     root: String,
     middle: String,
@@ -24,12 +24,12 @@ fn chain(name: &str) -> Chain {
     let root = CertifiedIssuer::self_signed(params(&format!("{name} root"), true), KeyPair::generate().unwrap()).unwrap();
     let middle = CertifiedIssuer::signed_by(params(&format!("{name} middle"), true), KeyPair::generate().unwrap(), &root).unwrap();
     let leaf = params(&format!("{name} leaf"), false).signed_by(&key, &middle).unwrap();
-    // As the tools write them: lines of 64 signs.
+    // As tools write them: lines of 64 characters.
     let of = |der: &[u8]| normal("CERTIFICATE", der);
     Chain { root: of(root.der()), middle: of(middle.der()), leaf: of(leaf.der()), key: normal("PRIVATE KEY", &key.serialize_der()) }
 }
 
-/// Another hand than the writer's.
+/// Written by other code than the code under test.
 fn normal(label: &str, der: &[u8]) -> String {
     let text = BASE64.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();

@@ -1,5 +1,5 @@
-//! How the parts of a keystore are encrypted. One way is written: PBES2 (RFC 8018) with AES-256-CBC and HMAC-SHA-256, OpenSSL's default. What is
-//! read has also the ways of PKCS#12 itself (RFC 7292, appendix C), with 3DES and RC2, since stored files are old.
+//! How the parts of a keystore are encrypted. Keyferry writes one way: PBES2 (RFC 8018) with AES-256-CBC and HMAC-SHA-256, OpenSSL's
+//! default. It also reads the ways of PKCS#12 itself (RFC 7292, appendix C), with 3DES and RC2, since stored files can be old.
 
 use std::num::NonZeroU32;
 
@@ -16,10 +16,10 @@ use super::kdf::{Hash, Password, Purpose, pbkdf2, pkcs12};
 use super::{Fault, Undone};
 use crate::steps::{Spent, Steps};
 
-/// The most bytes of a salt that is read: programs write 8 to 64.
+/// The most bytes of a salt that Keyferry reads: programs write 8 to 64.
 const MAX_SALT: usize = 1024;
 
-/// What a byte takes to be decrypted by the slowest of them, in steps.
+/// The steps to decrypt a byte with the slowest cipher.
 const BYTE: u64 = 32;
 
 // === Object identifiers ===
@@ -72,7 +72,7 @@ pub(super) struct Scheme<'f> {
 
 /// Where the key comes from.
 enum Way<'f> {
-    /// PBKDF2, and a vector that stands in the file.
+    /// PBKDF2, and a vector that is in the file.
     Pbes2 { hash: Hash, iv: &'f [u8] },
     /// Key and vector are both made of the password.
     Old,
@@ -81,7 +81,7 @@ enum Way<'f> {
 // === impl Scheme ===
 
 impl<'f> Scheme<'f> {
-    /// What an algorithm's identifier says.
+    /// Reads an algorithm's identifier.
     pub(super) fn read(identifier: &mut Der<'f>) -> Result<Self, Fault> {
         let mut parts = identifier.within(SEQUENCE)?;
         let name = parts.take(OID)?;
@@ -112,7 +112,7 @@ impl<'f> Scheme<'f> {
         Ok(Self { cipher, salt, iterations, way: Way::Pbes2 { hash, iv: encryption.take(OCTETS)? } })
     }
 
-    /// What was encrypted so. `None`: not with this password, or it is damaged.
+    /// The decrypted content. `None`: the password is wrong, or the content is damaged.
     pub(super) fn decrypt(&self, content: &[u8], password: &Password<'_>, steps: &Steps) -> Result<Option<Bytes>, Spent> {
         steps.charge(BYTE * content.len() as u64)?;
         let length = self.cipher.key_length();
@@ -131,7 +131,7 @@ fn salt(salt: &[u8]) -> Result<&[u8], Fault> {
     if salt.len() > MAX_SALT { Err(Fault::Damaged) } else { Ok(salt) }
 }
 
-/// A count that has no place in 32 bits counts as the largest that has: both are too many.
+/// A number that does not fit into 32 bits counts as the largest that fits: both are too many.
 pub(super) fn iterations(der: &mut Der<'_>) -> Result<NonZeroU32, Fault> {
     let number = u32::try_from(der.number()?).unwrap_or(u32::MAX);
     NonZeroU32::new(number).ok_or(Fault::Damaged)
@@ -201,7 +201,7 @@ fn of_blocks<C: BlockDecrypt + BlockSizeUser>(cipher: &C, iv: &[u8], content: &[
 
 // === Writing ===
 
-/// The way that is written, with a salt and a vector of its own.
+/// The way that Keyferry writes, with a separate salt and vector.
 pub(super) struct Sealing {
     pub salt: [u8; 16],
     pub iv: [u8; 16],
@@ -209,7 +209,7 @@ pub(super) struct Sealing {
 }
 
 impl Sealing {
-    /// The identifier of the way, and what was encrypted.
+    /// The identifier of the way, and the encrypted content.
     pub(super) fn encrypt(&self, content: &[u8], password: &Password<'_>, steps: &Steps) -> Result<(Bytes, Bytes), Undone> {
         steps.charge(BYTE * content.len() as u64)?;
         let key = pbkdf2(Hash::Sha256, password, &self.salt, self.iterations, Cipher::Aes256.key_length(), steps)?;

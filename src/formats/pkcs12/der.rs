@@ -1,4 +1,5 @@
-//! DER (ITU-T X.690), as far as a keystore has it: a tag, a length and a content, nested. No value of it is kept longer than it is needed.
+//! DER (ITU-T X.690), as far as a keystore needs it: a tag, a length and a content, nested. No value of it is kept longer than it is
+//! needed.
 
 use zeroize::Zeroizing;
 
@@ -10,30 +11,30 @@ pub(super) const BMP: u8 = 0x1e;
 pub(super) const SEQUENCE: u8 = 0x30;
 pub(super) const SET: u8 = 0x31;
 
-/// `[0] EXPLICIT`, and what is written as it.
+/// `[0] EXPLICIT`, and other values with the same tag.
 pub(super) const CONTEXT_0: u8 = 0xa0;
 
 /// `[0] IMPLICIT OCTET STRING`.
 pub(super) const CONTEXT_0_OCTETS: u8 = 0x80;
 
-/// A length without an end in sight: BER, which some programs write and DER forbids.
+/// A length that is left open: BER, which some programs write and DER forbids.
 const INDEFINITE: u8 = 0x80;
 
-/// An octet string in pieces, the same.
+/// An octet string in pieces: BER too.
 const PIECES: u8 = 0x24;
 
-/// Bytes that hold secrets, or will: wiped when dropped, and never grown, so that no copy is left behind.
+/// Bytes that hold secrets, or will hold them. They are wiped when dropped, and never grow, so that no copy is left.
 pub(super) type Bytes = Zeroizing<Vec<u8>>;
 
-/// Why something is not as it must be.
+/// Why the bytes are not as they must be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Malformed {
-    /// Right in BER, and not in DER.
+    /// Valid in BER, but not in DER.
     Ber,
     Wrong,
 }
 
-/// What is left to be read.
+/// The bytes that are not read yet.
 #[derive(Clone, Copy)]
 pub(super) struct Der<'d>(&'d [u8]);
 
@@ -44,7 +45,7 @@ impl<'d> Der<'d> {
         Self(bytes)
     }
 
-    /// The next value, whatever it is: its tag and its content.
+    /// The next value of any kind: its tag and its content.
     pub(super) fn next(&mut self) -> Result<(u8, &'d [u8]), Malformed> {
         let [tag, length, rest @ ..] = self.0 else { return Err(Malformed::Wrong) };
         if *length == INDEFINITE || *tag == PIECES {
@@ -65,7 +66,7 @@ impl<'d> Der<'d> {
         Ok((*tag, content))
     }
 
-    /// The content of the next value, which has to have this tag.
+    /// The content of the next value, which must have this tag.
     pub(super) fn take(&mut self, tag: u8) -> Result<&'d [u8], Malformed> {
         match self.next()? {
             (found, content) if found == tag => Ok(content),
@@ -73,17 +74,17 @@ impl<'d> Der<'d> {
         }
     }
 
-    /// The values of the next one, which has to have this tag.
+    /// The values within the next value, which must have this tag.
     pub(super) fn within(&mut self, tag: u8) -> Result<Self, Malformed> {
         self.take(tag).map(Self)
     }
 
-    /// The same, where it is there.
+    /// The same, if it is there.
     pub(super) fn optional(&mut self, tag: u8) -> Result<Option<&'d [u8]>, Malformed> {
         if self.0.first() == Some(&tag) { self.take(tag).map(Some) } else { Ok(None) }
     }
 
-    /// A number that is not negative. What has no place in 64 bits is the largest that has.
+    /// A number that is not negative. A number that does not fit into 64 bits becomes the largest that fits.
     pub(super) fn number(&mut self) -> Result<u64, Malformed> {
         let bytes = self.take(INTEGER)?;
         match bytes {
@@ -100,7 +101,7 @@ impl<'d> Der<'d> {
         self.0.is_empty()
     }
 
-    /// Nothing may follow.
+    /// Fails if anything follows.
     pub(super) fn end(self) -> Result<(), Malformed> {
         if self.is_empty() { Ok(()) } else { Err(Malformed::Wrong) }
     }
@@ -112,7 +113,7 @@ pub(super) fn unsigned(bytes: &[u8]) -> &[u8] {
     &bytes[zeros..]
 }
 
-/// A value of these parts.
+/// A value made of these parts.
 pub(super) fn value(tag: u8, parts: &[&[u8]]) -> Bytes {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let bytes = length.to_be_bytes();
@@ -122,7 +123,7 @@ pub(super) fn value(tag: u8, parts: &[&[u8]]) -> Bytes {
     match u8::try_from(length) {
         Ok(short) if short < INDEFINITE => out.push(short),
         Ok(_) | Err(_) => {
-            // Eight at most.
+            // At most eight bytes.
             out.push(INDEFINITE | u8::try_from(digits.len()).unwrap_or(8));
             out.extend_from_slice(digits);
         }

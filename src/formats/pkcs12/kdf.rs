@@ -1,5 +1,5 @@
-//! Keys out of passwords: PBKDF2 (RFC 8018), and the way of PKCS#12 itself (RFC 7292, appendix B), which its MAC and its old ciphers have.
-//! All of it is paid for before it runs: a stored file chooses how long it takes.
+//! Keys made from passwords: PBKDF2 (RFC 8018), and the way of PKCS#12 itself (RFC 7292, appendix B), which its MAC and its old ciphers
+//! use. All work is paid for before it runs, since a stored file chooses how long it takes.
 
 use std::num::NonZeroU32;
 
@@ -20,7 +20,7 @@ pub(super) enum Purpose {
     Mac = 3,
 }
 
-/// The hashes that keystores have.
+/// The hashes that keystores use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Hash {
     Sha1,
@@ -29,7 +29,7 @@ pub(super) enum Hash {
     Sha512,
 }
 
-/// A password, in the two spellings that keys are made of.
+/// A password, in the two spellings from which keys are made.
 pub(super) struct Password<'p> {
     /// For PBKDF2.
     pub text: &'p str,
@@ -48,7 +48,7 @@ impl<'p> Password<'p> {
         Self { text, wide }
     }
 
-    /// No password at all, as some programs have it where others have an empty one.
+    /// No password, which some programs use where others use an empty one.
     pub(super) fn none() -> Self {
         Self { text: "", wide: Bytes::default() }
     }
@@ -84,7 +84,7 @@ impl Hash {
         }
     }
 
-    /// What one hash of a block takes, in steps: some 200 ns, as measured, and twice that for the long ones.
+    /// The steps of one hash of a block: about 200 ns, as measured, and twice that for the long hashes.
     const fn steps(self) -> u64 {
         match self {
             Self::Sha1 | Self::Sha256 => 100,
@@ -98,7 +98,7 @@ impl Hash {
     }
 }
 
-/// A key of so many bytes, by PBKDF2.
+/// A key of this many bytes, made with PBKDF2.
 ///
 /// # Errors
 /// It takes more than `steps`.
@@ -117,7 +117,7 @@ pub(super) fn pbkdf2(
     Ok(key)
 }
 
-/// A key of so many bytes, in the way of PKCS#12 (RFC 7292, appendix B.2).
+/// A key of this many bytes, made in the way of PKCS#12 (RFC 7292, appendix B.2).
 ///
 /// # Errors
 /// It takes more than `steps`.
@@ -158,12 +158,12 @@ pub(super) fn pkcs12(
     Ok(key)
 }
 
-/// How long a text is that is repeated until it fills blocks.
+/// The length of a text that is repeated until it fills blocks.
 fn repeated(text: &[u8], block: usize) -> usize {
     text.len().div_ceil(block) * block
 }
 
-/// Adds a number to another one, and 1; what is over is lost.
+/// Adds a number and 1 to another number; an overflow is lost.
 fn add(to: &mut [u8], number: &[u8]) {
     let mut carried = true;
     for (byte, other) in to.iter_mut().zip(number).rev() {
@@ -185,7 +185,7 @@ mod tests {
         data_encoding::HEXLOWER.encode(&key)
     }
 
-    /// Bouncy Castle and OpenSSL test theirs with the first ones; `openssl kdf PKCS12KDF` has made the last.
+    /// The first values are from the tests of Bouncy Castle and OpenSSL; `openssl kdf PKCS12KDF` made the last one.
     #[test]
     fn the_way_of_pkcs12_is_that_of_others() {
         let sha1 = |purpose, password, salt, iterations, length| derived(Hash::Sha1, purpose, password, salt, iterations, length);

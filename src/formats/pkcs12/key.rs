@@ -1,4 +1,5 @@
-//! Private keys and certificates: a key in the one form that a keystore holds (PKCS#8, RFC 5958), and whether a certificate was issued for it.
+//! Private keys and certificates: a key in the one form that a keystore has (PKCS#8, RFC 5958), and whether a certificate was issued for
+//! it.
 
 use std::fmt;
 
@@ -33,10 +34,10 @@ pub struct PrivateKey {
     public: Public,
 }
 
-/// What a certificate has of a key.
+/// What a certificate has of its public key.
 #[derive(Eq, PartialEq)]
 enum Public {
-    /// The point, as it is written.
+    /// The point, in its written form.
     Point(Vec<u8>),
     Rsa {
         modulus: Vec<u8>,
@@ -50,7 +51,7 @@ pub struct Certificate<'c> {
     pub der: &'c [u8],
     subject: &'c [u8],
     issuer: &'c [u8],
-    /// The content of its public key's bits.
+    /// The bits of its public key.
     public: &'c [u8],
 }
 
@@ -60,7 +61,7 @@ impl PrivateKey {
     /// A key as PEM has it under a label.
     ///
     /// # Errors
-    /// It cannot be read, is encrypted, or of a kind that is not known.
+    /// It cannot be read, it is encrypted, or its kind is not known.
     pub fn of_pem(label: &str, bytes: &[u8]) -> Result<Self, Fault> {
         match label {
             "PRIVATE KEY" => Self::of_pkcs8(bytes),
@@ -125,7 +126,7 @@ fn public(pkcs8: &[u8]) -> Result<Public, Fault> {
     }
 }
 
-/// A public RSA key, as it is written in a certificate.
+/// A public RSA key, as a certificate has it.
 fn rsa(public: &[u8]) -> Result<Public, super::der::Malformed> {
     numbers_of(&mut Der::of(public).within(SEQUENCE)?)
 }
@@ -135,7 +136,7 @@ fn numbers_of(numbers: &mut Der<'_>) -> Result<Public, super::der::Malformed> {
     Ok(Public::Rsa { modulus, exponent })
 }
 
-/// A key of its algorithm's own form, as PKCS#8.
+/// Turns a key in its algorithm's own form into PKCS#8.
 fn wrapped(algorithm: &[&[u8]], key: &[u8]) -> Bytes {
     sequence(&[&number(0), &sequence(algorithm), &octets(key)])
 }

@@ -1,4 +1,4 @@
-//! The MAC of a keystore (RFC 7292, 4): the first thing that says whether a password is right.
+//! The MAC of a keystore (RFC 7292, 4): it is checked first, and shows whether a password is right.
 
 use std::num::NonZeroU32;
 
@@ -36,12 +36,12 @@ impl<'f> Mac<'f> {
         let hash = HASHES.iter().find(|(known, _)| *known == name).ok_or(Fault::Cipher)?.1;
         let tag = signed.take(OCTETS)?;
         let salt = data.take(OCTETS)?;
-        // One, where it is left out (RFC 7292, appendix D).
+        // If the number is left out, it is one (RFC 7292, appendix D).
         let iterations = if data.is_empty() { NonZeroU32::MIN } else { iterations(&mut data)? };
         Ok(Self { hash, tag, salt, iterations })
     }
 
-    /// Whether it is that of the content under this password.
+    /// Whether the MAC belongs to the content under this password.
     pub(super) fn verify(&self, content: &[u8], password: &Password<'_>, steps: &Steps) -> Result<bool, Spent> {
         steps.charge(content.len() as u64)?;
         let key = pkcs12(self.hash, Purpose::Mac, password, self.salt, self.iterations, self.hash.length(), steps)?;
@@ -49,7 +49,7 @@ impl<'f> Mac<'f> {
     }
 }
 
-/// The MAC of a file that is written: its `MacData`.
+/// The `MacData` of a file that Keyferry writes.
 pub(super) fn of(content: &[u8], password: &Password<'_>, salt: &[u8], count: NonZeroU32, steps: &Steps) -> Result<Bytes, Spent> {
     steps.charge(content.len() as u64)?;
     let key = pkcs12(Hash::Sha256, Purpose::Mac, password, salt, count, Hash::Sha256.length(), steps)?;

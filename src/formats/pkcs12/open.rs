@@ -1,5 +1,5 @@
-//! A stored keystore, opened. Everything in it was written by somebody else: each length is looked at, nesting ends, and no key is derived before
-//! all iterations that can be seen are added up. What is seen only after something was decrypted is added up before the next one.
+//! Opens a stored keystore. Somebody else wrote everything in it: each length is checked, nesting has a limit, and no key is derived before
+//! all visible iterations are added up. Iterations that become visible after decryption are added up before the next key.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,29 +17,29 @@ use super::{Fault, MAX_CERTIFICATES, MAX_ITERATIONS, MAX_PASSWORD, Undone};
 use crate::formats::{Out, pem};
 use crate::steps::Steps;
 
-/// Bags within bags.
+/// The deepest nesting of bags.
 const MAX_DEPTH: usize = 4;
 
-/// The most parts of a file, each encrypted by itself, and the most bags of one.
+/// The most parts of a file, each encrypted separately, and the most bags of one part.
 const MAX_PARTS: usize = 64;
 const MAX_BAGS: usize = 1024;
 
-/// What a byte of a file takes to be read, as certificates and without keys derived, in steps.
+/// The steps to read a byte of a file with certificates, without deriving keys.
 const BYTE: u64 = 64;
 
-/// What a key takes to be read: its public key is worked out.
+/// The steps to read a key: its public key is computed.
 const KEY: u64 = 500_000;
 
 const KEY_BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x0a, 0x01, 0x01];
 const SAFE_CONTENTS_BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x0a, 0x01, 0x06];
 
-/// What was in a file, as PEM. What there is none of is empty.
+/// The content of a file, as PEM. A part that the file does not have is empty.
 #[derive(Default)]
 pub struct Opened {
     pub key: Bytes,
     /// The key's certificate.
     pub leaf: Bytes,
-    /// That, and its issuers up to the root, as far as they are there.
+    /// The key's certificate, and its issuers up to the root, as far as they are there.
     pub chain: Bytes,
     /// All other certificates, and those that Java would trust.
     pub trust: Bytes,
@@ -55,7 +55,7 @@ impl fmt::Debug for Opened {
 #[derive(Default)]
 struct Found {
     key: Option<Bytes>,
-    /// Each with whether it is trusted.
+    /// Each certificate, with whether it is trusted.
     certificates: Vec<(Vec<u8>, bool)>,
 }
 
@@ -63,15 +63,15 @@ struct Found {
 struct Opening<'o> {
     password: Password<'o>,
     steps: &'o Steps,
-    /// Iterations that are known of so far.
+    /// The iterations known so far.
     iterations: Cell<u64>,
-    /// What it is if something does not decrypt.
+    /// The fault if something cannot be decrypted.
     otherwise: Fault,
 }
 
-/// A part of a file, before anything of it is decrypted.
+/// A part of a file, before any of it is decrypted.
 enum Part<'f> {
-    /// Bags in the clear.
+    /// Bags that are not encrypted.
     Bags(Der<'f>),
     /// Bags that are encrypted.
     Sealed(Scheme<'f>, &'f [u8]),
@@ -110,7 +110,7 @@ pub fn open(stored: &[u8], password: Option<&str>, steps: &Steps) -> Result<Open
     found.in_order(steps)
 }
 
-/// What is not text is the file itself: its second byte is not UTF-8's.
+/// A file in binary is not text: its second byte is not valid UTF-8.
 fn bytes_of(stored: &[u8]) -> Result<Bytes, Fault> {
     let bytes = match str::from_utf8(stored) {
         Ok(text) => {
@@ -123,7 +123,7 @@ fn bytes_of(stored: &[u8]) -> Result<Bytes, Fault> {
     if bytes.first() == Some(&SEQUENCE) { Ok(bytes) } else { Err(Fault::NotPkcs12) }
 }
 
-/// The content that is signed, and its MAC.
+/// The content that the MAC protects, and the MAC.
 fn outermost(file: &[u8]) -> Result<(&[u8], Option<Mac<'_>>), Fault> {
     let mut all = Der::of(file);
     let mut parts = all.within(SEQUENCE)?;
@@ -158,7 +158,7 @@ fn parts(content: &[u8]) -> Result<Vec<Part<'_>>, Fault> {
                 let (tag, content) = sealed.next()?;
                 match tag {
                     CONTEXT_0_OCTETS => Part::Sealed(scheme, content),
-                    // The same in pieces.
+                    // The same content in pieces.
                     CONTEXT_0 => return Err(Fault::Ber),
                     _ => return Err(Fault::Damaged),
                 }
@@ -181,7 +181,7 @@ fn bag<'f>(bags: &mut Der<'f>) -> Result<(&'f [u8], Der<'f>, Der<'f>), Malformed
 // === impl Opening ===
 
 impl Opening<'_> {
-    /// Adds up all iterations that can be seen. Without a password the MAC may be tried in two ways.
+    /// Adds up all visible iterations. Without a password the MAC may be tried in two ways.
     fn count_all(&self, parts: &[Part<'_>], mac: Option<&Mac<'_>>) -> Result<(), Fault> {
         let tries = if self.is_without_password() { 2 } else { 1 };
         self.count(mac.map_or(0, |mac| tries * u64::from(mac.iterations.get())));
@@ -225,7 +225,7 @@ impl Opening<'_> {
         self.password.text.is_empty()
     }
 
-    /// A file without a MAC shows a wrong password when it is decrypted.
+    /// In a file without a MAC, decryption shows that a password is wrong.
     fn verify(&mut self, content: &[u8], mac: Option<&Mac<'_>>) -> Result<(), Undone> {
         let Some(mac) = mac else { return Ok(()) };
         let mut is_right = mac.verify(content, &self.password, self.steps)?;
@@ -241,7 +241,7 @@ impl Opening<'_> {
         scheme.decrypt(content, &self.password, self.steps)?.ok_or_else(|| self.otherwise.clone().into())
     }
 
-    /// What is neither a key nor a certificate is not needed.
+    /// Anything else than a key or a certificate is not needed.
     fn bags(&self, mut bags: Der<'_>, depth: usize, found: &mut Found) -> Result<(), Undone> {
         while !bags.is_empty() {
             let (kind, mut content, attributes) = bag(&mut bags)?;
@@ -257,7 +257,7 @@ impl Opening<'_> {
                 }
                 CERTIFICATE_BAG => {
                     let mut certificate = content.within(SEQUENCE)?;
-                    // Others are of no use.
+                    // Others have no use.
                     if certificate.take(OID)? == X509 {
                         let der = certificate.within(CONTEXT_0)?.take(OCTETS)?;
                         found.put_certificate(der, is_trusted(attributes)?)?;
@@ -330,7 +330,7 @@ impl Found {
 }
 
 fn pem_of<'b>(label: &str, blocks: impl Iterator<Item = &'b [u8]> + Clone) -> Bytes {
-    // Four signs for three bytes, and lines.
+    // Four characters for three bytes, and line ends.
     let guess = blocks.clone().map(|bytes| bytes.len() * 3 / 2 + 64).sum();
     let mut out = Out::within(usize::MAX, guess);
     blocks.for_each(|bytes| pem::write(label, bytes, &mut out));

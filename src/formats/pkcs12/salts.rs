@@ -1,25 +1,25 @@
-//! Salts and vectors that are made, not drawn: a file that is made again at each poll, after a restart or on another node is the same, byte for
-//! byte, as long as nothing of it changes.
+//! Salts and vectors are made of the content, not drawn. So a file that is made again at a poll, after a restart or on another node has the
+//! same bytes, as long as its content does not change.
 //!
-//! Each is an HMAC, under a key of this cluster alone, of what it is for, the number of the encrypted part, and a hash of *all* that the file is made
-//! of. So another password, key, certificate, order or name has other salts and vectors, and no two contents are ever encrypted under the same key
-//! and vector. What it shows: two files that are equal were made of the same.
+//! Each one is an HMAC with a key that only this cluster has. Its input is its purpose, the number of the encrypted part, and a hash of
+//! *all* content of the file. So another password, key, certificate, order or name has other salts and vectors, and no two contents are
+//! ever encrypted with the same key and vector. It shows one thing: two equal files have equal content.
 
 use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
 
-/// The key of all salts.
+/// The key for all salts.
 pub struct SaltKey(hmac::Key);
 
-/// What is made.
+/// The purpose of a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Use {
     Iv,
     Salt,
 }
 
-/// A hash of all that a file is made of. Lengths stand before contents, so that no two files share one by their seams.
+/// A hash of all content of a file. Each length comes before its content, so that no two files have the same input.
 pub(super) struct Inputs(digest::Context);
 
 /// The salts of one file.
@@ -31,7 +31,7 @@ pub(super) struct Salts<'k> {
 // === impl SaltKey ===
 
 impl SaltKey {
-    /// The key's bytes must be secret, and those of no other use.
+    /// The bytes of the key must be secret, and used for nothing else.
     pub fn new(key: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
@@ -55,7 +55,7 @@ impl Inputs {
         self.0.update(input);
     }
 
-    /// A list: how many there are, and each.
+    /// Adds a list: its length, and each item.
     pub(super) fn add_all<'i>(&mut self, inputs: impl ExactSizeIterator<Item = &'i [u8]>) {
         self.0.update(&(inputs.len() as u64).to_be_bytes());
         inputs.for_each(|input| self.add(input));
@@ -69,7 +69,7 @@ impl Inputs {
 // === impl Salts ===
 
 impl Salts<'_> {
-    /// For the part of this number.
+    /// For the part with this number.
     pub(super) fn of(&self, what: Use, part: u8) -> [u8; 16] {
         let mut context = hmac::Context::with_key(&self.key.0);
         context.update(match what {

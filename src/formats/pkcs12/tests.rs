@@ -15,7 +15,7 @@ mod hostile;
 
 const PASSWORD: &str = "correct horse";
 
-/// How many drawn keystores are read back.
+/// How many random keystores are read again.
 const DRAWN: u32 = 1_000;
 
 /// A key, its certificate and that of its issuer, each in DER.
@@ -34,7 +34,7 @@ fn params(name: &str, is_ca: bool) -> CertificateParams {
     params
 }
 
-/// Keys of some kinds. (Those of others are in tests/golden/pkcs12.json.)
+/// Keys of some kinds. (tests/golden/pkcs12.json has the others.)
 static ISSUED: LazyLock<Vec<Issued>> = LazyLock::new(|| {
     let kinds = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
     let issued = kinds.iter().enumerate().map(|(at, kind)| {
@@ -50,7 +50,7 @@ fn salt_key(byte: u8) -> SaltKey {
     SaltKey::new(&[byte; 32])
 }
 
-/// What goes into a file, drawn.
+/// Random content of a file.
 #[derive(Clone, Debug)]
 struct Drawn {
     kind: usize,
@@ -107,7 +107,7 @@ fn ders(certificates: &[Certificate<'_>]) -> Vec<Vec<u8>> {
     certificates.iter().map(|certificate| certificate.der.to_vec()).collect()
 }
 
-/// What another hand's reader finds: the key's name, the key, its chain; and each trusted certificate with its name.
+/// What another reader finds: the key's name, the key, its chain; and each trusted certificate with its name.
 type Theirs = (Vec<(String, Vec<u8>, Vec<Vec<u8>>)>, Vec<(String, Vec<u8>)>);
 
 fn theirs(file: &[u8], password: &str) -> Theirs {
@@ -129,7 +129,7 @@ fn theirs(file: &[u8], password: &str) -> Theirs {
 proptest! {
     #![proptest_config(ProptestConfig { cases: DRAWN, ..ProptestConfig::default() })]
 
-    /// By ourselves, and by another hand.
+    /// Reads with our code, and with other code.
     #[test]
     fn what_is_written_is_read_back(drawn in drawn()) {
         let file = drawn.write();
@@ -151,13 +151,13 @@ proptest! {
     }
 }
 
-/// All salts and vectors of a file that was written, as they stand in it.
+/// All salts and vectors in a file that was written.
 fn salts_of(file: &[u8]) -> Vec<[u8; 16]> {
     // Each is an octet string of 16 bytes; nothing else that is not encrypted is as long.
     file.windows(18).filter(|window| window[..2] == [OCTETS, 16]).map(|window| window[2..].try_into().unwrap()).collect()
 }
 
-/// Of one forgotten input there would be one vector for two contents.
+/// If one input were forgotten, two contents would have the same vector.
 #[test]
 fn each_input_changes_each_salt_and_vector() {
     let issued = &ISSUED[..2];
@@ -198,7 +198,7 @@ fn each_input_changes_each_salt_and_vector() {
 }
 
 proptest! {
-    /// The same of the salts alone, whatever the inputs are.
+    /// The same for the salts alone, with any input.
     #[test]
     fn no_two_lists_of_inputs_share_a_salt(
         one in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 0..4),
@@ -274,7 +274,7 @@ fn passwords_that_no_keystore_has() {
     assert!(open(&file, Some(&"x".repeat(1_024)), &Steps::unbounded()).is_ok());
 }
 
-/// Work is charged before it is done, for the writer and the reader alike.
+/// Writer and reader charge work before they do it.
 #[test]
 fn work_is_paid_for() {
     let drawn = Drawn { kind: 0, has_key: true, with_ca: true, trust: vec![1], alias: "a".to_owned(), password: "x".to_owned() };
@@ -290,7 +290,7 @@ fn work_is_paid_for() {
     assert!(matches!(open(&file, Some("x"), &Steps::of(all.spent() - 1)), Err(Undone::Spent(_))));
 }
 
-/// 5 ms are allowed for one.
+/// One of them may take 5 ms.
 #[test]
 #[ignore = "measures: run it alone, with --no-capture"]
 fn how_long_one_takes() {

@@ -1,4 +1,4 @@
-//! A keystore, written. Two encrypted parts: the certificates, then the key; and a MAC over both.
+//! Writes a keystore. It has two encrypted parts: the certificates, then the key; and a MAC over both.
 
 use std::num::NonZeroU32;
 
@@ -10,7 +10,7 @@ use super::salts::{Inputs, SaltKey, Salts, Use};
 use super::{Fault, ITERATIONS, MAX_CERTIFICATES, MAX_PASSWORD, Undone, mac};
 use crate::steps::Steps;
 
-/// What of it all changes the bytes, besides what goes in: written otherwise, it is another file.
+/// How files are written, besides their content: written in another way, a file has other bytes.
 const FORM: &[u8] = b"1: PBES2, PBKDF2, HMAC-SHA-256, AES-256-CBC; MAC of SHA-256; certificates, key";
 
 /// The numbers of the parts.
@@ -27,28 +27,28 @@ pub(super) const CERTIFICATE_BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 
 pub(super) const X509: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x16, 0x01];
 const FRIENDLY_NAME: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x14];
 const LOCAL_KEY_ID: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x15];
-/// What makes a certificate a trusted one for Java, which counts no other (sun.security.pkcs12.PKCS12KeyStore).
+/// Java trusts a certificate only with this attribute (sun.security.pkcs12.PKCS12KeyStore).
 pub(super) const TRUSTED_KEY_USAGE: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf9, 0x66, 0xad, 0xca, 0x7b, 0x01, 0x01];
 const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 
-/// The key's number, by which its certificate is found: a file has one key.
+/// The key's number, which its certificate has too: a file has one key.
 const LOCAL_ID: &[u8] = &[1];
 
 /// What goes into a file.
 #[derive(Debug)]
 pub struct Keystore<'k> {
     pub key: Option<&'k PrivateKey>,
-    /// From the key's own certificate to the root.
+    /// From the key's certificate to the root.
     pub chain: &'k [Certificate<'k>],
     pub trust: &'k [Certificate<'k>],
-    /// What Java calls the key, and how the names of what is trusted begin. Signs of the Basic Multilingual Plane.
+    /// Java's name for the key, and the start of the names of trusted certificates. Characters of the Basic Multilingual Plane.
     pub alias: &'k str,
 }
 
 /// The file.
 ///
 /// # Errors
-/// The key fits another certificate, the password is one that readers do not take, or it takes more than `steps`.
+/// The key belongs to another certificate, readers do not accept the password, or it takes more than `steps`.
 pub fn write(keystore: &Keystore<'_>, password: &str, key: &SaltKey, steps: &Steps) -> Result<Bytes, Undone> {
     check_password(password)?;
     if keystore.chain.len() + keystore.trust.len() > MAX_CERTIFICATES {
@@ -79,7 +79,7 @@ pub fn write(keystore: &Keystore<'_>, password: &str, key: &SaltKey, steps: &Ste
     Ok(sequence(&[&number(3), &info(DATA, &octets(&content)), &mac]))
 }
 
-/// Java's ciphers take no other signs (com.sun.crypto.provider.PBEKey).
+/// Java's ciphers accept no other characters (com.sun.crypto.provider.PBEKey).
 fn check_password(password: &str) -> Result<(), Fault> {
     match password {
         "" => Err(Fault::NoPassword),
@@ -92,7 +92,7 @@ fn check_password(password: &str) -> Result<(), Fault> {
 // === impl Keystore ===
 
 impl Keystore<'_> {
-    /// Made of everything that there is, the password too.
+    /// Made of all content, the password too.
     fn salts<'k>(&self, password: &str, key: &'k SaltKey) -> Salts<'k> {
         let Self { key: private, chain, trust, alias } = self;
         let mut inputs = Inputs::new();
@@ -105,7 +105,7 @@ impl Keystore<'_> {
         inputs.salts(key)
     }
 
-    /// All certificates: those of the chain first.
+    /// All certificates, those of the chain first.
     fn certificates(&self) -> Bytes {
         let usage = attribute(TRUSTED_KEY_USAGE, &oid(ANY_USAGE));
         let chain = self.chain.iter().enumerate().map(|(place, certificate)| match place {
@@ -129,7 +129,7 @@ fn count() -> NonZeroU32 {
     NonZeroU32::new(ITERATIONS).unwrap_or(NonZeroU32::MIN)
 }
 
-/// Content of a kind.
+/// Content with its kind.
 fn info(kind: &[u8], content: &[u8]) -> Bytes {
     sequence(&[&oid(kind), &value(CONTEXT_0, &[content])])
 }

@@ -1,11 +1,11 @@
-//! Calls of functions that fail whatever the document is: whoever writes a class is told so at once, and not by the first Pod.
+//! Calls of functions that fail with every document. The author of a class learns that at once, and not from the first Pod.
 
 use jmespath::ast::Ast;
 use jmespath::{Context, ErrorReason, Rcvar, RuntimeError, Variable};
 
 use super::explain;
 
-/// What is wrong with the first one: there is no function of that name, or it takes another number of arguments.
+/// The fault of the first such call: there is no function of that name, or it takes another number of arguments.
 pub(super) fn wrong(ast: &Ast, context: &mut Context<'_>) -> Option<String> {
     match ast {
         Ast::Field { .. } | Ast::Identity { .. } | Ast::Index { .. } | Ast::Literal { .. } | Ast::Slice { .. } => None,
@@ -24,7 +24,7 @@ pub(super) fn wrong(ast: &Ast, context: &mut Context<'_>) -> Option<String> {
     }
 }
 
-/// A function looks at the number of its arguments before their types: so it says of as many nulls whether that is right.
+/// A function checks the number of its arguments before their types. So a call with as many nulls shows whether the number is right.
 fn of_call(name: &str, arguments: usize, context: &mut Context<'_>) -> Option<String> {
     let Some(function) = context.runtime.get_function(name) else {
         return Some(explain(&RuntimeError::UnknownFunction(name.to_owned())));
@@ -49,14 +49,14 @@ mod tests {
                 .map(|text| format!("{text}: {}", Query::expression(text).unwrap_err()));
         insta::assert_snapshot!(told.join("\n"), @r#"
         lenght(@): is a JMESPath expression that always fails: there is no function "lenght"
-        length(): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but is given 0
-        length(a, b): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but is given 2
-        a[?starts_with(b)]: is a JMESPath expression that always fails: `starts_with`: a function takes 2 arguments, but is given 1
+        length(): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 0
+        length(a, b): is a JMESPath expression that always fails: `length`: a function takes 1 argument, but gets 2
+        a[?starts_with(b)]: is a JMESPath expression that always fails: `starts_with`: a function takes 2 arguments, but gets 1
         {x: a.[y, nothing(@)]}: is a JMESPath expression that always fails: there is no function "nothing"
         map(&upper(@), a) || b: is a JMESPath expression that always fails: there is no function "upper"
-        merge(): is a JMESPath expression that always fails: `merge`: a function takes 1 argument, but is given 0
+        merge(): is a JMESPath expression that always fails: `merge`: a function takes 1 argument, but gets 0
         "#);
-        // Right as far as anybody knows before there is a document. `not_null` and `merge` take any number.
+        // Right, as far as it can be known without a document. `not_null` and `merge` take any number.
         for text in ["length(a)", "join(',', a)", "sort_by(a, &b)", "not_null(a, b, c)", "merge(a, b, c)", "type(a)", "to_number('x')"] {
             Query::expression(text).unwrap();
         }

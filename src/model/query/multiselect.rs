@@ -1,6 +1,6 @@
 //! A member of `{a: x, b: y}` or `[x, y]` that finds nothing. JMESPath makes it `null`, so that a misspelt name would become a value.
 //!
-//! Only a plain path counts, such as `db.users[0]`. Whoever means that it may be absent writes so: ``x || `""` ``.
+//! Only a plain path counts, such as `db.users[0]`. An author who accepts that it is absent writes ``x || `""` ``.
 
 use jmespath::Rcvar;
 use jmespath::ast::Ast;
@@ -9,11 +9,11 @@ use super::is_identifier;
 use crate::nearest::nearest;
 use crate::steps::Steps;
 
-/// How many names are compared with a missing one, and how long each may be.
+/// How many names are compared with a missing one, and the longest such name.
 const COMPARED: usize = 200;
 const COMPARED_LENGTH: usize = 64;
 
-/// What comparing two names takes besides their letters, in steps.
+/// The steps to compare two names, besides their letters.
 const LOOK: u64 = 32;
 
 /// A plain path that finds nothing.
@@ -21,7 +21,7 @@ const LOOK: u64 = 32;
 pub struct Missing {
     /// As it is written: `db.users[0].name`.
     pub path: String,
-    /// The name in it that is not there, and the object that it was looked up in.
+    /// The missing name in it, and the object that should have it.
     at: Option<(String, Rcvar)>,
 }
 
@@ -80,7 +80,7 @@ impl Missing {
         found.is_null().then(|| Self { path: shown(&steps), at })
     }
 
-    /// The name that was likely meant, as long as there are steps to look for it.
+    /// The name that the author probably meant, as long as there are steps to look for it.
     pub fn near(&self, steps: &Steps) -> Option<String> {
         let (name, object) = self.at.as_ref()?;
         let names = || object.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
@@ -93,7 +93,7 @@ impl Missing {
     }
 }
 
-/// As JMESPath counts: from the end where it is negative.
+/// As JMESPath counts: a negative number counts from the end.
 fn element(list: &Rcvar, index: i32) -> Rcvar {
     let place = usize::try_from(index.unsigned_abs()).unwrap_or(usize::MAX);
     if index >= 0 { list.get_index(place) } else { list.get_negative_index(place) }
@@ -126,7 +126,7 @@ mod tests {
 
     const DOCUMENT: &str = r#"{"user": "u", "pass-word": "p", "none": null, "false": false, "db": {"hosts": ["a"], "name": "n"}}"#;
 
-    /// What is missing, and what may have been meant.
+    /// What is missing, and what the author may have meant.
     fn told(query: &str) -> Option<String> {
         let document = Rcvar::new(Variable::from_json(DOCUMENT).unwrap());
         let missing = query.parse::<Query>().unwrap().missing(&document)?;

@@ -1,4 +1,4 @@
-//! A class's parameters as they stand in the call: borrowed where no escape is in them, since most mounts only look up a class that is known.
+//! A class's parameters as they are in the call. They are borrowed if they have no escape, since most mounts only look up a known class.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 pub struct Parameters<'c>(Vec<(Cow<'c, str>, Cow<'c, str>)>);
 
 impl<'c> Parameters<'c> {
-    /// Those that were kept of another call.
+    /// Parameters that were kept from another call.
     pub fn of(kept: &'c BTreeMap<String, String>) -> Self {
         Self(kept.iter().map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect())
     }
@@ -18,7 +18,7 @@ impl<'c> Parameters<'c> {
     /// # Errors
     /// The key is there already.
     pub fn insert(&mut self, key: Cow<'c, str>, value: Cow<'c, str>) -> Result<(), Cow<'c, str>> {
-        // What is written in order, as the driver does, goes to the end.
+        // If they come in order, as the driver writes them, they go to the end.
         let place = match self.0.last() {
             Some((last, _)) if *last >= key => match self.find(&key) {
                 Ok(_) => return Err(key),
@@ -30,7 +30,7 @@ impl<'c> Parameters<'c> {
         Ok(())
     }
 
-    /// In the place of a former one.
+    /// Replaces a former value.
     pub fn replace(&mut self, key: &'c str, value: &'c str) {
         match self.find(key) {
             Ok(place) => self.0[place].1 = Cow::Borrowed(value),
@@ -46,7 +46,7 @@ impl<'c> Parameters<'c> {
         self.0.iter().map(|(key, _)| &**key)
     }
 
-    /// Whether they are the same as those that were kept of another call.
+    /// Whether they are the same as the kept ones of another call.
     pub fn is(&self, kept: &BTreeMap<String, String>) -> bool {
         self.0.len() == kept.len() && self.0.iter().zip(kept).all(|((key, value), kept)| (&**key, &**value) == (&**kept.0, &**kept.1))
     }
@@ -66,7 +66,7 @@ impl Hash for Parameters<'_> {
     }
 }
 
-/// The keys alone: a value may be, by mistake, what should have been a secret.
+/// Only the keys: by mistake, a value may be a secret.
 impl fmt::Debug for Parameters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.keys()).finish()

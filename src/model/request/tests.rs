@@ -44,7 +44,7 @@ fn within(call: MountCall, max: usize) -> Result<Request<'static>, FaultList<Req
     Request::parse(Box::leak(Box::new(call)), max)
 }
 
-/// Every fault, a line each.
+/// Every fault, one line each.
 fn faults(call: MountCall) -> String {
     let faults = parse(call).unwrap_err();
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
@@ -213,7 +213,7 @@ fn what_is_too_large_is_not_read() {
     insta::assert_snapshot!(faults[0], @"csi.storage.k8s.io/serviceAccount.tokens: 65554 bytes; at most 65536 are read (kubelet sends it: take it out of the class's parameters and the volume's attributes)");
 }
 
-/// Keys and values as they are, not as JSON writes them; and the tokens apart.
+/// Keys and values count as they are, not as JSON writes them. The tokens do not count.
 #[test]
 fn the_parameters_have_a_bound_of_their_own() {
     let tokens = json!({ "a": { "token": "t".repeat(MAX_TOKENS - 100) } }).to_string();
@@ -223,7 +223,7 @@ fn the_parameters_have_a_bound_of_their_own() {
     assert!(within(call(&attributes), exactly).is_ok());
     assert_eq!(within(call(&attributes), exactly - 1).unwrap_err()[0].code, Code::TooLarge);
     let newlines = with("x", "\n".repeat(1000));
-    assert!(within(call(newlines), exactly + 1001).is_ok(), "an escape counts as what it stands for");
+    assert!(within(call(newlines), exactly + 1001).is_ok(), "an escape counts as the character that it means");
 }
 
 #[test]
@@ -312,7 +312,7 @@ proptest! {
         let _ = within(MountCall { attributes: text, secrets, target_path: path, permission: mode }, MAX);
     }
 
-    /// Bytes of a true request changed, dropped or doubled: never a panic, never the token in a message.
+    /// Bytes of a real request are changed, dropped or doubled: there is never a panic, and never the token in a message.
     #[test]
     fn a_damaged_request_never_shows_its_token(edits in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..128, 0..3), 1..6)) {
         let mut bytes = with(TOKENS, json!({ "keyferry": { "token": CANARY } }).to_string()).to_string().into_bytes();

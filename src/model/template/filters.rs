@@ -1,4 +1,4 @@
-//! The filters of templates: a closed list. Each pays for its work before it does it; the engine pays for what comes out.
+//! The filters of templates: a closed list. Each filter pays for its work before it does it; the engine pays for the output.
 
 use std::fmt::Write as _;
 
@@ -50,7 +50,7 @@ pub(super) const FILTERS: [&str; 29] = [
     "yaml",
 ];
 
-/// Those whose result is one value in some file, whatever the value was.
+/// Filters whose result is one value in some file, with any input.
 pub(super) const SPELLING: [&str; 16] = [
     "b64encode",
     "dotenv",
@@ -70,13 +70,13 @@ pub(super) const SPELLING: [&str; 16] = [
     "yaml",
 ];
 
-/// What an item costs besides its text, in bytes.
+/// The cost of an item besides its text, in bytes.
 const NODE: usize = 64;
 
-/// The widest that a text may be indented.
+/// The most spaces by which a text may be indented.
 const WIDEST: usize = 256;
 
-/// Why a value was refused: words of ours alone.
+/// Why a value was refused, in our own words.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub(super) enum Refusal {
     #[error("the filter `{filter}` {why}")]
@@ -130,7 +130,7 @@ pub(super) fn add_to(engine: &mut Environment<'static>) {
     engine.add_test("undefined", |value: &Value| value.is_undefined());
 }
 
-/// Pays for so many bytes that are looked at or made.
+/// Pays for this many bytes that are looked at or made.
 fn pay(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel(1 + bytes as u64 / BYTES)
 }
@@ -139,12 +139,12 @@ fn no<T>(filter: &'static str, why: &'static str) -> Result<T, Error> {
     Err(refused(Refusal::Filter { filter, why }))
 }
 
-/// As files have it, and the engine does not.
+/// As files write it. The engine writes it in another way.
 pub(super) fn word(truth: &Value) -> &'static str {
     if truth.is_true() { "true" } else { "false" }
 }
 
-/// A text, or what has one spelling.
+/// A text, or a value with only one spelling.
 #[allow(clippy::wildcard_enum_match_arm)] // the engine's kinds of values may become more
 fn text_of(filter: &'static str, value: &Value) -> Result<String, Error> {
     match value.kind() {
@@ -152,12 +152,12 @@ fn text_of(filter: &'static str, value: &Value) -> Result<String, Error> {
         ValueKind::Undefined => Err(Error::from(ErrorKind::UndefinedError)),
         ValueKind::Bool => Ok(word(value).to_owned()),
         ValueKind::Number | ValueKind::Plain => Ok(value.to_string()),
-        ValueKind::Bytes => no(filter, "works with text, and this is binary (write `| b64encode` before it)"),
-        _ => no(filter, "works with text, and this is `none`, a list or a mapping (name a field, or use `json`)"),
+        ValueKind::Bytes => no(filter, "needs text, and this is binary (write `| b64encode` before it)"),
+        _ => no(filter, "needs text, and this is `none`, a list or a mapping (name a field, or use `json`)"),
     }
 }
 
-/// `cost`: bytes that a byte of the text takes.
+/// `cost`: how many bytes a byte of the text costs.
 fn text_as(
     state: &State,
     filter: &'static str,
@@ -178,7 +178,7 @@ fn bytes_as(state: &State, filter: &'static str, value: &Value, make: impl Fn(&[
     }
 }
 
-/// `from`: of how many bytes it is made; that has been paid for.
+/// `from`: the bytes of the input, which are already paid for.
 fn put(from: usize, write: impl FnOnce(&mut Out)) -> String {
     let mut out = Out::within(usize::MAX, from + 2);
     write(&mut out);
@@ -195,14 +195,14 @@ fn text_in(out: Out) -> String {
 fn b64decode(state: &State, value: &Value) -> Result<Value, Error> {
     pay(state, 2 * value.as_str().map_or(64, str::len))?;
     let packed: String = text_of("b64decode", value)?.split_whitespace().collect();
-    let Ok(bytes) = BASE64.decode(packed.as_bytes()) else { return no("b64decode", "works with base64, and this is not") };
+    let Ok(bytes) = BASE64.decode(packed.as_bytes()) else { return no("b64decode", "needs base64, and this is not base64") };
     Ok(String::from_utf8(bytes).map_or_else(|error| Value::from_bytes(error.into_bytes()), Value::from))
 }
 
 fn of_dotenv(state: &State, value: &Value) -> Result<Value, Error> {
     text_as(state, "dotenv", value, 4, |text| {
         let line = dotenv::write("A", text.as_bytes())
-            .map_err(|_| "has no spelling for it that sh, node's dotenv and python-dotenv read alike (deliver it as a file)")?;
+            .map_err(|_| "cannot write it so that sh, node's dotenv and python-dotenv read the same value (deliver it as a file)")?;
         let value = line.strip_prefix("A=").unwrap_or(&line);
         Ok(value.strip_suffix('\n').unwrap_or(value).to_owned())
     })
@@ -222,7 +222,7 @@ fn squote(text: &str) -> Result<String, &'static str> {
     Ok(format!("'{text}'"))
 }
 
-/// RFC 3986: what is not unreserved is escaped.
+/// RFC 3986: every character that is not unreserved is escaped.
 fn urlencode(text: &str) -> String {
     let mut encoded = String::with_capacity(3 * text.len());
     for byte in text.bytes() {
@@ -235,13 +235,13 @@ fn urlencode(text: &str) -> String {
     encoded
 }
 
-/// All lines but the first, which stands where the template put it; `first=true`: that too. Empty lines stay empty.
+/// Indents all lines but the first, which already is where the template put it; `first=true`: the first too. Empty lines stay empty.
 #[allow(clippy::needless_pass_by_value)] // as the engine calls it
 fn indent(state: &State, value: &Value, width: usize, options: Kwargs) -> Result<Value, Error> {
     let is_first = options.get::<Option<bool>>("first")?.unwrap_or(false);
     options.assert_all_used()?;
     if width > WIDEST {
-        return no("indent", "indents by 256 at most");
+        return no("indent", "indents by at most 256");
     }
     let text = text_of("indent", value)?;
     let lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
@@ -279,7 +279,7 @@ fn items<'v>(filter: &'static str, value: &'v Value) -> Result<&'v [Value], Erro
     match value.downcast_object_ref::<List>() {
         Some(list) => Ok(&list.0),
         None if value.is_undefined() => Err(Error::from(ErrorKind::UndefinedError)),
-        None => no(filter, "works with a list, and this is not one"),
+        None => no(filter, "needs a list, and this is not a list"),
     }
 }
 
@@ -287,7 +287,7 @@ fn end(state: &State, filter: &'static str, value: &Value, is_first: bool) -> Re
     pay(state, 1)?;
     let items = items(filter, value)?;
     let item = if is_first { items.first() } else { items.last() };
-    item.cloned().map_or_else(|| no(filter, "works with a list that has an item, and this one is empty"), Ok)
+    item.cloned().map_or_else(|| no(filter, "needs a list with an item, and this list is empty"), Ok)
 }
 
 fn join(state: &State, value: &Value, between: Option<&str>) -> Result<Value, Error> {
@@ -315,7 +315,7 @@ fn split(state: &State, value: &Value, at: &str) -> Result<Value, Error> {
     Ok(Value::from_object(List(text.split(at).map(Value::from).collect())))
 }
 
-/// Of a text in characters.
+/// For a text, the number of characters.
 fn length(state: &State, value: &Value) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
@@ -323,14 +323,14 @@ fn length(state: &State, value: &Value) -> Result<Value, Error> {
     pay(state, value.as_str().map_or(0, str::len))?;
     match value.len() {
         Some(length) => Ok(Value::from(length)),
-        None => no("length", "works with a text, a list or a mapping, and this is something else"),
+        None => no("length", "needs a text, a list or a mapping, and this is something else"),
     }
 }
 
 // === JSON and its kin ===
 
 fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -> Result<Value, Error> {
-    // All of them spell a text alike.
+    // All of them write a text in the same way.
     if let Some(text) = value.as_str() {
         pay(state, NODE + 8 * text.len())?;
         return Ok(Value::from(put(text.len(), |out| quote(text, out))));
@@ -339,12 +339,12 @@ fn spelled(state: &State, filter: &'static str, value: &Value, format: Format) -
     pay(state, 8 * json.len())?;
     let mut out = Out::within(usize::MAX, json.len());
     if respell(format, &json, &mut out).is_err() {
-        return no(filter, "has no spelling for this value (a null, a large number, a member twice, or nesting over 64 levels)");
+        return no(filter, "cannot write this value (a null, a large number, a member twice, or nesting over 64 levels)");
     }
     Ok(Value::from(text_in(out)))
 }
 
-/// Pays for each value as it comes: lists in lists may have far more of them than there is memory for.
+/// Pays for each value as it comes: lists in lists may have more values than there is memory for.
 fn json_of(state: &State, filter: &'static str, value: &Value) -> Result<String, Error> {
     let mut json = String::new();
     write_json(state, filter, value, 0, &mut json)?;
@@ -404,7 +404,7 @@ fn fromjson(state: &State, value: &Value) -> Result<Value, Error> {
     parsed(state, "fromjson", &text)
 }
 
-/// What parsing takes is counted as it goes on, and paid then.
+/// The work of parsing is counted while it runs, and paid after that.
 fn parsed(state: &State, filter: &'static str, json: &str) -> Result<Value, Error> {
     let left = state.fuel_levels().map_or(u64::MAX, |(_, left)| left.saturating_mul(BYTES));
     let steps = Steps::of(left);
@@ -412,16 +412,16 @@ fn parsed(state: &State, filter: &'static str, json: &str) -> Result<Value, Erro
     pay(state, usize::try_from(steps.spent()).unwrap_or(usize::MAX))?;
     match read {
         Ok(Some(value)) => Ok(value),
-        Ok(None) => no(filter, "works with JSON, and this is not (or it is nested over 64 levels)"),
+        Ok(None) => no(filter, "needs JSON, and this is not JSON (or it is nested over 64 levels)"),
         Err(_) => Err(Error::from(ErrorKind::OutOfFuel)),
     }
 }
 
-/// An expression over a value, as `field` has it. What it may make is paid for before it is searched.
+/// Applies an expression to a value, as `field` does. What it may make is paid for before the search.
 fn search(state: &State, value: &Value, expression: &str) -> Result<Value, Error> {
     let json = json_of(state, "jmespath", value)?;
     pay(state, 16 * (expression.len() + json.len()) + VALUE * separators(json.as_bytes()))?;
-    let Ok(query) = expression.parse::<Query>() else { return no("jmespath", "takes an expression that `field` would take") };
+    let Ok(query) = expression.parse::<Query>() else { return no("jmespath", "needs an expression that `field` would accept") };
     let (size, values) = (json.len() as u64, separators(json.as_bytes()) as u64);
     let made = query.growth().saturating_mul(size).saturating_add(query.values().saturating_mul(values).saturating_mul(VALUE as u64));
     pay(state, usize::try_from(made.max(query.steps(size, values))).unwrap_or(usize::MAX))?;
@@ -445,7 +445,7 @@ fn pem(state: &State, filter: &'static str, value: &Value, part: Part) -> Result
         pay(state, BLOCK * text.as_str().map_or(1, str::len))?;
         let text = text_of(filter, text)?;
         if bundle.read(&text).is_err() {
-            return no(filter, "works with PEM, and this cannot be read (deliver it with `format: pem`, which says what is wrong)");
+            return no(filter, "needs PEM, and this cannot be read as PEM (deliver it with `format: pem`, which says what is wrong)");
         }
     }
     let mut out = Out::within(usize::MAX, texts.iter().map(|text| text.as_str().map_or(0, str::len)).sum());

@@ -1,12 +1,12 @@
-//! A template as it is read before the engine sees it: its tags, one by one, each as its tokens.
+//! Reads a template before the engine sees it: its tags, one by one, each as its tokens.
 //!
-//! What is refused here cannot happen while a template is rendered. The engine looks up filters and tests only when it comes to them. Its parser
-//! recurses along each expression. And some of its operators are not paid for: it compares two values, and writes out a list, for one unit of
-//! fuel, however large they are; lists of lists of lists are as large as anybody likes. So the language here is smaller than the engine's: no
-//! arithmetic, no lists or mappings that a template makes itself, no functions, and a comparison has a text, a number or a word such as `none`
-//! on one side.
+//! What is refused here cannot happen while a template is rendered. The engine looks up filters and tests only when it reaches them. Its
+//! parser recurses along each expression. Some of its operators cost too little: it compares two values, or writes out a list, for one unit
+//! of fuel, with any size; and lists of lists of lists can be very large. So the language here is smaller than the engine's. It has no
+//! arithmetic, no lists or mappings that a template makes itself, and no functions. A comparison must have a text, a number or a word such
+//! as `none` on one side.
 //!
-//! Tags begin and end here where they do for the engine; the tests hold both against each other.
+//! Tags begin and end here in the same places as in the engine; the tests compare both.
 
 use super::TemplateFault;
 use super::filters::{FILTERS, SPELLING};
@@ -22,37 +22,37 @@ const PAIRS: [(&str, &str); 5] = [("filter", "endfilter"), ("for", "endfor"), ("
 /// Words that are values.
 const CONSTANTS: [&str; 6] = ["true", "True", "false", "False", "none", "None"];
 
-/// Words between values.
+/// Words between values, such as operators.
 const LINKS: [&str; 7] = ["and", "or", "not", "in", "is", "if", "else"];
 
-/// Names that a template cannot have for a secret or a variable.
+/// Names that a template cannot use for a secret or a variable.
 pub(super) const RESERVED: [&str; 15] =
     ["and", "else", "false", "False", "if", "in", "is", "loop", "none", "None", "not", "or", "self", "true", "True"];
 
-/// The most tokens of one tag: parser, compiler and destructor each recurse about as deep.
+/// The most tokens of one tag: parser, compiler and destructor each recurse about this deep.
 const MAX_TOKENS: usize = 256;
 
 /// The most brackets within brackets.
 const MAX_BRACKETS: usize = 16;
 
-/// The most tags within tags. An `elif` is one within the tag before it.
+/// The most tags within tags. An `elif` counts as one within the tag before it.
 const MAX_DEPTH: usize = 24;
 
-/// The longest text in a comparison or within `[ ]`, in bytes: what is compared with it costs no more.
+/// The longest text in a comparison or within `[ ]`, in bytes: comparing a value with it costs no more.
 const MAX_COMPARED: usize = 256;
 
-/// What was found in a template that is fine so far.
+/// What was found in a template without a fault so far.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// Names that lead into a secret, such as `db.password`, in order.
     pub paths: Vec<Path>,
-    /// The line of the first value that is written as it is.
+    /// The line of the first value that is written without a filter.
     pub bare: Option<usize>,
-    /// Each name that stands for a value, with its line.
+    /// Each name that is used as a value, with its line.
     pub names: Vec<(usize, String)>,
 }
 
-/// A name as it stands in a template, with its line.
+/// A name in a template, with its line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Path {
     pub line: usize,
@@ -84,7 +84,7 @@ fn line(text: &str, at: usize) -> usize {
     Lines { text, at: 0, line: 1 }.of(at)
 }
 
-/// Lines of places that come in order: no byte is looked at twice.
+/// Lines of places that are given in order: no byte is looked at twice.
 struct Lines<'t> {
     text: &'t str,
     at: usize,
@@ -132,13 +132,13 @@ struct Reader<'t> {
 // === impl Reader ===
 
 impl<'t> Reader<'t> {
-    /// The next tag; comments and what is raw have none.
+    /// The next tag. Comments and raw text are skipped.
     fn tag(&mut self) -> Result<Option<Tag<'t>>, TemplateFault> {
         loop {
             let rest = &self.text[self.at..];
             let Some(opens) = rest.find('{') else { return Ok(None) };
             let (begins, sign) = (self.at + opens, rest.as_bytes().get(opens + 1).copied());
-            // A sign for white space is a part of the beginning.
+            // A sign for white space belongs to the start of the tag.
             let controls = usize::from(matches!(rest.as_bytes().get(opens + 2), Some(b'-' | b'+')));
             let starts = begins + 2 + controls;
             match sign {
@@ -192,7 +192,7 @@ impl<'t> Reader<'t> {
                     return Err(self.fault(at, format!("has more than {MAX_BRACKETS} brackets within brackets (split it with `set`)")));
                 }
                 "(" | "[" => brackets += 1,
-                ")" | "]" => brackets = brackets.checked_sub(1).ok_or_else(|| self.fault(at, "has a closing bracket too many"))?,
+                ")" | "]" => brackets = brackets.checked_sub(1).ok_or_else(|| self.fault(at, "has one closing bracket too many"))?,
                 _ => {}
             }
             if tokens.len() == MAX_TOKENS {
@@ -222,7 +222,7 @@ impl<'t> Reader<'t> {
         Ok(Token { at, kind, text: &rest[..length] })
     }
 
-    /// Digits, or digits with a point between.
+    /// Digits, or digits with a point between them.
     fn number(&self, at: usize) -> Result<usize, TemplateFault> {
         let rest = &self.text[at..];
         let run = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"._".contains(byte)).count();
@@ -253,10 +253,10 @@ fn strange(rest: &str) -> String {
     }
 }
 
-/// Two signs before one.
+/// Signs of two characters are tried before signs of one.
 const SIGNS: [&str; 15] = ["==", "!=", "<=", ">=", "<", ">", "=", ".", ",", "|", "~", "(", ")", "[", "]"];
 
-/// Where a tag such as `raw %}` ends, if one is here.
+/// The end of a tag such as `raw %}`, if one is here.
 fn basic_tag(text: &str, name: &str, controls: bool) -> Option<usize> {
     let signs = ['-', '+'];
     let rest = if controls { text.strip_prefix(signs).unwrap_or(text) } else { text };
@@ -265,7 +265,7 @@ fn basic_tag(text: &str, name: &str, controls: bool) -> Option<usize> {
     Some(text.len() - rest.len())
 }
 
-/// Past the quote that ends it.
+/// The place after the closing quote.
 fn end_of_quotes(bytes: &[u8], quote: u8) -> Option<usize> {
     let mut escaped = false;
     let end = bytes.iter().position(|byte| {
@@ -291,7 +291,7 @@ struct Level {
     at: usize,
     /// How many `elif` it has.
     more: usize,
-    /// What is in it goes through a filter that gives it a spelling.
+    /// A filter around its content makes the values safe to write.
     is_spelled: bool,
 }
 
@@ -318,20 +318,20 @@ impl Open {
             level.more += 1;
         }
         if self.0.iter().map(|level| 1 + level.more).sum::<usize>() > MAX_DEPTH {
-            return Err((tag.at, format!("is more than {MAX_DEPTH} tags deep, each `elif` counted (write it flatter)")));
+            return Err((tag.at, format!("is more than {MAX_DEPTH} tags deep; each `elif` counts (nest less)")));
         }
         Ok(())
     }
 }
 
-/// Whether a `set` has its value between itself and `endset`.
+/// Whether the value of a `set` is between the tag and `endset`.
 fn is_block(tag: &Tag<'_>) -> bool {
     tag.tokens.get(2).is_none_or(|token| token.text == "|")
 }
 
 // === expressions ===
 
-/// What a bracket is for.
+/// The purpose of a bracket.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Bracket {
     /// The arguments of a filter.
@@ -340,10 +340,10 @@ enum Bracket {
     Subscript,
 }
 
-/// What is wrong, and where.
+/// The place, and the fault there.
 type Problem = (usize, String);
 
-/// Where an expression begins in a tag, and its filters: by the places of their names.
+/// Where an expression begins in a tag, and its filters, as places of their names.
 fn check(tag: &Tag<'_>, secrets: &[&str]) -> Result<Vec<usize>, Problem> {
     let tokens = &tag.tokens;
     if !tag.is_statement {
@@ -378,7 +378,7 @@ fn check(tag: &Tag<'_>, secrets: &[&str]) -> Result<Vec<usize>, Problem> {
     }
 }
 
-/// The names that a `for` or a `set` gives.
+/// The names that a `for` or a `set` defines.
 fn targets(tokens: &[Token<'_>], secrets: &[&str]) -> Result<(), Problem> {
     for token in tokens {
         match token.kind {
@@ -427,7 +427,7 @@ impl<'a, 't> Checker<'a, 't> {
         self.rest(from, from)
     }
 
-    /// `begins`: where the expression does, before which nothing belongs to it.
+    /// `begins`: the start of the expression; nothing before it belongs to it.
     fn rest(mut self, from: usize, begins: usize) -> Result<Vec<usize>, Problem> {
         for at in from..self.tokens.len() {
             let token = self.tokens[at];
@@ -438,7 +438,7 @@ impl<'a, 't> Checker<'a, 't> {
                 Kind::Number | Kind::Text if before.is_some_and(|before| self.is_sign(before, ".")) => {
                     return Err((
                         token.at,
-                        "the name of a field goes behind `.` (for an item of a list use `first`, `last` or `jmespath`)".to_owned(),
+                        "the name of a field must follow a `.` (for an item of a list use `first`, `last` or `jmespath`)".to_owned(),
                     ));
                 }
                 Kind::Number | Kind::Text => {}
@@ -465,7 +465,7 @@ impl<'a, 't> Checker<'a, 't> {
             return Err((name.at, no("filter", name.text, &FILTERS)));
         }
         if self.tokens.get(at + 1).is_some_and(|next| next.text == ".") {
-            return Err((name.at, format!("put brackets around what goes through `{}`, before the `.`", name.text)));
+            return Err((name.at, format!("put brackets around the value and its filter `{}`, before the `.`", name.text)));
         }
         self.filters.push(at);
         Ok(())
@@ -520,7 +520,7 @@ impl<'a, 't> Checker<'a, 't> {
         Ok(())
     }
 
-    /// Only a name goes within `[ ]`: to find the nth character of a text is not paid for.
+    /// Only a name is allowed within `[ ]`: the engine finds the nth character of a text without a cost.
     fn subscript(&mut self, at: usize, before: Option<usize>) -> Result<(), Problem> {
         let token = self.tokens[at];
         let Some(before) = before.filter(|before| self.ends_a_value(*before) && self.tokens[*before].kind != Kind::Text) else {
@@ -534,15 +534,15 @@ impl<'a, 't> Checker<'a, 't> {
             Kind::Number | Kind::Sign => false,
         });
         if !is_closed || !is_name {
-            let problem = "within `[ ]` goes a name in quotes, or behind a name under `secrets` a variable (for an item of a list use `first`, \
-                           `last` or `jmespath`)";
+            let problem = "within `[ ]` write a name in quotes; after a name under `secrets`, a variable works too (for an item of a list use \
+                           `first`, `last` or `jmespath`)";
             return Err((token.at, problem.to_owned()));
         }
         self.brackets.push(Bracket::Subscript);
         Ok(())
     }
 
-    /// One side is a text, a number or a word such as `none`, and nothing else: the engine compares two long values for nothing.
+    /// One side must be a text, a number or a word such as `none`: the engine compares two long values without a cost.
     fn comparison(&self, at: usize) -> Result<(), Problem> {
         let token = self.tokens[at];
         let is_in = token.text == "in";
@@ -564,9 +564,9 @@ impl<'a, 't> Checker<'a, 't> {
             return Ok(());
         }
         let problem = if is_in {
-            "left of `in` goes a text in quotes or a number, and nothing else".to_owned()
+            "left of `in` there must be a text in quotes or a number".to_owned()
         } else {
-            format!("on one side of `{}` goes a text in quotes, a number or a word such as `none`, and nothing else", token.text)
+            format!("one side of `{}` must be a text in quotes, a number or a word such as `none`", token.text)
         };
         Err((token.at, problem))
     }
@@ -590,7 +590,7 @@ impl<'a, 't> Checker<'a, 't> {
         }
     }
 
-    /// Whether a word stands between values, and is not the name of a field.
+    /// Whether a word is an operator between values, and not the name of a field.
     fn is_link(&self, at: usize) -> bool {
         LINKS.contains(&self.tokens[at].text) && self.tokens[at].kind == Kind::Word && !self.is_behind_point(at)
     }
@@ -617,7 +617,7 @@ fn no(what: &str, name: &str, all: &[&'static str]) -> String {
 
 // === names ===
 
-/// Whether one of the values that a tag writes has no filter that gives it a spelling. What comes between `if` and `else` is not written.
+/// Whether a tag writes a value without a filter that makes it safe. The part between `if` and `else` is not written.
 fn is_bare(tokens: &[Token<'_>], filters: &[usize]) -> bool {
     let (mut depth, mut is_condition, mut last, mut spelled, mut seen) = (0_usize, false, None, false, false);
     let mut bare = false;
@@ -659,7 +659,7 @@ fn note_names(tag: &Tag<'_>, secrets: &[&str], filters: &[usize], lines: &mut Li
     }
 }
 
-/// The names that follow each other, as far as they stand in the template.
+/// The names that follow each other, as far as the template names them.
 fn path(tokens: &[Token<'_>]) -> Vec<String> {
     let mut steps: Vec<String> = tokens.first().map(|token| token.text.to_owned()).into_iter().collect();
     let mut rest = tokens.get(1..).unwrap_or_default();

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Field, FieldKind, FieldName, SecretBytes};
 
-/// Stands in every value, and in no fault.
+/// Is in every value, and in no fault.
 const CANARY: &str = "hunter2";
 
 const MIB: usize = 1 << 20;
@@ -163,21 +163,21 @@ fn what_is_no_template() {
     line 1: templates have no `+`: they do not compute (join texts with `~`, or store the result)
     line 1: templates have no `*`: they do not compute (join texts with `~`, or store the result)
     line 1: templates have no `*`: they do not compute (join texts with `~`, or store the result)
-    line 1: within `[ ]` goes a name in quotes, or behind a name under `secrets` a variable (for an item of a list use `first`, `last` or `jmespath`)
-    line 1: the name of a field goes behind `.` (for an item of a list use `first`, `last` or `jmespath`)
+    line 1: within `[ ]` write a name in quotes; after a name under `secrets`, a variable works too (for an item of a list use `first`, `last` or `jmespath`)
+    line 1: the name of a field must follow a `.` (for an item of a list use `first`, `last` or `jmespath`)
     line 1: templates have no `:`: they make no mappings and no slices (use `first`, `last`, `split` or `jmespath`)
-    line 1: within `[ ]` goes a name in quotes, or behind a name under `secrets` a variable (for an item of a list use `first`, `last` or `jmespath`)
-    line 1: on one side of `==` goes a text in quotes, a number or a word such as `none`, and nothing else
-    line 1: on one side of `==` goes a text in quotes, a number or a word such as `none`, and nothing else
-    line 1: on one side of `==` goes a text in quotes, a number or a word such as `none`, and nothing else
-    line 1: left of `in` goes a text in quotes or a number, and nothing else
+    line 1: within `[ ]` write a name in quotes; after a name under `secrets`, a variable works too (for an item of a list use `first`, `last` or `jmespath`)
+    line 1: one side of `==` must be a text in quotes, a number or a word such as `none`
+    line 1: one side of `==` must be a text in quotes, a number or a word such as `none`
+    line 1: one side of `==` must be a text in quotes, a number or a word such as `none`
+    line 1: left of `in` there must be a text in quotes or a number
     line 1: "0x10" is not a number that templates take (write digits, or a text in quotes)
     line 1: "!" has no meaning within a tag
     line 1: `db` is a name under `secrets`, and cannot be a variable too (use another name)
     line 1: `set` has more in it than that word (remove ",")
     line 1: templates have no `recursive` (remove it)
     line 1: templates have no `}`: they make no mappings and no slices (use `first`, `last`, `split` or `jmespath`)
-    line 1: has a closing bracket too many
+    line 1: has one closing bracket too many
     line 1: a text in quotes has no end
     line 1: cannot be read as a template (look for an open `{{`, `{%` or quote; the tags are if, for, set, with, filter and raw)
     "#);
@@ -220,30 +220,30 @@ fn what_fails_while_it_is_rendered() {
     insta::assert_snapshot!(faults.map(fault).join("\n"), @r#"
     line 2: "db.pasword" is not there (correct the name, or write `| default('')`)
     line 2: "db.other" is not there (correct the name, or write `| default('')`)
-    line 1: within `[ ]` goes a name in quotes, or behind a name under `secrets` a variable (for an item of a list use `first`, `last` or `jmespath`)
+    line 1: within `[ ]` write a name in quotes; after a name under `secrets`, a variable works too (for an item of a list use `first`, `last` or `jmespath`)
     line 1: a name is not there (correct it, or write `| default('')`)
     line 1: "db.nested.lost.deep" is not there (correct the name, or write `| default('')`)
     line 1: "db.lost" is not there (correct the name, or write `| default('')`)
-    line 1: the value to be written is `none`, which has no spelling (test it with `if`, or write `| default('', true)`)
+    line 1: the value to be written is `none`, which has no text (test it with `if`, or write `| default('', true)`)
     line 1: "none_such.user" is not there (correct the name, or write `| default('')`)
     line 1: the value to be written is a list or a mapping (write `| json`)
     line 1: the value to be written is binary (write `| b64encode`)
-    line 1: the filter `upper` works with text, and this is binary (write `| b64encode` before it)
-    line 1: the filter `b64decode` works with base64, and this is not
-    line 1: the filter `fromjson` works with JSON, and this is not (or it is nested over 64 levels)
+    line 1: the filter `upper` needs text, and this is binary (write `| b64encode` before it)
+    line 1: the filter `b64decode` needs base64, and this is not base64
+    line 1: the filter `fromjson` needs JSON, and this is not JSON (or it is nested over 64 levels)
     line 1: the filter `squote` cannot write a single quote or a control character within single quotes (use `quote` or `shellquote`)
     line 1: the filter `jmespath` has an expression that fails on this value
     line 1: the filter `jmespath` has an expression that fails on this value
     line 1: the filter `pem_leaf` finds no such block, or certificates of several chains (`format: pem` says what is wrong)
-    line 1: the filter `indent` indents by 256 at most
-    line 1: the filter `indent` indents by 256 at most
+    line 1: the filter `indent` indents by at most 256
+    line 1: the filter `indent` indents by at most 256
     line 1: the filter `split` splits at a text, and this one is empty
     line 1: the filter `replace` replaces a text, and this one is empty
-    line 1: the filter `toml` has no spelling for this value (a null, a large number, a member twice, or nesting over 64 levels)
+    line 1: the filter `toml` cannot write this value (a null, a large number, a member twice, or nesting over 64 levels)
     line 1: a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was JSON may be a number, a list, a mapping or `none`)
     line 1: a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was JSON may be a number, a list, a mapping or `none`)
     line 1: a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was JSON may be a number, a list, a mapping or `none`)
-    line 1: the filter `first` works with a list, and this is not one
+    line 1: the filter `first` needs a list, and this is not a list
     line 1: a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was JSON may be a number, a list, a mapping or `none`)
     line 1: a filter or an operator in this line cannot work with the kind of value that it gets (a field is a text; what was JSON may be a number, a list, a mapping or `none`)
     "#);
@@ -260,7 +260,7 @@ fn outcome(source: &str, memory: usize, steps: &Steps) -> Result<(), Unrendered>
     template.render(&[("db", Some(&db)), ("none_such", None)], MIB, memory, steps).map(|_| ())
 }
 
-/// What one of these took from version 2 of the engine was 5 GiB.
+/// One of these took 5 GiB with version 2 of the engine.
 #[test]
 fn memory_and_work_end() {
     let loops = "{% for a in db.list %}".repeat(5);
@@ -316,7 +316,7 @@ fn a_file_has_a_bound() {
     assert_eq!((of(1_000), of(999)), (Ok(1_000), Err(Unrendered::TooLong)));
 }
 
-/// What a secret takes as values counts before they are made.
+/// The memory for a secret's values counts before they are made.
 #[test]
 fn secrets_count_as_memory() {
     let zeros = secret(&[("list", json(&format!("[{}0]", "0,".repeat(50_000))))]);
@@ -348,7 +348,7 @@ fn values_that_are_written_as_they_are() {
     }
 }
 
-/// Any text is compiled or refused, and so it is with little room on the stack: the engine recurses.
+/// Any text is compiled or refused, also with little room on the stack: the engine recurses.
 #[test]
 fn no_text_is_too_much() {
     let nested = |open: &str, inner: &str, close: &str, times: usize| open.repeat(times) + inner + &close.repeat(times);
@@ -380,7 +380,7 @@ fn no_text_is_too_much() {
         let shown: String = source.chars().take(30).collect();
         assert!(compiled(&source).is_err(), "{shown}");
     }
-    // As deep as it goes, in half of the stack that the runtime's threads have.
+    // As deep as the limits allow, in half of the stack that the runtime's threads have.
     let deepest = [
         format!("{{{{ db.user{} }}}}", "~db.user".repeat(62)),
         format!("{{{{ db.user{} }}}}", "|trim".repeat(126)),
@@ -400,7 +400,7 @@ fn no_text_is_too_much() {
     thread.unwrap().join().unwrap();
 }
 
-/// As many tags as there is room for.
+/// As many tags as a template can have.
 #[test]
 fn long_templates_are_compiled() {
     for source in ["{{ db.user }}".repeat(5_000), "{% if db.user %}{% endif %}".repeat(2_400), "{% set a = db.user %}".repeat(3_000)] {
@@ -474,7 +474,7 @@ fn tokens() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// The engine sees no name that was not seen before it: tags begin and end in the same places.
+    /// The engine sees only names that were seen before: tags begin and end in the same places.
     #[test]
     fn no_name_is_overlooked(source in tokens()) {
         let Ok(scan) = scan::scan(&source, &["db"]) else { return Ok(()) };
@@ -486,7 +486,7 @@ proptest! {
         }
     }
 
-    /// A text that is compiled is rendered, or fails with a fault of ours: no filter is unknown by then.
+    /// A text that compiles is rendered, or fails with a fault of ours: by then, no filter is unknown.
     #[test]
     fn what_is_compiled_is_known(source in tokens()) {
         if let Err(Unrendered::Absent { fault, .. } | Unrendered::Fault(fault)) = rendered(&source) {

@@ -12,7 +12,7 @@ fn format(format: Format, patterns: &[&str], path: &str) -> Select {
     }
 }
 
-/// An object of several secrets: `?` behind a name makes it optional.
+/// An object of several secrets: a name that ends in `?` is optional.
 fn merged(names: &[&str], select: Select) -> Object {
     let place = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
     let part =
@@ -124,14 +124,14 @@ fn what_makes_no_file() {
     InvalidRequest: object 2 (f2): files/a: its field "none" is null in the store, or has a null in it, which toml cannot hold (give it a value, or name the other fields with `fields`)
     SecretNotFound: object 3 (f3): files/a: its field "none" is null in the store (give it a value, or set `optional: true`)
     InvalidRequest: object 4 (f4): files/a: its field "quotes" has quotes, `$`, backticks or backslashes that sh, node's dotenv and python-dotenv do not read alike (store another value, or deliver it with `field`)
-    InvalidRequest: object 5 (f5): files/a: its field "db.user" has a name that is not a variable's: letters, digits and `_`, no digit first, and none that a shell sets itself (add `keys: env`, or rename it)
+    InvalidRequest: object 5 (f5): files/a: its field "db.user" has a name that cannot be a variable's: use letters, digits and `_`, no digit first, and not a variable that a shell sets itself (add `keys: env`, or rename it)
     InvalidRequest: object 6 (f6): files/a: the fields "db-user" and "db.user" would both become "DB_USER" (rename one, or choose with `fields`)
     InvalidRequest: object 7 (f7): files/a: its field "..." has no letter or digit for a variable's name (rename it, or choose with `fields`)
     SecretCorrupt: object 8 (f8): files/a: its field "half" has half a character in it (half of a surrogate pair: write the secret again)
     InvalidRequest: object 9 (f9): files/a: its field "twice" has a member twice in one object, which yaml does not allow (write the secret again)
     SecretNotFound: object 10 (f10): files/a: has no field "pasword" (it has "...", "coded", "db-user", "db.user", "half", "key", "list", "none", "quotes", "twice" and 1 more)
     SecretCorrupt: object 11 (f11): files/a: its field "coded": is not base64: a character outside its alphabet at byte 7 of 8 (store it as base64, or leave `encoding` out to deliver the text as it is)
-    InvalidRequest: object 12 (f12): files/b: its field "user" is a field of files/a, too (name the fields of each with `fields`, or give each secret a file of its own)
+    InvalidRequest: object 12 (f12): files/b: its field "user" is a field of files/a, too (name the fields of each with `fields`, or make a separate file for each secret)
     InvalidRequest: object 13 (f13): files/a: its field "list" has no PEM block (remove it from `fields`)
     SecretNotFound: object 14 (f14): files/a: as PEM: there is no private key
     "#);
@@ -143,7 +143,7 @@ fn a_file_has_a_bound() {
     insta::assert_snapshot!(faults(vec![object(1, "a", format(Format::Json, &[], "f"))], &secrets), @"TooLarge: object 1 (f): files/a: is 1200008 bytes as a file: at most 1048576 are allowed on this node (deliver single fields, or ask for a higher limits.secretBytes)");
 }
 
-/// What is written is charged before it is.
+/// Writing is charged before it happens.
 #[test]
 fn work_is_paid_for() {
     let secrets = secrets("a", [("x", text(&"x".repeat(100_000)))]);

@@ -1,4 +1,4 @@
-//! Keystores, made of fields and read back.
+//! Keystores, made of fields and read again.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use super::*;
 use crate::model::{FieldOf, Keystore, Newline, Parse, Part, PasswordOf};
 
-/// PEM of a key, of its certificate, and of its issuer and that one's.
+/// PEM of a key, of its certificate, of its issuer and of that one's issuer.
 struct Issued {
     key: String,
     leaf: String,
@@ -45,7 +45,7 @@ fn issue(name: &str) -> Issued {
     }
 }
 
-/// Secret `a` has a key with its certificates, and `b` the password, another key and what is odd.
+/// Secret `a` has a key with its certificates. `b` has the password, another key and odd values.
 fn two() -> Secrets {
     let [one, other] = &*ISSUED;
     let json_list = |texts: &[&String]| json(&serde_json::to_string(texts).unwrap());
@@ -85,7 +85,7 @@ fn field_of(part: usize, field: &str) -> FieldOf {
     FieldOf { part, field: FieldName::new(field) }
 }
 
-/// Made of fields of `a`, and with `b.` before a name, of `b`.
+/// Made of fields of `a`, or of fields of `b` if `b.` is before a name.
 fn keystore(key: &str, chain: &[&str], trust: &[&str], password: &str) -> Object {
     let of = |name: &str| name.strip_prefix("b.").map_or_else(|| field_of(0, name), |name| field_of(1, name));
     let all = |names: &[&str]| names.iter().map(|name| of(name)).collect();
@@ -96,7 +96,7 @@ fn keystore(key: &str, chain: &[&str], trust: &[&str], password: &str) -> Object
     Object { parts, ..object(1, "a", select) }
 }
 
-/// A secret `c` of a file, beside the others.
+/// A secret `c` with a file, together with the others.
 fn stored(file: &[u8]) -> Secrets {
     let mut all = two();
     let coded = BASE64.encode(file);
@@ -142,7 +142,7 @@ fn a_keystore_is_made_and_read_back() {
     assert_eq!((&files["key.pem"], &files["tls.pem"]), (&one.key, &format!("{chain}{}", one.key)));
 }
 
-/// Certificates and key, without what is trusted.
+/// Certificates and key, without trusted certificates.
 fn format_pem(path: &str) -> Select {
     use crate::formats::{Format, pem::Part as PemPart};
     let patterns = ["chain", "key"].map(FieldPattern::new).to_vec();
@@ -155,7 +155,7 @@ fn line_ends_of_a_password() {
     assert_eq!(made(stripped), made(keystore("key", &["leaf"], &[], "b.password")));
 }
 
-/// However many objects read it.
+/// With any number of objects that read it.
 #[test]
 fn each_stored_file_is_opened_once() {
     let secrets = stored(&made(keystore("key", &["leaf"], &[], "b.password")));
@@ -206,9 +206,9 @@ fn what_makes_no_keystore() {
     SecretNotFound: object 12 (k.p12): files/a: has no field "laef" (did you mean "leaf"? It has "leaf", "all", "backwards", "ca_chain", "canary", "cut", "empty", "gap", "key", "none" and 2 more)
     SecretNotFound: object 12 (k.p12): files/b: has no field "pasword" (did you mean "password"? It has "password", "binary", "blank", "line", "other", "root")
     SecretNotFound: object 13 (k.p12): files/a: its field "none" is null in the store (give it a value, or set `optional: true`)
-    InvalidRequest: object 14 (k.p12): files/b: its field "line" has a character that Java takes in no password of a keystore: use ASCII from the blank to `~` (store another password; `newline: strip` removes a line end)
+    InvalidRequest: object 14 (k.p12): files/b: its field "line" has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another password; `newline: strip` removes a line end)
     InvalidRequest: object 15 (k.p12): files/b: its field "blank" is empty, and not every program opens a keystore without a password (store one)
-    InvalidRequest: object 16 (k.p12): files/b: its field "binary" has a character that Java takes in no password of a keystore: use ASCII from the blank to `~` (store another password; `newline: strip` removes a line end)
+    InvalidRequest: object 16 (k.p12): files/b: its field "binary" has a character that Java does not allow in a keystore's password: use ASCII from the space to `~` (store another password; `newline: strip` removes a line end)
     "#);
 }
 
@@ -250,7 +250,7 @@ fn what_is_not_opened() {
     insta::assert_snapshot!(faults(vec![lost], &two()), @r#"SecretNotFound: object 1 (f): files/a: has no field "pfx" (it has "all", "backwards", "ca_chain", "canary", "cut", "empty", "gap", "key", "leaf", "none" and 2 more)"#);
 }
 
-/// The file's own iterations, and what they would take, are told in full.
+/// The message shows the file's iterations, and the sum, in full.
 #[test]
 fn iterations_have_a_bound() {
     let file = made(keystore("key", &["leaf"], &[], "b.password"));
@@ -267,7 +267,7 @@ fn iterations_have_a_bound() {
     assert!(steps.spent() > 3_000_000, "it is derived: {}", steps.spent());
 }
 
-/// A mount pays for derivations, and no mount has enough for two files of as many iterations as are allowed.
+/// A mount pays for each derived key, and no mount has enough for two files with the most allowed iterations.
 #[test]
 fn work_is_paid_for() {
     let plan = plan(vec![keystore("key", &["leaf"], &[], "b.password")]);

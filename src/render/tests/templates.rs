@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{Parse, Part, Template};
 use crate::render::Skipped;
 
-/// An object whose template calls the secrets `a`, `b` and `c` by these names: `?` behind a name makes it optional.
+/// An object whose template has the secrets `a`, `b` and `c` under these names: a name that ends in `?` is optional.
 fn template(source: &str, names: &[&str]) -> Object {
     let place = |name: &str| NAMES.iter().position(|known| *known == name).unwrap();
     let part = |name: &&str| {
@@ -52,10 +52,10 @@ fn a_fault_has_the_line_and_no_value() {
     let left_out = rendered(vec![optional], &two()).unwrap();
     let Skipped { secret, field, .. } = &left_out.skipped[0];
     assert_eq!((left_out.files.len(), secret.to_string(), field.as_deref()), (0, "files/b".to_owned(), Some("pasword")));
-    insta::assert_snapshot!(faults(vec![template("{{ b.password | b64decode }}", &["b"])], &two()), @"InvalidRequest: object 1 (app.conf): files/b: template: line 1: the filter `b64decode` works with base64, and this is not");
+    insta::assert_snapshot!(faults(vec![template("{{ b.password | b64decode }}", &["b"])], &two()), @"InvalidRequest: object 1 (app.conf): files/b: template: line 1: the filter `b64decode` needs base64, and this is not base64");
 }
 
-/// With little memory a mount is to get more; with all that there is, it fails.
+/// With little memory, a mount asks for more; with all that the daemon has, it fails.
 #[test]
 fn memory_has_two_bounds() {
     let source = format!("{}x{}", "{% for n in a %}".repeat(12), "{% endfor %}".repeat(12));
@@ -70,7 +70,7 @@ fn memory_has_two_bounds() {
     assert_eq!(outcome(3 << 20, false), Ok(1));
     let Err(Unrendered::Faults(faults)) = outcome(64 * 1024, true) else { panic!("it is rendered") };
     assert_eq!(faults[0].code, Code::TooLarge);
-    insta::assert_snapshot!(faults[0], @"object 1 (app.conf): files/a: its template makes more than 65536 bytes on the way (write a simpler one)");
+    insta::assert_snapshot!(faults[0], @"object 1 (app.conf): files/a: its template makes more than 65536 bytes while Keyferry renders it (write a simpler one)");
 }
 
 #[test]

@@ -43,9 +43,9 @@ async fn keys_of_a_class() {
     # no objects
     InvalidArgument InvalidRequest: objects: is missing (add it: a list of objects, each with at least `secret: <name>`; `objects: "[]"` for an empty volume)
     # misspelt
-    InvalidArgument InvalidRequest: Mode: is no known key (did you mean `mode`?); object: is no known key (did you mean `objects`?)
+    InvalidArgument InvalidRequest: Mode: is not a known key (did you mean `mode`?); object: is not a known key (did you mean `objects`?)
     # nothing like it
-    InvalidArgument InvalidRequest: zzzzzz: is no known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, maxStale, dialect)
+    InvalidArgument InvalidRequest: zzzzzz: is not a known key (known here: objects, backend, mode, role, audience, mount, namespace, address, fresh, maxStale, dialect)
     # no bound
     InvalidArgument InvalidRequest: maxStale: "soon" is not a duration (write for example 500ms, 90s, 2m or 24h)
     # a dialect to come
@@ -61,7 +61,7 @@ async fn keys_of_a_class() {
     # an unknown backend
     InvalidArgument InvalidRequest: object 1 (db): backend: there is no backend "vault" on this node (there are: files)
     # misspelt in an object
-    InvalidArgument InvalidRequest: object 1 (db): secrt: is no known key (did you mean `secret`?); object 1 (db): pth: is no known key (did you mean `path`?); object 1 (db): filed: is no known key (did you mean `field`?)
+    InvalidArgument InvalidRequest: object 1 (db): secrt: is not a known key (did you mean `secret`?); object 1 (db): pth: is not a known key (did you mean `path`?); object 1 (db): filed: is not a known key (did you mean `field`?)
     # a prefix that is no folder
     InvalidArgument InvalidRequest: object 1 (x): prefix: "shop" does not end with `/`: a prefix is a folder (did you mean "shop/"?)
     # a request that makes something
@@ -71,7 +71,7 @@ async fn keys_of_a_class() {
     # no secret
     InvalidArgument InvalidRequest: object 1 (x): secret: is missing (write the secret's name, such as `secret: shop/db`); object 2: secret: is missing (write the secret's name, such as `secret: shop/db`); object 3: secret: is missing (write the secret's name, such as `secret: shop/db`)
     # field and fields
-    InvalidArgument InvalidRequest: object 1 (a): fields: stands beside `field` (keep one: `field` is one file, `fields` a folder of them)
+    InvalidArgument InvalidRequest: object 1 (a): fields: cannot be used together with `field` (keep one: `field` makes one file, `fields` makes a folder of files)
     # no fields
     InvalidArgument InvalidRequest: object 1 (db): fields: is an empty list (name fields, or write "*" for all)
     # no truth
@@ -141,15 +141,15 @@ async fn paths_and_modes_of_a_class() {
     # a path of 5,000 bytes
     InvalidArgument InvalidRequest: object 1 (n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/...): path: "n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/n/"... is 5000 bytes long: at most 4096 are allowed (shorten it)
     # one path twice
-    InvalidArgument InvalidRequest: object 2 (db): path: "db" is also the path of object 1 (db) (give each object a path of its own)
+    InvalidArgument InvalidRequest: object 2 (db): path: "db" is also the path of object 1 (db) (give each object a different path)
     # a file that is another's folder
     InvalidArgument InvalidRequest: object 2 (a/b): path: "a/b" would be a file, but object 1 (a/b/c) needs a folder there (change one of the paths)
     # a file within a file
-    InvalidArgument InvalidRequest: object 2 (a/b): path: "a" is a file, that of object 1 (a): nothing can stand within it (change one of the paths)
+    InvalidArgument InvalidRequest: object 2 (a/b): path: "a" is the file of object 1 (a): nothing can be below a file (change one of the paths)
     # a folder that is a file
-    InvalidArgument InvalidRequest: object 2 (a): path: "a" is a file, that of object 1 (a): nothing can stand within it (change one of the paths)
+    InvalidArgument InvalidRequest: object 2 (a): path: "a" is the file of object 1 (a): nothing can be below a file (change one of the paths)
     # fields that meet at the root
-    InvalidArgument InvalidRequest: object 2 (username): files/shop/db: it would deliver "username", which excludes "username" of object 1 (./) (name the fields, or change a path)
+    InvalidArgument InvalidRequest: object 2 (username): files/shop/db: it would deliver "username", which cannot be in one volume with "username" of object 1 (./) (name the fields, or change a path)
     # over 0777
     InvalidArgument InvalidRequest: object 1 (db): mode: 01000 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777); object 2 (x): mode: 512 is decimal without a 0 before it, and over 0777 (did you mean 0512?)
     # setuid
@@ -157,9 +157,9 @@ async fn paths_and_modes_of_a_class() {
     # a forgotten 0
     InvalidArgument InvalidRequest: object 1 (db): mode: 644 is decimal without a 0 before it, and over 0777 (did you mean 0644?)
     # letters
-    InvalidArgument InvalidRequest: object 1 (db): mode: "rw-r--r--" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444); object 2 (x): mode: "0x1ff" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    InvalidArgument InvalidRequest: object 1 (db): mode: "rw-r--r--" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444); object 2 (x): mode: "0x1ff" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     # class-wide
-    InvalidArgument InvalidRequest: mode: "0888" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
+    InvalidArgument InvalidRequest: mode: "0888" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444)
     "#);
 }
 
@@ -258,9 +258,9 @@ async fn yaml_that_cannot_be_read() {
     # a mapping
     InvalidArgument InvalidRequest: objects: line 1: is a mapping, but must be a list (start each object with `- `, such as `- secret: shop/db`)
     # a list of texts
-    InvalidArgument InvalidRequest: object 1: objects: is a text, but an object is a mapping (write `- secret: shop/db`, say)
+    InvalidArgument InvalidRequest: object 1: objects: is a text, but an object must be a mapping (write for example `- secret: shop/db`)
     # a list of lists
-    InvalidArgument InvalidRequest: object 1: objects: is a list, but an object is a mapping (write `- secret: shop/db`, say)
+    InvalidArgument InvalidRequest: object 1: objects: is a list, but an object must be a mapping (write for example `- secret: shop/db`)
     # an open bracket
     InvalidArgument InvalidRequest: objects: line 1: not valid YAML: unclosed bracket '{' (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # an open quote
@@ -276,7 +276,7 @@ async fn yaml_that_cannot_be_read() {
     # an alias of nothing
     InvalidArgument InvalidRequest: objects: line 1: not valid YAML: while parsing node, found unknown anchor (look there and just above for an open bracket or quote, a tab, uneven indentation, or a value that needs quotes)
     # an alias of itself
-    InvalidArgument InvalidRequest: objects: line 1: an alias of what it stands in (write the value out)
+    InvalidArgument InvalidRequest: objects: line 1: an alias of a value that it is part of (write the value out)
     # an alias bomb
     InvalidArgument InvalidRequest: objects: line 5: over the budget of 100000 YAML values, aliases expanded (write less, with fewer aliases)
     # nested 10,000 deep
@@ -301,16 +301,16 @@ async fn every_fault_of_a_class_is_told_at_once() {
         - {secret: shop/db, path: a}";
     let table = asked.refusal(asked.house.asking(&web(), json!({ "objects": objects, "mode": "1000", "rolle": "x" }))).await;
     insta::assert_snapshot!(table.replace("; ", ";\n"), @r#"
-    InvalidArgument InvalidRequest: rolle: is no known key (did you mean `role`?);
+    InvalidArgument InvalidRequest: rolle: is not a known key (did you mean `role`?);
     mode: 1000 is over 0777: the set-user-id, set-group-id and sticky bits cannot be delivered (write an octal mode up to 0777);
     object 1 (/x): secret: the name "shop/../db" has the element ".." (write the name as its store lists it);
     object 1 (/x): path: "/x" is absolute: paths are relative to the volume (remove the `/` at its start);
-    object 1 (/x): mode: "0999" is no file mode: octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444);
-    object 2 (db): pth: is no known key (did you mean `path`?);
+    object 1 (/x): mode: "0999" is not a file mode: a mode is octal such as 0444, 0o444 or "0444", or decimal such as 292 (write it in octal, such as 0444);
+    object 2 (db): pth: is not a known key (did you mean `path`?);
     object 2 (db): encoding: there is no encoding "base46" (did you mean `base64`?);
     object 3 (../z): secret: is missing (write the secret's name, such as `secret: shop/db`);
     object 3 (../z): path: "../z" has the element ".." (write the path without it);
-    object 5 (a): path: "a" is also the path of object 4 (a) (give each object a path of its own)
+    object 5 (a): path: "a" is also the path of object 4 (a) (give each object a different path)
     "#);
     let many = (0..500).map(|n| format!("- {{secret: shop/../{n}, path: /{n}}}")).collect::<Vec<_>>().join("\n");
     let long = asked.refusal(asked.house.request(&web(), &many)).await;

@@ -124,7 +124,7 @@ async fn texts_that_are_not_what_the_class_says() {
     # a whole secret, to be decoded
     InvalidArgument InvalidRequest: object 1 (bad): files/shop/bad: `encoding` decodes one text, and the secret has 5 fields (add `field`, or `fields` for a file each)
     # fields that are no file names
-    InvalidArgument InvalidRequest: object 1 (names/): files/shop/names: its field "a/../b" cannot name a file: the path has the element ".." (name the fields, or give it an object of its own)
+    InvalidArgument InvalidRequest: object 1 (names/): files/shop/names: its field "a/../b" cannot name a file: the path has the element ".." (name the fields, or write a separate object for this one)
     "#);
 }
 

@@ -209,7 +209,7 @@ fn the_configuration_names_what_is_missing() {
     insta::assert_snapshot!(read("{ dir: c, key: [k], keys: x }").1, @r#"
     cache.sealed.dir: "c" is not an absolute path (start it with /)
     cache.sealed.key: "k" is not an absolute path (start it with /)
-    cache.sealed.keys: is no known key (did you mean `key`?)
+    cache.sealed.keys: is not a known key (did you mean `key`?)
     "#);
 }
 

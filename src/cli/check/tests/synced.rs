@@ -49,9 +49,9 @@ fn what_is_no_list_of_secrets_is_told_key_by_key() {
     12:7: error: class shop: secretObjects 1: data: is missing (say which file becomes which key, such as - { objectName: db/password, key: password })
     --
     12:7: error: class shop: secretObjects 1: type: is missing (such as Opaque or kubernetes.io/tls: the driver makes no Secret without a type)
-    13:7: error: class shop: secretObjects 1: typ: is no known key (did you mean `type`?)
+    13:7: error: class shop: secretObjects 1: typ: is not a known key (did you mean `type`?)
     15:9: error: class shop: secretObjects 1: data 1: objectName: is missing (the path of a file that the class delivers)
-    15:11: error: class shop: secretObjects 1: data 1: objctName: is no known key (did you mean `objectName`?)
+    15:11: error: class shop: secretObjects 1: data 1: objctName: is not a known key (did you mean `objectName`?)
     --
     12:7: error: class shop: secretObjects 1: data: is missing (say which file becomes which key, such as - { objectName: db/password, key: password })
     --
@@ -176,7 +176,7 @@ fn a_type_has_the_keys_that_it_needs() {
     let both = syncing("- secretName: x\n  type: Opaque").replace("field: user", "feild: user");
     assert_snapshot!(Bench::with(&[("a.yaml", &both)]).run("DIR/a.yaml"), @r#"
     1
-    DIR/a.yaml:9:22: error: class shop: object 1 (user): feild: is no known key (did you mean `field`?)
+    DIR/a.yaml:9:22: error: class shop: object 1 (user): feild: is not a known key (did you mean `field`?)
     DIR/a.yaml:12:7: error: class shop: secretObjects 1: data: is missing (say which file becomes which key, such as - { objectName: db/password, key: password })
     2 objects in 1 class, 1 file: 2 faults
     "#);

@@ -1,4 +1,4 @@
-//! Files that somebody has written to do harm, or that are broken.
+//! Files that are meant to do harm, or that are broken.
 
 use super::*;
 use crate::formats::pkcs12::write::{CERTIFICATE_BAG, DATA, ENCRYPTED_DATA, SHROUDED_KEY_BAG, X509};
@@ -54,7 +54,7 @@ fn refused(file: &[u8]) -> Undone {
     }
 }
 
-/// The first derivation of any of these would take minutes, and the steps would not be enough for it.
+/// The first key of any of these files would take minutes, and more steps than there are.
 #[test]
 fn iterations_are_added_up_before_the_first_one() {
     let too_many = |file: &[u8], sum: u64| {
@@ -66,7 +66,7 @@ fn iterations_are_added_up_before_the_first_one() {
     too_many(&file(&[&bags(&[&shrouded(1 << 31)])], None), 1 << 31);
     too_many(&file(&[&sealed(1 << 31)], None), 1 << 31);
     too_many(&file(&[&sealed(u32::MAX), &sealed(u32::MAX)], Some(&mac(&number(u32::MAX)))), 3 * u64::from(u32::MAX));
-    // Each alone is little.
+    // Each number alone is small.
     too_many(&file(&[&sealed(50_000), &bags(&[&shrouded(50_000)])], Some(&mac(&number(100_001)))), 200_001);
     let many: Vec<_> = (0..40).map(|_| sealed(5_001)).collect();
     too_many(&file(&many.iter().map(Vec::as_slice).collect::<Vec<_>>(), None), 40 * 5_001);
@@ -78,7 +78,7 @@ fn iterations_are_added_up_before_the_first_one() {
     assert_eq!(refused(&file(&[], Some(&mac(&number(0))))), Fault::Damaged.into());
 }
 
-/// What is seen only after a part was decrypted is added before it is worked on.
+/// Iterations that are visible only after decryption are added up before the work.
 #[test]
 fn iterations_within_an_encrypted_part_are_added_too() {
     let inner = sequence(&[&shrouded(1 << 31)]);
@@ -106,7 +106,7 @@ fn what_is_no_keystore() {
     assert_eq!(refused(&ber), Fault::Ber.into());
 }
 
-/// It is seen at once, or by the MAC; but for a parameter that says nothing, the NULL of the MAC's hash.
+/// A change is noticed at once, or by the MAC. The exception is a parameter without meaning, the NULL of the MAC's hash.
 #[test]
 fn no_change_of_a_byte_makes_other_content() {
     let good = Drawn { kind: 0, has_key: true, with_ca: false, trust: vec![], alias: "a".to_owned(), password: "x".to_owned() }.write();
@@ -140,7 +140,7 @@ fn too_much_of_everything() {
     let issued = &ISSUED[0];
     let [other, key] = [&ISSUED[1].key, &issued.key].map(|key| bag(KEY_BAG, key));
     assert_eq!(refused(&file(&[&bags(&[&key, &other])], None)), Fault::TwoKeys.into());
-    // The same one twice is one.
+    // The same key twice counts once.
     assert!(open(&file(&[&bags(&[&key, &key, &certificate(&issued.leaf)])], None), None, &Steps::unbounded()).is_ok());
     assert_eq!(refused(&file(&[&bags(&[&key, &certificate(&issued.ca)])], None)), Fault::Unfit.into());
     assert_eq!(refused(&file(&[&bags(&[&certificate(b"x")])], None)), Fault::Certificate.into());
@@ -164,7 +164,7 @@ fn too_much_of_everything() {
 }
 
 proptest! {
-    /// Whatever it is, it ends, and pays for what it takes.
+    /// Any input ends, and pays for its work.
     #[test]
     fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
         let _ = open(&bytes, Some("x"), &Steps::of(50_000_000));

@@ -251,7 +251,7 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
     amazon.classMay.tls: cannot be granted here: of AWS's login a class can choose the role alone (remove it)
 
     amazon.endpoints.ssm: is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-    amazon.endpoints.s3: is no known key (known here: secretsmanager, ssm, sts)
+    amazon.endpoints.s3: is not a known key (known here: secretsmanager, ssm, sts)
     amazon.endpoints.sts: has a path, and AWS is asked at `/` (write scheme, host and port alone)
 
     amazon.auth.credentialsFile: "aws" is not an absolute path (start it with /)

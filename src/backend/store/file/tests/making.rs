@@ -46,11 +46,11 @@ fn the_configuration_names_what_is_missing() {
     assert_snapshot!(read("valut: /v\nidentity: []").1, @r"
     backends.files.vault: is missing (the folder of age files, such as /var/lib/keyferry/vault)
     backends.files.identity: is missing (the age identity file that opens them, such as /etc/keyferry/age.key, or a list of such)
-    backends.files.valut: is no known key (did you mean `vault`?)
+    backends.files.valut: is not a known key (did you mean `vault`?)
     ");
     assert_snapshot!(read("vault: ''\nidentity: [{}, '']").1, @r#"
     backends.files.vault: is empty (write a path that starts with /, or leave the key out)
-    backends.files.identity: holds a mapping, but must be a list of texts (write each on a line of its own, after `- `)
+    backends.files.identity: holds a mapping, but must be a list of texts (write each on a separate line, after `- `)
     backends.files.identity: is empty (write a path that starts with /, or leave the key out)
     "#);
 }

@@ -82,8 +82,8 @@ fn faults_are_told_with_their_remedies() {
     3: check: must be a path at the url's host, such as /healthz
     ");
     insta::assert_snapshot!(told("url: https://s.example/{name}\nmehtod: GET\nverify: false"), @"
-    2: mehtod: is no known key (did you mean `method`?)
-    3: verify: is no known key (known here: url, method, body, headers, ca, serverName, clientCert, clientKey, auth, share, versionQuery, latest, format, fields, version, versionHeader, statuses, check, cache, storeWords)
+    2: mehtod: is not a known key (did you mean `method`?)
+    3: verify: is not a known key (known here: url, method, body, headers, ca, serverName, clientCert, clientKey, auth, share, versionQuery, latest, format, fields, version, versionHeader, statuses, check, cache, storeWords)
     ");
 }
 

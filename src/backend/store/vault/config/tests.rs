@@ -90,7 +90,7 @@ fn each_fault_says_what_to_do() {
     4: backends.bao.namespace: has an empty element (`//`, or a `/` at its start or end)
     5: backends.bao.ca: is empty (write a path that starts with /, or leave the key out)
     6: backends.bao.clientCert: goes with `clientKey`, which is not there (name both, or neither)
-    7: backends.bao.cach: is no known key (did you mean `cache`?)
+    7: backends.bao.cach: is not a known key (did you mean `cache`?)
     "#);
     insta::assert_snapshot!(faults("address: http://bao\nca: /ca\nauth:\n  method: approle\n  role: x\n  audience: y\n  tokenFile: /t\n  roleId: a\n  roleIdFile: /b\n"), @"
     2: backends.bao.ca: is for https, and the address is http://bao (write https://, or remove it)
@@ -108,7 +108,7 @@ fn each_fault_says_what_to_do() {
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: token, tokenFile: /t }\nclassMay:\n  address: [\"https://x\"]\n  tls: true\n  rol: 1\n"), @"
     4: backends.bao.classMay.address: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
     5: backends.bao.classMay.tls: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
-    6: backends.bao.classMay.rol: is no known key (did you mean `role`?)
+    6: backends.bao.classMay.rol: is not a known key (did you mean `role`?)
     ");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tlsDir: /tls }\n"), @"3: backends.bao.classMay.tlsDir: goes with tls: true (set that, or remove it)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: tls }\n"), @r#"3: backends.bao.classMay.tlsDir: "tls" is not an absolute path (start it with /)"#);
@@ -116,7 +116,7 @@ fn each_fault_says_what_to_do() {
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\ncache: { fresh: 2x, stale: never, sealed: x }\n"), @r#"
     3: backends.bao.cache.fresh: "2x" is not a duration (write for example 500ms, 90s, 2m or 24h)
     3: backends.bao.cache.stale: "never" is not a duration (write for example 500ms, 90s, 2m or 24h)
-    3: backends.bao.cache.sealed: is no known key (known here: fresh, stale)
+    3: backends.bao.cache.sealed: is not a known key (known here: fresh, stale)
     "#);
 }
 

@@ -205,7 +205,7 @@ fn what_is_wrong_is_said_above_what_was_typed() {
     assert_snapshot!(fault("a: {b: c}\n"), @"line 3: a: is a list or a mapping, and a field is a text (write it in the lines below `|-`, or in quotes)");
     assert_snapshot!(fault("a: null\n"), @r#"line 3: a: has no value (an empty one is "", and the word null needs quotes)"#);
     assert_snapshot!(fault("? [a]\n: x\n"), @"line 3: a key is a list or a mapping; keys are texts (one that starts with `[` or `{` needs quotes)");
-    assert_snapshot!(fault("b: &x y\n<<: *x\n"), @"line 4: `<<` merges something else than mappings (write a mapping, an alias of one, or a list of these)");
+    assert_snapshot!(fault("b: &x y\n<<: *x\n"), @"line 4: `<<` can merge only mappings (write a mapping, an alias of one, or a list of these)");
     assert_snapshot!(fault(&format!("{}: x\n", "x".repeat(300))), @"line 3: a field name has 1 to 253 bytes and no control character");
     assert_snapshot!(fault(&format!("a: {}\n", "x".repeat(5 << 20))), @"the fields hold 5242881 bytes; a secret has at most 4194304 (store it in parts)");
     let many: String = (0..5000).map(|n| format!("f{n}: x\n")).collect();
