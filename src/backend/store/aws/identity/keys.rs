@@ -142,10 +142,10 @@ mod tests {
         }
         assert!(!said.join("").contains("canary"));
         insta::assert_snapshot!(said.join("\n"), @"
-        [folder]/absent: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)
+        [folder]/absent: cannot be read: No such file or directory (os error 2) (the daemon logs in to the store with what is in this file)
         [folder]/binary: is UTF-16, as PowerShell writes it (save it as UTF-8)
         [folder]/two: has a secret access key that is not one (one line of ASCII characters, without blanks)
-        [folder]/empty: is empty (the daemon enters the store with what this file holds)
+        [folder]/empty: is empty (the daemon logs in to the store with what is in this file)
         [folder]/secret: has an access key id that is not one (16 to 128 letters and digits, such as AKIA...)
         [folder]/secret: has an access key id that is not one (16 to 128 letters and digits, such as AKIA...)
         ");

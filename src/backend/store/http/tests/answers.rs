@@ -83,17 +83,17 @@ async fn an_answer_that_is_coded_or_in_parts_is_refused_by_name() {
         told(200, &[("content-type", "text/plain; charset=\"UTF-16\"")], "").await,
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "zstd", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (403 Forbidden) has Content-Encoding "br", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (404 Not Found) has Content-Encoding "x\ty", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Type "multipart/mixed", which Keyferry does not take: it asks for the plain body (several bodies come in one answer: name an address, or a form of it, that answers with one)
-    Corrupt: intranet/shop/db: the store answered 202 Accepted: the store has only begun with it (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the store answered 205 Reset Content: that has no content (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the store answered 206 Partial Content: that is a part of it (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the store answered 207 Multi-Status: that is several answers in one (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the answer has the charset "iso-8859-1": JSON is UTF-8 (see the store's Content-Type)
-    Corrupt: intranet/shop/db: the answer has the charset "UTF-16": JSON is UTF-8 (see the store's Content-Type)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "zstd", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (403 Forbidden) has Content-Encoding "br", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (404 Not Found) has Content-Encoding "x\ty", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Type "multipart/mixed", which Keyferry does not take: it asks for the plain body (the answer has several bodies: use an address, or a form of it, that answers with one body)
+    Corrupt: intranet/shop/db: the store answered 202 Accepted: the store has only started to work on the request (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the store answered 205 Reset Content: an answer with this status has no content (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the store answered 206 Partial Content: the answer is only one part (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the store answered 207 Multi-Status: the answer holds several answers (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the answer has the charset "iso-8859-1": JSON must be UTF-8 (check the store's Content-Type)
+    Corrupt: intranet/shop/db: the answer has the charset "UTF-16": JSON must be UTF-8 (check the store's Content-Type)
     "#);
     let fine = [
         told(200, &[("content-encoding", "identity")], "").await,

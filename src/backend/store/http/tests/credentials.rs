@@ -44,10 +44,10 @@ async fn files_are_read_when_they_are_needed() {
     bench.file("key", "a\nhunter2");
     insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: holds a control character, such as a tab or a line's end within it (it must be one line, without tabs)");
     bench.file("key", "\n");
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is empty (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is empty (the daemon logs in to the store with what is in this file)");
     std::fs::remove_file(&key).unwrap();
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
-    insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon logs in to the store with what is in this file)");
+    insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon logs in to the store with what is in this file)");
 }
 
 /// In a header they might end it; what is encoded they would only spoil, and nobody would see it.
@@ -106,7 +106,7 @@ async fn an_answer_with_the_credential_in_it_is_not_delivered() {
 #[tokio::test]
 async fn a_certificate_of_our_own_is_shown() {
     let bench = Bench::of(&Manner { asks: true, ..Manner::default() }, |_| Answer::new(200, r#"{"a":"1"}"#));
-    insta::assert_snapshot!(bench.fails("").await, @"Down: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it wants a client certificate, and none is configured (see the backend's address, `clientCert` and `clientKey`)");
+    insta::assert_snapshot!(bench.fails("").await, @"Down: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it wants a client certificate, and none is configured (check the backend's address, `clientCert` and `clientKey`)");
     let files = bench.authority.write_client(bench.folder.path(), "node-1");
     let own = format!("clientCert: {}\nclientKey: {}", files.chain.display(), files.key.display());
     assert_eq!(shown(&bench.read(&own).await.unwrap()), "a=1");

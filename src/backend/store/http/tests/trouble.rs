@@ -41,7 +41,7 @@ async fn a_redirect_to_another_host_is_not_followed() {
         _ => Answer::new(302, "").header("location", there.as_str()),
     });
     let told = bench.fails("auth: { bearer: { podToken: intranet } }").await.replace(&elsewhere.origin(), "ELSEWHERE");
-    insta::assert_snapshot!(told, @"Unhelpful: intranet/shop/db: ORIGIN: it redirects to ELSEWHERE, which is not followed: it is another host; configure the address that answers itself (that may be the address of the active node, or of what balances the load)");
+    insta::assert_snapshot!(told, @"Unhelpful: intranet/shop/db: ORIGIN: it redirects to ELSEWHERE, which is not followed: it is another host; configure the address that answers itself (that may be the address of the active node, or of a load balancer)");
     assert!(elsewhere.server.asked().is_empty());
     assert_eq!(shown(&fetch(&bench.backend(""), "moved").await.unwrap()), "a=1", "to the same host it is");
 }
@@ -87,5 +87,5 @@ async fn a_stranger_is_not_believed() {
     assert!(told.starts_with("Down: intranet/shop/db: ORIGIN: "), "{told}");
     assert!(bench.server.asked().is_empty());
     let missing = HttpBackend::open("intranet".parse().unwrap(), &parsed("url: https://s.example/{name}\nca: /no/such.crt").unwrap(), 1);
-    insta::assert_snapshot!(missing.unwrap_err(), @"intranet: https://s.example: the CA cannot be read: /no/such.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret) (the cluster's admin has to mend that file)");
+    insta::assert_snapshot!(missing.unwrap_err(), @"intranet: https://s.example: the CA cannot be read: /no/such.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret) (the cluster's admin has to correct that file)");
 }
