@@ -8,12 +8,12 @@ use super::*;
 async fn statuses_mean_what_the_configuration_says() {
     let bench = Bench::saying(418, r#"{"message":"short and stout"}"#);
     insta::assert_snapshot!(bench.fails("").await, @"Unhelpful: intranet/shop/db: the store gave no secret: 418: short and stout (see its log; `statuses` of the backend says what a status means)");
-    insta::assert_snapshot!(bench.fails("statuses: { 418: notFound }").await, @"NotFound: intranet/shop/db: the store has no such secret: 418: short and stout (write it, or correct the name; `url` of the backend says where it is looked for)");
+    insta::assert_snapshot!(bench.fails("statuses: { 418: notFound }").await, @"NotFound: intranet/shop/db: the store has no such secret: 418: short and stout (write it, or correct the name; `url` of the backend says where Keyferry looks for it)");
     let denied = Bench::saying(403, r#"{"errors":["token-for-intranet may not"]}"#);
     insta::assert_snapshot!(denied.fails("auth: { bearer: { podToken: intranet } }").await, @"Denied: intranet/shop/db: the store refused the read: 403: [redacted] may not (may the token of ServiceAccount shop/web for intranet read it there?)");
     assert_eq!(denied.server.asked().len(), 1, "a refusal is not asked for again");
     let absent = Bench::saying(404, "<html>hunter2</html>");
-    insta::assert_snapshot!(absent.fails("").await, @"NotFound: intranet/shop/db: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)");
+    insta::assert_snapshot!(absent.fails("").await, @"NotFound: intranet/shop/db: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)");
 }
 
 #[tokio::test]
