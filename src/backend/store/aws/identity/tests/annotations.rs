@@ -30,7 +30,7 @@ impl Scene {
         let uid = format!("uid-{}", crate::clock::Clock::now(&SystemClock));
         let refusal = refused(&self.identities, None, &PodIdentity { uid: uid.as_str().into(), ..pod }).await;
         if refusal.is_of_store() {
-            // It is everybody's for a moment.
+            // All Pods share the failure for a moment.
             tokio::time::sleep(Duration::from_millis(2_001)).await;
         }
         format!("{:?}: {}", refusal.fault, refusal.reason.replace(&self.server.address.to_string(), "[address]"))
@@ -93,7 +93,7 @@ async fn an_annotation_that_gives_no_role_says_so() {
     insta::assert_snapshot!(refused(&open("http://127.0.0.1:9", "auth: { method: irsa }"), None, &web()).await.reason, @"ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: this is not a Pod (name a `role` in the class, or auth.role of the backend)");
 }
 
-/// What AWS refused may be an annotation that was corrected meanwhile.
+/// After a refusal by AWS, somebody may have corrected the annotation.
 #[tokio::test]
 async fn an_annotation_whose_role_was_refused_is_read_again() {
     let scene = Scene::new(&role("arn:aws:iam::123456789012:role/wrong")).await;
