@@ -96,5 +96,5 @@ impl Instance {
 
 fn get(path: &str, token: &HeaderValue) -> Result<Request<Bytes>, Refusal> {
     let request = Request::builder().uri(path).header(TOKEN, token).body(Bytes::new());
-    request.map_err(|error| Refusal::new(Fault::Unhelpful, format!("the instance's metadata service: {error} (see auth.address)")))
+    request.map_err(|error| Refusal::new(Fault::Unhelpful, format!("the instance's metadata service: {error} (check auth.address)")))
 }

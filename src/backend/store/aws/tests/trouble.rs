@@ -103,14 +103,14 @@ async fn answers_that_are_not_awss_go_by_their_status() {
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: Secrets Manager says SignatureDoesNotMatch: a & b (is the access key right, and the clock of this node?; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 403 Forbidden (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 401 Unauthorized (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 404 Not Found (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 400 Bad Request (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 403 Forbidden (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 401 Unauthorized (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 404 Not Found (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 400 Bad Request (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: the secret has no value yet (put one into it: aws secretsmanager put-secret-value; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: the secret has half a character in it (half of a surrogate pair: write the secret again; AWS's request id is 0e7f-request)
     ");
 }
