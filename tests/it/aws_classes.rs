@@ -206,12 +206,12 @@ async fn a_failover_region_hides_no_fault() {
     }
     assert!(!told.concat().contains("hunter2"));
     insta::assert_snapshot!(told.join("\n"), @"
-    PermissionDenied BackendDenied: object 1 (shop_denied): ireland/secretsmanager/shop/denied: Secrets Manager says AccessDeniedException: no identity-based policy allows the secretsmanager:GetSecretValue action (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same of a secret that does not exist)
+    PermissionDenied BackendDenied: object 1 (shop_denied): ireland/secretsmanager/shop/denied: Secrets Manager says AccessDeniedException: no identity-based policy allows the secretsmanager:GetSecretValue action (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist)
     PermissionDenied BackendDenied: object 1 (shop_kms): ireland/secretsmanager/shop/kms: Secrets Manager says AccessDeniedException: Access to KMS is not allowed (the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's)
     NotFound SecretNotFound: object 1 (shop_deleted): ireland/secretsmanager/shop/deleted: Secrets Manager says InvalidRequestException: it was marked for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret)
     DataLoss SecretCorrupt: object 1 (shop_text): ireland/secretsmanager/shop/text: is not JSON, which an expression searches: line 1, column 1 (store JSON, or remove `jmesPath`)
-    InvalidArgument InvalidRequest: object 1 (shop_unfit): ireland/secretsmanager/shop/unfit: Secrets Manager says ValidationException: 1 validation error detected (see the name and the version in the class)
-    FailedPrecondition BackendUnavailable: object 1 (shop_throttled): ireland/secretsmanager/shop/throttled: Secrets Manager says ThrottlingException after 3 tries: Rate exceeded (the account's quota for secretsmanager:GetSecretValue in this region is used up; kubelet tries again by itself); frankfurt/secretsmanager/shop/throttled, asked for instead: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (see the name, its version and the backend's region; AWS's request id is ID)
+    InvalidArgument InvalidRequest: object 1 (shop_unfit): ireland/secretsmanager/shop/unfit: Secrets Manager says ValidationException: 1 validation error detected (check the name and the version in the class)
+    FailedPrecondition BackendUnavailable: object 1 (shop_throttled): ireland/secretsmanager/shop/throttled: Secrets Manager says ThrottlingException after 3 tries: Rate exceeded (the account's quota for secretsmanager:GetSecretValue in this region is used up; kubelet tries again by itself); frankfurt/secretsmanager/shop/throttled, asked for instead: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is ID)
     ");
     // What is throttled is an outage, and the other region's is delivered.
     peer.moto.secret(FRANKFURT, "shop/throttled", "frankfurt").await;
@@ -271,7 +271,7 @@ async fn what_a_class_of_the_aws_provider_may_not_is_told_in_its_own_words() {
     # no JSON
     DataLoss SecretCorrupt: object 1 (shop_text): ireland/secretsmanager/shop/text: is not JSON, which an expression searches: line 1, column 1 (store JSON, or remove `jmesPath`)
     # no such stage
-    NotFound SecretNotFound: object 1 (db): ireland/secretsmanager/shop/db: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (see the name, its version and the backend's region; AWS's request id is ID)
+    NotFound SecretNotFound: object 1 (db): ireland/secretsmanager/shop/db: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is ID)
     # a name with an empty element
     PermissionDenied PolicyDenied: object 1 (_shop_db): ireland/secretsmanager/~/shop/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["ireland/secretsmanager/~/shop/db"])
     # 600 objects

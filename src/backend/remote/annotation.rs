@@ -1,5 +1,5 @@
-//! What an annotation of a Pod's ServiceAccount says of its login, as the tools of a cloud write it there: read from the API server once for
-//! all Pods of the ServiceAccount, and again after a while.
+//! What an annotation of a Pod's ServiceAccount says about its login, as the tools of a cloud write it. Keyferry reads it from the API
+//! server once for all Pods of the ServiceAccount, and again after a while.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,11 +12,11 @@ use crate::backend::Fault;
 use crate::kube::{KubeClient, KubeConfig, ServiceAccountError};
 use crate::model::{Account, PodIdentity, quoted};
 
-/// How long an annotation is believed, and how long it serves where the API server cannot be asked.
+/// How long an annotation counts as current, and how long it is used if the API server cannot be asked.
 const FRESH: Duration = Duration::from_mins(10);
 const KEPT: Duration = Duration::from_hours(1);
 
-/// The most ServiceAccounts that are remembered, fewer where their names are long; and what one weighs besides its words.
+/// The most ServiceAccounts that are remembered (fewer if their names are long), and the bytes that one counts for besides its texts.
 pub(in crate::backend) const MAX_NOTED: usize = 4_096;
 pub(in crate::backend) const NOTED: usize = 512;
 
@@ -27,10 +27,10 @@ pub(in crate::backend) struct Annotation {
     /// What it names: `role`.
     pub(in crate::backend) names: &'static str,
     pub(in crate::backend) example: &'static str,
-    /// What a class, and what the configuration can say instead.
+    /// What a class can say instead, and what the configuration can say instead.
     pub(in crate::backend) in_class: &'static str,
     pub(in crate::backend) in_configuration: &'static str,
-    /// Why it cannot be what is named.
+    /// Checks the value. The error says why it cannot be right.
     pub(in crate::backend) check: fn(&str) -> Result<(), String>,
 }
 
@@ -38,7 +38,7 @@ pub(in crate::backend) struct Annotation {
 #[derive(Debug)]
 pub(in crate::backend) struct Annotations {
     annotation: Annotation,
-    /// Or why there is none.
+    /// Or why there is no client.
     kube: Result<KubeClient, String>,
     noted: Mutex<Slots<Account, Noted>>,
 }
@@ -54,8 +54,8 @@ pub(in crate::backend) struct Noted {
 // === impl Annotations ===
 
 impl Annotations {
-    /// Of the cluster that this process runs in. Outside of a cluster, only a Pod that needs an annotation gets an error: a class may say
-    /// the same.
+    /// For the cluster that this process runs in. Outside of a cluster, only a Pod that needs an annotation gets an error: a class may name
+    /// the role instead.
     pub(in crate::backend) fn in_cluster(annotation: Annotation) -> Self {
         let client = |config| KubeClient::new(config).map_err(|error| error.to_string());
         Self::of(annotation, KubeConfig::in_cluster().and_then(client))
@@ -65,14 +65,14 @@ impl Annotations {
         Self { annotation, kube, noted: Mutex::new(Slots::of_bytes(MAX_NOTED * NOTED)) }
     }
 
-    /// That of the Pod's ServiceAccount.
+    /// The annotation of the Pod's ServiceAccount.
     ///
     /// # Errors
-    /// It has none, it is not the one that the Pod's token is for, or the API server does not say.
+    /// The ServiceAccount has no annotation, or is not the one that the Pod's token is for, or the API server does not answer.
     pub(in crate::backend) async fn of_pod(&self, pod: &PodIdentity, deadline: Instant) -> Result<Arc<Noted>, Refusal> {
         let Some(account) = pod.proven_account() else {
             let reason = format!(
-                "{}: nothing proves which one it is (set identity.verify to jwks or token-review, or {})",
+                "{}: no verified token shows which one it is (set identity.verify to jwks or token-review, or {})",
                 shown(pod),
                 self.annotation.in_class
             );
@@ -97,14 +97,14 @@ impl Annotations {
         let kube =
             self.kube.as_ref().map_err(|problem| unasked(Fault::Unhelpful, format!("{problem} ({in_class}, or {in_configuration})")))?;
         let found = kube.service_account(&pod.namespace, &pod.service_account).await.map_err(|error| match &error {
-            // It is the API server that is out, and not the store.
+            // The API server is down, not the store.
             ServiceAccountError::Passing(_) => unasked(Fault::NoLogin, error.to_string()),
             ServiceAccountError::Wrong(_) => unasked(Fault::Unhelpful, error.to_string()),
         })?;
         let refused = |problem: String| Err(Refusal::new(Fault::Unauthenticated, format!("{}: {problem}", shown(pod))));
         let Some(found) = found else { return refused("there is no such ServiceAccount (any more)".to_owned()) };
         if pod.service_account_uid.as_deref() != Some(found.uid.as_str()) {
-            return refused("it was made again after the Pod's token was (restart the Pod)".to_owned());
+            return refused("it was deleted and made again after the Pod got its token (restart the Pod)".to_owned());
         }
         let Some(value) = found.annotations.get(key).map(|value| value.trim()).filter(|value| !value.is_empty()) else {
             return refused(format!(
@@ -118,20 +118,20 @@ impl Annotations {
         Ok(Arc::new(Noted { value: value.to_owned(), at: Instant::now(), doubted: AtomicBool::new(false) }))
     }
 
-    /// The same API server, and nothing noted.
+    /// With the same API server, and without remembered annotations.
     #[cfg(test)]
     pub(in crate::backend) fn again(&self) -> Self {
         Self::of(self.annotation, self.kube.clone())
     }
 
-    /// What all weigh, and those of a namespace.
+    /// The weight of all, and of those of a namespace.
     #[cfg(test)]
     pub(in crate::backend) fn weights(&self, namespace: &str) -> (usize, usize) {
         let noted = self.lock();
         (noted.weight(), noted.weight_of(namespace))
     }
 
-    /// A panic elsewhere cannot leave it half-changed: each step is one call of a map's.
+    /// A panic elsewhere cannot leave it half-changed: each step is one call of a map's method.
     fn lock(&self) -> MutexGuard<'_, Slots<Account, Noted>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,7 +144,7 @@ fn shown(pod: &PodIdentity) -> String {
 // === impl Noted ===
 
 impl Noted {
-    /// The store refused what it names: the next one reads the annotation again.
+    /// The store refused the role that it names: the next request reads the annotation again.
     pub(in crate::backend) fn doubt(&self) {
         self.doubted.store(true, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! A file that holds one credential: a store token, a secret id, a password. Read when it is needed, so that a new one is used at once.
-//! A byte order mark is not the credential's.
+//! A file that holds one credential: a store token, a secret id, a password. Keyferry reads it each time it is needed, so that a new one is
+//! used at once. A byte order mark is not a part of the credential.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::text;
 /// The longest credential in bytes.
 const MAX_LEN: usize = 16 * 1024;
 
-/// Its content without blanks at its ends.
+/// Its content without blanks at the start and the end.
 ///
 /// # Errors
 /// It cannot be read, or not in time, is empty, too large, or UTF-16.
@@ -22,7 +22,7 @@ pub(in crate::backend) async fn read(desk: &Desk, path: &Path, deadline: Instant
     trimmed(desk, path, deadline, <[u8]>::trim_ascii).await
 }
 
-/// Its content without the line's end: a password may well begin or end with a blank.
+/// Its content without the line end: a password may begin or end with a blank.
 ///
 /// # Errors
 /// As [`read`].
@@ -32,10 +32,10 @@ pub(in crate::backend) async fn read_line(desk: &Desk, path: &Path, deadline: In
 
 async fn trimmed(desk: &Desk, path: &Path, deadline: Instant, trim: fn(&[u8]) -> &[u8]) -> Result<SecretBytes, Refusal> {
     let fault = |fault, problem: &str| {
-        Refusal::new(fault, format!("{}: {problem} (the daemon enters the store with what this file holds)", path.display()))
+        Refusal::new(fault, format!("{}: {problem} (the daemon logs in to the store with what is in this file)", path.display()))
     };
     let named = path.to_owned();
-    // The file is the daemon's own, whoever needs it now.
+    // The file is the daemon's own, so no namespace pays for the read.
     let read = desk.run("", deadline, move || WholeFile::read(&named, MAX_LEN)).await;
     let file = read.map_err(|late| fault(late.into(), &format!("cannot be read: {late}")))?;
     let file = file.map_err(|cause| match cause {

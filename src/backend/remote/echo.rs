@@ -1,17 +1,18 @@
-//! Whether an answer holds what its request was made with: a credential of the daemon's, or of a Pod for this store, is nobody's secret.
+//! Whether an answer holds the credential of its request. No Pod may get a credential of the daemon, or of a Pod for this store, as a
+//! secret.
 //!
-//! Looked for are its bytes, and what base64 and hex make of them, wherever they stand; also behind the escapes of JSON. In time
-//! proportional to the answer.
+//! This looks everywhere for its bytes, and for their base64 and hex, also behind the escapes of JSON. The time grows in proportion to the
+//! answer.
 
 use zeroize::Zeroizing;
 
 use crate::model::{Secret, SecretBytes};
 use crate::redact::encodings;
 
-/// What is shorter may well be a word of an answer: it counts only as the whole of a field.
+/// A shorter credential may be a normal word of an answer: it counts only as the whole of a field.
 const MIN_PART: usize = 12;
 
-/// What is shorter still guards nothing (`root`, where a store is tried out), and may well be a field.
+/// A credential that is even shorter protects nothing (such as `root`, in a store for tests), and may well be a field.
 const MIN_WHOLE: usize = 8;
 
 /// Whether the body of an answer has the credential in it.
@@ -19,7 +20,7 @@ pub(in crate::backend) fn holds(body: &SecretBytes, credential: &SecretBytes) ->
     if credential.len() < MIN_PART {
         return false;
     }
-    // A credential that is no text cannot have been sent in a header or as JSON.
+    // A credential that is not a text cannot have been sent in a header or as JSON.
     let Ok(plain) = str::from_utf8(credential.expose()) else { return false };
     let text = Zeroizing::new(String::from_utf8_lossy(body.expose()).into_owned());
     let encodings = encodings(plain.as_bytes());
@@ -27,7 +28,7 @@ pub(in crate::backend) fn holds(body: &SecretBytes, credential: &SecretBytes) ->
     found(&text) || text.contains('\\') && found(&unescaped(&text))
 }
 
-/// Whether a field or the version has the credential in it, or is all of one that is too short to be looked for.
+/// Whether a field or the version has the credential in it, or is equal to a credential that is too short to look for.
 pub(in crate::backend) fn is_delivered(secret: &Secret, credential: &SecretBytes) -> bool {
     let is_whole = |bytes: &SecretBytes| credential.len() >= MIN_WHOLE && bytes.expose() == credential.expose();
     let version = secret.version.as_ref().map(|version| SecretBytes::new(version.as_str().into()));
@@ -35,7 +36,7 @@ pub(in crate::backend) fn is_delivered(secret: &Secret, credential: &SecretBytes
     delivered.into_iter().any(|bytes| is_whole(bytes) || holds(bytes, credential))
 }
 
-/// With the escapes of JSON's texts resolved, whether they stand in one or not.
+/// With the escapes of JSON texts resolved, whether they are in a JSON text or not.
 fn unescaped(text: &str) -> Zeroizing<String> {
     let mut plain = Zeroizing::new(String::with_capacity(text.len()));
     let mut rest = text;
@@ -106,7 +107,7 @@ mod tests {
         fn no_text_breaks_it(text in ".{0,64}") {
             let _ = unescaped(&text);
             proptest::prop_assert_eq!(&*unescaped(&serde_json::Value::from(text.as_str()).to_string()), &{
-                // Of JSON's own escapes, those of a single letter stand for a control character, and that is in no credential.
+                // JSON's escapes of a single letter mean a control character, and no credential has one.
                 let mut plain = String::from("\"");
                 for c in text.chars() {
                     plain.push(match c { '\n' => 'n', '\r' => 'r', '\t' => 't', '\u{8}' => 'b', '\u{c}' => 'f', c => c });

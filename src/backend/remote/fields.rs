@@ -1,4 +1,4 @@
-//! The fields of a secret that came as JSON: told apart without a copy of what is not delivered, and without rounding a number.
+//! The fields of a secret that came as JSON: split without a copy of what is not delivered, and without rounding a number.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,14 @@ use super::refusal::Refusal;
 use crate::backend::Fault;
 use crate::model::{Field, FieldKind, FieldName, SecretBytes, quoted};
 
-/// The most fields of a secret, as in the file vault: each takes some 200 bytes of memory besides its text, however short that is.
+/// The most fields of a secret, as in the file vault. Each field takes about 200 bytes of memory besides its text, even if that is short.
 const MAX_FIELDS: usize = 4096;
 
-/// An object's members, each still the JSON that the store wrote.
+/// An object's members. Each is still the JSON that the store wrote.
 pub(in crate::backend) type Members<'a> = BTreeMap<String, &'a RawValue>;
 
-/// The members of an object that are wanted; of a name that is there twice, the last one. No more are kept than a secret has fields.
+/// The members of an object that are asked for. If a name is there twice, the last one counts. No more are kept than a secret may have
+/// fields.
 struct Kept<'a> {
     members: Members<'a>,
     are_all: bool,
@@ -30,7 +31,8 @@ struct Reading<'n>(Option<&'n str>);
 /// `None`: it is not an object.
 ///
 /// # Errors
-/// A member's name is not Unicode: nobody could ask for it, and without it the object would not be the store's. There are too many.
+/// A member's name is not Unicode: nobody could ask for it, and without it the object would differ from the store's. Or there are too many
+/// members.
 pub(in crate::backend) fn members(value: &RawValue) -> Result<Option<Members<'_>>, Refusal> {
     let Some(Kept { members, are_all }) = read(value, Reading(None))? else { return Ok(None) };
     if !are_all {
@@ -40,7 +42,7 @@ pub(in crate::backend) fn members(value: &RawValue) -> Result<Option<Members<'_>
     Ok(Some(members))
 }
 
-/// One member of an object that may have any number of them; `None`: it has none of this name, or is no object.
+/// One member of an object that may have any number of them; `None`: it has none of this name, or is not an object.
 ///
 /// # Errors
 /// A member's name is not Unicode.
@@ -52,7 +54,7 @@ fn read<'a>(value: &'a RawValue, reading: Reading<'_>) -> Result<Option<Kept<'a>
     if !is_object(value) {
         return Ok(None);
     }
-    // The text is JSON already: what can still fail is a name.
+    // The text is valid JSON: only a name can still be wrong.
     serde_json::Deserializer::from_str(value.get()).deserialize_map(reading).map(Some).map_err(|_| half("a member's name"))
 }
 
@@ -79,7 +81,7 @@ impl<'de> Visitor<'de> for Reading<'_> {
     }
 }
 
-/// `None`: it is not a text, or one with half a character in it.
+/// `None`: it is not a text, or it has half a character in it.
 pub(in crate::backend) fn text(value: &RawValue) -> Option<SecretBytes> {
     serde_json::from_str::<String>(value.get()).ok().map(|text| SecretBytes::new(text.into_bytes()))
 }
@@ -88,10 +90,10 @@ pub(in crate::backend) fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
 
-/// Every member as a field, whatever its name: one that was left out would be missing from the whole secret, and nobody would know.
+/// Every member as a field, with any name. A member that was left out would be missing from the whole secret, and nobody would know.
 ///
 /// # Errors
-/// A text that is not Unicode, or all of them together are over the bound.
+/// A text is not Unicode, or all of them together are too large.
 pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Result<BTreeMap<FieldName, Field>, Refusal> {
     let (mut fields, mut bytes, mut names) = (BTreeMap::new(), 0, 0);
     for (name, value) in members {
@@ -111,7 +113,7 @@ pub(in crate::backend) fn fields(members: &Members<'_>, max_bytes: usize) -> Res
 }
 
 /// # Errors
-/// The fields of a secret are over the bound.
+/// The fields of a secret are too large.
 pub(in crate::backend) fn check_size(bytes: usize, max_bytes: usize) -> Result<(), Refusal> {
     if bytes > max_bytes {
         let reason = format!("its fields have {bytes} bytes; at most {max_bytes} are allowed (raise limits.secretBytes)");
@@ -132,8 +134,8 @@ pub(in crate::backend) fn field(value: &RawValue) -> Option<Field> {
     Some(Field { bytes: Arc::new(bytes), kind: FieldKind::Json })
 }
 
-/// Whether JSON has half of a surrogate pair in a text or a name (RFC 8259, section 8.2): a parser either refuses that, or puts
-/// something else in its place, and a secret would be delivered that the store does not have.
+/// Whether JSON has half of a surrogate pair in a text or a name (RFC 8259, section 8.2): a parser either refuses that, or puts something
+/// else in its place. Then Keyferry would deliver a secret that the store does not have.
 pub(in crate::backend) fn has_half(json: &str) -> bool {
     let mut rest = json.as_bytes();
     // Only texts and names have a backslash.
@@ -143,7 +145,7 @@ pub(in crate::backend) fn has_half(json: &str) -> bool {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
             (Some(0xD800..=0xDFFF), _) => return true,
             (Some(_), _) => 6,
-            // Another escape, such as `\\`, is two signs long.
+            // Another escape, such as `\\`, has two characters.
             (None, _) => 2,
         };
         rest = escape.get(length..).unwrap_or_default();

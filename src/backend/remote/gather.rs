@@ -1,8 +1,7 @@
-//! Requests of about the same time that go to a store as one call.
+//! Requests that come at about the same time go to a store as one call.
 //!
-//! A mount asks for all its secrets at once, and Pods of a ServiceAccount share a login: so a call is full, or complete, after a moment.
-//! Nobody waits for more than [`MOMENT`]. A request that is alone by then is asked by itself: it may be told to wait, and has a purse of its
-//! own.
+//! A mount asks for all its secrets at once, and Pods of a ServiceAccount share a login. So a call is full, or complete, after a moment. No
+//! request waits longer than [`MOMENT`]. A request that is alone after that goes out by itself: then its wait and its cost are its own.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,32 +11,32 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
 
-/// How long others may join the first one.
+/// How long other requests may join the first one.
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// What is gathered now, by what can go together: `A` is asked, and `R` becomes of it.
+/// The requests that are gathered now, by what can go together. `A` is the request, and `R` its result.
 #[derive(Debug)]
 pub(in crate::backend) struct Gatherer<K, A, R> {
-    /// As many as there are fetches under way at most.
+    /// At most as many as there are fetches now.
     now: Mutex<HashMap<K, Gathering<A, R>>>,
-    /// How many were begun.
+    /// How many gatherings have begun.
     begun: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Gathering<A, R> {
-    /// Which one it is: a moment that began with another is none of its.
+    /// Which gathering it is: the moment of another gathering does not count for this one.
     number: u64,
     waiting: Vec<(A, oneshot::Sender<R>)>,
 }
 
-/// What to do after joining.
+/// What a request does after it has joined.
 enum Joined<A, R> {
-    /// Nothing: somebody else sends it.
+    /// Nothing: another request sends it.
     Another,
-    /// It is the first of this one: it is sent after a moment.
+    /// It is the first of this gathering, and sends it after a moment.
     First(u64),
-    /// It was the last that found room.
+    /// It was the last for which there was room, and sends it now.
     Full(Gathering<A, R>),
 }
 
@@ -55,10 +54,10 @@ where
     A: PartialEq + Send + 'static,
     R: Send + 'static,
 {
-    /// What became of it by a call with others, of `most` together. `call` says what became of each, in their order. `None`: it has to be
-    /// asked for by itself.
+    /// The result of a call together with others, `most` at a time. `call` gives the result of each, in their order. `None`: this one has
+    /// to be asked for by itself.
     ///
-    /// What `call` holds lives as long as anything can be gathered under its key: so an address can be a part of the key.
+    /// What `call` holds lives as long as requests can be gathered under its key. So an address can be a part of the key.
     pub(in crate::backend) async fn join<F>(
         self: &Arc<Self>,
         key: K,
@@ -70,7 +69,7 @@ where
         F: Future<Output = Vec<Option<R>>> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        // Tasks: who began it may be gone before the others have their answers.
+        // This runs in a task: the request that began it may be gone before the others have their answers.
         match self.put(&key, (asked, answer), most)? {
             Joined::Another => {}
             Joined::First(number) => {
@@ -89,7 +88,7 @@ where
         answered.await.ok()
     }
 
-    /// `None`: the same is asked for already.
+    /// `None`: another request already asks for the same.
     fn put(&self, key: &K, waiting: (A, oneshot::Sender<R>), most: usize) -> Option<Joined<A, R>> {
         let mut now = self.lock();
         let Some(gathering) = now.get_mut(key) else {
@@ -105,13 +104,13 @@ where
         Some(if is_full { now.remove(key).map_or(Joined::Another, Joined::Full) } else { Joined::Another })
     }
 
-    /// `None`: it was full, and is sent.
+    /// `None`: it was full, and has been sent.
     fn take(&self, key: &K, number: u64) -> Option<Gathering<A, R>> {
         let mut now = self.lock();
         if now.get(key)?.number == number { now.remove(key) } else { None }
     }
 
-    /// A panic elsewhere cannot leave the map half-changed: each step is one call of it.
+    /// A panic elsewhere cannot leave the map half-changed: each step is one call of a map's method.
     fn lock(&self) -> MutexGuard<'_, HashMap<K, Gathering<A, R>>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -120,7 +119,7 @@ where
 // === impl Gathering ===
 
 impl<A, R> Gathering<A, R> {
-    /// Those who have gone meanwhile are not asked for.
+    /// Requests that are gone by now are left out.
     async fn send<F: Future<Output = Vec<Option<R>>>>(self, call: impl FnOnce(Vec<A>) -> F) {
         let (asked, answers): (Vec<_>, Vec<_>) = self.waiting.into_iter().filter(|(_, answer)| !answer.is_closed()).unzip();
         if asked.len() < 2 {
@@ -128,7 +127,7 @@ impl<A, R> Gathering<A, R> {
         }
         for (answer, found) in answers.into_iter().zip(call(asked).await) {
             if let Some(found) = found {
-                // Who has gone now is not told.
+                // A request that is gone gets no answer.
                 drop(answer.send(found));
             }
         }
@@ -184,7 +183,7 @@ mod tests {
         assert_eq!(all(&[("k", "a"), ("k", "a"), ("k", "b")], 5).await, [some("a of a b"), None, some("b of a b")]);
     }
 
-    /// The one who began it, and the one who filled it.
+    /// The request that began the call goes away, and then the one that filled it.
     #[tokio::test]
     async fn who_goes_away_takes_no_answer_of_others() {
         let texts: Arc<Texts> = Arc::default();
@@ -203,7 +202,7 @@ mod tests {
         }
     }
 
-    /// A moment that began with another does not send the next one early.
+    /// The moment of one gathering does not send the next one early.
     #[tokio::test(start_paused = true)]
     async fn a_moment_is_its_own() {
         let texts: Arc<Texts> = Arc::default();

@@ -1,14 +1,14 @@
-//! Whether a store could serve a mount now, asked no more often than every few seconds: probes come from several sides.
+//! Whether a store could serve a mount now. Probes come from several sides, so the store is asked at most once in a few seconds.
 
 use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant};
 
 use super::refusal::Refusal;
 
-/// How long a store is given to answer.
+/// How long a store may take to answer.
 pub(in crate::backend) const TIME: Duration = Duration::from_secs(2);
 
-/// How long an answer is good.
+/// How long an answer is used again.
 const GOOD: Duration = Duration::from_secs(5);
 
 /// The last answer.
@@ -16,7 +16,7 @@ const GOOD: Duration = Duration::from_secs(5);
 pub(in crate::backend) struct Health(Mutex<Option<(Instant, Result<(), Refusal>)>>);
 
 impl Health {
-    /// Those who come at once share one call.
+    /// Callers that ask at the same time share one call.
     pub(in crate::backend) async fn check(&self, ask: impl Future<Output = Result<(), Refusal>>) -> Result<(), Refusal> {
         let mut last = self.0.lock().await;
         if let Some((_, answer)) = last.as_ref().filter(|(at, _)| at.elapsed() < GOOD) {

@@ -1,5 +1,5 @@
-//! A server of the node itself, over HTTP at a link-local address: the metadata of a cloud's instance, or an agent for its Pods. It answers
-//! at once, or it is not there and nothing answers: so nobody waits for long.
+//! A server of the node itself, over HTTP at a link-local address: the metadata of a cloud's instance, or an agent for its Pods. If the
+//! server is there, it answers at once. So Keyferry does not wait long for it.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -20,17 +20,17 @@ const TRIES: usize = 2;
 #[derive(Clone, Debug)]
 pub(in crate::backend) struct Metadata {
     http: HttpClient,
-    /// How long it is given to answer.
+    /// How long it may take to answer.
     time: Duration,
 }
 
-/// A secret text in an answer of JSON.
+/// A secret text in a JSON answer.
 pub(in crate::backend) struct SecretText(pub(in crate::backend) Zeroizing<String>);
 
 // === impl Metadata ===
 
 impl Metadata {
-    /// It is called without a proxy, whatever the environment says.
+    /// Keyferry calls it without a proxy, even if the environment names one.
     ///
     /// # Errors
     /// None, for an address of this node.
@@ -43,10 +43,10 @@ impl Metadata {
         self.http.endpoint()
     }
 
-    /// The answer, whatever its status; once more where there was none, or 5xx.
+    /// The answer with any status. If there is no answer, or a 5xx, the request is sent once more.
     ///
     /// # Errors
-    /// There was none in time.
+    /// There was no answer in time.
     pub(in crate::backend) async fn ask(&self, request: Request<Bytes>, deadline: Instant) -> Result<Response<SecretBytes>, HttpError> {
         let mut tried = 0;
         loop {

@@ -1,4 +1,4 @@
-//! What the stores over a network share.
+//! The code that all stores over a network share.
 
 pub(super) mod annotation;
 pub(super) mod credential;

@@ -1,4 +1,5 @@
-//! The keys by which a store's entry says how its server is known, and what the server is shown: the same for every store over HTTP.
+//! The TLS keys of a store's entry: how Keyferry knows the server, and which certificate Keyferry shows to it. They are the same for every
+//! store over HTTP.
 
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ pub(in crate::backend) fn tls(reader: &mut Reader<'_>, faults: &mut Faults) -> L
     LoginTls { ca, client: certificate.zip(key), server_name, skip_verify: false }
 }
 
-/// A certificate judges nothing where no TLS is spoken: whoever names one believes it does. `plain` says where none is.
+/// A certificate has no effect without TLS, and an admin who names one expects an effect. `plain` says which address is without TLS.
 pub(in crate::backend) fn refuse_tls(reader: &mut Reader<'_>, plain: &str, faults: &mut Faults) {
     for key in ["ca", "serverName", "clientCert", "clientKey"] {
         if let Some(node) = reader.get(key) {
@@ -29,7 +30,7 @@ pub(in crate::backend) fn refuse_tls(reader: &mut Reader<'_>, plain: &str, fault
     }
 }
 
-/// That the server can prove the name that it must have.
+/// Checks that a server can prove the name that it must have.
 pub(in crate::backend) fn check_server_name(
     reader: &mut Reader<'_>,
     endpoint: &Endpoint,
@@ -43,7 +44,7 @@ pub(in crate::backend) fn check_server_name(
     }
 }
 
-/// The files that it names, under their keys.
+/// The files that the entry names, under their keys.
 pub(in crate::backend) fn files(tls: &LoginTls) -> Vec<NamedFile> {
     let mut files: Vec<NamedFile> = tls.ca.iter().map(|path| NamedFile::public("ca", path)).collect();
     if let Some((certificate, key)) = &tls.client {

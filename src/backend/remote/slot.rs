@@ -1,9 +1,10 @@
-//! A slot keeps what a login gave. Of many who ask at the same time, one logs in; and one logs in again before it ends.
+//! A slot keeps the result of a login. If many ask at the same time, only one of them logs in. Before that result ends, one logs in again.
 //!
-//! A login may give a store token, an access key, or the role that a ServiceAccount's annotation names: that is each store's own. Who shares
-//! it, who waits for whom, and who shares a failure, is the same for all stores and is here.
+//! A login may give a store token, an access key, or the role that a ServiceAccount's annotation names. That differs from store to store.
+//! The same for all stores, and here, is who shares a result, who waits for whom, and who shares a failure.
 //!
-//! Classes name roles, and a namespace may make up as many as it likes: slots are shared by namespace, so that it pushes out its own.
+//! Classes name roles, and a namespace may invent as many as it likes. So each namespace has its share of the slots, and too many roles
+//! push out only the slots of their own namespace.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -15,46 +16,45 @@ use super::refusal::Refusal;
 use crate::backend::Fault;
 use crate::shelf::Shelf;
 
-/// The most Pods a slot knows by name; one that more have used is kept until its login ends.
+/// The most Pods that a slot knows by name. If more Pods have used it, the slot is kept until its login ends.
 const MAX_PODS: usize = 4_096;
 
-/// The longest that a login may take which is made before it has to be: what there is still serves.
+/// How long an early login may take: the former result still works.
 const EARLY: Duration = Duration::from_secs(5);
 
-/// How long after such a login, however it went, no other is made before it has to be.
+/// How long after an early login, good or bad, no other early login is made.
 const REST: Duration = Duration::from_secs(30);
 
-/// What a login gave.
+/// The result of a login.
 pub(in crate::backend) trait Pass: Send + Sync {
-    /// How long a failed login is not tried again by those whose failure it was, where the slot stays: a mount of a hundred objects asks
-    /// again and again.
+    /// How long those who share a failed login do not try again, if the slot stays. A mount of a hundred objects asks again and again.
     const REMEMBERED: Duration = Duration::ZERO;
 
     fn standing(&self) -> Standing;
 }
 
-/// Whether it can be used.
+/// Whether the result can be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::backend) enum Standing {
-    /// It serves, and somebody may make the next one meanwhile.
+    /// It works, and somebody may already make the next one.
     Due,
-    /// It serves.
+    /// It works.
     Fresh,
-    /// It ended, or was refused.
+    /// It expired, or was refused.
     Spent,
 }
 
-/// The slots of a store, by who shares them. Not synchronised: its owner has a lock around it.
+/// The slots of a store, by who shares them. There is no lock inside: the owner has a lock around it.
 #[derive(Debug)]
 pub(in crate::backend) struct Slots<K, T>(Shelf<Arc<K>, Arc<Slot<T>>>);
 
-/// A slot, and others that went for it.
+/// A slot, and the slots that had to go to make room for it.
 type Entered<T> = (Arc<Slot<T>>, Vec<Arc<Slot<T>>>);
 
-/// What a login gave, and who uses it.
+/// The result of a login, and who uses it.
 #[derive(Debug)]
 pub(in crate::backend) struct Slot<T> {
-    /// Held by the one who logs in, or asks whether what there is still lives: the others wait for what comes of it.
+    /// Locked by the one who logs in, or who asks whether the present result still works. The others wait for that.
     pub(in crate::backend) turn: tokio::sync::Mutex<()>,
     state: Mutex<State<T>>,
 }
@@ -64,9 +64,9 @@ struct State<T> {
     pass: Option<Arc<T>>,
     /// The Pods that use it, by uid.
     pods: HashSet<Arc<str>>,
-    /// More than are known by name.
+    /// More Pods use it than are known by name.
     crowded: bool,
-    /// Logins that came to an end, and how the last one failed.
+    /// How many logins have ended, and how the last one failed.
     logins: u64,
     failed: Option<Failed>,
     rests_until: Option<Instant>,
@@ -83,12 +83,12 @@ struct Failed {
 // === impl Slots ===
 
 impl<K: Eq + Hash, T> Slots<K, T> {
-    /// For slots of so many bytes together, but for those in use.
+    /// For slots of so many bytes together. Slots in use may exceed that.
     pub(in crate::backend) fn of_bytes(bytes: usize) -> Self {
         Self(Shelf::of_bytes(bytes))
     }
 
-    /// The slot of a login, with this Pod among its users; and others that went for it.
+    /// The slot of a login, with this Pod among its users; and the slots that had to go to make room for it.
     pub(in crate::backend) fn enter(&mut self, tenant: &str, key: K, pod: &Arc<str>, weight: usize) -> Entered<T> {
         if let Some(slot) = self.0.find(&key) {
             slot.used_by(pod);
@@ -100,16 +100,16 @@ impl<K: Eq + Hash, T> Slots<K, T> {
         (slot, gone)
     }
 
-    /// After a login that failed: nothing is kept of one that there may never be.
+    /// After a login that failed: its slot is not kept, since that login may never work.
     pub(in crate::backend) fn leave(&mut self, key: &K, slot: &Arc<Slot<T>>) {
         let is_the_one = self.0.find(key).is_some_and(|known| Arc::ptr_eq(known, slot));
-        // The table's and the caller's. Others would have to come by the table.
+        // These two are the table's and the caller's. Anybody else could get it only from the table.
         if is_the_one && slot.pass().is_none() && Arc::strong_count(slot) <= 2 {
             self.0.remove(key);
         }
     }
 
-    /// The Pod is gone: the slots that nobody uses any more go with it.
+    /// The Pod is gone. Slots that no other Pod uses are removed too.
     pub(in crate::backend) fn forget(&mut self, pod: &str) -> Vec<Arc<Slot<T>>> {
         let mut idle = Vec::new();
         self.0.retain(|slot| {
@@ -142,7 +142,7 @@ impl<K: Eq + Hash, T> Slots<K, T> {
     }
 }
 
-/// A caller that uses a slot now holds it beside the table.
+/// A caller that uses a slot now holds a second reference, besides the table's.
 fn is_in_use<T>(slot: &Arc<Slot<T>>) -> bool {
     Arc::strong_count(slot) > 1
 }
@@ -175,26 +175,26 @@ impl<T> Slot<T> {
         }
     }
 
-    /// Whether nobody is left by it, of those that there were.
+    /// Whether this Pod was the last that used it.
     fn left_by(&self, pod: &str) -> bool {
         let mut state = self.state();
         state.pods.remove(pod) && state.pods.is_empty() && !state.crowded
     }
 
-    /// A panic elsewhere cannot leave it half-changed: each step is one assignment or one call of a set's.
+    /// A panic elsewhere cannot leave it half-changed: each step is one assignment or one call of a set's method.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Pass> Slot<T> {
-    /// What there is, other than `spent`, or what `log_in` gives. Of many who come at once one logs in. A login that is made before it
-    /// has to be keeps nobody else waiting, and if it fails by trouble of the server's, what there is serves on.
+    /// The present result, if it is another than `spent`, or else what `log_in` gives. If many come at the same time, one logs in. Nobody
+    /// else waits for an early login. If an early login fails because of the server's trouble, the present result stays in use.
     ///
-    /// A failure is shared by those who waited for it, if it is the server's own trouble or was the same Pod's; any other is its own.
+    /// Those who waited for a login share its failure, if the failure is the server's trouble or the login was the same Pod's.
     ///
     /// # Errors
-    /// What `log_in` says, or there was no turn in time.
+    /// The error of `log_in`, or there was no turn in time.
     pub(in crate::backend) async fn enter(
         &self,
         spent: Option<&Arc<T>>,
@@ -244,7 +244,7 @@ impl<T: Pass> Slot<T> {
         let Ok(made) = timeout_at(deadline.min(now + EARLY), log_in).await else { return Ok(pass) };
         match made {
             Err(refusal) if refusal.is_of_store() || !is_an_answer(refusal.fault) => {
-                tracing::debug!(reason = refusal.for_admin(), "a login could not be renewed; what it gave serves until it ends");
+                tracing::debug!(reason = refusal.for_admin(), "a login could not be renewed; Keyferry uses the former one until it ends");
                 Ok(pass)
             }
             made => self.ended(pod, made),
@@ -258,14 +258,14 @@ impl<T: Pass> Slot<T> {
         state.failed = failed.map(|refusal| Failed { at: Instant::now(), pod: Arc::clone(pod), refusal: refusal.clone() });
         match &made {
             Ok(pass) => state.pass = Some(Arc::clone(pass)),
-            // Who is refused now has nothing from before, either.
+            // After a refusal, the former result is not used either.
             Err(refusal) if is_an_answer(refusal.fault) && !refusal.is_of_store() => state.pass = None,
             Err(_) => {}
         }
         made
     }
 
-    /// How the last login failed, if that is this Pod's failure as well. `seen`: the logins before it began to wait.
+    /// How the last login failed, if this Pod shares that failure. `seen`: the number of logins when the Pod began to wait.
     fn failure(&self, seen: u64, pod: &Arc<str>) -> Option<Refusal> {
         let state = self.state();
         let Failed { at, pod: whose, refusal } = state.failed.as_ref()?;
@@ -275,7 +275,7 @@ impl<T: Pass> Slot<T> {
     }
 }
 
-/// Whether somebody has said no. What came too late may be in time for the next one.
+/// Whether somebody has said no. A call that was too late for this one may be in time for the next one.
 fn is_an_answer(fault: Fault) -> bool {
     match fault {
         Fault::NoTurn | Fault::Short | Fault::TimedOut => false,
@@ -295,7 +295,7 @@ fn is_an_answer(fault: Fault) -> bool {
 }
 
 pub(in crate::backend) fn no_turn() -> Refusal {
-    Refusal::new(Fault::TimedOut, "others were logging in there, and did not come to an end in time (is the store slow?)")
+    Refusal::new(Fault::TimedOut, "the request waited for the login of another one, and that did not end in time (is the store slow?)")
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ async fn a_credential_that_hangs_or_is_no_file_fails_its_own_mounts() {
         store.asking(&web(), &objects)
     };
     let zero = provider.mount(asked("zero")).await.unwrap_err();
-    insta::assert_snapshot!(zero.message(), @"BackendLoginFailed: object 1 (x): zero/kv/data/shop/db: /dev/zero: is not a regular file (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(zero.message(), @"BackendLoginFailed: object 1 (x): zero/kv/data/shop/db: /dev/zero: is not a regular file (the daemon logs in to the store with what is in this file)");
     let mut hung = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let (mut client, request) = (provider.client().await, asked("hung"));
@@ -159,5 +159,5 @@ async fn a_credential_that_hangs_or_is_no_file_fails_its_own_mounts() {
     while let Some(status) = timeout(Duration::from_secs(20), hung.join_next()).await.unwrap() {
         told.insert(status.unwrap().message().replace(&store.house.folder.path().display().to_string(), "HOUSE"));
     }
-    insta::assert_snapshot!(told.into_iter().collect::<Vec<_>>().join("\n"), @"BackendUnavailable: object 1 (x): hung/kv/data/shop/db: HOUSE/slow/token: cannot be read: its file system did not answer within 5 s (is a network volume down?) (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(told.into_iter().collect::<Vec<_>>().join("\n"), @"BackendUnavailable: object 1 (x): hung/kv/data/shop/db: HOUSE/slow/token: cannot be read: its file system did not answer within 5 s (is a network volume down?) (the daemon logs in to the store with what is in this file)");
 }

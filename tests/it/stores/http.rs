@@ -65,13 +65,13 @@ async fn a_store_of_ones_own_is_read_with_the_pods_token_and_nothing_a_class_say
     let told = refused.join("\n").replace(&store.url(""), "ORIGIN");
     assert!(!told.contains(&token), "{told}");
     insta::assert_snapshot!(told, @r#"
-    NotFound SecretNotFound: object 1 (p): intranet/shop/none: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)
+    NotFound SecretNotFound: object 1 (p): intranet/shop/none: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)
     PermissionDenied BackendDenied: object 1 (p): intranet/shop/forbidden: the store refused the read: 403: not for you (may the token of ServiceAccount shop/web for intranet read it there?)
     PermissionDenied PolicyDenied: object 1 (p): intranet/bank/db: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["intranet/bank/db"])
     InvalidArgument InvalidRequest: object 1 (p): secret: the name "shop/../bank/db" has the element ".." (write the name as its store lists it)
     PermissionDenied PolicyDenied: object 1 (p): intranet/@elsewhere.example/x: no rule of the policy allows ServiceAccount shop/web to read it (the cluster's admin can add a rule with read: ["intranet/@elsewhere.example/x"])
     InvalidArgument InvalidRequest: object 1 (p): secret: the name "shop/db?x" has the character '?', which stores read as an escape or a query (write the name as its store lists it)
-    BackendLoginFailed: object 1 (p): intranet/shop/db: the store is asked with the Pod's token for the audience "intranet", and no verified token of it came (add audience: intranet to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)
+    BackendLoginFailed: object 1 (p): intranet/shop/db: the store needs the Pod's token for the audience "intranet", and no verified token of it came (add audience: intranet to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)
     "#);
 }
 

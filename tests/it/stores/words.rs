@@ -102,8 +102,8 @@ async fn neither_the_token_nor_a_value_is_told_by_the_stores_words() {
     BackendUnavailable: object 1 (p): http/kv/plain: the store failed: 500: bad token [redacted]! after 3 tries (see its log; kubelet tries again by itself)
     BackendUnavailable: object 1 (p): http/kv/shorter: the store failed: 500: bad token [redacted]! after 3 tries (see its log; kubelet tries again by itself)
     BackendDenied: object 1 (p): http/kv/case: the store refused the read: 403: bad token [redacted]! (may the token in DIR/token read it there?)
-    InvalidRequest: object 1 (p): http/kv/broken: the store makes nothing of the request: 400: bad token [redacted]! (correct the name or version in the class, or `url`, `method` and `body` of the backend)
-    SecretNotFound: object 1 (p): http/kv/hidden: the store has no such secret: 404: bad token [redacted]! (write it, or correct the name; `url` of the backend says where it is looked for)
+    InvalidRequest: object 1 (p): http/kv/broken: the store does not understand the request: 400: bad token [redacted]! (correct the name or version in the class, or `url`, `method` and `body` of the backend)
+    SecretNotFound: object 1 (p): http/kv/hidden: the store has no such secret: 404: bad token [redacted]! (write it, or correct the name; `url` of the backend says where Keyferry looks for it)
     BackendUnavailable: object 1 (p): http/kv/base64: the store failed: 503: bad token [redacted]! after 3 tries (see its log; kubelet tries again by itself)
     BackendUnavailable: object 1 (p): http/kv/value: the store failed: 500: pq: password "[redacted]" is wrong after 3 tries (see its log; kubelet tries again by itself)
     BackendUnavailable: object 1 (p): http/kv/spaces: the store failed: 500: pq: password [redacted] is wrong after 3 tries (see its log; kubelet tries again by itself)
@@ -135,8 +135,8 @@ async fn where_the_admin_wants_it_the_store_is_not_quoted_at_all() {
     SecretNotFound: object 1 (p): bao/kv/hidden: there is no such secret (write it, or correct the path)
     BackendUnavailable: object 1 (p): http/kv/words: the store failed: 500 Internal Server Error after 3 tries (see its log; kubelet tries again by itself)
     BackendDenied: object 1 (p): http/kv/case: the store refused the read: 403 Forbidden (may the token in DIR/token read it there?)
-    InvalidRequest: object 1 (p): http/kv/broken: the store makes nothing of the request: 400 Bad Request (correct the name or version in the class, or `url`, `method` and `body` of the backend)
-    SecretNotFound: object 1 (p): http/kv/hidden: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)
+    InvalidRequest: object 1 (p): http/kv/broken: the store does not understand the request: 400 Bad Request (correct the name or version in the class, or `url`, `method` and `body` of the backend)
+    SecretNotFound: object 1 (p): http/kv/hidden: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)
     ");
 }
 

@@ -1,9 +1,10 @@
-//! Batches: what is asked for at about the same time, as the same somebody, goes to AWS as one call.
+//! Batches: requests of about the same time, with the same login, go to AWS as one call.
 //!
-//! Only what one session may see and one namespace asks for is in one batch, and no name is there twice.
+//! All requests of a batch have the same session and the same namespace, and no name is in a batch twice.
 //!
-//! A batch that fails as a whole (one name is denied, AWS throttles, the answer is too large) says nothing of each: then each is asked for
-//! by itself, once, and has its own fault. That is remembered for a while, by login, so that the next mount need not find out again.
+//! A batch can fail as a whole (one name is denied, AWS throttles, the answer is too large). That says nothing about each secret: so
+//! Keyferry asks for each by itself, once, and each has its own fault. Keyferry remembers that for a while, by login, so that the next
+//! mount does not try a batch first.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,18 +20,18 @@ use crate::backend::{Fault, Scope};
 use crate::model::{Secret, Tenant};
 use crate::shelf::Shelf;
 
-/// How long a login's batches are left alone that failed: where the role may not have them; where one name was denied; where AWS throttles
-/// them, a hundred times sooner than single calls; where an answer is too large.
+/// How long a login makes no batches after a failed one: if the role has no right to them; if one name was denied; if AWS throttles them,
+/// which it does a hundred times sooner than for single calls; if an answer is too large.
 const DENIED: Duration = Duration::from_hours(1);
 const A_NAME_DENIED: Duration = Duration::from_mins(5);
 const THROTTLED: Duration = Duration::from_secs(10);
 const TOO_LARGE: Duration = Duration::from_mins(10);
 
-/// The most bytes of logins that are remembered, and what one weighs besides its texts.
+/// The most bytes of logins that are remembered, and the bytes that one counts for besides its texts.
 const REMEMBERED: usize = 256 * 1024;
 const WEIGHT: usize = 256;
 
-/// Who asks, as far as AWS tells them apart: over several sessions.
+/// Who asks, as AWS sees it: the same for several sessions of one login.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Who {
     pub(super) service: Service,
@@ -38,15 +39,15 @@ pub(super) struct Who {
     pub(super) scope: Scope,
 }
 
-/// What is gathered now, and for whom that is not done.
+/// The requests that are gathered now, and the logins without batches.
 #[derive(Debug)]
 pub(super) struct Batches {
     gatherer: Arc<Gatherer<Key, Asked, Result<Secret, Refusal>>>,
     alone: Mutex<Shelf<(Tenant, Who), Instant>>,
 }
 
-/// What can go together. A batch holds its session, so that no other has its address. Namespaces can share a session, the daemon's own, but no
-/// batch: one name that is denied would make all of them ask one by one.
+/// What can go together. A batch holds its session, so that no other session has its address. Namespaces can share a session, the daemon's
+/// own, but not a batch: one denied name would make all of them ask one by one.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Key {
     tenant: Tenant,
@@ -63,7 +64,7 @@ impl Default for Batches {
 }
 
 impl Batches {
-    /// What became of the secret by a batch with others. `None`: it has to be asked for by itself.
+    /// The result for the secret, from a batch with others. `None`: it has to be asked for by itself.
     pub(super) async fn read(
         self: &Arc<Self>,
         core: &Arc<Core>,
@@ -91,7 +92,7 @@ impl Batches {
         }
     }
 
-    /// Whether each may fare otherwise by itself; it is remembered where the next batch would fail as well.
+    /// Whether each may have another result by itself. If the next batch would fail as well, this is remembered.
     fn says_nothing_of_each(&self, who: &Who, asked: &[Asked], refusal: &Refusal) -> bool {
         let is_parameters = who.service == Service::Parameters;
         let alone = match refusal.fault {
@@ -109,7 +110,7 @@ impl Batches {
             tracing::debug!(
                 service = who.service.as_str(),
                 reason = refusal.for_admin(),
-                "a batch failed as a whole: its secrets are asked for one by one"
+                "a batch failed as a whole: Keyferry asks for its secrets one by one"
             );
             let until = Instant::now() + alone;
             self.alone.lock().unwrap_or_else(PoisonError::into_inner).put(
@@ -135,7 +136,7 @@ impl Batches {
     }
 }
 
-/// The call is on the first one's account, until the last of them has no time left.
+/// The first request pays for the call. The call may take until the latest deadline of all.
 fn account(asked: &[Asked]) -> Option<Account> {
     let deadline = asked.iter().map(|asked| asked.on.deadline).max()?;
     asked.first().map(|first| Account { deadline, ..first.on.clone() })

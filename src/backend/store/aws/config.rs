@@ -1,4 +1,4 @@
-//! What the configuration says of AWS: which region, as whom it is asked, and where.
+//! What the configuration says about AWS: the region, the login and the addresses.
 
 use std::path::PathBuf;
 
@@ -11,35 +11,35 @@ use crate::model::{LoginKey, NamedFile};
 use crate::policy::ClassMay;
 use crate::yaml::{Faults, Node, Reader, Value, unknown_key};
 
-/// The audiences of the Pods' tokens, unless the configuration names others: what AWS's own tools ask for.
+/// The audiences of the Pods' tokens, unless the configuration names others: the same as those of AWS's own tools.
 const IRSA_AUDIENCE: &str = "sts.amazonaws.com";
 const POD_IDENTITY_AUDIENCE: &str = "pods.eks.amazonaws.com";
 
-/// Where the node's agent of EKS Pod Identity answers, and where an instance's metadata is.
+/// The addresses of the node's agent of EKS Pod Identity, and of an instance's metadata.
 const AGENTS: [&str; 2] = ["169.254.170.23", "fd00:ec2::23"];
 const METADATA: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 
-/// The most roles that are assumed one after the other: each is a call more for a login.
+/// The most roles that are assumed one after the other: each is one more call for a login.
 const MAX_CHAIN: usize = 4;
 
 /// One entry of `kind: aws`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct AwsConfig {
     pub(super) region: Region,
-    /// Whose ARNs are another spelling of names. `None`: ARNs are refused.
+    /// The account whose ARNs are another spelling of names. `None`: ARNs are refused.
     pub(super) account: Option<String>,
     pub(super) auth: Auth,
-    /// The roles that are assumed after the login, one by the other.
+    /// The roles that are assumed after the login, one after the other.
     pub(super) assume: Vec<Assume>,
     endpoints: Endpoints,
     pub(super) ca: Option<PathBuf>,
     pub(super) class_may: ClassMay,
     pub(in crate::backend) cache: CacheTimes,
-    /// Whether messages and logs tell what AWS says in its own words.
+    /// Whether messages and logs show what AWS says in its own words.
     pub(super) store_words: bool,
 }
 
-/// Where each service is: AWS's own host, or another.
+/// The address of each service: AWS's own host, or another one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Endpoints {
     parameters: Endpoint,
@@ -47,10 +47,10 @@ struct Endpoints {
     tokens: Endpoint,
 }
 
-/// As whom AWS is asked.
+/// How Keyferry logs in to AWS.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Auth {
-    /// The role of the node's instance; `address`: of its metadata, where that is not the usual one.
+    /// The role of the node's instance; `address`: of its metadata, if it is not the usual one.
     Instance {
         address: Option<Endpoint>,
     },
@@ -61,7 +61,7 @@ pub(super) enum Auth {
         share: Share,
     },
     Keys(KeyFiles),
-    /// The role that EKS has for the ServiceAccount; `address`: of the node's agent, where that is not the usual one.
+    /// The role that EKS has for the ServiceAccount; `address`: of the node's agent, if it is not the usual one.
     PodIdentity {
         audience: String,
         address: Option<Endpoint>,
@@ -74,7 +74,7 @@ pub(super) enum Auth {
 pub(super) enum KeyFiles {
     /// A file for each part.
     Apart { id: PathBuf, secret: PathBuf, token: Option<PathBuf> },
-    /// A file as AWS's tools write it, and the profile in it.
+    /// A file in the form of AWS's tools, and the profile in it.
     Profile { file: PathBuf, profile: String },
 }
 
@@ -96,7 +96,7 @@ pub(super) enum Share {
 // === impl AwsConfig ===
 
 impl AwsConfig {
-    /// Reads the mapping; the caller ends the reading. `None` where a fault was noted.
+    /// Reads the mapping; the caller ends the reading. `None`: a fault was noted.
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
         let region = reader.parsed("region", faults, str::parse::<Region>);
@@ -119,7 +119,7 @@ impl AwsConfig {
         (faults.len() == before).then_some(config)
     }
 
-    /// Where a service is.
+    /// The address of a service.
     pub(super) fn endpoint(&self, service: Service) -> &Endpoint {
         match service {
             Service::Parameters => &self.endpoints.parameters,
@@ -128,7 +128,7 @@ impl AwsConfig {
         }
     }
 
-    /// For whom the Pods' tokens must be; `None`: the daemon logs in as itself.
+    /// The audience that the Pods' tokens must have; `None`: the daemon logs in with its own key.
     pub(super) fn audience(&self) -> Option<Audience<'_>> {
         let (text, usual) = match &self.auth {
             Auth::Irsa { audience, .. } => (audience, IRSA_AUDIENCE),
@@ -203,7 +203,7 @@ const AUTH_KEYS: [(&str, &[&str]); 10] = [
 fn auth(reader: &mut Reader<'_>, share: Share, region: Option<&Region>, faults: &mut Faults) -> (Option<Auth>, Vec<Assume>) {
     let Some(mut inner) = reader.reader("auth", faults) else {
         if reader.get("auth").is_none() {
-            reader.missing("auth", "as whom AWS is asked, such as { method: irsa }", faults);
+            reader.missing("auth", "how Keyferry logs in to AWS, such as { method: irsa }", faults);
         }
         return (None, Vec::new());
     };
@@ -213,7 +213,7 @@ fn auth(reader: &mut Reader<'_>, share: Share, region: Option<&Region>, faults: 
     }
     let auth = method.and_then(|method| auth_of(method, (share, region), &mut inner, faults));
     let assume = chain(&mut inner, region, faults);
-    // The keys of other methods are known, and here at fault.
+    // The keys of other methods are known, but wrong here.
     for (key, methods) in AUTH_KEYS {
         if let (Some(node), Some(method)) = (inner.get(key), method.filter(|method| !methods.contains(method))) {
             faults.add(node.at, inner.path(key), format!("goes with {}, not with {method} (remove it)", methods.join(", ")));
@@ -262,13 +262,13 @@ fn key_files(inner: &mut Reader<'_>, faults: &mut Faults) -> Option<KeyFiles> {
     if let Some(node) = inner.get("credentialsFile") {
         for key in ["accessKeyIdFile", "secretAccessKeyFile", "sessionTokenFile"] {
             if inner.get(key).is_some() {
-                faults.add(node.at, inner.path("credentialsFile"), format!("stands beside `{key}` (remove one)"));
+                faults.add(node.at, inner.path("credentialsFile"), format!("cannot be used together with `{key}` (remove one)"));
             }
         }
         return together.map(|file| KeyFiles::Profile { file, profile: profile.unwrap_or_else(|| "default".to_owned()) });
     }
     if let Some(node) = inner.get("profile") {
-        faults.add(node.at, inner.path("profile"), "is a part of `credentialsFile`, which is not there (name that, or remove it)");
+        faults.add(node.at, inner.path("profile"), "belongs to `credentialsFile`, which is missing (write that too, or remove it)");
     }
     for (key, what) in
         [("accessKeyIdFile", "the file with the id of the access key"), ("secretAccessKeyFile", "the file with the key itself")]
@@ -289,7 +289,11 @@ fn chain(inner: &mut Reader<'_>, region: Option<&Region>, faults: &mut Faults) -
         Value::Mapping(_) | Value::Null | Value::Scalar { .. } => std::slice::from_ref(node),
     };
     if items.len() > MAX_CHAIN {
-        faults.add(node.at, path, format!("has {} roles, and {MAX_CHAIN} are the most (let one role trust another directly)", items.len()));
+        faults.add(
+            node.at,
+            path,
+            format!("has {} roles, and at most {MAX_CHAIN} are allowed (let one role trust another directly)", items.len()),
+        );
         return Vec::new();
     }
     items.iter().filter_map(|item| assume(item, &path, region, faults)).collect()
@@ -306,14 +310,14 @@ fn assume(item: &Node, path: &str, region: Option<&Region>, faults: &mut Faults)
     Some(Assume { role: role?, external_id })
 }
 
-/// AWS sees one login here for all Pods: it is this configuration alone that tells them apart.
+/// For AWS, all Pods have the same login here: only this configuration gives them different roles.
 fn chained(region: Option<&Region>, text: &str) -> Result<RoleTemplate, String> {
     let role = role_in(region, text)?;
     if role.is_fixed() || role.tells_apart() {
         return Ok(role);
     }
     Err(format!(
-        "{text:?} gives ServiceAccounts of several namespaces one role, such as c of a-b and b-c of a (write \
+        "{text:?} gives ServiceAccounts of several namespaces the same role, such as c of a-b and b-c of a (write \
          ${{namespace}}.${{serviceAccount}} or ${{namespace}}/${{serviceAccount}})"
     ))
 }
@@ -327,7 +331,7 @@ fn external_id(text: &str) -> Result<String, String> {
     Err("is not an external id (2 to 1224 letters, digits and _+=,.@:/-)".to_owned())
 }
 
-/// Where the Pod's own token is the login, AWS says which roles it may have. A class has no say in any other.
+/// If the Pod's own token is the login, AWS decides which roles it may have. With any other login, a class cannot choose the role.
 fn class_may(reader: &mut Reader<'_>, auth: Option<&Auth>, assume: &[Assume], faults: &mut Faults) -> ClassMay {
     let may_choose = matches!(auth, Some(Auth::Irsa { .. }) | None) && assume.is_empty();
     let Some(mut inner) = reader.reader("classMay", faults) else {
@@ -338,7 +342,7 @@ fn class_may(reader: &mut Reader<'_>, auth: Option<&Auth>, assume: &[Assume], fa
     let others = [LoginKey::Address, LoginKey::Audience, LoginKey::Mount, LoginKey::Namespace, LoginKey::Tls];
     for key in others.into_iter().filter(|key| may.grants(*key)) {
         let at = inner.get(key.as_str()).map_or(inner.at(), |node| node.at);
-        faults.add(at, inner.path(key.as_str()), "cannot be granted here: of AWS's login a class can choose the role alone (remove it)");
+        faults.add(at, inner.path(key.as_str()), "cannot be granted here: a class can choose only the role of a login to AWS (remove it)");
     }
     if let (Some(node), false) = (inner.get(LoginKey::Role.as_str()), may_choose) {
         let problem = "cannot be granted here: a class can choose a role only where the Pod's own token is the whole login (use auth.method \
@@ -367,14 +371,15 @@ fn endpoints(reader: &mut Reader<'_>, region: Option<&Region>, faults: &mut Faul
     }
     for key in ["dualStack", "fips"] {
         if let (Some(node), false) = (reader.get(key).filter(|node| node.boolean() == Some(true)), own.is_empty()) {
-            let problem = "is for AWS's own addresses, and stands beside `endpoints` (write those hosts there, or remove one)";
+            let problem =
+                "is for AWS's own addresses, and cannot be used together with `endpoints` (write those hosts there, or remove one)";
             faults.add(node.at, reader.path(key), problem);
         }
     }
     let region = region?;
     if let (Some(node), None, true) = (reader.get("region"), region.known_partition(), own.len() < 3) {
         let problem = format!(
-            "{:?} is not a region that this version knows (see its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)",
+            "{:?} is not a region that this version knows (check its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)",
             region.as_str()
         );
         faults.add(node.at, reader.path("region"), problem);

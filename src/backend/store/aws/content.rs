@@ -1,4 +1,4 @@
-//! What AWS keeps under a name, as a secret: a JSON object's members are its fields; all else is one field.
+//! Turns the content of a name in AWS into a secret: the members of a JSON object are its fields; all else is one field.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::backend::remote::fields::{self, check_size, half, has_half, is_object
 use crate::backend::remote::refusal::Refusal;
 use crate::model::{Field, FieldKind, FieldName, Response, Secret, SecretBytes, Version};
 
-/// The field of what is no object.
+/// The field for content that is not an object.
 const VALUE: &str = "value";
 
 /// The secret with this content.
 ///
 /// # Errors
-/// It is over the bound, or has half a character in it.
+/// It is too large, or has half a character in it.
 pub(super) fn secret(content: SecretBytes, version: Version, max_bytes: usize) -> Result<Secret, Refusal> {
     check_size(content.len(), max_bytes)?;
     let content = Arc::new(content);
@@ -50,7 +50,7 @@ fn field(content: &Arc<SecretBytes>) -> Field {
 /// # Errors
 /// It has half a character in it.
 pub(super) fn text(raw: &RawValue) -> Result<SecretBytes, Refusal> {
-    let unfit = || Refusal::new(Fault::Corrupt, "AWS's answer has a text that is not one (see the secret in AWS)");
+    let unfit = || Refusal::new(Fault::Corrupt, "AWS's answer has a text that is not valid (check the secret in AWS)");
     if has_half(raw.get()) {
         return Err(half("the secret"));
     }

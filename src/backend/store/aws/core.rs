@@ -1,4 +1,4 @@
-//! What asks AWS for secrets, as somebody: one by one, or several at once. It holds each answer against what was asked for.
+//! Asks AWS for secrets, with a login: one by one, or several at once. It compares each answer with what was asked for.
 
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::backend::{Fault, FetchContext};
 use crate::budget::Payer;
 use crate::model::{Secret, SecretName, SecretRef, Tenant, Version, clean};
 
-/// What is the same for all who ask.
+/// The part that is the same for all who ask.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) config: AwsConfig,
@@ -30,13 +30,13 @@ pub(super) struct Core {
 pub(super) struct Asked {
     pub(super) name: SecretName,
     pub(super) service: Service,
-    /// As it is sent, without what is pinned.
+    /// The name as it is sent, without the pinned version.
     pub(super) id: String,
     pub(super) pin: Option<Pin>,
     pub(super) on: Account,
 }
 
-/// On whose account a call is.
+/// Who pays for a call.
 #[derive(Clone)]
 pub(super) struct Account {
     pub(super) tenant: Tenant,
@@ -56,9 +56,9 @@ impl Account {
 
 impl Asked {
     /// # Errors
-    /// It is not in the backend's own spelling.
+    /// The name is not in the backend's own spelling.
     pub(super) fn of(config: &AwsConfig, secret: &SecretRef, cx: &FetchContext) -> Result<Self, Refusal> {
-        let foreign = || Refusal::new(Fault::Invalid, "the name is none of this backend's (write secretsmanager/NAME or ssm/NAME)");
+        let foreign = || Refusal::new(Fault::Invalid, "the name does not belong to this backend (write secretsmanager/NAME or ssm/NAME)");
         let named = Named::of(&secret.name).ok_or_else(foreign)?;
         let pin = secret.version.as_ref().map(|version| Pin::of(named.service, version.as_str())).transpose();
         let pin = pin.map_err(|problem| Refusal::new(Fault::Invalid, format!("version: {problem}")))?;
@@ -70,7 +70,7 @@ impl Asked {
         parameters::selected(&self.id, self.pin.as_ref())
     }
 
-    /// A batch has the latest version of each secret; of parameters, the version stands in the name.
+    /// A batch of secrets has the latest version of each. For parameters, the version is in the name.
     pub(super) fn can_be_batched(&self) -> bool {
         self.service == Service::Parameters || self.pin.is_none()
     }
@@ -97,10 +97,10 @@ impl Core {
         self.wire.call(Call { service, operation, body, credentials: &credentials, tenant, payer, deadline: *deadline }).await
     }
 
-    /// By a call of its own.
+    /// Reads one secret with its own call.
     ///
     /// # Errors
-    /// AWS does not give it, or gives another.
+    /// AWS does not give it, or gives another one.
     pub(super) async fn one(&self, session: &Session, asked: &Asked) -> Result<Secret, Refusal> {
         if asked.service == Service::Parameters {
             return self.parameter(session, asked).await;
@@ -111,7 +111,7 @@ impl Core {
         read.map_err(|refusal| identified(refusal, reply.request.as_deref()))
     }
 
-    /// A name of one element may begin with a `/` there, and has one ARN with that which does not.
+    /// A name of one element may begin with a `/` in AWS. It has the same ARN as the name without the `/`.
     async fn parameter(&self, session: &Session, asked: &Asked) -> Result<Secret, Refusal> {
         let (mut name, is_single) = (asked.sent(), !asked.id.contains(['/', ':']));
         loop {
@@ -129,7 +129,8 @@ impl Core {
         }
     }
 
-    /// By one call: what became of each, in their order; `None`: it has to be asked for by itself. They are of one service, and none is there twice.
+    /// Reads several with one call. The results are in the same order; `None`: this one has to be asked for by itself. All are of one
+    /// service, and none is there twice.
     ///
     /// # Errors
     /// The call as a whole has failed.
@@ -189,7 +190,7 @@ impl Core {
             }
         }
         for name in invalid {
-            // One element may be there with a `/`: it is asked for once more.
+            // A name of one element may exist with a `/`: Keyferry asks for it once more.
             if let Some(at) = sent.iter().position(|sent| *sent == name).filter(|at| asked[*at].id.contains(['/', ':'])) {
                 found[at] = Some(Err(told(parameters::absent())));
             }
@@ -215,7 +216,7 @@ impl Core {
         content::secret(answered.content, Version::new(answered.version), self.max_secret_bytes)
     }
 
-    /// A page of the names below a folder, by what AWS calls that.
+    /// A page of the names below a folder, as AWS spells the folder.
     ///
     /// # Errors
     /// AWS does not list them.
@@ -235,7 +236,7 @@ impl Core {
     }
 }
 
-/// Policy has seen one name, and AWS has read another.
+/// Policy has checked one name, and AWS has read another one.
 fn another(answered: &Answered) -> Refusal {
     let said = answered.arn.as_deref().unwrap_or(&answered.name);
     let said = if said.is_empty() { "one without a name" } else { said };
@@ -243,7 +244,7 @@ fn another(answered: &Answered) -> Refusal {
     Refusal::new(Fault::Denied, reason)
 }
 
-/// The same secret, whoever asks.
+/// Equal means: the same secret, for any caller.
 impl PartialEq for Asked {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

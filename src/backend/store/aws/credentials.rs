@@ -1,4 +1,4 @@
-//! What a request to AWS is signed with. Whoever logs in makes one; it is checked here, once, so that every header made of it is sound.
+//! The key that signs a request to AWS. Each login makes one. It is checked here, once, so that every header made of it is valid.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ const MAX_ID: usize = 128;
 const MAX_SECRET: usize = 1024;
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// An access key, for a while or for ever. `Debug` shows the end of its id alone.
+/// An access key, for a while or for ever. `Debug` shows only the end of its id.
 pub(super) struct Credentials {
     id: String,
     secret: Zeroizing<String>,
     token: Option<Zeroizing<String>>,
-    /// `None`: never, as far as is known.
+    /// `None`: never, or unknown.
     expires: Option<Timestamp>,
 }
 
@@ -26,22 +26,23 @@ pub(super) struct Credentials {
 
 impl Credentials {
     /// # Errors
-    /// A part is empty, too long, or has characters that no such part has. The error completes "... has" and repeats nothing of it.
+    /// A part is empty, too long, or has characters that it cannot have. The error continues a sentence that ends with "has", and repeats
+    /// nothing of the key.
     pub(super) fn new(
         id: String,
         secret: Zeroizing<String>,
         token: Option<Zeroizing<String>>,
         expires: Option<Timestamp>,
     ) -> Result<Self, &'static str> {
-        // The id stands between slashes and commas of a header.
+        // The id goes between slashes and commas of a header.
         if id.is_empty() || id.len() > MAX_ID || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            return Err("an access key id that is not one (16 to 128 letters and digits, such as AKIA...)");
+            return Err("an access key id that is not valid (16 to 128 letters and digits, such as AKIA...)");
         }
         if !is_printable(&secret, MAX_SECRET) {
-            return Err("a secret access key that is not one (one line of ASCII characters, without blanks)");
+            return Err("a secret access key that is not valid (one line of ASCII characters, without blanks)");
         }
         if token.as_ref().is_some_and(|token| !is_printable(token, MAX_TOKEN)) {
-            return Err("a session token that is not one (one line of ASCII characters, without blanks)");
+            return Err("a session token that is not valid (one line of ASCII characters, without blanks)");
         }
         Ok(Self { id, secret, token, expires })
     }
@@ -58,17 +59,17 @@ impl Credentials {
         self.token.as_ref().map(|token| token.as_str())
     }
 
-    /// What is secret of it.
+    /// Its secret parts.
     pub(super) fn secrets(&self) -> impl Iterator<Item = SecretBytes> {
         [Some(self.secret()), self.token()].into_iter().flatten().map(|text| SecretBytes::new(text.into()))
     }
 
-    /// What AWS must not be quoted with.
+    /// The texts that must be removed from AWS's words.
     pub(super) fn needles(&self) -> Needles {
         self.secrets().fold(Needles::default(), |needles, secret| needles.secret(&secret))
     }
 
-    /// As messages and logs name the key: an id is not a secret, and yet nobody's business.
+    /// The key's name in messages and logs: an id is not a secret, but they do not show all of it.
     pub(super) fn shown(&self) -> String {
         format!("…{}", &self.id[self.id.len().saturating_sub(4)..])
     }

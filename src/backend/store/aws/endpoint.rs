@@ -1,6 +1,6 @@
-//! Where AWS's services are: a host for each service and region, by the rules of the partition that the region is in.
+//! The hosts of AWS's services: one for each service and region, by the rules of the region's partition.
 //!
-//! The rules are those of the endpoint rule sets that AWS publishes with its SDKs (botocore 1.44.8).
+//! The rules come from the endpoint rule sets that AWS publishes with its SDKs (botocore 1.44.8).
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub(super) struct Partition {
     /// What its regions begin with.
     regions: &'static [&'static str],
     suffix: &'static str,
-    /// For hosts that have addresses of IPv6, too.
+    /// For hosts that also have IPv6 addresses.
     dual: &'static str,
 }
 
@@ -56,7 +56,7 @@ const PARTITIONS: [Partition; 8] = [
     },
 ];
 
-/// A region of a partition that is not known counts as one of this.
+/// A region of an unknown partition counts as a region of this one.
 const DEFAULT: Partition = PARTITIONS[PARTITIONS.len() - 1];
 
 // === impl Region ===
@@ -70,17 +70,17 @@ impl Region {
         self.known_partition().unwrap_or(DEFAULT)
     }
 
-    /// `None`: its name does not tell, as that of a region that is newer than this list. After what it begins with, there is a word and a
-    /// number.
+    /// `None`: the name does not show it, such as the name of a region that is newer than this list. After its beginning, a name has a word
+    /// and a number.
     pub(super) fn known_partition(&self) -> Option<Partition> {
         let is_of = |head: &str| self.0.strip_prefix(head).is_some_and(|rest| rest.matches('-').count() == 1);
         PARTITIONS.into_iter().find(|partition| partition.regions.iter().any(|head| is_of(head)))
     }
 
-    /// Whether an ARN is of the region's partition, as far as that is known.
+    /// Checks that an ARN is of the region's partition, if that is known.
     ///
     /// # Errors
-    /// It is of another: completes the ARN.
+    /// It is of another one. The text continues a sentence that begins with the ARN.
     pub(super) fn check_arn(&self, arn: &str) -> Result<(), String> {
         let (partition, own) = (arn.split(':').nth(1).unwrap_or_default(), self.known_partition());
         match own.filter(|own| own.name != partition) {
@@ -130,7 +130,7 @@ impl fmt::Display for Region {
 // === impl Service ===
 
 impl Service {
-    /// As hosts, scopes of signatures and ARNs name it.
+    /// The name in hosts, in scopes of signatures and in ARNs.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Parameters => "ssm",
@@ -139,7 +139,7 @@ impl Service {
         }
     }
 
-    /// As people call it.
+    /// The name for people.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Parameters => "Parameter Store",
@@ -155,19 +155,21 @@ impl fmt::Display for Service {
     }
 }
 
-/// An address that somebody configured for a service: requests go to its `/`, and what they carry is nobody else's business.
+/// An address of a service from the configuration. Requests go to its `/`, and no one on the way may read them.
 pub(super) fn own(text: &str) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse().map_err(|cause: crate::http::InvalidEndpoint| cause.to_string())?;
     if !endpoint.is_https() && !is_loopback(&endpoint) {
-        return Err("is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)".to_owned());
+        return Err(
+            "does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)".to_owned()
+        );
     }
     rootless(endpoint)
 }
 
-/// Whether signatures for the region are taken there: AWS's own hosts have their region in their names, but for the global ones.
+/// Checks that the host accepts signatures for the region: AWS's own hosts have the region in their names, except for the global ones.
 ///
 /// # Errors
-/// They are not: completes the key.
+/// It does not. The text continues a sentence that begins with the key.
 pub(super) fn check_region(endpoint: &Endpoint, service: Service, region: &Region) -> Result<(), String> {
     let host = endpoint.host().unwrap_or_default().to_ascii_lowercase();
     let is_below = |suffix: &str| host.strip_suffix(suffix).is_some_and(|head| head.ends_with('.'));
@@ -176,10 +178,10 @@ pub(super) fn check_region(endpoint: &Endpoint, service: Service, region: &Regio
         return Ok(());
     }
     let own = region.host(service, Variant::default());
-    Err(format!("is not an address of {region}, and what is signed for that is refused elsewhere (write https://{own}, or remove it)"))
+    Err(format!("is not an address of {region}, and AWS refuses what is signed for another region (write https://{own}, or remove it)"))
 }
 
-/// One of the addresses that a node gives credentials at, over HTTP; or one of this machine's own.
+/// An address at which a node gives credentials over HTTP, or one of this machine's own addresses.
 pub(super) fn link_local(text: &str, known: &[&str]) -> Result<Endpoint, String> {
     let endpoint: Endpoint = text.parse().map_err(|cause: crate::http::InvalidEndpoint| cause.to_string())?;
     if !is_loopback(&endpoint) && !endpoint.host().is_some_and(|host| known.contains(&host)) {
@@ -192,7 +194,7 @@ pub(super) fn link_local(text: &str, known: &[&str]) -> Result<Endpoint, String>
 
 fn rootless(endpoint: Endpoint) -> Result<Endpoint, String> {
     let has_path = endpoint.uri("/").map_or(true, |uri| uri.path() != "/");
-    if has_path { Err("has a path, and AWS is asked at `/` (write scheme, host and port alone)".to_owned()) } else { Ok(endpoint) }
+    if has_path { Err("has a path, and Keyferry asks AWS only at `/` (write only scheme, host and port)".to_owned()) } else { Ok(endpoint) }
 }
 
 fn is_loopback(endpoint: &Endpoint) -> bool {
@@ -200,7 +202,7 @@ fn is_loopback(endpoint: &Endpoint) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// As the `Host` header has it: without the scheme's own port.
+/// The text for the `Host` header: without the usual port of the scheme.
 pub(super) fn host_header(endpoint: &Endpoint) -> String {
     let text = endpoint.to_string();
     text.split_once("://").map_or(text.as_str(), |(_, host)| host).to_owned()
@@ -210,7 +212,7 @@ pub(super) fn host_header(endpoint: &Endpoint) -> String {
 mod tests {
     use super::*;
 
-    /// Plain, dual-stack, FIPS, both: as botocore's rule sets say.
+    /// Plain, dual-stack, FIPS, and both together: as in botocore's rule sets.
     #[test]
     fn hosts_are_those_of_the_rule_sets() {
         let mut hosts = String::new();
@@ -314,13 +316,13 @@ mod tests {
         ];
         let refused: Vec<_> = refused.into_iter().map(|text| format!("{text} {}", own(text).unwrap_err())).collect();
         insta::assert_snapshot!(refused.join("\n"), @"
-        http://aws.example is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-        http://127.0.0.1.evil.example is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-        unix:///run/x is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
-        https://x/base has a path, and AWS is asked at `/` (write scheme, host and port alone)
-        https://u@x has a user in it (leave out what stands before the @)
+        http://aws.example does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+        http://127.0.0.1.evil.example does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+        unix:///run/x does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+        https://x/base has a path, and Keyferry asks AWS only at `/` (write only scheme, host and port)
+        https://u@x has a user in it (leave out what is before the @)
         x does not begin with https://, http:// or unix:///
-        http://10.0.0.1 is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
+        http://10.0.0.1 does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
         ");
         assert!(link_local("http://169.254.170.23", &["169.254.170.23", "fd00:ec2::23"]).is_ok());
         assert!(link_local("http://[fd00:ec2::23]", &["169.254.170.23", "fd00:ec2::23"]).is_ok());

@@ -1,7 +1,6 @@
-//! What AWS says where it gives neither a secret nor a key: a code and words, with a status that tells little. Denial and throttling are a
-//! 400 as well.
+//! AWS's answer if it gives neither a secret nor a key: a code and words. The status says little: denial and throttling are a 400 as well.
 //!
-//! The codes are those of the services' API references, and the common ones of all. STS says the same in XML.
+//! The codes come from the API references of the services, and from AWS's list of common errors. STS sends the same in XML.
 
 use std::fmt;
 
@@ -21,17 +20,18 @@ use crate::model::SecretBytes;
 /// The most of AWS's own words that a message repeats, in characters.
 pub(super) const MAX_WORDS: usize = 400;
 
-/// The longest code and request id in bytes: what is longer is not AWS's.
+/// The longest code and request id in bytes: a longer one is not AWS's.
 const MAX_TOKEN: usize = 80;
 
-/// The first waits before another try: of what throttles, and of what passes by itself at STS. Each next one may be twice as long. SDKs do
-/// the same.
+/// The first wait before another try: if AWS throttles, and if STS has trouble that passes by itself. Each next wait may be twice as long.
+/// SDKs do the same.
 const THROTTLED: Duration = Duration::from_secs(1);
 const PASSES: Duration = Duration::from_millis(50);
 
 const AGAIN: &str = "kubelet tries again by itself";
 
-/// What codes mean, but for those whose words tell more. AWS writes many of them with and without `Exception` at the end: here without.
+/// The meaning of codes, without those whose words say more. AWS writes many of them with and without `Exception` at the end: here they are
+/// without.
 const FAULTS: [(Fault, &[&str]); 7] = [
     (Fault::NotFound, &["ResourceNotFound", "ParameterNotFound", "ParameterVersionNotFound"]),
     (Fault::Denied, &["AccessDenied"]),
@@ -98,30 +98,30 @@ const FAULTS: [(Fault, &[&str]); 7] = [
 const SKEWED: [&str; 6] =
     ["AuthFailure", "InvalidSignature", "RequestExpired", "RequestInTheFuture", "RequestTimeTooSkewed", "SignatureDoesNotMatch"];
 
-/// Why a call brought nothing.
+/// Why a call gave no result.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No answer, or one that is not the service's.
+    /// There was no answer, or not one of the service.
     Other(Refusal),
-    /// The service said so.
+    /// The service gave the reason.
     Said(Box<Said>),
 }
 
-/// An answer that is not what was asked for, or a part of one.
+/// An answer with an error, or an entry of an answer with one.
 pub(super) struct Said {
     service: Service,
     operation: &'static str,
-    /// Empty: it gave none.
+    /// Empty: there was no code.
     code: String,
     status: Option<StatusCode>,
-    /// As AWS says it: to be looked into.
+    /// AWS's words, to search in.
     raw: String,
-    /// As it may be told.
+    /// AWS's words as messages may show them.
     shown: String,
     request: Option<String>,
     /// By AWS's clock.
     pub(super) date: Option<Timestamp>,
-    /// How often it was asked, and when it wants to be asked again at the earliest, where it said so.
+    /// How often it was asked, and the earliest time for the next request, if it named one.
     pub(super) tries: u32,
     pub(super) retry_after: Option<Duration>,
 }
@@ -138,7 +138,7 @@ struct Body {
 // === impl Failure ===
 
 impl Failure {
-    /// `what` was asked of STS; `remedy` is for a refusal of the service's.
+    /// `what` is the login that STS was asked for; `remedy` is for a refusal by the service.
     pub(super) fn of_login(self, what: &str, remedy: &str) -> Refusal {
         match self {
             Self::Other(refusal) => refusal,
@@ -146,7 +146,7 @@ impl Failure {
         }
     }
 
-    /// The service's code, if it said one.
+    /// The service's code, if there is one.
     pub(super) fn code(&self) -> &str {
         match self {
             Self::Other(_) => "",
@@ -154,7 +154,7 @@ impl Failure {
         }
     }
 
-    /// Whether the key that the call was signed with is none any more.
+    /// Whether AWS no longer accepts the key that signed the call.
     pub(super) fn is_of_the_key(&self) -> bool {
         matches!(stem(self.code()), "ExpiredToken" | "InvalidClientTokenId" | "UnrecognizedClient")
     }
@@ -172,7 +172,7 @@ impl From<Failure> for Refusal {
 // === impl Said ===
 
 impl Said {
-    /// Of a whole answer.
+    /// For a whole answer.
     pub(super) fn of((service, operation): (Service, &'static str), answer: &Response<SecretBytes>, needles: &Needles, told: bool) -> Self {
         let (headers, looked) = (answer.headers(), short(answer.body()));
         let parsed: Body = serde_json::from_slice(looked).unwrap_or_default();
@@ -195,7 +195,7 @@ impl Said {
         }
     }
 
-    /// Of one entry of a batch's answer.
+    /// For one entry of a batch's answer.
     pub(super) fn entry(
         operation: &'static str,
         (code, message): (&str, &str),
@@ -222,7 +222,7 @@ impl Said {
         match (known, self.status.map(|status| status.as_u16())) {
             _ if self.may_be_skew() => Fault::Unauthenticated,
             _ if self.is_to_be_deleted() => Fault::NotFound,
-            // AWS could not get the issuer's keys. It may pass, and once alone there was no time to see whether it does.
+            // AWS could not get the issuer's keys. That may pass. After only one try, it is not known whether it passes.
             _ if self.stem() == "InvalidIdentityToken" && (self.tries == 1 || self.raw.contains("retrieve verification key")) => {
                 Fault::Unavailable
             }
@@ -240,12 +240,13 @@ impl Said {
         }
     }
 
-    /// Whether a clock that is wrong may be the cause.
+    /// Whether a wrong clock may be the cause.
     pub(super) fn may_be_skew(&self) -> bool {
         SKEWED.contains(&self.stem())
     }
 
-    /// How long to wait, at first, before the same may well be answered otherwise. `None`: it will not be, or `http` has tried that.
+    /// How long to wait first, before the same request may get another answer. `None`: it will get the same, or `http` has already tried
+    /// again.
     pub(super) fn again(&self) -> Option<Duration> {
         let is_tried = self.status == Some(StatusCode::TOO_MANY_REQUESTS);
         match self.stem() {
@@ -265,30 +266,30 @@ impl Said {
         identified(Refusal::new(fault, reason), self.request.as_deref()).until(self.retry_after)
     }
 
-    /// The same of a login, with what it means for whom.
+    /// The same for a login, with the role or key that it is about.
     fn of_login(self, what: &str, remedy: &str) -> Refusal {
         let fault = self.fault();
         let (problem, remedy) = if fault == Fault::Throttled {
-            ("throttles", "kubelet tries again by itself; a session is kept for as long as AWS lets it live")
+            ("throttles requests for", "kubelet tries again by itself; Keyferry keeps a session until it ends")
         } else if fault == Fault::Unavailable {
-            ("cannot tell now", AGAIN)
+            ("cannot answer now for", AGAIN)
         } else {
-            ("says no", remedy)
+            ("refuses", remedy)
         };
         let words = if self.shown.is_empty() { String::new() } else { format!(": {}", self.shown.trim_end_matches('.')) };
         let reason = match self.stranger() {
             Some(stranger) => stranger,
-            None => format!("AWS STS {problem} to {what}: {}{}{words} ({remedy})", self.what(), after(self.tries)),
+            None => format!("AWS STS {problem} {what}: {}{}{words} ({remedy})", self.what(), after(self.tries)),
         };
         identified(Refusal::new(fault, reason), self.request.as_deref()).until(self.retry_after)
     }
 
-    /// What is told of an answer that is a proxy's, or of a server that is not AWS.
+    /// The message for an answer of a proxy, or of a server that is not AWS.
     fn stranger(&self) -> Option<String> {
         let is_strange = self.fault() == Fault::Unhelpful;
         is_strange.then(|| {
             format!(
-                "what answers for {} is not AWS, since it says {}{} (see `endpoints` of the backend, and proxies before it)",
+                "the server that answers for {} is not AWS: it says {}{} (check `endpoints` of the backend, and the proxies on the way)",
                 self.service.name(),
                 self.what(),
                 after(self.tries)
@@ -310,15 +311,15 @@ impl Said {
             Fault::NotFound if self.is_to_be_deleted() => {
                 "it can be restored until its deletion: aws secretsmanager restore-secret".to_owned()
             }
-            Fault::NotFound => "see the name, its version and the backend's region".to_owned(),
+            Fault::NotFound => "check the name, its version and the backend's region".to_owned(),
             Fault::Denied if self.is_of_key() => {
                 "the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's".to_owned()
             }
-            Fault::Denied => format!("allow {action} on it in the role's policy; AWS says the same of a secret that does not exist"),
-            Fault::Corrupt => "see the KMS key of the secret: is it disabled, or to be deleted?".to_owned(),
+            Fault::Denied => format!("allow {action} on it in the role's policy; AWS says the same about a secret that does not exist"),
+            Fault::Corrupt => "check the KMS key of the secret: is it disabled, or will it be deleted?".to_owned(),
             Fault::Throttled => format!("the account's quota for {action} in this region is used up; {AGAIN}"),
             Fault::Unauthenticated if self.may_be_skew() => "is the access key right, and the clock of this node?".to_owned(),
-            Fault::Unauthenticated => "see the role or the access key of the backend's `auth`".to_owned(),
+            Fault::Unauthenticated => "check the role or the access key of the backend's `auth`".to_owned(),
             Fault::NoLogin | Fault::Unavailable => AGAIN.to_owned(),
             Fault::Down
             | Fault::Invalid
@@ -327,7 +328,7 @@ impl Said {
             | Fault::TimedOut
             | Fault::TooLarge
             | Fault::Unhelpful
-            | Fault::Unsupported => "see the name and the version in the class".to_owned(),
+            | Fault::Unsupported => "check the name and the version in the class".to_owned(),
         }
     }
 
@@ -335,7 +336,7 @@ impl Said {
         self.stem() == "InvalidRequest" && self.raw.contains("marked for deletion")
     }
 
-    /// Whether a key of KMS is what may not be used. These words have blanks in them, so that no name of a secret or a role has them.
+    /// Whether the denial is about a KMS key. These words have blanks in them, so the name of a secret or a role cannot have them.
     fn is_of_key(&self) -> bool {
         ["Access to KMS", "Service: AWSKMS", "customer master key", "perform: kms:"].iter().any(|words| self.raw.contains(words))
     }
@@ -345,14 +346,14 @@ impl Said {
     }
 }
 
-/// AWS's words may hold what it was sent.
+/// AWS's words may repeat what it was sent, so this does not show them.
 impl fmt::Debug for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Said").field("code", &self.code).field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// With AWS's id of the request that it was the answer to: its support asks for that.
+/// With AWS's id of the request: AWS's support asks for that.
 pub(super) fn identified(refusal: Refusal, request: Option<&str>) -> Refusal {
     let Some(id) = request else { return refusal };
     let reason = match refusal.reason.strip_suffix(')') {
@@ -362,7 +363,7 @@ pub(super) fn identified(refusal: Refusal, request: Option<&str>) -> Refusal {
     Refusal { reason, ..refusal }
 }
 
-/// ` after 3 tries`, for a message; empty where there was but one.
+/// ` after 3 tries`, for a message; empty after only one try.
 pub(super) fn after(tries: u32) -> String {
     if tries > 1 { format!(" after {tries} tries") } else { String::new() }
 }
@@ -375,7 +376,7 @@ fn is_request_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= MAX_TOKEN && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
-/// The time of an answer, by the clock of who gave it.
+/// The time of an answer, by the server's clock.
 pub(super) fn date(headers: &HeaderMap) -> Option<Timestamp> {
     DateTimeParser::new().parse_timestamp(header(headers, DATE.as_str())?).ok()
 }

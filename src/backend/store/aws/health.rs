@@ -11,10 +11,10 @@ use crate::backend::remote::refusal::Refusal;
 use crate::backend::{FetchContext, Visitor};
 use crate::model::{Diagnosis, Level, SecretRef};
 
-/// How long a look may take: a login is a call more.
+/// How long a look may take: a login is one more call.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// From how many seconds on clocks are too far apart.
+/// Clocks with this difference in seconds are too far apart.
 const FAR: i64 = 30;
 
 impl AwsBackend {
@@ -23,7 +23,7 @@ impl AwsBackend {
     pub(super) async fn ask_health(&self) -> Result<(), Refusal> {
         let deadline = Instant::now() + TIME;
         self.identities.check(deadline).await?;
-        // A network may have a way to one alone: the first that answers is enough.
+        // A network may have a way to only one of them: the first that answers is enough.
         let (secrets, parameters) = (self.reach(Service::SecretsManager, deadline), self.reach(Service::Parameters, deadline));
         tokio::pin!(secrets, parameters);
         tokio::select! {
@@ -38,7 +38,7 @@ impl AwsBackend {
         self.core.wire.reach(service, deadline).await.map(drop)
     }
 
-    /// A line for each thing looked at. They are looked at together: one that is silent costs the others no time.
+    /// A line for each check. The checks run together: one that gets no answer does not delay the others.
     pub(super) async fn examine(&self, visitor: Option<Visitor>) -> Vec<Diagnosis> {
         let (what, deadline) = (format!("backend {}", self.name), Instant::now() + LOOK);
         let (mut found, mut ahead) = (Vec::new(), None);
@@ -73,12 +73,12 @@ impl AwsBackend {
         }
     }
 
-    /// A given Pod's login, tried.
+    /// Tries the login of a given Pod.
     async fn login_as_pod(&self, what: String, visitor: Option<Visitor>, deadline: Instant) -> Diagnosis {
         let audience = self.core.config.audience().map_or("", |audience| audience.text);
         let not_tried = |why: String, remedy: String| Diagnosis::warn(&what, format!("not tried: {why}"), remedy);
         let Some(Visitor { pod, tokens }) = visitor else {
-            let why = format!("the token of a Pod for the audience {audience} is needed");
+            let why = format!("this needs a Pod's token for the audience {audience}");
             return not_tried(why, format!("--token {audience}=FILE; keyferry doctor --help shows how to make one"));
         };
         let cx = FetchContext::new(Arc::new(pod), Arc::new(tokens), deadline);
@@ -90,15 +90,16 @@ impl AwsBackend {
     }
 }
 
-/// AWS allows a signature five minutes. Keyferry signs by AWS's clock once it has been refused; tokens of Pods have no such leave.
+/// AWS accepts a signature that is five minutes off. After a refusal, Keyferry signs by AWS's clock. For tokens of Pods there is no such
+/// correction.
 fn clock(what: String, ahead: i64) -> Diagnosis {
     let side = if ahead < 0 { "behind" } else { "ahead of" };
     let why = match ahead.abs() {
-        // It tells whole seconds.
-        0..=1 => "AWS's is this node's, to the second".to_owned(),
-        apart => format!("AWS's is {apart} s {side} this node's"),
+        // AWS gives whole seconds.
+        0..=1 => "AWS's clock and this node's are the same to the second".to_owned(),
+        apart => format!("AWS's clock is {apart} s {side} this node's"),
     };
-    let remedy = "set this node's by NTP: AWS refuses what is signed for another time, and tokens seem expired";
+    let remedy = "set this node's clock by NTP: AWS refuses what is signed for another time, and tokens seem expired";
     match ahead.abs() {
         0..=FAR => Diagnosis::ok(what, why),
         _ => Diagnosis::warn(what, why, remedy),

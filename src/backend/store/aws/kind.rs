@@ -1,4 +1,4 @@
-//! What a configured region of AWS knows before anybody talks to it.
+//! What Keyferry knows about a configured region of AWS before the first call.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Kind for AwsConfig {
             firsts: &["secretsmanager", "ssm"],
             region: Some(self.region.as_str()),
             way: Some(self.auth.method()),
-            // A network may have a way to one alone.
+            // A network may have a way to only one of them.
             servers: &["secretsmanager", "ssm"],
             ..Facts::default()
         }
@@ -66,7 +66,7 @@ impl Kind for AwsConfig {
         name::canonical(self, name)
     }
 
-    /// Which versions there are hangs on the service: [`Kind::admit`] sees to that.
+    /// Which versions are valid depends on the service: [`Kind::admit`] checks that.
     fn pin(&self, version: &str) -> Result<Version, String> {
         pin::check(version)?;
         Ok(Version::new(version))
@@ -108,7 +108,7 @@ impl Kind for AwsConfig {
 // === impl AwsConfig ===
 
 impl AwsConfig {
-    /// What a class says of the login, less what the configuration says as well.
+    /// What a class says about the login, without what the configuration says as well.
     fn admitted(&self, login: &Login) -> Result<Login, Inadmissible> {
         let mut own = Login::default();
         for (key, value) in login.said() {
@@ -118,7 +118,7 @@ impl AwsConfig {
                 LoginKey::Address if value == self.region.as_str() => {}
                 LoginKey::Audience if self.audience().is_some_and(|audience| audience.text == value) => {}
                 LoginKey::Address | LoginKey::Audience | LoginKey::Namespace | LoginKey::Tls | LoginKey::TlsDir => {
-                    let problem = "means nothing to AWS: of its login a class can choose the role alone (remove it)";
+                    let problem = "means nothing to AWS: a class can choose only the role of a login (remove it)";
                     return Err(refused(key, problem));
                 }
             }
@@ -126,15 +126,16 @@ impl AwsConfig {
         Ok(own)
     }
 
-    /// AWS takes a role only if it trusts the Pod's own token. Every other login is Keyferry's or EKS's, and the role theirs to choose.
+    /// AWS gives a role only if the role trusts the Pod's own token. For every other login, Keyferry's configuration or EKS chooses the
+    /// role.
     fn role(&self, role: &str) -> Result<Option<String>, Inadmissible> {
         let Auth::Irsa { role: own, .. } = &self.auth else {
             let method = self.auth.method();
-            let problem = format!("cannot be chosen by a class, since this backend has auth.method {method} (remove it)");
+            let problem = format!("cannot be chosen by a class, because this backend has auth.method {method} (remove it)");
             return Err(refused(LoginKey::Role, problem));
         };
         if !self.assume.is_empty() {
-            return Err(refused(LoginKey::Role, "cannot be chosen by a class, since this backend has auth.assumeRole (remove it)"));
+            return Err(refused(LoginKey::Role, "cannot be chosen by a class, because this backend has auth.assumeRole (remove it)"));
         }
         let checked = role::check(role).and_then(|()| self.region.check_arn(role));
         checked.map_err(|problem| refused(LoginKey::Role, format!("{} {problem}", quoted(role))))?;
@@ -142,7 +143,7 @@ impl AwsConfig {
         Ok((!is_own).then(|| role.to_owned()))
     }
 
-    /// As the peers' classes say which of two ways they log in by.
+    /// Checks the way to log in, which classes of other providers name.
     fn check_mount(&self, way: &str) -> Result<(), Inadmissible> {
         let own = self.auth.method();
         if way == own {
@@ -178,7 +179,7 @@ fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
         }
         () if !asked.args.is_empty() => problem("args", "mean nothing to AWS, whose secrets are asked for by name alone".to_owned()),
         () if asked.lease != LeaseFor::Pod => problem("lease", "means nothing to AWS, which gives no leases".to_owned()),
-        () if is_folder && asked.version.is_some() => problem("version", "goes with one secret alone, and not with `prefix`".to_owned()),
+        () if is_folder && asked.version.is_some() => problem("version", "goes with one secret, not with `prefix`".to_owned()),
         () => Ok(()),
     }
 }

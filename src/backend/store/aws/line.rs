@@ -1,7 +1,7 @@
 //! One service of AWS at its endpoint: a request is signed, sent, and tried again where its answer says that this may help.
 //!
-//! `http` tries again what a status tells. AWS says that it throttles with a 400 as well: that is told by its code, here. A signature has the
-//! time in it, and a clock that is wrong by minutes makes it void: how far AWS's clock is ahead is learnt from its answers' `Date`.
+//! `http` tries again if the status says so. AWS also throttles with a 400: its code shows that, here. A signature has the time in it, and
+//! is not valid if the clock is wrong by minutes. The `Date` of AWS's answers shows how far its clock is ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -25,7 +25,7 @@ use crate::model::SecretBytes;
 
 const TARGET: &str = "x-amz-target";
 
-/// Clocks that differ by this many seconds are why a signature is refused: AWS allows five minutes.
+/// If clocks differ by this many seconds, AWS refuses signatures for that: it allows five minutes.
 const SKEW: i64 = 4 * 60;
 
 /// A client of the service.
@@ -36,25 +36,25 @@ pub(super) struct Line {
     host: String,
     region: String,
     clock: Arc<dyn Clock>,
-    /// The seconds by which AWS's clock is ahead of ours, as far as is known.
+    /// How many seconds AWS's clock is ahead of ours, if known.
     ahead: AtomicI64,
-    /// Whether AWS's words may be told.
+    /// Whether messages may show AWS's words.
     words: bool,
 }
 
 /// What is asked: a POST to `/`.
 pub(super) struct Ask<'a> {
     pub(super) operation: &'static str,
-    /// The value of `Content-Type`, and of `X-Amz-Target` where the service wants one.
+    /// The value of `Content-Type`, and of `X-Amz-Target` if the service needs one.
     pub(super) kind: &'static str,
     pub(super) target: Option<String>,
     pub(super) body: Bytes,
     /// `None`: this call is not signed.
     pub(super) credentials: Option<&'a Credentials>,
-    /// What else must not be told of AWS's words.
+    /// What else messages must not show of AWS's words.
     pub(super) hidden: Option<&'a SecretBytes>,
     pub(super) payer: Option<Payer>,
-    /// The most tries of what throttles, or may pass.
+    /// The most tries if AWS throttles, or the trouble may pass.
     pub(super) tries: u32,
 }
 
@@ -76,7 +76,7 @@ impl Line {
     /// An answer of success.
     ///
     /// # Errors
-    /// There was no answer, or AWS says something else.
+    /// There was no answer, or AWS answered with an error.
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Response<SecretBytes>, Failure> {
         let (until, mut tries) = (deadline.min(Instant::now() + TRYING), 0);
         loop {
@@ -105,7 +105,7 @@ impl Line {
         let mut signed = vec![(CONTENT_TYPE.as_str(), ask.kind)];
         signed.extend(ask.target.as_deref().map(|target| (TARGET, target)));
         let signature = ask.credentials.map(|credentials| {
-            // Only at the ends of time there is none.
+            // This sum fails only at the limits of time.
             let now = self.now();
             let time = now.saturating_add(SignedDuration::from_secs(ahead)).unwrap_or(now);
             let with = Signer { region: &self.region, service: self.service.as_str(), host: &self.host, time };
@@ -124,20 +124,23 @@ impl Line {
         request
     }
 
-    /// Whether AWS's clock is known to be another by now than the request was signed by, which may be why its signature is refused. Of
-    /// several that are refused together one finds that out.
+    /// Whether AWS's clock is now known to differ from the time that signed the request. Then the signature may be refused for that. If
+    /// several requests are refused together, one of them finds the difference.
     fn learns(&self, said: &Said, signed: i64) -> bool {
         let Some(theirs) = said.date.filter(|_| said.may_be_skew()) else { return false };
         let ahead = theirs.as_second() - self.now().as_second();
         if (ahead - self.ahead()).abs() >= SKEW {
             self.ahead.store(ahead, Ordering::Relaxed);
             let (by, side) = (ahead.abs(), if ahead < 0 { "ahead of" } else { "behind" });
-            tracing::warn!(store = %self.http.endpoint(), "this node's clock is {by} s {side} AWS's: requests are signed by AWS's clock (set the node's by NTP)");
+            tracing::warn!(
+                store = %self.http.endpoint(),
+                "this node's clock is {by} s {side} AWS's: Keyferry signs requests by AWS's clock (set the node's clock by NTP)"
+            );
         }
         (self.ahead() - signed).abs() >= SKEW
     }
 
-    /// The seconds by which AWS's clock is ahead of ours, as far as is known.
+    /// How many seconds AWS's clock is ahead of ours, if known.
     pub(super) fn ahead(&self) -> i64 {
         self.ahead.load(Ordering::Relaxed)
     }
@@ -146,11 +149,11 @@ impl Line {
         self.clock.now()
     }
 
-    /// Whether the service answers at all: also that a request has no signature is an answer. The seconds by which its clock is ahead of
-    /// ours, where it tells the time.
+    /// Whether the service answers at all: the refusal of a request without a signature is also an answer. Returns how many seconds its
+    /// clock is ahead of ours, if the answer has the time.
     ///
     /// # Errors
-    /// It does not, or says that it has failed.
+    /// It does not answer, or says that it has failed.
     pub(super) async fn reach(&self, kind: &'static str, deadline: Instant) -> Result<Option<i64>, Refusal> {
         let unanswered = |error| self.unanswered(&error, "");
         self.http.check_files().await.map_err(unanswered)?;
@@ -184,14 +187,14 @@ impl Line {
 // === impl Ask ===
 
 impl Ask<'_> {
-    /// What AWS must not be quoted with.
+    /// The texts that must be removed from AWS's words.
     fn needles(&self) -> Needles {
         let needles = self.credentials.map_or_else(Needles::default, Credentials::needles);
         self.hidden.into_iter().fold(needles, Needles::secret)
     }
 }
 
-/// Between none of a time and all of it.
+/// A random time from zero up to the whole.
 fn jittered(whole: Duration) -> Duration {
     let mut random = [0; 1];
     // Without randomness all wait equally long.

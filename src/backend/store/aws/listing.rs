@@ -1,9 +1,10 @@
 //! The names in a folder, for objects with a `prefix`: AWS knows no folders, so they are made of the names below.
 //!
-//! A listing asks for no values. IAM is asked for the right to list alone, which covers all names: which of them a Pod may read, policy
-//! decides name by name, and then IAM for each.
+//! A listing asks for no values. IAM checks only the right to list, which covers all names. Policy decides name by name which of them a Pod
+//! may read, and then IAM decides for each.
 //!
-//! Who wants all below a folder asks for its folders next, and theirs. What was listed a moment ago has them: those cost no call.
+//! A caller that reads everything below a folder asks next for the folders in it, and so on. The listing of a moment ago has them all, so
+//! those cost no call.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,18 +21,18 @@ use crate::budget::{Growing, Unpaid};
 use crate::model::{Field, FieldKind, FieldName, Listing, Secret, SecretBytes, SecretName};
 use crate::shelf::Shelf;
 
-/// The most names below a folder, and the most pages: one may be empty and still not be the last.
+/// The most names below a folder, and the most pages: an empty page may not be the last one.
 const MAX_NAMES: usize = 16 * 1024;
 const MAX_PAGES: usize = 1024;
 
-/// For how long a listing answers for the folders in it: as long as a mount takes to go through them.
+/// How long a listing answers for the folders in it: as long as a mount needs for them.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// The most bytes of listings that are remembered, and what a name weighs besides its text.
+/// The most bytes of listings that are remembered, and the bytes that a name counts for besides its text.
 const REMEMBERED: usize = 1024 * 1024;
 const WEIGHT: usize = 64;
 
-/// What was listed a moment ago, by who asked.
+/// The listings of a moment ago, by who asked.
 #[derive(Debug)]
 pub(super) struct Listings(Mutex<Shelf<(Who, String), Listed>>);
 
@@ -42,7 +43,7 @@ struct Listed {
     names: Arc<Vec<String>>,
 }
 
-/// The names below a folder, and what they cost as long as they are held.
+/// The names below a folder, and the memory that is paid for while they are held.
 pub(super) struct Below {
     pub(super) names: Vec<String>,
     _cost: Growing,
@@ -57,10 +58,10 @@ impl Default for Listings {
 }
 
 impl Listings {
-    /// The folder as one that stores list.
+    /// The folder, in the form in which stores list folders.
     ///
     /// # Errors
-    /// As [`below`], or it has nothing in it.
+    /// The errors of [`below`], or the folder is empty.
     pub(super) async fn folder(
         &self,
         core: &Core,
@@ -83,7 +84,7 @@ impl Listings {
         folder(names.iter().map(String::as_str))
     }
 
-    /// Those of a folder that it is in, and where it is in that. Who asks for the same folder once more wants what there is now.
+    /// The listing of a folder above it, and its place in that. If a caller asks for the same folder again, it gets a new listing.
     fn known<'n>(&self, who: &Who, name: &'n str) -> Option<(Arc<Vec<String>>, &'n str)> {
         let mut all = self.lock();
         let mut ends = name.match_indices('/').map(|(at, _)| at + 1).filter(|end| *end < name.len());
@@ -99,7 +100,7 @@ impl Listings {
     }
 }
 
-/// All names below a folder, from the folder on, in their order; who asks pays for them.
+/// All names below a folder, without the folder's own name, in their order. The one who asks pays for them.
 ///
 /// # Errors
 /// AWS does not list them, there are too many, or the folder is another account's.
@@ -125,14 +126,14 @@ pub(super) async fn below(core: &Core, session: &Session, folder: &SecretName, o
     Err(Refusal::new(Fault::TooLarge, reason))
 }
 
-/// The folder as one that stores list: its secrets and its folders, each once.
+/// The folder, in the form in which stores list folders: its secrets and its folders, each once.
 ///
 /// # Errors
-/// It has nothing in it.
+/// The folder is empty.
 fn folder<'n>(names: impl Iterator<Item = &'n str>) -> Result<Secret, Refusal> {
     let keys: BTreeSet<&str> = names.map(|name| name.find('/').map_or(name, |slash| &name[..=slash])).collect();
     if keys.is_empty() {
-        return Err(Refusal::new(Fault::NotFound, "AWS lists no secret below this prefix (see the prefix and the backend's region)"));
+        return Err(Refusal::new(Fault::NotFound, "AWS lists no secret below this prefix (check the prefix and the backend's region)"));
     }
     let json = serde_json::to_vec(&keys).unwrap_or_default();
     let field = Field { bytes: Arc::new(SecretBytes::new(json)), kind: FieldKind::Json };

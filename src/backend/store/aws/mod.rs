@@ -1,9 +1,9 @@
-//! AWS: Secrets Manager and Parameter Store of one region, read with the Pod's own role or the daemon's. `docs/aws.md` describes it.
+//! AWS: Secrets Manager and Parameter Store of one region, read with the Pod's own role or the daemon's. See `docs/aws.md`.
 //!
 //! Reading order: `config` (what the admin chose), `endpoint` and `role` (what it names), `name` and `pin` (what a class asks for),
-//! `identity` (as whom AWS is asked), `core` (asking, and what an answer is held against), `secretsmanager`, `parameters` and `content`
-//! (what is sent, and what an answer holds), `batch` (several by one call), `listing`, `health`; and below them `wire` (the calls), `line`
-//! (one of them), `credentials` and `sign` (its signature), `error` (what is told of one that failed), `xml`.
+//! `identity` (the login), `core` (requests, and how an answer is compared with them), `secretsmanager`, `parameters` and `content` (what
+//! is sent, and what an answer holds), `batch` (several secrets in one call), `listing`, `health`. Below them: `wire` (the calls), `line`
+//! (one of them), `credentials` and `sign` (its signature), `error` (the message about a failed call), `xml`.
 
 mod batch;
 mod config;
@@ -49,7 +49,7 @@ use crate::backend::{Backend, BackendError, Fault, FetchContext, Scope, StoreLim
 use crate::clock::Clock;
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, RefParts, Secret, SecretName, SecretPrefix, SecretRef, Source, Verb};
 
-/// Serves what one region keeps.
+/// Serves the secrets of one region.
 #[derive(Debug)]
 pub struct AwsBackend {
     name: BackendName,
@@ -76,14 +76,14 @@ impl AwsBackend {
         Ok(Self { name, core, batches: Arc::default(), identities, listings: Listings::default(), health: Health::default() })
     }
 
-    /// A session that AWS takes no more is made again, once.
+    /// If AWS no longer accepts a session, Keyferry makes a new one, once.
     async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
         let session = self.identities.session(secret, cx).await?;
         match self.checked(&session, secret, cx).await {
             Err(refusal) if refusal.fault == Fault::Unauthenticated => {
                 self.identities.refused(&session);
                 let other = self.identities.session(secret, cx).await?;
-                // It came in the place of another a moment ago, and that did not help.
+                // It replaced another session a moment ago, and that did not help.
                 if Arc::ptr_eq(&session, &other) {
                     return Err(refusal);
                 }
@@ -96,7 +96,7 @@ impl AwsBackend {
     async fn checked(&self, session: &Arc<Session>, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
         let read = self.read_with(session, secret, cx).await?;
         if self.identities.is_in(session, &read, cx.deadline).await {
-            let reason = "it holds the access key that it was asked for with, and is not delivered (remove the object from the class, or \
+            let reason = "it holds the access key that Keyferry asked for it with, and is not delivered (remove the object from the class, or \
                           change the key)";
             return Err(Refusal::new(Fault::Denied, reason));
         }
@@ -143,7 +143,7 @@ impl Backend for AwsBackend {
             listing::below(&self.core, &session, &folder, &Account::of(cx)).await
         };
         let below = listed.await.map_err(|refusal| self.error(None, refusal))?;
-        // What has no name here cannot be asked for.
+        // A secret without a name here cannot be asked for.
         Ok(below.names.iter().filter_map(|name| name::canonical(&self.core.config, &format!("{folder}{name}")).ok()).collect())
     }
 
@@ -155,7 +155,7 @@ impl Backend for AwsBackend {
         Err(self.error(None, Refusal::new(Fault::Unsupported, "AWS gives no leases")))
     }
 
-    /// It gives none.
+    /// There are no leases.
     fn adopt(&self, _: &Lease) {}
 
     async fn forget(&self, pod: &str, _: Instant) {
@@ -171,7 +171,7 @@ impl Backend for AwsBackend {
         self.reach(service, Instant::now() + TIME).await.map_err(|refusal| self.error(None, refusal))
     }
 
-    /// What is read is the same for all who share a login: they are the same to AWS. Which role that is, the reference says.
+    /// All who share a login read the same: they are the same to AWS. The reference has the role.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match secret.verb() {
             Verb::Read => self.identities.scope(secret, pod),

@@ -1,14 +1,16 @@
-//! Names: `secretsmanager/NAME` and `ssm/NAME`, and what is sent for them. An ARN is another spelling of a name, and policy sees one alone.
+//! Names: `secretsmanager/NAME` and `ssm/NAME`, and what is sent for them. An ARN is another spelling of a name, and policy sees only one
+//! spelling.
 //!
-//! Of another account than the backend's the name has that account in front, as in `secretsmanager/111122223333:NAME-XXXXXX`: no name of
-//! AWS's has a colon. A secret's name may have an empty element, which is written `~` here: `/a` and `a` are two secrets. Whatever AWS then reads of what is sent, its answer says the name: [`Named::is`] holds it against what was asked for.
+//! A name of another account than the backend's begins with that account, as in `secretsmanager/111122223333:NAME-XXXXXX`: names in AWS
+//! have no colon. A secret's name may have an empty element, which is written `~` here: `/a` and `a` are two secrets. AWS may read the sent
+//! name in another way. But its answer has the name: [`Named::is`] compares that with what was asked for.
 
 use super::config::AwsConfig;
 use super::endpoint::Service;
 use super::role::is_account;
 use crate::model::{InvalidName, SecretName, quoted};
 
-/// The longest names in bytes: of Secrets Manager, and of Parameter Store less what its ARN has in front.
+/// The longest names in bytes: in Secrets Manager, and in Parameter Store, without the beginning of its ARN.
 const MAX_SECRET: usize = 512;
 const MAX_PARAMETER: usize = 900;
 
@@ -21,7 +23,7 @@ const REFERENCE: &str = "aws/reference/secretsmanager/";
 /// How many characters Secrets Manager adds to a name in its ARN, after a `-`.
 const SUFFIX: usize = 6;
 
-/// An end of an ARN: names of another account have one.
+/// An example of an ARN's end: names of another account have such an end.
 pub(super) const ENDING: &str = "-AbCdEf";
 
 /// A name taken apart.
@@ -30,14 +32,14 @@ pub(super) struct Named<'n> {
     pub(super) service: Service,
     /// `None`: the backend's own.
     pub(super) account: Option<&'n str>,
-    /// Without what is in front; of another account as its ARN ends. An empty element is `~`.
+    /// Without service and account. A secret of another account has the end of its ARN. An empty element is `~`.
     pub(super) name: &'n str,
 }
 
 /// The one spelling of a name or an ARN.
 ///
 /// # Errors
-/// It is none of a secret or parameter that this backend could ask for.
+/// It is not a secret or parameter that this backend could ask for.
 pub(super) fn canonical(config: &AwsConfig, text: &str) -> Result<SecretName, InvalidName> {
     let mut name = if text.starts_with("arn:") { of_arn(config, text)? } else { text.to_owned() };
     let whole = name.clone();
@@ -51,7 +53,7 @@ pub(super) fn canonical(config: &AwsConfig, text: &str) -> Result<SecretName, In
             checked
         }
         "ssm" => match rest.strip_prefix(REFERENCE) {
-            // The same secret by another way: a rule for the one is a rule for the other.
+            // The same secret in another way: a rule for one name is a rule for the other.
             Some(secret) => return canonical(config, &format!("secretsmanager/{secret}")),
             None => check_parameter(rest),
         },
@@ -108,8 +110,8 @@ fn of_arn(config: &AwsConfig, arn: &str) -> Result<String, InvalidName> {
     }
 }
 
-/// An ARN has six random characters after the name. One without them is as good where they are unique, so that the end of a name may be
-/// taken for them: then it names another secret here, to policy and to AWS alike.
+/// An ARN has six random characters after the name. AWS also accepts an ARN without them, if it is unique. So this may take the end of a
+/// name for them. Then the ARN means another secret here, the same one for policy and for AWS.
 fn without_suffix(name: &str) -> &str {
     if has_suffix(name) { &name[..name.len() - SUFFIX - 1] } else { name }
 }
@@ -129,13 +131,17 @@ fn check_secret(rest: &str) -> Result<(), String> {
     let unfit = elements.flat_map(str::chars).find(|c| !c.is_ascii_alphanumeric() && !"_+=.@-".contains(*c));
     match () {
         () if name.is_empty() => Err("has no name of a secret after the account (write it there)".to_owned()),
-        () if unfit == Some(':') => Err("has a `:`, which no name of a secret has (write a part of the secret as `field`)".to_owned()),
-        () if unfit.is_some() => {
-            Err(format!("has {:?}, which no name of a secret has (letters, digits and /_+=.@-)", unfit.unwrap_or_default()))
+        () if unfit == Some(':') => {
+            Err("has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)".to_owned())
         }
-        () if name.len() > MAX_SECRET => Err(format!("is over {MAX_SECRET} characters, which no name of a secret is (see its spelling)")),
+        () if unfit.is_some() => {
+            Err(format!("has {:?}, which the name of a secret cannot have (letters, digits and /_+=.@-)", unfit.unwrap_or_default()))
+        }
+        () if name.len() > MAX_SECRET => {
+            Err(format!("is over {MAX_SECRET} characters, which is too long for the name of a secret (check its spelling)"))
+        }
         () if account.is_some() && !has_suffix(name) => {
-            Err("is of another account, and has no end of an ARN such as -AbCdEf (write the whole ARN)".to_owned())
+            Err("is of another account, and does not end like an ARN, such as with -AbCdEf (write the whole ARN)".to_owned())
         }
         () => Ok(()),
     }
@@ -146,24 +152,27 @@ fn check_parameter(rest: &str) -> Result<(), String> {
     let unfit = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"/_.-".contains(*c));
     match () {
         () if name.is_empty() => Err("has no name of a parameter after `ssm/` (write it there)".to_owned()),
-        () if unfit == Some(':') => Err("has a `:`, which no name of a parameter has (write a version or a label as `version`)".to_owned()),
+        () if unfit == Some(':') => {
+            Err("has a `:`, which the name of a parameter cannot have (write a version or a label as `version`)".to_owned())
+        }
         () if unfit.is_some() => {
-            Err(format!("has {:?}, which no name of a parameter has (letters, digits and /_.-)", unfit.unwrap_or_default()))
+            Err(format!("has {:?}, which the name of a parameter cannot have (letters, digits and /_.-)", unfit.unwrap_or_default()))
         }
         () if is_reference(name) => {
             Err("begins with another spelling of `aws/reference/secretsmanager/` (write secretsmanager/NAME)".to_owned())
         }
         () if name.split('/').count() > MAX_LEVELS => {
-            Err(format!("has over {MAX_LEVELS} levels, which no parameter has (see its spelling)"))
+            Err(format!("has over {MAX_LEVELS} levels, which is too many for a parameter (check its spelling)"))
         }
         () if name.len() > MAX_PARAMETER => {
-            Err(format!("is over {MAX_PARAMETER} characters, which no name of a parameter is (see its spelling)"))
+            Err(format!("is over {MAX_PARAMETER} characters, which is too long for the name of a parameter (check its spelling)"))
         }
         () => Ok(()),
     }
 }
 
-/// Whether Parameter Store might read it from Secrets Manager. The one spelling of the backend's own account has been read as what it means.
+/// Whether Parameter Store might read it from Secrets Manager. The usual spelling for the backend's own account has already become a
+/// secret's name.
 fn is_reference(name: &str) -> bool {
     name.get(..REFERENCE.len()).is_some_and(|head| head.eq_ignore_ascii_case(REFERENCE))
 }
@@ -189,7 +198,7 @@ fn check_account(config: &AwsConfig, name: &SecretName) -> Result<(), String> {
 // === impl Named ===
 
 impl<'n> Named<'n> {
-    /// Of a name in its one spelling, or of a folder. `None`: it is of another backend's making.
+    /// Takes apart a name in its one spelling, or a folder. `None`: another backend made it.
     pub(super) fn of(name: &'n SecretName) -> Option<Self> {
         let (service, rest) = name.as_str().split_once('/')?;
         let service = match service {
@@ -201,7 +210,7 @@ impl<'n> Named<'n> {
         Some(Self { service, account, name })
     }
 
-    /// As it is sent: the name, or for another account the ARN.
+    /// What is sent: the name, or the ARN for another account.
     pub(super) fn id(&self, config: &AwsConfig) -> String {
         let (name, region) = (self.stored(), config.region.as_str());
         match (self.account, self.service) {
@@ -219,7 +228,7 @@ impl<'n> Named<'n> {
         if self.service == Service::SecretsManager { SecretName::with_empty(self.name) } else { self.name.to_owned() }
     }
 
-    /// Whether an answer is about this, by the name and the ARN that it gives. A public parameter's ARN has no account.
+    /// Whether an answer is about this name, by the name and the ARN in the answer. A public parameter's ARN has no account.
     pub(super) fn is(&self, config: &AwsConfig, id: &str, name: &str, arn: Option<&str>) -> bool {
         let account = arn.and_then(|arn| arn.split(':').nth(4)).unwrap_or_default();
         match (self.account, self.service) {

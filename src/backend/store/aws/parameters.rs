@@ -1,6 +1,6 @@
-//! Parameter Store: up to ten parameters by a call, and the names that it has.
+//! Parameter Store: up to ten parameters per call, and the names that it has.
 //!
-//! API version 2014-11-06. A version or a label stands behind the name. One name that the role may not read fails a whole call.
+//! API version 2014-11-06. A version or a label follows the name. If the role may not read one of the names, the whole call fails.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -13,7 +13,7 @@ use crate::backend::Fault;
 use crate::backend::remote::refusal::Refusal;
 use crate::model::SecretBytes;
 
-/// The most parameters of a `GetParameters`, and the most names of a page of `DescribeParameters`.
+/// The most parameters of a `GetParameters`, and the most names on a page of `DescribeParameters`.
 pub(super) const BATCH: usize = 10;
 const PAGE: usize = 50;
 
@@ -24,7 +24,7 @@ pub(super) struct Several {
     pub(super) invalid: Vec<String>,
 }
 
-/// The name as it is sent, with what is pinned of it.
+/// The name as it is sent, with its pinned version.
 pub(super) fn selected(id: &str, pin: Option<&Pin>) -> String {
     match pin {
         Some(Pin::Selector(selector)) => format!("{id}:{selector}"),
@@ -101,13 +101,13 @@ pub(super) fn read_list(body: &SecretBytes) -> Result<Page, Refusal> {
     Ok(Page { names: names.collect(), next: listed.next_token })
 }
 
-/// No answer to what was asked for.
+/// The refusal if the answer does not have the parameter.
 pub(super) fn absent() -> Refusal {
-    let reason = "Parameter Store has no such parameter, version or label (see the name, its version and the backend's region)";
+    let reason = "Parameter Store has no such parameter, version or label (check the name, its version and the backend's region)";
     Refusal::new(Fault::NotFound, reason)
 }
 
 fn unreadable() -> Refusal {
-    let reason = "the answer is not one of Parameter Store (is that AWS? see `endpoints` of the backend, and proxies before it)";
+    let reason = "the answer is not from Parameter Store (is the server AWS? check `endpoints` of the backend, and the proxies on the way)";
     Refusal::new(Fault::Corrupt, reason)
 }

@@ -1,8 +1,8 @@
-//! Pinned versions: what a class writes as `version`, as Secrets Manager and Parameter Store tell them apart.
+//! Pinned versions: what a class writes as `version`, by the rules of Secrets Manager and Parameter Store.
 
 use super::endpoint::Service;
 
-/// What a stage is written behind that looks like an id.
+/// The text before a stage that looks like an id.
 const STAGE: &str = "stage:";
 
 /// The longest stage and label in characters (their API references).
@@ -12,9 +12,9 @@ const MAX_LABEL: usize = 100;
 /// A version that is asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Pin {
-    /// Of a parameter: a number or a label, which stands behind its name.
+    /// For a parameter: a number or a label, which follows the name.
     Selector(String),
-    /// Of a secret: an id, a stage, or both for one version.
+    /// For a secret: an id, a stage, or both for one version.
     Version { id: Option<String>, stage: Option<String> },
 }
 
@@ -31,7 +31,7 @@ impl Pin {
     }
 }
 
-/// Whether any service could have it.
+/// Checks whether any of the services could have this version.
 pub(super) fn check(version: &str) -> Result<(), String> {
     if version.is_empty() || version.chars().any(char::is_control) || version.chars().count() > MAX_STAGE + 2 * STAGE.len() + 64 {
         let shown: String = version.chars().take(40).collect();
@@ -40,7 +40,7 @@ pub(super) fn check(version: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Digits are a number; no label begins with one.
+/// Digits are a number: a label does not begin with a digit.
 fn selector(version: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let is_label = !version.is_empty() && version.len() <= MAX_LABEL && version.chars().all(fits);
@@ -49,7 +49,7 @@ fn selector(version: &str) -> Result<String, String> {
     let is_reserved = begins("aws") || begins("ssm") || version.starts_with(|c: char| c.is_ascii_digit());
     match (is_label, is_number) {
         (true, true) if version.starts_with('0') => {
-            Err(format!("{version:?} is not a version of a parameter (they are counted from 1, without zeros in front)"))
+            Err(format!("{version:?} is not a version of a parameter (versions are numbers from 1, without zeros in front)"))
         }
         (true, true) => Ok(version.to_owned()),
         (true, false) if !is_reserved => Ok(version.to_owned()),
@@ -78,7 +78,7 @@ fn of_secret(version: &str) -> Result<Pin, String> {
     Ok(Pin::Version { id: id.map(str::to_owned), stage: stage.map(str::to_owned) })
 }
 
-/// Secrets Manager's own, or that of whoever wrote the version.
+/// An id that Secrets Manager made, or the one who wrote the version.
 fn is_id(text: &str) -> bool {
     (32..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(pin(&format!("stage:{id}")), (None, some(id)));
         assert_eq!(pin(&format!("{id}:stage:blue")), (some(id), some("blue")));
         assert_eq!(pin("green stage"), (None, some("green stage")));
-        assert_eq!(pin("a:stage:b"), (None, some("a:stage:b")), "no id stands in front");
+        assert_eq!(pin("a:stage:b"), (None, some("a:stage:b")), "no id is in front");
         let long = "x".repeat(257);
         for text in ["stage:", &format!("{id}:stage:"), &long] {
             assert!(Pin::of(Service::SecretsManager, text).is_err(), "{text}");

@@ -1,9 +1,9 @@
-//! A role of IAM, as ARNs name it; and a template of one, which becomes the role of each Pod's ServiceAccount.
+//! An IAM role, as ARNs name it; and a template of a role, from which each Pod's ServiceAccount gets its role.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The places for the Pod's own words.
+/// The places for the Pod's own names.
 const NAMESPACE: &str = "${namespace}";
 const ACCOUNT: &str = "${serviceAccount}";
 
@@ -18,21 +18,21 @@ pub(super) struct RoleTemplate(String);
 // === impl RoleTemplate ===
 
 impl RoleTemplate {
-    /// As it is written.
+    /// As the configuration writes it.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same for everybody.
+    /// Whether all ServiceAccounts get the same role.
     pub(super) fn is_fixed(&self) -> bool {
         !self.0.contains("${")
     }
 
-    /// Whether no two ServiceAccounts have the same role by it. The name of a ServiceAccount may have `-` and `.`, that of a namespace only
-    /// `-`: so what parts them must have another character.
+    /// Whether no two ServiceAccounts get the same role. The name of a ServiceAccount may have `-` and `.`, the name of a namespace only
+    /// `-`. So the text between the two must have another character.
     pub(super) fn tells_apart(&self) -> bool {
         let (Some(namespace), Some(account)) = (self.0.find(NAMESPACE), self.0.find(ACCOUNT)) else {
-            // Without the ServiceAccount it is a role of each namespace, and that is one tenant.
+            // Without the ServiceAccount, each namespace has one role, and a namespace is one tenant.
             return self.0.contains(NAMESPACE);
         };
         let parts = |byte: u8| !byte.is_ascii_lowercase() && !byte.is_ascii_digit() && byte != b'-';
@@ -45,7 +45,7 @@ impl RoleTemplate {
     /// The role for a ServiceAccount.
     ///
     /// # Errors
-    /// With these names it is over a limit of IAM.
+    /// With these names the role is over a limit of IAM.
     pub(super) fn fill(&self, namespace: &str, account: &str) -> Result<String, String> {
         // Neither name can hold a placeholder.
         let role = self.0.replace(NAMESPACE, namespace).replace(ACCOUNT, account);
@@ -60,10 +60,10 @@ impl FromStr for RoleTemplate {
     fn from_str(text: &str) -> Result<Self, String> {
         let sample = text.replace(NAMESPACE, "n").replace(ACCOUNT, "a");
         if sample.contains('$') {
-            return Err(format!("{text:?} has a placeholder that there is not (write {NAMESPACE} or {ACCOUNT})"));
+            return Err(format!("{text:?} has an unknown placeholder (write {NAMESPACE} or {ACCOUNT})"));
         }
         if !text.starts_with(sample.split('/').next().unwrap_or_default()) {
-            return Err(format!("{text:?} has a placeholder before the role's name (write the account out)"));
+            return Err(format!("{text:?} has a placeholder before the role's name (write the account's number itself)"));
         }
         check(&sample).map_err(|problem| format!("{text:?} {problem}"))?;
         Ok(Self(text.to_owned()))
@@ -79,7 +79,7 @@ impl fmt::Display for RoleTemplate {
 /// Whether it is the ARN of a role.
 ///
 /// # Errors
-/// Why not: completes the ARN.
+/// Why not. The text continues a sentence that begins with the ARN.
 pub(super) fn check(arn: &str) -> Result<(), String> {
     const REMEDY: &str = "write for example arn:aws:iam::111122223333:role/web";
     let parts: Vec<&str> = arn.splitn(6, ':').collect();
@@ -92,11 +92,11 @@ pub(super) fn check(arn: &str) -> Result<(), String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/+=,.@_-".contains(&byte);
     match () {
         () if !path.bytes().all(fits) || path.contains("//") => {
-            Err("has characters that no role has (letters, digits and +=,.@_-)".to_owned())
+            Err("has characters that a role cannot have (use letters, digits and +=,.@_-)".to_owned())
         }
-        () if name.is_empty() => Err("has no name of a role (write it after `role/`)".to_owned()),
+        () if name.is_empty() => Err("needs the name of a role (write it after `role/`)".to_owned()),
         () if name.len() > MAX_NAME => {
-            Err(format!("has a name of {} characters, and {MAX_NAME} are the most (choose a shorter one)", name.len()))
+            Err(format!("has a name of {} characters, and at most {MAX_NAME} are allowed (choose a shorter one)", name.len()))
         }
         () if arn.len() > MAX_ARN => Err(format!("is over {MAX_ARN} characters (choose a shorter path)")),
         () => Ok(()),
@@ -122,7 +122,7 @@ mod tests {
         assert!(format!("{HEAD}web").parse::<RoleTemplate>().unwrap().is_fixed());
         assert_eq!(
             template.fill("shop", &"a".repeat(65)).unwrap_err().split(": has").nth(1).unwrap(),
-            " a name of 65 characters, and 64 are the most (choose a shorter one)"
+            " a name of 65 characters, and at most 64 are allowed (choose a shorter one)"
         );
     }
 
@@ -171,13 +171,13 @@ mod tests {
         "arn:awsfoo:iam::111122223333:role/web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
         "arn:aws:iam::111122223333:user/web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
         "arn:aws:sts::111122223333:assumed-role/web/x" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
-        "arn:aws:iam::111122223333:role/" has no name of a role (write it after `role/`)
-        "arn:aws:iam::111122223333:role/a b" has characters that no role has (letters, digits and +=,.@_-)
-        "arn:aws:iam::111122223333:role/a//b" has characters that no role has (letters, digits and +=,.@_-)
-        "arn:aws:iam::111122223333:role/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" has a name of 65 characters, and 64 are the most (choose a shorter one)
-        "arn:aws:iam::111122223333:role/${pod}" has a placeholder that there is not (write ${namespace} or ${serviceAccount})
-        "arn:aws:iam::111122223333:role/$namespace" has a placeholder that there is not (write ${namespace} or ${serviceAccount})
-        "arn:aws:iam::${namespace}:role/x" has a placeholder before the role's name (write the account out)
+        "arn:aws:iam::111122223333:role/" needs the name of a role (write it after `role/`)
+        "arn:aws:iam::111122223333:role/a b" has characters that a role cannot have (use letters, digits and +=,.@_-)
+        "arn:aws:iam::111122223333:role/a//b" has characters that a role cannot have (use letters, digits and +=,.@_-)
+        "arn:aws:iam::111122223333:role/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" has a name of 65 characters, and at most 64 are allowed (choose a shorter one)
+        "arn:aws:iam::111122223333:role/${pod}" has an unknown placeholder (write ${namespace} or ${serviceAccount})
+        "arn:aws:iam::111122223333:role/$namespace" has an unknown placeholder (write ${namespace} or ${serviceAccount})
+        "arn:aws:iam::${namespace}:role/x" has a placeholder before the role's name (write the account's number itself)
         "#);
     }
 }

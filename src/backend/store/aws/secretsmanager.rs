@@ -1,6 +1,6 @@
-//! Secrets Manager: one secret by a call, or twenty; and the names that it has.
+//! Secrets Manager: one secret per call, or twenty; and the names that it has.
 //!
-//! API version 2017-10-17. Members that are not known are passed over, and those that are missing may be `null`.
+//! API version 2017-10-17. Unknown members are skipped. A missing member may also be `null`.
 
 use data_encoding::BASE64;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::backend::remote::fields;
 use crate::backend::remote::refusal::Refusal;
 use crate::model::SecretBytes;
 
-/// The most secrets of a `BatchGetSecretValue`, and the most names of a page of `ListSecrets`.
+/// The most secrets of a `BatchGetSecretValue`, and the most names on a page of `ListSecrets`.
 pub(super) const BATCH: usize = 20;
 const PAGE: usize = 100;
 
@@ -27,7 +27,7 @@ pub(super) struct Answered {
     pub(super) content: SecretBytes,
 }
 
-/// What a batch brought of one secret that it did not bring.
+/// The error in a batch for one secret.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Unread {
@@ -111,7 +111,7 @@ pub(super) fn read_several(body: &SecretBytes) -> Result<Batch, Refusal> {
 
 // === ListSecrets ===
 
-/// Names that begin so; those to be deleted are left out.
+/// Names that begin with this text, without those that will be deleted.
 pub(super) fn list(beginning: &str, next: Option<&str>) -> String {
     let mut asked = json!({ "MaxResults": PAGE, "SortBy": "name", "SortOrder": "asc" });
     if !beginning.is_empty() {
@@ -160,7 +160,7 @@ impl Value<'_> {
             (Some(text), _) => content::text(text),
             (None, Some(binary)) => {
                 let encoded = fields::text(binary).ok_or_else(unreadable)?;
-                // Of its length, so that the buffer does not grow.
+                // With enough room, so that the buffer does not grow.
                 let mut bytes = Zeroizing::new(vec![0; BASE64.decode_len(encoded.len()).map_err(|_| unreadable())?]);
                 let length = BASE64.decode_mut(encoded.expose(), &mut bytes).map_err(|_| unreadable())?;
                 bytes.truncate(length);
@@ -175,6 +175,6 @@ impl Value<'_> {
 }
 
 fn unreadable() -> Refusal {
-    let reason = "the answer is not one of Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it)";
+    let reason = "the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way)";
     Refusal::new(Fault::Corrupt, reason)
 }

@@ -1,7 +1,8 @@
-//! Signature Version 4, for the one shape of request that is sent to AWS: a POST to `/` without a query.
+//! Signature Version 4, for the one form of request that Keyferry sends to AWS: a POST to `/` without a query.
 //!
-//! The rules are AWS's ("Create a signed AWS API request", <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>).
-//! For this shape they are two hashes and five HMACs. AWS's crate for all shapes brings seventeen others, and hashes by another library than ours.
+//! The rules are AWS's ("Create a signed AWS API request",
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>). For this form they are two hashes and
+//! five HMACs. AWS's crate for all forms brings seventeen other crates, and uses another library for hashes than ours.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac::{self, HMAC_SHA256, Key};
@@ -18,21 +19,21 @@ const TOKEN: &str = "x-amz-security-token";
 /// Where a request goes, and when it is sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Signer<'s> {
-    /// That of the credential's scope, whatever the address is.
+    /// The region in the credential's scope, with any address.
     pub(super) region: &'s str,
     /// `secretsmanager`, `ssm` or `sts`.
     pub(super) service: &'s str,
-    /// As it is sent: without the scheme's own port.
+    /// As it is sent: without the usual port of the scheme.
     pub(super) host: &'s str,
-    /// By AWS's clock: more than five minutes off, and it is refused.
+    /// By AWS's clock: AWS refuses a time that is more than five minutes off.
     pub(super) time: Timestamp,
 }
 
 // === impl Signer ===
 
 impl Signer<'_> {
-    /// The headers `x-amz-date`, `authorization` and, with a session, `x-amz-security-token`: for a request that has these `headers` and
-    /// others besides. Names are in small letters, and no value has blanks at its ends or two in a row.
+    /// The headers `x-amz-date`, `authorization` and, with a session, `x-amz-security-token`, for a request with these `headers` and maybe
+    /// others. Names must be in small letters. Values must not have blanks at their ends, or two blanks together.
     pub(super) fn sign(&self, credentials: &Credentials, headers: &[(&str, &str)], body: &[u8]) -> Vec<(HeaderName, HeaderValue)> {
         let time = self.time.strftime("%Y%m%dT%H%M%SZ").to_string();
         let mut signed = [headers, &[("host", self.host), (DATE, &time)]].concat();
@@ -50,7 +51,7 @@ impl Signer<'_> {
         parts.into_iter().filter_map(|(name, value)| Some((name, sensitive(value?)?))).collect()
     }
 
-    /// Good for a day, a region and a service.
+    /// The key for a day, a region and a service.
     fn key(&self, credentials: &Credentials, day: &str) -> Key {
         let secret = Zeroizing::new(format!("AWS4{}", credentials.secret()));
         let mut key = Key::new(HMAC_SHA256, secret.as_bytes());
@@ -61,11 +62,11 @@ impl Signer<'_> {
     }
 }
 
-/// A session token is among its headers.
+/// The text that is signed. It can hold a session token.
 fn canonical(signed: &[(&str, &str)], names: &str, body: &[u8]) -> Zeroizing<Vec<u8>> {
     const HEAD: &str = "POST\n/\n\n";
     let lines: usize = signed.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-    // A buffer that grows leaves copies behind.
+    // A growing buffer would leave copies in memory.
     let mut request = Zeroizing::new(Vec::with_capacity(HEAD.len() + lines + names.len() + 2 + 64));
     request.extend_from_slice(HEAD.as_bytes());
     for (name, value) in signed {
@@ -83,7 +84,7 @@ fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(digest(&SHA256, bytes).as_ref())
 }
 
-/// Credentials have been checked: there is no value that no header can have.
+/// Credentials have been checked: a header can have each of their values.
 fn sensitive(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(value).ok()?;
     value.set_sensitive(true);

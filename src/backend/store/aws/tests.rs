@@ -1,4 +1,4 @@
-//! Against moto, which plays AWS; and against a small AWS of the tests' own, for what moto cannot say.
+//! Tests with moto, which simulates AWS; and with a small AWS of these tests, for what moto cannot do.
 
 mod batches;
 mod conformance;
@@ -40,7 +40,7 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// With this key, at one address for all services. `auth`: what stands in it besides.
+    /// With this key, at one address for all services. `auth`: further keys in it.
     fn backend_with(&self, url: &str, (id, secret): (&str, &str), auth: &str, rest: &str) -> Arc<AwsBackend> {
         let (id, secret) = (self.file("id", id), self.file("secret", secret));
         let text = format!(
@@ -53,7 +53,7 @@ impl Bench {
         Arc::new(AwsBackend::open("amazon".parse().unwrap(), &config(&text).unwrap(), limits, Arc::clone(&self.clock)).unwrap())
     }
 
-    /// Of the tests' own AWS, whose account is the backend's.
+    /// A backend of the tests' own AWS, with the same account.
     fn backend(&self, aws: &Aws) -> Arc<AwsBackend> {
         self.backend_with(&format!("http://{}", aws.address), fake::KEY, "", "account: \"111122223333\"")
     }
@@ -79,7 +79,7 @@ fn cx_of(pod: &str) -> FetchContext {
     FetchContext::new(Arc::new(pod), Arc::new(PodTokens::new(BTreeMap::new())), Instant::now() + Duration::from_secs(30))
 }
 
-/// As a class asks for it: `NAME` or `NAME@VERSION`.
+/// A secret as a class names it: `NAME` or `NAME@VERSION`.
 fn secret(backend: &AwsBackend, text: &str) -> SecretRef {
     let (name, version) = text.split_once('@').map_or((text, None), |(name, version)| (name, Some(version)));
     let kind = &backend.core.config;
@@ -91,7 +91,7 @@ async fn read(backend: &AwsBackend, text: &str) -> Result<Arc<Secret>, BackendEr
     backend.fetch(&secret(backend, text), &cx()).await.map(|fetched| fetched.secret)
 }
 
-/// All of them at once, in their order.
+/// Reads all of them at once; the results are in the same order.
 async fn at_once(backend: &Arc<AwsBackend>, names: impl IntoIterator<Item = String>) -> Vec<Result<Arc<Secret>, BackendError>> {
     let mut running = JoinSet::new();
     for (at, name) in names.into_iter().enumerate() {

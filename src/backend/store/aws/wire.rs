@@ -1,4 +1,4 @@
-//! The calls of Secrets Manager and Parameter Store: in JSON, at most so many at once, each paid for by who asks.
+//! The calls of Secrets Manager and Parameter Store: in JSON, only so many at once. The one who asks pays for the call.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::turns::Turns;
 
 const JSON: &str = "application/x-amz-json-1.1";
 
-/// The largest answers in bytes: 20 secrets of 64 KiB, of which JSON makes six times as much at worst; and 10 parameters of 8 KiB.
+/// The largest answers in bytes: 20 secrets of 64 KiB, which JSON makes up to six times as long; and 10 parameters of 8 KiB.
 const MAX_SECRETS: usize = 8 * 1024 * 1024;
 const MAX_PARAMETERS: usize = 1024 * 1024;
 
@@ -29,17 +29,17 @@ const MAX_PARAMETERS: usize = 1024 * 1024;
 pub(super) struct Wire {
     secrets: Line,
     parameters: Line,
-    /// Calls at once: what waits above are secrets, of which a call may have many.
+    /// How many calls run at once. The secrets that wait above are counted apart: one call may have many.
     calls: Turns,
-    /// Whether AWS's words may be told.
+    /// Whether messages may show AWS's words.
     pub(super) words: bool,
 }
 
-/// What is asked, as whom, and on whose account.
+/// What is asked, with which login, and who pays.
 pub(super) struct Call<'c> {
     pub(super) service: Service,
     pub(super) operation: &'static str,
-    /// JSON; it holds names, and no secrets.
+    /// JSON; it holds names, not secrets.
     pub(super) body: String,
     pub(super) credentials: &'c Credentials,
     pub(super) tenant: &'c Tenant,
@@ -51,7 +51,7 @@ pub(super) struct Call<'c> {
 pub(super) struct Reply {
     pub(super) body: SecretBytes,
     pub(super) request: Option<String>,
-    /// What it has cost, and what is made of it.
+    /// The memory that the answer takes, and what is made of it.
     _cost: Option<Arc<Spent>>,
 }
 
@@ -80,11 +80,11 @@ impl Wire {
     }
 
     /// # Errors
-    /// There was no turn by the deadline, no answer, or AWS says something else.
+    /// There was no turn before the deadline, there was no answer, or AWS answered with an error.
     pub(super) async fn call(&self, call: Call<'_>) -> Result<Reply, Refusal> {
         let Some(_turn) = self.calls.take(call.tenant, call.deadline).await else {
-            let reason =
-                "no turn among the calls to AWS within the time (the store is slow, or many Pods ask; kubelet tries again by itself)";
+            let reason = "the request waited for other calls to AWS until its time was up (the store is slow, or many Pods ask; kubelet tries \
+                 again by itself)";
             return Err(Refusal::new(Fault::NoTurn, reason));
         };
         let space = if call.service == Service::Parameters { "AmazonSSM" } else { "secretsmanager" };
@@ -96,7 +96,7 @@ impl Wire {
             credentials: Some(call.credentials),
             hidden: None,
             payer: call.payer,
-            // Batches have a hundredth of the rate that single calls have: those are the next try.
+            // The rate for batches is a hundredth of the rate for single calls: so the next try is single calls.
             tries: if call.operation == "BatchGetSecretValue" { 1 } else { TRIES },
         };
         let (head, body) = self.line(call.service).ask(&ask, call.deadline).await?.into_parts();
@@ -111,7 +111,7 @@ impl Wire {
     /// As [`Line::reach`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Line::reach`].
     pub(super) async fn reach(&self, service: Service, deadline: Instant) -> Result<Option<i64>, Refusal> {
         self.line(service).reach(JSON, deadline).await
     }

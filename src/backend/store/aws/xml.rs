@@ -1,16 +1,16 @@
-//! The little of XML that AWS answers in where it does not speak JSON: elements with texts in them, and the five entities. No crate: there
-//! are no attributes that count, no namespaces and no declarations to read.
+//! The small part of XML that AWS uses where it does not answer in JSON: elements with texts in them, and the five entities. This needs no
+//! crate: there are no attributes that matter, no namespaces and no declarations.
 
 use zeroize::Zeroizing;
 
-/// How deep elements may be within each other. STS's are four deep.
+/// How deep elements may be nested. STS nests them four deep.
 const MAX_DEPTH: usize = 16;
 
-/// What stands for the signs that mean something (XML 1.0, section 4.6).
+/// The entities for characters with a meaning (XML 1.0, section 4.6).
 const ENTITIES: [(&str, char); 5] = [("amp;", '&'), ("apos;", '\''), ("gt;", '>'), ("lt;", '<'), ("quot;", '"')];
 
-/// The text of the first element that `path` ends with: its own name, after those that it is in. `None`: there is no such element, it has
-/// others in it, or the document has what AWS never writes.
+/// The text of the first element at the end of `path`: its name comes after the names of the elements around it. `None`: there is no such
+/// element, it has other elements in it, or the document has something that AWS never writes.
 pub(super) fn text(document: &str, path: &[&str]) -> Option<Zeroizing<String>> {
     let (mut open, mut rest): (Vec<&str>, &str) = (Vec::new(), document);
     while let Some(at) = rest.find('<') {
@@ -33,7 +33,7 @@ pub(super) fn text(document: &str, path: &[&str]) -> Option<Zeroizing<String>> {
 }
 
 fn resolved(text: &str) -> Option<Zeroizing<String>> {
-    // Each entity is longer than what it stands for: the buffer does not grow.
+    // Each entity is longer than its character: the buffer does not grow.
     let mut plain = Zeroizing::new(String::with_capacity(text.len()));
     let mut parts = text.trim_ascii().split('&');
     plain.push_str(parts.next()?);

@@ -1,4 +1,4 @@
-//! What the configuration says of an HTTP store: where a secret is, who asks for it, and what an answer means.
+//! What the configuration says about an HTTP store: where a secret is, who asks for it, and what an answer means.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::backend::{CacheTimes, HangsOn};
 use crate::model::{LoginTls, NamedFile};
 use crate::yaml::{Faults, Node, Reader, unknown_key};
 
-/// Headers that are the connection's own, or that would change whom or what is asked.
+/// Headers of the connection itself, and headers that would change which server or what is asked.
 const OWN_HEADERS: [&str; 12] = [
     "accept-encoding",
     "connection",
@@ -46,14 +46,14 @@ pub struct HttpBackendConfig {
     pub(super) format: Format,
     pub(super) pins: Pins,
     pub(super) statuses: Statuses,
-    /// What is asked for to see whether the store is there.
+    /// The path of the request that checks whether the store is there.
     pub(super) check: Option<String>,
     pub(in crate::backend) cache: CacheTimes,
-    /// Whether messages and logs tell what the store says in its own words.
+    /// Whether messages and logs show what the store says in its own words.
     pub(super) store_words: bool,
 }
 
-/// How a secret is asked for.
+/// How Keyferry asks for a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Asking {
     Get,
@@ -61,14 +61,14 @@ pub(super) enum Asking {
     Post(Option<Template>),
 }
 
-/// A header's value. `Debug` shows none.
+/// A header's value. `Debug` does not show it.
 #[derive(Clone, Eq, PartialEq)]
 pub(super) enum Header {
     File(PathBuf),
     Text(HeaderValue),
 }
 
-/// Who asks, as far as a header says it.
+/// Who asks, if a header says it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Auth {
     Basic {
@@ -78,11 +78,11 @@ pub(super) enum Auth {
     BearerFile(PathBuf),
     /// The audience of the Pod's token.
     BearerPod(String),
-    /// The headers, the client certificate, or nobody.
+    /// Other headers or the client certificate say it, or there is no login.
     None,
 }
 
-/// Which Pods may share an answer that was given to one of them by its token.
+/// Which Pods may share an answer that one of them got with its token.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Share {
     #[default]
@@ -90,13 +90,13 @@ pub(super) enum Share {
     ServiceAccount,
 }
 
-/// How a pinned version is asked for.
+/// How Keyferry asks for a pinned version.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Pins {
     Never,
     /// By a parameter of this name in the query.
     Query(String),
-    /// `{version}` in the address or the body; where none is pinned, this stands there.
+    /// `{version}` in the address or the body. If no version is pinned, its value is `latest`.
     Slot {
         latest: String,
     },
@@ -105,7 +105,7 @@ pub(super) enum Pins {
 // === impl HttpBackendConfig ===
 
 impl HttpBackendConfig {
-    /// Reads the mapping; the caller ends the reading. `None` where a fault was noted.
+    /// Reads the mapping; the caller ends the reading. `None`: a fault was noted.
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
         let url = reader.parsed("url", faults, Url::parse);
@@ -158,7 +158,7 @@ impl HttpBackendConfig {
         files
     }
 
-    /// All that makes an answer another one. What `statuses`, `check`, `cache` and `storeWords` say changes no answer.
+    /// Every setting that can change an answer. `statuses`, `check`, `cache` and `storeWords` change no answer.
     pub(super) fn written(&self) -> HangsOn {
         let Self { url, asking, headers, auth, tls, share, format, pins, .. } = self;
         let mut all = HangsOn::default().and("kind", "http").and("url", url);
@@ -200,7 +200,7 @@ impl HttpBackendConfig {
         .and_tls(tls)
     }
 
-    /// Whether requests say of which namespace or ServiceAccount the Pod is.
+    /// Whether requests contain the Pod's namespace or ServiceAccount.
     pub(super) fn names_pod(&self) -> bool {
         let in_body = |slot| matches!(&self.asking, Asking::Post(Some(body)) if body.holds(slot));
         [Slot::Namespace, Slot::ServiceAccount].into_iter().any(|slot| self.url.holds(slot) || in_body(slot))
@@ -218,7 +218,7 @@ fn asking(reader: &mut Reader<'_>, faults: &mut Faults) -> Asking {
         let body = Template::parse(text, Braces::Text)?;
         match serde_json::from_str::<serde::de::IgnoredAny>(&body.fill(Values::SAMPLE, |_, value| escape_json(value))) {
             Ok(_) => Ok(body),
-            Err(_) => Err("is no JSON (placeholders stand within its texts, such as {\"path\": \"{name}\"})".to_owned()),
+            Err(_) => Err("is not JSON (put placeholders inside its texts, such as {\"path\": \"{name}\"})".to_owned()),
         }
     });
     if method.as_deref() == Some("POST") {
@@ -230,13 +230,13 @@ fn asking(reader: &mut Reader<'_>, faults: &mut Faults) -> Asking {
     Asking::Get
 }
 
-/// A store that is asked the same for every name has one secret, and gives it for all of them.
+/// Without the name in the request, the store would give the same secret for every name.
 fn check_name(reader: &mut Reader<'_>, url: Option<&Url>, asking: &Asking, faults: &mut Faults) {
     let named = [Slot::Name, Slot::NameEscaped];
     let in_body = matches!(asking, Asking::Post(Some(body)) if named.iter().any(|slot| body.holds(*slot)));
     let says = in_body || url.is_none_or(|url| named.iter().any(|slot| url.holds(*slot)));
     if let (Some(node), false) = (reader.get("url"), says) {
-        faults.add(node.at, reader.path("url"), "does not say where the secret's name stands (put {name} into its path or query)");
+        faults.add(node.at, reader.path("url"), "does not say where the secret's name goes (put {name} into its path or query)");
     }
 }
 
@@ -247,7 +247,7 @@ fn headers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<(HeaderName, Hea
         let path = inner.path(&key.text);
         let name = match header_name(&key.text) {
             Ok(name) if headers.iter().any(|(known, _)| *known == name) => {
-                faults.add(key.at, path, "stands there twice: a header's name has no case (remove one)");
+                faults.add(key.at, path, "is there twice: capital letters make no difference in a header's name (remove one)");
                 continue;
             }
             Ok(name) => name,
@@ -264,8 +264,8 @@ fn headers(reader: &mut Reader<'_>, faults: &mut Faults) -> Vec<(HeaderName, Hea
 }
 
 fn header_name(text: &str) -> Result<HeaderName, &'static str> {
-    let name: HeaderName = text.parse().map_err(|_| "is no header's name (letters, digits and `-`)")?;
-    if OWN_HEADERS.contains(&name.as_str()) { Err("is the connection's own header, which cannot be set (remove it)") } else { Ok(name) }
+    let name: HeaderName = text.parse().map_err(|_| "is not a header's name (letters, digits and `-`)")?;
+    if OWN_HEADERS.contains(&name.as_str()) { Err("is a header of the connection itself, and cannot be set (remove it)") } else { Ok(name) }
 }
 
 fn header(name: &HeaderName, node: &Node, path: &str, faults: &mut Faults) -> Option<Header> {
@@ -289,15 +289,15 @@ fn header(name: &HeaderName, node: &Node, path: &str, faults: &mut Faults) -> Op
 
 fn header_text(name: &HeaderName, text: &str) -> Result<HeaderValue, &'static str> {
     if SECRET_HEADERS.contains(&name.as_str()) {
-        return Err("is secret, and does not belong into this file (write { file: ... }, or see `auth`)");
+        return Err("is secret, and must not be in this file (write { file: ... }, or use `auth`)");
     }
     if Template::parse(text, Braces::Text).is_ok_and(|template| {
         [Slot::Name, Slot::Namespace, Slot::ServiceAccount, Slot::Version].into_iter().any(|slot| template.holds(slot))
     }) {
-        return Err("has a placeholder, which stands in `url` and `body` alone (write the text out)");
+        return Err("has a placeholder, and only `url` and `body` can have one (write the text itself)");
     }
-    let mut value =
-        HeaderValue::from_str(text).map_err(|_| "has a character that no header may have (letters, digits and signs of ASCII)")?;
+    let mut value = HeaderValue::from_str(text)
+        .map_err(|_| "has a character that a header cannot have (use letters, digits and other characters of ASCII)")?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -306,8 +306,8 @@ fn auth(reader: &mut Reader<'_>, faults: &mut Faults) -> Auth {
     let Some(mut inner) = reader.reader("auth", faults) else { return Auth::None };
     let (bearer, basic) = (bearer(&mut inner, faults), basic(&mut inner, faults));
     match (inner.get("bearer"), inner.get("basic")) {
-        (Some(_), Some(node)) => faults.add(node.at, inner.path("basic"), "stands beside `bearer` (remove one)"),
-        (None, None) => inner.missing("bearer", "or basic; without a login, remove `auth`", faults),
+        (Some(_), Some(node)) => faults.add(node.at, inner.path("basic"), "cannot be used together with `bearer` (remove one)"),
+        (None, None) => inner.missing("bearer", "write bearer or basic; without a login, remove `auth`", faults),
         (Some(_), None) | (None, Some(_)) => {}
     }
     inner.finish(faults);
@@ -318,7 +318,7 @@ fn bearer(auth: &mut Reader<'_>, faults: &mut Faults) -> Option<Auth> {
     let mut inner = auth.reader("bearer", faults)?;
     let (audience, file) = (inner.parsed("podToken", faults, filled), file(&mut inner, "file", faults));
     match (inner.get("podToken"), inner.get("file")) {
-        (Some(_), Some(node)) => faults.add(node.at, inner.path("file"), "stands beside `podToken` (remove one)"),
+        (Some(_), Some(node)) => faults.add(node.at, inner.path("file"), "cannot be used together with `podToken` (remove one)"),
         (None, None) => inner.missing("podToken", "the audience of the Pod's token; or file, a file with a token", faults),
         (Some(_), None) | (None, Some(_)) => {}
     }
@@ -349,7 +349,7 @@ fn basic(auth: &mut Reader<'_>, faults: &mut Faults) -> Option<Auth> {
 fn check_authorization(reader: &mut Reader<'_>, headers: &[(HeaderName, Header)], auth: &Auth, faults: &mut Faults) {
     let twice = *auth != Auth::None && headers.iter().any(|(name, _)| name == http::header::AUTHORIZATION);
     if let (Some(node), true) = (reader.get("auth"), twice) {
-        faults.add(node.at, reader.path("auth"), "stands beside a header Authorization, which it would set (remove one)");
+        faults.add(node.at, reader.path("auth"), "cannot be used together with a header Authorization, which it would set (remove one)");
     }
 }
 
@@ -360,7 +360,11 @@ fn share(reader: &mut Reader<'_>, auth: &Auth, faults: &mut Faults) -> Share {
         other => Err(unknown_key(other, &["pod", "serviceAccount"]).replace("known key", "way to share")),
     });
     if let (Some(node), false) = (reader.get("share"), matches!(auth, Auth::BearerPod(_))) {
-        faults.add(node.at, reader.path("share"), "goes with auth.bearer.podToken: else the store cannot tell Pods apart (remove it)");
+        faults.add(
+            node.at,
+            reader.path("share"),
+            "goes with auth.bearer.podToken: without that, all Pods are the same to the store (remove it)",
+        );
     }
     share.unwrap_or_default()
 }
@@ -373,9 +377,10 @@ fn format(reader: &mut Reader<'_>, faults: &mut Faults) -> Format {
     });
     let fields = reader.parsed("fields", faults, str::parse::<Expression>);
     let version = reader.parsed("version", faults, str::parse::<Expression>);
-    let header = reader.parsed("versionHeader", faults, |text| text.parse::<HeaderName>().map_err(|_| "is no header's name, such as ETag"));
+    let header = reader
+        .parsed("versionHeader", faults, |text| text.parse::<HeaderName>().map_err(|_| "is not a header's name (write for example ETag)"));
     if let (Some(_), Some(node)) = (reader.get("version"), reader.get("versionHeader")) {
-        faults.add(node.at, reader.path("versionHeader"), "stands beside `version` (remove one)");
+        faults.add(node.at, reader.path("versionHeader"), "cannot be used together with `version` (remove one)");
     }
     let version = version.map(VersionIn::Body).or(header.map(VersionIn::Header));
     if raw != Some(true) {
@@ -383,7 +388,7 @@ fn format(reader: &mut Reader<'_>, faults: &mut Faults) -> Format {
     }
     for key in ["fields", "version"] {
         if let Some(node) = reader.get(key) {
-            faults.add(node.at, reader.path(key), "looks into JSON, and with format: raw nothing does (remove one)");
+            faults.add(node.at, reader.path(key), "searches JSON, and format: raw does not read JSON (remove one)");
         }
     }
     Format::Raw { version }
@@ -391,14 +396,14 @@ fn format(reader: &mut Reader<'_>, faults: &mut Faults) -> Format {
 
 fn pins(reader: &mut Reader<'_>, url: Option<&Url>, asking: &Asking, faults: &mut Faults) -> Pins {
     let query = reader.parsed("versionQuery", faults, filled);
-    let latest = reader.parsed("latest", faults, |text| if is_version(text) { Ok(text.to_owned()) } else { Err("can be no version") });
+    let latest = reader.parsed("latest", faults, |text| if is_version(text) { Ok(text.to_owned()) } else { Err("is not a version") });
     let has_slot =
         url.is_some_and(|url| url.holds(Slot::Version)) || matches!(asking, Asking::Post(Some(body)) if body.holds(Slot::Version));
     match (has_slot, reader.get("versionQuery"), reader.get("latest")) {
-        (true, Some(node), _) => faults.add(node.at, reader.path("versionQuery"), "stands beside {version} (remove one)"),
-        (true, None, None) => reader.missing("latest", "what stands for {version} where a class pins none, such as latest", faults),
+        (true, Some(node), _) => faults.add(node.at, reader.path("versionQuery"), "cannot be used together with {version} (remove one)"),
+        (true, None, None) => reader.missing("latest", "the value for {version} if a class pins none, such as latest", faults),
         (false, _, Some(node)) if url.is_some() => {
-            faults.add(node.at, reader.path("latest"), "stands for {version}, which neither url nor body has (remove it)");
+            faults.add(node.at, reader.path("latest"), "is the value for {version}, and neither url nor body has {version} (remove it)");
         }
         _ => {}
     }

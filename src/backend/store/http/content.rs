@@ -21,7 +21,7 @@ use crate::text::{self, NotText};
 /// The field of a secret that has no fields of its own.
 const LONE_FIELD: &str = "value";
 
-/// The most values that an expression may make of an answer, by the bound of its cost.
+/// The most values that an expression may make of an answer, by its estimated cost.
 const MAX_MADE: u64 = 10 * MAX_VALUES as u64;
 
 /// How the body of an answer is read.
@@ -47,7 +47,7 @@ pub(super) enum VersionIn {
 #[derive(Clone, Debug)]
 pub(super) struct Expression(Query);
 
-/// A body that is not what it should be.
+/// A body that is not as it should be.
 fn corrupt(reason: impl Into<String>) -> Refusal {
     Refusal::new(Fault::Corrupt, reason)
 }
@@ -60,10 +60,10 @@ impl Format {
     }
 
     /// # Errors
-    /// There is none in it, or not where the configuration says, or it is too large.
+    /// The answer has no secret, or not where the configuration says, or the secret is too large.
     pub(super) fn secret(&self, headers: &HeaderMap, body: &SecretBytes, max_bytes: usize, steps: &Steps) -> Result<Secret, Refusal> {
         if body.expose().trim_ascii().is_empty() {
-            return Err(Refusal::new(Fault::NotFound, "the store answers nothing (write the secret, or correct `url` of the backend)"));
+            return Err(Refusal::new(Fault::NotFound, "the store's answer is empty (write the secret, or correct `url` of the backend)"));
         }
         let (fields, version) = match self {
             Self::Raw { version } => {
@@ -79,26 +79,31 @@ impl Format {
                 (found, version.as_ref().map(|version| version.read(headers, Some(document), steps)))
             }
         };
-        // What else is in the body may change at each call, and is no part of the secret: it is not kept as the response.
+        // The rest of the body may change at each call, and is not a part of the secret: it is not kept as the response.
         Ok(Secret { fields, response: None, version: version.transpose()?.flatten(), lease: None })
     }
 }
 
 fn foreign(fault: &NotText) -> Refusal {
-    corrupt(format!("the answer is {}, and JSON is UTF-8 (see the store; `format: raw` delivers any body as it is)", fault.encoding()))
+    corrupt(format!(
+        "the answer is {}, but JSON must be UTF-8 (correct that in the store; `format: raw` delivers any body as it is)",
+        fault.encoding()
+    ))
 }
 
 fn not_json(error: &serde_json::Error) -> Refusal {
     let (line, column) = (error.line(), error.column());
-    let remedy = "is `url` of the backend that of the API? `format: raw` delivers any body as it is";
+    let remedy = "is `url` of the backend the address of the API? `format: raw` delivers any body as it is";
     corrupt(format!("the answer is not JSON: it goes wrong at line {line}, column {column} ({remedy})"))
 }
 
 fn fields(at: Option<&Expression>, document: &RawValue, max_bytes: usize, steps: &Steps) -> Result<BTreeMap<FieldName, Field>, Refusal> {
     let Some(at) = at else { return fields_of(document, max_bytes) };
     let Some(found) = at.find(document, "fields", steps)? else {
-        let reason =
-            format!("the answer has nothing at {} (is there such a secret? else correct `fields` of the backend)", quoted(at.as_str()));
+        let reason = format!(
+            "the answer has nothing at {} (does the secret exist? if it does, correct `fields` of the backend)",
+            quoted(at.as_str())
+        );
         return Err(Refusal::new(Fault::NotFound, reason));
     };
     let found: &RawValue = serde_json::from_str(&found).map_err(|error| not_json(&error))?;
@@ -119,7 +124,7 @@ fn fields_of(value: &RawValue, max_bytes: usize) -> Result<BTreeMap<FieldName, F
 // === impl VersionIn ===
 
 impl VersionIn {
-    /// `None`: the answer says none.
+    /// `None`: the answer has no version.
     fn read(&self, headers: &HeaderMap, document: Option<&RawValue>, steps: &Steps) -> Result<Option<Version>, Refusal> {
         let (text, at) = match (self, document) {
             (Self::Header(name), _) => {
@@ -131,7 +136,7 @@ impl VersionIn {
         let Some(text) = text else { return Ok(None) };
         if !is_version(&text) {
             let reason = format!(
-                "what the answer says at {} can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)",
+                "what the answer has at {} is not a version: 1 to 256 bytes without control characters (correct the backend's configuration)",
                 quoted(at)
             );
             return Err(corrupt(reason));
@@ -140,7 +145,7 @@ impl VersionIn {
     }
 }
 
-/// `"x"` and `W/"x"` as `x` (RFC 9110, section 8.8.3); anything else as it is.
+/// Makes `"x"` and `W/"x"` into `x` (RFC 9110, section 8.8.3); leaves anything else as it is.
 fn entity_tag(text: &str) -> &str {
     let opaque = text.strip_prefix("W/").unwrap_or(text);
     opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
@@ -153,7 +158,7 @@ impl Expression {
         self.0.as_str()
     }
 
-    /// What it finds, as JSON; `None`: nothing. `key` is the configuration's word for it.
+    /// What it finds, as JSON; `None`: nothing. `key` is its key in the configuration.
     fn find(&self, document: &RawValue, key: &str, steps: &Steps) -> Result<Option<Zeroizing<String>>, Refusal> {
         if !self.0.is_expression() {
             let member = fields::member(document, self.as_str())?;
@@ -165,7 +170,7 @@ impl Expression {
         let read = mark.read(document, steps).map_err(|error| match error {
             Unsearchable::Half => fields::half("the answer"),
             Unsearchable::Spent(spent) => too_much(spent),
-            Unsearchable::TooDeep => corrupt("the answer is nested too deep to be searched (over 64 levels)"),
+            Unsearchable::TooDeep => corrupt("the answer is nested too deep to be searched (more than 64 levels)"),
             Unsearchable::TooMany => {
                 too_large(format!("the answer has more than {MAX_VALUES} values, which are too many to be searched (split the secret)"))
             }
@@ -180,7 +185,7 @@ impl Expression {
         if let Some(missing) = self.0.missing(&read.value) {
             let (expression, path) = (quoted(self.as_str()), clean(&missing.path));
             let near = missing.near(steps).map_or_else(String::new, |near| format!("did you mean {}? ", quoted(&near)));
-            let remedy = format!("{near}correct the backend's `{key}`; for what may be absent write {path} || `\"\"`");
+            let remedy = format!("{near}correct the backend's `{key}`; if it may be absent, write {path} || `\"\"`");
             return Err(Refusal::new(Fault::NotFound, format!("{key} {expression}: its member {path} finds nothing ({remedy})")));
         }
         let found = self.0.search(&read.value);
@@ -196,7 +201,7 @@ impl Expression {
             Some(b'-' | b'0'..=b'9') => Ok(Some(found.to_string())),
             _ => {
                 let reason = format!(
-                    "what the answer has at {} is neither text nor number (correct `version` of the backend)",
+                    "what the answer has at {} is neither a text nor a number (correct `version` of the backend)",
                     quoted(self.as_str())
                 );
                 Err(corrupt(reason))
@@ -212,7 +217,7 @@ impl FromStr for Expression {
         let query: Query = text.parse().map_err(|error: crate::model::InvalidQuery| error.to_string())?;
         match query.search(&Rcvar::new(Variable::Null)) {
             Err(error @ QueryError::Syntax(_)) => {
-                Err(format!("{error} (a member whose name has other signs than letters, digits and `_` needs double quotes)"))
+                Err(format!("{error} (a member needs double quotes if its name has other characters than letters, digits and `_`)"))
             }
             Ok(_) | Err(QueryError::Failed(_)) => Ok(Self(query)),
         }

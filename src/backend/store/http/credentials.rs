@@ -1,4 +1,5 @@
-//! What a request says of who asks: gathered for each request, so that a new token, password or header in its file is used at once.
+//! The part of a request that says who asks. It is gathered for each request, so that a new token, password or header in its file is used
+//! at once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,11 +18,11 @@ use crate::model::{PodIdentity, PodTokens, Secret, SecretBytes, clean};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The headers of one request, and what of them must not be repeated.
+/// The headers of one request, and what messages must not repeat of them.
 pub(super) struct Credentials {
     pub(super) headers: HeaderMap,
     pub(super) needles: Needles,
-    /// What guards the store: no answer with one of them in it is delivered.
+    /// The secrets that protect the store: an answer with one of them in it is not delivered.
     secrets: Vec<Arc<SecretBytes>>,
 }
 
@@ -58,7 +59,7 @@ impl Credentials {
         Ok(credentials)
     }
 
-    /// Whether all files are there that the daemon itself asks with.
+    /// Whether all files are there that the daemon's own login needs.
     ///
     /// # Errors
     /// As [`Credentials::gather`].
@@ -75,7 +76,7 @@ impl Credentials {
         }
     }
 
-    /// What the configuration's own headers may replace.
+    /// Usual headers, which the headers of the configuration may replace.
     fn add_usual(&mut self, config: &HttpBackendConfig) {
         if config.format.is_json() {
             self.headers.insert(ACCEPT, JSON);
@@ -85,7 +86,7 @@ impl Credentials {
         }
     }
 
-    /// No secret, and yet nobody's business: but for what says no more than how an answer is written.
+    /// Not a secret, but messages do not show it either. `Accept` and `Content-Type` only say how an answer is written.
     fn add_text(&mut self, name: &HeaderName, value: &HeaderValue) {
         self.headers.insert(name, value.clone());
         if *name != ACCEPT && *name != CONTENT_TYPE {
@@ -104,7 +105,7 @@ impl Credentials {
         Ok(())
     }
 
-    /// RFC 7617, section 2: neither part may have a control character. The configuration has seen to the user's.
+    /// RFC 7617, section 2: neither part may have a control character. The configuration has checked the user's name.
     fn add_basic(&mut self, user: &str, password: Arc<SecretBytes>, whence: &str) -> Result<(), Refusal> {
         check_signs(&password, whence)?;
         let pair = Zeroizing::new([user.as_bytes(), b":", password.expose()].concat());
@@ -115,18 +116,19 @@ impl Credentials {
     }
 
     /// # Errors
-    /// What would be delivered has in it what it was asked for with.
+    /// The delivered fields or version would hold a credential of the request.
     pub(super) fn check_answer(&self, read: &Secret) -> Result<(), Refusal> {
         if self.secrets.iter().any(|secret| echo::is_delivered(read, secret)) {
-            let reason = "the answer holds the credential that it was asked for with, and is not delivered (remove the object from the \
-                          class, or see to the store)";
+            let reason = "the answer holds the credential that Keyferry sent with the request, and is not delivered (remove the object from the \
+                          class, or correct the store)";
             return Err(Refusal::new(Fault::Denied, reason));
         }
         Ok(())
     }
 }
 
-/// A header could carry a tab, and basic authentication anything. No credential has them: it is a file of another kind, or of several lines.
+/// A header can carry a tab, and basic authentication can carry anything. But a credential has no control characters: with them it is
+/// another kind of file, or has several lines.
 fn check_signs(secret: &SecretBytes, whence: impl fmt::Display) -> Result<(), Refusal> {
     if secret.expose().iter().any(u8::is_ascii_control) { Err(unfit(whence)) } else { Ok(()) }
 }
@@ -137,7 +139,7 @@ fn unfit(whence: impl fmt::Display) -> Refusal {
     Refusal::new(Fault::Unauthenticated, reason)
 }
 
-/// As a message names who asks: completes "may ...".
+/// Who asks, as messages name it: as in "may ... read it".
 pub(super) fn whom(config: &HttpBackendConfig, pod: &PodIdentity) -> String {
     match &config.auth {
         Auth::Basic { user, .. } => format!("user {}", clean(user)),
@@ -159,7 +161,7 @@ fn no_token(audience: &str, tokens: &PodTokens) -> Refusal {
     let sent =
         if sent.is_empty() { "no verified token of it came".to_owned() } else { format!("verified tokens came for {}", sent.join(", ")) };
     let reason = format!(
-        "the store is asked with the Pod's token for the audience {audience:?}, and {sent} (add audience: {audience} to tokenRequests of the \
+        "the store needs the Pod's token for the audience {audience:?}, and {sent} (add audience: {audience} to tokenRequests of the \
          CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"
     );
     Refusal::new(Fault::Unauthenticated, reason)

@@ -1,7 +1,7 @@
-//! JSON as the values that expressions search, and back, without rounding a number.
+//! Turns JSON into the values that expressions search, and back, without rounding a number.
 //!
-//! JMESPath knows numbers of 64 bits alone. One that those cannot hold to the digit travels through an expression as a text behind a mark,
-//! and comes out as the number it was. The mark is a character that the document has not.
+//! JMESPath has only numbers of 64 bits. A number that does not fit exactly goes through an expression as a text with a mark before it, and
+//! comes out as the same number. The mark is a character that the document does not have.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,17 @@ use zeroize::Zeroizing;
 use crate::backend::remote::fields::unit;
 use crate::steps::{Spent, Steps};
 
-/// The deepest nesting: reading, searching and writing each recurse that deep.
+/// The deepest nesting: reading, searching and writing recurse to this depth.
 const MAX_DEPTH: usize = 64;
 
-/// The most values of a document: each takes some 100 bytes of memory, however short its text is.
+/// The most values of a document. Each takes about 100 bytes of memory, even if its text is short.
 pub(super) const MAX_VALUES: usize = 100_000;
 
-/// What a byte takes to be read, in steps, and what a value takes.
+/// How many steps it takes to read a byte, and a value.
 const BYTE: u64 = 2;
 const VALUE: u64 = 32;
 
-/// The marks there are: the last plane of Unicode, which is for private use.
+/// The possible marks: the last plane of Unicode, which is for private use.
 const FIRST: char = '\u{10_0000}';
 const LAST: char = '\u{10_FFFD}';
 
@@ -52,7 +52,7 @@ pub(super) struct Read {
 /// A document being read.
 struct Reader<'d> {
     mark: Mark,
-    /// What is left of it: JSON that was seen to be so.
+    /// The rest of it: JSON that has been checked.
     rest: &'d str,
     values: usize,
     steps: &'d Steps,
@@ -61,7 +61,7 @@ struct Reader<'d> {
 // === impl Mark ===
 
 impl Mark {
-    /// One that the document has not, neither as it is nor as an escape: nearly always the last of them.
+    /// A mark that the document does not have, also not as an escape: almost always the last of them.
     pub(super) fn of(document: &str) -> Self {
         let mut is_there = vec![false; (u32::from(LAST) - u32::from(FIRST)) as usize + 1];
         let mut note = |c: u32| {
@@ -70,7 +70,7 @@ impl Mark {
             }
         };
         document.chars().map(u32::from).for_each(&mut note);
-        // A backslash that is escaped itself is looked at too: one mark fewer harms nobody.
+        // This also takes an escaped backslash for an escape: one possible mark less does no harm.
         let mut rest = document.as_bytes();
         while let Some(at) = rest.iter().position(|byte| *byte == b'\\') {
             let escape = &rest[at..];
@@ -128,7 +128,7 @@ impl Mark {
         }
     }
 
-    /// A marked number alone is that number; within a text that an expression made, it is part of the text.
+    /// A text that is only a marked number is that number. Inside a longer text that an expression made, it is part of the text.
     fn append_text(self, json: &mut String, text: &str) {
         match text.strip_prefix(self.0) {
             Some(number) if !number.contains(self.0) && is_number(number) => json.push_str(number),
@@ -151,7 +151,7 @@ impl From<Spent> for Unsearchable {
 // === impl Reader ===
 
 impl Reader<'_> {
-    /// Each byte is read once: nothing looks for the end of a value before the value is read.
+    /// Each byte is read once: no code searches for the end of a value before it reads the value.
     fn value(&mut self, depth: usize) -> Result<Variable, Unsearchable> {
         let inner = depth.checked_sub(1).ok_or(Unsearchable::TooDeep)?;
         self.values += 1;
@@ -188,7 +188,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The next byte that counts.
+    /// The next byte that is not a blank.
     fn peek(&mut self) -> Option<u8> {
         self.rest = self.rest.trim_ascii_start();
         self.rest.bytes().next()
@@ -198,7 +198,7 @@ impl Reader<'_> {
         self.rest = self.rest.get(bytes..).unwrap_or_default();
     }
 
-    /// Whether an item or a member follows: its comma is read, or else what closes the list.
+    /// Whether an item or a member follows. This reads its comma, or the character that closes the list.
     fn goes_on(&mut self, close: u8) -> bool {
         let next = self.peek();
         if next == Some(close) || next == Some(b',') {
@@ -207,8 +207,8 @@ impl Reader<'_> {
         next.is_some_and(|next| next != close)
     }
 
-    /// A text or a name. What can still be wrong with it is half a character in it: were it left out, an expression would find something
-    /// else than what the store has.
+    /// A text or a name. It can still have half a character in it. Without that half, an expression would find something else than the
+    /// store has.
     fn text(&mut self) -> Result<String, Unsearchable> {
         self.peek();
         let (bytes, mut end) = (self.rest.as_bytes(), 1);
@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// A kind of text, and one of this size.
+    /// A kind of text, and a function that makes one of this size.
     type Kind = (&'static str, fn(usize) -> String);
 
     fn through(document: &str, expression: &str) -> String {
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Deep lists are read once, and not once for each level.
+    /// Deep lists are read once, not once for each level.
     #[test]
     fn depth_costs_nothing() {
         let items = "0,".repeat(10_000) + "0";
@@ -302,7 +302,7 @@ mod tests {
         assert!(steps_of(&nested(60)) < steps_of(&nested(1)) + 60 * 100);
     }
 
-    /// All marks but one, some as escapes: a mark is found by looking once at the answer. To look for each took 17 s.
+    /// All marks except one, some as escapes. One pass through the answer finds the free mark. A search for each mark took 17 s.
     #[test]
     fn an_answer_of_many_rare_characters_has_its_mark() {
         let escape = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!(r"\u{unit:04X}")).collect::<String>();
@@ -361,7 +361,7 @@ mod tests {
         #[test]
         fn any_document_stays_what_it_is(document in documents(), is_pretty in any::<bool>()) {
             let text = if is_pretty { serde_json::to_string_pretty(&document).unwrap() } else { document.to_string() };
-            // To the digit: the text itself says which number it is.
+            // Exact to the digit: the text itself says which number it is.
             let [same, was] = [&through(&text, "@"), &text].map(|text| serde_json::from_str::<Value>(text).unwrap());
             prop_assert_eq!(same, was);
         }

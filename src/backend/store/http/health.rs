@@ -1,4 +1,4 @@
-//! Whether the store could serve a mount now: somebody answers there, and not with a failure of its own.
+//! Whether the store could serve a mount now: a server answers there, and not with a failure of its own.
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -12,7 +12,7 @@ use crate::backend::remote::refusal::Refusal;
 use crate::files::Desk;
 use crate::http::{HttpClient, HttpError};
 
-/// Whether anybody answers there at all. What that says of a path is nothing that a tenant's broken request would not meet as well.
+/// Whether a server answers there at all. Every answer counts, because a broken request of a tenant gets such answers too.
 pub(super) async fn reach(client: &HttpClient) -> Result<(), Refusal> {
     let server = client.endpoint();
     let unfit = |error: HttpError| Refusal::unanswered(server, &error, "");
@@ -25,7 +25,7 @@ pub(super) async fn reach(client: &HttpClient) -> Result<(), Refusal> {
     }
 }
 
-/// Asks as nobody: that it refuses shows that it is there.
+/// Asks without a login: a refusal also shows that the store is there.
 pub(super) async fn ask(client: &HttpClient, desk: &Desk, config: &HttpBackendConfig) -> Result<(), Refusal> {
     let deadline = Instant::now() + TIME;
     Credentials::check(desk, config, deadline).await?;
@@ -39,7 +39,7 @@ pub(super) async fn ask(client: &HttpClient, desk: &Desk, config: &HttpBackendCo
     match client.send(request, deadline).await {
         Ok(answer) if answer.status().as_u16() < 500 || answer.status().as_u16() == 501 => Ok(()),
         Ok(answer) => Err(Refusal::new(Fault::Unavailable, format!("{server}{path} answers {} (see the store's log)", answer.status()))),
-        // It answers, be it with a page for people or the way to one.
+        // It answers, if only with a web page or a redirect to one.
         Err(HttpError::Redirect { .. } | HttpError::TooLarge { .. }) => Ok(()),
         Err(HttpError::Coded { status, .. }) if !status.is_server_error() => Ok(()),
         Err(error) => Err(unfit(error)),

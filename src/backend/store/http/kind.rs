@@ -1,4 +1,4 @@
-//! What a configured store over HTTP knows before it is opened.
+//! What Keyferry knows about a configured store over HTTP before it opens the store.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl Kind for HttpBackendConfig {
         self.written()
     }
 
-    /// It is asked with its login in each request, and may answer 401 to one of them alone.
+    /// Each request carries the login, and the store may answer 401 to only one of them.
     fn logs_in(&self) -> bool {
         false
     }
@@ -45,7 +45,7 @@ impl Kind for HttpBackendConfig {
         }
         if !is_version(version) {
             let shown: String = version.chars().take(40).collect();
-            return Err(format!("{shown:?} is no version (1 to {MAX_VERSION} bytes, no control characters, not `.` or `..`)"));
+            return Err(format!("{shown:?} is not a version (1 to {MAX_VERSION} bytes, no control characters, not `.` or `..`)"));
         }
         Ok(Version::new(version))
     }

@@ -1,7 +1,7 @@
-//! Any store that answers over HTTP: one request a secret, as the configuration describes it. `docs/http-store.md` describes that.
+//! Any store that answers over HTTP: one request per secret, as the configuration describes it. See `docs/http-store.md`.
 //!
-//! Reading order: `config` (what the admin chose), `url` and `template` (what is asked, and that a class cannot change whom), `credentials`
-//! (who asks), `content`, `version` and `exact` (what an answer holds), `status` (what one without a secret means), `health`.
+//! Reading order: `config` (what the admin chose), `url` and `template` (the address; a class cannot change the host), `credentials` (who
+//! asks), `content`, `version` and `exact` (what an answer holds), `status` (what an answer without a secret means), `health`.
 
 mod config;
 mod content;
@@ -41,10 +41,10 @@ use crate::model::{
 };
 use crate::steps::{self, Steps};
 
-/// Threads that read files: a file system that hangs takes no more.
+/// Threads that read files: a file system that hangs cannot take more threads.
 const THREADS: usize = 4;
 
-/// Serves what one HTTP API keeps.
+/// Serves the secrets of one HTTP API.
 #[derive(Debug)]
 pub struct HttpBackend {
     name: BackendName,
@@ -52,7 +52,7 @@ pub struct HttpBackend {
     /// The most bytes that the fields of one secret may hold.
     max_secret_bytes: usize,
     client: HttpClient,
-    /// Where the files of its credentials are read.
+    /// The threads that read its credential files.
     desk: Desk,
     health: Health,
 }
@@ -67,7 +67,7 @@ impl HttpBackend {
         let reached = HttpConfig {
             ca,
             certificate: client.map(|(chain, key)| ClientCertificate { chain, key }),
-            // JSON makes text longer: a quote becomes two bytes, a control character six; and an answer has more than the fields.
+            // JSON makes text longer: a quote takes two bytes, a control character six. And an answer has more than the fields.
             max_body: max_secret_bytes.saturating_mul(4).saturating_add(64 * 1024),
             server_name,
             verify: !skip_verify,
@@ -85,7 +85,7 @@ impl HttpBackend {
 
     async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
         if !secret.is_plain() {
-            let reason = "an HTTP store only reads, as its configuration says (leave out `method` and `args`)";
+            let reason = "Keyferry only reads from an HTTP store (leave out `method` and `args`)";
             return Err(Refusal::new(Fault::Unsupported, reason));
         }
         let mut credentials = Credentials::gather(&self.desk, &self.config, cx).await?;
@@ -94,7 +94,7 @@ impl HttpBackend {
         if let Some(payer) = cx.payer.clone() {
             request.extensions_mut().insert(payer);
         }
-        // What is asked for by POST may be counted, logged or limited there.
+        // The store may count, log or limit requests by POST.
         let repeat = if self.config.asking == Asking::Get { Repeat::Safe } else { Repeat::Never };
         let outcome = self.client.call(request, repeat, cx.deadline).await;
         let (after, retry_after) = (outcome.after(), outcome.retry_after);
@@ -111,7 +111,7 @@ impl HttpBackend {
         Ok(read)
     }
 
-    /// Without headers.
+    /// The request, without headers.
     fn request(&self, secret: &SecretRef, pod: &PodIdentity) -> Result<Request<Bytes>, Refusal> {
         let pinned = secret.version.as_ref().map(Version::as_str);
         let latest = if let Pins::Slot { latest } = &self.config.pins { latest.as_str() } else { "" };
@@ -155,7 +155,7 @@ impl Backend for HttpBackend {
     }
 
     async fn list(&self, _: &SecretPrefix, _: &FetchContext) -> Result<Vec<SecretName>, BackendError> {
-        Err(self.error(None, Refusal::new(Fault::Unsupported, "an HTTP store cannot list its secrets (name each)")))
+        Err(self.error(None, Refusal::new(Fault::Unsupported, "an HTTP store cannot list its secrets (name each secret)")))
     }
 
     async fn renew(&self, _: Lease, _: Instant) -> Result<Lease, BackendError> {
@@ -166,7 +166,7 @@ impl Backend for HttpBackend {
         Err(self.error(None, Refusal::new(Fault::Unsupported, "an HTTP store gives no leases")))
     }
 
-    /// It gives none.
+    /// There are no leases.
     fn adopt(&self, _: &Lease) {}
 
     /// Nothing is kept for a Pod.
@@ -180,7 +180,7 @@ impl Backend for HttpBackend {
         health::reach(&self.client).await.map_err(|refusal| self.error(None, refusal))
     }
 
-    /// Who is the same to the store shares its answers: by a Pod's token each Pod is another one, unless the admin says that only its
+    /// Pods that are the same to the store share its answers. With its token, each Pod is different, unless the admin says that only the
     /// ServiceAccount counts.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match (secret.verb(), &self.config.auth, self.config.share) {

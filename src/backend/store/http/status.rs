@@ -1,4 +1,4 @@
-//! What a store means by a status that brings no secret, and how it is told.
+//! What a status without a secret means, and the message for it.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const MEANINGS: [(&str, Fault); 7] = [
     ("unavailable", Fault::Unavailable),
 ];
 
-/// Where statuses mean something else than usual.
+/// The statuses that mean something else than usual.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Statuses(BTreeMap<u16, Fault>);
 
@@ -38,7 +38,7 @@ impl Statuses {
             let path = inner.path(&key.text);
             let status = key.text.parse::<u16>().ok().filter(|status| (300..=599).contains(status) && key.text.len() == 3);
             if status.is_none() {
-                faults.add(key.at, path.clone(), "is no status of an answer without a secret (300 to 599)");
+                faults.add(key.at, path.clone(), "is not a status of an answer without a secret (300 to 599)");
             }
             let meaning = node.text().map_or_else(|| Err(not_text(node)), meaning);
             match (status, meaning) {
@@ -54,7 +54,7 @@ impl Statuses {
         self.0.get(&status).copied().unwrap_or_else(|| usual(status))
     }
 
-    /// `whom` completes "for ...": who asked. `words` are what the store says, and `after` says after how many tries.
+    /// `whom` says who asked, as in "may ... read it". `words` are what the store says, and `after` says after how many tries.
     pub(super) fn refusal(&self, status: StatusCode, words: &Words, whom: &str, after: &str) -> Refusal {
         let told = match words.shown() {
             "" => status.to_string(),
@@ -62,15 +62,15 @@ impl Statuses {
         };
         let fault = self.fault(status.as_u16());
         let (problem, remedy) = match fault {
-            Fault::Unauthenticated => ("takes the login for none", format!("is {whom} good, and for this store?")),
+            Fault::Unauthenticated => ("does not accept the login", format!("is {whom} valid, and is it for this store?")),
             Fault::Denied => ("refused the read", format!("may {whom} read it there?")),
             Fault::NotFound => {
-                ("has no such secret", "write it, or correct the name; `url` of the backend says where it is looked for".to_owned())
+                ("has no such secret", "write it, or correct the name; `url` of the backend says where Keyferry looks for it".to_owned())
             }
             Fault::Throttled => ("throttles", "kubelet tries again by itself".to_owned()),
             Fault::TimedOut => ("did not answer in time", "kubelet tries again by itself".to_owned()),
             Fault::Invalid => (
-                "makes nothing of the request",
+                "does not understand the request",
                 "correct the name or version in the class, or `url`, `method` and `body` of the backend".to_owned(),
             ),
             Fault::Unavailable if status.is_server_error() => ("failed", "see its log; kubelet tries again by itself".to_owned()),
@@ -109,13 +109,13 @@ const fn usual(status: u16) -> Fault {
 
 // === the store's own words ===
 
-/// The members that APIs use for their reasons, RFC 9457's among them; the first that has a text is told.
+/// The members that APIs use for their reasons, also those of RFC 9457. A message shows the first one that has a text.
 const REASONS: [&str; 6] = ["errors", "error", "message", "error_description", "detail", "title"];
 
-/// Members that say what kind of answer it is, in words that a reason may well have too.
+/// Members that say what kind of answer it is. A reason may have the same words.
 const KINDS: [&str; 8] = ["code", "error_code", "instance", "path", "reason", "status", "statusCode", "type"];
 
-/// What an answer gives as its reason, where that is known; a page for people is not repeated. `told`: whether it may be told.
+/// What an answer gives as its reason, if that is known. A web page is not repeated. `told`: whether messages may show it.
 pub(super) fn words(body: &SecretBytes, needles: Needles, told: bool) -> Words {
     let answer = serde_json::from_slice::<Value>(short(body)).unwrap_or_default();
     let texts = REASONS.iter().find_map(|name| {
@@ -150,16 +150,16 @@ mod tests {
     fn each_status_has_a_meaning_and_a_remedy() {
         let all = [400, 401, 402, 403, 404, 408, 410, 413, 418, 422, 429, 500, 503, 504, 304].map(|status| told(status, ""));
         insta::assert_snapshot!(all.join("\n"), @"
-        Invalid: the store makes nothing of the request: 400 Bad Request (correct the name or version in the class, or `url`, `method` and `body` of the backend)
-        Unauthenticated: the store takes the login for none: 401 Unauthorized (is the Pod's token good, and for this store?)
+        Invalid: the store does not understand the request: 400 Bad Request (correct the name or version in the class, or `url`, `method` and `body` of the backend)
+        Unauthenticated: the store does not accept the login: 401 Unauthorized (is the Pod's token valid, and is it for this store?)
         Unhelpful: the store gave no secret: 402 Payment Required (see its log; `statuses` of the backend says what a status means)
         Denied: the store refused the read: 403 Forbidden (may the Pod's token read it there?)
-        NotFound: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)
+        NotFound: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)
         TimedOut: the store did not answer in time: 408 Request Timeout (kubelet tries again by itself)
-        NotFound: the store has no such secret: 410 Gone (write it, or correct the name; `url` of the backend says where it is looked for)
+        NotFound: the store has no such secret: 410 Gone (write it, or correct the name; `url` of the backend says where Keyferry looks for it)
         Unhelpful: the store gave no secret: 413 Payload Too Large (see its log; `statuses` of the backend says what a status means)
         Unhelpful: the store gave no secret: 418 I'm a teapot (see its log; `statuses` of the backend says what a status means)
-        Invalid: the store makes nothing of the request: 422 Unprocessable Entity (correct the name or version in the class, or `url`, `method` and `body` of the backend)
+        Invalid: the store does not understand the request: 422 Unprocessable Entity (correct the name or version in the class, or `url`, `method` and `body` of the backend)
         Throttled: the store throttles: 429 Too Many Requests (kubelet tries again by itself)
         Unavailable: the store failed: 500 Internal Server Error (see its log; kubelet tries again by itself)
         Unavailable: the store failed: 503 Service Unavailable (see its log; kubelet tries again by itself)

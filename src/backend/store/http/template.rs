@@ -1,11 +1,11 @@
-//! A text with places for what a request is about: a part of the address, or a body. Parsed once; what is filled in is always escaped, so
-//! that it stays what it is: an element of a path, a value of a query, the inside of a JSON text.
+//! A text with places for the values of a request: a part of the address, or a body. It is parsed once. Values are always escaped when they
+//! are filled in. So a value stays one element of a path, one value of a query, or the inside of one JSON text.
 
 use std::fmt;
 
 use crate::nearest::nearest;
 
-/// What may stand in braces.
+/// What may be in braces.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Slot {
     Name,
@@ -26,16 +26,16 @@ enum Part {
     Text(String),
 }
 
-/// What is done with a brace that begins no place.
+/// What to do with a brace that does not begin a place.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Braces {
-    /// An address has none.
+    /// An address has no such braces.
     Refused,
-    /// JSON has many.
+    /// JSON has many such braces.
     Text,
 }
 
-/// What is filled in.
+/// The values to fill in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values<'v> {
     pub(super) name: &'v str,
@@ -48,11 +48,11 @@ pub(super) struct Values<'v> {
 
 impl Template {
     /// # Errors
-    /// There is no such place, or a brace where none may stand.
+    /// There is no such place, or a brace where none is allowed.
     pub(super) fn parse(text: &str, braces: Braces) -> Result<Self, String> {
         match Slot::misspelt(text, braces) {
-            Some((written, Some(slot))) => return Err(format!("has {written}, which would keep its signs (write {slot})")),
-            Some((written, None)) => return Err(format!("has {written}, which is no placeholder (there are {})", Slot::all())),
+            Some((written, Some(slot))) => return Err(format!("has {written}, which is not a placeholder (write {slot})")),
+            Some((written, None)) => return Err(format!("has {written}, which is not a placeholder (there are {})", Slot::all())),
             None => {}
         }
         let (mut parts, mut rest, mut literal) = (Vec::new(), text, String::new());
@@ -71,7 +71,7 @@ impl Template {
                     literal.push_str(&from[..1]);
                     &from[1..]
                 }
-                (None, Braces::Refused) => return Err("has a brace that is part of no placeholder (write %7B or %7D)".to_owned()),
+                (None, Braces::Refused) => return Err("has a brace that is not part of a placeholder (write %7B or %7D)".to_owned()),
             };
         }
         literal.push_str(rest);
@@ -122,7 +122,8 @@ impl Slot {
         }
     }
 
-    /// A place as other programs write it, and the one that is meant. In JSON other words than ours may be meant as they stand.
+    /// A place as other programs write it, and the place of ours that is meant. In JSON, a word that is not one of ours may be meant
+    /// literally.
     fn misspelt(text: &str, braces: Braces) -> Option<(&str, Option<Self>)> {
         const FORMS: [(&str, &str); 7] = [("${", "}"), ("$(", ")"), ("%{", "}"), ("#{", "}"), ("{{", "}}"), ("{", "}"), ("$", "")];
         let mut found = text.match_indices(['$', '%', '#', '{']).filter_map(|(at, _)| {
@@ -147,7 +148,7 @@ impl Slot {
         Self::ALL.into_iter().find(|slot| slot.as_str() == word).ok_or_else(|| {
             let near = nearest(word, Self::ALL.map(Self::as_str));
             let remedy = near.map_or_else(|| format!("there are {}", Self::all()), |near| format!("did you mean {{{near}}}?"));
-            format!("{{{word}}} is no placeholder ({remedy})")
+            format!("{{{word}}} is not a placeholder ({remedy})")
         })
     }
 }
@@ -171,7 +172,7 @@ impl fmt::Display for Slot {
 // === impl Values ===
 
 impl<'v> Values<'v> {
-    /// What shows whether a template makes sense.
+    /// Sample values, which show whether a template makes sense.
     pub(super) const SAMPLE: Values<'static> = Values { name: "a/\"b", namespace: "n", service_account: "s", version: "1" };
 
     fn of(self, slot: Slot) -> &'v str {

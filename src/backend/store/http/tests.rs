@@ -1,4 +1,4 @@
-//! Against a real server, over TLS of a CA made for the test.
+//! Tests with a real server, over TLS with a CA that the test makes.
 
 mod answers;
 mod conformance;
@@ -50,7 +50,7 @@ impl Bench {
         format!("https://{}", self.server.address)
     }
 
-    /// A backend `intranet` whose configuration is this after its address and CA.
+    /// A backend `intranet` with its address, its CA and this configuration.
     fn backend(&self, rest: &str) -> Arc<HttpBackend> {
         self.backend_at("/v1/{name}", rest)
     }
@@ -66,12 +66,12 @@ impl Bench {
         path
     }
 
-    /// What a mount of this Pod answers that asks for `shop/db`.
+    /// What the Pod gets if it asks for `shop/db`.
     async fn read(&self, rest: &str) -> Result<Arc<Secret>, BackendError> {
         fetch(&self.backend(rest), "shop/db").await
     }
 
-    /// And how it fails.
+    /// How the same fails.
     async fn fails(&self, rest: &str) -> String {
         self.told(&self.read(rest).await.unwrap_err())
     }

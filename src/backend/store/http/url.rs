@@ -1,7 +1,7 @@
 //! The address of a secret: a host that is fixed, and a path and query with places for what is asked for.
 //!
-//! The two are parted before anything else is looked at, and never put together as text again: nothing that a class says can change the
-//! host, the scheme or the port.
+//! The two are split before anything else, and never joined as text again. So nothing in a class can change the host, the scheme or the
+//! port.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::backend::Fault;
 use crate::backend::remote::refusal::Refusal;
 use crate::http::{Endpoint, escape_element, escape_path};
 
-/// `https://host[:port]/path?query`, the host without places.
+/// `https://host[:port]/path?query`. The host has no places.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Url {
     pub(super) endpoint: Endpoint,
@@ -30,14 +30,14 @@ impl fmt::Display for Url {
 
 impl Url {
     /// # Errors
-    /// It is no address, has a place in its host, or one that is none.
+    /// It is not an address, has a place in its host, or has an unknown place.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let host = text.find("://").map_or(0, |end| end + 3);
         let end = text[host..].find(['/', '?', '#']).map_or(text.len(), |end| host + end);
         let (origin, rest) = text.split_at(end);
         if origin.contains(['{', '}']) {
             return Err(
-                "has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)"
+                "has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)"
                     .to_owned(),
             );
         }
@@ -69,7 +69,7 @@ impl Url {
     /// The whole address, with one more parameter in its query.
     ///
     /// # Errors
-    /// It would have an element that servers read as another place.
+    /// It would have an element that servers read as another folder.
     pub(super) fn fill(&self, values: Values<'_>, parameter: Option<(&str, &str)>) -> Result<Uri, Refusal> {
         let path = self.path.fill(values, |slot, value| match slot {
             Slot::Name => escape_path(value),
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(pinned, "https://s.example/k?x=y&v=1%262");
     }
 
-    /// Names that canonical names never are stand here too: this room does not rely on another one.
+    /// This also tests names that are never canonical names: this code does not rely on other code.
     #[test]
     fn nothing_changes_the_host() {
         let url = Url::parse("https://s.example:8443/v1{name}?q={name}").unwrap();
@@ -176,30 +176,30 @@ mod tests {
             "https://s.example/{ name }",
         ];
         insta::assert_snapshot!(all.map(told).join("\n"), @r"
-        https://{name}.example/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
-        https://s.example:{name}/x: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
-        {name}: has a placeholder in its host (write the host out: it is the same for every secret; path and query may have some)
+        https://{name}.example/x: has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)
+        https://s.example:{name}/x: has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)
+        {name}: has a placeholder in its host (write the host itself: it is the same for every secret; only path and query can have placeholders)
         unix:///run/x.sock: is a socket, which a store of this kind cannot be (write https://host/path)
         ftp://s.example/{name}: does not begin with https://, http:// or unix:///
-        https://user:canary@s.example/{name}: has a user in it (leave out what stands before the @)
+        https://user:canary@s.example/{name}: has a user in it (leave out what is before the @)
         https://good\@evil/{name}: has no host that could be reached (write https://host:port, http://host:port or unix:///path/to.sock)
-        https://s.example/{nmae}: {nmae} is no placeholder (did you mean {name}?)
-        https://s.example/{secret}: {secret} is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
-        https://s.example/{name}}: has a brace that is part of no placeholder (write %7B or %7D)
-        https://s.example/{}: has a brace that is part of no placeholder (write %7B or %7D)
+        https://s.example/{nmae}: {nmae} is not a placeholder (did you mean {name}?)
+        https://s.example/{secret}: {secret} is not a placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{name}}: has a brace that is not part of a placeholder (write %7B or %7D)
+        https://s.example/{}: has a brace that is not part of a placeholder (write %7B or %7D)
         https://s.example/{name}#x: has a fragment (leave out the # and what follows, or write %23)
         https://s.example/a b/{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
         https://s.example/../{name}: has characters that no address may have, or an element `.` or `..` (escape them as %XX, or leave them out)
-        https://s.example/${name}: has ${name}, which would keep its signs (write {name})
-        https://s.example/$(name)/{name}: has $(name), which would keep its signs (write {name})
-        https://s.example/x?n={{name}}: has {{name}}, which would keep its signs (write {name})
-        https://s.example/{{ Namespace }}/{name}: has {{ Namespace }}, which would keep its signs (write {namespace})
-        https://s.example/%{name}: has %{name}, which would keep its signs (write {name})
-        https://s.example/{name}?ns=$namespace: has $namespace, which would keep its signs (write {namespace})
-        https://s.example/{{secret}}: has {{secret}}, which is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
-        https://s.example/{{.Name}}: has {{.Name}}, which would keep its signs (write {name})
-        https://s.example/${secret}: has ${secret}, which is no placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
-        https://s.example/{ name }: has { name }, which would keep its signs (write {name})
+        https://s.example/${name}: has ${name}, which is not a placeholder (write {name})
+        https://s.example/$(name)/{name}: has $(name), which is not a placeholder (write {name})
+        https://s.example/x?n={{name}}: has {{name}}, which is not a placeholder (write {name})
+        https://s.example/{{ Namespace }}/{name}: has {{ Namespace }}, which is not a placeholder (write {namespace})
+        https://s.example/%{name}: has %{name}, which is not a placeholder (write {name})
+        https://s.example/{name}?ns=$namespace: has $namespace, which is not a placeholder (write {namespace})
+        https://s.example/{{secret}}: has {{secret}}, which is not a placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{{.Name}}: has {{.Name}}, which is not a placeholder (write {name})
+        https://s.example/${secret}: has ${secret}, which is not a placeholder (there are {name}, {nameEscaped}, {namespace}, {serviceAccount}, {version})
+        https://s.example/{ name }: has { name }, which is not a placeholder (write {name})
         ");
     }
 

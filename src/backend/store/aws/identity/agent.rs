@@ -1,4 +1,4 @@
-//! EKS Pod Identity: an agent on the node takes a Pod's token, and gives a key of the role that EKS has for its ServiceAccount.
+//! EKS Pod Identity: an agent on the node takes a Pod's token, and gives a key for the role that EKS has for the Pod's ServiceAccount.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
@@ -15,13 +15,13 @@ use crate::clock::Clock;
 use crate::http::{Endpoint, HttpError};
 use crate::model::{PodIdentity, SecretBytes};
 
-/// Where it answers: it refuses a `Host` that is another.
+/// The agent's addresses: it refuses any other `Host`.
 const ADDRESSES: [&str; 2] = ["http://169.254.170.23", "http://[fd00:ec2::23]"];
 
-/// It gives EKS a second to answer, and says 500 then.
+/// The agent waits a second for EKS, and then answers 500.
 const TIME: Duration = Duration::from_secs(3);
 
-/// The agent, at one address after the other.
+/// The agent. Its addresses are tried one after the other.
 #[derive(Debug)]
 pub(super) struct Agent {
     servers: Vec<Metadata>,
@@ -31,7 +31,7 @@ pub(super) struct Agent {
 // === impl Agent ===
 
 impl Agent {
-    /// `address`: where it is, if it is not at one of its own.
+    /// `address`: the agent's address, if it is not a usual one.
     ///
     /// # Errors
     /// None, for an address of this node.
@@ -40,14 +40,14 @@ impl Agent {
         Self::at(address.map_or_else(|| own.collect(), |address| vec![address.clone()]), words)
     }
 
-    /// At the first of these that answers.
+    /// With these addresses: the first that answers counts.
     pub(super) fn at(addresses: Vec<Endpoint>, words: bool) -> Result<Self, HttpError> {
         let servers = addresses.into_iter().map(|address| Metadata::new(address, TIME)).collect::<Result<_, _>>()?;
         Ok(Self { servers, words })
     }
 
     /// # Errors
-    /// It says no, or nothing.
+    /// The agent refuses, or does not answer.
     pub(super) async fn log_in(
         &self,
         token: &SecretBytes,
@@ -62,7 +62,7 @@ impl Agent {
         Answer::parse(&answer, clock.now()).map_err(|problem| {
             Refusal::new(
                 Fault::Unhelpful,
-                format!("the answer of the EKS Pod Identity agent {problem} (is that the agent? see auth.address)"),
+                format!("the answer of the EKS Pod Identity agent {problem} (is the server the agent? check auth.address)"),
             )
         })
     }
@@ -101,22 +101,22 @@ impl Agent {
                 ),
             ),
             (403, _) => {
-                (Fault::Unhelpful, format!("the agent answers at {} alone: correct auth.address of the backend", ADDRESSES.join(" and ")))
+                (Fault::Unhelpful, format!("the agent answers only at {}: correct auth.address of the backend", ADDRESSES.join(" and ")))
             }
             (_, "AccessDeniedException") => (
                 Fault::Unauthenticated,
                 "the node's role needs eks-auth:AssumeRoleForPodIdentity, and the association's role must trust pods.eks.amazonaws.com"
                     .to_owned(),
             ),
-            (_, "ExpiredTokenException") => (Fault::Unauthenticated, "kubelet renews the token; see the node's clock".to_owned()),
-            _ => (Fault::Unauthenticated, "is the token's audience the one of EKS, pods.eks.amazonaws.com? see auth.audience".to_owned()),
+            (_, "ExpiredTokenException") => (Fault::Unauthenticated, "kubelet renews the token; check the node's clock".to_owned()),
+            _ => (Fault::Unauthenticated, "is the token's audience the one of EKS, pods.eks.amazonaws.com? check auth.audience".to_owned()),
         };
         Refusal::new(fault, format!("the EKS Pod Identity agent does not log in ServiceAccount {account}: {told} ({remedy})"))
     }
 }
 
 fn request(token: &SecretBytes) -> Result<Request<Bytes>, Refusal> {
-    let unfit = |_| Refusal::new(Fault::Unauthenticated, "the Pod's token has characters that no token has (see what issues it)");
+    let unfit = |_| Refusal::new(Fault::Unauthenticated, "the Pod's token has characters that a token cannot have (check what issues it)");
     let mut bare = HeaderValue::from_bytes(token.expose()).map_err(unfit)?;
     bare.set_sensitive(true);
     let mut request = Request::new(Bytes::new());

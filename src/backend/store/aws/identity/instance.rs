@@ -1,4 +1,5 @@
-//! The role of the node's instance, by version 2 of its metadata service: a token for the questions, then the role's name, then its key.
+//! The role of the node's instance, by version 2 of its metadata service: first a token for the requests, then the role's name, then its
+//! key.
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -16,10 +17,10 @@ use crate::model::SecretBytes;
 
 const ADDRESS: &str = "http://169.254.169.254";
 
-/// Where the packets may make one hop alone, a Pod gets no answer at all.
+/// If packets may make only one hop, a Pod gets no answer at all.
 const TIME: Duration = Duration::from_secs(1);
 
-/// How long a token for the questions is good, in seconds: there are two.
+/// How long a token for the requests is valid, in seconds: there are two requests.
 const GOOD_FOR: &str = "60";
 
 const TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
@@ -34,7 +35,7 @@ pub(super) struct Instance(Metadata);
 // === impl Instance ===
 
 impl Instance {
-    /// `address`: where it is, if it is not at its own.
+    /// `address`: the address of the service, if it is not the usual one.
     ///
     /// # Errors
     /// None, for an address of this node.
@@ -44,7 +45,7 @@ impl Instance {
     }
 
     /// # Errors
-    /// It has no role, or does not answer.
+    /// The instance has no role, or the service does not answer.
     pub(super) async fn log_in(&self, clock: &dyn Clock, deadline: Instant) -> Result<Issued, Refusal> {
         let mut ask = Request::new(Bytes::new());
         *ask.method_mut() = Method::PUT;
@@ -52,18 +53,18 @@ impl Instance {
         ask.headers_mut().insert(TTL, HeaderValue::from_static(GOOD_FOR));
         let answer = self.ask(ask, deadline).await?;
         let token = HeaderValue::from_bytes(answer.body().expose().trim_ascii());
-        let mut token = token.map_err(|_| self.fault(Fault::Unhelpful, "its token is not one", "is that an instance of EC2?"))?;
+        let mut token = token.map_err(|_| self.fault(Fault::Unhelpful, "its token is not valid", "is the node an instance of EC2?"))?;
         token.set_sensitive(true);
         let answer = self.ask(get(CREDENTIALS, &token)?, deadline).await?;
-        // A role's name has no sign that an address could not have.
+        // All characters of a role's name can be in an address.
         let name = String::from_utf8_lossy(answer.body().expose());
         let name = name.lines().next().unwrap_or_default().trim();
         if name.is_empty() || name.len() > 128 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_+=,.@-".contains(&byte)) {
-            return Err(self.fault(Fault::Unhelpful, "it does not name a role", "is that an instance of EC2?"));
+            return Err(self.fault(Fault::Unhelpful, "it does not name a role", "is the node an instance of EC2?"));
         }
         let answer = self.ask(get(&format!("{CREDENTIALS}{name}"), &token)?, deadline).await?;
         let unfit =
-            |problem: String| self.fault(Fault::Unavailable, &format!("its answer {problem}"), "see the instance's role in EC2 and IAM");
+            |problem: String| self.fault(Fault::Unavailable, &format!("its answer {problem}"), "check the instance's role in EC2 and IAM");
         Answer::parse(&answer, clock.now()).map_err(unfit)
     }
 
@@ -81,10 +82,10 @@ impl Instance {
         Err(match answer.status().as_u16() {
             200 => return Ok(answer),
             404 => self.fault(Fault::Unauthenticated, "the instance has no role", "give it an instance profile"),
-            403 => self.fault(Fault::Unauthenticated, &told, "the instance's metadata service is turned off: see its metadata options"),
-            401 => self.fault(Fault::Unavailable, &told, "its token ended: kubelet tries again by itself"),
+            403 => self.fault(Fault::Unauthenticated, &told, "the instance's metadata service is turned off: check its metadata options"),
+            401 => self.fault(Fault::Unavailable, &told, "its token expired: kubelet tries again by itself"),
             500.. => self.fault(Fault::Unavailable, &told, "kubelet tries again by itself"),
-            _ => self.fault(Fault::Unhelpful, &told, "is that an instance of EC2?"),
+            _ => self.fault(Fault::Unhelpful, &told, "is the node an instance of EC2?"),
         })
     }
 
@@ -95,5 +96,5 @@ impl Instance {
 
 fn get(path: &str, token: &HeaderValue) -> Result<Request<Bytes>, Refusal> {
     let request = Request::builder().uri(path).header(TOKEN, token).body(Bytes::new());
-    request.map_err(|error| Refusal::new(Fault::Unhelpful, format!("the instance's metadata service: {error} (see auth.address)")))
+    request.map_err(|error| Refusal::new(Fault::Unhelpful, format!("the instance's metadata service: {error} (check auth.address)")))
 }

@@ -1,4 +1,4 @@
-//! A key as a node's own services give it: the same JSON for an agent and an instance, but for a word.
+//! A key as a node's own services give it: the agent and the instance use the same JSON, except for one member.
 
 use http::Response;
 use jiff::Timestamp;
@@ -12,7 +12,7 @@ use crate::model::{SecretBytes, quoted};
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Answer {
-    /// Of an instance alone: `Success`, or what is wrong in an answer of 200.
+    /// Only from an instance: `Success`, or what is wrong in an answer of 200.
     code: Option<String>,
     access_key_id: Option<String>,
     secret_access_key: Option<SecretText>,
@@ -24,7 +24,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// # Errors
-    /// It holds no key: completes "the answer ...".
+    /// It holds no key. The text continues a sentence that begins with "the answer".
     pub(super) fn parse(answer: &Response<SecretBytes>, now: Timestamp) -> Result<Issued, String> {
         let parsed = serde_json::from_slice::<Self>(answer.body().expose()).map_err(|_| "is not JSON with an access key".to_owned())?;
         let Self { code, access_key_id, secret_access_key, token, expiration } = parsed;

@@ -1,4 +1,4 @@
-//! The daemon's own access key, in files: a file for each part, or one as AWS's own tools write it.
+//! The daemon's own access key, in files: a file for each part, or one file in the form of AWS's own tools.
 
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -11,7 +11,7 @@ use crate::backend::store::aws::credentials::Credentials;
 use crate::files::Desk;
 use crate::model::SecretBytes;
 
-/// Keys of a profile that say how to get at a key, and are not one.
+/// Entries of a profile that say how to get an access key. They are not an access key.
 const OTHER_WAYS: [&str; 5] = ["credential_process", "credential_source", "role_arn", "sso_session", "sso_start_url"];
 
 /// The key that the files have now.
@@ -74,7 +74,7 @@ fn of_profile(content: &str, profile: &str) -> Result<Parts, String> {
     match (id, secret, other) {
         (Some(id), Some(secret), _) => Ok(Parts { id: kept(id), secret: kept(secret), token: token.map(kept) }),
         (_, _, Some(other)) => {
-            Err(format!("has {other} in [{profile}], and no access key (Keyferry takes keys alone; `assumeRole` is for roles)"))
+            Err(format!("has {other} in [{profile}], and no access key (Keyferry reads only access keys there; `assumeRole` is for roles)"))
         }
         (None, _, None) => Err(format!("has no aws_access_key_id in [{profile}] (write it there)")),
         (_, None, None) => Err(format!("has no aws_secret_access_key in [{profile}] (write it there)")),
@@ -112,7 +112,7 @@ mod tests {
         has no [Default] (add that profile, or name another one in auth.profile of the backend)
         has no aws_access_key_id in [empty] (write it there)
         has no aws_secret_access_key in [half] (write it there)
-        has role_arn in [role], and no access key (Keyferry takes keys alone; `assumeRole` is for roles)
+        has role_arn in [role], and no access key (Keyferry reads only access keys there; `assumeRole` is for roles)
         ");
         assert!(of_profile("aws_access_key_id = AKIA\naws_secret_access_key = s", "default").is_err(), "it is in no profile");
     }
@@ -142,12 +142,12 @@ mod tests {
         }
         assert!(!said.join("").contains("canary"));
         insta::assert_snapshot!(said.join("\n"), @"
-        [folder]/absent: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)
+        [folder]/absent: cannot be read: No such file or directory (os error 2) (the daemon logs in to the store with what is in this file)
         [folder]/binary: is UTF-16, as PowerShell writes it (save it as UTF-8)
-        [folder]/two: has a secret access key that is not one (one line of ASCII characters, without blanks)
-        [folder]/empty: is empty (the daemon enters the store with what this file holds)
-        [folder]/secret: has an access key id that is not one (16 to 128 letters and digits, such as AKIA...)
-        [folder]/secret: has an access key id that is not one (16 to 128 letters and digits, such as AKIA...)
+        [folder]/two: has a secret access key that is not valid (one line of ASCII characters, without blanks)
+        [folder]/empty: is empty (the daemon logs in to the store with what is in this file)
+        [folder]/secret: has an access key id that is not valid (16 to 128 letters and digits, such as AKIA...)
+        [folder]/secret: has an access key id that is not valid (16 to 128 letters and digits, such as AKIA...)
         ");
     }
 }

@@ -1,10 +1,11 @@
-//! As whom AWS is asked: a login for each role and those who share it, made once, made again before it ends, and forgotten with the last
-//! Pod that used it.
+//! The logins to AWS: one for each role and the Pods that share it. It is made once, again before it ends, and forgotten with the last Pod
+//! that used it.
 //!
-//! Reading order: this file (which login a request takes), `session` (what a login gives), `sts` (the service that gives it), `agent`, `instance`, `keys` and `issued` (who else gives keys), `name` (what CloudTrail shows).
+//! Reading order: this file (which login a request takes), `session` (what a login gives), `sts` (the service that gives it), `agent`,
+//! `instance`, `keys` and `issued` (other sources of keys), `name` (what CloudTrail shows).
 //!
-//! The daemon's own key (`keys`, `instance`) never serves a role that a class names. AWS lets it become whatever trusts it, and only the
-//! configuration says what that is for; a Pod's token becomes only what trusts that very ServiceAccount.
+//! The daemon's own key (`keys`, `instance`) is never used for a role that a class names. With that key, AWS gives every role that trusts
+//! it, and only the configuration says which role is for whom. With a Pod's token, AWS gives only roles that trust that ServiceAccount.
 
 mod agent;
 mod instance;
@@ -43,19 +44,19 @@ use crate::files::Desk;
 use crate::http::HttpError;
 use crate::model::{PodIdentity, PodToken, Secret, SecretBytes, SecretRef, clean, quoted};
 
-/// The most sessions kept, but for those in use; fewer where their roles have long names. A node has some hundreds of Pods.
+/// The most sessions that are kept, besides those in use; fewer if their roles have long names. A node has a few hundred Pods.
 const MAX_SESSIONS: usize = 1_536;
 
-/// The bytes that a session counts for: AWS's session tokens are 1 to 2 KiB long, and are said to grow.
+/// The bytes that a session counts for: AWS's session tokens are 1 to 2 KiB long, and may become longer.
 const SESSION: usize = 4 * 1024;
 
 /// The largest answer of STS in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// Threads that read key files: a file system that hangs takes no more.
+/// Threads that read key files: a file system that hangs cannot take more threads.
 const THREADS: usize = 2;
 
-/// Where the EKS tools write the role of a ServiceAccount.
+/// The annotation in which EKS tools write the role of a ServiceAccount.
 const ANNOTATION: Annotation = Annotation {
     key: "eks.amazonaws.com/role-arn",
     names: "role",
@@ -65,7 +66,7 @@ const ANNOTATION: Annotation = Annotation {
     check: role::check,
 };
 
-/// Who all logins of the daemon itself are by.
+/// The tenant and Pod of all logins of the daemon itself.
 const NOBODY: &str = "";
 
 /// All logins of a backend.
@@ -76,12 +77,12 @@ pub(super) struct Identities {
     assume: Vec<Assume>,
     sts: Sts,
     clock: Arc<dyn Clock>,
-    /// The daemon's own key, where that is the way.
+    /// The daemon's own key, if the daemon logs in with one.
     own: Slot<Session>,
     sessions: Mutex<Slots<Key, Session>>,
 }
 
-/// How the first key is got, before other roles are assumed with it.
+/// How Keyferry gets the first key, before it assumes other roles with it.
 #[derive(Debug)]
 enum Way {
     Agent { audience: String, agent: Agent },
@@ -93,7 +94,7 @@ enum Way {
 /// A login and those who share it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Key {
-    /// Of [`Way::Irsa`].
+    /// Only for [`Way::Irsa`].
     role: Option<String>,
     who: Scope,
 }
@@ -101,11 +102,11 @@ struct Key {
 /// The role of a Pod's login, and who named it.
 enum Role {
     Annotated(Arc<Noted>),
-    /// By the class.
+    /// The class named it.
     Chosen(String),
-    /// By the configuration.
+    /// The configuration named it.
     Filled(String),
-    /// EKS knows it, or it is the daemon's own.
+    /// EKS has it, or it is the daemon's own.
     Unsaid,
 }
 
@@ -143,10 +144,10 @@ impl Identities {
         })
     }
 
-    /// The session that a request is asked with: the one there is, or a new one. Many who come at once log in once.
+    /// The session for a request: the present one, or a new one. If many come at the same time, one logs in.
     ///
     /// # Errors
-    /// There is nothing to log in with, AWS refuses it, or there was no answer.
+    /// There is no credential for the login, AWS refuses it, or there was no answer.
     pub(super) async fn session(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Arc<Session>, Refusal> {
         let who = self.scope(secret, &cx.pod);
         let named = self.role(secret, cx).await?;
@@ -157,11 +158,11 @@ impl Identities {
         let key = Key { role: named.as_text().map(str::to_owned), who: who.clone() };
         let weight = SESSION + 2 * named.as_text().map_or(0, str::len);
         let (slot, gone) = self.lock().enter(tenant, key, &cx.pod.uid, weight);
-        // Outside of the lock.
+        // This is outside of the lock.
         drop(gone);
         let log_in = async {
             let before = slot.pass();
-            // Few requests log in, and this future is large: it has a place of its own, so that the others stay small.
+            // Few requests log in, and this future is large. In its box, it does not make the other futures larger.
             let session = Box::pin(self.log_in(&named, &who, cx)).await?;
             Ok::<_, Refusal>(Arc::new(session.in_place_of(before.as_deref())))
         };
@@ -172,10 +173,10 @@ impl Identities {
         entered
     }
 
-    /// The store takes this session no more: it is not given again. Ask for one once more.
+    /// AWS no longer accepts this session: it is not given again. The caller asks for another one.
     pub(super) fn refused(&self, session: &Session) {
         session.refuse();
-        // What it was made with may be the reason.
+        // The key that it was made with may be the reason.
         if let (Some(own), Some(used)) = (self.own.pass(), session.own())
             && Arc::ptr_eq(&own.credentials(), used)
         {
@@ -183,12 +184,12 @@ impl Identities {
         }
     }
 
-    /// Whether a secret holds the key that it was asked for with, or the daemon's own: that it had for the login, or has now. Those are
-    /// nobody's secrets.
+    /// Whether a secret holds the key of its request, or the daemon's own key: the one of the login, or the present one. No Pod may get
+    /// those.
     pub(super) async fn is_in(&self, session: &Session, secret: &Secret, deadline: Instant) -> bool {
         let version = secret.version.as_ref().map(|version| SecretBytes::new(version.as_str().into()));
         let told: Vec<&SecretBytes> = secret.response.as_ref().map(|response| &**response.bytes()).into_iter().chain(&version).collect();
-        // Files may have another key by now, although the session of a role lives on.
+        // The files may have another key by now, although the session of a role is still valid.
         let own = match &self.way {
             Way::Keys { .. } => self.own(deadline).await.ok().or_else(|| self.own.pass()),
             Way::Agent { .. } | Way::Instance(_) | Way::Irsa { .. } => self.own.pass(),
@@ -198,7 +199,7 @@ impl Identities {
         keys.any(|key| told.iter().any(|told| echo::holds(told, &key)))
     }
 
-    /// Who may be given the same answer: those who are the same to AWS.
+    /// Who may get the same answer: those who are the same to AWS.
     pub(super) fn scope(&self, _: &SecretRef, pod: &PodIdentity) -> Scope {
         let is_own = matches!(self.way, Way::Instance(_) | Way::Keys { .. });
         if is_own && self.assume.iter().all(|assume| assume.role.is_fixed()) {
@@ -210,7 +211,7 @@ impl Identities {
         }
     }
 
-    /// The Pod with this uid is gone: so is what was kept for it alone. AWS takes no key back; each ends by itself.
+    /// The Pod with this uid is gone: what was kept only for it is removed. AWS cannot revoke a key; each ends by itself.
     pub(super) fn forget(&self, pod: &str) {
         let gone = self.lock().forget(pod);
         drop(gone);
@@ -219,10 +220,10 @@ impl Identities {
         }
     }
 
-    /// Whether AWS takes the daemon's own key; the ARN of whom it is. `None`: each Pod logs in for itself.
+    /// Whether AWS accepts the daemon's own key. Returns the ARN of its owner. `None`: each Pod logs in for itself.
     ///
     /// # Errors
-    /// There is no key, AWS refuses it, or there was no answer.
+    /// The daemon has no key, AWS refuses it, or there was no answer.
     pub(super) async fn check(&self, deadline: Instant) -> Result<Option<String>, Refusal> {
         if matches!(self.way, Way::Agent { .. } | Way::Irsa { .. }) {
             return Ok(None);
@@ -294,7 +295,7 @@ impl Identities {
                     "the role's account needs the cluster's OIDC issuer as an identity provider, with {audience} among its audiences: `aws \
                      iam create-open-id-connect-provider`"
                 ),
-                "ExpiredTokenException" => "kubelet renews the token; see the node's clock".to_owned(),
+                "ExpiredTokenException" => "kubelet renews the token; check the node's clock".to_owned(),
                 "RegionDisabledException" => "turn STS on for this region in the role's account: IAM, account settings".to_owned(),
                 _ => format!(
                     "does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for \
@@ -304,13 +305,13 @@ impl Identities {
             };
             let is_said = matches!(failure, Failure::Said(_));
             let refusal = failure.of_login(&format!("{arn}{whence} with the Pod's token for {audience}"), &remedy);
-            // The namespace has chosen this role, and AWS may never have an answer for it.
+            // The namespace has chosen this role, and AWS may never answer for it.
             let is_chosen = is_said && refusal.fault == Fault::Unavailable && matches!(role, Role::Annotated(_) | Role::Chosen(_));
             if is_chosen { Refusal { fault: Fault::NoLogin, ..refusal } } else { refusal }
         })
     }
 
-    /// A role that is assumed with the daemon's own key; once more with another one, if it is that which AWS takes no more.
+    /// Assumes a role with the daemon's own key. If AWS no longer accepts that key, this tries once more with another one.
     async fn with_own(&self, name: &str, cx: &FetchContext) -> Result<Session, Refusal> {
         let own = self.own(cx.deadline).await?;
         match self.chain(Session::again(&own), name, cx).await {
@@ -332,7 +333,7 @@ impl Identities {
         }
     }
 
-    /// One role after the other. The error says whether it is the first key's.
+    /// Assumes one role after the other. The error says whether the first key is the reason.
     async fn chain(&self, first: Session, name: &str, cx: &FetchContext) -> Result<Session, (Refusal, bool)> {
         let mut session = first;
         for (at, Assume { role, external_id }) in self.assume.iter().enumerate() {
@@ -365,32 +366,34 @@ impl Identities {
             }
             Way::Keys { files, desk } => {
                 let read = keys::read(desk, files, deadline).await?;
-                // Those who hold the same key share what it is good for.
+                // If the key is the same, the session stays the same.
                 let same = before.as_ref().filter(|known| !known.is_refused() && known.holds(&read));
                 same.inspect(|known| known.seen());
                 Ok(same.map_or_else(|| Arc::new(Session::kept(read, before.as_deref())), Arc::clone))
             }
             Way::Agent { .. } | Way::Irsa { .. } => {
-                Err(Refusal::new(Fault::Unauthenticated, "Pods log in here themselves (see auth.method)"))
+                Err(Refusal::new(Fault::Unauthenticated, "the Pods log in themselves here (check auth.method)"))
             }
         }
     }
 
     fn own_remedy(&self) -> &'static str {
         match &self.way {
-            Way::Keys { .. } => "is the key in the files of `auth` the right one, and not turned off or deleted? write a new one into them",
-            Way::Instance(_) => "see the instance's role in EC2 and IAM",
+            Way::Keys { .. } => {
+                "is the key in the files of `auth` the right one, and is it still active? if not, write a new one into them"
+            }
+            Way::Instance(_) => "check the instance's role in EC2 and IAM",
             Way::Agent { .. } | Way::Irsa { .. } => "kubelet tries again by itself",
         }
     }
 
-    /// A panic elsewhere cannot leave it half-changed: each step is one call of a map's.
+    /// A panic elsewhere cannot leave it half-changed: each step is one call of a map's method.
     fn lock(&self) -> MutexGuard<'_, Slots<Key, Session>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The class names a role that it has no say in.
+/// The class names a role, but may not choose it.
 fn foreign(why: &str) -> Refusal {
     Refusal::new(Fault::Denied, format!("role: a class cannot choose it: {why} (remove it)"))
 }

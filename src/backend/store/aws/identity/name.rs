@@ -1,5 +1,5 @@
-//! The name of a session: what a reader of CloudTrail sees, and policies as `sts:RoleSessionName`. It says whose it is, and is the same at
-//! each login, so that a policy may name it.
+//! The name of a session: readers see it in CloudTrail, and policies as `sts:RoleSessionName`. It says whose session it is. It is the same
+//! at each login, so that a policy can name it.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
@@ -13,8 +13,8 @@ const MAX: usize = 64;
 /// The length of the hash that replaces the part that is cut off, in characters.
 const HASH: usize = 8;
 
-/// `namespace.serviceaccount`, since a namespace has no dot; with `@pod` behind it where a Pod has the session to itself; and
-/// `keyferry@host` for one of all Pods of this node.
+/// `namespace.serviceaccount`, since a namespace has no dot. If the session is only for one Pod, `@pod` follows. If it is for all Pods of
+/// this node, the name is `keyferry@host`.
 pub(super) fn of(who: &Scope, pod: &PodIdentity) -> String {
     let PodIdentity { namespace, service_account, name, .. } = pod;
     fit(&match who {
@@ -24,13 +24,13 @@ pub(super) fn of(who: &Scope, pod: &PodIdentity) -> String {
     })
 }
 
-/// That of the daemon itself.
+/// The name for the daemon itself.
 pub(super) fn own() -> String {
     let system = rustix::system::uname();
     fit(&format!("keyferry@{}", system.nodename().to_string_lossy()))
 }
 
-/// With the characters and the length that STS allows. If a name has to be changed, a hash keeps it different from all others.
+/// Makes a name with the characters and the length that STS allows. If that changes the name, a hash keeps it different from all others.
 fn fit(text: &str) -> String {
     let fits = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
     if text.len() <= MAX && text.len() >= 2 && text.chars().all(fits) {

@@ -12,35 +12,35 @@ use crate::backend::remote::slot::{Pass, Standing};
 use crate::backend::store::aws::credentials::Credentials;
 use crate::backend::store::aws::error::date;
 
-/// From when on the next key is asked for: so long before this one ends, or a quarter of its life where that is less.
+/// Keyferry asks for the next key this long before the present one ends, or a quarter of its life before, if that is shorter.
 const EARLY: Duration = Duration::from_mins(5);
 
-/// A key this near its end is not used for a new request, which could outlive it.
+/// A key that ends so soon is not used for a new request: the request could take longer than that.
 const LAST: Duration = Duration::from_secs(15);
 
-/// How often a key that never ends is looked for in its file: another may have been written.
+/// How often Keyferry reads the file of a key that never ends: somebody may have written another one.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// How long a key stays that came in the place of a refused one, even if it is refused as well: then another login does not help, and each
-/// object of a mount would make one.
+/// How long the successor of a refused key stays, even if it is refused as well: another login does not help then, and each object of a
+/// mount would make one.
 const SPARED: Duration = Duration::from_secs(10);
 
-/// The longest life that is counted with.
+/// The longest life that Keyferry assumes.
 const LONGEST: Duration = Duration::from_hours(36);
 
-/// What a login gave. Those who hold the same one are the same to AWS.
+/// The result of a login. All who hold the same session are the same to AWS.
 pub(in crate::backend::store::aws) struct Session {
     credentials: Arc<Credentials>,
-    /// The daemon's own key, where it was used for the login.
+    /// The daemon's own key, if the login used it.
     own: Option<Arc<Credentials>>,
     since: Instant,
     /// `None`: a key that is kept in files.
     ends: Option<Instant>,
-    /// When its files had it last.
+    /// When it was last seen in its files.
     seen: Mutex<Instant>,
-    /// The store takes it no more.
+    /// AWS no longer accepts it.
     refused: AtomicBool,
-    /// It came in the place of one that was refused.
+    /// It replaced one that was refused.
     second: bool,
 }
 
@@ -51,8 +51,7 @@ pub(super) struct Issued {
     pub(super) left: Duration,
 }
 
-/// How long a key lives that ends at this time. The answer's own `Date` counts, where it has one: so it does not matter how wrong our clock
-/// is.
+/// How long a key lives that ends at this time. If the answer has a `Date`, that counts: so a wrong clock of ours does not matter.
 pub(super) fn left(ends: Timestamp, headers: &HeaderMap, now: Timestamp) -> Duration {
     Duration::try_from(ends.duration_since(date(headers).unwrap_or(now))).unwrap_or_default().min(LONGEST)
 }
@@ -60,26 +59,26 @@ pub(super) fn left(ends: Timestamp, headers: &HeaderMap, now: Timestamp) -> Dura
 // === impl Session ===
 
 impl Session {
-    /// `own`: what the daemon logged in with.
+    /// `own`: the key of the daemon's login.
     pub(super) fn issued(issued: Issued, own: Option<Arc<Credentials>>) -> Self {
         let Issued { credentials, left } = issued;
         Self { own, ..Self::of(Arc::new(credentials), Some(left)) }
     }
 
-    /// The daemon's own, for a while.
+    /// The daemon's own key, for a while.
     pub(super) fn own_issued(issued: Issued) -> Self {
         let Issued { credentials, left } = issued;
         Self::owned(Arc::new(credentials), Some(left))
     }
 
-    /// The daemon's own, which its files have until another is written into them. `before`: what there was until now. Another key is another
-    /// chance; the same one that was refused has had its own.
+    /// The daemon's own key from its files, until somebody writes another one into them. `before`: the session until now. A different key
+    /// gets a chance. The same key that was refused gets none.
     pub(super) fn kept(credentials: Credentials, before: Option<&Self>) -> Self {
         let before = before.filter(|before| before.holds(&credentials));
         Self::owned(Arc::new(credentials), None).in_place_of(before)
     }
 
-    /// With the same key, as the first one of a chain.
+    /// A session with the same key, as the first one of a chain.
     pub(super) fn again(first: &Self) -> Self {
         Self { own: first.own.clone(), ..Self::of(Arc::clone(&first.credentials), None) }
     }
@@ -98,7 +97,7 @@ impl Session {
         Arc::clone(&self.credentials)
     }
 
-    /// The keys that are nobody's secret: its own, and the daemon's that it was made with.
+    /// The keys that no Pod may get as a secret: its own, and the daemon's key that it was made with.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Arc<Credentials>> {
         let own = self.own.as_ref().filter(|own| !Arc::ptr_eq(own, &self.credentials));
         std::iter::once(&self.credentials).chain(own)
@@ -114,12 +113,12 @@ impl Session {
         known.id() == read.id() && known.secret() == read.secret() && known.token() == read.token()
     }
 
-    /// Its files still have it.
+    /// The files still have the key.
     pub(super) fn seen(&self) {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// `before`: what there was until now.
+    /// `before`: the session until now.
     pub(super) fn in_place_of(self, before: Option<&Self>) -> Self {
         Self { second: before.is_some_and(Self::is_refused), ..self }
     }

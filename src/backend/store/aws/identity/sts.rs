@@ -1,6 +1,7 @@
-//! AWS's Security Token Service: its three calls that give an access key for a login, or say whose a key is.
+//! AWS's Security Token Service: its three calls give an access key for a login, or say whose key it is.
 //!
-//! It speaks forms and XML (API version 2011-06-15), and is asked at its regional address. The caller says what a refusal means for the Pod.
+//! It takes forms and answers in XML (API version 2011-06-15). Keyferry uses its regional address. The caller says what a refusal means for
+//! the Pod.
 
 use bytes::Bytes;
 use http::Response;
@@ -25,7 +26,7 @@ const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
 #[derive(Debug)]
 pub(super) struct Sts(Line);
 
-/// What is asked for; a call that is signed has the key that it is signed with.
+/// One request; `signed` is the key of a signed one.
 struct Call<'c> {
     action: &'static str,
     parameters: Vec<(&'static str, &'c str)>,
@@ -33,7 +34,7 @@ struct Call<'c> {
     hidden: Option<&'c SecretBytes>,
 }
 
-/// A role to become, and under which name.
+/// The role to assume, and the name of the session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Becoming<'b> {
     pub(super) role: &'b str,
@@ -48,23 +49,23 @@ impl Sts {
         Self(line)
     }
 
-    /// `AssumeRoleWithWebIdentity`: the Pod's token for a key of the role.
+    /// `AssumeRoleWithWebIdentity`: gives a key of the role for the Pod's token.
     ///
     /// # Errors
-    /// The service says no, or nothing.
+    /// The service refuses, or does not answer.
     pub(super) async fn with_token(&self, to: Becoming<'_>, token: &SecretBytes, deadline: Instant) -> Result<Issued, Failure> {
         let Ok(jwt) = str::from_utf8(token.expose()) else {
-            return Err(Failure::Other(Refusal::new(Fault::Unauthenticated, "the Pod's token is not a text (see what issues it)")));
+            return Err(Failure::Other(Refusal::new(Fault::Unauthenticated, "the Pod's token is not a text (check what issues it)")));
         };
         let parameters = vec![("RoleArn", to.role), ("RoleSessionName", to.session), ("WebIdentityToken", jwt)];
         let call = Call { action: "AssumeRoleWithWebIdentity", parameters, signed: None, hidden: Some(token) };
         self.issue(&call, deadline).await
     }
 
-    /// `AssumeRole`: a key for one of another role.
+    /// `AssumeRole`: gives a key of another role.
     ///
     /// # Errors
-    /// The service says no, or nothing.
+    /// The service refuses, or does not answer.
     pub(super) async fn assume(&self, to: Becoming<'_>, with: &Credentials, deadline: Instant) -> Result<Issued, Failure> {
         let mut parameters = vec![("RoleArn", to.role), ("RoleSessionName", to.session)];
         parameters.extend(to.external_id.map(|id| ("ExternalId", id)));
@@ -72,16 +73,16 @@ impl Sts {
         self.issue(&Call { action: "AssumeRole", parameters, signed: Some(with), hidden: hidden.as_ref() }, deadline).await
     }
 
-    /// `GetCallerIdentity`: the ARN of who has this key. Nobody needs a right for it.
+    /// `GetCallerIdentity`: gives the ARN of the key's owner. It needs no right.
     ///
     /// # Errors
-    /// The service says no, or nothing.
+    /// The service refuses, or does not answer.
     pub(super) async fn caller(&self, with: &Credentials, deadline: Instant) -> Result<String, Failure> {
         let call = Call { action: "GetCallerIdentity", parameters: Vec::new(), signed: Some(with), hidden: None };
         let answer = self.call(&call, deadline).await?;
         let arn = read(&answer, &["GetCallerIdentityResult", "Arn"]).map(|arn| arn.to_string());
         let fits = |arn: &String| arn.len() <= 512 && arn.bytes().all(|byte| byte.is_ascii_graphic());
-        arn.filter(fits).ok_or_else(|| self.unfit(call.action, "is not one of AWS's STS"))
+        arn.filter(fits).ok_or_else(|| self.unfit(call.action, "is not from AWS's STS"))
     }
 
     async fn issue(&self, call: &Call<'_>, deadline: Instant) -> Result<Issued, Failure> {
@@ -90,7 +91,7 @@ impl Sts {
         let (id, secret, token) = (part("AccessKeyId"), part("SecretAccessKey"), part("SessionToken"));
         let ends = part("Expiration").and_then(|ends| ends.parse::<Timestamp>().ok());
         let (Some(id), Some(secret), Some(ends)) = (id, secret, ends) else {
-            return Err(self.unfit(call.action, "is not one of AWS's STS"));
+            return Err(self.unfit(call.action, "is not from AWS's STS"));
         };
         let credentials = Credentials::new(id.to_string(), secret, token, Some(ends));
         let credentials = credentials.map_err(|problem| self.unfit(call.action, &format!("has {problem}")))?;
@@ -109,7 +110,7 @@ impl Sts {
             tries: TRIES,
         };
         self.0.ask(&ask, deadline).await.map_err(|failure| match failure {
-            // It is the logins that are down, which is not yet the store.
+            // Only the logins are down. The store itself may be up.
             Failure::Other(refusal) if refusal.fault == Fault::Down => Failure::Other(Refusal { fault: Fault::Unavailable, ..refusal }),
             failure @ (Failure::Other(_) | Failure::Said(_)) => failure,
         })
@@ -121,7 +122,7 @@ impl Sts {
     }
 }
 
-/// In memory that is wiped, with room for what every character may become: a buffer that grows leaves copies behind.
+/// In memory that is wiped, with room for every character's escape: a growing buffer would leave copies in memory.
 fn form(call: &Call<'_>) -> Zeroizing<Vec<u8>> {
     let all = [("Action", call.action), ("Version", VERSION)].into_iter().chain(call.parameters.iter().copied());
     let room = call.parameters.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum::<usize>();

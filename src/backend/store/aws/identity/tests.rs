@@ -1,4 +1,4 @@
-//! Against moto where it plays its part well, and a fake of its own for the rest.
+//! Tests with moto where it is good enough, and with a fake of these tests for the rest.
 
 mod annotations;
 mod bounds;
@@ -24,7 +24,7 @@ const AUDIENCE: &str = "sts.amazonaws.com";
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/web";
 
-/// A configuration with this after its region, and STS at this address.
+/// A configuration with a region, then this text, and STS at this address.
 fn config(sts: &str, rest: &str) -> AwsConfig {
     let text = format!("region: eu-west-1\nendpoints: {{ sts: \"{sts}\" }}\n{rest}");
     let (node, mut faults) = (yaml::parse(&text).unwrap(), yaml::Faults::default());
@@ -67,7 +67,7 @@ fn secret(role: Option<&str>) -> SecretRef {
     asked.into()
 }
 
-/// What a store might answer.
+/// An answer that a store might give.
 fn answer(text: &str) -> Secret {
     Secret {
         fields: BTreeMap::new(),
@@ -88,7 +88,7 @@ async fn refused(identities: &Identities, role: Option<&str>, pod: &PodIdentity)
     refusal
 }
 
-/// All of them at once: how many different keys there are.
+/// Logs in for all of them at once. Returns the number of different keys.
 async fn keys_at_once(identities: &Arc<Identities>, pods: Vec<PodIdentity>) -> usize {
     let mut running = JoinSet::new();
     for pod in pods {
@@ -98,7 +98,7 @@ async fn keys_at_once(identities: &Arc<Identities>, pods: Vec<PodIdentity>) -> u
     running.join_all().await.into_iter().collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// Files of a test, gone with it.
+/// Files of a test, which end with it.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -126,7 +126,7 @@ impl Identities {
         annotations.again()
     }
 
-    /// What all annotations weigh, and those of a namespace.
+    /// The weight of all annotations, and of those of a namespace.
     fn noted_of_test(&self, namespace: &str) -> (usize, usize) {
         let Way::Irsa { annotations, .. } = &self.way else { panic!("no annotations") };
         annotations.weights(namespace)

@@ -26,11 +26,11 @@ async fn each_object_of_a_batch_has_its_own_fault() {
     assert!(read[0].is_ok() && read[2].is_ok());
     let error = read[1].as_ref().unwrap_err();
     assert_eq!(error.fault, Fault::NotFound);
-    insta::assert_snapshot!(error, @"amazon/secretsmanager/nothing: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (see the name, its version and the backend's region; AWS's request id is 0e7f-request)");
+    insta::assert_snapshot!(error, @"amazon/secretsmanager/nothing: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is 0e7f-request)");
     assert_eq!(aws.operations(), ["BatchGetSecretValue"]);
 }
 
-/// As above, of what AWS says of one secret alone.
+/// The same for what AWS says about only one secret.
 #[tokio::test]
 async fn a_denied_name_of_a_batch_fails_alone() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
@@ -59,16 +59,16 @@ async fn a_denied_name_of_a_batch_fails_alone() {
     assert_eq!(errors.iter().map(|error| error.fault).collect::<Vec<_>>(), faults.map(|(.., fault)| fault));
     assert_eq!(aws.operations(), ["BatchGetSecretValue"], "none is asked for once more");
     insta::assert_snapshot!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @"
-    amazon/secretsmanager/denied: Secrets Manager says AccessDeniedException: not authorized to perform: secretsmanager:GetSecretValue (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same of a secret that does not exist; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/denied: Secrets Manager says AccessDeniedException: not authorized to perform: secretsmanager:GetSecretValue (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)
     amazon/secretsmanager/kms: Secrets Manager says AccessDeniedException: Access to KMS is not allowed (the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/key: Secrets Manager says DecryptionFailure: The key is disabled (see the KMS key of the secret: is it disabled, or to be deleted?; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/key: Secrets Manager says DecryptionFailure: The key is disabled (check the KMS key of the secret: is it disabled, or will it be deleted?; AWS's request id is 0e7f-request)
     amazon/secretsmanager/gone: Secrets Manager says InvalidRequestException: You can't perform this operation on the secret because it was marked for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
     amazon/secretsmanager/new: Secrets Manager says SomethingNewException (kubelet tries again by itself; AWS's request id is 0e7f-request)
     amazon/secretsmanager/silent: Secrets Manager says nothing (kubelet tries again by itself; AWS's request id is 0e7f-request)
     ");
 }
 
-/// Two ServiceAccounts of one namespace are two to AWS: neither is read with the other's key.
+/// Two ServiceAccounts of one namespace are two to AWS: no secret is read with the other's key.
 #[tokio::test]
 async fn service_accounts_share_no_batch() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(4));
@@ -92,7 +92,7 @@ async fn service_accounts_share_no_batch() {
     }
 }
 
-/// Roles that were made for another provider have no right to batches.
+/// Roles that were made for another provider have no right to use batches.
 #[tokio::test]
 async fn a_batch_that_is_denied_is_asked_for_one_by_one_and_remembered_for_an_hour() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(5));
@@ -131,7 +131,7 @@ async fn a_batch_that_is_throttled_or_too_large_is_asked_for_one_by_one() {
     }
 }
 
-/// A call that was not answered says the same of each.
+/// A call without an answer means the same for each secret.
 #[tokio::test]
 async fn a_store_that_fails_is_not_asked_once_for_each() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(8));
@@ -151,7 +151,7 @@ async fn what_a_batch_does_not_tell_of_is_asked_for_by_itself() {
     assert_eq!(aws.operations().len(), 4);
 }
 
-/// AWS says no to the call if one name of it is denied, and does not say which (fault 17 of the AWS provider).
+/// AWS refuses the whole call if it denies one name, and does not say which (fault 17 of the AWS provider).
 #[tokio::test]
 async fn one_denied_parameter_fails_alone() {
     let (bench, aws) = (Bench::new(), Aws::start());
@@ -170,13 +170,13 @@ async fn one_denied_parameter_fails_alone() {
     assert_eq!(field(read[2].as_ref().unwrap(), "value"), "/shop/b");
     let error = read[1].as_ref().unwrap_err();
     assert_eq!(error.fault, Fault::Denied);
-    insta::assert_snapshot!(error, @"amazon/ssm/root/c: Parameter Store says AccessDeniedException: User: arn:aws:sts::111122223333:assumed-role/web/x is not authorized to perform: ssm:GetParameters on resource: arn:aws:ssm:eu-west-1:111122223333:parameter/root/c because no identity-based policy allows the ssm:GetParameters action (allow ssm:GetParameters on it in the role's policy; AWS says the same of a secret that does not exist; AWS's request id is 0e7f-request)");
+    insta::assert_snapshot!(error, @"amazon/ssm/root/c: Parameter Store says AccessDeniedException: User: arn:aws:sts::111122223333:assumed-role/web/x is not authorized to perform: ssm:GetParameters on resource: arn:aws:ssm:eu-west-1:111122223333:parameter/root/c because no identity-based policy allows the ssm:GetParameters action (allow ssm:GetParameters on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)");
     assert_eq!(aws.operations().len(), 4);
     at_once(&backend, names).await;
     assert_eq!(aws.operations().len(), 3, "remembered");
 }
 
-/// Namespaces may share a session, the daemon's own: what one of them is denied is nothing to the others.
+/// Namespaces may share a session, the daemon's own: a denial for one of them does not affect the others.
 #[tokio::test]
 async fn a_denied_name_costs_no_other_namespace_its_batches() {
     let (bench, aws) = (Bench::new(), Aws::start());
@@ -208,7 +208,7 @@ async fn a_denied_name_costs_no_other_namespace_its_batches() {
     }
 }
 
-/// Two versions of a name would be one in the answer.
+/// Two versions of a name would look the same in the answer.
 #[tokio::test]
 async fn no_parameter_is_in_a_batch_twice() {
     let (bench, aws) = (Bench::new(), Aws::start());
@@ -225,7 +225,7 @@ async fn no_parameter_is_in_a_batch_twice() {
     }
 }
 
-/// Fault 13 of the AWS provider: a parameter that nobody asked for brings it down.
+/// Fault 13 of the AWS provider: it crashes on a parameter that it did not ask for.
 #[tokio::test]
 async fn a_parameter_that_nobody_asked_for_is_nobodys() {
     let arn = |account: &str, name: &str| format!("arn:aws:ssm:eu-west-1:{account}:parameter{name}");
@@ -271,7 +271,7 @@ async fn a_hundred_secrets_cost_one_login_and_the_time_of_five_calls_at_most() {
     let proxy = Proxy::start(aws.address);
     let role = ", assumeRole: { role: \"arn:aws:iam::111122223333:role/secrets\" }";
     let backend = bench.backend_with(&format!("http://{}", proxy.address), fake::KEY, role, "");
-    // Connections stand, as in a daemon that runs.
+    // Connections are open, as in a running daemon.
     read(&backend, "secretsmanager/many/0").await.unwrap();
     aws.operations();
     proxy.delay(Duration::from_micros(2500));
@@ -291,7 +291,8 @@ async fn a_hundred_secrets_cost_one_login_and_the_time_of_five_calls_at_most() {
     assert!(best <= call.max(Duration::from_millis(6)) * 5, "{best:?}, a call takes {call:?}");
 }
 
-/// 250 Pods with three secrets each, sixty in all, under what makes equal requests one. The best of five: the machine is not this test's alone.
+/// 250 Pods with three secrets each, sixty in all, below the layer that joins equal requests. The best of five counts: other work runs on
+/// the machine too.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_of_a_service_account_share_a_login_and_batches() {
     let mut fewest = usize::MAX;
@@ -314,7 +315,7 @@ async fn pods_of_a_service_account_share_a_login_and_batches() {
         assert_eq!(of("AssumeRole"), 1, "{operations:?}");
         fewest = fewest.min(of("BatchGetSecretValue") + of("GetSecretValue"));
     }
-    // Three, where all come within a moment.
+    // Three, if all come within a moment.
     assert!(fewest <= 4, "{fewest}");
 }
 
@@ -337,7 +338,7 @@ async fn a_mount_that_ends_leaves_the_others_their_answers() {
     assert!(others.await.unwrap().iter().all(Result::is_ok));
 }
 
-/// The official client takes the tests' own AWS for AWS, so what Keyferry is held against is not Keyferry's idea of it.
+/// The official client works with the tests' own AWS. So the tests compare Keyferry with AWS, not with Keyferry's idea of AWS.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_official_client_reads_from_the_tests_own_aws() {
     let (aws, root) = (Aws::with_secrets(3), env!("CARGO_MANIFEST_DIR"));

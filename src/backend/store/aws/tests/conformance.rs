@@ -7,7 +7,8 @@ use crate::backend::testing::conformance::{self, Store};
 use crate::backend::{Facts, HangsOn, Inadmissible, Visitor};
 use crate::model::{Diagnosis, InvalidName};
 
-/// One service with the names of the suite: AWS's have the service in front, which is put on here, and taken off what is told.
+/// One service with the names of the suite. Names of AWS begin with the service: this adds it to each name, and removes it from each
+/// answer.
 #[derive(Debug)]
 struct Below {
     inner: Arc<AwsBackend>,
@@ -27,7 +28,7 @@ impl Region {
     }
 }
 
-/// A JSON object of the fields: that is how AWS keeps several.
+/// A JSON object of the fields: AWS keeps several fields like this.
 fn content(fields: &[(&str, &[u8])]) -> String {
     let texts = fields.iter().map(|(name, value)| ((*name).to_owned(), json!(str::from_utf8(value).unwrap())));
     Value::Object(texts.collect()).to_string()

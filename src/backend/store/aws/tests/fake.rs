@@ -1,5 +1,5 @@
-//! A small AWS of the tests' own, for what moto cannot say: it keeps secrets and parameters, verifies every signature, and answers as a test
-//! says where that has something to say. `boto3` keeps it honest.
+//! A small AWS of these tests, for what moto cannot do: it keeps secrets and parameters, verifies every signature, and answers as a test
+//! says, if the test says something. `boto3` checks that it works like AWS.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use super::super::sign::Signer;
 pub const ACCOUNT: &str = "111122223333";
 pub const REGION: &str = "eu-west-1";
 
-/// The key that it takes, and the one that it gives for a role.
+/// The key that it accepts, and the one that it gives for a role.
 pub const KEY: (&str, &str) = ("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY");
 const SESSION: (&str, &str, &str) = ("ASIASESSION", "session-key-00000000000000000000", "session-token-0000000000000000");
 
@@ -32,7 +32,7 @@ pub struct Asked {
     /// Such as `GetSecretValue` or `AssumeRole`.
     pub operation: String,
     pub headers: HeaderMap,
-    /// Of a form: null.
+    /// For a form: null.
     pub body: Value,
 }
 
@@ -91,12 +91,12 @@ impl Aws {
         self.state.secrets.lock().unwrap().insert(name.to_owned(), text.to_owned());
     }
 
-    /// Its name as AWS has it.
+    /// `name` is the name in AWS.
     pub fn parameter(&self, name: &str, text: &str) {
         self.state.parameters.lock().unwrap().insert(name.to_owned(), text.to_owned());
     }
 
-    /// What it says from now on, where that is something.
+    /// Sets its answers from now on; `None`: the usual answer.
     pub fn says(&self, saying: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) {
         *self.state.saying.lock().unwrap() = Some(Box::new(saying));
     }
@@ -156,7 +156,7 @@ fn unsigned() -> Answer {
     Answer::error("InvalidSignatureException", "The request signature we calculated does not match the signature you provided.")
 }
 
-/// Whether the signature is that of a known key over the headers that it names, and those are all that count.
+/// Whether the signature comes from a known key and covers the headers that it names, and those are all that matter.
 fn is_signed(asked: &Asked, host: Option<&str>, body: &[u8]) -> bool {
     let header = |name: &str| asked.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
     let Some(authorization) = header("authorization") else { return false };
@@ -250,7 +250,7 @@ impl State {
     }
 }
 
-/// Three to a page, after an empty one.
+/// Three names on a page, after an empty page.
 fn page<'n>(asked: &Asked, names: impl Iterator<Item = &'n String>, list: &str) -> Answer {
     let names: Vec<Value> = names.map(|name| json!({ "Name": name })).collect();
     let Some(from) = asked.body["NextToken"].as_str() else { return Answer::json(&json!({ list: [], "NextToken": "0" })) };

@@ -32,7 +32,7 @@ fn an_arn_is_another_spelling_of_a_name() {
         ("arn:aws:secretsmanager:eu-west-1:999999999999:secret:shop/db-AbCdEf", "secretsmanager/999999999999:shop/db-AbCdEf"),
         ("secretsmanager/999999999999:shop/db-AbCdEf", "secretsmanager/999999999999:shop/db-AbCdEf"),
         ("arn:aws:ssm:eu-west-1:999999999999:parameter/a/b", "ssm/999999999999:a/b"),
-        // The same secret by way of Parameter Store: a rule that denies the one denies the other.
+        // The same secret through Parameter Store: a rule that denies one name denies the other.
         ("ssm/aws/reference/secretsmanager/root/db", "secretsmanager/root/db"),
         ("arn:aws:ssm:eu-west-1:111122223333:parameter/aws/reference/secretsmanager/root/db", "secretsmanager/root/db"),
     ] {
@@ -107,41 +107,41 @@ fn names_that_cannot_be_asked_for_say_why() {
     shop/db does not begin with `secretsmanager/` or `ssm/` (write for example "secretsmanager/shop/db")
     secretsmanager has no name of a secret after `secretsmanager/` (write it there)
     secretsmanager/ has an empty element (`//`, or a `/` at its start or end)
-    secretsmanager/a~b has '~', which no name of a secret has (letters, digits and /_+=.@-)
-    secretsmanager/~a/b has '~', which no name of a secret has (letters, digits and /_+=.@-)
+    secretsmanager/a~b has '~', which the name of a secret cannot have (letters, digits and /_+=.@-)
+    secretsmanager/~a/b has '~', which the name of a secret cannot have (letters, digits and /_+=.@-)
     secretsmanager/999999999999: has no name of a secret after the account (write it there)
     ssm//a has an empty element (`//`, or a `/` at its start or end)
-    ssm/~/a has '~', which no name of a parameter has (letters, digits and /_.-)
+    ssm/~/a has '~', which the name of a parameter cannot have (letters, digits and /_.-)
     ssm/AWS/reference/secretsmanager/root begins with another spelling of `aws/reference/secretsmanager/` (write secretsmanager/NAME)
     ssm/999999999999:aws/reference/secretsmanager/x begins with another spelling of `aws/reference/secretsmanager/` (write secretsmanager/NAME)
     secretsmanager/a/../b has the element ".."
-    secretsmanager/a b has ' ', which no name of a secret has (letters, digits and /_+=.@-)
-    secretsmanager/a:b has a `:`, which no name of a secret has (write a part of the secret as `field`)
-    secretsmanager/ü has 'ü', which no name of a secret has (letters, digits and /_+=.@-)
+    secretsmanager/a b has ' ', which the name of a secret cannot have (letters, digits and /_+=.@-)
+    secretsmanager/a:b has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
+    secretsmanager/ü has 'ü', which the name of a secret cannot have (letters, digits and /_+=.@-)
     secretsmanager/111122223333:a-AbCdEf has the backend's own account (leave it out)
-    secretsmanager/999999999999:a is of another account, and has no end of an ARN such as -AbCdEf (write the whole ARN)
-    secretsmanager/99:a has a `:`, which no name of a secret has (write a part of the secret as `field`)
-    secretsmanager/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx is over 512 characters, which no name of a secret is (see its spelling)
-    ssm/a:3 has a `:`, which no name of a parameter has (write a version or a label as `version`)
-    ssm/a+b has '+', which no name of a parameter has (letters, digits and /_.-)
-    ssm/a  has ' ', which no name of a parameter has (letters, digits and /_.-)
+    secretsmanager/999999999999:a is of another account, and does not end like an ARN, such as with -AbCdEf (write the whole ARN)
+    secretsmanager/99:a has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
+    secretsmanager/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx is over 512 characters, which is too long for the name of a secret (check its spelling)
+    ssm/a:3 has a `:`, which the name of a parameter cannot have (write a version or a label as `version`)
+    ssm/a+b has '+', which the name of a parameter cannot have (letters, digits and /_.-)
+    ssm/a  has ' ', which the name of a parameter cannot have (letters, digits and /_.-)
     ssm/a%2Fb has the character '%', which stores read as an escape or a query
-    secretsmanager/a* has '*', which no name of a secret has (letters, digits and /_+=.@-)
+    secretsmanager/a* has '*', which the name of a secret cannot have (letters, digits and /_+=.@-)
     ssm/111122223333:a has the backend's own account (leave it out)
-    ssm/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x has over 15 levels, which no parameter has (see its spelling)
-    ssm/aws/reference/secretsmanager/a:b has a `:`, which no name of a secret has (write a part of the secret as `field`)
+    ssm/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x/x has over 15 levels, which is too many for a parameter (check its spelling)
+    ssm/aws/reference/secretsmanager/a:b has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
     arn:aws:secretsmanager:eu-west-1 is not a whole ARN (copy it from AWS, or write secretsmanager/NAME or ssm/NAME)
     arn:aws:secretsmanager:eu-central-1:111122223333:secret:a-AbCdEf is an ARN of the region "eu-central-1", and this backend is in eu-west-1 (use a backend of that region)
     arn:aws-cn:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf is an ARN of the partition "aws-cn", and this backend is in aws (use a backend of that partition)
     arn:aws:s3:eu-west-1:111122223333:secret:a-AbCdEf is not the ARN of a secret or a parameter (copy it from AWS)
     arn:aws:ssm:eu-west-1:111122223333:document/a is not the ARN of a secret or a parameter (copy it from AWS)
     arn:aws:ssm:eu-west-1:111122223333:secret:a-AbCdEf is not the ARN of a secret or a parameter (copy it from AWS)
-    arn:aws:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf:password has a `:`, which no name of a secret has (write a part of the secret as `field`)
+    arn:aws:secretsmanager:eu-west-1:111122223333:secret:a-AbCdEf:password has a `:`, which the name of a secret cannot have (write a part of the secret as `field`)
     arn:aws:secretsmanager:eu-west-1::secret:a-AbCdEf is an ARN without the number of an account (copy the whole ARN from AWS)
     "#);
 }
 
-/// Without it nobody could tell whose an ARN is, nor hold a rule on a name against it.
+/// Without the account, Keyferry cannot know whose ARN it is, and cannot compare a rule for a name with it.
 #[test]
 fn without_an_account_no_arn_is_a_name() {
     let none = of(KEYS);
@@ -193,11 +193,11 @@ fn a_class_asks_for_what_aws_has_and_no_more() {
     let said: Vec<_> = refused.into_iter().map(Result::unwrap_err).collect();
     insta::assert_snapshot!(said.join("\n"), @r#"
     role: "web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
-    role: cannot be chosen by a class, since this backend has auth.method keys (remove it)
-    role: cannot be chosen by a class, since this backend has auth.assumeRole (remove it)
+    role: cannot be chosen by a class, because this backend has auth.method keys (remove it)
+    role: cannot be chosen by a class, because this backend has auth.assumeRole (remove it)
     mount: means login by "podIdentity", and the backend that serves this class logs in by irsa (change that in the class; or the cluster's admin can add a backend of this region with the other auth.method)
-    address: means nothing to AWS: of its login a class can choose the role alone (remove it)
-    namespace: means nothing to AWS: of its login a class can choose the role alone (remove it)
+    address: means nothing to AWS: a class can choose only the role of a login (remove it)
+    namespace: means nothing to AWS: a class can choose only the role of a login (remove it)
     method: POST means nothing to AWS, whose secrets are only read (remove it)
     args: mean nothing to AWS, whose secrets are asked for by name alone (remove it)
     version: "3a" is neither the number nor the label of a parameter's version (a label has letters, digits and _.-, and does not begin with a digit, `aws` or `ssm`)
@@ -227,9 +227,9 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
     amazon.auth.method: is missing (one of irsa, podIdentity, keys, instance)
 
     amazon.region: "eu-west" is not a region (write for example eu-west-1)
-    amazon.auth.method: is no way to log in (known here: irsa, podIdentity, keys, instance)
+    amazon.auth.method: is not a way to log in (known here: irsa, podIdentity, keys, instance)
 
-    amazon.region: "xx-north-1" is not a region that this version knows (see its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)
+    amazon.region: "xx-north-1" is not a region that this version knows (check its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)
     amazon.auth.role: "web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
     amazon.auth.profile: goes with keys, not with irsa (remove it)
 
@@ -237,9 +237,9 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
     amazon.auth.accessKeyIdFile: is missing (the file with the id of the access key; or credentialsFile, a file as AWS's tools write it)
     amazon.auth.secretAccessKeyFile: is missing (the file with the key itself; or credentialsFile, a file as AWS's tools write it)
 
-    amazon.auth.credentialsFile: stands beside `accessKeyIdFile` (remove one)
+    amazon.auth.credentialsFile: cannot be used together with `accessKeyIdFile` (remove one)
 
-    amazon.auth.profile: is a part of `credentialsFile`, which is not there (name that, or remove it)
+    amazon.auth.profile: belongs to `credentialsFile`, which is missing (write that too, or remove it)
     amazon.share: goes with irsa and podIdentity: all Pods are the same to AWS here (remove it)
 
     amazon.auth.address: is not an address of this node (write http://169.254.169.254 or http://[fd00:ec2::254], or one of 127.0.0.1)
@@ -247,19 +247,25 @@ fn what_the_configuration_cannot_mean_is_said_all_at_once() {
     amazon.auth.address: is not an address of this node (write http://169.254.170.23 or http://[fd00:ec2::23], or one of 127.0.0.1)
     amazon.classMay.role: cannot be granted here: a class can choose a role only where the Pod's own token is the whole login (use auth.method irsa without assumeRole, or remove it)
 
-    amazon.classMay.address: cannot be granted here: of AWS's login a class can choose the role alone (remove it)
-    amazon.classMay.tls: cannot be granted here: of AWS's login a class can choose the role alone (remove it)
+    amazon.classMay.address: cannot be granted here: a class can choose only the role of a login to AWS (remove it)
+    amazon.classMay.tls: cannot be granted here: a class can choose only the role of a login to AWS (remove it)
 
+<<<<<<< HEAD
     amazon.endpoints.ssm: is not https:// (write https://; http:// is for this machine's own addresses alone, such as 127.0.0.1)
     amazon.endpoints.s3: is not a known key (known here: secretsmanager, ssm, sts)
     amazon.endpoints.sts: has a path, and AWS is asked at `/` (write scheme, host and port alone)
+=======
+    amazon.endpoints.ssm: does not begin with https:// (write https://; http:// is only for this machine's own addresses, such as 127.0.0.1)
+    amazon.endpoints.s3: is not a known key (known here: secretsmanager, ssm, sts)
+    amazon.endpoints.sts: has a path, and Keyferry asks AWS only at `/` (write only scheme, host and port)
+>>>>>>> 8e7ea13b656b9e0db45a824bd6f574953dd5b073
 
     amazon.auth.credentialsFile: "aws" is not an absolute path (start it with /)
-    amazon.auth.assumeRole.role: "arn:aws:iam::111122223333:role/${namespace}-${serviceAccount}" gives ServiceAccounts of several namespaces one role, such as c of a-b and b-c of a (write ${namespace}.${serviceAccount} or ${namespace}/${serviceAccount})
+    amazon.auth.assumeRole.role: "arn:aws:iam::111122223333:role/${namespace}-${serviceAccount}" gives ServiceAccounts of several namespaces the same role, such as c of a-b and b-c of a (write ${namespace}.${serviceAccount} or ${namespace}/${serviceAccount})
     amazon.auth.assumeRole.role: is missing (the ARN of the role, such as arn:aws:iam::111122223333:role/secrets)
     amazon.auth.assumeRole.externalId: is not an external id (2 to 1224 letters, digits and _+=,.@:/-)
 
-    amazon.fips: is for AWS's own addresses, and stands beside `endpoints` (write those hosts there, or remove one)
+    amazon.fips: is for AWS's own addresses, and cannot be used together with `endpoints` (write those hosts there, or remove one)
     "#);
 }
 
@@ -279,7 +285,7 @@ fn a_whole_entry_is_read() {
     assert_eq!(newer.unwrap().endpoint(Service::Tokens).to_string(), "https://b");
 }
 
-/// Fault 7 of the AWS provider: it logs in at an address that is not FIPS.
+/// Fault 7 of the AWS provider: it logs in at an address without FIPS.
 #[test]
 fn fips_is_for_logins_as_well() {
     for (entry, host) in [
@@ -295,7 +301,7 @@ fn fips_is_for_logins_as_well() {
     }
 }
 
-/// What is kept on disk of an answer hangs on this text.
+/// The answers that are kept on disk depend on this text.
 #[test]
 fn answers_hang_on_who_asks_where_and_how() {
     let text = |entry: &str| config(entry).unwrap().hangs_on().to_text();
@@ -327,7 +333,7 @@ async fn a_prefix_is_a_folder_of_one_of_the_services() {
     }
 }
 
-/// What is signed for one region is refused in all others, and roles of one partition are nothing to another.
+/// AWS refuses what is signed for another region, and roles of one partition do not exist in another.
 #[test]
 fn another_regions_address_and_another_partitions_role_are_refused() {
     let entries = [
@@ -341,14 +347,14 @@ fn another_regions_address_and_another_partitions_role_are_refused() {
     ];
     let said: Vec<_> = entries.iter().map(|entry| config(entry).unwrap_err()).collect();
     insta::assert_snapshot!(said.join("\n"), @r#"
-    amazon.endpoints.sts: is not an address of eu-west-1, and what is signed for that is refused elsewhere (write https://sts.eu-west-1.amazonaws.com, or remove it)
-    amazon.endpoints.ssm: is not an address of eu-west-1, and what is signed for that is refused elsewhere (write https://ssm.eu-west-1.amazonaws.com, or remove it)
-    amazon.endpoints.secretsmanager: is not an address of eu-west-1, and what is signed for that is refused elsewhere (write https://secretsmanager.eu-west-1.amazonaws.com, or remove it)
+    amazon.endpoints.sts: is not an address of eu-west-1, and AWS refuses what is signed for another region (write https://sts.eu-west-1.amazonaws.com, or remove it)
+    amazon.endpoints.ssm: is not an address of eu-west-1, and AWS refuses what is signed for another region (write https://ssm.eu-west-1.amazonaws.com, or remove it)
+    amazon.endpoints.secretsmanager: is not an address of eu-west-1, and AWS refuses what is signed for another region (write https://secretsmanager.eu-west-1.amazonaws.com, or remove it)
     amazon.auth.role: "arn:aws-cn:iam::111122223333:role/web" is an ARN of the partition "aws-cn", and eu-west-1 is in aws (begin it with arn:aws:)
     amazon.auth.role: "arn:aws:iam::111122223333:role/web" is an ARN of the partition "aws", and cn-north-1 is in aws-cn (begin it with arn:aws-cn:)
     amazon.auth.role: "arn:awsfoo:iam::111122223333:role/web" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
     amazon.auth.assumeRole.role: "arn:aws-us-gov:iam::111122223333:role/web" is an ARN of the partition "aws-us-gov", and eu-west-1 is in aws (begin it with arn:aws:)
-    amazon.region: "us-foo-bar-baz-1" is not a region that this version knows (see its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)
+    amazon.region: "us-foo-bar-baz-1" is not a region that this version knows (check its spelling; for a new region, write `endpoints` for secretsmanager, ssm and sts)
     "#);
     for entry in [
         "region: eu-west-1\nauth: { method: irsa }\nendpoints: { sts: \"https://vpce-1.sts.eu-west-1.vpce.amazonaws.com\", ssm: \"https://aws.corp.example\" }",

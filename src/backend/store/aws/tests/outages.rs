@@ -1,4 +1,4 @@
-//! What is out, what throttles and what only seems so, below what guards a store.
+//! Services that are down, that throttle, or only seem so, below the code that protects a store.
 
 use std::sync::Mutex;
 
@@ -13,7 +13,7 @@ use crate::turns::Turns;
 
 const IRSA: &str = "auth: { method: irsa }";
 
-/// With each service at an address of its own.
+/// Each service has its own address.
 fn apart(bench: &Bench, [secrets, parameters, tokens]: [&str; 3], auth: &str) -> Arc<AwsBackend> {
     let text =
         format!("region: eu-west-1\n{auth}\nendpoints: {{ secretsmanager: \"{secrets}\", ssm: \"{parameters}\", sts: \"{tokens}\" }}");
@@ -32,7 +32,7 @@ fn guarded(bench: &Bench, store: &Arc<AwsBackend>) -> (Breaker, Arc<Circuits>) {
     (Breaker::new(Arc::clone(store) as Arc<dyn Backend>, Arc::clone(&circuits)), circuits)
 }
 
-/// As in a VPC with an endpoint for one of the two.
+/// As in a VPC that has an endpoint for only one of the two.
 #[tokio::test]
 async fn a_service_that_is_out_of_reach_turns_the_other_off_for_nobody() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
@@ -53,7 +53,7 @@ async fn a_service_that_is_out_of_reach_turns_the_other_off_for_nobody() {
     }
 }
 
-/// A namespace names the roles of its classes: one whose issuer never answers is its own trouble.
+/// A namespace names the roles of its classes. If the issuer of one never answers, only that namespace has trouble.
 #[tokio::test]
 async fn a_login_of_a_role_that_fails_turns_the_store_off_for_nobody() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
@@ -78,7 +78,7 @@ async fn a_login_of_a_role_that_fails_turns_the_store_off_for_nobody() {
     assert!(!circuits.state().0);
 }
 
-/// A server that takes connections and says nothing.
+/// A server that accepts connections and never answers.
 #[tokio::test]
 async fn the_doctor_gives_each_its_own_time() {
     let (bench, aws) = (Bench::new(), Aws::start());
@@ -97,12 +97,12 @@ async fn the_doctor_gives_each_its_own_time() {
     insta::assert_snapshot!(lines.join("\n").replace(&at, "AWS").replace(&nothing, "NOTHING"), @"
     Warn backend amazon: NOTHING: no answer in time
     Ok backend amazon: Parameter Store answers at AWS
-    Ok backend amazon: clock: AWS's is this node's, to the second
+    Ok backend amazon: clock: AWS's clock and this node's are the same to the second
     Ok backend amazon: login: as arn:aws:iam::111122223333:user/x
     ");
 }
 
-/// `http` tries a 429 again, and nobody else does so once more.
+/// `http` tries a 429 again, and no other code tries it once more.
 #[tokio::test]
 async fn a_429_is_asked_for_three_times_in_all() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
@@ -111,7 +111,7 @@ async fn a_429_is_asked_for_three_times_in_all() {
     let error = read(&backend, "secretsmanager/many/0").await.unwrap_err();
     assert_eq!((error.fault, aws.operations().len()), (Fault::Throttled, 3));
     assert!(error.reason.contains(" after 3 tries"), "{error}");
-    // One that the store wants later than anybody waits is not made.
+    // If the store names a time after the deadline, there is no next try.
     let backend = bench.backend(&aws);
     aws.says(|_| Some(Answer::new(429, "{}").header("retry-after", "40")));
     let error = read(&backend, "secretsmanager/many/0").await.unwrap_err();
@@ -119,7 +119,7 @@ async fn a_429_is_asked_for_three_times_in_all() {
     assert!(error.retry_after.is_some_and(|wait| wait >= Duration::from_secs(40)), "{:?}", error.retry_after);
 }
 
-/// A name of a role or a secret may well be made of such words.
+/// The name of a role or a secret may have such words in it.
 #[tokio::test]
 async fn a_denial_is_one_of_a_key_only_where_aws_says_so() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
@@ -135,7 +135,7 @@ async fn a_denial_is_one_of_a_key_only_where_aws_says_so() {
     }
 }
 
-/// A wrong key is tried again once, in case that the files have another by now; and then not for each object.
+/// A wrong key is tried again once, because the files may have another one by now; but not for each object.
 #[tokio::test]
 async fn a_wrong_key_in_files_costs_one_call_more() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(4));
@@ -145,7 +145,7 @@ async fn a_wrong_key_in_files_costs_one_call_more() {
         assert_eq!(read(&backend, &format!("secretsmanager/{name}")).await.unwrap_err().fault, Fault::Unauthenticated);
         assert_eq!(aws.operations().len(), calls, "{name}");
     }
-    // The right key has its chance, even so soon.
+    // The right key is tried, even so soon.
     bench.file("secret", fake::KEY.1);
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(11)).await;
@@ -163,7 +163,7 @@ async fn a_wrong_key_in_files_costs_one_call_more() {
     }
 }
 
-/// The files have another key, and a session of before lives on.
+/// The files have another key, and the former session is still valid.
 #[tokio::test]
 async fn the_key_that_the_files_have_now_is_nobodys_secret_either() {
     const NEW: &str = "new-secret-access-key-0000000000000000";
@@ -171,7 +171,7 @@ async fn the_key_that_the_files_have_now_is_nobodys_secret_either() {
     aws.secret("keys", &format!("{{\"key\":\"{NEW}\"}}"));
     let role = ", assumeRole: { role: \"arn:aws:iam::111122223333:role/secrets\" }";
     let backend = bench.backend_with(&format!("http://{}", aws.address), fake::KEY, role, "");
-    assert!(read(&backend, "secretsmanager/keys").await.is_ok(), "it is no key yet");
+    assert!(read(&backend, "secretsmanager/keys").await.is_ok(), "it is not a key yet");
     bench.file("secret", NEW);
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(11)).await;
@@ -182,7 +182,7 @@ async fn the_key_that_the_files_have_now_is_nobodys_secret_either() {
     assert!(read(&backend, "secretsmanager/many/0").await.is_ok());
 }
 
-/// Nor is it the version of one.
+/// The key is not delivered as the version of a secret either.
 #[tokio::test]
 async fn a_version_that_is_the_key_is_not_delivered() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(1));
@@ -194,7 +194,7 @@ async fn a_version_that_is_the_key_is_not_delivered() {
     assert_eq!(error.fault, Fault::Denied);
 }
 
-/// What is said of an answer of success has the id that AWS's support asks for, as what is said of a refusal.
+/// A message about an answer of success has the id that AWS's support asks for, like a message about a refusal.
 #[tokio::test]
 async fn every_message_has_the_request_id() {
     let (bench, aws) = (Bench::new(), Aws::start());
@@ -220,7 +220,7 @@ async fn every_message_has_the_request_id() {
     }
 }
 
-/// A listing is as long as a class's prefix is short.
+/// The shorter a class's prefix is, the longer its listing.
 #[tokio::test]
 async fn names_are_paid_for_by_who_lists_them() {
     let (bench, aws) = (Bench::new(), Aws::start());

@@ -12,11 +12,11 @@ const RIGHTS: [&str; 6] = [
     "secretsmanager:ListSecrets",
     "ssm:GetParameters",
     "ssm:DescribeParameters",
-    // Of moto's users alone: AWS asks for no right here.
+    // Only moto's users need this right: AWS needs none here.
     "sts:GetCallerIdentity",
 ];
 
-/// A user's key, after which signatures and rights are checked.
+/// A backend with a user's key. From then on, moto checks signatures and rights.
 async fn backend(bench: &Bench, moto: &Moto, rights: &[&str]) -> Arc<AwsBackend> {
     let key = moto.user("keyferry", rights).await;
     moto.check_after(0).await;
@@ -93,7 +93,7 @@ async fn a_secret_that_is_to_be_deleted_is_not_there() {
     moto.secret(REGION, "gone", "1").await;
     moto.must(REGION, "secretsmanager.DeleteSecret", json!({ "SecretId": "gone" })).await;
     let backend = backend(&bench, &moto, &RIGHTS).await;
-    // The words are AWS's; moto has others, and the same code.
+    // These are AWS's words; moto has other words and the same code.
     let error = read(&backend, "secretsmanager/gone").await.unwrap_err();
     assert!(matches!(error.fault, Fault::NotFound | Fault::Invalid), "{error}");
 }
@@ -106,12 +106,12 @@ async fn another_account_is_asked_by_arn_and_must_be_that() {
     let arn = listed["SecretList"][0]["ARN"].as_str().unwrap().to_owned();
     let key = moto.user("keyferry", &RIGHTS).await;
     moto.check_after(0).await;
-    // To this backend the server's account is another.
+    // For this backend, the server's account is another one.
     let backend = bench.backend_with(&moto.url(), (&key.id, &key.secret), "", "account: \"999999999999\"");
     assert_eq!(field(&read(&backend, &arn).await.unwrap(), "value"), "1");
     let name = secret(&backend, &arn).name.clone();
     assert!(name.as_str().starts_with("secretsmanager/123456789012:shop/db-"), "{name}");
-    // A partial ARN that ends as a whole one does: AWS would find the secret by it, and policy saw another name.
+    // A partial ARN that ends like a whole one: AWS would find the secret with it, but policy checked another name.
     moto.check_nothing().await;
     moto.secret(REGION, "shop-abcdef", "2").await;
     let error = read(&backend, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:shop-abcdef").await.unwrap_err();

@@ -32,21 +32,21 @@ async fn each_code_has_its_fault_and_its_words() {
         said.push(error.to_string());
     }
     insta::assert_snapshot!(said.join("\n"), @"
-    amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (see the name, its version and the backend's region; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says ResourceNotFoundException: Secrets Manager can't find the specified secret. (check the name, its version and the backend's region; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You can't perform this operation on the secret because it was marked for deletion. (it can be restored until its deletion: aws secretsmanager restore-secret; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You provided a VersionStage that is not associated to the provided VersionId. (see the name and the version in the class; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException: User: arn:aws:sts::111122223333:assumed-role/web/keyferry is not authorized to perform: secretsmanager:GetSecretValue on resource: many/0 because no identity-based policy allows the secretsmanager:GetSecretValue action (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same of a secret that does not exist; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says InvalidRequestException: You provided a VersionStage that is not associated to the provided VersionId. (check the name and the version in the class; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException: User: arn:aws:sts::111122223333:assumed-role/web/keyferry is not authorized to perform: secretsmanager:GetSecretValue on resource: many/0 because no identity-based policy allows the secretsmanager:GetSecretValue action (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException: Access to KMS is not allowed (the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says DecryptionFailure: The key is disabled (see the KMS key of the secret: is it disabled, or to be deleted?; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says ExpiredTokenException: The security token included in the request is expired (see the role or the access key of the backend's `auth`; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says UnrecognizedClientException: The security token included in the request is invalid. (see the role or the access key of the backend's `auth`; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says DecryptionFailure: The key is disabled (check the KMS key of the secret: is it disabled, or will it be deleted?; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says ExpiredTokenException: The security token included in the request is expired (check the role or the access key of the backend's `auth`; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says UnrecognizedClientException: The security token included in the request is invalid. (check the role or the access key of the backend's `auth`; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: Secrets Manager says InvalidSignatureException: The request signature we calculated does not match. (is the access key right, and the clock of this node?; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says ValidationException: 1 validation error detected (see the name and the version in the class; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says SomethingNewException (see the name and the version in the class; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says ValidationException: 1 validation error detected (check the name and the version in the class; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says SomethingNewException (check the name and the version in the class; AWS's request id is 0e7f-request)
     ");
 }
 
-/// Parameter Store tells of KMS in other words.
+/// Parameter Store has other words for trouble with KMS.
 #[tokio::test]
 async fn what_parameter_store_says_has_its_fault_and_its_words() {
     let key = "The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to \
@@ -67,9 +67,9 @@ async fn what_parameter_store_says_has_its_fault_and_its_words() {
     }
     insta::assert_snapshot!(said.join("\n"), @r#"
     amazon/ssm/shop/a: Parameter Store says AccessDeniedException: The ciphertext refers to a customer master key that does not exist, does not exist in this region, or you are not allowed to access. (Service: AWSKMS; Status Code: 400) (the secret's KMS key must allow kms:Decrypt to the role, in the key's policy and in the role's; AWS's request id is 0e7f-request)
-    amazon/ssm/shop/a: Parameter Store says InvalidKeyId: arn:aws:kms:eu-west-1:111122223333:key/1 is disabled. (see the KMS key of the secret: is it disabled, or to be deleted?; AWS's request id is 0e7f-request)
-    amazon/ssm/shop/a: Parameter Store says ParameterVersionNotFound (see the name, its version and the backend's region; AWS's request id is 0e7f-request)
-    amazon/ssm/shop/a: Parameter Store says ValidationException: Parameter name: can't be prefixed with "ssm" (case-insensitive). (see the name and the version in the class; AWS's request id is 0e7f-request)
+    amazon/ssm/shop/a: Parameter Store says InvalidKeyId: arn:aws:kms:eu-west-1:111122223333:key/1 is disabled. (check the KMS key of the secret: is it disabled, or will it be deleted?; AWS's request id is 0e7f-request)
+    amazon/ssm/shop/a: Parameter Store says ParameterVersionNotFound (check the name, its version and the backend's region; AWS's request id is 0e7f-request)
+    amazon/ssm/shop/a: Parameter Store says ValidationException: Parameter name: can't be prefixed with "ssm" (case-insensitive). (check the name and the version in the class; AWS's request id is 0e7f-request)
     amazon/ssm/shop/a: Parameter Store says InternalServerError (kubelet tries again by itself; AWS's request id is 0e7f-request)
     "#);
 }
@@ -102,15 +102,15 @@ async fn answers_that_are_not_awss_go_by_their_status() {
     }
     insta::assert_snapshot!(said.join("\n"), @"
     amazon/secretsmanager/many/0: Secrets Manager says SignatureDoesNotMatch: a & b (is the access key right, and the clock of this node?; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same of a secret that does not exist; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 403 Forbidden (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 401 Unauthorized (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 404 Not Found (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: what answers for Secrets Manager is not AWS, since it says 400 Bad Request (see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: the answer is not one of Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: the answer is not one of Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: Secrets Manager says AccessDeniedException (allow secretsmanager:GetSecretValue on it in the role's policy; AWS says the same about a secret that does not exist; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 403 Forbidden (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 401 Unauthorized (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 404 Not Found (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the server that answers for Secrets Manager is not AWS: it says 400 Bad Request (check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: the secret has no value yet (put one into it: aws secretsmanager put-secret-value; AWS's request id is 0e7f-request)
-    amazon/secretsmanager/many/0: the answer is not one of Secrets Manager (is that AWS? see `endpoints` of the backend, and proxies before it; AWS's request id is 0e7f-request)
+    amazon/secretsmanager/many/0: the answer is not from Secrets Manager (is the server AWS? check `endpoints` of the backend, and the proxies on the way; AWS's request id is 0e7f-request)
     amazon/secretsmanager/many/0: the secret has half a character in it (half of a surrogate pair: write the secret again; AWS's request id is 0e7f-request)
     ");
 }
@@ -131,7 +131,7 @@ async fn what_throttles_is_tried_again_and_then_an_outage() {
     insta::assert_snapshot!(error, @"amazon/secretsmanager/many/0: Secrets Manager says ThrottlingException after 3 tries: Rate exceeded (the account's quota for secretsmanager:GetSecretValue in this region is used up; kubelet tries again by itself; AWS's request id is 0e7f-request)");
 }
 
-/// The daemon's clock is an hour slow: the fake, as AWS, refuses what is signed for another time than its own.
+/// The daemon's clock is an hour slow. Like AWS, the fake refuses what is signed for another time than its own.
 #[tokio::test]
 async fn a_wrong_clock_is_learnt_from_the_answer() {
     let now: jiff::Timestamp = "2026-11-28T15:00:00Z".parse().unwrap();
@@ -178,7 +178,7 @@ async fn a_session_that_ended_is_made_again_once() {
     assert_eq!(operations[..2], ["BatchGetSecretValue", "AssumeRole"], "{operations:?}");
 }
 
-/// Policy has seen one name; AWS may read another.
+/// Policy has checked one name; AWS may read another one.
 #[tokio::test]
 async fn an_answer_about_something_else_is_not_delivered() {
     let mut said = Vec::new();
@@ -202,7 +202,7 @@ async fn an_answer_about_something_else_is_not_delivered() {
     ");
 }
 
-/// In a batch, too: the others get theirs.
+/// The same in a batch: the other requests get their secrets.
 #[tokio::test]
 async fn a_batch_with_another_secret_in_it_delivers_none_of_that() {
     let (bench, aws) = (Bench::new(), Aws::with_secrets(2));
@@ -226,7 +226,7 @@ async fn the_key_that_it_is_asked_with_is_nobodys_secret() {
     let backend = bench.backend(&aws);
     let error = read(&backend, "secretsmanager/keys").await.unwrap_err();
     assert_eq!(error.fault, Fault::Denied);
-    insta::assert_snapshot!(error, @"amazon/secretsmanager/keys: it holds the access key that it was asked for with, and is not delivered (remove the object from the class, or change the key)");
+    insta::assert_snapshot!(error, @"amazon/secretsmanager/keys: it holds the access key that Keyferry asked for it with, and is not delivered (remove the object from the class, or change the key)");
     let both = at_once(&backend, ["secretsmanager/keys", "secretsmanager/other"].map(str::to_owned)).await;
     assert!(both[0].is_err() && both[1].is_ok());
 }
@@ -241,7 +241,7 @@ async fn awss_words_are_told_unless_the_admin_says_no() {
     assert!(error.contains("[redacted]"), "{error}");
     let silent = bench.backend_with(&format!("http://{}", aws.address), fake::KEY, "", "storeWords: false");
     let error = read(&silent, "secretsmanager/many/0").await.unwrap_err().to_string();
-    insta::assert_snapshot!(error, @"amazon/secretsmanager/many/0: Secrets Manager says ValidationException (see the name and the version in the class; AWS's request id is 0e7f-request)");
+    insta::assert_snapshot!(error, @"amazon/secretsmanager/many/0: Secrets Manager says ValidationException (check the name and the version in the class; AWS's request id is 0e7f-request)");
 }
 
 #[tokio::test]
@@ -266,7 +266,7 @@ async fn a_store_that_answers_is_there_whatever_it_says() {
     assert!(backend.probe("ssm").await.is_err());
 }
 
-/// What the doctor says: of a store that is there, of one that is not, and of a clock.
+/// What the doctor says about the services, about the clock and about the login.
 #[tokio::test]
 async fn the_doctor_looks_at_both_services_the_clock_and_the_login() {
     let now: jiff::Timestamp = "2026-11-28T15:00:00Z".parse().unwrap();
@@ -293,7 +293,7 @@ async fn the_doctor_looks_at_both_services_the_clock_and_the_login() {
     insta::assert_snapshot!(shown(bench.backend(&aws)).await, @"
     Ok backend amazon: Secrets Manager answers at AWS ()
     Ok backend amazon: Parameter Store answers at AWS ()
-    Warn backend amazon: clock: AWS's is 120 s ahead of this node's (set this node's by NTP: AWS refuses what is signed for another time, and tokens seem expired)
+    Warn backend amazon: clock: AWS's clock is 120 s ahead of this node's (set this node's clock by NTP: AWS refuses what is signed for another time, and tokens seem expired)
     Ok backend amazon: login: as arn:aws:iam::111122223333:user/keyferry ()
     ");
     let text =
@@ -303,12 +303,12 @@ async fn the_doctor_looks_at_both_services_the_clock_and_the_login() {
     insta::assert_snapshot!(shown(Arc::new(irsa)).await, @"
     Ok backend amazon: Secrets Manager answers at AWS ()
     Ok backend amazon: Parameter Store answers at AWS ()
-    Warn backend amazon: clock: AWS's is 120 s ahead of this node's (set this node's by NTP: AWS refuses what is signed for another time, and tokens seem expired)
-    Warn backend amazon: login: not tried: the token of a Pod for the audience sts.amazonaws.com is needed (--token sts.amazonaws.com=FILE; keyferry doctor --help shows how to make one)
+    Warn backend amazon: clock: AWS's clock is 120 s ahead of this node's (set this node's clock by NTP: AWS refuses what is signed for another time, and tokens seem expired)
+    Warn backend amazon: login: not tried: this needs a Pod's token for the audience sts.amazonaws.com (--token sts.amazonaws.com=FILE; keyferry doctor --help shows how to make one)
     ");
 }
 
-/// A listing has no values, and each name is decided by policy.
+/// A listing has no values, and policy decides about each name.
 #[tokio::test]
 async fn folders_are_made_of_the_names_below() {
     let (bench, aws) = (Bench::new(), Aws::start());

@@ -13,7 +13,7 @@ async fn fields_are_where_the_configuration_says() {
     let nested = r#"{"meta":{"rev":7},"items":[{"k":"x","secret":{"a-b":"1"}}]}"#;
     assert_eq!(read(nested, "fields: items[0].secret\nversion: meta.rev").await, "a-b=1 @7");
     assert_eq!(read(nested, "fields: \"{password: items[?k=='x'].secret | [0].\\\"a-b\\\"}\"").await, "password=1");
-    assert_eq!(read(nested, "fields: items[0].k").await, "value=x", "what is no object is one field");
+    assert_eq!(read(nested, "fields: items[0].k").await, "value=x", "what is not an object is one field");
     assert_eq!(read("[1,2]", "").await, "value=[1,2]");
     assert_eq!(read(r#"{"data":{"v":"1"},"meta":{}}"#, "fields: data\nversion: meta.version").await, "v=1", "no version is none");
 }
@@ -46,15 +46,15 @@ async fn a_raw_body_is_one_field_and_a_header_may_be_its_version() {
 #[tokio::test]
 async fn an_answer_without_the_secret_is_told() {
     let told = async |body: &'static str, rest: &str| Bench::saying(200, body).fails(rest).await;
-    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is not JSON: it goes wrong at line 1, column 1 (is `url` of the backend that of the API? `format: raw` delivers any body as it is)");
-    insta::assert_snapshot!(told("", "").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
-    insta::assert_snapshot!(told(" \n", "format: raw").await, @"NotFound: intranet/shop/db: the store answers nothing (write the secret, or correct `url` of the backend)");
+    insta::assert_snapshot!(told("<html>", "").await, @"Corrupt: intranet/shop/db: the answer is not JSON: it goes wrong at line 1, column 1 (is `url` of the backend the address of the API? `format: raw` delivers any body as it is)");
+    insta::assert_snapshot!(told("", "").await, @"NotFound: intranet/shop/db: the store's answer is empty (write the secret, or correct `url` of the backend)");
+    insta::assert_snapshot!(told(" \n", "format: raw").await, @"NotFound: intranet/shop/db: the store's answer is empty (write the secret, or correct `url` of the backend)");
     insta::assert_snapshot!(told("null", "").await, @"NotFound: intranet/shop/db: the answer is null (write the secret, or correct the name)");
-    insta::assert_snapshot!(told(r#"{"data":null}"#, "fields: data").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data" (is there such a secret? else correct `fields` of the backend)"#);
-    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: data.secret").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data.secret" (is there such a secret? else correct `fields` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"data":null}"#, "fields: data").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data" (does the secret exist? if it does, correct `fields` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: data.secret").await, @r#"NotFound: intranet/shop/db: the answer has nothing at "data.secret" (does the secret exist? if it does, correct `fields` of the backend)"#);
     insta::assert_snapshot!(told(r#"{"data":{"pw":"hunter2"}}"#, "fields: join(',', data)").await, @r#"Corrupt: intranet/shop/db: fields "join(',', data)": the JMESPath expression fails: argument 2 of a function must be array[string], but is object (correct it in the backend)"#);
-    insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is neither text nor number (correct `version` of the backend)"#);
-    insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer says at "v" can be no version: 1 to 256 bytes without control characters (correct the backend's configuration)"#);
+    insta::assert_snapshot!(told(r#"{"a":"x","v":{"hunter2":1}}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is neither a text nor a number (correct `version` of the backend)"#);
+    insta::assert_snapshot!(told(r#"{"a":"x","v":"hunter2\n"}"#, "version: v").await, @r#"Corrupt: intranet/shop/db: what the answer has at "v" is not a version: 1 to 256 bytes without control characters (correct the backend's configuration)"#);
     insta::assert_snapshot!(told(r#"{"a":"\ud800"}"#, "").await, @r#"Corrupt: intranet/shop/db: field "a" has half a character in it (half of a surrogate pair: write the secret again)"#);
 }
 
@@ -83,17 +83,17 @@ async fn an_answer_that_is_coded_or_in_parts_is_refused_by_name() {
         told(200, &[("content-type", "text/plain; charset=\"UTF-16\"")], "").await,
     ];
     insta::assert_snapshot!(all.join("\n"), @r#"
-    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "zstd", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (403 Forbidden) has Content-Encoding "br", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (404 Not Found) has Content-Encoding "x\ty", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy before it; a reverse proxy that compresses in spite of `Accept-Encoding: identity` is a usual cause)
-    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Type "multipart/mixed", which Keyferry does not take: it asks for the plain body (several bodies come in one answer: name an address, or a form of it, that answers with one)
-    Corrupt: intranet/shop/db: the store answered 202 Accepted: the store has only begun with it (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the store answered 205 Reset Content: that has no content (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the store answered 206 Partial Content: that is a part of it (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the store answered 207 Multi-Status: that is several answers in one (see the address; a secret comes with 200)
-    Corrupt: intranet/shop/db: the answer has the charset "iso-8859-1": JSON is UTF-8 (see the store's Content-Type)
-    Corrupt: intranet/shop/db: the answer has the charset "UTF-16": JSON is UTF-8 (see the store's Content-Type)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "gzip", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Encoding "zstd", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (403 Forbidden) has Content-Encoding "br", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (404 Not Found) has Content-Encoding "x\ty", which Keyferry does not take: it asks for the plain body (turn that off in the store, or in the proxy in front of it; often a reverse proxy compresses although Keyferry sends `Accept-Encoding: identity`)
+    Corrupt: intranet/shop/db: ORIGIN: its answer (200 OK) has Content-Type "multipart/mixed", which Keyferry does not take: it asks for the plain body (the answer has several bodies: use an address, or a form of it, that answers with one body)
+    Corrupt: intranet/shop/db: the store answered 202 Accepted: the store has only started to work on the request (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the store answered 205 Reset Content: an answer with this status has no content (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the store answered 206 Partial Content: the answer is only one part (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the store answered 207 Multi-Status: the answer holds several answers (check the address; a secret comes with status 200)
+    Corrupt: intranet/shop/db: the answer has the charset "iso-8859-1": JSON must be UTF-8 (check the store's Content-Type)
+    Corrupt: intranet/shop/db: the answer has the charset "UTF-16": JSON must be UTF-8 (check the store's Content-Type)
     "#);
     let fine = [
         told(200, &[("content-encoding", "identity")], "").await,
@@ -109,8 +109,8 @@ async fn an_answer_that_is_coded_or_in_parts_is_refused_by_name() {
 async fn a_member_that_finds_nothing_is_no_null() {
     let body = r#"{"data":{"user":"u","password":null}}"#;
     let told = async |rest: &str| Bench::saying(200, body).fails(rest).await;
-    insta::assert_snapshot!(told("fields: '{u: data.usr}'").await, @r#"NotFound: intranet/shop/db: fields "{u: data.usr}": its member data.usr finds nothing (did you mean "user"? correct the backend's `fields`; for what may be absent write data.usr || `""`)"#);
-    insta::assert_snapshot!(told("fields: '[data.user, data.password]'").await, @r#"NotFound: intranet/shop/db: fields "[data.user, data.password]": its member data.password finds nothing (correct the backend's `fields`; for what may be absent write data.password || `""`)"#);
+    insta::assert_snapshot!(told("fields: '{u: data.usr}'").await, @r#"NotFound: intranet/shop/db: fields "{u: data.usr}": its member data.usr finds nothing (did you mean "user"? correct the backend's `fields`; if it may be absent, write data.usr || `""`)"#);
+    insta::assert_snapshot!(told("fields: '[data.user, data.password]'").await, @r#"NotFound: intranet/shop/db: fields "[data.user, data.password]": its member data.password finds nothing (correct the backend's `fields`; if it may be absent, write data.password || `""`)"#);
     assert_eq!(read(body, "fields: '{u: data.user, p: data.password || `\"\"`}'").await, "p= u=u");
 }
 
@@ -128,13 +128,13 @@ async fn what_is_not_json_says_where() {
     }
 }
 
-/// As servers on Windows write it. Of a body that is the secret it is a part.
+/// The mark that servers on Windows write. If the body is the secret, the mark is a part of it.
 #[tokio::test]
 async fn a_byte_order_mark_is_no_part_of_json() {
     assert_eq!(read("\u{feff}{\"a\": \"\u{feff}b\"}", "").await, "a=\u{feff}b");
     assert_eq!(read("\u{feff}{\"a\": \"b\"}", "format: raw").await, "value=\u{feff}{\"a\": \"b\"}");
     let told = Bench::saying(200, "{\0\"\0a\0\"\0:\0[\0]\0}\0").fails("").await;
-    insta::assert_snapshot!(told, @"Corrupt: intranet/shop/db: the answer is UTF-16, and JSON is UTF-8 (see the store; `format: raw` delivers any body as it is)");
+    insta::assert_snapshot!(told, @"Corrupt: intranet/shop/db: the answer is UTF-16, but JSON must be UTF-8 (correct that in the store; `format: raw` delivers any body as it is)");
 }
 
 #[tokio::test]
@@ -151,10 +151,10 @@ async fn a_whole_name_may_be_one_element() {
 async fn a_blank_at_the_end_of_a_name_is_seen() {
     let bench = Bench::saying(404, "{}");
     let error = fetch(&bench.backend(""), "shop/db ").await.unwrap_err();
-    insta::assert_snapshot!(bench.told(&error), @r#"NotFound: "intranet/shop/db ": the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)"#);
+    insta::assert_snapshot!(bench.told(&error), @r#"NotFound: "intranet/shop/db ": the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)"#);
 }
 
-/// Nothing is put in its place, and nothing is left out for it: the store has no such secret.
+/// Keyferry does not replace it and does not leave it out: the store has no such secret.
 #[tokio::test]
 async fn half_a_character_is_corrupt_whichever_way_it_is_selected() {
     for (body, rest) in [
@@ -182,7 +182,7 @@ async fn half_a_character_is_corrupt_whichever_way_it_is_selected() {
     }
 }
 
-/// What only looks like it, or is not asked for, is delivered; and nothing else is lost on the way either.
+/// What only looks like it, or is not asked for, is delivered. Nothing else is lost on the way either.
 #[tokio::test]
 async fn whole_characters_and_odd_values_come_as_they_are() {
     for (body, rest, shown) in [

@@ -9,10 +9,10 @@ async fn the_pods_token_goes_out_and_no_other() {
     let asked = bench.server.asked();
     assert_eq!((asked.len(), asked[0].header("authorization")), (1, "Bearer token-for-intranet"));
     assert!(!format!("{asked:?}").contains("token-for-keyferry"));
-    insta::assert_snapshot!(bench.fails("auth: { bearer: { podToken: secrets.example } }").await, @r#"Unauthenticated: intranet/shop/db: the store is asked with the Pod's token for the audience "secrets.example", and verified tokens came for "intranet", "keyferry" (add audience: secrets.example to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
+    insta::assert_snapshot!(bench.fails("auth: { bearer: { podToken: secrets.example } }").await, @r#"Unauthenticated: intranet/shop/db: the store needs the Pod's token for the audience "secrets.example", and verified tokens came for "intranet", "keyferry" (add audience: secrets.example to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
     let backend = bench.backend("auth: { bearer: { podToken: intranet } }");
     let cx = FetchContext { tokens: Arc::default(), ..cx() };
-    insta::assert_snapshot!(backend.fetch(&secret(&backend, "db", None), &cx).await.unwrap_err(), @r#"intranet/db: the store is asked with the Pod's token for the audience "intranet", and no verified token of it came (add audience: intranet to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
+    insta::assert_snapshot!(backend.fetch(&secret(&backend, "db", None), &cx).await.unwrap_err(), @r#"intranet/db: the store needs the Pod's token for the audience "intranet", and no verified token of it came (add audience: intranet to tokenRequests of the CSIDriver object secrets-store.csi.k8s.io; identity.verify must be jwks or token-review)"#);
     assert!(bench.server.asked().is_empty(), "without its token nothing is asked");
 }
 
@@ -44,13 +44,13 @@ async fn files_are_read_when_they_are_needed() {
     bench.file("key", "a\nhunter2");
     insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: holds a control character, such as a tab or a line's end within it (it must be one line, without tabs)");
     bench.file("key", "\n");
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is empty (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: is empty (the daemon logs in to the store with what is in this file)");
     std::fs::remove_file(&key).unwrap();
-    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
-    insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon enters the store with what this file holds)");
+    insta::assert_snapshot!(bench.told(&fetch(&with_token, "db").await.unwrap_err()), @"Unauthenticated: intranet/db: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon logs in to the store with what is in this file)");
+    insta::assert_snapshot!(bench.told(&with_token.check().await.unwrap_err()), @"Unauthenticated: intranet: DIR/key: cannot be read: No such file or directory (os error 2) (the daemon logs in to the store with what is in this file)");
 }
 
-/// In a header they might end it; what is encoded they would only spoil, and nobody would see it.
+/// A control character might end a header. In encoded text it would only make the credential wrong, and nobody would see why.
 #[tokio::test]
 async fn a_credential_with_a_control_character_is_not_sent() {
     let bench = Bench::saying(200, r#"{"a":"1"}"#);
@@ -72,7 +72,7 @@ async fn a_credential_with_a_control_character_is_not_sent() {
     }
 }
 
-/// A store may have its callers' credentials among its secrets, or show them who they are.
+/// A store may have its callers' credentials among its secrets, or show callers who they are.
 #[tokio::test]
 async fn an_answer_with_the_credential_in_it_is_not_delivered() {
     let bench = Bench::of(&Manner::default(), |asked| {
@@ -90,13 +90,13 @@ async fn an_answer_with_the_credential_in_it_is_not_delivered() {
         for format in ["", "format: raw\n", "fields: caller\n"] {
             let told = bench.fails(&format!("{format}{more}")).await;
             assert!(
-                told.starts_with("Denied: intranet/shop/db: the answer holds the credential that it was asked for with"),
+                told.starts_with("Denied: intranet/shop/db: the answer holds the credential that Keyferry sent with the request"),
                 "{more}: {told}"
             );
         }
     }
     bench.read("headers: { X-Api-Key: no-secret-0123456789 }").await.unwrap();
-    // A short one may well be a word of an answer, but not the whole of a field.
+    // A short one may be a word of an answer, but not the whole of a field.
     bench.file("password", "harmless");
     assert!(
         bench.fails(&format!("auth: {{ basic: {{ user: app, passwordFile: {} }} }}", password.display())).await.starts_with("Denied: ")
@@ -106,7 +106,7 @@ async fn an_answer_with_the_credential_in_it_is_not_delivered() {
 #[tokio::test]
 async fn a_certificate_of_our_own_is_shown() {
     let bench = Bench::of(&Manner { asks: true, ..Manner::default() }, |_| Answer::new(200, r#"{"a":"1"}"#));
-    insta::assert_snapshot!(bench.fails("").await, @"Down: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it wants a client certificate, and none is configured (see the backend's address, `clientCert` and `clientKey`)");
+    insta::assert_snapshot!(bench.fails("").await, @"Down: intranet/shop/db: ORIGIN: no secure connection: the server refused: CertificateRequired: it needs a client certificate, and none is configured (check the backend's address, `clientCert` and `clientKey`)");
     let files = bench.authority.write_client(bench.folder.path(), "node-1");
     let own = format!("clientCert: {}\nclientKey: {}", files.chain.display(), files.key.display());
     assert_eq!(shown(&bench.read(&own).await.unwrap()), "a=1");
@@ -162,7 +162,7 @@ async fn versions_are_pinned_where_the_store_has_a_way() {
     fetch(&slot, "db").await.unwrap();
     slot.fetch(&secret(&slot, "db", Some("a/2")), &cx()).await.unwrap();
     assert_eq!(bench.server.lines(), ["GET /s/db/versions/latest:access", "GET /s/db/versions/a%2F2:access"]);
-    insta::assert_snapshot!(slot.config.pin("..").unwrap_err(), @r#"".." is no version (1 to 256 bytes, no control characters, not `.` or `..`)"#);
+    insta::assert_snapshot!(slot.config.pin("..").unwrap_err(), @r#"".." is not a version (1 to 256 bytes, no control characters, not `.` or `..`)"#);
     insta::assert_snapshot!(bench.backend("").config.pin("2").unwrap_err(), @"cannot be pinned in this store (remove it; or the cluster's admin sets versionQuery of the backend, or {version} in its url)");
 }
 
@@ -194,8 +194,8 @@ fn who_is_the_same_to_the_store_shares() {
     let by_account = "{name}\nauth: { bearer: { podToken: intranet } }\nshare: serviceAccount";
     assert_eq!(scope(by_account, &one), scope(by_account, &two));
     assert_ne!(scope(by_account, &one), scope(by_account, &other));
-    let anew = PodIdentity { service_account_uid: Some("another".into()), ..two.clone() };
-    assert_ne!(scope(by_account, &one), scope(by_account, &anew));
+    let other_account = PodIdentity { service_account_uid: Some("another".into()), ..two.clone() };
+    assert_ne!(scope(by_account, &one), scope(by_account, &other_account));
     let believed = PodIdentity { verified: false, ..two };
     assert_eq!(scope(by_account, &believed), Scope::Pod("uid-web-1".into()));
 }

@@ -1,4 +1,4 @@
-//! Nothing secret is in a log at whatever level, in `Debug` or in an error.
+//! No secret is in a log of any level, in `Debug` or in an error.
 
 use super::*;
 use crate::http::tests::log::Log;

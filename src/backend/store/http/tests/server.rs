@@ -1,4 +1,4 @@
-//! A small HTTP store: it answers as a test says, and remembers what it was asked.
+//! A small HTTP store: it answers as a test says, and remembers the requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

@@ -8,12 +8,12 @@ use super::*;
 async fn statuses_mean_what_the_configuration_says() {
     let bench = Bench::saying(418, r#"{"message":"short and stout"}"#);
     insta::assert_snapshot!(bench.fails("").await, @"Unhelpful: intranet/shop/db: the store gave no secret: 418: short and stout (see its log; `statuses` of the backend says what a status means)");
-    insta::assert_snapshot!(bench.fails("statuses: { 418: notFound }").await, @"NotFound: intranet/shop/db: the store has no such secret: 418: short and stout (write it, or correct the name; `url` of the backend says where it is looked for)");
+    insta::assert_snapshot!(bench.fails("statuses: { 418: notFound }").await, @"NotFound: intranet/shop/db: the store has no such secret: 418: short and stout (write it, or correct the name; `url` of the backend says where Keyferry looks for it)");
     let denied = Bench::saying(403, r#"{"errors":["token-for-intranet may not"]}"#);
     insta::assert_snapshot!(denied.fails("auth: { bearer: { podToken: intranet } }").await, @"Denied: intranet/shop/db: the store refused the read: 403: [redacted] may not (may the token of ServiceAccount shop/web for intranet read it there?)");
     assert_eq!(denied.server.asked().len(), 1, "a refusal is not asked for again");
     let absent = Bench::saying(404, "<html>hunter2</html>");
-    insta::assert_snapshot!(absent.fails("").await, @"NotFound: intranet/shop/db: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where it is looked for)");
+    insta::assert_snapshot!(absent.fails("").await, @"NotFound: intranet/shop/db: the store has no such secret: 404 Not Found (write it, or correct the name; `url` of the backend says where Keyferry looks for it)");
 }
 
 #[tokio::test]
@@ -41,7 +41,7 @@ async fn a_redirect_to_another_host_is_not_followed() {
         _ => Answer::new(302, "").header("location", there.as_str()),
     });
     let told = bench.fails("auth: { bearer: { podToken: intranet } }").await.replace(&elsewhere.origin(), "ELSEWHERE");
-    insta::assert_snapshot!(told, @"Unhelpful: intranet/shop/db: ORIGIN: it redirects to ELSEWHERE, which is not followed: it is another host; configure the address that answers itself (that may be the address of the active node, or of what balances the load)");
+    insta::assert_snapshot!(told, @"Unhelpful: intranet/shop/db: ORIGIN: it redirects to ELSEWHERE, which is not followed: it is another host; configure the address that answers itself (that may be the address of the active node, or of a load balancer)");
     assert!(elsewhere.server.asked().is_empty());
     assert_eq!(shown(&fetch(&bench.backend(""), "moved").await.unwrap()), "a=1", "to the same host it is");
 }
@@ -87,5 +87,5 @@ async fn a_stranger_is_not_believed() {
     assert!(told.starts_with("Down: intranet/shop/db: ORIGIN: "), "{told}");
     assert!(bench.server.asked().is_empty());
     let missing = HttpBackend::open("intranet".parse().unwrap(), &parsed("url: https://s.example/{name}\nca: /no/such.crt").unwrap(), 1);
-    insta::assert_snapshot!(missing.unwrap_err(), @"intranet: https://s.example: the CA cannot be read: /no/such.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret) (the cluster's admin has to mend that file)");
+    insta::assert_snapshot!(missing.unwrap_err(), @"intranet: https://s.example: the CA cannot be read: /no/such.crt: No such file or directory (os error 2) (name PEM certificates; kubelet mounts them from a ConfigMap or Secret) (the cluster's admin has to correct that file)");
 }

@@ -30,7 +30,7 @@ impl Scene {
         let uid = format!("uid-{}", crate::clock::Clock::now(&SystemClock));
         let refusal = refused(&self.identities, None, &PodIdentity { uid: uid.as_str().into(), ..pod }).await;
         if refusal.is_of_store() {
-            // It is everybody's for a moment.
+            // All Pods share the failure for a moment.
             tokio::time::sleep(Duration::from_millis(2_001)).await;
         }
         format!("{:?}: {}", refusal.fault, refusal.reason.replace(&self.server.address.to_string(), "[address]"))
@@ -78,7 +78,7 @@ async fn an_annotation_that_gives_no_role_says_so() {
     Unauthenticated: ServiceAccount shop/web: no role is known for it (kubectl annotate serviceaccount -n shop web eks.amazonaws.com/role-arn=arn:aws:iam::111122223333:role/..., or name a `role` in the class)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (see that the address is that of an API server)
     Unauthenticated: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn: "web\u{202e}" is not the ARN of a role (write for example arn:aws:iam::111122223333:role/web)
-    Unauthenticated: ServiceAccount shop/web: it was made again after the Pod's token was (restart the Pod)
+    Unauthenticated: ServiceAccount shop/web: it was deleted and made again after the Pod got its token (restart the Pod)
     Unauthenticated: ServiceAccount shop/web: there is no such ServiceAccount (any more)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: it answered 403 Forbidden (the daemon's ServiceAccount needs a ClusterRole with the verb `get` on serviceaccounts, and a ClusterRoleBinding to it: components/service-account-annotations has both)
     Unhelpful: ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: GET https://[address]/api/v1/namespaces/shop/serviceaccounts/web: the answer is not a ServiceAccount (see that the address is that of an API server)
@@ -89,11 +89,11 @@ async fn an_annotation_that_gives_no_role_says_so() {
     key_of(&scene.identities, None, &web()).await.unwrap();
 
     let unproven = PodIdentity { verified: false, ..web() };
-    insta::assert_snapshot!(refused(&scene.identities, None, &unproven).await.reason, @"ServiceAccount shop/web: nothing proves which one it is (set identity.verify to jwks or token-review, or name a `role` in the class)");
+    insta::assert_snapshot!(refused(&scene.identities, None, &unproven).await.reason, @"ServiceAccount shop/web: no verified token shows which one it is (set identity.verify to jwks or token-review, or name a `role` in the class)");
     insta::assert_snapshot!(refused(&open("http://127.0.0.1:9", "auth: { method: irsa }"), None, &web()).await.reason, @"ServiceAccount shop/web: its annotation eks.amazonaws.com/role-arn, which names its role, cannot be read: this is not a Pod (name a `role` in the class, or auth.role of the backend)");
 }
 
-/// What AWS refused may be an annotation that was corrected meanwhile.
+/// After a refusal by AWS, somebody may have corrected the annotation.
 #[tokio::test]
 async fn an_annotation_whose_role_was_refused_is_read_again() {
     let scene = Scene::new(&role("arn:aws:iam::123456789012:role/wrong")).await;

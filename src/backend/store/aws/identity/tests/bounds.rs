@@ -1,4 +1,4 @@
-//! What a namespace can make large: roles as many as it likes, ServiceAccounts as many as it likes.
+//! Limits for what a namespace can make large: it may name any number of roles and ServiceAccounts.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A server that answers as a test says: STS, the agent of Pod Identity or an instance's metadata, where moto cannot.
+//! A server that answers as a test says: STS, the agent of Pod Identity or an instance's metadata, if moto cannot.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,7 +92,7 @@ async fn respond(
 // === impl Call ===
 
 impl Call {
-    /// A parameter of a form, with what was escaped.
+    /// A parameter of a form, with escapes resolved.
     pub(super) fn parameter(&self, name: &str) -> Option<String> {
         let found = self.body.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
         let mut bytes = Vec::new();
@@ -121,7 +121,7 @@ impl Reply {
         Self { status, date: None, body: body.into(), after: Duration::ZERO }
     }
 
-    /// An error as STS says it.
+    /// An error as STS sends it.
     pub(super) fn error(status: u16, code: &str, message: &str) -> Self {
         Self::of(
             status,

@@ -1,4 +1,4 @@
-//! What a node gives: the agent of Pod Identity, and an instance's role.
+//! Logins with services of the node: the agent of Pod Identity, and an instance's role.
 
 use serde_json::json;
 
@@ -37,7 +37,7 @@ async fn the_agent_gives_a_key_for_the_pods_token() {
     assert_eq!(agent.calls().len(), 2, "a policy may look at the Pod itself");
 }
 
-/// Fault 6 of the AWS provider: it never goes on to the agent's other address.
+/// Fault 6 of the AWS provider: it never tries the agent's other address.
 #[tokio::test]
 async fn the_agent_is_asked_at_its_other_address_if_there_is_no_answer_at_the_first() {
     let asked = async |addresses: [&str; 2]| {
@@ -80,17 +80,17 @@ async fn the_agents_refusals_say_what_to_do() {
     }
     insta::assert_snapshot!(said.join("\n"), @"
     Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (AccessDeniedException): User: x is not authorized, fault: client (the node's role needs eks-auth:AssumeRoleForPodIdentity, and the association's role must trust pods.eks.amazonaws.com)
-    Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (InvalidTokenException): token [redacted], fault: client (is the token's audience the one of EKS, pods.eks.amazonaws.com? see auth.audience)
-    Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (ExpiredTokenException): expired, fault: client (kubelet renews the token; see the node's clock)
+    Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (InvalidTokenException): token [redacted], fault: client (is the token's audience the one of EKS, pods.eks.amazonaws.com? check auth.audience)
+    Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (ExpiredTokenException): expired, fault: client (kubelet renews the token; check the node's clock)
     Unauthenticated: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 404: [1-2]: (ResourceNotFoundException): no association, fault: client (EKS has no role for ServiceAccount shop/web: `aws eks create-pod-identity-association --namespace shop --service-account web --cluster-name ... --role-arn ...`; a new one takes some seconds)
-    Unhelpful: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 403: Access Denied. Called agent through invalid address (the agent answers at http://169.254.170.23 and http://[fd00:ec2::23] alone: correct auth.address of the backend)
+    Unhelpful: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 403: Access Denied. Called agent through invalid address (the agent answers only at http://169.254.170.23 and http://[fd00:ec2::23]: correct auth.address of the backend)
     Throttled: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 429: slow down (kubelet tries again by itself)
     Throttled: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 400: [1-2]: (ThrottlingException): slow down, fault: client (kubelet tries again by itself)
     Unavailable: the EKS Pod Identity agent does not log in ServiceAccount shop/web: 500: [1-2]: (InternalServerException): x, fault: server (see its log; kubelet tries again by itself)
-    Unhelpful: the answer of the EKS Pod Identity agent is not JSON with an access key (is that the agent? see auth.address)
-    Unhelpful: the answer of the EKS Pod Identity agent has no access key (is that the agent? see auth.address)
-    Unhelpful: the answer of the EKS Pod Identity agent does not say when its key ends (is that the agent? see auth.address)
-    Unhelpful: the answer of the EKS Pod Identity agent has a secret access key that is not one (one line of ASCII characters, without blanks) (is that the agent? see auth.address)
+    Unhelpful: the answer of the EKS Pod Identity agent is not JSON with an access key (is the server the agent? check auth.address)
+    Unhelpful: the answer of the EKS Pod Identity agent has no access key (is the server the agent? check auth.address)
+    Unhelpful: the answer of the EKS Pod Identity agent does not say when its key ends (is the server the agent? check auth.address)
+    Unhelpful: the answer of the EKS Pod Identity agent has a secret access key that is not valid (one line of ASCII characters, without blanks) (is the server the agent? check auth.address)
     ");
     let nowhere = refused(&pod_identity("http://127.0.0.1:9"), None, &web()).await;
     assert_eq!(nowhere.fault, Fault::Unavailable);
@@ -103,7 +103,7 @@ async fn the_agent_is_asked_once_more_where_it_fails() {
     assert_eq!(key_of(&pod_identity(&agent.url), None, &web()).await.unwrap(), "ASIA1");
 }
 
-/// An instance as EC2 answers, or with one path answered otherwise.
+/// An instance that answers like EC2, or has another answer for one path.
 async fn metadata(path: &'static str, status: u16, body: &'static str) -> Fake {
     Fake::start(move |call, _| {
         let path_of = call.path.trim_start_matches("/latest/meta-data/iam/security-credentials/");
@@ -158,15 +158,15 @@ async fn an_instance_without_a_role_says_so() {
         said.push(format!("{:?}: {}", refusal.fault, refusal.reason.replace(&ec2.url, "[ec2]")));
     }
     insta::assert_snapshot!(said.join("\n"), @r#"
-    Unauthenticated: the instance's metadata service, [ec2]: it answered 403 Forbidden (the instance's metadata service is turned off: see its metadata options)
-    Unhelpful: the instance's metadata service, [ec2]: its token is not one (is that an instance of EC2?)
+    Unauthenticated: the instance's metadata service, [ec2]: it answered 403 Forbidden (the instance's metadata service is turned off: check its metadata options)
+    Unhelpful: the instance's metadata service, [ec2]: its token is not valid (is the node an instance of EC2?)
     Unauthenticated: the instance's metadata service, [ec2]: the instance has no role (give it an instance profile)
-    Unhelpful: the instance's metadata service, [ec2]: it does not name a role (is that an instance of EC2?)
-    Unhelpful: the instance's metadata service, [ec2]: it does not name a role (is that an instance of EC2?)
-    Unavailable: the instance's metadata service, [ec2]: it answered 401 Unauthorized (its token ended: kubelet tries again by itself)
+    Unhelpful: the instance's metadata service, [ec2]: it does not name a role (is the node an instance of EC2?)
+    Unhelpful: the instance's metadata service, [ec2]: it does not name a role (is the node an instance of EC2?)
+    Unavailable: the instance's metadata service, [ec2]: it answered 401 Unauthorized (its token expired: kubelet tries again by itself)
     Unavailable: the instance's metadata service, [ec2]: it answered 500 Internal Server Error (kubelet tries again by itself)
-    Unavailable: the instance's metadata service, [ec2]: its answer says "AssumeRoleUnauthorizedAccess" (see the instance's role in EC2 and IAM)
-    Unavailable: the instance's metadata service, [ec2]: its answer is not JSON with an access key (see the instance's role in EC2 and IAM)
+    Unavailable: the instance's metadata service, [ec2]: its answer says "AssumeRoleUnauthorizedAccess" (check the instance's role in EC2 and IAM)
+    Unavailable: the instance's metadata service, [ec2]: its answer is not JSON with an access key (check the instance's role in EC2 and IAM)
     "#);
 }
 

@@ -41,7 +41,7 @@ async fn a_template_names_the_role_and_a_name_that_is_none_is_refused() {
     assert_eq!(sts.calls()[0].parameter("RoleArn").unwrap(), ROLE, "a class that names one has it");
     let long = refused(&identities, None, &pod("shop", "x", &"a".repeat(60))).await;
     assert_eq!(long.fault, Fault::Unauthenticated);
-    insta::assert_snapshot!(long.reason, @"auth.role of the backend: arn:aws:iam::123456789012:role/k8s/shop-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: has a name of 65 characters, and 64 are the most (choose a shorter one), or name a `role` in the class");
+    insta::assert_snapshot!(long.reason, @"auth.role of the backend: arn:aws:iam::123456789012:role/k8s/shop-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: has a name of 65 characters, and at most 64 are allowed (choose a shorter one), or name a `role` in the class");
     for role in [
         "web",
         "arn:aws:iam::123456789012:user/web",
@@ -68,7 +68,10 @@ async fn what_the_store_refuses_is_not_given_again() {
     assert!(Arc::ptr_eq(&two, &identities.session(&secret(Some(ROLE)), &cx(&web())).await.unwrap()), "another login would not help");
     assert_eq!((one.credentials().id(), two.credentials().id()), ("ASIA0", "ASIA1"));
     identities.refused(&one);
-    assert!(Arc::ptr_eq(&two, &identities.session(&secret(Some(ROLE)), &cx(&web())).await.unwrap()), "of many told late the new one stays");
+    assert!(
+        Arc::ptr_eq(&two, &identities.session(&secret(Some(ROLE)), &cx(&web())).await.unwrap()),
+        "after several late refusals, the new one stays"
+    );
 }
 
 #[tokio::test]
@@ -93,7 +96,7 @@ async fn real_logins_give_keys_that_sign() {
     let chained =
         open(&moto.url(), &format!("auth: {{ method: irsa, role: \"{first}\", assumeRole: [{{ role: \"{second}\", externalId: x-1 }}] }}"));
     let own = open(&moto.url(), &format!("{} }}", folder.keys(&key.id, &key.secret)));
-    // The unsigned login alone is not checked.
+    // Only the login without a signature is not checked.
     moto.check_after(1).await;
     let session = chained.session(&secret(None), &cx(&web())).await.unwrap();
     let caller = chained.sts.caller(&session.credentials(), cx(&web()).deadline).await.unwrap();
@@ -106,7 +109,7 @@ async fn real_logins_give_keys_that_sign() {
     assert!(!refusal.reason.contains("canary"));
 }
 
-/// With the signatures that botocore would make, for a fake may believe anything.
+/// Checks the signatures with those that botocore would make: a fake might accept anything.
 #[tokio::test]
 async fn chains_are_signed_by_what_came_before() {
     let folder = Folder::new();

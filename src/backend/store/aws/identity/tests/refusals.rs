@@ -3,7 +3,7 @@ use crate::backend::store::aws::credentials::Credentials;
 
 const IRSA: &str = "auth: { method: irsa }";
 
-/// One login, which is answered so each time.
+/// One login, with the same answer each time.
 async fn told(status: u16, code: &'static str, message: &'static str) -> (Refusal, usize) {
     let sts = Fake::start(move |_, _| Reply::error(status, code, message)).await;
     let refusal = refused(&open(&sts.url, IRSA), Some(ROLE), &web()).await;
@@ -25,11 +25,11 @@ async fn a_refusal_says_why_and_what_to_do() {
         said.push(refusal.reason);
     }
     insta::assert_snapshot!(said.join("\n"), @"
-    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for the subject system:serviceaccount:shop:web and the audience sts.amazonaws.com?; AWS's request id is 3f2a-77)
-    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: InvalidIdentityToken after 3 tries: No OpenIDConnect provider found in your account for https://oidc.example (the role's account needs the cluster's OIDC issuer as an identity provider, with sts.amazonaws.com among its audiences: `aws iam create-open-id-connect-provider`; AWS's request id is 3f2a-77)
-    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: ExpiredTokenException: Token expired: [redacted] must not be told (kubelet renews the token; see the node's clock; AWS's request id is 3f2a-77)
-    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: RegionDisabledException: STS is not activated in this region (turn STS on for this region in the role's account: IAM, account settings; AWS's request id is 3f2a-77)
-    AWS STS says no to arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: IDPRejectedClaim: The identity provider's claims were rejected (does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for the subject system:serviceaccount:shop:web and the audience sts.amazonaws.com?; AWS's request id is 3f2a-77)
+    AWS STS refuses arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: AccessDenied: Not authorized to perform sts:AssumeRoleWithWebIdentity (does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for the subject system:serviceaccount:shop:web and the audience sts.amazonaws.com?; AWS's request id is 3f2a-77)
+    AWS STS refuses arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: InvalidIdentityToken after 3 tries: No OpenIDConnect provider found in your account for https://oidc.example (the role's account needs the cluster's OIDC issuer as an identity provider, with sts.amazonaws.com among its audiences: `aws iam create-open-id-connect-provider`; AWS's request id is 3f2a-77)
+    AWS STS refuses arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: ExpiredTokenException: Token expired: [redacted] must not be told (kubelet renews the token; check the node's clock; AWS's request id is 3f2a-77)
+    AWS STS refuses arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: RegionDisabledException: STS is not activated in this region (turn STS on for this region in the role's account: IAM, account settings; AWS's request id is 3f2a-77)
+    AWS STS refuses arn:aws:iam::123456789012:role/web with the Pod's token for sts.amazonaws.com: IDPRejectedClaim: The identity provider's claims were rejected (does the role exist, and does its trust policy allow sts:AssumeRoleWithWebIdentity to the cluster's OIDC provider, for the subject system:serviceaccount:shop:web and the audience sts.amazonaws.com?; AWS's request id is 3f2a-77)
     ");
 }
 
@@ -69,7 +69,7 @@ async fn once_is_forgiven() {
     }
 }
 
-/// There was no time to see whether it passes.
+/// There was no time to find out whether the trouble passes.
 #[tokio::test]
 async fn what_may_pass_is_no_refusal_if_there_is_no_time() {
     let sts = Fake::start(|_, _| Reply::error(400, "InvalidIdentityToken", "x").after(Duration::from_millis(400))).await;
@@ -125,7 +125,7 @@ async fn a_refusal_is_asked_for_once_by_a_mount_of_many_objects() {
     assert_eq!(sts.calls().len(), 1);
 }
 
-/// A signature that AWS does not take because of our clock: learnt from its answer, once.
+/// AWS refuses a signature because of our clock: Keyferry learns AWS's time from the answer, once.
 #[tokio::test]
 async fn a_clock_that_is_wrong_is_learnt() {
     let folder = Folder::new();
@@ -148,7 +148,7 @@ async fn a_clock_that_is_wrong_is_learnt() {
     assert_eq!(wrong.calls().len(), 1);
 }
 
-/// The daemon's own key ended in the middle: it is read again, and the role assumed once more.
+/// The daemon's own key expires in the middle: Keyferry reads it again, and assumes the role once more.
 #[tokio::test]
 async fn a_role_is_assumed_once_more_if_the_first_key_is_none_any_more() {
     let folder = Folder::new();
@@ -169,7 +169,7 @@ async fn a_role_is_assumed_once_more_if_the_first_key_is_none_any_more() {
     assert!(refused(&fresh, None, &web()).await.reason.contains("is the key in the files of `auth` the right one"));
 }
 
-/// A proxy's page is no refusal of the Pod, and does not read as one.
+/// A proxy's page is not a refusal of the Pod, and the message does not say so.
 #[tokio::test]
 async fn what_a_proxy_says_is_not_said_in_awss_name() {
     for body in ["<html>blocked</html>", "", "{}"] {
@@ -178,12 +178,12 @@ async fn what_a_proxy_says_is_not_said_in_awss_name() {
         assert_eq!(refusal.fault, Fault::Unhelpful);
         assert_eq!(
             refusal.reason,
-            "what answers for STS is not AWS, since it says 403 Forbidden (see `endpoints` of the backend, and proxies before it)"
+            "the server that answers for STS is not AWS: it says 403 Forbidden (check `endpoints` of the backend, and the proxies on the way)"
         );
     }
 }
 
-/// A namespace chooses its role, by the class or by an annotation, but not what the configuration says.
+/// A namespace chooses its role by the class or by an annotation, but cannot choose what the configuration sets.
 #[tokio::test]
 async fn what_nobody_can_say_of_a_role_is_the_stores_trouble_where_the_configuration_names_it() {
     let sts = Fake::start(|_, _| Reply::error(400, "IDPCommunicationError", "x")).await;
@@ -192,7 +192,7 @@ async fn what_nobody_can_say_of_a_role_is_the_stores_trouble_where_the_configura
     assert_eq!(refused(&fixed, Some("arn:aws:iam::999999999999:role/x"), &web()).await.fault, Fault::NoLogin);
 }
 
-/// Of two calls that are refused together, one finds out how far the clock is off, and the other profits by it.
+/// Two calls are refused together: one finds out how far the clock is wrong, and the other uses that.
 #[tokio::test]
 async fn calls_that_are_refused_together_learn_the_clock_together() {
     let sts = Fake::start(|call, _| {
