@@ -395,7 +395,7 @@ async fn a_store_token_of_a_file_is_looked_up() {
     warn file backends.bao.auth.tokenFile: ROOT/bao.token: mode 0644: any user of the node can read it (chmod 0400 ROOT/bao.token; in a volume of a Secret: defaultMode: 0400)
     ok   backend bao: http://SERVER serves, 2.7.2
     ok   backend bao: clock: the server's and this node's are the same, to the second
-    fail backend bao: login: the store does not take the token in ROOT/bao.token: 403 (write a new one)
+    fail backend bao: login: the store does not accept the token in ROOT/bao.token: 403 (write a new one)
     ");
 }
 

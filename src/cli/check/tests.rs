@@ -234,7 +234,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     1
     DIR/a.yaml:10:18: error: class a: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
     DIR/a.yaml:11:17: error: class a: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
-    DIR/a.yaml:13:18: error: class a: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
+    DIR/a.yaml:13:18: error: class a: object 3 (x): version: "latest" is not a revision of a file vault: a revision is a whole number from 1, as `keyferry vault get NAME` shows it (pin one that the store has, or leave the version out for the latest)
     DIR/b.yaml:8:5: error: class b: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
     DIR/c.yaml:7:5: error: class c: backend: no backend is named, and this node has several (set backend to one of: files, spare; or the cluster's admin can set defaultBackend)
     DIR/good.yaml: no fault (2 backends, 2 rules)

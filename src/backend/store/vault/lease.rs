@@ -110,7 +110,7 @@ impl VaultBackend {
 
     async fn revoke_lease(&self, lease: &Lease, token: &StoreToken, deadline: Instant) -> Result<(), Refusal> {
         let reply = self.lease_call(lease, token, "revoke", deadline).await?;
-        // The store may quote the credential. Keyferry does not have it any more, so it cannot hide it in the words.
+        // The store may quote the credential. Keyferry does not have it any more, so it cannot hide it: it repeats no words.
         let told = words(&reply, needles(lease)).untold();
         if reply.status.is_success() || known_end(&told).is_some() {
             return Ok(());

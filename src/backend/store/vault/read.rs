@@ -384,7 +384,7 @@ fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
     }
 }
 
-/// 404: for deleted or destroyed versions of KV v2, and for a path without the engine's `data/`, it has words. The rest is not there.
+/// 404: says so if the version of KV v2 was deleted or destroyed, or if the path lacks the engine's `data/`. Else the secret is not there.
 fn absent(secret: &SecretRef, reply: &Reply, told: &Words) -> Refusal {
     let pinned = secret.version.as_ref().map(crate::model::Version::as_str);
     let not_found = |reason: String| Refusal::new(Fault::NotFound, reason);
