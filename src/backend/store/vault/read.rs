@@ -300,8 +300,8 @@ fn delivered(answer: &Answer<'_>, token: &StoreToken) -> Result<SecretBytes, Ref
     if !token.is_in(&unwarned) {
         return Ok(unwarned);
     }
-    let reason = "the answer contains Keyferry's own store token, or its accessor, so Keyferry does not deliver it (remove the object \
-                  from the class)";
+    let reason = "the answer contains Keyferry's own store token, or its accessor, so it is not delivered (remove the object from \
+                  the class)";
     Err(Refusal::new(Fault::Denied, reason))
 }
 
