@@ -151,9 +151,15 @@ events: { enabled: yes }
     keyferry.yaml:4:13: socketMode: "0666" would let every user of the node ask for any Pod's secrets (use "0600")
     keyferry.yaml:5:16: allowedPeers: "root" is no user id (a number, such as 0 for root)
     keyferry.yaml:5:22: allowedPeers: 65534 is what every user of another user namespace looks like: it cannot be allowed (remove it)
+<<<<<<< HEAD
     keyferry.yaml:6:1: identty: is not a known key (did you mean `identity`?)
     keyferry.yaml:8:3: backends.a/b: "a/b" is not a backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
     keyferry.yaml:9:8: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
+=======
+    keyferry.yaml:6:1: identty: is no known key (did you mean `identity`?)
+    keyferry.yaml:8:3: backends.a/b: "a/b" is no backend name: 1 to 63 of a-z, A-Z, 0-9, `-` and `_`
+    keyferry.yaml:9:8: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
+>>>>>>> db1d18bd966c48b50ecbef8a1468f9b91edd2e9b
     keyferry.yaml:9:32: backends.bao.address: does not begin with https://, http:// or unix:///
     keyferry.yaml:10:15: backends.s3.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
     keyferry.yaml:11:9: backends.none.kind: is missing (which store it is, such as kind: file)
@@ -316,7 +322,7 @@ policy:
     read: ["both/kv/**", "bath/x"]
 "#;
     insta::assert_snapshot!(faults(text), @r#"
-    keyferry.yaml:9:11: backends.faulty.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
+    keyferry.yaml:9:11: backends.faulty.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
     keyferry.yaml:10:30: backends.one.of: must name two backends, not 1 (the first is asked; the second while the first is out)
     keyferry.yaml:11:32: backends.three.of: must name two backends, not 3 (the first is asked; the second while the first is out)
     keyferry.yaml:12:9: backends.none.of: is missing (two backends of one kind, the first of which is asked first, such as of: [bao, bao-dr])

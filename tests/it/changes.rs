@@ -259,7 +259,7 @@ fn what_is_no_secret_leaves_the_former_files() {
         assert!(apart("mkfifo").arg(&pipe).status().unwrap().success());
         fs::hard_link(&file, &aside).unwrap();
         fs::rename(&pipe, &file).unwrap();
-        insta::assert_snapshot!(errors(1), @"SecretCorrupt: object 1 (password): files/shop/db: shop/db.age is not a regular file (remove it, and set the secret anew)");
+        insta::assert_snapshot!(errors(1), @"SecretCorrupt: object 1 (password): files/shop/db: shop/db.age is not a regular file (remove it, and set the secret again)");
         fs::remove_file(&file).unwrap();
         insta::assert_snapshot!(errors(2), @"SecretNotFound: object 1 (password): files/shop/db: there is no such secret in the vault: shop/db.age is absent (make it with `keyferry vault set shop/db FIELD=@FILE`)");
         fs::rename(&aside, &file).unwrap();
@@ -275,7 +275,7 @@ fn what_is_no_secret_leaves_the_former_files() {
         fs::rename(&vault, &aside).unwrap();
         fs::create_dir(&vault).unwrap();
         node.until("a line about it", || node.changes().len() == 4);
-        insta::assert_snapshot!(node.changes()[3]["error"].as_str().unwrap(), @"BackendUnavailable: object 1 (password): files/shop/db: the vault's folder is no vault: it has no list of recipients, .recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
+        insta::assert_snapshot!(node.changes()[3]["error"].as_str().unwrap(), @"BackendUnavailable: object 1 (password): files/shop/db: the vault's folder is not a vault: it has no list of recipients, .recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
         assert!(seen(&volume)[0].ends_with(" new"));
     });
 }

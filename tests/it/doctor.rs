@@ -345,24 +345,24 @@ async fn a_store_is_logged_in_to_and_out_of() {
     insta::assert_snapshot!(steady(good), @"
     ok   token bao: bao.jwt: of Pod shop/web-0 and ServiceAccount web, for bao, issued by https://oidc.example, ends at TIME
     ok   backend bao: http://SERVER serves, 2.7.2
-    ok   backend bao: clock: the server's is this node's, to the second
+    ok   backend bao: clock: the server's and this node's are the same, to the second
     ok   backend bao: login: as role csi, with the policies default, shop
     ");
     insta::assert_snapshot!(steady(refused), @r#"
     ok   token bao: bao.jwt: of Pod shop/web-0 and ServiceAccount web, for bao, issued by https://oidc.example, ends at TIME
     ok   backend bao: http://SERVER serves, 2.7.2
-    ok   backend bao: clock: the server's is this node's, to the second
+    ok   backend bao: clock: the server's and this node's are the same, to the second
     fail backend bao: login: the store refuses to log in role csi at auth/jwt with the Pod's token for bao: role "csi" could not be found (does role csi exist at auth/jwt, with bound_audiences bao and claims that a token of ServiceAccount shop/web has?)
     "#);
     insta::assert_snapshot!(untried, @"
     ok   backend bao: http://SERVER serves, 2.7.2
-    ok   backend bao: clock: the server's is this node's, to the second
-    warn backend bao: login: not tried: the token of a Pod for the audience bao is wanted (--token bao=FILE; keyferry doctor --help shows how to make one)
+    ok   backend bao: clock: the server's and this node's are the same, to the second
+    warn backend bao: login: not tried: this needs the token of a Pod for the audience bao (--token bao=FILE; keyferry doctor --help shows how to make one)
     ");
     bao.seal().await;
     insta::assert_snapshot!(of_bao(&house, &[], &bao).await, @"
-    fail backend bao: the store at http://SERVER is sealed (an operator has to unseal it: `bao operator unseal`)
-    ok   backend bao: clock: the server's is this node's, to the second
+    fail backend bao: the store at http://SERVER is sealed (an operator must unseal it: `bao operator unseal`)
+    ok   backend bao: clock: the server's and this node's are the same, to the second
     ");
     bao.stop();
     insta::assert_snapshot!(of_bao(&house, &[], &bao).await, @r#"
@@ -388,14 +388,14 @@ async fn a_store_token_of_a_file_is_looked_up() {
     insta::assert_snapshot!(good, @"
     ok   file backends.bao.auth.tokenFile: ROOT/bao.token: mode 0400, N bytes
     ok   backend bao: http://SERVER serves, 2.7.2
-    ok   backend bao: clock: the server's is this node's, to the second
+    ok   backend bao: clock: the server's and this node's are the same, to the second
     ok   backend bao: login: as the token in ROOT/bao.token, with the policies default
     ");
     insta::assert_snapshot!(bad, @"
     warn file backends.bao.auth.tokenFile: ROOT/bao.token: mode 0644: any user of the node can read it (chmod 0400 ROOT/bao.token; in a volume of a Secret: defaultMode: 0400)
     ok   backend bao: http://SERVER serves, 2.7.2
-    ok   backend bao: clock: the server's is this node's, to the second
-    fail backend bao: login: the store does not take the token in ROOT/bao.token: 403 (write a new one)
+    ok   backend bao: clock: the server's and this node's are the same, to the second
+    fail backend bao: login: the store does not accept the token in ROOT/bao.token: 403 (write a new one)
     ");
 }
 
@@ -433,15 +433,15 @@ async fn a_new_server_and_a_standby_are_told() {
     let new = Bao::configured(Options { uninitialised: true, ..Options::default() }).await;
     let (house, _driver) = house_with(&new, "auth: { method: jwt, role: csi }");
     insta::assert_snapshot!(of_bao(&house, &[], &new).await, @"
-    fail backend bao: the store at http://SERVER is not initialised (an operator has to: `bao operator init`)
-    ok   backend bao: clock: the server's is this node's, to the second
+    fail backend bao: the store at http://SERVER is not initialised (an operator must run `bao operator init`)
+    ok   backend bao: clock: the server's and this node's are the same, to the second
     ");
     let leader = Bao::configured(Options { raft: true, ..Options::default() }).await;
     let standby = leader.standby().await;
     let (house, _driver) = house_with(&standby, "auth: { method: jwt, role: csi }");
     insta::assert_snapshot!(of_bao(&house, &[], &standby).await, @"
     ok   backend bao: http://SERVER serves, 2.7.2, a standby: it hands requests on
-    ok   backend bao: clock: the server's is this node's, to the second
-    warn backend bao: login: not tried: the token of a Pod for the audience vault is wanted (--token vault=FILE; keyferry doctor --help shows how to make one)
+    ok   backend bao: clock: the server's and this node's are the same, to the second
+    warn backend bao: login: not tried: this needs the token of a Pod for the audience vault (--token vault=FILE; keyferry doctor --help shows how to make one)
     ");
 }

@@ -58,7 +58,7 @@ async fn a_faulty_configuration_leaves_the_former_one_in_force_and_says_so() {
 /// That an older revision was put back over a newer one is known only to who remembers the newer one.
 #[tokio::test]
 async fn a_reload_forgets_nothing_of_a_backend_that_stays_the_same() {
-    const OLDER: &str = "an older revision was put back";
+    const OLDER: &str = "an older revision has replaced";
     let house = House::new("");
     let sealed = house.path("vault/shop/db.age");
     let first = fs::read(&sealed).unwrap();

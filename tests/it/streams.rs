@@ -285,7 +285,7 @@ fn each_fault_of_a_refused_start_is_a_json_line() {
     insta::assert_snapshot!(messages(&house), @"
     versionKey: /nowhere/version.key: No such file or directory (os error 2) (make one: head -c 32 /dev/urandom)
     identity: ROOT/jwks.json: it holds no key that could be used: it has no list `keys` (write the cluster's keys into it: kubectl get --raw /openid/v1/jwks)
-    backends.files: the identity file ROOT/age.key holds no X25519 identity: line 1 is no identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)
+    backends.files: the identity file ROOT/age.key holds no X25519 identity: line 1 is not an identity (those start with AGE-SECRET-KEY-1; plugin, ssh and post-quantum keys are not read)
     ");
     let house = House::new(JSON);
     fs::remove_file(house.path("age.key")).unwrap();

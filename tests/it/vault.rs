@@ -72,9 +72,9 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
     let (code, _, err) = vault(&house, "vault", &["rekey"], "");
     assert_eq!(code, 1);
     insta::assert_snapshot!(err, @"
-    error: DIR/vault/.history/shop/db/1.age is sealed to other recipients
-    error: DIR/vault/shop/db.age is sealed to other recipients
-    error: DIR/vault/shop/tls.age is sealed to other recipients
+    error: DIR/vault/.history/shop/db/1.age is encrypted for other recipients
+    error: DIR/vault/shop/db.age is encrypted for other recipients
+    error: DIR/vault/shop/tls.age is encrypted for other recipients
     note: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
     ");
     // As after a run that was cut short: a part is sealed to the old recipient still.
@@ -83,7 +83,7 @@ fn rekeyed_files_open_with_age_for_those_on_the_list_and_nobody_else() {
     let (code, _, err) = vault(&house, "vault", &["rekey", "--identity", both.to_str().unwrap()], "");
     assert_eq!(code, 1);
     insta::assert_snapshot!(err, @"
-    error: DIR/vault/shop/x.age was sealed as another secret or revision
+    error: DIR/vault/shop/x.age was encrypted as another secret or revision
     note: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)
     ");
     fs::remove_file(house.path("vault/shop/x.age")).unwrap();

@@ -91,7 +91,7 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
     let bench = Bench::with(&[("a.yaml", &own), ("b.yaml", &audience), ("c.yaml", &wildcard)]);
     assert_snapshot!(bench.run("--config DIR/c.yaml --as shop/web DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for Keyferry's own store token (remove the object from the class)
     DIR/a.yaml:10:18: error: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
     DIR/a.yaml:11:18: note: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
     DIR/a.yaml:12:18: error: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
@@ -109,7 +109,7 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
     "#);
     assert_snapshot!(bench.run("--config DIR/c.yaml DIR/a.yaml DIR/b.yaml"), @r#"
     1
-    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    DIR/a.yaml:9:18: error: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for Keyferry's own store token (remove the object from the class)
     DIR/b.yaml:10:18: error: class audience: object 1 (a): pods/kv/data/x: the class sets audience to "keyferry", which is Keyferry's own audience (identity.audience): a token for it goes to no store (leave audience out, or name the store's audience)
     DIR/c.yaml: no fault (2 backends, 1 rule)
     5 objects in 2 classes, 2 files: 2 faults
@@ -124,7 +124,7 @@ fn what_is_the_stores_own_is_refused_as_a_mount_would_and_suggested_as_it_works(
           - "bao/sys/mounts"
         update:
           - "bao/team-a/auth/approle/role/r/secret-id"
-    ! error: DIR/a.yaml:9:18: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for the token with which Keyferry is logged in (remove the object from the class)
+    ! error: DIR/a.yaml:9:18: class own: object 1 (a): bao/auth/token/lookup-self: no rule can allow it: auth/token is for Keyferry's own store token (remove the object from the class)
     ! error: DIR/a.yaml:10:18: class own: object 2 (b): bao/sys/mounts: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "sys/mounts", which belongs to the store itself (the cluster's admin can add a rule that spells it, with read: ["bao/sys/mounts"])
     ! note: DIR/a.yaml:11:18: class own: object 3 (c): ServiceAccount shop/web may read bao/kv/data/auth/x/y, by policy rule 1
     ! error: DIR/a.yaml:12:18: class own: object 4 (d): bao/team-a/auth/approle/role/r/secret-id: policy rule 1 would allow it to ServiceAccount shop/web by "bao/**", but no wildcard or placeholder reaches "auth/approle", which belongs to the store itself (the cluster's admin can add a rule that spells it, with update: ["bao/team-a/auth/approle/role/r/secret-id"])
@@ -234,7 +234,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     1
     DIR/a.yaml:10:18: error: class a: object 1 (db): backend: there is no backend "flies" on this node (did you mean `files`?)
     DIR/a.yaml:11:17: error: class a: object 2 (db.age): secret: the name "shop/db.age" has the element "db.age": the vault adds `.age` by itself (write "db")
-    DIR/a.yaml:13:18: error: class a: object 3 (x): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
+    DIR/a.yaml:13:18: error: class a: object 3 (x): version: "latest" is not a revision of a file vault: a revision is a whole number from 1, as `keyferry vault get NAME` shows it (pin one that the store has, or leave the version out for the latest)
     DIR/b.yaml:8:5: error: class b: objects: has 4 objects: at most 3 are allowed on this node (split the class, or ask for a higher limits.objects)
     DIR/c.yaml:7:5: error: class c: backend: no backend is named, and this node has several (set backend to one of: files, spare; or the cluster's admin can set defaultBackend)
     DIR/good.yaml: no fault (2 backends, 2 rules)

@@ -79,7 +79,7 @@ async fn keys_of_a_class() {
     # no encoding
     InvalidArgument InvalidRequest: object 1 (db): encoding: there is no encoding "base46" (did you mean `base64`?); object 2 (x): encoding: there is no encoding "rot13" (there are: utf-8, base64, base64url, hex)
     # no version
-    InvalidArgument InvalidRequest: object 1 (db): version: "latest" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest); object 2 (x): version: "03" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them (pin one that the store has, or leave the version out for the latest)
+    InvalidArgument InvalidRequest: object 1 (db): version: "latest" is not a revision of a file vault: a revision is a whole number from 1, as `keyferry vault get NAME` shows it (pin one that the store has, or leave the version out for the latest); object 2 (x): version: "03" is not a revision of a file vault: a revision is a whole number from 1, as `keyferry vault get NAME` shows it (pin one that the store has, or leave the version out for the latest)
     # no expression
     NotFound SecretNotFound: object 1 (x): files/shop/db: has no field "a["; as a JMESPath expression it is wrong at character 3 (it has "password", "username")
     "#);

@@ -198,17 +198,17 @@ async fn vault_files_that_do_not_open() {
     }
     let recipient = asked.house.recipient();
     insta::assert_snapshot!(table.join("\n").replace(&recipient, "<recipient>"), @r#"
-    DataLoss SecretCorrupt: object 1 (empty): files/shop/empty: shop/empty.age is empty (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (cut-header): files/shop/cut-header: shop/cut-header.age is truncated (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (cut-payload): files/shop/cut-payload: shop/cut-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (flip-header): files/shop/flip-header: shop/flip-header.age cannot be opened with any identity of the backend (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
-    DataLoss SecretCorrupt: object 1 (flip-payload): files/shop/flip-payload: shop/flip-payload.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (longer): files/shop/longer: shop/longer.age was altered after it was sealed, or damaged (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (text): files/shop/text: shop/text.age is no age file (restore it, or set the secret anew)
-    DataLoss SecretCorrupt: object 1 (armoured): files/shop/armoured: shop/armoured.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret anew)
-    DataLoss SecretCorrupt: object 1 (wrong-key): files/shop/wrong-key: shop/wrong-key.age cannot be opened with any identity of the backend (<recipient>): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)
-    DataLoss SecretCorrupt: object 1 (moved): files/shop/moved: shop/moved.age was sealed as "shop/db", and is not served under another name (it was moved or copied: set the secret anew)
-    DataLoss SecretCorrupt: object 1 (folder): files/shop/folder: shop/folder.age is not a regular file (remove it, and set the secret anew)
+    DataLoss SecretCorrupt: object 1 (empty): files/shop/empty: shop/empty.age is empty (restore it, or set the secret again)
+    DataLoss SecretCorrupt: object 1 (cut-header): files/shop/cut-header: shop/cut-header.age is truncated (restore it, or set the secret again)
+    DataLoss SecretCorrupt: object 1 (cut-payload): files/shop/cut-payload: shop/cut-payload.age was altered after it was encrypted, or is damaged (restore it, or set the secret again)
+    DataLoss SecretCorrupt: object 1 (flip-header): files/shop/flip-header: shop/flip-header.age cannot be opened with any identity of the backend (<recipient>): it is encrypted for other recipients, or its header was altered (list this recipient in the vault and set the secret again, or give the daemon the right identity file)
+    DataLoss SecretCorrupt: object 1 (flip-payload): files/shop/flip-payload: shop/flip-payload.age was altered after it was encrypted, or is damaged (restore it, or set the secret again)
+    DataLoss SecretCorrupt: object 1 (longer): files/shop/longer: shop/longer.age was altered after it was encrypted, or is damaged (restore it, or set the secret again)
+    DataLoss SecretCorrupt: object 1 (text): files/shop/text: shop/text.age is not an age file (restore it, or set the secret again)
+    DataLoss SecretCorrupt: object 1 (armoured): files/shop/armoured: shop/armoured.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret again)
+    DataLoss SecretCorrupt: object 1 (wrong-key): files/shop/wrong-key: shop/wrong-key.age cannot be opened with any identity of the backend (<recipient>): it is encrypted for other recipients, or its header was altered (list this recipient in the vault and set the secret again, or give the daemon the right identity file)
+    DataLoss SecretCorrupt: object 1 (moved): files/shop/moved: shop/moved.age was encrypted as "shop/db", and is not served under another name (it was moved or copied: set the secret again)
+    DataLoss SecretCorrupt: object 1 (folder): files/shop/folder: shop/folder.age is not a regular file (remove it, and set the secret again)
     "#);
     // The same file mended is served by the same daemon.
     asked.house.set("shop/empty", &[("password", b"mended")]);
@@ -226,7 +226,7 @@ async fn a_vault_that_vanishes_and_comes_back() {
     insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: the vault's folder is not there (is its volume mounted, and synced?)");
     // An empty mount point in its place must not look like a vault whose secrets were removed.
     fs::create_dir(&vault).unwrap();
-    insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: the vault's folder is no vault: it has no list of recipients, .recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
+    insta::assert_snapshot!(refused().await, @"FailedPrecondition BackendUnavailable: object 1 (username): files/shop/db: the vault's folder is not a vault: it has no list of recipients, .recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
     fs::remove_dir(&vault).unwrap();
     fs::rename(&away, &vault).unwrap();
     asked.goes_on().await;

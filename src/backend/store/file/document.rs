@@ -1,6 +1,6 @@
-//! What a vault's file holds once it is opened: a JSON document that says which secret it is.
+//! The content of a vault's file after it is opened: a JSON document that says which secret it is.
 //!
-//! The name inside is what ties a sealed file to its place: age itself would open it anywhere. The format is documented in
+//! The name inside binds an encrypted file to its place: age itself would open it anywhere. The format is documented in
 //! `docs/file-vault.md`; a change to it that older readers cannot understand gets a new `format` number.
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub struct Document {
     pub fields: BTreeMap<FieldName, Field>,
 }
 
-/// Why a plaintext is no document. The message completes "what it holds ..."; it never quotes the plaintext.
+/// Why a plaintext is not a document. The message completes "what it holds ..."; it never quotes the plaintext.
 #[derive(Debug, Error)]
 pub enum InvalidDocument {
     #[error("has the field `{field}`, which is not valid base64")]
@@ -47,7 +47,7 @@ pub enum InvalidDocument {
     Json { line: usize, column: usize },
     #[error("has no revision above 0")]
     Revision,
-    #[error("has a time that is no RFC 3339 timestamp")]
+    #[error("has a time that is not an RFC 3339 timestamp")]
     Time,
     #[error("has a bad type: {0}")]
     Type(#[from] InvalidSecretType),
@@ -58,7 +58,7 @@ pub enum InvalidDocument {
 }
 
 impl Document {
-    /// Reads a plaintext, strictly: what is not understood is not guessed at.
+    /// Reads a plaintext strictly: it does not guess at what it does not understand.
     pub fn parse(plaintext: &[u8]) -> Result<Self, InvalidDocument> {
         let wire: Wire =
             serde_json::from_slice(plaintext).map_err(|error| newer_format(plaintext).unwrap_or_else(|| json_fault(&error)))?;
@@ -86,10 +86,10 @@ impl Document {
         let format = if secret_type.is_some() { FORMAT } else { FORMAT_WITHOUT_TYPE };
         let (revision, time, secret_type) = (revision.number(), time.to_string(), secret_type.map(SecretType::as_str));
         let document = WrittenDocument { format, name, revision, time, secret_type, fields: values };
-        // Room for all of it at once: a buffer that grows leaves copies of secrets behind. JSON's longest escape is six bytes.
+        // Room for everything at once: a buffer that grows leaves copies of secrets behind. JSON's longest escape is six bytes.
         let room: usize = fields.iter().map(|(name, field)| 6 * (name.as_str().len() + field.bytes.len()) + 32).sum();
         let mut plaintext = Zeroizing::new(Vec::with_capacity(room + 6 * (name.len() + 256) + 256));
-        // Strings and numbers into memory: there is nothing that could fail.
+        // It writes strings and numbers to memory: nothing can fail.
         let written = serde_json::to_writer(&mut *plaintext, &document);
         debug_assert!(written.is_ok());
         plaintext.push(b'\n');
@@ -97,7 +97,7 @@ impl Document {
     }
 }
 
-/// A document as it stands in JSON.
+/// A document as it is in JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wire {
@@ -110,7 +110,7 @@ struct Wire {
     fields: WireFields,
 }
 
-/// Pairs, not a map: a name that stands twice must be seen.
+/// Pairs, not a map: a name that is there twice must be seen.
 pub(super) struct WireFields(Vec<(String, WireValue)>);
 
 #[derive(Deserialize)]
@@ -139,7 +139,7 @@ pub(super) enum Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    /// What is text can be read by a person who opens the file with age.
+    /// A person who opens the file with age can read a field that is text.
     pub(super) fn of(field: &'a Field) -> Self {
         let bytes = field.bytes.expose();
         match (field.kind, str::from_utf8(bytes)) {
@@ -163,7 +163,7 @@ fn is_known(format: u32) -> bool {
     (FORMAT_WITHOUT_TYPE..=FORMAT).contains(&format)
 }
 
-/// serde_json's own message quotes values; only its position is fit to be shown.
+/// serde_json's own message quotes values; only its position may be shown.
 fn json_fault(error: &serde_json::Error) -> InvalidDocument {
     InvalidDocument::Json { line: error.line(), column: error.column() }
 }
@@ -208,7 +208,7 @@ impl<'de> Deserialize<'de> for WireFields {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireFields, A::Error> {
                 let mut pairs = Vec::new();
-                // One more than is allowed is enough to know that there are too many.
+                // One more than allowed is enough to know that there are too many.
                 while pairs.len() <= MAX_FIELDS
                     && let Some(pair) = map.next_entry()?
                 {
@@ -266,7 +266,7 @@ mod tests {
         assert_snapshot!(refusal(&with(r#"{"f":{"text":"canary"},"f":{"text":""}}"#)), @"has the field `f` twice");
         assert_snapshot!(refusal(&with(r#"{"":{"text":"canary"}}"#)), @"has a bad field name: a field name has 1 to 253 bytes and no control character");
         assert_snapshot!(refusal(&with("{}").replace(":1,\"time", ":0,\"time")), @"has no revision above 0");
-        assert_snapshot!(refusal(&with("{}").replace("2026-01", "yesterday")), @"has a time that is no RFC 3339 timestamp");
+        assert_snapshot!(refusal(&with("{}").replace("2026-01", "yesterday")), @"has a time that is not an RFC 3339 timestamp");
         assert_snapshot!(refusal(&with("{}").replace("\"a\"", "\"a\",\"nmae\":1")), @"is not the vault's JSON: it goes wrong at line 1, column 29");
         let many: Vec<String> = (0..=MAX_FIELDS).map(|n| format!(r#""{n}":{{"text":""}}"#)).collect();
         assert_snapshot!(refusal(&with(&format!("{{{}}}", many.join(",")))), @"has more than 4096 fields");

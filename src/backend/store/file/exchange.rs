@@ -1,7 +1,7 @@
 //! Secrets in the clear, as JSON: what `keyferry vault export` writes and `import` reads.
 //!
-//! Fields are written as in a sealed document, so that a binary value survives the way out and back. Revisions and times stay behind: the
-//! vault that takes the secrets in counts for itself.
+//! Fields are written as in a vault's document, so a binary value stays the same on the way out and back. An export has no revisions and
+//! times: the vault that imports the secrets counts its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,11 +15,11 @@ use super::document::{InvalidDocument, WireFields, Written, fields};
 use super::{InvalidSecretType, SecretType};
 use crate::model::{Field, FieldName, SecretName};
 
-/// What this code writes under `format`, and all that it reads. The second has the types of Secrets; an export without one is written as the
-/// first, so that version 0.1.0 reads it too.
+/// The values of `format` that this code writes and reads. The second format has the types of Secrets. An export without types has the first
+/// format, so that version 0.1.0 reads it too.
 const FORMATS: [&str; 2] = ["keyferry-export-1", "keyferry-export-2"];
 
-/// A secret on its way. Its name is not yet held against a vault's rules.
+/// A secret on its way. Its name is not yet compared with a vault's rules.
 #[derive(Debug)]
 pub struct Exchanged {
     pub name: String,
@@ -35,7 +35,7 @@ pub struct Outgoing<'a> {
     pub fields: &'a BTreeMap<FieldName, Field>,
 }
 
-/// Why a text is no export. It never quotes the text.
+/// Why a text is not an export. It never quotes the text.
 #[derive(Debug, Error)]
 pub enum InvalidExchange {
     #[error("has another `format` than {} (use a newer keyferry)", FORMATS.map(|format| format!("{format:?}")).join(" and "))]
@@ -47,7 +47,7 @@ pub enum InvalidExchange {
 /// Reads an export.
 ///
 /// # Errors
-/// It is not JSON of that shape. What is wrong with one secret is told with that secret.
+/// It is not JSON of that form. A fault of one secret comes with that secret.
 pub fn read_exchange(text: &[u8]) -> Result<Vec<Exchanged>, InvalidExchange> {
     let fault = |error: serde_json::Error| InvalidExchange::Json { line: error.line(), column: error.column() };
     let wire: Wire = serde_json::from_slice(text).map_err(fault)?;
@@ -62,7 +62,7 @@ pub fn read_exchange(text: &[u8]) -> Result<Vec<Exchanged>, InvalidExchange> {
     Ok(exchanged.collect())
 }
 
-/// Writes an export, a line a secret.
+/// Writes an export, one line per secret.
 pub fn write_exchange<'a>(secrets: impl IntoIterator<Item = Outgoing<'a>>) -> Zeroizing<Vec<u8>> {
     let (mut lines, mut types) = (Vec::new(), BTreeMap::new());
     for secret in secrets {
@@ -72,7 +72,7 @@ pub fn write_exchange<'a>(secrets: impl IntoIterator<Item = Outgoing<'a>>) -> Ze
     let [without_types, with_types] = FORMATS;
     let (format, types) =
         if types.is_empty() { (without_types, String::new()) } else { (with_types, format!("\"types\":{},", serde_json::json!(types))) };
-    // Room for all of it at once: a buffer that grows leaves copies of secrets behind.
+    // Room for everything at once: a buffer that grows leaves copies of secrets behind.
     let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().map(|line| line.len() + 8).sum::<usize>() + types.len() + 128));
     text.extend_from_slice(format!("{{\"format\":{format:?},{types}\"secrets\":{{").as_bytes());
     for (at, line) in lines.iter().enumerate() {
@@ -89,7 +89,7 @@ fn line(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Zeroizing<Vec
     line.extend_from_slice(serde_json::Value::from(name.as_str()).to_string().as_bytes());
     line.push(b':');
     let values = Values(fields.iter().map(|(name, field)| (name.as_str(), Written::of(field))).collect());
-    // Strings into memory: there is nothing that could fail.
+    // It writes strings to memory: nothing can fail.
     let written = serde_json::to_writer(&mut *line, &values);
     debug_assert!(written.is_ok());
     line
@@ -108,7 +108,7 @@ struct Wire {
     secrets: WireSecrets,
 }
 
-/// Pairs, not a map: a name that stands twice must be seen.
+/// Pairs, not a map: a name that is there twice must be seen.
 struct WireSecrets(Vec<(String, WireFields)>);
 
 impl<'de> Deserialize<'de> for WireSecrets {

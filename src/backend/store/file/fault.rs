@@ -1,4 +1,4 @@
-//! What can go wrong with reading a vault, before it is known under which backend's name.
+//! What can go wrong when Keyferry reads a vault, still without the backend's name.
 
 use std::fmt;
 use std::path::Path;
@@ -11,7 +11,7 @@ pub struct ReadFault {
     pub fault: Fault,
     /// For the node's admin: with whole paths.
     pub reason: String,
-    /// The same for a class's author, who has no business with where things are on a node.
+    /// The same for a class's author, who must not see the node's paths.
     pub told: String,
 }
 
@@ -21,12 +21,12 @@ impl ReadFault {
         Self { fault, told: reason.clone(), reason }
     }
 
-    /// About something that is called one thing to the admin and another to a class's author.
+    /// About something that has one name for the admin, and another for a class's author.
     pub(super) fn about(fault: Fault, whole: &str, told: &str, say: impl Fn(&str) -> String) -> Self {
         Self { fault, reason: say(whole), told: say(told) }
     }
 
-    /// About a file or folder of a vault, which class authors read from the vault on.
+    /// About a file or folder of a vault. Class authors see its path within the vault.
     pub(super) fn of_file(fault: Fault, root: &Path, path: &Path, say: impl Fn(&str) -> String) -> Self {
         let inside = path.strip_prefix(root).unwrap_or(Path::new("")).display().to_string();
         let told = if inside.is_empty() { "the vault's folder" } else { &inside };

@@ -1,4 +1,4 @@
-//! The earlier revisions of one secret, and the count of all it ever had.
+//! The earlier revisions of one secret, and the number of all revisions that it ever had.
 
 use std::fs;
 use std::io;
@@ -38,7 +38,7 @@ impl<'a> History<'a> {
         Ok(kept)
     }
 
-    /// The highest revision ever given; `None` where that is not written down.
+    /// The highest revision ever given; `None` where no file has it.
     ///
     /// # Errors
     /// Of kind `InvalidData` where the file holds no revision.
@@ -64,7 +64,7 @@ impl<'a> History<'a> {
         write::replace(&self.path(revision), sealed)
     }
 
-    /// Removes all but the last few, and gives how many went.
+    /// Removes all but the last few, and gives how many it removed.
     pub fn prune(&self, keep: usize) -> io::Result<usize> {
         let surplus = self.drop_surplus(keep)?;
         if surplus > 0 {

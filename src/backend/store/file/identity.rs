@@ -1,7 +1,7 @@
 //! The keys that open a vault: age identity files, read again when they change.
 //!
-//! What is in force is what the files hold now. One line that nobody here can read takes nothing from the lines beside it, and one file
-//! nothing from the others.
+//! The keys in force are those that the files hold now. A line that Keyferry cannot read does not affect the other lines, and a file does not
+//! affect the other files.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -31,7 +31,7 @@ use lines::Lines;
 /// The longest identity file in bytes.
 const MAX_FILE: usize = 64 * 1024;
 
-/// How long the files' state is believed without another look, in milliseconds.
+/// How long Keyferry believes the files' state without another look, in milliseconds.
 const BELIEVED: u64 = 1_000;
 
 /// The identity files of a backend, and what they last held.
@@ -40,7 +40,7 @@ pub struct Identities {
     paths: Vec<PathBuf>,
     clock: Arc<dyn Clock>,
     keys: ArcSwap<Keys>,
-    /// Changes with the keys: what was opened with others does not count any more.
+    /// Changes with the keys: what other keys have opened does not count any more.
     generation: AtomicU64,
     since: Instant,
     checked: AtomicU64,
@@ -52,11 +52,11 @@ pub struct Keys {
     files: Vec<KeyFile>,
 }
 
-/// One file as it was last seen.
+/// One file, as Keyferry last saw it.
 struct KeyFile {
     identities: Vec<Key>,
     state: State,
-    /// What somebody should know of it.
+    /// What the admin should know about it.
     doubts: Option<String>,
 }
 
@@ -65,7 +65,7 @@ enum State {
     Absent(ReadFault),
     /// It cannot be read, or holds no identity.
     Faulty(Outage<ReadFault>),
-    /// `settled`: a later change is sure to be seen.
+    /// `settled`: Keyferry will certainly see a later change.
     Read { stamp: Stamp, settled: bool },
 }
 
@@ -90,7 +90,7 @@ impl Identities {
         })
     }
 
-    /// For a person who has named the files: all of them have to be there.
+    /// For a person who has named the files: all of them must be there.
     ///
     /// # Errors
     /// One of them is absent, cannot be read, or holds no X25519 identity.
@@ -99,7 +99,7 @@ impl Identities {
         identities.keys.load().fault().map_or(Ok(identities), Err)
     }
 
-    /// When they were read first.
+    /// When Keyferry read them first.
     pub fn born(&self) -> Instant {
         self.since
     }
@@ -119,7 +119,7 @@ impl Identities {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The keys as the files hold them now. A stat a file, where nothing changed.
+    /// The keys as the files hold them now. Where nothing changed, this costs one stat per file.
     ///
     /// # Errors
     /// There are none.
@@ -132,7 +132,7 @@ impl Identities {
     }
 
     /// # Errors
-    /// A file cannot be read, or holds no identity; also while its former ones are in force, or those of other files.
+    /// A file cannot be read, or holds no identity. This is also an error while its former identities, or those of other files, are in force.
     pub fn check(&self) -> Result<(), ReadFault> {
         let keys = self.refresh()?;
         let faulty = keys.files.iter().find_map(|file| match &file.state {
@@ -198,7 +198,7 @@ impl Keys {
         self.fault().filter(|_| self.identities.is_empty()).map_or(Ok(()), Err)
     }
 
-    /// Tells what is to be known of each file, unless it was told of the former state.
+    /// Logs the doubts about each file, unless it has logged them for the former state.
     fn warn(&self, former: Option<&Self>) {
         for (at, file) in self.files.iter().enumerate() {
             let told = former.and_then(|keys| keys.files.get(at)).and_then(|file| file.doubts.as_ref());
@@ -208,7 +208,7 @@ impl Keys {
         }
     }
 
-    /// Of the first file that has none.
+    /// The fault of the first file without identities.
     fn fault(&self) -> Option<ReadFault> {
         self.files.iter().find_map(|file| match &file.state {
             State::Absent(fault) | State::Faulty(Outage { problem: fault, .. }) => Some(fault.clone()),
@@ -226,7 +226,7 @@ impl fmt::Debug for Keys {
 // === impl KeyFile ===
 
 impl KeyFile {
-    /// Looks at the file. Of one that is faulty the former identities stay for a moment.
+    /// Looks at the file. If it is faulty, its former identities stay for a moment.
     fn read(path: &Path, former: Option<&Self>, now: Timestamp) -> Self {
         let unreadable =
             |cause: &Unreadable| fault_of(path, |file| format!("{file} {cause} (is its volume mounted, and may this user read it?)"));
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(identities.generation(), 2);
     }
 
-    /// Each line, and each file, for itself.
+    /// Each line and each file is judged separately.
     #[test]
     fn a_line_taken_out_is_gone_and_a_line_of_another_kind_takes_nothing_with_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -399,7 +399,7 @@ mod tests {
             assert_eq!(known().len(), 2);
             tokio::time::advance(Duration::from_millis(1)).await;
             assert_eq!(known(), std::slice::from_ref(&theirs), "{fault:?}");
-            assert!(identities.check().is_err(), "not ready until it is mended");
+            assert!(identities.check().is_err(), "not ready until it is repaired");
             write(&one, &[&first]);
             assert_eq!(known(), [ours.clone(), theirs.clone()]);
             identities.check().unwrap();

@@ -1,5 +1,5 @@
-//! An identity that opens in a third of the time that age's own takes: the arithmetic is that of the library that TLS uses, and the
-//! recipient is not computed again for each file. What is opened, and what is refused, is the same.
+//! An identity that opens a file in a third of the time that age's own needs. It uses the arithmetic of TLS's library, and does not compute
+//! the recipient again for each file. It opens and refuses the same files as age's own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use data_encoding::BASE64_NOPAD;
 use zeroize::Zeroizing;
 
-/// How a stanza for X25519 begins, and what its key is derived for (<https://c2sp.org/age>, X25519).
+/// How a stanza for X25519 begins, and the label of its key (<https://c2sp.org/age>, X25519).
 const TAG: &str = "X25519";
 const LABEL: &[u8] = b"age-encryption.org/v1/X25519";
 
@@ -24,7 +24,7 @@ const SHARE: usize = 32;
 #[derive(Clone)]
 pub struct Key {
     identity: Identity,
-    /// `None`: the library does not take it. Then age's own arithmetic opens.
+    /// `None`: the library does not accept it. Then age's own arithmetic opens the file.
     arithmetic: Option<Arc<Arithmetic>>,
 }
 
@@ -56,7 +56,7 @@ impl Arithmetic {
     fn open(&self, share: &[u8; SHARE], sealed: &[u8]) -> Option<Result<FileKey, DecryptError>> {
         let salt = [*share, self.recipient].concat();
         let peer = UnparsedPublicKey::new(&X25519, share);
-        // A share of low order leads to a secret that anybody knows. The library refuses it, and so does age.
+        // A share of low order gives a secret that anybody knows. The library refuses it, and so does age.
         let key = agree(&self.private, peer, DecryptError::InvalidHeader, |secret| Ok(Zeroizing::new(hkdf(&salt, LABEL, secret))));
         let key = match key {
             Ok(key) => key,
@@ -104,7 +104,7 @@ mod tests {
         age::Recipient::wrap_file_key(&identity.to_public(), &file_key).unwrap().0.remove(0)
     }
 
-    /// What an identity makes of a stanza: the key, that it is not for it, or that it is wrong.
+    /// The result of an identity for a stanza: the key, or not for this identity, or an error.
     fn outcome(identity: &dyn age::Identity, stanza: &Stanza) -> String {
         match identity.unwrap_stanza(stanza) {
             None => "not for it".to_owned(),
@@ -146,7 +146,7 @@ mod tests {
         with(&|stanza| stanza.args.push("x".to_owned()));
         with(&|stanza| stanza.args[0].push('='));
         with(&|stanza| _ = stanza.args[0].pop());
-        // The last sign has two bits that belong to no byte.
+        // The last character has two bits that belong to no byte.
         with(&|stanza| stanza.args[0].replace_range(42.., "B"));
         with(&|stanza| stanza.body.push(0));
         with(&|stanza| stanza.body.truncate(16));

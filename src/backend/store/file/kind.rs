@@ -1,4 +1,4 @@
-//! What a configured file vault knows before it is opened.
+//! What Keyferry knows of a configured file vault before it opens it.
 
 use std::sync::Arc;
 

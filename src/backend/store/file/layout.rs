@@ -1,7 +1,7 @@
-//! Where things lie in a vault's folder, and which names fit there.
+//! Where things are in a vault's folder, and which names fit there.
 //!
-//! Apart, because reader and writer must agree on it to the byte, and because a path is made from a [`VaultName`] alone: no name
-//! that was not checked here can reach the file system.
+//! It is a module of its own because reader and writer must agree on it to the byte. And only a [`VaultName`] can become a path: a name
+//! that was not checked here cannot reach the file system.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,19 +9,19 @@ use std::str::FromStr;
 use super::Revision;
 use crate::model::{InvalidName, SecretName};
 
-/// What a sealed file's name ends in.
+/// What an encrypted file's name ends in.
 pub(super) const SEALED: &str = ".age";
 
 /// The longest element of a name in bytes: `<element>.age` is a file name, and Linux allows those 255.
 const MAX_ELEMENT: usize = 255 - SEALED.len();
 
-/// The paths of a vault. Everything that is no secret's current revision starts with a dot, and no name may.
+/// The paths of a vault. Everything but the current revisions of secrets starts with a dot, and no name may.
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: PathBuf,
 }
 
-/// A secret's name that stands for exactly one file of a vault.
+/// A secret's name that belongs to exactly one file of a vault.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct VaultName(SecretName);
 
@@ -41,7 +41,7 @@ impl Layout {
         self.root.join(format!("{name}{SEALED}"))
     }
 
-    /// `<name>`: the folder of what is below the name.
+    /// `<name>`: the folder of the secrets below the name.
     pub fn folder(&self, name: &VaultName) -> PathBuf {
         self.root.join(name.as_str())
     }
@@ -61,17 +61,17 @@ impl Layout {
         self.root.join(format!(".history/{name}/.revision"))
     }
 
-    /// `.recipients`: whom the vault's secrets are sealed to. A folder that has it is a vault.
+    /// `.recipients`: for whom the vault's secrets are encrypted. A folder that has it is a vault.
     pub fn recipients(&self) -> PathBuf {
         self.root.join(".recipients")
     }
 
-    /// `.history/.unfinished`: where a batch of files is written. No name of a secret reaches it.
+    /// `.history/.unfinished`: where Keyferry writes a batch of files. No name of a secret leads to it.
     pub fn batch(&self) -> PathBuf {
         self.root.join(".history").join(super::write::UNFINISHED)
     }
 
-    /// `.lock`: held by a writer.
+    /// `.lock`: a writer holds it.
     pub fn lock(&self) -> PathBuf {
         self.root.join(".lock")
     }
@@ -88,20 +88,20 @@ impl VaultName {
         self.0.as_str()
     }
 
-    /// The folder that a listing is of.
+    /// The folder to list.
     pub(super) fn of_folder(folder: &SecretName) -> Result<Self, InvalidName> {
         let name: SecretName = folder.without_slash().parse()?;
         name.as_str().split('/').try_for_each(check_element)?;
         Ok(Self(name))
     }
 
-    /// The rules of a vault, over those that all stores share.
+    /// The rules of a vault, besides those that all stores share.
     fn check(name: &SecretName) -> Result<(), InvalidName> {
         for element in name.as_str().split('/') {
             check_element(element)?;
         }
         match name.as_str().rsplit_once('@') {
-            // The id of revision 3 of `db` is `files/db@3`: a secret of that name would share it.
+            // The id of revision 3 of `db` is `files/db@3`: a secret called `db@3` would have the same id.
             Some((base, pin)) if !base.is_empty() && !pin.is_empty() && pin.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Err(InvalidName::Store(format!("ends in `@{pin}`, which reads as a pinned version (write `version: \"{pin}\"` for that)")))
             }
@@ -116,7 +116,7 @@ fn check_element(element: &str) -> Result<(), InvalidName> {
             "has the element {element:?}: what starts with a dot is the vault's own (choose another name)"
         )));
     }
-    // `a` lies in `a.age`, so `a.age/b` would need a folder where a file is; and revision 3 of `a` is `3.age`.
+    // `a` is in `a.age`, so `a.age/b` would need a folder in the place of a file; and revision 3 of `a` is `3.age`.
     if let Some(bare) = element.strip_suffix(SEALED) {
         return Err(InvalidName::Store(format!("has the element {element:?}: the vault adds `{SEALED}` by itself (write {bare:?})")));
     }

@@ -1,7 +1,7 @@
-//! The file vault: a folder of age files, one a secret. The simplest store there is, and always current: what lies in the folder is
-//! what is served. `docs/file-vault.md` describes layout and format.
+//! The file vault: a folder of age files, one per secret. It is the simplest store, and always current: Keyferry serves what is in the
+//! folder. `docs/file-vault.md` describes layout and format.
 //!
-//! Reading and writing are apart: the daemon only ever reads ([`reader`]), the command line writes ([`vault`]).
+//! Reading and writing are separate: the daemon only reads ([`reader`]), and the command line writes ([`vault`]).
 
 mod document;
 mod exchange;
@@ -60,7 +60,7 @@ use crate::yaml;
 /// How long a [`Backend::check`] may take.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
-/// What the configuration says of a file vault.
+/// The configuration of a file vault.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FileConfig {
     /// The vault's folder.
@@ -105,7 +105,7 @@ impl FileConfig {
 // === impl FileBackend ===
 
 impl FileBackend {
-    /// Reads the identity files. The vault itself may still be on its way: until it is there, mounts say so.
+    /// Reads the identity files. The vault itself may come later: until it is there, mounts say so.
     ///
     /// `max_secret_bytes` is the configuration's `limits.secretBytes`: the most bytes that the fields of one secret may hold.
     ///
@@ -118,7 +118,7 @@ impl FileBackend {
         }
     }
 
-    /// With another bound in bytes on what is remembered.
+    /// With another limit in bytes for the opened secrets that it keeps.
     pub fn remembering(self, bytes: usize) -> Self {
         // Nobody else has the reader yet.
         match Arc::try_unwrap(self.reader) {
@@ -127,8 +127,8 @@ impl FileBackend {
         }
     }
 
-    /// Reads on a thread that may be kept waiting: whether a file system answers is only known once it has. A network's may hang
-    /// for hours, and with it the thread, but not the mount, nor any other backend's.
+    /// Reads on a thread that may have to wait. A file system of a network may hang for hours. Then this thread hangs, but not the mount,
+    /// and no other backend.
     async fn read<T: Send + 'static>(
         &self,
         tenant: &Tenant,
@@ -138,7 +138,7 @@ impl FileBackend {
         let reader = Arc::clone(&self.reader);
         match timeout_at(deadline, self.queue.run(tenant, move || work(&reader))).await {
             Ok(Ok(answer)) => answer,
-            // A bug: it belongs to this mount, whose handler answers for it.
+            // A bug: the handler of this mount answers for it.
             Ok(Err(Some(panic))) => std::panic::resume_unwind(panic),
             Ok(Err(None)) => Err(ReadFault::new(Fault::Unavailable, "the daemon is ending")),
             Err(_) => {
@@ -148,7 +148,7 @@ impl FileBackend {
         }
     }
 
-    /// Opens a secret, and has it forgotten in time. On the very thread that opens it: the mount may have given up by then.
+    /// Opens a secret, and makes sure that it is forgotten in time. The same thread does both: the mount may have given up by then.
     fn opening(key: Key, tenant: Tenant) -> impl FnOnce(&Arc<Reader>) -> Result<Opened, ReadFault> + Send {
         move |reader| {
             let opened = reader.read_for(&key, tenant.as_str());
@@ -208,7 +208,7 @@ impl Backend for FileBackend {
         Ok(self.fetched(opened))
     }
 
-    /// A secret that was opened before, if its file is still the same. Looks at a file of a local file system, which does not hang.
+    /// A secret that was opened before, if its file is still the same. Looks at a local file system only, because that does not hang.
     fn recall(&self, secret: &SecretRef, _: &FetchContext, now: Instant) -> Option<Fetched> {
         let key = Self::key(secret).ok()?;
         self.reader.recall(&key, now).map(|opened| self.fetched(opened))
@@ -235,7 +235,7 @@ impl Backend for FileBackend {
         self.read(&Tenant::from(""), Instant::now() + CHECK_TIME, |reader| reader.check()).await.map_err(|fault| self.error(None, fault))
     }
 
-    /// A pinned revision is asked for among the earlier ones first.
+    /// Looks for a pinned revision among the earlier ones first.
     fn file(&self, secret: &SecretRef) -> Option<Located> {
         if secret.name.is_folder() {
             return self.reader.folder(&secret.name);
@@ -243,7 +243,7 @@ impl Backend for FileBackend {
         self.reader.file(&Self::key(secret).ok()?)
     }
 
-    /// A vault does not know Pods: whoever may have a secret is given the same answer.
+    /// A vault does not know Pods: all Pods that may have a secret get the same answer.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         if secret.is_plain() || secret.name.is_folder() { Scope::Node } else { Scope::Pod(Arc::clone(&pod.uid)) }
     }

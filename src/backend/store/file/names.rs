@@ -1,4 +1,4 @@
-//! Which secrets a vault holds: a walk through its folders. No mount of a named secret needs it.
+//! Which secrets a vault holds: a walk through its folders. A mount of a named secret does not need it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
@@ -12,7 +12,7 @@ use super::layout::{Layout, SEALED, VaultName};
 use super::read::is_absence;
 use crate::model::SecretName;
 
-/// What a name takes in a list besides its bytes: quotes and a comma.
+/// How many bytes a name needs in a list besides its own: quotes and a comma.
 const QUOTED: usize = 3;
 
 /// The most names one listing gives.
@@ -28,7 +28,7 @@ pub enum Unlistable {
     TooMany,
 }
 
-/// The names that start with `prefix`, sorted. What is no secret's current revision is passed over; so is what a name cannot reach.
+/// The names that start with `prefix`, sorted. Skips what is not the current revision of a secret, and what no name leads to.
 pub fn starting_with(layout: &Layout, prefix: &str) -> Result<Vec<SecretName>, Unlistable> {
     let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut walk = Walk { prefix, above: Vec::new(), names: Vec::new() };
@@ -43,7 +43,7 @@ pub fn starting_with(layout: &Layout, prefix: &str) -> Result<Vec<SecretName>, U
     Ok(walk.names)
 }
 
-/// What is in one folder, sorted: names of secrets, and of folders with a `/` behind them. `None`: there is no such folder. Folders without a
+/// What is in one folder, sorted: names of secrets, and of folders with a `/` at the end. `None`: there is no such folder. Folders without a
 /// secret are there too.
 ///
 /// # Errors
@@ -63,7 +63,7 @@ pub fn in_folder(layout: &Layout, folder: &VaultName, most: usize) -> Result<Opt
             return Err(Unlistable::TooMany);
         }
         let Some(name) = kind_of(&entry)?.and_then(|kind| kind.listed(entry.file_name().to_str()?)) else { continue };
-        // What a name cannot reach is not there.
+        // What no name leads to does not count.
         if format!("{folder}/{}", name.trim_end_matches('/')).parse::<VaultName>().is_err() {
             continue;
         }
@@ -91,7 +91,7 @@ impl EntryKind {
     }
 }
 
-/// Where a symlink leads is what counts; one that leads nowhere is nothing.
+/// For a symlink, what it leads to counts; one that leads nowhere is nothing.
 fn kind_of(entry: &fs::DirEntry) -> Result<Option<EntryKind>, Unlistable> {
     let kind = entry.file_type().map_err(|cause| Unlistable::Io { path: entry.path(), cause })?;
     let (is_folder, is_file) = if kind.is_symlink() {
@@ -108,7 +108,7 @@ fn kind_of(entry: &fs::DirEntry) -> Result<Option<EntryKind>, Unlistable> {
 
 struct Walk<'p> {
     prefix: &'p str,
-    /// The folders we are in, by device and inode: a symlink may lead back to one.
+    /// The folders above, by device and inode: a symlink may lead back to one.
     above: Vec<(u64, u64)>,
     names: Vec<SecretName>,
 }
@@ -158,7 +158,7 @@ impl Walk<'_> {
     }
 }
 
-/// The root and what lies between it and the folder where the walk starts.
+/// The root, and the folders between it and the folder where the walk starts.
 fn folders_above(root: &Path, folder: &str) -> Vec<(u64, u64)> {
     let above = root.join(folder);
     let between = above.ancestors().skip(1).take(folder.split('/').count());

@@ -1,10 +1,10 @@
-//! Files that have to be read and opened: asked for by many mounts at once, worked off by few threads. To wake a thread for each would
-//! cost more than to open a small file.
+//! Files to read and open. Many mounts ask for them at once, and few threads do the work: to wake a thread for each file would cost more
+//! than to open a small file.
 //!
-//! Two threads are enough while they get on. One that waits for a file system that does not answer holds nobody up for long: where
-//! files wait and none is begun, another thread is taken, up to [`AT_ONCE`].
+//! Two threads are enough while they make progress. A thread may wait for a file system that does not answer. Then others do not wait long:
+//! if files wait and no thread begins one, the queue takes another thread, up to [`AT_ONCE`].
 //!
-//! Each tenant's files wait in a line of their own, and the lines are served round: whoever asks for many waits for many.
+//! Each tenant has its own line of files, and the lines are served in turn: a tenant that asks for many files waits for many.
 //!
 //! Answers are handed out together: to wake a mount for each of its files would cost a change of threads each time.
 
@@ -23,16 +23,16 @@ use crate::model::Tenant;
 /// The most threads: a file system that hangs takes no more than these.
 pub(super) const AT_ONCE: usize = 8;
 
-/// The most threads while they get on.
+/// The most threads while they make progress.
 const USUAL: usize = 2;
 
-/// Files that wait this long without one being begun wait for a thread that hangs.
+/// If files wait this long and no thread begins one, a thread hangs.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How long an answer is held back for others to be handed out with it, and how many are.
+/// How long an answer is held back so that others go out with it, and how many at most.
 const TOGETHER: (Duration, usize) = (Duration::from_micros(300), 16);
 
-/// Reads and opens a file; what hands out the answer.
+/// Reads and opens a file, and gives the function that hands out the answer.
 type Job = Box<dyn FnOnce() -> Answer + Send>;
 
 type Answer = Box<dyn FnOnce() + Send>;
@@ -47,11 +47,11 @@ struct State {
     /// The tenants of the lines, the next to be served first.
     round: VecDeque<Tenant>,
     threads: usize,
-    /// Jobs begun so far.
+    /// How many jobs have begun so far.
     begun: u64,
-    /// What is not handed out yet.
+    /// Answers that are not handed out yet.
     answers: Vec<Answer>,
-    /// Since when.
+    /// Since when they are held back.
     held: Option<Instant>,
 }
 
@@ -70,11 +70,11 @@ impl Queue {
             tenant,
             Box::new(move || -> Answer {
                 let outcome = (!answer.is_closed()).then(|| catch_unwind(AssertUnwindSafe(work)));
-                // Nobody may be left to hear it.
+                // Perhaps nobody waits for it any more.
                 Box::new(move || drop(outcome.map(|outcome| answer.send(outcome))))
             }),
         );
-        // All files of a mount line up first: a thread that is woken takes this one's processor at once, and would be woken for each of them.
+        // All files of a mount get in line first. A thread that wakes up takes this one's processor at once, and would wake up for each file.
         yield_now().await;
         drop(pushed);
         let mut begun = self.state().begun;
@@ -92,7 +92,7 @@ impl Queue {
         Pushed(Arc::clone(self))
     }
 
-    /// Takes the usual threads, as far as something waits for them.
+    /// Takes the usual threads, as far as there is work for them.
     fn attend(self: &Arc<Self>) {
         let mut state = self.state();
         while state.threads < USUAL.min(state.waiting()) {
@@ -100,7 +100,7 @@ impl Queue {
         }
     }
 
-    /// Takes another thread if nothing was begun since `before` and something waits. A thread that hangs keeps nobody's answer.
+    /// Takes another thread if no job began since `before` and something waits. Answers that a hanging thread held back go out.
     fn look_after(self: &Arc<Self>, before: u64) -> u64 {
         let mut state = self.state();
         let answers = state.answers();
@@ -119,7 +119,7 @@ impl Queue {
         spawn_blocking(move || while queue.work_one() {});
     }
 
-    /// Whether there was something to do; if not, the thread is counted out in the same breath, so that nothing pushed is overlooked.
+    /// Whether there was something to do. If not, the thread is subtracted under the same lock, so that no new job is missed.
     fn work_one(&self) -> bool {
         let mut state = self.state();
         let Some(job) = state.next() else {
@@ -150,7 +150,7 @@ fn hand_out(answers: Vec<Answer>) {
     }
 }
 
-/// Sees to it that a thread comes for what was pushed: also where nobody waits for it any more.
+/// Makes sure that a thread takes the pushed job, also where nobody waits for it any more.
 struct Pushed(Arc<Queue>);
 
 impl Drop for Pushed {
@@ -183,7 +183,7 @@ impl State {
         job
     }
 
-    /// Keeps an answer for the next ones; all of them, if they have waited enough.
+    /// Keeps an answer until the next ones come. Gives all of them, if they have waited long enough.
     fn hold(&mut self, answer: Answer) -> Vec<Answer> {
         let (long, many) = TOGETHER;
         self.answers.push(answer);
@@ -191,7 +191,7 @@ impl State {
         if self.answers.len() >= many || since.elapsed() >= long { self.answers() } else { Vec::new() }
     }
 
-    /// What is held back.
+    /// The answers that are held back.
     fn answers(&mut self) -> Vec<Answer> {
         self.held = None;
         std::mem::take(&mut self.answers)
@@ -248,7 +248,7 @@ mod tests {
         }
     }
 
-    /// One of two threads reads a file at once, keeps its answer back for others to come, and hangs at the next, as the other does.
+    /// One of two threads reads a file at once, and holds its answer back for others. Then both threads hang at the next file.
     #[tokio::test]
     async fn a_thread_that_hangs_keeps_no_answer() {
         let queue = Arc::new(Queue::default());
@@ -264,7 +264,7 @@ mod tests {
             for _ in 0..2 {
                 release.send(()).unwrap();
             }
-            answer.expect("it is kept back").ok()
+            answer.expect("it is held back").ok()
         };
         let (answer, one, other) = tokio::join!(answered, hang(), hang());
         assert_eq!((answer, one.ok(), other.ok()), (Some(7), Some(true), Some(true)));

@@ -1,3 +1,3 @@
-//! A vault's files are read as every named file is: [`crate::files`].
+//! Keyferry reads a vault's files as every other named file: [`crate::files`].
 
 pub use crate::files::{Stamp, Unreadable, WholeFile, is_absence};

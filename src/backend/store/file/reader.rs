@@ -1,7 +1,7 @@
-//! The vault as the daemon sees it: secrets opened once, and known again by the state of their file.
+//! The vault as the daemon sees it. The reader opens a secret once, and recognises it by the state of its file.
 //!
-//! Everything here blocks; [`super::FileBackend`] decides on which thread. [`Reader::recall`] alone is quick enough for any: a look
-//! into a table, and at most a few system calls to a file system that answers at once.
+//! Everything here blocks; [`super::FileBackend`] decides on which thread. Only [`Reader::recall`] is quick enough for any thread: it looks
+//! into a table, and makes at most a few system calls to a file system that answers at once.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -29,23 +29,23 @@ use crate::memo::Memo;
 use crate::model::{Field, FieldKind, FieldName, Secret, SecretBytes, SecretName};
 use crate::shelf::Kept;
 
-/// How many bytes opened secrets may hold, unless the daemon has less.
+/// How many bytes opened secrets may need in memory, unless the daemon has less.
 pub(super) const REMEMBERED: usize = 16 * 1024 * 1024;
 
-/// How long an opened secret stays in memory that no mount asks for.
+/// How long an opened secret stays in memory if no mount asks for it.
 pub(super) const UNUSED: Duration = Duration::from_mins(10);
 
-/// For how many names in each generation the highest revision seen is known.
+/// For how many names per generation the reader knows the highest revision that it has seen.
 const WATCHED: usize = 4_096;
 
-/// What a file may be longer than its secret: the longest escape of JSON takes six bytes for one, and name, header and the rest.
+/// How much longer a file may be than its secret: the longest escape of JSON needs six bytes for one. Name, header and the rest come on top.
 const SEALED_FACTOR: usize = 6;
 const SEALED_EXTRA: usize = 64 * 1024;
 
-/// A file of more bytes is opened alone: while it is decrypted and parsed it takes several times its size, which no mount pays for.
+/// A file of more bytes is opened alone: decrypting and parsing it needs several times its size, and no mount's budget counts that.
 const LARGE: usize = 128 * 1024;
 
-/// The epoch of a file that is looked at each time: a link, one with two names, one of a network's file system.
+/// The epoch of a file that the reader looks at each time: a link, a file with two names, a file of a network's file system.
 const NEVER: u64 = u64::MAX;
 
 /// Reads one vault.
@@ -59,7 +59,7 @@ pub struct Reader {
     clock: Arc<dyn Clock>,
     sweeping: Sweeping,
     large: Mutex<()>,
-    /// Shared by the tenants that asked first for them.
+    /// Each counts for the tenant that asked first for it.
     seen: Kept<Key, Arc<Seen>, Prehashed>,
     highest: Memo<SecretName, Revision>,
 }
@@ -75,7 +75,7 @@ pub struct Key {
 /// One number, from that of the name: [`Prehashed`].
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Odd: no two pins of a name come together.
+        // Odd: no two pins of a name get the same number.
         const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
         let pin = self.pin.map_or(0, Revision::number);
         state.write_u64(self.name.hash_code() ^ pin.wrapping_mul(SPREAD));
@@ -97,9 +97,9 @@ struct Seen {
     path: PathBuf,
     stamp: Stamp,
     local: bool,
-    /// For how long it is known to be in that state without another look; 0: not at all yet.
+    /// For how long the reader knows, without another look, that it is in that state; 0: not at all yet.
     epoch: AtomicU64,
-    /// Of the identities that opened it.
+    /// The generation of the identities that opened it.
     generation: u64,
     /// When it was last asked for, in milliseconds of the reader's life.
     asked: AtomicU64,
@@ -108,7 +108,7 @@ struct Seen {
 
 impl Reader {
     /// # Errors
-    /// No identity file holds an identity. A vault that is not there yet is none: it may still be on its way.
+    /// No identity file holds an identity. A vault that is not there yet is not an error: it may come later.
     pub fn open(root: &Path, identities: &[PathBuf], max_secret_bytes: usize, clock: Arc<dyn Clock>) -> Result<Self, ReadFault> {
         Ok(Self::with(Identities::open(identities, Arc::clone(&clock))?, root, max_secret_bytes, clock))
     }
@@ -136,12 +136,12 @@ impl Reader {
         }
     }
 
-    /// With another bound in bytes on the opened secrets that are remembered.
+    /// With another limit in bytes for the opened secrets that it keeps.
     pub fn remembering(self, bytes: usize) -> Self {
         Self { seen: Kept::of_bytes(bytes), ..self }
     }
 
-    /// What is known already and still true, if that can be told without waiting.
+    /// What the reader knows already, if it is sure without waiting that this is still true.
     pub fn recall(&self, key: &Key, now: Instant) -> Option<Opened> {
         let life = self.identities.life(now);
         if self.identities.due(life) {
@@ -151,12 +151,12 @@ impl Reader {
         (seen.local && self.holds(&seen, now)).then(|| Self::again(&seen, life))
     }
 
-    /// As [`Reader::read_for`], for nobody else to share with.
+    /// As [`Reader::read_for`], for a caller without a tenant.
     pub fn read(&self, key: &Key) -> Result<Opened, ReadFault> {
         self.read_for(key, "")
     }
 
-    /// The secret as it is now, or the pinned revision of it. Opens that file and no other. It is remembered on the tenant's account.
+    /// The secret as it is now, or its pinned revision. Opens only that file. What it keeps counts for the tenant.
     pub fn read_for(&self, key: &Key, tenant: &str) -> Result<Opened, ReadFault> {
         let keys = self.identities.refresh().inspect_err(|_| self.seen.clear())?;
         if let Some(seen) = self.seen.find(key).filter(|seen| self.holds(seen, Instant::now())) {
@@ -182,7 +182,7 @@ impl Reader {
         Located::below(&self.folder, &path)
     }
 
-    /// What is in a folder, as an answer: its field `keys` is a list of names. Nothing of it is remembered.
+    /// What is in a folder, as an answer: its field `keys` is a list of names. Keeps nothing of it.
     pub fn listing(&self, folder: &SecretName) -> Result<Secret, ReadFault> {
         let name = folder_name(folder)?;
         let names = match names::in_folder(&self.layout, &name, self.max_secret_bytes) {
@@ -237,7 +237,7 @@ impl Reader {
         self.identities.life(Instant::now())
     }
 
-    /// Whether the file is, at some moment after `now`, in the state it was opened in, and the identities still open it.
+    /// Whether the file, at some moment after `now`, is in the state in which it was opened, and the identities still open it.
     fn holds(&self, seen: &Seen, now: Instant) -> bool {
         seen.generation == self.identities.generation() && (self.is_known(seen, now) || self.is_same(seen))
     }
@@ -284,11 +284,11 @@ impl Reader {
     fn warn_of_older(&self, name: &VaultName, seen: &Seen) {
         tracing::warn!(secret = %name, file = %seen.path.display(), revision = seen.opened.revision.number(),
             highest = self.highest.find(name.secret()).map(Revision::number),
-            "an older revision was put back over a newer one, and is served (fine after a revert; otherwise somebody rolled the secret back)");
+            "an older revision has replaced a newer one, and is served (fine after a revert; otherwise somebody rolled the secret back)");
     }
 
-    /// The history is asked first: it keeps what is pinned whatever becomes of the current revision. A revision that becomes an
-    /// earlier one while we look is in the history before it leaves its place, hence the second look.
+    /// Looks into the history first: it keeps a pinned revision, whatever happens to the current one. The current revision may become an
+    /// earlier one in between. It is in the history before it leaves its place, so the reader looks there a second time.
     fn pinned(&self, name: &VaultName, revision: Revision, keys: &Keys) -> Result<Seen, ReadFault> {
         let earlier = self.layout.earlier(name, revision);
         if let Some(seen) = self.open_file(&earlier, name, keys)? {
@@ -315,11 +315,11 @@ impl Reader {
             Err(Unreadable::Absent) => return Ok(None),
             Err(cause) => return Err(self.unreadable(path, &cause)),
         };
-        // No file system is waited for behind it.
+        // Nothing waits for a file system while this lock is held.
         let _alone = (file.bytes.len() > LARGE).then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
         let plaintext = seal::open(&file.bytes, &keys.identities).map_err(|cause| self.unopened(path, cause, keys))?;
         let document = Document::parse(&plaintext).map_err(|cause| {
-            self.about(Fault::Corrupt, path, |at| format!("{at} opens, but what it holds {cause} (set the secret anew)"))
+            self.about(Fault::Corrupt, path, |at| format!("{at} opens, but what it holds {cause} (set the secret again)"))
         })?;
         let opened = self.checked(path, name, document)?;
         let asked = AtomicU64::new(self.life());
@@ -332,7 +332,7 @@ impl Reader {
             let sealed_for: String = document.name.chars().take(200).collect();
             return Err(self.about(Fault::Corrupt, path, |at| {
                 format!(
-                    "{at} was sealed as {sealed_for:?}, and is not served under another name (it was moved or copied: set the secret anew)"
+                    "{at} was encrypted as {sealed_for:?}, and is not served under another name (it was moved or copied: set the secret again)"
                 )
             }));
         }
@@ -360,8 +360,8 @@ impl Reader {
         match cause {
             Unreadable::Absent => about(Fault::NotFound, ""),
             Unreadable::Io(cause) => self.unavailable(path, cause),
-            Unreadable::NotAFile => about(Fault::Corrupt, " (remove it, and set the secret anew)"),
-            // Only of folders.
+            Unreadable::NotAFile => about(Fault::Corrupt, " (remove it, and set the secret again)"),
+            // Only folders have this.
             Unreadable::TooMany(_) => about(Fault::TooLarge, ""),
             Unreadable::TooLarge { .. } => {
                 let limit = self.max_secret_bytes;
@@ -370,7 +370,7 @@ impl Reader {
                 about(Fault::TooLarge, &more)
             }
             Unreadable::Unstable => {
-                about(Fault::Unavailable, " (write files beside their place and rename them, as `keyferry vault set` does)")
+                about(Fault::Unavailable, " (write a file next to its place, then rename it, as `keyferry vault set` does)")
             }
         }
     }
@@ -389,8 +389,8 @@ impl Reader {
             Unopened::WrongIdentity => {
                 let say = |at: &str, identities: &str| {
                     format!(
-                        "{at} cannot be opened with any identity {identities}: it is sealed to other recipients, or its header was altered \
-                         (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)"
+                        "{at} cannot be opened with any identity {identities}: it is encrypted for other recipients, or its header was altered \
+                         (list this recipient in the vault and set the secret again, or give the daemon the right identity file)"
                     )
                 };
                 let whole = self.about(Fault::Corrupt, path, |at| say(at, &self.identities.describe(keys)));
@@ -398,13 +398,13 @@ impl Reader {
                 ReadFault { told: told.told, ..whole }
             }
             Unopened::Altered | Unopened::Empty | Unopened::LongHeader | Unopened::NotAge | Unopened::Passphrase | Unopened::Truncated => {
-                self.about(Fault::Corrupt, path, |at| format!("{at} {cause} (restore it, or set the secret anew)"))
+                self.about(Fault::Corrupt, path, |at| format!("{at} {cause} (restore it, or set the secret again)"))
             }
             Unopened::Armoured | Unopened::GitLfsPointer => self.about(Fault::Corrupt, path, |at| format!("{at} {cause}")),
         }
     }
 
-    /// An absent secret, or an absent vault: an empty mount point must not look like a vault from which all secrets were removed.
+    /// An absent secret, or an absent vault: an empty mount point must not look like a vault without secrets.
     fn absent(&self, name: &VaultName) -> ReadFault {
         if let Err(fault) = self.present() {
             return fault;
@@ -420,7 +420,7 @@ impl Reader {
             return Ok(seen);
         }
         Err(self.about(Fault::Corrupt, &seen.path, |at| {
-            format!("{at} was sealed as revision {sealed_as}, and is not served as another (restore the vault's .history)")
+            format!("{at} was encrypted as revision {sealed_as}, and is not served as another (restore the vault's .history)")
         }))
     }
 
@@ -446,7 +446,7 @@ impl Reader {
             (Err(_), Err(error)) => Err(self.unavailable(root, &error)),
             (Err(error), Ok(_)) if error.kind() == std::io::ErrorKind::NotFound => {
                 let remedy = "is its volume mounted, and synced? `keyferry vault init` makes a vault";
-                let say = |folder: &str, list: &str| format!("{folder} is no vault: it has no list of recipients, {list} ({remedy})");
+                let say = |folder: &str, list: &str| format!("{folder} is not a vault: it has no list of recipients, {list} ({remedy})");
                 let whole = say(&root.display().to_string(), &marker.display().to_string());
                 Err(ReadFault { told: say("the vault's folder", ".recipients"), ..ReadFault::new(Fault::Unavailable, whole) })
             }
@@ -458,8 +458,8 @@ impl Reader {
 impl Swept for Reader {
     const SPACING: Duration = Duration::from_mins(1);
 
-    /// Forgets the opened secrets that nobody has asked for in [`UNUSED`], and tells when the next of them may come to that; `None`: there
-    /// are no more. What is forgotten is wiped, once the mounts that still hold it have ended.
+    /// Forgets the opened secrets that nobody has asked for in [`UNUSED`]. Gives the earliest time at which the next one may be due; `None`:
+    /// none is left. A forgotten secret is wiped when the mounts that still hold it have ended.
     fn sweep(&self) -> Option<Instant> {
         let now = self.life();
         let next = AtomicU64::new(u64::MAX);
@@ -480,13 +480,13 @@ impl Swept for Reader {
 }
 
 impl Seen {
-    /// About what it costs to remember.
+    /// About how many bytes it needs in memory.
     fn weight(&self) -> usize {
         self.opened.secret.weight() + 2 * self.path.as_os_str().len() + 512
     }
 }
 
-/// What is in it has names of a vault: the folder alone could end like a pinned version.
+/// The secrets in it have names of a vault. The folder's name alone could end like a pinned version.
 fn folder_name(folder: &SecretName) -> Result<VaultName, ReadFault> {
     VaultName::of_folder(folder).map_err(|cause| ReadFault::new(Fault::Invalid, format!("the name {cause}")))
 }

@@ -1,4 +1,4 @@
-//! Whom a vault's secrets are sealed to: `.recipients`, a public key a line. Its presence also tells a vault from any other folder.
+//! For whom a vault's secrets are encrypted: `.recipients` has one public key per line. A folder with this file is a vault.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -20,14 +20,14 @@ const MAX_FILE: usize = 64 * 1024;
 const HEAD: &str = "# The secrets of this vault are sealed to these age recipients (public keys), one a line.\n\
     # A change counts for the secrets that are set after it.\n";
 
-/// The list as it stands, comments included.
+/// The list as it is, with comments.
 #[derive(Debug)]
 pub struct Recipients {
     text: String,
     pub keys: Vec<Recipient>,
 }
 
-/// Why there is no list to seal to.
+/// Why there is no list to encrypt for.
 #[derive(Debug, Error)]
 pub enum InvalidRecipients {
     #[error("{path} holds no recipient (add one with `keyferry vault init --recipient age1...`)")]
@@ -36,11 +36,11 @@ pub enum InvalidRecipients {
     Last { path: PathBuf },
     #[error("{path}: {key} is not on the list (remove one of these: {})", .listed.join(", "))]
     NotListed { path: PathBuf, key: String, listed: Vec<String> },
-    #[error("{path}:{line} is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)")]
+    #[error("{path}:{line} is not an X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not accepted)")]
     NotOne { path: PathBuf, line: usize },
     #[error("{path} {cause}")]
     NotText { path: PathBuf, cause: NotText },
-    #[error("{path}:{line} is a secret key, and whoever can read the vault has it now (remove it, and make a new identity)")]
+    #[error("{path}:{line} is a secret key, and everyone who can read the vault has it now (remove it, and make a new identity)")]
     SecretKey { path: PathBuf, line: usize },
     #[error("{path} holds {count} recipients; at most {MAX_RECIPIENTS} are allowed (remove some)")]
     TooMany { path: PathBuf, count: usize },
@@ -49,7 +49,7 @@ pub enum InvalidRecipients {
 }
 
 impl Recipients {
-    /// A list of nobody yet.
+    /// A list without anybody yet.
     pub fn none() -> Self {
         Self { text: HEAD.to_owned(), keys: Vec::new() }
     }
@@ -65,10 +65,10 @@ impl Recipients {
         }
     }
 
-    /// Adds some keys and takes others off, and gives how many those were.
+    /// Adds some keys and removes others, and gives how many of each.
     ///
     /// # Errors
-    /// One that is to go is not on the list, or nobody would be left.
+    /// A key to remove is not on the list, or nobody would be left.
     pub fn change(&mut self, layout: &Layout, add: &[Recipient], remove: &[Recipient]) -> Result<(usize, usize), InvalidRecipients> {
         if let Some(unknown) = remove.iter().find(|key| !self.keys.contains(key)) {
             let listed = self.keys.iter().map(ToString::to_string).collect();
@@ -79,7 +79,7 @@ impl Recipients {
         if self.keys.is_empty() { Err(InvalidRecipients::Last { path: layout.recipients() }) } else { Ok((added, removed)) }
     }
 
-    /// Adds the keys that are not listed yet, and gives how many those were.
+    /// Adds the keys that are not listed yet, and gives how many it added.
     pub fn add(&mut self, keys: &[Recipient]) -> usize {
         let before = self.keys.len();
         for key in keys {
@@ -87,7 +87,7 @@ impl Recipients {
                 if !self.text.is_empty() && !self.text.ends_with('\n') {
                     self.text.push('\n');
                 }
-                // Into a string: it cannot fail.
+                // It writes to a string: this cannot fail.
                 let _ = writeln!(self.text, "{key}");
                 self.keys.push(key.clone());
             }
@@ -95,7 +95,7 @@ impl Recipients {
         self.keys.len() - before
     }
 
-    /// Takes keys off the list, and gives how many those were. Comments stay.
+    /// Removes keys from the list, and gives how many it removed. Comments stay.
     fn remove(&mut self, keys: &[Recipient]) -> usize {
         let before = self.keys.len();
         self.keys.retain(|key| !keys.contains(key));
@@ -105,7 +105,7 @@ impl Recipients {
             if !gone(line) {
                 text.push_str(line);
             } else if text.lines().last().is_some_and(is_own_comment) {
-                // So that its comment is not taken for that of the next one.
+                // So that its comment does not become the comment of the next key.
                 text.push('\n');
             }
         }
@@ -130,7 +130,7 @@ impl Recipients {
         &self.text
     }
 
-    /// The list if something can be sealed to it.
+    /// The list, if Keyferry can encrypt for it.
     pub fn usable(self, layout: &Layout) -> Result<Self, InvalidRecipients> {
         match self.keys.len() {
             0 => Err(InvalidRecipients::Empty { path: layout.recipients() }),
@@ -140,7 +140,7 @@ impl Recipients {
     }
 
     fn parse(path: &Path, text: String) -> Result<Self, InvalidRecipients> {
-        // All that reads or changes the list afterwards takes it line by line.
+        // Everything that later reads or changes the list goes line by line.
         let text = if text.replace("\r\n", "").contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text };
         let mut keys = Vec::new();
         for (line, content) in (1..).zip(text.lines()) {
@@ -157,7 +157,7 @@ impl Recipients {
     }
 }
 
-/// A comment that somebody has written, and no new list starts with.
+/// A comment that somebody has written, not one that a new list starts with.
 fn is_own_comment(line: &str) -> bool {
     line.trim().starts_with('#') && !HEAD.lines().any(|head| head == line)
 }
@@ -191,13 +191,13 @@ mod tests {
         assert_eq!(list.keys, [ours.clone(), theirs.clone()]);
         assert_eq!(list.remove(std::slice::from_ref(&theirs)), 1);
         assert_eq!(list.as_str(), format!("# ours\n{ours}\n"));
-        assert!(refusal(&format!("{ours}\rjunk")).starts_with("/v/.recipients:2 is no X25519 recipient"));
+        assert!(refusal(&format!("{ours}\rjunk")).starts_with("/v/.recipients:2 is not an X25519 recipient"));
     }
 
     #[test]
     fn a_faulty_list_is_named_by_its_line() {
-        assert_snapshot!(refusal("# x\nssh-ed25519 AAAA"), @"/v/.recipients:2 is no X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not taken)");
-        assert_snapshot!(refusal("AGE-SECRET-KEY-1CANARY"), @"/v/.recipients:1 is a secret key, and whoever can read the vault has it now (remove it, and make a new identity)");
+        assert_snapshot!(refusal("# x\nssh-ed25519 AAAA"), @"/v/.recipients:2 is not an X25519 recipient (those start with age1; ssh, plugin and post-quantum recipients are not accepted)");
+        assert_snapshot!(refusal("AGE-SECRET-KEY-1CANARY"), @"/v/.recipients:1 is a secret key, and everyone who can read the vault has it now (remove it, and make a new identity)");
         assert_snapshot!(Recipients::none().usable(&Layout::of("/v")).unwrap_err(), @"/v/.recipients holds no recipient (add one with `keyferry vault init --recipient age1...`)");
         let mut many = Recipients::none();
         many.add(&(0..65).map(|_| key()).collect::<Vec<_>>());

@@ -1,8 +1,8 @@
 //! Encrypting a vault again: every revision of every secret, for the recipients that the vault has now.
 //!
-//! Nothing is written before every file has been opened, so that a file that cannot be is no surprise half-way. From then on each file is
-//! replaced whole, the list of recipients last: a run that is cut short leaves a vault that works, and the same command finishes it. What is
-//! encrypted is the same text as before, so that revisions, and with them the versions that Pods see, stay as they are.
+//! Keyferry writes nothing before it has opened every file, so a file that does not open stops it before the first change. Then it replaces
+//! each file as a whole, and the list of recipients last. If it is cut short, the vault still works, and the same command finishes the work.
+//! It encrypts the same text as before. So the revisions stay as they are, and with them the versions that Pods see.
 
 use std::fs;
 use std::mem;
@@ -28,29 +28,29 @@ use super::{ReadFault, Revision, Vault, VaultError, seal, write};
 /// How many files are written with one sync.
 const BATCH: usize = 2_000;
 
-/// How many bytes of new files are kept in memory until every file has been opened. Further secrets are opened and encrypted a second time.
+/// How many bytes of new files it keeps in memory until every file has been opened. It opens and encrypts all others a second time.
 const KEPT: usize = if cfg!(test) { 1024 } else { 64 * 1024 * 1024 };
 
-/// What became of a vault.
+/// The result of a rekey.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rekeyed {
     pub secrets: usize,
-    /// Earlier revisions, those of removed secrets included.
+    /// Earlier revisions, also those of removed secrets.
     pub earlier: usize,
-    /// How many recipients the vault has now, and how many came and went.
+    /// How many recipients the vault has now, and how many were added and removed.
     pub recipients: usize,
     pub added: usize,
     pub removed: usize,
-    /// A line for each file that was left as it was.
+    /// One line per file that was left as it was.
     pub skipped: Vec<String>,
 }
 
-/// What is to be done with a vault.
+/// What to do with a vault.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rekeying<'a> {
     pub add: &'a [Recipient],
     pub remove: &'a [Recipient],
-    /// Leave what cannot be opened as it is, instead of changing nothing.
+    /// Leave files that cannot be opened as they are, instead of changing nothing.
     pub skip_unreadable: bool,
     pub dry_run: bool,
 }
@@ -60,7 +60,7 @@ pub struct Rekeying<'a> {
 pub enum RekeyError {
     #[error(transparent)]
     Identity(ReadFault),
-    /// A line for each file; nothing was changed.
+    /// One line per file; nothing was changed.
     #[error("{}\nnote: nothing was changed: every file must open first (give each identity that is needed, or leave these files as they are: --skip-unreadable)", .0.join("\n"))]
     Unopened(Vec<String>),
     #[error(transparent)]
@@ -76,7 +76,7 @@ pub(super) struct Sealed {
 }
 
 impl Vault {
-    /// Encrypts everything again. `progress` is given how many files are done, and how many there are.
+    /// Encrypts everything again. `progress` gets how many files are done, and how many there are.
     pub fn rekey(
         &self,
         identities: &[PathBuf],
@@ -112,13 +112,13 @@ impl Vault {
     }
 }
 
-/// Encrypting again, by all threads.
+/// The work of encrypting again, for all threads.
 struct Work<'w> {
     keys: &'w Keys,
     recipients: &'w [Recipient],
-    /// What is left of [`KEPT`].
+    /// How many bytes of [`KEPT`] are left.
     room: AtomicUsize,
-    /// Each file counts twice: encrypted, and written.
+    /// Each file counts twice: when it is encrypted, and when it is written.
     done: AtomicUsize,
     /// How many files there are.
     all: usize,
@@ -128,9 +128,9 @@ struct Work<'w> {
 struct Encrypted<'f> {
     /// Those that open.
     files: Vec<&'f Sealed>,
-    /// What is to be written to them; `None`: there was no room to keep it.
+    /// The new content of these files; `None`: there was no room to keep it.
     again: Option<Vec<Vec<u8>>>,
-    /// A line for each of the others.
+    /// One line per file that does not open.
     faults: Vec<String>,
 }
 
@@ -174,8 +174,8 @@ impl Work<'_> {
         Encrypted { files, again: kept.then_some(again), faults }
     }
 
-    /// What is to be written to each of a secret's files. Where the history keeps the current revision too (a change was cut short, a revision
-    /// was put back), both stay one and the same file, by which the next change knows it.
+    /// The new content of each of a secret's files. The history may have the current revision too (a change was cut short, a revision was put
+    /// back). Then both files stay equal, so that the next change recognises this.
     fn again<'f>(&self, files: impl IntoIterator<Item = &'f Sealed>) -> Vec<Result<Vec<u8>, String>> {
         let mut known: Vec<(Zeroizing<Vec<u8>>, Vec<u8>)> = Vec::new();
         let mut again = |file: &Sealed| {
@@ -215,10 +215,10 @@ impl Work<'_> {
     }
 }
 
-/// Every sealed file of the vault, secret by secret.
+/// Every encrypted file of the vault, secret by secret.
 pub(super) fn sealed_files(layout: &Layout) -> Result<Vec<Sealed>, VaultError> {
     let mut files = Vec::new();
-    // Below `.history` each revision lies like a secret of its own: `<name>/<revision>`.
+    // Below `.history` each revision is like a secret of its own: `<name>/<revision>`.
     let history = Layout::of(layout.root().join(".history"));
     for found in names::starting_with(&history, "")? {
         let revision = found.as_str().rsplit_once('/').and_then(|(name, revision)| Some((name.parse().ok()?, revision.parse().ok()?)));
@@ -237,13 +237,13 @@ pub(super) fn sealed_files(layout: &Layout) -> Result<Vec<Sealed>, VaultError> {
 }
 
 impl Sealed {
-    /// The plaintext, if it is what this file should hold.
+    /// The plaintext, if it is the one that this file should hold.
     fn open(&self, keys: &Keys) -> Result<Zeroizing<Vec<u8>>, String> {
         let sealed = fs::read(&self.path).map_err(|cause| self.fault(&format!("cannot be read: {cause}")))?;
         let plaintext = seal::open(&sealed, &keys.identities).map_err(|cause| self.fault(&cause))?;
         let document = Document::parse(&plaintext).map_err(|cause| self.fault(&format!("opens, but what it holds {cause}")))?;
         if document.name != self.name.as_str() || self.revision.is_some_and(|revision| revision != document.revision) {
-            return Err(self.fault(&"was sealed as another secret or revision"));
+            return Err(self.fault(&"was encrypted as another secret or revision"));
         }
         Ok(plaintext)
     }

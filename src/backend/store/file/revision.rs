@@ -1,4 +1,4 @@
-//! A secret's revision: the vault's word for a version.
+//! A secret's revision: this is what the vault calls a version.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use crate::model::Version;
 
-/// Counted from 1, one more with each change, never used twice for one name: not even after the secret was removed.
+/// Counted from 1, and one more with each change. Never used twice for a name, also not after the secret was removed.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Revision(NonZeroU64);
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0:?} is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them")]
+#[error("{0:?} is not a revision of a file vault: a revision is a whole number from 1, as `keyferry vault get NAME` shows it")]
 pub struct InvalidRevision(String);
 
 impl Revision {
@@ -45,7 +45,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// Digits without a leading zero: one spelling a revision, so that equal pins are equal requests.
+/// Digits without a leading zero: there is one spelling per revision, so that equal pins are equal requests.
 impl FromStr for Revision {
     type Err = InvalidRevision;
 

@@ -1,6 +1,6 @@
-//! Sealing and opening: the one place that calls age.
+//! Encrypting and opening files: the only place that calls age.
 //!
-//! X25519 recipients only. A file sealed with a passphrase is refused unopened: its author chooses how much work opening takes.
+//! Only for X25519 recipients. It refuses a file with a passphrase without opening it: the file's author chooses how much work opening is.
 
 use std::io::{self, Read, Write};
 
@@ -10,19 +10,19 @@ use zeroize::Zeroizing;
 
 use super::key::Key;
 
-/// The longest header in bytes: some hundred recipients. age reads a header again with every line of it, so that the time grows
-/// with the square of its length.
+/// The longest header in bytes: about a hundred recipients. age reads the header again for each of its lines, so the time grows with the
+/// square of its length.
 const MAX_HEADER: usize = 16 * 1024;
 
 /// How a file of age's binary format, version 1, starts (<https://age-encryption.org/v1>).
 const MAGIC: &[u8] = b"age-encryption.org/v1\n";
 
-/// Why a sealed file does not open.
+/// Why an encrypted file does not open.
 #[derive(Clone, Copy, Debug, Eq, Error, PartialEq)]
 pub enum Unopened {
-    #[error("was altered after it was sealed, or damaged")]
+    #[error("was altered after it was encrypted, or is damaged")]
     Altered,
-    #[error("is age's text form; the vault's files are binary (decode it with `age -d` and set the secret anew)")]
+    #[error("is age's text form; the vault's files are binary (decode it with `age -d` and set the secret again)")]
     Armoured,
     #[error("is empty")]
     Empty,
@@ -30,18 +30,18 @@ pub enum Unopened {
     GitLfsPointer,
     #[error("has an age header of more than {MAX_HEADER} bytes")]
     LongHeader,
-    #[error("is no age file")]
+    #[error("is not an age file")]
     NotAge,
-    #[error("is sealed with a passphrase; the vault's files are sealed to X25519 recipients")]
+    #[error("is encrypted with a passphrase; the vault's files are encrypted for X25519 recipients")]
     Passphrase,
     #[error("is truncated")]
     Truncated,
-    /// Or its header was altered: age cannot tell which.
-    #[error("is sealed to other recipients")]
+    /// Or its header was altered: age cannot tell the two apart.
+    #[error("is encrypted for other recipients")]
     WrongIdentity,
 }
 
-/// Seals a plaintext to every recipient.
+/// Encrypts a plaintext for every recipient.
 ///
 /// # Errors
 /// The list of recipients is empty.
@@ -55,7 +55,7 @@ pub fn seal(plaintext: &[u8], recipients: &[age::x25519::Recipient]) -> io::Resu
     Ok(sealed)
 }
 
-/// Opens a sealed file with the first identity that fits.
+/// Opens an encrypted file with the first identity that fits.
 pub fn open(sealed: &[u8], identities: &[Key]) -> Result<Zeroizing<Vec<u8>>, Unopened> {
     check_head(sealed)?;
     let decryptor = Decryptor::new_buffered(sealed).map_err(|error| unopened(&error))?;
@@ -64,7 +64,7 @@ pub fn open(sealed: &[u8], identities: &[Key]) -> Result<Zeroizing<Vec<u8>>, Uno
     }
     let identities = identities.iter().map(|identity| identity as &dyn age::Identity);
     let mut reader = decryptor.decrypt(identities).map_err(|error| unopened(&error))?;
-    // Never outgrown, so that no copy of the plaintext is left behind by a reallocation.
+    // Large enough from the start: a reallocation would leave a copy of the plaintext behind.
     let mut plaintext = Zeroizing::new(Vec::with_capacity(sealed.len()));
     reader.read_to_end(&mut plaintext).map_err(|error| unread(&error))?;
     Ok(plaintext)

@@ -1,14 +1,14 @@
-//! A Secret's `type`, as Kubernetes calls it: kept beside the fields, so that a Secret that was imported can be written back as it was.
+//! A Secret's `type`, as Kubernetes calls it. The vault keeps it with the fields, so that an imported Secret can be written back as it was.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The longest in bytes. Kubernetes names no bound; its own types have 35 at most.
+/// The longest type in bytes. Kubernetes has no limit; its own types have at most 35 bytes.
 const MAX: usize = 253;
 
-/// Such as `kubernetes.io/tls`. Never `Opaque`: that is the type of all others.
+/// Such as `kubernetes.io/tls`. Never `Opaque`: that is the type of all other Secrets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SecretType(String);
 

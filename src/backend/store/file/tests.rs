@@ -1,4 +1,4 @@
-//! The vault as a whole: what one side writes, the other reads; and everything that may befall the files in between.
+//! The whole vault: one side writes, the other reads. Also everything that may happen to the files in between.
 
 mod age;
 mod batches;
@@ -27,10 +27,10 @@ use crate::clock::{ManualClock, SystemClock};
 use crate::model::{Field, FieldKind, FieldName, PodTokens, SecretBytes};
 use crate::yaml::{Faults, parse};
 
-/// A value that may be seen nowhere but in a field's bytes.
+/// A value that may be only in a field's bytes, and nowhere else.
 const CANARY: &str = "canary-7f3a";
 
-/// A vault and its identity in a folder of their own.
+/// A vault and its identity in a separate folder.
 struct Bench {
     folder: tempfile::TempDir,
     vault: Vault,
@@ -52,7 +52,7 @@ impl Bench {
         self.vault.set(&secret(name), &fields(&[("password", value.as_bytes())])).unwrap()
     }
 
-    /// A clock an hour ahead: every file is settled, so that what is remembered does not depend on how fast the test runs.
+    /// A clock an hour ahead: every file is settled, so what the reader keeps does not depend on the speed of the test.
     fn reader(&self) -> Reader {
         let clock = ManualClock::at(now());
         clock.advance(3_600);

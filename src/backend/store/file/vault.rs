@@ -1,4 +1,4 @@
-//! The vault as its writers see it: made and listed, with no identity at hand. [`super::Writer`] changes it.
+//! The vault as its writers see it: this makes and lists it, without an identity. [`super::Writer`] changes it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,14 +20,14 @@ use super::{Revision, write};
 use crate::clock::{Clock, SystemClock};
 use crate::model::{Field, FieldName, InvalidName, SecretName};
 
-/// How many earlier revisions are kept, where nothing else is said.
+/// How many earlier revisions are kept by default.
 pub const KEPT: usize = 5;
 
 /// The most bytes the fields of a secret may hold. A mount's answer is at most 4 MiB long (the driver's
 /// `--max-call-recv-msg-size`), and the daemon's `limits.secretBytes` is 1 MiB unless configured.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// A vault's folder, to be written to.
+/// A vault's folder, for writing.
 #[derive(Clone, Debug)]
 pub struct Vault {
     layout: Layout,
@@ -42,7 +42,7 @@ pub struct Initialised {
     pub new: bool,
     /// How many recipients were added to the list.
     pub added: usize,
-    /// How many it has now.
+    /// How many recipients it has now.
     pub recipients: usize,
 }
 
@@ -55,16 +55,16 @@ pub enum VaultError {
     Name { name: String, cause: InvalidName },
     #[error("a secret has at least one field (give it one)")]
     NoFields,
-    #[error("{} is no vault: it has no list of recipients (make a vault with `keyferry vault init`)", .path.display())]
+    #[error("{} is not a vault: it has no list of recipients (make a vault with `keyferry vault init`)", .path.display())]
     NoVault { path: PathBuf },
-    #[error("{} is neither empty nor a vault: {found:?} is there (name a folder of its own for the vault)", .path.display())]
+    #[error("{} is neither empty nor a vault: {found:?} is there (name a separate folder for the vault)", .path.display())]
     NotEmpty { path: PathBuf, found: String },
     #[error("there is no secret {name} in the vault (`keyferry vault list` shows what there is)")]
     NotFound { name: VaultName },
     #[error(transparent)]
     Recipients(#[from] InvalidRecipients),
     #[error(
-        "which revision {name} has now cannot be told: {} is missing (give --identity, so that the file itself can be asked; or restore the vault's .history)",
+        "Keyferry cannot tell which revision {name} has now: {} is missing (give --identity, so that it can read the file itself; or restore the vault's .history)",
         .counter.display()
     )]
     RevisionUnknown { name: VaultName, counter: PathBuf },
@@ -82,7 +82,7 @@ pub enum VaultError {
 }
 
 impl Vault {
-    /// Makes a vault, or adds recipients to the one that is there. What is sealed already stays as it is.
+    /// Makes a vault, or adds recipients to the one that is there. Files that are already encrypted stay as they are.
     pub fn init(path: impl Into<PathBuf>, recipients: &[Recipient]) -> Result<Initialised, VaultError> {
         let layout = Layout::of(path);
         Self::check_place(layout.root())?;
@@ -112,14 +112,14 @@ impl Vault {
         if Layout::of(path).recipients().exists() { Ok(()) } else { check_vacant(path) }
     }
 
-    /// The vault in this folder. Its list of recipients must be sound.
+    /// The vault in this folder. Its list of recipients must be valid.
     pub fn open_for_writing(path: impl Into<PathBuf>) -> Result<Self, VaultError> {
         let vault = Self { layout: Layout::of(path), keep: KEPT };
         vault.recipients()?;
         Ok(vault)
     }
 
-    /// How many earlier revisions a change leaves of the secret; [`KEPT`] at first.
+    /// How many earlier revisions of the secret a change keeps; [`KEPT`] by default.
     pub fn keeping(self, keep: usize) -> Self {
         Self { keep, ..self }
     }
@@ -128,7 +128,7 @@ impl Vault {
         &self.layout
     }
 
-    /// The recipients that secrets are sealed to.
+    /// The recipients that secrets are encrypted for.
     pub fn recipients(&self) -> Result<Vec<Recipient>, VaultError> {
         match Recipients::read(&self.layout) {
             Err(InvalidRecipients::Unreadable { cause: Unreadable::Absent, .. }) => {
@@ -159,7 +159,7 @@ impl Vault {
         Ok(histories)
     }
 
-    /// How many earlier revisions a change leaves.
+    /// How many earlier revisions a change keeps.
     pub(super) fn kept(&self) -> usize {
         self.keep
     }
@@ -169,7 +169,7 @@ impl Vault {
         self.lock()?.set(name, None, fields)
     }
 
-    /// Whether a secret of this name and these fields could be set, whatever the vault holds.
+    /// Whether a secret of this name and these fields could be set, in any vault.
     pub fn check(name: &SecretName, fields: &BTreeMap<FieldName, Field>) -> Result<(), VaultError> {
         vault_name(name)?;
         check_size(fields)
@@ -187,14 +187,14 @@ impl Vault {
     }
 }
 
-/// Whole seconds: finer times say more about the writer than anyone needs.
+/// Whole seconds: a finer time says more about the writer than anyone needs.
 pub(super) fn now() -> Timestamp {
     let now = SystemClock.now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 impl VaultError {
-    /// Whether the caller asked for something that cannot be, whatever the vault holds, or named a folder that is not a vault.
+    /// Whether the caller asked for something that is impossible in any vault, or named a folder that is not a vault.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Name { .. } | Self::NoFields | Self::NoVault { .. } | Self::TooManyFields { .. })
     }
@@ -230,7 +230,7 @@ fn check_vacant(root: &Path) -> Result<(), VaultError> {
     Ok(())
 }
 
-/// What only writers at work need does not belong into a repository.
+/// Files that only a running writer needs do not belong in a repository.
 fn ignore_in_git(layout: &Layout) -> Result<(), VaultError> {
     let path = layout.root().join(".gitignore");
     if path.exists() {

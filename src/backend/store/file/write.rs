@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all, also after a power cut.
+//! Writes files that are either whole or not there, also after a power cut.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::files::{create_new, write_draft};
 
-/// The name a file has until it is whole. One a folder is enough, since writers hold the vault's lock; what a crash leaves behind is
-/// replaced by the next write there.
+/// The name of a file until it is whole. One per folder is enough, since writers hold the vault's lock. If a crash leaves it behind, the
+/// next write there replaces it.
 pub const UNFINISHED: &str = ".unfinished";
 
-/// Writes a file (0600) beside its place, then moves it there: a reader sees the old or the new content.
+/// Writes a file (0600) next to its place, then moves it there: a reader sees the old or the new content.
 /// When this returns, the content is on the disk.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let unfinished = folder_of(path).join(UNFINISHED);
@@ -23,17 +23,17 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Files that take their places together: one sync of the file system serves for all of them, where [`replace`] needs two for each.
+/// Files that go to their places together: one sync of the file system is enough for all, where [`replace`] needs two for each.
 ///
-/// They are written in a folder of their own. Those of the first turn are in their places, also after a power cut, before the first one of the
-/// second turn is.
+/// They are written in a separate folder. All files of the first turn are in their places before the first one of the second turn is, also
+/// after a power cut.
 #[derive(Debug)]
 pub struct Batch {
     folder: PathBuf,
     turns: [Vec<(PathBuf, PathBuf)>; 2],
 }
 
-/// When a file of a batch takes its place.
+/// When a file of a batch goes to its place.
 #[derive(Clone, Copy, Debug)]
 pub enum Turn {
     First,
@@ -41,7 +41,7 @@ pub enum Turn {
 }
 
 impl Batch {
-    /// `folder` is the batch's own. What a batch that was cut short has left there goes.
+    /// Only the batch uses `folder`. Removes what an earlier batch, which was cut short, has left there.
     pub fn begin(folder: PathBuf) -> io::Result<Self> {
         make_folder(&folder)?;
         for entry in fs::read_dir(&folder)? {
@@ -50,7 +50,7 @@ impl Batch {
         Ok(Self { folder, turns: [Vec::new(), Vec::new()] })
     }
 
-    /// Writes a file (0600) that is to be at this path.
+    /// Writes a file (0600) for this path.
     pub fn put(&mut self, turn: Turn, path: PathBuf, content: &[u8]) -> io::Result<()> {
         let [first, second] = &mut self.turns;
         let draft = self.folder.join((first.len() + second.len()).to_string());
@@ -99,7 +99,7 @@ fn sync_file_system(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A moment at which the process may end: tests end the work here.
+/// The process may end at this moment: tests end the work here.
 #[cfg(not(test))]
 #[allow(clippy::unnecessary_wraps)] // in tests it fails
 fn step() -> io::Result<()> {
@@ -144,12 +144,12 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// A new, renamed or removed entry is only on the disk once its folder is.
+/// A new, renamed or removed entry is on the disk only when its folder is.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// The folder a path lies in; the current one for a lone name.
+/// The folder that a path is in; for a name without a folder, the current one.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

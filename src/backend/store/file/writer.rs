@@ -1,9 +1,9 @@
-//! A vault while it is changed. The one writer holds the lock from reading to the last renaming, so that nobody changes in between what a
-//! change was made from.
+//! A vault during a change. There is one writer. It holds the lock from reading to the last rename, so that nobody changes the vault in
+//! between.
 //!
-//! A change is safe at any moment it may be cut short. The current revision is first kept in the history, then the new number is
-//! written down, then the new file takes its place by a rename. After a cut the secret is the old or the new one, every kept
-//! revision is whole, and at worst a number was given to nobody.
+//! A change can be cut short at any moment. The writer first keeps the current revision in the history. Then it writes down the new number.
+//! Then a rename puts the new file in its place. After a cut, the secret is the old or the new one, and every kept revision is whole. At
+//! worst, one number stays unused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,14 +31,14 @@ pub struct Writer {
     _lock: Lock,
 }
 
-/// Which revisions of a secret there are, as far as it can be told without an identity.
+/// Which revisions of a secret there are, as far as Keyferry knows without an identity.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Revisions {
     /// Whether the secret has a current revision.
     pub there: bool,
-    /// Its number; `None` also where the count was lost.
+    /// Its number; `None` also where the counter was lost.
     pub current: Option<Revision>,
-    /// Those in the history, lowest first. The current one may be among them.
+    /// The revisions in the history, lowest first. The current one may be among them.
     pub kept: BTreeSet<Revision>,
 }
 
@@ -55,9 +55,9 @@ struct Plan {
 }
 
 impl Vault {
-    /// Waits until no other writer is at work.
+    /// Waits until no other writer holds the lock.
     pub fn lock(&self) -> Result<Writer, VaultError> {
-        // Before a lock file is made in a folder that is not a vault.
+        // This comes first, so that no lock file is made in a folder that is not a vault.
         self.recipients()?;
         let lock = lock(self.layout())?;
         Ok(Writer { layout: self.layout().clone(), recipients: self.recipients()?, keep: self.kept(), _lock: lock })
@@ -80,12 +80,12 @@ impl Writer {
         self.recipients.len()
     }
 
-    /// The number that the next change of the secret gives it.
+    /// The number that the secret gets with the next change.
     pub fn next(&self, name: &SecretName) -> Result<Revision, VaultError> {
         Ok(highest(&self.layout, &vault_name(name)?)?.map_or(Revision::FIRST, Revision::next))
     }
 
-    /// Replaces all fields of a secret, or makes it. The fields it had become an earlier revision.
+    /// Replaces all fields of a secret, or makes it. Its old fields become an earlier revision.
     pub fn set(
         &self,
         name: &SecretName,
@@ -106,7 +106,7 @@ impl Writer {
         Ok(revision)
     }
 
-    /// Sets many secrets as [`Self::set`] does each, with a sync for all of them. Cut short, each is the old or the new one.
+    /// Sets many secrets, each as [`Self::set`] does, with one sync for all. If it is cut short, each is the old or the new one.
     pub fn set_all<'s>(
         &self,
         secrets: impl IntoIterator<Item = (&'s SecretName, Option<&'s SecretType>, &'s BTreeMap<FieldName, Field>)>,
@@ -132,8 +132,8 @@ impl Writer {
         Ok(revisions)
     }
 
-    /// Removes a secret with all its revisions, and gives how many earlier ones those were. Only its count stays, so that a secret
-    /// made again under that name starts after it.
+    /// Removes a secret with all its revisions, and gives how many earlier revisions it had. Only its counter stays, so that a new secret
+    /// of that name continues to count from there.
     pub fn remove(&self, name: &SecretName) -> Result<usize, VaultError> {
         let name = vault_name(name)?;
         let path = self.layout.current(&name);
@@ -152,9 +152,9 @@ impl Writer {
     }
 
     /// Puts a secret with its history under another name, and gives its current revision there. The numbers stay, unless that name was in use
-    /// before: then they go on from its count. The old name's count stays as well, so that no version ever means two things.
+    /// before: then they continue from its counter. The old name's counter stays too, so that no version ever means two things.
     ///
-    /// Cut short, the secret is under the old name or under both.
+    /// If it is cut short, the secret is under the old name or under both.
     pub fn rename(&self, old: &SecretName, new: &SecretName, current: &Opened, earlier: &[Opened]) -> Result<Revision, VaultError> {
         let name = vault_name(new)?;
         let history = History::of(&self.layout, &name);
@@ -186,7 +186,7 @@ impl Writer {
         Ok(number(current))
     }
 
-    /// Removes the earlier revisions that are named.
+    /// Removes these earlier revisions.
     pub fn forget(&self, name: &SecretName, revisions: &[Revision]) -> Result<(), VaultError> {
         let name = vault_name(name)?;
         for revision in revisions {
@@ -197,10 +197,10 @@ impl Writer {
         write::sync_folder_of(&self.layout.counter(&name)).map_err(doing("tidy", &history))
     }
 
-    /// The list of recipients with some added and some taken off. Secrets that are encrypted already stay as they are.
+    /// Adds some recipients to the list and removes others. Secrets that are already encrypted stay as they are.
     ///
     /// # Errors
-    /// One to be taken off is not on the list, or nobody would be left.
+    /// A recipient to remove is not on the list, or nobody would be left.
     pub fn change_recipients(
         &self,
         add: &[Recipient],
@@ -217,7 +217,7 @@ impl Writer {
         Ok(list.listed())
     }
 
-    /// Writes down the current revision of a secret whose history was lost, as its file tells it.
+    /// Writes down the current revision of a secret whose history was lost. The file itself has the number.
     pub fn adopt(&self, name: &SecretName, revision: Revision) -> Result<(), VaultError> {
         let name = vault_name(name)?;
         let history = History::of(&self.layout, &name);
@@ -247,7 +247,7 @@ impl Writer {
             Err(cause) => return Err(doing("read", &current)(cause)),
         };
         let highest = highest(&self.layout, name)?;
-        // Kept already: a former change was cut short, or an older revision was put back (a revert). Its number is known, then.
+        // Kept already: an earlier change was cut short, or somebody put an older revision back (a revert). Then its number is known.
         if kept_as(&self.layout, name, &sealed)?.is_some() {
             return Ok((highest, None));
         }
@@ -276,7 +276,7 @@ fn revisions(layout: &Layout, name: &VaultName) -> Result<Revisions, VaultError>
     Ok(Revisions { there: true, current, kept })
 }
 
-/// Under which number the history has this very file.
+/// The number under which the history has exactly this file.
 fn kept_as(layout: &Layout, name: &VaultName, sealed: &[u8]) -> Result<Option<Revision>, VaultError> {
     let fault = doing("read", &layout.history(name));
     for revision in History::of(layout, name).kept().map_err(&fault)? {
@@ -299,10 +299,10 @@ fn highest(layout: &Layout, name: &VaultName) -> Result<Option<Revision>, VaultE
     Ok(given.max(kept.last().copied()))
 }
 
-/// Folders that hold no secret any more. One that is not empty stays: that is no failure.
+/// Removes folders that hold no secret any more. A folder that is not empty stays: that is not an error.
 fn remove_empty_folders(layout: &Layout, removed: &Path) {
     for folder in removed.ancestors().skip(1).take_while(|folder| *folder != layout.root()) {
-        // Left by a cut-short write, and of no use to anyone.
+        // A write that was cut short left it, and nobody needs it.
         let _ = write::remove_if_there(&folder.join(write::UNFINISHED));
         if fs::remove_dir(folder).is_err() {
             return;

@@ -1,4 +1,4 @@
-//! What the server answered: parsed without a copy of what is not delivered, and without rounding a number.
+//! Parses the server's answer. It copies only what Keyferry delivers, and it rounds no number.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::backend::remote::fields::{self, Members, is_object, members};
 use crate::model::{Field, FieldName, SecretBytes, SecretName, Version};
 use crate::text;
 
-/// The members every answer may have. `null` is as good as absent.
+/// The members that every answer may have. `null` means the same as absent.
 #[derive(Deserialize)]
 pub(super) struct Answer<'a> {
     #[serde(borrow, default)]
@@ -52,19 +52,19 @@ pub(super) struct AuthAnswer {
     pub(super) renewable: bool,
     #[serde(default)]
     pub(super) mfa_requirement: Option<serde::de::IgnoredAny>,
-    /// How often it may be used; 0: without end.
+    /// How often it may be used; 0: without a limit.
     #[serde(default)]
     pub(super) num_uses: i64,
 }
 
-/// A credential's own end.
+/// The lease of a credential: its id, and how long it lasts.
 pub(super) struct Issued {
     pub(super) id: SecretBytes,
     pub(super) renewable: bool,
     pub(super) lasts: Duration,
 }
 
-/// The metadata that KV v2 sends beside a version: always all of it, and more.
+/// The metadata that KV v2 sends with a version. It always has all of these members, and more.
 #[derive(Deserialize)]
 pub(super) struct Metadata {
     #[serde(rename = "created_time")]
@@ -79,7 +79,7 @@ pub(super) struct Metadata {
 
 impl<'a> Answer<'a> {
     /// # Errors
-    /// It is not what the API answers with.
+    /// The body is not an answer of the store's API.
     pub(super) fn parse(body: &'a SecretBytes) -> Result<Self, Refusal> {
         let json = text::without_mark(body.expose()).map_err(|fault| {
             let reason = format!("the answer is {}, and JSON is UTF-8 (is the address that of Vault or OpenBao itself?)", fault.encoding());
@@ -92,7 +92,7 @@ impl<'a> Answer<'a> {
             }
             let reason = format!(
                 "the answer is not JSON of the store's API: it goes wrong at line {}, column {} (is the address that of Vault or OpenBao itself? \
-                 paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)",
+                 a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)",
                 error.line(),
                 error.column()
             );
@@ -101,7 +101,7 @@ impl<'a> Answer<'a> {
         if json.trim_ascii_start().starts_with(b"[") {
             return Err(Refusal::new(
                 Fault::Corrupt,
-                "the answer is a JSON list, and the store's API answers with objects (see the address)",
+                "the answer is a JSON list, and the store's API answers with objects (check the address)",
             ));
         }
         serde_json::from_slice(json).map_err(not_json)
@@ -109,21 +109,21 @@ impl<'a> Answer<'a> {
 
     /// The fields: those of KV v2's version, else the members of `data`.
     ///
-    /// What a user has written into KV v1 may look much like an answer of KV v2. So the name decides first: KV v2 is read below `data/`, which is
-    /// behind a mount; then the metadata, which a user would have to forge member by member.
+    /// A secret of KV v1 may look much like an answer of KV v2. So the name decides first: KV v2 is read below `data/`, which comes after a
+    /// mount. Then the metadata decides: a user would have to forge it member by member.
     ///
     /// # Errors
     /// There is nothing to deliver.
     pub(super) fn content(&self, name: &SecretName) -> Result<Content<'a>, Refusal> {
-        // A login is no secret, whatever comes with it.
+        // A login is not a secret, whatever comes with it.
         let Some(data) = self.data.filter(|_| self.auth.is_none()) else { return Err(self.without_data()) };
-        // A lease without its id could not be revoked; and the whole answer may be delivered as it is.
+        // Keyferry cannot revoke a lease without its id. And it may deliver the whole answer as it is.
         let around = [self.lease_id, self.warnings, self.wrap_info, self.mount_type];
         if around.into_iter().flatten().any(|part| fields::has_half(part.get())) {
             return Err(fields::half("the answer"));
         }
         let Some(members) = members(data)? else {
-            return Err(Refusal::new(Fault::Unsupported, "the answer's data is no object of fields (it cannot be delivered)"));
+            return Err(Refusal::new(Fault::Unsupported, "the answer's data is not an object of fields (Keyferry cannot deliver it)"));
         };
         let metadata = if is_below_data(name) { Metadata::of(&members) } else { None };
         match (members.get("data").copied(), metadata) {
@@ -149,15 +149,15 @@ impl<'a> Answer<'a> {
         match () {
             () if self.wrap_info.is_some() => refusal(
                 Fault::Denied,
-                "the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first \
-                 (no mount can wait for that; take the path out of the control group)",
+                "the answer is wrapped, and Keyferry did not ask for that: a control group needs others to authorise the request first \
+                 (a mount cannot wait for that: take the path out of the control group)",
             ),
             () if self.auth.is_some() => refusal(
                 Fault::Unsupported,
-                "the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)",
+                "the answer is a login with a store token in `auth`, not a secret (only Keyferry logs in to the store)",
             ),
             () if self.errors.is_some() => refusal(Fault::Unhelpful, "the store answered 200 with errors (see its log)"),
-            () => refusal(Fault::NotFound, "the answer has no data (does the path give anything to be read?)"),
+            () => refusal(Fault::NotFound, "the answer has no data (does the path return anything?)"),
         }
     }
 
@@ -168,8 +168,8 @@ impl<'a> Answer<'a> {
         (!id.is_empty()).then(|| Issued { id, renewable: self.renewable.unwrap_or(false), lasts })
     }
 
-    /// When a certificate ends that came without a lease, as PKI's `issue` and `sign` answer: their `expiration`, else its own NotAfter.
-    /// Of a signed SSH key the certificate alone says it.
+    /// When a certificate without a lease ends, such as those from PKI's `issue` and `sign`: the answer's `expiration`, or else the
+    /// certificate's NotAfter. For a signed SSH key, only the certificate says it.
     pub(super) fn expiration(&self) -> Option<Timestamp> {
         let data = members(self.data?).ok()??;
         if let Some(signed) = data.get("signed_key") {
@@ -180,8 +180,8 @@ impl<'a> Answer<'a> {
         Timestamp::from_second(told.or_else(|| not_after(&fields::text(certificate)?))?).ok()
     }
 
-    /// The whole answer as vault-csi-provider writes it (`api.Secret` of Vault's Go client: its members, their order), but for
-    /// `request_id`, which would change the file at each poll; with these `warnings`.
+    /// The whole answer with these `warnings`, as vault-csi-provider writes it: the members and their order are those of `api.Secret` in
+    /// Vault's Go client. `request_id` is left out: it would change the file at each poll.
     pub(super) fn response(&self, warnings: Option<&str>) -> SecretBytes {
         let raw = |value: Option<&'a RawValue>| value.map_or("null", RawValue::get);
         let lease_id = self.lease_id.map_or("\"\"", RawValue::get);
@@ -199,7 +199,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// What of an answer is not as the API writes it. The values are not shown: they may be secrets.
+/// Which part of an answer is not as the API writes it. The values are not shown: they may be secrets.
 fn misshapen(json: &[u8]) -> String {
     type Fits = fn(&str) -> bool;
     fn object(json: &str) -> Option<BTreeMap<String, &RawValue>> {
@@ -262,7 +262,7 @@ fn not_after(pem: &SecretBytes) -> Option<i64> {
 
 impl Metadata {
     fn of(data: &Members<'_>) -> Option<Self> {
-        // A list would be read as its members in turn.
+        // serde would read a list as the members in turn.
         let metadata = data.get("metadata").map(|value| value.get()).filter(|text| text.starts_with('{'))?;
         serde_json::from_str(metadata).ok()
     }
@@ -273,13 +273,13 @@ impl Metadata {
         let latest = if pinned.is_none() { ", the latest," } else { "" };
         match self.deletion_time.as_str() {
             _ if self.destroyed => {
-                format!("{version}{latest} is destroyed: its content is gone for good (write it anew, or pin another version)")
+                format!("{version}{latest} is destroyed: its content is gone for good (write it again, or pin another version)")
             }
-            "" => format!("{version}{latest} has no content (write it anew, or pin another version)"),
+            "" => format!("{version}{latest} has no content (write it again, or pin another version)"),
             time => {
-                // What is no time is a word of the store's, and not told.
+                // A text that is not a time is the store's own words: Keyferry does not repeat it.
                 let at = time.parse::<Timestamp>().map_or_else(|_| String::new(), |time| format!(" at {time:.0}"));
-                format!("{version}{latest} was deleted{at} (undelete or write it anew, or pin another version)")
+                format!("{version}{latest} was deleted{at} (undelete it, write it again, or pin another version)")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the configuration says of a Vault or OpenBao server, and what that makes of a class's request.
+//! The configuration of a Vault or OpenBao server, and how it changes a class's request.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::model::{InvalidName, Login, LoginKey, LoginTls, Method, NamedFile, Re
 use crate::policy::ClassMay;
 use crate::yaml::{Faults, Reader, unknown_key};
 
-/// The audience of the Pods' tokens, unless the configuration names another: what the peers' providers ask for.
+/// The audience of the Pods' tokens, unless the configuration names another. A peer's provider asks for it too.
 pub(super) const DEFAULT_AUDIENCE: &str = "vault";
 
-/// What the peers' providers ask for where nobody names an audience.
+/// The audiences that the peers' providers ask for when nobody names one.
 const PEERS_AUDIENCES: [&str; 2] = ["openbao", "vault"];
 
-/// How a namespace's own root is called in a class.
+/// What a class calls the root namespace.
 pub(super) const ROOT_NAMESPACE: &str = "root";
 
 /// One entry of `kind: vault`.
@@ -23,35 +23,35 @@ pub(super) const ROOT_NAMESPACE: &str = "root";
 pub struct VaultConfig {
     pub address: Endpoint,
     pub tls: LoginTls,
-    /// Where to log in and what names begin with; empty: the root namespace.
+    /// Where Keyferry logs in, and what names begin with. Empty: the root namespace.
     pub namespace: String,
     pub auth: Auth,
     pub share: Share,
     pub class_may: ClassMay,
     pub cache: CacheTimes,
-    /// Whether messages and logs tell what the server says in its own words.
+    /// Whether messages and logs repeat the server's own words.
     pub store_words: bool,
 }
 
-/// As whom the server is entered, and with what.
+/// As whom Keyferry logs in to the server, and with what.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Auth {
     AppRole {
         mount: String,
         role_id: RoleId,
-        /// `None`: the role asks for none (`bind_secret_id=false`).
+        /// `None`: the role needs none (`bind_secret_id=false`).
         secret_id: Option<PathBuf>,
     },
     /// The client certificate of the TLS connection.
     Cert { mount: String, role: Option<String> },
-    /// As the Pod, with its own token.
-    /// `audience`: `None` where none is named.
+    /// As the Pod, with the Pod's token.
+    /// `audience`: `None` where the configuration names none.
     Pod { method: PodMethod, mount: String, role: Option<String>, audience: Option<String> },
     /// A store token that somebody else renews or replaces.
     Token { file: PathBuf },
 }
 
-/// A role id is a name, not a secret; some keep it beside the secret id.
+/// A role id is a name, not a secret. Some admins keep it in a file next to the secret id.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum RoleId {
     File(PathBuf),
@@ -61,7 +61,7 @@ pub enum RoleId {
 /// Who verifies the Pod's token for the server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PodMethod {
-    /// The server, by keys it was given.
+    /// The server, with keys that it has.
     Jwt,
     /// The cluster's API server.
     Kubernetes,
@@ -78,7 +78,7 @@ pub enum Share {
 // === impl VaultConfig ===
 
 impl VaultConfig {
-    /// Reads the mapping; the caller ends the reading. `None` where a fault was noted.
+    /// Reads the mapping; the caller ends the reading. `None` where it noted a fault.
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
         let address = reader.parsed("address", faults, str::parse::<Endpoint>);
@@ -96,7 +96,7 @@ impl VaultConfig {
         let auth = auth(reader, tls.client.is_some(), faults);
         let share = reader.parsed("share", faults, share).unwrap_or_default();
         let class_may = class_may(reader, auth.as_ref(), faults);
-        // Where nobody names an audience, each peer's classes have the one that the peer is used to.
+        // Where nobody names an audience, each peer's classes may use the default of that peer.
         let open = matches!(auth, Some(Auth::Pod { audience: None, .. }));
         let class_may = if open { class_may.and(LoginKey::Audience, &PEERS_AUDIENCES) } else { class_may };
         let cache = CacheTimes::of_backend(reader, faults);
@@ -120,14 +120,14 @@ impl VaultConfig {
         files
     }
 
-    /// For whom the Pods' tokens must be; `None`: the daemon logs in as itself.
+    /// The audience that the Pods' tokens must have; `None`: the daemon logs in as itself.
     pub(super) fn audience(&self) -> Option<Audience<'_>> {
         let Auth::Pod { audience, .. } = &self.auth else { return None };
         Some(Audience { key: "auth.audience", text: audience.as_deref().unwrap_or(DEFAULT_AUDIENCE), named: audience.is_some() })
     }
 
-    /// Where the server is, and as whom it is entered: the text that version 0.1.0 began to write. What is added to `auth` later is left
-    /// out where nothing is said of it, so that a lease of before is still one of here.
+    /// Where the server is, and as whom Keyferry logs in there. Version 0.1.0 began to write this text, and kept leases are found by it.
+    /// Later keys of `auth` are left out where the configuration does not set them, so that the text of older leases stays the same.
     pub(super) fn origin(&self) -> Origin {
         let Self { address, namespace, auth, .. } = self;
         let auth = match auth {
@@ -154,7 +154,7 @@ impl VaultConfig {
     pub(super) fn check_login(&self, login: &Login) -> Result<(), Inadmissible> {
         let roleless = matches!(&self.auth, Auth::Pod { method: PodMethod::Kubernetes, role: None, .. });
         if roleless && login.role.is_none() {
-            let problem = "is missing: neither the class nor the configuration says as which role to log in (set it in the class, or \
+            let problem = "is missing: neither the class nor the configuration names a role to log in as (set it in the class, or set \
                            auth.role of the backend)";
             return Err(refused(LoginKey::Role, problem));
         }
@@ -224,16 +224,16 @@ pub(super) fn check_request(asked: &RefParts) -> Result<(), Inadmissible> {
     let problem = |key, problem: &str| Err(Inadmissible::Request { key, problem: problem.to_owned() });
     match asked.method {
         Method::List | Method::Post | Method::Put if asked.version.is_some() => {
-            problem("version", "goes with GET alone: only a read has versions (remove it)")
+            problem("version", "can be used only with GET: only a read has versions (remove it)")
         }
         Method::Get if asked.version.is_some() && asked.args.names().any(|name| name == "version") => {
-            problem("args", "have a version, and so has the object itself (remove one)")
+            problem("args", "have a version, and the object itself has one too (remove one)")
         }
         Method::Get | Method::List | Method::Post | Method::Put => Ok(()),
     }
 }
 
-/// The one spelling of what a class says of its login.
+/// The one spelling of a value that a class sets for its login.
 fn spelled(key: LoginKey, value: &str) -> Result<String, String> {
     match key {
         LoginKey::Address => value.parse().map(|endpoint: Endpoint| endpoint.to_string()).map_err(|error| error.to_string()),
@@ -258,10 +258,10 @@ pub(super) fn canonical_namespace(text: &str) -> Result<String, String> {
     }
 }
 
-/// Something that stands in an address as elements of its path: a mount, a namespace.
+/// A mount or a namespace: it becomes elements of an address's path.
 fn path(text: &str) -> Result<String, String> {
     let path = text.trim_matches('/');
-    // These are written by hand, and have no need of signs that are escaped.
+    // People write these by hand, and need no escaped characters.
     match canonical(path).and_then(|_| path.parse::<SecretName>()) {
         Ok(path) => Ok(path.to_string()),
         Err(cause) => Err(format!("{cause}")),
@@ -284,7 +284,7 @@ fn class_may(reader: &mut Reader<'_>, auth: Option<&Auth>, faults: &mut Faults) 
     let own = matches!(auth, Some(Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. }));
     for key in [LoginKey::Address, LoginKey::Tls].into_iter().filter(|key| own && may.grants(*key)) {
         let at = inner.get(key.as_str()).map_or(inner.at(), |node| node.at);
-        let problem = "cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, \
+        let problem = "cannot be granted here: a class could send the daemon's own credentials to any server (log in as the Pod, \
                        by kubernetes or jwt; or remove it)";
         faults.add(at, inner.path(key.as_str()), problem);
     }
@@ -309,7 +309,7 @@ const METHODS: [&str; 5] = ["kubernetes", "jwt", "approle", "cert", "token"];
 fn auth(reader: &mut Reader<'_>, has_certificate: bool, faults: &mut Faults) -> Option<Auth> {
     let Some(mut inner) = reader.reader("auth", faults) else {
         if reader.get("auth").is_none() {
-            reader.missing("auth", "how the server is logged in to, such as { method: kubernetes, role: csi }", faults);
+            reader.missing("auth", "how Keyferry logs in to the server, such as { method: kubernetes, role: csi }", faults);
         }
         return None;
     };
@@ -322,7 +322,7 @@ fn auth(reader: &mut Reader<'_>, has_certificate: bool, faults: &mut Faults) -> 
         let problem = "cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)";
         faults.add(inner.at(), inner.path("method"), problem);
     }
-    // The keys of other methods are known, and here at fault.
+    // The keys of other methods are known, but wrong here.
     for (key, methods) in AUTH_KEYS {
         if let (Some(node), Some(method)) = (inner.get(key), method.filter(|method| !methods.contains(method))) {
             faults.add(node.at, inner.path(key), format!("goes with {}, not with {method} (remove it)", methods.join(", ")));
@@ -360,7 +360,7 @@ fn method(text: &str) -> Result<&'static str, String> {
 fn role_id(inner: &mut Reader<'_>, faults: &mut Faults) -> Option<RoleId> {
     let (text, file) = (inner.parsed("roleId", faults, filled), file(inner, "roleIdFile", faults));
     match (inner.get("roleId"), inner.get("roleIdFile")) {
-        (Some(_), Some(node)) => faults.add(node.at, inner.path("roleIdFile"), "stands beside `roleId` (remove one)"),
+        (Some(_), Some(node)) => faults.add(node.at, inner.path("roleIdFile"), "cannot be used together with `roleId` (remove one)"),
         (None, None) => inner.missing("roleId", "the role's id, or roleIdFile, a file that holds it", faults),
         (Some(_), None) | (None, Some(_)) => {}
     }

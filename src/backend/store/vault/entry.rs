@@ -1,4 +1,4 @@
-//! Where a request enters the store, and as whom: the configuration with what the class says over it.
+//! Where a request goes, and as whom Keyferry logs in for it: the configuration's settings, or the class's instead.
 
 use std::sync::Arc;
 
@@ -9,34 +9,34 @@ use crate::backend::{Fault, Scope};
 use crate::http::escape_path;
 use crate::model::{Login, LoginTls, PodIdentity, Tenant};
 
-/// A door of a store. Two equal ones lead in as the same, where the same Pod (or the daemon) goes through.
+/// A way to log in to a store. For the same Pod (or the daemon), two equal ones give the same login.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Entry {
     pub(super) server: Server,
-    /// Where the login lies; empty: the root namespace.
+    /// The namespace of the login; empty: the root namespace.
     pub(super) namespace: String,
     /// Empty where there is no login: a token from a file.
     pub(super) mount: String,
     pub(super) role: Option<String>,
-    /// The audience of the Pod's token; empty where the daemon goes in as itself.
+    /// The audience of the Pod's token; empty where the daemon logs in as itself.
     pub(super) audience: String,
 }
 
 impl Entry {
     /// # Errors
-    /// The class's address is none. `tenant` is whose class it is.
+    /// The class's address is not valid. `tenant` is the namespace of the class.
     pub(super) fn of(config: &VaultConfig, login: &Login, tenant: Option<&str>) -> Result<Self, Refusal> {
         let invalid = |key: &str, problem: &str| Refusal::new(Fault::Invalid, format!("{key} {problem} (correct it in the class)"));
         let mut server = Server { endpoint: config.address.clone(), tls: config.tls.clone(), below: None, named_by: None };
         if let Some(address) = &login.address {
             server.endpoint = address.parse().map_err(|error: crate::http::InvalidEndpoint| invalid("address", &error.to_string()))?;
             server.named_by = tenant.map(Tenant::from);
-            // Our certificate, and the name that ours has, are for our own address.
+            // The configuration's client certificate and server name are only for the configuration's address.
             server.tls = LoginTls { ca: config.tls.ca.clone(), ..LoginTls::default() };
         }
         if let Some(tls) = &login.tls {
             server.tls.clone_from(tls);
-            // Policy has refused files without a folder. A lease of a former process may be of another configuration.
+            // Policy has refused files without a folder. But a lease of an earlier process may be of another configuration.
             match config.class_may.tls_dir() {
                 Some(folder) => server.below = Some(folder.to_owned()),
                 None if tls.files().next().is_none() => {}
@@ -91,7 +91,7 @@ pub(super) fn within(namespace: &str, rest: &str) -> String {
     if namespace.is_empty() { escape_path(rest) } else { escape_path(&format!("{namespace}/{rest}")) }
 }
 
-/// Who goes in: the Pods that share a login.
+/// Who logs in: the Pods that share a login.
 pub(super) fn sharers(config: &VaultConfig, pod: &PodIdentity) -> Scope {
     match (&config.auth, config.share, pod.proven_account()) {
         (Auth::AppRole { .. } | Auth::Cert { .. } | Auth::Token { .. }, _, _) => Scope::Node,

@@ -1,4 +1,4 @@
-//! What can go wrong with a call, and how it is told: before it is known under which backend's name.
+//! What can go wrong with a call, and the message for it, still without the backend's name.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +15,7 @@ const MAX_WORDS: usize = 400;
 /// The most warnings of one answer that are looked at.
 const MAX_WARNINGS: usize = 16;
 
-/// What a status means whatever was asked; `None`: it hangs on that. `words` are the store's own.
+/// What a status means for every request; `None`: it depends on the request. `words` are the store's own.
 pub(super) fn of_status(reply: &Reply, words: &Words) -> Option<Refusal> {
     let Reply { status, after, .. } = reply;
     let told = match words.shown() {
@@ -36,18 +36,18 @@ pub(super) fn of_status(reply: &Reply, words: &Words) -> Option<Refusal> {
             "the store is a secondary that serves no requests".to_owned(),
             "name the address of the primary, or of a standby",
         ),
-        // Not `Down`: a namespace of OpenBao can be sealed by itself. A look at the server tells.
-        501 => refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`"),
+        // Not `Down`: it may be only one namespace of OpenBao that is sealed. The server's health shows which.
+        501 => refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator must run `bao operator init`"),
         503 if words.say("sealed") => {
             // A new server says so too, until it is initialised.
             refusal(
                 Fault::Unavailable,
                 "the store is sealed".to_owned(),
-                "an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first",
+                "an operator must unseal it: `bao operator unseal`; a new store needs `bao operator init` first",
             )
         }
         503 if words.say("not initialized") => {
-            refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator has to: `bao operator init`")
+            refusal(Fault::Unavailable, "the store is not initialised".to_owned(), "an operator must run `bao operator init`")
         }
         500..=599 => refusal(Fault::Unavailable, format!("the store failed: {told}"), "see its log; kubelet tries again by itself"),
         _ => None,
@@ -71,7 +71,7 @@ pub(super) fn words(reply: &Reply, needles: Needles) -> Words {
     Words::of(&texts, &reply.body, &WORDS, needles, (MAX_WORDS, reply.told))
 }
 
-/// The words, or where none are told the status.
+/// The words, or the status where there are none to show.
 pub(super) fn or_status(words: &Words, reply: &Reply) -> String {
     if words.shown().is_empty() { reply.status.to_string() } else { words.shown().to_owned() }
 }
@@ -123,9 +123,9 @@ mod tests {
         let said = warnings(&answer, Some(r#"["pq: password HUNTER22 is weak","second"]"#), Needles::default);
         assert_eq!(said.iter().map(Words::shown).collect::<Vec<_>>(), ["pq: password [redacted] is weak", "second"]);
         let deep = format!(r#"{{"errors":["password hunter22"],"data":{}"hunter22"{}}}"#, "[".repeat(200), "]".repeat(200));
-        assert_eq!(told(&deep), "", "what cannot be looked through is not told");
+        assert_eq!(told(&deep), "", "what cannot be searched is not shown");
         let long = format!(r#"{{"errors":["denied"],"data":[{}0]}}"#, "0,".repeat(40_000));
-        assert_eq!(told(&long), "", "nor what is too long for it");
+        assert_eq!(told(&long), "", "what is too long to be searched is not shown");
         assert!(warnings(&reply(&long, true), Some(r#"["a"]"#), Needles::default).is_empty());
     }
 
@@ -145,14 +145,14 @@ mod tests {
             let reply = Reply::of(StatusCode::from_u16(status).unwrap(), &body, true);
             of_status(&reply, &words(&reply, Needles::default())).map(|refusal| refusal.reason)
         };
-        insta::assert_snapshot!(of(503, "Vault is sealed").unwrap(), @"the store is sealed (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
-        insta::assert_snapshot!(of(501, "").unwrap(), @"the store is not initialised (an operator has to: `bao operator init`)");
+        insta::assert_snapshot!(of(503, "Vault is sealed").unwrap(), @"the store is sealed (an operator must unseal it: `bao operator unseal`; a new store needs `bao operator init` first)");
+        insta::assert_snapshot!(of(501, "").unwrap(), @"the store is not initialised (an operator must run `bao operator init`)");
         insta::assert_snapshot!(of(500, "pq: down").unwrap(), @"the store failed: 500: pq: down (see its log; kubelet tries again by itself)");
         insta::assert_snapshot!(of(502, "").unwrap(), @"the store failed: 502 Bad Gateway (see its log; kubelet tries again by itself)");
         assert_eq!(of(403, "permission denied"), None);
     }
 
-    /// A namespace of OpenBao can be sealed by itself: no tenant's answer says that the server serves nobody.
+    /// It may be only one namespace of OpenBao that is sealed. So an answer to one tenant never means that the server serves nobody.
     #[test]
     fn no_answer_to_a_request_says_that_the_server_is_down() {
         for (status, said) in [(503, "1 error occurred:\n\t* namespace is sealed\n\n"), (503, "Vault is sealed"), (501, ""), (500, "down")]

@@ -17,10 +17,10 @@ impl VaultBackend {
         meaning(&server, &reply)
     }
 
-    /// Whether the server serves anybody. A gateway before it that knows no `sys/health` says nothing of that.
+    /// Whether the server serves requests. A gateway that does not know `sys/health` says nothing about that.
     ///
     /// # Errors
-    /// There is no answer, or it is one of a server that does not serve.
+    /// There is no answer, or the server does not serve.
     pub(super) async fn look_at_health(&self) -> Result<(), Refusal> {
         let (server, reply) = self.call_health(Instant::now() + TIME).await?;
         if reply.status.is_server_error() { meaning(&server, &reply) } else { Ok(()) }
@@ -43,14 +43,14 @@ impl VaultBackend {
 
     async fn call_health(&self, deadline: Instant) -> Result<(Server, Reply), Refusal> {
         let server = self.own_server();
-        // A standby is fine: it hands requests on to the active node.
+        // A standby is fine: it forwards requests to the active node.
         let path = "sys/health?standbyok=true&perfstandbyok=true".to_owned();
         let call = Call { method: http::Method::GET, path, token: None, body: None, repeat: Repeat::Never, payer: None };
         let reply = self.clients.call(&server, call, deadline).await?;
         Ok((server, reply))
     }
 
-    /// What the daemon itself logs in with is there.
+    /// Checks that the daemon's own credentials are there.
     async fn has_credentials(&self, deadline: Instant) -> Result<(), Refusal> {
         let (of_role, other) = match &self.config.auth {
             Auth::AppRole { role_id: RoleId::File(file), secret_id, .. } => (Some(file), secret_id.as_ref()),
@@ -70,9 +70,9 @@ pub(super) fn meaning(server: &Server, reply: &Reply) -> Result<(), Refusal> {
     let refusal = |problem: String| Err(Refusal::new(Fault::Down, problem));
     match reply.status.as_u16() {
         200 | 429 => Ok(()),
-        501 => refusal(format!("the store at {server} is not initialised (an operator has to: `bao operator init`)")),
-        503 => refusal(format!("the store at {server} is sealed (an operator has to unseal it: `bao operator unseal`)")),
-        404 => refusal(format!("what answers at {server} is no Vault or OpenBao (correct `address`)")),
+        501 => refusal(format!("the store at {server} is not initialised (an operator must run `bao operator init`)")),
+        503 => refusal(format!("the store at {server} is sealed (an operator must unseal it: `bao operator unseal`)")),
+        404 => refusal(format!("the server at {server} is not Vault or OpenBao (correct `address`)")),
         other => {
             let told = words(reply, Needles::default());
             match of_status(reply, &told) {

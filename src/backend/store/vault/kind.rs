@@ -1,4 +1,4 @@
-//! What a configured server knows before anybody talks to it.
+//! What Keyferry knows of a configured server before the first call.
 
 use std::sync::Arc;
 
@@ -42,13 +42,13 @@ impl Kind for VaultConfig {
         HangsOn::default().and("kind", "vault").and("entered", self.origin().as_str()).and_tls(&self.tls).and_some("share", shared)
     }
 
-    /// A name that is not canonical is refused: the server would read another one. So is one as an address has it, unless the backend's
-    /// namespace is called so.
+    /// Refuses a name that is not canonical: the server would read another one. Also refuses a name that begins with `v1/`, as in an
+    /// address, unless the backend's namespace is called `v1`.
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName> {
         let rest = name.strip_prefix("v1/").filter(|rest| !rest.is_empty() && self.namespace.split('/').next() != Some("v1"));
         match rest {
             Some(rest) => {
-                let problem = format!("begins with `v1/`, which belongs to the API and to no name (write {})", quoted(rest));
+                let problem = format!("begins with `v1/`, which belongs to the API, not to a name (write {})", quoted(rest));
                 Err(InvalidName::Store(problem))
             }
             None => canonical(name),
@@ -61,12 +61,12 @@ impl Kind for VaultConfig {
             Ok(number) if number > 0 => Ok(Version::new(number.to_string())),
             Ok(_) | Err(_) => {
                 let shown: String = version.chars().take(40).collect();
-                Err(format!("{shown:?} is no version: KV v2 counts them from 1"))
+                Err(format!("{shown:?} is not a version: KV v2 counts them from 1"))
             }
         }
     }
 
-    /// Drops what the class says as the configuration does, and puts the namespace in front of the name.
+    /// Drops login keys that the class sets as the configuration does, and puts the namespace in front of the name.
     fn admit(&self, mut asked: RefParts) -> Result<RefParts, Inadmissible> {
         check_request(&asked)?;
         self.check_login(&asked.login)?;

@@ -1,4 +1,4 @@
-//! Leases after their issue: renewed and revoked by the token they live by, wherever and by whomever they were issued.
+//! Leases that the store has issued, also to an earlier process. Keyferry renews and revokes them with the token that they live by.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::http::Repeat;
 use crate::model::Lease;
 
 impl VaultBackend {
-    /// Lengthens the lease, its token first where that would end before it.
+    /// Renews the lease. It renews the token first where the token would end before the lease.
     pub(super) async fn lengthen(&self, lease: Lease, deadline: Instant) -> Result<Lease, Refusal> {
         if lease.is_of_made() {
             return Err(Refusal::new(Fault::Unsupported, "a certificate cannot be renewed: another has to be issued"));
@@ -37,7 +37,7 @@ impl VaultBackend {
         Ok(as_it_stands(Lease { since, ..lease }, &token))
     }
 
-    /// Gives the lease back, and its token where nothing else lives by it.
+    /// Revokes the lease, and also its token where nothing else lives by it.
     pub(super) async fn give_back(&self, lease: &Lease, deadline: Instant) -> Result<(), Refusal> {
         if lease.is_of_made() {
             return Ok(());
@@ -49,16 +49,16 @@ impl VaultBackend {
             return revoked;
         }
         match self.sessions.release(&token, &lease.id) {
-            // With the token all that lives by it ends: also a lease that the token itself may not revoke.
+            // With the token, all that lives by it ends: also a lease that the token itself may not revoke.
             Some(idle) => idle.revoke(&self.clients, deadline).await,
             None => revoked,
         }
     }
 
-    /// Takes the lease of a former process in.
+    /// Adds the lease of an earlier process.
     pub(super) fn take_in(&self, lease: &Lease) {
         if !lease.is_of_made() {
-            // An address that is none any more: the lease ends by itself.
+            // The address is not valid any more: the lease ends by itself.
             let _ = self.bearer(lease);
         }
     }
@@ -78,7 +78,7 @@ impl VaultBackend {
                     Fault::NotFound,
                     format!("the store does not know the lease any more{} (the next mount gets another)", after_colon(&told)),
                 )),
-                // A lease of a former process: how long it lives is asked.
+                // A lease of an earlier process: Keyferry asks how long it lives.
                 Some(NotRenewed::Never) => self.look_up(lease, token, deadline).await,
                 None => Err(refused("renew", &reply, &told)),
             };
@@ -86,7 +86,7 @@ impl VaultBackend {
         Refusal::of_partial(reply.status)?;
         let answer = Answer::parse(&reply.body)?;
         let ends = Instant::now() + Duration::from_secs(answer.lease_duration.unwrap_or(0));
-        // Where it was not put off it never will be.
+        // If this renewal did not put the end off, no renewal will.
         let put_off = known.is_none_or(|known| ends > known.ends + Duration::from_secs(1));
         Ok(Term { ends, renewable: answer.renewable.unwrap_or(false) && put_off })
     }
@@ -110,7 +110,7 @@ impl VaultBackend {
 
     async fn revoke_lease(&self, lease: &Lease, token: &StoreToken, deadline: Instant) -> Result<(), Refusal> {
         let reply = self.lease_call(lease, token, "revoke", deadline).await?;
-        // The store may quote the credential, and nobody has it any more to tell.
+        // The store may quote the credential. Keyferry does not have it any more, so it cannot hide it: it repeats no words.
         let told = words(&reply, needles(lease)).untold();
         if reply.status.is_success() || known_end(&told).is_some() {
             return Ok(());
@@ -120,7 +120,7 @@ impl VaultBackend {
 
     async fn lease_call(&self, lease: &Lease, token: &StoreToken, what: &str, deadline: Instant) -> Result<Reply, Refusal> {
         let Ok(id) = str::from_utf8(lease.id.expose()) else {
-            return Err(Refusal::new(Fault::Corrupt, "the lease's id is no text (it cannot be renewed or revoked)"));
+            return Err(Refusal::new(Fault::Corrupt, "the lease's id is not a text (Keyferry cannot renew or revoke it)"));
         };
         let path = within(namespace(lease.secret.name.as_str(), id), &format!("sys/leases/{what}"));
         let call = Call::post(path, Some(&token.value), json(&[("lease_id", id)]), Repeat::Safe);
@@ -128,8 +128,8 @@ impl VaultBackend {
     }
 }
 
-/// The lease as it ends if nobody does anything: with itself or with its token, whichever is first. It is renewable where a renewal
-/// would put that end off.
+/// The lease, with the end that it has if nobody does anything: its own or its token's, whichever is first. It is renewable where a
+/// renewal would put that end off.
 pub(super) fn as_it_stands(lease: Lease, token: &StoreToken) -> Lease {
     let now = Instant::now();
     let term = token.term(&digest_of(&lease.id)).unwrap_or(Term { ends: now, renewable: false });
@@ -143,13 +143,13 @@ pub(super) fn as_it_stands(lease: Lease, token: &StoreToken) -> Lease {
     Lease { renewable, ends, ..lease }
 }
 
-/// Why a lease was not renewed, where the store's word for it is known.
+/// Why a lease was not renewed, where Keyferry knows the store's words for it.
 enum NotRenewed {
     Gone,
     Never,
 }
 
-/// By the store's words, there being no code for it (`expiration.go` of both servers).
+/// By the store's words, because there is no code for it (`expiration.go` of both servers).
 fn known_end(told: &Words) -> Option<NotRenewed> {
     match () {
         () if ["lease not found", "invalid lease", "lease expired"].iter().any(|gone| told.say(gone)) => Some(NotRenewed::Gone),
@@ -171,8 +171,8 @@ fn refused(what: &str, reply: &Reply, told: &Words) -> Refusal {
         403 => {
             (Fault::Denied, "is its token revoked? else let the policy of its role allow update on sys/leases/renew and sys/leases/revoke")
         }
-        // The store says 400 also when what stands behind the engine (a database, say) is out of reach.
-        _ => (Fault::Unavailable, "is what the engine leads to out of reach? see the store's log"),
+        // The store also says 400 when it cannot reach what is behind the engine, such as a database.
+        _ => (Fault::Unavailable, "can the store reach what is behind the engine, such as its database? see the store's log"),
     };
     Refusal::new(fault, format!("the store does not {what} the lease: {told} ({remedy})"))
 }
@@ -181,8 +181,8 @@ fn needles(lease: &Lease) -> Needles {
     Needles::default().secret(&lease.token).secret(&lease.id)
 }
 
-/// The namespace of a name, by the id of a lease that was issued for it: that begins with the path within the namespace, and leases are
-/// known only there.
+/// The namespace of a name, found by the id of a lease that was issued for it. The id begins with the path within the namespace, and only
+/// that namespace knows the lease.
 fn namespace<'n>(name: &'n str, id: &str) -> &'n str {
     let splits = std::iter::once(0).chain(name.match_indices('/').map(|(at, _)| at + 1));
     let found = splits.into_iter().find(|at| id.strip_prefix(&name[*at..]).is_some_and(|rest| rest.starts_with('/')));

@@ -1,4 +1,4 @@
-//! Logging in: one call that turns a Pod's token, or a credential of the daemon's own, into a store token.
+//! Logging in: one call turns a Pod's token, or a credential of the daemon, into a store token.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::backend::{Fault, FetchContext};
 use crate::http::Repeat;
 use crate::model::{SecretBytes, clean};
 
-/// What is sent to log in, and what of it must never be repeated.
+/// What Keyferry sends to log in, and which parts of it must never be repeated.
 struct Attempt {
     body: Zeroizing<Vec<u8>>,
     needles: Needles,
@@ -41,10 +41,10 @@ pub(super) async fn log_in(clients: &Clients, auth: &Auth, entry: &Entry, cx: &F
     token(&reply, entry)
 }
 
-/// A token that somebody else made: how long it lives is asked, once.
+/// A token that somebody else made. Keyferry asks once how long it lives.
 async fn from_file(clients: &Clients, entry: &Entry, value: SecretBytes, cx: &FetchContext) -> Result<StoreToken, Refusal> {
     let token = StoreToken::found(Arc::new(value), entry.clone(), false);
-    // A token without the default policy may not look itself up, and still read: what is asked for tells.
+    // A token without the default policy may not look itself up, but may still read. The request itself shows that.
     token.look_up(clients, cx.deadline).await?;
     Ok(token)
 }
@@ -68,7 +68,7 @@ async fn attempt(clients: &Clients, auth: &Auth, entry: &Entry, cx: &FetchContex
     }
 }
 
-/// A secret id may be good for one login: it is not sent twice.
+/// A secret id may be valid for only one login: Keyferry does not send it twice.
 async fn by_approle(
     clients: &Clients,
     role_id: &RoleId,
@@ -93,7 +93,7 @@ async fn by_approle(
 }
 
 fn text(secret: &SecretBytes) -> Result<&str, Refusal> {
-    let unfit = |_| Refusal::new(Fault::Unauthenticated, "the credential to log in with is no text (see the file it comes from)");
+    let unfit = |_| Refusal::new(Fault::Unauthenticated, "the credential to log in with is not a text (see the file it comes from)");
     str::from_utf8(secret.expose()).map_err(unfit)
 }
 
@@ -114,33 +114,33 @@ fn no_token(entry: &Entry, cx: &FetchContext) -> Refusal {
 fn token(reply: &Reply, entry: &Entry) -> Result<StoreToken, Refusal> {
     let refusal = |problem: &str| Refusal::new(Fault::Unauthenticated, format!("auth/{} answers {problem}", entry.mount));
     if reply.body.expose().trim_ascii().is_empty() {
-        return Err(refusal("with nothing, and so without a token (correct the backend's address and auth.mount)"));
+        return Err(refusal("with nothing, so without a token (correct the backend's address and auth.mount)"));
     }
-    let not_json = |_| refusal("with something else than JSON (is the backend's address that of Vault or OpenBao itself?)");
+    let not_json = |_| refusal("with something that is not JSON (is the backend's address that of Vault or OpenBao itself?)");
     let answer = Answer::parse(&reply.body).map_err(not_json)?;
     let Some(auth) = answer.auth else {
         return Err(match answer.wrap_info {
             Some(_) => refusal("with a wrapped token (take the wrapping TTL off the login's role)"),
-            None => refusal("without a token: it is no login (correct auth.mount)"),
+            None => refusal("without a token: it is not a login (correct auth.mount)"),
         });
     };
     if auth.client_token.is_empty() {
         return Err(match auth.mfa_requirement {
-            Some(_) => refusal("that it wants a second factor (no Pod has one: take this login out of the MFA enforcement)"),
+            Some(_) => refusal("that it needs a second factor (a Pod has none: take this login out of the MFA enforcement)"),
             None => refusal("without a token (see the store's log)"),
         });
     }
     let value = Arc::new(SecretBytes::new(auth.client_token.as_bytes().to_vec()));
     // A token with a limited number of uses would end in the middle of a mount, and cannot be shared.
     if auth.num_uses > 0 {
-        return Err(refusal("with a token of limited uses, which cannot be kept (set token_num_uses=0 on its role)"));
+        return Err(refusal("with a token of limited uses, which Keyferry cannot keep (set token_num_uses=0 on its role)"));
     }
     let token = StoreToken::made(value, entry.clone(), auth.lease_duration, auth.renewable);
     token.known_by(&auth.accessor);
     Ok(token)
 }
 
-/// What the store's refusal means, and for whom.
+/// What the store's refusal means, and what to do.
 fn refused(auth: &Auth, entry: &Entry, cx: &FetchContext, reply: &Reply, needles: Needles) -> Refusal {
     let told = words(reply, needles);
     if let Some(refusal) = of_status(reply, &told) {
@@ -201,14 +201,14 @@ mod tests {
             bodies.iter().map(|body| refused(StatusCode::OK, body)).chain([refused(StatusCode::NO_CONTENT, "")]).collect();
         assert!(refused.iter().all(|refusal| refusal.fault == Fault::Unauthenticated));
         insta::assert_snapshot!(refused.into_iter().map(|refusal| refusal.reason).collect::<Vec<_>>().join("\n"), @"
-        auth/kubernetes answers with nothing, and so without a token (correct the backend's address and auth.mount)
-        auth/kubernetes answers with nothing, and so without a token (correct the backend's address and auth.mount)
-        auth/kubernetes answers with something else than JSON (is the backend's address that of Vault or OpenBao itself?)
-        auth/kubernetes answers without a token: it is no login (correct auth.mount)
-        auth/kubernetes answers with something else than JSON (is the backend's address that of Vault or OpenBao itself?)
-        auth/kubernetes answers without a token: it is no login (correct auth.mount)
+        auth/kubernetes answers with nothing, so without a token (correct the backend's address and auth.mount)
+        auth/kubernetes answers with nothing, so without a token (correct the backend's address and auth.mount)
+        auth/kubernetes answers with something that is not JSON (is the backend's address that of Vault or OpenBao itself?)
+        auth/kubernetes answers without a token: it is not a login (correct auth.mount)
+        auth/kubernetes answers with something that is not JSON (is the backend's address that of Vault or OpenBao itself?)
+        auth/kubernetes answers without a token: it is not a login (correct auth.mount)
         auth/kubernetes answers without a token (see the store's log)
-        auth/kubernetes answers with nothing, and so without a token (correct the backend's address and auth.mount)
+        auth/kubernetes answers with nothing, so without a token (correct the backend's address and auth.mount)
         ");
     }
 }

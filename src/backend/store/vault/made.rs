@@ -1,7 +1,7 @@
-//! When that ends which the store has made without a lease: by the words that engines have for it, and by what is made itself.
+//! When something ends that the store has made without a lease. Engines have fields for the end, and a made token has it in itself.
 //!
-//! Apart from the answer's own members, because no API says which of these words an engine uses: the earliest end that any of them tells is
-//! believed. What tells none lives for as long as somebody asks for it.
+//! This is apart from the answer's own members, because no API says which of these fields an engine uses. Keyferry believes the earliest end
+//! that any of them has. If there is none, the thing lives for as long as somebody asks for it.
 
 use data_encoding::BASE64URL_NOPAD;
 use jiff::{SignedDuration, Timestamp};
@@ -18,13 +18,13 @@ const SPANS: [&str; 4] = ["expires_in", "secret_id_ttl", "token_ttl", "ttl"];
 /// When it ends, in Unix seconds or as RFC 3339 writes a time. `expiration` is of PKI, `expires_at_seconds` of GCP.
 const MOMENTS: [&str; 3] = ["expiration", "expires_at", "expires_at_seconds"];
 
-/// A number of more is one of milliseconds: in seconds it would be in the year 5138.
+/// A larger number is in milliseconds: in seconds it would be after the year 5138.
 const SECONDS: f64 = 1e11;
 
-/// A longer text is not looked through for a token.
+/// Keyferry does not look for a token in a longer text.
 const LONGEST_TOKEN: usize = 64 * 1024;
 
-/// The earliest end that the answer tells; `None`: none. `since`: when it came.
+/// The earliest end that the answer has; `None`: none. `since`: when it came.
 pub(super) fn ends(answer: &Answer<'_>, since: Timestamp) -> Option<Timestamp> {
     let data = members(answer.data?).ok()??;
     let spans = SPANS.iter().filter_map(|name| span(data.get(*name)?, since));
@@ -33,7 +33,7 @@ pub(super) fn ends(answer: &Answer<'_>, since: Timestamp) -> Option<Timestamp> {
     spans.chain(moments).chain(tokens).chain(answer.expiration()).min()
 }
 
-/// `since`: when the answer came. One that has an end, which cannot be read, ends then: nobody knows when it does.
+/// `since`: when the answer came. If Keyferry cannot read an end, it takes `since` for it: nobody knows the real one.
 fn span(value: &RawValue, since: Timestamp) -> Option<Timestamp> {
     let text = text(value).filter(|text| !text.is_empty())?;
     let Some(seconds) = text.parse().ok().or_else(|| go_duration(&text)) else { return Some(since) };
@@ -48,11 +48,11 @@ fn moment(value: &RawValue, since: Timestamp) -> Option<Timestamp> {
         Ok(_) => None,
         Err(_) => Some(text.parse().unwrap_or(since)),
     };
-    // Go writes a time that is none as that of the year 1.
+    // Go writes its zero time as the year 1.
     told.filter(|end| *end > Timestamp::UNIX_EPOCH)
 }
 
-/// The `exp` of a JWT (RFC 7519); `None`: it is no JWT, or one without an end.
+/// The `exp` of a JWT (RFC 7519); `None`: it is not a JWT, or it has no end.
 fn token_end(value: &RawValue) -> Option<Timestamp> {
     #[derive(Deserialize)]
     struct Claims {
@@ -68,10 +68,10 @@ fn token_end(value: &RawValue) -> Option<Timestamp> {
     if parts.next().is_some() {
         return None;
     }
-    // A list would be read as the claims in turn.
+    // serde would read a list as the claims in turn.
     let claims = Zeroizing::new(BASE64URL_NOPAD.decode(claims.as_bytes()).ok().filter(|claims| claims.starts_with(b"{"))?);
     let Claims { exp } = serde_json::from_slice(&claims).ok()?;
-    // An end that was before it came is one all the same.
+    // An end before the answer came is still an end.
     after(Timestamp::UNIX_EPOCH, Some(exp).filter(|exp| is_time(*exp))?)
 }
 
@@ -114,7 +114,7 @@ mod tests {
 
     const SINCE: i64 = 1_000_000_000;
 
-    /// Seconds from the answer on; `None`: none is told.
+    /// Seconds from the answer on; `None`: the answer has no end.
     #[allow(clippy::needless_pass_by_value)] // as `json!` gives it
     fn told(data: Value) -> Option<i64> {
         let body = SecretBytes::new(json!({ "data": data }).to_string().into_bytes());
@@ -150,7 +150,7 @@ mod tests {
         let token = jwt(&json!({ "exp": SINCE + 60 }));
         assert_eq!(told(json!({ "ttl": 3600, "expires_in": 120, "token": token })), Some(60));
         assert_eq!(told(json!({ "ttl": 3600, "expires_in": 0 })), Some(3600));
-        assert_eq!(told(json!({ "expires_at": SINCE - 60, "ttl": 3600 })), Some(-60), "it was over when it came");
+        assert_eq!(told(json!({ "expires_at": SINCE - 60, "ttl": 3600 })), Some(-60), "it had expired when it came");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! HashiCorp Vault and OpenBao: any path of their API, read with the Pod's own login or the daemon's. `docs/vault.md` describes it.
 //!
-//! Reading order: `config` (what the admin chose, and what that makes of a class's words), `own` (which
-//! names are the store's own), `entry` (through which door a request goes),
-//! `sessions` and `token` (who is logged in, and for how long), `login`, `read` (a request and its answer), `answer` (what an answer
-//! means), `made` (when that ends which has no lease), `lease` (renewed and given back), `health`, `probe` (a look for the doctor), `wire` (one call) and `fault` (what is told of one that failed).
+//! Reading order: `config` (what the admin chose, and how that changes a class's request), `own` (which names are the store's own), `entry`
+//! (with which login a request goes), `sessions` and `token` (who is logged in, and for how long), `login`, `read` (a request and its
+//! answer), `answer` (what an answer means), `made` (when things without a lease end), `lease` (renewing and revoking), `health`, `probe`
+//! (for the doctor), `wire` (one call) and `fault` (the message for a call that failed).
 
 mod answer;
 mod config;
@@ -44,10 +44,10 @@ use crate::clock::Clock;
 use crate::memo::Memo;
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef, Source, Verb};
 
-/// The most warnings of the store that are remembered as told.
+/// The most warnings of the store that Keyferry remembers as logged.
 const MAX_WARNED: usize = 256;
 
-/// Serves what one server keeps.
+/// Serves the secrets of one server.
 #[derive(Debug)]
 pub struct VaultBackend {
     name: BackendName,
@@ -64,7 +64,7 @@ pub struct VaultBackend {
 // === impl VaultBackend ===
 
 impl VaultBackend {
-    /// Nothing is connected before the first call.
+    /// Connects to nothing before the first call.
     ///
     /// # Errors
     /// The CA or the client certificate cannot be used.
@@ -137,7 +137,7 @@ impl Backend for VaultBackend {
         self.look_at_health().await.map_err(|refusal| self.error(None, refusal))
     }
 
-    /// What only reads is the same for all who share a login: they are the same to the store. Which login it is, the reference says.
+    /// A read has the same answer for all Pods that share a login: to the store they are the same. The reference says which login it is.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match secret.verb() {
             Verb::Read => sharers(&self.config, pod),

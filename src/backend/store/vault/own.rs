@@ -1,26 +1,27 @@
-//! What is the store's own in its API: the roots `auth`, `sys`, `identity` and `cubbyhole`, in every namespace. Through them a login can do
-//! what its owner may, down to handing its own token on; so no wildcard of a policy reaches them, and the login's own business is nobody's.
+//! The store's own paths in its API: the roots `auth`, `sys`, `identity` and `cubbyhole`, in every namespace. With them a login can do all
+//! that its policies allow. It could even give its own token away. So a wildcard of a policy does not match them, and no class can have the
+//! paths of Keyferry's own login.
 //!
-//! A name alone does not always tell. A namespace is a part of it, so `a/b/sys/x` may be a path of namespace `a/b`, or a secret of an
-//! engine that is mounted at `a`. It counts as the store's own unless it shows itself to be a secret: by an element that KV v2 puts behind
-//! its mount (`kv/data/sys/x`), or because no path of the API is so short. KV v2's word could be the name of a namespace, too: of these
-//! names the store is asked which engine they are in ([`doubtful`]) before anything else.
+//! The name alone does not always decide. The namespace is a part of it, so `a/b/sys/x` may be a path of namespace `a/b`, or a secret of an
+//! engine at `a`. It counts as the store's own unless it is clearly a secret: it has an element that KV v2 puts after its mount
+//! (`kv/data/sys/x`), or it is shorter than any path of the API. But a namespace can have the name of such an element. For such a name,
+//! Keyferry first asks the store which engine it is in ([`doubtful`]).
 
 use std::borrow::Cow;
 
 use crate::model::{Method, SecretRef};
 use crate::policy::Reserve;
 
-/// In small letters. No namespace can have one of these names (both servers refuse it).
+/// In lower case. No namespace can have one of these names (both servers refuse it).
 const ROOTS: [&str; 4] = ["auth", "cubbyhole", "identity", "sys"];
 
-/// What stands between the mount of KV v2 and a secret's name (its API page).
+/// What is between the mount of KV v2 and a secret's name (see its API page).
 const OF_KV: [&str; 7] = [DATA, "delete", "destroy", "detailed-metadata", "metadata", "subkeys", "undelete"];
 
 /// Where KV v2 has the secrets themselves.
 const DATA: &str = "data";
 
-/// What the class's `namespace` is called where it is the root one.
+/// What a class writes as `namespace` for the root namespace.
 const ROOT_NAMESPACE: &str = super::config::ROOT_NAMESPACE;
 
 /// What policy has to know of a request: [`crate::policy::Own::judge`]. `namespace` is the configuration's.
@@ -32,16 +33,16 @@ pub(super) fn judge(secret: &SecretRef, namespace: &str) -> Reserve {
     Reserve { spelled, never }
 }
 
-/// Where a name counts as a secret for KV v2's word in it alone, and may be a path of the API in a namespace of that name: the place of
-/// the root that it then has. The mount ends before it, if it is a secret.
+/// For a name that counts as a secret only because it has a word of KV v2. It may also be a path of the API, in a namespace that is called
+/// like this word. Gives the place of the root that the path then has. If the name is a secret, its mount ends before that place.
 pub(super) fn doubtful(secret: &SecretRef, namespace: &str) -> Option<usize> {
     let elements: Vec<&str> = secret.name.as_str().split('/').collect();
     let word = kv_word(&elements, depth(secret, namespace))?;
     (word + 1..elements.len()).find(|at| is_root(&elements, *at, false))
 }
 
-/// Where the store lists a folder: KV v2 below `metadata/` in the place of `data/`, everything else where it is. A folder of KV v1 that is
-/// called `data` counts as KV v2's.
+/// Where the store lists a folder. KV v2 lists below `metadata/` instead of `data/`; everything else lists where the folder is. A folder
+/// `data` of KV v1 counts as KV v2's.
 pub(super) fn listed_at<'s>(folder: &'s SecretRef, namespace: &str) -> Cow<'s, str> {
     let name = folder.name.without_slash();
     let elements: Vec<&str> = name.split('/').collect();
@@ -51,7 +52,7 @@ pub(super) fn listed_at<'s>(folder: &'s SecretRef, namespace: &str) -> Cow<'s, s
     }
 }
 
-/// How many elements of the name are said to be its namespace.
+/// How many elements of the name are its namespace, as the class or the configuration says.
 pub(super) fn depth(secret: &SecretRef, namespace: &str) -> usize {
     let namespace = match secret.login.namespace.as_deref() {
         None => namespace,
@@ -61,15 +62,15 @@ pub(super) fn depth(secret: &SecretRef, namespace: &str) -> usize {
     if namespace.is_empty() { 0 } else { namespace.split('/').count() }
 }
 
-/// Where the store's own may begin.
+/// Where a path of the store's own may begin.
 fn roots(elements: &[&str], depth: usize) -> Vec<usize> {
     let (end, mut found) = (kv_word(elements, depth).unwrap_or(elements.len()), Vec::new());
-    // Also within what a class calls its namespace: it may say anything, and the more it says, the less counts as a secret.
+    // Also within the class's namespace. The class may write anything there, and a longer namespace makes fewer names count as secrets.
     for at in 0..end {
         if is_root(elements, at, at <= depth) {
             found.push(at);
         }
-        // What follows is in no namespace of this name: there is none.
+        // No namespace has this name, so what follows is not in one.
         if ROOTS.contains(&elements[at]) {
             break;
         }
@@ -77,7 +78,7 @@ fn roots(elements: &[&str], depth: usize) -> Vec<usize> {
     found
 }
 
-/// The first word of KV v2 behind what can be a mount.
+/// The first word of KV v2 after what can be a mount.
 fn kv_word(elements: &[&str], depth: usize) -> Option<usize> {
     (depth + 1..elements.len()).find(|at| OF_KV.contains(&elements[*at]))
 }
@@ -86,7 +87,7 @@ fn kv_word(elements: &[&str], depth: usize) -> Option<usize> {
 fn is_root(elements: &[&str], at: usize, certain: bool) -> bool {
     let behind = elements.len() - at - 1;
     match elements[at].trim().to_ascii_lowercase().as_str() {
-        // `auth/<mount>/<what>` at the least: `database/creds/auth` and `kv1/auth/db` are none of it.
+        // It is at least `auth/<mount>/<what>`: `database/creds/auth` and `kv1/auth/db` are not such paths.
         "auth" => certain || behind >= 2,
         "sys" | "identity" => certain || behind >= 1,
         "cubbyhole" => true,
@@ -98,26 +99,26 @@ fn lower(elements: &[&str]) -> Vec<String> {
     elements.iter().map(|element| element.trim().to_ascii_lowercase()).collect()
 }
 
-/// Why no rule can allow it: it is the business of a login, ours or another's. `path` begins with its root.
+/// Why no rule can allow it: it belongs to a login, Keyferry's or another. `path` begins with its root.
 fn never(path: &[String], secret: &SecretRef) -> Option<&'static str> {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     match path.as_slice() {
-        ["cubbyhole", ..] => Some("the cubbyhole is that of the token with which Keyferry is logged in"),
-        ["auth", "token", ..] => Some("auth/token is for the token with which Keyferry is logged in"),
-        ["auth", _, rest @ ..] if logs_in(rest) => Some("Keyferry alone logs in to the store"),
-        ["sys", "mfa", "validate", ..] => Some("Keyferry alone logs in to the store"),
-        ["sys", "raw", ..] => Some("the store's own records have the tokens of others in them"),
+        ["cubbyhole", ..] => Some("the cubbyhole belongs to Keyferry's own store token"),
+        ["auth", "token", ..] => Some("auth/token is for Keyferry's own store token"),
+        ["auth", _, rest @ ..] if logs_in(rest) => Some("only Keyferry logs in to the store"),
+        ["sys", "mfa", "validate", ..] => Some("only Keyferry logs in to the store"),
+        ["sys", "raw", ..] => Some("the store's own records contain tokens of others"),
         ["sys", "wrapping", rest @ ..] if !unwraps_own(rest, secret) => {
-            Some("of sys/wrapping a class can have unwrap alone, by POST or PUT and with a wrapping `token` of its own among the arguments")
+            Some("a class can only use unwrap of sys/wrapping, by POST or PUT, with the class's own wrapping `token` in the arguments")
         }
-        ["sys", "leases", ..] => Some("Keyferry alone renews and revokes leases"),
-        ["sys", what, ..] if what.starts_with("renew") || what.starts_with("revoke") => Some("Keyferry alone renews and revokes leases"),
+        ["sys", "leases", ..] => Some("only Keyferry renews and revokes leases"),
+        ["sys", what, ..] if what.starts_with("renew") || what.starts_with("revoke") => Some("only Keyferry renews and revokes leases"),
         _ => None,
     }
 }
 
-/// `rest` follows the first element of the mount, which may have more of them: `approle/login`, `oidc/oidc/callback`. A role may be called
-/// `login-service` all the same, and have something below it.
+/// `rest` follows the first element of the mount. A mount may have more elements: `approle/login`, `oidc/oidc/callback`. But a role may be
+/// called `login-service`, and have something below it.
 fn logs_in(rest: &[&str]) -> bool {
     (0..rest.len()).any(|at| {
         let named = at > 0 && matches!(rest[at - 1], "role" | "roles") && at + 1 < rest.len();
@@ -244,7 +245,7 @@ mod tests {
         assert_eq!(doubtful(&secret("org/data/auth/x"), ""), None);
         assert_eq!(doubtful(&secret("kv/data/shop/db"), ""), None);
         assert_eq!(doubtful(&secret("sys/mounts"), ""), None);
-        assert_eq!(doubtful(&secret("org/data/sys/mounts"), "org/data"), None, "that has to be spelled");
+        assert_eq!(doubtful(&secret("org/data/sys/mounts"), "org/data"), None, "a rule has to spell that");
     }
 
     #[test]

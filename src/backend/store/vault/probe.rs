@@ -1,5 +1,5 @@
-//! A look at the server for `keyferry doctor`: what readiness says of it, its clock, and the daemon's or a given Pod's login, tried and
-//! given back.
+//! Looks at the server for `keyferry doctor`: its readiness, its clock, and a login of the daemon or of a given Pod. Keyferry tries the
+//! login, and then revokes its token.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use crate::model::{Diagnosis, Level, Login, PodClaims, PodIdentity, PodTokens, c
 /// How long a login and what follows it may take.
 const TIME: Duration = Duration::from_secs(5);
 
-/// From how many seconds on clocks are too far apart: tokens have no more leeway than a minute or two (RFC 7519 leaves it to the reader).
+/// More seconds between two clocks are too many: a token's leeway is at most a minute or two (RFC 7519 leaves it to the reader).
 const FAR: i64 = 30;
 const TOO_FAR: i64 = 5 * 60;
 
-/// What `sys/health` says besides its status (its API page). A listener may be told to hide the version.
+/// What `sys/health` says besides its status (its API page). A listener can be configured to hide the version.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Told {
@@ -35,7 +35,7 @@ struct Told {
 }
 
 impl VaultBackend {
-    /// One line for each thing looked at. `visitor` has a token for this backend's audience.
+    /// One line per thing that it looks at. `visitor` has a token for this backend's audience.
     pub async fn examine(&self, visitor: Option<Visitor>) -> Vec<Diagnosis> {
         let what = format!("backend {}", self.name);
         let mut found: Vec<Diagnosis> = self.unguarded(&what).into_iter().collect();
@@ -52,7 +52,7 @@ impl VaultBackend {
             found.extend(self.clock_of(&what, &told));
             return found;
         }
-        let version = if told.version.is_empty() { "a version it does not tell".to_owned() } else { clean(&told.version) };
+        let version = if told.version.is_empty() { "a version that it does not show".to_owned() } else { clean(&told.version) };
         let standby = if told.standby { ", a standby: it hands requests on" } else { "" };
         found.push(Diagnosis::ok(&what, format!("{server} serves, {version}{standby}")));
         found.extend(self.clock_of(&what, &told));
@@ -60,12 +60,12 @@ impl VaultBackend {
         found
     }
 
-    /// Who could sit in between.
+    /// Warns where somebody between Keyferry and the server can read along.
     fn unguarded(&self, what: &str) -> Option<Diagnosis> {
         let address = &self.config.address;
         let is_here = |host: &str| host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
         let guarded = address.is_https() || address.host().is_none_or(is_here);
-        let why = format!("{address}: whoever sits in between reads tokens and secrets");
+        let why = format!("{address}: anyone between Keyferry and the server can read tokens and secrets");
         (!guarded).then(|| Diagnosis::warn(format!("{what}: TLS"), why, "reach it by https, and name the CA of its certificate in `ca`"))
     }
 
@@ -74,12 +74,12 @@ impl VaultBackend {
         let theirs = told.server_time_utc?;
         let apart = theirs.saturating_sub(self.clock.now().as_second());
         let side = if apart < 0 { "behind" } else { "ahead of" };
-        // It tells whole seconds.
+        // The server's time is in whole seconds.
         let why = match apart.abs() {
-            0..=1 => "the server's is this node's, to the second".to_owned(),
+            0..=1 => "the server's and this node's are the same, to the second".to_owned(),
             apart => format!("the server's is {apart} s {side} this node's"),
         };
-        let remedy = "set both by NTP: tokens are refused as not yet good, or as expired";
+        let remedy = "set both by NTP: tokens are refused as not yet valid, or as expired";
         Some(match apart.abs() {
             0..=FAR => Diagnosis::ok(what, why),
             far if far <= TOO_FAR => Diagnosis::warn(what, why, remedy),
@@ -90,10 +90,10 @@ impl VaultBackend {
     async fn login(&self, what: String, visitor: Option<Visitor>) -> Diagnosis {
         let not_tried = |why: String, remedy: String| Diagnosis::warn(&what, format!("not tried: {why}"), remedy);
         let visitor = match (&self.config.auth, visitor) {
-            (Auth::AppRole { .. }, _) => return not_tried("a secret id may be good for one login".to_owned(), String::new()),
+            (Auth::AppRole { .. }, _) => return not_tried("a secret id may be valid for only one login".to_owned(), String::new()),
             (Auth::Pod { .. }, None) => {
                 let audience = self.config.audience().map_or("", |audience| audience.text);
-                let why = format!("the token of a Pod for the audience {audience} is wanted");
+                let why = format!("this needs the token of a Pod for the audience {audience}");
                 return not_tried(why, format!("--token {audience}=FILE; keyferry doctor --help shows how to make one"));
             }
             (Auth::Pod { role: None, .. }, Some(_)) => {
@@ -117,7 +117,7 @@ impl VaultBackend {
         }
     }
 
-    /// What the store token may do; then it is given back.
+    /// Shows what the store token may do, and then revokes it.
     async fn entered(&self, what: String, entry: &Entry, token: &StoreToken, deadline: Instant) -> Diagnosis {
         let policies = self.policies(entry, token, deadline).await;
         let back = if token.is_ours() { token.revoke(&self.clients, deadline).await.err() } else { None };
@@ -126,7 +126,7 @@ impl VaultBackend {
             (Err(problem), _) => Diagnosis::of_error(Level::Fail, what, &problem),
             (Ok(policies), None) => Diagnosis::ok(what, format!("{as_whom}, {policies}")),
             (Ok(policies), Some(refusal)) => {
-                let why = format!("{as_whom}, {policies}; the store token of this try was not given back: {}", refusal.for_admin());
+                let why = format!("{as_whom}, {policies}; the store token of this try was not revoked: {}", refusal.for_admin());
                 Diagnosis::warn(what, why, "it ends by itself")
             }
         }
@@ -143,11 +143,11 @@ impl VaultBackend {
         let reply = self.clients.call(&entry.server, call, deadline).await.map_err(|refusal| refusal.for_admin().to_owned())?;
         match reply.status.as_u16() {
             200 => {}
-            // A token without the default policy may not look at itself; one from a file may be none any more.
+            // A token without the default policy may not look itself up. A token from a file may not be valid any more.
             _ if token.is_ours() => {
                 return Ok(format!("which may not look itself up ({}): its policies are not known", reply.status.as_u16()));
             }
-            status => return Err(format!("the store does not take {}: {status} (write a new one)", entry.whom(&self.config.auth))),
+            status => return Err(format!("the store does not accept {}: {status} (write a new one)", entry.whom(&self.config.auth))),
         }
         let answer = Answer::parse(&reply.body).map_err(|refusal| refusal.for_admin().to_owned())?;
         let data = answer.data.map(serde_json::value::RawValue::get).unwrap_or_default();
@@ -157,7 +157,7 @@ impl VaultBackend {
     }
 }
 
-/// For logins in which no Pod has a part.
+/// For logins without a Pod.
 fn nobody() -> Visitor {
     let empty = PodClaims { namespace: String::new(), name: String::new(), uid: String::new(), service_account: String::new() };
     Visitor { pod: PodIdentity::believed(&empty), tokens: PodTokens::default() }

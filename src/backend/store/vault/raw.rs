@@ -1,10 +1,10 @@
-//! Paths of the API that answer with raw bytes, such as a PEM file, and those that answer the same as JSON.
+//! Paths of the API that answer with raw bytes, such as a PEM file, and their twins that answer with JSON.
 
 use super::fault::Refusal;
 use crate::model::SecretName;
 
-/// How a path ends that answers with raw bytes, behind its mount; the end of the path that has the same as JSON; and the field there. A `*` is
-/// one element. Of the engines `pki` and `ssh` (their API documentation).
+/// Per row: how a path with raw bytes ends, after its mount; how the path ends that has the same as JSON; and the field there. A `*` is
+/// one element. The paths are from the engines `pki` and `ssh` (see their API documentation).
 const TWINS: [(&str, &str, &str); 24] = [
     ("issuer/*/crl/delta/der", "issuer/*/crl/delta", "crl"),
     ("issuer/*/crl/delta/pem", "issuer/*/crl/delta", "crl"),
@@ -32,11 +32,11 @@ const TWINS: [(&str, &str, &str); 24] = [
     ("public_key", "config/ca", "public_key"),
 ];
 
-/// A refusal of an answer that cannot be read: with what to ask for instead, where that is known.
+/// The refusal of an answer that Keyferry cannot read. It says what to ask for instead, where that is known.
 pub(super) fn explained(refusal: Refusal, name: &SecretName) -> Refusal {
     match twin(name.as_str()) {
         Some((twin, field)) => {
-            let reason = format!("{name} answers with raw bytes, and not with JSON (ask for {twin}, and take its field `{field}`)");
+            let reason = format!("{name} answers with raw bytes, not with JSON (ask for {twin}, and take its field `{field}`)");
             Refusal::new(refusal.fault, reason)
         }
         None => refusal,
@@ -53,13 +53,13 @@ fn twin(name: &str) -> Option<(String, &'static str)> {
         let raw: Vec<&str> = raw.split('/').collect();
         let mount = elements.len().checked_sub(raw.len()).filter(|mount| *mount > 0)?;
         let (mount, tail) = elements.split_at(mount);
-        // What stands behind an issuer is the issuer's, and its own rows have it.
+        // What follows an issuer belongs to the issuer, and has rows of its own.
         if mount.iter().rev().skip(1).take(1).any(|element| *element == "issuer")
             || !raw.iter().zip(tail).all(|(raw, element)| *raw == "*" || raw == element)
         {
             return None;
         }
-        // In all of them it is the second element.
+        // In all rows the `*` is the second element.
         let twin = twin.replace('*', tail.get(1).copied().unwrap_or_default());
         Some((format!("{}/{twin}", mount.join("/")), *field))
     })

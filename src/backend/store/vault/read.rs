@@ -1,4 +1,4 @@
-//! One request of a mount: with the login's store token to the store, and its answer as a secret.
+//! One request of a mount: Keyferry sends it with the login's store token, and reads the answer as a secret.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::backend::{Fault, FetchContext};
 use crate::http::{Repeat, escape_element, escape_path};
 use crate::model::{Lease, Method, Response, Secret, SecretBytes, SecretRef, Verb, clean};
 
-/// How long it may take to give a token back that made room for another.
+/// How long Keyferry may take to revoke a token that made room for another.
 const LET_GO: Duration = Duration::from_secs(5);
 
-/// A request on its way: what is asked for, and through which door.
+/// A request on its way: what it asks for, and with which login.
 struct Request<'r> {
     secret: &'r SecretRef,
     entry: Entry,
@@ -43,7 +43,7 @@ impl VaultBackend {
     pub(super) async fn read(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Secret, Refusal> {
         let entry = Entry::of(&self.config, &secret.login, Some(&cx.pod.namespace))?;
         let who = sharers(&self.config, &cx.pod);
-        // Its files are read on this namespace's account.
+        // Reading its files counts for this namespace.
         self.clients.to(&entry.server, &cx.pod.namespace, cx.deadline).await?;
         let key = Key { entry: entry.clone(), who };
         let (session, idle) = self.sessions.enter(key.clone(), &cx.pod);
@@ -68,7 +68,7 @@ impl VaultBackend {
         }
     }
 
-    /// Gives a token back that another login has pushed out of the table. It is done also when this mount ends before.
+    /// Revokes a token that another login has pushed out of the table. This goes on also when the mount ends earlier.
     async fn let_go(&self, token: Arc<StoreToken>) {
         let (clients, backend) = (Arc::clone(&self.clients), self.name.clone());
         let giving = tokio::spawn(async move {
@@ -80,18 +80,18 @@ impl VaultBackend {
         let _ = giving.await;
     }
 
-    /// Logs in once more, the token being none any more, and asks again.
+    /// Logs in once more, because the token is not valid any more, and asks again.
     async fn read_anew(&self, request: &Request<'_>, dead: &Arc<StoreToken>) -> Result<Secret, Refusal> {
         let token = self.token(request, Some(dead)).await?;
         let reply = self.ask(request, &token).await?;
         match reply.status {
-            // A token that was made for this very request lives.
+            // The token was made for this request, so it is valid.
             StatusCode::FORBIDDEN => Err(self.denied(request, &token, &reply).await),
             _ => self.secret(request, &token, &reply),
         }
     }
 
-    /// The session's token, renewed in time; other than `dead`.
+    /// The session's token, renewed in time. It is another one than `dead`.
     async fn token(&self, request: &Request<'_>, dead: Option<&Arc<StoreToken>>) -> Result<Arc<StoreToken>, Refusal> {
         let Request { entry, session, cx, .. } = request;
         let replaced = self.replaced(session, dead, cx.deadline).await?;
@@ -102,7 +102,7 @@ impl VaultBackend {
         Ok(token)
     }
 
-    /// The token that stood in the file before another was written into it.
+    /// The token that was in the file before somebody wrote another into it.
     async fn replaced(
         &self,
         session: &Session,
@@ -114,8 +114,8 @@ impl VaultBackend {
         let same = digest_of(&credential::read(&self.clients.desk, file, deadline).await?) == token.digest();
         if same && dead.is_some_and(|dead| Arc::ptr_eq(dead, &token)) {
             let reason = format!(
-                "the store takes the token in {} no more: it ended or was revoked, or has no policy that allows anything here (write a new \
-                 one into the file; it is used at once)",
+                "the store does not accept the token in {} any more: it expired or was revoked, or has no policy that allows anything here \
+                 (write a new one into the file; Keyferry uses it at once)",
                 file.display()
             );
             return Err(Refusal::new(Fault::Unauthenticated, reason));
@@ -145,14 +145,14 @@ impl VaultBackend {
         target(secret, &self.path(secret))
     }
 
-    /// The path that is asked for: of a folder, where the store lists it.
+    /// The path to ask for. For a folder: where the store lists it.
     fn path<'s>(&self, secret: &'s SecretRef) -> Cow<'s, str> {
         if secret.name.is_folder() { own::listed_at(secret, &self.config.namespace) } else { secret.name.as_str().into() }
     }
 
-    /// Asks in which engine a name is that may be a path of the store's own, in a namespace called as a word of KV v2. Asked as the
-    /// store's own command line does, and before anything else: what is asked for could make something. Where the store does not say,
-    /// its answer to that is the answer.
+    /// Asks in which engine a name is. The name may be a path of the store's own, in a namespace that is called like a word of KV v2. Keyferry
+    /// asks as the store's own command line does. It asks before anything else, because the request could make something. Where the store
+    /// does not say, this answer is the answer to the request.
     async fn confirm_engine(&self, request: &Request<'_>, token: &StoreToken) -> Result<Option<Reply>, Refusal> {
         let Request { secret, entry, cx, .. } = request;
         let Some(root) = own::doubtful(secret, &self.config.namespace) else { return Ok(None) };
@@ -168,18 +168,18 @@ impl VaultBackend {
         }
         let (word, namespace) = (elements[root], elements[..root].join("/"));
         let reason = format!(
-            "the store does not say that this is a secret of a KV engine, and so it may be what is its own below {word}, in the namespace \
-             {namespace} (name the namespace by the class's own key for it, and let a rule of the policy spell {word})"
+            "the store does not say that this is a secret of a KV engine, so it may be one of the store's own paths below {word}, in the \
+             namespace {namespace} (set the namespace with the class's own key for it, and spell {word} in a rule of the policy)"
         );
         Err(Refusal::new(Fault::Denied, reason))
     }
 
-    /// Whether the token that was refused lives: asked once for all that wonder at the same time.
+    /// Whether the refused token is still valid. Callers at the same time share one question to the store.
     async fn pulse(&self, request: &Request<'_>, token: &Arc<StoreToken>, began: Instant) -> Result<Pulse, Refusal> {
         let Request { session, cx, .. } = request;
         let Ok(_turn) = timeout_at(cx.deadline, session.turn.lock()).await else { return Err(no_turn()) };
         match session.pass() {
-            // Somebody has found out already.
+            // Another caller has already found out.
             Some(current) if !Arc::ptr_eq(&current, token) => Ok(Pulse::Dead),
             _ if token.is_dead() => Ok(Pulse::Dead),
             _ if token.was_alive_after(began) => Ok(Pulse::Alive),
@@ -187,7 +187,7 @@ impl VaultBackend {
         }
     }
 
-    /// Policy of the store says no. For a while this path needs no look at the token.
+    /// The store's policy refuses. For a while, Keyferry does not look at the token again for this path.
     async fn denied(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Refusal {
         let Request { secret, entry, session: _, cx } = request;
         let (told, whom) = (words(reply, needles(secret, token)), entry.whom(&self.config.auth));
@@ -208,19 +208,19 @@ impl VaultBackend {
         refusal
     }
 
-    /// The store says no, and not whether it still takes the token: then nothing serves that was given before. It may be the policy's word.
+    /// The store refuses, and does not say whether it still accepts the token. It may be the store's policy, so no kept answer serves.
     fn denied_by_somebody(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply, unknown: &Refusal) -> Refusal {
         let told = words(reply, needles(request.secret, token));
         let told = if told.shown().is_empty() { "403" } else { told.shown() };
         let (asked, whom) = (asked(request.secret.method), request.entry.whom(&self.config.auth));
         let reason = |unknown: &str| {
-            format!("{} refused {asked}: {told} for {whom}, and does not say whether it still takes its token: {unknown}", self.name)
+            format!("{} refused {asked}: {told} for {whom}, and does not say whether it still accepts its token: {unknown}", self.name)
         };
         Refusal::new(Fault::Denied, reason(&unknown.reason)).in_full(reason(unknown.for_admin()))
     }
 
-    /// The name that was meant, where this one lies in an engine of KV v2 and passes by its `data/`. Asked as the store's own command line
-    /// does: who may do anything in an engine may know where it is.
+    /// The name that was probably meant, where this one is in an engine of KV v2 but without its `data/`. Keyferry asks as the store's own
+    /// command line does: a caller that may do anything in an engine may also know where it is.
     async fn meant(&self, secret: &SecretRef, entry: &Entry, token: &StoreToken, cx: &FetchContext) -> Option<String> {
         let name = secret.name.as_str();
         let inner = name.strip_prefix(&format!("{}/", entry.namespace)).unwrap_or(name);
@@ -236,7 +236,7 @@ impl VaultBackend {
         wrong.then(|| format!("did you mean {outer}{mount}data/{rest}? {} is an engine of KV v2", mount.trim_end_matches('/')))
     }
 
-    /// What the store answered, whatever that is but 403.
+    /// The secret in the store's answer, for any status but 403.
     fn secret(&self, request: &Request<'_>, token: &Arc<StoreToken>, reply: &Reply) -> Result<Secret, Refusal> {
         let secret = request.secret;
         if !reply.status.is_success() {
@@ -252,7 +252,7 @@ impl VaultBackend {
         self.heed_warnings(secret, reply, &answer, token);
         let content = answer.content(&secret.name)?;
         let response = delivered(&answer, token)?;
-        // Names alone are wanted of a folder.
+        // A folder needs only the names.
         let response = (!secret.name.is_folder()).then(|| Response::Answer(Arc::new(response)));
         let version = content.version();
         let fields = content.fields(self.max_secret_bytes)?;
@@ -271,12 +271,12 @@ impl VaultBackend {
             let lease = Lease { id, renewable, since, ends: since, token: token_value, secret, while_asked: false };
             return Some(as_it_stands(lease, token));
         }
-        // What was made lives by itself: nobody can renew it, and it outlives the token.
+        // What the store made lives without the token: nobody can renew it, and it outlives the token.
         let is_kept = secret.verb() == Verb::Update && secret.keep != Some(Duration::ZERO);
         is_kept.then(|| Lease::of_made(secret, since, made::ends(answer, since)))
     }
 
-    /// Each is told once.
+    /// Logs each warning once.
     fn heed_warnings(&self, secret: &SecretRef, reply: &Reply, answer: &Answer<'_>, token: &StoreToken) {
         let warnings = warnings(reply, answer.warnings(), || needles(secret, token));
         for warning in warnings.iter().map(Words::shown).filter(|warning| !warning.is_empty()) {
@@ -289,8 +289,8 @@ impl VaultBackend {
     }
 }
 
-/// All of an answer that may be delivered. The login's own token is nobody's secret, wherever it stands; a warning that quotes it is left
-/// out.
+/// All of an answer that Keyferry may deliver. It refuses an answer that has the login's own token in it, wherever that is. It leaves out a
+/// warning that quotes the token.
 fn delivered(answer: &Answer<'_>, token: &StoreToken) -> Result<SecretBytes, Refusal> {
     let whole = answer.response(answer.warnings());
     if !token.is_in(&whole) {
@@ -300,15 +300,15 @@ fn delivered(answer: &Answer<'_>, token: &StoreToken) -> Result<SecretBytes, Ref
     if !token.is_in(&unwarned) {
         return Ok(unwarned);
     }
-    let reason = "the answer holds the store token that Keyferry is logged in with, or its accessor, and is not delivered (remove the object \
-                  from the class)";
+    let reason = "the answer contains Keyferry's own store token, or its accessor, so it is not delivered (remove the object from \
+                  the class)";
     Err(Refusal::new(Fault::Denied, reason))
 }
 
 /// What `sys/internal/ui/mounts` says of the engine that a path is in.
 #[derive(serde::Deserialize)]
 struct Mount {
-    /// Within its namespace or from the root on, with a slash at its end.
+    /// From its namespace or from the root on, with a slash at its end.
     path: String,
     #[serde(rename = "type")]
     kind: String,
@@ -320,7 +320,7 @@ impl Mount {
         serde_json::from_str(Answer::parse(body).ok()?.data?.get()).ok()
     }
 
-    /// `generic`: what KV was called once. A login's mount may have any name, also an engine's.
+    /// `generic` is an old name of KV. A login's mount may have any name, also that of an engine.
     fn is_kv(&self) -> bool {
         matches!(self.kind.as_str(), "generic" | "kv") && !self.accessor.starts_with("auth_")
     }
@@ -348,7 +348,7 @@ fn target(secret: &SecretRef, path: &str) -> String {
     format!("{}{mark}{}", escape_path(path), query.join("&"))
 }
 
-/// What must not be repeated of the store's words.
+/// What Keyferry must not repeat from the store's words.
 fn needles(secret: &SecretRef, token: &StoreToken) -> Needles {
     Needles::default().secret(&token.value).json(&Zeroizing::new(secret.args.to_json()))
 }
@@ -376,15 +376,15 @@ fn refused(secret: &SecretRef, reply: &Reply, needles: Needles) -> Refusal {
     let asked = asked(secret.method);
     let refusal = |fault, remedy: &str| Refusal::new(fault, format!("the store refused {asked}: {told} ({remedy})"));
     match reply.status.as_u16() {
-        401 => refusal(Fault::Unauthenticated, "something before the store wants a login of its own"),
+        401 => refusal(Fault::Unauthenticated, "something in front of the store needs a login of its own"),
         405 => refusal(Fault::Invalid, &format!("the path does not take {}: see `method`", secret.method)),
         413 => refusal(Fault::TooLarge, "send less in the arguments"),
-        300..=399 => refusal(Fault::Unhelpful, "name the address that answers itself"),
+        300..=399 => refusal(Fault::Unhelpful, "name the address that answers without a redirect"),
         _ => refusal(Fault::Invalid, "correct the class: the path, the method or the arguments"),
     }
 }
 
-/// 404: deleted or destroyed versions of KV v2 say so, and a path past an engine's `data/` does; the rest is not there.
+/// 404: says so if the version of KV v2 was deleted or destroyed, or if the path lacks the engine's `data/`. Else the secret is not there.
 fn absent(secret: &SecretRef, reply: &Reply, told: &Words) -> Refusal {
     let pinned = secret.version.as_ref().map(crate::model::Version::as_str);
     let not_found = |reason: String| Refusal::new(Fault::NotFound, reason);
@@ -395,7 +395,7 @@ fn absent(secret: &SecretRef, reply: &Reply, told: &Words) -> Refusal {
         let warned = warnings(reply, answer.warnings(), Needles::default);
         if warned.iter().any(|warning| warning.say("versioned K/V")) {
             return not_found(format!(
-                "there is no such path: it lies in an engine of KV v2, where secrets are read below data/ (did you mean {}?)",
+                "there is no such path: it is in an engine of KV v2, where secrets are read below data/ (did you mean {}?)",
                 with_data(secret.name.as_str())
             ));
         }
@@ -434,7 +434,7 @@ mod tests {
     use crate::model::{RefParts, SecretName};
 
     mod percent {
-        /// As most servers decode: what is no escape stays as it is.
+        /// As most servers decode: what is not an escape stays as it is.
         pub fn once(text: &str) -> String {
             let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
             while let [first, after @ ..] = rest {
@@ -446,7 +446,7 @@ mod tests {
             String::from_utf8(bytes).unwrap_or_else(|_| "not UTF-8".to_owned())
         }
 
-        /// As Go does: what is no escape is an error.
+        /// As Go does: what is not an escape is an error.
         pub fn strict(text: &str) -> Option<String> {
             let bad = text
                 .match_indices('%')
@@ -473,7 +473,7 @@ mod tests {
     }
 
     proptest! {
-        /// Between Keyferry and the store may be a proxy that decodes too: it must not see a name that policy did not.
+        /// A proxy between Keyferry and the store may decode too. It must not see a name that policy has not seen.
         #[test]
         fn what_a_server_sees_is_the_name_that_policy_saw(name in "([%#\\\\?.a-f0-9G/ +]|\\PC){0,16}") {
             if let Ok(name) = SecretName::escapable(&name) {

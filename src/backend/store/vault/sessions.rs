@@ -1,11 +1,12 @@
-//! Who is logged in: a store token for each login and those who share it, made once, kept until shortly before its end, and given back
-//! when the last Pod that used it is gone.
+//! Who is logged in: one store token per login and the Pods that share it. Keyferry gets it once, and keeps it until shortly before its
+//! end. It revokes it when the last Pod that used it is gone.
 //!
-//! A token that leases live by is never given back while one of them lives: that would end them. It is kept beside the session that made
-//! it, also when that has a newer one.
+//! Keyferry never revokes a token while a lease lives by it: that would end the lease. It keeps the token beside the session that made it,
+//! also when the session has a newer one.
 //!
-//! Classes name roles, and a namespace may make up as many as it likes: sessions are shared by namespace, so that it pushes out its own.
-//! What is pushed out is given back. They are weighed, since a role's name may be long; and what policy denied is weighed and shared apart.
+//! Classes name roles, and a namespace may make up as many as it likes. So namespaces share the room for sessions: a namespace pushes out
+//! its own first, and Keyferry revokes the tokens of these. Sessions are weighed, since a role's name may be long. What policy denied is
+//! weighed and shared separately.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,25 +21,25 @@ use crate::backend::remote::slot::{Pass, Slot, Slots, Standing};
 use crate::model::{Lease, PodIdentity, SecretBytes};
 use crate::shelf::Shelf;
 
-/// The most sessions kept, but for those in use; fewer where their logins have long names. A node has some hundreds of Pods.
+/// The most sessions that are kept, without those in use; fewer where their logins have long names. A node has some hundreds of Pods.
 const MAX_SESSIONS: usize = 4_096;
 
-/// The bytes that a session counts for: with its token, and as long as the texts of its login are no longer than usual.
+/// The bytes that a session counts for, with its token, if the texts of its login have the usual length.
 const SESSION: usize = 1_536;
 
-/// And what it weighs besides those texts, which it and its token both have.
+/// What a session weighs without those texts. Both the session and its token have them.
 const BARE: usize = 1_024;
 
 /// The most bytes of denied paths that are remembered.
 const DENIED_BYTES: usize = 256 * 1024;
 
-/// What one weighs besides its words.
+/// What a denial weighs without its words.
 const DENIAL: usize = 256;
 
 /// How long a denied path needs no new look at the token: longer than kubelet takes to ask again.
 const DENIED: Duration = Duration::from_mins(5);
 
-/// The door and who goes through it.
+/// The login and who shares it.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
     pub(super) entry: Entry,
@@ -52,17 +53,17 @@ pub(super) struct Sessions(Mutex<Table>);
 #[derive(Debug)]
 struct Table {
     sessions: Slots<Key, StoreToken>,
-    /// As many as leases live by them: the table of leases bounds those.
+    /// The table of leases limits these: a lease lives by each.
     bearers: HashMap<Digest, Arc<StoreToken>>,
-    /// Paths that policy denied to a token, until when that is believed, and how it was told.
+    /// Paths that policy denied to a token: until when Keyferry believes that, and the refusal.
     denied: Shelf<(Digest, Digest), (Instant, Refusal)>,
 }
 
-/// A login as it stands.
+/// The state of a login.
 pub(super) type Session = Slot<StoreToken>;
 
 impl Sessions {
-    /// The session of a login, with this Pod among its users; and the tokens of others that went for it, to be given back.
+    /// The session of a login, with this Pod among its users. Also the tokens that made room for it: the caller revokes them.
     pub(super) fn enter(&self, key: Key, pod: &PodIdentity) -> (Arc<Session>, Vec<Arc<StoreToken>>) {
         let tenant = match key.who {
             Scope::Node => "",
@@ -76,7 +77,7 @@ impl Sessions {
 
     // === what policy denied ===
 
-    /// How a path was denied lately to this very token.
+    /// How the store denied a path to this token in the last minutes.
     pub(super) fn denial(&self, token: &StoreToken, path: &str) -> Option<Refusal> {
         let (key, mut table) = (of_path(token, path), self.lock());
         let (until, refusal) = table.denied.find(&key)?;
@@ -96,19 +97,19 @@ impl Sessions {
 
     // === leases ===
 
-    /// After a login that failed: nothing is kept of one that there may never be.
+    /// After a login that failed: Keyferry keeps nothing about a login that may never succeed.
     pub(super) fn leave(&self, key: &Key, session: &Arc<Session>) {
         self.lock().sessions.leave(key, session);
     }
 
-    /// Takes a lease in: its token is kept for it.
+    /// Keeps the token for a lease that lives by it.
     pub(super) fn keep(&self, token: &Arc<StoreToken>) {
         let mut table = self.lock();
         table.bearers.retain(|_, bearer| bearer.bears_leases());
         table.bearers.insert(token.digest(), Arc::clone(token));
     }
 
-    /// The token that a lease lives by; one of a former process is taken in.
+    /// The token that a lease lives by. The token of an earlier process is added.
     pub(super) fn bearer(&self, lease: &Lease, entry: Entry, ours: bool) -> Arc<StoreToken> {
         let (id, mut table) = (digest_of(&lease.token), self.lock());
         let token = table.bearers.get(&id).cloned().or_else(|| table.token(&id));
@@ -118,7 +119,7 @@ impl Sessions {
         token
     }
 
-    /// The lease is no more. The token to be given back, where nothing else lives by it and nobody uses it.
+    /// The lease has ended. Gives the token to revoke, where nothing else lives by it and nobody uses it.
     pub(super) fn release(&self, token: &Arc<StoreToken>, lease: &SecretBytes) -> Option<Arc<StoreToken>> {
         token.drop_lease(&digest_of(lease));
         let mut table = self.lock();
@@ -130,21 +131,21 @@ impl Sessions {
         (token.is_ours() && table.token(&id).is_none()).then(|| Arc::clone(token))
     }
 
-    /// The Pod is gone. The tokens to be given back: those that nobody uses and nothing lives by.
+    /// The Pod is gone. Gives the tokens to revoke: those that nobody uses and nothing lives by.
     pub(super) fn forget(&self, pod: &str) -> Vec<Arc<StoreToken>> {
         let idle = self.lock().sessions.forget(pod);
         let tokens = idle.iter().filter_map(|idle| idle.pass());
         tokens.filter(|token| token.is_ours() && !token.bears_leases()).collect()
     }
 
-    /// A panic elsewhere cannot leave the tables half-changed: each step is one call of a map's.
+    /// A panic elsewhere cannot leave the tables half-changed: each step is one call to a map.
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Table {
-    /// The session whose token this is still its own.
+    /// This token, if it is still the token of a session.
     fn token(&self, id: &Digest) -> Option<Arc<StoreToken>> {
         self.sessions.values().filter_map(|session| session.pass()).find(|token| token.digest() == *id)
     }
@@ -162,7 +163,7 @@ fn of_path(token: &StoreToken, path: &str) -> (Digest, Digest) {
 }
 
 impl Pass for StoreToken {
-    /// It is renewed in the store, by calls of its own.
+    /// Other calls renew it in the store.
     fn standing(&self) -> Standing {
         if self.is_usable() { Standing::Fresh } else { Standing::Spent }
     }
@@ -197,7 +198,7 @@ mod tests {
         session.enter(None, &pod(namespace).uid, Instant::now() + Duration::from_secs(5), async { Ok(Arc::new(token)) }).await
     }
 
-    /// Logs in, and gives what had to go for it.
+    /// Logs in, and gives the tokens that made room for it.
     async fn log_in(sessions: &Sessions, namespace: &str, role: &str) -> Vec<Arc<StoreToken>> {
         let key = key(namespace, role);
         let (session, gone) = sessions.enter(key.clone(), &pod(namespace));
@@ -251,7 +252,7 @@ mod tests {
         assert!(sessions.denial(&shop, "kv/1").is_none());
     }
 
-    /// A lease may be said to live for longer than the token that it lives by.
+    /// The store may report a longer life for a lease than for its token.
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_over_bears_nothing_and_is_not_kept() {
         let sessions = Sessions::default();
@@ -297,7 +298,7 @@ mod tests {
         let (first, _) = sessions.enter(key.clone(), &pod);
         let (second, _) = sessions.enter(key.clone(), &pod);
         sessions.leave(&key, &first);
-        assert!(sessions.lock().sessions.find(&key).is_some(), "another is still at it");
+        assert!(sessions.lock().sessions.find(&key).is_some(), "another caller is still logging in");
         drop(first);
         sessions.leave(&key, &second);
         assert!(sessions.lock().sessions.find(&key).is_none());

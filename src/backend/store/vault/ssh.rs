@@ -1,10 +1,10 @@
-//! When an SSH certificate ends. The `ssh` engine signs keys without a lease and without telling an end: the certificate alone says it.
+//! When an SSH certificate ends. The `ssh` engine signs keys without a lease, and its answer has no end: only the certificate has it.
 //! The format is OpenSSH's (its PROTOCOL.certkeys).
 
 use data_encoding::BASE64;
 use jiff::Timestamp;
 
-/// The valid-before of a certificate as it stands in a file: its type, a blank, base64. `None`: it is none.
+/// The valid-before of a certificate as a file has it: its type, a blank, base64. `None`: it is not a certificate.
 pub(super) fn valid_before(line: &str) -> Option<Timestamp> {
     let mut words = line.split_ascii_whitespace();
     let (kind, encoded) = (words.next()?, words.next()?);
@@ -35,7 +35,7 @@ fn parts_of_key(kind: &str) -> Option<usize> {
     })
 }
 
-/// A length of four bytes, and so many bytes.
+/// A length of four bytes, and that many bytes.
 fn text<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     let length = usize::try_from(u32::from_be_bytes(number(rest)?)).ok()?;
     let (text, after) = rest.split_at_checked(length)?;

@@ -132,7 +132,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(30)
 }
 
-/// As a class asks for it that says no more than a name.
+/// As a class asks for it that sets only a name.
 fn secret(backend: &VaultBackend, name: &str) -> SecretRef {
     secret_as(backend, name, Login::default())
 }

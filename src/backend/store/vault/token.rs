@@ -1,4 +1,4 @@
-//! A store token: how long it lives, what lives by it, and the calls by which it is looked up, renewed and given back.
+//! A store token: how long it lives, what lives by it, and the calls that look it up, renew it and revoke it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,27 +16,27 @@ use crate::backend::remote::echo;
 use crate::http::Repeat;
 use crate::model::SecretBytes;
 
-/// A token this near its end is not used for a new request, which could outlive it.
+/// Keyferry does not use a token this near its end for a new request: the request could outlive it.
 const LAST: Duration = Duration::from_secs(15);
 
-/// How long a renewal that failed is not tried again.
+/// How long Keyferry waits after a failed renewal before it tries again.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 
-/// The longest life that is counted with; what lives longer is as good as endless.
+/// The longest life that Keyferry counts with: longer is almost endless.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
-/// Stands for a token or a lease in our tables: they hold no secret.
+/// Names a token or a lease in Keyferry's tables: they hold no secret.
 pub(super) type Digest = [u8; 32];
 
 /// A token, shared by all who use it.
 pub(super) struct StoreToken {
     pub(super) value: Arc<SecretBytes>,
     digest: Digest,
-    /// By which its owner, and others, can speak of it without knowing it; unknown until the store has said it.
+    /// The store's name for the token, which does not give the token away; unknown until the store has said it.
     accessor: OnceLock<SecretBytes>,
     /// Where it was made: there it is looked up, renewed and revoked.
     pub(super) entry: Entry,
-    /// Whether we logged in for it, and so may revoke it.
+    /// Whether Keyferry logged in for it, and so may revoke it.
     ours: bool,
     life: Mutex<Life>,
     /// One renewal at a time.
@@ -55,9 +55,9 @@ pub(super) struct Life {
     /// No renewal before this time.
     rests_until: Instant,
     alive_at: Option<Instant>,
-    /// The store said that it is none any more.
+    /// The store said that it is not valid any more.
     dead: bool,
-    /// Whether it was looked up or came from a login: what is adopted is unknown at first.
+    /// Whether a look-up or a login gave its life. An adopted token is unknown at first.
     known: bool,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct Term {
     pub(super) renewable: bool,
 }
 
-/// Whether a token is taken at all.
+/// Whether the store accepts a token at all.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Pulse {
     Alive,
@@ -79,12 +79,12 @@ impl StoreToken {
     /// One that a login gave.
     pub(super) fn made(value: Arc<SecretBytes>, entry: Entry, seconds: u64, renewable: bool) -> Self {
         let now = Instant::now();
-        // Not "seen alive": a 403 that follows is looked into, for it may have been revoked at once.
+        // Not "seen alive": Keyferry looks into a 403 that follows, because the token may have been revoked at once.
         let life = Life { known: true, ..Life::of(now, seconds, renewable) };
         Self::new(value, entry, true, life)
     }
 
-    /// One of which nothing is known yet: from a file, or of a former process. `ours`: whether a login of ours made it.
+    /// A token of which nothing is known yet: from a file, or of an earlier process. `ours`: whether a login of Keyferry made it.
     pub(super) fn found(value: Arc<SecretBytes>, entry: Entry, ours: bool) -> Self {
         Self::new(value, entry, ours, Life::of(Instant::now(), 0, false))
     }
@@ -95,15 +95,15 @@ impl StoreToken {
         Self { value, digest, accessor, entry, ours, life: Mutex::new(life), renewing, leases }
     }
 
-    /// The store said by what it is known there.
+    /// The store said its accessor.
     pub(super) fn known_by(&self, accessor: &str) {
         if !accessor.is_empty() {
-            // The first word holds: it never changes.
+            // The first value stays: an accessor never changes.
             let _ = self.accessor.set(SecretBytes::new(accessor.into()));
         }
     }
 
-    /// Whether an answer holds this token, or what it is known by: that is nobody's secret.
+    /// Whether an answer contains this token or its accessor. Keyferry must not deliver them.
     pub(super) fn is_in(&self, body: &SecretBytes) -> bool {
         echo::holds(body, &self.value) || self.accessor.get().is_some_and(|accessor| echo::holds(body, accessor))
     }
@@ -120,8 +120,8 @@ impl StoreToken {
         self.life().known
     }
 
-    /// Whether a new request may go out with it. One that bears leases and has reached its last third for good is left to them: what it
-    /// would be asked for now could not live long.
+    /// Whether Keyferry may send a new request with it. A token with leases, in its last third and not renewable, is left to these leases: a
+    /// new lease could not live long.
     pub(super) fn is_usable(&self) -> bool {
         let (life, now) = (*self.life(), Instant::now());
         let near = life.left(now).is_some_and(|left| left <= LAST.min(life.span / 10));
@@ -129,7 +129,7 @@ impl StoreToken {
         !(life.dead || near || left_to_leases())
     }
 
-    /// How long it still lives; `None`: as long as one can say.
+    /// How long it still lives; `None`: it has no known end.
     pub(super) fn left(&self) -> Option<Duration> {
         self.life().left(Instant::now())
     }
@@ -138,7 +138,7 @@ impl StoreToken {
         self.life().renewable
     }
 
-    /// Whether the store took it after this time: what it refused since then, it refused for another reason.
+    /// Whether the store accepted it after this time. Then a refusal since that time has another reason.
     pub(super) fn was_alive_after(&self, time: Instant) -> bool {
         self.life().alive_at.is_some_and(|at| at > time)
     }
@@ -165,7 +165,7 @@ impl StoreToken {
         self.leases().get(lease).copied().flatten()
     }
 
-    /// None lives when the token is over, whatever its own end is.
+    /// When the token has expired, no lease of it lives, whatever the lease's own end is.
     pub(super) fn bears_leases(&self) -> bool {
         let now = Instant::now();
         if self.life().left(now).is_some_and(|left| left.is_zero()) {
@@ -176,7 +176,7 @@ impl StoreToken {
 
     // === its calls ===
 
-    /// Renews it where it has passed `of` parts (`two thirds`) of its life and can be renewed. Trouble is no failure: it still lives.
+    /// Renews it where `part` of `of` parts of its life have passed (two thirds, for example). A failed renewal is not an error: it still lives.
     pub(super) async fn renew_when_due(&self, clients: &Clients, (part, of): (u32, u32), deadline: Instant) {
         let due = |life: &Life, now| life.renewable && now >= life.rests_until && life.is_due(now, part, of);
         if !due(&self.life(), Instant::now()) {
@@ -209,7 +209,7 @@ impl StoreToken {
         Ok(())
     }
 
-    /// Asks the store whether it still takes it, and learns how long it lives.
+    /// Asks the store whether it still accepts the token, and how long the token lives.
     ///
     /// # Errors
     /// The store cannot say now.
@@ -228,7 +228,7 @@ impl StoreToken {
                 Ok(Pulse::Dead)
             }
             _ => Err(of_status(&reply, &told).unwrap_or_else(|| {
-                Refusal::new(Fault::Unhelpful, format!("the store cannot say whether its token lives: {}", reply.status))
+                Refusal::new(Fault::Unhelpful, format!("the store cannot say whether its token is still valid: {}", reply.status))
             })),
         }
     }
@@ -253,22 +253,23 @@ impl StoreToken {
         life.alive_at = Some(now);
     }
 
-    /// Gives it back, and with it all that lives by it. Only for tokens of our own logins.
+    /// Revokes it, and with it all that lives by it. Only for tokens of Keyferry's own logins.
     ///
     /// # Errors
-    /// The store does not take it back now; it ends by itself.
+    /// The store does not revoke it now; it ends by itself.
     pub(super) async fn revoke(&self, clients: &Clients, deadline: Instant) -> Result<(), Refusal> {
         let call = Call::post(self.entry.path("auth/token/revoke-self"), Some(&self.value), json(&[]), Repeat::Safe);
         let reply = clients.call(&self.entry.server, call, deadline).await?;
-        // 403: it is none any more.
+        // 403: it is not valid any more.
         if reply.status.is_success() || reply.status.as_u16() == 403 {
             return Ok(());
         }
         let told = words(&reply, Needles::default().secret(&self.value));
-        Err(of_status(&reply, &told).unwrap_or_else(|| Refusal::new(Fault::Denied, format!("the store keeps its token: {}", told.shown()))))
+        Err(of_status(&reply, &told)
+            .unwrap_or_else(|| Refusal::new(Fault::Denied, format!("the store does not revoke its token: {}", told.shown()))))
     }
 
-    /// A panic elsewhere cannot leave either half-changed: each is one assignment or one call of the map's.
+    /// A panic elsewhere cannot leave either half-changed: each is one assignment or one call to the map.
     fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -287,7 +288,7 @@ impl fmt::Debug for StoreToken {
 // === impl Life ===
 
 impl Life {
-    /// Zero seconds are no end.
+    /// Zero seconds: it has no end.
     fn of(now: Instant, seconds: u64, renewable: bool) -> Self {
         let span = Duration::from_secs(seconds).min(LONGEST);
         let ends = (seconds > 0).then(|| now + span);
@@ -303,7 +304,7 @@ impl Life {
         self.ends.is_some() && now.saturating_duration_since(self.since) >= self.span * part / of
     }
 
-    /// After a renewal. One that gave less than the token was made for met the token's last end: another would give no more.
+    /// After a renewal. If it gave less than the token's first life, the token has reached its last end: another renewal would not give more.
     fn extend(&mut self, seconds: u64, renewable: bool) {
         let now = Instant::now();
         let made_for = self.span;

@@ -1,6 +1,6 @@
 //! One call of the server's API over the HTTP client: its path, token and body go out, status and body come back.
 //!
-//! A namespace is a part of the path (`/v1/team-a/kv/data/x`), never a header: what policy has seen is what is sent.
+//! A namespace is a part of the path (`/v1/team-a/kv/data/x`), never a header: Keyferry sends exactly what policy has seen.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ use crate::model::{LoginTls, SecretBytes, Tenant};
 use crate::shelf::Shelf;
 use crate::turns::Turns;
 
-/// Threads that read files: a file system that hangs takes no more.
+/// Threads that read files: a file system that hangs blocks no more than these.
 const THREADS: usize = 4;
 
-/// Names of the configuration's addresses that are looked up at once, each by a thread.
+/// How many names of the configuration's addresses are looked up at once, each by a thread.
 const LOOK_UPS: usize = 4;
 
 /// The tenant of what the daemon does for itself.
@@ -31,7 +31,7 @@ const NOBODY: &str = "";
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 
-/// What agents that stand in between may insist on (`require_request_header`).
+/// The header that agents in between may require (`require_request_header`).
 const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
 
 /// A server and how it is reached.
@@ -49,7 +49,7 @@ pub(super) struct Server {
 #[derive(Debug)]
 pub(super) struct Clients {
     max_body: usize,
-    /// Whether the server's words may be told.
+    /// Whether Keyferry may repeat the server's words.
     store_words: bool,
     /// For clients of servers that classes name, in bytes.
     kept: usize,
@@ -79,9 +79,9 @@ pub(super) struct Reply {
     pub(super) body: SecretBytes,
     /// ` after 3 tries`, or nothing.
     pub(super) after: String,
-    /// When it wants to be asked again at the earliest, where it said so.
+    /// The earliest time for the next request, where the store said one.
     pub(super) retry_after: Option<Duration>,
-    /// Whether its words may be told.
+    /// Whether Keyferry may repeat its words.
     pub(super) told: bool,
     /// What it has cost, and what is made of it.
     _cost: Option<Arc<Spent>>,
@@ -108,7 +108,7 @@ impl Clients {
     pub(super) fn open(&self, server: &Server) -> Result<(), Refusal> {
         let client = HttpClient::with_names(server.endpoint.clone(), self.config(server), self.names(server))
             .map_err(|error| unusable(server, &error))?;
-        // It weighs nothing: it is there in any case, and so never has to go.
+        // It weighs nothing: it is always there, so it never has to go.
         self.keep(NOBODY, server, client, 0);
         Ok(())
     }
@@ -128,9 +128,9 @@ impl Clients {
             None => Refusal::new(late.into(), format!("{server}: a TLS file of the backend cannot be read: {late}")),
         };
         let client = made.map_err(late)?.map_err(|error| unusable(server, &error))?;
-        // The daemon asks for what a class has named only after the class's namespace has.
+        // The daemon asks for a class's server only after the class's namespace has asked for it.
         if tenant != NOBODY {
-            // One that is larger than all may be is kept as long as no other needs the room: to make it again for each call takes longer.
+            // A client larger than the limit for all is kept until another needs the room: to make it again for each call takes longer.
             self.keep(tenant, server, client.clone(), client.weight().min(self.kept));
         }
         Ok(client)
@@ -146,13 +146,13 @@ impl Clients {
         self.lock().weight()
     }
 
-    /// What has to go is dropped when the lock is open again.
+    /// Clients that have to go are dropped after the lock is released.
     fn keep(&self, tenant: &str, server: &Server, client: HttpClient, weight: usize) {
         let gone = self.lock().put(tenant, server.clone(), client, weight, |_| false);
         drop(gone);
     }
 
-    /// A panic elsewhere cannot leave the shelf half-changed: each step is one call of a map's.
+    /// A panic elsewhere cannot leave the shelf half-changed: each step is one call to a map.
     fn lock(&self) -> MutexGuard<'_, Shelf<Server, HttpClient>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

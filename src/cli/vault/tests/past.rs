@@ -39,7 +39,7 @@ fn history_of_what_does_not_open_says_so() {
     let done = bench.on("history shop/db");
     assert_eq!(done.code, 1);
     assert!(done.out.contains("2            -                     cannot be opened"), "{}", done.out);
-    assert!(done.err.contains("shop/db: DIR/vault/.history/shop/db/2.age is no age file"), "{}", done.err);
+    assert!(done.err.contains("shop/db: DIR/vault/.history/shop/db/2.age is not an age file"), "{}", done.err);
 }
 
 /// A file that was put back (a revert in git) is the current one, whatever the count says.

@@ -43,7 +43,7 @@ fn rename_refuses_what_it_cannot_do_whole() {
     let before = bench.files();
     assert_snapshot!(bench.failure("rename --vault DIR/vault --identity DIR/age.key shop/db other"), @"1 error: other: is in the vault already (remove it first, or copy over it: `keyferry vault copy --replace shop/db other`)");
     assert_snapshot!(bench.failure("rename --vault DIR/vault --identity DIR/age.key shop/db shop/x"), @"
-    1 error: shop/db: DIR/vault/.history/shop/db/2.age is no age file (restore it, or set the secret anew)
+    1 error: shop/db: DIR/vault/.history/shop/db/2.age is not an age file (restore it, or set the secret again)
     note: nothing was changed (give each identity that is needed, or run `keyferry vault prune --unreadable` first)
     ");
     for line in ["rename shop/db shop/db", "rename none x", "rename shop/db a.age", "rename shop/db"] {

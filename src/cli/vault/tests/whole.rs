@@ -28,7 +28,7 @@ fn rekey_says_who_there_is_and_leaves_what_it_cannot_open_only_if_told() {
         (1, "recipients: 1 added, 0 removed\nencrypted again: 1 secret and 0 earlier revisions, for 2 recipients\n")
     );
     assert_snapshot!(done.err, @"
-    error: DIR/vault/a.age is no age file
+    error: DIR/vault/a.age is not an age file
     note: 1 file skipped, encrypted as before (give the identities that open them, and run it again)
     ");
     assert_eq!(bench.files()[&bench.0.path().join("vault/a.age")], b"garbage");

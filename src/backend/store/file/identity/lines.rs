@@ -1,23 +1,23 @@
 //! The lines of an identity file: which of them are identities, and what the others are. Messages name lines, and never quote one. Each line
-//! is judged by itself, as bytes: a comment in another encoding takes nothing from the keys beside it.
+//! is judged separately, as bytes: a comment in another encoding does not affect the keys next to it.
 
 use age::x25519::Identity;
 
 use crate::text;
 
-/// How many lines are named.
+/// How many lines a message names.
 const NAMED: usize = 5;
 
 /// What the file holds.
 pub(super) struct Lines {
     /// At least one.
     pub(super) identities: Vec<Identity>,
-    /// Of the other lines, what they are. Follows the file's name.
+    /// What the other lines are. Follows the file's name.
     pub(super) left_out: Option<String>,
 }
 
 impl Lines {
-    /// An identity a line; empty lines and `#` comments between them.
+    /// One identity per line; empty lines and `#` comments may be between them.
     ///
     /// # Errors
     /// There is no X25519 identity. Follows the file's name.
@@ -26,7 +26,7 @@ impl Lines {
             return Err(format!("is {ENCRYPTED}"));
         }
         let bytes = text::without_mark(bytes).map_err(|fault| fault.to_string())?;
-        // A line that is not UTF-8 is no identity: there is no secret in what is copied here.
+        // A line that is not UTF-8 is not an identity, so this copies no secret.
         let texts: Vec<_> = text::lines(bytes).map(String::from_utf8_lossy).collect();
         let lines: Vec<&str> = texts.iter().map(|line| line.trim()).collect();
         let (mut identities, mut others, mut at) = (Vec::new(), Vec::new(), 0);
@@ -56,8 +56,8 @@ const READ: &str = "those start with AGE-SECRET-KEY-1; plugin, ssh and post-quan
 
 const ENCRYPTED: &str = "itself encrypted, and a daemon cannot type a passphrase (decrypt it with `age -d`)";
 
-/// How many lines belong to the block of PEM that begins with the first. One that does not end is its first line alone, and does not spoil
-/// those behind it.
+/// How many lines belong to the block of PEM that begins with the first line. A block without an end is only its first line, and does not
+/// affect the lines after it.
 fn inside(lines: &[&str]) -> usize {
     if !lines[0].starts_with("-----BEGIN") {
         return 0;
@@ -74,7 +74,7 @@ fn told(others: &[(usize, &str)]) -> String {
     }
 }
 
-/// What a line is that is no identity.
+/// What a line is, if it is not an identity.
 fn kind(line: &str) -> &'static str {
     let upper: String = line.chars().take(32).collect::<String>().to_ascii_uppercase();
     match upper.as_str() {
@@ -85,7 +85,7 @@ fn kind(line: &str) -> &'static str {
         line if line.starts_with("-----BEGIN AGE ENCRYPTED") => ENCRYPTED,
         line if line.starts_with("-----BEGIN") => "a key in PEM",
         line if line.contains(char::REPLACEMENT_CHARACTER) => "not UTF-8",
-        _ => "no identity",
+        _ => "not an identity",
     }
 }
 
@@ -115,7 +115,7 @@ mod tests {
         for (text, left_out) in [
             ([b"# caf\xe9\n", key].concat(), None),
             ([key, b"\ncaf\xe9"].concat(), Some("line 2 is not UTF-8")),
-            ([b"# ours\r", key, b"\rjunk\r", key, b"\r"].concat(), Some("line 3 is no identity")),
+            ([b"# ours\r", key, b"\rjunk\r", key, b"\r"].concat(), Some("line 3 is not an identity")),
             (
                 [b"\xef\xbb\xbf# \xff\xfe\r\n\r\n", key, b"\r\n", b"AGE-SECRET-KEY-1CAN\xe9ARY"].concat(),
                 Some("line 4 is an X25519 identity that is damaged"),

@@ -1,4 +1,4 @@
-//! The age command opens what we seal, and we open what it seals.
+//! The age command opens what Keyferry encrypts, and Keyferry opens what age encrypts.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn the_age_command_opens_every_file_and_what_it_seals_is_served() {
         assert!(plaintext.starts_with(r#"{"format":1,"name":"db","revision":"#) && plaintext.contains(expected));
     }
 
-    // And back: a document sealed by age to the vault's list of recipients.
+    // And back: a document that age has encrypted for the vault's list of recipients.
     let document =
         r#"{"format":1,"name":"made/by-age","revision":1,"time":"2026-01-02T03:04:05+01:00","fields":{"password":{"text":"x"}}}"#;
     fs::create_dir(bench.at("vault/made")).unwrap();

@@ -3,7 +3,7 @@
 use super::super::write::STEPS;
 use super::*;
 
-/// Runs the work until so many steps are done, and then ends it; whether it came to its end.
+/// Runs the work for this many steps, and then ends it. Gives whether the work was complete.
 fn cut_after<T, E: std::fmt::Display>(steps: usize, work: impl FnOnce() -> Result<T, E>) -> bool {
     STEPS.set(Some(steps));
     let done = work();
@@ -54,7 +54,7 @@ fn an_import_cut_short_at_any_step_leaves_old_or_new_secrets_with_their_history(
         }
         assert!(!done || changed == 3);
         cuts += usize::from(!done);
-        // The same again comes to its end, and no number is given twice.
+        // The same work again is complete, and no number is given twice.
         let again = bench.vault.lock().unwrap().set_all(all()).unwrap();
         assert!(again.iter().zip(&last).all(|(again, before)| again.number() > *before), "cut after {steps}");
         let reader = bench.reader();
@@ -101,7 +101,7 @@ fn a_rekey_cut_short_at_any_step_leaves_files_that_one_of_both_opens() {
     assert_eq!((cuts, mixed), (2 * 3 + 2, 2), "three files and the list: each is written, then moved");
 }
 
-/// More than is kept in memory meanwhile, by several threads, and one in the middle that does not open.
+/// More bytes than it keeps in memory, several threads, and a file in the middle that does not open.
 #[test]
 fn a_rekey_of_many_keeps_each_in_its_place() {
     let bench = Bench::new();
@@ -115,7 +115,7 @@ fn a_rekey_of_many_keeps_each_in_its_place() {
     fs::write(bench.at("vault/ns1/s1.age"), "broken").unwrap();
     let identity = [bench.at("age.key")];
     let refused = bench.vault.rekey(&identity, Rekeying::default(), &mut |_, _| {}).unwrap_err().to_string();
-    assert!(refused.contains("ns1/s1.age is no age file") && refused.contains("nothing was changed"), "{refused}");
+    assert!(refused.contains("ns1/s1.age is not an age file") && refused.contains("nothing was changed"), "{refused}");
 
     let new = generate_identity(&bench.at("new.key"), now()).unwrap();
     let wanted = Rekeying { add: &[new], remove: &recipients_of(&identity[0]).unwrap(), skip_unreadable: true, dry_run: false };

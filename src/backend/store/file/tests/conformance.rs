@@ -66,7 +66,7 @@ async fn a_limited_vault_conforms_with_places_for_all_and_with_one() {
     }
 }
 
-/// As a store that is reached over a network is built.
+/// With the layers of a store that is reached over a network.
 #[tokio::test]
 async fn a_vault_in_the_whole_stack_conforms_but_for_the_time_that_answers_are_kept() {
     for lag in [Duration::ZERO, Duration::from_millis(100)] {

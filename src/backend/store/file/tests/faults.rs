@@ -1,4 +1,4 @@
-//! Everything that may befall the files, and what is said then.
+//! Everything that may happen to the files, and the messages for it.
 
 use super::*;
 
@@ -9,12 +9,12 @@ fn a_file_under_another_name_or_number_is_refused() {
     fs::copy(bench.at("vault/shop/db.age"), bench.at("vault/root.age")).unwrap();
     let (fault, reason) = bench.refusal("root");
     assert_eq!(fault, Fault::Corrupt);
-    assert_snapshot!(reason, @r#"/vault/root.age was sealed as "shop/db", and is not served under another name (it was moved or copied: set the secret anew)"#);
+    assert_snapshot!(reason, @r#"/vault/root.age was encrypted as "shop/db", and is not served under another name (it was moved or copied: set the secret again)"#);
 
     fs::copy(bench.at("vault/shop/db.age"), bench.at("vault/.history/shop/db/7.age")).unwrap();
     let fault = bench.reader().read(&pinned("shop/db", 7)).unwrap_err();
     assert_eq!(fault.fault, Fault::Corrupt);
-    assert_snapshot!(bench.shown(fault), @"/vault/.history/shop/db/7.age was sealed as revision 1, and is not served as another (restore the vault's .history)");
+    assert_snapshot!(bench.shown(fault), @"/vault/.history/shop/db/7.age was encrypted as revision 1, and is not served as another (restore the vault's .history)");
 }
 
 #[test]
@@ -31,21 +31,21 @@ fn what_cannot_be_opened_is_corrupt_and_says_why() {
     };
     let mut flipped = sealed.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    assert_snapshot!(refusal(&flipped), @"/vault/db.age was altered after it was sealed, or damaged (restore it, or set the secret anew)");
-    assert_snapshot!(refusal(&sealed[..100]), @"/vault/db.age is truncated (restore it, or set the secret anew)");
-    assert_snapshot!(refusal(b""), @"/vault/db.age is empty (restore it, or set the secret anew)");
-    assert_snapshot!(refusal(b"password=canary-7f3a"), @"/vault/db.age is no age file (restore it, or set the secret anew)");
-    assert_snapshot!(refusal(b"-----BEGIN AGE ENCRYPTED FILE-----"), @"/vault/db.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret anew)");
+    assert_snapshot!(refusal(&flipped), @"/vault/db.age was altered after it was encrypted, or is damaged (restore it, or set the secret again)");
+    assert_snapshot!(refusal(&sealed[..100]), @"/vault/db.age is truncated (restore it, or set the secret again)");
+    assert_snapshot!(refusal(b""), @"/vault/db.age is empty (restore it, or set the secret again)");
+    assert_snapshot!(refusal(b"password=canary-7f3a"), @"/vault/db.age is not an age file (restore it, or set the secret again)");
+    assert_snapshot!(refusal(b"-----BEGIN AGE ENCRYPTED FILE-----"), @"/vault/db.age is age's text form; the vault's files are binary (decode it with `age -d` and set the secret again)");
     let ours = recipients_of(&bench.at("age.key")).unwrap();
     let other = seal::seal(b"password: canary-7f3a", &ours).unwrap();
-    assert_snapshot!(refusal(&other), @"/vault/db.age opens, but what it holds is not the vault's JSON: it goes wrong at line 1, column 1 (set the secret anew)");
+    assert_snapshot!(refusal(&other), @"/vault/db.age opens, but what it holds is not the vault's JSON: it goes wrong at line 1, column 1 (set the secret again)");
 
     let stranger = generate_identity(&bench.at("stranger.key"), now()).unwrap();
     let theirs = seal::seal(b"{}", &[stranger]).unwrap();
-    assert_snapshot!(refusal(&theirs), @"/vault/db.age cannot be opened with any identity in /age.key (age1us): it is sealed to other recipients, or its header was altered (list this recipient in the vault and set the secret anew, or give the daemon the right identity file)");
+    assert_snapshot!(refusal(&theirs), @"/vault/db.age cannot be opened with any identity in /age.key (age1us): it is encrypted for other recipients, or its header was altered (list this recipient in the vault and set the secret again, or give the daemon the right identity file)");
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
-    assert_snapshot!(bench.refusal("db").1, @"/vault/db.age is not a regular file (remove it, and set the secret anew)");
+    assert_snapshot!(bench.refusal("db").1, @"/vault/db.age is not a regular file (remove it, and set the secret again)");
 }
 
 #[test]
@@ -73,14 +73,14 @@ fn what_cannot_be_reached_is_unavailable_and_an_absent_secret_is_not() {
     fs::create_dir(bench.at("vault")).unwrap();
     let empty = reader.read(&key("shop/db")).unwrap_err();
     assert_eq!(empty.fault, Fault::Unavailable);
-    assert_snapshot!(bench.shown(empty), @"/vault is no vault: it has no list of recipients, /vault/.recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
+    assert_snapshot!(bench.shown(empty), @"/vault is not a vault: it has no list of recipients, /vault/.recipients (is its volume mounted, and synced? `keyferry vault init` makes a vault)");
 
     fs::remove_dir(bench.at("vault")).unwrap();
     fs::rename(bench.at("away"), bench.at("vault")).unwrap();
     assert_eq!(password(&reader.read(&key("shop/db")).unwrap()), CANARY);
 }
 
-/// root reads everything: this one asks as somebody else.
+/// root can read everything, so this test asks as another user.
 #[test]
 fn a_file_that_may_not_be_read_names_the_user_who_may_not() {
     use std::os::unix::fs::PermissionsExt;
@@ -114,7 +114,7 @@ fn a_secret_over_the_limit_is_refused_by_its_name() {
     let fault = read(100).unwrap_err();
     assert_eq!(fault.fault, Fault::TooLarge);
     assert_snapshot!(bench.shown(fault), @"/vault/db.age is 70000 bytes long; at most 66136 are read, as secrets of up to 100 bytes need no more (make it smaller, or ask for a higher limits.secretBytes)");
-    // What needs the most room in JSON is still within the limit of the file.
+    // A secret that needs the most room in JSON is still within the limit of the file.
     bench.set("db", &"\u{1}".repeat(200_000));
     assert!(read(200_000).is_ok());
 
@@ -135,7 +135,7 @@ fn identities_are_read_again_when_they_change() {
     let fault = reader.read(&key("db")).unwrap_err();
     assert_eq!(fault.fault, Fault::Unavailable);
     assert_snapshot!(bench.shown(&fault), @"the identity file /age.key is absent (is its volume mounted, and may this user read it?)");
-    assert!(reader.recall(&key("db"), Instant::now()).is_none(), "what the identities on disk do not open is not served");
+    assert!(reader.recall(&key("db"), Instant::now()).is_none(), "a secret that the identities on disk do not open is not served");
 
     generate_identity(&bench.at("age.key"), now()).unwrap();
     assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::Corrupt);

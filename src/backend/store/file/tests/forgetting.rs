@@ -1,4 +1,4 @@
-//! Opened secrets do not stay for ever.
+//! Opened secrets do not stay in memory for ever.
 
 use std::sync::Weak;
 
@@ -8,7 +8,7 @@ use crate::model::Secret;
 const MINUTE: Duration = Duration::from_mins(1);
 
 impl Bench {
-    /// A backend that remembers whatever it opens.
+    /// A backend that keeps everything that it opens.
     fn remembering(&self) -> FileBackend {
         FileBackend { name: "files".parse().unwrap(), reader: Arc::new(self.reader()), queue: Arc::default() }
     }
@@ -18,7 +18,7 @@ async fn opened(backend: &FileBackend, name: &str) -> Weak<Secret> {
     Arc::downgrade(&backend.fetch(&reference(name), &cx()).await.unwrap().secret)
 }
 
-/// Time goes on, and whoever waited for it gets his turn.
+/// Lets time pass, and lets the tasks that waited for it run.
 async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
@@ -83,7 +83,7 @@ async fn what_is_opened_for_a_mount_that_gave_up_goes_too() {
     bench.set("db", "value");
     let backend = bench.remembering();
     let late = FetchContext { deadline: Instant::now(), ..cx() };
-    // Given up or not: the reading has begun, or is withdrawn.
+    // The mount may have given up or not: the reading has begun, or is withdrawn.
     let _ = backend.fetch(&reference("db"), &late).await;
     pass(12 * MINUTE).await;
     assert_eq!(backend.reader.sweep(), None);

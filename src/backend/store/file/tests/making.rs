@@ -15,7 +15,7 @@ fn init_can_be_run_again_and_takes_no_foreign_folder() {
     let more = Vault::init(bench.at("vault"), &[colleague]).unwrap();
     assert_eq!((more.new, more.added, more.recipients), (false, 1, 2));
 
-    // What is set from now on opens with either identity; what was set before does not.
+    // Either identity opens secrets that are set from now on, but not those that were set before.
     bench.set("both", "value");
     let theirs = Reader::open(&bench.at("vault"), &[bench.at("colleague.key")], 1 << 20, Arc::new(SystemClock)).unwrap();
     assert_eq!(password(&theirs.read(&key("both")).unwrap()), "value");
@@ -23,8 +23,8 @@ fn init_can_be_run_again_and_takes_no_foreign_folder() {
 
     let foreign = Vault::init(bench.folder.path(), &ours).unwrap_err();
     let shown = bench.shown(foreign);
-    assert!(shown.contains("is neither empty nor a vault") && shown.ends_with("(name a folder of its own for the vault)"), "{shown}");
-    assert_snapshot!(bench.shown(Vault::open_for_writing(bench.at("none")).unwrap_err()), @"/none is no vault: it has no list of recipients (make a vault with `keyferry vault init`)");
+    assert!(shown.contains("is neither empty nor a vault") && shown.ends_with("(name a separate folder for the vault)"), "{shown}");
+    assert_snapshot!(bench.shown(Vault::open_for_writing(bench.at("none")).unwrap_err()), @"/none is not a vault: it has no list of recipients (make a vault with `keyferry vault init`)");
     assert_snapshot!(bench.shown(Vault::init(bench.at("nobody"), &[]).unwrap_err()), @"/nobody/.recipients holds no recipient (add one with `keyferry vault init --recipient age1...`)");
 }
 

@@ -1,4 +1,4 @@
-//! Earlier revisions, their numbers, and changes that meet or are cut short.
+//! Earlier revisions, their numbers, and changes at the same time or cut short.
 
 use super::*;
 
@@ -104,13 +104,13 @@ fn a_change_cut_short_at_any_point_leaves_a_sound_vault() {
         fs::remove_file(bench.at("vault/.history/db/2.age")).unwrap();
     };
     sound(3);
-    // The new file begun and not finished.
+    // The new file is begun, but not finished.
     fs::write(bench.at("vault/.unfinished"), "garbage").unwrap();
     sound(3);
-    // The current revision kept, the number not yet given.
+    // The current revision is kept, the number is not yet given.
     fs::write(bench.at("vault/.history/db/2.age"), &current).unwrap();
     sound(3);
-    // The number given, the file not yet moved.
+    // The number is given, the file is not yet moved.
     fs::write(bench.at("vault/.history/db/2.age"), &current).unwrap();
     fs::write(bench.at("vault/.history/db/.revision"), "3\n").unwrap();
     sound(4);
@@ -130,8 +130,8 @@ fn an_older_file_put_back_is_served_and_warned_of() {
     assert_eq!(log, "");
     fs::write(bench.at("vault/shop/db.age"), first).unwrap();
     let log = logged(|| assert_eq!(password(&reader.read(&key("shop/db")).unwrap()), "v1"));
-    assert_snapshot!(bench.shown(log.trim()), @"WARN keyferry::backend::store::file::reader: an older revision was put back over a newer one, and is served (fine after a revert; otherwise somebody rolled the secret back) secret=shop/db file=/vault/shop/db.age revision=1 highest=2");
-    assert_eq!(logged(|| drop(reader.read(&key("shop/db")))), "", "once a file");
+    assert_snapshot!(bench.shown(log.trim()), @"WARN keyferry::backend::store::file::reader: an older revision has replaced a newer one, and is served (fine after a revert; otherwise somebody rolled the secret back) secret=shop/db file=/vault/shop/db.age revision=1 highest=2");
+    assert_eq!(logged(|| drop(reader.read(&key("shop/db")))), "", "once per file");
     assert_eq!(bench.set("shop/db", "v3").number(), 3, "the numbers go on after the highest");
 }
 
@@ -142,7 +142,7 @@ fn a_vault_without_its_history_needs_the_identity_once() {
     bench.set("db", "v2");
     fs::remove_dir_all(bench.at("vault/.history")).unwrap();
     let unknown = bench.vault.set(&secret("db"), &fields(&[("a", b"b")])).unwrap_err();
-    assert_snapshot!(bench.shown(unknown), @"which revision db has now cannot be told: /vault/.history/db/.revision is missing (give --identity, so that the file itself can be asked; or restore the vault's .history)");
+    assert_snapshot!(bench.shown(unknown), @"Keyferry cannot tell which revision db has now: /vault/.history/db/.revision is missing (give --identity, so that it can read the file itself; or restore the vault's .history)");
     let now = bench.reader().read(&key("db")).unwrap().revision;
     bench.vault.lock().unwrap().adopt(&secret("db"), now).unwrap();
     assert_eq!(bench.set("db", "v3").number(), 3);

@@ -1,4 +1,4 @@
-//! What is served, how often it is opened, and what is not touched.
+//! What Keyferry serves, how often it opens a file, and what it does not touch.
 
 use super::*;
 use crate::backend::Kind;
@@ -38,7 +38,7 @@ fn an_unchanged_file_is_opened_once_and_a_change_is_seen_at_once() {
     assert_eq!(reader.read(&key("db")).unwrap_err().fault, Fault::NotFound);
 }
 
-/// However it is done, and also where the kernel's notes were read a moment before.
+/// In every way of changing a file, and also where the kernel's notes were read a moment before.
 #[test]
 fn whatever_changes_a_file_the_next_mount_has_it() {
     type Change = fn(&Bench);
@@ -129,7 +129,7 @@ fn a_file_changed_a_moment_ago_is_served_but_not_remembered() {
 fn a_folder_of_a_projected_volume_or_git_sync_is_followed_when_it_is_swapped() {
     let bench = Bench::new();
     bench.set("shop/db", "old");
-    // kubelet's layout: a folder a state, `..data` names the present one, and the entries lead through it.
+    // kubelet's layout: one folder per state, `..data` leads to the present one, and the entries lead through it.
     let root = bench.at("mounted");
     fs::create_dir(&root).unwrap();
     let publish = |state: &str| {
@@ -154,7 +154,7 @@ fn a_folder_of_a_projected_volume_or_git_sync_is_followed_when_it_is_swapped() {
     assert_eq!(reader.list("").unwrap(), [secret("shop/db")]);
 }
 
-/// inotify tells of every file and folder that is opened.
+/// inotify reports every file and folder that is opened.
 #[test]
 fn among_thousands_only_what_is_asked_for_is_opened_and_nothing_is_listed() {
     let bench = Bench::new();
@@ -219,7 +219,7 @@ async fn what_a_vault_cannot_do_it_says() {
     assert_eq!(backend.scope(&reference("a"), &cx().pod), Scope::Node);
     let kind = bench.config();
     assert_eq!(kind.pin("7").unwrap().as_str(), "7");
-    assert_snapshot!(kind.pin("AWSCURRENT").unwrap_err(), @r#""AWSCURRENT" is no revision of a file vault: those are whole numbers from 1, as `keyferry vault get NAME` shows them"#);
+    assert_snapshot!(kind.pin("AWSCURRENT").unwrap_err(), @r#""AWSCURRENT" is not a revision of a file vault: a revision is a whole number from 1, as `keyferry vault get NAME` shows it"#);
     assert!(kind.canonical("a/.history").is_err());
     let reached_around = backend.fetch(&reference(".history/db/1"), &cx()).await.unwrap_err();
     assert_eq!(reached_around.fault, Fault::Invalid);
@@ -233,7 +233,7 @@ async fn a_file_system_that_hangs_costs_the_mount_its_time_and_no_more() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
     let within = |millis| Instant::now() + Duration::from_millis(millis);
-    // Long enough for every thread to be taken, one after another.
+    // Long enough for the queue to take every thread, one after another.
     let shop = "shop".into();
     let hang = |_| {
         let held = Arc::clone(&held);
@@ -250,7 +250,7 @@ async fn a_file_system_that_hangs_costs_the_mount_its_time_and_no_more() {
     backend.fetch(&reference("db"), &cx()).await.unwrap();
 }
 
-/// As the pipeline asks: what is at hand first.
+/// As the pipeline asks: first for what is already in memory.
 #[tokio::test(start_paused = true)]
 async fn what_an_identity_opened_is_not_served_a_second_after_it_is_gone() {
     let bench = Bench::new();

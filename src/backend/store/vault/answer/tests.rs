@@ -69,7 +69,7 @@ fn an_answer_in_another_shape_is_told_by_its_member() {
     the answer is JSON, but not an object (is the address that of Vault or OpenBao itself?)
     the answer is JSON, but not an object (is the address that of Vault or OpenBao itself?)
     the answer is UTF-16, and JSON is UTF-8 (is the address that of Vault or OpenBao itself?)
-    the answer is not JSON of the store's API: it goes wrong at line 1, column 9 (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)
+    the answer is not JSON of the store's API: it goes wrong at line 1, column 9 (is the address that of Vault or OpenBao itself? a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)
     ");
 }
 
@@ -112,19 +112,19 @@ fn kv_v2_is_known_by_its_path_and_its_metadata() {
 #[test]
 fn what_cannot_be_delivered_says_why() {
     let reason = |text: &str| read(text).unwrap_err();
-    insta::assert_snapshot!(reason("<html>"), @"the answer is not JSON of the store's API: it goes wrong at line 1, column 1 (is the address that of Vault or OpenBao itself? paths that answer raw bytes, such as pki/ca/pem, have a twin that does not: pki/cert/ca)");
-    insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path give anything to be read?)");
-    insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, though nobody asked for that: a control group wants the request authorised by others first (no mount can wait for that; take the path out of the control group)");
-    insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
-    insta::assert_snapshot!(reason(r#"{"data":["x"]}"#), @"the answer's data is no object of fields (it cannot be delivered)");
+    insta::assert_snapshot!(reason("<html>"), @"the answer is not JSON of the store's API: it goes wrong at line 1, column 1 (is the address that of Vault or OpenBao itself? a path that answers raw bytes, such as pki/ca/pem, has a twin that answers JSON: pki/cert/ca)");
+    insta::assert_snapshot!(reason("{}"), @"the answer has no data (does the path return anything?)");
+    insta::assert_snapshot!(reason(r#"{"data":null,"wrap_info":{"token":"s.x"},"auth":null}"#), @"the answer is wrapped, and Keyferry did not ask for that: a control group needs others to authorise the request first (a mount cannot wait for that: take the path out of the control group)");
+    insta::assert_snapshot!(reason(r#"{"auth":{"client_token":"s.x","lease_duration":1}}"#), @"the answer is a login with a store token in `auth`, not a secret (only Keyferry logs in to the store)");
+    insta::assert_snapshot!(reason(r#"{"data":["x"]}"#), @"the answer's data is not an object of fields (Keyferry cannot deliver it)");
     insta::assert_snapshot!(reason(r#"{"errors":["x"]}"#), @"the store answered 200 with errors (see its log)");
     insta::assert_snapshot!(reason(r#"{"data":{"a":"\ud800"}}"#), @r#"field "a" has half a character in it (half of a surrogate pair: write the secret again)"#);
     insta::assert_snapshot!(reason(&format!(r#"{{"data":{{"a":"{}"}}}}"#, "x".repeat(1001))), @"its fields have 1001 bytes; at most 1000 are allowed (raise limits.secretBytes)");
     let names: String = (0..5).map(|n| format!(r#""{n}{}":"","#, "n".repeat(249))).collect();
     insta::assert_snapshot!(reason(&format!(r#"{{"data":{{{names}"a":""}}}}"#)), @"the names of its fields have 1251 bytes; at most 1000 are allowed (split the secret, or raise limits.secretBytes)");
-    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete or write it anew, or pin another version)");
-    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it anew, or pin another version)");
-    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"","destroyed":false}}}"#), @"version 2, the latest, has no content (write it anew, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"2026-11-22T06:15:14Z","destroyed":false}}}"#), @"version 2, the latest, was deleted at 2026-11-22T06:15:14Z (undelete it, write it again, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"","destroyed":true}}}"#), @"version 2, the latest, is destroyed: its content is gone for good (write it again, or pin another version)");
+    insta::assert_snapshot!(reason(r#"{"data":{"data":null,"metadata":{"created_time":"","version":2,"deletion_time":"","destroyed":false}}}"#), @"version 2, the latest, has no content (write it again, or pin another version)");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn the_least_there_can_be() {
     let (mount, role, audience) = ("kubernetes".to_owned(), Some("csi".to_owned()), None);
     assert_eq!(config.auth, Auth::Pod { method: PodMethod::Kubernetes, mount, role, audience });
     assert_eq!((config.namespace.as_str(), config.share, config.cache), ("", Share::ServiceAccount, CacheTimes::default()));
-    // Where no audience is named, a peer's class has the one that the peer is used to.
+    // Where nobody names an audience, a peer's class may use the default of that peer.
     assert_eq!((config.class_may, config.tls), (ClassMay::default().and(LoginKey::Audience, &["openbao", "vault"]), LoginTls::default()));
 }
 
@@ -81,7 +81,7 @@ fn the_daemons_own_logins() {
 fn each_fault_says_what_to_do() {
     insta::assert_snapshot!(faults("{}"), @"
     1: backends.bao.address: is missing (where the server is, such as https://bao.bao.svc:8200)
-    1: backends.bao.auth: is missing (how the server is logged in to, such as { method: kubernetes, role: csi })
+    1: backends.bao.auth: is missing (how Keyferry logs in to the server, such as { method: kubernetes, role: csi })
     ");
     insta::assert_snapshot!(faults("address: bao:8200\nauth: { method: kubernets }\nshare: node\nnamespace: a//b\nca: ''\nclientCert: /c\ncach: 1\n"), @r#"
     1: backends.bao.address: does not begin with https://, http:// or unix:///
@@ -97,7 +97,7 @@ fn each_fault_says_what_to_do() {
     5: backends.bao.auth.role: goes with kubernetes, jwt, cert, not with approle (remove it)
     6: backends.bao.auth.audience: goes with kubernetes, jwt, not with approle (remove it)
     7: backends.bao.auth.tokenFile: goes with token, not with approle (remove it)
-    9: backends.bao.auth.roleIdFile: stands beside `roleId` (remove one)
+    9: backends.bao.auth.roleIdFile: cannot be used together with `roleId` (remove one)
     ");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: token, mount: x }\n"), @"
     2: backends.bao.auth.tokenFile: is missing (the file that holds the store token)
@@ -106,9 +106,15 @@ fn each_fault_says_what_to_do() {
     insta::assert_snapshot!(faults("address: https://bao\nauth: { role: x }\n"), @"2: backends.bao.auth.method: is missing (one of kubernetes, jwt, approle, cert, token)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: cert }\n"), @"2: backends.bao.auth.method: cert logs in with a client certificate, and there is none (set clientCert and clientKey of the backend)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: token, tokenFile: /t }\nclassMay:\n  address: [\"https://x\"]\n  tls: true\n  rol: 1\n"), @"
+<<<<<<< HEAD
     4: backends.bao.classMay.address: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
     5: backends.bao.classMay.tls: cannot be granted here: the daemon's own credentials would go to wherever a class leads them (log in as the Pod, by kubernetes or jwt; or remove it)
     6: backends.bao.classMay.rol: is not a known key (did you mean `role`?)
+=======
+    4: backends.bao.classMay.address: cannot be granted here: a class could send the daemon's own credentials to any server (log in as the Pod, by kubernetes or jwt; or remove it)
+    5: backends.bao.classMay.tls: cannot be granted here: a class could send the daemon's own credentials to any server (log in as the Pod, by kubernetes or jwt; or remove it)
+    6: backends.bao.classMay.rol: is no known key (did you mean `role`?)
+>>>>>>> db1d18bd966c48b50ecbef8a1468f9b91edd2e9b
     ");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tlsDir: /tls }\n"), @"3: backends.bao.classMay.tlsDir: goes with tls: true (set that, or remove it)");
     insta::assert_snapshot!(faults("address: https://bao\nauth: { method: jwt }\nclassMay: { tls: true, tlsDir: tls }\n"), @r#"3: backends.bao.classMay.tlsDir: "tls" is not an absolute path (start it with /)"#);
@@ -134,7 +140,7 @@ fn names_are_sent_as_they_are_or_refused() {
 fn the_apis_version_is_no_part_of_a_name() {
     let plain = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
     let told = plain.canonical("v1/kv/data/a").unwrap_err().to_string();
-    assert_eq!(told, r#"begins with `v1/`, which belongs to the API and to no name (write "kv/data/a")"#);
+    assert_eq!(told, r#"begins with `v1/`, which belongs to the API, not to a name (write "kv/data/a")"#);
     for name in ["v1", "kv/v1/a", "v1x/a", "V1/a", "v2/a"] {
         assert_eq!(plain.canonical(name).unwrap().as_str(), name);
     }
@@ -147,7 +153,7 @@ fn versions_are_counted_from_one() {
     let config = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
     assert_eq!(config.pin("3").unwrap().as_str(), "3");
     assert_eq!(config.pin("03").unwrap().as_str(), "3");
-    insta::assert_snapshot!(config.pin("0").unwrap_err(), @r#""0" is no version: KV v2 counts them from 1"#);
+    insta::assert_snapshot!(config.pin("0").unwrap_err(), @r#""0" is not a version: KV v2 counts them from 1"#);
     assert!(config.pin("latest").is_err() && config.pin("-1").is_err());
 }
 
@@ -176,7 +182,7 @@ fn what_the_configuration_says_too_is_not_said() {
 #[test]
 fn what_means_nothing_there_is_refused() {
     let config = read("address: https://b\nauth: { method: kubernetes }").unwrap();
-    insta::assert_snapshot!(problem(config.admit(asked("kv/x", Login::default())).unwrap_err()), @"role is missing: neither the class nor the configuration says as which role to log in (set it in the class, or auth.role of the backend)");
+    insta::assert_snapshot!(problem(config.admit(asked("kv/x", Login::default())).unwrap_err()), @"role is missing: neither the class nor the configuration names a role to log in as (set it in the class, or set auth.role of the backend)");
     let role = Login { role: Some("csi".into()), ..Login::default() };
     for namespace in ["a/../b", "a//b", "a%2fb", "a/ sys", "sys /a", &"n".repeat(1100)] {
         assert!(config.admit(asked("kv/x", Login { namespace: Some(namespace.into()), ..role.clone() })).is_err(), "{namespace}");
@@ -191,7 +197,7 @@ fn what_means_nothing_there_is_refused() {
         assert!(config.admit(asked("kv/x", login.clone())).is_err(), "{login:?}");
     }
     let mut posted = RefParts { method: Method::Post, version: Some(Version::new("1")), ..asked("pki/issue/web", role.clone()) };
-    insta::assert_snapshot!(problem(config.admit(posted.clone()).unwrap_err()), @"version goes with GET alone: only a read has versions (remove it)");
+    insta::assert_snapshot!(problem(config.admit(posted.clone()).unwrap_err()), @"version can be used only with GET: only a read has versions (remove it)");
     (posted.version, posted.lease) = (None, LeaseFor::Shared);
     assert!(config.admit(posted).is_ok());
     let own = read("address: https://b\nauth: { method: token, tokenFile: /t }").unwrap();
@@ -232,13 +238,13 @@ fn the_origin_is_written_as_it_always_was() {
     }
 }
 
-/// What is kept over a restart hangs on the address and the login, and on nothing that changes no answer.
+/// What Keyferry keeps over a restart depends on the address and the login. It does not depend on keys that change no answer.
 #[test]
 fn each_part_of_the_login_makes_other_answers() {
     const ALL: &str = "address: https://bao:8200\nca: /ca\nserverName: bao.example\nclientCert: /c\nclientKey: /k\nnamespace: team\n\
                        auth: { method: jwt, mount: jwt, role: csi, audience: bao }\nshare: pod\n";
     let text = |text: &str| read(text).unwrap().hangs_on().to_text();
-    // Kept answers are lost where this is written otherwise.
+    // If this text changes, kept answers are lost.
     assert_eq!(
         text(ALL),
         r#"[["kind","vault"],["entered","(Endpoint(https://bao:8200), \"team\", Pod { method: Jwt, mount: \"jwt\", role: Some(\"csi\"), audience: Some(\"bao\") })"],["ca","/ca"],["clientCert","/c"],["clientKey","/k"],["serverName","bao.example"],["share","pod"]]"#

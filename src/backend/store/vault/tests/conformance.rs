@@ -1,8 +1,8 @@
 use super::*;
 use crate::backend::testing::conformance::{self, Store};
 
-/// KV with the names of the suite. Names are never rewritten by the backend, and an engine has its own before each: they are put on here, and
-/// taken off what is told.
+/// KV with the names of the suite. The backend never rewrites names, and an engine has its own prefix before each. So this adds the prefix,
+/// and removes it from reported names.
 #[derive(Debug)]
 struct Below {
     inner: Arc<VaultBackend>,

@@ -1,4 +1,4 @@
-//! 403: policy says no, or the token is none any more.
+//! 403: policy refuses, or the token is not valid any more.
 
 use super::*;
 
@@ -65,5 +65,5 @@ async fn the_name_that_was_meant_is_told() {
     let backend = bench.as_pod();
     insta::assert_snapshot!(bench.read(&backend, "kv/shop/db").await.unwrap_err(), @"bao/kv/shop/db: bao refused the read: permission denied for role csi (did you mean kv/data/shop/db? kv is an engine of KV v2)");
     bench.bao.policy("shop", "path \"kv/*\" { capabilities = [\"read\"] }").await;
-    insta::assert_snapshot!(bench.read(&backend, "kv/shop/db").await.unwrap_err(), @"bao/kv/shop/db: there is no such path: it lies in an engine of KV v2, where secrets are read below data/ (did you mean kv/data/shop/db?)");
+    insta::assert_snapshot!(bench.read(&backend, "kv/shop/db").await.unwrap_err(), @"bao/kv/shop/db: there is no such path: it is in an engine of KV v2, where secrets are read below data/ (did you mean kv/data/shop/db?)");
 }

@@ -1,4 +1,4 @@
-//! Files that a class names: below the admin's folder or not at all, and what is wrong with one is for the log alone.
+//! Files that a class names. They must be below the admin's folder, and only the log says what is wrong with one.
 
 use super::*;
 use crate::model::LoginTls;
@@ -105,7 +105,7 @@ async fn all_faults_of_a_classes_file_are_told_alike() {
     insta::assert_snapshot!(told.join("\n"), @"bao/kv/data/shop/db: a TLS file that the class names cannot be used (each must be a PEM file of at most 1 MiB below the folder that the backend's classMay.tlsDir names; the daemon's log has the reason)");
 }
 
-/// What weighs is the bundle that the admin's folder has, once for each server that a class makes up.
+/// The bundle in the admin's folder counts once per server that a class makes up.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_for_classes_weigh_what_their_files_do() {
     let scene = Scene::new().await;
@@ -118,7 +118,7 @@ async fn clients_for_classes_weigh_what_their_files_do() {
         assert!((2 * ca.len()..=LIMITS.clients).contains(&weight), "{n}: {weight}");
     }
     std::fs::write(scene.folder.join("bundle.pem"), scene.bench.bao.authority().ca.repeat(1000)).unwrap();
-    scene.with_ca("bundle.pem").await.expect("a client that is larger than all may be is used all the same");
+    scene.with_ca("bundle.pem").await.expect("a client larger than the limit for all is still used");
     assert_eq!(scene.backend.clients.weight(), LIMITS.clients, "and alone there");
 }
 

@@ -33,7 +33,7 @@ async fn other_service_accounts_roles_and_audiences_are_other_logins() {
     assert_ne!(scope(&plain, &web), scope(&plain, &api));
     assert_ne!(plain, as_other, "another login is another request");
     let anew = PodIdentity { service_account_uid: Some("another".into()), ..verified(&web) };
-    assert_ne!(scope(&plain, &web), backend.scope(&plain, &anew), "a ServiceAccount made anew is another one");
+    assert_ne!(scope(&plain, &web), backend.scope(&plain, &anew), "a ServiceAccount that was made again is another one");
     assert_eq!(backend.scope(&plain, &PodIdentity::believed(&web)), Scope::Pod(web.uid.as_str().into()));
     assert_eq!(scope(&posted(&backend, "pki/issue/web", &[]), &web), Scope::Pod(web.uid.as_str().into()));
     let apart = bench.backend("auth: { method: jwt, role: csi, audience: bao }\nshare: pod");
@@ -144,7 +144,7 @@ async fn a_token_file_is_read_again() {
     bench.bao.must("POST", "auth/token/revoke", json!({ "token": next })).await;
     let error = bench.read(&backend, "kv/data/shop/db").await.unwrap_err();
     assert_eq!(error.fault, Fault::Unauthenticated);
-    insta::assert_snapshot!(error.to_string().replace(&file.display().to_string(), "FILE"), @"bao/kv/data/shop/db: the store takes the token in FILE no more: it ended or was revoked, or has no policy that allows anything here (write a new one into the file; it is used at once)");
+    insta::assert_snapshot!(error.to_string().replace(&file.display().to_string(), "FILE"), @"bao/kv/data/shop/db: the store does not accept the token in FILE any more: it expired or was revoked, or has no policy that allows anything here (write a new one into the file; Keyferry uses it at once)");
     bench.file("token", &token);
     bench.read(&backend, "kv/data/shop/db").await.unwrap();
     backend.forget(&web().uid, soon()).await;

@@ -21,13 +21,13 @@ async fn versions_are_pinned_and_those_that_are_gone_say_how() {
     assert_eq!((field(&pinned, "password").as_str(), pinned.version.as_ref().unwrap().as_str()), ("second", "2"));
     insta::assert_snapshot!(read_version(&bench, &backend, "kv/data/shop/db", "9").await.unwrap_err(), @"bao/kv/data/shop/db: there is no version 9 of it, or no such secret (pin another, or none)");
     bench.bao.must("POST", "kv/destroy/shop/db", json!({ "versions": [1] })).await;
-    insta::assert_snapshot!(read_version(&bench, &backend, "kv/data/shop/db", "1").await.unwrap_err(), @"bao/kv/data/shop/db: version 1 is destroyed: its content is gone for good (write it anew, or pin another version)");
+    insta::assert_snapshot!(read_version(&bench, &backend, "kv/data/shop/db", "1").await.unwrap_err(), @"bao/kv/data/shop/db: version 1 is destroyed: its content is gone for good (write it again, or pin another version)");
     bench.bao.must("POST", "kv/delete/shop/db", json!({ "versions": [3] })).await;
     let deleted = bench.read(&backend, "kv/data/shop/db").await.unwrap_err();
     assert_eq!(deleted.fault, Fault::NotFound);
     let year = deleted.reason.find("20").unwrap();
     let shown = deleted.reason.replace(&deleted.reason[year..deleted.reason.find("Z ").unwrap()], "TIME");
-    insta::assert_snapshot!(shown, @"version 3, the latest, was deleted at TIMEZ (undelete or write it anew, or pin another version)");
+    insta::assert_snapshot!(shown, @"version 3, the latest, was deleted at TIMEZ (undelete it, write it again, or pin another version)");
     bench.bao.must("POST", "kv/undelete/shop/db", json!({ "versions": [3] })).await;
     assert_eq!(field(&bench.read(&backend, "kv/data/shop/db").await.unwrap(), "password"), "third");
 }
@@ -78,14 +78,14 @@ async fn any_path_is_asked_by_method_and_arguments() {
     let empty = posted(&backend, "kv/delete/shop/db", &[("versions", json!([7]))]);
     insta::assert_snapshot!(fetch(&backend, &empty, &cx).await.unwrap_err(), @"bao/kv/delete/shop/db: the store did the POST and answered nothing: there is nothing to deliver (ask for a path that answers)");
     let login = posted(&backend, "auth/token/create", &[]);
-    insta::assert_snapshot!(fetch(&backend, &login, &cx).await.unwrap_err(), @"bao/auth/token/create: the answer is a login, with a store token in `auth`, and not a secret (Keyferry alone logs in to the store)");
+    insta::assert_snapshot!(fetch(&backend, &login, &cx).await.unwrap_err(), @"bao/auth/token/create: the answer is a login with a store token in `auth`, not a secret (only Keyferry logs in to the store)");
     let get = secret(&backend, "auth/token/create");
     insta::assert_snapshot!(fetch(&backend, &get, &cx).await.unwrap_err(), @"bao/auth/token/create: the store refused the read: unsupported operation (the path does not take GET: see `method`)");
     bench.bao.pki("pki", "web", "1h", false).await;
     let wrong = posted(&backend, "pki/issue/web", &[("common_name", json!("x")), ("ttl", json!("not-a-ttl"))]);
     insta::assert_snapshot!(fetch(&backend, &wrong, &cx).await.unwrap_err(), @r#"bao/pki/issue/web: the store refused the POST: Field validation failed: error converting input for field "ttl": time: invalid duration "[redacted]" (correct the class: the path, the method or the arguments)"#);
     let raw = secret(&backend, "pki/ca/pem");
-    insta::assert_snapshot!(fetch(&backend, &raw, &cx).await.unwrap_err(), @"bao/pki/ca/pem: pki/ca/pem answers with raw bytes, and not with JSON (ask for pki/cert/ca, and take its field `certificate`)");
+    insta::assert_snapshot!(fetch(&backend, &raw, &cx).await.unwrap_err(), @"bao/pki/ca/pem: pki/ca/pem answers with raw bytes, not with JSON (ask for pki/cert/ca, and take its field `certificate`)");
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ async fn sealed_and_down() {
     bench.bao.seal().await;
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
     assert_eq!(fault, Fault::Unavailable);
-    insta::assert_snapshot!(error, @"bao/kv/data/shop/db: the store is sealed after 3 tries (an operator has to unseal it: `bao operator unseal`; a new store wants `bao operator init` first)");
-    insta::assert_snapshot!(check, @"bao: the store at http://ADDRESS is sealed (an operator has to unseal it: `bao operator unseal`)");
+    insta::assert_snapshot!(error, @"bao/kv/data/shop/db: the store is sealed after 3 tries (an operator must unseal it: `bao operator unseal`; a new store needs `bao operator init` first)");
+    insta::assert_snapshot!(check, @"bao: the store at http://ADDRESS is sealed (an operator must unseal it: `bao operator unseal`)");
     bench.bao.stop();
     let (fault, error, check) = trouble(&bench.as_pod(), &bench).await;
     assert_eq!(fault, Fault::Down);
@@ -27,7 +27,7 @@ async fn uninitialised_and_something_else() {
     let new = Bao::configured(Options { uninitialised: true, ..Options::default() }).await;
     let backend = open(&new.url(), "auth: { method: jwt, role: csi }");
     let shown = backend.check().await.unwrap_err().to_string().replace(&new.address().to_string(), "ADDRESS");
-    insta::assert_snapshot!(shown, @"bao: the store at http://ADDRESS is not initialised (an operator has to: `bao operator init`)");
+    insta::assert_snapshot!(shown, @"bao: the store at http://ADDRESS is not initialised (an operator must run `bao operator init`)");
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_store_that_is_down_is_not_tried_by_each_who_waits_for_the_login() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
-/// Nothing of a request is in what it says: tokens, arguments, values.
+/// Debug output has no tokens, arguments or values of a request.
 #[tokio::test]
 async fn no_secret_is_shown() {
     let bench = Bench::start().await;
@@ -101,7 +101,7 @@ async fn no_secret_is_shown() {
 
 #[tokio::test]
 async fn a_doctor_sees_that_the_clocks_are_apart() {
-    /// A node whose clock is ahead by so many seconds.
+    /// A node whose clock is ahead by this many seconds.
     #[derive(Debug)]
     struct Ahead(i64);
     impl Clock for Ahead {
