@@ -62,10 +62,10 @@ impl FailoverConfig {
         let written: Vec<&str> = reader.entries().iter().map(|(key, _)| key.text.as_str()).collect();
         for key in OF_MEMBERS.into_iter().filter(|key| written.contains(key)) {
             let at = reader.get(key).map_or(reader.at(), |node| node.at);
-            faults.add(at, reader.path(key), "belongs to the backends that `of` names: a failover has none of its own (write it there)");
+            faults.add(at, reader.path(key), "belongs to the backends that `of` names, not to the failover (write it there)");
         }
         let Some(at) = reader.get("of").map(|node| node.at) else {
-            reader.missing("of", "two backends of one kind, the first of which is asked first, such as of: [bao, bao-dr]", faults);
+            reader.missing("of", "two backends of one kind: the one to ask first, then the other, such as of: [bao, bao-dr]", faults);
             return None;
         };
         let (path, texts) = (reader.path("of"), reader.texts("of", faults)?);
@@ -81,7 +81,7 @@ impl FailoverConfig {
             if faults.len() > before && many < 2 {
                 return None;
             }
-            faults.add(at, path, format!("must name two backends, not {many} (the first is asked; the second while the first is out)"));
+            faults.add(at, path, format!("must name two backends, not {many} (Keyferry asks the first, and the second while the first is out)"));
             return None;
         };
         if let Some(problem) = beside.difference(first, second) {
@@ -119,7 +119,7 @@ fn check(members: &[Member; 2], at: Position, path: &str, faults: &mut Faults) {
     if first.class_may != second.class_may {
         let [first, second] = names;
         let problem = format!(
-            "classes may say other things of the login at {first} than at {second}, and one class is for both (write the same classMay for \
+            "classes may set other parts of the login at {first} than at {second}, but one class is for both (write the same classMay for \
              both, and auth.audience for both or for neither)"
         );
         faults.add(at, path, problem);

@@ -257,7 +257,7 @@ impl Inside {
             let namespace = if is_apart { tenant.as_str() } else { "all" };
             tracing::warn!(
                 namespace,
-                "a failover's first member has denied more requests than are kept: the second is asked only for what the first has answered since"
+                "a failover's first member has denied more requests than Keyferry keeps: it asks the second only for what the first has answered since"
             );
         }
         self.disk.as_ref().map_or(0, |disk| disk.marked(Some(tenant).filter(|_| is_apart)))

@@ -34,7 +34,7 @@ impl Kind for FailoverConfig {
     fn pin(&self, _: &str) -> Result<Version, String> {
         let [first, second] = self.names();
         Err(format!(
-            "cannot be pinned in a failover: {first} and {second} count their versions each for itself (remove it; or name one of them as \
+            "cannot be pinned in a failover: {first} and {second} each count their own versions (remove it; or name one of them as \
              the backend)"
         ))
     }
@@ -50,7 +50,7 @@ impl Kind for FailoverConfig {
             }
         }
         if asked.method == Method::Get && asked.args.has("version") {
-            let problem = "have a version, and the members of a failover count their versions each for itself (remove it)".to_owned();
+            let problem = "have a version, but the members of a failover each count their own versions (remove it)".to_owned();
             return Err(Inadmissible::Request { key: "args", problem });
         }
         let admitted = |member: &Member| member.config.kind().admit(RefParts { backend: member.name.clone(), ..asked.clone() });
@@ -78,9 +78,9 @@ impl Kind for FailoverConfig {
         let (what, [one, other]) = (format!("backend {name}"), self.names());
         let found = tokio::join!(first.look(limits, clock), second.look(limits, clock));
         let diagnosis = match found {
-            (Ok(()), Ok(())) => Diagnosis::ok(what, format!("{one} answers, and so does {other}, for when {one} is out")),
+            (Ok(()), Ok(())) => Diagnosis::ok(what, format!("{one} answers, and {other} answers too, for when {one} is out")),
             (Ok(()), Err(error)) => {
-                Diagnosis::of_error(Level::Warn, what, &format!("{other} could not stand in for {one}: {}", error.reason_in_full()))
+                Diagnosis::of_error(Level::Warn, what, &format!("{other} could not replace {one}: {}", error.reason_in_full()))
             }
             (Err(error), Ok(())) => {
                 Diagnosis::of_error(Level::Warn, what, &format!("{other} answers mounts in place of {one}: {}", error.reason_in_full()))

@@ -198,7 +198,7 @@ impl Failover {
     /// The first member is out, and has denied the request before.
     fn barred(&self, asking: &Asking<'_>, first: &BackendError) -> BackendError {
         let [one, other] = self.config.names();
-        let why = format!("{other} is not asked, because {one} has denied this request before, and not answered it since");
+        let why = format!("{other} is not asked, because {one} has denied this request before and has not answered it since");
         let full = first.source.is_some().then(|| format!("{one}: {}; {why}", first.reason_in_full()));
         let reason = format!("{one}: {}; {why}", first.reason);
         BackendError::with(first.fault, self.name.clone(), Some(asking.secret.name.clone()), reason, full)

@@ -131,7 +131,7 @@ async fn what_the_first_denied_the_second_is_not_asked_until_the_first_allows_it
             assert_eq!((error.fault, bench.second.calls()), (outage, 0), "{denial:?}");
             assert_eq!(
                 error.reason,
-                "bao: as it was told; bao-dr is not asked, because bao has denied this request before, and not answered it since"
+                "bao: as it was told; bao-dr is not asked, because bao has denied this request before and has not answered it since"
             );
         }
         let other = db.with(|asked| asked.login.role = Some("other".to_owned()));
@@ -246,8 +246,8 @@ fn each_member_is_sent_the_same_request_without_what_its_own_configuration_says(
     ];
     insta::assert_snapshot!(refused.join("\n"), @r#"
     Login { key: Address, problem: "a failover has the two addresses of bao and bao-dr, so a class cannot choose one (remove it)" }
-    Request { key: "args", problem: "have a version, and the members of a failover count their versions each for itself (remove it)" }
-    cannot be pinned in a failover: bao and bao-dr count their versions each for itself (remove it; or name one of them as the backend)
+    Request { key: "args", problem: "have a version, but the members of a failover each count their own versions (remove it)" }
+    cannot be pinned in a failover: bao and bao-dr each count their own versions (remove it; or name one of them as the backend)
     "#);
 }
 

@@ -81,7 +81,7 @@ impl Standby {
             return None;
         }
         let found = self.find(asked, cx).await?;
-        Some(self.give(asked, found, "the store answers again, and is asked for this secret within cache.fresh"))
+        Some(self.give(asked, found, "the store answers again, and Keyferry asks it for this secret within cache.fresh"))
     }
 
     /// In place of a request that would not be sent.

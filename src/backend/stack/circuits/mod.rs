@@ -267,7 +267,7 @@ impl Circuits {
                     backend = %self.backend,
                     server,
                     cause = cause.full.as_ref().unwrap_or(&cause.reason),
-                    "the store is out: until it answers again, mounts get what cache.stale allows, and fail without that"
+                    "the store is out: until it answers again, mounts get the answers that cache.stale allows, and the others fail"
                 );
             }
             Change::Closed(ended) => {

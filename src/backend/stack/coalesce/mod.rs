@@ -218,7 +218,7 @@ async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: onesh
 async fn revoke_lease(inner: &dyn Backend, unclaimed: Fetched) {
     let Some(lease) = unclaimed.secret.lease.clone() else { return };
     if let Err(error) = inner.revoke(lease, Instant::now() + REVOKE_TIME).await {
-        tracing::warn!(%error, "a lease whose mount was gone when it came could not be revoked; it lives until its end");
+        tracing::warn!(%error, "a lease came after its mount was gone, and it could not be revoked; it ends by itself");
     }
 }
 

@@ -60,7 +60,7 @@ impl Disk {
         let found =
             self.room.read_all().map_err(|error| format!("the sealed leases cannot be read: {error} (may the daemon read there?)"))?;
         if let Some((count, first)) = found.unopened {
-            tracing::warn!(count, first, "sealed leases do not open and are passed over: their Pods are issued others (remove the files)");
+            tracing::warn!(count, first, "sealed leases do not open, and Keyferry skips them: their Pods get others (remove the files)");
         }
         let mut awaiting: HashMap<_, Vec<_>> = HashMap::new();
         for saved in found.contents.iter().filter_map(Saved::decode) {
@@ -118,7 +118,7 @@ impl Leases {
         let (name, mut state) = (&store.name, self.lock());
         if self.disk.is_none() && !state.told {
             state.told = true;
-            tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod is issued others (cache.sealed keeps them)");
+            tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod gets others (set cache.sealed to keep them)");
         }
         state.records.move_to(store);
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
@@ -134,7 +134,7 @@ impl Leases {
         }
         if others > 0 {
             tracing::warn!(backend = %name, leases = others,
-                "leases of a former process are left to their ends: the backend was configured otherwise then");
+                "Keyferry does not use leases of a former process: the backend was configured differently then");
         }
         if resumed > 0 {
             tracing::info!(backend = %name, leases = resumed, "leases of a former process are taken up");
@@ -179,14 +179,14 @@ impl Leases {
         }
         if state.unwritten.is_none_or(|told| now.duration_since(told) >= TELL) {
             state.unwritten = Some(now);
-            tracing::warn!(%error, "a lease could not be written to the sealed folder: a restart would not know of it");
+            tracing::warn!(%error, "a lease could not be written to the sealed folder: after a restart, Keyferry would not know it");
         }
     }
 
     /// What is kept of backends that are not configured any more.
     pub(super) fn warn_of_orphans(&self) {
         for (backend, saved) in &self.lock().awaiting {
-            tracing::warn!(%backend, leases = saved.len(), "leases of a former process belong to no backend: they are left to their end");
+            tracing::warn!(%backend, leases = saved.len(), "leases of a former process belong to no backend: they end by themselves");
         }
     }
 }

@@ -98,9 +98,9 @@ impl Leases {
         let _ = timeout_at(deadline + CLOSE, stream::iter(unsaved).for_each_concurrent(None, |id| self.save(id))).await;
         match (left, &self.disk) {
             (0, _) => {}
-            (_, Some(_)) => tracing::info!(leases = left, "leases are left to the next process"),
+            (_, Some(_)) => tracing::info!(leases = left, "leases stay for the next process"),
             (_, None) => {
-                tracing::info!(leases = left, "leases are left to their ends: the next process issues others (cache.sealed keeps them)");
+                tracing::info!(leases = left, "leases end by themselves: the Pods get others from the next process (set cache.sealed to keep them)");
             }
         }
     }
@@ -181,8 +181,8 @@ impl Leases {
         for record in state.records.come_due(now) {
             state.forget(&record);
             let message = match record.stage {
-                Stage::Kept | Stage::Last if record.lease.is_of_made() => "what was made has ended: the next mount makes another",
-                Stage::Kept | Stage::Last => "a lease has ended: the next mount issues another",
+                Stage::Kept | Stage::Last if record.lease.is_of_made() => "what the store made has ended: the next mount gets another",
+                Stage::Kept | Stage::Last => "a lease has ended: the next mount gets another",
                 Stage::Retired => "a replaced lease has ended",
                 Stage::Leaving => "a lease has ended before it could be revoked",
             };
@@ -242,11 +242,11 @@ impl Leases {
         match guarded(name, deadline, store.inner.revoke(lease, deadline)).await {
             Ok(()) => {
                 self.metrics.lease(name.as_str(), LeaseEvent::Revoked);
-                tracing::info!(%secret, %ends, "a lease was revoked for which there is no room");
+                tracing::info!(%secret, %ends, "Keyferry revoked a lease, because there is no room for it");
             }
             Err(error) => {
                 self.metrics.lease(name.as_str(), LeaseEvent::RevokeFailed);
-                tracing::warn!(%secret, %ends, %error, "a lease for which there is no room could not be revoked: it is left to its end");
+                tracing::warn!(%secret, %ends, %error, "there is no room for a lease, and it could not be revoked: it ends by itself");
             }
         }
     }
@@ -290,7 +290,7 @@ impl Leases {
                 if lives == Some(true) {
                     self.tell(record, LeaseEvent::Renewed, "a lease was renewed");
                 } else {
-                    self.tell(record, LeaseEvent::Dropped, "a lease was renewed to nothing: the next mount issues another");
+                    self.tell(record, LeaseEvent::Dropped, "the store renewed a lease, but the lease has already ended: the next mount gets another");
                     state.drop_out(id);
                 }
                 return;
@@ -312,12 +312,12 @@ impl Leases {
             Meaning::Again => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RenewFailed);
                 tracing::warn!(secret = %record.key.secret, pod = &*pod, ends = %record.lease.ends, tries = record.tries, %error,
-                    "a lease could not be renewed; it is tried again until its end");
+                    "a lease could not be renewed; Keyferry tries again until the lease ends");
             }
             Meaning::Never => {}
             Meaning::Over => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::Dropped);
-                tracing::warn!(secret = %record.key.secret, pod = &*pod, %error, "the store will not renew a lease: the next mount issues another");
+                tracing::warn!(secret = %record.key.secret, pod = &*pod, %error, "the store refuses to renew a lease: the next mount gets another");
                 state.drop_out(id);
             }
         }
@@ -336,7 +336,7 @@ impl Leases {
         let Some(record) = state.records.get(id) else { return };
         match answer.map_err(|error| (Meaning::of(&error), error)) {
             Ok(()) if record.lease.is_of_made() => {
-                self.tell(record, LeaseEvent::Dropped, "what was made is kept no longer; there is nothing to revoke at the store");
+                self.tell(record, LeaseEvent::Dropped, "Keyferry drops what the store made; there is nothing to revoke at the store");
             }
             Ok(()) => self.tell(record, LeaseEvent::Revoked, "a lease was revoked"),
             Err((_, error)) if error.fault == Fault::NotFound => {
@@ -344,12 +344,12 @@ impl Leases {
             }
             Err((Meaning::Never | Meaning::Over, error)) => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RevokeFailed);
-                tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, %error, "a lease cannot be revoked: it is left to its end");
+                tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, %error, "a lease cannot be revoked: it ends by itself");
             }
             Err((Meaning::Again, error)) => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RevokeFailed);
                 tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, tries = record.tries, %error,
-                    "a lease could not be revoked; it is tried again until its end");
+                    "a lease could not be revoked; Keyferry tries again until the lease ends");
                 return;
             }
         }

@@ -135,7 +135,7 @@ impl Room {
             tracing::warn!(
                 leases = names(self.leases.slots()),
                 bytes = names(&self.bytes),
-                "a lease was refused, because its namespace has its share; these namespaces have most"
+                "Keyferry refused a lease, because its namespace has its full share; these namespaces have the most"
             );
         }
         full
@@ -189,13 +189,13 @@ impl Full {
     pub fn reason(&self) -> Option<String> {
         Some(match self {
             Self::Bytes { tenant, held, capacity } => format!(
-                "the leases of namespace {tenant} hold {} KiB on this node, and one namespace has no more than it leaves free of {} KiB \
-                 (ask for fewer or smaller leased secrets, share them with `lease: shared`, or spread the Pods)",
+                "the leases of namespace {tenant} hold {} of {} KiB on this node, and a namespace must leave as much free for others as it \
+                 holds (ask for fewer or smaller leased secrets, share them with `lease: shared`, or spread the Pods)",
                 held / 1024,
                 capacity / 1024
             ),
             Self::Holder(holder) => format!(
-                "{MOST_EACH} leases are out for this {}, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)",
+                "there are {MOST_EACH} leases for this {}, the most that it can have (ask for fewer leased secrets; Keyferry revokes those of deleted Pods)",
                 match holder {
                     Scope::Pod(_) => "Pod",
                     Scope::Account(_) | Scope::Node => "ServiceAccount on this node",
@@ -203,10 +203,10 @@ impl Full {
             ),
             Self::Late => return None,
             Self::Node => {
-                format!("{MOST} leases are out on this node, the most there may be (share leases with `lease: shared`, or spread the Pods)")
+                format!("there are {MOST} leases on this node, the most that it can have (share leases with `lease: shared`, or spread the Pods)")
             }
             Self::Share { tenant, held } => format!(
-                "{held} leases are out for namespace {tenant} on this node, and one namespace has no more than it leaves free of {MOST} \
+                "namespace {tenant} has {held} of {MOST} leases on this node, and a namespace must leave as many free for others as it has \
                  (ask for fewer leased secrets, share them with `lease: shared`, or spread the Pods)"
             ),
         })

@@ -339,7 +339,7 @@ impl Leases {
             return Ok(fetched);
         };
         let Some(life) = Life::of(&lease, now) else {
-            tracing::warn!(secret = %key.secret, "a lease was over when it came: it is given once and not kept (is this node's clock right?)");
+            tracing::warn!(secret = %key.secret, "a lease had already ended when it came: Keyferry gives it once and does not keep it (is this node's clock right?)");
             return Ok(fetched);
         };
         let weight = weight_of_record(&key.secret, &lease) + fetched.secret.weight() + POD;
@@ -352,7 +352,7 @@ impl Leases {
         };
         let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
         let mut record = Record::issued(key.clone(), store.clone(), place, (&fetched.secret, lease, life), pod, gauge, now);
-        let issued = if record.lease.is_of_made() { "what a store has made without a lease is kept" } else { "a lease was issued" };
+        let issued = if record.lease.is_of_made() { "Keyferry keeps what a store made without a lease" } else { "a lease was issued" };
         self.tell(&record, LeaseEvent::Issued, issued);
         // Others may have been issued meanwhile.
         let full = state.full(key);
@@ -360,7 +360,7 @@ impl Leases {
             record.leave(now.at);
             state.unsaved.insert(record.id);
         } else if let Some(old) = state.retire(key) {
-            self.tell(old, LeaseEvent::Replaced, "a lease was replaced: the former one is left to its end");
+            self.tell(old, LeaseEvent::Replaced, "a lease was replaced: the former one ends by itself");
         }
         if state.wakes.is_none_or(|wakes| record.due() < wakes) || !state.unsaved.is_empty() {
             self.changed.notify_one();
@@ -382,7 +382,7 @@ impl Leases {
         let error = old.told(error);
         self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::ReplaceFailed);
         tracing::warn!(secret = %key.secret, pod = &*old.issued_for, ends = %old.lease.ends, %error,
-            "a lease could not be replaced: the old one is given until its end");
+            "a lease could not be replaced: mounts get the old one until it ends");
     }
 
     /// One event of a lease: in the metrics, and in the log without a value.

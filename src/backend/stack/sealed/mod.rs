@@ -92,11 +92,11 @@ impl SealedConfig {
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let dir = reader.parsed("dir", faults, absolute);
         if reader.get("dir").is_none() {
-            reader.missing("dir", "the folder that is kept over restarts, such as /var/lib/keyferry/cache", faults);
+            reader.missing("dir", "the folder that stays over restarts, such as /var/lib/keyferry/cache", faults);
         }
         let given = reader.texts("key", faults);
         if given.as_ref().is_none_or(Vec::is_empty) {
-            reader.missing("key", "the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such", faults);
+            reader.missing("key", "the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such", faults);
         }
         let bytes = reader.parsed("bytes", faults, |text| match parse_size(text)? {
             few if few < LEAST => Err(format!("{text:?} is less than 1MiB (leave `stale` out to keep no answers)")),
@@ -130,7 +130,7 @@ impl Sealed {
         }
         if !keys.is_empty() {
             for problem in problems.drain(..) {
-                tracing::warn!("{problem}; the other keys of the sealed folder are used, and the first of them seals");
+                tracing::warn!("{problem}; Keyferry uses the other keys of the sealed folder, and encrypts with the first of them");
             }
         }
         if let Err(error) = make_folder(&config.dir) {
@@ -172,7 +172,7 @@ impl Room {
         let dir = self.dir();
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let name = key.name_of(self.name, id);
-        let file = key.seal(self.name, &name, content).map_err(|Unspecified| io::Error::other("cannot be sealed"))?;
+        let file = key.seal(self.name, &name, content).map_err(|Unspecified| io::Error::other("cannot be encrypted"))?;
         let draft = dir.join(format!(".{name}.{}", process::id()));
         let written = write_draft(&draft, &file).and_then(|()| fs::rename(&draft, dir.join(&name)));
         if written.is_err() {
@@ -251,7 +251,7 @@ impl Room {
                 }
                 continue;
             }
-            let content = if is_name(name) { self.read(&path, name) } else { Err("has not the name of a sealed file".to_owned()) };
+            let content = if is_name(name) { self.read(&path, name) } else { Err("does not have the name of a sealed file".to_owned()) };
             if visit(&path, content).is_break() {
                 break;
             }
@@ -299,10 +299,10 @@ impl Room {
         match file.first_chunk() {
             Some(MAGIC) if file.len() > HEADER => {}
             Some(MAGIC) | None => return Err("is truncated".to_owned()),
-            Some(_) => return Err("is no sealed file of this version".to_owned()),
+            Some(_) => return Err("is not a sealed file of this version".to_owned()),
         }
         let opened = self.sealed.keys.iter().find_map(|key| key.open(self.name, name, &file).ok());
-        opened.ok_or_else(|| "was altered, moved, or sealed with a key that is not named".to_owned())
+        opened.ok_or_else(|| "was changed, moved, or encrypted with a key that is not configured".to_owned())
     }
 }
 

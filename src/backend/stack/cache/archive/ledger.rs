@@ -94,7 +94,7 @@ impl TryFrom<String> for Denied {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Id::parse(&text).map(Self).ok_or("is no id")
+        Id::parse(&text).map(Self).ok_or("is not an id")
     }
 }
 
@@ -155,12 +155,12 @@ impl Ledger {
         if !ledger.pages.is_empty() {
             room.sync()?;
         }
-        let before = "a former start could not read all".to_owned();
+        let before = "an earlier start could not read all of them".to_owned();
         if let Some(problem) = unread.or_else(|| ledger.pages.contains_key(&Place::default()).then_some(before)) {
             tracing::warn!(
                 problem,
                 folder = %room.dir().display(),
-                "not all sealed denials can be read: while the first member of a failover is out, the second is asked only for what the first has answered since this start (to start with an empty table, stop the daemon, remove the folder, start the daemon)"
+                "not all sealed denials can be read: while the first member of a failover is out, Keyferry asks the second only for what the first has answered since this start (to start with an empty table, stop the daemon, remove the folder, start the daemon)"
             );
             ledger.change(Place::default(), Page::mark);
         }

@@ -336,7 +336,7 @@ impl Drawer {
         let read = move || {
             let content = room.find(&id.text())?.ok_or_else(|| "is not there any more".to_owned())?;
             let answer = Answer::decode(content.expose(), &origin, &request, at, &pod, since);
-            answer.ok_or_else(|| "is another one than was written".to_owned())
+            answer.ok_or_else(|| "is not the one that was written".to_owned())
         };
         match self.archive.desk.run(tenant, deadline.min(Instant::now() + READ), read).await {
             Ok(Ok(answer)) => Some(answer),
@@ -393,7 +393,7 @@ impl Drawer {
         if state.index.find(id).is_some_and(|known| known.written.is_some_and(|written| written.since.at == at)) {
             state.index.remove(id);
             drop(state);
-            tracing::warn!(backend = %self.backend, problem, "a sealed answer cannot be used: the store has to be asked for it again");
+            tracing::warn!(backend = %self.backend, problem, "a sealed answer cannot be used: Keyferry must ask the store again");
             self.shared().wake();
         }
     }

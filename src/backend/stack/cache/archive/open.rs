@@ -130,7 +130,7 @@ fn marks(shared: &Shared) -> std::io::Result<()> {
     state.ledger = ledger;
     (state.index.wipes, state.seen) = (wipes, seen);
     if logins.len() > MARKS {
-        tracing::warn!(most = MARKS, "the sealed folder has too many marks of refused logins: its answers are removed, and none is given");
+        tracing::warn!(most = MARKS, "the sealed folder has too many marks of refused logins: Keyferry removes its answers and gives none");
         state.index.discard = true;
         return Ok(());
     }
@@ -200,7 +200,7 @@ impl<'r> Reading<'r> {
     }
 
     fn take(&mut self, content: &[u8]) -> Result<(), String> {
-        let foreign = || "is no answer of this version".to_owned();
+        let foreign = || "is not an answer of this version".to_owned();
         let (head, given) = split(content).ok_or_else(foreign)?;
         let asked = head.asked().ok_or_else(foreign)?;
         let id = Id::of(&head.origin, &asked);
@@ -260,10 +260,10 @@ impl<'r> Reading<'r> {
     fn tell(&self) {
         let Tally { found, unopened } = &self.tally;
         if let Some((count, first)) = unopened {
-            tracing::warn!(count, first, "sealed answers do not open and are ignored (remove the files)");
+            tracing::warn!(count, first, "sealed answers do not open, and Keyferry ignores them (remove the files)");
         }
         if *found > 0 {
-            tracing::info!(answers = found, "sealed answers of a former process are there, for when their store is out");
+            tracing::info!(answers = found, "Keyferry has sealed answers of a former process, for when their store is out");
         }
     }
 }

@@ -80,7 +80,7 @@ impl Wipes {
             ControlFlow::Continue(())
         })?;
         if let Some((count, first)) = unopened {
-            tracing::warn!(count, first, "marks of `keyferry cache wipe` do not open and are ignored (remove the files)");
+            tracing::warn!(count, first, "marks of `keyferry cache wipe` do not open, and Keyferry ignores them (remove the files)");
         }
         Ok(Self(wipes))
     }

@@ -126,7 +126,7 @@ impl State {
         if let (Some(behind), false) = (behind, self.trouble.is_behind) {
             tracing::warn!(
                 seconds = behind.as_secs(),
-                "the clock is behind the newest answer in the sealed folder: none is given from there (set the clock; or, if it was ahead before, `keyferry cache wipe`)"
+                "the clock is behind the newest answer in the sealed folder: no answer is given from there (set the clock; or, if it was ahead before, `keyferry cache wipe`)"
             );
         }
         self.trouble.is_behind = behind.is_some();
@@ -429,7 +429,7 @@ impl Shared {
         let is_full = !found.is_ok_and(is_enough);
         let mut state = self.lock();
         if is_full && !state.trouble.is_full {
-            tracing::warn!(folder = %folder.display(), "the disk has less than 256 MiB or 5 % free: no answers are written until it has more");
+            tracing::warn!(folder = %folder.display(), "the disk has less than 256 MiB or 5 % free: Keyferry writes no answers until it has more");
         }
         state.trouble.is_full = is_full;
         !is_full

@@ -190,7 +190,7 @@ async fn there_are_at_most_so_many_a_pod() {
     }
     let error = bench.fetch("a", "db/creds/more").await.unwrap_err();
     assert_eq!(error.fault, Fault::TooLarge);
-    insta::assert_snapshot!(error, @"bao/db/creds/more: 128 leases are out for this Pod, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)");
+    insta::assert_snapshot!(error, @"bao/db/creds/more: there are 128 leases for this Pod, the most that it can have (ask for fewer leased secrets; Keyferry revokes those of deleted Pods)");
     assert_eq!(bench.fake.issued(), 128, "the store was not asked");
     bench.fetch("b", "db/creds/more").await.unwrap();
     pass(10).await;
@@ -206,7 +206,7 @@ async fn what_is_issued_at_once_beyond_so_many_a_pod_is_revoked() {
     let names: Vec<_> = (0..130).map(|number| format!("db/creds/{number}")).collect();
     let all = futures_util::future::join_all(names.iter().map(|name| bench.fetch("a", name))).await;
     let refused: Vec<_> = all.iter().filter_map(|given| given.as_ref().err()).collect();
-    assert!(refused.len() == 2 && refused.iter().all(|error| error.reason.starts_with("128 leases are out for this Pod")));
+    assert!(refused.len() == 2 && refused.iter().all(|error| error.reason.starts_with("there are 128 leases for this Pod")));
     pass(10).await;
     assert_eq!((bench.fake.revoked().len(), bench.leases.lock().records.len()), (2, 128));
     bench.fake.rule(|rules| rules.leased = false);

@@ -36,7 +36,7 @@ async fn one_namespace_has_half_of_the_leases_and_others_find_room() {
     let (got, error) = bench.fill("evil", 32 * 128).await;
     let error = error.unwrap();
     assert_eq!((got, bench.fake.issued(), error.fault), (2048, 2048, Fault::TooLarge));
-    insta::assert_snapshot!(error, @"bao/evil/2048: 2048 leases are out for namespace evil on this node, and one namespace has no more than it leaves free of 4096 (ask for fewer leased secrets, share them with `lease: shared`, or spread the Pods)");
+    insta::assert_snapshot!(error, @"bao/evil/2048: namespace evil has 2048 of 4096 leases on this node, and a namespace must leave as many free for others as it has (ask for fewer leased secrets, share them with `lease: shared`, or spread the Pods)");
     assert!(bench.fake.revoked().is_empty(), "nothing was issued that could not be kept");
     assert_eq!(bench.ask("shop", "a", "db/creds/app").await.map(|given| user(&given)).unwrap(), "user-2049");
     // A year of renewals changes nothing.
@@ -66,7 +66,7 @@ async fn where_nothing_is_free_that_is_said() {
     }
     assert_eq!(bench.leases.room.leases().free(), 0, "each has had half of the rest");
     let error = bench.ask("shop", "a", "db/creds/app").await.unwrap_err();
-    insta::assert_snapshot!(error, @"bao/db/creds/app: 4096 leases are out on this node, the most there may be (share leases with `lease: shared`, or spread the Pods)");
+    insta::assert_snapshot!(error, @"bao/db/creds/app: there are 4096 leases on this node, the most that it can have (share leases with `lease: shared`, or spread the Pods)");
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +150,7 @@ async fn leases_that_differ_in_their_arguments_alone_are_bounded_by_their_bytes(
         }
     };
     assert_eq!((given, error.fault, bench.fake.issued()), (51, Fault::TooLarge, 51), "5 MiB, half of all; the next was not issued");
-    insta::assert_snapshot!(error, @"bao/pki/issue/web: the leases of namespace evil hold 5080 KiB on this node, and one namespace has no more than it leaves free of 10240 KiB (ask for fewer or smaller leased secrets, share them with `lease: shared`, or spread the Pods)");
+    insta::assert_snapshot!(error, @"bao/pki/issue/web: the leases of namespace evil hold 5080 of 10240 KiB on this node, and a namespace must leave as much free for others as it holds (ask for fewer or smaller leased secrets, share them with `lease: shared`, or spread the Pods)");
     assert!(bench.ask("shop", "a", "db/creds/app").await.is_ok());
 }
 
