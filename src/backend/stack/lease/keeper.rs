@@ -1,8 +1,8 @@
-//! The one task behind the table: it renews leases in their turn, revokes those whose Pods are gone, and sleeps in between. A daemon
-//! that keeps no lease costs nothing.
+//! The one task behind the table: it renews leases when their turn comes, revokes those whose Pods are gone, and sleeps in between. It costs
+//! nothing while the daemon keeps no lease.
 //!
-//! Calls to stores, writings to the disk and looks at kubelet's folder do not wait for each other, nor does one store for another
-//! (`calls.rs`): each kind has its own places. Each call has a deadline of its own.
+//! Calls to stores, writes to the disk and looks at kubelet's folder do not wait for each other, and no store waits for another (`calls.rs`). Each
+//! kind of work has its own places, and each call has its own deadline.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -32,12 +32,12 @@ const CALL: Duration = Duration::from_secs(30);
 /// How long the disk may take at the end of the process.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// What is due.
+/// Work that is due.
 enum Job {
     Ask(Call, Slot),
-    /// At kubelet's folder.
+    /// A look at kubelet's folder.
     Look,
-    /// To the disk.
+    /// A write to the disk.
     Save(RecordId),
 }
 
@@ -54,17 +54,17 @@ struct About {
     backend: Arc<dyn Backend>,
     name: BackendName,
     lease: Lease,
-    /// When it ends if nothing is done: no call about it takes longer.
+    /// When it ends if nothing is done. No call about it may take longer.
     ends: Instant,
 }
 
-/// What a failure means for its lease.
+/// What a failed call means for its lease.
 enum Meaning {
-    /// Another try may do better.
+    /// Another try may succeed.
     Again,
     /// The store cannot do such a thing.
     Never,
-    /// The store does not know the lease, or will not have it: an operator revoked it, its role or its token is gone.
+    /// The store does not know the lease or refuses it: an operator revoked it, or its role or token is gone.
     Over,
 }
 
@@ -84,8 +84,8 @@ impl Leases {
         }
     }
 
-    /// At the end of the process, when no mount is under way any more and [`Self::run`] has been dropped: revokes
-    /// everything by the deadline if it is told to, and brings the disk up to date.
+    /// Called at the end of the process, when no mount is under way and [`Self::run`] has been dropped. Revokes everything before the deadline if
+    /// the configuration says so, and writes the rest to the disk.
     pub async fn close(&self, deadline: Instant) {
         if self.revoke_at_end.load(Ordering::Relaxed) {
             let stores = self.leave_all().into_values().map(|tenants| self.revoke_all(tenants));
@@ -117,14 +117,14 @@ impl Leases {
         all
     }
 
-    /// Of one store. Tenants have the calls at once in equal parts: there is no time for one to wait for another.
+    /// For one store. All tenants get equal parts of the calls at once: there is no time to wait for each other.
     async fn revoke_all(&self, tenants: BTreeMap<Tenant, Vec<Call>>) {
         let each = (AT_ONCE / tenants.len().max(1)).max(1);
         let of_tenant = |calls| stream::iter(calls).for_each_concurrent(each, |call| async { _ = self.ask(call).await });
         stream::iter(tenants.into_values()).for_each_concurrent(AT_ONCE / each, of_tenant).await;
     }
 
-    /// What is to be done now, and when to look again.
+    /// What to do now, and when to look again.
     fn due(&self) -> (Vec<Job>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -151,7 +151,7 @@ impl Leases {
             };
             match call {
                 Some(call) => jobs.push(Job::Ask(call, slot)),
-                // What is gone is not due any more.
+                // What is gone is no longer due.
                 None => state.records.calls.over(slot, true),
             }
         }
@@ -176,7 +176,7 @@ impl Leases {
         some
     }
 
-    /// Lets go of what has come to its end.
+    /// Removes what has ended.
     fn end(&self, state: &mut State, now: Instant) {
         for record in state.records.come_due(now) {
             state.forget(&record);
@@ -209,10 +209,10 @@ impl Leases {
         let deadline = Instant::now() + CALL;
         match call {
             Call::Forget(id, pod, Store { inner, .. }) => {
-                // What it keeps for the Pod ends by itself, too.
+                // What the store keeps for the Pod also ends by itself.
                 let forgotten = timeout_at(deadline, AssertUnwindSafe(inner.forget(&pod, deadline)).catch_unwind()).await;
                 self.lock().departed(id);
-                // It says nothing, also where it found no answer.
+                // `forget` returns nothing, even if it found no answer.
                 forgotten.is_ok() && Instant::now() < deadline
             }
             Call::Renew(About { id, backend, name, lease, ends }) => {
@@ -224,7 +224,7 @@ impl Leases {
             }
             Call::Revoke(About { id, backend, name, lease, ends }) => {
                 let deadline = deadline.min(ends);
-                // What the store does not know has nothing to be revoked.
+                // If the store does not know it, there is nothing to revoke.
                 let answer = if lease.is_of_made() { Ok(()) } else { guarded(&name, deadline, backend.revoke(lease, deadline)).await };
                 let answered = is_answer(&answer);
                 self.revoked(id, answer);
@@ -233,7 +233,7 @@ impl Leases {
         }
     }
 
-    /// Revokes what was issued and is not kept: once, and for no longer than that.
+    /// Revokes a lease that was issued and is not kept: one try, until the deadline.
     pub(super) async fn give_up(&self, store: &Store, lease: Lease, deadline: Instant) {
         if lease.is_of_made() {
             return;
@@ -251,7 +251,7 @@ impl Leases {
         }
     }
 
-    /// Which Pods are gone.
+    /// Finds out which Pods are gone.
     async fn look(&self) {
         let root = self.pods.clone();
         let present = spawn_blocking(move || pods::look(&root)).await.ok().flatten();
@@ -273,7 +273,7 @@ impl Leases {
         let Some(is_kept) = state.records.get(id).map(|record| record.stage == Stage::Kept) else { return };
         state.unsaved.insert(id);
         if !is_kept {
-            // Not given any more, or revoked soon: of a renewal only its times matter.
+            // The lease is no longer given, or is revoked soon: only the times of a renewal matter.
             let _ = state.records.change(id, |record| {
                 record.busy = false;
                 answer.map(|lease| record.renew(lease, now))
@@ -396,12 +396,12 @@ impl Meaning {
     }
 }
 
-/// A store that says no, or that something else is out of reach, has answered.
+/// If the store refuses, or says that something else is out of reach, it has answered.
 fn is_answer<T>(answer: &Result<T, BackendError>) -> bool {
     answer.as_ref().err().is_none_or(|error| error.fault != Fault::TimedOut)
 }
 
-/// In time, and with an error rather than a panic: one store's bug does not end the others' renewals.
+/// Ends in time, and turns a panic into an error: a bug in one store's code does not stop the renewals of others.
 async fn guarded<T>(
     backend: &BackendName,
     deadline: Instant,

@@ -1,4 +1,4 @@
-//! Issued once a holder and request, and kept.
+//! One lease per holder and request, and it is kept.
 
 use super::*;
 use crate::model::LeaseFor;
@@ -99,8 +99,8 @@ async fn one_that_only_waits_for_its_turn_ends_with_its_caller() {
     sleep(Duration::from_secs(1)).await;
     first.abort();
     sleep(Duration::from_mins(1)).await;
-    assert_eq!(bench.fake.issued(), 0, "nobody wants it");
-    // Who waits for the same goes on by itself.
+    assert_eq!(bench.fake.issued(), 0, "nobody needs it");
+    // A caller that waits for the same goes on by itself.
     let first = start(&bench);
     sleep(Duration::from_secs(1)).await;
     let second = start(&bench);
@@ -170,7 +170,7 @@ async fn a_shared_lease_is_no_other_accounts() {
             of_account("d", "other", "sa-1"),
             // Made again under the old name.
             of_account("e", "web", "sa-2"),
-            // Written one after another, these would be the same.
+            // If these were written one after another, they would be the same.
             PodIdentity { namespace: "shop\", \"web".into(), ..pod("f") },
         ];
         let mut seen = vec![mine];
@@ -198,7 +198,7 @@ async fn there_are_at_most_so_many_a_pod() {
     assert_eq!(user(&bench.fetch("a", "db/creds/0").await.unwrap()), "user-1");
 }
 
-/// Nobody knows which of many requests come with a lease.
+/// Nobody knows which of many requests return a lease.
 #[tokio::test(start_paused = true)]
 async fn what_is_issued_at_once_beyond_so_many_a_pod_is_revoked() {
     let bench = Arc::new(Bench::new());
