@@ -149,7 +149,7 @@ fn a_draft_that_a_crash_left_is_removed() {
     assert_eq!(folder.files().len(), 1);
 }
 
-/// One key takes nothing from the others: what it alone opens stays where it is.
+/// One key takes nothing from the others: a file that only it opens stays where it is.
 #[test]
 fn a_key_that_is_none_is_left_out() {
     let folder = Folder::new();
@@ -213,7 +213,7 @@ fn the_configuration_names_what_is_missing() {
     "#);
 }
 
-/// A link in a draft's place, to another file or to nothing, is not written through.
+/// A link in a draft's place, to another file or to nothing, is not followed when a draft is written.
 #[test]
 fn a_draft_follows_no_link() {
     let folder = Folder::new();
