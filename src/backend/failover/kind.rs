@@ -1,4 +1,4 @@
-//! What a failover knows before it is opened: what its members know, where both know the same.
+//! What is known of a failover before it is opened: what its members know, if both know the same.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ impl Kind for FailoverConfig {
         ))
     }
 
-    /// The request must mean something to both members, and the same. What both configurations say is left out of the login; what one of
-    /// them does not say is kept, and left out for the other one when it is asked.
+    /// The request must mean the same to both members. Parts of the login that both configurations set are left out. If only one of them sets a
+    /// part, it is kept, and left out when that member is asked.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
         for key in [LoginKey::Address, LoginKey::Tls] {
             if asked.login.said().iter().any(|(said, _)| *said == key) {
@@ -59,14 +59,14 @@ impl Kind for FailoverConfig {
         Ok(RefParts { backend: asked.backend, login: joined(first.login, second.login), ..first })
     }
 
-    /// Over its members alone, without what stands around them: the registry has it over their stacks.
+    /// Only its members, without the decorators around them: the registry builds a failover above their stacks.
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         let [first, second] = self.members.each_ref().map(|member| member.config.kind().open(&member.name, limits, clock));
         let (members, answered) = ([first?, second?], [Counter::default(), Counter::default()]);
         Ok(Arc::new(Failover::new(name, self.clone(), members, Denials::new(name, limits.remembered, None), answered)))
     }
 
-    /// Its members are looked at each for itself; here it is whether one of them could serve its mounts.
+    /// Each member is examined separately. Here it is whether one of them could serve the failover's mounts.
     async fn examine(
         &self,
         name: &BackendName,
@@ -111,7 +111,7 @@ impl Member {
     }
 }
 
-/// What either says. Where both do, it is the same: what the class said.
+/// The parts that either login sets. If both set one, it is the same: what the class has set.
 fn joined(one: Login, other: Login) -> Login {
     Login {
         address: one.address.or(other.address),

@@ -1,5 +1,4 @@
-//! A failover above two fakes, without what stands around them: its order, and what it keeps in mind. `registry/tests` have it above whole
-//! stacks.
+//! A failover above two fakes, without their decorators: its order, and what it remembers. `registry/tests` have a failover above complete stacks.
 
 use tokio::time::{Duration, advance, timeout};
 
@@ -18,7 +17,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const OUTAGES: [Fault; 4] = [Fault::Down, Fault::Throttled, Fault::TimedOut, Fault::Unavailable];
 const DENIALS: [Fault; 3] = [Fault::Denied, Fault::NotFound, Fault::Unauthenticated];
 
-/// `both` of `bao` and `bao-dr`, whose classes may choose the role, the mount and the namespace.
+/// The failover `both` of `bao` and `bao-dr`. Classes may choose the role, the mount and the namespace.
 pub fn config() -> FailoverConfig {
     let member = |name: &str, mount: &str| {
         format!(
@@ -69,7 +68,7 @@ impl Bench {
         self.failover.fetch(secret, &context("uid-1", "web", MINUTE)).await
     }
 
-    /// Who answers; or how it fails.
+    /// Who answers, or how it fails.
     async fn by(&self, secret: &SecretRef) -> String {
         self.ask(secret).await.map_or_else(|error| fails(error.fault), |fetched| fetched.by.to_string())
     }
@@ -143,7 +142,7 @@ async fn what_the_first_denied_the_second_is_not_asked_until_the_first_allows_it
     }
 }
 
-/// It was sent before the denial, and comes after it.
+/// The request was sent before the denial, and its answer comes after it.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_under_way_ends_no_denial() {
     let (bench, db) = (Bench::new(), both("kv/db"));
@@ -251,7 +250,7 @@ fn each_member_is_sent_the_same_request_without_what_its_own_configuration_says(
     "#);
 }
 
-/// A store that is two: each has what is put in.
+/// A store that consists of two: each gets what is put in.
 struct Pair {
     bench: Bench,
     backend: Arc<Failover>,
