@@ -81,7 +81,11 @@ impl FailoverConfig {
             if faults.len() > before && many < 2 {
                 return None;
             }
-            faults.add(at, path, format!("must name two backends, not {many} (Keyferry asks the first, and the second while the first is out)"));
+            faults.add(
+                at,
+                path,
+                format!("must name two backends, not {many} (Keyferry asks the first, and the second while the first is out)"),
+            );
             return None;
         };
         if let Some(problem) = beside.difference(first, second) {

@@ -180,7 +180,7 @@ fn secret_of(backend: &str) -> SecretRef {
     SecretRef::read(name(backend), "kv/db".parse().unwrap())
 }
 
-/// One tenant's broken path is no outage for anybody else; an open circuit is one for everybody, and costs no time.
+/// One tenant's broken path is not an outage for others; an open circuit is one for everybody, and costs no time.
 #[tokio::test(start_paused = true)]
 async fn one_request_moves_no_other_and_an_open_circuit_moves_all_at_once() {
     let pair = Pair::new();

@@ -100,7 +100,10 @@ impl Leases {
             (0, _) => {}
             (_, Some(_)) => tracing::info!(leases = left, "leases stay for the next process"),
             (_, None) => {
-                tracing::info!(leases = left, "leases end by themselves: the Pods get others from the next process (set cache.sealed to keep them)");
+                tracing::info!(
+                    leases = left,
+                    "leases end by themselves: the Pods get others from the next process (set cache.sealed to keep them)"
+                );
             }
         }
     }
@@ -290,7 +293,11 @@ impl Leases {
                 if lives == Some(true) {
                     self.tell(record, LeaseEvent::Renewed, "a lease was renewed");
                 } else {
-                    self.tell(record, LeaseEvent::Dropped, "the store renewed a lease, but the lease has already ended: the next mount gets another");
+                    self.tell(
+                        record,
+                        LeaseEvent::Dropped,
+                        "the store renewed a lease, but the lease has already ended: the next mount gets another",
+                    );
                     state.drop_out(id);
                 }
                 return;

@@ -203,7 +203,9 @@ impl Full {
             ),
             Self::Late => return None,
             Self::Node => {
-                format!("there are {MOST} leases on this node, the most that it can have (share leases with `lease: shared`, or spread the Pods)")
+                format!(
+                    "there are {MOST} leases on this node, the most that it can have (share leases with `lease: shared`, or spread the Pods)"
+                )
             }
             Self::Share { tenant, held } => format!(
                 "namespace {tenant} has {held} of {MOST} leases on this node, and a namespace must leave as many free for others as it has \

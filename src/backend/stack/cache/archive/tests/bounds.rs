@@ -109,7 +109,7 @@ async fn more_answers_than_memory_has_room_for_are_removed() {
     let daemon = node.start();
     let known = daemon.archive.shared.lock().index.all().count();
     assert!((20..160).contains(&known), "{known}");
-    assert_eq!(node.files("answers").len(), known, "what is not known is nobody's: it is removed");
+    assert_eq!(node.files("answers").len(), known, "an unknown file belongs to nobody: it is removed");
     assert_eq!(daemon.stale("kv/db").await, given("v1", 0), "the other tenant's");
 }
 
