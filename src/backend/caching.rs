@@ -1,26 +1,26 @@
-//! The mapping `cache`: of the configuration, and of one backend.
+//! The mapping `cache`: of the whole configuration, and of one backend.
 
 use tokio::time::Duration;
 
 use crate::units::parse_duration;
 use crate::yaml::{Faults, Reader};
 
-/// The longest `stale`: nobody counts on what a store said so long ago.
+/// The longest `stale`: nobody relies on an answer that is older.
 const LONGEST_STALE: Duration = Duration::from_hours(30 * 24);
 
-/// The longest `fresh`: a changed secret is not seen for so long.
+/// The longest `fresh`: for so long nobody sees that a secret has changed.
 const LONGEST_FRESH: Duration = Duration::from_hours(24);
 
-/// What is in force for a backend.
+/// The times that apply to a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct CacheConfig {
-    /// For how long an answer serves equal requests. Default 2 minutes; zero: not at all.
+    /// How long Keyferry gives an answer to equal requests. Default 2 minutes; zero: not at all.
     pub fresh: Duration,
-    /// And for how long while the store is out. Default zero: not at all.
+    /// How long Keyferry gives it while the store is out. Default zero: not at all.
     pub stale: Duration,
 }
 
-/// What one mapping says; the rest is as it is further out.
+/// What one mapping sets. For the rest, the outer mapping applies.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct CacheTimes {
     pub fresh: Option<Duration>,

@@ -1,4 +1,4 @@
-//! What the configured stores make of what a class asks for. None of them is opened for it.
+//! Turns what a class asks for into requests to the configured stores. No store is opened for this.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use super::{BackendConfig, Inadmissible, Kind, ServedDialects};
 use crate::model::{Ask, BackendName, Catalogue, InvalidName, Method, RefParts, SecretName, SecretRef, Serving, Unresolved};
 use crate::nearest::nearest;
 
-/// The configured stores by name: what classes are judged by, in a mount as in `keyferry check`.
+/// The configured stores by name. A mount and `keyferry check` judge classes by them.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Configured {
     stores: BTreeMap<BackendName, BackendConfig>,
     dialects: ServedDialects,
-    /// For classes that name none.
+    /// The backend for classes that name none.
     default: Option<BackendName>,
 }
 
@@ -60,10 +60,10 @@ impl Configured {
 }
 
 impl Configured {
-    /// What a listing names, a secret or a folder, as it is asked for: by the login of the listing. `name` is from the listed folder on.
+    /// The request for a secret or folder that a listing names. It uses the login of the listing. `name` begins at the listed folder.
     ///
     /// # Errors
-    /// The store has no such name: it could not be asked for.
+    /// The store cannot have such a name, so nobody can ask for it.
     pub fn listed(&self, listing: &SecretRef, name: &str) -> Result<SecretRef, InvalidName> {
         let whole = format!("{}{name}", listing.name);
         let Some(config) = self.stores.get(&listing.backend) else { return whole.parse().map(|name| found(listing, name)) };
@@ -76,7 +76,7 @@ impl Configured {
     }
 }
 
-/// The folder's name, if what is in it can have one.
+/// The folder's name, if names inside of it are possible.
 fn folder(kind: &dyn Kind, name: &str) -> Result<SecretName, InvalidName> {
     kind.canonical(&format!("{name}/x"))?.folder().ok_or(InvalidName::Empty)
 }

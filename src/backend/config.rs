@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::model::{BackendName, Diagnosis};
 use crate::yaml::{Faults, Node, Reader, Value};
 
-/// A configured store. What it knows, it says as a [`Kind`]; two that are equal would become the same backend.
+/// A configured store. Its [`Kind`] says what is known of it. Two equal ones would become the same backend.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum BackendConfig {
     Aws(Box<AwsConfig>),
@@ -26,7 +26,7 @@ pub enum BackendConfig {
 /// Reads what an entry says besides its `kind`; the caller ends the reading.
 type Parse = fn(&mut Reader<'_>, &mut Faults) -> Option<BackendConfig>;
 
-/// The kinds that are served, as `kind` writes them.
+/// The kinds that this version serves, as the key `kind` has them.
 const KINDS: [(&str, Parse); 4] = [
     ("aws", |reader, faults| AwsConfig::parse(reader, faults).map(|config| BackendConfig::Aws(Box::new(config)))),
     ("file", |reader, faults| FileConfig::parse(reader, faults).map(BackendConfig::File)),
@@ -34,14 +34,14 @@ const KINDS: [(&str, Parse); 4] = [
     ("vault", |reader, faults| VaultConfig::parse(reader, faults).map(|config| BackendConfig::Vault(Box::new(config)))),
 ];
 
-/// Kinds that are designed and not built; their configuration is refused with these words.
+/// Kinds that are planned but not built. Keyferry refuses their configuration with a message of their own.
 const NOT_YET: [&str; 2] = ["azure", "gcp"];
 
-/// The kind of an entry whose backends are entries themselves.
+/// The kind of an entry whose members are other entries.
 pub(super) const FAILOVER: &str = "failover";
 
 impl BackendConfig {
-    /// Reads one entry, beside others: a failover is judged by those that it names, and so it is read after them.
+    /// Reads one entry. `beside` has the others: a failover depends on the entries that it names, so it is read after them.
     pub fn parse(mut reader: Reader<'_>, beside: Beside<'_>, faults: &mut Faults) -> Option<Self> {
         let Some(node) = reader.get("kind") else {
             reader.missing("kind", "which store it is, such as kind: file", faults);
@@ -60,8 +60,8 @@ impl BackendConfig {
                     reader.finish(faults);
                     return config;
                 }
-                None if NOT_YET.contains(&kind) => format!("{kind:?} is not yet supported (it serves: {})", served()),
-                None => format!("{kind:?} is no kind of backend (this version serves: {})", served()),
+                None if NOT_YET.contains(&kind) => format!("{kind:?} is not yet supported (this version serves: {})", served()),
+                None => format!("{kind:?} is not a kind of backend (this version serves: {})", served()),
             },
             None => format!("is {}, but must be a text (such as kind: file)", node.kind()),
         };
@@ -69,7 +69,7 @@ impl BackendConfig {
         None
     }
 
-    /// The kind that an entry names, whatever else is in it.
+    /// The kind that an entry names. The rest of the entry does not matter.
     pub fn kind_in(entry: &Node) -> Option<&str> {
         let Value::Mapping(entries) = &entry.value else { return None };
         entries.iter().find(|(key, _)| key.text == "kind").and_then(|(_, node)| node.text())
@@ -80,7 +80,7 @@ impl BackendConfig {
         Self::kind_in(entry) == Some(FAILOVER)
     }
 
-    /// A look at it, for `keyferry doctor`: as [`Kind::examine`].
+    /// Looks at the store for `keyferry doctor`, as [`Kind::examine`] does.
     pub async fn examine(
         &self,
         name: &BackendName,

@@ -1,16 +1,16 @@
-//! A look at one store, for `keyferry doctor`: what it needs, and whether it could serve a mount now, in the words of readiness.
+//! Looks at one store for `keyferry doctor`: what the store needs, and whether it could serve a mount now. The words are those of readiness.
 
 use super::{Backend, BackendError};
 use crate::model::{BackendName, Diagnosis, Level, PodIdentity, PodTokens};
 
-/// Whose tokens an admin gave to try a login with. Nobody has verified them: the store will.
+/// A Pod and its tokens, which an admin gave to try a login. Nobody has verified them yet: the store will.
 #[derive(Debug)]
 pub struct Visitor {
     pub pod: PodIdentity,
     pub tokens: PodTokens,
 }
 
-/// A store of which there is no more to say than whether it answers. `well` is what a good check means.
+/// For a store that can only say whether it answers. `well` is the text if it does.
 pub(super) async fn checked(backend: &dyn Backend, name: &BackendName, well: String) -> Vec<Diagnosis> {
     match backend.check().await {
         Ok(()) => vec![Diagnosis::ok(format!("backend {name}"), well)],

@@ -1,13 +1,13 @@
-//! Another secret for when the store of one is out: what a class says for itself, as `kind: failover` is what a configuration says. Each of the
-//! two has a permit, and may have a name and a store of its own.
+//! Another secret for when the store of the first one is out. A class sets this for one secret; `kind: failover` sets it in the configuration. Each
+//! of the two secrets has its own permit, and may have another name and another store.
 //!
-//! Only an outage leads to the other one. What the first store denies or does not have is its answer.
+//! Only an outage leads to the other secret. If the first store denies the request or does not have the secret, that is the answer.
 
 use super::failover::order::{self, FIRST, SECOND, Side};
 use super::{BackendError, Fault, FetchContext};
 use crate::model::{Fetched, Shown};
 
-/// The answer, with the place of the one that gave it.
+/// The answer, and the place of the secret that it belongs to.
 pub(super) async fn fetch(sides: [Side<'_>; 2], cx: &FetchContext) -> Result<(usize, Fetched), BackendError> {
     let first = match order::fetch_first(sides[FIRST], cx).await {
         Ok(fetched) => return Ok((FIRST, fetched)),
@@ -16,7 +16,7 @@ pub(super) async fn fetch(sides: [Side<'_>; 2], cx: &FetchContext) -> Result<(us
     };
     let second = match order::fetch_second(sides, cx).await {
         Ok(fetched) => return Ok((SECOND, fetched)),
-        // The mount asks again, once it has memory for the answer.
+        // The mount asks again when it has memory for the answer.
         Err(error) if error.fault == Fault::Short => return Err(error),
         Err(error) => error,
     };
@@ -24,7 +24,7 @@ pub(super) async fn fetch(sides: [Side<'_>; 2], cx: &FetchContext) -> Result<(us
     order::newest(sides, cx, &error.reason).await.ok_or(error)
 }
 
-/// The first is out, and the other does not help: that is an outage of the first's kind, whatever the other says.
+/// The first store is out, and the other one does not help. The error is an outage of the first store's kind, whatever the other one says.
 fn both(first: &BackendError, second: &BackendError, instead: Side<'_>) -> BackendError {
     let other = Shown(&instead.secret.backend, &instead.secret.name);
     let told = |one: &str, two: &str| format!("{one}; {other}, asked for instead: {two}");

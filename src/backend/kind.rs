@@ -1,5 +1,5 @@
-//! What a configured store knows before it is opened. All of it is a function of the configuration alone, and stands here once: so that
-//! `keyferry check`, where there is neither key nor store, cannot judge a class otherwise than the daemon does.
+//! What Keyferry knows of a configured store before it opens it. All of this depends on the configuration alone, and is here once. So `keyferry
+//! check`, which has no key and no store, judges a class exactly as the daemon does.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -20,37 +20,38 @@ use crate::policy::Bounds;
 pub trait Kind: Debug + Send + Sync {
     fn facts(&self) -> Facts<'_>;
 
-    /// The one spelling of a name that policy sees and the store is sent.
+    /// The one spelling of a name that policy sees and that Keyferry sends to the store.
     fn canonical(&self, name: &str) -> Result<SecretName, InvalidName>;
 
-    /// The version a class pins, in the store's spelling; the error says which versions the store has.
+    /// The version that a class pins, in the store's spelling. The error says which versions the store has.
     fn pin(&self, version: &str) -> Result<Version, String>;
 
-    /// What this store makes of a request whose name and version are in its own spelling: refused, or as it is to be sent. Parts of
-    /// the login that are equal to the configuration are left out of it, so that equal requests are equal references.
+    /// Judges a request whose name and version are in the store's own spelling: refuses it, or returns it as it will be sent. Parts of the login
+    /// that equal the configuration are left out, so that equal requests are equal references.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible>;
 
-    /// What of an admitted login is not as the configuration says it.
+    /// The parts of an admitted login that differ from the configuration.
     fn own_login(&self, login: &Login) -> Login {
         login.clone()
     }
 
-    /// What an answer that outlives the process hangs on: where the store is, who asks there, and how. Answers of another text are nothing to
-    /// this configuration. The text is written out, so that the next release finds what this one has kept.
+    /// What an answer depends on that outlives the process: where the store is, who asks there, and how. Answers with another text do not belong to
+    /// this configuration. The text is written to disk in full, so that the next release finds what this one has kept.
     fn hangs_on(&self) -> HangsOn;
 
-    /// Whether a login is more than a part of each request: where it is refused, that says nothing of the request.
+    /// Whether Keyferry logs in apart from its requests. If so, a refused login says nothing about the request. If not, each request contains the
+    /// credential.
     fn logs_in(&self) -> bool {
         true
     }
 
-    /// The store alone, without what stands around it.
+    /// The store alone, without the decorators around it.
     ///
     /// # Errors
-    /// What it needs on this node cannot be used. A store that is out of reach is no error.
+    /// The store needs something on this node that cannot be used. It is not an error if the store is out of reach.
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError>;
 
-    /// Opens it and asks it, as a mount would, for `keyferry doctor`; with a visitor it is logged in to, and out of again.
+    /// Opens the store and asks it, as a mount would, for `keyferry doctor`. With a visitor, it also logs in and out again.
     async fn examine(
         &self,
         name: &BackendName,
@@ -60,52 +61,53 @@ pub trait Kind: Debug + Send + Sync {
     ) -> Result<Vec<Diagnosis>, BackendError>;
 }
 
-/// What bounds one store, besides its own entry.
+/// The limits of one store that are not in its own entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct StoreLimits {
     /// The largest secret in bytes: the configuration's `limits.secretBytes`.
     pub secret_bytes: usize,
-    /// For the secrets that it remembers itself, in bytes.
+    /// How many bytes the secrets may have that the store itself remembers.
     pub remembered: usize,
-    /// For the HTTP clients that it makes because classes name addresses or TLS files, in bytes.
+    /// How many bytes the HTTP clients may have that the store makes because classes name addresses or TLS files.
     pub clients: usize,
-    /// Calls at once, for a store that is let ask for more secrets than that ([`Facts::batch`]): the configuration's `limits.perBackend`.
+    /// The most calls at once, for a store that may be asked for more secrets at once than that ([`Facts::batch`]): the configuration's
+    /// `limits.perBackend`.
     pub calls: usize,
 }
 
-/// What the rest of the configuration, policy and the commands have to know of a store.
+/// What the rest of the configuration, policy and the commands must know about a store.
 #[derive(Debug, Default)]
 pub struct Facts<'k> {
-    /// The peers' dialects whose classes it can serve.
+    /// The dialects whose classes it can serve.
     pub dialects: &'static [&'static str],
-    /// Where it is reached; `None`: on this node.
+    /// The store's address; `None`: it is on this node.
     pub address: Option<&'k Endpoint>,
-    /// For whom the Pods' tokens must be that it is entered with; `None`: it is entered without one.
+    /// The audience that the Pods' tokens for this store must have; `None`: it needs no token.
     pub audience: Option<Audience<'k>>,
-    /// The most secrets of one call: it bounds its calls itself, and is let ask for so many times more secrets at once. 0 or 1: each secret
-    /// is a call.
+    /// The most secrets in one call. Such a store limits its calls itself, so Keyferry may ask it for so many times more secrets at once. 0 or 1:
+    /// each secret is a call.
     pub batch: usize,
-    /// What policy has to know of it.
+    /// What policy must know about it.
     pub bounds: Bounds,
-    /// What its entry says of caching; `None`: it is not reached over a network, and there is nothing to keep.
+    /// What its entry sets for caching; `None`: it is not reached over a network, and there is nothing to keep.
     pub cache: Option<CacheTimes>,
-    /// What some names have to end with, for which a star at the end of a rule's pattern stands as well; empty: nothing.
+    /// The ending that some names must have. A star at the end of a rule's pattern also matches it. Empty: none.
     pub ending: &'static str,
-    /// The first element of every name there is one of these; empty: any.
+    /// The first element of every name must be one of these; empty: any.
     pub firsts: &'static [&'static str],
     /// The files that its entry names, each under its key.
     pub files: Vec<NamedFile>,
-    /// What its leases hang on; empty: it gives none.
+    /// What its leases depend on; empty: it gives no leases.
     pub origin: Origin,
-    /// The region that it is in, where its addresses are told apart by that.
+    /// Its region, if classes choose it by region and not by address.
     pub region: Option<&'k str>,
-    /// How it is logged in to as the Pod, where the peers' classes choose between several ways.
+    /// How Keyferry logs in to it as the Pod, if the dialect's classes choose between several ways.
     pub way: Option<&'static str>,
-    /// The first elements of names that lead to servers of their own, each with its own outages; empty: there is one server.
+    /// The first elements of names that lead to separate servers. Each server has its own outages. Empty: there is one server.
     pub servers: &'static [&'static str],
-    /// Whether it is ever asked for something that policy calls an update.
+    /// Whether any request to it can be an update for policy.
     pub updates: bool,
-    /// What stands before every name in its API, and is no part of any.
+    /// The part of its API that comes before every name and does not belong to any name.
     pub version: Option<&'static str>,
 }
 
@@ -116,14 +118,14 @@ pub struct HangsOn(Vec<(String, String)>);
 /// The audience of a Pod's token for a store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Audience<'k> {
-    /// Where the entry says it, or would.
+    /// The key that sets it, or would set it.
     pub key: &'static str,
     pub text: &'k str,
-    /// Whether the entry says it; else it is the kind's own.
+    /// Whether the entry sets it; otherwise it is the default of the kind.
     pub named: bool,
 }
 
-/// A part of a request that a store has no use for.
+/// A part of a request that a store cannot use.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Inadmissible {
     Login {
@@ -142,10 +144,10 @@ pub enum Inadmissible {
     },
 }
 
-/// For stores that only read, and that the daemon enters as itself: `kind` completes "a ...".
+/// For stores that only read, and where a class cannot set a login. `kind` completes "a ...".
 ///
 /// # Errors
-/// The request says how, with what or as whom.
+/// The request sets a login, a method, arguments or a shared lease.
 pub fn only_reads(asked: RefParts, kind: &str) -> Result<RefParts, Inadmissible> {
     if let Some((key, _)) = asked.login.said().first() {
         return Err(Inadmissible::NoLogin { key: *key, problem: format!("means nothing to a {kind}: nobody logs in there (remove it)") });
@@ -171,7 +173,7 @@ impl HangsOn {
         self
     }
 
-    /// Without those that are not set: what a later release adds changes nothing where it is not used.
+    /// Without the parts that are not set: if a later release adds a part, nothing changes where it is not used.
     #[must_use]
     pub fn and_some(self, key: impl Into<String>, text: Option<impl ToString>) -> Self {
         match text {
@@ -192,7 +194,7 @@ impl HangsOn {
             .and_some("skipVerify", skip_verify.then_some("true"))
     }
 
-    /// One text for all: a JSON list, in which no part can pass for two.
+    /// One text for all parts. It is a JSON list, so one part never looks like two.
     pub fn to_text(&self) -> String {
         serde_json::to_string(&self.0).unwrap_or_default()
     }
@@ -201,7 +203,7 @@ impl HangsOn {
 // === impl Facts ===
 
 impl Facts<'_> {
-    /// Every audience of Pods' tokens that the entry names, or has where it names none, each with its key. What `classMay` has may be a
+    /// Every audience of Pods' tokens that the entry names, or its default audience, each with its key. An audience from `classMay` may be a
     /// pattern.
     pub fn audiences(&self) -> Vec<(&'static str, &str)> {
         let own = self.audience.map(|audience| (audience.key, audience.text));

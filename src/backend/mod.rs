@@ -1,4 +1,4 @@
-//! Stores: the trait they answer to, what can go wrong with them, and the registry that the pipeline asks.
+//! Stores: the trait that they implement, what can go wrong with them, and the registry that the pipeline asks.
 
 use std::error::Error;
 use std::fmt::{self, Debug};
@@ -41,33 +41,33 @@ pub use registry::{BackendParts, BackendSettings, Backends};
 pub use serving::ServedDialects;
 pub use stack::lease::LeasesConfig;
 
-/// A store that secrets come from. A [`Decorator`](stack::Decorator) (a limit, a cache ...) is a Backend around a Backend.
+/// A store of secrets. A [`Decorator`](stack::Decorator) (a limit, a cache ...) is a Backend around another Backend.
 #[async_trait]
 pub trait Backend: Debug + Send + Sync {
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
 
-    /// The answer, where it is at hand and fresh enough for this caller: told without waiting, and without asking the store. `now`: the
-    /// clock is read once for all secrets of a mount. A decorator that may have to do something about each answer leaves this as it is.
+    /// The answer, if it is here and fresh enough for this caller. It neither waits nor asks the store. `now`: the clock is read once for all
+    /// secrets of a mount. A decorator that must act on each answer keeps this default.
     fn recall(&self, _secret: &SecretRef, _cx: &FetchContext, _now: Instant) -> Option<Fetched> {
         None
     }
 
-    /// Whether the store is known to be out for this request, so that it would not be asked now.
+    /// Whether the store is known to be out for this request, so that Keyferry would not ask it now.
     fn is_out(&self, _secret: &SecretRef, _cx: &FetchContext) -> bool {
         false
     }
 
-    /// How old the answer is that may serve while the store is out; `None`: there is none.
+    /// The age of the answer that Keyferry may give while the store is out; `None`: there is none.
     async fn stale_age(&self, _secret: &SecretRef, _cx: &FetchContext) -> Option<Duration> {
         None
     }
 
-    /// Whether such an answer is known to be there, without waiting. It never has a lease.
+    /// Whether there certainly is such an answer, found out without waiting. It never has a lease.
     fn keeps(&self, _secret: &SecretRef, _cx: &FetchContext) -> bool {
         false
     }
 
-    /// That answer, given because of this. The store is not asked.
+    /// That answer, given because of `cause`. Keyferry does not ask the store.
     async fn stale(&self, _secret: &SecretRef, _cx: &FetchContext, _cause: &str) -> Option<Fetched> {
         None
     }
@@ -75,28 +75,27 @@ pub trait Backend: Debug + Send + Sync {
     /// The names under a prefix. [`Fault::Unsupported`] where a store cannot say.
     async fn list(&self, prefix: &SecretPrefix, cx: &FetchContext) -> Result<Vec<SecretName>, BackendError>;
 
-    /// Leases outlive mounts: no Pod here.
+    /// There is no Pod here, because leases live longer than mounts.
     async fn renew(&self, lease: Lease, deadline: Instant) -> Result<Lease, BackendError>;
 
     async fn revoke(&self, lease: Lease, deadline: Instant) -> Result<(), BackendError>;
 
-    /// Takes a lease of a former process as its own: what the lease lives by is kept as if it had been issued here.
+    /// Takes over a lease of a former process: keeps what the lease needs (its token), as if it had been issued here.
     fn adopt(&self, lease: &Lease);
 
-    /// The Pod with this uid is gone: gives back what was kept for it alone, such as a store token that nobody else uses.
+    /// The Pod with this uid is gone: gives back what was kept only for it, such as a store token that nobody else uses.
     async fn forget(&self, pod: &str, deadline: Instant);
 
     /// Whether a mount could be served now: for readiness and doctor.
     async fn check(&self) -> Result<(), BackendError>;
 
-    /// Whether the store is there and serves anybody, whatever this daemon needs besides: what closes its circuit again. `server`: which of
-    /// [`Facts::servers`]; empty where there is one.
+    /// Whether the store is there and serves anybody. Whatever else this daemon needs does not count. A success closes the circuit again. `server`:
+    /// one of [`Facts::servers`]; empty if there is only one server.
     async fn probe(&self, _server: &str) -> Result<(), BackendError> {
         self.check().await
     }
 
-    /// The file that an answer is read from, where a look at it tells whether the answer is still the same. `None`: nothing tells that
-    /// without a call.
+    /// The file that an answer is read from, if a look at the file shows whether the answer is still the same. `None`: only a call can show that.
     fn file(&self, _secret: &SecretRef) -> Option<Located> {
         None
     }
@@ -105,32 +104,32 @@ pub trait Backend: Debug + Send + Sync {
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope;
 }
 
-/// For whom, with which tokens and until when. Owned: a shared fetch outlives its first caller.
+/// For whom, with which tokens and until when Keyferry asks. It owns its data, because a shared fetch can live longer than its first caller.
 #[derive(Clone, Debug)]
 pub struct FetchContext {
     pub pod: Arc<PodIdentity>,
     pub tokens: Arc<PodTokens>,
-    /// The oldest answer that may come from a cache, where the class says less than the configuration.
+    /// The oldest answer that may come from a cache, if the class sets less than the configuration.
     pub fresh: Option<Duration>,
-    /// The same for an answer that is given because the store is out.
+    /// The same for an answer that Keyferry gives because the store is out.
     pub max_stale: Option<Duration>,
-    /// How long the store may take once it is asked, where that is less than the time until the deadline.
+    /// How long the store may take after it is asked, if that is less than the time until the deadline.
     pub patience: Option<Duration>,
-    /// Whether no answer of before may be given because the store is out: there is another store to ask first.
+    /// Whether an old answer must not be given when the store is out, because there is another store to ask first.
     pub live: bool,
-    /// Who pays for what is held of the answer; `None`: it is the daemon's own.
+    /// Who pays for the memory that the answer takes; `None`: the daemon.
     pub payer: Option<Payer>,
-    /// In whose lines it waits at a store; `None`: in its own tenant's.
+    /// In whose lines the request waits at a store; `None`: in those of its own tenant.
     pub party: Option<Party>,
     pub called: Called,
     pub deadline: Instant,
 }
 
-/// Whether a store was called on behalf of a fetch: what only waits for its turn may be dropped, and nothing is lost.
+/// Whether a store was called for a fetch. A fetch that only waits for its turn may be dropped, and nothing is lost.
 #[derive(Clone, Debug, Default)]
 pub struct Called(Arc<AtomicBool>);
 
-/// What is the same for all secrets of a mount; whose mount it is, its permits say. The fields are those of [`FetchContext`].
+/// What is the same for all secrets of a mount. Its permits say whose mount it is. The fields are those of [`FetchContext`].
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub tokens: Arc<PodTokens>,
@@ -140,41 +139,42 @@ pub struct Terms {
     pub deadline: Instant,
 }
 
-/// Which Pods may be given one and the same answer to one and the same request (each after its own permit).
+/// Which Pods may get the same answer to the same request. Each of them needs its own permit first.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Scope {
-    /// Those of one ServiceAccount.
+    /// All Pods of one ServiceAccount.
     Account(Account),
-    /// All of this node: they are the same to the store.
+    /// All Pods of this node: to the store they are the same.
     Node,
-    /// The Pod with this uid alone.
+    /// Only the Pod with this uid.
     Pod(Arc<str>),
 }
 
-/// Where a store is, and as whom it is entered. A lease of another origin is nothing to a backend: neither it nor its token is shown there.
+/// Where a store is, and as whom Keyferry logs in there. A backend ignores a lease of another origin: neither the lease nor its token is shown
+/// there.
 ///
-/// The text goes to the sealed folder. Its form is part of that format: a release that writes another one would not find the leases of
-/// the release before.
+/// The text goes to the sealed folder. Its form is part of that format: a release that writes another text would not find the leases of the release
+/// before it.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Origin(Arc<str>);
 
-/// What went wrong, as far as a mount's answer depends on it.
+/// What went wrong, as far as the answer to the mount depends on it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Fault {
     /// The answer cannot be decrypted or read.
     Corrupt,
-    /// The store says no.
+    /// The store denies the request.
     Denied,
-    /// No connection to the store can be made; or, for a probe, it says that it serves nobody now (sealed, not initialised).
+    /// No connection to the store is possible. For a probe: the store says that it serves nobody now (sealed, not initialised).
     Down,
-    /// The request means nothing to the store.
+    /// The store cannot understand the request.
     Invalid,
-    /// Nobody can say now whether a login is good that a namespace may have chosen: that says nothing of the store, nor of other logins.
+    /// Nobody can say now whether a login is good that a namespace may have chosen. That says nothing about the store or about other logins.
     NoLogin,
     NotFound,
-    /// The time was over before this request had a turn among those of its tenant: the store was not asked.
+    /// The time ended before this request had a turn among those of its tenant: the store was not asked.
     NoTurn,
-    /// There is no memory for the answer now: the mount gives back what it has, and waits for its turn to have enough. No failed try.
+    /// There is no memory for the answer now: the mount gives back what it has, and waits until it can have enough. This is not a failed try.
     Short,
     Throttled,
     TimedOut,
@@ -183,7 +183,7 @@ pub enum Fault {
     Unauthenticated,
     /// The store cannot be reached, or says itself that it has failed.
     Unavailable,
-    /// There is no secret, and nothing says that the store is out: it redirects, its replica has not caught up, a file of the node hangs.
+    /// There is no secret, and nothing shows that the store is out: it redirects, its replica is behind, or a file of the node hangs.
     Unhelpful,
     Unsupported,
 }
@@ -195,15 +195,15 @@ pub struct BackendError {
     pub backend: BackendName,
     /// `None`: the store as a whole.
     pub secret: Option<SecretName>,
-    /// Why, and in brackets what to do: in words that a class's author may read, without the node's paths.
+    /// The cause, and in brackets what to do. The author of a class may read it, so it does not contain the node's paths.
     pub reason: String,
-    /// When the store wants to be asked again at the earliest, where it said so (`Retry-After`).
+    /// The earliest time for the next request, if the store set one (`Retry-After`).
     pub retry_after: Option<Duration>,
-    /// The same as `reason` for the node's admin, where that says more.
+    /// A longer `reason` for the node's admin, if there is one.
     pub source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// A reason with all that only the node's admin may know: for logs, readiness and commands.
+/// The reason with everything that only the node's admin may know: for logs, readiness and commands.
 #[derive(Debug)]
 struct InFull(String);
 
@@ -244,7 +244,7 @@ impl Origin {
 // === impl Fault ===
 
 impl Fault {
-    /// The word in metrics.
+    /// The word for metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Corrupt => "corrupt",
@@ -261,7 +261,7 @@ impl Fault {
         }
     }
 
-    /// The code of a mount that failed by it.
+    /// The code of a mount that failed because of it.
     pub const fn code(self) -> Code {
         match self {
             Self::Corrupt => Code::SecretCorrupt,
@@ -276,8 +276,8 @@ impl Fault {
         }
     }
 
-    /// Whether the store was asked and is out: it could not be reached, gave no whole answer in time, or said 429 or 5xx. What it says of the
-    /// request or of who asks is an answer, whatever it is; and so is what cannot be read.
+    /// Whether the store was asked and is out: it could not be reached, gave no complete answer in time, or answered 429 or 5xx. If the store
+    /// refuses the request or the caller, that is an answer, and not an outage. The same holds for an answer that cannot be read.
     pub const fn is_outage(self) -> bool {
         match self {
             Self::Down | Self::NoLogin | Self::Throttled | Self::TimedOut | Self::Unavailable => true,
@@ -296,18 +296,18 @@ impl Fault {
 }
 
 impl FetchContext {
-    /// For this Pod, and nothing besides: any age that the configuration allows, and on nobody's account.
+    /// For this Pod and nothing else: with any age that the configuration allows, and without a payer.
     pub fn new(pod: Arc<PodIdentity>, tokens: Arc<PodTokens>, deadline: Instant) -> Self {
         let (fresh, max_stale, patience, payer, party) = (None, None, None, None, None);
         Self { pod, tokens, fresh, max_stale, patience, live: false, payer, party, called: Called::default(), deadline }
     }
 
-    /// How old an answer may be that is given because the store is out: what the admin allows, or the class where that is less.
+    /// The highest age of an answer that Keyferry gives because the store is out: the admin's limit, or the class's limit if that is lower.
     pub(in crate::backend) fn stale_within(&self, stale: Duration) -> Duration {
         self.max_stale.map_or(stale, |most| most.min(stale))
     }
 
-    /// For whom it is, where tenants share.
+    /// The tenant that it counts for.
     pub fn tenant(&self) -> Tenant {
         Arc::clone(&self.pod.namespace).into()
     }
@@ -317,7 +317,7 @@ impl From<Late> for Fault {
     fn from(late: Late) -> Self {
         match late {
             Late::Deadline => Self::TimedOut,
-            // Everybody who needs the file fares alike.
+            // It is the same for everybody who needs the file.
             Late::Hangs => Self::Unhelpful,
         }
     }
@@ -335,14 +335,13 @@ impl fmt::Display for BackendError {
 }
 
 impl BackendError {
-    /// `full`: the reason in words for the node's admin; `None`: they are the same.
+    /// `full`: the reason for the node's admin; `None`: it is the same.
     fn with(fault: Fault, backend: BackendName, secret: Option<SecretName>, reason: String, full: Option<String>) -> Self {
         let source = full.map(|full| Arc::new(InFull(full)) as Arc<dyn Error + Send + Sync>);
         Self { fault, backend, secret, reason, retry_after: None, source }
     }
 
-    /// What a caller is told whose deadline comes before an answer. `began`: since when it waits.
-    /// `asked`: whether the store was.
+    /// The error for a caller whose deadline comes before an answer. `began`: when the caller began to wait. `asked`: whether the store was asked.
     fn late(backend: &BackendName, secret: Option<&SecretName>, began: Instant, asked: bool) -> Self {
         let fault = if asked { Fault::TimedOut } else { Fault::NoTurn };
         let waited = began.elapsed().as_secs();
@@ -350,7 +349,7 @@ impl BackendError {
         Self { fault, backend: backend.clone(), secret: secret.cloned(), reason, retry_after: None, source: None }
     }
 
-    /// As it is shown to the node's admin.
+    /// As the node's admin sees it.
     pub fn in_full(&self) -> Self {
         Self { reason: self.reason_in_full(), ..self.clone() }
     }

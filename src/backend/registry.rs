@@ -1,4 +1,4 @@
-//! The configured backends by name: built once from the configuration, asked by the pipeline.
+//! The configured backends by name. They are built once from the configuration, and the pipeline asks them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ use crate::model::{BackendName, Fetched, PodIdentity, SecretRef};
 use crate::policy::Permits;
 use crate::telemetry::Metrics;
 
-/// What every backend is built with besides its own entry, from `limits` and `cache`.
+/// What each backend is built with besides its own entry: from `limits` and `cache`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BackendSettings {
     /// Calls to one backend at once.
     pub per_backend: usize,
     /// The largest secret in bytes.
     pub secret_bytes: usize,
-    /// For those that are reached over a network, as far as their own entry says nothing else.
+    /// For backends that are reached over a network, as far as their own entry does not set it.
     pub cache: CacheConfig,
 }
 
-/// What backends share with the rest of the process, and with those of another configuration.
+/// What backends share with the rest of the process, and with the backends of another configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendParts<'p> {
     pub clock: &'p Arc<dyn Clock>,
@@ -44,7 +44,7 @@ pub struct BackendParts<'p> {
     pub leases: &'p Arc<Leases>,
     /// How many bytes all backends may keep.
     pub kept: Ceilings,
-    /// Where answers outlive the process; `None`: in memory only.
+    /// Where answers are kept over restarts; `None`: in memory only.
     pub archive: Option<&'p Arc<Archive>>,
 }
 
@@ -54,15 +54,15 @@ pub struct Backends {
     configured: Arc<Configured>,
     stacks: BTreeMap<BackendName, Stack>,
     archive: Option<Arc<Archive>>,
-    /// Each above two of the stacks.
+    /// Each is above two of the stacks.
     failovers: BTreeMap<BackendName, Arc<Failover>>,
 }
 
-/// A backend behind its decorators, with all it has learnt: opened secrets, answers, logins.
+/// A backend behind its decorators, with everything that it has learnt: opened secrets, answers, logins.
 #[derive(Clone, Debug)]
 struct Stack {
     top: Arc<dyn Backend>,
-    /// What it keeps; `None`: nothing.
+    /// The answers that it keeps; `None`: it keeps none.
     answers: Option<Arc<Table>>,
     /// `None`: the store is on this node.
     circuits: Option<Arc<Circuits>>,
@@ -70,27 +70,27 @@ struct Stack {
     plan: Option<StackPlan>,
 }
 
-/// What a stack is built by: from an equal plan comes an equal stack, so that one is kept.
+/// What a stack is built from. Equal plans give equal stacks, so Keyferry keeps a stack whose plan is the same.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct StackPlan {
     config: BackendConfig,
     calls: usize,
     secret_bytes: usize,
-    /// `None`: the store is on this node, and always current.
+    /// `None`: the store is on this node, so it is always current.
     cache: Option<CacheConfig>,
-    /// Bytes of secrets that it may keep: its part of what all backends may.
+    /// How many bytes of secrets it may keep: its share of what all backends may keep.
     kept: usize,
     /// The same for clients.
     clients: usize,
-    /// The same for what is known of requests that failed.
+    /// The same for what is known about failed requests.
     held: usize,
 }
 
 // === impl StackPlan ===
 
 impl StackPlan {
-    /// `of_its_kind`: how many backends there are that keep secrets as this one does, by themselves or in a cache. `failovers`: how many
-    /// have a part in what is known of requests besides those.
+    /// `of_its_kind`: how many backends keep secrets as this one does, by themselves or in a cache. `failovers`: how many failovers also need room
+    /// for what is known about requests.
     fn new(config: &BackendConfig, settings: BackendSettings, kept: Ceilings, of_its_kind: usize, failovers: usize) -> Self {
         let BackendSettings { per_backend: calls, secret_bytes, cache } = settings;
         let cache = config.kind().facts().cache.map(|own| own.or(cache));
@@ -100,7 +100,7 @@ impl StackPlan {
         Self { config: config.clone(), calls, secret_bytes, cache, kept: part(all), clients: part(kept.clients), held }
     }
 
-    /// In the place of a `former` one: what that keeps goes on, where it is of the same store by the same login.
+    /// Builds the stack in place of a `former` one. It takes over what the former one keeps, if that is of the same store with the same login.
     fn build(self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Result<Stack, BackendError> {
         let limits = StoreLimits { secret_bytes: self.secret_bytes, remembered: self.kept, clients: self.clients, calls: self.calls };
         let store = self.config.kind().open(name, limits, parts.clock)?;
@@ -110,7 +110,7 @@ impl StackPlan {
         Ok(Stack { top, answers, circuits, plan: Some(self) })
     }
 
-    /// What was known of another store is nothing to this one.
+    /// What was known about another store does not apply to this one.
     fn circuits(&self, name: &BackendName, parts: BackendParts<'_>, former: Option<&Stack>) -> Option<Arc<Circuits>> {
         let same = former.filter(|former| former.plan.as_ref().is_some_and(|plan| plan.config == self.config));
         let known = same.and_then(|former| former.circuits.clone());
@@ -130,13 +130,13 @@ impl StackPlan {
         (!fresh.is_zero() || !stale.is_zero()).then(|| inherited.map_or_else(new, Arc::clone))
     }
 
-    /// Names the address, the login and all else that an answer hangs on. Answers of another origin are nothing to this one, also over a
-    /// restart. It is short, since each file has it.
+    /// Names the address, the login and everything else that an answer depends on. Answers of another origin are not used, also after a restart. It
+    /// is short, because each file contains it.
     fn origin(&self) -> String {
         HEXLOWER.encode(digest(&SHA256, self.config.kind().hangs_on().to_text().as_bytes()).as_ref())
     }
 
-    /// From the store outwards. What is outside sees what is inside only by its answers.
+    /// Adds the decorators from the store outwards. An outer one sees only the answers of the inner ones.
     fn decorate(
         &self,
         store: Arc<dyn Backend>,
@@ -164,11 +164,11 @@ impl StackPlan {
 // === impl Backends ===
 
 impl Backends {
-    /// Builds every backend and puts its decorators around it. Of the `former` ones, those that would become the same are kept, so that a
-    /// reload forgets nothing that it does not change.
+    /// Builds every backend with its decorators. `former` backends that would become the same are kept, so that a reload forgets nothing that it
+    /// does not change.
     ///
     /// # Errors
-    /// A line for each backend that cannot be built, naming it.
+    /// One line for each backend that cannot be built. The line names it.
     pub fn build(
         configured: Configured,
         settings: BackendSettings,
@@ -176,7 +176,7 @@ impl Backends {
         former: Option<&Self>,
     ) -> Result<Self, Vec<String>> {
         let (mut stacks, mut faults) = (BTreeMap::new(), Vec::new());
-        // The other half is for what is known of the disk.
+        // The other half is for what is known about the answers on the disk.
         let answers = if parts.archive.is_some() { parts.kept.answers / 2 } else { parts.kept.answers };
         let kept = Ceilings { answers, ..parts.kept };
         let is_cached = |config: &BackendConfig| config.kind().facts().cache.is_some();
@@ -211,23 +211,24 @@ impl Backends {
         stack.or_else(|| self.failovers.get(name).map(|failover| &**failover as &dyn Backend))
     }
 
-    /// What classes are judged by.
+    /// The stores that classes are judged by.
     pub fn catalogue(&self) -> Arc<Configured> {
         Arc::clone(&self.configured)
     }
 
-    /// Asked first, for all secrets of a mount: what is at hand and fresh enough, in the plan's order. Nothing waits, and no store is asked.
+    /// What is here and fresh enough, for all secrets of a mount, in the plan's order. The pipeline calls this first. It neither waits nor asks a
+    /// store.
     pub fn recall(&self, permits: &Permits, terms: &Terms) -> Vec<Option<Fetched>> {
         let (cx, now) = (terms.of(permits.pod()), Instant::now());
         let needed = permits.plan().needed();
         let recall = |(place, secret): (usize, &SecretRef)| {
-            // What is for an outage is asked for in one.
+            // What a class has for an outage is only asked for in an outage.
             if place < needed { self.top(&secret.backend)?.recall(secret, &cx, now) } else { None }
         };
         permits.secrets().iter().enumerate().map(recall).collect()
     }
 
-    /// Fetches the secret at this place of the plan: there is no way to a store without a permit.
+    /// Fetches the secret at this place of the plan. Without a permit nobody reaches a store.
     pub async fn fetch(&self, permits: &Permits, place: usize, terms: &Terms) -> Result<Fetched, BackendError> {
         let secret = permits.secret(place);
         let Some(top) = self.top(&secret.backend) else {
@@ -238,7 +239,7 @@ impl Backends {
         top.fetch(secret, &terms.of(permits.pod())).await
     }
 
-    /// The same; or, if its store is out, the secret that the plan has instead. With the place of what is given.
+    /// The same. If the store is out, it fetches the secret that the plan has instead. It also returns the place of the secret that it gives.
     pub async fn fetch_or_instead(&self, permits: &Permits, place: usize, terms: &Terms) -> Result<(usize, Fetched), BackendError> {
         let sides = permits.plan().instead.get(&place).and_then(|instead| {
             let side = |place: usize| {
@@ -256,8 +257,8 @@ impl Backends {
         }
     }
 
-    /// These backends are in force from now on, and not those of before: what they keep, and what `allows` does not allow any more, goes;
-    /// from the disk, too. It may block for a while.
+    /// These backends apply from now on, in place of the former ones. What the former ones keep is removed, and what `allows` no longer allows;
+    /// also from the disk. It may block for a while.
     pub fn review(&self, allows: &Judge<'_>) {
         let (mut ticket, mut drawers) = (0, Vec::new());
         let held = self.stacks.values().filter_map(|stack| stack.plan.as_ref()).filter(|plan| plan.cache.is_some()).map(|plan| plan.held);
@@ -280,7 +281,7 @@ impl Backends {
         }
     }
 
-    /// Why answers on the disk serve nobody, if that is so because it cannot be written.
+    /// Why Keyferry gives no answers from the disk, if the reason is that the disk cannot be written.
     pub fn unwritable(&self) -> Option<String> {
         let serves = |stack: &Stack| stack.plan.as_ref().and_then(|plan| plan.cache).is_some_and(|times| !times.stale.is_zero());
         self.archive.as_ref().filter(|_| !self.failovers.is_empty() || self.stacks.values().any(serves))?.fault()
@@ -291,7 +292,7 @@ impl Backends {
         self.top(&secret.backend)?.file(secret)
     }
 
-    /// Asks each backend whether it could serve a mount now; the faults of those that could not.
+    /// Asks each backend whether it could serve a mount now, and returns the errors of those that could not.
     pub async fn check(&self) -> Vec<BackendError> {
         let checks = self.stacks.values().map(|stack| stack.top.check());
         let mut failing: Vec<_> = futures_util::future::join_all(checks).await.into_iter().filter_map(Result::err).collect();
@@ -300,8 +301,8 @@ impl Backends {
         failing
     }
 
-    /// Whether mounts from a backend that `check` found out, among those that are `failing`, can be served all the same: by answers of
-    /// before, or by another member of a failover.
+    /// `check` has found that a backend could not serve a mount; `failing` has all such backends. This says whether mounts get their secrets all
+    /// the same: from old answers, or from another member of a failover.
     pub fn is_bridged(&self, error: &BackendError, failing: &[BackendError]) -> bool {
         let can_serve = |name: &BackendName| {
             let answers = self.stacks.get(name).and_then(|stack| stack.answers.as_ref());
@@ -314,7 +315,7 @@ impl Backends {
         self.failovers.values().any(stands_in) || error.fault.is_outage() && can_serve(&error.backend)
     }
 
-    /// Of each store over a network: whether it is out, and since when that is so.
+    /// For each store over a network: whether it is out, and since when.
     pub fn outages(&self) -> impl Iterator<Item = (&str, bool, Timestamp)> {
         self.stacks.iter().filter_map(|(name, stack)| {
             let (is_out, changed) = stack.circuits.as_ref()?.state();
@@ -326,7 +327,7 @@ impl Backends {
         self.stacks.keys().chain(self.failovers.keys())
     }
 
-    /// What is kept of a store may have been asked for by the name of a failover: it stays where policy allows either.
+    /// What is kept of a store may have been asked for under the name of a failover. It stays if policy allows one of the two.
     fn allowed(&self, name: &BackendName, allows: &Judge<'_>, pod: &Arc<PodIdentity>, secrets: &[&SecretRef]) -> Vec<bool> {
         let mut allowed = allows(pod, secrets);
         for (failover, _) in self.failovers.iter().filter(|(_, failover)| failover.has(name)) {
@@ -338,7 +339,7 @@ impl Backends {
     }
 }
 
-/// Above the stacks of their members. Each knows what was denied before it was built.
+/// The failovers above the stacks of their members. Each one knows what was denied before it was built.
 fn failovers(
     configured: &Configured,
     stacks: &BTreeMap<BackendName, Stack>,

@@ -1,5 +1,5 @@
-//! Which backend serves the classes of a peer's dialect. They name an address or nothing at all, never a backend: the answer is the node's
-//! configuration's.
+//! Which backend serves the classes of a dialect of another provider. These classes name an address or nothing at all, and never a backend. So the
+//! node's configuration decides.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use super::BackendConfig;
 use crate::http::Endpoint;
 use crate::model::{BackendName, LoginKey, Serving, Unresolved};
 
-/// What is configured of the peers' dialects.
+/// What is configured for the dialects.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ServedDialects {
     candidates: Vec<Candidate>,
@@ -19,13 +19,13 @@ pub struct ServedDialects {
 struct Candidate {
     name: BackendName,
     address: Option<Endpoint>,
-    /// Where its addresses are told apart by that: then a class names a region, and never an address.
+    /// Set if its addresses differ by region. Then a class names a region, and never an address.
     region: Option<String>,
-    /// How it is logged in to, where the dialect's classes choose between several ways.
+    /// How Keyferry logs in to it, if the dialect's classes choose between several ways.
     way: Option<&'static str>,
     dialects: &'static [&'static str],
     names_audience: bool,
-    /// Whether it is logged in to as the Pod: the peers' classes know no other way.
+    /// Whether Keyferry logs in to it as the Pod: the classes of dialects know no other way.
     as_pod: bool,
     /// Whether it serves only the dialects that name it.
     if_named: bool,
@@ -36,7 +36,7 @@ struct Candidate {
 impl ServedDialects {
     pub fn new(configs: &BTreeMap<BackendName, BackendConfig>, named: &BTreeMap<String, BackendName>) -> Self {
         let candidate = |(name, config): (&BackendName, &BackendConfig)| {
-            // A failover is reached where its first member is; both must be entered as the Pod.
+            // A failover has the address of its first member. Keyferry must log in to both as the Pod.
             let (stores, if_named) = match config {
                 BackendConfig::Failover(failover) => (failover.members.each_ref().map(|member| member.config.kind()).to_vec(), true),
                 BackendConfig::Aws(_) | BackendConfig::File(_) | BackendConfig::Http(_) | BackendConfig::Vault(_) => {
@@ -58,20 +58,20 @@ impl ServedDialects {
         Self { candidates: configs.iter().map(candidate).collect(), named: named.clone() }
     }
 
-    /// The backend of this very address or region; else the one that the configuration names for the dialect; else the only one that speaks it. Those
-    /// that are not logged in to as the Pod serve no such class, and are chosen only where there is nothing else. Where some of a region
-    /// log in this `way`, one of these is chosen.
+    /// The backend with exactly this address or region; otherwise the one that the configuration names for the dialect; otherwise the only one that
+    /// serves the dialect. A backend where Keyferry does not log in as the Pod serves no such class; it is chosen only if there is no other. If
+    /// some backends of a region use this `way` to log in, one of them is chosen.
     ///
-    /// Of a region that is not configured there is none: its secrets are others.
+    /// If no backend has the region, there is no backend: other regions have other secrets.
     ///
     /// # Errors
-    /// There is none, nothing says which of several, or the one that is meant is not logged in to as the Pod.
+    /// There is no backend, nothing says which of several, or Keyferry does not log in as the Pod to the one that is meant.
     pub(super) fn find(&self, dialect: &str, address: Option<&str>, way: Option<&str>) -> Result<Serving, Unresolved> {
         let named = self.named.get(dialect);
         let is_meant = |candidate: &&Candidate| !candidate.if_named || named == Some(&candidate.name);
         let speaks = |candidate: &&Candidate| candidate.dialects.contains(&dialect);
         let speakers: Vec<&Candidate> = self.candidates.iter().filter(speaks).filter(is_meant).collect();
-        // A class without a region is of the region of the backend that the configuration names.
+        // A class without a region uses the region of the backend that the configuration names.
         let region = named.and_then(|named| speakers.iter().find(|speaker| speaker.name == *named)?.region.as_deref());
         let at_address = at_address(&speakers, address.or(region));
         if let Some(region) = address.filter(|_| at_address.is_empty() && speakers.iter().any(|speaker| speaker.region.is_some())) {
@@ -115,7 +115,7 @@ fn at_address<'c>(speakers: &[&'c Candidate], address: Option<&str>) -> Vec<&'c 
     speakers.iter().filter(is_there).copied().collect()
 }
 
-/// Those that log in this way, where there are some: what the others say of it is their own message.
+/// Those that log in this way, if there are any. If there are none, the others give an error message of their own.
 fn this_way<'c>(candidates: Vec<&'c Candidate>, way: Option<&str>) -> Vec<&'c Candidate> {
     let fit: Vec<&Candidate> = candidates.iter().copied().filter(|candidate| candidate.way.is_some() && candidate.way == way).collect();
     if fit.is_empty() { candidates } else { fit }
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// The backend, with a `!` where the address chose it.
+    /// The backend, with a `!` if the address chose it.
     fn found(candidates: &[Candidate], named: Option<&str>, address: Option<&str>) -> String {
         let named = named.map(|named| ("vault".to_owned(), named.parse().unwrap())).into_iter().collect();
         match (ServedDialects { candidates: candidates.to_vec(), named }).find("vault", address, None) {
@@ -290,7 +290,7 @@ mod tests {
         assert!(found(&twice, None, Some("eu-west-1"), "irsa").contains("several backends of this node could serve this class"));
     }
 
-    /// A failover is where its first member is, for the dialects that name it.
+    /// For the dialects that name it, a failover has the address of its first member.
     #[test]
     fn a_failover_serves_the_dialects_that_name_it_and_no_others() {
         let [bao, far, both] = [("bao", "https://bao:8200"), ("far", "https://far:8200"), ("both", "https://bao:8200")]

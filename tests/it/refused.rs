@@ -130,7 +130,7 @@ fn serve_and_check_refuse_in_the_same_words() {
     3:78: backends.b.auth.bearer.file: "token" is not an absolute path (start it with /)
     3:65: backends.b.serverName: "a b" is not a name that a server's certificate could be for
     3:98: backends.b.headers.X-Key.file: "key" is not an absolute path (start it with /)
-    3:14: backends.b.kind: "s3" is no kind of backend (this version serves: failover, aws, file, http, vault)
+    3:14: backends.b.kind: "s3" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     3:51: backends.b.auth: Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token, and sends a store none (set identity.verify to jwks or token-review, or choose a login of the daemon's own)
     3:76: backends.b.auth: Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token, and sends a store none (set identity.verify to jwks or token-review, or choose a login of the daemon's own)
     3:81: backends.b.auth: Keyferry logs in here with the Pods' own tokens, but with identity.verify: driver it verifies no token, and sends a store none (set identity.verify to jwks or token-review, or choose a login of the daemon's own)

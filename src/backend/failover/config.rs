@@ -1,4 +1,4 @@
-//! What the configuration says of a failover: its two members. Apart from the other kinds of stores, since it is judged once these are read.
+//! The configuration of a failover: its two members. It is apart from the other kinds of stores, because it is judged after these are read.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use crate::model::{BackendName, RefParts, SecretRef};
 use crate::nearest::nearest;
 use crate::yaml::{Faults, Position, Reader};
 
-/// One entry of `kind: failover`. Equal ones have equal members: a changed member makes another failover.
+/// One entry of `kind: failover`. Equal entries have equal members: if a member changes, it is another failover.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FailoverConfig {
-    /// The first is asked; the second while the first is out.
+    /// Keyferry asks the first one, and the second one while the first is out.
     pub members: [Member; 2],
 }
 
@@ -22,16 +22,16 @@ pub struct Member {
     pub config: BackendConfig,
 }
 
-/// The entries beside a failover's own.
+/// The other entries under `backends`.
 #[derive(Clone, Copy, Debug)]
 pub struct Beside<'b> {
-    /// Those that have no fault.
+    /// The entries without a fault.
     pub sound: &'b BTreeMap<BackendName, BackendConfig>,
-    /// The names of all, and what each says of its kind, as far as that is a text.
+    /// The names of all entries, and the kind of each, if that is a text.
     pub kinds: &'b [(&'b str, Option<&'b str>)],
 }
 
-/// Keys that belong to stores, and so to the members.
+/// Keys of stores, so they belong to the members.
 const OF_MEMBERS: [&str; 15] = [
     "account",
     "address",
@@ -50,22 +50,22 @@ const OF_MEMBERS: [&str; 15] = [
     "vault",
 ];
 
-/// The kinds of which a store can be out while another one answers.
+/// The kinds of stores that can be out while another one answers.
 const KINDS: &str = "name a backend of the kind aws, http or vault";
 
 // === impl FailoverConfig ===
 
 impl FailoverConfig {
-    /// Reads the mapping; the caller ends the reading. `None` where a fault was noted, or where a member has faults of its own.
+    /// Reads the mapping; the caller ends the reading. `None` if a fault was noted, or if a member has faults in its own entry.
     pub fn parse(reader: &mut Reader<'_>, beside: Beside<'_>, faults: &mut Faults) -> Option<Self> {
         let before = faults.len();
         let written: Vec<&str> = reader.entries().iter().map(|(key, _)| key.text.as_str()).collect();
         for key in OF_MEMBERS.into_iter().filter(|key| written.contains(key)) {
             let at = reader.get(key).map_or(reader.at(), |node| node.at);
-            faults.add(at, reader.path(key), "belongs to the backends that `of` names: a failover has none of its own (write it there)");
+            faults.add(at, reader.path(key), "belongs to the backends that `of` names, not to the failover (write it there)");
         }
         let Some(at) = reader.get("of").map(|node| node.at) else {
-            reader.missing("of", "two backends of one kind, the first of which is asked first, such as of: [bao, bao-dr]", faults);
+            reader.missing("of", "two backends of one kind: the one to ask first, then the other, such as of: [bao, bao-dr]", faults);
             return None;
         };
         let (path, texts) = (reader.path("of"), reader.texts("of", faults)?);
@@ -81,7 +81,11 @@ impl FailoverConfig {
             if faults.len() > before && many < 2 {
                 return None;
             }
-            faults.add(at, path, format!("must name two backends, not {many} (the first is asked; the second while the first is out)"));
+            faults.add(
+                at,
+                path,
+                format!("must name two backends, not {many} (Keyferry asks the first, and the second while the first is out)"),
+            );
             return None;
         };
         if let Some(problem) = beside.difference(first, second) {
@@ -95,13 +99,14 @@ impl FailoverConfig {
         (faults.len() == before).then_some(Self { members })
     }
 
-    /// The failover's request as each member is sent it: by its own name, and without what its own configuration says of the login.
+    /// The failover's request as each member gets it: with the member's name, and without the parts of the login that the member's own
+    /// configuration sets.
     pub(in crate::backend) fn of_members(&self, secret: &SecretRef) -> [SecretRef; 2] {
         self.members.each_ref().map(|member| secret.with(|parts| member.take(parts)))
     }
 }
 
-/// That one request can be for both.
+/// Checks that one request can be for both.
 fn check(members: &[Member; 2], at: Position, path: &str, faults: &mut Faults) {
     let [first, second] = members.each_ref().map(|member| member.config.kind().facts().bounds);
     let names = members.each_ref().map(|member| &member.name);
@@ -119,7 +124,7 @@ fn check(members: &[Member; 2], at: Position, path: &str, faults: &mut Faults) {
     if first.class_may != second.class_may {
         let [first, second] = names;
         let problem = format!(
-            "classes may say other things of the login at {first} than at {second}, and one class is for both (write the same classMay for \
+            "classes may set other parts of the login at {first} than at {second}, but one class is for both (write the same classMay for \
              both, and auth.audience for both or for neither)"
         );
         faults.add(at, path, problem);
@@ -149,7 +154,7 @@ impl Beside<'_> {
         Some(Member { name: name.clone(), config: config.clone() })
     }
 
-    /// Why it cannot be a member at all. What is wrong with its own entry is told there.
+    /// Why it cannot be a member at all. Faults in its own entry are reported there.
     fn refusal(&self, name: &str) -> Option<String> {
         let names = || self.kinds.iter().map(|(name, _)| *name);
         if !names().any(|known| known == name) {
@@ -165,7 +170,7 @@ impl Beside<'_> {
         }
     }
 
-    /// Why two cannot be members of one failover.
+    /// Why these two cannot be members of one failover.
     fn difference(&self, first: &str, second: &str) -> Option<String> {
         let (one, other) = (self.kind(first)?, self.kind(second)?);
         let sound = self.refusal(first).is_none() && self.refusal(second).is_none();

@@ -1,16 +1,16 @@
-//! The requests that a failover's first member has denied: the second one is not asked for them until the first allows them again, also where
+//! The requests that a failover's first member has denied. The second member is not asked for them until the first one allows them again, even if
 //! the first is out meanwhile.
 //!
-//! What is kept is bounded in bytes and shared by tenants. A tenant whose denials had no more room is *marked*: from then on the second member
-//! is asked only for what the first has answered well since. So nothing is ever asked there because a denial was forgotten, and whoever
-//! makes a namespace's denials many loses that namespace's second member, and nobody else's.
+//! This memory is limited in bytes, and tenants share it. If there is no more room for a tenant's denials, the tenant is *marked*: from then on the
+//! second member is asked only for what the first has answered well since. So the second member is never asked because a denial was forgotten. And
+//! if somebody makes many denials in a namespace, only that namespace loses its second member.
 //!
-//! What is for one Pod alone is no more needed once the Pod is gone, and then its going marks nobody.
+//! A denial for one Pod only is not needed after the Pod is gone. If it is dropped then, nobody is marked.
 //!
-//! Where all tenants are one to the store (the daemon logs in as itself), a denial of one's request holds for all. It is kept for each tenant
-//! that was told of it as well: what becomes of one's room is nothing to another.
+//! If all tenants are the same to the store (the daemon logs in as itself), a denial for one of them holds for all. It is also kept for each tenant
+//! that got it: what happens in one tenant's room has no effect on another.
 //!
-//! With a sealed folder all this is on the disk, too, and a denied mount is answered once it is there.
+//! With a sealed folder, all this is also on the disk. A denied mount gets its error when the denial is there.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,33 +24,34 @@ use crate::backend::stack::cache::archive::{Archive, Denied, Section, Ticket};
 use crate::model::{BackendName, Tenant};
 use crate::shelf::Shelf;
 
-/// What an entry weighs, here and in what is known of the disk. Of a request only a hash is kept.
+/// The weight of an entry, here and in what is known about the disk. Only a hash of the request is kept.
 const ENTRY: usize = 512;
 
-/// The most that all entries may weigh: a start reads no more of them from the disk than a few such tables have.
+/// The highest weight of all entries: a start reads no more of them from the disk than a few such tables have.
 const LARGEST: usize = 8 << 20;
 
-/// The most tenants that are marked one by one; with more, all are.
+/// The most tenants that are marked one by one. If there are more, all are marked.
 const TENANTS: usize = 1024;
 
-/// A Pod for which nobody asked for so long is gone: kubelet tries what fails each few minutes, and renews what runs as often or never.
+/// If nobody has asked for a Pod for this time, it is gone: kubelet tries failed mounts every few minutes, and renews running ones as often or
+/// never.
 const GONE: Duration = Duration::from_hours(1);
 
-/// What the first member has said. It outlives reloads, whatever they change: a denial that is no longer true ends with the next answer.
+/// What the first member has said. Reloads do not change it, whatever they change: if a denial is no longer true, the next answer ends it.
 pub(in crate::backend) struct Denials(Mutex<Inside>);
 
-/// A place in the order of what happens here. What a former process was told comes before all.
+/// A place in the order of events here. What a former process knew comes before everything.
 pub(super) type Moment = u64;
 
 struct Inside {
     verdicts: Shelf<Denied, Verdict>,
     marked: HashSet<Tenant>,
-    /// More tenants than are told apart.
+    /// There are more marked tenants than can be kept apart: all are marked.
     all: bool,
     moment: Moment,
-    /// `None`: a restart forgets.
+    /// `None`: nothing is kept over a restart.
     disk: Option<Section>,
-    /// A test sees whether somebody notices.
+    /// A test switches the rule off, to see that the model notices.
     #[cfg(test)]
     off: bool,
 }
@@ -58,9 +59,9 @@ struct Inside {
 struct Verdict {
     request: Denied,
     tenant: Tenant,
-    /// When it was denied; `None`: it was answered well, by a tenant that is marked.
+    /// When it was denied; `None`: it was answered well, and its tenant is marked.
     denied: Option<Moment>,
-    /// Whose alone the request is.
+    /// The only Pod that the request is for.
     pod: Option<Arc<str>>,
     /// When it was last asked for.
     asked: Instant,
@@ -69,7 +70,7 @@ struct Verdict {
 // === impl Denials ===
 
 impl Denials {
-    /// For so many bytes; with what was denied before this start, if the disk has it.
+    /// With this limit in bytes; with the denials from before this start, if the disk has them.
     pub(in crate::backend) fn new(failover: &BackendName, bytes: usize, archive: Option<&Arc<Archive>>) -> Arc<Self> {
         let mut inside = Inside {
             verdicts: Shelf::of_bytes(bytes.min(LARGEST)),
@@ -118,7 +119,7 @@ impl Denials {
         !is_denied && (!is_marked || said.contains(&Some(false)))
     }
 
-    /// The first member has denied it to this tenant, who is answered once the disk has that: see [`Denials::settled`].
+    /// The first member has denied it to this tenant. The tenant gets its error when the disk has the denial: see [`Denials::settled`].
     pub(super) fn denied(&self, asked: &Asked, tenant: &Tenant) -> Ticket {
         let requests = requests(asked, tenant);
         let mut inside = self.lock();
@@ -128,7 +129,7 @@ impl Denials {
         tickets.max().unwrap_or_default()
     }
 
-    /// Waits until a restart would find it, or the disk is known not to work.
+    /// Waits until a restart would find the denial, or the disk is known not to work.
     pub(super) async fn settled(&self, ticket: Ticket, deadline: Instant) {
         let archive = self.lock().disk.as_ref().map(|disk| Arc::clone(disk.archive()));
         if let Some(archive) = archive {
@@ -136,7 +137,7 @@ impl Denials {
         }
     }
 
-    /// The first member has answered well what it was asked then. A denial since then stands.
+    /// The first member has answered well a request that began at `begun`. A denial since then still holds.
     pub(super) fn allowed(&self, asked: &Asked, tenant: &Tenant, begun: Moment) {
         if self.lock().has_nothing_for(tenant) {
             return;
@@ -199,7 +200,7 @@ impl Inside {
         !self.is_marked(tenant) && self.verdicts.weight() == 0
     }
 
-    /// What the disk has.
+    /// Reads what the disk has.
     fn recall(&mut self) {
         let Some(left) = self.disk.as_ref().map(Section::left) else { return };
         (self.all, self.marked) = (left.all, left.marked.into_iter().collect());
@@ -209,7 +210,7 @@ impl Inside {
     }
 
     fn put(&mut self, request: Denied, asked: &Asked, tenant: &Tenant, denied: Option<Moment>) -> Ticket {
-        // What holds for all is kept once, for the tenant that was told first: so the disk has it once, too.
+        // What holds for all is kept once, for the tenant that got it first. So the disk also has it once.
         if let Some(known) = self.verdicts.find_mut(&request)
             && known.tenant != *tenant
             && known.denied.is_some()
@@ -221,7 +222,7 @@ impl Inside {
             Scope::Pod(uid) => Some(Arc::clone(uid)),
             Scope::Account(_) | Scope::Node => None,
         };
-        // Its mark says the same, unless the denial is of all.
+        // The tenant's mark has the same effect, unless the denial is for all.
         let is_said = self.marked.contains(tenant) && asked.scope != Scope::Node;
         let ticket = match &self.disk {
             Some(disk) if denied.is_some() && !is_said => disk.denied(tenant, request, pod.as_ref()),
@@ -237,7 +238,7 @@ impl Inside {
         self.lose(gone)
     }
 
-    /// These had no room any more.
+    /// There was no more room for these.
     fn lose(&mut self, gone: Vec<Verdict>) -> Ticket {
         let is_needed = |verdict: &Verdict| verdict.denied.is_some() && !(verdict.pod.is_some() && verdict.asked.elapsed() >= GONE);
         let mut ticket = 0;
@@ -257,13 +258,13 @@ impl Inside {
             let namespace = if is_apart { tenant.as_str() } else { "all" };
             tracing::warn!(
                 namespace,
-                "a failover's first member has denied more requests than are kept: the second is asked only for what the first has answered since"
+                "a failover's first member has denied more requests than Keyferry keeps: it asks the second only for what the first has answered since"
             );
         }
         self.disk.as_ref().map_or(0, |disk| disk.marked(Some(tenant).filter(|_| is_apart)))
     }
 
-    /// The disk need not have it any more.
+    /// The disk no longer needs it.
     fn strike_out(&self, verdict: &Verdict) {
         if let Some(disk) = self.disk.as_ref().filter(|_| verdict.denied.is_some()) {
             disk.forgotten(&verdict.tenant, verdict.request);
@@ -271,7 +272,7 @@ impl Inside {
     }
 }
 
-/// Under which names a request's verdicts are; the last one is the tenant's own.
+/// The keys of a request's verdicts; the last one is the tenant's own.
 fn requests(asked: &Asked, tenant: &Tenant) -> [Option<Denied>; 2] {
     match asked.scope {
         Scope::Node => [Some(Denied::of(asked, None)), Some(Denied::of(asked, Some(tenant)))],

@@ -1,4 +1,4 @@
-//! What a failover knows before it is opened: what its members know, where both know the same.
+//! What is known of a failover before it is opened: what its members know, if both know the same.
 
 use std::sync::Arc;
 
@@ -34,13 +34,13 @@ impl Kind for FailoverConfig {
     fn pin(&self, _: &str) -> Result<Version, String> {
         let [first, second] = self.names();
         Err(format!(
-            "cannot be pinned in a failover: {first} and {second} count their versions each for itself (remove it; or name one of them as \
+            "cannot be pinned in a failover: {first} and {second} each count their own versions (remove it; or name one of them as \
              the backend)"
         ))
     }
 
-    /// The request must mean something to both members, and the same. What both configurations say is left out of the login; what one of
-    /// them does not say is kept, and left out for the other one when it is asked.
+    /// The request must mean the same to both members. Parts of the login that both configurations set are left out. If only one of them sets a
+    /// part, it is kept, and left out when that member is asked.
     fn admit(&self, asked: RefParts) -> Result<RefParts, Inadmissible> {
         for key in [LoginKey::Address, LoginKey::Tls] {
             if asked.login.said().iter().any(|(said, _)| *said == key) {
@@ -50,7 +50,7 @@ impl Kind for FailoverConfig {
             }
         }
         if asked.method == Method::Get && asked.args.has("version") {
-            let problem = "have a version, and the members of a failover count their versions each for itself (remove it)".to_owned();
+            let problem = "have a version, but the members of a failover each count their own versions (remove it)".to_owned();
             return Err(Inadmissible::Request { key: "args", problem });
         }
         let admitted = |member: &Member| member.config.kind().admit(RefParts { backend: member.name.clone(), ..asked.clone() });
@@ -59,14 +59,14 @@ impl Kind for FailoverConfig {
         Ok(RefParts { backend: asked.backend, login: joined(first.login, second.login), ..first })
     }
 
-    /// Over its members alone, without what stands around them: the registry has it over their stacks.
+    /// Only its members, without the decorators around them: the registry builds a failover above their stacks.
     fn open(&self, name: &BackendName, limits: StoreLimits, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Backend>, BackendError> {
         let [first, second] = self.members.each_ref().map(|member| member.config.kind().open(&member.name, limits, clock));
         let (members, answered) = ([first?, second?], [Counter::default(), Counter::default()]);
         Ok(Arc::new(Failover::new(name, self.clone(), members, Denials::new(name, limits.remembered, None), answered)))
     }
 
-    /// Its members are looked at each for itself; here it is whether one of them could serve its mounts.
+    /// Each member is examined separately. Here it is whether one of them could serve the failover's mounts.
     async fn examine(
         &self,
         name: &BackendName,
@@ -78,9 +78,9 @@ impl Kind for FailoverConfig {
         let (what, [one, other]) = (format!("backend {name}"), self.names());
         let found = tokio::join!(first.look(limits, clock), second.look(limits, clock));
         let diagnosis = match found {
-            (Ok(()), Ok(())) => Diagnosis::ok(what, format!("{one} answers, and so does {other}, for when {one} is out")),
+            (Ok(()), Ok(())) => Diagnosis::ok(what, format!("{one} answers, and {other} answers too, for when {one} is out")),
             (Ok(()), Err(error)) => {
-                Diagnosis::of_error(Level::Warn, what, &format!("{other} could not stand in for {one}: {}", error.reason_in_full()))
+                Diagnosis::of_error(Level::Warn, what, &format!("{other} could not replace {one}: {}", error.reason_in_full()))
             }
             (Err(error), Ok(())) => {
                 Diagnosis::of_error(Level::Warn, what, &format!("{other} answers mounts in place of {one}: {}", error.reason_in_full()))
@@ -111,7 +111,7 @@ impl Member {
     }
 }
 
-/// What either says. Where both do, it is the same: what the class said.
+/// The parts that either login sets. If both set one, it is the same: what the class has set.
 fn joined(one: Login, other: Login) -> Login {
     Login {
         address: one.address.or(other.address),

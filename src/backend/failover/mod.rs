@@ -1,8 +1,8 @@
-//! A second store for when the first is out: `kind: failover`. It stands above the whole stacks of its two members, and has no address, no
-//! login and no cache of its own.
+//! A second store for when the first is out: `kind: failover`. It is above the complete stacks of its two members, and has no address, no login and
+//! no cache.
 //!
-//! The order is: the first member, then the second, then the newest answer of before that either has. The second is asked only where the
-//! first is out for this very request; what it refuses then is part of the outage. What the first has denied is [`Denials`]' business.
+//! The order is: the first member, then the second, then the newest old answer of the two. The second is asked only if the first is out for this
+//! very request. If the second refuses then, that is part of the outage. [`Denials`] handles what the first has denied.
 
 mod config;
 mod denials;
@@ -24,7 +24,7 @@ pub(in crate::backend) use denials::Denials;
 use denials::Moment;
 use order::{FIRST, SECOND, Side, live};
 
-/// Over the stacks of its members.
+/// A failover above the stacks of its members.
 #[derive(Debug)]
 pub(in crate::backend) struct Failover {
     name: BackendName,
@@ -38,9 +38,9 @@ pub(in crate::backend) struct Failover {
 /// One request.
 struct Asking<'a> {
     secret: &'a SecretRef,
-    /// As each member is sent it.
+    /// The request as each member gets it.
     of: [SecretRef; 2],
-    /// As the first member's denials are kept.
+    /// The key of the first member's denials.
     asked: Asked,
     tenant: Tenant,
     begun: Moment,
@@ -68,12 +68,12 @@ impl Failover {
         self.config.names().contains(&member)
     }
 
-    /// For its members' successors after a reload: what was denied stays so.
+    /// For the failover of the members' next stacks after a reload: what was denied stays denied.
     pub(in crate::backend) fn denials(&self) -> &Arc<Denials> {
         &self.denials
     }
 
-    /// Why it could not serve a mount, if it could not; `failing`: the backends that could not.
+    /// Why it could not serve a mount, if so; `failing`: the backends that could not.
     pub(in crate::backend) fn failing(&self, failing: &[BackendError]) -> Option<BackendError> {
         let find = |name: &BackendName| failing.iter().find(|error| error.backend == *name).cloned();
         let [first, second] = self.config.names().map(find);
@@ -86,7 +86,7 @@ impl Failover {
         Asking { secret, of, asked, tenant: cx.tenant(), begun: self.denials.begin() }
     }
 
-    /// The request as the store is sent it: how long what it makes is kept, and by whom, is not the store's business.
+    /// The request as the store gets it. How long Keyferry keeps what the store makes, and for whom, does not matter to the store.
     fn asked(&self, of_first: &SecretRef, pod: &PodIdentity) -> Asked {
         let is_plain = of_first.keep.is_none() && of_first.lease == LeaseFor::default();
         let secret =
@@ -107,7 +107,7 @@ impl Failover {
         }
         let second = match order::fetch_second(self.sides(asking), cx).await {
             Ok(fetched) => return Ok(self.given(SECOND, fetched)),
-            // The mount asks again, once it has memory for the answer.
+            // The mount asks again when it has memory for the answer.
             Err(error) if error.fault == Fault::Short => return Err(self.of(SECOND, asking, &error)),
             Err(error) => error,
         };
@@ -126,7 +126,7 @@ impl Failover {
         [FIRST, SECOND].map(|at| Side { backend: &*self.members[at], secret: &asking.of[at] })
     }
 
-    /// Where the first member may have got the request, the second does not: what it asks for would be made twice.
+    /// If the first member may have got the request, the second does not get it: otherwise the thing would be made twice.
     async fn make(&self, asking: &Asking<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let answer = self.members[FIRST].fetch(&asking.of[FIRST], &live(cx)).await;
         self.note(asking, &answer, cx.deadline).await;
@@ -146,7 +146,7 @@ impl Failover {
         }
     }
 
-    /// Keeps in mind what the first member says of the request. What it said before says nothing new.
+    /// Records what the first member says about the request. An answer from its cache says nothing new.
     async fn note(&self, asking: &Asking<'_>, answer: &Result<Fetched, BackendError>, deadline: Instant) {
         let Asking { asked, tenant, begun, .. } = asking;
         match answer {
@@ -173,7 +173,7 @@ impl Failover {
         }
     }
 
-    /// The store's own version is left out: the other member counts by itself, and equal content must have one version.
+    /// The store's own version is left out: the other member counts separately, and equal content must have one version.
     fn given(&self, at: usize, fetched: Fetched) -> Fetched {
         self.answered[at].inc();
         if fetched.secret.version.is_none() {
@@ -186,7 +186,7 @@ impl Failover {
 
     // === errors, in the failover's name ===
 
-    /// What one member says.
+    /// The error of one member.
     fn of(&self, at: usize, asking: &Asking<'_>, error: &BackendError) -> BackendError {
         let name = self.config.names()[at];
         let full = error.source.is_some().then(|| format!("{name}: {}", error.reason_in_full()));
@@ -198,13 +198,13 @@ impl Failover {
     /// The first member is out, and has denied the request before.
     fn barred(&self, asking: &Asking<'_>, first: &BackendError) -> BackendError {
         let [one, other] = self.config.names();
-        let why = format!("{other} is not asked, because {one} has denied this request before, and not answered it since");
+        let why = format!("{other} is not asked, because {one} has denied this request before and has not answered it since");
         let full = first.source.is_some().then(|| format!("{one}: {}; {why}", first.reason_in_full()));
         let reason = format!("{one}: {}; {why}", first.reason);
         BackendError::with(first.fault, self.name.clone(), Some(asking.secret.name.clone()), reason, full)
     }
 
-    /// The first member is out, and the second does not help: that is an outage of the first's kind, whatever the second says.
+    /// The first member is out, and the second does not help. This is an outage of the first member's kind, whatever the second says.
     fn both(&self, secret: Option<&SecretName>, first: &BackendError, second: &BackendError) -> BackendError {
         let [one, other] = self.config.names();
         let has_more = first.source.is_some() || second.source.is_some();
@@ -213,7 +213,7 @@ impl Failover {
         BackendError::with(first.fault, self.name.clone(), secret.cloned(), reason, full)
     }
 
-    /// The member that a lease is of.
+    /// The member that a lease is from.
     fn member_of(&self, lease: &Lease) -> &dyn Backend {
         let is_second = self.config.names()[SECOND] == &lease.secret.backend;
         &*self.members[usize::from(is_second)]
@@ -230,7 +230,7 @@ impl Backend for Failover {
         }
     }
 
-    /// What the first member has; what the second has only while the first would not be asked.
+    /// The answer of the first member; the answer of the second only while the first would not be asked.
     fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         let of = self.config.of_members(secret);
         let (cx, [first, second]) = (&live(cx), &self.members);
@@ -283,7 +283,7 @@ impl Backend for Failover {
         }
     }
 
-    /// No wider than either member's.
+    /// Not wider than the scope of either member.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         let of = self.config.of_members(secret);
         let [first, second] = [FIRST, SECOND].map(|at| self.members[at].scope(&of[at], pod));

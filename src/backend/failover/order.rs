@@ -1,28 +1,28 @@
-//! In which order two stores are asked, and for how long: the first, then the second if the first is out, then the newest answer of before.
+//! In which order two stores are asked, and for how long: the first, then the second if the first is out, then the newest old answer.
 
 use tokio::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendError, Called, Fault, FetchContext};
 use crate::model::{Fetched, SecretRef};
 
-/// How long a store may take while there is something after it: as long as the client's tries may take where nobody listens.
+/// How long a store may take if there is another way after it: as long as the client's tries may take if no server is there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is left of a mount's time at least, for what comes after its secrets.
+/// The part of a mount's time that is left for what comes after its secrets.
 const REST: Duration = Duration::from_secs(1);
 
 /// The places of the two.
 pub(in crate::backend) const FIRST: usize = 0;
 pub(in crate::backend) const SECOND: usize = 1;
 
-/// A store, and what it is asked for.
+/// A store, and the request to it.
 #[derive(Clone, Copy)]
 pub(in crate::backend) struct Side<'a> {
     pub backend: &'a dyn Backend,
     pub secret: &'a SecretRef,
 }
 
-/// Where it may hang, it leaves time for the other one.
+/// Asks the first store. If it hangs, there is time left for the other one.
 pub(in crate::backend) async fn fetch_first(side: Side<'_>, cx: &FetchContext) -> Result<Fetched, BackendError> {
     let Side { backend, secret } = side;
     let now = Instant::now();
@@ -32,7 +32,7 @@ pub(in crate::backend) async fn fetch_first(side: Side<'_>, cx: &FetchContext) -
     if let Err(error) = &mut answer
         && error.fault == Fault::NoTurn
     {
-        // Others were before it at a store that may well answer.
+        // Other requests were before this one, at a store that may well answer.
         if backend.is_out(secret, cx) {
             error.fault = Fault::TimedOut;
         } else {
@@ -42,7 +42,7 @@ pub(in crate::backend) async fn fetch_first(side: Side<'_>, cx: &FetchContext) -
     answer
 }
 
-/// Where there is something to fall back on, nobody waits for as long as they can.
+/// Asks the second store. If there is an old answer, it does not wait as long as it could.
 pub(in crate::backend) async fn fetch_second(sides: [Side<'_>; 2], cx: &FetchContext) -> Result<Fetched, BackendError> {
     let Side { backend, secret } = sides[SECOND];
     if ages(sides, cx).await == [None, None] {
@@ -53,7 +53,7 @@ pub(in crate::backend) async fn fetch_second(sides: [Side<'_>; 2], cx: &FetchCon
     backend.fetch(secret, &FetchContext { patience, deadline, ..live(cx) }).await
 }
 
-/// What may serve while both are out, with the place of the one that has it.
+/// The old answer that may be given while both are out, with the place of the store that has it.
 pub(in crate::backend) async fn newest(sides: [Side<'_>; 2], cx: &FetchContext, cause: &str) -> Option<(usize, Fetched)> {
     let order = match ages(sides, cx).await {
         [Some(first), Some(second)] if first <= second => [FIRST, SECOND],
@@ -74,7 +74,7 @@ async fn ages([first, second]: [Side<'_>; 2], cx: &FetchContext) -> [Option<Dura
     [first.backend.stale_age(first.secret, cx).await, second.backend.stale_age(second.secret, cx).await]
 }
 
-/// No answer of before: what comes next is asked first. Whether a store was called is told of each for itself.
+/// For a request that must not get an old answer, because the next store is asked first. Each request records by itself whether a store was called.
 pub(in crate::backend) fn live(cx: &FetchContext) -> FetchContext {
     FetchContext { live: true, called: Called::default(), ..cx.clone() }
 }

@@ -1,5 +1,4 @@
-//! A failover above two fakes, without what stands around them: its order, and what it keeps in mind. `registry/tests` have it above whole
-//! stacks.
+//! A failover above two fakes, without their decorators: its order, and what it remembers. `registry/tests` have a failover above complete stacks.
 
 use tokio::time::{Duration, advance, timeout};
 
@@ -18,7 +17,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const OUTAGES: [Fault; 4] = [Fault::Down, Fault::Throttled, Fault::TimedOut, Fault::Unavailable];
 const DENIALS: [Fault; 3] = [Fault::Denied, Fault::NotFound, Fault::Unauthenticated];
 
-/// `both` of `bao` and `bao-dr`, whose classes may choose the role, the mount and the namespace.
+/// The failover `both` of `bao` and `bao-dr`. Classes may choose the role, the mount and the namespace.
 pub fn config() -> FailoverConfig {
     let member = |name: &str, mount: &str| {
         format!(
@@ -69,7 +68,7 @@ impl Bench {
         self.failover.fetch(secret, &context("uid-1", "web", MINUTE)).await
     }
 
-    /// Who answers; or how it fails.
+    /// Who answers, or how it fails.
     async fn by(&self, secret: &SecretRef) -> String {
         self.ask(secret).await.map_or_else(|error| fails(error.fault), |fetched| fetched.by.to_string())
     }
@@ -131,7 +130,7 @@ async fn what_the_first_denied_the_second_is_not_asked_until_the_first_allows_it
             assert_eq!((error.fault, bench.second.calls()), (outage, 0), "{denial:?}");
             assert_eq!(
                 error.reason,
-                "bao: as it was told; bao-dr is not asked, because bao has denied this request before, and not answered it since"
+                "bao: as it was told; bao-dr is not asked, because bao has denied this request before and has not answered it since"
             );
         }
         let other = db.with(|asked| asked.login.role = Some("other".to_owned()));
@@ -143,7 +142,7 @@ async fn what_the_first_denied_the_second_is_not_asked_until_the_first_allows_it
     }
 }
 
-/// It was sent before the denial, and comes after it.
+/// The request was sent before the denial, and its answer comes after it.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_was_under_way_ends_no_denial() {
     let (bench, db) = (Bench::new(), both("kv/db"));
@@ -246,12 +245,12 @@ fn each_member_is_sent_the_same_request_without_what_its_own_configuration_says(
     ];
     insta::assert_snapshot!(refused.join("\n"), @r#"
     Login { key: Address, problem: "a failover has the two addresses of bao and bao-dr, so a class cannot choose one (remove it)" }
-    Request { key: "args", problem: "have a version, and the members of a failover count their versions each for itself (remove it)" }
-    cannot be pinned in a failover: bao and bao-dr count their versions each for itself (remove it; or name one of them as the backend)
+    Request { key: "args", problem: "have a version, but the members of a failover each count their own versions (remove it)" }
+    cannot be pinned in a failover: bao and bao-dr each count their own versions (remove it; or name one of them as the backend)
     "#);
 }
 
-/// A store that is two: each has what is put in.
+/// A store that consists of two: each gets what is put in.
 struct Pair {
     bench: Bench,
     backend: Arc<Failover>,

@@ -1,4 +1,4 @@
-//! The stack around each kind of store, and what of it a reload keeps.
+//! The stack around each kind of store, and what a reload keeps of it.
 
 use std::path::Path;
 
@@ -75,7 +75,7 @@ fn what_would_become_the_same_is_kept() {
     assert!(!same(&elsewhere, &build(&configs("a"), settings(), Some(&elsewhere)), "one"), "nobody knows what that was built from");
 }
 
-/// The stack of a store that is reached over a network: no kind of store is needed to see it.
+/// The stack of a store that is reached over a network. The test needs no real kind of store.
 #[tokio::test(start_paused = true)]
 async fn over_a_network_requests_are_coalesced_and_answers_kept() {
     let metrics = Arc::new(Metrics::new());
@@ -121,7 +121,7 @@ async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
     let leases = leases(&clock, &metrics);
     let parts = BackendParts { clock: &clock, metrics: &metrics, leases: &leases, kept: Ceilings::of(64 << 20), archive: None };
     let (store, name): (_, BackendName) = (Fake::new(), "bao".parse().unwrap());
-    // In force, in the place of a former one.
+    // The stack that applies, in place of a former one.
     let build = |vault: &str, fresh: u64, allowed: bool, former: Option<&Stack>| {
         let config = BackendConfig::File(FileConfig { vault: vault.into(), identity: Vec::new() });
         let cache = Some(CacheConfig { fresh: Duration::from_secs(fresh), stale: Duration::from_hours(1) });
@@ -136,7 +136,7 @@ async fn answers_outlive_a_reload_that_changes_neither_store_nor_login() {
     };
     let source = async |stack: &Stack, in_vain: bool| {
         store.next(in_vain.then_some((Duration::ZERO, Then::Fail(crate::backend::Fault::Unavailable))));
-        // What has failed is held back for a second.
+        // A failed request is held back for a second.
         tokio::time::advance(Duration::from_secs(2)).await;
         let cx = context("uid-1", "web", Duration::from_mins(1));
         stack.top.fetch(&secret("kv/db"), &cx).await.map_or("none", |fetched| fetched.source.as_str())

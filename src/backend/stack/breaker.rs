@@ -1,5 +1,5 @@
-//! A decorator: what is out is not asked again and again (docs/outage.md). What is known of servers and requests is in [`Circuits`]; this asks,
-//! notes, and has somebody look at a server that is in doubt.
+//! A decorator: Keyferry does not ask again and again what is out (docs/outage.md). [`Circuits`] has what is known about servers and requests. The
+//! decorator asks the circuits, reports results to them, and starts a task that looks at a server in doubt.
 
 use std::sync::{Arc, Weak};
 
@@ -11,7 +11,7 @@ use super::circuits::{Circuits, Looking};
 use crate::backend::{Backend, BackendError, FetchContext};
 use crate::model::{Fetched, SecretRef};
 
-/// How long a look may take.
+/// The longest time of one look.
 const LOOK: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Breaker {
         Self { inner, circuits }
     }
 
-    /// Has somebody look at the request's server, if it is in doubt.
+    /// Starts a task that looks at the request's server, if it is in doubt.
     fn look(&self, secret: &SecretRef) {
         if let Some((server, looking)) = self.circuits.look(secret) {
             tokio::spawn(look(Arc::downgrade(&self.inner), Arc::clone(&self.circuits), server, looking));
@@ -65,18 +65,18 @@ impl crate::backend::stack::Decorator for Breaker {
     }
 }
 
-/// Looks at a server until it is found to answer, or nobody wants it any more.
+/// Looks at a server until it answers, or until no mount needs it any more.
 async fn look(store: Weak<dyn Backend>, circuits: Arc<Circuits>, server: &'static str, looking: Looking) {
     for probes in 0.. {
         match circuits.next_probe(server, probes) {
             Some(wait) => sleep(wait).await,
-            // A request has failed just now: that is worth one look.
+            // A request has failed just now: that is a reason for one look.
             None if probes == 0 => {}
             None => break,
         }
-        // Its backend may be gone by a reload.
+        // Its backend may be gone after a reload.
         let Some(store) = store.upgrade() else { break };
-        // A file system of ours that hangs says nothing of the store.
+        // If our own file system hangs, that says nothing about the store.
         let Ok(found) = timeout(LOOK, store.probe(server)).await else { break };
         circuits.probed(server, &found);
     }

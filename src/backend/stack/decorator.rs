@@ -1,4 +1,5 @@
-//! What a decorator is: a Backend around a Backend that says only what it does otherwise. All else goes to the inner one, here and once.
+//! A decorator is a Backend around another Backend, and implements only what it does differently. Everything else goes to the inner one, and this
+//! is written only here.
 
 use std::fmt::Debug;
 
@@ -9,14 +10,14 @@ use crate::backend::{Backend, BackendError, FetchContext, Scope};
 use crate::files::Located;
 use crate::model::{Fetched, Lease, PodIdentity, SecretName, SecretPrefix, SecretRef};
 
-/// The methods mean what those of [`Backend`] do. Named by its path where it is implemented, so that a call means [`Backend`].
+/// The methods mean the same as those of [`Backend`]. It is named by its path where it is implemented, so that a call means [`Backend`].
 #[async_trait]
 pub trait Decorator: Debug + Send + Sync {
     fn inner(&self) -> &dyn Backend;
 
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError>;
 
-    /// Not the inner one's: a decorator may have to do something about each answer.
+    /// This does not call the inner one: a decorator may have to act on each answer.
     fn recall(&self, _secret: &SecretRef, _cx: &FetchContext, _now: Instant) -> Option<Fetched> {
         None
     }

@@ -1,4 +1,4 @@
-//! A decorator: at most so many calls to a store at once, none past its deadline, and each one counted.
+//! A decorator: it limits the calls to a store at once, ends each call at its deadline, and counts it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -19,16 +19,16 @@ pub struct Limited {
     inner: Arc<dyn Backend>,
     name: BackendName,
     places: Turns,
-    /// For the daemon's own calls, about leases: no tenant has a part in these.
+    /// For the daemon's own calls, about leases: tenants have no part in these.
     own: Semaphore,
     metrics: Arc<Metrics>,
-    /// From the first on.
+    /// Set by the first answer from memory.
     recalled: OnceLock<CallCounters>,
 }
 
 impl Limited {
-    /// Lets at most `calls` calls of mounts through at once, shared by tenants; the others wait in their tenants' lines until their deadlines.
-    /// A tenant that has none under way finds one longer than by the shares alone: a slow store's calls may all take minutes.
+    /// Allows at most `calls` calls of mounts at once, which tenants share. Other calls wait in their tenants' lines until their deadlines. Every
+    /// fifth place is for a tenant that has no call under way, because the other calls to a slow store may all take minutes.
     pub fn new(inner: Arc<dyn Backend>, name: BackendName, calls: usize, metrics: Arc<Metrics>) -> Self {
         metrics.backend_begins(name.as_str());
         let (places, own) = (Turns::with_firsts(calls), Semaphore::new(OWN));
@@ -52,7 +52,7 @@ impl Limited {
                     Some(party) => self.places.take_for(party, deadline).await,
                     None => self.places.take(&cx.tenant(), deadline).await,
                 };
-                // Without a turn by the deadline the call's time is over as well.
+                // Without a turn before the deadline, the call's time has ended as well.
                 let Some(turn) = turn else { return late(began, false) };
                 _turn = turn;
                 cx.called.mark();
@@ -82,7 +82,8 @@ impl crate::backend::stack::Decorator for Limited {
         self.within("fetch", Some(&secret.name), Some(cx), cx.deadline, self.inner.fetch(secret, cx)).await
     }
 
-    /// Takes no place: nothing waits for it. It is counted as the call that it spares, of no time: to look at the clock would take longer.
+    /// It takes no place, because nothing waits for it. It counts as the call that it saves, with zero duration: reading the clock would take
+    /// longer.
     fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         let known = self.inner.recall(secret, cx, now)?;
         self.recalled.get_or_init(|| self.metrics.backend_calls(self.name.as_str(), "fetch")).count(Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What stands around a store: each a [`Backend`](super::Backend) around a `Backend`, and none knows which store it is.
+//! The decorators around a store: each is a [`Backend`](super::Backend) around a `Backend`, and none of them knows which store it is.
 
 pub(in crate::backend) mod asked;
 pub mod breaker;

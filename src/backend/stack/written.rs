@@ -1,5 +1,5 @@
-//! Requests and secrets as the sealed folder has them: JSON, with bytes in base64. Apart, because leases and answers are both kept there, in
-//! rooms of their own, and what a release has written the next one has to read.
+//! Requests and secrets as the sealed folder has them: JSON, with bytes in base64. This has its own module, because leases and answers are both
+//! kept there, in separate rooms. The next release must be able to read what a release has written.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ struct Tls {
 pub(super) struct Given {
     fields: BTreeMap<String, (Kind, Bytes)>,
     response: Option<Bytes>,
-    /// Whether the response is what is stored.
+    /// Whether the response itself is stored.
     #[serde(default)]
     stored: bool,
     version: Option<String>,
@@ -87,7 +87,7 @@ impl Reference {
         }
     }
 
-    /// `None`: something in it means nothing to this version.
+    /// `None`: this version does not understand a part of it.
     pub(super) fn back(self) -> Option<SecretRef> {
         let mut args = Args::default();
         for (name, value) in serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(&self.args).ok()? {
@@ -137,7 +137,7 @@ impl Given {
         Self { fields: fields.collect(), response, stored, version }
     }
 
-    /// `None`: something in it means nothing to this version.
+    /// `None`: this version does not understand a part of it.
     pub(super) fn back(self, lease: Option<Lease>) -> Option<Secret> {
         let fields = self.fields.into_iter().map(|(name, (kind, bytes))| {
             let kind = match kind {

@@ -1,5 +1,5 @@
-//! The suite that every backend passes: what the pipeline relies on, whatever the store. A store's tests call [`hold`] with a
-//! [`Store`] that can be filled; a decorator's call it with the decorator around one.
+//! The suite that every backend passes: what the pipeline relies on, whatever the store. A store's tests call [`hold`] with a [`Store`] that can be
+//! filled; a decorator's tests call it with the decorator around such a store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::model::{
     Field, FieldKind, FieldName, Login, Method, PodClaims, PodIdentity, PodTokens, SecretBytes, SecretPrefix, SecretRef, Source,
 };
 
-/// A value that may be seen nowhere but in a field's bytes.
+/// A value that may appear only in the bytes of a field.
 const CANARY: &str = "canary-3f9b1c";
 
 /// A store that the suite can fill.
@@ -22,7 +22,7 @@ pub trait Store: Send + Sync {
     /// What it is configured as.
     fn kind(&self) -> &dyn Kind;
 
-    /// Puts a secret in, over a former version of it.
+    /// Stores a secret, in place of a former version of it.
     fn put(&self, name: &str, fields: &[(&str, &[u8])]);
 
     fn remove(&self, name: &str);
@@ -30,28 +30,28 @@ pub trait Store: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &str;
 
-    /// The backend that its answers are of.
+    /// The backend that gives its answers.
     fn by(&self) -> &str {
         self.name()
     }
 
-    /// Whether a field may hold any bytes; JSON holds Unicode alone.
+    /// Whether a field may have any bytes; JSON can have only Unicode.
     fn keeps_bytes(&self) -> bool {
         true
     }
 
-    /// Whether its names have empty elements, which are written `~` then.
+    /// Whether its names can have empty elements, which are then written as `~`.
     fn has_empty_elements(&self) -> bool {
         false
     }
 
-    /// After how long a change is seen at the latest: at once, but for a cache.
+    /// The longest time until a change is seen: zero, except with a cache.
     fn lag(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// Every rule, one after another: a store is a process or a folder, and shared.
+/// Checks every rule, one after another: a store is a process or a folder, and the rules share it.
 pub async fn hold(store: &dyn Store) {
     answers_with_what_was_put_in(store).await;
     tells_text_from_binary(store).await;
@@ -165,7 +165,7 @@ async fn answers_many_at_once(store: &dyn Store) {
     }
 }
 
-/// With no time left a store may still answer from what it has at hand; it never keeps the mount waiting.
+/// If no time is left, a store may still give an answer that it has here; it never makes the mount wait.
 async fn keeps_to_the_deadline(store: &dyn Store) {
     let cx = FetchContext { deadline: Instant::now(), ..context() };
     let call = timeout(Duration::from_secs(5), async { store.backend().fetch(&secret(store, "team/never-2"), &cx).await }).await;
@@ -218,7 +218,7 @@ fn pod() -> PodIdentity {
     })
 }
 
-/// Fields as a store's writer takes them. Panics on a name that is none: the suite's are.
+/// The fields for a store's writer. Panics if a name is invalid: the suite's names are valid.
 pub fn fields(pairs: &[(&str, &[u8])]) -> BTreeMap<FieldName, Field> {
     pairs.iter().map(|(name, value)| (name.parse().unwrap(), Field::of_bytes(SecretBytes::new(value.to_vec())))).collect()
 }

@@ -1,4 +1,4 @@
-//! A store in memory for the decorators' tests: it counts its calls, and does with each what it is told.
+//! A store in memory for the decorators' tests: it counts its calls, and does with each call what the test says.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +18,10 @@ use crate::model::{
     SecretPrefix, SecretRef, Source, Verb, Version,
 };
 
-/// What becomes of one call.
+/// The result of one call.
 #[derive(Clone, Copy, Debug)]
 pub enum Then {
-    /// What was put in.
+    /// The secret that was put in.
     Answer,
     Leased,
     Fail(Fault),
@@ -39,7 +39,7 @@ pub struct Fake {
     probes: AtomicUsize,
     probed: Mutex<Option<Fault>>,
     out: Mutex<Option<Fault>>,
-    /// Every answer, with whom it was for.
+    /// Every answer, and for whom it was.
     pub given: Mutex<Vec<(Arc<Secret>, Scope, SecretRef)>>,
     pub revoked: AtomicUsize,
     pub forgotten: Mutex<Vec<String>>,
@@ -47,11 +47,11 @@ pub struct Fake {
 
 type Fields = Vec<(String, Vec<u8>)>;
 
-/// What a fake is configured as.
+/// The configuration of a fake.
 #[derive(Debug)]
 pub struct Configured;
 
-/// For the conformance suite: a decorator around a store that it can fill.
+/// For the conformance suite: a decorator around a store that the suite can fill.
 #[derive(Debug)]
 pub struct Around {
     pub store: Arc<Fake>,
@@ -59,7 +59,7 @@ pub struct Around {
     pub lag: Duration,
 }
 
-/// Counts a call as in the air while it lives.
+/// Counts a call as in the air while this is alive.
 struct InTheAir<'f>(&'f AtomicUsize);
 
 // === impl Fake ===
@@ -77,7 +77,7 @@ impl Fake {
         self.secrets.lock().unwrap().entry(name.to_owned()).or_default().push(fields);
     }
 
-    /// The next calls: how long each takes, and what comes of it. Calls after these answer at once.
+    /// The next calls: how long each takes, and its result. Later calls answer at once.
     pub fn next(&self, calls: impl IntoIterator<Item = (Duration, Then)>) {
         self.script.lock().unwrap().extend(calls);
     }
@@ -87,12 +87,12 @@ impl Fake {
         self.script.lock().unwrap().clear();
     }
 
-    /// What probes find from now on.
+    /// The result of probes from now on.
     pub fn fails_probes(&self, fault: Option<Fault>) {
         *self.probed.lock().unwrap() = fault;
     }
 
-    /// Every call and probe fails so from now on; `None`: no more.
+    /// Every call and probe fails in this way from now on; `None`: they work again.
     pub fn is_out(&self, fault: Option<Fault>) {
         *self.out.lock().unwrap() = fault;
         self.fails_probes(fault);
@@ -129,7 +129,7 @@ impl Fake {
             }
         };
         if secret.verb() == Verb::Update || lease.is_some() {
-            // What is made is made for somebody.
+            // What is made is made for one Pod.
             let made = format!("{}#{}", cx.pod.uid, self.calls());
             return Ok(Secret { fields: conformance::fields(&[("made", made.as_bytes())]), response: None, version: None, lease });
         }
@@ -145,7 +145,7 @@ impl Fake {
     }
 }
 
-/// The Pod `pod` of the ServiceAccount `account`, with so much time.
+/// The Pod `pod` of the ServiceAccount `account`, with this much time.
 pub fn context(pod: &str, account: &str, time: Duration) -> FetchContext {
     let claims = PodClaims { namespace: "shop".into(), name: pod.into(), uid: pod.into(), service_account: account.into() };
     FetchContext {
@@ -166,7 +166,7 @@ pub fn secret(name: &str) -> SecretRef {
     SecretRef::read("bao".parse().unwrap(), name.parse().unwrap())
 }
 
-/// The first field's text.
+/// The text of the first field.
 pub fn text(fetched: &Fetched) -> String {
     let field = fetched.secret.fields.values().next().unwrap();
     String::from_utf8(field.bytes.expose().to_vec()).unwrap()
@@ -200,7 +200,7 @@ impl Backend for Fake {
             return Err(error(fault, secret, "as it was told"));
         }
         let (after, then) = self.script.lock().unwrap().pop_front().unwrap_or((Duration::ZERO, Then::Answer));
-        // What is read is read when the call arrives; the answer may take its time.
+        // The secret is read when the call arrives; the answer may come later.
         let answer = matches!(then, Then::Answer).then(|| self.answer(secret, then, cx));
         if !after.is_zero() && timeout_at(cx.deadline, sleep(after)).await.is_err() {
             return Err(error(Fault::TimedOut, secret, "the store is slow"));
@@ -239,7 +239,7 @@ impl Backend for Fake {
         probed.map_or(Ok(()), |fault| Err(error(fault, &secret("probe"), "as it was told")))
     }
 
-    /// What is below `own/` is for each Pod alone, what is below `node/` for all of the node, everything else for a ServiceAccount's.
+    /// Secrets below `own/` are for one Pod each, those below `node/` for all Pods of the node, and all others for a ServiceAccount's Pods.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         if secret.verb() == Verb::Update || secret.name.as_str().starts_with("own/") {
             return Scope::Pod(Arc::clone(&pod.uid));

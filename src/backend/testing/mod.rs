@@ -1,10 +1,10 @@
-//! What every store and every decorator is tried by.
+//! The tests that every store and every decorator must pass.
 
 use std::path::Path;
 
 use tempfile::TempDir;
 
-// Real servers, which the integration tests have too. Here, so that the stores' tests share them.
+// Real servers, which the integration tests also use. They are here so that the stores' tests can use them.
 #[path = "../../../tests/it/bao.rs"]
 pub(in crate::backend) mod bao;
 pub mod conformance;
@@ -12,10 +12,10 @@ pub mod fake;
 #[path = "../../../tests/it/moto.rs"]
 pub(in crate::backend) mod moto;
 
-// `bao` looks for it beside itself.
+// `bao` expects it beside itself.
 use crate::kube::api_server;
 
-/// A folder in memory, where the system has that: what is written to a sealed folder is synced, and no proof hangs on how long a disk takes.
+/// A folder in memory, if the system has that. Writes to a sealed folder are synced, and no test must depend on how long a disk takes.
 pub fn folder() -> TempDir {
     tempfile::tempdir_in(Path::new("/dev/shm")).or_else(|_| tempfile::tempdir()).unwrap()
 }

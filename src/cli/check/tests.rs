@@ -220,7 +220,7 @@ fn the_configuration_is_judged_too_and_says_which_backends_there_are() {
     ]);
     assert_snapshot!(bench.run("--config DIR/bad.yaml"), @r#"
     1
-    DIR/bad.yaml:2:28: error: backends.files.kind: "flie" is no kind of backend (this version serves: failover, aws, file, http, vault)
+    DIR/bad.yaml:2:28: error: backends.files.kind: "flie" is not a kind of backend (this version serves: failover, aws, file, http, vault)
     DIR/bad.yaml:3:10: error: policy rule 1.pods: is missing (say which Pods the rule is for, such as pods: { namespace: shop })
     DIR/bad.yaml:3:10: error: policy rule 1.read: is missing (a rule has at least one of read, update and deny)
     DIR/bad.yaml:3:12: error: policy rule 1.raed: is not a known key (did you mean `read`?)

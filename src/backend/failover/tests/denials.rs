@@ -1,4 +1,4 @@
-//! What is kept in mind of the first member's denials is bounded, and nothing is asked of the second because something was forgotten.
+//! The memory of the first member's denials is limited, and the second is never asked because something was forgotten.
 
 use super::*;
 use crate::backend::stack::asked::Asked;
@@ -73,7 +73,7 @@ async fn a_smaller_table_forgets_nothing_either() {
     assert!((0..20).all(|n| !may(&denials, &own("shop"), "shop", &format!("kv/{n}"))));
 }
 
-/// Pods come and go, each with an optional secret that is not there.
+/// Pods come and go, and each has an optional secret that does not exist.
 #[tokio::test(start_paused = true)]
 async fn pods_that_are_gone_take_their_denials_along() {
     let denials = unsealed(BYTES);
@@ -89,7 +89,7 @@ async fn pods_that_are_gone_take_their_denials_along() {
     assert_eq!(denials.marks(), 1, "these are all there");
 }
 
-/// More namespaces than are told apart: nobody is asked for, rather than somebody too many.
+/// There are more namespaces than can be kept apart: nobody asks the second, so that nobody asks it wrongly.
 #[tokio::test]
 async fn marks_are_bounded_too() {
     let denials = unsealed(1);
@@ -102,7 +102,7 @@ async fn marks_are_bounded_too() {
     assert!(!may(&denials, &own("bank"), "bank", "kv/x"));
 }
 
-/// All are one to the store: who logs in is the daemon.
+/// All tenants are the same to the store: the daemon logs in as itself.
 #[tokio::test]
 async fn a_denial_of_all_holds_for_each_and_one_tenants_room_is_its_own() {
     let (denials, all) = (unsealed(BYTES), Scope::Node);
@@ -135,7 +135,7 @@ async fn long_names_and_arguments_weigh_no_more() {
     assert!(denials.weight("evil").0 > BYTES / 2, "a request is kept as its hash");
 }
 
-/// A sealed folder, and a daemon over it that is killed and started again.
+/// A sealed folder, and a daemon with it that is killed and started again.
 struct Disk {
     folder: tempfile::TempDir,
     key: u8,
@@ -218,10 +218,10 @@ async fn whoever_had_too_many_has_so_after_a_restart_and_nobody_else() {
         deny(&crowd, &own(&tenant), &tenant, "kv/x");
     }
     drop(crowd);
-    assert!(!may(&disk.start(), &own("bank"), "bank", "kv/x"), "more namespaces than are told apart");
+    assert!(!may(&disk.start(), &own("bank"), "bank", "kv/x"), "more namespaces than can be kept apart");
 }
 
-/// What holds for all is kept once, however many are told of it: no namespace's room is another's, and nothing stays that has ended.
+/// What holds for all is kept once, however many tenants get it: no namespace uses another's room, and nothing stays that has ended.
 #[tokio::test]
 async fn what_holds_for_all_is_kept_once() {
     let (disk, all) = (Disk::new(), Scope::Node);
@@ -246,7 +246,7 @@ async fn what_holds_for_all_is_kept_once() {
     }
 }
 
-/// Another release finds what this one has left. If this fails, `FORMAT` of the ledger has to be raised: then the former ids count as unread.
+/// Another release finds what this one has left. If this test fails, increase `FORMAT` of the ledger: then the former ids count as unread.
 #[test]
 fn the_names_of_requests_stay() {
     let names = [Scope::Node, own("web"), Scope::Account(PodIdentity::believed(&claims()).account())].map(|scope| {
@@ -283,7 +283,7 @@ async fn on_a_disk_that_could_not_be_written_anything_may_have_been_denied() {
     assert!(may(&disk.start(), &own("shop"), "shop", "kv/db"), "and nothing is left of that");
 }
 
-/// A rekey, file by file: what the former key sealed is sealed anew at the first start, so that the former key may go after it.
+/// A rekey, file by file: the first start encrypts again what the former key encrypted, so that the former key can be removed after it.
 #[tokio::test]
 async fn a_new_key_loses_no_denial() {
     let (mut disk, shop) = (Disk::new(), own("shop"));
@@ -296,7 +296,7 @@ async fn a_new_key_loses_no_denial() {
     assert_eq!(disk.files().len(), 1);
 }
 
-/// What does not open may have been any denial.
+/// If a file does not open, it may have had any denial.
 #[tokio::test]
 async fn a_denial_that_cannot_be_read_counts_as_all_of_them() {
     let shop = own("shop");
@@ -312,7 +312,7 @@ async fn a_denial_that_cannot_be_read_counts_as_all_of_them() {
         drop(denials);
         assert!(!may(&disk.start(), &shop, "shop", "kv/secret"), "what has taken the file's place does not end that");
         std::fs::remove_dir_all(disk.folder.path().join("cache/denials")).unwrap();
-        assert!(may(&disk.start(), &shop, "shop", "kv/secret"), "the admin begins anew");
+        assert!(may(&disk.start(), &shop, "shop", "kv/secret"), "the admin begins again");
     }
     let disk = Disk::new();
     let denials = disk.start_with(1 << 20);

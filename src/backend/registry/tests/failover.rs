@@ -1,4 +1,4 @@
-//! A failover above two whole stacks: what its members' caches, circuits and answers of before make of it, and what a reload leaves.
+//! A failover above two complete stacks: the effect of its members' caches, circuits and old answers, and what a reload leaves.
 
 use tokio::time::{Instant, advance};
 
@@ -27,7 +27,7 @@ fn name(text: &str) -> BackendName {
     text.parse().unwrap()
 }
 
-/// Stacks `bao` and `bao-dr` around these stores, and `both` above them.
+/// The stacks `bao` and `bao-dr` around these stores, and `both` above them.
 fn stacked(stores: [Arc<dyn Backend>; 2], (metrics, leases): (&Arc<Metrics>, &Arc<Leases>), former: Option<&Backends>) -> Backends {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(jiff::Timestamp::UNIX_EPOCH));
     let parts = BackendParts { clock: &clock, metrics, leases, kept: Ceilings::of(64 << 20), archive: None };
@@ -60,7 +60,7 @@ impl Pair {
         Self { stores, backends, metrics, leases }
     }
 
-    /// As a reload does that builds every stack anew.
+    /// Like a reload that builds every stack again.
     fn reload(&mut self) {
         let stores = self.stores.each_ref().map(|store| Arc::clone(store) as Arc<dyn Backend>);
         self.backends = stacked(stores, (&self.metrics, &self.leases), Some(&self.backends));
@@ -70,7 +70,7 @@ impl Pair {
         &self.backends.failovers[&name("both")]
     }
 
-    /// As a mount asks: what is at hand, else the store.
+    /// Asks like a mount: first what is here, then the store.
     async fn ask_as(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         match self.both().recall(secret, cx, Instant::now()) {
             Some(known) => Ok(known),
@@ -78,13 +78,13 @@ impl Pair {
         }
     }
 
-    /// What it gets: who answered, and how fresh it is; or the fault.
+    /// The result: who answered, and how fresh it is; or the fault.
     async fn ask(&self, secret: &SecretRef, fresh: Option<Duration>) -> String {
         let cx = FetchContext { fresh, ..context("uid-1", "web", Duration::from_mins(1)) };
         told(self.ask_as(secret, &cx).await)
     }
 
-    /// Whatever is fresh.
+    /// Even if there is a fresh answer.
     async fn now(&self, secret: &SecretRef) -> String {
         self.ask(secret, Some(Duration::ZERO)).await
     }
@@ -180,7 +180,7 @@ fn secret_of(backend: &str) -> SecretRef {
     SecretRef::read(name(backend), "kv/db".parse().unwrap())
 }
 
-/// One tenant's broken path is nobody else's outage; an open circuit is everybody's, and costs nothing.
+/// One tenant's broken path is not an outage for others; an open circuit is one for everybody, and costs no time.
 #[tokio::test(start_paused = true)]
 async fn one_request_moves_no_other_and_an_open_circuit_moves_all_at_once() {
     let pair = Pair::new();
@@ -202,7 +202,7 @@ async fn one_request_moves_no_other_and_an_open_circuit_moves_all_at_once() {
     assert_eq!(first.calls(), before);
 }
 
-/// The store hangs before anything is known of it.
+/// The store hangs before anything is known about it.
 #[tokio::test(start_paused = true)]
 async fn a_black_hole_costs_ten_seconds_and_nothing_once_it_is_known() {
     let pair = Pair::new();

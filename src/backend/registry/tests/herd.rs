@@ -1,4 +1,4 @@
-//! Ten thousand Pods of forty nodes, and a store that is out for twenty minutes: what comes down on it when it answers again.
+//! Ten thousand Pods on forty nodes, and a store that is out for twenty minutes: how many requests it gets when it answers again.
 
 use tokio::time::sleep;
 
@@ -8,7 +8,7 @@ use crate::backend::{Fault, FetchContext};
 const NODES: usize = 40;
 const PODS: usize = 250;
 
-/// ServiceAccounts of a node, each with a secret of its own.
+/// ServiceAccounts of a node, each with one secret.
 const ACCOUNTS: usize = 50;
 
 const FRESH: Duration = Duration::from_mins(10);
@@ -44,7 +44,7 @@ impl Herd {
         Self { store: Arc::clone(&store), nodes: nodes.collect(), secrets, pods: pods.collect(), calls: Vec::new() }
     }
 
-    /// Each Pod mounts once, in a second of its own.
+    /// Each Pod mounts once, each in another second.
     async fn minute(&mut self) -> usize {
         let before = self.store.calls();
         for second in 0..60 {
@@ -69,7 +69,7 @@ async fn after_an_outage_the_store_gets_at_most_twice_its_usual_calls() {
     for _ in 0..21 {
         herd.minute().await;
     }
-    // Not the first ten minutes, in which all are asked for at first.
+    // Without the first ten minutes, when all secrets are asked for the first time.
     let usual = herd.calls[10..].iter().sum::<usize>() / 11;
     herd.store.is_out(Some(Fault::Down));
     for _ in 0..20 {
@@ -80,7 +80,7 @@ async fn after_an_outage_the_store_gets_at_most_twice_its_usual_calls() {
     herd.store.is_out(None);
     for _ in 0..12 {
         let calls = herd.minute().await;
-        // Twice as many, but for chance: what was asked for first grows old again before the last is asked for.
+        // About twice as many: the first answers are too old again before the last ones are asked for.
         assert!(calls <= 2 * usual + 80, "{calls} of usually {usual} a minute: {:?}", herd.calls);
     }
     let after = &herd.calls[41..];

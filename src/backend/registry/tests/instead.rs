@@ -1,4 +1,4 @@
-//! A secret that a class has another one for: only an outage of the first one's store leads to the other.
+//! A class has a second secret for when the first one's store is out: only an outage leads to the second.
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::yaml::{self, Faults};
 
 const OUTAGES: [Fault; 4] = [Fault::Down, Fault::Throttled, Fault::TimedOut, Fault::Unavailable];
 
-/// All others, as far as a store says them.
+/// All other faults that a store can report.
 const ANSWERS: [Fault; 8] = [
     Fault::Corrupt,
     Fault::Denied,
@@ -83,7 +83,7 @@ async fn the_other_is_asked_while_the_first_store_is_out_and_only_then() {
     assert_eq!(bench.ask().await.unwrap().0, 0, "and it is asked first again");
 }
 
-/// Half of the time is the other's.
+/// Half of the time is for the other store.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_leaves_time_for_the_other() {
     let bench = Bench::new();
@@ -106,7 +106,7 @@ async fn if_the_other_does_not_help_it_is_an_outage_that_names_both() {
     }
 }
 
-/// Neither is fetched without a rule for both, and what is for an outage is not recalled either.
+/// Neither is fetched without a rule for both, and the second one is not given from memory either.
 #[tokio::test(start_paused = true)]
 async fn policy_decides_both() {
     assert!(permits("[\"one/kv/db\"]").is_none() && permits("[\"two/kv/replica\"]").is_none());

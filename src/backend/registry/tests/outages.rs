@@ -1,6 +1,6 @@
-//! A model of answers that serve while a store is out: tenants, policies, revocations, refused logins, outages, reloads, restarts and wipes, at
-//! random and on paused time. Each mount's answer must be what the rules of docs/cache.md allow, and what they promise. Then each rule is switched off, and
-//! the model must notice.
+//! A model of answers that are given while a store is out: tenants, policies, revocations, refused logins, outages, reloads, restarts and wipes, at
+//! random and on paused time. Each mount's answer must follow the rules of docs/cache.md: what they allow, and what they promise. Then each rule is
+//! switched off, and the model must notice.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -25,27 +25,27 @@ const STALE: Duration = Duration::from_hours(6);
 /// Two tenants; the first has two ServiceAccounts.
 const ACCOUNTS: [(&str, &str); 3] = [("shop", "web"), ("shop", "api"), ("bank", "web")];
 
-/// `own/` is for each Pod alone.
+/// Names under `own/` are for one Pod each.
 const NAMES: [&str; 4] = ["kv/a", "kv/b", "own/a", "kv/c"];
 
-/// The policy of the day: who is denied `kv/b`.
+/// The current policy: who is denied `kv/b`.
 const POLICIES: [&str; 2] = [
     "- { pods: { namespace: \"*\" }, read: [\"bao/**\"] }",
     "- { pods: { namespace: \"*\" }, read: [\"bao/**\"] }\n- { pods: { namespace: shop, serviceAccount: web }, deny: [\"bao/kv/**\"] }",
 ];
 
-/// How the store is.
+/// The state of the store.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Weather {
     Good,
     /// It fails, and that is an outage.
     Out(Fault),
-    /// It fails, and that is none.
+    /// It fails, and that is not an outage.
     Odd(Fault),
 }
 
-/// Whether the store was out when it was last asked, or when it first answered after that: until then, and for a while longer, it need not
-/// be asked for all.
+/// Whether the store was out when it was last asked, and when it first answered after that. Until then, and for a while longer, the store need not
+/// be asked for everything.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     None,
@@ -53,7 +53,7 @@ enum Trouble {
     Over(Instant),
 }
 
-/// The store. What it answers names the version, the Pod that it was made for, and the secret.
+/// The store. Its answer names the version, the Pod that it was made for, and the secret.
 #[derive(Debug)]
 struct World(Mutex<State>);
 
@@ -77,19 +77,19 @@ struct State {
 /// Pods of a ServiceAccount, each with a number.
 type Pod = (usize, usize);
 
-/// Where an answer is kept.
+/// The key of a kept answer.
 type Place = (Scope, &'static str);
 
-/// What the last good answer was.
+/// The last good answer.
 #[derive(Clone, Debug, PartialEq)]
 struct Good {
     text: String,
     since: Instant,
-    /// How much older it may be told to be: after a restart its time is the disk's.
+    /// How much older its reported age may be: after a restart, its time is the one on the disk.
     slack: Duration,
 }
 
-/// The wall's clock: it runs with the paused time, unless it is set.
+/// The wall clock: it runs with the paused time, unless it is set.
 #[derive(Debug)]
 struct Wall {
     began: Instant,
@@ -107,7 +107,7 @@ struct Model {
     clock: Arc<Wall>,
     archive: Option<Arc<Archive>>,
     good: HashMap<Place, (Pod, Good)>,
-    /// Scopes whose login was refused when the store last spoke of it.
+    /// Scopes whose login was refused when the store last checked it.
     shut: HashMap<Scope, bool>,
     dice: u64,
     mounts: usize,
@@ -182,7 +182,7 @@ impl Backend for World {
         match state.weather {
             Weather::Out(fault) if fault != Fault::Throttled => Err(error(fault)),
             Weather::Good | Weather::Odd(_) | Weather::Out(_) => {
-                // What a probe finds well may be news: not every odd answer to a mount says that the store is back.
+                // A good probe may be new information: not every odd answer to a mount shows that the store is back.
                 if !matches!(state.trouble, Trouble::None) {
                     state.trouble = Trouble::Over(Instant::now());
                 }
@@ -261,7 +261,7 @@ impl Model {
         Sealed::open(&SealedConfig { dir: self.folder.path().join("cache"), keys, bytes: 1 << 20 }).unwrap()
     }
 
-    /// A process begins: of the former one it has what the disk has.
+    /// A process begins: all it has from the former one is on the disk.
     fn start(&mut self) {
         self.backends.stacks.clear();
         (self.archive, self.backends.archive) = (None, None);
@@ -275,7 +275,7 @@ impl Model {
         self.review();
     }
 
-    /// What the disk has must not be given now.
+    /// What is on the disk must not be given now.
     async fn nothing_serves(&mut self, why: &str) -> Result<(), String> {
         let weather = std::mem::replace(&mut self.world().weather, Weather::Out(Fault::Unavailable));
         for (account, name) in (0..ACCOUNTS.len()).flat_map(|account| NAMES.map(|name| (account, name))) {
@@ -290,7 +290,7 @@ impl Model {
         Ok(())
     }
 
-    /// The daemon starts while the clock is wrong, or finds a disk that it cannot write; and later all is well again.
+    /// The daemon starts while the clock is wrong, or with a disk that it cannot write. Later all is well again.
     async fn odd_start(&mut self) -> Result<(), String> {
         let is_clock = self.roll(2) == 0;
         if is_clock {
@@ -306,13 +306,13 @@ impl Model {
         Ok(())
     }
 
-    /// The admin wipes what begins so.
+    /// The admin wipes everything with this prefix.
     async fn wipe(&mut self) {
         let prefix = ["", "kv/", "own/", "kv/b"][self.roll(4)];
         let target = if prefix.is_empty() { Target::All } else { Target::Backend("bao".parse().unwrap(), prefix.to_owned()) };
         wipe(&self.sealed(), &target, self.clock.now()).unwrap();
         advance(Duration::from_millis(1)).await;
-        // What is fresh is not concerned: it is the store's last word, and gone within `fresh`.
+        // Fresh answers are not affected: they are the store's latest, and end within `fresh`.
         self.good.retain(|(_, name), _| !name.starts_with(prefix));
         advance(FRESH).await;
     }
@@ -327,7 +327,7 @@ impl Model {
         self.world.0.lock().unwrap()
     }
 
-    /// The stack of a configuration: `config` says which store it is, and by which login.
+    /// The stack of a configuration: `config` says which store it is, and with which login.
     fn build(&mut self, config: usize, calls: usize) {
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
         let parts = BackendParts {
@@ -353,7 +353,7 @@ impl Model {
         self.policies[self.policy].of(pod).decide(&secret(name)).is_ok()
     }
 
-    /// Another configuration is in force: another policy, or store, or neither.
+    /// Another configuration applies: another policy, another store, or both the same.
     fn reload(&mut self, policy: usize, config: usize, calls: usize) {
         self.policy = policy;
         if config != self.config {
@@ -364,7 +364,7 @@ impl Model {
         self.review();
     }
 
-    /// The policy of the day is in force.
+    /// The current policy applies.
     fn review(&mut self) {
         let policies = &self.policies[self.policy];
         self.backends.review(&|pod, secrets| {
@@ -378,7 +378,7 @@ impl Model {
         }
     }
 
-    /// As a mount asks: policy first. `None`: it is denied.
+    /// Asks like a mount: policy first. `None`: policy denies it.
     async fn ask(&self, pod: &Arc<PodIdentity>, name: &str, cx: &Terms) -> Option<Result<Fetched, BackendError>> {
         let plan = Arc::new(Plan { secrets: vec![secret(name)], ..Plan::default() });
         let permits = self.policies[self.policy].of(pod).grant(&plan).ok()?.permits(pod, &plan)?;
@@ -388,7 +388,7 @@ impl Model {
         }
     }
 
-    /// One mount; what is wrong with its answer.
+    /// One mount; returns what is wrong with its answer.
     async fn mount(&mut self) -> Result<(), String> {
         self.mounts += 1;
         let (pod, name) = ((self.roll(ACCOUNTS.len()), self.roll(2)), NAMES[self.roll(NAMES.len())]);
@@ -400,7 +400,7 @@ impl Model {
         self.world().slow = slow;
         let (identity, before) = (pod_of(pod), self.world().calls);
         let scope = self.world.scope(&secret(name), &identity);
-        // What may happen while the store makes up its mind.
+        // Something may happen while the store works on its answer.
         let meanwhile = self.roll(4);
         let mut was_slow = false;
         let answer = {
@@ -475,7 +475,7 @@ impl Model {
         }
     }
 
-    /// A mount failed with this. `could` is what is young enough to be given in its place.
+    /// A mount failed with this error. `could` is the answer that is young enough to be given instead.
     fn refused(&mut self, error: &BackendError, place: &Place, could: Option<Good>) -> Result<(), String> {
         let (scope, name) = place;
         match error.fault {
@@ -494,7 +494,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the store may be left alone: it was out when it was last asked, or an outage has just ended.
+    /// Whether the store need not be asked: it was out when it was last asked, or an outage has just ended.
     fn is_spared(&self) -> bool {
         match self.world().trouble {
             Trouble::None => false,
@@ -551,7 +551,7 @@ impl Model {
         Ok(())
     }
 
-    /// The first thing that is wrong, after how many mounts.
+    /// The first wrong answer, and after how many mounts it came.
     async fn run(mut self, mounts: usize) -> Result<(), (usize, String)> {
         while self.mounts < mounts {
             self.step().await.map_err(|wrong| (self.mounts, wrong))?;

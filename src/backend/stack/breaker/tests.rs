@@ -36,7 +36,7 @@ impl Bench {
         Self { store, circuits, backend, metrics, clock }
     }
 
-    /// With a cache inside, and what it keeps as a standby outside.
+    /// With a cache inside, and a standby outside that gives what the cache keeps.
     fn with_standby() -> (Self, Arc<dyn Backend>) {
         let bench = Self::new();
         let (times, clock) = (CacheConfig { fresh: FRESH, stale: Duration::from_hours(24) }, Arc::clone(&bench.clock));
@@ -50,7 +50,7 @@ impl Bench {
         self.backend.fetch(secret, &of(namespace)).await
     }
 
-    /// The store fails this call so; gives the message.
+    /// The store fails this call in this way; returns the message.
     async fn fail(&self, namespace: &str, name: &str, fault: Fault) -> String {
         self.store.next([(NOW, Then::Fail(fault))]);
         self.ask(namespace, &secret(name)).await.unwrap_err().reason
@@ -76,7 +76,7 @@ fn at(address: &str, name: &str) -> SecretRef {
     secret(name).with(|asked| asked.login.address = Some(address.to_owned()))
 }
 
-/// Lets tasks that are due run.
+/// Lets the tasks run that are due.
 async fn pass(time: Duration) {
     sleep(time).await;
 }
@@ -123,7 +123,7 @@ async fn a_store_that_is_down_is_not_asked_until_a_probe_finds_it_up() {
     let refused = bench.ask("bank", &secret("b")).await.unwrap_err();
     insta::assert_snapshot!(refused.reason, @"not asked, because the store has been out for 14 s: as it was told");
     pass(Duration::from_secs(28)).await;
-    // After 1, 3, 7, 15, 30 s, or a quarter of each wait earlier.
+    // After 1, 3, 7, 15, 30 s; each wait may be a quarter shorter.
     assert!((4..=6).contains(&bench.store.probes()), "{}", bench.store.probes());
     assert!(bench.circuits.state().0);
     bench.store.fails_probes(None);
@@ -197,7 +197,7 @@ async fn a_probe_that_fails_after_a_request_has_shows_an_outage() {
     bench.fail("shop", "a", Fault::TimedOut).await;
     pass(Duration::from_millis(1)).await;
     assert!(!bench.is_asked("bank", &secret("b")).await);
-    // What the daemon itself lacks is no outage.
+    // A fault of the daemon itself is not an outage.
     let bench = Bench::new();
     bench.store.fails_probes(Some(Fault::Invalid));
     bench.fail("shop", "a", Fault::TimedOut).await;
@@ -205,7 +205,7 @@ async fn a_probe_that_fails_after_a_request_has_shows_an_outage() {
     assert!(bench.is_asked("bank", &secret("b")).await);
 }
 
-/// As where a full audit disk fails every request while `sys/health` says 200.
+/// For example, a full audit disk fails every request while `sys/health` answers 200.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_only_looks_well_is_asked_by_one_mount_each_second() {
     let bench = Bench::new();
@@ -304,7 +304,7 @@ async fn what_grew_old_in_an_outage_is_asked_for_over_a_while() {
         }
         asked.push(bench.store.calls() - before);
     }
-    // Before any of them can have grown old again.
+    // Before any of these answers can be too old again.
     assert!(asked.iter().take(8).all(|asked| (10..=70).contains(asked)), "{asked:?}");
     assert!(asked.iter().sum::<usize>() > SECRETS * 8 / 10, "{asked:?}");
     assert_eq!(text(&standby.fetch(&secret("kv/new"), &of("shop")).await.unwrap()), "v1", "what is new goes at once");
@@ -314,10 +314,10 @@ async fn what_grew_old_in_an_outage_is_asked_for_over_a_while() {
     pass(FRESH).await;
     bench.fail("shop", "b", Fault::Down).await;
     pass(Duration::from_mins(3)).await;
-    assert_eq!(standby.fetch(&secret("a"), &current).await.unwrap().source, Source::Store, "a class that wants none but current ones");
+    assert_eq!(standby.fetch(&secret("a"), &current).await.unwrap().source, Source::Store, "a class that accepts only current answers");
 }
 
-/// All that stands around a store, but for leases.
+/// All decorators around a store, except for leases.
 struct Stack {
     store: Arc<Fake>,
     top: Arc<dyn Backend>,
@@ -337,7 +337,7 @@ impl Stack {
         Self { store: bench.store, top, circuits: bench.circuits }
     }
 
-    /// A mount that has so many seconds; it goes on by itself.
+    /// A mount that has this many seconds; it goes on by itself.
     fn ask(&self, name: &str, cx: FetchContext, seconds: u64) -> JoinHandle<Result<Fetched, BackendError>> {
         let (top, secret) = (Arc::clone(&self.top), secret(name));
         let cx = FetchContext { deadline: Instant::now() + Duration::from_secs(seconds), ..cx };
@@ -356,7 +356,7 @@ async fn who_has_little_time_cuts_nobody_who_has_more() {
     long.await.unwrap().unwrap();
 }
 
-/// Who has something to fall back on waits 10 s for a store, which answers after 12.
+/// A mount that has an old answer waits 10 s for a store. This store answers after 12 s.
 #[tokio::test(start_paused = true)]
 async fn a_slow_store_is_not_taken_for_one_that_is_out() {
     let stack = Stack::new();
@@ -372,7 +372,7 @@ async fn a_slow_store_is_not_taken_for_one_that_is_out() {
     for asked in asked {
         assert!(matches!(asked.await.unwrap().unwrap().source, Source::Stale { .. }));
     }
-    assert_eq!(current.await.unwrap().unwrap().source, Source::Store, "one that wants no stale answer waits for its own");
+    assert_eq!(current.await.unwrap().unwrap().source, Source::Store, "a mount that accepts no stale answer waits for its own");
     assert!(!stack.circuits.is_open(&secret("a")));
     stack.ask("d", of("shop"), 110).await.unwrap().unwrap();
 }
@@ -391,7 +391,7 @@ async fn what_is_held_back_takes_no_turn() {
     assert!(bench.is_asked("new", &secret("a")).await, "its first second is over");
 }
 
-/// Its health page alone fails, for a day.
+/// Only the server's health page fails, for a day.
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_never_succeeds_turns_no_store_off() {
     let bench = Bench::new();
@@ -404,7 +404,7 @@ async fn a_probe_that_never_succeeds_turns_no_store_off() {
     }
 }
 
-/// One that a namespace may have chosen, so that its login never succeeds.
+/// A login that a namespace may have chosen, so that it never succeeds.
 #[tokio::test(start_paused = true)]
 async fn a_login_that_nobody_can_judge_is_held_back_and_opens_nothing() {
     let bench = Bench::new();

@@ -1,5 +1,5 @@
-//! Logins, and whether the store refused each of them when it was last asked with it. Apart from the answers, because one login is behind many
-//! of them: while it is refused, none of these serves an outage.
+//! Logins, and whether the store refused each of them at the last request with it. They are kept apart from the answers, because many answers
+//! depend on one login: while it is refused, none of these answers is given in an outage.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,20 @@ use super::table::Moment;
 use crate::backend::Scope;
 use crate::model::{Login, SecretRef, Tenant};
 
-/// Those of the answers that are kept, and of the requests that are on their way. A door that is behind neither is forgotten.
+/// The logins of the answers that are kept, and of the requests under way. A door is forgotten when nothing uses it.
 #[derive(Debug, Default)]
 pub(super) struct Doors {
     by: HashMap<(Scope, Login), Weak<Door>>,
-    /// How many there may be before those that are forgotten are taken out.
+    /// How many there may be before the forgotten ones are removed.
     room: usize,
 }
 
-/// The login of those who share it.
+/// One login of the Pods that share it.
 #[derive(Debug, Default)]
 pub(super) struct Door {
-    /// When it was refused; 0: it was not, since it last succeeded.
+    /// When it was refused; 0: it was not refused since it last succeeded.
     shut: AtomicU64,
-    /// The last request that was refused and may have been so for itself.
+    /// The last request that was refused, perhaps only because of its path.
     doubt: Mutex<Option<Doubt>>,
 }
 
@@ -61,13 +61,13 @@ impl Door {
         self.shut.load(Ordering::Acquire) == 0
     }
 
-    /// The store has refused it.
+    /// The store has refused the login.
     pub(super) fn shut(&self, now: Moment) {
         self.shut.store(now, Ordering::Release);
     }
 
-    /// The store has refused this request of a tenant, and nobody knows whether that is the login's fault or the path's. Of two requests of two
-    /// tenants with no success between it is the login's. Whether that is so now.
+    /// The store has refused this request of a tenant, and nobody knows whether the cause is the login or the path. If two requests of two tenants
+    /// are refused with no success between them, the cause is the login. Returns whether that is so now.
     pub(super) fn doubt(&self, now: Moment, secret: &SecretRef, tenant: &Tenant) -> bool {
         let mut doubt = self.doubt.lock().unwrap_or_else(PoisonError::into_inner);
         let is_second = doubt.as_ref().is_some_and(|first| first.tenant != *tenant && first.secret != *secret);
@@ -78,8 +78,8 @@ impl Door {
         !self.is_open()
     }
 
-    /// The store has taken it, for a request that was begun then. Called under the table's lock, as [`Door::shut`] is.
-    /// Whether it is open now.
+    /// The store has accepted the login for a request that began at `begun`. Called under the table's lock, as [`Door::shut`] is. Returns whether
+    /// the door is open now.
     pub(super) fn open(&self, begun: Moment) -> bool {
         if self.shut.load(Ordering::Acquire) < begun {
             self.shut.store(0, Ordering::Release);

@@ -1,10 +1,10 @@
-//! A decorator: an answer serves equal requests for a while (`cache.fresh`), so that a store is not asked by each Pod at each minute; and the
-//! last good one may serve for longer while the store is out (`cache.stale`), by [`Standby`].
+//! A decorator: an answer serves equal requests for a while (`cache.fresh`), so that not each Pod asks the store each minute. And the last good
+//! answer may be given for longer while the store is out (`cache.stale`), by [`Standby`].
 //!
-//! Only what a store was asked to read is kept, for the [`Scope`](crate::backend::Scope) that the store gives it, and never an answer that has a lease. It is wiped
-//! when its time is over, whether anybody asks or not; at once when the store says no to the same request; with its Pod, where it was
-//! for that alone; and at a reload, where policy does not allow it any more. With a sealed folder, what may serve while a store is out is on
-//! the disk as well ([`archive`]).
+//! Only what Keyferry reads from a store is kept, for the [`Scope`](crate::backend::Scope) that the store gives it, and never an answer with a
+//! lease. An answer is wiped when its time has ended, whether anybody asks or not. It is wiped at once when the store denies the same request, with
+//! its Pod if it was only for that Pod, and at a reload if policy no longer allows it. With a sealed folder, answers for outages are also on the
+//! disk ([`archive`]).
 
 pub mod archive;
 mod door;
@@ -28,7 +28,7 @@ pub(in crate::backend) use table::{Judge, Refusals, Table};
 
 use table::Kept;
 
-/// Puts what comes from the store into a [`Table`], and gives what is fresh there.
+/// Puts answers from the store into a [`Table`], and gives those that are fresh there.
 #[derive(Debug)]
 pub struct Cached {
     inner: Arc<dyn Backend>,
@@ -39,13 +39,13 @@ pub struct Cached {
 // === impl Cached ===
 
 impl Cached {
-    /// An answer is fresh for at most `times.fresh`, and for three quarters of it at least: each for its own time, so that neither nodes nor
-    /// Pods come to ask in step. For `times.stale` it is kept.
+    /// An answer is fresh for at most `times.fresh`, and at least three quarters of it. Each answer has its own time, so that nodes and Pods do not
+    /// all ask together. The answer is kept for `times.stale`.
     pub(in crate::backend) fn new(inner: Arc<dyn Backend>, table: Arc<Table>, times: CacheConfig) -> Self {
         Self { inner, table, times }
     }
 
-    /// Nothing, where no answer is ever fresh.
+    /// Finds nothing if the configuration keeps no answer fresh.
     fn find(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         if self.times.fresh.is_zero() {
             return None;
@@ -58,7 +58,7 @@ impl Cached {
         Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() }
     }
 
-    /// What is made is not kept; but a login that is refused for it is that of the Pod's reads, too.
+    /// What a store makes is not kept. But if the login is refused for it, the same login is refused for the Pod's reads.
     async fn make(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let made = self.inner.fetch(secret, cx).await;
         if made.as_ref().is_err_and(|error| error.fault == Fault::Unauthenticated) {
@@ -87,9 +87,9 @@ impl crate::backend::stack::Decorator for Cached {
         let question = self.table.ask(asked.clone(), &cx.pod);
         let answer = self.inner.fetch(secret, cx).await;
         let ticket = question.answered(&answer, self.times);
-        // What the store takes back is gone from the disk, too, before anybody hears of it.
+        // If the store revokes an answer, it is also gone from the disk before the caller gets its error.
         self.table.settled(ticket, cx.deadline).await;
-        // What an answer of before stands in for is counted as that alone, by who gives it.
+        // If an old answer is given instead, the one who gives it counts that, and nothing is counted here.
         let is_out = answer.as_ref().is_err_and(|error| error.fault.is_outage());
         if !(is_out && self.table.has_stale(&asked, cx.stale_within(self.times.stale)).is_some()) {
             self.table.counters.misses.inc();

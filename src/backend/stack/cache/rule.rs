@@ -1,37 +1,37 @@
-//! The rules about answers that serve while a store is out, by name: a test switches each of them off, to see that the model notices.
+//! The rules about answers that are given while a store is out, by name. A test switches each of them off, to see that the model notices.
 
 /// One rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::backend) enum Rule {
-    /// None is older than the configuration and the class allow.
+    /// No answer is older than the configuration and the class allow.
     Bound,
     /// While the clock is behind the folder, nothing is given from the disk.
     Clock,
-    /// A 403 removes it.
+    /// A 403 removes the answer.
     Denied,
-    /// While its login is refused, none is given.
+    /// While its login is refused, no answer is given.
     Login,
-    /// That a login is refused outlives the process.
+    /// After a restart, a refused login is still known.
     Marked,
-    /// A 404 removes it.
+    /// A 404 removes the answer.
     NotFound,
-    /// Another address or login of the backend begins with nothing.
+    /// Another address or login of the backend begins without answers.
     Origin,
-    /// It is given while the store is out, and not for another failure.
+    /// An answer is given while the store is out, and not for another failure.
     Outage,
-    /// The Pod takes what is its own along.
+    /// When a Pod goes, its own answers are removed.
     Pod,
-    /// A reload removes what policy does not allow any more.
+    /// A reload removes what policy no longer allows.
     Policy,
-    /// Its age counts from before the store was asked.
+    /// The age of an answer counts from before the store was asked.
     Since,
-    /// What was asked for before a refusal and comes after it is not kept.
+    /// If a request began before a refusal and its answer comes after it, the answer is not kept.
     UnderWay,
-    /// What is removed is removed from the disk, too.
+    /// What is removed is also removed from the disk.
     Unlinked,
-    /// What was wiped is not given, from memory neither.
+    /// What was wiped is not given, also not from memory.
     Wiped,
-    /// While the disk cannot be written, nothing is given from there.
+    /// While the disk cannot be written, nothing is given from it.
     Written,
 }
 

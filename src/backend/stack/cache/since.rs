@@ -1,15 +1,16 @@
-//! When a store was asked. Apart, because an answer's age is the rule that nothing may get wrong: in memory, on the disk and over a restart
-//! it is told in one way.
+//! When a store was asked. This has its own module, because nothing may get an answer's age wrong: in memory, on the disk and over a restart it is
+//! calculated in one way.
 
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
-/// A moment by both clocks: the monotonic one does not run while the machine sleeps and ends with it, and the wall's may be set back.
+/// A moment on both clocks. The monotonic clock does not run while the machine sleeps, and begins again at a restart; the wall clock may be set
+/// back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Since {
     pub at: Timestamp,
     pub begun: Instant,
-    /// How old it was at `begun`: 0, unless a former process had it.
+    /// The age that it had at `begun`: 0, unless it is from a former process.
     pub aged: Duration,
 }
 
@@ -20,27 +21,27 @@ impl Since {
         Self { at, begun: Instant::now(), aged: Duration::ZERO }
     }
 
-    /// As a former process wrote it down.
+    /// As a former process has written it.
     pub fn recalled(at: Timestamp, now: Timestamp) -> Self {
         Self { at, begun: Instant::now(), aged: Duration::try_from(now.duration_since(at)).unwrap_or_default() }
     }
 
-    /// By the time that the machine has run.
+    /// The age by the time that the machine has run.
     pub fn elapsed(&self) -> Duration {
         self.at(Instant::now())
     }
 
-    /// The same at this moment.
+    /// The same at another moment.
     pub fn at(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun) + self.aged
     }
 
-    /// By the clock that tells more.
+    /// The age by the clock that shows the higher one.
     pub fn age(&self, now: Timestamp) -> Duration {
         self.elapsed().max(Duration::try_from(now.duration_since(self.at)).unwrap_or_default())
     }
 
-    /// When it is so old, by the time that the machine runs.
+    /// When it reaches this age, by the time that the machine runs.
     pub fn plus(&self, age: Duration) -> Instant {
         self.begun + age.saturating_sub(self.aged)
     }

@@ -1,7 +1,7 @@
-//! A decorator: while the store is out, the last good answer is given in its place, for `cache.stale`.
+//! A decorator: while the store is out, Keyferry gives the last good answer instead, for `cache.stale`.
 //!
-//! It stands outside of what makes one request of many: whether an answer of before may serve hangs on who waits, and not on who was first to
-//! ask. What is kept, and what goes when the store says no, is the [`Table`]'s business, which [`Cached`](super::Cached) fills.
+//! It is outside of the decorator that combines equal requests: whether an old answer may be given depends on each caller, and not on the first
+//! one. The [`Table`] decides what is kept and what is removed when the store denies it, and [`Cached`](super::Cached) fills the table.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,16 +15,17 @@ use crate::backend::stack::circuits::Circuits;
 use crate::backend::{Backend, BackendError, CacheConfig, FetchContext};
 use crate::model::{Fetched, SecretRef, Source, Verb};
 
-/// How long a store may take while an answer of before is at hand: as long as the client's tries may take where nobody listens.
+/// How long a store may take while there is an old answer: as long as the client's tries may take if no server is there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is left of a mount's time at least, for what comes after its secrets.
+/// The part of a mount's time that is left for what comes after its secrets.
 const REST: Duration = Duration::from_secs(1);
 
-/// How often the log says that such answers are given though the store is not out. What begins an outage is not said before that is known.
+/// How often the log says that old answers are given although the store is not out. At the beginning of an outage the log waits until the outage is
+/// known.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
-/// After so long without such an answer, the next one begins something new.
+/// If there was no such answer for this time, the next one is reported as new.
 const SAID: Duration = Duration::from_mins(10);
 
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub struct Standby {
     table: Arc<Table>,
     times: CacheConfig,
     circuits: Arc<Circuits>,
-    /// When the last such answer was given, and when the log was last due.
+    /// When the last such answer was given, and when the log last had to report one.
     said: Mutex<Option<Said>>,
 }
 
@@ -46,7 +47,7 @@ struct Said {
 // === impl Standby ===
 
 impl Standby {
-    /// Gives what the `table` keeps, as long as it is younger than `times.stale`.
+    /// Gives the answers that the `table` keeps while they are younger than `times.stale`.
     pub(in crate::backend) fn new(inner: Arc<dyn Backend>, table: Arc<Table>, times: CacheConfig, circuits: Arc<Circuits>) -> Self {
         Self { inner, table, times, circuits, said: Mutex::default() }
     }
@@ -55,12 +56,12 @@ impl Standby {
         Asked { scope: self.inner.scope(secret, &cx.pod), secret: secret.clone() }
     }
 
-    /// What is kept for this request and young enough for this class, in memory or on the disk.
+    /// The answer to this request, in memory or on the disk, if it is young enough for this class.
     async fn find(&self, asked: &Asked, cx: &FetchContext) -> Option<(Arc<Kept>, Duration)> {
         self.table.serve_stale(asked, cx.stale_within(self.times.stale), cx).await
     }
 
-    /// Until when it was fresh, where there seems to be something.
+    /// Until when the answer was fresh, if there seems to be one.
     fn has(&self, asked: &Asked, cx: &FetchContext) -> Option<Instant> {
         self.table.has_stale(asked, cx.stale_within(self.times.stale))
     }
@@ -73,7 +74,7 @@ impl Standby {
         given
     }
 
-    /// Just after an outage: an answer that has its moment later, lest all be asked for at once.
+    /// Just after an outage: an answer that is asked for again at a later moment, so that not all are asked for at once.
     async fn spared(&self, asked: &Asked, cx: &FetchContext) -> Option<Fetched> {
         let until = self.has(asked, cx)?;
         let fresh = cx.fresh.map_or(self.times.fresh, |most| most.min(self.times.fresh));
@@ -81,10 +82,10 @@ impl Standby {
             return None;
         }
         let found = self.find(asked, cx).await?;
-        Some(self.give(asked, found, "the store answers again, and is asked for this secret within cache.fresh"))
+        Some(self.give(asked, found, "the store answers again, and Keyferry asks it for this secret within cache.fresh"))
     }
 
-    /// In place of a request that would not be sent.
+    /// The answer that is given in place of a request that would not be sent.
     fn instead(&self, secret: &SecretRef, cx: &FetchContext) -> Option<Fetched> {
         if secret.verb() != Verb::Read || cx.live || !self.circuits.is_open(secret) {
             return None;
@@ -95,7 +96,7 @@ impl Standby {
         Some(self.give(&asked, found, &refused.reason))
     }
 
-    /// Where there is something to fall back on, nobody waits for as long as they can.
+    /// If there is an old answer, the caller does not wait as long as it could.
     async fn ask(&self, asked: &Asked, cx: &FetchContext) -> Result<Fetched, BackendError> {
         if self.has(asked, cx).is_none() {
             return self.inner.fetch(&asked.secret, cx).await;
@@ -105,7 +106,7 @@ impl Standby {
         self.inner.fetch(&asked.secret, &cx).await
     }
 
-    /// One secret's requests fail while the store answers others: its outage is nobody else's, and so nothing else says it.
+    /// Requests for one secret fail while the store answers others. Nothing else reports that, because other secrets have no outage.
     fn tell(&self, given: &Fetched, asked: &Asked) {
         let Source::Stale { age, cause, .. } = &given.source else { return };
         if self.is_due() && !self.circuits.is_open(&asked.secret) {
@@ -155,7 +156,7 @@ impl crate::backend::stack::Decorator for Standby {
         Ok(self.give(&asked, found, &error.reason))
     }
 
-    /// While the store is known to be out, an answer of before is at hand as a fresh one is.
+    /// While the store is known to be out, an old answer is given as quickly as a fresh one.
     fn recall(&self, secret: &SecretRef, cx: &FetchContext, now: Instant) -> Option<Fetched> {
         self.inner.recall(secret, cx, now).or_else(|| self.instead(secret, cx))
     }

@@ -1,4 +1,4 @@
-//! The answers of one backend that are kept, and when each of them goes.
+//! The answers of one backend that are kept, and when each of them is removed.
 
 mod stale;
 
@@ -23,38 +23,38 @@ use crate::model::{BackendName, Fetched, Login, PodIdentity, Secret, SecretRef, 
 use crate::shelf;
 use crate::telemetry::CacheCounters;
 
-/// How often it is looked whether the disk has what memory could let go of.
+/// How often to check whether the disk has answers that memory could drop.
 const LOOK: Duration = Duration::from_mins(1);
 
-/// The moment at which a login was refused that a former process has marked: before all requests of this one.
+/// The moment of a login's refusal that a former process has marked: before all requests of this process.
 const SHUT_BEFORE: Moment = 1;
 
-/// What is kept, bounded by bytes and time. It may outlive its stack: a reload that changes neither the store nor its login goes on with it.
+/// The kept answers, limited by bytes and time. It may outlive its stack: if a reload changes neither the store nor its login, the table goes on.
 pub(in crate::backend) struct Table {
-    /// Shared by the tenants that asked first for them.
+    /// Each answer counts for the tenant that asked for it first.
     answers: shelf::Kept<Asked, Arc<Kept>>,
     asking: Mutex<Asking>,
-    /// Of this process alone: no two nodes cast the same dice.
+    /// Of this process only, so that two nodes choose different random numbers.
     dice: RandomState,
     sweeping: Sweeping,
     clock: Arc<dyn Clock>,
     pub(super) counters: CacheCounters,
-    /// Its part of the sealed folder; `None`: memory only.
+    /// Its part of the sealed folder; `None`: only in memory.
     drawer: Option<Drawer>,
     refusals: Refusals,
-    /// Uses are counted from here.
+    /// Times of use are counted from here.
     began: Instant,
-    /// The rule that a test has switched off, to see that somebody notices.
+    /// The rule that a test has switched off, to see that the model notices.
     #[cfg(test)]
     off: Mutex<Option<Rule>>,
 }
 
-/// What it says that a store takes a login for none.
+/// What it means when a store does not accept a login.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(in crate::backend) enum Refusals {
-    /// There is a login, and it was refused.
+    /// There is a login apart from the requests, and it was refused.
     OfLogin,
-    /// The login is a part of each request. Where all tenants have the same, one of them could name a path that always refuses it.
+    /// The login is a part of each request. If all tenants have the same one, one of them could name a path that always refuses it.
     OfRequest,
 }
 
@@ -64,49 +64,49 @@ pub(super) struct Kept {
     asked: Asked,
     pub(super) answer: Arc<Secret>,
     pub(super) by: BackendName,
-    /// When the store was asked: the answer is no newer than that.
+    /// When the store was asked: the answer is not newer than that.
     pub(super) since: Since,
     /// When it was last looked for, in milliseconds since the table began.
     used: Arc<AtomicU64>,
-    /// Until then it is fresh.
+    /// It is fresh until then.
     pub(super) until: Instant,
-    /// And until then it may serve while the store is out.
+    /// It may be given until then while the store is out.
     stale_until: Instant,
-    /// For whom it was asked: what policy has to say of it, it says of this one's ServiceAccount.
+    /// The Pod for which the store was asked. Policy judges the answer for the ServiceAccount of this Pod.
     pod: Arc<PodIdentity>,
     door: Arc<Door>,
 }
 
-/// What is known of requests that are on their way: what the store says to one of them holds for the others, too.
+/// What is known about requests under way: what the store says to one of them also holds for the others.
 struct Asking {
     under_way: HashMap<Asked, UnderWay>,
     doors: Doors,
-    /// Counts what happens, so that it can be told what came first.
+    /// Counts events, so that it is known which came first.
     moment: Moment,
     /// When policy or the configuration changed.
     reviewed: Moment,
-    /// By the configuration in force.
+    /// The times of the current configuration.
     times: CacheConfig,
 }
 
 /// Whether policy allows each of these secrets to this Pod's ServiceAccount.
 pub(in crate::backend) type Judge<'j> = dyn Fn(&Arc<PodIdentity>, &[&SecretRef]) -> Vec<bool> + 'j;
 
-/// Answers by the namespace and the name of the ServiceAccount that each was asked for.
+/// Answers by the namespace and the name of the ServiceAccount for which the store was asked.
 type ByAccount = HashMap<(Arc<str>, Arc<str>), Vec<Arc<Kept>>>;
 
-/// A place in the order of what happens to a table.
+/// A place in the order of a table's events.
 pub(super) type Moment = u64;
 
-/// Equal requests on their way.
+/// Equal requests under way.
 struct UnderWay {
     many: usize,
-    /// When the store last said no to it, or its Pod was gone. An answer that was asked for before that and comes after it is not kept: it
-    /// would bring back what was withdrawn.
+    /// When the store last denied it, or its Pod went. If a request began before that and its answer comes after it, the answer is not kept: it
+    /// would bring back what was revoked.
     refused: Moment,
 }
 
-/// One request, from before the store is asked until its answer is taken up.
+/// One request, from before the store is asked until its answer is processed.
 pub(super) struct Question {
     table: Arc<Table>,
     asked: Asked,
@@ -119,13 +119,13 @@ pub(super) struct Question {
 // === impl Table ===
 
 impl Table {
-    /// For answers that weigh so many bytes together, and serve for so long.
+    /// For answers with this total weight, and these times.
     #[cfg(test)]
     pub(in crate::backend) fn new(bytes: usize, times: CacheConfig, counters: CacheCounters, clock: Arc<dyn Clock>) -> Arc<Self> {
         Self::with(bytes, times, counters, clock, (None, Refusals::OfLogin))
     }
 
-    /// The same with a part of the sealed folder, and for such a store.
+    /// The same with a part of the sealed folder, and for a store of this kind.
     pub(in crate::backend) fn with(
         bytes: usize,
         times: CacheConfig,
@@ -149,7 +149,7 @@ impl Table {
         })
     }
 
-    /// An answer whose time is not over and that is younger than the `bound`; it counts as a hit.
+    /// An answer that is fresh and younger than the `bound`; it counts as a hit.
     pub(super) fn find(&self, asked: &Asked, bound: Option<Duration>, now: Instant) -> Option<Arc<Kept>> {
         let kept = self.answers.find(asked)?;
         if kept.until <= now || bound.is_some_and(|bound| kept.since.at(now) >= bound) {
@@ -160,7 +160,7 @@ impl Table {
         Some(kept)
     }
 
-    /// The login that is behind a request; one that a former process has seen refused is shut.
+    /// The login of a request. It is shut if a former process has marked it as refused.
     fn door(&self, asking: &mut Asking, asked: &Asked) -> Arc<Door> {
         let (scope, login) = (&asked.scope, &asked.secret.login);
         if let Some(door) = asking.doors.find(scope, login) {
@@ -183,7 +183,7 @@ impl Table {
         Question { table: Arc::clone(self), asked, since: Since::now(self.clock.now()), begun, pod: Arc::clone(pod), door }
     }
 
-    /// A login was refused for a request that is not kept.
+    /// A login was refused for a request whose answer is not kept.
     pub(super) fn shut(&self, scope: &Scope, login: &Login) -> Ticket {
         let mut asking = self.lock();
         let now = asking.next();
@@ -193,13 +193,13 @@ impl Table {
         self.mark(scope, login)
     }
 
-    /// A login is refused, and the next process is to know it.
+    /// A login is refused, and the next process must know it.
     fn mark(&self, scope: &Scope, login: &Login) -> Ticket {
         let drawer = self.drawer.as_ref().filter(|_| self.holds(Rule::Marked));
         drawer.map_or(0, |drawer| drawer.shut(scope, login))
     }
 
-    /// The store has taken a login, for this request.
+    /// The store has accepted a login for this request.
     fn open(&self, question: &Question) {
         if question.door.open(question.begun)
             && let Some(drawer) = &self.drawer
@@ -208,13 +208,13 @@ impl Table {
         }
     }
 
-    /// Takes an answer out of memory, and out of the disk. Whether memory had it.
+    /// Removes an answer from memory and from the disk. Returns whether memory had it.
     fn remove(&self, asked: &Asked) -> (bool, Ticket) {
         let drawer = self.drawer.as_ref().filter(|_| self.holds(Rule::Unlinked));
         (self.answers.remove(asked), drawer.map_or(0, |drawer| drawer.remove(asked)))
     }
 
-    /// The Pod is gone: so are the answers for it alone.
+    /// The Pod is gone, so the answers that were only for it are removed.
     pub(super) fn forget(&self, pod: &str) -> Ticket {
         if !self.holds(Rule::Pod) {
             return 0;
@@ -233,11 +233,12 @@ impl Table {
         self.drawer.as_ref().map_or(0, |drawer| drawer.forget(pod))
     }
 
-    /// Another configuration is in force. What its policy does not allow any more to the ServiceAccount that it was asked for goes; and what is
-    /// on its way is not kept, since it was allowed by the policy of before. Where an answer is fresh for another time than it was, none is.
+    /// Another configuration applies. An answer is removed if the new policy no longer allows it to the ServiceAccount for which the store was
+    /// asked. Answers to requests under way are not kept, because the former policy allowed them. If the time for which answers are fresh has
+    /// changed, no answer is fresh.
     ///
-    /// An answer that several ServiceAccounts share is judged for the one that the store last answered: it goes though others may still have
-    /// it, and never stays when nobody may. To be given it, each needs a permit of its own in any case.
+    /// If several ServiceAccounts share an answer, it is judged for the one whose request the store last answered. So it may be removed although
+    /// others may still have it, but it never stays when nobody may have it. In any case, each mount needs its own permit to get it.
     pub(in crate::backend) fn review(&self, bytes: usize, times: CacheConfig, allows: &Judge<'_>) -> Ticket {
         let before = {
             let mut asking = self.lock();
@@ -245,12 +246,12 @@ impl Table {
             std::mem::replace(&mut asking.times, times)
         };
         self.counters.evicted("full", self.answers.resize(bytes));
-        // Policy decides without a lock: there may be many answers, and many rules.
+        // Policy decides without the lock: there may be many answers, and many rules.
         let mut accounts = ByAccount::new();
         for kept in self.answers.all() {
             if before != times {
                 let _asking = self.lock();
-                // The store may have said no to it meanwhile, or something newer.
+                // Meanwhile the store may have denied it, or given a newer answer.
                 if self.answers.find(&kept.asked).is_some_and(|now| Arc::ptr_eq(&now, &kept)) {
                     self.limit(&kept, before.fresh != times.fresh, times.stale);
                 }
@@ -271,12 +272,12 @@ impl Table {
             let gone = denied.iter().filter(|asked| self.answers.remove(*asked)).count();
             self.counters.evicted("policy", gone);
         }
-        // The disk has all that memory had, or is about to.
+        // The disk has everything that memory had, or will have it soon.
         let drawer = self.drawer.as_ref().filter(|_| self.holds(Rule::Policy));
         drawer.map_or(0, |drawer| drawer.review(times.stale, allows))
     }
 
-    /// Takes up what became of a question. What it removes is gone from the disk once the ticket is settled.
+    /// Processes the result of a request. What it removes is gone from the disk when the ticket is settled.
     fn take_up(self: &Arc<Self>, question: &Question, answer: &Result<Fetched, BackendError>, times: CacheConfig) -> Ticket {
         let mut asking = self.lock();
         let asked = &question.asked;
@@ -286,13 +287,13 @@ impl Table {
                 match may_be_kept(fetched) {
                     true if asking.may_keep(question) || !self.holds(Rule::UnderWay) => self.keep(question, fetched, times),
                     true => 0,
-                    // From now on its answers are each Pod's own.
+                    // From now on each Pod has its own answers.
                     false => self.remove(asked).1,
                 }
             }
             Err(error) => match error.fault {
                 Fault::Denied | Fault::NotFound => {
-                    // Where each request has the credential, the store may not have looked at it yet.
+                    // If each request contains the credential, the store may not have checked it yet.
                     if self.refusals == Refusals::OfLogin {
                         self.open(question);
                     }
@@ -333,7 +334,7 @@ impl Table {
         }
     }
 
-    /// All tenants of a node have this login: what one's path answers says at first something of that path alone, whose answer goes.
+    /// All tenants of a node have this login. So a refusal at one path first counts for that path alone, and its answer is removed.
     fn refused_by_path(&self, question: &Question, now: Moment) -> Ticket {
         let Question { asked, pod, door, .. } = question;
         let (removed, ticket) = self.remove(asked);
@@ -344,12 +345,12 @@ impl Table {
         ticket
     }
 
-    /// Under the lock: either it sees a refusal, or the refusal sees the answer.
+    /// Under the lock: either this sees a refusal, or the refusal sees the answer.
     fn keep(self: &Arc<Self>, question: &Question, fetched: &Fetched, times: CacheConfig) -> Ticket {
         let Question { asked, pod, door, .. } = question;
         let since = if self.holds(Rule::Since) { question.since } else { Since::now(self.clock.now()) };
         let until = since.begun + self.lifetime(since.begun, times.fresh);
-        // Two may be under way at once, where one waited for longer than another could: the younger word counts.
+        // Two requests may be under way at once, if one caller waited longer than another could: the newer answer counts.
         let former = self.answers.find(asked);
         if former.as_ref().is_some_and(|known| known.since.begun > since.begun) {
             return 0;
@@ -381,7 +382,7 @@ impl Table {
         self.counters.evicted("full", self.answers.keep(&tenant, asked, Arc::new(kept), weight));
     }
 
-    /// Serves while the store is out for no longer than this; with `spent` it is fresh no more.
+    /// While the store is out, it is given for no longer than this; with `spent` it is no longer fresh.
     fn limit(&self, kept: &Kept, spent: bool, stale: Duration) {
         let now = Instant::now();
         let until = if spent { now.min(kept.until) } else { kept.until };
@@ -393,7 +394,7 @@ impl Table {
         }
     }
 
-    /// Between three quarters of `fresh` and the whole of it.
+    /// Between three quarters of `fresh` and all of it.
     fn lifetime(&self, since: Instant, fresh: Duration) -> Duration {
         let dice = u32::try_from(self.dice.hash_one(since) % 1_000).unwrap_or(0);
         fresh.saturating_sub(fresh / 4_000 * dice)
@@ -405,7 +406,7 @@ impl Table {
     }
 
     #[cfg(not(test))]
-    #[allow(clippy::unused_self)] // a test's table may say otherwise
+    #[allow(clippy::unused_self)] // a test's table may differ
     pub(in crate::backend) const fn holds(&self, _: Rule) -> bool {
         true
     }
@@ -420,14 +421,14 @@ impl Table {
         *self.off.lock().unwrap() = rule;
     }
 
-    /// Bytes that are kept now.
+    /// The bytes that are kept now.
     #[cfg(test)]
     pub(in crate::backend) fn weight(&self) -> usize {
         self.answers.weight()
     }
 }
 
-/// What another cache has kept is as old as that says; what has a lease is one Pod's.
+/// An answer from another cache is already as old as that cache says, and an answer with a lease is for one Pod only: neither is kept.
 fn may_be_kept(fetched: &Fetched) -> bool {
     fetched.source == Source::Store && fetched.secret.lease.is_none()
 }
@@ -444,7 +445,7 @@ impl Swept for Table {
                 gone += 1;
                 return false;
             }
-            // What the disk has is read from there when it is asked for again.
+            // What the disk has is read from there when somebody asks for it again.
             let idle = self.idle(kept);
             if idle.is_some_and(|idle| idle <= now) && self.drawer.as_ref().is_some_and(|drawer| drawer.is_safe(&kept.asked, &kept.since)) {
                 return false;
@@ -471,7 +472,7 @@ impl fmt::Debug for Table {
 // === impl Kept ===
 
 impl Kept {
-    /// About what it costs to keep.
+    /// The approximate memory that it needs.
     fn weight(&self) -> usize {
         self.answer.weight() + self.asked.weight() + 1536
     }
@@ -489,7 +490,7 @@ impl Asking {
         self.moment
     }
 
-    /// The store has said no to a request: what is on its way of it was asked for before that.
+    /// The store has denied a request: all equal requests under way began before that.
     fn refuse(&mut self, asked: &Asked) -> Moment {
         let now = self.next();
         if let Some(under_way) = self.under_way.get_mut(asked) {
@@ -512,7 +513,7 @@ impl Question {
     }
 }
 
-/// Whether it was answered, or whoever asked is gone.
+/// It was answered, or its caller is gone.
 impl Drop for Question {
     fn drop(&mut self) {
         let mut asking = self.table.lock();

@@ -1,4 +1,4 @@
-//! On paused time: an answer's age is what the test says.
+//! On paused time: the test decides the age of an answer.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ struct Bench {
     metrics: Arc<Metrics>,
 }
 
-/// What the answers may weigh together.
+/// The total weight that the answers may have.
 const BYTES: usize = 16 << 20;
 
 impl Bench {
@@ -161,7 +161,7 @@ async fn a_no_of_the_store_evicts_at_once_and_an_outage_does_not() {
     }
 }
 
-/// One asks, and is answered late; meanwhile another has been denied.
+/// One Pod asks, and its answer comes late; meanwhile another Pod's request was denied.
 #[tokio::test(start_paused = true)]
 async fn an_answer_older_than_a_no_is_not_kept() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! The circuit of one server: closed while it answers, open while it is out. Nothing here waits or asks; time is the caller's.
+//! The circuit of one server: closed while the server answers, open while it is out. Nothing here waits or asks; the caller gives the time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -8,45 +8,45 @@ use tokio::time::{Duration, Instant};
 use super::{Cause, Sign};
 use crate::model::{SecretName, Tenant};
 
-/// So many secrets, of so many namespaces, have to fail with no answer between before requests alone open a circuit: one broken path, or
-/// all that one tenant has broken, is not the store's outage.
+/// Requests alone open a circuit only if this many secrets, of this many namespaces, fail with no answer between them. One broken path is not an
+/// outage of the store, and neither is anything that a single tenant breaks.
 const NAMES: usize = 3;
 const NAMESPACES: usize = 2;
 
-/// While requests are let through one by one: how long after one the next may follow.
+/// How long to wait between two requests while requests are let through one by one.
 const BETWEEN: Duration = Duration::from_secs(1);
 
-/// A tenant that had no turn in this time has one at once, whoever else asks: kubelet may come back only after two minutes.
+/// A tenant that had no turn for this time has one at once, even if others ask: kubelet may come back only after two minutes.
 const TURN: Duration = Duration::from_secs(15);
 
 /// The waits before the probes of an open circuit.
 const PROBES: [Duration; 5] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(15)];
 
-/// After so long without a mount that wants it, an open circuit is not probed any more: no store is asked without a mount that asks. It is
+/// After this time without a mount that needs it, an open circuit is not probed any more: no store is asked without a mount that asks. The time is
 /// longer than kubelet waits between two tries (2 minutes and 2 seconds).
 const WANTED: Duration = Duration::from_mins(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Circuit {
     inside: Mutex<Inside>,
-    /// Nobody looks at its server.
+    /// No task looks at its server.
     unprobed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Inside {
     state: State,
-    /// Alive as long as a task looks at the server.
+    /// Alive while a task looks at the server.
     looking: Weak<()>,
     last_look: Option<Instant>,
-    /// A probe has failed while a request was answered: what probes say is not believed until one succeeds.
+    /// A probe has failed while a request was answered: probes do not count until one succeeds.
     blind: bool,
     /// The last outage.
     outage: Option<Ended>,
 }
 
-/// Somebody looks at the server as long as this lives.
+/// A task looks at the server while this is alive.
 #[derive(Debug)]
 pub(in crate::backend::stack) struct Looking {
     _alive: Arc<()>,
@@ -58,12 +58,12 @@ enum State {
     Open(Open),
 }
 
-/// What has failed since the last answer.
+/// The failures since the last answer.
 #[derive(Debug, Default)]
 struct Failures {
     names: Vec<SecretName>,
     namespaces: Vec<Tenant>,
-    /// The server is worth a look.
+    /// Whether somebody should look at the server.
     doubtful: bool,
 }
 
@@ -72,19 +72,19 @@ struct Open {
     since: Instant,
     cause: Cause,
     way: Way,
-    /// When a mount last wanted it closed.
+    /// When a mount last needed it closed.
     wanted: Instant,
-    /// When a request was last let through, and whose were in the last while.
+    /// When a request was last let through, and the tenants of the last requests.
     last: Instant,
     turns: HashMap<Tenant, Instant>,
 }
 
-/// What closes it. In either way a request that is answered does.
+/// What closes it. In both cases an answered request does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Way {
-    /// A probe that succeeds. Now and then a request is let through, in case that probes never do.
+    /// A probe that succeeds. Now and then a request is let through, in case probes never succeed.
     Probe,
-    /// A mount's own request, where probes say that all is well or there is none: one each second.
+    /// A mount's own request, if probes say that all is well or if there are none: one each second.
     Trial,
 }
 
@@ -119,7 +119,7 @@ impl Circuit {
         }
     }
 
-    /// What [`Circuit::admit`] would say, for one that is not sent in any case. It takes nobody's turn.
+    /// What [`Circuit::admit`] would say. It is for a request that is not sent in any case, so it uses nobody's turn.
     pub(super) fn would_admit(&self, tenant: &Tenant, now: Instant) -> Admission {
         match &mut self.lock().state {
             State::Closed(_) => Admission::Go,
@@ -131,18 +131,18 @@ impl Circuit {
         matches!(self.lock().state, State::Open(_))
     }
 
-    /// The last outage, where it is over.
+    /// The last outage, if it has ended.
     pub(super) fn ended(&self) -> Option<Ended> {
         let inside = self.lock();
         inside.outage.filter(|_| matches!(inside.state, State::Closed(_)))
     }
 
-    /// Of a server that nobody looks at.
+    /// The circuit of a server that no task looks at.
     pub(super) fn without_probes() -> Self {
         Self { unprobed: true, ..Self::default() }
     }
 
-    /// How a request for this secret ended, and when it was begun.
+    /// Notes how a request for this secret ended, and when it began.
     pub(super) fn note(&self, tenant: &Tenant, secret: &SecretName, sign: Sign, (begun, now): (Instant, Instant)) -> Option<Change> {
         let mut inside = self.lock();
         let of_down = if self.unprobed || inside.blind { Way::Trial } else { Way::Probe };
@@ -150,7 +150,7 @@ impl Circuit {
             (Sign::Answered, State::Open(Open { way: Way::Probe, since, .. })) if begun > *since => {
                 inside.blind = true;
                 let change = inside.close(now);
-                // Or the store had come back just before: one look tells.
+                // Or the store had come back just before: one look shows that.
                 inside.state = State::Closed(Failures { doubtful: true, ..Failures::default() });
                 return change;
             }
@@ -175,7 +175,7 @@ impl Circuit {
         Some(change)
     }
 
-    /// A probe has ended: with nothing, or with why the server is out.
+    /// A probe has ended: with success, or with why the server is out.
     pub(super) fn probed(&self, found: Option<Cause>, now: Instant) -> Option<Change> {
         let mut inside = self.lock();
         inside.last_look = Some(now);
@@ -196,7 +196,7 @@ impl Circuit {
         }
     }
 
-    /// A task may look at the server as long as it holds this; `None`: one does so already, or nothing is to be seen now.
+    /// While a task holds this, it may look at the server; `None`: another one does so already, or there is nothing to see now.
     pub(super) fn look(&self, now: Instant) -> Option<Looking> {
         let mut inside = self.lock();
         let is_due = match &inside.state {
@@ -211,7 +211,7 @@ impl Circuit {
         })
     }
 
-    /// How long after the last `probes` that found it out the next one is due; `None`: none is.
+    /// How long after the last of the `probes` that failed the next one is due; `None`: none is due.
     pub(super) fn next_probe(&self, probes: usize, now: Instant) -> Option<Duration> {
         match &self.lock().state {
             State::Open(Open { way: Way::Probe, wanted, .. }) if now.duration_since(*wanted) < WANTED => {
@@ -252,7 +252,7 @@ impl Default for State {
 // === impl Failures ===
 
 impl Failures {
-    /// Whether they are enough. It keeps no more than that takes.
+    /// Adds a failure. Returns whether there are enough. It keeps no more than it needs for that.
     fn add(&mut self, tenant: &Tenant, secret: &SecretName) -> bool {
         self.doubtful = true;
         if self.names.len() < NAMES && !self.names.contains(secret) {
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!((ended.lasted, bench.goes("shop")), (Duration::from_secs(14), true));
     }
 
-    /// A gateway that knows no health, or a store whose look takes long.
+    /// A gateway that has no health page, or a store whose look takes long.
     #[tokio::test]
     async fn a_probe_that_fails_while_requests_are_answered_is_not_believed() {
         let mut bench = Bench::new();

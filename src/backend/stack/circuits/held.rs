@@ -1,4 +1,4 @@
-//! Requests that are held back: the store has failed for them, and a login's requests where it was told when to come back.
+//! Requests that are held back: those that failed at the store, and all requests of a login if the store said when to come back.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,28 +10,28 @@ use crate::backend::stack::asked::Asked;
 use crate::model::{Login, Tenant};
 use crate::shelf::Shelf;
 
-/// How long a request is held back after its first failure; twice as long after each further one, up to the longest.
+/// How long a request is held back after its first failure. Each further failure doubles this, up to the longest.
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15);
 
-/// The longest that a `Retry-After` holds a login's requests back: a proxy may well say an hour.
+/// The longest time that a `Retry-After` holds a login's requests back: a proxy may say an hour.
 const LONGEST_ASKED: Duration = Duration::from_mins(1);
 
-/// A request that was not sent again for so long after it might have been begins anew. Running Pods ask about once a minute.
+/// If a request was free for this time and was not sent again, it begins again with the shortest wait. Running Pods ask about once a minute.
 const FORGOTTEN: Duration = Duration::from_mins(10);
 
-/// What an entry takes besides its texts, in bytes.
+/// The bytes of an entry besides its texts.
 const ENTRY: usize = 512;
 
 /// What is held back.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Key {
     Request(Asked),
-    /// Whatever a tenant asks for by this login: where the daemon itself logs in, it is that of others too.
+    /// Everything that a tenant requests with this login. If the daemon itself logs in, other tenants have the same login.
     Login(Scope, Login, Tenant),
 }
 
-/// Bounded by bytes, and shared by tenants: what is pushed out is sent again.
+/// Limited in bytes, and shared by tenants: a request that is pushed out is sent again.
 #[derive(Debug)]
 pub(super) struct HeldBack(Mutex<Shelf<Key, Hold>>);
 
@@ -61,7 +61,7 @@ impl HeldBack {
     /// Why this request is not sent now.
     pub(super) fn find(&self, asked: &Asked, tenant: &Tenant, now: Instant) -> Option<Hold> {
         let mut held = self.lock();
-        // So it is nearly always.
+        // This is almost always so.
         if held.weight() == 0 {
             return None;
         }
@@ -77,7 +77,7 @@ impl HeldBack {
         found
     }
 
-    /// It has failed once more; whether that is new. `jitter` is from 0 to 1.
+    /// The request has failed once more. Returns whether that is new. `jitter` is from 0 to 1.
     pub(super) fn failed(&self, asked: &Asked, tenant: &Tenant, cause: Cause, jitter: f64, now: Instant) -> bool {
         let key = Key::Request(asked.clone());
         let mut held = self.lock();
@@ -88,13 +88,13 @@ impl HeldBack {
         before.is_none()
     }
 
-    /// The store wants no request of this login for so long.
+    /// The store asks for no request of this login for this time.
     pub(super) fn wished(&self, asked: &Asked, tenant: &Tenant, cause: Cause, wait: Duration, now: Instant) {
         let until = now + wait.min(LONGEST_ASKED);
         keep(&mut self.lock(), tenant, key_of_login(asked, tenant), Hold { failed: now, until, cause, wait });
     }
 
-    /// It has been answered.
+    /// The request has been answered.
     pub(super) fn answered(&self, asked: &Asked) {
         let mut held = self.lock();
         if held.weight() > 0 {
@@ -106,7 +106,7 @@ impl HeldBack {
         self.lock().resize(bytes);
     }
 
-    /// Each change is one call of the shelf's.
+    /// Each change is one call of the shelf.
     fn lock(&self) -> MutexGuard<'_, Shelf<Key, Hold>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,7 +176,7 @@ mod tests {
         bench.fails("shop", "csi", "a", 1.0);
         bench.now += Duration::from_secs(602);
         bench.fails("shop", "csi", "a", 1.0);
-        assert_eq!(bench.held("csi", "a"), 1000, "it begins anew");
+        assert_eq!(bench.held("csi", "a"), 1000, "it begins again");
     }
 
     #[tokio::test]

@@ -1,16 +1,16 @@
-//! What is known of servers that are out, and of requests that failed, so that they are not asked again and again (docs/outage.md).
+//! What is known about servers that are out, and about failed requests, so that they are not asked again and again (docs/outage.md).
 //!
-//! A *request* that the store failed for is held back for a second, then two, four, up to fifteen, whatever else the store answers; after a
-//! 429 with `Retry-After`, all requests of that login are. So one tenant's broken path turns nothing off for others.
+//! If the store fails for a *request*, this request is held back for one second, then two, four, and up to fifteen, whatever else the store
+//! answers. After a 429 with `Retry-After`, all requests of that login are held back. So one tenant's broken path stops nothing for others.
 //!
-//! The *circuit* of a server opens when no connection can be made, when its health probe fails after a request has, and when three secrets
-//! of two namespaces begin to fail with no answer between. While it is open no request is sent, and whoever asks is told so at once:
-//! [`Standby`](super::cache::Standby), outside of this, may have an answer of before. A probe closes it; where probes find nothing wrong, or
-//! a class has named the server, it is closed by a mount's own request. A probe that fails while requests are answered is not believed any
-//! more, until it succeeds.
+//! The *circuit* of a server opens in three cases: no connection is possible; its health probe fails after a request has failed; or three secrets
+//! of two namespaces begin to fail with no answer between them. While it is open, no request is sent, and a caller gets the error at once.
+//! [`Standby`](super::cache::Standby), outside of this, may have an old answer. A probe closes the circuit. If probes find nothing wrong, or if a
+//! class has named the server, a mount's own request closes it. If a probe fails while requests are answered, probes do not count until one
+//! succeeds.
 //!
-//! A server is an address with its TLS settings: what a class names wrong there is that class's trouble. Where names lead to several servers
-//! of the configuration, each has a circuit of its own: one that is out of reach turns off no other.
+//! A server is an address with its TLS settings: if a class names a wrong one, only that class has the trouble. If names lead to several servers of
+//! the configuration, each of them has its own circuit. So a server that is out of reach does not stop another one.
 
 mod circuit;
 mod held;
@@ -32,59 +32,59 @@ pub(super) use circuit::Looking;
 use circuit::{Admission, Change, Circuit, Ended};
 use held::HeldBack;
 
-/// What a circuit of a class's takes besides its texts, in bytes.
+/// The bytes of a circuit for a class's server, besides its texts.
 const CIRCUIT: usize = 4096;
 
-/// A request that had less time than this and got no answer says nothing of the store.
+/// If a request had less time than this and got no answer, that says nothing about the store.
 const ENOUGH: Duration = Duration::from_secs(10);
 
-/// What is known of one backend's servers and failed requests. It outlives its stack where a reload changes neither store nor login.
+/// What is known about one backend's servers and failed requests. It outlives its stack if a reload changes neither the store nor its login.
 pub(in crate::backend) struct Circuits {
     backend: BackendName,
-    /// Of the servers in the configuration: at least one.
+    /// The servers in the configuration: at least one.
     own: Vec<Own>,
-    /// Of those that classes name.
+    /// The servers that classes name.
     named: Mutex<Shelf<Server, Arc<Circuit>>>,
     held: HeldBack,
-    /// Of this process alone: no two nodes cast the same dice.
+    /// Of this process only, so that two nodes choose different random numbers.
     dice: RandomState,
     clock: Arc<dyn Clock>,
-    /// When the configured server was last found out, or up; at first, when the backend was opened.
+    /// When a configured server was last found out or back; at first, when the backend was opened.
     changed: Mutex<Timestamp>,
 }
 
 /// A server in the configuration.
 struct Own {
-    /// The first element of the names that lead to it; empty: all names do.
+    /// The first element of the names that lead to it; empty: all names lead to it.
     first: &'static str,
     circuit: Circuit,
 }
 
-/// As far as a class names it.
+/// The server, as far as a class names it.
 type Server = (Option<String>, Option<Box<LoginTls>>);
 
-/// Why a store is out, as a class's author and as the node's admin may read it.
+/// Why a store is out: for the author of a class, and for the node's admin.
 #[derive(Clone, Debug)]
 struct Cause {
     reason: String,
     full: Option<String>,
 }
 
-/// What a request shows of its server.
+/// What a request shows about its server.
 #[derive(Debug)]
 enum Sign {
     Answered,
-    /// It serves nobody.
+    /// The server serves nobody.
     Down(Cause),
-    /// It did not serve this request.
+    /// The server did not serve this request.
     Failed(Cause),
-    /// It has not answered in time, and the time was short.
+    /// The server has not answered in time, and the time was short.
     Late,
-    /// It may not have been asked; or it has so much to do that it says no.
+    /// The server may not have been asked; or it has so much to do that it refuses.
     Nothing,
 }
 
-/// Whether it leads to another server than the configuration's.
+/// Whether it leads to a server that is not the configured one.
 fn is_named(login: &Login) -> bool {
     login.address.is_some() || login.tls.is_some()
 }
@@ -92,7 +92,7 @@ fn is_named(login: &Login) -> bool {
 // === impl Circuits ===
 
 impl Circuits {
-    /// Keeps so many bytes of what has failed. `servers`: the first elements of names that lead to servers of their own.
+    /// Keeps this many bytes about failures. `servers`: the first elements of names that lead to separate servers.
     pub(in crate::backend) fn new(backend: &BackendName, servers: &[&'static str], bytes: usize, clock: &Arc<dyn Clock>) -> Arc<Self> {
         let all = if servers.is_empty() { &[""] } else { servers };
         Arc::new(Self {
@@ -106,7 +106,7 @@ impl Circuits {
         })
     }
 
-    /// Whether a configured server is out, and since when that is so.
+    /// Whether a configured server is out, and since when.
     pub(in crate::backend) fn state(&self) -> (bool, Timestamp) {
         (self.open() > 0, *self.changed())
     }
@@ -126,20 +126,20 @@ impl Circuits {
         self.of(secret, Circuit::is_open)
     }
 
-    /// Whether an answer that was fresh until `until` is to serve for a while longer, though the store answers again: what has grown old in an
-    /// outage is not asked for by all at once. Each has its moment within `fresh`, or within as long as the outage was.
+    /// Whether to give an answer for a while longer that was fresh until `until`, although the store answers again. So not everything that has
+    /// become too old in an outage is asked for at once. Each answer has its moment within `fresh`, or within the length of the outage.
     pub(super) fn spares(&self, asked: &Asked, until: Instant, fresh: Duration) -> bool {
         let Some(Ended { at, lasted }) = self.of(&asked.secret, Circuit::ended) else { return false };
         until <= at && Instant::now() < at + fresh.min(lasted).mul_f64(self.jitter(asked))
     }
 
-    /// What the circuit of this request's server says.
+    /// Asks the circuit of this request's server.
     fn of<T>(&self, secret: &SecretRef, say: impl FnOnce(&Circuit) -> T) -> T {
         if !is_named(&secret.login) {
             return say(&self.own(secret).circuit);
         }
         let server = (secret.login.address.clone(), secret.login.tls.clone());
-        // One that nothing is known of is closed.
+        // If nothing is known about it, it is closed.
         let named = self.named().find(&server).cloned().unwrap_or_default();
         say(&named)
     }
@@ -153,19 +153,19 @@ impl Circuits {
         self.own.iter().find(|own| own.first == first).unwrap_or(&self.own[0])
     }
 
-    /// Why this request is not sent now. [`Fault::Down`]: because its server is out, as if no connection had been made.
+    /// Why this request is not sent now. It is [`Fault::Down`] if its server is out, as if no connection had been possible.
     pub(super) fn refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
         self.ask(asked, tenant, Circuit::admit)
     }
 
-    /// The same of a request that is not sent in any case: it takes no turn.
+    /// The same for a request that is not sent in any case: it uses no turn.
     pub(super) fn would_refuse(&self, asked: &Asked, tenant: &Tenant) -> Option<BackendError> {
         self.ask(asked, tenant, Circuit::would_admit)
     }
 
     fn ask(&self, asked: &Asked, tenant: &Tenant, admit: impl Fn(&Circuit, &Tenant, Instant) -> Admission) -> Option<BackendError> {
         let (now, secret) = (Instant::now(), &asked.secret);
-        // First: what is held back takes no turn from others.
+        // This is first: a request that is held back must not use the turn of others.
         if let Some(hold) = self.held.find(asked, tenant, now) {
             let (ago, again) = (now.duration_since(hold.failed).as_secs(), hold.until.duration_since(now).as_secs() + 1);
             let said = format!("not asked again for {again} s, because the store failed {ago} s ago");
@@ -179,8 +179,8 @@ impl Circuits {
         None
     }
 
-    /// Whether somebody is to look at this request's server, and by which name: it is in doubt, nobody does so yet, and a class has not
-    /// named it.
+    /// Whether a task must look at this request's server, and under which name. It must if the server is in doubt, no task looks at it yet, and no
+    /// class has named it.
     pub(super) fn look(&self, secret: &SecretRef) -> Option<(&'static str, Looking)> {
         if is_named(&secret.login) {
             return None;
@@ -189,13 +189,13 @@ impl Circuits {
         Some((own.first, own.circuit.look(Instant::now())?))
     }
 
-    /// How long to wait before the next probe of a configured server, after so many; `None`: none is due.
+    /// How long to wait before the next probe of a configured server, after this number of probes; `None`: none is due.
     pub(super) fn next_probe(&self, server: &'static str, probes: usize) -> Option<Duration> {
         let wait = self.own_by(server).circuit.next_probe(probes, Instant::now())?;
         Some(wait.mul_f64(0.75 + 0.25 * self.jitter((server, probes, Instant::now()))))
     }
 
-    /// What a probe of a configured server has found.
+    /// The result of a probe of a configured server.
     pub(super) fn probed(&self, server: &'static str, found: &Result<(), BackendError>) {
         let cause = found.as_ref().err().filter(|error| error.fault.is_outage()).map(Cause::of);
         self.tell(Some(server), self.own_by(server).circuit.probed(cause, Instant::now()));
@@ -207,14 +207,15 @@ impl Circuits {
         BackendError::with(fault, self.backend.clone(), Some(secret.name.clone()), format!("{said}: {reason}"), full)
     }
 
-    /// A request of this tenant has ended, with this error if it failed. It was begun then, and its caller may have had little patience.
+    /// A request of this tenant has ended, with this error if it failed. The last argument says when it began, and whether its caller had little
+    /// time.
     pub(super) fn note(&self, asked: &Asked, tenant: &Tenant, error: Option<&BackendError>, (began, hurried): (Instant, bool)) {
         let (now, secret) = (Instant::now(), &asked.secret);
         let sign = Sign::of(error, now.duration_since(began), hurried);
-        // What has failed for a while already shows nothing new: a tenant's broken paths are no part of an outage.
+        // A request that has already failed for a while shows nothing new: a tenant's broken paths are not part of an outage.
         let mut is_first = true;
         match error {
-            // One that had little time says nothing of the next one, which may have more.
+            // A request that had little time says nothing about the next one, which may have more.
             Some(error) if error.fault.is_outage() && !matches!(sign, Sign::Late) => {
                 let cause = Cause::of(error);
                 if let Some(wait) = error.retry_after {
@@ -236,7 +237,7 @@ impl Circuits {
         self.tell((!named).then(|| self.own(secret).first), change);
     }
 
-    /// The circuit of a server that a class names. What has failed nowhere is not kept.
+    /// The circuit of a server that a class names. If nothing has failed there, it is not kept.
     fn named_for(&self, login: &Login, tenant: &Tenant, sign: &Sign) -> Option<Arc<Circuit>> {
         let server = (login.address.clone(), login.tls.clone());
         let mut named = self.named();
@@ -254,7 +255,7 @@ impl Circuits {
         }
     }
 
-    /// Says what has changed. Of a configured server once for each outage; what classes name is their authors' to see.
+    /// Logs a change of a configured server, once per outage. For a server that a class names, the class's author sees it.
     fn tell(&self, own: Option<&'static str>, change: Option<Change>) {
         let (Some(server), Some(change)) = (own, change) else { return };
         let server = Some(server).filter(|server| !server.is_empty());
@@ -267,7 +268,7 @@ impl Circuits {
                     backend = %self.backend,
                     server,
                     cause = cause.full.as_ref().unwrap_or(&cause.reason),
-                    "the store is out: until it answers again, mounts get what cache.stale allows, and fail without that"
+                    "the store is out: until it answers again, mounts get the answers that cache.stale allows, and the others fail"
                 );
             }
             Change::Closed(ended) => {
@@ -279,13 +280,13 @@ impl Circuits {
         }
     }
 
-    /// From 0 to 1, the same for the same thing.
+    /// A number from 0 to 1, always the same for the same thing.
     #[allow(clippy::cast_precision_loss)] // 32 bits fit
     fn jitter(&self, of: impl std::hash::Hash) -> f64 {
         (self.dice.hash_one(of) >> 32) as f64 / f64::from(u32::MAX)
     }
 
-    /// What is kept of the servers that classes name: in all, and for one tenant.
+    /// The bytes kept about servers that classes name: in all, and for one tenant.
     #[cfg(test)]
     pub(super) fn weight_of_named(&self, tenant: &str) -> (usize, usize) {
         let named = self.named();
@@ -296,7 +297,7 @@ impl Circuits {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Each change is one call of the shelf's.
+    /// Each change is one call of the shelf.
     fn named(&self) -> MutexGuard<'_, Shelf<Server, Arc<Circuit>>> {
         self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -326,7 +327,7 @@ impl Cause {
         Self { reason: error.reason.clone(), full: error.source.as_ref().map(ToString::to_string) }
     }
 
-    /// About what it costs to keep, in bytes.
+    /// The approximate bytes that it needs.
     fn weight(&self) -> usize {
         self.reason.len() + self.full.as_ref().map_or(0, String::len)
     }
@@ -335,7 +336,7 @@ impl Cause {
 // === impl Sign ===
 
 impl Sign {
-    /// Of a request that had failed before.
+    /// The sign of a request that had failed before.
     fn again(self) -> Self {
         match self {
             Self::Failed(_) => Self::Late,
@@ -356,7 +357,7 @@ impl Sign {
             | Fault::Short
             | Fault::Throttled
             | Fault::TooLarge
-            // The daemon may have had no token to show.
+            // Perhaps the daemon had no token to show.
             | Fault::Unauthenticated
             | Fault::Unhelpful
             | Fault::Unsupported => Self::Nothing,

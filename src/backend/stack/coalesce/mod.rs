@@ -1,17 +1,18 @@
-//! A decorator: equal requests on their way to a store at the same time become one.
+//! A decorator: equal requests that are on their way to a store at the same time become one.
 //!
-//! Who asks first, for a [`Scope`](crate::backend::Scope) and a reference, leads: its request goes out as a *flight*, a task of its own. Who asks for
-//! the same while that is in the air waits for it. What becomes of the others when something befalls the leader:
+//! The first caller with a [`Scope`](crate::backend::Scope) and a reference leads: its request goes out as a *flight*, a task of its own. Others
+//! that ask for the same meanwhile wait for it. If something happens to the leader, this becomes of the others:
 //!
 //! - **It is cancelled** (its client went away): the flight goes on while anybody waits for it, and is given up when nobody does.
-//! - **It fails**: each waiter may try anew, once; these tries are coalesced as well, so that 250 waiters on a dead store make one more call,
-//!   not 249 after one another. What the second try says is final.
-//! - **Its deadline is short**: the flight ends with it. Of the waiters with more time one leads the next flight, which lasts as long as the
-//!   most patient of them may wait: 250 waiters whose times end one by one make three calls, whichever of them wakes first. From then on they
-//!   wait only for a flight that lasts at least half as long as they may wait themselves, so that nobody is cut by each that comes later.
-//! - **It panics**: that reaches the leader alone. The waiters try anew.
-//! - **It comes short of memory**: that is no failed try. A waiter with a whole purse leads anew; each other comes short itself.
-//! - **Its answer has a lease**: the answer is the leader's, and each waiter asks for itself. Where the leader is gone, it is revoked.
+//! - **It fails**: each waiter may try again, once. These tries are combined as well: if 250 waiters wait for a dead store, they make one more
+//!   call, and not 249 one after another. The result of the second try is final.
+//! - **Its deadline is short**: the flight ends with it. One of the waiters with more time leads the next flight, which lasts as long as the most
+//!   patient waiter may wait. So 250 waiters whose times end one by one make three calls, whichever wakes first. From then on they wait only for a
+//!   flight that lasts at least half as long as they may wait themselves, so that they are not cut off by each later flight.
+//! - **It panics**: only the leader gets the panic. The waiters try again.
+//! - **It has too little memory**: this is not a failed try. A waiter with a whole purse leads again; each other waiter also fails with too little
+//!   memory.
+//! - **Its answer has a lease**: only the leader gets the answer, and each waiter asks for itself. If the leader is gone, the lease is revoked.
 //!
 //! Each waiter keeps its own deadline. Requests that make something in the store are never shared.
 
@@ -35,16 +36,16 @@ use crate::model::{BackendName, Fetched, SecretRef, Source, Verb};
 use crate::telemetry::Metrics;
 use crate::turns::Party;
 
-/// A flight ends this much before its leader's deadline, so that the leader still hears what the store's client has to say of it.
+/// A flight ends this long before its leader's deadline, so that the leader still gets what the store's client says about it.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// Deadlines that differ by less are one: for mounts that arrive together, the end of one's time is the end of all.
+/// Deadlines that differ by less count as one: for mounts that arrive together, all times end when the first one ends.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// How many flights may fail a waiter.
+/// How many flights may fail for one waiter.
 const TRIES: usize = 2;
 
-/// How long the revoking of an unclaimed lease may take.
+/// How long it may take to revoke a lease that nobody has.
 const REVOKE_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -59,24 +60,24 @@ pub struct Coalesced {
 #[derive(Default)]
 struct Flights(Mutex<HashMap<Asked, Flight>>);
 
-/// One request in the air, as those see it who may board.
+/// One request in the air, for callers that may board it.
 struct Flight {
     ends: Instant,
     patience: Arc<Mutex<Patience>>,
     landing: watch::Sender<Option<Landing>>,
-    /// Whoever boards it from another tenant has it wait in that tenant's line too: nobody waits behind what the leader's tenant asked for
-    /// before.
+    /// If another tenant boards the flight, the request also waits in that tenant's line. So nobody waits behind the earlier requests of the
+    /// leader's tenant.
     party: Party,
-    /// Of the leader: whether the store has been asked.
+    /// Whether the leader's request has reached the store.
     called: Called,
 }
 
-/// What a flight brings home for all but its leader.
+/// The result of a flight for all except its leader.
 #[derive(Clone)]
 enum Landing {
     Answer(Fetched),
     Failed(BackendError, Patience),
-    /// The answer has a lease: it is the leader's alone.
+    /// The answer has a lease: only the leader gets it.
     Leased,
     Panicked,
 }
@@ -84,10 +85,10 @@ enum Landing {
 /// The latest deadline of those who waited for a flight.
 type Patience = Instant;
 
-/// What it brings home for its leader.
+/// The result for the leader.
 type Own = Result<Result<Fetched, BackendError>, Box<dyn Any + Send>>;
 
-/// Who waits for a flight: while there is one of these, it stays in the air.
+/// A waiter of a flight: while one of these exists, the flight goes on.
 type Waiting = watch::Receiver<Option<Landing>>;
 
 enum Boarded {
@@ -95,7 +96,7 @@ enum Boarded {
     Waiter { waiting: Waiting, ends: Instant, called: Called },
 }
 
-/// A flight that has its place, and is still on the ground.
+/// A flight that has its place but has not started.
 struct Departure {
     place: Place,
     waiting: Waiting,
@@ -103,7 +104,7 @@ struct Departure {
     ends: Instant,
 }
 
-/// A flight's place among those in the air: given back whatever ends it, so that nobody boards what is not there.
+/// A flight's place among those in the air. It is given back however the flight ends, so that nobody boards a flight that is gone.
 struct Place {
     flights: Arc<Flights>,
     asked: Asked,
@@ -136,7 +137,7 @@ impl Coalesced {
                 }
                 Ok(Landing::Answer(_) | Landing::Leased) => return self.inner.fetch(secret, cx).await,
                 Ok(Landing::Failed(error, _)) if error.fault == Fault::Short => {
-                    // Who has a whole leads anew, and cannot come short; who has none is short as well.
+                    // A caller with a whole purse leads again, and then has enough memory; a caller without one also fails with too little memory.
                     if !cx.payer.as_ref().is_some_and(|payer| payer.purse().has_whole()) {
                         return Err(error);
                     }
@@ -144,7 +145,7 @@ impl Coalesced {
                 Ok(Landing::Failed(_, theirs)) if was_cut(ends, cx.deadline) => (cut, patience) = (true, theirs),
                 Ok(Landing::Failed(error, theirs)) => (failures, failure, patience) = (failures + 1, Some(error), theirs),
                 Ok(Landing::Panicked) => failures += 1,
-                // What went wrong before tells more than that the time is over.
+                // The earlier failure says more than that the time has ended.
                 Err(_) => return failure.map_or_else(|| late(called.is_marked()), Err),
             }
             if cx.deadline <= Instant::now() {
@@ -153,12 +154,12 @@ impl Coalesced {
         }
         match failure {
             Some(error) => Err(error),
-            // Two leaders panicked: it is not to be blamed on one of them.
+            // Two leaders panicked, so it is not the fault of one of them.
             None => self.inner.fetch(secret, cx).await,
         }
     }
 
-    /// `failure` is what went wrong before: it tells more than that the time is over.
+    /// `failure` is the earlier failure: it says more than that the time has ended.
     async fn lead(
         &self,
         departure: Departure,
@@ -178,7 +179,7 @@ impl Coalesced {
         match answer {
             Ok(Ok(Ok(answer))) => answer,
             Ok(Ok(Err(panic))) => resume_unwind(panic),
-            // Out of time; or the runtime ends, and the task with it.
+            // The time has ended; or the runtime ends, and the task with it.
             Ok(Err(_)) | Err(_) => Err(failure.unwrap_or_else(|| {
                 let asked = called.is_marked();
                 BackendError::late(&self.name, Some(&name), began, asked)
@@ -187,7 +188,7 @@ impl Coalesced {
     }
 }
 
-/// The flight itself: from the ground to the landing, or until nobody waits for it any more.
+/// The flight itself: from its start to its result, or until nobody waits for it any more.
 async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: oneshot::Sender<Own>) {
     let (asked, landing) = (place.asked.clone(), place.landing.clone());
     let mut call = pin!(AssertUnwindSafe(inner.fetch(&asked.secret, &cx)).catch_unwind());
@@ -198,7 +199,7 @@ async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: onesh
             () = landing.closed() => if place.abandon() { return },
         }
     };
-    // Off the board first: who comes now asks anew, and finds in the cache what there is.
+    // The place is free first: a caller that comes now asks again, and finds in the cache what there is.
     let patience = *locked(&place.patience);
     drop(place);
     let shared = match &outcome {
@@ -214,23 +215,23 @@ async fn fly(inner: Arc<dyn Backend>, place: Place, cx: FetchContext, own: onesh
     }
 }
 
-/// What was issued for a mount that is gone would live on unused.
+/// Otherwise the lease for a mount that is gone would live on unused.
 async fn revoke_lease(inner: &dyn Backend, unclaimed: Fetched) {
     let Some(lease) = unclaimed.secret.lease.clone() else { return };
     if let Err(error) = inner.revoke(lease, Instant::now() + REVOKE_TIME).await {
-        tracing::warn!(%error, "a lease whose mount was gone when it came could not be revoked; it lives until its end");
+        tracing::warn!(%error, "a lease came after its mount was gone, and it could not be revoked; it ends by itself");
     }
 }
 
 async fn landed(mut waiting: Waiting) -> Landing {
     match waiting.wait_for(Option::is_some).await {
         Ok(landing) => landing.clone().unwrap_or(Landing::Panicked),
-        // The task was dropped: the runtime ends, and so will the next try.
+        // The task was dropped because the runtime ends. The next try would be dropped as well.
         Err(_) => Landing::Panicked,
     }
 }
 
-/// Whether an answer made for another is fresh enough for this class.
+/// Whether an answer for another caller is fresh enough for this class.
 fn suits(fetched: &Fetched, cx: &FetchContext) -> bool {
     match (&fetched.source, cx.fresh) {
         (Source::Fresh { age } | Source::Stale { age, .. }, Some(bound)) => *age < bound,
@@ -238,18 +239,18 @@ fn suits(fetched: &Fetched, cx: &FetchContext) -> bool {
     }
 }
 
-/// Whether a flight that has just failed was at the end of its time, and its waiter's is not.
+/// Whether a flight that has just failed was at the end of its time, while its waiter has time left.
 fn was_cut(ends: Instant, deadline: Instant) -> bool {
     ends <= Instant::now() + 2 * MARGIN && ends + TOGETHER < deadline
 }
 
-/// Whether a flight lasts half as long as one may wait for it.
+/// Whether a flight lasts at least half as long as its waiter may wait.
 fn lasts(ends: Instant, deadline: Instant) -> bool {
     let now = Instant::now();
     ends + TOGETHER >= deadline || 2 * ends.saturating_duration_since(now) >= deadline.saturating_duration_since(now)
 }
 
-/// Each change is one call or one word: a panic elsewhere cannot leave it half-changed.
+/// Each change is one call or one assignment: a panic elsewhere cannot leave it half done.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -257,8 +258,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 // === impl Flights ===
 
 impl Flights {
-    /// Boards what is in the air, or gives a place to a new flight. Who was `cut` short before boards only what lasts. Who leads does
-    /// so for the most patient of those with whom it waited.
+    /// Boards a flight, or gives a place to a new one. A caller that was `cut` off before boards only a flight that lasts. A leader uses the
+    /// deadline of the most patient of those with whom it waited.
     fn board(self: &Arc<Self>, asked: &Asked, cx: &FetchContext, cut: bool, patience: Patience) -> Boarded {
         let deadline = cx.deadline;
         let mut flights = self.lock();
@@ -273,7 +274,7 @@ impl Flights {
             }
         }
         let (landing, waiting) = watch::channel(None);
-        // The one that was there goes on for those who wait for it.
+        // The former flight goes on for those who wait for it.
         let party = Party::of(cx.tenant());
         let ends = deadline.max(patience);
         let patience = Arc::new(Mutex::new(ends));
@@ -291,7 +292,7 @@ impl Flights {
 // === impl Place ===
 
 impl Place {
-    /// Gives a flight up, unless somebody has boarded meanwhile.
+    /// Gives a flight up, unless somebody has boarded it meanwhile.
     fn abandon(&self) -> bool {
         let mut flights = self.flights.lock();
         let abandoned = self.landing.receiver_count() == 0;
@@ -315,7 +316,7 @@ impl Drop for Place {
     }
 }
 
-/// How many, not whose.
+/// The number, without the contents.
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Flights({})", self.lock().len())

@@ -1,4 +1,4 @@
-//! On paused time: what happens between two callers is decided by their times alone.
+//! On paused time: only the times of two callers decide what happens between them.
 
 mod schedule;
 
@@ -28,7 +28,7 @@ fn ask(backend: &Arc<Coalesced>, pod: &str, time: Duration) -> JoinHandle<Answer
     tokio::spawn(async move { backend.fetch(&secret("kv/db"), &cx).await })
 }
 
-/// So many callers at once, and their answers in order.
+/// This many callers at once, and their answers in order.
 async fn ask_many(backend: &Arc<Coalesced>, count: usize) -> Vec<Answer> {
     let callers: Vec<_> = (0..count).map(|n| ask(backend, &format!("uid-{n}"), 60 * SECOND)).collect();
     let mut answers = Vec::new();
@@ -192,7 +192,7 @@ async fn a_waiter_keeps_its_own_deadline_and_hears_what_went_wrong() {
     assert_snapshot!(hasty, @"bao/kv/db: no answer within 2 s (is the store slow or out of reach? kubelet tries again by itself)");
     let (short, long) = (ask(&backend, "uid-3", 12 * SECOND), ask(&backend, "uid-4", 30 * SECOND));
     assert_eq!(leader.await.unwrap().unwrap_err().fault, Fault::Unavailable);
-    // Who of the two leads now is a matter of chance: it hears the store's word, or what went wrong before its time was over.
+    // Chance decides which of the two leads now: it gets the store's error, or the earlier failure before its time ended.
     let error = short.await.unwrap().unwrap_err().to_string();
     assert!(["bao/kv/db: the store is slow", "bao/kv/db: as it was told"].contains(&error.as_str()), "{error}");
     assert!((13_900..=14_010).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
@@ -239,7 +239,7 @@ async fn a_panic_reaches_the_leader_alone() {
         }
     }
     assert_eq!((panics, store.calls()), (1, 2));
-    // A bug that is always there is everybody's.
+    // A bug that is always there reaches everybody.
     store.next([(5 * MS, Then::Panic); 10]);
     let callers: Vec<_> = (0..5).map(|n| ask(&backend, &format!("uid-{n}"), SECOND)).collect();
     for caller in callers {

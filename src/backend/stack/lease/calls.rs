@@ -1,17 +1,15 @@
-//! The calls that stores are owed, and which of them is next. Nothing here waits or calls.
+//! The calls that Keyferry owes to stores, and which of them is next. Nothing here waits or calls.
 //!
-//! Each store has a queue of its own, with at most [`AT_ONCE`] calls under way: what one store does or does not is nothing to another.
-//! Within a queue
+//! Each store has its own queue, with at most [`AT_ONCE`] calls under way. So what one store does has no effect on another. Within a queue:
 //!
-//! - tenants have their share of the calls under way ([`Shares`]), so that one of them leaves others some of the eight, however long its
-//!   calls take;
-//! - they are served round: between two calls of one tenant each other one whose call is due, and that has not its share, has a turn;
-//! - of one tenant's calls that which concerns what ends first is first.
+//! - Each tenant has a share of the calls under way ([`Shares`]). So one tenant leaves some of the eight to others, however long its calls take.
+//! - Tenants take turns: between two calls of one tenant, each other tenant has a turn, if its call is due and it has not used its share.
+//! - Among the calls of one tenant, the one whose lease ends first is first.
 //!
-//! A tenant's calls to one server are a *lane*. Where a call found no answer in its time, the lane is *silent* until a call of it is answered.
-//! What is silent is asked with one call at a time: one a lane, and one a server, however many tenants' lanes are silent there. Lanes that
-//! were not found silent go on as if nothing had been: it may be a path that hangs, and not the store. Two of the eight calls are for lanes
-//! whose last call was answered: however many tenants' calls hang, those who are answered go on.
+//! The calls of one tenant to one server are a *lane*. If a call got no answer in its time, the lane is *silent* until one of its calls is
+//! answered. Silent lanes get one call at a time: one per lane, and one per server, however many tenants' lanes are silent there. Lanes that are
+//! not silent go on as before, because perhaps only a path hangs, and not the store. Two of the eight calls are for lanes whose last call was
+//! answered. So these lanes go on, however many other tenants' calls hang.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,11 +21,11 @@ use crate::backend::Origin;
 use crate::model::{BackendName, Tenant};
 use crate::shares::{Held, Shares};
 
-/// Calls to one store under way at once: fewer than a backend's places, so that mounts get through when hundreds of leases come up after
-/// an outage.
+/// Calls to one store under way at once. There are fewer than the backend's places, so that mounts get through when hundreds of leases are due
+/// after an outage.
 pub(super) const AT_ONCE: usize = 8;
 
-/// Calls under way at once in lanes of which nobody knows whether they would be answered.
+/// Calls under way at once in lanes where nobody knows whether the store will answer.
 const DOUBTFUL: usize = AT_ONCE - 2;
 
 /// Where a call goes, and for whom.
@@ -38,32 +36,32 @@ pub(super) struct Lane {
     pub tenant: Tenant,
 }
 
-/// A store as it was configured. After a reload that leads elsewhere it is another one.
+/// A store as it was configured. If a reload changes the address or login, it is another store.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct StoreName {
     pub backend: BackendName,
     pub origin: Origin,
 }
 
-/// Where a store may be silent while it speaks elsewhere.
+/// A part of a store that may be silent while the rest answers.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) enum Server {
-    /// Leases, at the address that the class chose; `None`: the backend's own.
+    /// Leases, at the address that the class chose; `None`: at the backend's own address.
     Leases(Option<Arc<str>>),
-    /// Store tokens, wherever they are given back.
+    /// Store tokens, at any address.
     Tokens,
 }
 
-/// The calls by their stores. `T` names what a call is about.
+/// The calls by their stores. `T` says what a call is about.
 #[derive(Debug)]
 pub(super) struct Calls<T>(HashMap<StoreName, Queue<T>>);
 
-/// The right to one call. To be given to [`Calls::over`] at its end.
+/// The right to one call. [`Calls::over`] must get it back when the call ends.
 #[derive(Debug)]
 #[must_use = "the store's queue waits for it to come back"]
 pub(super) struct Slot {
     lane: Arc<Lane>,
-    /// What was known of the lane.
+    /// What was known about the lane.
     was: Word,
     _held: Held,
 }
@@ -72,21 +70,21 @@ pub(super) struct Slot {
 struct Queue<T> {
     slots: Shares,
     tenants: BTreeMap<Tenant, Tenancy<T>>,
-    /// Tenants with something due, in the order in which they are served.
+    /// Tenants that have something due, in the order of their turns.
     round: BTreeMap<u64, Tenant>,
     /// The last place in the round.
     last: u64,
-    /// How many calls are under way in lanes that were not answered last.
+    /// How many calls are under way in lanes whose last call was not answered.
     doubtful: usize,
-    /// Servers that are asked for silent lanes now.
+    /// Servers that are called for a silent lane now.
     probed: BTreeSet<Server>,
 }
 
 #[derive(Debug)]
 struct Tenancy<T> {
-    /// In the round, where something is due.
+    /// Its place in the round, if something is due.
     place: Option<u64>,
-    /// How much is.
+    /// How many calls are due.
     due: usize,
     /// By server.
     lanes: BTreeMap<Server, Work<T>>,
@@ -94,17 +92,17 @@ struct Tenancy<T> {
 
 #[derive(Debug)]
 struct Work<T> {
-    /// Who may have calls here, due or not.
+    /// How many records may have calls here, due or not.
     members: usize,
     under_way: usize,
     word: Word,
-    /// When it was last asked, as a place in the round.
+    /// When it was last called, as a place in the round.
     asked: u64,
-    /// What ends first is first.
+    /// The one that ends first is first.
     due: BTreeSet<(Instant, T)>,
 }
 
-/// How a lane's last call went.
+/// What became of a lane's last call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Word {
     Answered,
@@ -128,17 +126,17 @@ impl<T: Copy + Ord> Calls<T> {
         Self(HashMap::new())
     }
 
-    /// Something may have calls in this lane from now on. What is known of a lane is kept as long as it has members.
+    /// One more record may have calls in this lane from now on. What is known about a lane is kept as long as it has members.
     pub fn join(&mut self, lane: &Lane) {
         self.0.entry(lane.store.clone()).or_insert_with(Queue::new).work(lane).members += 1;
     }
 
-    /// Has calls in this lane no more. Nothing of it may be due.
+    /// A record has no more calls in this lane. None of its calls may be due.
     pub fn leave(&mut self, lane: &Lane) {
         self.change(lane, |queue| queue.work(lane).members -= 1);
     }
 
-    /// A call is due, about something that ends then.
+    /// A call is due. It is about something that ends at `ends`.
     pub fn put(&mut self, lane: &Lane, ends: Instant, task: T) {
         self.change(lane, |queue| {
             let new = queue.work(lane).due.insert((ends, task));
@@ -146,7 +144,7 @@ impl<T: Copy + Ord> Calls<T> {
         });
     }
 
-    /// A call is not due any more.
+    /// A call is no longer due.
     pub fn withdraw(&mut self, lane: &Lane, ends: Instant, task: T) {
         self.change(lane, |queue| {
             let gone = queue.work(lane).due.remove(&(ends, task));
@@ -154,12 +152,12 @@ impl<T: Copy + Ord> Calls<T> {
         });
     }
 
-    /// What is to be called now.
+    /// The next call to make.
     pub fn next(&mut self) -> Option<(T, Slot)> {
         self.0.iter_mut().find_map(|(store, queue)| queue.next(store))
     }
 
-    /// A call has come to its end; `answered`: whatever the answer was.
+    /// A call has ended; `answered`: whether there was any answer.
     pub fn over(&mut self, slot: Slot, answered: bool) {
         let Slot { lane, was, _held: held } = slot;
         drop(held);
@@ -174,13 +172,13 @@ impl<T: Copy + Ord> Calls<T> {
         });
     }
 
-    /// Whether nothing is known of any store.
+    /// Whether nothing is known about any store.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Lets go of what is empty afterwards.
+    /// Removes what is empty afterwards.
     fn change(&mut self, lane: &Lane, change: impl FnOnce(&mut Queue<T>)) {
         let Some(queue) = self.0.get_mut(&lane.store) else { return };
         change(queue);
@@ -216,7 +214,7 @@ impl<T: Copy + Ord> Queue<T> {
         })
     }
 
-    /// The first tenant of the round that may have a call, and what is first of its lanes that may be asked.
+    /// The first tenant of the round that may have a call, and the first call in those of its lanes that may be called.
     fn next(&mut self, store: &StoreName) -> Option<(T, Slot)> {
         if self.slots.free() == 0 {
             return None;
@@ -243,13 +241,13 @@ impl<T: Copy + Ord> Queue<T> {
         if was == Word::Silent {
             self.probed.insert(lane.server.clone());
         }
-        // The last of the round from now on.
+        // From now on it is the last of the round.
         self.leave_round(&lane.tenant);
         self.tidy(&lane);
         Some((due.1, Slot { lane: Arc::new(lane), was, _held: held }))
     }
 
-    /// Whose silent lane is to be asked next at each server: the one that was not for the longest.
+    /// For each server, the tenant whose silent lane is called next: the one that has waited longest.
     fn probes(&self) -> BTreeMap<&Server, (u64, &Tenant)> {
         let mut next = BTreeMap::new();
         if self.doubtful >= DOUBTFUL {
@@ -266,7 +264,7 @@ impl<T: Copy + Ord> Queue<T> {
         next
     }
 
-    /// After a change of a lane: its tenant is in the round if, and only if, it has something due; and what is empty is let go of.
+    /// After a change of a lane: its tenant is in the round exactly if it has something due, and what is empty is removed.
     fn tidy(&mut self, lane: &Lane) {
         let Some(tenancy) = self.tenants.get_mut(&lane.tenant) else { return };
         if tenancy.lanes.get(&lane.server).is_some_and(|work| work.members == 0 && work.under_way == 0 && work.due.is_empty()) {
@@ -302,7 +300,7 @@ impl<T: Copy + Ord> Queue<T> {
 }
 
 impl<T: Copy + Ord> Tenancy<T> {
-    /// What ends first of what may be asked.
+    /// The call that ends first, among those that may be made.
     fn first(&self, may_ask: impl Fn(&Server, Word) -> bool) -> Option<(&Server, (Instant, T))> {
         let open = self.lanes.iter().filter(|(server, work)| may_ask(server, work.word));
         open.filter_map(|(server, work)| Some((server, *work.due.first()?))).min_by_key(|(_, due)| *due)

@@ -1,4 +1,4 @@
-//! Leases over restarts: written to the sealed folder as they change, and taken up again once their backend is built.
+//! Leases over restarts: Keyferry writes each change to the sealed folder, and uses the leases again when their backend is built.
 
 use std::array;
 use std::collections::HashMap;
@@ -20,16 +20,16 @@ use crate::files::Desk;
 use crate::model::{BackendName, Tenant};
 use crate::telemetry::LeaseEvent;
 
-/// Writings of one record follow one another. Two records may have one lane, and wait for each other.
+/// Writes of one record follow one another. Two records can be in the same lane, and then wait for each other.
 const LANES: usize = 256;
 
-/// Writings at once, each on a thread. Of one tenant's records at most half of them.
+/// Writes at once, each on a thread. Records of one tenant have at most half of them.
 const THREADS: usize = 16;
 
-/// How long a mount, or the keeper, waits for a disk that does not answer, and goes on.
+/// How long a mount or the keeper waits for a disk that does not answer. Then it goes on.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often it is said that the disk cannot be written.
+/// How often the log says that the disk cannot be written.
 const TELL: Duration = Duration::from_mins(1);
 
 /// The leases' part of the sealed folder.
@@ -39,7 +39,7 @@ pub(super) struct Disk {
     desk: Desk,
 }
 
-/// Why the disk is otherwise than the table.
+/// Why the disk differs from the table.
 #[derive(Debug, Error)]
 enum Unsaved {
     #[error("the disk does not answer")]
@@ -55,12 +55,12 @@ impl Disk {
         Self { room: sealed.room("leases"), lanes: array::from_fn(|_| Arc::default()), desk: Desk::new(THREADS) }
     }
 
-    /// What is there and has not ended.
+    /// The leases on the disk that have not ended.
     pub fn read(&self, now: Timestamp) -> Result<HashMap<BackendName, Vec<Saved>>, String> {
         let found =
             self.room.read_all().map_err(|error| format!("the sealed leases cannot be read: {error} (may the daemon read there?)"))?;
         if let Some((count, first)) = found.unopened {
-            tracing::warn!(count, first, "sealed leases do not open and are passed over: their Pods are issued others (remove the files)");
+            tracing::warn!(count, first, "sealed leases do not open, and Keyferry skips them: their Pods get others (remove the files)");
         }
         let mut awaiting: HashMap<_, Vec<_>> = HashMap::new();
         for saved in found.contents.iter().filter_map(Saved::decode) {
@@ -72,7 +72,7 @@ impl Disk {
         Ok(awaiting)
     }
 
-    /// Makes the disk as the table is now. What is begun when the time is up goes on.
+    /// Writes to the disk what the table has now. A write that has begun goes on when the time is up.
     async fn save(&self, leases: &Leases, id: RecordId) -> Result<(), Unsaved> {
         let until = Instant::now() + PATIENCE;
         let lane = timeout_at(until, Arc::clone(&self.lanes[id.lane(LANES)]).lock_owned()).await.map_err(|_| Unsaved::Hangs)?;
@@ -83,7 +83,7 @@ impl Disk {
                     let saved = Saved::of(record, |uid| state.pods.is_seen(uid), &leases.pods, leases.now());
                     (Some((saved.encode(), Arc::clone(&record.written))), record.place.tenant().clone())
                 }
-                // Nobody's in particular.
+                // It belongs to no tenant.
                 None => (None, Tenant::from("")),
             }
         };
@@ -104,7 +104,7 @@ impl Disk {
 
 #[cfg(test)]
 impl Disk {
-    /// As if every writing hung, until what this gives is dropped.
+    /// Makes every write hang until the result is dropped.
     pub async fn hang(&self) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
         futures_util::future::join_all(self.lanes.iter().map(|lane| Arc::clone(lane).lock_owned())).await
     }
@@ -113,12 +113,12 @@ impl Disk {
 // === impl Leases ===
 
 impl Leases {
-    /// A backend was built: what a former process had of it goes on.
+    /// A backend was built: its leases from a former process go on.
     pub(super) fn attach(&self, store: &Store) {
         let (name, mut state) = (&store.name, self.lock());
         if self.disk.is_none() && !state.told {
             state.told = true;
-            tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod is issued others (cache.sealed keeps them)");
+            tracing::info!(backend = %name, "leases are kept in memory only: after a restart every Pod gets others (set cache.sealed to keep them)");
         }
         state.records.move_to(store);
         let awaiting = state.awaiting.remove(name).unwrap_or_default();
@@ -127,14 +127,14 @@ impl Leases {
             if saved.origin() == store.origin.as_str() {
                 resumed += usize::from(self.resume(&mut state, saved, store));
             } else {
-                // Its token is nothing to show to another store.
+                // Its token must not be shown to another store.
                 others += 1;
                 state.unsaved.extend(saved.id().parse::<RecordId>());
             }
         }
         if others > 0 {
             tracing::warn!(backend = %name, leases = others,
-                "leases of a former process are left to their ends: the backend was configured otherwise then");
+                "Keyferry does not use leases of a former process: the backend was configured differently then");
         }
         if resumed > 0 {
             tracing::info!(backend = %name, leases = resumed, "leases of a former process are taken up");
@@ -158,7 +158,7 @@ impl Leases {
         true
     }
 
-    /// Before a credential is handed out: a process that is killed the moment after finds it again.
+    /// Called before a credential is handed out: if the process is killed right after, the next one finds the lease.
     pub(super) async fn save_given(&self, key: &Key) {
         let id = self.lock().slots.get(key).and_then(|slot| slot.given);
         if let Some(id) = id {
@@ -171,22 +171,22 @@ impl Leases {
         let was_there = self.lock().records.get(id).is_some();
         let Err(error) = disk.save(self, id).await else { return };
         let (now, mut state) = (Instant::now(), self.lock());
-        // It may be that it was not begun: the keeper tries again, and waits as long again. What is gone meanwhile, and was never
-        // written, needs no removing.
+        // Perhaps the write has not begun: the keeper tries again, and waits as long again. A lease that is gone by now and was never written needs
+        // no removal.
         if matches!(error, Unsaved::Hangs) && (!was_there || state.records.get(id).is_some()) {
             state.unsaved.insert(id);
             self.changed.notify_one();
         }
         if state.unwritten.is_none_or(|told| now.duration_since(told) >= TELL) {
             state.unwritten = Some(now);
-            tracing::warn!(%error, "a lease could not be written to the sealed folder: a restart would not know of it");
+            tracing::warn!(%error, "a lease could not be written to the sealed folder: after a restart, Keyferry would not know it");
         }
     }
 
-    /// What is kept of backends that are not configured any more.
+    /// Warns about leases of backends that are not configured any more.
     pub(super) fn warn_of_orphans(&self) {
         for (backend, saved) in &self.lock().awaiting {
-            tracing::warn!(%backend, leases = saved.len(), "leases of a former process belong to no backend: they are left to their end");
+            tracing::warn!(%backend, leases = saved.len(), "leases of a former process belong to no backend: they end by themselves");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One issuing under way, for all who wait for it. Whoever began it may be gone before it ends. If the store was called by then, it goes on
-//! in a task of its own: a credential that a store has made is kept for the next mount, where a dropped call would leave it to nobody.
+//! One request for a lease, shared by all who wait for it. The caller that began it may go away before it ends. If the store was called by then,
+//! the request goes on in a task of its own: the table keeps the credential for the next mount. Otherwise nobody would have it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 
 use crate::backend::{BackendError, Called};
 
-/// For those who wait. An error of the channel: the issuing was given up, or panicked.
+/// For those who wait. If the channel has an error, the request was given up, or panicked.
 pub(super) type Flight = Shared<oneshot::Receiver<Landing>>;
 
-/// How an issuing ended.
+/// How the request ended.
 #[derive(Clone, Debug)]
 pub(super) enum Landing {
     Failed(BackendError),
@@ -23,8 +23,8 @@ pub(super) enum Landing {
     Plain,
 }
 
-/// Runs in its caller's task; when the caller drops it after a store was called, in one of its own. What has only waited for its turn ends
-/// with its caller: many that nobody wants any more would hold memory, and make leases for nobody.
+/// Runs in its caller's task. If the caller drops it after a store was called, it goes on in a task of its own. If it has only waited for its turn,
+/// it ends with its caller: otherwise many unneeded requests would hold memory and make leases for nobody.
 pub(super) struct HandOver<T: Send + 'static> {
     work: Option<BoxFuture<'static, T>>,
     called: Called,
@@ -41,7 +41,7 @@ impl<T: Send + 'static> Future for HandOver<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Taken out, so that work that panics is not handed over.
+        // Taken out, so that work that panics does not go on in another task.
         let Some(mut work) = self.work.take() else { return Poll::Pending };
         let polled = work.as_mut().poll(cx);
         if polled.is_pending() {

@@ -1,8 +1,8 @@
-//! The one task behind the table: it renews leases in their turn, revokes those whose Pods are gone, and sleeps in between. A daemon
-//! that keeps no lease costs nothing.
+//! The one task behind the table: it renews leases when their turn comes, revokes those whose Pods are gone, and sleeps in between. It costs
+//! nothing while the daemon keeps no lease.
 //!
-//! Calls to stores, writings to the disk and looks at kubelet's folder do not wait for each other, nor does one store for another
-//! (`calls.rs`): each kind has its own places. Each call has a deadline of its own.
+//! Calls to stores, writes to the disk and looks at kubelet's folder do not wait for each other, and no store waits for another (`calls.rs`). Each
+//! kind of work has its own places, and each call has its own deadline.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -32,12 +32,12 @@ const CALL: Duration = Duration::from_secs(30);
 /// How long the disk may take at the end of the process.
 const CLOSE: Duration = Duration::from_secs(1);
 
-/// What is due.
+/// Work that is due.
 enum Job {
     Ask(Call, Slot),
-    /// At kubelet's folder.
+    /// A look at kubelet's folder.
     Look,
-    /// To the disk.
+    /// A write to the disk.
     Save(RecordId),
 }
 
@@ -54,17 +54,17 @@ struct About {
     backend: Arc<dyn Backend>,
     name: BackendName,
     lease: Lease,
-    /// When it ends if nothing is done: no call about it takes longer.
+    /// When it ends if nothing is done. No call about it may take longer.
     ends: Instant,
 }
 
-/// What a failure means for its lease.
+/// What a failed call means for its lease.
 enum Meaning {
-    /// Another try may do better.
+    /// Another try may succeed.
     Again,
     /// The store cannot do such a thing.
     Never,
-    /// The store does not know the lease, or will not have it: an operator revoked it, its role or its token is gone.
+    /// The store does not know the lease or refuses it: an operator revoked it, or its role or token is gone.
     Over,
 }
 
@@ -84,8 +84,8 @@ impl Leases {
         }
     }
 
-    /// At the end of the process, when no mount is under way any more and [`Self::run`] has been dropped: revokes
-    /// everything by the deadline if it is told to, and brings the disk up to date.
+    /// Called at the end of the process, when no mount is under way and [`Self::run`] has been dropped. Revokes everything before the deadline if
+    /// the configuration says so, and writes the rest to the disk.
     pub async fn close(&self, deadline: Instant) {
         if self.revoke_at_end.load(Ordering::Relaxed) {
             let stores = self.leave_all().into_values().map(|tenants| self.revoke_all(tenants));
@@ -98,9 +98,12 @@ impl Leases {
         let _ = timeout_at(deadline + CLOSE, stream::iter(unsaved).for_each_concurrent(None, |id| self.save(id))).await;
         match (left, &self.disk) {
             (0, _) => {}
-            (_, Some(_)) => tracing::info!(leases = left, "leases are left to the next process"),
+            (_, Some(_)) => tracing::info!(leases = left, "leases stay for the next process"),
             (_, None) => {
-                tracing::info!(leases = left, "leases are left to their ends: the next process issues others (cache.sealed keeps them)");
+                tracing::info!(
+                    leases = left,
+                    "leases end by themselves: the Pods get others from the next process (set cache.sealed to keep them)"
+                );
             }
         }
     }
@@ -117,14 +120,14 @@ impl Leases {
         all
     }
 
-    /// Of one store. Tenants have the calls at once in equal parts: there is no time for one to wait for another.
+    /// For one store. All tenants get equal parts of the calls at once: there is no time to wait for each other.
     async fn revoke_all(&self, tenants: BTreeMap<Tenant, Vec<Call>>) {
         let each = (AT_ONCE / tenants.len().max(1)).max(1);
         let of_tenant = |calls| stream::iter(calls).for_each_concurrent(each, |call| async { _ = self.ask(call).await });
         stream::iter(tenants.into_values()).for_each_concurrent(AT_ONCE / each, of_tenant).await;
     }
 
-    /// What is to be done now, and when to look again.
+    /// What to do now, and when to look again.
     fn due(&self) -> (Vec<Job>, Option<Instant>) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -151,7 +154,7 @@ impl Leases {
             };
             match call {
                 Some(call) => jobs.push(Job::Ask(call, slot)),
-                // What is gone is not due any more.
+                // What is gone is no longer due.
                 None => state.records.calls.over(slot, true),
             }
         }
@@ -176,13 +179,13 @@ impl Leases {
         some
     }
 
-    /// Lets go of what has come to its end.
+    /// Removes what has ended.
     fn end(&self, state: &mut State, now: Instant) {
         for record in state.records.come_due(now) {
             state.forget(&record);
             let message = match record.stage {
-                Stage::Kept | Stage::Last if record.lease.is_of_made() => "what was made has ended: the next mount makes another",
-                Stage::Kept | Stage::Last => "a lease has ended: the next mount issues another",
+                Stage::Kept | Stage::Last if record.lease.is_of_made() => "what the store made has ended: the next mount gets another",
+                Stage::Kept | Stage::Last => "a lease has ended: the next mount gets another",
                 Stage::Retired => "a replaced lease has ended",
                 Stage::Leaving => "a lease has ended before it could be revoked",
             };
@@ -209,10 +212,10 @@ impl Leases {
         let deadline = Instant::now() + CALL;
         match call {
             Call::Forget(id, pod, Store { inner, .. }) => {
-                // What it keeps for the Pod ends by itself, too.
+                // What the store keeps for the Pod also ends by itself.
                 let forgotten = timeout_at(deadline, AssertUnwindSafe(inner.forget(&pod, deadline)).catch_unwind()).await;
                 self.lock().departed(id);
-                // It says nothing, also where it found no answer.
+                // `forget` returns nothing, even if it found no answer.
                 forgotten.is_ok() && Instant::now() < deadline
             }
             Call::Renew(About { id, backend, name, lease, ends }) => {
@@ -224,7 +227,7 @@ impl Leases {
             }
             Call::Revoke(About { id, backend, name, lease, ends }) => {
                 let deadline = deadline.min(ends);
-                // What the store does not know has nothing to be revoked.
+                // If the store does not know it, there is nothing to revoke.
                 let answer = if lease.is_of_made() { Ok(()) } else { guarded(&name, deadline, backend.revoke(lease, deadline)).await };
                 let answered = is_answer(&answer);
                 self.revoked(id, answer);
@@ -233,7 +236,7 @@ impl Leases {
         }
     }
 
-    /// Revokes what was issued and is not kept: once, and for no longer than that.
+    /// Revokes a lease that was issued and is not kept: one try, until the deadline.
     pub(super) async fn give_up(&self, store: &Store, lease: Lease, deadline: Instant) {
         if lease.is_of_made() {
             return;
@@ -242,16 +245,16 @@ impl Leases {
         match guarded(name, deadline, store.inner.revoke(lease, deadline)).await {
             Ok(()) => {
                 self.metrics.lease(name.as_str(), LeaseEvent::Revoked);
-                tracing::info!(%secret, %ends, "a lease was revoked for which there is no room");
+                tracing::info!(%secret, %ends, "Keyferry revoked a lease, because there is no room for it");
             }
             Err(error) => {
                 self.metrics.lease(name.as_str(), LeaseEvent::RevokeFailed);
-                tracing::warn!(%secret, %ends, %error, "a lease for which there is no room could not be revoked: it is left to its end");
+                tracing::warn!(%secret, %ends, %error, "there is no room for a lease, and it could not be revoked: it ends by itself");
             }
         }
     }
 
-    /// Which Pods are gone.
+    /// Finds out which Pods are gone.
     async fn look(&self) {
         let root = self.pods.clone();
         let present = spawn_blocking(move || pods::look(&root)).await.ok().flatten();
@@ -273,7 +276,7 @@ impl Leases {
         let Some(is_kept) = state.records.get(id).map(|record| record.stage == Stage::Kept) else { return };
         state.unsaved.insert(id);
         if !is_kept {
-            // Not given any more, or revoked soon: of a renewal only its times matter.
+            // The lease is no longer given, or is revoked soon: only the times of a renewal matter.
             let _ = state.records.change(id, |record| {
                 record.busy = false;
                 answer.map(|lease| record.renew(lease, now))
@@ -290,7 +293,11 @@ impl Leases {
                 if lives == Some(true) {
                     self.tell(record, LeaseEvent::Renewed, "a lease was renewed");
                 } else {
-                    self.tell(record, LeaseEvent::Dropped, "a lease was renewed to nothing: the next mount issues another");
+                    self.tell(
+                        record,
+                        LeaseEvent::Dropped,
+                        "the store renewed a lease, but the lease has already ended: the next mount gets another",
+                    );
                     state.drop_out(id);
                 }
                 return;
@@ -312,12 +319,12 @@ impl Leases {
             Meaning::Again => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RenewFailed);
                 tracing::warn!(secret = %record.key.secret, pod = &*pod, ends = %record.lease.ends, tries = record.tries, %error,
-                    "a lease could not be renewed; it is tried again until its end");
+                    "a lease could not be renewed; Keyferry tries again until the lease ends");
             }
             Meaning::Never => {}
             Meaning::Over => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::Dropped);
-                tracing::warn!(secret = %record.key.secret, pod = &*pod, %error, "the store will not renew a lease: the next mount issues another");
+                tracing::warn!(secret = %record.key.secret, pod = &*pod, %error, "the store refuses to renew a lease: the next mount gets another");
                 state.drop_out(id);
             }
         }
@@ -336,7 +343,7 @@ impl Leases {
         let Some(record) = state.records.get(id) else { return };
         match answer.map_err(|error| (Meaning::of(&error), error)) {
             Ok(()) if record.lease.is_of_made() => {
-                self.tell(record, LeaseEvent::Dropped, "what was made is kept no longer; there is nothing to revoke at the store");
+                self.tell(record, LeaseEvent::Dropped, "Keyferry drops what the store made; there is nothing to revoke at the store");
             }
             Ok(()) => self.tell(record, LeaseEvent::Revoked, "a lease was revoked"),
             Err((_, error)) if error.fault == Fault::NotFound => {
@@ -344,12 +351,12 @@ impl Leases {
             }
             Err((Meaning::Never | Meaning::Over, error)) => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RevokeFailed);
-                tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, %error, "a lease cannot be revoked: it is left to its end");
+                tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, %error, "a lease cannot be revoked: it ends by itself");
             }
             Err((Meaning::Again, error)) => {
                 self.metrics.lease(error.backend.as_str(), LeaseEvent::RevokeFailed);
                 tracing::warn!(secret = %record.key.secret, ends = %record.lease.ends, tries = record.tries, %error,
-                    "a lease could not be revoked; it is tried again until its end");
+                    "a lease could not be revoked; Keyferry tries again until the lease ends");
                 return;
             }
         }
@@ -396,12 +403,12 @@ impl Meaning {
     }
 }
 
-/// A store that says no, or that something else is out of reach, has answered.
+/// If the store refuses, or says that something else is out of reach, it has answered.
 fn is_answer<T>(answer: &Result<T, BackendError>) -> bool {
     answer.as_ref().err().is_none_or(|error| error.fault != Fault::TimedOut)
 }
 
-/// In time, and with an error rather than a panic: one store's bug does not end the others' renewals.
+/// Ends in time, and turns a panic into an error: a bug in one store's code does not stop the renewals of others.
 async fn guarded<T>(
     backend: &BackendName,
     deadline: Instant,

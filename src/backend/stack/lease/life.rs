@@ -1,6 +1,6 @@
-//! How long a lease lives and when its turn comes, by two clocks. The wall clock is what the store's times are in, and bounds what
-//! is given; it may be set. Turns are therefore timed by the monotonic clock: a wall clock set back does not put every renewal off,
-//! and one set forward does not bring all of them at once.
+//! How long a lease lives and when its turn comes, by two clocks. The store's times use the wall clock, and it limits how long a lease is given.
+//! But somebody can set the wall clock. Therefore turns use the monotonic clock. So a wall clock that is set back does not delay every renewal, and
+//! one that is set forward does not bring all of them at once.
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::model::Lease;
 /// The longest wait before another try.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
-/// One moment by both clocks.
+/// One moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub wall: Timestamp,
@@ -21,32 +21,32 @@ pub(super) struct Moment {
 pub(super) struct Life {
     ends: Timestamp,
     ends_at: Instant,
-    /// At issue, from its beginning to its end.
+    /// Its whole life when it was issued.
     full: Duration,
     turns_at: Instant,
 }
 
 impl Life {
-    /// `None`: it is over.
+    /// `None`: it has ended.
     pub fn of(lease: &Lease, now: Moment) -> Option<Self> {
         let full = length(lease.ends.duration_since(lease.since));
         let gone = length(now.wall.duration_since(lease.since));
         let left = full.checked_sub(gone).filter(|left| !left.is_zero())?;
-        // What the store ends at no time is not replaced for its age.
+        // If the store sets no end, it is not replaced because of its age.
         let turns = if lease.while_asked { full } else { full.mul_f64(2.0 / 3.0 + 0.1 * jitter()) };
         Some(Self { ends: lease.ends, ends_at: now.at + left, full, turns_at: now.at + turns.saturating_sub(gone) })
     }
 
-    /// After a renewal: its new life, and whether there can be no other. `None`: it is over.
+    /// After a renewal: its new life, and whether this was the last renewal. `None`: it has ended.
     pub fn renewed(&self, lease: &Lease, now: Moment) -> Option<(Self, bool)> {
         let new = Self::of(lease, now)?;
-        // Stores cut what they grant at the longest life they allow (Vault's max_ttl): less than a third means that the cut is near.
+        // Stores cut each renewal at the longest life that they allow (Vault's max_ttl). Less than a third means that this limit is near.
         let cut = new.full < self.full / 3;
         let turns_at = if cut { now.at } else { new.turns_at };
         Some((Self { full: self.full, turns_at, ..new }, cut || !lease.renewable))
     }
 
-    /// Of a former process, which knew how long it was at issue.
+    /// A lease of a former process, which knew its whole life.
     pub fn resumed(lease: &Lease, full: Duration, now: Moment) -> Option<Self> {
         Some(Self { full, ..Self::of(lease, now)? })
     }
@@ -55,48 +55,48 @@ impl Life {
         self.full
     }
 
-    /// May it still be given?
+    /// Whether it may still be given.
     pub fn lasts(&self, now: Moment) -> bool {
         now.at < self.ends_at && now.wall < self.ends
     }
 
-    /// Its turn has come.
+    /// Its turn has come now.
     pub fn turn(&mut self, now: Instant) {
         self.turns_at = now;
     }
 
-    /// What is left of it, of so much at its issue.
+    /// What is left of its life, and its whole life.
     pub fn left(&self, now: Instant) -> (Duration, Duration) {
         (self.ends_at.saturating_duration_since(now), self.full)
     }
 
-    /// When it is over for certain, and nothing is left to renew or revoke.
+    /// When it has certainly ended, and nothing is left to renew or revoke.
     pub fn ends_at(&self) -> Instant {
         self.ends_at
     }
 
-    /// When it is renewed, or replaced if it cannot be renewed: at two thirds of its life, up to a tenth later, so that what was issued
-    /// at once is not renewed at once.
+    /// When to renew it, or to replace it if it cannot be renewed. This is after two thirds of its life, and up to a tenth later, so that leases
+    /// that were issued together are not renewed together.
     pub fn turns_at(&self) -> Instant {
         self.turns_at
     }
 }
 
-/// How long to wait before the next try, after so many have failed.
+/// How long to wait before the next try, after this number of failed tries.
 pub(super) fn backoff(tries: u32) -> Duration {
     let wait = Duration::from_secs(2_u64.saturating_pow(tries.clamp(1, 6))).min(LONGEST_WAIT);
     wait.mul_f64(0.75 + 0.5 * jitter())
 }
 
-/// From 0 to 1, by chance.
+/// A random number from 0 to 1.
 fn jitter() -> f64 {
     let mut random = [0; 4];
-    // Without randomness all come at the same time: worse, and no fault.
+    // Without randomness all turns come at the same time. That is worse, but not a fault.
     let _ = aws_lc_rs::rand::fill(&mut random);
     f64::from(u32::from_ne_bytes(random)) / f64::from(u32::MAX)
 }
 
-/// A time that would be negative is none.
+/// A negative time counts as zero.
 fn length(span: SignedDuration) -> Duration {
     span.try_into().unwrap_or_default()
 }

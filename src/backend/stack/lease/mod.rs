@@ -1,8 +1,8 @@
-//! Leases: credentials that a store makes for one asker and ends by itself unless they are renewed. They are issued once, kept over
-//! mounts, renewed, replaced before they end, and revoked when their Pod is gone.
+//! Leases: credentials that a store makes for one caller and ends by itself unless they are renewed. Keyferry gets them once and keeps them for
+//! later mounts. It renews them, replaces them before they end, and revokes them when their Pod is gone.
 //!
-//! [`Leased`] is the decorator, the outermost of a stack; [`Leases`] is the table behind all of them. They are apart because a lease
-//! outlives the stack it was issued by: a reload builds other stacks, and the table stays. docs/leases.md says what users may rely on.
+//! [`Leased`] is the decorator, the outermost one of a stack. [`Leases`] is the table behind all of them. They are separate because a lease lives
+//! longer than its stack: a reload builds other stacks, and the table stays. docs/leases.md says what users may rely on.
 
 use std::sync::Arc;
 
@@ -32,40 +32,40 @@ pub use table::Leases;
 
 use record::Key;
 
-/// The largest answer in bytes, as it is counted while it is read, that is read without a look at the mount's purse.
+/// The largest answer, in bytes as counted while it is read, that Keyferry reads in any case, even if the mount has no memory for it.
 const CREDENTIAL: usize = 64 * 1024;
 
 /// The mapping `leases`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct LeasesConfig {
-    /// Whether the daemon's orderly end revokes what it keeps. Default: no, since a restart finds it again.
+    /// Whether an orderly shutdown revokes all leases. Default: no, because they are found again after a restart.
     pub revoke_at_shutdown: bool,
 }
 
-/// The leases of one backend, as they are now.
+/// The leases of one backend now.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct LeaseSummary {
-    /// Those that are given.
+    /// Leases that are given.
     pub kept: usize,
-    /// Those of them that could not be renewed or replaced at the last try.
+    /// Those of them whose last renewal or replacement failed.
     pub failing: usize,
     /// When the next of them ends, unless it is renewed.
     pub next_end: Option<Timestamp>,
 }
 
-/// A store whose answers with a lease are kept. Answers without one pass through.
+/// A store whose leases are kept. Answers without a lease pass through.
 #[derive(Debug)]
 pub struct Leased {
     store: Store,
     leases: Arc<Leases>,
 }
 
-/// A stack, as far as leases care.
+/// What leases must know about a stack.
 #[derive(Clone, Debug)]
 struct Store {
     inner: Arc<dyn Backend>,
     name: BackendName,
-    /// Names the store and who the daemon is there: a lease of another origin means nothing here.
+    /// Names the store, and who the daemon is there. A lease of another origin is not used here.
     origin: Origin,
 }
 
@@ -81,7 +81,7 @@ impl LeasesConfig {
 // === impl Store ===
 
 impl Store {
-    /// Whether it is the very same stack.
+    /// Whether it is the same stack.
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
@@ -90,8 +90,8 @@ impl Store {
 // === impl Leased ===
 
 impl Leased {
-    /// `inner` is the rest of the stack, and `name` the backend's. What a former process, or a former stack of the same `origin`, had of
-    /// this backend goes on from here.
+    /// `inner` is the rest of the stack, and `name` the backend's name. Leases of this backend from a former process, or from a former stack of the
+    /// same `origin`, go on here.
     pub fn new(inner: Arc<dyn Backend>, name: &BackendName, origin: Origin, leases: Arc<Leases>) -> Self {
         leases.metrics.expect_leases(name.as_str());
         let store = Store { inner, name: name.clone(), origin };
@@ -100,9 +100,9 @@ impl Leased {
     }
 }
 
-/// Whose the credential is. With `lease: shared` it is the ServiceAccount's, however the daemon logs in: a class says that what is made
-/// is for all Pods of its own, and cannot say it for another tenant's. Who shares a *read* is wider, and no measure: where the daemon
-/// logs in as itself, every Pod is the same to the store.
+/// Who has the credential. With `lease: shared` it is the ServiceAccount, however the daemon logs in. The class decides that the credential is for
+/// all Pods of its ServiceAccount, and it cannot decide this for another tenant. The scope for *reads* can be wider and does not apply here: if the
+/// daemon logs in as itself, every Pod is the same to the store.
 fn holder(secret: &SecretRef, pod: &PodIdentity) -> Scope {
     match (secret.lease, pod.proven_account()) {
         (LeaseFor::Shared, Some(account)) => Scope::Account(account),
@@ -116,10 +116,11 @@ impl crate::backend::stack::Decorator for Leased {
         &*self.store.inner
     }
 
-    /// [`FetchContext::fresh`] does not bound a kept credential's age: it is good until its end, and another would be another user.
+    /// [`FetchContext::fresh`] does not limit the age of a kept credential. It is good until its end, and another one would be another user.
     async fn fetch(&self, secret: &SecretRef, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let key = Key { holder: holder(secret, &cx.pod), secret: secret.clone() };
-        // What is made is not lost for want of memory: so much of its answer is read in any case. A store's calls at once bound that.
+        // What a store has made must not be lost because there is no memory: this many bytes of its answer are read in any case. The limit on calls
+        // to a store bounds the total.
         let payer = cx.payer.as_ref().map(|payer| payer.prepaid(CREDENTIAL));
         self.leases.fetch(&self.store, key, &FetchContext { payer, ..cx.clone() }).await
     }

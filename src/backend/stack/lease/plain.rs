@@ -1,6 +1,6 @@
-//! Requests that came without a lease when they were last made: they need no room among the leases, and no turn among those who ask.
+//! Requests whose last answer had no lease. They need no room among the leases, and they do not queue with requests that may have one.
 //!
-//! Each tenant has its own: what one knows or forgets is nothing to another.
+//! Each tenant has a separate part: what one tenant learns or forgets has no effect on another.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use super::room::weight_of;
 use crate::model::{SecretRef, Tenant};
 use crate::shelf::Shelf;
 
-/// What an entry weighs besides the texts of its request.
+/// The weight of an entry besides the texts of its request.
 const ENTRY: usize = 256;
 
 pub(super) struct Plain(Mutex<Shelf<(Tenant, SecretRef), ()>>);
 
 impl Plain {
-    /// For so many bytes, keys included.
+    /// With room for this many bytes, keys included.
     pub fn new(bytes: usize) -> Self {
         Self(Mutex::new(Shelf::of_bytes(bytes)))
     }

@@ -1,11 +1,12 @@
-//! Which Pods are still on this node. kubelet tells a provider of no Pod's end; but it keeps a folder for each, `pods/<uid>`, and
-//! removes it when the Pod is gone. That needs no right in the cluster.
+//! Which Pods are still on this node. kubelet does not tell a provider when a Pod ends. But it keeps a folder for each Pod, `pods/<uid>`, and
+//! removes it when the Pod is gone. To look there, Keyferry needs no permission in the cluster.
 //!
-//! To take a living Pod for gone would end its credentials: so only a folder that was seen before can be missed, not while the whole root
-//! looks empty (its volume is not mounted, or kubelet starts anew), and only when it is missed twice, a minute apart.
+//! If Keyferry took a living Pod for gone, it would end the Pod's credentials. So there are three rules. Only a folder that was seen before can be
+//! missing. Nothing is missing while the whole root looks empty: its volume may not be mounted, or kubelet may be starting. And the folder must be
+//! missing twice, one minute apart.
 //!
-//! How many are watched is bounded, and shared by tenants: a Pod counts from its first question until what its stores kept for it has been
-//! given back. A Pod for which there is no room is not watched: its leases and store tokens end by themselves.
+//! The number of watched Pods is limited, and tenants share it. A Pod counts from its first request until everything that its stores kept for it is
+//! given back. If there is no room for a Pod, it is not watched: its leases and store tokens end by themselves.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -21,16 +22,16 @@ use crate::shares::{Held, Shares};
 /// From one look to the next.
 const LOOK: Duration = Duration::from_mins(1);
 
-/// How long an absent folder is believed to be absent while its Pod asks for one secret after another.
+/// How long Keyferry believes that a folder is absent while its Pod asks for one secret after another.
 const ASK: Duration = Duration::from_secs(10);
 
-/// How long a Pod is remembered that was never seen and does not ask.
+/// How long Keyferry remembers a Pod that was never seen and does not ask.
 const UNSEEN: Duration = Duration::from_hours(24);
 
-/// The most Pods that are watched. kubelet runs 110 unless it is told otherwise.
+/// The most Pods that are watched. By default, kubelet runs at most 110.
 pub(super) const MOST: usize = 8192;
 
-/// The Pods that asked a store over a network.
+/// The Pods that have asked a store over a network.
 #[derive(Debug)]
 pub(super) struct Pods {
     known: HashMap<Arc<str>, Pod>,
@@ -40,13 +41,13 @@ pub(super) struct Pods {
 
 #[derive(Debug)]
 struct Pod {
-    /// Its folder was there once.
+    /// Whether its folder was ever there.
     seen: bool,
     missed: bool,
     asked: Instant,
-    /// The stacks that it asked, each of which may keep a store token for it.
+    /// The stacks that it asked. Each of them may keep a store token for it.
     asked_of: Vec<Store>,
-    /// For one.
+    /// Room for one Pod.
     room: Held,
 }
 
@@ -55,7 +56,7 @@ struct Pod {
 pub(super) struct Gone {
     pub pod: Arc<str>,
     pub asked_of: Vec<Store>,
-    /// Until it has been taken leave of.
+    /// Held until all its stores know that it is gone.
     pub room: Held,
 }
 
@@ -66,7 +67,7 @@ impl Pods {
         Self { known: HashMap::new(), room: Shares::new(MOST), next: None }
     }
 
-    /// Notes that a Pod asks. `false`: it has to be looked for and added.
+    /// Notes that a Pod asks. `false`: the Pod must be looked for and added.
     pub fn ask(&mut self, uid: &str, of: &Store, now: Instant) -> bool {
         let Some(pod) = self.known.get_mut(uid) else { return false };
         let looked = pod.seen || now.duration_since(pod.asked) < ASK;
@@ -76,7 +77,7 @@ impl Pods {
         looked && pod.asked_of.iter().any(|asked| asked.is(of))
     }
 
-    /// Watches a tenant's Pod from now on, where there is room. Whether it is the only one, so that the keeper has to be told.
+    /// Watches a tenant's Pod from now on, if there is room. Returns whether it is the only Pod, so that the keeper must wake up.
     pub fn add(&mut self, tenant: &Tenant, uid: &str, of: &Store, seen: bool, now: Instant) -> bool {
         if !self.known.contains_key(uid) {
             let Some(room) = is_plain(uid).then(|| self.room.take(tenant, 1)).flatten() else { return false };
@@ -92,13 +93,13 @@ impl Pods {
         first
     }
 
-    /// How much room there is, and who has it.
+    /// How much room there is, and which tenants have it.
     #[cfg(test)]
     pub fn room(&self) -> &Shares {
         &self.room
     }
 
-    /// Whether it is watched, and its folder was never there.
+    /// Whether it is watched, but its folder was never there.
     pub fn is_sought(&self, uid: &str) -> bool {
         self.known.get(uid).is_some_and(|pod| !pod.seen)
     }
@@ -107,17 +108,17 @@ impl Pods {
         self.known.get(uid).is_some_and(|pod| pod.seen)
     }
 
-    /// When to look; `None`: there is no Pod to look for.
+    /// When to look; `None`: there are no Pods to look for.
     pub fn due(&self) -> Option<Instant> {
         self.next
     }
 
-    /// Not while a look is under way.
+    /// No look is due while one is under way.
     pub fn looking(&mut self) {
         self.next = None;
     }
 
-    /// Takes up what a look has found: the Pods that are gone are not known any more. `present` is `None` where the root could not be read.
+    /// Applies the result of a look: Pods that are gone are forgotten. `present` is `None` if the root could not be read.
     pub fn looked(&mut self, present: Option<&HashSet<String>>, now: Instant) -> Vec<Gone> {
         let present = present.filter(|present| !present.is_empty());
         let left = self.known.extract_if(|uid, pod| {
@@ -133,25 +134,25 @@ impl Pods {
             pod.missed = !there;
             !pod.seen && now.duration_since(pod.asked) >= UNSEEN
         });
-        // Of those that were never seen nobody can say that they are gone.
+        // Nobody can say of a Pod that was never seen that it is gone.
         let gone = left.filter(|(_, pod)| pod.seen).map(|(pod, Pod { asked_of, room, .. })| Gone { pod, asked_of, room }).collect();
         self.next = (!self.known.is_empty()).then_some(now + LOOK);
         gone
     }
 }
 
-/// The names in kubelet's folder of Pods; `None` where it cannot be read. Blocks.
+/// The names in kubelet's folder of Pods; `None` if it cannot be read. Blocks.
 pub(super) fn look(root: &Path) -> Option<HashSet<String>> {
     let entries = fs::read_dir(root).ok()?;
     entries.map(|entry| entry.ok().map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
 }
 
-/// Whether kubelet has a folder for this Pod now. Blocks for a look at one file.
+/// Whether kubelet has a folder for this Pod now. Blocks while it looks at one file.
 pub(super) fn has_folder(root: &Path, uid: &str) -> bool {
     is_plain(uid) && fs::symlink_metadata(root.join(uid)).is_ok_and(|folder| folder.is_dir())
 }
 
-/// A uid is a name in kubelet's folder, and leads nowhere else.
+/// A uid must be a simple name in kubelet's folder that leads nowhere else.
 fn is_plain(uid: &str) -> bool {
     (1..=128).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }

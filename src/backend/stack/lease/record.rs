@@ -1,4 +1,4 @@
-//! One credential with its lease, as the table has it: whose it is, what it is given as, and what is to be done with it next.
+//! One credential with its lease, as the table has it: who has it, what is given, and what to do with it next.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,13 +22,13 @@ use crate::telemetry::Counted;
 /// The longest reason of a failure in the log, in characters.
 const LONGEST: usize = 2_000;
 
-/// Stands among the Pods of a record for those that it has no room to remember. No Pod's uid is empty, and so this one is never gone.
+/// Represents those Pods of a record that it has no room to remember. No Pod has an empty uid, so this one is never gone.
 const OTHERS: &str = "";
 
-/// How often a lease is renewed at the most, however short its life is.
+/// The shortest time between two renewals of a lease, however short its life is.
 const PACE: Duration = Duration::from_millis(500);
 
-/// What one holder is given for one request.
+/// What one holder gets for one request.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
     pub holder: Scope,
@@ -39,26 +39,26 @@ pub(super) struct Key {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct RecordId(u128);
 
-/// Names a farewell: of a Pod that is gone, from one of its stores.
+/// Names a farewell: one store gives back what it kept for a Pod that is gone.
 pub(super) type FarewellId = u64;
 
-/// What becomes of a record.
+/// The stage of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Stage {
-    /// Given, and renewed in its turn.
+    /// Mounts get it, and it is renewed in its turn.
     Kept,
-    /// Given, and replaced in its turn: it cannot be renewed any further.
+    /// Mounts get it, and it is replaced in its turn, because it cannot be renewed any more.
     Last,
-    /// Not given any more, and left to its end: a Pod may still use it.
+    /// Mounts no longer get it. It ends by itself: a Pod may still use it.
     Retired,
-    /// Nobody uses it: to be revoked.
+    /// Nobody uses it: it must be revoked.
     Leaving,
 }
 
-/// Where the table has noted when a record's turn comes.
+/// Where the table has noted the next turn of a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Booked {
-    /// Its store is to be called; it ends then.
+    /// In its store's queue of calls; it ends at this time.
     Due(Instant),
     Later(Instant),
     /// Nowhere: a call is under way.
@@ -69,35 +69,35 @@ pub(super) enum Booked {
 pub(super) struct Record {
     pub id: RecordId,
     pub key: Key,
-    /// Its share of what tenants have, until it is gone.
+    /// Its part of the tenant's share, until it is gone.
     pub place: Place,
-    /// Where its store is called about it, and for whom.
+    /// The lane for calls about it.
     pub lane: Arc<Lane>,
-    /// The stack that issued it: after a reload not always the one in force.
+    /// The stack that issued it. After a reload this can be a former stack.
     pub store: Store,
-    /// What is given; the lease in it is as it was at issue.
+    /// What mounts get. The lease in it is as it was when it was issued.
     pub secret: Option<Arc<Secret>>,
-    /// As it is now.
+    /// The lease as it is now.
     pub lease: Lease,
     pub life: Life,
     pub stage: Stage,
-    /// Who was given it, by uid.
+    /// The Pods that have it, by uid.
     pub pods: BTreeSet<Arc<str>>,
-    /// Whom it was issued for, as people call it.
+    /// Whom it was issued for, in words for people.
     pub issued_for: Arc<str>,
     pub issued: Timestamp,
-    /// A call about it is under way.
+    /// Whether a call about it is under way.
     pub busy: bool,
     /// How many calls in a row have failed.
     pub tries: u32,
-    /// No call before.
+    /// There is no call before this time.
     pub next: Instant,
-    /// Counts it while it is given.
+    /// Counts it in the metrics while mounts get it.
     pub gauge: Option<Counted>,
     pub booked: Booked,
-    /// Whether the disk has it, or may: set when writing begins.
+    /// Whether the disk has it, or may have it: set when a write begins.
     pub written: Arc<AtomicBool>,
-    /// Who takes leave once it is gone.
+    /// The farewells that wait until it is gone.
     pub farewells: Vec<FarewellId>,
 }
 
@@ -106,12 +106,12 @@ pub(super) struct Record {
 impl RecordId {
     pub fn random() -> Self {
         let mut random = [0; 16];
-        // Its user sees to it that no two are equal.
+        // The caller makes sure that no two ids are equal.
         let _ = aws_lc_rs::rand::fill(&mut random);
         Self(u128::from_ne_bytes(random))
     }
 
-    /// One of so many, always the same.
+    /// One of this number of lanes, always the same one.
     pub fn lane(self, lanes: usize) -> usize {
         usize::from(self.0.to_ne_bytes()[0]) % lanes
     }
@@ -134,7 +134,7 @@ impl FromStr for RecordId {
 // === impl Record ===
 
 impl Record {
-    /// `life`: of the lease that the secret has.
+    /// `life` is the life of the secret's lease.
     pub fn issued(
         key: Key,
         store: Store,
@@ -167,14 +167,14 @@ impl Record {
         }
     }
 
-    /// What a mount is given, as long as it may be.
+    /// What a mount gets, while this is allowed.
     pub fn give(&self, now: Moment) -> Option<Fetched> {
         let secret = self.secret.clone().filter(|_| self.life.lasts(now))?;
         let age = Duration::try_from(now.wall.duration_since(self.issued)).unwrap_or_default();
         Some(Fetched { secret, source: Source::Fresh { age }, by: self.key.secret.backend.clone() })
     }
 
-    /// A failure as it may be told: the store may quote the credential that it could not renew or replace.
+    /// A failure that is safe to show: the store may quote the credential that it could not renew or replace.
     pub fn told(&self, error: &BackendError) -> BackendError {
         let mut hidden = Hidden::default();
         for field in self.secret.iter().flat_map(|secret| secret.fields.values()) {
@@ -183,7 +183,7 @@ impl Record {
         BackendError { reason: hidden.clean(&error.reason, LONGEST), ..error.clone() }
     }
 
-    /// As whom the table knows this Pod from now on, if that is news.
+    /// A Pod uses it. Returns the Pod's name in the table, if that is new.
     pub fn used_by(&mut self, pod: &PodIdentity) -> Option<Arc<str>> {
         if self.pods.contains(&*pod.uid) || self.pods.contains(OTHERS) {
             return None;
@@ -193,7 +193,7 @@ impl Record {
         Some(pod)
     }
 
-    /// Whether it was one of those that use it.
+    /// A Pod does not use it any more. Returns whether it did before.
     pub fn left_by(&mut self, pod: &str) -> bool {
         let was = self.pods.remove(pod);
         if was {
@@ -202,15 +202,15 @@ impl Record {
         was
     }
 
-    /// Whether a mount should try for another one now, by this stack.
+    /// Whether a mount should ask this stack for another one now.
     pub fn wants_replacing(&self, by: &Store, now: Moment) -> bool {
         let last = self.stage == Stage::Last && now.at >= self.life.turns_at();
-        // The backend was configured otherwise since.
+        // The backend's configuration has changed since.
         let other = self.store.origin != by.origin;
         (last || other) && now.at >= self.next
     }
 
-    /// Whether its end is to be put off, since it was asked for. Not each time: each change is written to the disk.
+    /// Whether to postpone its end, because a mount asked for it. Not each time, because each change is written to the disk.
     pub fn is_to_be_put_off(&self, now: Instant) -> bool {
         let (left, full) = self.life.left(now);
         self.lease.while_asked && left < full / 8 * 7
@@ -223,7 +223,7 @@ impl Record {
         }
     }
 
-    /// Not given any more; still revoked if its Pods go before it ends.
+    /// Mounts no longer get it. It is still revoked if its Pods go before it ends.
     pub fn retire(&mut self) {
         if let Some(secret) = self.secret.take() {
             self.place.shrink_by(secret.weight());
@@ -237,7 +237,7 @@ impl Record {
         (self.stage, self.tries, self.next) = (Stage::Leaving, 0, now);
     }
 
-    /// Takes a renewed lease over. Whether it lives.
+    /// Takes the renewed lease. Returns whether it lives.
     pub fn renew(&mut self, lease: Lease, now: Moment) -> bool {
         let Some((life, last)) = self.life.renewed(&lease, now) else { return false };
         (self.lease, self.life, self.tries, self.next) = (lease, life, 0, now.at + PACE);
@@ -247,7 +247,7 @@ impl Record {
         true
     }
 
-    /// The next mount tries for another.
+    /// The next mount asks for another one.
     pub fn last(&mut self, now: Instant) {
         if self.stage == Stage::Kept {
             self.stage = Stage::Last;
@@ -260,7 +260,7 @@ impl Record {
         self.next = now + backoff(self.tries);
     }
 
-    /// When the keeper has something to do with it.
+    /// When the keeper has something to do for it.
     pub fn due(&self) -> Instant {
         let turn = match self.stage {
             Stage::Kept => self.life.turns_at().max(self.next),
@@ -271,7 +271,7 @@ impl Record {
     }
 }
 
-/// Where a store is called about a lease.
+/// The lane for calls about a lease.
 pub(super) fn lane(store: &Store, secret: &SecretRef, tenant: &Tenant) -> Arc<Lane> {
     let server = Server::Leases(secret.login.address.as_deref().map(Arc::from));
     Arc::new(Lane { store: StoreName::of(store), server, tenant: tenant.clone() })

@@ -1,6 +1,5 @@
-//! All records, with what is asked of them at every turn: how many a holder has, which a Pod uses, which comes next. Each answer takes
-//! about as long whether there is one record or there are thousands. A record is changed in here alone ([`Records::change`]), so that the
-//! answers are right.
+//! All records, and the answers that are needed all the time: how many a holder has, which ones a Pod uses, which one is next. Each answer takes
+//! about the same time for one record or for thousands. Only this module changes a record ([`Records::change`]), so that the answers stay right.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,15 +15,15 @@ use crate::model::PodIdentity;
 
 pub(super) struct Records {
     all: HashMap<RecordId, Record>,
-    /// How many each holder has; without those that nobody uses any more.
+    /// How many each holder has, without those that nobody uses any more.
     each: HashMap<Scope, usize>,
     by_pod: BTreeMap<Arc<str>, BTreeSet<RecordId>>,
-    /// When each is next looked at; without those that a call is under way about.
+    /// When to look at each record next, without those that have a call under way.
     diary: BTreeSet<(Instant, RecordId)>,
     pub calls: Calls<Task>,
 }
 
-/// What a store is called about.
+/// What a call to a store is about.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Task {
     Lease(RecordId),
@@ -60,12 +59,12 @@ impl Records {
         self.all.is_empty()
     }
 
-    /// How many are out for a holder: those that may still be used.
+    /// How many a holder has that may still be used.
     pub fn of_holder(&self, holder: &Scope) -> usize {
         self.each.get(holder).copied().unwrap_or(0)
     }
 
-    /// Those that a Pod was given.
+    /// The records that a Pod has.
     pub fn of_pod(&self, pod: &str) -> Vec<RecordId> {
         self.by_pod.get(pod).into_iter().flatten().copied().collect()
     }
@@ -95,7 +94,7 @@ impl Records {
         Some(record)
     }
 
-    /// Changes anything of a record but the Pods that use it.
+    /// Changes anything in a record except the Pods that use it.
     pub fn change<T>(&mut self, id: RecordId, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
         let record = self.all.get_mut(&id)?;
         let was_out = record.is_out();
@@ -109,14 +108,14 @@ impl Records {
         Some(changed)
     }
 
-    /// Whether it is news that this Pod uses it.
+    /// A Pod uses it. Returns whether this is new.
     pub fn used_by(&mut self, id: RecordId, pod: &PodIdentity) -> bool {
         let Some(new) = self.all.get_mut(&id).and_then(|record| record.used_by(pod)) else { return false };
         self.by_pod.entry(new).or_default().insert(id);
         true
     }
 
-    /// It was asked for. Whether its end is another one since.
+    /// A mount asked for it. Returns whether its end has changed.
     pub fn asked_for(&mut self, id: RecordId, now: Moment) -> bool {
         let is_due = self.all.get(&id).is_some_and(|record| record.is_to_be_put_off(now.at));
         if is_due {
@@ -132,7 +131,7 @@ impl Records {
         }
     }
 
-    /// A stack was built anew: it renews what the former one of this store issued.
+    /// A stack was built again: it renews what the former stack of this store issued.
     pub fn move_to(&mut self, store: &Store) {
         for record in self.all.values_mut().filter(|record| record.store.name == store.name && record.store.origin == store.origin) {
             store.inner.adopt(&record.lease);
@@ -140,8 +139,7 @@ impl Records {
         }
     }
 
-    /// Those whose time has come wait for their stores' calls from now on; those that are over, and that no call is under way about, are
-    /// taken out.
+    /// Puts the records whose time has come into their stores' queues. Takes out those that have ended and have no call under way.
     pub fn come_due(&mut self, now: Instant) -> Vec<Record> {
         let mut over = Vec::new();
         while let Some((_, id)) = self.diary.first().copied().filter(|(due, _)| *due <= now) {
@@ -150,7 +148,7 @@ impl Records {
                     unbook(&mut self.diary, &mut self.calls, record);
                     let ends = record.life.ends_at();
                     self.calls.put(&record.lane, ends, Task::Lease(id));
-                    // It ends all the same if its turn does not come.
+                    // It still ends if its turn does not come.
                     self.diary.insert((ends, id));
                     record.booked = Booked::Due(ends);
                 }
@@ -161,12 +159,12 @@ impl Records {
         over
     }
 
-    /// When something comes due, or ends, next.
+    /// When the next record is due or ends.
     pub fn soonest(&self) -> Option<Instant> {
         self.diary.first().map(|(due, _)| *due)
     }
 
-    /// What a store is to be called about now. The record is busy until it is said otherwise.
+    /// The next call to make. The record is busy until the caller says otherwise.
     pub fn next_call(&mut self) -> Option<(Task, Slot)> {
         let (task, slot) = self.calls.next()?;
         if let Task::Lease(id) = task {

@@ -1,5 +1,5 @@
-//! A record as the sealed folder has it: JSON, with bytes in base64. The format's version is the folder's; a content that cannot be read
-//! is passed over, and its lease ends by itself.
+//! A record as the sealed folder has it: JSON, with bytes in base64. The folder has the format's version. Content that cannot be read is skipped,
+//! and its lease ends by itself.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,26 +28,26 @@ pub(super) struct Saved {
     secret: Reference,
     given: Option<Given>,
     lease: Times,
-    /// At issue, in milliseconds.
+    /// Its whole life when it was issued, in milliseconds.
     life: u64,
     stage: Word,
     issued_for: String,
     issued: Timestamp,
-    /// By uid, and whether the folder was seen below [`Saved::seen_in`].
+    /// The Pods by uid, and whether each one's folder was seen below [`Saved::seen_in`].
     pods: BTreeMap<String, bool>,
     seen_in: PathBuf,
 }
 
 #[derive(Deserialize, Serialize)]
 enum Holder {
-    /// The ServiceAccount that all who share it have.
+    /// The ServiceAccount of all Pods that share it.
     Account {
         namespace: String,
         name: String,
         uid: Option<String>,
     },
     Pod(String),
-    /// What version 0.1.0 wrote: all who were the same to the store, which could be Pods of several tenants. Written again as nobody's.
+    /// Version 0.1.0 wrote this: all who were the same to the store, possibly Pods of several tenants. It is written again without an owner.
     Shared(String),
 }
 
@@ -55,7 +55,7 @@ enum Holder {
 enum Word {
     Kept,
     Last,
-    /// As `Last`, with its turn come.
+    /// Like `Last`, and its turn has come.
     Due,
     Retired,
     Leaving,
@@ -105,11 +105,11 @@ impl Saved {
     }
 
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        // Of this shape nothing fails to become JSON; an empty content would be passed over when it is read.
+        // This type can always become JSON. Empty content would be skipped when it is read.
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// `None`: it is none of ours.
+    /// `None`: Keyferry did not write it.
     pub fn decode(content: &SecretBytes) -> Option<Self> {
         serde_json::from_slice(content.expose()).ok()
     }
@@ -131,12 +131,12 @@ impl Saved {
         self.lease.ends <= now
     }
 
-    /// The Pods, and whether their folders were seen there.
+    /// The Pods, and whether their folders were seen below `root`.
     pub fn pods(&self, root: &Path) -> Vec<(String, bool)> {
         self.pods.iter().map(|(uid, seen)| (uid.clone(), *seen && self.seen_in == root)).collect()
     }
 
-    /// Whose it is: a Pod's lease was issued for that Pod, and a shared one for one of the account's.
+    /// The tenant: a Pod's lease was issued for that Pod, and a shared one for a Pod of the account.
     fn tenant(&self) -> Tenant {
         match &self.holder {
             Holder::Account { namespace, .. } => namespace.as_str().into(),
@@ -144,8 +144,8 @@ impl Saved {
         }
     }
 
-    /// As it was, in this process; it counts on its tenant's share, and beyond if need be. `None`: it is over, or something in it means
-    /// nothing to this version.
+    /// The record in this process. It counts in its tenant's share, also if that makes the share too large. `None`: it has ended, or this version
+    /// does not understand a part of it.
     pub fn resume(self, store: Store, room: &Room, metrics: &Metrics, now: Moment) -> Option<Record> {
         let tenant = self.tenant();
         let secret = self.secret.back()?;
@@ -159,7 +159,7 @@ impl Saved {
                 (Scope::Account(Account { namespace: namespace.into(), name: name.into(), uid: uid.map(Arc::from) }), true)
             }
             Holder::Pod(uid) => (Scope::Pod(uid.into()), true),
-            // Nobody can say any more whose it is: nobody is given it. Pods that have it may use it until its end, or theirs.
+            // Nobody can say any more who has it, so no mount gets it. Pods that have it may use it until its end, or theirs.
             Holder::Shared(_) => (Scope::Node, false),
         };
         let given = match self.given.filter(|_| known) {

@@ -1,4 +1,4 @@
-//! What the table holds, behind its lock: records, what is given for which key, the Pods, and what is still to be done.
+//! What the table has, behind its lock: records, what is given for which key, the Pods, and what is still to do.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,52 +18,52 @@ use crate::backend::{BackendError, Fault};
 use crate::model::{BackendName, RefParts};
 use crate::shares::Held;
 
-/// Store tokens are given back as if they were leases with so much left: after those of the same tenant that end sooner.
+/// Store tokens are given back as if they were leases with this time left: after leases of the same tenant that end sooner.
 const TOKENS_LAST: Duration = Duration::from_hours(1);
 
 pub(super) struct State {
     pub records: Records,
     pub slots: HashMap<Key, Slot>,
     pub pods: Pods,
-    /// Those that are gone, each from each of its stores.
+    /// The farewells of Pods that are gone: one for each of a Pod's stores.
     pub farewells: HashMap<FarewellId, Farewell>,
-    /// How many there have been.
+    /// The number of farewells so far.
     pub farewell: FarewellId,
-    /// What a former process left, until its backend is built.
+    /// Leases of a former process, until their backend is built.
     pub awaiting: HashMap<BackendName, Vec<Saved>>,
-    /// Records that are otherwise than the disk has them.
+    /// Records that differ from those on the disk.
     pub unsaved: HashSet<RecordId>,
-    /// Of those, how many the keeper is writing.
+    /// How many of those the keeper is writing now.
     pub saving: usize,
-    /// When it was said that the disk cannot be written.
+    /// When the log last said that the disk cannot be written.
     pub unwritten: Option<Instant>,
-    /// That no Pod can be seen was said.
+    /// Whether the log has said that no Pod can be seen.
     pub blind: bool,
-    /// That nothing outlives the process was said.
+    /// Whether the log has said that no lease outlives the process.
     pub told: bool,
-    /// When the keeper looks again; `None`: when it is told to.
+    /// When the keeper looks again; `None`: when it gets a signal.
     pub wakes: Option<Instant>,
-    /// How often it has looked.
+    /// How often the keeper has looked.
     #[cfg(test)]
     pub rounds: usize,
 }
 
-/// What is known of one key.
+/// What is known about one key.
 #[derive(Default)]
 pub(super) struct Slot {
     pub given: Option<RecordId>,
     pub flight: Option<Flight>,
 }
 
-/// A Pod whose store tokens are given back at one store, once its leases of there are revoked: a token takes its leases with it, and says
-/// nothing of how that went.
+/// A Pod whose store tokens one store must give back. This comes after the Pod's leases there are revoked: if a token is revoked, its leases go
+/// with it, and the store does not say how that went.
 pub(super) struct Farewell {
     pub pod: Arc<str>,
     pub store: Store,
     pub lane: Arc<Lane>,
     /// Leases that are still to be revoked.
     left: usize,
-    /// The Pod's among those that are watched: it counts until its last farewell.
+    /// The Pod's place among the watched Pods: it counts until its last farewell.
     _room: Arc<Held>,
 }
 
@@ -112,7 +112,7 @@ impl State {
 
     /// A record was taken out.
     pub fn forget(&mut self, record: &Record) {
-        // What was never written needs no removing: while a disk hangs, nothing piles up.
+        // What was never written needs no removal: nothing piles up while a disk hangs.
         if record.written.load(Ordering::Relaxed) {
             self.unsaved.insert(record.id)
         } else {
@@ -128,7 +128,7 @@ impl State {
         }
     }
 
-    /// The next mount issues anew; what was given is left to its end.
+    /// The next mount gets another one. What was given ends by itself.
     pub fn drop_out(&mut self, id: RecordId) {
         let retired = self.records.change(id, |record| {
             if record.stage != Stage::Leaving {
@@ -142,8 +142,8 @@ impl State {
         }
     }
 
-    /// A Pod is gone: what nobody else uses is to be revoked. On the disk that stays as it was until it is done, so that the next process
-    /// would miss the Pod, too.
+    /// A Pod is gone: what nobody else uses must be revoked. The disk does not change until that is done, so that the next process also misses the
+    /// Pod.
     pub fn gone(&mut self, Gone { pod, asked_of, room }: Gone, now: Instant) {
         let mut leaving = Vec::new();
         for id in self.records.of_pod(&pod) {
@@ -161,7 +161,7 @@ impl State {
         }
     }
 
-    /// To be revoked from now on, and not given any more.
+    /// From now on it must be revoked, and mounts no longer get it.
     fn leave(&mut self, id: RecordId, now: Instant) -> Option<Key> {
         let key = self.records.change(id, |record| {
             record.leave(now);
@@ -185,20 +185,20 @@ impl State {
         }
     }
 
-    /// The store has been told that the Pod is gone.
+    /// The store knows now that the Pod is gone.
     pub fn departed(&mut self, id: FarewellId) {
         if let Some(farewell) = self.farewells.remove(&id) {
             self.records.calls.leave(&farewell.lane);
         }
     }
 
-    /// Everything is to be revoked, and nobody but the caller does it.
+    /// Everything must be revoked, and only the caller does it.
     pub fn leave_all(&mut self, now: Instant) {
         let all: Vec<_> = self.records.ids().collect();
         for id in all {
             self.leave(id, now);
             self.records.change(id, |record| record.busy = true);
-            // Those that are not revoked in time are written so: the next process goes on.
+            // Leases that are not revoked in time are written in this stage: the next process goes on.
             self.unsaved.insert(id);
         }
     }
@@ -223,19 +223,19 @@ impl State {
         }
     }
 
-    /// Whether what is given for a key would only be replaced.
+    /// Whether a new lease for this key would only replace another one.
     pub fn replaces(&self, key: &Key) -> bool {
         self.slots.get(key).is_some_and(|slot| slot.given.is_some())
     }
 
-    /// Whether this holder has as many as it may.
+    /// Whether this holder has as many leases as it may.
     pub fn full(&self, key: &Key) -> Option<Full> {
         let is_full = !self.replaces(key) && self.records.of_holder(&key.holder) >= MOST_EACH;
         is_full.then(|| Full::Holder(key.holder.clone()))
     }
 }
 
-/// The answer for want of room.
+/// The error if there is no room.
 pub(super) fn too_large(key: &Key, reason: String) -> BackendError {
     let RefParts { backend, name, .. } = &*key.secret;
     BackendError { fault: Fault::TooLarge, backend: backend.clone(), secret: Some(name.clone()), reason, retry_after: None, source: None }

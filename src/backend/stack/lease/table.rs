@@ -1,4 +1,4 @@
-//! The table of leases: what is kept, for whom, and the way a mount comes by it. Made once a process; a reload leaves it as it is.
+//! The table of leases: what is kept, for whom, and how a mount gets it. There is one per process, and a reload does not change it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,17 +27,17 @@ use crate::files::Desk;
 use crate::model::{BackendName, Fetched, Lease, PodIdentity, Tenant};
 use crate::telemetry::{LeaseEvent, Metrics};
 
-/// How long a mount waits for a new credential while the old one is good: a slow store costs no mount its answer.
+/// How long a mount waits for a new credential while the old one is good. So a slow store does not make a mount fail.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long after its mount's deadline a store may still answer: a credential that it is about to make is kept for the next try, which
-/// would make another.
+/// How long a store may still answer after its mount's deadline. The table keeps the credential that the store is making for the next try, which
+/// otherwise would make another one.
 const LATE: Duration = Duration::from_secs(15);
 
 /// Threads that look for Pods' folders. One tenant has at most half of them.
 const LOOKERS: usize = 4;
 
-/// How long a mount waits for kubelet's folder. Without an answer the Pod is seen at the keeper's next look.
+/// How long a mount waits for kubelet's folder. If there is no answer, the keeper sees the Pod at its next look.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Every lease of the process.
@@ -46,7 +46,7 @@ pub struct Leases {
     pub(super) metrics: Arc<Metrics>,
     /// kubelet's folder of Pods.
     pub(super) pods: PathBuf,
-    /// Where leases outlive the process.
+    /// Where leases are kept over restarts.
     pub(super) disk: Option<Disk>,
     pub(super) revoke_at_end: AtomicBool,
     pub(super) changed: Notify,
@@ -56,25 +56,25 @@ pub struct Leases {
     state: Mutex<State>,
 }
 
-/// How a mount goes on.
+/// What a mount does next.
 enum Way {
     Given(Fetched),
-    /// Somebody is issuing.
+    /// Another mount is asking the store already.
     Follow(Flight, Old),
     Lead(Runway, Old),
 }
 
-/// Whether a credential is there that is still good.
+/// Whether there is a credential that is still good.
 type Old = bool;
 
-/// What became of a lease that is not given.
+/// A lease that is not given.
 struct Unkept {
     error: BackendError,
-    /// To be revoked at once: the table has no room for it.
+    /// Revoke it at once: the table has no room for it.
     lease: Option<Lease>,
 }
 
-/// The right to issue for a key. Dropped, it lets the next one try.
+/// The right to ask the store for a key. If it is dropped, the next caller may try.
 struct Runway {
     leases: Arc<Leases>,
     key: Key,
@@ -84,12 +84,12 @@ struct Runway {
 // === impl Leases ===
 
 impl Leases {
-    /// Reads what a former process has left in the sealed folder; without one, leases live as long as the process.
+    /// Reads the leases of a former process from the sealed folder. Without that folder, leases live as long as the process.
     ///
-    /// `kubelet_dir` is where kubelet keeps its Pods; `kept` says how many bytes leases may hold, with their credentials, and how many what is
-    /// known to come without.
+    /// `kubelet_dir` is where kubelet keeps its Pods. `kept` says how many bytes leases may use with their credentials, and how many bytes the list
+    /// of requests without a lease may use.
     ///
-    /// The second of the answer says why the sealed folder cannot be read, if it cannot: nothing of it is taken up then.
+    /// The second part of the result says why the sealed folder cannot be read, if so. Then no lease is read from it.
     pub fn open(
         kubelet_dir: &Path,
         sealed: Option<&Arc<Sealed>>,
@@ -124,13 +124,13 @@ impl Leases {
         )
     }
 
-    /// Bytes that leases hold, and the most they may.
+    /// Bytes that leases use, and the most they may use.
     pub fn bytes(&self) -> (usize, usize) {
         let bytes = self.room.bytes();
         (bytes.used(), bytes.capacity())
     }
 
-    /// What is given now, by backend.
+    /// What mounts get now, by backend.
     pub fn summary(&self) -> BTreeMap<BackendName, LeaseSummary> {
         let mut all: BTreeMap<BackendName, LeaseSummary> = BTreeMap::new();
         let state = self.lock();
@@ -143,12 +143,12 @@ impl Leases {
         all
     }
 
-    /// At the start, and after a reload.
+    /// Called at the start and after a reload.
     pub fn configure(&self, config: LeasesConfig) {
         self.revoke_at_end.store(config.revoke_at_shutdown, Ordering::Relaxed);
     }
 
-    /// What is kept for this holder and request, else the store's answer, which is kept if it has a lease.
+    /// What is kept for this holder and request; otherwise the store's answer, which is kept if it has a lease.
     pub(super) async fn fetch(self: &Arc<Self>, store: &Store, key: Key, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let tenant = cx.tenant();
         self.note(&tenant, store, cx).await;
@@ -182,15 +182,16 @@ impl Leases {
                     Err(_) => return or_old(late()),
                     Ok(Ok(Landing::Failed(error))) if old || concerns_all(&error) => return or_old(error),
                     Ok(Ok(Landing::Plain)) => return self.pass(&tenant, &key, store, cx).await,
-                    // The failure may be that one's own: its token, its time. A try of our own, unless somebody else is at it by now.
+                    // The failure may have its cause in the other caller: its token, its time. So this caller also tries, unless another one is
+                    // trying by now.
                     Ok(Ok(Landing::Failed(_) | Landing::Kept) | Err(_)) => {}
                 },
             }
         }
     }
 
-    /// Whether it came without a lease before. After a restart that is known of what is kept for when the store is out, since nothing with a
-    /// lease is: so its mount does not wait for a store that does not answer until its time is over, and is given what is kept.
+    /// Whether the last answer to it had no lease. After a restart this follows from the answers that are kept for outages, because those never
+    /// have a lease. So the mount gets such an answer, and does not wait until its time ends for a store that does not answer.
     fn is_plain(&self, tenant: &Tenant, key: &Key, store: &Store, cx: &FetchContext) -> bool {
         if self.plain.knows(tenant, &key.secret) {
             return true;
@@ -203,7 +204,7 @@ impl Leases {
         is_plain
     }
 
-    /// Room for what may come with a lease, before it is asked for.
+    /// Books room for a possible lease, before the request is sent.
     async fn book(&self, tenant: &Tenant, key: &Key, until: Instant) -> Result<Booking, Full> {
         if let Some(full) = self.lock().full(key) {
             return Err(full);
@@ -211,12 +212,12 @@ impl Leases {
         self.room.book(tenant, &key.secret, until).await
     }
 
-    /// Straight to the store, for what came without a lease before: nothing is lost if it comes to nobody.
+    /// Asks the store directly, if the last answer had no lease: nothing is lost if nobody gets the answer.
     async fn pass(&self, tenant: &Tenant, key: &Key, store: &Store, cx: &FetchContext) -> Result<Fetched, BackendError> {
         let fetched = store.inner.fetch(&key.secret, cx).await?;
         let Some(lease) = fetched.secret.lease.clone() else { return Ok(fetched) };
         self.plain.forget(tenant, &key.secret);
-        // It needed none to be asked for; what is there is there.
+        // It needed no room when it was sent. Now it takes the room that is there.
         let kept = match self.room.book(tenant, &key.secret, Instant::now()).await {
             Ok(booking) => self.keep(key, store, fetched, &cx.pod, booking),
             Err(full) => {
@@ -228,7 +229,7 @@ impl Leases {
         self.or_give_up(kept, store, cx.deadline).await
     }
 
-    /// What there is no room for is revoked at once, and by nobody later: nothing piles up where a store does not revoke.
+    /// If there is no room for a lease, it is revoked at once, and never later: nothing piles up if a store does not revoke.
     async fn or_give_up(&self, kept: Result<Fetched, Box<Unkept>>, store: &Store, deadline: Instant) -> Result<Fetched, BackendError> {
         let Unkept { error, lease } = match kept {
             Ok(fetched) => return Ok(fetched),
@@ -240,15 +241,15 @@ impl Leases {
         Err(error)
     }
 
-    /// What is kept and good for this Pod; or what came without a lease before and is at hand further in.
+    /// What is kept and good for this Pod; or an answer of an inner decorator, if the last answer had no lease.
     pub(super) fn recall(&self, store: &Store, key: &Key, cx: &FetchContext, at: Instant) -> Option<Fetched> {
         if self.plain.knows(&cx.tenant(), &key.secret) {
-            // Whatever is kept for this Pod alone, it was seen to ask for.
+            // If something is kept only for this Pod, the Pod is already known.
             return store.inner.recall(&key.secret, cx, at);
         }
         let now = self.now();
         let mut state = self.lock();
-        // Whoever is given a lease is watched; to find a Pod's folder may take a while.
+        // A Pod that gets a lease must be watched. To find its folder may take a while, so that is not done here.
         if !state.pods.ask(&cx.pod.uid, store, now.at) {
             return None;
         }
@@ -258,7 +259,7 @@ impl Leases {
         }
     }
 
-    /// What is kept and still good, and whether it is to be replaced. What is not, is this Pod's from now on, too.
+    /// What is kept and still good, and whether to replace it. If it is not replaced, this Pod is one of its users from now on.
     fn kept(&self, state: &mut State, key: &Key, store: &Store, pod: &PodIdentity, now: Moment) -> Option<(Fetched, bool)> {
         let id = state.slots.get(key)?.given?;
         let record = state.records.get(id)?;
@@ -294,7 +295,7 @@ impl Leases {
         Way::Lead(Runway { leases: Arc::clone(self), key: key.clone(), waiting: Some(waiting) }, old)
     }
 
-    /// The Pod is watched from now on: whatever it is given here is taken back when it is gone.
+    /// Watches the Pod from now on: everything that it gets here is revoked when it is gone.
     async fn note(&self, tenant: &Tenant, store: &Store, cx: &FetchContext) {
         let (now, uid) = (Instant::now(), &cx.pod.uid);
         {
@@ -302,7 +303,7 @@ impl Leases {
             if state.pods.ask(uid, store, now) {
                 return;
             }
-            // At once: who asks meanwhile does not look, too.
+            // At once, so that other requests of the Pod do not look as well.
             if state.pods.add(tenant, uid, store, false, now) {
                 self.changed.notify_one();
             }
@@ -310,7 +311,7 @@ impl Leases {
                 return;
             }
         }
-        // On a thread apart: the folder may be of a file system that hangs.
+        // On another thread, because the folder may be on a file system that hangs.
         let (root, name) = (self.pods.clone(), Arc::clone(uid));
         let looking = self.lookers.run(tenant.as_str(), cx.deadline.min(now + LOOK), move || has_folder(&root, &name));
         if looking.await == Ok(true) {
@@ -318,7 +319,7 @@ impl Leases {
         }
     }
 
-    /// What is kept and still good, whether a newer one is wanted or not.
+    /// What is kept and still good, whether or not it should be replaced.
     fn given(&self, key: &Key, pod: &PodIdentity) -> Option<Fetched> {
         let now = self.now();
         let mut state = self.lock();
@@ -328,7 +329,7 @@ impl Leases {
         given
     }
 
-    /// Takes a fresh answer in, in the place of a former one. Without a lease it is only passed on.
+    /// Stores a new answer in place of the former one. An answer without a lease is only passed on.
     fn keep(&self, key: &Key, store: &Store, fetched: Fetched, pod: &PodIdentity, booking: Booking) -> Result<Fetched, Box<Unkept>> {
         let now = self.now();
         let mut state = self.lock();
@@ -339,7 +340,7 @@ impl Leases {
             return Ok(fetched);
         };
         let Some(life) = Life::of(&lease, now) else {
-            tracing::warn!(secret = %key.secret, "a lease was over when it came: it is given once and not kept (is this node's clock right?)");
+            tracing::warn!(secret = %key.secret, "a lease had already ended when it came: Keyferry gives it once and does not keep it (is this node's clock right?)");
             return Ok(fetched);
         };
         let weight = weight_of_record(&key.secret, &lease) + fetched.secret.weight() + POD;
@@ -352,15 +353,15 @@ impl Leases {
         };
         let gauge = self.metrics.lease_kept(key.secret.backend.as_str());
         let mut record = Record::issued(key.clone(), store.clone(), place, (&fetched.secret, lease, life), pod, gauge, now);
-        let issued = if record.lease.is_of_made() { "what a store has made without a lease is kept" } else { "a lease was issued" };
+        let issued = if record.lease.is_of_made() { "Keyferry keeps what a store made without a lease" } else { "a lease was issued" };
         self.tell(&record, LeaseEvent::Issued, issued);
-        // Others may have been issued meanwhile.
+        // Other leases may have been issued meanwhile.
         let full = state.full(key);
         if full.is_some() {
             record.leave(now.at);
             state.unsaved.insert(record.id);
         } else if let Some(old) = state.retire(key) {
-            self.tell(old, LeaseEvent::Replaced, "a lease was replaced: the former one is left to its end");
+            self.tell(old, LeaseEvent::Replaced, "a lease was replaced: the former one ends by itself");
         }
         if state.wakes.is_none_or(|wakes| record.due() < wakes) || !state.unsaved.is_empty() {
             self.changed.notify_one();
@@ -369,7 +370,7 @@ impl Leases {
         full.map_or(Ok(fetched), |full| Err(Unkept::new(key, &full, None)))
     }
 
-    /// A store would not issue, or there is no room for what it would. Where an old one is good, the next try is put off.
+    /// The store refused, or there is no room for its lease. If an old one is good, the next try is postponed.
     fn not_issued(&self, key: &Key, error: &BackendError) {
         let now = self.now();
         let mut state = self.lock();
@@ -382,10 +383,10 @@ impl Leases {
         let error = old.told(error);
         self.metrics.lease(key.secret.backend.as_str(), LeaseEvent::ReplaceFailed);
         tracing::warn!(secret = %key.secret, pod = &*old.issued_for, ends = %old.lease.ends, %error,
-            "a lease could not be replaced: the old one is given until its end");
+            "a lease could not be replaced: mounts get the old one until it ends");
     }
 
-    /// One event of a lease: in the metrics, and in the log without a value.
+    /// Reports one event of a lease: in the metrics, and in the log without a value.
     pub(super) fn tell(&self, record: &Record, event: LeaseEvent, message: &'static str) {
         self.metrics.lease(record.key.secret.backend.as_str(), event);
         tracing::info!(secret = %record.key.secret, pod = &*record.issued_for, ends = %record.lease.ends, "{message}");
@@ -395,7 +396,7 @@ impl Leases {
         Moment { wall: self.clock.now(), at: Instant::now() }
     }
 
-    /// A panic elsewhere leaves whole records: each is changed by its own methods.
+    /// A panic elsewhere leaves complete records: each is changed only by its own methods.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -407,12 +408,12 @@ impl fmt::Debug for Leases {
     }
 }
 
-/// A failure of the whole store, not of one asker: another call would only add to it.
+/// Whether it is a failure of the whole store, and not of one caller. Then another call would only add load.
 fn concerns_all(error: &BackendError) -> bool {
     matches!(error.fault, Fault::Down | Fault::Throttled | Fault::Unavailable | Fault::Unhelpful)
 }
 
-/// How long a mount waits. With an old credential at hand that is not long.
+/// How long a mount waits. If it has an old credential, this is short.
 fn until(old: Old, cx: &FetchContext) -> Instant {
     if old { cx.deadline.min(Instant::now() + PATIENCE) } else { cx.deadline }
 }
@@ -436,7 +437,7 @@ impl Runway {
                 let is_leased = fetched.secret.lease.is_some();
                 let kept = self.leases.keep(&self.key, &store, fetched, &cx.pod, booking);
                 if is_leased {
-                    // It may have been long under way, and the Pod taken for gone meanwhile: it will be again.
+                    // This may have taken long, and the Pod may have been taken for gone meanwhile. If it is gone, the keeper finds it again.
                     if self.leases.lock().pods.add(&cx.tenant(), &cx.pod.uid, &store, seen, Instant::now()) {
                         self.leases.changed.notify_one();
                     }
@@ -446,7 +447,7 @@ impl Runway {
             }
             Err(error) => {
                 drop(booking);
-                // Short is no failed try: the mount asks again once it has memory for the answer.
+                // No memory is not a failed try: the mount asks again when it has memory for the answer.
                 if error.fault != Fault::Short {
                     self.leases.not_issued(&self.key, &error);
                 }
@@ -459,7 +460,7 @@ impl Runway {
             Err(error) => Landing::Failed(error.clone()),
         };
         if let Some(waiting) = self.waiting.take() {
-            // Before the word is out the way is free: whoever hears it may come at once.
+            // The way must be free before the others hear the result, because they may come at once.
             self.leases.lock().landed(&self.key);
             let _ = waiting.send(landing);
         }

@@ -26,7 +26,7 @@ mod sharing;
 
 const HOUR: i64 = 3600;
 
-/// A lease of these Unix times.
+/// A lease with these Unix times.
 pub(super) fn lease(since: i64, ends: i64) -> Lease {
     let time = |second| Timestamp::from_second(second).unwrap();
     let bytes = |text: &str| Arc::new(SecretBytes::new(text.into()));
@@ -84,7 +84,7 @@ fn context_in(namespace: &str, uid: &str) -> FetchContext {
     }
 }
 
-/// A store that makes a credential for whoever asks, and counts.
+/// A store that makes a credential for each caller, and counts.
 #[derive(Debug)]
 struct Fake {
     clock: Arc<Clocks>,
@@ -93,7 +93,7 @@ struct Fake {
     revoked: Mutex<Vec<String>>,
     forgotten: Mutex<Vec<String>>,
     adopted: AtomicUsize,
-    /// Calls of the keeper under way, and the most that there were at once.
+    /// Calls of the keeper under way, and the highest number of them at once.
     calls: (AtomicUsize, AtomicUsize),
     rules: Mutex<Rules>,
 }
@@ -103,7 +103,7 @@ struct Fake {
 struct Rules {
     /// Seconds of a credential's life, and of what a renewal adds.
     ttl: i64,
-    /// Seconds from issue that nothing outlives.
+    /// Seconds after issue when everything ends.
     max_ttl: i64,
     renewable: bool,
     leased: bool,
@@ -115,14 +115,14 @@ struct Rules {
     queue: Duration,
     /// How long each call takes.
     slow: Duration,
-    /// The keeper's calls about secrets below this name are never answered.
+    /// The keeper's calls about secrets with this prefix are never answered.
     silent: Option<&'static str>,
     /// The bytes of a credential's password.
     large: usize,
     panics: bool,
 }
 
-/// What is made without a lease of the store's.
+/// What the store makes without a lease.
 #[derive(Clone, Copy, Debug)]
 enum Made {
     /// After `ttl`.
@@ -152,7 +152,7 @@ impl Default for Rules {
     }
 }
 
-/// Wall time that goes with tokio's, and can be set besides.
+/// A wall clock that follows tokio's time, and that a test can set.
 #[derive(Debug)]
 struct Clocks {
     began: Instant,
@@ -176,7 +176,7 @@ impl Fake {
         assert!(!rules.panics, "as ordered");
         let secret = Some("db/creds/app".parse().unwrap());
         fault.map_or(Ok(()), |fault| {
-            // As databases do.
+            // Databases do this.
             let reason = "as ordered: role \"USER-1\" is in the way".to_owned();
             Err(BackendError { fault, backend: "bao".parse().unwrap(), secret, reason, retry_after: None, source: None })
         })
@@ -200,7 +200,7 @@ impl Fake {
         self.obey(fault).await
     }
 
-    /// The most calls of the keeper at once since this was last asked.
+    /// The highest number of the keeper's calls at once since the last call of this.
     fn most(&self) -> usize {
         self.calls.1.swap(self.calls.0.load(Ordering::Relaxed), Ordering::Relaxed)
     }
@@ -286,7 +286,7 @@ impl Backend for Fake {
         Ok(())
     }
 
-    /// As where the daemon logs in as itself: every Pod is the same to the store.
+    /// As if the daemon logged in as itself: every Pod is the same to the store.
     fn scope(&self, secret: &SecretRef, pod: &PodIdentity) -> Scope {
         match secret.method {
             Method::Get | Method::List => Scope::Node,
@@ -295,7 +295,7 @@ impl Backend for Fake {
     }
 }
 
-/// A store behind its decorator, with the table's task running.
+/// A store behind its decorator, and the table's task is running.
 struct Bench {
     fake: Arc<Fake>,
     leases: Arc<Leases>,
@@ -311,7 +311,7 @@ impl Bench {
         Self::with(None)
     }
 
-    /// With a sealed folder, where one is given.
+    /// With this sealed folder, if there is one.
     fn with(sealed: Option<&Arc<Sealed>>) -> Self {
         let kubelet = tempfile::tempdir().unwrap();
         let clock = Arc::new(Clocks { began: Instant::now(), set: ManualClock::at("2026-01-02T03:04:05Z".parse().unwrap()) });
@@ -329,12 +329,12 @@ impl Bench {
         self.leased.fetch(&secret(name), &context(uid)).await
     }
 
-    /// For a Pod of any namespace.
+    /// Asks for a Pod of any namespace.
     async fn ask(&self, namespace: &str, uid: &str, name: &str) -> Result<Fetched, BackendError> {
         self.leased.fetch(&secret(name), &context_in(namespace, uid)).await
     }
 
-    /// Leases for Pods of a namespace, 128 each, until there are so many or there is no room. How many there were, and why no more.
+    /// Gets leases for Pods of a namespace, 128 each, up to `most` or until there is no more room. Returns their number, and the error if one came.
     async fn fill(&self, namespace: &str, most: usize) -> (usize, Option<BackendError>) {
         for number in 0..most {
             if let Err(error) = self.ask(namespace, &format!("{namespace}-{}", number / 128), &format!("{namespace}/{number}")).await {
@@ -344,7 +344,7 @@ impl Bench {
         (most, None)
     }
 
-    /// The user that this Pod is given.
+    /// The user that this Pod gets.
     async fn user(&self, uid: &str) -> String {
         user(&self.fetch(uid, "db/creds/app").await.unwrap())
     }
@@ -386,7 +386,7 @@ fn user(fetched: &Fetched) -> String {
 }
 
 async fn pass(seconds: u64) {
-    // In steps, as a node's time passes: each timer finds its turn.
+    // In steps, as time passes on a node: each timer fires in its turn.
     for _ in 0..seconds.div_ceil(10) {
         sleep(Duration::from_secs(10)).await;
     }

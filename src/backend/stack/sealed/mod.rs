@@ -1,10 +1,10 @@
-//! The sealed folder (`cache.sealed`): what a restart is to find again, encrypted on the node's disk. Without the key its files are noise,
-//! and so are their names. It knows nothing of what it keeps: each user has a [`Room`] and ids of its own.
+//! The sealed folder (`cache.sealed`): what Keyferry must find again after a restart, encrypted on the node's disk. Without the key, its files and
+//! their names are noise. The folder knows nothing about its content: each user has a [`Room`] with ids of its own.
 //!
-//! A file is `kfseal` and a version byte, 32 bytes of salt, a nonce of 12, and AES-256-GCM of the content with its tag. Each writing has
-//! a key of its own (HKDF-SHA256, RFC 5869, of the folder's key and the salt), so that no number of writings wears a key out. The
-//! associated data are version, room and file name: a file that was renamed, moved or made up does not open. What does not open is
-//! warned of and passed over, since what is kept here can be had anew from its store.
+//! A file has `kfseal`, a version byte, 32 bytes of salt, a nonce of 12 bytes, and the content with its tag, encrypted with AES-256-GCM. Each write
+//! has a key of its own (HKDF-SHA256, RFC 5869, from the folder's key and the salt), so that no number of writes wears a key out. The associated
+//! data are version, room and file name: a file that was renamed, moved or made up does not open. If a file does not open, Keyferry logs a warning
+//! and skips it, because the store can give its content again.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read};
@@ -28,33 +28,33 @@ use crate::yaml::{Faults, Reader};
 /// The bytes of a key.
 const KEY: usize = 32;
 
-/// What a file begins with: a name and the format's version.
+/// The first bytes of a file: a name and the format's version.
 const MAGIC: &[u8; 7] = b"kfseal\x01";
 
 const SALT: usize = 32;
 const NONCE: usize = 12;
-/// The bytes of a file's name, before they are written in hexadecimal digits.
+/// The bytes of a file's name, before they become hexadecimal digits.
 const NAME: usize = 16;
 const HEADER: usize = MAGIC.len() + SALT + NONCE;
 
-/// The largest file in bytes. A secret has at most `limits.secretBytes`; base64 and names come on top.
+/// The largest file in bytes. A secret has at most `limits.secretBytes`; base64 and names need some more.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// The most files that are read of one room at once.
+/// The most files of one room that are read at once.
 const MAX_FILES: usize = 16_384;
 
-/// What answers may take of the disk, where nothing says otherwise; and the least that can be said.
+/// How much of the disk answers may use by default, and the smallest value that may be set.
 const BYTES: usize = 64 << 20;
 const LEAST: usize = 1 << 20;
 
 /// The mapping `cache.sealed`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SealedConfig {
-    /// Made (0700) if absent.
+    /// Created (0700) if it is missing.
     pub dir: PathBuf,
-    /// Files of exactly 32 bytes: the first one that can be used writes, the others still open. At least one.
+    /// Files of exactly 32 bytes: the first usable key encrypts, and the others still decrypt. At least one.
     pub keys: Vec<PathBuf>,
-    /// How much of the disk answers may take. Leases have a bound of their own.
+    /// How much of the disk answers may use. Leases have a limit of their own.
     pub bytes: usize,
 }
 
@@ -65,14 +65,14 @@ pub struct Sealed {
     keys: Vec<Key>,
 }
 
-/// One user's part of the folder. Its calls block: they read and write files.
+/// One user's part of the folder. Its calls block, because they read and write files.
 #[derive(Clone, Debug)]
 pub struct Room {
     sealed: Arc<Sealed>,
     name: &'static str,
 }
 
-/// What was read of a room.
+/// What was read from a room.
 #[derive(Debug)]
 pub struct Found {
     pub contents: Vec<SecretBytes>,
@@ -92,11 +92,11 @@ impl SealedConfig {
     pub fn parse(reader: &mut Reader<'_>, faults: &mut Faults) -> Option<Self> {
         let dir = reader.parsed("dir", faults, absolute);
         if reader.get("dir").is_none() {
-            reader.missing("dir", "the folder that is kept over restarts, such as /var/lib/keyferry/cache", faults);
+            reader.missing("dir", "the folder that stays over restarts, such as /var/lib/keyferry/cache", faults);
         }
         let given = reader.texts("key", faults);
         if given.as_ref().is_none_or(Vec::is_empty) {
-            reader.missing("key", "the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such", faults);
+            reader.missing("key", "the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such", faults);
         }
         let bytes = reader.parsed("bytes", faults, |text| match parse_size(text)? {
             few if few < LEAST => Err(format!("{text:?} is less than 1MiB (leave `stale` out to keep no answers)")),
@@ -116,10 +116,10 @@ impl SealedConfig {
 // === impl Sealed ===
 
 impl Sealed {
-    /// Reads the keys and makes the folder. A key that cannot be used is left out, with a warning: what is sealed with it stays where it is.
+    /// Reads the keys and creates the folder. A key that cannot be used is left out, with a warning: files that need it stay where they are.
     ///
     /// # Errors
-    /// No key can be used, or the folder cannot be made: a line for each, with the configuration's key.
+    /// No key can be used, or the folder cannot be created: one line for each, with the configuration's key.
     pub fn open(config: &SealedConfig) -> Result<Arc<Self>, Vec<String>> {
         let (mut keys, mut problems) = (Vec::new(), Vec::new());
         for path in &config.keys {
@@ -130,7 +130,7 @@ impl Sealed {
         }
         if !keys.is_empty() {
             for problem in problems.drain(..) {
-                tracing::warn!("{problem}; the other keys of the sealed folder are used, and the first of them seals");
+                tracing::warn!("{problem}; Keyferry uses the other keys of the sealed folder, and encrypts with the first of them");
             }
         }
         if let Err(error) = make_folder(&config.dir) {
@@ -139,12 +139,12 @@ impl Sealed {
         if problems.is_empty() { Ok(Arc::new(Self { dir: config.dir.clone(), keys })) } else { Err(problems) }
     }
 
-    /// Where all of it is.
+    /// The folder itself.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The part of one user. Rooms know nothing of each other.
+    /// The part of one user. Rooms know nothing about each other.
     pub fn room(self: &Arc<Self>, name: &'static str) -> Room {
         Room { sealed: Arc::clone(self), name }
     }
@@ -163,16 +163,16 @@ fn make_folder(dir: &Path) -> io::Result<()> {
 // === impl Room ===
 
 impl Room {
-    /// Keeps a content under an id, in the place of a former one, whichever key that was sealed with.
+    /// Writes content under an id, in place of the former content, whichever key that was encrypted with.
     ///
     /// # Errors
-    /// The folder cannot be written. The former content is still there then.
+    /// The folder cannot be written. Then the former content is still there.
     pub fn write(&self, id: &str, content: &[u8]) -> io::Result<()> {
         let Some(key) = self.sealed.keys.first() else { return Err(io::Error::other("no key")) };
         let dir = self.dir();
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let name = key.name_of(self.name, id);
-        let file = key.seal(self.name, &name, content).map_err(|Unspecified| io::Error::other("cannot be sealed"))?;
+        let file = key.seal(self.name, &name, content).map_err(|Unspecified| io::Error::other("cannot be encrypted"))?;
         let draft = dir.join(format!(".{name}.{}", process::id()));
         let written = write_draft(&draft, &file).and_then(|()| fs::rename(&draft, dir.join(&name)));
         if written.is_err() {
@@ -185,7 +185,7 @@ impl Room {
         Ok(())
     }
 
-    /// Lets go of what is kept under an id; nothing, if there is nothing.
+    /// Removes the content under an id; does nothing if there is none.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -193,10 +193,10 @@ impl Room {
         self.sealed.keys.iter().try_for_each(|key| remove(&self.dir().join(key.name_of(self.name, id))))
     }
 
-    /// What is kept under an id, whichever key it was sealed with.
+    /// The content under an id, whichever key it was encrypted with.
     ///
     /// # Errors
-    /// There is something, and it does not open.
+    /// There is a file, and it does not open.
     pub fn find(&self, id: &str) -> Result<Option<SecretBytes>, String> {
         let mut problem = None;
         for key in &self.sealed.keys {
@@ -214,10 +214,10 @@ impl Room {
         problem.map_or(Ok(None), Err)
     }
 
-    /// All that is kept here and opens; in no order. Drafts that a crash left behind are removed.
+    /// All content of this room that opens, in no order. Drafts that a crash left are removed.
     ///
     /// # Errors
-    /// The folder is there and cannot be read.
+    /// The folder exists and cannot be read.
     pub fn read_all(&self) -> io::Result<Found> {
         let mut found = Found { contents: Vec::new(), unopened: None };
         let mut left = MAX_FILES;
@@ -232,11 +232,11 @@ impl Room {
         Ok(found)
     }
 
-    /// Shows each file, in no order, with its content or why it does not open. With `clear`, drafts that a crash left behind are removed:
-    /// by whom the room belongs to, and before it writes.
+    /// Calls `visit` for each file, in no order, with its content or why it does not open. With `clear`, drafts that a crash left are removed: only
+    /// the owner of the room may do this, before it writes.
     ///
     /// # Errors
-    /// The folder is there and cannot be read.
+    /// The folder exists and cannot be read.
     pub fn visit(&self, clear: bool, mut visit: impl FnMut(&Path, Result<SecretBytes, String>) -> ControlFlow<()>) -> io::Result<()> {
         let entries = match fs::read_dir(self.dir()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -251,7 +251,7 @@ impl Room {
                 }
                 continue;
             }
-            let content = if is_name(name) { self.read(&path, name) } else { Err("has not the name of a sealed file".to_owned()) };
+            let content = if is_name(name) { self.read(&path, name) } else { Err("does not have the name of a sealed file".to_owned()) };
             if visit(&path, content).is_break() {
                 break;
             }
@@ -259,10 +259,10 @@ impl Room {
         Ok(())
     }
 
-    /// Returns once what was written and removed here would outlast a power cut.
+    /// Returns when everything that was written and removed here would survive a power cut.
     ///
     /// # Errors
-    /// The disk does not take it.
+    /// The disk does not accept it.
     pub fn sync(&self) -> io::Result<()> {
         for dir in [self.dir(), self.sealed.dir.clone()] {
             match fs::File::open(dir) {
@@ -273,13 +273,13 @@ impl Room {
         Ok(())
     }
 
-    /// Whether the file is the one that [`Room::write`] writes under this id now: not one of a former key.
+    /// Whether the file is the one that [`Room::write`] writes under this id now, and not one of a former key.
     pub fn is_newest(&self, id: &str, path: &Path) -> bool {
         let newest = self.sealed.keys.first().map(|key| key.name_of(self.name, id));
         newest.is_some_and(|newest| path.file_name().is_some_and(|name| *name == *newest))
     }
 
-    /// Where its files are.
+    /// The folder with its files.
     pub fn dir(&self) -> PathBuf {
         self.sealed.dir.join(self.name)
     }
@@ -299,10 +299,10 @@ impl Room {
         match file.first_chunk() {
             Some(MAGIC) if file.len() > HEADER => {}
             Some(MAGIC) | None => return Err("is truncated".to_owned()),
-            Some(_) => return Err("is no sealed file of this version".to_owned()),
+            Some(_) => return Err("is not a sealed file of this version".to_owned()),
         }
         let opened = self.sealed.keys.iter().find_map(|key| key.open(self.name, name, &file).ok());
-        opened.ok_or_else(|| "was altered, moved, or sealed with a key that is not named".to_owned())
+        opened.ok_or_else(|| "was changed, moved, or encrypted with a key that is not configured".to_owned())
     }
 }
 
@@ -313,13 +313,13 @@ impl Found {
     }
 }
 
-/// A link in the folder is nobody's of ours (`O_NOFOLLOW`), and a pipe is not waited for (`O_NONBLOCK`).
+/// A link in the folder is not ours, so it is not followed (`O_NOFOLLOW`). A pipe is not waited for (`O_NONBLOCK`).
 fn no_follow() -> i32 {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     i32::try_from(flags.bits()).unwrap_or_default()
 }
 
-/// As [`Key::name_of`] makes them. What has another name is not opened: there may be any number of such files.
+/// Whether [`Key::name_of`] makes such names. A file with another name is not opened: there may be any number of such files.
 fn is_name(name: &str) -> bool {
     name.len() == 2 * NAME && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -338,7 +338,7 @@ impl Key {
         const REMEDY: &str = "make one: head -c 32 /dev/urandom";
         let wrong = |held: &str| format!("has {held} bytes; a key has exactly {KEY} ({REMEDY})");
         let WholeFile { bytes, mode, .. } = WholeFile::read(path, KEY).map_err(|error| match error {
-            // In the system's own words.
+            // The operating system's own words.
             Unreadable::Absent => format!("No such file or directory (os error 2) ({REMEDY})"),
             Unreadable::Io(error) => format!("{error} ({REMEDY})"),
             Unreadable::TooLarge { .. } => wrong("more than 32"),
@@ -355,7 +355,7 @@ impl Key {
         Ok(Self { bytes, names: hmac::Key::new(hmac::HMAC_SHA256, &*names) })
     }
 
-    /// Says nothing of the id to whoever has not the key.
+    /// Without the key, the name says nothing about the id.
     fn name_of(&self, room: &str, id: &str) -> String {
         let tag = hmac::sign(&self.names, [room, id].join("\0").as_bytes());
         HEXLOWER.encode(tag.as_ref().first_chunk::<NAME>().map_or(&[][..], |half| half))
@@ -365,7 +365,7 @@ impl Key {
         let (mut salt, mut nonce) = ([0; SALT], [0; NONCE]);
         aws_lc_rs::rand::fill(&mut salt)?;
         aws_lc_rs::rand::fill(&mut nonce)?;
-        // Sealed where it lies, and wiped if that fails.
+        // Encrypted in place, and wiped if that fails.
         let mut body = Zeroizing::new(Vec::with_capacity(content.len() + AES_256_GCM.tag_len()));
         body.extend_from_slice(content);
         let nonce = Nonce::assume_unique_for_key(nonce);

@@ -99,7 +99,7 @@ fn what_was_moved_cut_altered_or_made_by_others_is_passed_over() {
         fs::write(&file, altered).unwrap();
         assert!(contents(&room).is_empty(), "{at}");
     }
-    insta::assert_snapshot!(unopened(&room), @"1: was altered, moved, or sealed with a key that is not named");
+    insta::assert_snapshot!(unopened(&room), @"1: was changed, moved, or encrypted with a key that is not configured");
     for length in 0..whole.len() {
         fs::write(&file, &whole[..length]).unwrap();
         assert!(contents(&room).is_empty(), "{length}");
@@ -109,7 +109,7 @@ fn what_was_moved_cut_altered_or_made_by_others_is_passed_over() {
     let mut newer = whole.clone();
     newer[6] = 2;
     fs::write(&file, newer).unwrap();
-    insta::assert_snapshot!(unopened(&room), @"1: is no sealed file of this version");
+    insta::assert_snapshot!(unopened(&room), @"1: is not a sealed file of this version");
 
     fs::write(&file, &whole).unwrap();
     fs::rename(&file, file.with_file_name("0".repeat(32))).unwrap();
@@ -149,7 +149,7 @@ fn a_draft_that_a_crash_left_is_removed() {
     assert_eq!(folder.files().len(), 1);
 }
 
-/// One key takes nothing from the others: what it alone opens stays where it is.
+/// One key takes nothing from the others: a file that only it opens stays where it is.
 #[test]
 fn a_key_that_is_none_is_left_out() {
     let folder = Folder::new();
@@ -203,8 +203,8 @@ fn the_configuration_names_what_is_missing() {
     assert_eq!(read("{ dir: /c, key: /a, bytes: 128MiB }").0.unwrap().bytes, 128 << 20);
     insta::assert_snapshot!(read("{ dir: /c, key: /a, bytes: 64KiB }").1, @r#"cache.sealed.bytes: "64KiB" is less than 1MiB (leave `stale` out to keep no answers)"#);
     insta::assert_snapshot!(read("{}").1, @r"
-    cache.sealed.dir: is missing (the folder that is kept over restarts, such as /var/lib/keyferry/cache)
-    cache.sealed.key: is missing (the file of 32 bytes that seals it, such as /etc/keyferry/cache.key, or a list of such)
+    cache.sealed.dir: is missing (the folder that stays over restarts, such as /var/lib/keyferry/cache)
+    cache.sealed.key: is missing (the file of 32 bytes that encrypts it, such as /etc/keyferry/cache.key, or a list of such)
     ");
     insta::assert_snapshot!(read("{ dir: c, key: [k], keys: x }").1, @r#"
     cache.sealed.dir: "c" is not an absolute path (start it with /)
@@ -213,7 +213,7 @@ fn the_configuration_names_what_is_missing() {
     "#);
 }
 
-/// A link in a draft's place, to another file or to nothing, is not written through.
+/// A link in a draft's place, to another file or to nothing, is not followed when a draft is written.
 #[test]
 fn a_draft_follows_no_link() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
-//! A model of a failover above whole stacks: two stores that fail, deny and change at random, two tenants, reloads, on paused time. Whatever
-//! happens, the second store's answers are given only while the first is out, and never after the first's denial.
+//! A model of a failover above complete stacks: two stores that fail, deny and change at random, two tenants, and reloads, on paused time. Whatever
+//! happens, the second store's answers are given only while the first is out, and never after the first one's denial.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -12,10 +12,10 @@ use crate::backend::testing::conformance;
 use crate::model::{Lease, PodClaims, PodIdentity, PodTokens, Secret, SecretName, SecretPrefix};
 
 const ACCOUNTS: [(&str, &str); 3] = [("shop", "web"), ("shop", "api"), ("bank", "web")];
-/// `own/` is for each Pod alone, `all/` is one for all tenants.
+/// Names under `own/` are for one Pod each; names under `all/` are the same for all tenants.
 const NAMES: [&str; 4] = ["kv/a", "kv/b", "own/a", "all/a"];
 
-/// How long a store that is back may be left alone: until the next probe, or the end of what holds a request back.
+/// How long a store may not be asked after it is back: until the next probe, or until a request is no longer held back.
 const LEFT_ALONE: Duration = Duration::from_secs(31);
 
 /// What a store does with every request.
@@ -47,7 +47,7 @@ struct Model {
     backends: Backends,
     metrics: Arc<Metrics>,
     leases: Arc<Leases>,
-    /// Requests that the first has denied, and not answered since.
+    /// Requests that the first store has denied and not answered since.
     told: HashSet<(Scope, &'static str)>,
     /// What each store last answered, and when it was asked.
     good: HashMap<(usize, Scope, &'static str), (String, Instant)>,
@@ -76,7 +76,7 @@ impl World {
         self.state().weather == Weather::Good
     }
 
-    /// Whether it may be left alone.
+    /// Whether the store need not be asked.
     fn is_out(&self) -> bool {
         !self.is_good() || self.state().out.is_some_and(|out| out.elapsed() <= LEFT_ALONE)
     }
@@ -167,7 +167,7 @@ impl Model {
         Arc::new(PodIdentity::believed(&claims))
     }
 
-    /// A mount of the failover.
+    /// A mount from the failover.
     async fn mount(&mut self) -> Result<(), String> {
         let (pod, which) = (self.pod(), NAMES[self.roll(NAMES.len())]);
         let fresh = [None, Some(Duration::ZERO)][self.roll(2)];

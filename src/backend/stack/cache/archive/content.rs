@@ -1,5 +1,5 @@
-//! One answer as the sealed folder has it: two lines of JSON. The first says what it is an answer to, for whom, and when the store was
-//! asked; the second is the answer. So what is needed of all of them at a start is read without what is in them.
+//! One answer as the sealed folder has it: two lines of JSON. The first line has the request, for whom it is, and when the store was asked. The
+//! second line has the answer. So a start reads only the first lines, and not the secrets.
 
 use std::sync::Arc;
 
@@ -15,20 +15,20 @@ use crate::backend::stack::cache::since::Since;
 use crate::backend::stack::written::{Entry, Given, Reference, millis};
 use crate::model::{Account, BackendName, Login, PodIdentity, Secret};
 
-/// An answer to be kept.
+/// An answer to write.
 #[derive(Clone, Debug)]
 pub(in crate::backend::stack::cache) struct Answer {
     pub asked: Asked,
     pub secret: Arc<Secret>,
     pub by: BackendName,
     pub since: Since,
-    /// How old it may become, by the configuration in force when the store was asked.
+    /// The highest age that it may have, by the configuration at the time when the store was asked.
     pub bound: Duration,
-    /// For whom the store was asked.
+    /// The Pod for which the store was asked.
     pub pod: Arc<PodIdentity>,
 }
 
-/// Names an answer, or a login. Says nothing of it; on the disk it is a name's HMAC once more.
+/// Identifies an answer or a login, but does not reveal it. On the disk, the file name is an HMAC of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(super) struct Id([u8; 16]);
 
@@ -56,12 +56,12 @@ pub(super) enum Holder {
 // === impl Id ===
 
 impl Id {
-    /// Of what is asked of a backend, by this configuration of it.
+    /// The id of a request to a backend with this configuration.
     pub fn of(origin: &str, asked: &Asked) -> Self {
         Self::hashed(&(origin, Holder::of(&asked.scope), Reference::of(&asked.secret)))
     }
 
-    /// Of a login that is behind answers.
+    /// The id of a login that answers depend on.
     pub fn of_login(backend: &BackendName, origin: &str, scope: &Scope, login: &Login) -> Self {
         Self::hashed(&("login", backend.as_str(), origin, Holder::of(scope), Entry::of(login)))
     }
@@ -109,7 +109,7 @@ impl Holder {
 // === impl Answer ===
 
 impl Answer {
-    /// The file's content, and where the second line begins.
+    /// The file's content, and the place where the second line begins.
     pub fn encode(&self, origin: &str) -> (Zeroizing<Vec<u8>>, usize) {
         let head = Head {
             origin: origin.to_owned(),
@@ -121,7 +121,7 @@ impl Answer {
             at: self.since.at,
             bound: millis(self.bound),
         };
-        // Of these shapes nothing fails to become JSON; an empty content is nothing when it is read.
+        // These types can always become JSON. Empty content is ignored when it is read.
         let given = Zeroizing::new(serde_json::to_vec(&Given::of(&self.secret)).unwrap_or_default());
         let head = serde_json::to_vec(&head).unwrap_or_default();
         let mut content = Zeroizing::new(Vec::with_capacity(head.len() + 1 + given.len()));
@@ -131,7 +131,7 @@ impl Answer {
         (content, head.len() + 1)
     }
 
-    /// What a file has, if it is the answer to just this, of this origin and time.
+    /// The content of a file, if it is the answer to this request, of this origin and time.
     pub fn decode(content: &[u8], origin: &str, asked: &Asked, at: Timestamp, pod: &Arc<PodIdentity>, since: Since) -> Option<Self> {
         let (head, given) = split(content)?;
         let by = head.by.parse().ok()?;
@@ -143,7 +143,7 @@ impl Answer {
     }
 }
 
-/// Both lines of a file; `None`: it is none of ours.
+/// Both lines of a file; `None`: Keyferry did not write it.
 pub(super) fn split(content: &[u8]) -> Option<(Head, &[u8])> {
     let end = content.iter().position(|byte| *byte == b'\n')?;
     let (head, given) = content.split_at_checked(end)?;
@@ -151,7 +151,7 @@ pub(super) fn split(content: &[u8]) -> Option<(Head, &[u8])> {
 }
 
 impl Head {
-    /// What it is the answer to.
+    /// The request that it answers.
     pub fn asked(&self) -> Option<Asked> {
         Some(Asked { scope: self.scope.clone().back(), secret: self.secret.clone().back()? })
     }

@@ -1,5 +1,5 @@
-//! What is known of the answers on the disk: names, ages, sizes, and what a review needs; and what is still to be done there. The contents
-//! stay on the disk.
+//! What is known about the answers on the disk: names, ages, sizes, and what a review needs; and what is still to do there. The contents stay on
+//! the disk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use crate::shelf::Shelf;
 /// How many bytes of answers may wait to be written. Memory has most of them in any case.
 const QUEUE: usize = 4 << 20;
 
-/// About what one more entry costs in memory, besides its texts.
+/// The approximate memory for one more entry, besides its texts.
 const OVERHEAD: usize = 420;
 
-/// How many removals may wait while the folder is still being read, and so nobody knows whether there is a file for them.
+/// How many removals may wait while the folder is still being read. Until then nobody knows whether there is a file for them.
 const UNREAD: usize = 65_536;
 
-/// What a file takes of the disk at least.
+/// The smallest space that a file uses on the disk.
 const BLOCK: usize = 4096;
 
-/// What a file has besides its content, and how much longer a content is than what it is made of.
+/// What a file has besides its content, and how much the content is longer than the secret and the request.
 const WRAPPING: usize = 600;
 
-/// How far behind the newest time in the folder the clock may be.
+/// How far the clock may be behind the newest time in the folder.
 const BEHIND: SignedDuration = SignedDuration::from_secs(60);
 
-/// Counts what is to be removed: done once the writer has come so far.
+/// Counts the removals: one is done when the writer has come so far.
 pub(in crate::backend) type Ticket = u64;
 
-/// One answer on the disk, or on its way there.
+/// One answer that is on the disk or will be written there.
 pub(super) struct Known {
     pub id: Id,
     pub backend: BackendName,
@@ -46,13 +46,13 @@ pub(super) struct Known {
     reference: Box<str>,
     pub pod: Arc<PodIdentity>,
     pub login: Id,
-    /// The newest time at which the store said this. The disk's may be older.
+    /// The newest time at which the store gave this answer. The time on the disk may be older.
     pub since: Since,
     pub bound: Duration,
     pub written: Option<Written>,
-    /// A former process has left it: nobody tells this one when its Pod goes.
+    /// Whether a former process has left it. Then nobody tells this process when its Pod goes.
     pub is_recalled: bool,
-    /// To be written.
+    /// The answer that will be written.
     pub waiting: Option<Arc<Answer>>,
 }
 
@@ -60,30 +60,30 @@ pub(super) struct Known {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
     pub since: Since,
-    /// Of the content, by a key of this process.
+    /// A digest of the content, with a key of this process.
     pub digest: [u8; 16],
     pub bytes: usize,
 }
 
 pub(super) struct Index {
     known: Shelf<Id, Known>,
-    /// How many answers are behind a login.
+    /// How many answers depend on a login.
     behind: HashMap<Id, usize>,
     /// Logins that were refused.
     shut: HashSet<Id>,
     pub wipes: Wipes,
     queue: Shelf<Id, Id>,
     pub unlinks: HashSet<Id>,
-    /// Those that the writer removes, or writes, now.
+    /// The answers that the writer removes or writes now.
     pub under_way: HashSet<Id>,
-    /// What is to become of the marks of logins: whether each is refused.
+    /// Changes to the marks of logins that must be written: whether each login is refused.
     pub marks: HashMap<Id, bool>,
     pub ticket: Ticket,
-    /// The newest time on the disk; `None`: it has to be looked for.
+    /// The newest time on the disk; `None`: it must be looked for.
     newest: Option<Timestamp>,
-    /// Whether all that a former process has left is known: until then any file may be there.
+    /// Whether everything that a former process has left is known. Until then, any file may be there.
     pub complete: bool,
-    /// Too much was taken back before that: nothing of what a former process has left is taken up any more.
+    /// Whether too many answers were revoked before that. Then nothing that a former process has left is used any more.
     pub discard: bool,
     bytes: usize,
     memory: usize,
@@ -114,7 +114,7 @@ impl Known {
         serde_json::from_str::<Reference>(&self.reference).ok()?.back()
     }
 
-    /// The Pod that it is for alone, where a former process has left it.
+    /// The only Pod that it is for, if a former process has left it.
     pub fn recalled_for(&self) -> Option<&Arc<str>> {
         match &self.scope {
             Scope::Pod(uid) => Some(uid).filter(|_| self.is_recalled),
@@ -126,7 +126,7 @@ impl Known {
         self.since.age(now) >= self.bound
     }
 
-    /// What it takes of the disk, in whole blocks.
+    /// The space that it uses on the disk, in whole blocks.
     fn on_disk(&self) -> usize {
         let written = self.written.map_or(0, |written| written.bytes);
         let waiting = self.waiting.as_ref().map_or(0, |answer| answer.secret.weight() / 3 * 4 + self.reference.len() + WRAPPING);
@@ -141,7 +141,7 @@ impl Known {
 // === impl Index ===
 
 impl Index {
-    /// For so many bytes of the disk, and of memory.
+    /// With these limits in bytes: of the disk, and of memory.
     pub fn new(bytes: usize, memory: usize) -> Self {
         Self {
             known: Shelf::of_bytes(bytes),
@@ -169,13 +169,13 @@ impl Index {
         self.known.values()
     }
 
-    /// The larger part of two: of the disk, and of the memory for this index. So neither is ever exceeded, and tenants share both.
+    /// The larger one of two parts: of the disk, and of the memory for this index. So neither limit is ever exceeded, and tenants share both.
     fn weight(&self, known: &Known) -> usize {
         let part = known.in_memory().saturating_mul(self.bytes) / self.memory.max(1);
         known.on_disk().max(part)
     }
 
-    /// Takes an answer up; what its tenant has to lose for it goes.
+    /// Adds an answer. If there is no room, other answers of its tenant are removed.
     pub fn add(&mut self, known: Known) {
         let (weight, tenant) = (self.weight(&known), Arc::clone(&known.pod.namespace));
         *self.behind.entry(known.login).or_default() += 1;
@@ -185,19 +185,19 @@ impl Index {
         }
     }
 
-    /// As it was, to be added again once it is changed.
+    /// Takes an entry out, to change it and add it again.
     pub fn take(&mut self, id: Id) -> Option<Known> {
         let known = self.known.remove(&id)?;
         self.unlisted(&known);
         Some(known)
     }
 
-    /// An answer that is to be written, unless the disk has just this, and young enough. `same_as`: when the store was asked for the answer
-    /// that memory has had, if it says the same.
+    /// Adds an answer that must be written, unless the disk has the same one and it is young enough. `same_as`: if the answer is the same as the
+    /// one in memory, when the store was asked for that one.
     pub fn put(&mut self, id: Id, answer: Answer, origin: &Arc<str>, same_as: Option<Since>) {
         let former = self.take(id);
         let mut known = Known::new(&answer, origin, id);
-        // What could not be written of memory's is not the disk's.
+        // Perhaps the answer in memory could not be written. Then the disk does not have it.
         let same = same_as.is_some() && former.as_ref().map(|former| former.since) == same_as;
         if let Some(former) = former {
             (known.written, known.waiting) = (former.written, former.waiting);
@@ -219,7 +219,7 @@ impl Index {
         self.add(known);
     }
 
-    /// There is no room for it among what waits: the disk keeps what it has of it, and that is nothing if it is new.
+    /// There is no room for it among the waiting answers. The disk keeps the version that it has; a new answer is not kept there.
     fn drop_waiting(&mut self, id: Id) {
         let Some(mut known) = self.take(id) else { return };
         known.waiting = None;
@@ -232,11 +232,11 @@ impl Index {
         }
     }
 
-    /// Takes an answer out, here at once and on the disk by the writer. Also if it is on its way there.
+    /// Removes an answer: here at once, and from the disk by the writer. This also works if it is waiting to be written.
     pub fn remove(&mut self, id: Id) -> Ticket {
         let known = self.take(id);
         self.queue.remove(&id);
-        // Else a disk that hangs would have more and more to remove: what was never written needs no removal.
+        // What was never written needs no removal. Otherwise, the removals would pile up while the disk hangs.
         let is_there = known.is_some_and(|known| known.written.is_some()) || !self.complete;
         if !self.complete && self.unlinks.len() >= UNREAD {
             self.discard = true;
@@ -249,18 +249,18 @@ impl Index {
         self.next()
     }
 
-    /// Takes out what is not to be kept.
+    /// Removes everything that `keep` does not accept.
     pub fn retain(&mut self, keep: impl Fn(&Known) -> bool) -> Ticket {
         let gone: Vec<Id> = self.known.values().filter(|known| !keep(known)).map(|known| known.id).collect();
         gone.into_iter().map(|id| self.remove(id)).max().unwrap_or(0)
     }
 
-    /// Takes out what is past its bound, and what was wiped.
+    /// Removes what is too old, and what was wiped.
     pub fn expire(&mut self, now: Timestamp) -> Ticket {
         let wipes = std::mem::take(&mut self.wipes);
         let is_wiped = |known: &Known, at: Timestamp| !wipes.is_empty() && known.secret().is_none_or(|secret| wipes.cover(&secret, at));
         let ticket = self.retain(|known| !known.is_over(now) && !is_wiped(known, known.since.at));
-        // The store has said it since, and that is to be written: what the disk had of it is gone.
+        // The store has given it again since, and that answer must be written. The older one on the disk is gone.
         for known in self.known.values_mut().filter(|known| known.waiting.is_some()) {
             known.written = known.written.filter(|written| !is_wiped(known, written.since.at));
         }
@@ -268,14 +268,14 @@ impl Index {
         ticket
     }
 
-    /// None of these serves for longer than so long.
+    /// None of these may be given for longer than `stale`.
     pub fn shorten(&mut self, which: impl Fn(&Known) -> bool, stale: Duration) {
         for known in self.known.values_mut().filter(|known| which(known)) {
             known.bound = known.bound.min(stale);
         }
     }
 
-    /// What the shelf had to let go.
+    /// An entry has left the shelf.
     fn left(&mut self, known: &Known) {
         self.unlisted(known);
         self.queue.remove(&known.id);
@@ -298,13 +298,13 @@ impl Index {
 
     // --- logins ---
 
-    /// A login is refused: what is behind it is unservable, also for the next process.
+    /// A login is refused: answers that depend on it must not be given, also not by the next process.
     pub fn shut(&mut self, login: Id) -> Ticket {
         if self.complete && !self.behind.contains_key(&login) {
             return 0;
         }
         self.shut.insert(login);
-        // While the disk hangs, marks wait: no more of them than there are logins with something behind them.
+        // While the disk hangs, marks wait. There are no more of them than logins that answers depend on.
         if self.marks.len() > 2 * self.behind.len() + 64 {
             self.marks.retain(|login, shut| !*shut || self.behind.contains_key(login));
         }
@@ -332,13 +332,13 @@ impl Index {
         self.shut.insert(login);
     }
 
-    /// The marks on the disk are gone.
+    /// The marks on the disk are gone: all must be written again.
     pub fn mark_again(&mut self) {
         self.marks.extend(self.shut.iter().map(|login| (*login, true)));
         self.next();
     }
 
-    /// What a former process has left, unless it was taken back, or is younger here.
+    /// Adds an answer that a former process has left, unless it was revoked, or is newer here.
     pub fn recall(&mut self, known: Known) {
         if self.unlinks.contains(&known.id) || self.under_way.contains(&known.id) {
             return;
@@ -352,7 +352,7 @@ impl Index {
         }
     }
 
-    /// Marks of logins that nothing is behind any more.
+    /// Removes the marks of logins that no answer depends on any more.
     pub fn drop_marks(&mut self) {
         if !self.complete {
             return;
@@ -363,7 +363,7 @@ impl Index {
         }
     }
 
-    // --- the writer's ---
+    // --- for the writer ---
 
     pub fn next(&mut self) -> Ticket {
         self.ticket += 1;
@@ -376,7 +376,7 @@ impl Index {
 
     pub fn next_write(&mut self) -> Option<(Arc<Answer>, Arc<str>, Option<Written>)> {
         loop {
-            // What is to be removed is removed first.
+            // A removal is done before a write of the same answer.
             let id = *self.queue.values().find(|id| !self.unlinks.contains(id))?;
             self.queue.remove(&id);
             let Some(known) = self.known.find(&id) else { continue };
@@ -387,10 +387,10 @@ impl Index {
         }
     }
 
-    /// What became of a writing.
+    /// The result of a write.
     pub fn wrote(&mut self, id: Id, answer: &Arc<Answer>, written: Option<Written>) {
         self.under_way.remove(&id);
-        // What was removed meanwhile is not taken up; its removal comes after.
+        // If it was removed meanwhile, it is not added again; its removal comes later.
         let Some(mut known) = self.take(id) else { return };
         let is_last = known.waiting.as_ref().is_some_and(|waiting| Arc::ptr_eq(waiting, answer));
         if let Some(written) = written {
@@ -408,7 +408,7 @@ impl Index {
 
     // --- times ---
 
-    /// How far the clock is behind the newest time in the folder, where that is too far.
+    /// How far the clock is behind the newest time in the folder, if that is too far.
     pub fn behind_by(&mut self, now: Timestamp) -> Option<SignedDuration> {
         if self.newest.is_none() {
             self.newest = self.known.values().map(|known| known.since.at).max();
@@ -423,7 +423,7 @@ impl Index {
         self.known.weight()
     }
 
-    /// What waits to be written, as it is counted.
+    /// The bytes that wait to be written, as they are counted.
     #[cfg(test)]
     pub fn weight_of_queue(&self) -> usize {
         self.queue.weight()

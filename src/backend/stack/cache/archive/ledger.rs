@@ -1,7 +1,7 @@
-//! What the first members of failovers have denied, over restarts: a sealed file for each failover and namespace. A daemon that starts while
-//! the first member is out does not ask the second for what was denied before.
+//! What the first members of failovers have denied, over restarts: one sealed file per failover and namespace. If a daemon starts while the first
+//! member is out, it does not ask the second for what was denied before.
 //!
-//! How much there is of it is the failovers' business: they keep the same in memory, bounded and shared by tenant, and tell each change.
+//! The failovers limit how much there is: they keep the same in memory, limited and shared by tenants, and report each change here.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -18,45 +18,46 @@ use crate::backend::stack::sealed::Room;
 use crate::backend::stack::written::Reference;
 use crate::model::{BackendName, Tenant};
 
-/// The most denials that are read at a start. With more, none is told apart: no second member is asked for what its first has not answered.
+/// The most denials that are read at a start. If there are more, it is as if everything was denied: Keyferry asks no second member for anything
+/// that the first has not answered.
 const MOST: usize = if cfg!(test) { 256 } else { 65_536 };
 
-/// To be raised when [`Denied::of`] gives other ids: what is there by others says nothing, and counts as not read.
+/// Increase it when [`Denied::of`] gives other ids. Ids of another format mean nothing here, and count as not read.
 const FORMAT: u8 = 1;
 
 /// The denials of all failovers.
 #[derive(Default)]
 pub(super) struct Ledger {
     pages: HashMap<Place, Page>,
-    /// To be written; or to be removed, where a page says nothing any more.
+    /// Pages to write, or to remove if a page says nothing any more.
     changed: HashSet<Place>,
-    /// Once the writer has come so far, the disk has all that is here.
+    /// When the writer has come so far, the disk has everything that is here.
     ticket: Ticket,
 }
 
-/// Whose a page is.
+/// The owner of a page.
 #[derive(Clone, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
 struct Place {
-    /// Empty: of all failovers.
+    /// Empty: the page is for all failovers.
     failover: String,
-    /// `None`: what is said of all.
+    /// `None`: the page is for all namespaces.
     namespace: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 struct Page {
-    /// There were more denials than are kept: what was not answered well since counts as denied.
+    /// Whether there were more denials than can be kept. Then everything that was not answered well since counts as denied.
     is_marked: bool,
-    /// Each with the Pod that it is for alone.
+    /// Each denial with the only Pod that it is for, if there is one.
     denied: HashMap<Denied, Option<Arc<str>>>,
 }
 
-/// A request that was denied. It names no secret.
+/// A request that was denied. It does not reveal the secret's name.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[serde(into = "String", try_from = "String")]
 pub(in crate::backend) struct Denied(Id);
 
-/// What is to be done in one round: nothing is removed before the rest is written.
+/// The work of one round: nothing is removed before the rest is written.
 pub(super) struct Pages(Vec<(Place, Option<Vec<u8>>)>);
 
 /// One failover's part.
@@ -66,12 +67,12 @@ pub(in crate::backend) struct Section {
     failover: BackendName,
 }
 
-/// What a former process, or a former configuration, has left of a failover.
+/// What a former process or a former configuration has left of a failover.
 #[derive(Debug, Default)]
 pub(in crate::backend) struct Left {
     pub denied: Vec<(Tenant, Denied, Option<Arc<str>>)>,
     pub marked: Vec<Tenant>,
-    /// All are.
+    /// Whether all are marked.
     pub all: bool,
 }
 
@@ -94,7 +95,7 @@ impl TryFrom<String> for Denied {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        Id::parse(&text).map(Self).ok_or("is no id")
+        Id::parse(&text).map(Self).ok_or("is not an id")
     }
 }
 
@@ -105,7 +106,7 @@ impl Place {
         Self { failover: failover.to_string(), namespace: tenant.map(Tenant::to_string) }
     }
 
-    /// Under which its page is kept.
+    /// The id under which its page is kept.
     fn id(&self) -> String {
         [Some(&self.failover), self.namespace.as_ref()].into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("/")
     }
@@ -139,7 +140,7 @@ impl Ledger {
                     if !room.is_newest(&place.id(), path) {
                         ledger.changed.insert(place.clone());
                     }
-                    // There may be two of a place, by two keys.
+                    // There may be two pages of one place, written with two keys.
                     let known = ledger.pages.entry(place).or_default();
                     known.is_marked |= page.is_marked;
                     known.denied.extend(page.denied);
@@ -151,16 +152,16 @@ impl Ledger {
         if count > MOST {
             (ledger, unread) = (Self::default(), Some(format!("there are more than {MOST}")));
         }
-        // What was renamed just before a kill may not be there after a power cut.
+        // What was renamed just before a kill may be missing after a power cut.
         if !ledger.pages.is_empty() {
             room.sync()?;
         }
-        let before = "a former start could not read all".to_owned();
+        let before = "an earlier start could not read all of them".to_owned();
         if let Some(problem) = unread.or_else(|| ledger.pages.contains_key(&Place::default()).then_some(before)) {
             tracing::warn!(
                 problem,
                 folder = %room.dir().display(),
-                "not all sealed denials can be read: while the first member of a failover is out, the second is asked only for what the first has answered since this start (to start with an empty table, stop the daemon, remove the folder, start the daemon)"
+                "not all sealed denials can be read: while the first member of a failover is out, Keyferry asks the second only for what the first has answered since this start (to start with an empty table, stop the daemon, remove the folder, start the daemon)"
             );
             ledger.change(Place::default(), Page::mark);
         }
@@ -179,7 +180,7 @@ impl Ledger {
         has_changed
     }
 
-    /// Of failovers that are not these, nothing stays. Whether there was something.
+    /// Removes the pages of other failovers. Returns whether there were any.
     fn retain(&mut self, in_force: &[&BackendName]) -> bool {
         let is_gone = |place: &&Place| **place != Place::default() && !in_force.iter().any(|failover| failover.as_str() == place.failover);
         let gone: Vec<Place> = self.pages.keys().filter(is_gone).cloned().collect();
@@ -204,12 +205,12 @@ impl Ledger {
         left
     }
 
-    /// Whether something is of one Pod alone.
+    /// Whether some denial is for one Pod only.
     pub fn has_pods(&self) -> bool {
         self.pages.values().any(|page| page.denied.values().any(Option::is_some))
     }
 
-    /// What is of other Pods than these is needed no more.
+    /// Removes the denials of other Pods.
     pub fn retain_pods(&mut self, pods: &HashSet<String>) {
         let places: Vec<Place> = self.pages.keys().cloned().collect();
         for place in places {
@@ -221,7 +222,7 @@ impl Ledger {
         }
     }
 
-    // --- the writer's ---
+    // --- for the writer ---
 
     pub fn has_changes(&self) -> bool {
         !self.changed.is_empty()
@@ -235,7 +236,7 @@ impl Ledger {
         Pages(self.changed.drain().map(content).collect())
     }
 
-    /// What could not be written is to be written again, as it is by then.
+    /// What could not be written must be written again, in the state that it has then.
     pub fn again(&mut self, pages: Pages) {
         self.changed.extend(pages.0.into_iter().map(|(place, _)| place));
     }
@@ -246,10 +247,10 @@ impl Pages {
         self.0.is_empty()
     }
 
-    /// Returns once what is new would outlast a power cut.
+    /// Returns when the new pages would survive a power cut.
     pub fn write(&self, room: &Room) -> io::Result<()> {
         let written = self.0.iter().filter_map(|(place, page)| Some((place, page.as_ref()?)));
-        // What is said of all comes first: what a namespace's own page lost may hang on it.
+        // Pages for all namespaces come first, because the page of one namespace may depend on them.
         let (of_all, own): (Vec<_>, Vec<_>) = written.partition(|(place, _)| place.namespace.is_none());
         for part in [of_all, own].iter().filter(|part| !part.is_empty()) {
             part.iter().try_for_each(|(place, page)| room.write(&place.id(), page))?;
@@ -272,7 +273,7 @@ impl Archive {
         Section { archive: Arc::clone(self), failover: failover.clone() }
     }
 
-    /// Of failovers that are not these, no denial stays.
+    /// Removes the denials of other failovers.
     pub(in crate::backend) fn retain_denials(&self, in_force: &[&BackendName]) -> Ticket {
         let mut state = self.shared.lock();
         if state.ledger.retain(in_force) {
@@ -295,16 +296,16 @@ impl Section {
     pub(in crate::backend) fn left(&self) -> Left {
         let state = self.archive.shared.lock();
         let left = state.ledger.left(&self.failover);
-        // What could not be written may have been any denial, too.
+        // Any denial may be among those that could not be written.
         Left { all: left.all || state.fault.is_some(), ..left }
     }
 
-    /// By then the disk has all that was told so far.
+    /// When the writer has come so far, the disk has everything that was reported up to now.
     pub(in crate::backend) fn ticket(&self) -> Ticket {
         self.archive.shared.lock().ledger.ticket
     }
 
-    /// `pod`: whose alone the request is.
+    /// `pod`: the only Pod that the request is for.
     pub(in crate::backend) fn denied(&self, tenant: &Tenant, denied: Denied, pod: Option<&Arc<str>>) -> Ticket {
         self.change(Some(tenant), |page| {
             let pod = pod.cloned();
@@ -312,12 +313,12 @@ impl Section {
         })
     }
 
-    /// It was answered well, or is kept no longer.
+    /// It was answered well, or is no longer kept.
     pub(in crate::backend) fn forgotten(&self, tenant: &Tenant, denied: Denied) {
         self.change(Some(tenant), |page| page.denied.remove(&denied).is_some());
     }
 
-    /// This tenant, or all, had more denials than are kept.
+    /// This tenant, or all tenants, had more denials than can be kept.
     pub(in crate::backend) fn marked(&self, tenant: Option<&Tenant>) -> Ticket {
         self.change(tenant, Page::mark)
     }

@@ -1,9 +1,9 @@
-//! Answers over restarts (`cache.sealed`): each that may serve while a store is out is on the node's disk, too, in a room of the sealed folder.
-//! Of those on the disk memory has names, ages, sizes and what a review needs; the rest is read when it is needed.
+//! Answers over restarts (`cache.sealed`): each answer that may be given while a store is out is also on the node's disk, in a room of the sealed
+//! folder. Memory has the names, ages, sizes and what a review needs. The rest is read when it is needed.
 //!
-//! What the store, policy or the admin takes back is gone here at once, and on the disk before the mount is answered that was denied: its
-//! caller waits for the [`Ticket`]. One thread writes. Where the disk cannot be written, nothing is served from it, since nobody can say
-//! then that what is there is what may be given.
+//! If the store, policy or the admin revokes an answer, it is gone from memory at once. It is also gone from the disk before the denied mount gets
+//! its error: the caller waits for the [`Ticket`]. One thread writes. If the disk cannot be written, no answer is given from it: nobody can say
+//! then whether an answer there may still be given.
 
 mod content;
 mod index;
@@ -39,41 +39,41 @@ use content::Id;
 use index::Known;
 use writer::Shared;
 
-/// Files that are read at once, each on a thread. Of one tenant's at most half of them.
+/// Files that are read at once, each on a thread. One tenant has at most half of them.
 const THREADS: usize = 16;
 
-/// How long a mount waits for a file that it could be given in the store's place.
+/// How long a mount waits for a file that it could get instead of the store's answer.
 const READ: Duration = Duration::from_secs(2);
 
 /// How long a mount waits for the folder to be read, just after the start.
 const START: Duration = Duration::from_secs(10);
 
-/// How long the disk may take for a removal before it counts as one that does not answer.
+/// How long a removal may take. After that, the disk counts as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is left of a mount's time after it has waited for a removal.
+/// The part of a mount's time that is left after it has waited for a removal.
 const REST: Duration = Duration::from_secs(1);
 
-/// All backends' answers on the disk. It outlives reloads.
+/// The answers of all backends on the disk. A reload does not change it.
 pub struct Archive {
     shared: Arc<Shared>,
     desk: Desk,
 }
 
-/// One backend's, as it is configured.
+/// The part of one backend, as it is configured.
 #[derive(Clone, Debug)]
 pub(in crate::backend) struct Drawer {
     archive: Arc<Archive>,
     backend: BackendName,
-    /// The address, the login, and all else that its entry says.
+    /// The address, the login, and everything else in its entry.
     origin: Arc<str>,
 }
 
-/// What could be given.
+/// An answer that could be given.
 enum Servable {
-    /// It is on its way to the disk.
+    /// It waits to be written.
     Here(Arc<Answer>),
-    /// At which time the disk has it, and when the store last said the same.
+    /// The time that the disk has for it, when the store last gave the same answer, and the Pod.
     There(Timestamp, Since, Arc<PodIdentity>),
 }
 
@@ -85,15 +85,15 @@ impl Archive {
         Drawer { archive: Arc::clone(self), backend: backend.clone(), origin: origin.into() }
     }
 
-    /// Of backends that are not these, nothing stays.
+    /// Removes the answers of all other backends.
     pub(in crate::backend) fn retain(&self, in_force: &[Drawer]) -> Ticket {
         let ticket = self.shared.lock().index.retain(|known| in_force.iter().any(|drawer| drawer.has(known)));
         self.shared.wake();
         ticket
     }
 
-    /// Waits until what was taken out is gone from the disk, or the writer has found out that it cannot be removed. Nothing is served from
-    /// there then.
+    /// Waits until what was removed is gone from the disk, or until the writer has found that it cannot be removed. In that case nothing is given
+    /// from the disk.
     pub(in crate::backend) async fn settled(&self, ticket: Ticket, deadline: Instant) {
         if ticket == 0 {
             return;
@@ -108,31 +108,31 @@ impl Archive {
         let _ = timeout_at(until, done.wait_for(|done| *done >= ticket)).await;
     }
 
-    /// The same on a thread that may be kept waiting.
+    /// The same, for a thread that may block.
     pub(in crate::backend) fn wait(&self, ticket: Ticket) {
         if !self.shared.wait(ticket, PATIENCE) {
             self.shared.hangs();
         }
     }
 
-    /// Why nothing is served from the disk, if that is so because it cannot be written.
+    /// Why nothing is given from the disk, if the reason is that it cannot be written.
     pub fn fault(&self) -> Option<String> {
         self.shared.lock().fault.clone()
     }
 
-    /// Returns once what a former process has left is known.
+    /// Returns when everything that a former process has left is known.
     pub async fn complete(&self) {
         let _ = self.shared.complete.subscribe().wait_for(|complete| *complete).await;
     }
 
-    /// Writes what waits, for the process ends.
+    /// Writes what waits, because the process ends.
     pub async fn flush(&self, deadline: Instant) {
         let ticket = self.shared.flush();
         let mut done = self.shared.done.subscribe();
         let _ = timeout_at(deadline, done.wait_for(|done| *done >= ticket)).await;
     }
 
-    /// With a writer that does its work at once, and room on the disk. For tests on paused time.
+    /// With a writer that does its work at once, and with room on the disk. For tests on paused time.
     #[cfg(test)]
     pub(in crate::backend) fn at_once(
         sealed: &Arc<crate::backend::stack::sealed::Sealed>,
@@ -173,10 +173,10 @@ impl Drawer {
         &self.archive
     }
 
-    /// An answer is to be written. `same_as`: when the store was asked for what memory has had of it, if that says the same.
+    /// An answer must be written. `same_as`: if the answer is the same as the one in memory, when the store was asked for that one.
     pub(super) fn put(&self, answer: Answer, same_as: Option<Since>) {
         let id = self.id(&answer.asked);
-        // What was wiped since is not on the disk any more, whatever is known of it: the writer finds out.
+        // If the answer was wiped since, the disk does not have it any more, although the index does not know this: the writer finds out.
         let has_fault = self.shared().lock().fault.is_some();
         let same_as = same_as.filter(|_| !has_fault && self.shared().is_current());
         self.shared().lock().index.put(id, answer, &self.origin, same_as);
@@ -198,7 +198,7 @@ impl Drawer {
         ticket
     }
 
-    /// Another configuration is in force: none serves for longer than `stale`, and what policy does not allow any more goes.
+    /// Another configuration applies: no answer is given for longer than `stale`, and those that policy no longer allows are removed.
     pub(super) fn review(&self, stale: Duration, allows: &Judge<'_>) -> Ticket {
         let mut accounts = std::collections::HashMap::<_, Vec<(Id, Arc<PodIdentity>, SecretRef)>>::new();
         let mut ticket = {
@@ -213,7 +213,7 @@ impl Drawer {
             }
             ticket
         };
-        // Policy decides without a lock.
+        // Policy decides without the lock.
         for known in accounts.into_values() {
             let secrets: Vec<&SecretRef> = known.iter().map(|(_, _, secret)| secret).collect();
             let allowed = known.first().map(|(_, pod, _)| allows(pod, &secrets)).unwrap_or_default();
@@ -254,18 +254,18 @@ impl Drawer {
 
     // --- serving ---
 
-    /// Whether it could be given, as far as is known without reading it.
+    /// Whether the answer could be given, as far as this is known without reading it.
     pub(super) fn could_serve(&self, asked: &Asked, bound: Duration) -> bool {
-        // Until all is read, nobody knows.
+        // Nobody knows before everything is read.
         !*self.shared().complete.borrow() || self.has_servable(asked, bound)
     }
 
-    /// Whether it is known that it could be given.
+    /// Whether it is known that the answer could be given.
     pub(super) fn has_servable(&self, asked: &Asked, bound: Duration) -> bool {
         self.servable(self.id(asked), &asked.secret, bound).is_some()
     }
 
-    /// Whether anything could be.
+    /// Whether any answer could be given.
     pub(super) fn can_serve(&self, stale: Duration) -> bool {
         let now = self.shared().clock.now();
         let mut inner = self.shared().lock();
@@ -276,7 +276,7 @@ impl Drawer {
         index.all().any(|known| self.has(known) && known.since.age(now) < stale.min(known.bound) && !index.is_shut(known.login))
     }
 
-    /// Whether the disk has it as it was last heard, so that memory may let go of it.
+    /// Whether the disk has it with its newest time, so that memory may drop it.
     pub(super) fn is_safe(&self, asked: &Asked, since: &Since) -> bool {
         let id = self.id(asked);
         let mut state = self.shared().lock();
@@ -285,18 +285,18 @@ impl Drawer {
         !has_fault && known.is_some_and(|known| known.written.is_some() && known.waiting.is_none() && known.since == *since)
     }
 
-    /// Whether `keyferry cache wipe` wiped what the store said then.
+    /// Whether `keyferry cache wipe` has wiped what the store answered at that time.
     pub(super) fn is_wiped(&self, secret: &SecretRef, at: Timestamp) -> bool {
         self.shared().holds(Rule::Wiped) && self.shared().lock().index.wipes.cover(secret, at)
     }
 
-    /// Whether what was wiped is known without reading it.
+    /// Whether the wipes are known without reading them.
     pub(super) fn has_wipes(&self) -> bool {
-        // Of a disk that does not answer no wipe has come to its end, either.
+        // If the disk does not answer, no wipe has finished either.
         self.shared().lock().fault.is_some() || self.shared().is_current()
     }
 
-    /// Reads what was wiped, where that has changed. `false`: nobody can say now.
+    /// Reads the wipes if they have changed. `false`: nobody can say now what was wiped.
     pub(super) async fn knows_wipes(&self, tenant: &str, deadline: Instant) -> bool {
         let shared = self.shared();
         if self.has_wipes() {
@@ -314,7 +314,7 @@ impl Drawer {
         }
     }
 
-    /// How old the answer of the disk is, if it may be given: the index knows that, and no file is read for it.
+    /// The age of the answer on the disk, if it may be given. The index knows it, and no file is read.
     pub(super) async fn age(&self, asked: &Asked, bound: Duration, deadline: Instant) -> Option<Duration> {
         let _ = timeout_at(deadline.min(Instant::now() + START), self.archive.complete()).await;
         let since = match self.servable(self.id(asked), &asked.secret, bound)? {
@@ -324,7 +324,7 @@ impl Drawer {
         Some(since.age(self.shared().clock.now()))
     }
 
-    /// The answer of the disk, if it is young enough and may be given.
+    /// The answer on the disk, if it is young enough and may be given.
     pub(super) async fn read(&self, asked: &Asked, bound: Duration, tenant: &str, deadline: Instant) -> Option<Answer> {
         let id = self.id(asked);
         let _ = timeout_at(deadline.min(Instant::now() + START), self.archive.complete()).await;
@@ -336,7 +336,7 @@ impl Drawer {
         let read = move || {
             let content = room.find(&id.text())?.ok_or_else(|| "is not there any more".to_owned())?;
             let answer = Answer::decode(content.expose(), &origin, &request, at, &pod, since);
-            answer.ok_or_else(|| "is another one than was written".to_owned())
+            answer.ok_or_else(|| "is not the one that was written".to_owned())
         };
         match self.archive.desk.run(tenant, deadline.min(Instant::now() + READ), read).await {
             Ok(Ok(answer)) => Some(answer),
@@ -352,7 +352,7 @@ impl Drawer {
         }
     }
 
-    /// Whether what was read is still what may be given.
+    /// Whether the answer that was read may still be given.
     pub(super) fn still_has(&self, answer: &Answer, bound: Duration) -> bool {
         let id = self.id(&answer.asked);
         match self.servable(id, &answer.asked.secret, bound) {
@@ -365,7 +365,7 @@ impl Drawer {
     fn servable(&self, id: Id, secret: &SecretRef, bound: Duration) -> Option<Servable> {
         let (shared, now) = (self.shared(), self.shared().clock.now());
         let mut state = shared.lock();
-        // The newest time is not known before.
+        // The newest time is not known before that.
         if !state.index.complete {
             return None;
         }
@@ -387,13 +387,13 @@ impl Drawer {
         (is_young && !is_shut && !is_wiped).then_some(servable)
     }
 
-    /// A file that is not what it should be is nothing, and goes.
+    /// A file that is not what it should be is not used, and is removed.
     fn lost(&self, id: Id, at: Timestamp, problem: &str) {
         let mut state = self.shared().lock();
         if state.index.find(id).is_some_and(|known| known.written.is_some_and(|written| written.since.at == at)) {
             state.index.remove(id);
             drop(state);
-            tracing::warn!(backend = %self.backend, problem, "a sealed answer cannot be used: the store has to be asked for it again");
+            tracing::warn!(backend = %self.backend, problem, "a sealed answer cannot be used: Keyferry must ask the store again");
             self.shared().wake();
         }
     }

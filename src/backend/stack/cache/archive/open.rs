@@ -1,5 +1,5 @@
-//! What a former process has left: read once, by the thread that writes later. A daemon does not wait for that when it starts, since a slow
-//! disk with many files takes minutes. What does not open, is past its bound, was wiped, or is of a Pod that is gone is not taken up.
+//! Reads what a former process has left. The thread that writes later reads it once. A daemon does not wait for that when it starts, because a slow
+//! disk with many files takes minutes. It does not use a file that does not open, is too old, was wiped, or belongs to a Pod that is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -26,25 +26,25 @@ use crate::clock::Clock;
 use crate::files::{Desk, Stamp};
 use crate::model::{PodIdentity, Secret};
 
-/// A file that does not open is removed when it is so old: whatever it was, it is past every bound.
+/// A file that does not open is removed at this age: whatever it was, it is too old by then.
 const FOREIGN: Duration = Duration::from_hours(30 * 24 + 1);
 
-/// The most marks of refused logins that are read. There are no more than logins with an answer behind them, and so never so many.
+/// The most marks of refused logins that are read. There is at most one mark for each login that answers depend on, so there are never this many.
 const MARKS: usize = if cfg!(test) { 64 } else { 65_536 };
 
-/// What an archive is opened with.
+/// What an archive needs to open.
 #[derive(Debug)]
 pub struct Opening<'o> {
     pub sealed: &'o Arc<Sealed>,
-    /// Of the disk, and of memory.
+    /// The limit on the disk, and in memory.
     pub bytes: usize,
     pub memory: usize,
-    /// Where kubelet has a folder for each Pod.
+    /// The folder where kubelet has a folder for each Pod.
     pub pods: PathBuf,
     pub clock: &'o Arc<dyn Clock>,
 }
 
-/// The rooms of answers, and of what is known beside them.
+/// The rooms of the answers, and of what is known besides them.
 pub(super) fn rooms(sealed: &Arc<Sealed>) -> [Room; 4] {
     ["answers", "logins", "wipes", "denials"].map(|name| sealed.room(name))
 }
@@ -59,7 +59,7 @@ struct Tally {
 struct Reading<'r> {
     shared: &'r Shared,
     pods: Option<HashSet<String>>,
-    /// The same ServiceAccount of many answers is kept once.
+    /// Many answers can have the same ServiceAccount: it is kept once.
     accounts: HashMap<(String, String), Arc<PodIdentity>>,
     origins: HashSet<Arc<str>>,
     now: Timestamp,
@@ -72,7 +72,7 @@ impl Archive {
     /// Reads what is there, and begins to write. It blocks.
     ///
     /// # Errors
-    /// The folder cannot be read, or no thread can be had.
+    /// The folder cannot be read, or no thread can be started.
     pub fn open(opening: &Opening<'_>) -> Result<Arc<Self>, String> {
         Self::with(opening, of_disk(), false)
     }
@@ -102,7 +102,7 @@ impl Archive {
         };
         let problem = |error: std::io::Error| format!("the sealed answers cannot be read: {error} (may the daemon read there?)");
         marks(&shared).map_err(problem)?;
-        // A disk that cannot be written may have what the store has taken back since.
+        // If the disk cannot be written, it may have answers that the store has revoked since.
         if let Err(error) = shared.probe() {
             shared.lock().fault = Some(error.to_string());
             tracing::warn!(%error, "the sealed folder cannot be written: no answer is given from there until it can");
@@ -114,7 +114,7 @@ impl Archive {
     }
 }
 
-/// What was wiped, which logins were refused, and what failovers' first members denied: known before anything is given.
+/// What was wiped, which logins were refused, and what the first members of failovers denied. All this is known before any answer is given.
 fn marks(shared: &Shared) -> std::io::Result<()> {
     let seen = Stamp::of(&shared.wipes.dir()).ok();
     let (wipes, mut logins) = (Wipes::read(&shared.wipes)?, Vec::new());
@@ -130,7 +130,7 @@ fn marks(shared: &Shared) -> std::io::Result<()> {
     state.ledger = ledger;
     (state.index.wipes, state.seen) = (wipes, seen);
     if logins.len() > MARKS {
-        tracing::warn!(most = MARKS, "the sealed folder has too many marks of refused logins: its answers are removed, and none is given");
+        tracing::warn!(most = MARKS, "the sealed folder has too many marks of refused logins: Keyferry removes its answers and gives none");
         state.index.discard = true;
         return Ok(());
     }
@@ -165,7 +165,7 @@ impl<'r> Reading<'r> {
             } else if let Err(problem) = content.and_then(|content| self.take(content.expose())) {
                 self.unopened(path, &problem);
             }
-            // Mounts wait for these.
+            // Mounts wait for these removals.
             if removes {
                 self.shared.round(false);
             }
@@ -184,7 +184,7 @@ impl<'r> Reading<'r> {
         self.tell();
     }
 
-    /// Nothing that a former process has left is there any more, and so nothing is behind its marks.
+    /// Nothing from a former process is there any more, so no answer depends on its marks.
     fn drop_old_marks(&self) {
         let is_empty = {
             let state = self.shared.lock();
@@ -200,7 +200,7 @@ impl<'r> Reading<'r> {
     }
 
     fn take(&mut self, content: &[u8]) -> Result<(), String> {
-        let foreign = || "is no answer of this version".to_owned();
+        let foreign = || "is not an answer of this version".to_owned();
         let (head, given) = split(content).ok_or_else(foreign)?;
         let asked = head.asked().ok_or_else(foreign)?;
         let id = Id::of(&head.origin, &asked);
@@ -208,7 +208,7 @@ impl<'r> Reading<'r> {
         let written = Written { since, digest: self.shared.digest(given), bytes: content.len() };
         let is_gone = matches!(&asked.scope, Scope::Pod(uid) if self.pods.as_ref().is_some_and(|pods| !pods.contains(&**uid)));
         let (origin, pod) = (self.origin(&head.origin), self.account(&head));
-        // Its value stays where it is.
+        // The secret's value stays on the disk.
         let nothing = Arc::new(Secret { fields: std::collections::BTreeMap::new(), response: None, version: None, lease: None });
         let (by, bound) = (head.by.parse().map_err(|_| foreign())?, Duration::from_millis(head.bound));
         let answer = Answer { asked, secret: nothing, by, since, bound, pod };
@@ -260,10 +260,10 @@ impl<'r> Reading<'r> {
     fn tell(&self) {
         let Tally { found, unopened } = &self.tally;
         if let Some((count, first)) = unopened {
-            tracing::warn!(count, first, "sealed answers do not open and are ignored (remove the files)");
+            tracing::warn!(count, first, "sealed answers do not open, and Keyferry ignores them (remove the files)");
         }
         if *found > 0 {
-            tracing::info!(answers = found, "sealed answers of a former process are there, for when their store is out");
+            tracing::info!(answers = found, "Keyferry has sealed answers of a former process, for when their store is out");
         }
     }
 }

@@ -1,19 +1,19 @@
-//! How much of the disk is free: kubelet evicts Pods from a node whose disk is full, and answers of before are not worth that.
+//! How much of the disk is free: kubelet evicts Pods from a node whose disk is full, and old answers are not worth that.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// No file is written while the disk has less free than this.
+/// No file is written while the disk has less free space than this,
 const LEAST: u64 = 256 << 20;
 
-/// Nor while it has less than this part of it free.
+/// or while it has less than this part of its space free.
 const PART: u64 = 20;
 
-/// Reads how many bytes of a folder's file system are free, and how many it has.
+/// Reads how many bytes of a folder's file system are free, and how many it has in all.
 pub(super) type Space = Arc<dyn Fn(&Path) -> io::Result<(u64, u64)> + Send + Sync>;
 
-/// The machine's.
+/// The values of the real disk.
 pub(super) fn of_disk() -> Space {
     Arc::new(|folder| {
         let found = rustix::fs::statvfs(folder)?;

@@ -1,4 +1,4 @@
-//! On paused time, with a writer that does its work at once: what a restart finds is what the test says. `Threads` has the real one.
+//! On paused time, with a writer that does its work at once: so the test decides what a restart finds. `Threads` has the real writer.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ mod bounds;
 mod ledger;
 mod starting;
 
-/// A node with a disk: what is there outlives the daemon.
+/// A node with a disk. What is there outlives the daemon.
 struct Node {
     folder: TempDir,
     clock: Arc<ManualClock>,
@@ -37,7 +37,7 @@ struct Node {
     bytes: usize,
     keys: Mutex<Vec<u8>>,
     inline: bool,
-    /// For what is known of the disk.
+    /// The memory for what is known about the disk.
     memory: usize,
     refusals: Refusals,
 }
@@ -80,7 +80,7 @@ impl Node {
         Archive::with(&opening, Arc::new(move |_| Ok((free.load(Ordering::SeqCst), 1 << 41))), self.inline).unwrap()
     }
 
-    /// It starts, by this entry of the configuration.
+    /// The daemon starts with this entry of the configuration.
     fn start_as(&self, origin: &str) -> Daemon {
         self.start_with(self.archive(), origin)
     }
@@ -102,7 +102,7 @@ impl Node {
         self.start_as("one")
     }
 
-    /// It is killed and starts again: a new process has other clocks, and nothing in memory.
+    /// The daemon is killed and starts again: a new process has other clocks, and nothing in memory.
     fn restart(&self, daemon: Daemon) -> Daemon {
         drop(daemon);
         self.start()
@@ -133,7 +133,7 @@ impl Daemon {
         self.ask_by("uid-1", &secret(name), Some(fault)).await.unwrap_err().fault
     }
 
-    /// What is given while the store is out: the text, and its age in seconds.
+    /// The answer that is given while the store is out: the text, and its age in seconds.
     async fn stale(&self, name: &str) -> Option<(String, u64)> {
         self.stale_of(&secret(name)).await
     }
@@ -236,7 +236,7 @@ async fn a_refused_login_is_remembered_until_one_succeeds() {
     assert_eq!((daemon.stale("kv/other").await, node.files("logins").len()), (given("o1", 0), 0));
     let daemon = node.restart(daemon);
     assert_eq!(daemon.stale("kv/db").await, given("v1", 0));
-    // A login that nothing is behind leaves no mark.
+    // A login leaves no mark if no answer depends on it.
     let daemon = Daemon { store: Fake::new(), ..daemon };
     let role = secret("kv/db").with(|asked| asked.login = Login { role: Some("r".into()), ..Login::default() });
     assert!(daemon.ask_by("uid-1", &role, Some(Fault::Unauthenticated)).await.is_ok() || node.files("logins").is_empty());
@@ -265,7 +265,7 @@ async fn a_disk_that_cannot_be_written_serves_nothing() {
     daemon.ask("kv/db").await.unwrap();
     daemon.ask("kv/other").await.unwrap();
     let daemon = node.restart(daemon);
-    // In the room's place is a file: root, too, cannot write there.
+    // There is a file in the room's place: not even root can write there.
     let (room, away) = (node.folder.path().join("cache/answers"), node.folder.path().join("away"));
     fs::rename(&room, &away).unwrap();
     fs::write(&room, "").unwrap();
@@ -278,7 +278,7 @@ async fn a_disk_that_cannot_be_written_serves_nothing() {
     daemon.archive.shared.wake();
     assert_eq!((daemon.archive.fault(), node.files("answers").len()), (None, 1), "what was to be removed is gone now");
     assert_eq!((daemon.stale("kv/other").await, daemon.stale("kv/db").await), (given("o1", 0), None));
-    // And a daemon that starts on such a disk.
+    // The same for a daemon that starts with such a disk.
     fs::rename(node.folder.path().join("cache/logins"), &away).unwrap();
     fs::write(node.folder.path().join("cache/logins"), "").unwrap();
     drop(daemon);
@@ -336,7 +336,7 @@ async fn files_that_are_not_ours_are_nothing() {
     let second = node.files("answers").into_iter().find(|file| *file != first).unwrap();
     let (one, other) = (fs::read(&first).unwrap(), fs::read(&second).unwrap());
     let daemon = node.restart(daemon);
-    // Another answer in its place, after the daemon has looked.
+    // Puts another answer in its place, after the daemon has looked.
     fs::write(&first, &other).unwrap();
     assert_eq!(daemon.stale("kv/db").await, None);
     assert_eq!(daemon.stale("kv/other").await, given("o1", 0));
@@ -393,7 +393,7 @@ async fn who_fills_the_disk_loses_its_own_oldest() {
     assert!((800_000..=MIB as u64).contains(&bytes), "{bytes}");
     let daemon = node.restart(daemon);
     assert_eq!(daemon.stale("kv/db").await, given("v1", 0), "the other tenant's");
-    // Tiny answers to long questions fill the index, and no more than its share of it.
+    // Tiny answers to long requests fill the index, but only their tenant's share of it.
     for n in 0..300 {
         let name = format!("kv/{}{n}", "n".repeat(400));
         daemon.put(&name, b"v");
@@ -426,7 +426,7 @@ async fn a_wipe_is_seen_before_anything_is_given() {
     assert_eq!(daemon.stale("kv/shop/db").await, given("kv/shop/db", 0), "what the store said since");
     let daemon = node.restart(daemon);
     assert_eq!((daemon.stale("kv/shop/db").await, daemon.stale("kv/shop/api").await), (given("kv/shop/db", 0), None));
-    // One who put the files back has not put back what was wiped.
+    // If somebody puts the files back, the wiped answers are still wiped.
     let kept: Vec<_> = node.files("answers").into_iter().map(|file| (fs::read(&file).unwrap(), file)).collect();
     assert_eq!(wipe(&sealed, &Target::Backend("files".parse().unwrap(), String::new()), now()).unwrap(), 0);
     assert_eq!(wipe(&sealed, &Target::All, now()).unwrap(), 2);
@@ -439,7 +439,7 @@ async fn a_wipe_is_seen_before_anything_is_given() {
     assert!(node.files("answers").is_empty(), "and they are removed");
 }
 
-/// The store says the same again after a wipe: that is written, though the disk has had it a moment ago.
+/// The store gives the same answer again after a wipe: it is written, although the disk had it a moment ago.
 #[tokio::test(start_paused = true)]
 async fn what_the_store_says_again_after_a_wipe_is_written_again() {
     let node = Node::new();
@@ -475,7 +475,7 @@ async fn a_review_and_a_pod_that_is_gone_reach_the_disk() {
     assert_eq!((daemon.stale("own/db").await, node.files("answers").len()), (None, 1), "it went while the daemon was down");
     daemon.archive.wait(daemon.table.review(MIB, TIMES, &|pod, secrets| vec![&*pod.service_account != "web"; secrets.len()]));
     assert_eq!((daemon.stale("kv/db").await, node.files("answers").len()), (None, 0));
-    // A shorter bound, and then the former one again.
+    // A shorter limit, and then the former one again.
     daemon.ask("kv/db").await.unwrap();
     let allow = |_: &Arc<PodIdentity>, all: &[&SecretRef]| vec![true; all.len()];
     let hour = CacheConfig { stale: Duration::from_hours(1), ..TIMES };
@@ -497,7 +497,7 @@ async fn memory_lets_go_of_what_nobody_asks_for() {
     assert!(held.upgrade().is_none() && daemon.table.weight() == 0);
     assert_eq!(daemon.stale("kv/db").await, given("v1", 720), "the disk has it");
     assert!(daemon.table.weight() > 0);
-    // What the disk does not have stays.
+    // What the disk does not have stays in memory.
     node.free.store(0, Ordering::SeqCst);
     daemon.put("kv/other", b"o1");
     daemon.ask("kv/other").await.unwrap();
@@ -538,7 +538,7 @@ async fn a_disk_that_hangs_keeps_a_denied_mount_waiting_and_serves_nothing() {
     assert_eq!(node.files("answers").len(), 1);
 }
 
-/// While the disk hangs, one tenant's answers and refusals, again and again, leave nothing behind.
+/// While the disk hangs, one tenant's answers and refusals pile up nothing, however often they come.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_hangs_makes_nothing_large() {
     let node = Node::new();
@@ -563,7 +563,7 @@ async fn a_disk_that_hangs_makes_nothing_large() {
     assert_eq!((index.all().count(), index.is_waiting()), (0, false));
 }
 
-/// How long ten secrets take from the disk, and what the index of 10,000 answers costs: `cargo test -- --nocapture --ignored` shows it.
+/// How long ten secrets take from the disk, and how much memory the index of 10,000 answers uses: `cargo test -- --nocapture --ignored` shows it.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement"]
 async fn measures() {

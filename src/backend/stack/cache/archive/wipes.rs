@@ -1,5 +1,5 @@
-//! What `keyferry cache wipe` leaves behind: sealed marks "nothing older than this", for all, for a backend, or for names that begin so. The
-//! running daemon reads them before it gives an answer of before.
+//! What `keyferry cache wipe` leaves: sealed marks that say "nothing older than this". They are for everything, for a backend, or for the names
+//! with a prefix. The running daemon reads them before it gives an old answer.
 
 use std::ops::ControlFlow;
 
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 use crate::backend::stack::sealed::Room;
 use crate::model::SecretRef;
 
-/// After so long a mark says nothing any more: no answer is kept for longer.
+/// A mark has no effect after this time: no answer is kept for longer.
 const LASTS: SignedDuration = SignedDuration::from_hours(30 * 24 + 1);
 
-/// With more marks than this, what was said before the newest of them serves nobody: to keep all of them apart is worth no more memory.
+/// If there are more marks than this, no answer older than the newest mark is given: keeping all of them apart is not worth more memory.
 const MOST: usize = 1024;
 
 /// One mark.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Wipe {
-    /// `None`: all.
+    /// `None`: all backends.
     pub backend: Option<String>,
     pub prefix: String,
     pub at: Timestamp,
@@ -39,7 +39,7 @@ impl Wipe {
         format!("{}/{}", self.backend.as_deref().unwrap_or_default(), self.prefix)
     }
 
-    /// Leaves it in its room, for good; those that say nothing any more go. A clock that was set back takes nothing of a former one back.
+    /// Writes the mark into its room for good. Marks without an effect are removed. If the clock was set back, the former marks still apply.
     ///
     /// # Errors
     /// The folder cannot be written.
@@ -59,7 +59,7 @@ impl Wipe {
 // === impl Wipes ===
 
 impl Wipes {
-    /// A mark that does not open is ignored: what it covered was sealed with a key that is not named any more, too.
+    /// A mark that does not open is ignored. What it covered was encrypted with the same key, which is not configured any more.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -80,7 +80,7 @@ impl Wipes {
             ControlFlow::Continue(())
         })?;
         if let Some((count, first)) = unopened {
-            tracing::warn!(count, first, "marks of `keyferry cache wipe` do not open and are ignored (remove the files)");
+            tracing::warn!(count, first, "marks of `keyferry cache wipe` do not open, and Keyferry ignores them (remove the files)");
         }
         Ok(Self(wipes))
     }
@@ -89,7 +89,7 @@ impl Wipes {
         self.0.is_empty()
     }
 
-    /// Whether an answer to this, for which the store was asked then, was wiped.
+    /// Whether an answer to this request was wiped, if the store was asked at this time.
     pub fn cover(&self, secret: &SecretRef, at: Timestamp) -> bool {
         self.0.iter().any(|wipe| at <= wipe.at && wipe.covers(secret))
     }

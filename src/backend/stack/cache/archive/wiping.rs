@@ -21,23 +21,23 @@ pub struct Listed {
     pub secret: SecretRef,
     pub namespace: String,
     pub account: String,
-    /// It is this Pod's alone, by uid.
+    /// The uid of the only Pod that it is for.
     pub pod: Option<String>,
     /// When the store was asked.
     pub at: Timestamp,
-    /// Of the file.
+    /// The size of the file.
     pub bytes: u64,
 }
 
-/// What is to be wiped.
+/// What to wipe.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
     All,
-    /// The names of a backend that begin so.
+    /// The names of a backend with this prefix.
     Backend(BackendName, String),
 }
 
-/// What is there, and how many files do not open.
+/// The answers that are there, and how many files do not open.
 ///
 /// # Errors
 /// The folder cannot be read.
@@ -53,10 +53,10 @@ pub fn list(sealed: &Arc<Sealed>) -> io::Result<(Vec<Listed>, usize)> {
     Ok((found, unopened))
 }
 
-/// Removes files, once a mark tells the daemon that it may give nothing of it any more. How many files it removed.
+/// Writes a mark that forbids the daemon to give these answers, and then removes the files. Returns how many files it removed.
 ///
 /// # Errors
-/// The folder cannot be written: the mark, or all files, may not be what they should.
+/// The folder cannot be written: the mark may be missing, or some files may still be there.
 pub fn wipe(sealed: &Arc<Sealed>, target: &Target, now: Timestamp) -> io::Result<usize> {
     let [answers, _, wipes, _] = rooms(sealed);
     let (backend, prefix) = match target {
@@ -67,7 +67,7 @@ pub fn wipe(sealed: &Arc<Sealed>, target: &Target, now: Timestamp) -> io::Result
     wipe.write(&wipes)?;
     let mut removed = 0;
     each(sealed, |path, listed| {
-        // Of a file that does not open nobody can say whose it is: it goes with all of them.
+        // Nobody can say what a file has that does not open: it is removed only if all files are wiped.
         let goes = listed.map_or(*target == Target::All, |listed| wipe.covers(&listed.secret));
         if goes && !path.is_dir() {
             match fs::remove_file(path) {

@@ -1,5 +1,5 @@
-//! The one thread that writes answers to the disk, and removes them: removals, marks and denials first, since mounts wait for these. What is new is
-//! written every few seconds, so that a disk is not kept busy by answers that change all the time.
+//! The one thread that writes answers to the disk and removes them. Removals, marks and denials are first, because mounts wait for them. New
+//! answers are written every few seconds, so that answers that change all the time do not keep the disk busy.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,13 +24,13 @@ use crate::backend::stack::sealed::Room;
 use crate::clock::Clock;
 use crate::files::Stamp;
 
-/// From one writing of what is new to the next: a kill loses no more than this, and the time that the writing takes.
+/// The time between two writes of new answers. A kill loses no more than this, and the time of the write.
 const PACE: Duration = Duration::from_secs(4);
 
-/// How often a disk that cannot be written is tried, and how often one that is full is looked at.
+/// How often to try a disk that cannot be written, and how often to look at one that is full.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How often what is past its bound is removed.
+/// How often to remove what is too old.
 const SWEEP: Duration = Duration::from_mins(1);
 
 /// What a file has besides its content: the sealed folder's header and tag.
@@ -50,13 +50,13 @@ pub(super) struct Shared {
     pub done: watch::Sender<Ticket>,
     /// Whether it has read what a former process has left.
     pub complete: watch::Sender<bool>,
-    /// Whether there is no thread: whoever wakes it does its work. For tests on paused time.
+    /// Whether there is no thread: then the caller that wakes the writer does its work. For tests on paused time.
     pub inline: bool,
-    /// Where kubelet has a folder for each Pod.
+    /// The folder where kubelet has a folder for each Pod.
     pub pods: PathBuf,
     #[cfg(test)]
     pub off: Mutex<Option<Rule>>,
-    /// A test that holds this is a disk that does not answer.
+    /// While a test holds this, the disk does not answer.
     #[cfg(test)]
     pub stall: Mutex<()>,
 }
@@ -66,37 +66,37 @@ pub(super) struct State {
     pub ledger: Ledger,
     /// Why the disk cannot be written.
     pub fault: Option<String>,
-    /// What the folder of wipes looked like when it was last read.
+    /// The state of the folder of wipes when it was last read.
     pub seen: Option<Stamp>,
-    /// Removals are done so far.
+    /// The removals that are done.
     done: Ticket,
-    /// And were tried so far.
+    /// The removals that were tried.
     tried: Ticket,
-    /// When what is new was last written.
+    /// When new answers were last written.
     wrote: Instant,
     swept: Instant,
-    /// Whether what is new is written at once.
+    /// Whether new answers are written at once.
     flush: bool,
     trouble: Trouble,
     closed: bool,
 }
 
-/// What was found when it was last looked at, and said once.
+/// What the last look found. The log says it once.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// The disk has too little room.
+    /// The disk has too little space.
     is_full: bool,
     /// The clock is behind.
     is_behind: bool,
 }
 
-/// What is to be removed and marked in one round.
+/// What to remove and mark in one round.
 struct Job {
     unlinks: Vec<Id>,
     marks: Vec<(Id, bool)>,
     pages: Pages,
     ticket: Ticket,
-    /// Only to see whether the disk can be written again.
+    /// Only checks whether the disk can be written again.
     probe: bool,
 }
 
@@ -120,13 +120,13 @@ impl State {
         }
     }
 
-    /// Whether the clock is so far behind the folder that ages mean nothing. Said once.
+    /// Whether the clock is so far behind the folder that ages mean nothing. The log says it once.
     pub fn is_behind(&mut self, now: Timestamp) -> bool {
         let behind = self.index.behind_by(now);
         if let (Some(behind), false) = (behind, self.trouble.is_behind) {
             tracing::warn!(
                 seconds = behind.as_secs(),
-                "the clock is behind the newest answer in the sealed folder: none is given from there (set the clock; or, if it was ahead before, `keyferry cache wipe`)"
+                "the clock is behind the newest answer in the sealed folder: no answer is given from there (set the clock; or, if it was ahead before, `keyferry cache wipe`)"
             );
         }
         self.trouble.is_behind = behind.is_some();
@@ -151,7 +151,7 @@ impl State {
         Job { unlinks, marks, pages, ticket: self.index.ticket, probe }
     }
 
-    /// What could not be done is to be done again.
+    /// What has failed must be done again.
     fn failed(&mut self, job: Job) {
         for (login, shut) in job.marks {
             self.index.marks.entry(login).or_insert(shut);
@@ -209,7 +209,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits for a removal. Whether it was tried in time.
+    /// Waits for a removal. Returns whether it was tried in time.
     pub fn wait(&self, ticket: Ticket, limit: Duration) -> bool {
         let waiting = |state: &mut State| state.done < ticket;
         let (state, _) = self.changed.wait_timeout_while(self.lock(), limit, waiting).unwrap_or_else(PoisonError::into_inner);
@@ -235,7 +235,7 @@ impl Shared {
         }
     }
 
-    /// Waits for work; whether what is new is to be written, too. `None`: it is closed.
+    /// Waits for work. Returns whether to write new answers too. `None`: it is closed.
     fn due(&self) -> Option<bool> {
         let mut state = self.lock();
         loop {
@@ -272,7 +272,7 @@ impl Shared {
             let state = self.lock();
             state.ledger.has_pods() || state.index.all().any(|known| known.recalled_for().is_some())
         };
-        // Without the lock: kubelet's folder may be slow.
+        // Without the lock, because kubelet's folder may be slow.
         let pods = if has_pods { self.pods() } else { None };
         let mut state = self.lock();
         state.swept = Instant::now();
@@ -284,14 +284,14 @@ impl Shared {
         state.index.drop_marks();
     }
 
-    /// The Pods of this node; `None`: kubelet's folder is not mounted, or kubelet starts, and nobody can say which are gone.
+    /// The Pods of this node; `None`: kubelet's folder is not mounted, or kubelet is starting, so nobody can say which Pods are gone.
     pub fn pods(&self) -> Option<HashSet<String>> {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         let pods = fs::read_dir(&self.pods).ok()?.map(name).collect::<io::Result<HashSet<_>>>().ok()?;
         (!pods.is_empty()).then_some(pods)
     }
 
-    /// Removes and marks what there is, and then writes what is new.
+    /// Removes and marks what is due, and then writes what is new.
     pub fn round(&self, writes: bool) {
         let (job, flush, writes) = {
             let mut state = self.lock();
@@ -313,7 +313,7 @@ impl Shared {
             Ok(()) => self.works(),
             Err(error) => self.fails(error.to_string()),
         }
-        // What a removal has cut short goes on at once.
+        // If a removal has interrupted the writes, they go on at once.
         if writes && !cut_short || outcome.is_err() {
             self.lock().wrote = Instant::now();
         }
@@ -345,7 +345,7 @@ impl Shared {
 
     fn withdraw(&self, job: &Job) -> io::Result<()> {
         self.stalls();
-        // A full disk takes none of these but the removals, and one part that fails holds up no other.
+        // A full disk accepts only removals, and one part that fails does not stop another one.
         let parts = [self.unlink(&job.unlinks), self.mark(&job.marks), job.pages.write(&self.denials)];
         parts.into_iter().collect::<io::Result<()>>()?;
         if job.probe { self.probe() } else { Ok(()) }
@@ -375,10 +375,10 @@ impl Shared {
         if self.answers.dir().exists() { self.answers.sync() } else { Ok(()) }
     }
 
-    /// Until a removal waits: that goes first. Whether there was one.
+    /// Writes until a removal waits, which goes first. Returns whether there was one.
     fn write_all(&self) -> io::Result<bool> {
         let (mut wrote, mut cut_short) = (false, false);
-        // Else an answer would pass for written whose file is gone.
+        // Otherwise an answer could count as written although its file is gone.
         let is_waiting = self.lock().index.is_waiting();
         if is_waiting && !self.is_current() {
             self.read_wipes();
@@ -429,7 +429,7 @@ impl Shared {
         let is_full = !found.is_ok_and(is_enough);
         let mut state = self.lock();
         if is_full && !state.trouble.is_full {
-            tracing::warn!(folder = %folder.display(), "the disk has less than 256 MiB or 5 % free: no answers are written until it has more");
+            tracing::warn!(folder = %folder.display(), "the disk has less than 256 MiB or 5 % free: Keyferry writes no answers until it has more");
         }
         state.trouble.is_full = is_full;
         !is_full
@@ -437,7 +437,7 @@ impl Shared {
 
     // --- wipes ---
 
-    /// Whether the folder of wipes is as it was when it was last read: one system call.
+    /// Whether the folder of wipes has not changed since it was last read: one system call.
     pub fn is_current(&self) -> bool {
         let folder: PathBuf = self.wipes.dir();
         let now = Stamp::of(&folder).ok();
@@ -461,7 +461,7 @@ impl Shared {
     }
 
     #[cfg(not(test))]
-    #[allow(clippy::unused_self)] // a test's may say otherwise
+    #[allow(clippy::unused_self)] // a test's archive may differ
     pub const fn holds(&self, _: Rule) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! On paused time: an answer's age is what the test says.
+//! On paused time: the test decides the age of an answer.
 
 use tokio::time::{advance, sleep};
 
@@ -16,7 +16,7 @@ const FRESH: Duration = Duration::from_mins(2);
 const STALE: Duration = Duration::from_hours(24);
 const MS: Duration = Duration::from_millis(1);
 
-/// All that stands around a store, but for leases.
+/// All decorators around a store, except for leases.
 struct Bench {
     store: Arc<Fake>,
     backend: Arc<dyn Backend>,
@@ -44,12 +44,12 @@ impl Bench {
         Self { store, backend, table, metrics, clock }
     }
 
-    /// The store fails the next call so.
+    /// The store fails the next call in this way.
     fn fail(&self, fault: Fault) {
         self.store.next([(MS, Then::Fail(fault))]);
     }
 
-    /// A Pod of the ServiceAccount `web` asks the store, whatever is fresh.
+    /// A Pod of the ServiceAccount `web` asks the store, even if there is a fresh answer.
     async fn ask(&self, pod: &str, secret: &SecretRef) -> Result<Fetched, BackendError> {
         let cx = FetchContext { fresh: Some(Duration::ZERO), ..context(pod, "web", Duration::from_mins(1)) };
         self.backend.fetch(secret, &cx).await
@@ -84,7 +84,7 @@ async fn while_the_store_is_out_the_last_good_answer_serves() {
         let metrics = bench.metrics.encode();
         let lookups =
             |outcome, many| metrics.contains(&format!("keyferry_cache_lookups_total{{backend=\"bao\",outcome=\"{outcome}\"}} {many}\n"));
-        assert!(lookups("stale", 1) && lookups("miss", 2), "a stale answer is no miss as well: {metrics}");
+        assert!(lookups("stale", 1) && lookups("miss", 2), "a stale answer is not also a miss: {metrics}");
         assert_eq!(bench.ask("uid-2", &db).await.unwrap().source, Source::Store, "the store is asked each time");
     }
 }
@@ -181,11 +181,11 @@ async fn what_the_store_denies_or_does_not_have_is_gone_at_once() {
     }
 }
 
-/// One asks, and is answered late; meanwhile another has been denied.
+/// One Pod asks, and its answer comes late; meanwhile another Pod's request was denied.
 #[tokio::test(start_paused = true)]
 async fn an_answer_older_than_a_no_is_not_kept() {
     let bench = Bench::new();
-    // Whoever waits for less time flies alone.
+    // A caller that waits for less time sends a request of its own.
     let cached =
         Cached::new(Arc::clone(&bench.store) as Arc<dyn Backend>, Arc::clone(&bench.table), CacheConfig { fresh: FRESH, stale: STALE });
     let (db, cx) = (secret("kv/db"), context("uid-1", "web", FRESH));
@@ -263,7 +263,7 @@ async fn a_pod_takes_what_is_its_own_along_and_nobody_gets_anothers() {
     assert!(bench.backend.fetch(&db, &api).await.is_err(), "another ServiceAccount");
     bench.backend.forget("uid-1", Instant::now() + FRESH).await;
     assert!(!bench.serves(&own).await && bench.serves(&db).await);
-    // Its last answer comes when it is gone.
+    // Its last answer comes after it has gone.
     bench.store.next([(100 * MS, Then::Answer)]);
     let (late, ()) = tokio::join!(bench.ask("uid-1", &own), async {
         sleep(10 * MS).await;
@@ -284,7 +284,7 @@ async fn no_store_is_asked_without_a_mount_and_what_is_too_old_is_wiped() {
     assert_eq!((bench.store.calls(), bench.table.weight()), (calls, 0));
 }
 
-/// With something to fall back on a mount waits for a while; without, for as long as it can.
+/// If there is an old answer, a mount waits for a while; otherwise, as long as it can.
 #[tokio::test(start_paused = true)]
 async fn a_silent_store_keeps_nobody_waiting_for_long() {
     let bench = Bench::new();
@@ -299,7 +299,7 @@ async fn a_silent_store_keeps_nobody_waiting_for_long() {
     assert!(began.elapsed() > Duration::from_secs(59));
 }
 
-/// What a tenant's own requests keep from the store is no outage of it.
+/// If a tenant's own requests keep others from the store, that is not an outage of the store.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_never_left_is_no_outage() {
     let bench = Bench::with(FRESH, 1);
@@ -321,7 +321,7 @@ async fn all_who_wait_get_it_and_each_by_its_own_class() {
     advance(Duration::from_hours(2)).await;
     let calls = bench.store.calls();
     bench.store.next([(MS, Then::Fail(Fault::Unavailable)); 250]);
-    // Every second class has a bound of its own, the first one's too.
+    // Every second class has its own limit, and so has the first class.
     let pods: Vec<_> = (0..250)
         .map(|n| FetchContext { max_stale: (n % 2 == 0).then_some(Duration::from_hours(1)), ..context(&format!("uid-{n}"), "web", FRESH) })
         .collect();

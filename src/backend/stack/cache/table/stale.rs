@@ -1,4 +1,4 @@
-//! What serves while a store is out, from memory and from the disk. Apart from when answers are taken up and go.
+//! What is given while a store is out, from memory and from the disk. This is apart from when answers are added and removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +11,11 @@ use crate::backend::stack::asked::Asked;
 use crate::backend::stack::cache::archive::{Answer, Drawer, Ticket};
 use crate::backend::stack::cache::rule::Rule;
 
-/// How long memory keeps what nobody asks for and the disk has, too.
+/// How long memory keeps an answer that nobody asks for and that the disk also has.
 const IDLE: Duration = Duration::from_mins(10);
 
 impl Table {
-    /// The last good answer that memory has, and its age, which is less than the `bound`; none while its login is refused.
+    /// The last good answer in memory and its age, which is below the `bound`; none while its login is refused.
     pub(in crate::backend::stack::cache) fn find_stale(&self, asked: &Asked, bound: Duration) -> Option<(Arc<Kept>, Duration)> {
         let kept = self.answers.find(asked)?;
         let age = kept.since.age(self.clock.now());
@@ -25,7 +25,7 @@ impl Table {
         may_serve.then_some((kept, age))
     }
 
-    /// How old the answer is that would serve, from memory or from the disk. No answer is read for it.
+    /// The age of the answer that would be given, from memory or from the disk. No answer is read for this.
     pub(in crate::backend::stack::cache) async fn stale_age(&self, asked: &Asked, bound: Duration, cx: &FetchContext) -> Option<Duration> {
         let in_memory = || self.find_stale(asked, bound).map(|(_, age)| age);
         let Some(drawer) = &self.drawer else { return in_memory() };
@@ -38,7 +38,7 @@ impl Table {
         drawer.age(asked, bound, cx.deadline).await
     }
 
-    /// What serves while the store is out, from the disk where memory has nothing.
+    /// The answer for an outage. It comes from the disk if memory has none.
     pub(in crate::backend::stack::cache) async fn serve_stale(
         self: &Arc<Self>,
         asked: &Asked,
@@ -59,7 +59,7 @@ impl Table {
         self.recall(drawer, answer, bound)
     }
 
-    /// The same without waiting: what memory has, where nothing has to be read to give it.
+    /// The same without waiting: an answer in memory, if nothing must be read before it is given.
     pub(in crate::backend::stack::cache) fn recall_stale(&self, asked: &Asked, bound: Duration) -> Option<(Arc<Kept>, Duration)> {
         if self.drawer.as_ref().is_some_and(|drawer| !drawer.has_wipes()) {
             return None;
@@ -69,7 +69,7 @@ impl Table {
         Some(found)
     }
 
-    /// Until when an answer was fresh that seems to be there, and could serve. What the disk has is not fresh any more.
+    /// Until when an answer was fresh that seems to be there and could be given. An answer on the disk is not fresh any more.
     pub(in crate::backend::stack::cache) fn has_stale(&self, asked: &Asked, bound: Duration) -> Option<Instant> {
         if self.answers.find(asked).is_some() {
             return self.find_stale(asked, bound).map(|(kept, _)| kept.until);
@@ -78,7 +78,7 @@ impl Table {
         drawer.could_serve(asked, bound).then_some(self.began)
     }
 
-    /// Whether an answer is known to be there that could serve. Before all of the disk is read, nothing of it is known.
+    /// Whether there certainly is an answer that could be given. Nothing on the disk is known before all of it is read.
     pub(in crate::backend::stack::cache) fn keeps(&self, asked: &Asked, bound: Duration) -> bool {
         if self.answers.find(asked).is_some() {
             return self.find_stale(asked, bound).is_some();
@@ -86,7 +86,7 @@ impl Table {
         self.drawer.as_ref().is_some_and(|drawer| drawer.has_servable(asked, bound))
     }
 
-    /// An answer of the disk is memory's, too, from now on; unless it was taken back while it was read.
+    /// Puts an answer from the disk into memory, unless it was revoked while it was read.
     fn recall(self: &Arc<Self>, drawer: &Drawer, answer: Answer, bound: Duration) -> Option<(Arc<Kept>, Duration)> {
         let mut asking = self.lock();
         if let Some(known) = self.answers.find(&answer.asked) {
@@ -116,25 +116,25 @@ impl Table {
         Some((Arc::new(kept), since.age(self.clock.now())))
     }
 
-    /// Waits until what was taken back is gone from the disk, too.
+    /// Waits until what was revoked is also gone from the disk.
     pub(in crate::backend::stack::cache) async fn settled(&self, ticket: Ticket, deadline: Instant) {
         if let Some(drawer) = &self.drawer {
             drawer.archive().settled(ticket, deadline).await;
         }
     }
 
-    /// What may serve while the store is out is for the disk, too.
+    /// An answer that may be given while the store is out must also be on the disk.
     pub(super) fn seal(&self, kept: &Kept, stale: Duration, former: Option<&Kept>) -> Ticket {
         let Some(drawer) = self.drawer.as_ref().filter(|_| !stale.is_zero()) else { return 0 };
         let Kept { asked, answer, by, since, pod, door, .. } = kept;
         let same = former.filter(|former| former.answer.is_as(answer)).map(|former| former.since);
         let (asked, secret, by, pod) = (asked.clone(), Arc::clone(answer), by.clone(), Arc::clone(pod));
         drawer.put(Answer { asked, secret, by, since: *since, bound: stale, pod }, same);
-        // Its login was refused since this was asked.
+        // Its login was refused after this was asked.
         if door.is_open() { 0 } else { self.mark(&kept.asked.scope, &kept.asked.secret.login) }
     }
 
-    /// Whether there is an answer that could serve while the store is out.
+    /// Whether there is an answer that could be given while the store is out.
     pub(in crate::backend) fn can_serve(&self) -> bool {
         let (now, wall) = (Instant::now(), self.clock.now());
         let is_young = |kept: &Kept| now + kept.since.age(wall).saturating_sub(kept.since.elapsed()) < kept.stale_until;
@@ -143,7 +143,7 @@ impl Table {
             || self.drawer.as_ref().is_some_and(|drawer| drawer.can_serve(stale))
     }
 
-    /// Its part of the sealed folder, where that may have answers.
+    /// Its part of the sealed folder, if that may have answers.
     pub(in crate::backend) fn drawer(&self) -> Option<&Drawer> {
         self.drawer.as_ref()
     }
@@ -158,7 +158,7 @@ impl Table {
         u64::try_from(now.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// When memory may let go of it. `None`: it has it alone.
+    /// When memory may drop it. `None`: only memory has it.
     pub(super) fn idle(&self, kept: &Kept) -> Option<Instant> {
         self.drawer.as_ref()?;
         let used = self.began + Duration::from_millis(kept.used.load(Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! Any number of callers, come and gone at any time, whatever the store does: nobody hangs, and nobody gets what is another's.
+//! Any number of callers, which come and go at any time, whatever the store does: nobody hangs, and nobody gets another caller's answer.
 
 use proptest::prelude::*;
 use tokio::time::{sleep_until, timeout};
@@ -14,7 +14,7 @@ struct Caller {
     secret: &'static str,
     comes: u64,
     patience: u64,
-    /// When its client goes away, if it does.
+    /// When its client goes away, if ever.
     goes: Option<u64>,
     update: bool,
 }
@@ -39,13 +39,13 @@ fn call() -> impl Strategy<Value = (Duration, Then)> {
     (after.prop_map(Duration::from_millis), then)
 }
 
-/// What one caller came away with: an answer with whom it is for, an error, or a panic.
+/// What one caller got: an answer with whom it is for, an error, or a panic.
 async fn play(backend: Arc<Coalesced>, caller: Caller) -> Option<(Scope, SecretRef, Answer)> {
     let start = Instant::now();
     sleep_until(start + Duration::from_millis(caller.comes)).await;
     let method = if caller.update { Method::Post } else { Method::Get };
     let secret = secret(caller.secret).with(|asked| asked.method = method);
-    // Pods of one ServiceAccount, and of another.
+    // Some Pods are of one ServiceAccount, and some of another.
     let cx = context(
         &format!("uid-{}-{}", caller.account, caller.pod),
         &format!("account-{}", caller.account),

@@ -15,7 +15,7 @@ fn after(seconds: u64) -> Instant {
     Instant::now() + Duration::from_secs(seconds)
 }
 
-/// Calls that are due, with this end.
+/// Calls that are due and have this end.
 fn due(calls: &mut Calls<u32>, lane: &Lane, tasks: std::ops::Range<u32>, ends: Instant) {
     for task in tasks {
         calls.join(lane);
@@ -52,11 +52,11 @@ async fn tenants_are_served_round_and_what_ends_first_is_first() {
     }
     under_way.extend(all(&mut calls));
     let of = |who: u32| under_way.iter().filter(|(task, _)| task / 1000 == who).count();
-    assert_eq!([0, 2, 3, 4].map(of), [2, 2, 1, 1], "each in its turn, and two are left for whoever has less");
+    assert_eq!([0, 2, 3, 4].map(of), [2, 2, 1, 1], "each in its turn, and two are left for tenants that have less");
     due(&mut calls, &lane("farm"), 5000..5002, after(9));
     under_way.extend(all(&mut calls));
     assert_eq!(tasks(&under_way)[6..], [5000]);
-    // From here on each that comes back is for the next of the round: one call each, however much evil has.
+    // From here on, each call that ends makes room for the next tenant of the round: one call each, however many calls evil has.
     let mut order = Vec::new();
     for _ in 0..10 {
         calls.over(under_way.remove(0).1, true);
@@ -90,7 +90,7 @@ async fn calls_that_hang_leave_two_for_those_who_are_answered() {
         now.extend(all(&mut calls));
         assert!(now.len() <= 7);
     }
-    // All that hang now hang for ever.
+    // All calls that hang now hang for ever.
     for n in 0..20 {
         due(&mut calls, &lane("shop"), 1000 + n..1001 + n, after(60));
         let more = all(&mut calls);
@@ -114,7 +114,7 @@ async fn a_silent_lane_is_asked_with_one_call_and_silent_lanes_of_a_server_with_
     }
     let probe = all(&mut calls);
     assert_eq!(probe.len(), 1, "of both namespaces together");
-    // Another server, and a namespace that was not found silent, go on.
+    // Another server goes on, and so does a namespace that is not silent.
     due(&mut calls, &at("shop", Some("https://other")), 200..201, after(60));
     due(&mut calls, &lane("mill"), 300..301, after(60));
     let others = all(&mut calls);
@@ -135,7 +135,7 @@ async fn a_silent_lane_is_asked_with_one_call_and_silent_lanes_of_a_server_with_
     assert!(of(first) == 1 && of(second) >= 3, "that one is at work again, and the other is asked: {now:?}");
 }
 
-/// Anything in any order: never more than may be, nothing lost, nothing twice, and nothing left.
+/// Random steps: there are never more calls than allowed, nothing is lost, nothing comes twice, and nothing is left.
 #[tokio::test(start_paused = true)]
 async fn the_rules_hold_after_each_step() {
     let mut state = 11_u64;
@@ -190,7 +190,7 @@ async fn the_rules_hold_after_each_step() {
                 assert!(probes <= 1);
             }
         }
-        // What waits comes in the end, if what is under way does.
+        // Each waiting call is made in the end, if the calls under way end.
         for _ in 0..1000 {
             under_way.extend(all(&mut calls));
             let Some((task, slot)) = under_way.pop() else { break };

@@ -1,10 +1,10 @@
-//! The keeper's calls: what one store, disk or namespace does is nothing to the others.
+//! The keeper's calls: what one store, disk or namespace does has no effect on the others.
 
 use std::sync::mpsc;
 
 use super::*;
 
-/// Another store, of this name, with the table of the bench.
+/// Another store with this name and the table of the bench.
 fn another(name: &str, bench: &Bench) -> (Arc<Fake>, Leased) {
     let fake = Arc::new(fake(&bench.clock));
     let stack = store(name, &fake, "https://other", &bench.leases);
@@ -19,7 +19,7 @@ async fn issue(stack: &Leased, namespace: &str, backend: &str, names: impl Itera
 }
 
 impl Bench {
-    /// How many leases of a backend are given.
+    /// How many leases of a backend mounts get.
     fn given(&self, backend: &str) -> usize {
         self.leases.lock().records.values().filter(|record| record.store.name.as_str() == backend && record.secret.is_some()).count()
     }
@@ -48,7 +48,7 @@ async fn thousands_that_are_due_at_once_are_renewed_eight_at_a_time() {
         bench.fill(&format!("t{n}"), 4096).await;
     }
     assert_eq!(bench.given("bao"), 4096);
-    // All of them are due before anything is done; and the store is slow.
+    // All of them are due before anything is done, and the store is slow.
     bench.task.abort();
     pass(2800).await;
     bench.fake.rule(|rules| rules.slow = Duration::from_millis(500));
@@ -88,7 +88,7 @@ async fn a_store_that_timed_out_is_asked_one_at_a_time_until_it_answers() {
 #[tokio::test(start_paused = true)]
 async fn a_thousand_leases_of_one_namespace_delay_no_other_namespaces() {
     let bench = Bench::new();
-    // More to renew than can be: 2,000 leases of 30 s, a tenth of a second each.
+    // There is more to renew than is possible: 2,000 leases of 30 s, and each call takes a tenth of a second.
     bench.fake.rule(|rules| rules.ttl = 30);
     assert!(bench.fill("evil", 2000).await.1.is_none());
     bench.ask("shop", "a", "db/creds/app").await.unwrap();
@@ -102,7 +102,7 @@ async fn a_thousand_leases_of_one_namespace_delay_no_other_namespaces() {
     assert_eq!(bench.ask("shop", "a", "db/creds/app").await.map(|given| user(&given)).unwrap(), "user-2001");
 }
 
-/// The store lives; behind one namespace's engine something hangs.
+/// The store works, but something behind one namespace's engine hangs.
 #[tokio::test(start_paused = true)]
 async fn a_path_that_hangs_is_its_namespaces_own_trouble() {
     let bench = Bench::new();
@@ -116,7 +116,7 @@ async fn a_path_that_hangs_is_its_namespaces_own_trouble() {
     }
     let shops = || bench.leases.lock().records.values().filter(|record| *record.place.tenant() == "shop".into()).count();
     for round in 0..60 {
-        // The namespaces that hang have ever new ones.
+        // The namespaces that hang always have new ones.
         for n in 0..8 {
             let _ = bench.ask(&format!("evil-{n}"), &format!("r-{round}"), &format!("evil-{n}/{round}")).await;
         }
@@ -141,7 +141,7 @@ async fn a_class_that_leads_to_a_silent_server_silences_no_other() {
     assert!(most <= 5, "its share of four, and one: {most}");
 }
 
-/// Writings that do not come to an end.
+/// Writes that never end.
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_hangs_delays_no_renewal_and_no_mount_for_long() {
     let folder = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ async fn a_disk_that_hangs_delays_no_renewal_and_no_mount_for_long() {
         pass(10).await;
         assert_eq!((bench.user("a").await.as_str(), bench.given("bao")), ("user-1", 2));
     }
-    // What comes and goes meanwhile leaves nothing to be written.
+    // Leases that come and go meanwhile leave nothing to write.
     bench.fake.rule(|rules| rules.renewable = false);
     for n in 0..50 {
         let _ = timeout(Duration::from_millis(1), bench.fetch("c", &format!("db/creds/{n}"))).await;
@@ -172,7 +172,7 @@ async fn a_disk_that_hangs_delays_no_renewal_and_no_mount_for_long() {
     assert_eq!(files, 2);
 }
 
-/// kubelet's folder is of a file system that does not answer: threads hang, and nothing else.
+/// kubelet's folder is on a file system that does not answer: threads hang, and nothing else.
 #[tokio::test]
 async fn a_folder_of_pods_that_hangs_delays_no_mount_for_long() {
     let bench = Bench::new();
@@ -229,7 +229,7 @@ async fn a_store_that_does_not_take_a_token_back_keeps_no_other_from_it() {
     bench.fake.rule(|rules| rules.silent = Some(""));
     issue(&bench.leased, "shop", "bao", std::iter::once("db/creds/app".to_owned())).await;
     issue(&stack, "shop", "quick", std::iter::once("db/creds/app".to_owned())).await;
-    // Of one Pod at both.
+    // One Pod uses both.
     stack.fetch(&SecretRef::read("quick".parse().unwrap(), "db/creds/b".parse().unwrap()), &context_in("shop", "of-bao")).await.unwrap();
     std::fs::remove_dir(folder.join("of-bao")).unwrap();
     pass(200).await;

@@ -1,4 +1,4 @@
-//! Issued once a holder and request, and kept.
+//! One lease per holder and request, and it is kept.
 
 use super::*;
 use crate::model::LeaseFor;
@@ -99,8 +99,8 @@ async fn one_that_only_waits_for_its_turn_ends_with_its_caller() {
     sleep(Duration::from_secs(1)).await;
     first.abort();
     sleep(Duration::from_mins(1)).await;
-    assert_eq!(bench.fake.issued(), 0, "nobody wants it");
-    // Who waits for the same goes on by itself.
+    assert_eq!(bench.fake.issued(), 0, "nobody needs it");
+    // A caller that waits for the same goes on by itself.
     let first = start(&bench);
     sleep(Duration::from_secs(1)).await;
     let second = start(&bench);
@@ -170,7 +170,7 @@ async fn a_shared_lease_is_no_other_accounts() {
             of_account("d", "other", "sa-1"),
             // Made again under the old name.
             of_account("e", "web", "sa-2"),
-            // Written one after another, these would be the same.
+            // If these were written one after another, they would be the same.
             PodIdentity { namespace: "shop\", \"web".into(), ..pod("f") },
         ];
         let mut seen = vec![mine];
@@ -190,7 +190,7 @@ async fn there_are_at_most_so_many_a_pod() {
     }
     let error = bench.fetch("a", "db/creds/more").await.unwrap_err();
     assert_eq!(error.fault, Fault::TooLarge);
-    insta::assert_snapshot!(error, @"bao/db/creds/more: 128 leases are out for this Pod, the most there may be (ask for fewer leased secrets; those of a deleted Pod are revoked)");
+    insta::assert_snapshot!(error, @"bao/db/creds/more: there are 128 leases for this Pod, the most that it can have (ask for fewer leased secrets; Keyferry revokes those of deleted Pods)");
     assert_eq!(bench.fake.issued(), 128, "the store was not asked");
     bench.fetch("b", "db/creds/more").await.unwrap();
     pass(10).await;
@@ -198,7 +198,7 @@ async fn there_are_at_most_so_many_a_pod() {
     assert_eq!(user(&bench.fetch("a", "db/creds/0").await.unwrap()), "user-1");
 }
 
-/// Nobody knows which of many requests come with a lease.
+/// Nobody knows which of many requests return a lease.
 #[tokio::test(start_paused = true)]
 async fn what_is_issued_at_once_beyond_so_many_a_pod_is_revoked() {
     let bench = Arc::new(Bench::new());
@@ -206,7 +206,7 @@ async fn what_is_issued_at_once_beyond_so_many_a_pod_is_revoked() {
     let names: Vec<_> = (0..130).map(|number| format!("db/creds/{number}")).collect();
     let all = futures_util::future::join_all(names.iter().map(|name| bench.fetch("a", name))).await;
     let refused: Vec<_> = all.iter().filter_map(|given| given.as_ref().err()).collect();
-    assert!(refused.len() == 2 && refused.iter().all(|error| error.reason.starts_with("128 leases are out for this Pod")));
+    assert!(refused.len() == 2 && refused.iter().all(|error| error.reason.starts_with("there are 128 leases for this Pod")));
     pass(10).await;
     assert_eq!((bench.fake.revoked().len(), bench.leases.lock().records.len()), (2, 128));
     bench.fake.rule(|rules| rules.leased = false);

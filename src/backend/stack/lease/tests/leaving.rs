@@ -1,4 +1,4 @@
-//! Revoked when the Pod is gone, and only then.
+//! Leases are revoked when the Pod is gone, and only then.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What a store makes without a lease: made once for its holder, kept until its end, and never revoked.
+//! What a store makes without a lease: it is made once for its holder, kept until its end, and never revoked.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::model::LeaseFor;
 
 const DAY: u64 = 24 * 3600;
 
-/// As AppRole's secret ids are made.
+/// AppRole's secret ids are made like this.
 fn secret_id() -> SecretRef {
     secret("auth/approle/role/web/secret-id").with(|asked| asked.method = Method::Post)
 }
@@ -74,7 +74,7 @@ async fn without_an_end_it_is_kept_while_somebody_asks() {
     assert_eq!(bench.made_for("a", &secret_id()).await, "user-2");
 }
 
-/// A mount that finds all at hand asks too.
+/// A mount that gets everything from memory also asks.
 #[tokio::test(start_paused = true)]
 async fn a_warm_mount_asks_for_it() {
     let bench = Bench::new().making(None);
@@ -130,7 +130,7 @@ async fn it_counts_among_the_pods_leases() {
     assert_eq!(bench.fake.issued(), 128, "the store was not asked");
 }
 
-/// The end that was put off is on the disk, and what bounds it too.
+/// The postponed end is on the disk, and so is its limit.
 #[tokio::test(start_paused = true)]
 async fn a_killed_process_makes_nothing_twice() {
     let node = super::restarting::Node::new();
@@ -152,7 +152,7 @@ async fn a_killed_process_makes_nothing_twice() {
     assert_eq!(bench.made_for("a", &secret_id()).await, "user-4");
 }
 
-/// Another address or login: what was made there means nothing here.
+/// Another address or login: what was made there is not used here.
 #[tokio::test(start_paused = true)]
 async fn another_store_makes_another() {
     let bench = Bench::new().making(None);

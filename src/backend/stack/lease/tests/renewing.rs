@@ -1,4 +1,4 @@
-//! Renewed in time, and tried again until the end.
+//! Leases are renewed in time, and renewals are tried again until the end.
 
 use super::*;
 use crate::http::tests::log::Log;

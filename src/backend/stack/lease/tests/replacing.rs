@@ -1,4 +1,4 @@
-//! Replaced only when they cannot be renewed any further, while the old one works.
+//! Leases are replaced only if they cannot be renewed any more, and while the old one works.
 
 use super::*;
 

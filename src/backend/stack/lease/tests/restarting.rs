@@ -1,4 +1,4 @@
-//! Kept over a restart: a process that is killed writes nothing on its way out.
+//! Leases are kept over a restart: a process that is killed writes nothing at its end.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ impl Node {
 }
 
 impl Bench {
-    /// The process is killed, and another starts over the same store, kubelet and disk.
+    /// The process is killed, and another one starts with the same store, kubelet and disk.
     pub(super) fn killed(self, node: &Node) -> Self {
         self.moved(node, "https://bao")
     }
@@ -176,7 +176,7 @@ async fn a_shared_lease_remembers_all_its_pods() {
     assert!(bench.fake.revoked().is_empty(), "b uses it still");
 }
 
-/// Whatever a namespace had, it has; and it counts.
+/// A namespace keeps everything that it had, and all of it counts.
 #[tokio::test(start_paused = true)]
 async fn what_a_former_process_left_counts_on_its_namespaces_share_and_beyond() {
     let node = Node::new();
@@ -185,7 +185,7 @@ async fn what_a_former_process_left_counts_on_its_namespaces_share_and_beyond() 
     let shared = secret("db/creds/app").with(|asked| asked.lease = LeaseFor::Shared);
     bench.leased.fetch(&shared, &context("a")).await.unwrap();
     bench.task.abort();
-    // As if there had been room for more than there is.
+    // As if there had been more room than there is.
     as_many_as(&node, 2500);
     let bench = bench.killed(&node);
     let of = |bench: &Bench, namespace: &str| bench.leases.room.leases().of(namespace);
@@ -206,7 +206,7 @@ impl Bench {
     }
 }
 
-/// Retired leases of the same kind besides.
+/// Also with retired leases of the same kind.
 fn as_many_as(node: &Node, count: usize) {
     let room = node.sealed().room("leases");
     let contents = room.read_all().unwrap().contents;
@@ -245,7 +245,7 @@ async fn a_shared_lease_of_version_0_1_0_is_given_to_nobody_and_left_to_its_pods
     assert_eq!(bench.fake.revoked(), ["lease-1", "lease-3"]);
 }
 
-/// A content as version 0.1.0 wrote it, letter by letter: what is renamed here loses every lease at an upgrade.
+/// Content exactly as version 0.1.0 wrote it: if a name in it changes here, every lease is lost at an upgrade.
 #[tokio::test(start_paused = true)]
 async fn a_pods_lease_of_version_0_1_0_is_found() {
     let node = Node::new();

@@ -1,4 +1,4 @@
-//! What tenants share: no namespace has all the leases, the bytes or the Pods of the node.
+//! What tenants share: no namespace gets all leases, bytes or Pods of the node.
 
 use std::fs;
 
@@ -10,12 +10,12 @@ use crate::backend::stack::lease::{pods, room};
 use crate::model::Args;
 
 impl Bench {
-    /// Leases with requests under way, by namespace.
+    /// Leases by namespace, including requests under way.
     fn of(&self, namespace: &str) -> usize {
         self.leases.room.leases().of(namespace)
     }
 
-    /// Whether nothing is left of anything.
+    /// Whether nothing is left at all.
     fn is_empty(&self) -> bool {
         let state = self.leases.lock();
         let room = &self.leases.room;
@@ -36,10 +36,10 @@ async fn one_namespace_has_half_of_the_leases_and_others_find_room() {
     let (got, error) = bench.fill("evil", 32 * 128).await;
     let error = error.unwrap();
     assert_eq!((got, bench.fake.issued(), error.fault), (2048, 2048, Fault::TooLarge));
-    insta::assert_snapshot!(error, @"bao/evil/2048: 2048 leases are out for namespace evil on this node, and one namespace has no more than it leaves free of 4096 (ask for fewer leased secrets, share them with `lease: shared`, or spread the Pods)");
+    insta::assert_snapshot!(error, @"bao/evil/2048: namespace evil has 2048 of 4096 leases on this node, and a namespace must leave as many free for others as it has (ask for fewer leased secrets, share them with `lease: shared`, or spread the Pods)");
     assert!(bench.fake.revoked().is_empty(), "nothing was issued that could not be kept");
     assert_eq!(bench.ask("shop", "a", "db/creds/app").await.map(|given| user(&given)).unwrap(), "user-2049");
-    // A year of renewals changes nothing.
+    // Hours of renewals change nothing.
     pass(4 * 3600).await;
     assert_eq!((bench.of("evil"), bench.of("shop"), bench.fake.issued()), (2048, 1, 2049));
     assert_eq!(bench.ask("evil", "evil-0", "evil/0").await.map(|given| user(&given)).unwrap(), "user-1", "what it has is given");
@@ -66,7 +66,7 @@ async fn where_nothing_is_free_that_is_said() {
     }
     assert_eq!(bench.leases.room.leases().free(), 0, "each has had half of the rest");
     let error = bench.ask("shop", "a", "db/creds/app").await.unwrap_err();
-    insta::assert_snapshot!(error, @"bao/db/creds/app: 4096 leases are out on this node, the most there may be (share leases with `lease: shared`, or spread the Pods)");
+    insta::assert_snapshot!(error, @"bao/db/creds/app: there are 4096 leases on this node, the most that it can have (share leases with `lease: shared`, or spread the Pods)");
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,7 +90,7 @@ async fn room_comes_back_with_the_end_of_a_lease_and_nothing_is_left_behind() {
     assert!(bench.is_empty());
 }
 
-/// A node starts: what its Pods ask for comes without a lease, and nobody knows.
+/// A node starts: the answers for its Pods have no lease, and nobody knows that yet.
 #[tokio::test(start_paused = true)]
 async fn thousands_of_requests_without_a_lease_are_all_served() {
     let bench = Arc::new(Bench::new());
@@ -99,7 +99,7 @@ async fn thousands_of_requests_without_a_lease_are_all_served() {
     let all = join_all(asked.iter().map(|(uid, name)| bench.ask("shop", uid, name))).await;
     assert!(all.iter().all(Result::is_ok), "{:?}", all.iter().find(|given| given.is_err()));
     assert_eq!((bench.of("shop"), bench.fake.issued()), (0, 5000));
-    // What is known needs no room.
+    // Requests that are known to have no lease need no room.
     let full = bench.fill("evil", 1).await;
     assert!(full.1.is_none());
 }
@@ -150,7 +150,7 @@ async fn leases_that_differ_in_their_arguments_alone_are_bounded_by_their_bytes(
         }
     };
     assert_eq!((given, error.fault, bench.fake.issued()), (51, Fault::TooLarge, 51), "5 MiB, half of all; the next was not issued");
-    insta::assert_snapshot!(error, @"bao/pki/issue/web: the leases of namespace evil hold 5080 KiB on this node, and one namespace has no more than it leaves free of 10240 KiB (ask for fewer or smaller leased secrets, share them with `lease: shared`, or spread the Pods)");
+    insta::assert_snapshot!(error, @"bao/pki/issue/web: the leases of namespace evil hold 5080 of 10240 KiB on this node, and a namespace must leave as much free for others as it holds (ask for fewer or smaller leased secrets, share them with `lease: shared`, or spread the Pods)");
     assert!(bench.ask("shop", "a", "db/creds/app").await.is_ok());
 }
 
@@ -201,7 +201,7 @@ async fn a_replacement_waits_for_the_end_of_the_old_one_where_the_share_is_full(
     assert_eq!((bench.fake.issued(), bench.of("evil")), (2048, 2048));
     pass(710).await;
     assert_eq!(given("evil-0", "evil/0").await, "user-2049");
-    // With room it is replaced before.
+    // If there is room, it is replaced earlier.
     assert_eq!(bench.ask("shop", "a", "db/creds/app").await.map(|given| user(&given)).unwrap(), "user-2050");
     pass(2900).await;
     assert_eq!(bench.ask("shop", "a", "db/creds/app").await.map(|given| user(&given)).unwrap(), "user-2051");
@@ -226,7 +226,7 @@ async fn what_is_known_to_be_plain_is_weighed_and_each_namespaces_own() {
     }
     let (evil, all) = plain("evil");
     assert!(shop == plain("shop").0 && all == evil + shop && all <= 1 << 20 && all > 1_000_000, "{shop} {evil} {all}");
-    // Another namespace's knowledge of the same request is its own.
+    // What another namespace knows about the same request does not count.
     bench.fake.rule(|rules| rules.leased = true);
     bench.ask("evil", "x", "kv/data/9999").await.unwrap();
     let knows = |n: usize| bench.leases.plain.knows(&"shop".into(), &secret(&format!("kv/data/{n}")));
@@ -296,7 +296,7 @@ async fn a_reload_in_the_middle_counts_nothing_twice() {
     assert!(former.iter().all(Result::is_ok) && later.0);
     let used = || (bench.of("evil"), bench.leases.lock().records.len());
     assert_eq!(used(), (bench.fake.issued() + anew.issued(), bench.fake.issued() + anew.issued()));
-    // What the former store issued is replaced.
+    // The leases of the former store are replaced.
     pass(60).await;
     for name in &names {
         later.1.fetch(&secret(name), &context_in("evil", "x")).await.unwrap();
@@ -307,7 +307,7 @@ async fn a_reload_in_the_middle_counts_nothing_twice() {
     assert_eq!(used(), (100, 100), "what was replaced has ended");
 }
 
-/// Whatever happens to records, what is counted of them is right.
+/// Whatever happens to records, the counts are right.
 #[tokio::test(start_paused = true)]
 async fn counts_are_those_of_the_records() {
     let bench = Bench::new();

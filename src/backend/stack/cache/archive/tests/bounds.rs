@@ -1,4 +1,4 @@
-//! What is in the folder, and what waits for it: however much it is, nothing hangs, grows or is given that is not ours.
+//! What is in the folder, and what waits for it. However much there is, nothing hangs, nothing grows, and no foreign file is given.
 
 use std::os::unix::fs::symlink;
 
@@ -6,13 +6,13 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::*;
 
-/// The clock of a test with paused time stands still.
+/// The real time: the clock of a test with paused time does not run.
 #[allow(clippy::disallowed_methods)]
 fn real_time() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// A name that a sealed file could have.
+/// A possible name of a sealed file.
 fn name(n: usize) -> String {
     format!("{n:032x}")
 }
@@ -36,7 +36,7 @@ async fn a_folder_full_of_junk_is_read_in_time_and_nothing_of_it_is_kept() {
     for room in ["answers", "logins", "wipes"] {
         let folder = node.folder.path().join("cache").join(room);
         fs::create_dir_all(&folder).unwrap();
-        // Sparse: as large as one likes.
+        // A sparse file can have any size.
         fs::File::create(folder.join(name(1))).unwrap().set_len(1 << 36).unwrap();
         mkfifoat(CWD, folder.join(name(2)), Mode::RUSR | Mode::WUSR).unwrap();
         symlink("/dev/zero", folder.join(name(3))).unwrap();
@@ -68,7 +68,7 @@ async fn a_folder_full_of_junk_is_read_in_time_and_nothing_of_it_is_kept() {
     assert_eq!((listed.len(), unopened), (1, JUNK + 1_000 - 10 + 6));
 }
 
-/// The file in an answer's place: it is not read to its end, and not given.
+/// The file in an answer's place is not read to its end, and not given.
 #[tokio::test(start_paused = true)]
 async fn what_takes_an_answers_place_is_not_read_to_its_end() {
     type Place = fn(&Path);
@@ -109,11 +109,11 @@ async fn more_answers_than_memory_has_room_for_are_removed() {
     let daemon = node.start();
     let known = daemon.archive.shared.lock().index.all().count();
     assert!((20..160).contains(&known), "{known}");
-    assert_eq!(node.files("answers").len(), known, "what is not known is nobody's: it is removed");
+    assert_eq!(node.files("answers").len(), known, "an unknown file belongs to nobody: it is removed");
     assert_eq!(daemon.stale("kv/db").await, given("v1", 0), "the other tenant's");
 }
 
-/// A disk that is slow or full, and one tenant whose answers change all the time.
+/// The disk is slow or full, and the answers of one tenant change all the time.
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_written_is_bounded_and_shared() {
     let node = Node::new();
@@ -141,7 +141,7 @@ async fn what_waits_to_be_written_is_bounded_and_shared() {
     assert_eq!(daemon.stale("kv/db").await, given("v1", 0), "the other tenant's was written");
 }
 
-/// There is always another wipe: the marks do not fill the memory, and what they covered stays covered.
+/// There are ever more wipes: the marks do not fill the memory, and what they covered stays covered.
 #[tokio::test(start_paused = true)]
 async fn many_wipes_become_one() {
     let node = Node::new();
@@ -159,7 +159,7 @@ async fn many_wipes_become_one() {
     assert_eq!(daemon.stale("kv/db").await, given("v1", 0), "what the store said since");
 }
 
-/// Who can write the folder can only take answers away by marks.
+/// With marks, a person who can write the folder can only take answers away.
 #[tokio::test(start_paused = true)]
 async fn more_marks_of_logins_than_are_read_leave_nothing() {
     let node = Node::new();

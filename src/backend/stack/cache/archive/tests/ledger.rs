@@ -1,4 +1,4 @@
-//! What failovers' first members denied, beside the answers: it waits for the disk, and holds up nothing else.
+//! What the first members of failovers denied, besides the answers: it waits for the disk, and delays nothing else.
 
 use super::*;
 use crate::backend::stack::cache::archive::{Denied, Section};

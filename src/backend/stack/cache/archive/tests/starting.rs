@@ -7,7 +7,7 @@ use crate::backend::Origin;
 use crate::backend::stack::lease::{Leased, Leases};
 use crate::budget::Ceilings;
 
-/// The reading waits while a test holds this.
+/// The reader waits while a test holds this.
 #[derive(Debug)]
 struct Gate {
     clock: Arc<ManualClock>,
@@ -23,7 +23,7 @@ impl Clock for Gate {
     }
 }
 
-/// The store says no while the folder is still being read: in any order, what it took back is not there afterwards.
+/// The store denies a request while the folder is still being read. In any order, the revoked answer is gone afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_back_while_the_folder_is_read_is_gone() {
     const MANY: usize = 60;
@@ -53,7 +53,7 @@ async fn what_is_taken_back_while_the_folder_is_read_is_gone() {
         assert!(!*daemon.archive.shared.complete.borrow());
         drop(held);
     };
-    // The second half comes while the files are read.
+    // The second half of the denials comes while the files are read.
     let deny_late = async {
         tokio::time::sleep(Duration::from_millis(301)).await;
         futures_util::future::join_all(late.iter().map(deny)).await
@@ -69,7 +69,7 @@ async fn what_is_taken_back_while_the_folder_is_read_is_gone() {
     }
 }
 
-/// A Pod that went while the daemon was down takes its own along: at the start, or once kubelet's folder can be seen.
+/// A Pod went while the daemon was down. Its answers are removed: at the start, or as soon as kubelet's folder can be seen.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_went_while_the_daemon_was_down_takes_its_own_along() {
     let pods = |node: &Node| node.folder.path().join("pods");
@@ -105,7 +105,7 @@ async fn a_pod_that_went_while_the_daemon_was_down_takes_its_own_along() {
     }
 }
 
-/// Nothing is known of what comes with a lease after a restart: a mount with little time gets what is kept all the same.
+/// After a restart, nobody knows which requests return a lease. A mount with little time gets the kept answer all the same.
 #[tokio::test(start_paused = true)]
 async fn a_mount_with_little_time_is_given_what_the_disk_has() {
     let node = Node::new();
@@ -121,13 +121,13 @@ async fn a_mount_with_little_time_is_given_what_the_disk_has() {
         let given = Backend::fetch(&top, &secret("kv/db"), &context("uid-1", "web", limit)).await.unwrap();
         assert!(given.source.stale().is_some() && began.elapsed() < limit.min(Duration::from_secs(11)), "{:?}", began.elapsed());
     }
-    // What is not kept is waited for, as long as one can.
+    // If nothing is kept, the mount waits for the store as long as it can.
     daemon.store.next([(Duration::from_hours(1), Then::Answer)]);
     let error = Backend::fetch(&top, &secret("kv/other"), &context("uid-1", "web", Duration::from_secs(6))).await.unwrap_err();
     assert_eq!(error.fault, Fault::TimedOut);
 }
 
-/// The age is known without the file.
+/// The age is known without reading the file.
 #[tokio::test(start_paused = true)]
 async fn the_age_of_an_answer_is_known_without_reading_it() {
     let node = Node::new();
@@ -151,7 +151,7 @@ async fn the_age_of_an_answer_is_known_without_reading_it() {
     assert_eq!((age("kv/db", &cx).await, daemon.backend.keeps(&secret("kv/db"), &cx)), (None, false));
 }
 
-/// The login is a part of each request, and all tenants have the same.
+/// The login is a part of each request, and all tenants have the same one.
 #[tokio::test(start_paused = true)]
 async fn one_tenants_refused_path_leaves_the_others_their_answers() {
     let mut node = Node::new();
@@ -180,13 +180,13 @@ async fn one_tenants_refused_path_leaves_the_others_their_answers() {
     let daemon = node.restart(daemon);
     assert_eq!(ask(&daemon, "bank", "node/b", out).await, Ok(true));
     assert_eq!(ask(&daemon, "bank", "node/a", out).await, Err(Fault::Unavailable));
-    // A second tenant's other request: it is the login.
+    // A second tenant's other request is refused: so it is the login.
     assert_eq!(ask(&daemon, "evil", "node/x", refused).await, Err(Fault::Unauthenticated));
     assert_eq!(ask(&daemon, "shop", "node/c", refused).await, Err(Fault::Unauthenticated));
     assert_eq!((ask(&daemon, "bank", "node/b", out).await, node.files("logins").len()), (Err(Fault::Unavailable), 1));
     let daemon = node.restart(daemon);
     assert_eq!(ask(&daemon, "bank", "node/d", out).await, Err(Fault::Unavailable), "over a restart");
-    // A store may look for the path before it looks at the credential.
+    // A store may look at the path before it looks at the credential.
     for fault in [Fault::NotFound, Fault::Denied] {
         assert_eq!(ask(&daemon, "evil", "node/none", Some(fault)).await, Err(fault));
         assert_eq!(ask(&daemon, "bank", "node/d", out).await, Err(Fault::Unavailable), "{fault:?} says nothing of the credential");
@@ -194,7 +194,7 @@ async fn one_tenants_refused_path_leaves_the_others_their_answers() {
     daemon.put("node/c", CANARY);
     assert_eq!(ask(&daemon, "shop", "node/c", None).await, Ok(false));
     assert_eq!(ask(&daemon, "bank", "node/b", out).await, Ok(true), "it is taken again");
-    // A login of its own is another matter, where it is a ServiceAccount's.
+    // A ServiceAccount's own login is another matter.
     daemon.put("kv/other", CANARY);
     assert_eq!(ask(&daemon, "bank", "kv/other", None).await, Ok(false));
     assert_eq!(ask(&daemon, "bank", "kv/db", refused).await, Err(Fault::Unauthenticated));
