@@ -47,7 +47,7 @@ pub enum RefusedAnswer {
     BadPath { path: String, cause: InvalidPath },
     #[error("mount request failed with provider error code {0} (the driver drops the message; see the provider's log)")]
     ErrorCode(String),
-    #[error("missing object versions (the driver takes no answer without one)")]
+    #[error("missing object versions (the driver accepts no answer without one)")]
     NoVersions,
     #[error("the answer has {0} bytes: the driver receives at most {MAX_ANSWER} (its --max-call-recv-msg-size)")]
     TooLarge(usize),
@@ -105,11 +105,11 @@ impl std::fmt::Debug for AnswerFile {
 fn warnings(size: usize, objects: &[ObjectVersion]) -> Vec<String> {
     let mut warnings = Vec::new();
     if size > LARGE_ANSWER {
-        warnings.push(format!("the answer has {size} bytes: over 1 MiB a Secret synced from it may be refused by the API server"));
+        warnings.push(format!("the answer has {size} bytes: the API server may refuse a Secret of more than 1 MiB that is synced from it"));
     }
     let mut ids = BTreeSet::new();
     for object in objects.iter().filter(|object| !ids.insert(&object.id)) {
-        warnings.push(format!("the object id {} is answered twice: the driver keeps one of them", object.id));
+        warnings.push(format!("the object id {} is in the answer twice: the driver keeps one of them", object.id));
     }
     warnings
 }
@@ -155,7 +155,7 @@ mod tests {
     fn error_codes_missing_versions_and_large_answers_are_refused() {
         let error = Some(crate::server::proto::Error { code: "SecretNotFound".to_owned() });
         insta::assert_snapshot!(refused(MountResponse { error, ..response("a", 0) }), @"mount request failed with provider error code SecretNotFound (the driver drops the message; see the provider's log)");
-        insta::assert_snapshot!(refused(MountResponse { object_version: Vec::new(), ..response("a", 0) }), @"missing object versions (the driver takes no answer without one)");
+        insta::assert_snapshot!(refused(MountResponse { object_version: Vec::new(), ..response("a", 0) }), @"missing object versions (the driver accepts no answer without one)");
         let mut large = response("a", 0);
         large.files[0].contents = vec![0; MAX_ANSWER].into();
         insta::assert_snapshot!(refused(large), @"the answer has 4194332 bytes: the driver receives at most 4194304 (its --max-call-recv-msg-size)");
@@ -169,8 +169,8 @@ mod tests {
         answer.files[0].contents = vec![0; LARGE_ANSWER].into();
         answer.object_version.push(answer.object_version[0].clone());
         insta::assert_snapshot!(Answer::check(answer).unwrap().warnings.join("\n"), @r#"
-        the answer has 1048617 bytes: over 1 MiB a Secret synced from it may be refused by the API server
-        the object id files/db is answered twice: the driver keeps one of them
+        the answer has 1048617 bytes: the API server may refuse a Secret of more than 1 MiB that is synced from it
+        the object id files/db is in the answer twice: the driver keeps one of them
         "#);
     }
 }

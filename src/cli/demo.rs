@@ -27,23 +27,23 @@ use crate::model::{Field, PodClaims, SecretBytes};
 const EXAMPLES: &str = "\
 Examples:
   keyferry demo
-  keyferry demo --keep       # and look around in the folder that its last line names
+  keyferry demo --keep       # keeps the folder, and prints its name
 
 Exit code 1: a step failed.";
 
 /// Show the whole job on this machine, with no cluster.
 ///
-/// Makes a vault, keys and tokens in a temporary folder, starts a provider, mounts a class for a Pod that may, rotates the secret and
-/// mounts again, and shows what another Pod is told, each step with the command that does it. The folder is removed at the end, also after
-/// Ctrl-C. Exit code 0 only if every step did what it says.
+/// The demo makes a vault, keys and tokens in a temporary folder, and starts a provider. A Pod that may have the secrets mounts its class.
+/// Then the demo rotates the secret and mounts again. At the end a Pod of another namespace asks, and the provider refuses. Each step shows
+/// the command that does it. The demo removes the folder at the end, also after Ctrl-C. The exit code is 0 only if every step did what it says.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DemoArgs {
-    /// Keep the folder, to look around in.
+    /// Keep the folder, so that you can look into it.
     #[arg(long)]
     keep: bool,
 
-    /// Print errors alone: the exit code says whether all steps did what they say.
+    /// Print only errors: the exit code says whether all steps did what they say.
     #[arg(short, long)]
     pub(super) quiet: bool,
 }
@@ -79,7 +79,7 @@ const SECOND: &str = "rotated: Tr0ub4dor";
 pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let signalled = stopped_by_a_signal()?;
     let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
-    let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the stage could not be set: {error}")))?;
+    let stage = Stage::set(folder.path()).map_err(|error| Failure::fault(format!("the demo's files cannot be made: {error}")))?;
     let app = App::start(stage.config.clone(), None, Arc::default()).await.map_err(Failure::fault)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(app.serve(async move { drop(stopped.await) }));
@@ -90,7 +90,7 @@ pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let _ = stop.send(());
     let drained = serving.await.map_err(Failure::fault)?;
     played?;
-    check(drained, "the provider did not stop in order")?;
+    check(drained, "the provider stopped while mounts were running")?;
     if args.keep {
         let kept = folder.keep();
         say(out, &format!("\nThat was all of it: 2 mounts served, 1 refused. Kept: {}", kept.display()))?;
@@ -197,7 +197,7 @@ impl Stage {
                 say(out, &indented(&wrapped(status.message())))
             }
             Err(other) => Err(Failure::fault(format!("it was refused, but not by policy: {other}"))),
-            Ok(_) => Err(Failure::fault("it was given the secrets of another namespace")),
+            Ok(_) => Err(Failure::fault("Pod bank/web-0 got the secrets of another namespace")),
         }
     }
 

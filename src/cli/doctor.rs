@@ -48,17 +48,19 @@ Examples:
   On the node itself, which also sees kubelet's folders and the driver:
     keyferry doctor --config /etc/keyferry/keyferry.yaml
 
-  With tokens of a Pod that runs: they are verified, the stores are logged in to, and logged out of again.
+  With tokens of a running Pod: the doctor verifies them, logs in to the stores with them, and logs out again.
     kubectl create token web -n shop --audience bao \\
       --bound-object-kind Pod --bound-object-name web-0 --bound-object-uid UID > bao.jwt
     keyferry doctor --config /etc/keyferry/keyferry.yaml --token bao=bao.jwt
 
-Exit code 0: nothing fails, though there may be warnings; 1: something fails; 2: it could not be judged (the configuration has faults).";
+Exit code 0: nothing fails, but there may be warnings; 1: something fails; 2: the doctor could not look (the configuration has faults, or a
+file of a token cannot be read).";
 
 /// Find what is wrong on this node.
 ///
-/// Tells of each thing that mounts depend on whether it is ok, to be warned of, or failing; why; and what to do: files and their modes, sockets and
-/// folders, the driver, the tokens it asks kubelet for, the issuer's keys, each store and its clock, the state folder. Changes nothing.
+/// The doctor looks at everything that mounts depend on: files and their modes, sockets and folders, the driver, the tokens that it asks kubelet
+/// for, the issuer's keys, each store and its clock, the state folder. For each it reports ok, warn or fail, why, and what to do. It changes
+/// nothing.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DoctorArgs {
@@ -66,7 +68,8 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "FILE", env = "KEYFERRY_CONFIG")]
     pub config: PathBuf,
 
-    /// A ServiceAccount token of a Pod in a file, with its audience; may be given several times. It is shown to the stores that want that audience, and to nobody else.
+    /// An audience, and a file with a Pod's ServiceAccount token for it. The doctor shows the token only to the stores that need this audience.
+    /// May be repeated.
     #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
     pub tokens: Vec<(String, String)>,
 
@@ -81,7 +84,7 @@ pub struct DoctorArgs {
 pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, colours: bool) -> Result<(), Failure> {
     let config = Config::load(&args.config).map_err(Failure::usage)?;
     let given = Given::read(&args.tokens).map_err(Failure::usage)?;
-    let loaded = Diagnosis::ok("configuration", format!("{}: is sound", args.config.display()));
+    let loaded = Diagnosis::ok("configuration", format!("{}: has no faults", args.config.display()));
     let mut report = Report::of(vec![loaded]);
     report.extend(Box::pin(examine(&config, given, &clock)).await);
     let text = report.show(args.shown, colours);
@@ -127,6 +130,6 @@ fn hangs(what: &str) -> Diagnosis {
     Diagnosis::fail(
         what,
         format!("no answer within {} s", LIMIT.as_secs()),
-        "is a file system of this node out of reach, such as a network's?",
+        "is a file system of this node out of reach, such as a network file system?",
     )
 }

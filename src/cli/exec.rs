@@ -30,34 +30,35 @@ Examples:
   Variables from a file of `format: dotenv`, then the application:
     keyferry exec --env-file /secrets/.env -- /app/server --port 8080
 
-  A variable per file of a folder, with exactly the file's bytes:
+  One variable per file of a folder, with exactly the bytes of the file:
     keyferry exec --dir /secrets/env --only DB_USER,DB_PASSWORD -- /app/server
 
-  The program itself into a volume, for a container whose image does not have it:
+  Copy this program into a volume, for a container whose image does not have it:
     keyferry exec --install /keyferry
 
-Variables that are already set keep their values, unless you add --override. The environment does not change when a secret does, and other
-processes can see it: an application that can read files is better off with files.
-Exit code: the command's own; 127: there is no such command, 126: it cannot be run; 1: a file's content is wrong; 2: wrong arguments, or a file cannot be read.";
+Variables that are already set keep their values, unless you add --override. The environment does not change when a secret changes, and other
+processes can see it. If an application can read files, give it files.
+Exit code: that of the command; 127: there is no such command; 126: it cannot be run; 1: a file's content is wrong; 2: wrong arguments, or a file
+cannot be read.";
 
 /// Run a command with environment variables from mounted files.
 ///
-/// Reads a file that `format: dotenv` has written, or a folder with a file for each variable, and then replaces itself by the command: process id,
-/// signals and exit code are the command's.
+/// It reads a file that `format: dotenv` has written, or a folder with one file per variable. Then the command replaces `keyferry exec` in the same
+/// process: process id, signals and exit code are those of the command.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 #[command(group = ArgGroup::new("what").args(["env_file", "dir", "install"]).required(true))]
 pub struct ExecArgs {
-    /// A file as `format: dotenv` and the filter `dotenv` write it. Comments and other spellings are refused.
+    /// A file in the form that `format: dotenv` and the filter `dotenv` write. Comments and other spellings are refused.
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 
-    /// A folder: each file is a variable with the file's name, and with all of its bytes as the value.
+    /// A folder. Each file is one variable: its name is the file's name, its value is all bytes of the file.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Take these variables and no others; all of them must be there. Names that load code, such as LD_PRELOAD or PATH, are refused unless they
-    /// are named here. May be repeated.
+    /// Use only these variables. All of them must be there. A name that loads code, such as LD_PRELOAD or PATH, is refused unless you name it
+    /// here. May be repeated.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', conflicts_with = "install")]
     only: Vec<String>,
 
@@ -125,7 +126,7 @@ fn replaced(command: &[OsString], variables: Vec<Variable>) -> Failure {
 fn remedy(error: &io::Error, largest: Option<(String, usize)>) -> (u8, String) {
     match error.kind() {
         ErrorKind::NotFound => {
-            (NOT_FOUND, " (is it in the image and in PATH? of a script, is the program in its first line there?)".to_owned())
+            (NOT_FOUND, " (is it in the image and in PATH? if it is a script, is the program of its first line there too?)".to_owned())
         }
         ErrorKind::ArgumentListTooLong => {
             let largest = largest.map_or_else(String::new, |(name, bytes)| format!("; the largest variable is {name}, with {bytes} bytes"));

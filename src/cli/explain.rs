@@ -33,7 +33,7 @@ Exit code 1: there is no such code or key.";
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ExplainArgs {
-    /// A code such as PolicyDenied, or a key such as `limits.mounts`. The last words of a key are enough. Without it: the codes and keys.
+    /// A code such as PolicyDenied, or a key such as `limits.mounts`. The last words of a key are enough. Without it: the list of all codes and keys.
     #[arg(value_name = "CODE|KEY")]
     word: Option<String>,
 

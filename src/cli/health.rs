@@ -33,7 +33,7 @@ Exit code 0: it answered; 1: it did not.";
 
 /// Ask the provider at a socket whether it is well.
 ///
-/// Calls Version, as the driver's own health check does, and gives it 5 seconds.
+/// The command calls Version, as the driver's own health check does, and waits 5 seconds for the answer.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct HealthArgs {
@@ -41,7 +41,7 @@ pub struct HealthArgs {
     #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, env = "KEYFERRY_SOCKET")]
     pub socket: PathBuf,
 
-    /// Ask again until it answers, for at most this time.
+    /// Ask again until the provider answers, but not longer than this.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Duration>,
 
@@ -56,7 +56,7 @@ pub enum HealthError {
     Call(#[from] CallError),
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("{socket} answers in the contract {answered:?}, not in {CONTRACT} (is it a provider of the Secrets Store CSI driver?)", socket = socket.display())]
+    #[error("{socket} answers with the contract {answered:?}, not with {CONTRACT} (is it a provider of the Secrets Store CSI driver?)", socket = socket.display())]
     Contract { socket: PathBuf, answered: String },
 }
 

@@ -212,7 +212,7 @@ fn provider(spec: &mut Reader<'_>, faults: &mut Faults) -> Option<String> {
 }
 
 /// Follows the name, or the key.
-pub const NO_PROVIDER: &str = "is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`";
+pub const NO_PROVIDER: &str = "is not a provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`";
 
 /// Whether the driver takes it for the name of a provider (its `PluginNameRe`, v1.6.0).
 pub fn is_provider(name: &str) -> bool {
@@ -274,7 +274,7 @@ mod tests {
         );
         insta::assert_snapshot!(fault(&text, None), @r#"
         shop.yaml:3:11: metadata.name: is missing (the class's name, as the Pod's volume names it)
-        shop.yaml:5:13: spec.provider: is no provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
+        shop.yaml:5:13: spec.provider: is not a provider name: 1 to 30 of a-z, A-Z, 0-9, `-` and `_`
         shop.yaml:6:3: spec.paramters: is no known key (did you mean `parameters`?)
         shop.yaml:8:11: spec.parameters.mode: is a number to Kubernetes, but must be a text (put it in quotes)
         shop.yaml:9:14: spec.parameters.backend: is a boolean to Kubernetes, but must be a text (put it in quotes)

@@ -58,10 +58,10 @@ enum Command {
     Check(check::CheckArgs),
     Render(render::RenderArgs),
     Can(can::CanArgs),
-    /// List and remove the answers that this node keeps for when a store is out.
+    /// List and remove the answers that this node keeps for the time when a store is out.
     #[command(subcommand, after_help = CACHE)]
     Cache(cache::CacheCommand),
-    /// Keep secrets in a file vault: a folder of age files, one a secret.
+    /// Keep secrets in a file vault: a folder with one age file per secret.
     #[command(subcommand, after_help = VAULT)]
     Vault(vault::VaultCommand),
     Exec(exec::ExecArgs),
@@ -107,7 +107,7 @@ pub struct Shown {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub output: Format,
 
-    /// Print errors alone: the exit code is the answer.
+    /// Print only errors: the exit code is the answer.
     #[arg(short, long)]
     pub quiet: bool,
 }

@@ -52,20 +52,20 @@ Examples:
     keyferry mount -f shop.yaml --as shop/web --pod web-0 --uid 7a1c... \\
       --token keyferry=token.jwt --target /dev/shm/web-0
 
-  Again each 5 seconds, as rotation does, to see what changes:
+  Mount again every 5 seconds, as rotation does, and see what changes:
     keyferry mount -f shop.yaml --as shop/web --token keyferry=token.jwt --target /dev/shm/web-0 --watch 5s
 
-  A token of a Pod that runs, for the audience `keyferry`:
+  Make a token of a running Pod, for the audience `keyferry`:
     kubectl create token web -n shop --audience keyferry \\
       --bound-object-kind Pod --bound-object-name web-0
 
-Exit code 0: mounted; 1: the provider said no, did not answer, or the files could not be written; 2: something is wrong with the \
-command line or with a file it names.";
+Exit code 0: mounted; 1: the provider refused or did not answer, or the files could not be written; 2: something is wrong with the \
+command line or with a file that it names.";
 
 /// Ask a provider for a Pod's volume, as the driver would, and write it.
 ///
-/// Plays the Secrets Store CSI driver for one Pod, without a cluster: reads a SecretProviderClass from a manifest, sends the provider the
-/// Mount call that the driver would send, checks the answer as the driver does, and writes its files with the same atomic layout.
+/// The command plays the Secrets Store CSI driver for one Pod, without a cluster. It reads a SecretProviderClass from a manifest, and sends
+/// the provider the same Mount call as the driver. It checks the answer as the driver does, and writes the files with the same atomic layout.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct MountArgs {
@@ -73,15 +73,15 @@ pub struct MountArgs {
     #[arg(long, value_name = "SOCKET", default_value = DEFAULT_SOCKET, env = "KEYFERRY_SOCKET")]
     pub socket: PathBuf,
 
-    /// A YAML file with a SecretProviderClass; other kinds in it are ignored. `-` is the standard input.
+    /// A YAML file with a SecretProviderClass. Other kinds in it are ignored. `-` is the standard input.
     #[arg(short = 'f', long, visible_alias = "file", value_name = "FILE")]
     pub class: PathBuf,
 
-    /// Which class, where the file holds several.
+    /// The class's name, if the file has several classes.
     #[arg(long, value_name = "NAME")]
     pub class_name: Option<String>,
 
-    /// The Pod's namespace and ServiceAccount in one word.
+    /// The Pod's namespace and its ServiceAccount, in one argument.
     #[arg(long = "as", value_name = "NAMESPACE/SERVICEACCOUNT", value_parser = account, conflicts_with_all = ["namespace", "service_account"])]
     pub account: Option<Account>,
 
@@ -93,37 +93,37 @@ pub struct MountArgs {
     #[arg(long, value_name = "NAME", required_unless_present = "account")]
     pub service_account: Option<String>,
 
-    /// The Pod's name. Without it, the ServiceAccount's name and `-0`.
+    /// The Pod's name. Without it: the ServiceAccount's name with `-0` behind it.
     #[arg(long, value_name = "NAME")]
     pub pod: Option<String>,
 
-    /// The Pod's uid. A token must have been made for the same one. Without it, one made from namespace, ServiceAccount and Pod: always the
-    /// same, so that the next mount finds the leases of this one.
+    /// The Pod's uid. A token must be for a Pod with the same uid. Without it, Keyferry makes a uid from namespace, ServiceAccount and Pod. It
+    /// is always the same, so the next mount finds the leases of this one.
     #[arg(long, value_name = "UID")]
     pub uid: Option<String>,
 
-    /// A ServiceAccount token in a file, with its audience; may be given several times. An empty audience is the API server's own.
+    /// An audience, and a file with a ServiceAccount token for it. An empty audience is the API server's own. May be repeated.
     #[arg(long = "token", value_name = "AUDIENCE=FILE", value_parser = pair)]
     pub tokens: Vec<(String, String)>,
 
-    /// A YAML or JSON file of texts by key: the data of the volume's `nodePublishSecretRef`.
+    /// A YAML or JSON file with keys and texts: the data of the volume's `nodePublishSecretRef`.
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
 
-    /// An attribute of the Pod's volume, over the class's parameters; may be given several times.
+    /// An attribute of the Pod's volume. It replaces the class's parameter of the same name. May be repeated.
     #[arg(long = "attribute", value_name = "KEY=VALUE", value_parser = pair)]
     pub attributes: Vec<(String, String)>,
 
-    /// The mode of files whose object names none: octal such as 0440, or decimal such as 288.
+    /// The mode of files whose object has no mode: octal such as 0440, or decimal such as 288.
     #[arg(long, value_name = "MODE", default_value = DEFAULT_PERMISSION)]
     pub permission: FileMode,
 
-    /// Where the node's kubelet keeps its Pods: for the path that the provider is told.
+    /// The folder where the node's kubelet keeps its Pods. The target path that the provider gets is below it.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/kubelet")]
     pub kubelet_dir: PathBuf,
 
-    /// The folder to write, made where it is not there. What another mount wrote there is replaced. A provider that writes volumes
-    /// itself (`delivery: provider`) does so below `--kubelet-dir`, where a tmpfs must be mounted, and leaves this one alone.
+    /// The folder to write into. It is created if it is missing. The files of an earlier mount there are replaced. A provider that writes
+    /// volumes itself (`delivery: provider`) does not use this folder: it writes below `--kubelet-dir`, where a tmpfs must be mounted.
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     pub target: Option<PathBuf>,
 
@@ -131,11 +131,11 @@ pub struct MountArgs {
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Mount again and again, with this time between, and print what changed. Ends with Ctrl-C.
+    /// Mount again and again, wait this long between two mounts, and print what changed. Ctrl-C ends it.
     #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "output")]
     pub watch: Option<Duration>,
 
-    /// How long the provider may take. kubelet gives it 2 minutes.
+    /// How long the provider may take. kubelet waits 2 minutes.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
     pub timeout: Duration,
 
@@ -178,7 +178,7 @@ pub enum MountCommandError {
     Print(#[from] io::Error),
     #[error("--target {dir}: {cause}", dir = dir.display())]
     Target { dir: PathBuf, cause: io::Error },
-    #[error("{file}: is no token: it {problem} (`keyferry mount --help` has a command that makes one)", file = file.display())]
+    #[error("{file}: is not a token: it {problem} (`keyferry mount --help` has a command that makes one)", file = file.display())]
     Token { file: PathBuf, problem: &'static str },
     #[error("cannot read {file}: {cause}", file = file.display())]
     Unreadable { file: PathBuf, cause: io::Error },
@@ -422,7 +422,7 @@ fn doubts(args: &MountArgs, class: &ClassManifest, pod: &PodSpec) -> Vec<String>
     let mut doubts = Vec::new();
     if let Some(namespace) = class.namespace.as_ref().filter(|namespace| **namespace != pod.namespace) {
         doubts.push(format!(
-            "the class is in the namespace {namespace}, the Pod in {}: the driver looks for a class in the Pod's namespace alone",
+            "the class is in the namespace {namespace}, the Pod in {}: the driver looks for a class only in the Pod's namespace",
             pod.namespace
         ));
     }
@@ -529,7 +529,7 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 /// As in the configuration, but not nothing.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
-    if duration.is_zero() { Err("must be longer than nothing (write a time, such as 90s)".to_owned()) } else { Ok(duration) }
+    if duration.is_zero() { Err("must be longer than 0 (write a time, such as 90s)".to_owned()) } else { Ok(duration) }
 }
 
 #[cfg(test)]

@@ -33,27 +33,28 @@ Examples:
   The same as files in a folder, to let the application read them:
     keyferry render -f shop.yaml --values values.yaml --to /tmp/shop
 
-values.yaml has a mapping of fields for each secret, by its name in the store, with the backend before it or without. A field that is not a text is
-JSON, as in Vault. A secret that is null is absent. What `keyferry vault export` writes is read too:
+values.yaml has a mapping of fields for each secret. The key is the secret's name in the store, with or without the backend before it. A field
+that is not a text is JSON, as in Vault. A null means that the store does not have the secret. The output of `keyferry vault export` works
+too. An example of values.yaml:
 
     shop/db: { username: app, password: \"made up: 'x' $y\" }
     bao/kv/data/shop/api: { token: abc, limits: { rate: 5 } }
     shop/mail: null
 
-Exit code 1: the class has faults, or its files cannot be made of these values; 2: wrong arguments, or a file cannot be read.";
+Exit code 1: the class has faults, or its files cannot be made from these values; 2: wrong arguments, or a file cannot be read.";
 
 /// Render a class's files with made-up values.
 ///
-/// Parses the class and makes its files as the daemon does, with the daemon's default limits. Policy, identity and stores are not asked, so this needs
-/// no configuration and no real secret.
+/// The command parses the class and makes its files as the daemon does, with the daemon's default limits. It does not ask the policy, the
+/// identity or a store. So it needs no configuration and no real secret.
 #[derive(Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct RenderArgs {
-    /// A YAML file with a SecretProviderClass; other kinds in it are ignored. `-` is the standard input.
+    /// A YAML file with a SecretProviderClass. Other kinds in it are ignored. `-` is the standard input.
     #[arg(short = 'f', long, visible_alias = "file", value_name = "FILE")]
     class: PathBuf,
 
-    /// Which class, where the file holds several.
+    /// The class's name, if the file has several classes.
     #[arg(long, value_name = "NAME")]
     class_name: Option<String>,
 
@@ -91,7 +92,7 @@ pub fn run(args: &RenderArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut 
     for skipped in &rendered.skipped {
         let object = plan.object(skipped.object).map(|object| object.label().to_string()).unwrap_or_default();
         let field = skipped.field.as_ref().map(|field| format!(": {field}")).unwrap_or_default();
-        note(err, &format!("{object}: {}{field}: is absent, and may be", named(&skipped.secret)));
+        note(err, &format!("{object}: {}{field}: is absent, but it is optional", named(&skipped.secret)));
     }
     show(args, clock, &rendered, out)
 }
@@ -126,7 +127,7 @@ fn rendered(plan: &Plan, values: &Values) -> Result<Rendered, Failure> {
             Failure::fault(faults.iter().map(line).chain([more]).collect::<String>())
         }
         // There is no more memory than that.
-        Unrendered::Short => Failure::fault("TooLarge: the files take more than a mount may"),
+        Unrendered::Short => Failure::fault("TooLarge: the files need more memory than a mount may use"),
     })
 }
 

@@ -51,7 +51,7 @@ impl<'a> Report<'a> {
         let mut text = columns(&rows);
         let unplaced = self.unplaced();
         if !unplaced.is_empty() {
-            text.push_str("\nIn the answer too; which files come from these it does not say:\n");
+            text.push_str("\nThe answer also has these objects, but does not say which files come from them:\n");
             text.push_str(&objects(&unplaced));
         }
         text
@@ -60,7 +60,7 @@ impl<'a> Report<'a> {
     /// What an answer without files means.
     pub(super) fn written_by_provider(&self, volume: &Path) -> String {
         format!(
-            "The answer has no files: the driver takes it that the provider wrote the volume itself, in {}, and leaves it alone.\n\nIts objects:\n{}",
+            "The answer has no files: to the driver this means that the provider wrote the volume itself, in {}, and the driver changes nothing there.\n\nIts objects:\n{}",
             volume.display(),
             objects(&self.unplaced())
         )
@@ -238,7 +238,7 @@ mod tests {
         x            0644  7     -               -
         stranger     0644  7     -               -
 
-        In the answer too; which files come from these it does not say:
+        The answer also has these objects, but does not say which files come from them:
         OBJECT          VERSION
         files/shop/tls  1
         files/twice#1   a

@@ -28,13 +28,14 @@ Examples:
   keyferry serve --config /etc/keyferry/keyferry.yaml
   keyferry check --config /etc/keyferry/keyferry.yaml      # whether it would start, without starting it
 
-Exit code 0: stopped in order; 1: mounts were cut off when it stopped; 2: it refused to start. With `log.format: json` in the \
-configuration each reason for that is one JSON line, as the log's lines are.";
+Exit code 0: it stopped, and no mount was cut off; 1: mounts were cut off when it stopped; 2: it refused to start. With \
+`log.format: json` in the configuration, each reason for exit code 2 is one JSON line, like the lines of the log.";
 
 /// Run the provider: answer the Secrets Store CSI driver on its sockets until SIGTERM.
 ///
-/// Logs go to standard error, audit lines to standard output (or where audit.file says). The log line "ready" means that the
-/// sockets accept. SIGHUP, or a change of the file, reloads policy, backends and keys. Faults of the configuration are all reported at once, with exit code 2.
+/// Logs go to standard error. Audit lines go to standard output, or to the file that audit.file names. The log line "ready" means that the
+/// sockets accept connections. SIGHUP, or a change of the file, reloads policy, backends and keys. If the configuration has faults, Keyferry
+/// reports all of them and ends with exit code 2.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ServeArgs {

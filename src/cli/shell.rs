@@ -40,7 +40,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_long_help = MAN)]
 pub struct ManArgs {
-    /// Write one page for each command into this folder instead, which is created if it is missing.
+    /// Write one page for each command into this folder instead. The folder is created if it is missing.
     #[arg(long, value_name = "DIR")]
     to: Option<PathBuf>,
 }

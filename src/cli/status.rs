@@ -36,12 +36,13 @@ Examples:
     keyferry status --config /etc/keyferry/keyferry.yaml
     keyferry status --state-dir /var/lib/keyferry -o json
 
-Exit code 0: the daemon answered, whatever it says; 1: no answer; 2: wrong arguments, or the configuration cannot be read.";
+Exit code 0: the daemon answered, also if it reports problems; 1: no answer; 2: wrong arguments, or the configuration cannot be read.";
 
 /// Show what this node's daemon does now.
 ///
-/// Problems come first: what is not ready, Pods that run without their volume, volumes whose mounts fail. Then backends with their leases, and memory.
-/// Names namespaces, classes and Pods, never a secret. Asks at `status.sock` in the state folder, as root or as the daemon's user.
+/// Problems come first: what is not ready, Pods that run without their volume, volumes whose mounts fail. Then come backends with their leases, and
+/// memory. The output has the names of namespaces, classes and Pods, but never a secret. The command asks the daemon at `status.sock` in the state
+/// folder. Run it as root or as the daemon's user.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct StatusArgs {

@@ -51,9 +51,9 @@ pub enum VaultCliError {
     /// A line for each; nothing was written.
     #[error("{}", .0.join("\n"))]
     Faults(Vec<String>),
-    #[error("{} lies in the vault's folder, and whoever gets the vault would get the key (keep the identity elsewhere)", .0.display())]
+    #[error("{}: is in the vault's folder, so everybody who gets the vault would get the key (keep the identity elsewhere)", .0.display())]
     IdentityInVault(PathBuf),
-    #[error("cannot make the identity file {}: {cause} (name another by --identity)", .path.display())]
+    #[error("cannot make the identity file {}: {cause} (name another file with --identity)", .path.display())]
     NewIdentity { path: PathBuf, cause: io::Error },
     #[error("{cause}\nnote: {set} secrets were set before that (run it again with --on-conflict skip)")]
     Interrupted { set: usize, cause: Box<VaultError> },
@@ -160,7 +160,7 @@ impl Init {
             (false, 0) => lines.push(format!("{folder} is a vault already, with {listed}; nothing to change")),
             (false, added) => {
                 lines.push(format!("added {} to the vault {folder}; it has {all} now", count(added, "recipient")));
-                let remedy = "`keyferry vault rekey` encrypts those set before again";
+                let remedy = "`keyferry vault rekey` encrypts earlier secrets again";
                 lines.push(format!("secrets set from now on are encrypted for all of them; {remedy}"));
             }
         }

@@ -174,8 +174,8 @@ impl Judge<'_> {
                 }
             }
             None => {
-                let message = "the class names no namespace, so there is no saying for which Pods its rules are (add metadata.namespace, \
-                               or say it with --as)";
+                let message = "the class names no namespace, so Keyferry does not know for which Pods its rules are (add metadata.namespace, \
+                               or use --as)";
                 self.report.add(subject.about(Finding::error(subject.file, subject.start, message)));
             }
         }
@@ -358,7 +358,7 @@ impl Words {
 fn concerns(text: &str, mode: FileMode) -> Vec<(Warned, String)> {
     let mut concerns = Vec::new();
     if looks_octal(text) {
-        let message = format!("{text} is decimal without a 0 before it, and so {mode} (did you mean 0{text}?)");
+        let message = format!("{text} is decimal without a 0 before it, and means {mode} (did you mean 0{text}?)");
         concerns.push((Warned::DecimalMode, message));
     } else if mode.bits() & 0o004 == 0 {
         let message = format!(
@@ -426,7 +426,7 @@ fn undelivered(name: &str, plan: &Plan) -> String {
         None if paths.is_empty() => "objectName is the path of a file".to_owned(),
         None => format!("it delivers: {}", paths.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ")),
     };
-    format!("{name:?} is no file of this class, and the driver could not sync the Secret ({remedy})")
+    format!("{name:?} is not a file of this class, so the driver could not sync the Secret ({remedy})")
 }
 
 fn items(node: &Node) -> &[Node] {

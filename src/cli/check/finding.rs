@@ -49,7 +49,7 @@ pub enum Warned {
     NearType,
     /// A class that asks for nothing.
     NoObjects,
-    /// A backend that the former configuration has and the new one has not.
+    /// A backend that only the former configuration has.
     RemovedBackend,
     /// A mode that lets only root read the file.
     RootOnlyMode,
@@ -57,9 +57,9 @@ pub enum Warned {
     SameName,
     /// A template that writes a value as it is into a file with a syntax.
     TemplateUnquoted,
-    /// A provider whose socket the node does not answer at.
+    /// A provider that this node does not answer for.
     UnansweredProvider,
-    /// A parameter that has no effect, or not the likely one.
+    /// A parameter that has no effect, or not the expected one.
     UnusedParameter,
 }
 
@@ -67,9 +67,9 @@ pub enum Warned {
 pub enum Output {
     /// A JSON document.
     Json,
-    /// A line a finding: FILE:LINE:COLUMN: SEVERITY: MESSAGE.
+    /// One line per finding: FILE:LINE:COLUMN: SEVERITY: MESSAGE.
     Text,
-    /// Workflow commands, which GitHub Actions shows beside the lines of a pull request.
+    /// Workflow commands: GitHub Actions shows them beside the lines of a pull request.
     Github,
 }
 
@@ -246,7 +246,7 @@ impl Report {
         let parsed = self.count(Severity::Error) == 0 && self.unreadable.is_empty();
         if let (Some(first), 0, true, false) = (without.first_mut(), self.found, parsed, allow_none) {
             first.severity = Severity::Error;
-            first.message.push_str(", so no class was judged (name other files, or use --allow-none)");
+            first.message.push_str(", so no class was checked (name other files, or use --allow-none)");
         }
         self.findings.append(&mut without);
     }

@@ -76,11 +76,11 @@ impl Foreign {
             return Some(Self::Wrong(format!("{} {NO_PROVIDER}", quoted(provider))));
         }
         if LATER.contains(&provider) {
-            return Some(Self::Passed(format!("those of the provider {provider} are not yet understood")));
+            return Some(Self::Passed(format!("Keyferry does not understand classes of the provider {provider} yet")));
         }
         Some(match near_provider(provider) {
             Some(near) => Self::Wrong(format!("{} is not a provider (did you mean {near}?)", quoted(provider))),
-            None => Self::Passed(format!("its provider is {}, none of {}", quoted(provider), own().collect::<Vec<_>>().join(", "))),
+            None => Self::Passed(format!("its provider is {}, not one of {}", quoted(provider), own().collect::<Vec<_>>().join(", "))),
         })
     }
 }

@@ -71,7 +71,7 @@ impl Rules {
         }
         for (backend, logins) in &self.logins {
             yaml.push_str(&format!(
-                "# What backends.{backend} does not itself say of the login has to be granted by its classMay (a list there replaces the default):\n"
+                "# The classes ask for a login that backends.{backend} does not have. Its classMay has to grant it (a list there replaces the default):\n"
             ));
             yaml.extend(logins.iter().map(|(key, values)| grant(*key, values)));
         }
@@ -112,8 +112,8 @@ impl Pattern {
         let text = literal(secret.name.as_str());
         let backend = shown(&secret.backend);
         let wider = match (backend == "*", text.contains('*')) {
-            (true, _) => Some("the class names no backend: give --config, or write its name for the `*`"),
-            (false, true) => Some("allows more than this one name: a pattern cannot say it itself"),
+            (true, _) => Some("the class names no backend: give --config, or write its name instead of the `*`"),
+            (false, true) => Some("allows more than this one name: a pattern cannot match exactly this name"),
             (false, false) => None,
         };
         Self { text: format!("{backend}/{text}{below}"), wider }

@@ -164,8 +164,8 @@ impl Doubts {
             );
             self.error(entry, at, "key", format!("{problem} (choose another)"));
         } else if of_tls && !["tls.crt", "tls.key"].contains(&key) {
-            let problem = format!("{key:?} cannot be in a Secret of the type {TLS}: the driver takes tls.crt and tls.key alone");
-            self.error(entry, at, "key", format!("{problem} (put it into a Secret of its own, of the type Opaque)"));
+            let problem = format!("{key:?} cannot be in a Secret of the type {TLS}: the driver accepts only tls.crt and tls.key");
+            self.error(entry, at, "key", format!("{problem} (put it into another Secret, of the type Opaque)"));
         }
     }
 
@@ -208,7 +208,7 @@ impl Doubts {
         for (key, value) in entries {
             if !is_qualified(&key.text, what == "annotations") {
                 let rule = "up to 63 of letters, digits, `-`, `_` and `.`, perhaps with a domain and a `/` before it";
-                self.error(secret, key.at, what, format!("{} is not a key of one: {rule} (choose another)", quoted(&key.text)));
+                self.error(secret, key.at, what, format!("{} is not a valid key: {rule} (choose another)", quoted(&key.text)));
             }
             match string(value) {
                 Err(problem) => self.error(secret, value.at, what, format!("{}: {problem}", key.text)),

@@ -51,7 +51,7 @@ fn blind(error: &Blind) -> Option<Diagnosis> {
 
 fn told(found: &[&Unmounted]) -> Diagnosis {
     if found.is_empty() {
-        return Diagnosis::ok(WHAT, "none: those that seemed so have ended");
+        return Diagnosis::ok(WHAT, "none: the Pods that seemed to have none have ended");
     }
     let named: Vec<_> =
         found.iter().take(MAX_NAMED).map(|one| format!("uid {} (volume {})", clean(&one.pod_uid), clean(&one.volume))).collect();

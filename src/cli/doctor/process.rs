@@ -38,11 +38,7 @@ pub(super) fn look(process: &Path, swaps: &Path) -> Vec<Diagnosis> {
         Some("0") => found.push(Diagnosis::ok(what("core dumps"), "are off")),
         Some(size) => {
             let why = format!("are allowed up to {size} bytes: a crash would write secrets to a disk");
-            found.push(Diagnosis::fail(
-                what("core dumps"),
-                why,
-                "see the start of its log; is a security profile in the way of setrlimit?",
-            ));
+            found.push(Diagnosis::fail(what("core dumps"), why, "see the start of its log; does a security profile forbid setrlimit?"));
         }
         None => found.push(Diagnosis::warn(what("core dumps"), "not known: its limits cannot be read", "run the doctor as root")),
     }

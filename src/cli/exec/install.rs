@@ -22,7 +22,7 @@ pub fn run(dir: &Path, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), F
     if needs_libraries(&program).unwrap_or(true) {
         warn(
             err,
-            "this program is not a static one: it runs only in images that have its libraries (`make static`, and each release, makes one that runs in all)",
+            "this program is not static: it runs only in images that have its libraries (a release, and `make static`, have one that runs in all)",
         );
     }
     let to = dir.join(NAME);

@@ -134,7 +134,7 @@ fn of_present(dir: &Path, only: &[String]) -> Result<Vec<Variable>, Unread> {
         let whole = entry.read(room).map_err(|cause| match cause {
             Unreadable::TooLarge { size, .. } => {
                 let why = format!(
-                    "{}: with its {size} bytes the variables have more than {MAX_BYTES} (let the application read the file)",
+                    "{}: with its {size} bytes the variables have more than {MAX_BYTES} bytes (let the application read the file)",
                     shown.display()
                 );
                 Unread::Failed(Failure::usage(why))
@@ -163,7 +163,7 @@ fn unreadable(path: &Path, cause: &Unreadable) -> Failure {
         Unreadable::Absent => " (is the volume mounted there, and the file in the class?)",
         Unreadable::NotAFile => " (pipes and devices are not read; --dir takes a folder of files, and --only chooses some of them)",
         Unreadable::TooLarge { .. } => " (let the application read the file)",
-        Unreadable::TooMany(_) => " (name the folder that has the variables alone)",
+        Unreadable::TooMany(_) => " (name a folder that has only the variables)",
         Unreadable::Io(_) | Unreadable::Unstable => "",
     };
     Failure::usage(format!("{}: {cause}{remedy}", path.display()))

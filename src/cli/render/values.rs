@@ -80,7 +80,7 @@ impl Values {
                 parts.push(object.part_below(name, plan.secrets.len() - 1));
             }
             if parts.is_empty() && !object.optional {
-                faults.push_str(&format!("{}: {}: has no secret below it that the class wants (add one)\n", self.file, named(&folder)));
+                faults.push_str(&format!("{}: {}: has no secret below it that the class needs (add one)\n", self.file, named(&folder)));
             }
             plan.objects[at].parts = parts;
         }

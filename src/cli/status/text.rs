@@ -83,12 +83,12 @@ impl Page {
         let PodsReport { looked, unknown, pods, more } = report;
         match (looked, unknown) {
             (_, Some(why)) => self.heading(&format!("Pods without their volume: not known: {why}")),
-            (None, None) => self.heading("Pods without their volume: not known yet: kubelet's folder is looked at soon"),
+            (None, None) => self.heading("Pods without their volume: not known yet: Keyferry looks at kubelet's folder soon"),
             (Some(looked), None) if pods.is_empty() => {
                 self.heading(&format!("Pods without their volume: none ({} ago)", span(now, *looked)));
             }
             (Some(looked), None) => {
-                self.heading(&format!("Pods without their volume ({} ago): delete each, and the next one has it", span(now, *looked)));
+                self.heading(&format!("Pods without their volume ({} ago): delete each Pod, and the next one has it", span(now, *looked)));
                 for pod in pods {
                     self.pod(pod);
                 }
@@ -116,7 +116,7 @@ impl Page {
     fn volumes(&mut self, report: &VolumesReport, now: Timestamp) {
         let VolumesReport { current, failing, stale, groups, more } = report;
         if groups.is_empty() {
-            return self.heading("Volumes: none was asked for in the last 10 minutes");
+            return self.heading("Volumes: no Pod asked for one in the last 10 minutes");
         }
         let out = if *stale > 0 { format!("{stale} stale, ") } else { String::new() };
         self.heading(&format!("Volumes: {failing} failing, {out}{current} current"));
@@ -142,7 +142,7 @@ impl Page {
             let _ = write!(text, " (Pods: {}{left_out})", pods.join(", "));
         }
         if let Some(stale) = stale {
-            let _ = write!(text, ": a store is out, and the oldest answer was got {} ago", span(now, *stale));
+            let _ = write!(text, ": a store is out, and the oldest answer is from {} ago", span(now, *stale));
         }
         self.line(2, &text);
     }

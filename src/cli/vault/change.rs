@@ -20,7 +20,7 @@ pub struct Set {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Tells which fields an existing secret would lose. Also needed if the vault's history is lost. May be given several times
+    /// Shows which fields an existing secret would lose. Also needed if the vault's history is lost. May be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 
@@ -40,7 +40,7 @@ pub struct Patch {
     #[command(flatten)]
     pub(super) keys: Keys,
 
-    /// Take this field out; may be given several times
+    /// Remove this field; may be repeated
     #[arg(long, value_name = "FIELD")]
     pub(super) unset: Vec<String>,
 
@@ -107,7 +107,7 @@ impl Set {
         if self.identity.is_empty() {
             let remedy = "to change single fields: `keyferry vault patch`; to replace all of them: --replace";
             return Err(fault(format!(
-                "{name}: is in the vault already, and without an identity nobody can tell which fields it would lose ({remedy})"
+                "{name}: is in the vault already, and without an identity Keyferry cannot see which fields it would lose ({remedy})"
             )));
         }
         let opened = open(&reader(&self.folder.vault, &self.identity, name)?, &self.folder.vault, name)?;

@@ -136,7 +136,7 @@ fn read_bounded(input: &mut dyn Read) -> io::Result<SecretBytes> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
     input.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_BYTES {
-        return Err(io::Error::other(format!("more than {MAX_BYTES} bytes, and a secret has no more")));
+        return Err(io::Error::other(format!("more than {MAX_BYTES} bytes, which a secret cannot have")));
     }
     Ok(SecretBytes::new(bytes.to_vec()))
 }

@@ -58,8 +58,11 @@ pub fn read_all(arguments: &Import, input: &mut dyn Read) -> Result<Incoming, Va
         incoming.read(arguments, path, input);
     }
     if incoming.secrets.is_empty() && incoming.faults.is_empty() {
-        let mut nothing = vec!["there is no secret in what was given (it takes an export, Secrets of Kubernetes, and dotenv; where the file's name does not say \
-                      so, and from standard input, with --format dotenv)".to_owned()];
+        let mut nothing = vec![
+            "there is no secret in the input (give an export, Kubernetes Secrets or dotenv; dotenv from standard input, \
+                      or from a file with another name, needs --format dotenv)"
+                .to_owned(),
+        ];
         nothing.extend(incoming.notes.iter().map(|note| format!("note: {note}")));
         return Err(VaultCliError::Faults(nothing));
     }
@@ -229,7 +232,7 @@ impl Incoming {
     }
 
     fn read_secret(&mut self, arguments: &Import, at: &str, object: Object<'_>) {
-        let Some(name) = object.metadata("name") else { return self.faults.push(format!("{at}: a Secret without metadata.name")) };
+        let Some(name) = object.metadata("name") else { return self.faults.push(format!("{at}: the Secret has no metadata.name")) };
         if object.is_their_own() {
             let secret_type = object.secret_type().unwrap_or_default();
             return self.notes.push(format!("{at}: the Secret {name} is not imported: its type is {secret_type}"));
@@ -282,7 +285,7 @@ impl Incoming {
         }
         if name.contains("{name}") {
             let Some(own_name) = own_name else {
-                self.faults.push(format!("{at}: has no name of its own for the secret (give --name)"));
+                self.faults.push(format!("{at}: has no name for the secret (give --name)"));
                 return None;
             };
             name = name.replace("{name}", own_name);
@@ -331,7 +334,7 @@ impl Incoming {
     /// An option that changes nothing is one that did not do what it was given for.
     fn check_options(&self, arguments: &Import) -> Result<(), VaultCliError> {
         if arguments.as_is && !self.used.as_is {
-            return Err(usage("--as-is has no effect: every value is one (remove it)"));
+            return Err(usage("--as-is has no effect: no value is ciphertext or a reference (remove it)"));
         }
         if arguments.name.is_some() && !self.used.name {
             return Err(usage("--name has no effect: an export has its secrets' names (remove it)"));

@@ -24,7 +24,7 @@ const AGE: Mark = fault("encrypted by age", "run `age --decrypt` first");
 const PGP: Mark = fault("encrypted by PGP", "run `gpg --decrypt` first");
 const DOTENV_VAULT: Mark = fault("encrypted by dotenv-vault", "run `npx dotenv-vault decrypt` first");
 const AZURE: Mark = fault("a reference to Azure Key Vault", "run `az keyvault secret show` first");
-const TEMPLATE: Mark = fault("a template", "let the program that fills it in run first, such as `helm template`");
+const TEMPLATE: Mark = fault("a template", "first run the program that fills it in, such as `helm template`");
 const ONE_PASSWORD: &str = "run `op inject` first";
 
 /// A predicate over a value without blanks at its ends, and what the value is then.

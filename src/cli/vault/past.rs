@@ -18,7 +18,7 @@ pub struct History {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Without it the revisions' numbers alone are shown; may be given several times
+    /// Without it, only the numbers of the revisions are shown; may be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 

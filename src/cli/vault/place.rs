@@ -51,7 +51,7 @@ pub struct Remove {
     #[command(flatten)]
     pub(super) folder: Folder,
 
-    /// Only needed if the vault's history is lost: the secret's own file says which revision it has. May be given several times
+    /// Only needed if the vault's history is lost: then only the encrypted file has the number of its revision. May be repeated
     #[arg(long, value_name = "FILE", env = "KEYFERRY_IDENTITY")]
     pub(super) identity: Vec<PathBuf>,
 

@@ -71,7 +71,7 @@ impl Export {
     pub(super) fn run(self, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), VaultCliError> {
         if self.to.is_none() && !self.force && io::stdout().is_terminal() {
             return Err(VaultCliError::Usage(
-                "the values would be shown on this terminal (send the output elsewhere, write files with --to DIR, or say --force)"
+                "the values would be shown on this terminal (send the output elsewhere, write files with --to DIR, or use --force)"
                     .to_owned(),
             ));
         }
@@ -87,7 +87,7 @@ impl Export {
             }
             None if self.format == Format::Json => emit(out, &write_exchange(secrets.iter().map(outgoing))),
             None if self.format == Format::Dotenv && files.len() > 1 => Err(VaultCliError::Usage(format!(
-                "{} secrets do not go into one dotenv file (name one, or write files with --to DIR)",
+                "{} secrets cannot be in one dotenv file (name one, or write files with --to DIR)",
                 files.len()
             ))),
             None => files.iter().try_for_each(|(_, text)| emit(out, text)),
@@ -102,7 +102,7 @@ impl Export {
                 let below = vault.list(name)?;
                 if below.is_empty() {
                     return Err(VaultCliError::Faults(vec![format!(
-                        "{name}: no secret has a name that starts so (`keyferry vault list` shows them)"
+                        "{name}: no secret has a name that starts with this (`keyferry vault list` shows them)"
                     )]));
                 }
                 names.extend(below);
@@ -132,7 +132,7 @@ impl Export {
             let Outgoing { name, secret_type, fields } = outgoing(secret);
             let (ending, text) = match self.format {
                 Format::Dotenv if !comes_back(name) => {
-                    ("env", Err(vec![format!("{name}: a dotenv file of this name is read back under another (use json)")]))
+                    ("env", Err(vec![format!("{name}: a dotenv file with this name would be read as another secret (use json)")]))
                 }
                 Format::Dotenv => ("env", to_dotenv(name, fields)),
                 Format::Json => ("json", Ok(write_exchange([outgoing(secret)]))),
@@ -198,7 +198,7 @@ fn to_manifest(
     let Some((namespace, secret)) =
         name.as_str().split_once('/').filter(|(namespace, secret)| is_dns(namespace, 63) && is_dns(secret, 253))
     else {
-        return Err("is not called as a Kubernetes Secret is, <namespace>/<name> in lower case: use json".to_owned());
+        return Err("is not the name of a Kubernetes Secret: <namespace>/<name> in lower case (use json)".to_owned());
     };
     let is_key =
         |key: &str| key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) && key != "." && !key.starts_with("..");

@@ -77,7 +77,7 @@ impl Desk {
     pub fn set(name: &SecretName) -> Result<Self, VaultCliError> {
         let terminal = tcgetattr(io::stdin()).map_err(|cause| fault(format!("{name}: the terminal does not answer: {cause}")))?;
         let work = Arc::new(Mutex::new(Work::Reading));
-        let heard = Watch::begin().map_err(|cause| fault(format!("{name}: signals cannot be waited for: {cause}")))?;
+        let heard = Watch::begin().map_err(|cause| fault(format!("{name}: cannot wait for signals: {cause}")))?;
         let folder = folder_in_memory(name, places())?;
         heard.watch(name.clone(), folder.path().to_owned(), terminal.clone(), Arc::clone(&work));
         Ok(Self { name: name.clone(), folder, terminal, work })
@@ -122,7 +122,7 @@ impl Desk {
         drop(work);
         let ended = child.wait();
         *self.work() = Work::Reading;
-        let ended = ended.map_err(|cause| fault(format!("{name}: the editor cannot be waited for: {cause}")))?;
+        let ended = ended.map_err(|cause| fault(format!("{name}: cannot wait for the editor: {cause}")))?;
         if ended.success() {
             return Ok(if begun.elapsed() < AT_ONCE { Ended::AtOnce } else { Ended::Later });
         }

@@ -28,7 +28,7 @@ pub fn write(name: &SecretName, opened: &Opened) -> Zeroizing<Vec<u8>> {
     // No colon and blank: what somebody types before a `#` by mistake must not become a field.
     let mut head = format!(
         "# {}, revision {}. Each entry is a field. Change, add or remove some, save, and leave the editor.\n\
-         # Below `|-` every character counts, but for the line break at the end. Below `|` that one counts too.\n\
+         # Below `|-` every character counts, except the line break at the end. Below `|` it counts too.\n\
          # If you change nothing, or remove all of this text, the secret stays as it is.\n",
         *spelling(name.as_str()),
         opened.revision
@@ -61,7 +61,7 @@ pub fn read(typed: &[u8], name: &SecretName, former: &Fields) -> Result<Fields, 
             (Err(cause), _) => fault(cause.to_string()),
             (Ok(field), Err(problem)) => fault(format!("{field}: {problem}")),
             (Ok(field), Ok(_)) if fields.contains_key(&field) => {
-                fault(format!("{field}: is a binary field, which is not edited here (`keyferry vault patch {name} {field}=@FILE`)"));
+                fault(format!("{field}: is a binary field, which you cannot edit here (`keyferry vault patch {name} {field}=@FILE`)"));
             }
             (Ok(field), Ok(value)) => drop(fields.insert(field, Field::of_bytes(SecretBytes::new(value.into_bytes())))),
         }
@@ -84,7 +84,7 @@ pub fn with_faults(typed: &[u8], faults: &[Fault]) -> Zeroizing<Vec<u8>> {
     let typed = without_marks(typed);
     let above = faults.len() + 1;
     let mut head =
-        format!("{MARK}Nothing is changed yet. Correct this, save, and leave the editor; or leave it as it is, and nothing will be.\n");
+        format!("{MARK}Nothing is changed yet. Correct this, save, and leave the editor. If you leave it as it is, nothing changes.\n");
     for Fault { line, problem } in faults {
         let place = line.map(|line| format!("line {}: ", line + above)).unwrap_or_default();
         // On one line, whatever a name has.
@@ -141,7 +141,7 @@ fn value(node: Node, source: &mut Source<'_>) -> Result<String, String> {
     match node.value {
         Value::Scalar { text, .. } if source.says(&text, node.at) => Ok(text),
         Value::Scalar { .. } => {
-            Err("YAML does not take this value as it is typed (write it in the lines below `|-`, or in quotes)".to_owned())
+            Err("YAML does not read this value as you typed it (write it in the lines below `|-`, or in quotes)".to_owned())
         }
         Value::Null => Err("has no value (an empty one is \"\", and the word null needs quotes)".to_owned()),
         Value::Mapping(_) | Value::Sequence(_) => {
