@@ -1,6 +1,6 @@
-//! An answer: what a provider sent for a mount, once the driver's own checks have been passed.
+//! An answer: what a provider sent for a mount, after the driver's own checks.
 //!
-//! Apart from the client, because these rules are the driver's and need no socket to be tested.
+//! It is not in the client, because these rules are the driver's, and tests of them need no socket.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -14,20 +14,20 @@ use crate::delivery::volume::{self, VolumeError, VolumeFile, Written};
 use crate::model::{FileMode, FilePath, InvalidPath};
 use crate::server::proto::{File, MountResponse, ObjectVersion};
 
-/// The largest answer the driver receives, in bytes, unless it is told otherwise (`--max-call-recv-msg-size`).
+/// The largest answer that the driver receives by default, in bytes (`--max-call-recv-msg-size`).
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
-/// From here on the driver warns that Secrets synced from the files may be refused by the API server, in bytes.
+/// From this size on, in bytes, the driver warns that the API server may refuse Secrets that are synced from the files.
 const LARGE_ANSWER: usize = 1024 * 1024;
 
 /// What a provider answered.
 #[derive(Debug)]
 pub struct Answer {
-    /// The whole volume. Empty: the provider wrote the volume itself, or so the driver believes.
+    /// The whole volume. Empty: the driver believes that the provider wrote the volume itself.
     pub files: Vec<AnswerFile>,
     /// What the SecretProviderClassPodStatus will show.
     pub objects: Vec<ObjectVersion>,
-    /// What the driver would take, but not without harm.
+    /// What the driver would accept, but with a problem.
     pub warnings: Vec<String>,
 }
 
@@ -73,8 +73,8 @@ impl Answer {
         Ok(Self { files, objects: response.object_version, warnings })
     }
 
-    /// Writes the files as the driver does; one difference: the driver writes nothing where a mode alone has changed.
-    /// An answer without files leaves the folder alone.
+    /// Writes the files as the driver does. One difference: if only a mode has changed, the driver writes nothing.
+    /// If the answer has no files, the folder does not change.
     pub fn write(&self, dir: impl AsFd, now: Timestamp) -> Result<Written, VolumeError> {
         if self.files.is_empty() {
             return Ok(Written::Unchanged);

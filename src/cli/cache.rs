@@ -1,5 +1,5 @@
-//! `keyferry cache`: the answers that the sealed folder keeps for outages. It reads and removes files; the daemon may run meanwhile, and is
-//! not asked.
+//! `keyferry cache`: the answers that the sealed folder keeps for outages. It reads and removes files. The daemon may run at the same time; the
+//! command does not ask it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ impl CacheCommand {
 }
 
 /// # Errors
-/// The configuration says no folder (2), or that cannot be read or written (1).
+/// The configuration names no folder (2), or the folder cannot be read or written (1).
 pub fn run(command: &CacheCommand, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     match command {
         CacheCommand::List(args) => show(args, clock.now(), out, err),

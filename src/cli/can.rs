@@ -1,4 +1,4 @@
-//! `keyferry can`: whether the node's policy allows it, and by which rule.
+//! `keyferry can`: asks whether the node's policy allows a secret, and by which rule.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -108,7 +108,7 @@ fn secret(args: &CanArgs, config: &Config) -> Result<SecretRef, Failure> {
     let folder = name.strip_suffix('/');
     let canonical = |name: &str| settings.kind().canonical(name).map_err(|cause| Failure::usage(format!("{:?}: {cause}", args.secret)));
     let name = match folder {
-        // All that is below a folder, as a class's `prefix` asks for it.
+        // Everything below a folder, like a class's `prefix`.
         Some(folder) => canonical(&format!("{folder}/x"))?.folder(),
         None => Some(canonical(name)?),
     };

@@ -1,7 +1,7 @@
 //! `keyferry check`: judges classes and the configuration without a cluster, a daemon or a key.
 //!
-//! The judges are those of a mount: the same parser of classes, the same policy. What is added here is where in the file each fault
-//! stands, and what a mount would let pass and somebody will regret.
+//! It uses the same parser of classes and the same policy as a mount. It adds the place of each fault in the file, and warnings about what a mount
+//! would accept but is probably a mistake.
 
 mod catalogue;
 mod class;
@@ -143,14 +143,14 @@ pub enum Schema {
     Config,
 }
 
-/// Whose Pods are meant.
+/// The ServiceAccount whose Pods are meant.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Account {
     pub namespace: String,
     pub name: String,
 }
 
-/// Runs the command: findings go to `out`, with `--suggest-policy` the rules do and findings go to `err`. `colours`: as on a terminal.
+/// Runs the command. Findings go to `out`. With `--suggest-policy` the rules go to `out`, and findings go to `err`. `colours`: as on a terminal.
 pub fn run(mut args: CheckArgs, input: &mut dyn Read, out: &mut dyn Write, err: &mut dyn Write, colours: bool) -> Result<(), Failure> {
     if let Some(schema) = args.schema {
         return write(out, schema.text());
@@ -232,7 +232,7 @@ fn judge(args: &CheckArgs, config: Option<&Config>, input: &mut dyn Read, report
     rules
 }
 
-/// A note for each file without a class would bury the rest: a folder has one.
+/// One note for a folder without a class: a note for each of its files would hide the rest.
 fn judge_folder(judge: &mut Judge<'_>, dir: &Path, input: &mut dyn Read) {
     let folder = Folder::walk(dir);
     let (shown, start) = (dir.display().to_string(), Position { line: 1, column: 1 });
@@ -257,7 +257,7 @@ fn judge_folder(judge: &mut Judge<'_>, dir: &Path, input: &mut dyn Read) {
     }
 }
 
-/// The note that there is no class, if there is none.
+/// If the file has no class, returns a note that says so.
 fn judge_path(judge: &mut Judge<'_>, path: &Path, file: &str, input: &mut dyn Read) -> Option<Finding> {
     match read(path, input) {
         Ok(text) => {
@@ -357,7 +357,7 @@ fn judge_resource(judge: &mut Judge<'_>, file: &str, text: &str, node: &Node) {
     let mut faults = Faults::default();
     let class = ClassManifest::of(node, &mut faults);
     let faults = faults.into_sorted();
-    // What is not a text has no objects to be judged.
+    // If `objects` is not a text, there are no objects to check.
     let has_objects = faults.iter().all(|fault| fault.key != "spec.parameters.objects");
     for fault in faults {
         let (class, key) = (name_of(node).to_owned(), fault.key.clone());
@@ -395,7 +395,7 @@ pub(super) fn account(text: &str) -> Result<Account, String> {
 }
 
 impl Account {
-    /// A Pod of this ServiceAccount: policy looks at no more.
+    /// A Pod of this ServiceAccount. The policy does not look at its name or uid.
     pub(super) fn pod(&self) -> PodIdentity {
         let (namespace, service_account) = (self.namespace.clone(), self.name.clone());
         PodIdentity::believed(&PodClaims { namespace, name: String::new(), uid: String::new(), service_account })

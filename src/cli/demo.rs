@@ -1,5 +1,5 @@
-//! `keyferry demo`: the whole job on this machine, with no cluster. Everything in it is real but the API server and the driver: those
-//! are played, the first by [`Issuer`], the second by the same client as `keyferry mount`.
+//! `keyferry demo`: the whole job on this machine, with no cluster. Everything in it is real except the API server and the driver. [`Issuer`]
+//! plays the API server, and the client of `keyferry mount` plays the driver.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -70,12 +70,12 @@ spec:
         path: flags/
 ";
 
-/// The first password is compared, never printed: the demo has its secrets in files alone, as an application would.
+/// The demo compares the passwords, and never prints one.
 const FIRST: &str = "correct horse battery staple";
 const SECOND: &str = "rotated: Tr0ub4dor";
 
 /// # Errors
-/// A step that did not do what it says.
+/// A step failed.
 pub async fn run(args: DemoArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let signalled = stopped_by_a_signal()?;
     let folder = TempFolder::new("keyferry-demo").map_err(Failure::fault)?;
@@ -110,7 +110,7 @@ Next, for an application of yours:
 A Pod's volume names the class:
     csi: { driver: secrets-store.csi.k8s.io, readOnly: true, volumeAttributes: { secretProviderClass: shop } }";
 
-/// SIGINT, SIGTERM or SIGHUP: whatever ends the demo, its folder goes with it.
+/// Waits for SIGINT, SIGTERM or SIGHUP, so that the demo also removes its folder then.
 fn stopped_by_a_signal() -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(Failure::fault);
     let (mut interrupt, mut terminate, mut hangup) =
@@ -124,7 +124,7 @@ fn stopped_by_a_signal() -> Result<impl Future<Output = ()>, Failure> {
     })
 }
 
-/// What the demo plays on.
+/// The files and values of the demo.
 struct Stage {
     root: PathBuf,
     config: Config,
@@ -253,7 +253,7 @@ fn mode(target: &Path, file: &str) -> Result<u32, Failure> {
     Ok(found.permissions().mode() & 0o7777)
 }
 
-/// The vault's visible files, with how their content begins.
+/// The vault's visible files, with the start of their content.
 fn listing(vault: &Path) -> Result<String, Failure> {
     let mut lines = String::new();
     for name in ["shop/db.age", "shop/flags.age"] {
@@ -272,7 +272,7 @@ fn step(out: &mut dyn Write, number: usize, title: &str) -> Result<(), Failure> 
     say(out, &format!("\n{number}. {title}"))
 }
 
-/// What does the step by hand.
+/// Shows the command that does this step.
 fn command(out: &mut dyn Write, arguments: &str) -> Result<(), Failure> {
     say(out, &format!("    $ keyferry {arguments}"))
 }
@@ -285,7 +285,7 @@ fn indented(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
-/// One line a fault: a message of several is long.
+/// One line per fault, because a message with several faults is long.
 fn wrapped(message: &str) -> String {
     message.replace("; object", ";\nobject")
 }

@@ -1,7 +1,7 @@
-//! `keyferry doctor`: looks at everything a mount on this node depends on, and says of each how it is, why, and what to do.
+//! `keyferry doctor`: looks at everything that a mount on this node depends on, and reports the state of each, why, and what to do.
 //!
-//! Nothing is changed on the node, and each look is bounded in time. Who knows a thing looks at it: `identity` and `backend` have an
-//! `examine` each. What is here is the node's own: files, sockets, the driver, its tokens, the state folder, the process.
+//! It changes nothing on the node, and each look has a time limit. The modules `identity` and `backend` look at their own parts, with an
+//! `examine` each. This module looks at the node: files, sockets, the driver, its tokens, the state folder, the process.
 
 mod audiences;
 mod backends;
@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::identity;
 use crate::model::Diagnosis;
 
-/// The longest one look may take. What it waits for has limits of its own, which are shorter and say more.
+/// The most time for one look. The calls in it have their own limits, which are shorter and say more.
 const LIMIT: Duration = Duration::from_secs(8);
 
 const EXAMPLES: &str = "\
@@ -77,7 +77,7 @@ pub struct DoctorArgs {
     pub shown: Shown,
 }
 
-/// Runs the command; the report goes to `out`, in colours where `colours`.
+/// Runs the command. The report goes to `out`, with colours if `colours` is true.
 ///
 /// # Errors
 /// Something fails (exit code 1); the configuration has faults, or a token's file cannot be read (2).
@@ -92,11 +92,11 @@ pub async fn run(args: DoctorArgs, clock: Arc<dyn Clock>, out: &mut dyn Write, c
     if report.fails() { Err(Failure::fault(report.summary())) } else { Ok(()) }
 }
 
-/// Every look, all at once; their results in the order of the list.
+/// Does all looks at the same time. The results have the order of the list.
 async fn examine(config: &Config, given: Given, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
     let named = config.files();
     let state_dir = config.state_dir.clone();
-    // A file vault counts its versions itself.
+    // A file vault counts its versions itself, and needs no key.
     let own_key = config.version_key.is_none() && !config.backends.values().all(|backend| matches!(backend, BackendConfig::File(_)));
     let metrics = metrics::examine(config.metrics, std::env::var(metrics::PORT).ok().as_deref());
     let (files, sockets, driver, pods, audiences, identity, tokens, state, process) = tokio::join!(
@@ -118,7 +118,7 @@ async fn bounded(what: &str, look: impl Future<Output = Vec<Diagnosis>>) -> Vec<
     timeout(LIMIT, look).await.unwrap_or_else(|_| vec![hangs(what)])
 }
 
-/// For calls that wait in the kernel: a network's file system may keep them for hours.
+/// For calls that wait in the kernel: a network file system may keep them for hours.
 async fn on_a_thread(what: &str, look: impl FnOnce() -> Vec<Diagnosis> + Send + 'static) -> Vec<Diagnosis> {
     match timeout(LIMIT, tokio::task::spawn_blocking(look)).await {
         Ok(Ok(found)) => found,

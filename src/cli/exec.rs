@@ -1,6 +1,6 @@
-//! `keyferry exec`: a command with environment variables from mounted files, in the place of this process.
+//! `keyferry exec`: runs a command with environment variables from mounted files, in this process.
 //!
-//! The kernel replaces the program (execve(2)). The process id, signals and the exit code are then the command's own, and nothing of Keyferry
+//! The kernel replaces the program (execve(2)). The process id, signals and the exit code are then those of the command, and nothing of Keyferry
 //! remains.
 
 mod install;
@@ -76,13 +76,13 @@ pub struct ExecArgs {
 }
 
 /// # Errors
-/// A file cannot be read or has what must not be in it; the command cannot be started. Else this does not return.
+/// A file cannot be read or has wrong content, or the command cannot be started. If all is well, this does not return.
 pub fn run(args: &ExecArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     let source = match (&args.env_file, &args.dir, &args.install) {
         (_, _, Some(dir)) => return install::run(dir, out, err),
         (Some(file), _, None) => Source::File(file),
         (None, Some(dir), None) => Source::Folder(dir),
-        // clap has seen to it.
+        // clap does not let this happen.
         (None, None, None) => return Err(Failure::usage("name the variables with --env-file FILE or --dir DIR")),
     };
     let variables = source.read(&args.only)?;
@@ -91,7 +91,7 @@ pub fn run(args: &ExecArgs, out: &mut dyn Write, err: &mut dyn Write) -> Result<
     Err(replaced(&args.command, variables.into_iter().filter(is_ours).collect()))
 }
 
-/// All that `--only` names is there, and nothing else that makes a program load code.
+/// Checks that each name of `--only` is there, and that no other variable makes a program load code.
 fn check(args: &ExecArgs, source: Source<'_>, variables: &[Variable]) -> Result<(), Failure> {
     let shown = source.path().display();
     let mut faults = Vec::new();
@@ -112,7 +112,7 @@ fn check(args: &ExecArgs, source: Source<'_>, variables: &[Variable]) -> Result<
     if faults.is_empty() { Ok(()) } else { Err(Failure::fault(faults.join("\n"))) }
 }
 
-/// Replaces this process. It comes back only with the reason why it could not.
+/// Replaces this process. It returns only if that failed, with the reason.
 fn replaced(command: &[OsString], variables: Vec<Variable>) -> Failure {
     let Some((program, arguments)) = command.split_first() else { return Failure::usage("name a command after `--`") };
     let largest = variables.iter().max_by_key(|variable| variable.value.len()).map(|largest| (largest.name.clone(), largest.value.len()));

@@ -1,8 +1,7 @@
 //! `keyferry mount`: plays the Secrets Store CSI driver, for one Pod, against a provider's socket.
 //!
-//! Shows what a Pod would get, without a cluster: to try a class before it is applied, to see why a mount fails, and to hold the
-//! provider to its contract in tests. What is sent is what kubelet and driver would send; what comes back is checked and written
-//! as the driver would.
+//! It shows what a Pod would get, without a cluster. A user can try a class before it is applied, and can see why a mount fails; tests check the
+//! provider's contract with it. The command sends what kubelet and driver would send. It checks and writes the answer as the driver would.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,10 +36,10 @@ use crate::yaml::{Faults, Reader, parse};
 
 pub use super::report::tree;
 
-/// What the Pods of a class without `permission` of its own get, by the driver's default: 0644.
+/// The mode of files whose class has no `permission`, by the driver's default: 0644.
 const DEFAULT_PERMISSION: &str = "0644";
 
-/// How long a token lives that does not say it, by the API server's default.
+/// How long a token lives that does not say when it expires: the API server's default.
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 const EXAMPLES: &str = "\
@@ -157,7 +156,7 @@ pub struct PodSpec {
 /// The rest of what kubelet and driver know: the volume in the Pod's spec, and the node.
 #[derive(Debug)]
 pub struct VolumeSpec {
-    /// `volumeAttributes`, but for `secretProviderClass`.
+    /// `volumeAttributes`, except `secretProviderClass`.
     pub attributes: BTreeMap<String, String>,
     /// The data of `nodePublishSecretRef`.
     pub secrets: Option<BTreeMap<String, SecretBytes>>,
@@ -165,7 +164,7 @@ pub struct VolumeSpec {
     pub kubelet_dir: PathBuf,
 }
 
-/// Why `keyferry mount` did not end well.
+/// Why `keyferry mount` failed.
 #[derive(Debug, Error)]
 pub enum MountCommandError {
     #[error(transparent)]
@@ -186,7 +185,7 @@ pub enum MountCommandError {
     Volume { dir: PathBuf, cause: VolumeError },
 }
 
-/// Runs the command. Files and tables go to `out`, warnings to `err`; the error returned is the caller's to print.
+/// Runs the command. Files and tables go to `out`, warnings to `err`; the caller prints the returned error.
 pub async fn run(args: &MountArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), MountCommandError> {
     let class = read_class(&args.class, args.class_name.as_deref())?;
     let (pod, volume) = (args.pod()?, args.volume()?);
@@ -238,7 +237,7 @@ async fn ask(
     Ok(answer)
 }
 
-#[allow(clippy::too_many_arguments)] // what one mount was asked and what came of it
+#[allow(clippy::too_many_arguments)] // the request of one mount, and its result
 fn show(
     args: &MountArgs,
     class: &ClassManifest,
@@ -251,7 +250,7 @@ fn show(
 ) -> Result<(), MountCommandError> {
     let report = Report::of(answer, class);
     if answer.files.is_empty() {
-        // Not even a dry run keeps such a provider from writing.
+        // Such a provider writes also in a dry run.
         let volume_dir = target_path(pod, volume);
         return print(
             args.shown.output,
@@ -267,7 +266,7 @@ fn show(
     print(args.shown.output, out, text, || report.json("dry-run", None))
 }
 
-/// What is otherwise than before, one line for each file and version: never a file's contents.
+/// What changed since the last mount, one line per file and version: never a file's contents.
 fn changes(before: &Answer, after: &Answer) -> String {
     let mut lines = String::new();
     let found = |answer: &'_ Answer, path: &FilePath| answer.files.iter().position(|file| file.path == *path);
@@ -290,7 +289,7 @@ fn changes(before: &Answer, after: &Answer) -> String {
     lines
 }
 
-/// The Mount call that the driver would make: the class's parameters, overlaid by the volume's attributes, overlaid by kubelet's.
+/// The Mount call that the driver would make. The volume's attributes replace the class's parameters, and kubelet's replace both.
 pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, now: Timestamp) -> MountRequest {
     let mut attributes = class.parameters.clone();
     attributes.extend(volume.attributes.clone());
@@ -304,7 +303,7 @@ pub fn mount_request(class: &ClassManifest, pod: &PodSpec, volume: &VolumeSpec, 
     }
 }
 
-/// As the command ends by it. Who stops to read (`| head`) has read enough.
+/// How the command ends after this error. If the reader stops reading (`| head`), that is not a failure.
 pub(super) fn failure(error: MountCommandError) -> Result<(), Failure> {
     if matches!(&error, MountCommandError::Print(cause) if cause.kind() == io::ErrorKind::BrokenPipe) {
         return Ok(());
@@ -312,13 +311,13 @@ pub(super) fn failure(error: MountCommandError) -> Result<(), Failure> {
     Err(if error.exit_code() == 2 { Failure::usage(error) } else { Failure::fault(error) })
 }
 
-/// Where kubelet has the driver make the volume.
+/// The path at which kubelet asks the driver to make the volume.
 fn target_path(pod: &PodSpec, volume: &VolumeSpec) -> PathBuf {
     volume.kubelet_dir.join("pods").join(&pod.uid).join("volumes/kubernetes.io~csi/secrets/mount")
 }
 
 impl MountCommandError {
-    /// 2: something is wrong with what the command was given; 1: anything later.
+    /// 2: something is wrong with the arguments or their files; 1: everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Input(_) | Self::Token { .. } | Self::Unreadable { .. } => 2,
@@ -335,7 +334,7 @@ impl MountArgs {
         for (audience, file) in &self.tokens {
             tokens.insert(audience.clone(), Arc::new(read_token(Path::new(file))?));
         }
-        // clap has seen to it that one of both is there.
+        // clap makes sure that one of both is there.
         let of_account = |part: fn(&Account) -> &String| self.account.as_ref().map(|account| part(account).clone()).unwrap_or_default();
         let namespace = self.namespace.clone().unwrap_or_else(|| of_account(|account| &account.namespace));
         let service_account = self.service_account.clone().unwrap_or_else(|| of_account(|account| &account.name));
@@ -360,8 +359,7 @@ impl Default for VolumeSpec {
     }
 }
 
-/// A uid that is always the same for one Pod. It has the form of a uid, and its version (8: custom) says that no API server made it
-/// (RFC 9562, 5.8).
+/// A uid that is always the same for one Pod. It has the form of a uid. Its version (8: custom) shows that no API server made it (RFC 9562, 5.8).
 fn uid_of(parts: &[&str; 3]) -> String {
     let digest = digest(&SHA256, parts.join("/").as_bytes());
     let hex = HEXLOWER.encode(&digest.as_ref()[..16]);
@@ -373,7 +371,7 @@ fn write_files(answer: &Answer, dir: &Path, now: Timestamp) -> Result<Written, M
     answer.write(&target, now).map_err(|cause| MountCommandError::Volume { dir: dir.to_owned(), cause })
 }
 
-/// Writes the answer's files, and says what became of them.
+/// Writes the answer's files, and reports the result.
 fn deliver(
     report: &Report<'_>,
     dir: &Path,
@@ -409,7 +407,7 @@ fn print(
     Ok(out.write_all(shown.as_bytes())?)
 }
 
-/// Opens the target, made where it is not there. The command line is believed: a link that it names is followed.
+/// Opens the target, and makes it if it is missing. If the command line names a link, this follows it.
 pub(super) fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
     if !fs::exists(dir)? {
         fs::create_dir_all(dir)?;
@@ -417,7 +415,7 @@ pub(super) fn open_folder(dir: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// What would go otherwise in a cluster.
+/// What would be different in a cluster.
 fn doubts(args: &MountArgs, class: &ClassManifest, pod: &PodSpec) -> Vec<String> {
     let mut doubts = Vec::new();
     if let Some(namespace) = class.namespace.as_ref().filter(|namespace| **namespace != pod.namespace) {
@@ -437,7 +435,7 @@ fn doubts(args: &MountArgs, class: &ClassManifest, pod: &PodSpec) -> Vec<String>
     doubts
 }
 
-/// What kubelet sends itself: nobody can put other values there.
+/// The attributes that kubelet itself sends: nobody can put other values there.
 fn kubelet_attributes(class: &ClassManifest, pod: &PodSpec, now: Timestamp) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::from([("secretProviderClass".to_owned(), class.name.clone())]);
     let own = [
@@ -461,7 +459,7 @@ fn token_json(token: &SecretBytes, now: Timestamp) -> Json {
     json!({ "token": token, "expirationTimestamp": expires.to_string() })
 }
 
-/// A JWT's own `exp`, unverified: kubelet repeats it beside the token.
+/// The `exp` of a JWT, not verified: kubelet sends it beside the token too.
 fn expiry(token: &str) -> Option<Timestamp> {
     let payload = BASE64URL_NOPAD.decode(token.split('.').nth(1)?.as_bytes()).ok()?;
     let claims: Json = serde_json::from_slice(&payload).ok()?;
@@ -526,7 +524,7 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// As in the configuration, but not nothing.
+/// As in the configuration, but not 0.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = parse_duration(text)?;
     if duration.is_zero() { Err("must be longer than 0 (write a time, such as 90s)".to_owned()) } else { Ok(duration) }

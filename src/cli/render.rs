@@ -1,4 +1,4 @@
-//! `keyferry render`: the files of a class, with made-up values, by the daemon's own parser and renderer. No daemon, store or policy is asked.
+//! `keyferry render`: makes the files of a class with made-up values, with the daemon's own parser and renderer. It asks no daemon, store or policy.
 
 mod shown;
 mod values;
@@ -71,7 +71,7 @@ pub struct RenderArgs {
 }
 
 /// # Errors
-/// The class or the values have faults, or no file can be made of them (exit code 1); a file cannot be read (2).
+/// The class or the values have faults, or no file can be made from them (exit code 1); a file cannot be read (2).
 pub fn run(args: &RenderArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), Failure> {
     if is_standard_input(&args.class) && is_standard_input(&args.values) {
         return Err(Failure::usage("the standard input can be read only once (write `-` once)"));
@@ -97,7 +97,7 @@ pub fn run(args: &RenderArgs, clock: &dyn Clock, out: &mut dyn Write, err: &mut 
     show(args, clock, &rendered, out)
 }
 
-/// The class's plan, as a mount would parse it. Any backend is one, and a file may have an owner.
+/// The class's plan, as a mount would parse it. Every backend name is accepted, and a file may have an owner.
 fn plan(args: &RenderArgs) -> Result<Plan, Failure> {
     let (file, text) = (shown(&args.class), text(&args.class)?);
     let documents = parse_all(&text).map_err(|fault| Failure::fault(ManifestFaults { file: file.clone(), faults: vec![fault] }))?;
@@ -117,7 +117,7 @@ fn rendered(plan: &Plan, values: &Values) -> Result<Rendered, Failure> {
     let secrets: Vec<_> = secrets.iter().map(Option::as_deref).collect();
     let Limits { files, secret_bytes, mount_bytes, .. } = Limits::default();
     let limits = RenderLimits { files, secret_bytes, memory: mount_bytes, is_all_memory: true, mount_bytes };
-    // A node has a key of its own, so its keystores are other bytes.
+    // A node has its own key, so its keystores have other bytes.
     let salts = SaltKey::new(b"keyferry render");
     render::render(plan, &secrets, FileMode::DEFAULT, limits, &salts, &Steps::of(OF_A_MOUNT)).map_err(|unrendered| match unrendered {
         Unrendered::Faults(faults) => {
@@ -126,7 +126,7 @@ fn rendered(plan: &Plan, values: &Values) -> Result<Rendered, Failure> {
                 |RenderFault { object, secret, problem, code }: &RenderFault| format!("{code}: {object}: {}: {problem}\n", named(secret));
             Failure::fault(faults.iter().map(line).chain([more]).collect::<String>())
         }
-        // There is no more memory than that.
+        // This limit is all the memory that a mount may have.
         Unrendered::Short => Failure::fault("TooLarge: the files need more memory than a mount may use"),
     })
 }

@@ -1,4 +1,4 @@
-//! `keyferry completion` and `keyferry man`: what a shell and `man` know of the commands, made from the same definitions as `--help`.
+//! `keyferry completion` and `keyferry man`: made from the same definitions as `--help`.
 
 use std::fs;
 use std::io::Write;
@@ -46,7 +46,7 @@ pub struct ManArgs {
 }
 
 /// # Errors
-/// Standard output takes no more (exit code 2).
+/// Standard output cannot be written (exit code 1).
 pub fn completion(args: &CompletionArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let shell = match args.shell {
         Shell::Bash => clap_complete::Shell::Bash,

@@ -19,10 +19,10 @@ use crate::config::Config;
 
 pub(super) use text::span;
 
-/// The state folder, where nothing names another.
+/// The default state folder.
 const STATE_DIR: &str = "/var/lib/keyferry";
 
-/// Between two notes that it waits, and before the first.
+/// The time between two notes, and before the first one.
 const NOTES: Duration = Duration::from_secs(10);
 const FIRST_NOTE: Duration = Duration::from_secs(1);
 
@@ -58,7 +58,7 @@ pub struct StatusArgs {
     pub shown: Shown,
 }
 
-/// The answer goes to `out`, what it waits for to `err`.
+/// The answer goes to `out`, and notes go to `err`.
 ///
 /// # Errors
 /// The configuration cannot be read (2); the daemon does not answer (1).
@@ -103,7 +103,7 @@ fn state_dir(args: &StatusArgs) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The columns that there are. What is not a terminal gets lines for a page.
+/// The width of the terminal. If the output is not a terminal, the lines have the width of a page.
 fn width() -> usize {
     const PAGE: usize = 100;
     const NARROW: usize = 60;

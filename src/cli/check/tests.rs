@@ -1,4 +1,4 @@
-//! The command as a person types it, on files of a temporary folder. `DIR` stands for that folder.
+//! The command as a person types it, on files of a temporary folder. `DIR` is that folder.
 
 mod synced;
 
@@ -72,7 +72,7 @@ fn class(name: &str, objects: &str) -> String {
     )
 }
 
-/// A configuration with a store that has names of its own.
+/// A configuration with a store that has its own form of names.
 const WITH_BAO: &str = r#"
 identity: { verify: token-review }
 backends:
@@ -516,7 +516,7 @@ fn rules_for_classes_of_the_peers_have_namespaces_updates_and_grants() {
     "#);
 }
 
-/// Two servers, and which of them has the classes of whom.
+/// Two servers, and which of them each provider's classes use.
 const SERVERS: &str = r#"
 providers: [keyferry, vault]
 identity: { verify: token-review }

@@ -1,4 +1,4 @@
-//! The tokens that kubelet sends along with a mount: those that the CSIDriver object asks for, held against those that are needed.
+//! The tokens that kubelet sends with a mount: compares the ones that the CSIDriver object asks for with the ones that are needed.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::identity::Verify;
 use crate::kube::{CsiDriver, KubeClient, KubeConfig};
 use crate::model::{CSI_DRIVER, Diagnosis};
 
-/// Looks at the CSIDriver object, where the API server lets us.
+/// Looks at the CSIDriver object, if the API server allows it.
 pub async fn examine(config: &Config) -> Vec<Diagnosis> {
     let wanted = wanted(config);
     if wanted.is_empty() {
@@ -21,7 +21,7 @@ pub async fn examine(config: &Config) -> Vec<Diagnosis> {
 
 const WHAT: &str = "token audiences";
 
-/// Each audience, and the configuration's keys that want it.
+/// Each audience, and the parts of the configuration that need it.
 type Wanted = BTreeMap<String, Vec<String>>;
 
 fn wanted(config: &Config) -> Wanted {
@@ -61,7 +61,7 @@ pub(super) fn held_against(driver: &CsiDriver, wanted: &Wanted) -> Vec<Diagnosis
             if asked.contains(&audience.as_str()) {
                 return Diagnosis::ok(what, format!("the driver asks kubelet for it, and {by} needs it"));
             }
-            // The list is one for all providers: what is in it stays.
+            // All providers share this list: its audiences stay.
             let all = asked.iter().copied().chain(wanted.keys().map(String::as_str).filter(|one| !asked.contains(one)));
             Diagnosis::fail(what, format!("the driver does not ask kubelet for it, and {by} needs it"), patch(all))
         })
@@ -93,7 +93,7 @@ fn not_known(wanted: &Wanted, why: &str) -> Diagnosis {
     Diagnosis::warn(WHAT, format!("not known: {why}. Needed in tokenRequests of {CSI_DRIVER}: {}", listed.join(", ")), remedy)
 }
 
-/// The command that makes the object ask for these.
+/// The command that makes the object ask for these audiences.
 fn patch<'a>(audiences: impl Iterator<Item = &'a str>) -> String {
     let requests: Vec<_> = audiences.map(|audience| serde_json::json!({ "audience": audience })).collect();
     let spec = serde_json::json!({ "spec": { "tokenRequests": requests } });

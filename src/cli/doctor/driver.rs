@@ -1,7 +1,7 @@
-//! The Secrets Store CSI driver on this node, and kubelet's folder that it works in.
+//! The Secrets Store CSI driver on this node, and kubelet's folder.
 //!
-//! Where the driver's sockets are is said by its manifests (deploy/secrets-store-csi-driver.yaml: `plugin-dir`, `registration-dir`) and by
-//! the registrar beside it, which names its own after the driver.
+//! The paths of the driver's sockets come from its manifests (deploy/secrets-store-csi-driver.yaml: `plugin-dir`, `registration-dir`) and from
+//! its registrar, whose socket has the driver's name.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ const REGISTRATIONS: &str = "plugins_registry";
 /// A driver that is well answers at once.
 const ANSWER: Duration = Duration::from_secs(3);
 
-/// What the daemon's Pod need not see.
+/// The remedy if the daemon's Pod does not see a part of the node.
 const ON_THE_NODE: &str = "run the doctor on the node itself to see it";
 
 /// Looks at kubelet's folder, and for the driver in it.
@@ -83,7 +83,7 @@ async fn driver(dir: &Path, in_pod: bool) -> Vec<Diagnosis> {
     }
 }
 
-/// Some distributions put the driver's socket elsewhere; kubelet's own list still has it.
+/// Some distributions put the driver's socket elsewhere. kubelet's list still has it.
 fn absent(what: &str, socket: &Path, registrations: &Path) -> Vec<Diagnosis> {
     if is_registered(registrations, CSI_DRIVER) {
         let why = format!("{CSI_DRIVER} is registered with kubelet; its version is not known: there is no {}", socket.display());

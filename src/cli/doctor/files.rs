@@ -1,4 +1,4 @@
-//! The files that the configuration names: there, readable, not empty, and open to nobody who should not have them.
+//! The files that the configuration names: they must exist, be readable and not empty, and not be open to other users.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::model::{Diagnosis, NamedFile};
 
-/// Looks at each.
+/// Looks at each file.
 pub fn examine(files: &[NamedFile]) -> Vec<Diagnosis> {
     files.iter().map(look).collect()
 }
@@ -20,7 +20,7 @@ fn look(file: &NamedFile) -> Diagnosis {
         Ok(found) => found,
         Err(error) => return Diagnosis::fail(what, format!("{at}: {error}"), "is its volume mounted, and may this user read it?"),
     };
-    // A folder of certificates is as good as a file of them.
+    // A folder of certificates is allowed too.
     if found.is_dir() && !file.secret {
         return Diagnosis::ok(what, format!("{at}: a folder"));
     }
@@ -50,7 +50,7 @@ fn of_mode(file: &NamedFile, found: &Metadata, what: String, mode: u32) -> Diagn
     }
 }
 
-/// Whether its first byte can be read. Where a pipe lies in its place, opening must not wait for a writer.
+/// Tries to read the first byte. If the path is a pipe, opening must not wait for a writer.
 fn readable(path: &Path) -> std::io::Result<usize> {
     let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     File::from(file).read(&mut [0])

@@ -1,4 +1,4 @@
-//! The sockets that the driver finds us by: their folder, who answers, and whether another's leftover stands before ours.
+//! The sockets at which the driver finds Keyferry: their folder, who answers, and whether an old socket of another provider comes before ours.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -51,7 +51,7 @@ fn folder(dir: &Path) -> Diagnosis {
     }
 }
 
-/// Whom the socket's group lets in besides those who may ask.
+/// Users that the socket's group lets in, but that may not ask.
 fn members(config: &SocketConfig, path: &Path) -> Option<Diagnosis> {
     let found = fs::symlink_metadata(path).ok().filter(|found| found.mode() & 0o060 != 0)?;
     let doubts = group::doubts(found.gid(), &config.allowed_peers)?;
@@ -100,7 +100,7 @@ async fn ask(what: String, path: &Path, start: &str) -> Diagnosis {
         let mut client = connect(path).await.map_err(|error| format!("nobody answers: {} ({start})", error.cause))?;
         version(&mut client, ANSWER).await.map_err(|error: CallError| error.to_string())
     };
-    // Around both: a socket whose listener accepts nothing is no better than a silent one.
+    // The limit is around both steps: the listener may also accept no connection at all.
     let answer = timeout(ANSWER, answer).await.unwrap_or_else(|_| Err(CallError::TimedOut(ANSWER).to_string()));
     match answer {
         Ok(answer) if answer.runtime_name != NAME => {
@@ -116,7 +116,7 @@ async fn ask(what: String, path: &Path, start: &str) -> Diagnosis {
     }
 }
 
-/// A socket of the same name where the driver looks too.
+/// A socket of the same name in another folder where the driver looks.
 fn shadow(config: &SocketConfig, provider: &str, looked_in: &[&Path]) -> Option<Diagnosis> {
     let ours = looked_in.iter().position(|folder| is_same(folder, &config.dir));
     let (at, path) = looked_in.iter().enumerate().find_map(|(at, folder)| {

@@ -1,4 +1,4 @@
-//! The state folder: there, ours alone, writable, with room left.
+//! The state folder: it must exist, be private and writable, and have room left.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use super::files;
 use crate::app::VERSION_KEY;
 use crate::model::{Diagnosis, NamedFile};
 
-/// With less free bytes than this, somebody should look: what the daemon keeps is far smaller.
+/// With fewer free bytes than this, the doctor warns. The daemon itself keeps far less.
 const LITTLE: u64 = 16 * 1024 * 1024;
 
 /// Looks at the folder; with `own_key`, also at the version key that the daemon has made there.
@@ -37,7 +37,7 @@ fn folder(dir: &Path) -> Diagnosis {
         }
         Err(error) => return Diagnosis::fail(what, error.to_string(), "run the doctor as the daemon's user"),
     };
-    // As whoever runs this: access(2) would ask for the real user, and root may write anywhere but on a read-only file system.
+    // For the effective user: access(2) would ask for the real user. Root may write everywhere except on a read-only file system.
     if let Err(error) = accessat(CWD, dir, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         return Diagnosis::fail(
             what,

@@ -1,4 +1,4 @@
-//! Looks at broken things that only a test can make: another's sockets, an API server, a process.
+//! Looks at broken things that only a test can make: other sockets, an API server, a process.
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -42,7 +42,7 @@ async fn a_leftover_of_another_provider_is_told() {
     fail socket DIR/etc/keyferry.sock: nobody answers: Connection refused (os error 111) (start keyferry serve; its log says why it ended)
     warn socket DIR/var/keyferry.sock: has the same name as DIR/etc/keyferry.sock: a driver that found it earlier still calls it (rm DIR/var/keyferry.sock, then delete the driver's Pod on this node: it keeps the path it found until it restarts)
     ");
-    // One folder by two names is no other folder.
+    // Two names of one folder are the same folder.
     let alias = folder.path().join("run");
     std::os::unix::fs::symlink(&second, &alias).unwrap();
     let found = sockets::look(&sockets(&alias), &[&second]).await;

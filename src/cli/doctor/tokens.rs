@@ -1,4 +1,4 @@
-//! The tokens that were given with `--token`: what they say of themselves, and whether the daemon would take them.
+//! The tokens of `--token`: what they say about themselves, and whether the daemon would accept them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ pub struct Given {
     tokens: BTreeMap<String, (PathBuf, Arc<SecretBytes>)>,
 }
 
-/// No folder, and never one: keys that are fetched for a look are not kept.
+/// A path that can never be a folder: keys that are fetched for a look are not kept.
 const NOWHERE: &str = "/dev/null/keyferry";
 
 impl Given {
     /// # Errors
-    /// A file cannot be read, or holds no token.
+    /// A file cannot be read, or has no token.
     pub fn read(tokens: &[(String, String)]) -> Result<Self, MountCommandError> {
         let mut given = Self::default();
         for (audience, file) in tokens {
@@ -37,7 +37,7 @@ impl Given {
         self.tokens.contains_key(audience)
     }
 
-    /// For the stores that are logged in to on an admin's word: who the token for this audience says it is, and it alone.
+    /// For the login to stores: the Pod that the token for this audience names, with this one token. The admin is believed.
     pub fn visitor(&self, audience: &str) -> Option<Visitor> {
         let (_, token) = self.tokens.get(audience)?;
         let claims = TokenClaims::read(token.expose()).ok()?;
@@ -51,10 +51,10 @@ impl Given {
     }
 }
 
-/// Looks at each, and has the daemon's own verified as a mount would.
+/// Looks at each token, and verifies the token for the daemon itself, as a mount would.
 pub async fn examine(given: &Given, config: &IdentityConfig, clock: &Arc<dyn Clock>) -> Vec<Diagnosis> {
     let mut found: Vec<Diagnosis> = given.tokens.iter().map(|(audience, (file, token))| look(audience, file, token, clock.now())).collect();
-    // One that is not even what it should be says so above.
+    // If a token is wrong already, the lines above say so.
     let sound = found.iter().all(|found| found.level == Level::Ok);
     if config.verify != Verify::Driver && given.has(&config.audience) && sound {
         found.push(verified(given, config, clock).await);

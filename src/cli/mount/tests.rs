@@ -73,7 +73,7 @@ impl CsiDriverProvider for Arc<Provider> {
     }
 }
 
-/// A provider in a folder of its own, with the command's inputs beside the socket.
+/// A provider in its own folder, with the command's inputs beside the socket.
 struct Stage {
     dir: TempDir,
     provider: Arc<Provider>,
@@ -115,7 +115,7 @@ impl Stage {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Runs `keyferry mount` with these flags and, where they do not say otherwise, the usual ones; `@` stands for the stage's folder.
+    /// Runs `keyferry mount` with these flags, and with the usual ones if they are not given. `@` is the stage's folder.
     async fn mount(&self, flags: &[&str]) -> Outcome {
         let usual = [
             ("--socket", "@/keyferry.sock"),

@@ -1,4 +1,4 @@
-//! What a person reads, and what they are told where nobody answers.
+//! What a person reads, and the message if nobody answers.
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn fine() -> Report {
     }
 }
 
-/// With as much that is wrong as there can be.
+/// A report in which everything is wrong.
 fn broken() -> Report {
     let mut report = fine();
     let outage = "POST https://bao.bao.svc:8200/v1/auth/kubernetes/login: cannot connect: Connection refused (os error 111) (is the store up, and does a NetworkPolicy let this Pod reach it?)";

@@ -367,7 +367,7 @@ pub(super) struct Trial {
     pub(super) form: OutputForm,
 }
 
-/// For whatever makes a revision.
+/// The options of each command that makes a revision.
 #[derive(Args, Debug)]
 pub(super) struct Revising {
     /// How many earlier revisions stay
@@ -378,7 +378,7 @@ pub(super) struct Revising {
     pub(super) trial: Trial,
 }
 
-/// A secret and the fields it is given.
+/// A secret and its new fields.
 #[derive(Args, Debug)]
 pub(super) struct Given {
     /// Accept empty values
@@ -397,7 +397,7 @@ pub(super) struct Given {
     pub(super) fields: Vec<Unshown>,
 }
 
-/// A secret and its name elsewhere.
+/// A secret and its new name.
 #[derive(Args, Debug)]
 pub(super) struct Pair {
     /// The secret's name
@@ -437,12 +437,12 @@ pub(super) struct Keys {
     pub(super) identity: Vec<PathBuf>,
 }
 
-/// An argument that may be, or may by mistake be, a secret. It is parsed here and not by clap, whose messages quote what is wrong.
+/// An argument that may be a secret, perhaps by mistake. It is parsed here and not by clap, because clap's messages quote a wrong value.
 #[derive(Clone)]
 pub(super) struct Unshown(pub(super) Zeroizing<String>);
 
 impl Trial {
-    /// Says what was done, or would be: a line for a person, or a document, which also has `dryRun`.
+    /// Prints what was done, or would be done: a line for a person, or a document, which also has `dryRun`.
     pub(super) fn tell(&self, out: &mut dyn Write, line: &str, mut document: Value) -> Result<(), VaultCliError> {
         match self.form.output {
             Form::Json => {
@@ -455,7 +455,7 @@ impl Trial {
 }
 
 impl VaultCommand {
-    /// Whether errors alone are printed.
+    /// Whether only errors are printed.
     pub(super) fn is_quiet(&self) -> bool {
         let folder = match self {
             Self::Copy(it) => &it.folder,
@@ -498,7 +498,7 @@ pub(super) fn secret_name(text: &str) -> Result<SecretName, String> {
     text.parse().map(VaultName::into).map_err(|cause| format!("the name {cause}"))
 }
 
-/// `{namespace}` and `{name}` stand for what a Secret or a file says; a name has no other braces by mistake.
+/// `{namespace}` and `{name}` are the namespace and the name of a Secret or a file. Other braces are a mistake.
 fn name_template(text: &str) -> Result<String, String> {
     if text.replace("{namespace}", "").replace("{name}", "").contains(['{', '}']) {
         return Err("has braces around something else (write {namespace} or {name})".to_owned());

@@ -56,7 +56,7 @@ impl Prune {
             }
         }
         let writer = vault.lock()?;
-        // What somebody else has set in the meantime has other numbers.
+        // Revisions that somebody else has set meanwhile have other numbers.
         surplus.iter().try_for_each(|(name, revisions)| writer.forget(name, revisions))?;
         self.trial.tell(out, &format!("removed {what}"), document(&surplus))
     }

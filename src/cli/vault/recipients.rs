@@ -1,4 +1,4 @@
-//! `recipients`: who can open what is set from now on.
+//! `recipients`: who can open the secrets that are set from now on.
 
 use std::io::Write;
 

@@ -19,7 +19,7 @@ struct Program {
 
 struct Bench(tempfile::TempDir);
 
-/// What came of a command: its output, its warnings, its exit code and message.
+/// The result of a command: its output, its warnings, its exit code and message.
 struct Done {
     out: String,
     err: String,

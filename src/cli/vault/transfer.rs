@@ -1,4 +1,4 @@
-//! `rekey`, `export` and `import`: what is done to a whole vault at once.
+//! `rekey`, `export` and `import`: the commands for a whole vault.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, OpenOptions};
@@ -125,7 +125,7 @@ impl Export {
         if faults.is_empty() { Ok(secrets) } else { Err(VaultCliError::Faults(faults)) }
     }
 
-    /// A file a secret: its path below the folder, and its text.
+    /// One file per secret: its path below the folder, and its text.
     fn files(&self, secrets: &Secrets) -> Result<Texts, VaultCliError> {
         let (mut files, mut faults) = (Texts::new(), Vec::new());
         for secret in secrets {
@@ -230,7 +230,7 @@ fn is_dns(text: &str, longest: usize) -> bool {
     fits && text.bytes().next().is_some_and(letter) && text.bytes().last().is_some_and(letter)
 }
 
-/// Into a folder that is new or empty: nothing there is written over, and what is there afterwards is the export.
+/// Writes into a folder that is new or empty. So nothing is overwritten, and the folder has only the export.
 fn write_files(folder: &Path, files: &[(String, Zeroizing<Vec<u8>>)]) -> Result<(), VaultCliError> {
     let fault = |path: &Path| {
         let path = path.to_owned();
@@ -268,7 +268,7 @@ impl Import {
         }
         let skips = |name: &SecretName| self.on_conflict == Conflict::Skip && existing.contains(name);
         let (skipped, set): (Vec<_>, Vec<_>) = incoming.secrets.iter().partition(|(name, _)| skips(name));
-        // For a person a line for each as it is set; for a program one document at the end.
+        // A person gets a line for each secret when it is set. A program gets one document at the end.
         let (mut nothing, all) = (io::sink(), out);
         let out: &mut dyn Write = if self.trial.form.output == Form::Json { &mut nothing } else { &mut *all };
         if self.trial.dry_run {
@@ -291,7 +291,7 @@ impl Import {
     }
 }
 
-/// Batch by batch: what is said to be set is on the disk.
+/// Writes batch by batch. When a line reports a secret, the secret is on the disk.
 fn write(
     writer: &Writer,
     secrets: &[(&SecretName, &Given)],

@@ -1,4 +1,4 @@
-//! `secretObjects`: what the driver or the API server would not take.
+//! `secretObjects`: what the driver or the API server would refuse.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn syncing(secrets: &str) -> String {
     )
 }
 
-/// What is told of a class that syncs these.
+/// The findings for a class that syncs these Secrets.
 fn refused(secrets: &str) -> String {
     let bench = Bench::with(&[("a.yaml", &syncing(secrets))]);
     bench.run("DIR/a.yaml").lines().filter_map(|line| line.strip_prefix("DIR/a.yaml:").map(|line| format!("{line}\n"))).collect()
@@ -172,7 +172,7 @@ fn a_type_has_the_keys_that_it_needs() {
         ),
     ];
     assert_eq!(fine.concat(), "");
-    // Also where the class has faults of its own.
+    // Also if the class has other faults.
     let both = syncing("- secretName: x\n  type: Opaque").replace("field: user", "feild: user");
     assert_snapshot!(Bench::with(&[("a.yaml", &both)]).run("DIR/a.yaml"), @r#"
     1

@@ -35,7 +35,7 @@ fn bytes(fields: &Fields) -> Vec<(&str, &[u8])> {
     fields.iter().map(|(name, field)| (name.as_str(), field.bytes.expose())).collect()
 }
 
-/// The one value that is typed.
+/// The value of a text with one field.
 fn typed(text: &str) -> String {
     let fields = read(text.as_bytes(), &name(), &Fields::new()).unwrap_or_else(|faults| panic!("{text:?}: {faults:?}"));
     let [(_, value)] = *bytes(&fields) else { panic!("{text:?}: {fields:?}") };
@@ -47,7 +47,7 @@ fn faults(text: &str) -> String {
     str::from_utf8(&with_faults(text.as_bytes(), &faults)).unwrap().to_owned()
 }
 
-/// Of one fault.
+/// The fault of a text with one fault.
 fn fault(text: &str) -> String {
     let all = faults(text);
     let [_, fault] = all.lines().filter_map(|line| line.strip_prefix(MARK)).collect::<Vec<_>>()[..] else { panic!("{all}") };
@@ -140,7 +140,7 @@ fn every_form_is_read_as_it_is_meant() {
     }
 }
 
-/// A password has what YAML has other uses for. Nobody gets another one than they typed.
+/// A password may have characters that mean something in YAML. The secret must get exactly what the person typed.
 #[test]
 fn a_value_that_would_lose_something_is_a_fault() {
     for value in [
@@ -171,7 +171,7 @@ fn a_value_that_would_lose_something_is_a_fault() {
         assert!(read(text.as_bytes(), &name(), &Fields::new()).is_err(), "{text:?}");
     }
     assert_snapshot!(fault("password: hunter2 #1"), @"line 3: password: YAML does not read this value as you typed it (write it in the lines below `|-`, or in quotes)");
-    // Many on one line are no more work than on many.
+    // Many fields on one line are not more work than on many lines.
     let many: Vec<String> = (0..4000).map(|n| format!("\"f{n}\": \"{}\"", "x".repeat(1000))).collect();
     assert_eq!(read(format!("{{{}}}", many.join(", ")).as_bytes(), &name(), &Fields::new()).unwrap().len(), 4000);
 }
@@ -235,7 +235,7 @@ fn what_editors_take_off_the_ends_is_in_quotes() {
     }
 }
 
-/// Of the characters that mean something to YAML, to editors, or to neither.
+/// Characters that mean something to YAML or to editors, and others.
 fn odd_text() -> impl Strategy<Value = String> {
     let odd = prop_oneof![
         Just("\n"),
