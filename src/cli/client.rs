@@ -75,7 +75,7 @@ pub async fn version(client: &mut Client, limit: Duration) -> Result<VersionResp
 
 /// Asks for a volume, and checks the answer as the driver would.
 ///
-/// Unlike the driver, this does not try the call again on UNAVAILABLE: a person wants to see the first answer.
+/// Unlike the driver, this does not try the call again on UNAVAILABLE: a person must see the first answer.
 pub async fn mount(client: &mut Client, request: MountRequest, limit: Duration) -> Result<Answer, CallError> {
     let response = within(limit, request, async |request| client.mount(request).await).await?;
     Ok(Answer::check(response)?)

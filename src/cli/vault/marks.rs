@@ -42,10 +42,10 @@ const VALUES: [Rule; 27] = [
         |text| is_one_line(text) && text.strip_prefix("op://").is_some_and(|path| path.contains('/')),
         fault("a reference of 1Password", ONE_PASSWORD),
     ),
-    (is_reference_by_scheme, fault("a reference to a secret in another store", "write the value that it stands for")),
+    (is_reference_by_scheme, fault("a reference to a secret in another store", "write the value itself")),
     (
         |text| is_within(text, "$__vault{", "}") || is_within(text, "$__file{", "}") || is_within(text, "$__env{", "}"),
-        fault("a reference of Grafana", "write the value that it stands for"),
+        fault("a reference of Grafana", "write the value itself"),
     ),
     (|text| is_word(text) && is_within(text, "((", "))"), fault("a reference of CredHub", "run `credhub interpolate` first")),
     (|text| is_within(text, "EJ[1:", "]"), fault("encrypted by ejson", "run `ejson decrypt` first")),
